@@ -1,0 +1,89 @@
+"""AgentChord: fleets of LLM agents on Celery, with budgets and limits that hold.
+
+Names are imported when they are first used, so that ``import app`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from app.client import Event
+    from app.domain.agent import Agent, AgentResult
+    from app.domain.dependencies import DependencyResolver
+    from app.domain.policies import CostConfig, EngineConfig, MonitorConfig, RateLimitConfig
+    from app.domain.retry import RetryPolicy, RetryStrategy
+    from app.domain.status import AgentStatus, WorkflowStatus
+    from app.domain.workflow import Workflow
+    from app.engine import OrchestrationEngine
+    from app.errors import AgentChordError
+    from app.llm.anthropic import AnthropicClient
+    from app.llm.base import LLMClient, LLMResponse
+    from app.llm.openai import OpenAIClient
+    from app.rate_limits.single import RateLimiter
+    from app.rate_limits.token_bucket import TokenBucket
+    from app.run import Run, enqueue, enqueue_async
+    from app.tools.tool import tool
+
+_MODULES = {
+    "Agent": "app.domain.agent",
+    "AgentChordError": "app.errors",
+    "AgentResult": "app.domain.agent",
+    "AgentStatus": "app.domain.status",
+    "AnthropicClient": "app.llm.anthropic",
+    "CostConfig": "app.domain.policies",
+    "DependencyResolver": "app.domain.dependencies",
+    "EngineConfig": "app.domain.policies",
+    "Event": "app.client",
+    "LLMClient": "app.llm.base",
+    "LLMResponse": "app.llm.base",
+    "MonitorConfig": "app.domain.policies",
+    "OpenAIClient": "app.llm.openai",
+    "OrchestrationEngine": "app.engine",
+    "RateLimitConfig": "app.domain.policies",
+    "RateLimiter": "app.rate_limits.single",
+    "RetryPolicy": "app.domain.retry",
+    "RetryStrategy": "app.domain.retry",
+    "Run": "app.run",
+    "TokenBucket": "app.rate_limits.token_bucket",
+    "Workflow": "app.domain.workflow",
+    "WorkflowStatus": "app.domain.status",
+    "enqueue": "app.run",
+    "enqueue_async": "app.run",
+    "tool": "app.tools.tool",
+}
+
+__all__ = [
+    "Agent",
+    "AgentChordError",
+    "AgentResult",
+    "AgentStatus",
+    "AnthropicClient",
+    "CostConfig",
+    "DependencyResolver",
+    "EngineConfig",
+    "Event",
+    "LLMClient",
+    "LLMResponse",
+    "MonitorConfig",
+    "OpenAIClient",
+    "OrchestrationEngine",
+    "RateLimitConfig",
+    "RateLimiter",
+    "RetryPolicy",
+    "RetryStrategy",
+    "Run",
+    "TokenBucket",
+    "Workflow",
+    "WorkflowStatus",
+    "enqueue",
+    "enqueue_async",
+    "tool",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'app' has no attribute {name!r}")
+    value = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,103 @@
+"""The composition root: builds every collaborator once per process.
+
+``connected_settings`` finds Postgres and Redis (and starts the embedded ones if no URL is given);
+``Platform`` is what clients and workers share.
+"""
+
+import atexit
+from dataclasses import dataclass
+from functools import lru_cache
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.celery import app as celery
+from app.embedded import Services
+from app.events.signals import Signals
+from app.scheduler.dispatch import Dispatcher
+from app.scheduler.scheduler import Scheduler
+from app.settings import Settings, load_settings
+from app.storage.redis import connect_redis
+from app.storage.session import create_engine
+
+
+@lru_cache(maxsize=1)
+def connected_settings() -> Settings:
+    """The settings with the URLs of both services filled in.
+
+    Without DATABASE_URL or REDIS_URL the embedded service of AGENTCHORD_HOME is started, or
+    joined, for the rest of this process's life.
+
+    Raises:
+        ConfigurationError: If a setting is wrong.
+        EmbeddedServicesError: If an embedded service cannot be started.
+    """
+    settings = load_settings()
+    found: dict[str, SecretStr] = {}
+    if settings.database_url is None or settings.redis_url is None:
+        services = Services(settings.home)
+        if settings.database_url is None:
+            atexit.register(services.postgres.stop)
+            found["database_url"] = SecretStr(services.postgres.start())
+        if settings.redis_url is None:
+            atexit.register(services.redis.stop)
+            found["redis_url"] = SecretStr(services.redis.start())
+    return settings.model_copy(update=found)
+
+
+def database_url(settings: Settings) -> str:
+    """The Postgres URL of connected settings, in the clear."""
+    assert settings.database_url is not None
+    return settings.database_url.get_secret_value()
+
+
+def redis_url(settings: Settings) -> str:
+    """The Redis URL of connected settings, in the clear."""
+    assert settings.redis_url is not None
+    return settings.redis_url.get_secret_value()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """What enqueues runs, moves them on and reads them; bound to the running loop."""
+
+    settings: Settings
+    engine: AsyncEngine
+    redis: Redis
+    signals: Signals
+    dispatcher: Dispatcher
+    scheduler: Scheduler
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.signals.close()
+        await self.redis.aclose()
+        await self.engine.dispose()
+
+
+def build_platform(*, application_name: str) -> Platform:
+    """Build the platform of this process; call it on the loop that will use it.
+
+    Args:
+        application_name: Shown in pg_stat_activity.
+    """
+    settings = connected_settings()
+    engine = create_engine(database_url(settings), application_name=application_name)
+    redis = connect_redis(redis_url(settings))
+    signals = Signals(redis)
+    dispatcher = Dispatcher(celery, lane_width=settings.engine.lane_width)
+    scheduler = Scheduler(
+        engine,
+        dispatcher,
+        signals,
+        max_running=settings.engine.max_concurrent_workflows,
+    )
+    return Platform(
+        settings=settings,
+        engine=engine,
+        redis=redis,
+        signals=signals,
+        dispatcher=dispatcher,
+        scheduler=scheduler,
+    )

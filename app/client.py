@@ -1,0 +1,226 @@
+"""What a client process does: enqueue runs, wait for them, read them, stop them.
+
+Everything runs on one background loop per process, so that the synchronous and the asynchronous
+API are the same code and neither cares which loop, if any, the caller is on.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache, partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.bootstrap import Platform, build_platform, database_url
+from app.costs.pricing import Pricing
+from app.domain.status import WorkflowStatus
+from app.domain.validation import validate_input
+from app.domain.workflow import Workflow
+from app.errors import SchemaMismatch, ServiceUnavailable, UnknownRun, UnknownWorkflow, WaitTimeout
+from app.loop_thread import LoopThread
+from app.storage import runs, schema
+from app.storage.group_commit import is_transient
+from app.storage.runs import AgentRunRecord, RunRecord
+
+POLL_S = 1.0
+EVENT_PAGE = 500
+UNDEFINED_TABLE = "42P01"
+
+Result = TypeVar("Result")
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One line of a run's history.
+
+    Attributes:
+        id: Grows with time; ``events(after=id)`` goes on from here.
+        type: What happened, such as ``agent_completed``.
+        at: When (UTC).
+        attempt: Attempt of the agent, or None.
+        data: Facts, such as the agent's name and the error.
+    """
+
+    id: int
+    type: str
+    at: datetime
+    attempt: int | None
+    data: Mapping[str, Any]
+
+
+class Client:
+    """The asynchronous core; its coroutines run on the process's background loop.
+
+    Args:
+        platform: The collaborators.
+    """
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._pricing = Pricing(platform.settings.costs)
+
+    async def register(self, workflow: Workflow) -> UUID:
+        """Store a workflow; the same content keeps its id."""
+        return await self._transaction(lambda c: runs.store_workflow(c, workflow))
+
+    async def enqueue(self, workflow: Workflow, input_: Mapping[str, Any]) -> UUID:
+        """Store a run and ask the scheduler for it; returns its id.
+
+        Raises:
+            WorkflowError: If the input does not fit the workflow.
+            UnknownModel: If a model has no price.
+            ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
+        """
+        validate_input(workflow, input_)
+        for provider, model in {(agent.provider, agent.model) for agent in workflow.agents}:
+            self._pricing.price_of(provider, model)
+
+        async def create(connection: AsyncConnection) -> UUID:
+            workflow_id = await runs.store_workflow(connection, workflow)
+            return await runs.create_run(connection, workflow, workflow_id, input_)
+
+        run_id = await self._transaction(create)
+        try:
+            await self._platform.dispatcher.send_advance(run_id)
+        except (BrokerError, RedisError, OSError) as error:
+            # The run is accepted and safe: the watchdog finds it when Redis is back.
+            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+        return run_id
+
+    async def workflow(self, workflow_id: UUID) -> Workflow:
+        """A stored workflow; raises UnknownWorkflow."""
+        found = await self._transaction(lambda c: runs.read_workflow(c, workflow_id))
+        if found is None:
+            raise UnknownWorkflow(f"no workflow has the id {str(workflow_id)!r}")
+        return found
+
+    async def read(self, run_id: UUID) -> RunRecord:
+        """A run as it stands; raises UnknownRun."""
+        found = await self._transaction(lambda c: runs.read_runs(c, [run_id]))
+        if not found:
+            raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
+        return found[0]
+
+    async def agents(self, run_id: UUID) -> list[AgentRunRecord]:
+        """The agent runs of a run, in the order of its workflow."""
+        return await self._transaction(lambda c: runs.read_agent_runs(c, run_id))
+
+    async def list_runs(self, status: WorkflowStatus | None, limit: int) -> list[RunRecord]:
+        """The newest runs."""
+        return await self._transaction(lambda c: runs.list_runs(c, status=status, limit=limit))
+
+    async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:
+        """Wait until a run has ended.
+
+        Raises:
+            WaitTimeout: When the time is over; the run goes on.
+        """
+        try:
+            async with asyncio.timeout(timeout_s), self._platform.signals.watching(run_id) as news:
+                while True:
+                    run = await self._patiently(lambda: self.read(run_id))
+                    if run.status.is_final:
+                        return run
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), POLL_S)
+                    news.clear()
+        except TimeoutError as error:
+            raise WaitTimeout(
+                f"run {run_id} has not ended after {timeout_s:g} s; it goes on, wait for it again"
+            ) from error
+
+    async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
+        """The history of a run from an event on, until the run has ended."""
+        async with self._platform.signals.watching(run_id) as news:
+            while True:
+                run = await self.read(run_id)
+                read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
+                page = await self._transaction(read)
+                for row in page:
+                    after = row["id"]
+                    yield Event(**row)
+                if page:
+                    continue
+                if run.status.is_final:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), POLL_S / 4)
+                news.clear()
+
+    async def cancel(self, run_id: UUID, reason: str) -> bool:
+        """Stop a run; returns whether it was still going. No call starts after this returns."""
+        await self.read(run_id)
+        return await self._platform.scheduler.stop(
+            run_id, as_=WorkflowStatus.CANCELLED, reason=reason
+        )
+
+    async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Run one transaction, with the errors of this package."""
+        return await self._transaction(step)
+
+    async def _transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        try:
+            async with self._platform.engine.begin() as connection:
+                return await step(connection)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
+                raise SchemaMismatch(
+                    "the database has no AgentChord tables: run `agentchord migrate`"
+                ) from error
+            if is_transient(error):
+                url = database_url(self._platform.settings)
+                raise ServiceUnavailable(schema.unreachable(url, error)) from error
+            raise
+
+    async def _patiently(self, read: Callable[[], Awaitable[Result]]) -> Result:
+        """Read, and while Postgres is away wait for it: whoever waits for a run can wait longer."""
+        while True:
+            try:
+                return await read()
+            except ServiceUnavailable as error:
+                log.warning("postgres_unavailable", error=str(error))
+                await asyncio.sleep(POLL_S)
+
+
+@dataclass(frozen=True)
+class Process:
+    """The background loop of this process and the client that lives on it."""
+
+    loop: LoopThread
+    client: Client
+
+    def iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
+        """An asynchronous iterator as a synchronous one."""
+
+        async def following() -> list[Result]:
+            async for item in items:
+                return [item]
+            return []
+
+        while item := self.loop.run(following()):
+            yield item[0]
+
+
+def process() -> Process:
+    """What this process talks to the cluster with; made at first use, and anew after a fork."""
+    return _process(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> Process:
+    loop = LoopThread("agentchord client")
+
+    async def open_() -> Client:
+        return Client(build_platform(application_name=f"agentchord client {pid}"))
+
+    return Process(loop=loop, client=loop.run(open_()))

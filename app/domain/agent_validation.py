@@ -1,0 +1,143 @@
+"""What one agent must satisfy, whatever the rest of its workflow is."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from app.domain.agent import Agent
+from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
+from app.domain.json_values import find_json_problem, find_text_problem
+from app.domain.prompt import malformed_placeholders
+from app.domain.retry import RetryPolicy
+from app.domain.suggestions import shortened
+from app.errors import WorkflowError
+
+MAX_NAME_CHARS = 200
+# Placeholders, dependencies and queues refer to these words as they are.
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+PROVIDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
+BOUNDS = {
+    "priority": Bounds(low=1, high=10, whole=True),
+    "max_retries": Bounds(high=1000, whole=True),
+    "max_turns": Bounds(low=1, high=1000, whole=True),
+    "timeout": Bounds(high=YEAR_S, positive=True),
+    "cost_limit": Bounds(high=MAX_DOLLARS),
+}
+LLM_BOUNDS = {
+    "max_tokens": Bounds(low=1, high=10_000_000, whole=True, optional=True),
+    "temperature": Bounds(high=2, optional=True),
+}
+
+# What is wrong with a field: its name or path, and the rest of the sentence.
+Problem = tuple[str, str]
+
+
+def validate_agent(agent: Agent, index: int) -> None:
+    """Check one agent.
+
+    Args:
+        agent: The agent.
+        index: Its place in the workflow, from 0.
+
+    Raises:
+        WorkflowError: Naming the agent and carrying the path of the field.
+    """
+    for find in (_in_name, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists):
+        if found := find(agent):
+            field, problem = found
+            who = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
+            raise WorkflowError(f"{who}: {field} {problem}", field=f"agents[{index}].{field}")
+
+
+def _in_name(agent: Agent) -> Problem | None:
+    name: object = agent.name
+    if isinstance(name, str) and NAME.fullmatch(name) and len(name) <= MAX_NAME_CHARS:
+        return None
+    return "name", (
+        f"is {shortened(name)}: begin with a letter or _, go on with letters, digits, _ and -, "
+        f"at most {MAX_NAME_CHARS} of them, so that prompts can refer to it"
+    )
+
+
+def _in_texts(agent: Agent) -> Problem | None:
+    for field in ("module", "description", "prompt_template"):
+        value = getattr(agent, field)
+        if problem := find_text_problem(value):
+            return field, problem
+        if not value.strip() and field != "description":
+            return field, "is empty: give a text"
+    if len(agent.module) > MAX_NAME_CHARS:
+        return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
+    return None
+
+
+def _in_prompt(agent: Agent) -> Problem | None:
+    if malformed := malformed_placeholders(agent.prompt_template):
+        text = shortened(malformed[0])
+        return "prompt_template", (
+            f"contains {text}, which is no placeholder: write {{name}}, {{name.field}} or "
+            "{name.items[0]}, or double its braces to have it as literal text"
+        )
+    return None
+
+
+def _in_values(agent: Agent) -> Problem | None:
+    if found := find_problem(vars(agent), BOUNDS):
+        return found
+    if not isinstance(agent.accept_missing_inputs, bool):
+        value = shortened(agent.accept_missing_inputs)
+        return "accept_missing_inputs", f"is {value}: give True or False"
+    if agent.retry_policy is not None and not isinstance(agent.retry_policy, RetryPolicy):
+        return "retry_policy", f"is {shortened(agent.retry_policy)}: give a RetryPolicy(...)"
+    return None
+
+
+def _in_llm_config(agent: Agent) -> Problem | None:
+    config: object = agent.llm_config
+    if not isinstance(config, Mapping):
+        return "llm_config", f'is {shortened(config)}: give a dict such as {{"model": "gpt-4o"}}'
+    if found := find_json_problem(dict(config), "llm_config"):
+        return found
+    if found := find_problem({**dict.fromkeys(LLM_BOUNDS), **config}, LLM_BOUNDS):
+        key, problem = found
+        return f"llm_config.{key}", problem
+    for key in ("model", "provider", "system"):
+        if config.get(key) is not None and not isinstance(config[key], str):
+            return f"llm_config.{key}", f"is {shortened(config[key])}: give a text"
+    return _in_model(agent)
+
+
+def _in_model(agent: Agent) -> Problem | None:
+    if not agent.llm_config.get("model"):
+        return "llm_config", 'names no model: add one, such as "model": "gpt-4o-mini"'
+    if len(agent.model) > MAX_NAME_CHARS:
+        return "llm_config.model", f"is over {MAX_NAME_CHARS} characters long: shorten it"
+    try:
+        provider = agent.provider
+    except WorkflowError as error:
+        return "llm_config.model", f"is an {error}"
+    if not PROVIDER.fullmatch(provider):
+        return "llm_config.provider", (
+            f"is {shortened(provider)}: give lower-case letters, digits, _ and -, "
+            "beginning with a letter, because its queue has this name"
+        )
+    return None
+
+
+def _in_lists(agent: Agent) -> Problem | None:
+    for field in ("tools", "dependencies"):
+        value = getattr(agent, field)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return field, f"is {shortened(value)}: give a list, such as [{shortened(value)}]"
+    for place, name in enumerate(agent.dependencies):
+        if not isinstance(name, str):
+            return f"dependencies[{place}]", f"is {shortened(name)}: give the name of an agent"
+    for place, tool in enumerate(agent.tools):
+        if isinstance(tool, Mapping):
+            if found := find_json_problem(dict(tool), f"tools[{place}]"):
+                return found
+        elif not (isinstance(tool, str) and tool.strip()) and not hasattr(tool, "reference"):
+            return f"tools[{place}]", (
+                f"is {shortened(tool)}: decorate the function with @tool, "
+                "or give the name of a tool that the workers load"
+            )
+    return None

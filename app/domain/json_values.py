@@ -1,0 +1,123 @@
+"""Whether a Python value is JSON that Postgres can store and every worker reads back unchanged."""
+
+import datetime as dt
+import decimal
+import enum
+import math
+import pathlib
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from app.domain.suggestions import shortened
+
+MAX_DEPTH = 64
+MAX_VALUES = 1_000_000
+MAX_INTEGER_BITS = 1024
+REMEDIES: dict[type, str] = {
+    enum.Enum: "give its .value",
+    decimal.Decimal: "give str(value), which keeps every digit, or float(value)",
+    dt.date: "give value.isoformat()",
+    dt.time: "give value.isoformat()",
+    dt.timedelta: "give value.total_seconds()",
+    bytes: "decode it to text, or encode it as base64 text",
+    bytearray: "decode it to text, or encode it as base64 text",
+    uuid.UUID: "give str(value)",
+    pathlib.PurePath: "give str(value)",
+    set: "give a list",
+    frozenset: "give a list",
+    Mapping: "give dict(value)",
+}
+
+
+class _Trail(NamedTuple):
+    """How a part was reached; turned into a path only when there is something to say about it."""
+
+    parent: "_Trail | None"
+    key: str | int
+    depth: int
+
+    def __str__(self) -> str:
+        parts = []
+        trail: _Trail | None = self
+        while trail is not None:
+            parts.append(f"[{trail.key}]" if isinstance(trail.key, int) else f".{trail.key}")
+            trail = trail.parent
+        return "".join(reversed(parts)).removeprefix(".")
+
+
+def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
+    """The first part of a value that is not JSON.
+
+    Args:
+        value: Any Python value; dicts, lists and tuples may be nested up to 64 deep.
+        name: Name of the value, the start of the path in the answer.
+
+    Returns:
+        Path and problem, such as ``("input.total", "is Decimal('1'), which is not JSON: give
+        ...")``, or None when the whole value is JSON.
+    """
+    waiting = [(value, _Trail(None, name, 0))]
+    left = MAX_VALUES
+    while waiting:
+        part, trail = waiting.pop()
+        left -= 1
+        problem = _problem(part, trail.depth) if left else f"is over {MAX_VALUES:,} values long"
+        if problem:
+            return str(trail), problem
+        # Reversed, because the last one is looked at first.
+        waiting.extend(
+            (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
+        )
+    return None
+
+
+def find_text_problem(value: Any) -> str | None:
+    """Why a value is no text that Postgres can store, as ``is 5 (int): give a text``, or None."""
+    if not isinstance(value, str):
+        return f"is {shortened(value)} ({type(value).__name__}): give a text"
+    if "\0" in value:
+        return "contains a NUL character, which Postgres cannot store: remove it"
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        return f"contains half a surrogate pair at {error.start}, which is not Unicode: remove it"
+    return None
+
+
+def _children(part: Any) -> list[tuple[str | int, Any]]:
+    if isinstance(part, dict):
+        return list(part.items())
+    return list(enumerate(part)) if isinstance(part, list | tuple) else []
+
+
+def _problem(part: Any, depth: int) -> str | None:
+    if isinstance(part, dict | list | tuple):
+        if depth >= MAX_DEPTH:
+            return f"is nested more than {MAX_DEPTH} levels deep, or contains itself"
+        return _key_problem(part) if isinstance(part, dict) else None
+    if part is None or isinstance(part, bool):
+        return None
+    if isinstance(part, str | int | float) and not isinstance(part, enum.Enum):
+        return find_text_problem(part) if isinstance(part, str) else _number_problem(part)
+    remedy = next((text for kind, text in REMEDIES.items() if isinstance(part, kind)), None)
+    return (
+        f"is {shortened(part)} ({type(part).__name__}), which is not a JSON value: "
+        f"{remedy or 'give a dict, list, text, number, bool or None'}"
+    )
+
+
+def _number_problem(number: float) -> str | None:
+    if isinstance(number, int):
+        huge = number.bit_length() > MAX_INTEGER_BITS
+        return "is a number of too many digits: give it as text" if huge else None
+    return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
+
+
+def _key_problem(keys: Iterable[Any]) -> str | None:
+    for key in keys:
+        if not isinstance(key, str):
+            return f"has the key {shortened(key)}: keys are texts, give {shortened(str(key))}"
+        if problem := find_text_problem(key):
+            return f"has a key that {problem}"
+    return None

@@ -1,0 +1,50 @@
+"""How a run ends: the rules of partial completion, as pure functions of counts."""
+
+from dataclasses import dataclass
+
+from app.domain.status import WorkflowStatus
+
+MAX_FAILED_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """Counts of one run's agents.
+
+    Attributes:
+        total: All agents.
+        failed: Those that failed, were rate-limited to the end, or exceeded a budget.
+        critical_failed: Those of them with a priority of 8 or more.
+        cancelled: Those that were cancelled, mostly because a dependency failed.
+    """
+
+    total: int
+    failed: int
+    critical_failed: int
+    cancelled: int = 0
+
+
+def failure_reason(tally: Tally, *, allow_partial_completion: bool) -> str | None:
+    """Why the run has failed, or None if it may go on.
+
+    A run fails when partial completion is not allowed and an agent failed, when a critical agent
+    failed, or when more than half of its agents failed.
+    """
+    if not tally.failed:
+        return None
+    if not allow_partial_completion:
+        return (
+            f"{tally.failed} of {tally.total} agents failed and partial completion is not allowed"
+        )
+    if tally.critical_failed:
+        return f"{tally.critical_failed} critical agents (priority 8 or more) failed"
+    if tally.failed > tally.total * MAX_FAILED_SHARE:
+        return f"more than half of the agents failed ({tally.failed} of {tally.total})"
+    return None
+
+
+def final_status(tally: Tally) -> WorkflowStatus:
+    """The state of a run that came through all its levels."""
+    if tally.failed or tally.cancelled:
+        return WorkflowStatus.PARTIALLY_COMPLETED
+    return WorkflowStatus.COMPLETED

@@ -1,0 +1,130 @@
+"""What an operator or a workflow's author decides in advance: limits, prices, watching."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from app.domain.bounds import YEAR_S, Bounds, find_problem
+from app.domain.retry import RetryPolicy
+from app.domain.suggestions import listed
+from app.errors import ConfigurationError
+
+Enforcement = Literal["bucket", "window"]
+LIMIT = Bounds(low=1, whole=True, optional=True)
+PRICE_OR_NONE = Bounds(high=1000, optional=True)
+PRICES = {"input": Bounds(high=1000), "output": Bounds(high=1000)}
+CACHE_PRICES = dict.fromkeys(("cached_input", "cache_write", "cache_write_1h"), Bounds(high=1000))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimitConfig:
+    """Limits of one bucket: a provider's account and a group of models. None means unlimited.
+
+    Attributes:
+        requests_per_minute: Requests admitted per minute.
+        requests_per_hour: Requests admitted per hour.
+        requests_per_day: Requests admitted per day.
+        tokens_per_minute: Input and output tokens together, per minute.
+        input_tokens_per_minute: Input tokens per minute, where the provider counts them apart.
+        output_tokens_per_minute: Output tokens per minute, where the provider counts them apart.
+        concurrent_requests: Requests in flight at once, over the whole cluster.
+        burst: Requests that may start at once after an idle time (the minute tier's capacity);
+            1 paces them evenly. None means the provider's common default, a minute's worth / 60,
+            at least 1.
+        enforcement: ``bucket`` (continuous refill) or ``window`` (never more than
+            ``requests_per_minute`` in any sliding minute).
+    """
+
+    requests_per_minute: int | None = 60
+    requests_per_hour: int | None = 3000
+    requests_per_day: int | None = 50_000
+    tokens_per_minute: int | None = 100_000
+    input_tokens_per_minute: int | None = None
+    output_tokens_per_minute: int | None = None
+    concurrent_requests: int | None = 10
+    burst: int | None = None
+    enforcement: Enforcement = "bucket"
+
+    def __post_init__(self) -> None:
+        limits = {name: LIMIT for name in vars(self) if name != "enforcement"}
+        if found := find_problem(vars(self), limits):
+            name, problem = found
+            raise ConfigurationError(f"rate limit {name} {problem}")
+        if self.enforcement not in get_args(Enforcement):
+            raise ConfigurationError(
+                f"rate limit enforcement is {self.enforcement!r}: give 'bucket' or 'window'"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostConfig:
+    """The operator's own prices, in dollars per 1,000 tokens.
+
+    Attributes:
+        model_costs: Model name -> {"input": ..., "output": ...}; goes before the built-in table.
+            ``cached_input``, ``cache_write`` and ``cache_write_1h`` may be given too.
+        default_input_cost: Price of input tokens of models that no table knows; None refuses them.
+        default_output_cost: The same for output tokens.
+    """
+
+    model_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    default_input_cost: float | None = None
+    default_output_cost: float | None = None
+
+    def __post_init__(self) -> None:
+        defaults = dict.fromkeys(("default_input_cost", "default_output_cost"), PRICE_OR_NONE)
+        if found := find_problem(vars(self), defaults):
+            name, problem = found
+            raise ConfigurationError(f"{name} {problem}")
+        for model, prices in self.model_costs.items():
+            bounds = PRICES | CACHE_PRICES
+            if not PRICES.keys() <= prices.keys() <= bounds.keys():
+                raise ConfigurationError(
+                    f"model_costs of {model!r} has {listed(prices)}: give 'input' and 'output', "
+                    f"and if you like {listed(CACHE_PRICES)}, in dollars per 1,000 tokens"
+                )
+            if found := find_problem(prices, {name: bounds[name] for name in prices}):
+                name, problem = found
+                raise ConfigurationError(f"model_costs of {model!r}: {name} {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorConfig:
+    """What is watched.
+
+    Attributes:
+        enable_metrics: Whether metrics are collected.
+        enable_logging: Whether events are logged.
+        metrics_interval: Seconds between two collections.
+    """
+
+    enable_metrics: bool = True
+    enable_logging: bool = True
+    metrics_interval: float = 60.0
+
+    def __post_init__(self) -> None:
+        if problem := Bounds(high=YEAR_S, positive=True).problem(self.metrics_interval):
+            raise ConfigurationError(f"metrics_interval {problem}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Configuration of an OrchestrationEngine; None leaves the cluster's stored value in force.
+
+    Attributes:
+        rate_limit_config: Limits of the default provider.
+        cost_config: Prices.
+        monitor_config: Watching.
+        default_retry_policy: Policy of agents without one of their own.
+        max_concurrent_workflows: Runs admitted at once; further ones stay pending.
+    """
+
+    rate_limit_config: RateLimitConfig | None = None
+    cost_config: CostConfig = field(default_factory=CostConfig)
+    monitor_config: MonitorConfig = field(default_factory=MonitorConfig)
+    default_retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    max_concurrent_workflows: int = 50
+
+    def __post_init__(self) -> None:
+        if problem := Bounds(low=1, whole=True).problem(self.max_concurrent_workflows):
+            raise ConfigurationError(f"max_concurrent_workflows {problem}")

@@ -1,0 +1,215 @@
+"""The prompt renderer: fills placeholders from JSON values, and can do nothing else.
+
+A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``: keys of dicts and
+indices of lists, never an attribute, a call or a format. ``{{`` and ``}}`` are literal braces. A
+brace that opens no placeholder, as in JSON, stays. What is filled in is not rendered again.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import AgentError, MissingInput
+
+MAX_PROMPT_CHARS = 20_000_000
+MAX_PARSED_CHARS = 2_000_000
+MAX_SHOWN_CHARS = 100
+
+# Possessive quantifiers (*+) never give anything back, so that matching takes linear time.
+_NAME = r"[^\W\d][\w-]*+"
+_PLACEHOLDER = rf"\{{({_NAME})((?:\.{_NAME}|\[[0-9]{{1,9}}\])*+)\}}"
+_TOKEN = re.compile(rf"{_PLACEHOLDER}|[{{}}]")
+_STEP = re.compile(rf"\.({_NAME})|\[([0-9]+)\]")
+_MALFORMED = re.compile(
+    rf"\{{\{{|{_PLACEHOLDER}|(?P<malformed>\{{{_NAME}[.\[!:][^\s{{}}\"',]*+\}})"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placeholder:
+    """A place in a prompt where a value goes.
+
+    Attributes:
+        root: Key of the run's input, or name of an agent.
+        path: Keys and indices that lead from there to the value.
+        text: As it is written, braces included.
+    """
+
+    root: str
+    path: tuple[str | int, ...]
+    text: str
+
+
+def placeholders(template: str) -> list[Placeholder]:
+    """The placeholders of a template, in order, repetitions included."""
+    return [token for token in _tokens(template) if isinstance(token, Placeholder)]
+
+
+def malformed_placeholders(template: str) -> list[str]:
+    """What begins like a placeholder but would stay literal, such as ``{a.}`` and ``{a:.2f}``."""
+    return [text for match in _MALFORMED.finditer(template) if (text := match["malformed"])]
+
+
+def render(template: str, values: Mapping[str, Any], *, absent: Container[str] = ()) -> str:
+    """Fill a template.
+
+    Args:
+        template: Text with placeholders.
+        values: JSON values by root: the run's input and the outputs of agents. Texts are inserted
+            as they are, other values as compact JSON. A path may lead into a text that is JSON
+            itself, as models answer it.
+        absent: Roots whose agent ended without an output; every path into them is null.
+
+    Returns:
+        The prompt.
+
+    Raises:
+        MissingInput: If a placeholder has no value; the message says which part is missing and
+            what there is.
+        AgentError: If the prompt would be over 20 million characters.
+    """
+    filled: dict[str, str] = {}
+    parsed: dict[int, Any] = {}
+    parts: list[str] = []
+    size = 0
+    for token in _tokens(template):
+        if isinstance(token, str):
+            part = token
+        elif token.text in filled:
+            part = filled[token.text]
+        else:
+            value = None if token.root in absent else look_up(token, values, parsed)
+            part = filled[token.text] = value if isinstance(value, str) else _as_json(token, value)
+        size += len(part)
+        if size > MAX_PROMPT_CHARS:
+            raise AgentError(
+                f"the prompt is over {MAX_PROMPT_CHARS:,} characters with its placeholders filled: "
+                "insert less, such as {agent.field} in place of {agent}"
+            )
+        parts.append(part)
+    return "".join(parts)
+
+
+def look_up(
+    placeholder: Placeholder, values: Mapping[str, Any], parsed: dict[int, Any] | None = None
+) -> Any:
+    """The value of a placeholder.
+
+    Args:
+        placeholder: What to look up.
+        values: JSON values by root.
+        parsed: JSON texts already parsed, by the id of the text; shared between look-ups in the
+            same values so that a text is parsed once.
+
+    Returns:
+        The JSON value.
+
+    Raises:
+        MissingInput: If it is not there.
+    """
+    parsed = {} if parsed is None else parsed
+    value: Any = values
+    seen = ""
+    for step in (placeholder.root, *placeholder.path):
+        if isinstance(value, str):
+            value = _parse(value, parsed)
+        if isinstance(step, str):
+            if not isinstance(value, Mapping):
+                raise _missing(placeholder, f"{seen!r} is {_kind(value)}, so it has no {step!r}")
+            if step not in value:
+                raise _missing_key(placeholder, seen, step, value)
+            seen += f".{step}" if seen else step
+        else:
+            if not isinstance(value, list | tuple):
+                raise _missing(placeholder, f"{seen!r} is {_kind(value)}, so it has no [{step}]")
+            if step >= len(value):
+                raise _missing(placeholder, f"{seen!r} has {len(value)} elements, so no [{step}]")
+            seen += f"[{step}]"
+        value = value[step]
+    return value
+
+
+def _tokens(template: str) -> Iterator[str | Placeholder]:
+    """Literal texts and placeholders of a template, in order."""
+    position = 0
+    # Braces that are open: True for an escaped one. In JSON such as {"a": {"b": 1}} the two at the
+    # end close one each; only where an escaped one is open, or none, does }} stand for one brace.
+    open_braces: list[bool] = []
+    while match := _TOKEN.search(template, position):
+        if match.start() > position:
+            yield template[position : match.start()]
+        position = match.end()
+        brace = match.group()
+        doubled = template.startswith(brace, position)
+        if match[1]:
+            yield Placeholder(root=match[1], path=_steps(match[2]), text=brace)
+            continue
+        if brace == "{":
+            open_braces.append(doubled)
+        else:
+            doubled = (open_braces.pop() if open_braces else True) and doubled
+        position += doubled
+        yield brace
+    if position < len(template):
+        yield template[position:]
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    return tuple(match[1] or int(match[2]) for match in _STEP.finditer(path))
+
+
+def _parse(text: str, parsed: dict[int, Any]) -> Any:
+    """The JSON object or array that a text is, or the text itself."""
+    key = id(text)
+    if key not in parsed:
+        parsed[key] = text
+        bare = _without_fence(text)
+        if bare[:1] in ("{", "[") and len(bare) <= MAX_PARSED_CHARS:
+            # RecursionError: thousands of brackets are no answer of any use, so they stay text.
+            with contextlib.suppress(ValueError, RecursionError):
+                parsed[key] = json.loads(bare)
+    return parsed[key]
+
+
+def _without_fence(text: str) -> str:
+    """A text without the Markdown fence that models like to put around JSON."""
+    bare = text.strip()
+    if bare.startswith("```") and bare.endswith("```"):
+        return bare[3:-3].removeprefix("json").strip()
+    return bare
+
+
+def _as_json(placeholder: Placeholder, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    except RecursionError as error:
+        raise _missing(placeholder, "its value is nested too deeply to be written") from error
+
+
+def _missing(placeholder: Placeholder, problem: str) -> MissingInput:
+    text = placeholder.text
+    shown = text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}..."
+    return MissingInput(f"placeholder {shown}: {problem}")
+
+
+def _missing_key(
+    placeholder: Placeholder, seen: str, key: str, known: Mapping[str, Any]
+) -> MissingInput:
+    if seen:
+        problem = f"{seen!r} has no key {key!r}; its keys are {listed(known)}"
+    else:
+        problem = f"there is no {key!r}, neither in the input nor among the outputs; there is "
+        problem += listed(known)
+    return _missing(placeholder, problem + did_you_mean(key, known))
+
+
+def _kind(value: Any) -> str:
+    """A JSON value's type in words."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    names = {str: "a text", dict: "an object", list: "a list", tuple: "a list"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")

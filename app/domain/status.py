@@ -1,0 +1,46 @@
+"""The states of agents and runs, and which of them are final."""
+
+from enum import StrEnum
+
+
+class AgentStatus(StrEnum):
+    """State of an agent run.
+
+    PENDING -> RUNNING -> COMPLETED, or back to PENDING for a retry, a wait or a recovery. FAILED,
+    RATE_LIMITED (its last retry met a 429), BUDGET_EXCEEDED, CANCELLED and SKIPPED are final.
+    """
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+    RATE_LIMITED = "rate_limited"
+    BUDGET_EXCEEDED = "budget_exceeded"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens to an agent run in this state by itself."""
+        return self not in (AgentStatus.PENDING, AgentStatus.RUNNING)
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether the agent ended without a result through a fault or a limit."""
+        return self in (AgentStatus.FAILED, AgentStatus.RATE_LIMITED, AgentStatus.BUDGET_EXCEEDED)
+
+
+class WorkflowStatus(StrEnum):
+    """State of a run (and of the Workflow object that stands for it)."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    PARTIALLY_COMPLETED = "partially_completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self not in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)

@@ -1,0 +1,52 @@
+"""What one call consumed, in one shape for every provider."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens of one call, as disjoint counts: the prompt is the sum of the first four.
+
+    Providers differ (OpenAI's prompt_tokens include cached ones, Anthropic's input_tokens do
+    not); the adapters in ``app.llm`` bring both to this form.
+
+    Attributes:
+        input_tokens: Prompt tokens at the full price (neither read from nor written to a cache).
+        cached_tokens: Prompt tokens read from the provider's cache.
+        cache_write_tokens: Prompt tokens written to a cache of 5 minutes.
+        cache_write_1h_tokens: Prompt tokens written to a cache of 1 hour.
+        output_tokens: Generated tokens, the reasoning tokens among them.
+        reasoning_tokens: The part of ``output_tokens`` that was reasoning.
+    """
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    output_tokens: int = 0
+    reasoning_tokens: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens of the prompt, cached or not."""
+        return (
+            self.input_tokens
+            + self.cached_tokens
+            + self.cache_write_tokens
+            + self.cache_write_1h_tokens
+        )
+
+    @property
+    def total_tokens(self) -> int:
+        """Prompt and output together."""
+        return self.prompt_tokens + self.output_tokens
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
+            cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+        )

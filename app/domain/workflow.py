@@ -1,0 +1,119 @@
+"""A workflow: a named graph of agents, checked as soon as it is built."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.agent import Agent
+from app.domain.dependencies import DependencyResolver
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.validation import validate_workflow
+
+
+# Not frozen, for the same reason as Agent: the engine hands it back with the outcome filled in.
+@dataclass(kw_only=True)
+class Workflow:
+    """A graph of agents and the rules of running it.
+
+    Attributes:
+        name: Workflows of one name are versions of each other.
+        description: What it is for.
+        agents: The nodes, with unique names; their order breaks ties of priority.
+        max_parallel_agents: Agents of one run that may be in progress at once, cluster-wide.
+        cost_budget: Dollars one run may spend.
+        timeout: Seconds a run may take, waiting included.
+        allow_partial_completion: Whether a run goes on when an agent that is not critical fails.
+        priority: 1 to 10; higher runs are admitted first.
+        status: State, filled in by the engine.
+        total_cost: Dollars spent, filled in by the engine.
+
+    Raises:
+        WorkflowError: (a ValueError) naming the offending agent, when the graph has an unknown
+            dependency, a cycle or a duplicate name, or a value is out of range.
+    """
+
+    name: str
+    agents: Sequence[Agent]
+    description: str = ""
+    max_parallel_agents: int = 10
+    cost_budget: float = 100.0
+    timeout: float = 3600.0
+    allow_partial_completion: bool = True
+    priority: int = 5
+    status: WorkflowStatus = WorkflowStatus.PENDING
+    total_cost: float = 0.0
+    _by_name: dict[str, Agent] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self.agents = list(self.agents)
+        validate_workflow(self)
+        self._by_name = {agent.name: agent for agent in self.agents}
+
+    def get_agent_by_name(self, name: str) -> Agent | None:
+        """The agent of that name, or None."""
+        return self._by_name.get(name)
+
+    def get_ready_agents(self) -> list[Agent]:
+        """Pending agents whose dependencies have all completed, in order of priority."""
+        done = {agent.name for agent in self.agents if agent.status is AgentStatus.COMPLETED}
+        ready = [
+            agent
+            for agent in self.agents
+            if agent.status is AgentStatus.PENDING and agent.can_execute(done)
+        ]
+        return sorted(ready, key=lambda agent: -agent.priority)
+
+    def get_levels(self) -> list[list[Agent]]:
+        """The agents level by level: each depends only on agents of earlier levels."""
+        levels = DependencyResolver(self.agents).get_execution_levels()
+        return [[self._by_name[name] for name in level] for level in levels]
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Counts of agents by status and by module, and what was spent so far."""
+        by_status = Counter(agent.status.value for agent in self.agents)
+        results = [agent.result for agent in self.agents if agent.result is not None]
+        return {
+            "total_agents": len(self.agents),
+            "by_status": dict(by_status),
+            "by_module": dict(Counter(agent.module for agent in self.agents)),
+            "completed": by_status[AgentStatus.COMPLETED.value],
+            "failed": sum(1 for agent in self.agents if agent.status.is_failure),
+            "total_cost": self.total_cost,
+            "total_tokens": sum(result.tokens_used for result in results),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Definition and current state as JSON values."""
+        return self.definition() | {
+            "agents": [agent.to_dict() for agent in self.agents],
+            "status": self.status.value,
+            "total_cost": self.total_cost,
+        }
+
+    def definition(self) -> dict[str, Any]:
+        """What is stored and versioned, as JSON values."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "agents": [agent.definition() for agent in self.agents],
+            "max_parallel_agents": self.max_parallel_agents,
+            "cost_budget": self.cost_budget,
+            "timeout": self.timeout,
+            "allow_partial_completion": self.allow_partial_completion,
+            "priority": self.priority,
+        }
+
+    def content_hash(self) -> str:
+        """SHA-256 of the definition; two workflows with the same one are the same version."""
+        canonical = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @classmethod
+    def from_definition(cls, definition: Mapping[str, Any]) -> "Workflow":
+        """The inverse of ``definition``."""
+        fields = dict(definition)
+        fields["agents"] = [Agent.from_definition(agent) for agent in fields["agents"]]
+        return cls(**fields)

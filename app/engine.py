@@ -1,0 +1,151 @@
+"""OrchestrationEngine: the asynchronous API that registers workflows and executes them."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+from uuid import UUID
+
+from app.bootstrap import connected_settings
+from app.client import process
+from app.domain.policies import EngineConfig, RateLimitConfig
+from app.domain.workflow import Workflow
+from app.errors import ConfigurationError, UnknownWorkflow, WorkflowError
+from app.llm.base import LLMClient
+from app.monitoring import status
+from app.run import Run, finished_workflow
+
+
+class OrchestrationEngine:
+    """Registers and executes workflows on the cluster.
+
+    The work is done by the workers, which hold the keys and the clients; ``llm_client`` only
+    names the provider of models whose name does not tell it.
+
+    Args:
+        llm_client: A client of the default provider.
+        config: What this program takes for granted; a value that contradicts the cluster's
+            configuration is refused, because the workers would not keep to it.
+
+    Raises:
+        ConfigurationError: If the config contradicts the cluster's.
+    """
+
+    def __init__(self, llm_client: LLMClient, config: EngineConfig | None = None) -> None:
+        self._default_provider = llm_client.provider
+        self._config = config or EngineConfig()
+        _refuse_contradictions(self._config, self._default_provider)
+
+    async def register_workflow(self, workflow: Workflow) -> str:
+        """Store a workflow for execution.
+
+        Returns:
+            Its id; the same content keeps the same id.
+
+        Raises:
+            WorkflowError: (a ValueError) if it is not acceptable.
+        """
+        prepared = self._with_default_provider(workflow)
+        return str(await process().loop.run_async(process().client.register(prepared)))
+
+    async def execute_workflow(
+        self,
+        workflow_id: str,
+        input: dict[str, Any] | None = None,  # noqa: A002
+    ) -> Workflow:
+        """Execute a registered workflow and wait for its end.
+
+        Args:
+            workflow_id: Id from ``register_workflow``.
+            input: JSON object for the placeholders of its prompts.
+
+        Returns:
+            The workflow with status, total_cost, and status and result of every agent.
+
+        Raises:
+            ValueError: If there is no such workflow.
+        """
+        id_ = _workflow_uuid(workflow_id)
+
+        async def execute() -> Workflow:
+            client = process().client
+            run_id = await client.enqueue(await client.workflow(id_), input or {})
+            await client.wait(run_id, None)
+            return await finished_workflow(run_id)
+
+        return await process().loop.run_async(execute())
+
+    async def execute_multiple_workflows(self, workflow_ids: Sequence[str]) -> list[Workflow]:
+        """Execute several registered workflows at once; their results in the same order."""
+        return list(await asyncio.gather(*(self.execute_workflow(id_) for id_ in workflow_ids)))
+
+    def get_workflow_status(self, workflow_id: str) -> dict[str, Any] | None:
+        """State of the newest run of a workflow (``pending`` before the first), or None.
+
+        Returns:
+            A dict with workflow_id, name, status, run_id, total_cost, and agents by status.
+        """
+        try:
+            id_ = _workflow_uuid(workflow_id)
+        except UnknownWorkflow:
+            return None
+        return process().loop.run(
+            process().client.transaction(lambda c: status.workflow_status(c, id_))
+        )
+
+    def get_system_status(self) -> dict[str, Any]:
+        """Metrics of the whole cluster: monitoring, rate_limiting, cost_tracking."""
+        return process().loop.run(process().client.transaction(status.system_status))
+
+    def run(self, run_id: str) -> Run:
+        """A handle of any run."""
+        return Run(run_id)
+
+    async def shutdown(self) -> None:
+        """Nothing of the cluster stops with the engine: runs go on, and nothing is lost."""
+
+    def _with_default_provider(self, workflow: Workflow) -> Workflow:
+        """The workflow, its agents of unknown provider given to the default one."""
+        agents = []
+        for agent in workflow.agents:
+            try:
+                agent.provider  # noqa: B018  a property that raises
+            except WorkflowError:
+                config = {**agent.llm_config, "provider": self._default_provider}
+                agents.append(replace(agent, llm_config=config))
+            else:
+                agents.append(agent)
+        return Workflow.from_definition(
+            {**workflow.definition(), "agents": [agent.definition() for agent in agents]}
+        )
+
+
+def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
+    settings = connected_settings()
+    if config.rate_limit_config is not None:
+        _, stored = settings.rate_limit_for(provider, "")
+        for field in fields(RateLimitConfig):
+            wanted, have = (
+                getattr(config.rate_limit_config, field.name),
+                getattr(stored, field.name),
+            )
+            if wanted != have and wanted != field.default:
+                raise ConfigurationError(
+                    f"rate_limit_config.{field.name} is {wanted!r}, the cluster's limit for "
+                    f"{provider} is {have!r}: change rate_limits in the file at AGENTCHORD_CONFIG, "
+                    "which all workers read"
+                )
+    stored_max = settings.engine.max_concurrent_workflows
+    if config.max_concurrent_workflows not in (stored_max, EngineConfig().max_concurrent_workflows):
+        raise ConfigurationError(
+            f"max_concurrent_workflows is {config.max_concurrent_workflows!r}, the cluster's is "
+            f"{stored_max!r}: change engine.max_concurrent_workflows in the file at "
+            "AGENTCHORD_CONFIG"
+        )
+
+
+def _workflow_uuid(workflow_id: str) -> UUID:
+    try:
+        return UUID(workflow_id)
+    except ValueError as error:
+        raise UnknownWorkflow(f"no workflow has the id {workflow_id!r}") from error

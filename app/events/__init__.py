@@ -1,0 +1,1 @@
+"""Live news over Redis; what must not be lost is in Postgres."""

@@ -1,0 +1,87 @@
+"""Signals: one word about one run, to every process that listens. Losing one only costs time."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from uuid import UUID
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+CHANNEL = "agentchord:signals"
+RECONNECT_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Signals:
+    """Sends and receives signals over Redis pub/sub.
+
+    ``finished`` wakes clients that wait for a run; ``stop`` makes workers look at once at what
+    their next heartbeat would tell them anyway.
+
+    Args:
+        redis: The process's client.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._listener: asyncio.Task[None] | None = None
+        self._on_stop: Callable[[], None] | None = None
+
+    async def send(self, run_id: UUID, word: str) -> None:
+        """Tell everybody; an unreachable Redis is not an error, the slow road remains."""
+        try:
+            await self._redis.publish(CHANNEL, f"{run_id} {word}")
+        except RedisError as error:
+            log.warning("signal_not_sent", run_id=str(run_id), signal=word, error=str(error))
+
+    def on_stop(self, callback: Callable[[], None]) -> None:
+        """Call back when any run is told to stop; starts listening."""
+        self._on_stop = callback
+        self._listen()
+
+    @contextlib.asynccontextmanager
+    async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
+        """An event that is set when something happens to the run."""
+        event = asyncio.Event()
+        self._waiters[run_id].add(event)
+        self._listen()
+        try:
+            yield event
+        finally:
+            self._waiters[run_id].discard(event)
+            if not self._waiters[run_id]:
+                del self._waiters[run_id]
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+
+    def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._receive(), name="signals")
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(CHANNEL)
+                    async for message in pubsub.listen():
+                        self._deliver(message["data"].decode())
+            except (RedisError, OSError) as error:
+                log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
+                await asyncio.sleep(RECONNECT_S)
+
+    def _deliver(self, message: str) -> None:
+        run, _, word = message.partition(" ")
+        if word == "stop" and self._on_stop is not None:
+            self._on_stop()
+        with contextlib.suppress(ValueError):
+            for event in self._waiters.get(UUID(run), ()):
+                event.set()

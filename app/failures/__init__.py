@@ -1,0 +1,1 @@
+"""What follows from a failure: pure decisions, one owner of retries."""

@@ -1,0 +1,182 @@
+"""The run handle: what ``enqueue`` gives back."""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from app.client import Event, process
+from app.domain.agent import AgentResult
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.workflow import Workflow
+from app.errors import UnknownRun
+from app.storage.runs import AgentRunRecord, RunRecord
+
+
+class Run:
+    """One run, wherever it executes; every property reads its current state from Postgres.
+
+    Args:
+        id_: Id of the run; any process can make a handle from it.
+
+    Raises:
+        UnknownRun: By every method, if there is no such run.
+    """
+
+    def __init__(self, id_: str | UUID) -> None:
+        self._id = _uuid(id_)
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r})"
+
+    @property
+    def id(self) -> str:
+        """Id of the run."""
+        return str(self._id)
+
+    @property
+    def status(self) -> WorkflowStatus:
+        """Its state."""
+        return self.record.status
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed or was stopped, or None."""
+        return self.record.error
+
+    @property
+    def cost(self) -> Decimal:
+        """Dollars spent so far, failed and retried calls included."""
+        return self.record.spent_usd
+
+    @property
+    def outputs(self) -> dict[str, Any]:
+        """Output by agent name, of the agents that have completed."""
+        return {
+            agent.name: agent.output
+            for agent in self._agents()
+            if agent.status is AgentStatus.COMPLETED
+        }
+
+    @property
+    def results(self) -> dict[str, AgentResult]:
+        """Result by agent name, of all agents."""
+        return {agent.name: agent_result(agent) for agent in self._agents()}
+
+    @property
+    def record(self) -> RunRecord:
+        """All facts of the run as stored."""
+        return process().loop.run(process().client.read(self._id))
+
+    def wait(self, timeout: float | None = None) -> WorkflowStatus:
+        """Wait until the run has ended.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as it takes.
+
+        Returns:
+            The final state.
+
+        Raises:
+            WaitTimeout: (a TimeoutError) if the run is still going; it goes on.
+        """
+        return process().loop.run(process().client.wait(self._id, timeout)).status
+
+    async def wait_async(self, timeout: float | None = None) -> WorkflowStatus:  # noqa: ASYNC109
+        """``wait`` for a caller on an event loop."""
+        return (await process().loop.run_async(process().client.wait(self._id, timeout))).status
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Follow the history until the run has ended.
+
+        Args:
+            after: Id of the last event already seen; 0 starts from the beginning.
+        """
+        return process().iterate(process().client.events(self._id, after))
+
+    def cancel(self, reason: str = "cancelled by the user") -> bool:
+        """Stop the run; calls in flight are closed, and no call starts after this returns.
+
+        Returns:
+            Whether the run was still going; cancelling it twice is harmless.
+        """
+        return process().loop.run(process().client.cancel(self._id, reason))
+
+    def to_workflow(self) -> Workflow:
+        """The workflow this run executes, with status, cost and results filled in."""
+        return process().loop.run(finished_workflow(self._id))
+
+    def _agents(self) -> list[AgentRunRecord]:
+        return process().loop.run(process().client.agents(self._id))
+
+
+def enqueue(workflow: Workflow, input: Mapping[str, Any] | None = None) -> Run:  # noqa: A002
+    """Start a run of a workflow; returns at once, from any Python process.
+
+    Args:
+        workflow: What to run; the version given here is stored and used to the end.
+        input: JSON object whose keys fill the placeholders of the prompts.
+
+    Returns:
+        A handle of the run.
+
+    Raises:
+        WorkflowError: If the input does not fit the workflow.
+        UnknownModel: If a model has no price.
+        ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
+    """
+    return Run(process().loop.run(process().client.enqueue(workflow, input or {})))
+
+
+async def enqueue_async(
+    workflow: Workflow,
+    input: Mapping[str, Any] | None = None,  # noqa: A002
+) -> Run:
+    """``enqueue`` for a caller on an event loop, such as a FastAPI route."""
+    return Run(await process().loop.run_async(process().client.enqueue(workflow, input or {})))
+
+
+async def finished_workflow(run_id: UUID) -> Workflow:
+    """The workflow of a run with the outcome filled in; runs on the background loop."""
+    client = process().client
+    record = await client.read(run_id)
+    workflow = await client.workflow(record.workflow_id)
+    workflow.status = record.status
+    workflow.total_cost = float(record.spent_usd)
+    for stored in await client.agents(run_id):
+        agent = workflow.get_agent_by_name(stored.name)
+        assert agent is not None, "agent runs are made from the workflow's agents"
+        agent.status = stored.status
+        agent.result = agent_result(stored)
+    return workflow
+
+
+def agent_result(stored: AgentRunRecord) -> AgentResult:
+    """An agent run as the API shows it."""
+    return AgentResult(
+        agent_id=str(stored.id),
+        status=stored.status,
+        output=stored.output,
+        error=stored.error,
+        tokens_used=stored.tokens,
+        cost=float(stored.spent_usd),
+        execution_time=stored.attempt_s or 0.0,
+        started_at=stored.started_at,
+        completed_at=stored.finished_at,
+        retry_count=stored.retries,
+        metadata={
+            "module": stored.module,
+            "provider": stored.provider,
+            "model": stored.model,
+            "level": stored.level,
+            "attempts": stored.attempt,
+            "recoveries": stored.recoveries,
+        },
+    )
+
+
+def _uuid(id_: str | UUID) -> UUID:
+    try:
+        return id_ if isinstance(id_, UUID) else UUID(id_)
+    except ValueError as error:
+        raise UnknownRun(f"{id_!r} is not the id of a run: see `agentchord runs`") from error

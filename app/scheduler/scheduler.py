@@ -1,0 +1,86 @@
+"""Starts, advances and stops runs: the transaction first, the messages after its commit."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.status import WorkflowStatus
+from app.events.signals import Signals
+from app.scheduler.dispatch import Dispatcher
+from app.storage.group_commit import GroupCommit, persist
+from app.storage.progress import LevelPlan, Progress, admit, advance, stop
+
+log = structlog.get_logger(__name__)
+
+
+class Scheduler:
+    """Everything that moves a run from one state to the next.
+
+    Args:
+        engine: The process's engine.
+        dispatcher: Sends lanes.
+        signals: Tells waiting clients and working processes.
+        max_running: Runs that may be running at once in the whole cluster.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, dispatcher: Dispatcher, signals: Signals, *, max_running: int
+    ) -> None:
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._signals = signals
+        self._max_running = max_running
+        self._advances: GroupCommit[tuple[UUID, int], Progress] = GroupCommit(
+            engine, advance, name="advance", key=lambda step: step[0]
+        )
+        self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
+            engine, self._admit, name="admit"
+        )
+
+    async def admit(self) -> None:
+        """Start the pending runs that may start now, and dispatch their first levels."""
+        for plan in await self._admissions.submit(None):
+            await self._dispatcher.send_level(plan)
+
+    async def _admit(
+        self, connection: AsyncConnection, items: Sequence[None]
+    ) -> list[list[LevelPlan]]:
+        """One look at the pending runs serves all who asked; the first of them dispatches."""
+        plans = await admit(connection, max_running=self._max_running)
+        return [plans, *([] for _ in items[1:])]
+
+    async def step(self, run_id: UUID, level: int) -> LevelPlan | None:
+        """Move a run on if its level is done, without dispatching the next one.
+
+        Returns:
+            The level that is to be run now, or None.
+        """
+        progress = await self._advances.submit((run_id, level))
+        if progress.finished:
+            await self._signals.send(run_id, "finished")
+            await self.admit()
+        return progress.plan
+
+    async def advance(self, run_id: UUID, level: int | None) -> None:
+        """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""
+        if level is None:
+            await self.admit()
+        elif (plan := await self.step(run_id, level)) is not None:
+            await self._dispatcher.send_level(plan)
+
+    async def stop(self, run_id: UUID, *, as_: WorkflowStatus, reason: str) -> bool:
+        """Have a run end early; returns whether it was still going.
+
+        When this returns, no new call of the run can start; calls in flight are being closed.
+        """
+        stopped = await persist(
+            self._engine,
+            lambda connection: stop(connection, run_id, as_=as_, reason=reason),
+            name="stop",
+        )
+        if stopped:
+            await self._signals.send(run_id, "stop")
+            await self.admit()
+        return stopped

@@ -1,0 +1,153 @@
+"""The watchdog: whatever was lost on the way is found in Postgres and sent again.
+
+Every worker process runs one; an advisory lock lets one at a time look. It trusts only the
+database's clock.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.status import WorkflowStatus
+from app.scheduler.dispatch import Dispatcher
+from app.scheduler.scheduler import Scheduler
+from app.storage.leases import recover_expired
+from app.storage.progress import LevelPlan, plan_ready_levels
+
+WATCHDOG_LOCK = 7_465_003
+EPOCH_KEY = "agentchord:epoch"
+
+TRY_LOCK: TextClause = text("SELECT pg_try_advisory_xact_lock(:key)")
+OVERDUE: TextClause = text("""
+    SELECT id, timeout_s FROM runs
+    WHERE status = 'running' AND stop_as IS NULL AND deadline_at < clock_timestamp()
+""")
+# Runs that stand at a level where nothing is open any more: somebody's advance was lost.
+STUCK: TextClause = text("""
+    SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
+        SELECT FROM agent_runs a WHERE a.run_id = r.id
+            AND (r.stop_as IS NOT NULL OR a.level = r.level)
+            AND a.status IN ('pending', 'running')
+    )
+""")
+
+Found = TypeVar("Found")
+
+log = structlog.get_logger(__name__)
+
+
+class Watchdog:
+    """Looks for what was lost, every few seconds.
+
+    Args:
+        engine: The process's engine.
+        redis: The process's client.
+        scheduler: Moves runs on.
+        dispatcher: Sends lanes.
+        interval_s: Seconds between two looks.
+        max_recoveries: Recoveries after which an agent fails.
+        grace_s: Seconds after a reconnect in which no lease is taken away: while Postgres was
+            gone nobody could renew one.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        redis: Redis,
+        *,
+        scheduler: Scheduler,
+        dispatcher: Dispatcher,
+        interval_s: float,
+        max_recoveries: int,
+        grace_s: float = 10.0,
+    ) -> None:
+        self._engine = engine
+        self._redis = redis
+        self._scheduler = scheduler
+        self._dispatcher = dispatcher
+        self._interval_s = interval_s
+        self._max_recoveries = max_recoveries
+        self._grace_s = grace_s
+        self._lease_taking_from_s = 0.0
+        self._epoch: bytes | None = None
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self.look()
+            except (DBAPIError, TimeoutError, OSError) as error:
+                loop = asyncio.get_running_loop()
+                self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
+                log.warning("watchdog_interrupted", error=str(error))
+
+    async def look(self) -> None:
+        """Look once at everything that may have been lost."""
+        await self._in_turn(self._recover)
+        for run_id, timeout_s in await self._in_turn(self._overdue) or ():
+            reason = f"the run's timeout of {timeout_s:g} s is over"
+            await self._scheduler.stop(run_id, as_=WorkflowStatus.FAILED, reason=reason)
+        for run_id, level in await self._in_turn(self._stuck) or ():
+            await self._scheduler.advance(run_id, level)
+        await self._scheduler.admit()
+        everything = await self._redis_was_replaced()
+        ready = self._all_ready if everything else self._idle
+        for plan in await self._in_turn(ready) or ():
+            await self._send_again(plan, everything=everything)
+
+    async def _in_turn(self, step: Callable[[AsyncConnection], Awaitable[Found]]) -> Found | None:
+        """Run a step unless another watchdog is at it."""
+        async with self._engine.begin() as connection:
+            if not (await connection.execute(TRY_LOCK, {"key": WATCHDOG_LOCK})).scalar_one():
+                return None
+            return await step(connection)
+
+    async def _recover(self, connection: AsyncConnection) -> None:
+        if asyncio.get_running_loop().time() < self._lease_taking_from_s:
+            return
+        for run_id, name in await recover_expired(connection, max_recoveries=self._max_recoveries):
+            log.warning("agent_recovered", run_id=str(run_id), agent=name)
+
+    async def _overdue(self, connection: AsyncConnection) -> list[tuple[UUID, float]]:
+        return [(row.id, row.timeout_s) for row in await connection.execute(OVERDUE)]
+
+    async def _stuck(self, connection: AsyncConnection) -> list[tuple[UUID, int]]:
+        return [(row.id, row.level) for row in await connection.execute(STUCK)]
+
+    async def _idle(self, connection: AsyncConnection) -> list[LevelPlan]:
+        return await plan_ready_levels(connection, idle_only=True)
+
+    async def _all_ready(self, connection: AsyncConnection) -> list[LevelPlan]:
+        return await plan_ready_levels(connection, idle_only=False)
+
+    async def _redis_was_replaced(self) -> bool:
+        """Whether Redis was flushed or replaced since the last look: its queues are gone then."""
+        try:
+            await self._redis.set(EPOCH_KEY, uuid4().hex, nx=True)
+            epoch = await self._redis.get(EPOCH_KEY)
+        except RedisError:
+            return False
+        replaced = self._epoch is not None and epoch != self._epoch
+        self._epoch = epoch
+        return replaced
+
+    async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
+        """Send lanes for ready agents that nobody seems to come for."""
+        waiting = {}
+        for provider, agents in plan.agents.items():
+            if everything or not await self._dispatcher.backlog(provider):
+                waiting[provider] = agents
+        if waiting:
+            log.info("lanes_sent_again", run_id=str(plan.run_id), level=plan.level, agents=waiting)
+            for lane in self._dispatcher.lanes(plan):
+                if lane.provider in waiting:
+                    await self._dispatcher.send_lane(plan, lane)

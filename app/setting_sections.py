@@ -1,0 +1,171 @@
+"""The sections of the configuration: their keys, types, defaults and bounds."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
+from app.domain.retry import RetryPolicy
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import ConfigurationError
+
+
+def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
+    """Refuse what pydantic would take, or word badly.
+
+    Args:
+        values: What was given for a section; only a mapping is looked at.
+        kinds: Type of every key there is.
+
+    Raises:
+        PydanticCustomError: For an unknown key, or a bool in place of a number; the key is in its
+            context.
+    """
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        if key not in kinds:
+            hint = did_you_mean(str(key), kinds) or f"; there is {listed(kinds)}"
+            raise PydanticCustomError(
+                "key", "there is no such key{hint}", {"key": key, "hint": hint}
+            )
+        if isinstance(value, bool) and kinds[key] is not bool:
+            raise PydanticCustomError("key", "true and false mean nothing here", {"key": key})
+
+
+def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: type) -> Any:
+    """Build a frozen value of the domain, which checks itself."""
+    check_keys(value, {field.name: field.type for field in fields(kind)})
+    try:
+        return handler(value)
+    except ConfigurationError as error:
+        reason = str(error)
+        words = reason.replace("'", " ").split()
+        # The key the reason names leads to its line; without one, the section does.
+        key = next((key for key in value if key in words), None)
+        context = {"reason": reason, "key": key}
+        raise PydanticCustomError("refused", "{reason}", context) from error
+
+
+def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
+    return core_schema.no_info_wrap_validator_function(
+        partial(_validate_domain, kind=kind), handler(kind)
+    )
+
+
+_TIERS = [field.name for field in fields(RateLimitConfig) if field.name != "enforcement"]
+_DOMAIN = GetPydanticSchema(_domain_schema)
+Limits = Annotated[RateLimitConfig, _DOMAIN]
+Costs = Annotated[CostConfig, _DOMAIN]
+Retry = Annotated[RetryPolicy, _DOMAIN]
+Monitoring = Annotated[MonitorConfig, _DOMAIN]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Section(BaseModel):
+    """Base of the sections: immutable, and strict about keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, values: Any) -> Any:
+        check_keys(values, {name: field.annotation for name, field in cls.model_fields.items()})
+        return values
+
+
+class EngineSettings(Section):
+    """How runs are scheduled and agents are worked on.
+
+    Attributes:
+        max_concurrent_workflows: Runs admitted at once; further ones stay pending.
+        default_max_tokens: Most tokens a call generates when its agent does not say.
+        lane_width: Agents of a run that one lane works on at a time.
+        lease_s: Seconds a worker's right to an attempt lasts without a heartbeat.
+        heartbeat_s: Seconds between two renewals of the leases.
+        watchdog_s: Seconds between two looks for work that was lost.
+        drain_grace_s: Seconds that calls in flight get when a worker is asked to stop.
+        max_recoveries: Times an agent may lose its worker before it is quarantined.
+        max_output_bytes: Largest output of an agent, as JSON in UTF-8.
+        worker_threads: Threads of a worker, one per lane.
+    """
+
+    max_concurrent_workflows: int = Field(50, ge=1, le=100_000)
+    default_max_tokens: int = Field(4096, ge=1, le=10_000_000)
+    lane_width: int = Field(50, ge=1, le=10_000)
+    lease_s: Seconds = 15.0
+    heartbeat_s: Seconds = 5.0
+    watchdog_s: Seconds = 5.0
+    drain_grace_s: float = Field(30.0, ge=0, le=86_400)
+    max_recoveries: int = Field(3, ge=0, le=1000)
+    max_output_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
+    worker_threads: int = Field(128, ge=1, le=10_000)
+
+    @model_validator(mode="after")
+    def _check_lease(self) -> Self:
+        if self.lease_s < 2 * self.heartbeat_s:
+            raise ValueError(
+                f"lease_s is {self.lease_s:g} and heartbeat_s is {self.heartbeat_s:g}: make the "
+                "lease at least twice as long, or one late heartbeat gives the agents away"
+            )
+        return self
+
+
+class LoggingSettings(Section):
+    """What is logged.
+
+    Attributes:
+        level: Least level that is written.
+        format: ``json`` for machines, ``console`` for people, ``auto`` for whom the output is.
+    """
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["auto", "json", "console"] = "auto"
+
+    @field_validator("level", mode="before")
+    @classmethod
+    def _upper(cls, level: Any) -> Any:
+        return level.upper() if isinstance(level, str) else level
+
+
+class ProviderLimits(Section):
+    """Rate limits of one provider.
+
+    Attributes:
+        default: The bucket of every model without one of its own.
+        models: Buckets by model name or pattern (``gpt-4o*``); a tier that one does not name is
+            that of ``default``.
+    """
+
+    default: Limits = RateLimitConfig()
+    models: dict[str, Limits] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, values: Any) -> Any:
+        """Complete the blocks: a ``default`` that is given replaces all of the built-in numbers."""
+        if not isinstance(values, Mapping):
+            return values
+        default: Any = values.get("default")
+        models: Any = values.get("models")
+        if isinstance(default, Mapping):
+            default = dict.fromkeys(_TIERS) | dict(default)
+        base = vars(RateLimitConfig()) if default is None else default
+        if isinstance(models, Mapping) and isinstance(base, Mapping):
+            models = {
+                name: base | dict(tiers) if isinstance(tiers, Mapping) else tiers
+                for name, tiers in models.items()
+            }
+        completed = {"default": default, "models": models}
+        return dict(values) | {key: value for key, value in completed.items() if value is not None}

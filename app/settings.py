@@ -1,0 +1,201 @@
+"""Every setting, from the environment, ``.env`` and one YAML file; nothing else reads them."""
+
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
+from app.domain.retry import RetryPolicy
+from app.errors import ConfigurationError, WorkflowFileError
+from app.setting_sections import (
+    Costs,
+    EngineSettings,
+    LoggingSettings,
+    Monitoring,
+    ProviderLimits,
+    Retry,
+)
+from app.setting_sources import DOTENV, NESTED, PREFIX, YamlFile, explain_decoding, explain_refusal
+
+SECRETS = (
+    "database_url",
+    "redis_url",
+    "openai_api_key",
+    "anthropic_api_key",
+    "flower_basic_auth",
+)
+SCHEMES = {
+    "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
+    "redis_url": ("redis://", "rediss://", "unix://", "redis+socket://"),
+    "openai_base_url": ("http://", "https://"),
+    "anthropic_base_url": ("http://", "https://"),
+}
+
+
+def _unprefixed(name: str) -> Any:
+    """A field whose environment variable is its own name in capitals, without AGENTCHORD_."""
+    return Field(default=None, validation_alias=name)
+
+
+def _default_home() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data) / "agentchord"
+
+
+class Settings(BaseSettings):
+    """What an operator configures; build it with ``load_settings``.
+
+    The environment goes before ``.env`` in the working directory, that before the YAML file named
+    by AGENTCHORD_CONFIG, that before the defaults. Sections are merged key by key.
+
+    Attributes:
+        database_url: Postgres, as ``postgresql://...``; None starts the embedded one.
+        redis_url: Redis, as ``redis://...``; None starts the embedded one.
+        openai_api_key: Key for OpenAI, or a server that speaks like it.
+        openai_base_url: Where it is reached; None means OpenAI itself.
+        anthropic_api_key: Key for Anthropic, or a server that speaks like it.
+        anthropic_base_url: Where it is reached; None means Anthropic itself.
+        config: The YAML file.
+        home: Folder of the embedded services and of everything else that is kept on disk.
+        flower_basic_auth: ``user:password`` for Flower.
+        imports: Modules with tools and functions that workers load.
+        rate_limits: Limits by provider.
+        costs: The operator's own prices.
+        retry: Policy of agents without one of their own.
+        engine: Scheduling and workers.
+        logging: What is logged, and how.
+        monitoring: What is watched.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        env_ignore_empty=True,
+        env_file=DOTENV,
+        env_file_encoding="utf-8",
+        dotenv_filtering="only_existing",
+        hide_input_in_errors=True,
+        frozen=True,
+    )
+
+    database_url: SecretStr | None = _unprefixed("database_url")
+    redis_url: SecretStr | None = _unprefixed("redis_url")
+    openai_api_key: SecretStr | None = _unprefixed("openai_api_key")
+    openai_base_url: str | None = _unprefixed("openai_base_url")
+    anthropic_api_key: SecretStr | None = _unprefixed("anthropic_api_key")
+    anthropic_base_url: str | None = _unprefixed("anthropic_base_url")
+    config: Path | None = None
+    home: Path = Field(default_factory=_default_home)
+    flower_basic_auth: SecretStr | None = None
+    imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
+    costs: Costs = CostConfig()
+    retry: Retry = RetryPolicy()
+    engine: EngineSettings = EngineSettings()
+    logging: LoggingSettings = LoggingSettings()
+    monitoring: Monitoring = MonitorConfig()
+
+    def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
+        """The bucket that a model's calls are counted in.
+
+        Args:
+            provider: Provider name.
+            model: Model name.
+
+        Returns:
+            Name of the bucket, ``openai/default`` or ``openai/gpt-4o*``, and its limits. The exact
+            name goes before patterns, a longer pattern before a shorter one.
+        """
+        limits = self.rate_limits.get(provider, ProviderLimits())
+        matching = [pattern for pattern in limits.models if fnmatchcase(model, pattern)]
+        if model in limits.models:
+            return f"{provider}/{model}", limits.models[model]
+        if matching:
+            pattern = max(matching, key=len)
+            return f"{provider}/{pattern}", limits.models[pattern]
+        return f"{provider}/default", limits.default
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - an overridden method's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the YAML file below the others."""
+        return init_settings, env_settings, dotenv_settings, YamlFile(settings_cls)
+
+    @field_validator(*SECRETS, "openai_base_url", "anthropic_base_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator(*SCHEMES)
+    @classmethod
+    def _check_scheme(cls, value: Any, info: ValidationInfo) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        schemes = SCHEMES[str(info.field_name)]
+        if text is not None and not text.startswith(schemes):
+            raise ValueError(f"must begin with {' or '.join(schemes)}")
+        return value
+
+    @field_validator("config", "home")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(
+                f"there is no home directory: give an absolute path, such as {PREFIX}HOME=/var/..."
+            ) from error
+
+    @field_validator("imports", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("imports")
+    @classmethod
+    def _check_modules(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is not a module's name: write it as in an import")
+        return value
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read every setting.
+
+    Args:
+        **overrides: Fields of ``Settings`` that go before every source.
+
+    Returns:
+        The settings, immutable.
+
+    Raises:
+        ConfigurationError: In one line: which variable, or which file, line and key, and why.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        refusal = explain_refusal(error, Settings, overrides, SECRETS)
+        raise ConfigurationError(refusal) from error
+    except SettingsError as error:
+        raise ConfigurationError(explain_decoding(error)) from error
+    except WorkflowFileError as error:
+        hint = "" if error.line else f" (the file is named by {PREFIX}CONFIG)"
+        raise ConfigurationError(f"{error}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error

@@ -1,0 +1,1 @@
+"""Postgres: the tables, the sessions, and the statements of the hot path."""

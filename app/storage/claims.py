@@ -1,0 +1,106 @@
+"""Claiming: up to ``width`` ready agents of a run's level become this worker's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.session import dumps
+from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimRequest:
+    """A lane's wish for work."""
+
+    run_id: UUID
+    level: int
+    provider: str
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClaimedAgent:
+    """An agent run that is this worker's until its lease ends.
+
+    Attributes:
+        id: Id of the agent run.
+        run_id: Its run.
+        name: Name of the agent in the workflow.
+        attempt: Number of this attempt, the fencing token.
+        retries: Retries made before this attempt.
+        limit_usd: Its cost_limit.
+        spent_usd: What its earlier attempts have cost.
+        outputs: Outputs its prompt reads, by agent name.
+    """
+
+    id: UUID
+    run_id: UUID
+    name: str
+    attempt: int
+    retries: int
+    limit_usd: Decimal
+    spent_usd: Decimal
+    outputs: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a lane got and what is left.
+
+    Attributes:
+        agents: The claimed agents, by priority.
+        more: Whether the same provider has more agents that are ready now.
+        other_provider: Another provider with ready agents, if any.
+        open: Whether any agent of the level is not final yet, the claimed ones included.
+        room: Whether the run may have more agents in progress than it has now.
+    """
+
+    agents: tuple[ClaimedAgent, ...]
+    more: bool
+    other_provider: str | None
+    open: bool
+    room: bool
+
+
+async def claim(
+    connection: AsyncConnection,
+    requests: Sequence[ClaimRequest],
+    *,
+    worker: str,
+    lease_s: float,
+) -> list[Claim]:
+    """Claim for several lanes at once, each of another run.
+
+    Repeating it is safe: what an unknown commit claimed is in nobody's heartbeat, so its lease
+    ends by itself.
+    """
+    document = dumps(
+        [
+            {"run_id": q.run_id, "level": q.level, "provider": q.provider, "width": q.width}
+            for q in requests
+        ]
+    )
+    await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
+    rows = await connection.execute(
+        CLAIM, {"requests": document, "worker": worker, "lease_s": lease_s}
+    )
+    agents: dict[UUID, list[ClaimedAgent]] = {q.run_id: [] for q in requests}
+    for row in rows.mappings():
+        fields = dict(row)
+        fields["outputs"] = fields["outputs"] or {}
+        agents[row["run_id"]].append(ClaimedAgent(**fields))
+    left = {row.run_id: row for row in await connection.execute(REMAINING, {"requests": document})}
+    return [
+        Claim(
+            agents=tuple(agents[q.run_id]),
+            more=left[q.run_id].more,
+            other_provider=left[q.run_id].other_provider,
+            open=left[q.run_id].open,
+            room=left[q.run_id].room,
+        )
+        for q in requests
+    ]

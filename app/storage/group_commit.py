@@ -1,0 +1,152 @@
+"""Group commit: what many coroutines want to write at once shares one statement and one commit.
+
+The first item starts a batch at once; whatever arrives while it runs forms the next one. Under no
+load this adds no delay, under load the batches grow by themselves. The idea is the write-ahead
+log's (Gawlick and Kinkade, 1985); the price is that an item waits for at most one earlier batch.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Statement = Callable[[AsyncConnection, Sequence[Item]], Awaitable[Sequence[Result]]]
+
+MAX_BATCH = 500
+RECONNECT_S = (0.1, 0.2, 0.5, 1.0)
+TRANSIENT_SQLSTATES = ("08", "40", "53", "55P03", "57P", "57014", "25P0")
+
+log = structlog.get_logger(__name__)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same statement may succeed later: lost connection, deadlock, restart, timeout."""
+    if isinstance(error, TimeoutError):  # no connection of the pool became free
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    return error.connection_invalidated or state is None or state.startswith(TRANSIENT_SQLSTATES)
+
+
+async def persist(
+    engine: AsyncEngine, step: Callable[[AsyncConnection], Awaitable[Result]], *, name: str
+) -> Result:
+    """Run one transaction, again and again while Postgres is away; the step must be idempotent."""
+    tries = 0
+    while True:
+        try:
+            async with engine.begin() as connection:
+                return await step(connection)
+        except (DBAPIError, TimeoutError) as error:
+            if not is_transient(error):
+                raise
+            delay_s = RECONNECT_S[min(tries, len(RECONNECT_S) - 1)]
+            log.warning("postgres_unavailable", doing=name, retry_in_s=delay_s, error=str(error))
+            tries += 1
+            await asyncio.sleep(delay_s)
+
+
+class GroupCommit(Generic[Item, Result]):
+    """Collects items and executes them in batches, one transaction each.
+
+    Args:
+        engine: The process's engine.
+        execute: The statements of one batch; returns one result per item, in order. It must be
+            idempotent: it is repeated when a commit's outcome is unknown.
+        name: For the log.
+        key: Items of equal key never share a batch (None: all may).
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        execute: Statement[Item, Result],
+        *,
+        name: str,
+        key: Callable[[Item], Hashable] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._execute = execute
+        self._name = name
+        self._key = key
+        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
+        self._runner: asyncio.Task[None] | None = None
+
+    async def submit(self, item: Item) -> Result:
+        """Have the item executed; returns its result once the batch is committed.
+
+        A cancelled caller does not take its item back: it is executed all the same.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._runner is None or self._runner.done():
+            self._runner = asyncio.create_task(self._run(), name=f"group_commit_{self._name}")
+        return await future
+
+    async def flush(self) -> None:
+        """Wait until everything submitted so far is committed."""
+        while self._runner is not None and not self._runner.done():
+            await asyncio.wait([self._runner])
+
+    async def _run(self) -> None:
+        while self._waiting:
+            batch = self._take()
+            try:
+                results = await self._commit([item for item, _ in batch])
+            except Exception as error:  # noqa: BLE001  it belongs to the callers
+                if len(batch) > 1:
+                    await self._one_by_one(batch, error)
+                else:
+                    _fail(batch[0][1], error)
+                continue
+            for (_, future), result in zip(batch, results, strict=True):
+                _succeed(future, result)
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Result]]]:
+        if self._key is None:
+            batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+            return batch
+        batch, later, seen = [], [], set()
+        for entry in self._waiting:
+            key = self._key(entry[0])
+            if key in seen or len(batch) == MAX_BATCH:
+                later.append(entry)
+            else:
+                seen.add(key)
+                batch.append(entry)
+        self._waiting = later
+        return batch
+
+    async def _commit(self, items: Sequence[Item]) -> Sequence[Result]:
+        return await persist(
+            self._engine, lambda connection: self._execute(connection, items), name=self._name
+        )
+
+    async def _one_by_one(
+        self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
+    ) -> None:
+        """One bad item must not fail its neighbours."""
+        log.warning("batch_failed", batch=self._name, items=len(batch), error=str(error))
+        for item, future in batch:
+            try:
+                (result,) = await self._commit([item])
+            except Exception as own:  # noqa: BLE001  it belongs to the caller
+                _fail(future, own)
+            else:
+                _succeed(future, result)
+
+
+def _succeed(future: asyncio.Future[Result], result: Result) -> None:
+    if not future.done():
+        future.set_result(result)
+
+
+def _fail(future: asyncio.Future[Result], error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,240 @@
+"""Recording: results, cost entries, settled holds and history, in one transaction per batch."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.status import AgentStatus
+from app.domain.usage import Usage
+from app.storage.session import dumps
+from app.storage.statements import (
+    ADD_ENTRIES,
+    APPLY_RECORDS,
+    ENTRIES_OF_CALLS,
+    LOCK_AGENT_RUNS,
+    LOCK_BUDGETS,
+    SETTLE_BUDGETS,
+    TAKE_HOLDS,
+)
+
+ZERO = Decimal(0)
+#: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
+Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallRecord:
+    """What is known of one call to a provider: a line of the ledger."""
+
+    call_id: UUID
+    run_id: UUID
+    agent_run_id: UUID
+    attempt: int
+    workflow_id: UUID
+    workflow: str
+    agent: str
+    module: str
+    provider: str
+    model: str
+    budget_ids: tuple[UUID, ...]
+    cost_usd: Decimal
+    kind: Kind = "actual"
+    outcome: str = "ok"
+    model_answered: str | None = None
+    request_id: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    price_version: str | None = None
+
+    def entry(self) -> dict[str, Any]:
+        """The columns of its cost entry."""
+        row = {name: getattr(self, name) for name in self.__slots__}
+        return (
+            row
+            | asdict(row.pop("usage"))
+            | {
+                "usage": row.pop("raw_usage"),
+                "cost_usd": str(self.cost_usd),
+            }
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ending:
+    """How an attempt ended, and what that makes of its agent run.
+
+    Attributes:
+        run_id: The run.
+        name: Name of the agent.
+        status: New state of the agent run; PENDING gives it back for another attempt.
+        outcome: How the attempt ended.
+        event: Type of the event to note.
+        output: JSON value of a completed agent.
+        error: What went wrong.
+        error_class: Class of the error.
+        ready_in_s: Seconds until an agent given back may be claimed again.
+        retry: Whether this counts as a retry.
+        recovery: Whether this counts as a recovery.
+    """
+
+    run_id: UUID
+    name: str
+    status: AgentStatus
+    outcome: Literal["completed", "failed", "cancelled", "handed_back", "lost"]
+    event: str
+    output: Any = None
+    error: str | None = None
+    error_class: str | None = None
+    ready_in_s: float = 0.0
+    retry: bool = False
+    recovery: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """Everything one agent run has to say at one moment: calls to settle, and maybe its end."""
+
+    agent_run_id: UUID
+    attempt: int
+    calls: tuple[CallRecord, ...] = ()
+    ending: Ending | None = None
+
+
+async def apply_records(connection: AsyncConnection, records: Sequence[Record]) -> list[bool]:
+    """Write a batch of records, each of another agent run.
+
+    The money is booked whoever brings it and however late. The ending counts only if the attempt
+    still owns the agent run. Repeating a batch changes nothing.
+
+    Returns:
+        For each record, whether its ending was accepted (True for one without an ending).
+    """
+    ids = sorted({record.agent_run_id for record in records})
+    owners = {
+        row.id: row.attempt
+        for row in await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
+        if row.status == "running"
+    }
+    accepted = [owners.get(record.agent_run_id) == record.attempt for record in records]
+    settlement = await _settle(connection, [call for record in records for call in record.calls])
+    agents = [
+        _agent_row(record, settlement, is_owner)
+        for record, is_owner in zip(records, accepted, strict=True)
+    ]
+    if settlement.budgets:
+        if len(settlement.budgets) > 1:
+            await connection.execute(LOCK_BUDGETS, {"ids": sorted(settlement.budgets)})
+        rows = [
+            {"id": id_, "held": str(held), "spent": str(spent)}
+            for id_, (held, spent) in settlement.budgets.items()
+        ]
+        await connection.execute(SETTLE_BUDGETS, {"budgets": dumps(rows)})
+    if settlement.entries:
+        await connection.execute(ADD_ENTRIES, {"entries": dumps(settlement.entries)})
+    await connection.execute(APPLY_RECORDS, {"agents": dumps(agents)})
+    return [
+        is_owner or record.ending is None
+        for is_owner, record in zip(accepted, records, strict=True)
+    ]
+
+
+Amounts = dict[UUID, tuple[Decimal, Decimal]]
+
+
+def _none() -> Amounts:
+    return defaultdict(lambda: (ZERO, ZERO))
+
+
+@dataclass(kw_only=True, slots=True)
+class _Settlement:
+    """What a batch of calls changes: (held, spent) by agent run and by budget, and the ledger."""
+
+    agents: Amounts = field(default_factory=_none)
+    budgets: Amounts = field(default_factory=_none)
+    entries: list[dict[str, Any]] = field(default_factory=list)
+
+    def book(self, call: CallRecord, held: Decimal, spent: Decimal) -> None:
+        """Release what was held for a call and add what it cost, on all of its accounts."""
+        before = self.agents[call.agent_run_id]
+        self.agents[call.agent_run_id] = (before[0] + held, before[1] + spent)
+        for budget_id in call.budget_ids:
+            before = self.budgets[budget_id]
+            self.budgets[budget_id] = (before[0] + held, before[1] + spent)
+        if call.kind != "void":
+            self.entries.append(call.entry())
+
+
+async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _Settlement:
+    settlement = _Settlement()
+    if not calls:
+        return settlement
+    call_ids = [call.call_id for call in calls]
+    taken = await connection.execute(TAKE_HOLDS, {"call_ids": call_ids})
+    held = {row.call_id: row.amount_usd for row in taken}
+    known = await _known_entries(connection, [id_ for id_ in call_ids if id_ not in held])
+    for call in calls:
+        entries = known.get(call.call_id, {})
+        if call.kind in entries or "actual" in entries or "correction" in entries:
+            continue  # settled already: the batch is being repeated
+        settlement.book(call, held.get(call.call_id, ZERO), call.cost_usd)
+        if unconfirmed := entries.get("unconfirmed"):
+            # What was booked at the worst case, because nobody knew, is known after all.
+            correction = replace(
+                call, kind="correction", usage=Usage(), raw_usage={}, cost_usd=-unconfirmed
+            )
+            settlement.book(correction, ZERO, -unconfirmed)
+    return settlement
+
+
+async def _known_entries(
+    connection: AsyncConnection, call_ids: Sequence[UUID]
+) -> dict[UUID, dict[str, Decimal]]:
+    known: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
+    if call_ids:
+        for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
+            known[row.call_id][row.kind] = row.cost_usd
+    return known
+
+
+def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[str, Any]:
+    held, spent = settlement.agents.get(record.agent_run_id, (ZERO, ZERO))
+    row: dict[str, Any] = {
+        "id": record.agent_run_id,
+        "attempt": record.attempt,
+        "held": str(held),
+        "spent": str(spent),
+        "ended": False,
+        "retry": 0,
+        "recovery": 0,
+    }
+    ending = record.ending
+    if ending is None or not is_owner:
+        return row
+    return row | {
+        "ended": True,
+        "run_id": ending.run_id,
+        "status": ending.status,
+        "outcome": ending.outcome,
+        "output": ending.output,
+        "error": ending.error,
+        "error_class": ending.error_class,
+        "ready_in_s": ending.ready_in_s,
+        "retry": int(ending.retry),
+        "recovery": int(ending.recovery),
+        "event": ending.event,
+        "data": _event_data(ending),
+    }
+
+
+def _event_data(ending: Ending) -> dict[str, Any]:
+    data: dict[str, Any] = {"agent": ending.name}
+    if ending.error is not None:
+        data |= {"error": ending.error, "error_class": ending.error_class}
+    if ending.ready_in_s:
+        data["ready_in_s"] = round(ending.ready_in_s, 3)
+    return data

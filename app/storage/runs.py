@@ -1,0 +1,257 @@
+"""Runs as clients see them: written once by enqueue, read by everybody."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.domain.prompt import placeholders
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.workflow import Workflow
+from app.storage.session import dumps
+
+LOCK_NAME: TextClause = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7465))")
+FIND_WORKFLOW: TextClause = text("""
+    SELECT id FROM workflows WHERE name = :name AND content_hash = :content_hash
+""")
+ADD_WORKFLOW: TextClause = text("""
+    INSERT INTO workflows (id, name, version, content_hash, definition)
+    SELECT :id, :name, coalesce(max(version), 0) + 1, :content_hash, CAST(:definition AS jsonb)
+    FROM workflows WHERE name = :name
+""")
+READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :id")
+ADD_RUN: TextClause = text("""
+    INSERT INTO runs (id, workflow_id, input, priority, level_count, max_parallel_agents,
+        allow_partial_completion, timeout_s)
+    VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :level_count,
+        :max_parallel_agents, :allow_partial_completion, :timeout_s)
+""")
+ADD_BUDGET: TextClause = text("""
+    INSERT INTO budgets (id, scope, subject, limit_usd) VALUES (:id, 'run', :id_text, :limit_usd)
+""")
+ADD_AGENT_RUNS: TextClause = text("""
+    INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model, priority,
+        dependencies, reads, accept_missing_inputs, limit_usd)
+    SELECT id, :run_id, name, position, level, module, provider, model, priority,
+        dependencies, reads, accept_missing_inputs, limit_usd
+    FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS a(id uuid, name text, position int,
+        level int, module text, provider text, model text, priority int, dependencies text[],
+        reads text[], accept_missing_inputs bool, limit_usd numeric)
+""")
+ADD_EVENT: TextClause = text("""
+    INSERT INTO events (run_id, type, data) VALUES (:run_id, :type, CAST(:data AS jsonb))
+""")
+READ_RUNS: TextClause = text("""
+    SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
+        r.finished_at, r.workflow_id, r.input, w.name AS workflow, w.version,
+        b.limit_usd, b.spent_usd, b.held_usd
+    FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
+    WHERE r.id = ANY(CAST(:ids AS uuid[]))
+""")
+LIST_RUNS: TextClause = text("""
+    SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
+        r.finished_at, r.workflow_id, NULL AS input, w.name AS workflow, w.version,
+        b.limit_usd, b.spent_usd, b.held_usd
+    FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
+    WHERE CAST(:status AS text) IS NULL OR r.status = :status
+    ORDER BY r.id DESC LIMIT :limit
+""")
+READ_AGENT_RUNS: TextClause = text("""
+    SELECT a.id, a.name, a.module, a.provider, a.model, a.level, a.priority, a.status, a.attempt,
+        a.retries, a.recoveries, a.output, a.error, a.error_class, a.spent_usd, a.started_at,
+        a.finished_at, coalesce(c.tokens, 0) AS tokens,
+        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s
+    FROM agent_runs a
+    LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
+    LEFT JOIN (
+        SELECT agent_run_id, sum(input_tokens + cached_tokens + cache_write_tokens
+            + cache_write_1h_tokens + output_tokens)::int AS tokens
+        FROM cost_entries WHERE run_id = :run_id GROUP BY agent_run_id
+    ) c ON c.agent_run_id = a.id
+    WHERE a.run_id = :run_id ORDER BY a.position
+""")
+READ_OUTPUTS: TextClause = text("""
+    SELECT name, output FROM agent_runs WHERE run_id = :run_id AND status = 'completed'
+    ORDER BY position
+""")
+READ_STATUSES: TextClause = text("""
+    SELECT id, status FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+COUNT_AGENTS: TextClause = text("""
+    SELECT run_id, level, status, count(*) AS agents FROM agent_runs
+    WHERE run_id = ANY(CAST(:ids AS uuid[])) GROUP BY run_id, level, status ORDER BY level
+""")
+READ_EVENTS: TextClause = text("""
+    SELECT e.id, e.type, e.at, e.attempt, e.data FROM events e
+    WHERE e.run_id = :run_id AND e.id > :after ORDER BY e.id LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """One run as stored."""
+
+    id: UUID
+    workflow_id: UUID
+    workflow: str
+    version: int
+    status: WorkflowStatus
+    error: str | None
+    input: Mapping[str, Any] | None
+    level: int
+    level_count: int
+    limit_usd: Decimal
+    spent_usd: Decimal
+    held_usd: Decimal
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentRunRecord:
+    """One agent run as stored, with its tokens and the seconds of its last attempt."""
+
+    id: UUID
+    name: str
+    module: str
+    provider: str
+    model: str
+    level: int
+    priority: int
+    status: AgentStatus
+    attempt: int
+    retries: int
+    recoveries: int
+    output: Any
+    error: str | None
+    error_class: str | None
+    spent_usd: Decimal
+    tokens: int
+    attempt_s: float | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUID:
+    """Store a workflow unless this very version is stored already; returns its id."""
+    key = {"name": workflow.name, "content_hash": workflow.content_hash()}
+    found: UUID | None = await connection.scalar(FIND_WORKFLOW, key)
+    if found is not None:
+        return found
+    # Version numbers are consecutive by name, so writers of one name take turns.
+    await connection.execute(LOCK_NAME, {"name": workflow.name})
+    if (found := await connection.scalar(FIND_WORKFLOW, key)) is not None:
+        return found
+    id_: UUID = uuid7()
+    definition = dumps(workflow.definition())
+    await connection.execute(ADD_WORKFLOW, key | {"id": id_, "definition": definition})
+    return id_
+
+
+async def read_workflow(connection: AsyncConnection, id_: UUID) -> Workflow | None:
+    """The workflow of that id, or None."""
+    definition = await connection.scalar(READ_WORKFLOW, {"id": id_})
+    return None if definition is None else Workflow.from_definition(definition)
+
+
+async def create_run(
+    connection: AsyncConnection,
+    workflow: Workflow,
+    workflow_id: UUID,
+    input_: Mapping[str, Any],
+) -> UUID:
+    """Write a run, its budget and its agent runs; returns its id.
+
+    Nothing happens to it before ``advance`` is asked for, which the caller does after the commit.
+    """
+    run_id: UUID = uuid7()
+    levels = workflow.get_levels()
+    await connection.execute(
+        ADD_RUN,
+        {
+            "id": run_id,
+            "workflow_id": workflow_id,
+            "input": dumps(input_),
+            "priority": workflow.priority,
+            "level_count": len(levels),
+            "max_parallel_agents": workflow.max_parallel_agents,
+            "allow_partial_completion": workflow.allow_partial_completion,
+            "timeout_s": workflow.timeout,
+        },
+    )
+    await connection.execute(
+        ADD_BUDGET, {"id": run_id, "id_text": str(run_id), "limit_usd": str(workflow.cost_budget)}
+    )
+    agents = dumps(_agent_rows(workflow))
+    await connection.execute(ADD_AGENT_RUNS, {"run_id": run_id, "agents": agents})
+    created = {"workflow": workflow.name, "agents": len(workflow.agents), "levels": len(levels)}
+    await connection.execute(
+        ADD_EVENT, {"run_id": run_id, "type": "run_created", "data": dumps(created)}
+    )
+    return run_id
+
+
+def _agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
+    level_of = {
+        agent.name: level for level, agents in enumerate(workflow.get_levels()) for agent in agents
+    }
+    return [
+        {
+            "id": uuid7(),
+            "name": agent.name,
+            "position": position,
+            "level": level_of[agent.name],
+            "module": agent.module,
+            "provider": agent.provider,
+            "model": agent.model,
+            "priority": agent.priority,
+            "dependencies": list(agent.dependencies),
+            "reads": sorted(
+                {place.root for place in placeholders(agent.prompt_template)} & level_of.keys()
+            ),
+            "accept_missing_inputs": agent.accept_missing_inputs,
+            "limit_usd": str(agent.cost_limit),
+        }
+        for position, agent in enumerate(workflow.agents)
+    ]
+
+
+async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:
+    """The runs of these ids, in no order; unknown ids are missing."""
+    rows = await connection.execute(READ_RUNS, {"ids": list(ids)})
+    return [_run_record(row._mapping) for row in rows]
+
+
+async def list_runs(
+    connection: AsyncConnection, *, status: WorkflowStatus | None = None, limit: int = 20
+) -> list[RunRecord]:
+    """The newest runs, without their inputs."""
+    rows = await connection.execute(LIST_RUNS, {"status": status, "limit": limit})
+    return [_run_record(row._mapping) for row in rows]
+
+
+def _run_record(row: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(**{**row, "status": WorkflowStatus(row["status"])})
+
+
+async def read_agent_runs(connection: AsyncConnection, run_id: UUID) -> list[AgentRunRecord]:
+    """The agent runs of a run, in the order of the workflow's definition."""
+    rows = await connection.execute(READ_AGENT_RUNS, {"run_id": run_id})
+    return [
+        AgentRunRecord(**{**row, "status": AgentStatus(row["status"])}) for row in rows.mappings()
+    ]
+
+
+async def read_events(
+    connection: AsyncConnection, run_id: UUID, *, after: int, limit: int
+) -> list[dict[str, Any]]:
+    """A page of a run's history: events with an id above ``after``, oldest first."""
+    rows = await connection.execute(READ_EVENTS, {"run_id": run_id, "after": after, "limit": limit})
+    return [dict(row) for row in rows.mappings()]

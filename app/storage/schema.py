@@ -1,0 +1,103 @@
+"""Bringing a database to the schema this version needs, and checking that it is there."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import NullPool
+
+import migrations
+from app.errors import SchemaMismatch, ServiceUnavailable
+from app.storage.session import connect_args, database_url
+
+MIGRATION_LOCK = 7_465_001
+
+
+def _config(url: str) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
+    config.attributes["url"] = database_url(url)
+    return config
+
+
+def head() -> str:
+    """Revision this version of the code needs."""
+    revision = ScriptDirectory.from_config(_config("postgresql://")).get_current_head()
+    assert revision is not None
+    return revision
+
+
+def current(url: str) -> str | None:
+    """Revision the database is at; None for an empty one.
+
+    Raises:
+        ServiceUnavailable: If Postgres cannot be reached.
+    """
+    parsed = database_url(url)
+    engine = create_engine(
+        parsed, poolclass=NullPool, connect_args=connect_args("agentchord schema")
+    )
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except OperationalError as error:
+        raise ServiceUnavailable(unreachable(url, error)) from error
+
+
+def unreachable(url: str, error: Exception) -> str:
+    """One line that names the server but not the password."""
+    parsed = database_url(url)
+    place = f"{parsed.host or parsed.query.get('host', 'localhost')}:{parsed.port or 5432}"
+    reason = str(getattr(error, "orig", error)).strip().splitlines()[-1:]
+    return (
+        f"Postgres at {place} (database {parsed.database!r}) cannot be reached: "
+        f"{' '.join(reason)}; check DATABASE_URL and that the server runs"
+    )
+
+
+def upgrade(url: str) -> None:
+    """Migrate to the newest schema; several processes may call it at once.
+
+    Raises:
+        ServiceUnavailable: If Postgres cannot be reached.
+    """
+    parsed = database_url(url)
+    engine = create_engine(
+        parsed, poolclass=NullPool, connect_args={"application_name": "agentchord migrate"}
+    )
+    try:
+        with engine.begin() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
+            config = _config(url)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    except OperationalError as error:
+        raise ServiceUnavailable(unreachable(url, error)) from error
+
+
+def require(url: str) -> None:
+    """Refuse a database that is not at the schema this version needs.
+
+    Raises:
+        SchemaMismatch: With the remedy.
+        ServiceUnavailable: If Postgres cannot be reached.
+    """
+    found, needed = current(url), head()
+    if found == needed:
+        return
+    known = {
+        script.revision for script in ScriptDirectory.from_config(_config(url)).walk_revisions()
+    }
+    if found is None or found in known:
+        raise SchemaMismatch(
+            f"the database's schema is {found or 'empty'!r}, this version needs {needed!r}: "
+            "run `agentchord migrate`"
+        )
+    raise SchemaMismatch(
+        f"the database's schema {found!r} is newer than this version knows ({needed!r}): "
+        "install the version of agentchord that migrated it"
+    )

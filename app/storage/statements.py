@@ -1,0 +1,218 @@
+"""Every statement of the hot path, in the order in which an agent meets them.
+
+Each takes a whole batch as one JSON document, so that its text never changes and its plan is
+prepared once. Locks are always taken in the order run, agent run, budget, and by id within each;
+the statement that decides comes after the one that locks, because under READ COMMITTED a
+statement's snapshot is older than a lock it had to wait for.
+"""
+
+from sqlalchemy import TextClause, text
+
+# ---- claim: ready agents become running, with an attempt, a worker and a lease -----------------
+
+LOCK_RUNS: TextClause = text("""
+    SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")
+
+# requests: [{run_id, level, provider, width}], one per run. At most max_parallel_agents of a run
+# are in progress: exact, because the run's row is locked while they are counted.
+CLAIM: TextClause = text("""
+    WITH room AS (
+        SELECT q.*, runs.max_parallel_agents - (
+            SELECT count(*) FROM agent_runs busy
+            WHERE busy.run_id = q.run_id AND busy.status = 'running'
+        ) AS free
+        FROM jsonb_to_recordset(CAST(:requests AS jsonb))
+            AS q(run_id uuid, level int, provider text, width int)
+        JOIN runs ON runs.id = q.run_id
+        WHERE runs.status = 'running' AND runs.level = q.level AND runs.stop_as IS NULL
+    ), picked AS (
+        SELECT ready.id FROM room CROSS JOIN LATERAL (
+            SELECT a.id FROM agent_runs a
+            WHERE a.run_id = room.run_id AND a.level = room.level
+                AND a.provider = room.provider AND a.status = 'pending' AND a.ready_at <= now()
+            ORDER BY a.priority DESC, a.position
+            LIMIT greatest(least(room.width, room.free), 0)
+        ) ready
+    ), claimed AS (
+        UPDATE agent_runs a
+        SET status = 'running', attempt = a.attempt + 1, worker = :worker,
+            lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s),
+            started_at = coalesce(a.started_at, clock_timestamp())
+        FROM picked WHERE a.id = picked.id
+        RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
+            a.priority, a.position
+    ), attempted AS (
+        INSERT INTO attempts (agent_run_id, number, worker)
+        SELECT id, attempt, :worker FROM claimed
+    ), noted AS (
+        INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+        SELECT run_id, id, attempt, 'agent_started', jsonb_build_object('agent', name)
+        FROM claimed ORDER BY priority DESC, position
+    )
+    SELECT c.id, c.run_id, c.name, c.attempt, c.retries, c.limit_usd, c.spent_usd,
+        CASE WHEN cardinality(c.reads) > 0 THEN (
+            SELECT jsonb_object_agg(d.name, d.output) FROM agent_runs d
+            WHERE d.run_id = c.run_id AND d.name = ANY(c.reads)
+        ) END AS outputs
+    FROM claimed c ORDER BY c.priority DESC, c.position
+""")
+
+# What is left after the claim: more for the same provider, another provider's, or nothing open.
+REMAINING: TextClause = text("""
+    SELECT q.run_id,
+        EXISTS (
+            SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
+                AND a.provider = q.provider AND a.status = 'pending' AND a.ready_at <= now()
+        ) AS more,
+        (
+            SELECT a.provider FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
+                AND a.provider <> q.provider AND a.status = 'pending' AND a.ready_at <= now()
+            LIMIT 1
+        ) AS other_provider,
+        EXISTS (
+            SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
+                AND a.status IN ('pending', 'running')
+        ) AS open,
+        (
+            SELECT count(*) FROM agent_runs a
+            WHERE a.run_id = q.run_id AND a.status = 'running'
+        ) < runs.max_parallel_agents AS room
+    FROM jsonb_to_recordset(CAST(:requests AS jsonb))
+        AS q(run_id uuid, level int, provider text, width int)
+    JOIN runs ON runs.id = q.run_id
+""")
+
+# ---- hold: the worst case is reserved on every budget that applies, or on none -----------------
+
+LOCK_AGENT_RUNS: TextClause = text("""
+    SELECT id, attempt, status, limit_usd, spent_usd, held_usd FROM agent_runs
+    WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")
+
+LOCK_BUDGETS: TextClause = text("""
+    SELECT id, scope, subject, soft, closed, limit_usd, spent_usd, held_usd FROM budgets
+    WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
+""")
+
+HOLDS_OF_CALLS: TextClause = text("""
+    SELECT call_id FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+""")
+
+# holds: [{call_id, agent_run_id, attempt, budget_ids, amount_usd}]; budgets: [{id, amount_usd}]
+PLACE_HOLDS: TextClause = text("""
+    WITH placed AS (
+        INSERT INTO holds (call_id, agent_run_id, attempt, budget_ids, amount_usd)
+        SELECT call_id, agent_run_id, attempt, budget_ids, amount_usd
+        FROM jsonb_to_recordset(CAST(:holds AS jsonb)) AS h(
+            call_id uuid, agent_run_id uuid, attempt int, budget_ids uuid[], amount_usd numeric)
+        RETURNING agent_run_id, amount_usd
+    ), own AS (
+        UPDATE agent_runs a SET held_usd = a.held_usd + placed.amount_usd
+        FROM placed WHERE a.id = placed.agent_run_id
+    )
+    UPDATE budgets b SET held_usd = b.held_usd + t.amount_usd
+    FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, amount_usd numeric)
+    WHERE b.id = t.id
+""")
+
+# ---- record: result, cost entries, settled holds and history, in one transaction ---------------
+
+TAKE_HOLDS: TextClause = text("""
+    DELETE FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+    RETURNING call_id, agent_run_id, budget_ids, amount_usd
+""")
+
+ENTRIES_OF_CALLS: TextClause = text("""
+    SELECT call_id, kind, cost_usd FROM cost_entries
+    WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+""")
+
+# A settlement raises overdrawn_usd only if the call cost more than was held for it.
+SETTLE_BUDGETS: TextClause = text("""
+    UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
+        overdrawn_usd = greatest(b.overdrawn_usd,
+            b.spent_usd + t.spent + b.held_usd - t.held - b.limit_usd)
+    FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, held numeric, spent numeric)
+    WHERE b.id = t.id
+""")
+
+# agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An
+# agent that still calls (a tool loop) has none: only its account moves.
+APPLY_RECORDS: TextClause = text("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
+            id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
+            status text, outcome text, output jsonb, error text, error_class text,
+            ready_in_s float8, retry int, recovery int, event text, data jsonb)
+    ), agents AS (
+        UPDATE agent_runs a SET
+            held_usd = a.held_usd - g.held,
+            spent_usd = a.spent_usd + g.spent,
+            overdrawn_usd = greatest(a.overdrawn_usd,
+                a.spent_usd + g.spent + a.held_usd - g.held - a.limit_usd),
+            status = CASE WHEN g.ended THEN g.status ELSE a.status END,
+            worker = CASE WHEN g.ended THEN NULL ELSE a.worker END,
+            lease_expires_at = CASE WHEN g.ended THEN NULL ELSE a.lease_expires_at END,
+            output = CASE WHEN g.ended THEN g.output ELSE a.output END,
+            error = CASE WHEN g.ended THEN g.error ELSE a.error END,
+            error_class = CASE WHEN g.ended THEN g.error_class ELSE a.error_class END,
+            ready_at = CASE WHEN g.ended
+                THEN clock_timestamp() + make_interval(secs => g.ready_in_s) ELSE a.ready_at END,
+            retries = a.retries + g.retry,
+            recoveries = a.recoveries + g.recovery,
+            finished_at = CASE WHEN g.ended AND g.status <> 'pending'
+                THEN clock_timestamp() ELSE a.finished_at END
+        FROM given g WHERE a.id = g.id
+    ), attempted AS (
+        UPDATE attempts t SET outcome = g.outcome, error = g.error, error_class = g.error_class,
+            finished_at = clock_timestamp()
+        FROM given g WHERE g.ended AND t.agent_run_id = g.id AND t.number = g.attempt
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT run_id, id, attempt, event, data FROM given WHERE ended
+""")
+
+ADD_ENTRIES: TextClause = text("""
+    INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow, agent,
+        module, provider, model, model_answered, kind, outcome, request_id, input_tokens,
+        cached_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
+        usage, price_version, budget_ids, cost_usd)
+    SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
+        call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
+        agent text, module text, provider text, model text, model_answered text, kind text,
+        outcome text, request_id text, input_tokens int, cached_tokens int,
+        cache_write_tokens int, cache_write_1h_tokens int, output_tokens int,
+        reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
+        cost_usd numeric)
+""")
+
+# ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------
+
+# leases: [{id, attempt}]. A row that is missing from the answer belongs to somebody else now.
+RENEW_LEASES: TextClause = text("""
+    WITH mine AS (
+        SELECT a.id FROM agent_runs a
+        JOIN jsonb_to_recordset(CAST(:leases AS jsonb)) AS l(id uuid, attempt int)
+            ON a.id = l.id AND a.attempt = l.attempt
+        WHERE a.status = 'running' ORDER BY a.id FOR NO KEY UPDATE OF a
+    )
+    UPDATE agent_runs a
+    SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s)
+    FROM mine, runs WHERE a.id = mine.id AND runs.id = a.run_id
+    RETURNING a.id, a.attempt, runs.stop_as
+""")
+
+LOCK_EXPIRED: TextClause = text("""
+    SELECT a.id, a.run_id, a.name, a.attempt, a.recoveries, a.worker FROM agent_runs a
+    WHERE a.status = 'running' AND a.lease_expires_at < clock_timestamp()
+    ORDER BY a.id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
+""")
+
+HOLDS_OF_AGENT_RUNS: TextClause = text("""
+    SELECT h.call_id, h.amount_usd, h.budget_ids, a.run_id, h.agent_run_id, h.attempt,
+        r.workflow_id, w.name AS workflow, a.name AS agent, a.module, a.provider, a.model
+    FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
+    JOIN runs r ON r.id = a.run_id JOIN workflows w ON w.id = r.workflow_id
+    WHERE h.agent_run_id = ANY(CAST(:ids AS uuid[]))
+""")

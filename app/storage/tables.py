@@ -1,0 +1,310 @@
+"""The tables, as SQLAlchemy models; Alembic compares the migrations with them.
+
+Everything that must never be wrong is a constraint here: CHECK for money and states, UNIQUE for
+"exactly once". Relationships do not exist on purpose: every statement says what it reads.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Numeric,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.domain.status import AgentStatus, WorkflowStatus
+
+NAMING_CONVENTION = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+USD = Numeric(20, 10)
+BUDGET_SCOPES = ("run", "workflow", "module", "tenant", "all")
+BUDGET_PERIODS = ("none", "day", "month")
+COST_KINDS = ("actual", "estimated", "unconfirmed", "correction", "cached")
+ATTEMPT_OUTCOMES = ("running", "completed", "failed", "cancelled", "handed_back", "lost")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> str:
+    return f"{column} IN ({', '.join(repr(str(value)) for value in values)})"
+
+
+class Table(DeclarativeBase):
+    """Base of the models: one naming convention, JSONB and aware timestamps by default."""
+
+    metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it as a class attribute
+        str: Text,
+        Decimal: USD,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+    }
+
+
+class Spending:
+    """The columns of anything that has a limit in dollars.
+
+    ``overdrawn_usd`` is raised only by the booking of a fact (usage above its hold, a repricing)
+    or by lowering the limit. A hold never raises it, so the CHECK makes an overspend impossible
+    to commit.
+    """
+
+    limit_usd: Mapped[Decimal]
+    spent_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
+    held_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
+    overdrawn_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
+
+
+class WorkflowVersion(Table):
+    """A workflow as registered; the same content is stored once."""
+
+    __tablename__ = "workflows"
+    __table_args__ = (
+        UniqueConstraint("name", "version"),
+        UniqueConstraint("name", "content_hash"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    version: Mapped[int]
+    content_hash: Mapped[str]
+    definition: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Run(Table):
+    """One execution of a workflow on one input."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint(_one_of("status", tuple(WorkflowStatus)), name="status"),
+        CheckConstraint(_one_of("stop_as", ("cancelled", "failed")), name="stop_as"),
+        CheckConstraint("max_parallel_agents >= 1", name="max_parallel_agents"),
+        Index(
+            "ix_runs_pending", text("priority DESC"), "id", postgresql_where="status = 'pending'"
+        ),
+        Index("ix_runs_running", "id", postgresql_where="status = 'running'"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    workflow_id: Mapped[UUID] = mapped_column(ForeignKey("workflows.id"))
+    status: Mapped[str] = mapped_column(server_default="pending")
+    input: Mapped[dict[str, Any]]
+    priority: Mapped[int]
+    level: Mapped[int] = mapped_column(server_default=text("0"))
+    level_count: Mapped[int]
+    max_parallel_agents: Mapped[int]
+    allow_partial_completion: Mapped[bool]
+    timeout_s: Mapped[float]
+    deadline_at: Mapped[datetime | None]
+    # What a cancel or a timeout wants: the state to end in and why. Set once, by whoever is first.
+    stop_as: Mapped[str | None]
+    stop_reason: Mapped[str | None]
+    error: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class AgentRun(Spending, Table):
+    """One agent inside one run; its ``limit_usd`` is the agent's cost_limit."""
+
+    __tablename__ = "agent_runs"
+    __table_args__ = (
+        UniqueConstraint("run_id", "name"),
+        CheckConstraint(_one_of("status", tuple(AgentStatus)), name="status"),
+        CheckConstraint("spent_usd + held_usd <= limit_usd + overdrawn_usd", name="within_limit"),
+        CheckConstraint("held_usd >= 0 AND overdrawn_usd >= 0", name="not_negative"),
+        CheckConstraint(
+            "(status = 'running') = (worker IS NOT NULL AND lease_expires_at IS NOT NULL)",
+            name="running_has_lease",
+        ),
+        Index(
+            "ix_agent_runs_pending",
+            "run_id",
+            "level",
+            "provider",
+            text("priority DESC"),
+            "position",
+            postgresql_where="status = 'pending'",
+        ),
+        Index("ix_agent_runs_running", "run_id", "level", postgresql_where="status = 'running'"),
+        {"postgresql_with": {"fillfactor": "70"}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    position: Mapped[int]
+    level: Mapped[int]
+    module: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    priority: Mapped[int]
+    dependencies: Mapped[list[str]]
+    # Names of the agents whose outputs the prompt reads: a part of its dependencies' closure.
+    reads: Mapped[list[str]]
+    accept_missing_inputs: Mapped[bool]
+    status: Mapped[str] = mapped_column(server_default="pending")
+    # Grows with every claim, so (id, attempt) is the fencing token of all later writes.
+    attempt: Mapped[int] = mapped_column(server_default=text("0"))
+    worker: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    retries: Mapped[int] = mapped_column(server_default=text("0"))
+    recoveries: Mapped[int] = mapped_column(server_default=text("0"))
+    output: Mapped[Any | None] = mapped_column(JSONB)
+    error: Mapped[str | None]
+    error_class: Mapped[str | None]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class Attempt(Table):
+    """One try of an agent run."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (CheckConstraint(_one_of("outcome", ATTEMPT_OUTCOMES), name="outcome"),)
+
+    agent_run_id: Mapped[UUID] = mapped_column(
+        ForeignKey("agent_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    number: Mapped[int] = mapped_column(primary_key=True)
+    worker: Mapped[str]
+    outcome: Mapped[str] = mapped_column(server_default="running")
+    error: Mapped[str | None]
+    error_class: Mapped[str | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    finished_at: Mapped[datetime | None]
+
+
+class Budget(Spending, Table):
+    """A limit on spending that several agents share; a run's budget has the run's id."""
+
+    __tablename__ = "budgets"
+    __table_args__ = (
+        UniqueConstraint(
+            "scope", "subject", "period", "period_start", postgresql_nulls_not_distinct=True
+        ),
+        CheckConstraint(_one_of("scope", BUDGET_SCOPES), name="scope"),
+        CheckConstraint(_one_of("period", BUDGET_PERIODS), name="period"),
+        CheckConstraint(
+            "soft OR spent_usd + held_usd <= limit_usd + overdrawn_usd", name="within_limit"
+        ),
+        CheckConstraint("held_usd >= 0 AND overdrawn_usd >= 0", name="not_negative"),
+        {"postgresql_with": {"fillfactor": "50"}},
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    scope: Mapped[str]
+    subject: Mapped[str]
+    period: Mapped[str] = mapped_column(server_default="none")
+    period_start: Mapped[datetime | None]
+    soft: Mapped[bool] = mapped_column(server_default=text("false"))
+    # No hold is placed on a closed budget: cancelling a run closes its budget, and whoever places
+    # a hold locks that row anyway, so no call can start after cancel() has returned.
+    closed: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class Hold(Table):
+    """Money reserved for a call that has not been settled yet; settling deletes it."""
+
+    __tablename__ = "holds"
+    __table_args__ = (
+        CheckConstraint("amount_usd >= 0", name="amount"),
+        Index(None, "agent_run_id"),
+    )
+
+    call_id: Mapped[UUID] = mapped_column(primary_key=True)
+    agent_run_id: Mapped[UUID] = mapped_column(ForeignKey("agent_runs.id"))
+    attempt: Mapped[int]
+    budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    amount_usd: Mapped[Decimal]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class CostEntry(Table):
+    """One line of the ledger, written once: a trigger refuses UPDATE, DELETE and TRUNCATE.
+
+    It has no foreign keys and repeats the names it is reported by, because runs and workflows are
+    pruned and the ledger never is.
+    """
+
+    __tablename__ = "cost_entries"
+    __table_args__ = (
+        CheckConstraint(_one_of("kind", COST_KINDS), name="kind"),
+        # One entry of each kind per call, whoever brings it and however late; corrections may add.
+        Index(
+            "uq_cost_entries_call_id_kind",
+            "call_id",
+            "kind",
+            unique=True,
+            postgresql_where="kind <> 'correction'",
+        ),
+        Index(None, "run_id"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    call_id: Mapped[UUID]
+    run_id: Mapped[UUID]
+    agent_run_id: Mapped[UUID]
+    attempt: Mapped[int]
+    workflow_id: Mapped[UUID]
+    workflow: Mapped[str]
+    agent: Mapped[str]
+    module: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    model_answered: Mapped[str | None]
+    kind: Mapped[str]
+    # "ok", or the error class of a call that reached the provider and failed there.
+    outcome: Mapped[str]
+    request_id: Mapped[str | None]
+    input_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cached_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_write_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    cache_write_1h_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    output_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    price_version: Mapped[str | None]
+    # The shared budgets it was booked on: what corrects it later is booked on the same ones.
+    budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    cost_usd: Mapped[Decimal]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class Event(Table):
+    """One line of a run's history."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"))
+    agent_run_id: Mapped[UUID | None]
+    attempt: Mapped[int | None]
+    type: Mapped[str]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

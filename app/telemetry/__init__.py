@@ -1,0 +1,1 @@
+"""Logging, metrics and tracing: what every layer writes to."""

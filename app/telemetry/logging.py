@@ -1,0 +1,51 @@
+"""Structured logs: readable in a terminal, JSON elsewhere."""
+
+import logging
+import sys
+from typing import Protocol
+
+import structlog
+
+
+class LoggingSettings(Protocol):
+    """What has to be known: level name, and format ``auto``, ``console`` or ``json``."""
+
+    level: str
+    format: str
+
+
+def configure_logging(settings: LoggingSettings) -> None:
+    """Send structlog and the standard library's logging to standard error in one form."""
+    console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.level.upper())
+    # Celery announces every received message, which says nothing that the history does not.
+    for noisy in ("celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

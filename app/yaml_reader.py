@@ -1,0 +1,198 @@
+"""Reads YAML as what JSON can say, within limits, with the line of every value.
+
+Plain words are read as in the core of YAML 1.2: ``no`` and dates are texts. Aliases and merge keys
+(``<<``) work; tags, a second document and a key that is there twice are errors.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import yaml
+
+from app.errors import WorkflowFileError
+
+MAX_DEPTH = 64
+MAX_VALUES = 1_000_000
+
+_NULL = re.compile(r"~|null|Null|NULL|")
+_BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
+_INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
+_FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+_TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
+# The parser in Python of a PyYAML that was built without libyaml is slower, not different.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(kw_only=True)
+class _Part:
+    """A value that is being read, or that an alias may refer to.
+
+    Attributes:
+        value: What was read of it.
+        size: Values in it, those of aliases included.
+        depth: Levels in it.
+        place: Path of a mapping or list.
+        anchor: Name by which aliases refer to it, or None.
+        key: Key whose value comes next; None when a key comes next.
+        merged: What the merge keys of a mapping contribute.
+    """
+
+    value: Any
+    size: int = 1
+    depth: int = 0
+    place: tuple[str | int, ...] = ()
+    anchor: str | None = None
+    key: str | None = None
+    merged: dict[str, Any] = field(default_factory=dict)
+
+
+class YamlReader:
+    """Builds values from YAML events, without recursion however the text is nested.
+
+    Attributes:
+        places: Line, from 1, of every value by its path; what aliases bring has none.
+    """
+
+    def __init__(self, *, file: str) -> None:
+        self.places: dict[tuple[str | int, ...], int] = {}
+        self._file = file
+        self._open: list[_Part] = []
+        self._anchors: dict[str, _Part] = {}
+        self._root: _Part | None = None
+
+    def read(self, text: str) -> Any:
+        """The value of a text; None for an empty one.
+
+        Raises:
+            WorkflowFileError: If it is not valid, or over a limit.
+        """
+        event: Any  # whose marks are never None here, unlike in its stub
+        try:
+            for event in yaml.parse(text, Loader=_LOADER):
+                self._take(event, event.start_mark.line + 1)
+        except yaml.MarkedYAMLError as error:
+            raise self._syntax_error(error, text) from error
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            message = f"contains the control character {chr(error.character)!r}: remove it"
+            raise self._error(message, line) from error
+        return self._root.value if self._root else None
+
+    def _take(self, event: yaml.Event, line: int) -> None:
+        match event:
+            case yaml.ScalarEvent() if self._awaits_key():
+                self._set_key(event, line)
+            case yaml.ScalarEvent():
+                self._put(_Part(value=self._scalar(event, line), anchor=event.anchor), line)
+            case yaml.AliasEvent():
+                if event.anchor not in self._anchors:
+                    raise self._error(f"the alias *{event.anchor} is not defined above it", line)
+                self._put(replace(self._anchors[event.anchor], anchor=None), line)
+            case yaml.SequenceStartEvent() | yaml.MappingStartEvent():
+                self._start(event, line)
+            case yaml.SequenceEndEvent() | yaml.MappingEndEvent():
+                part = self._open.pop()
+                if part.merged:
+                    part.value = part.merged | part.value
+                self._put(part, line)
+            case yaml.DocumentStartEvent() if self._root is not None:
+                raise self._error("a second document begins: give one per file", line)
+
+    def _awaits_key(self) -> bool:
+        if not self._open:
+            return False
+        return isinstance(self._open[-1].value, dict) and self._open[-1].key is None
+
+    def _start(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
+        if self._awaits_key():
+            raise self._error("a key is a list or mapping: give a text", line)
+        if event.tag is not None:
+            raise self._error(f"the tag {event.tag!r} is not supported: remove it", line)
+        value: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
+        self._open.append(_Part(value=value, anchor=event.anchor, place=self._next_place(line)))
+        self._check(len(self._open), 0, line)
+
+    def _next_place(self, line: int) -> tuple[str | int, ...]:
+        """Path of the value that comes next; notes its line unless its key has done so."""
+        if not self._open:
+            return ()
+        parent = self._open[-1]
+        if parent.key is not None:
+            return (*parent.place, parent.key)
+        place = (*parent.place, len(parent.value))
+        self.places[place] = line
+        return place
+
+    def _set_key(self, event: yaml.ScalarEvent, line: int) -> None:
+        parent = self._open[-1]
+        key = self._scalar(event, line)
+        if not isinstance(key, str):
+            raise self._error(f"the key {event.value} is not a text: write {event.value!r}", line)
+        if key in parent.value:
+            first = self.places[*parent.place, key]
+            raise self._error(f"the key {key!r} is there twice, first in line {first}", line)
+        self.places[*parent.place, key] = line
+        parent.key = key
+
+    def _put(self, part: _Part, line: int) -> None:
+        """Put a finished value where it belongs."""
+        if part.anchor is not None:
+            self._anchors[part.anchor] = part
+        if not self._open:
+            self._root = part
+            return
+        if self._awaits_key():
+            raise self._error("a key is an alias: write it out", line)
+        parent = self._open[-1]
+        parent.size += part.size
+        parent.depth = max(parent.depth, part.depth + 1)
+        self._check(len(self._open) + part.depth, parent.size, line)
+        if isinstance(parent.value, list):
+            self.places.setdefault((*parent.place, len(parent.value)), line)
+            parent.value.append(part.value)
+        elif parent.key == "<<":
+            self._merge(parent, part.value, line)
+        else:
+            parent.value[parent.key] = part.value
+        parent.key = None
+
+    def _merge(self, parent: _Part, value: Any, line: int) -> None:
+        for source in value if isinstance(value, list) else [value]:
+            if not isinstance(source, dict):
+                raise self._error("<< takes an alias of a mapping, or a list of them", line)
+            parent.merged = source | parent.merged
+
+    def _scalar(self, event: yaml.ScalarEvent, line: int) -> Any:
+        text = event.value
+        if event.tag is not None and event.tag not in _TEXT_TAGS:
+            raise self._error(f"the tag {event.tag!r} is not supported: remove it", line)
+        if event.tag is not None or not event.implicit[0]:
+            return text
+        if _NULL.fullmatch(text):
+            return None
+        if _BOOL.fullmatch(text):
+            return text.lower() == "true"
+        try:
+            if _INT.fullmatch(text):
+                return int(text)
+            return float(text) if _FLOAT.fullmatch(text) else text
+        except ValueError as error:
+            raise self._error("a number has too many digits: write it as a text", line) from error
+
+    def _check(self, depth: int, size: int, line: int) -> None:
+        if depth > MAX_DEPTH:
+            raise self._error(f"is nested more than {MAX_DEPTH} levels deep", line)
+        if size > MAX_VALUES:
+            raise self._error(f"is over {MAX_VALUES:,} values long, with its aliases", line)
+
+    def _syntax_error(self, error: yaml.MarkedYAMLError, text: str) -> WorkflowFileError:
+        mark: Any = error.problem_mark or error.context_mark
+        if mark is None:
+            return self._error(f"is not valid YAML: {error.problem}", None)
+        line = "".join(text.splitlines()[mark.line : mark.line + 1])
+        hint = ": indent with spaces, not tabs" if line.lstrip(" ").startswith("\t") else ""
+        return self._error(f"is not valid YAML: {error.problem}{hint}", mark.line + 1)
+
+    def _error(self, message: str, line: int | None) -> WorkflowFileError:
+        return WorkflowFileError(message, file=self._file, line=line)

@@ -1,0 +1,98 @@
+"""An llm agent: a conversation with a model, in which it may ask for tools."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.tools.registry import ToolRegistry
+from app.tools.tool import Tool
+
+from app.errors import AgentTimeout, ToolError
+from app.llm.base import LLMResponse, ToolCall
+from app.storage.group_commit import GroupCommit
+from app.storage.records import Record
+from workers.calls import Caller
+from workers.inflight import Phase
+from workers.jobs import Job
+
+
+class LLMAgent:
+    """Runs llm agents.
+
+    Args:
+        caller: Makes the calls.
+        tools: The tools of this process.
+        records: Group commit of records: each turn is settled before the next one starts.
+    """
+
+    def __init__(
+        self, *, caller: Caller, tools: ToolRegistry, records: GroupCommit[Record, bool]
+    ) -> None:
+        self._caller = caller
+        self._tools = tools
+        self._records = records
+
+    async def run(self, job: Job, prompt: str) -> str:
+        """Converse until the model answers without asking for a tool.
+
+        Args:
+            job: Who converses.
+            prompt: The rendered prompt.
+
+        Returns:
+            The text of the last answer.
+
+        Raises:
+            AgentError: When a call fails, a tool is unknown, or ``max_turns`` are over.
+        """
+        tools = {tool.name: tool for tool in map(self._tools.resolve, job.agent.tools)}
+        specs = [
+            {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+            for tool in tools.values()
+        ]
+        messages: list[Mapping[str, Any]] = []
+        if system := job.agent.llm_config.get("system"):
+            messages.append({"role": "system", "content": system})
+        messages.append({"role": "user", "content": prompt})
+        for _ in range(job.agent.max_turns):
+            response = await self._caller.call(job, messages, specs)
+            if not response.tool_calls:
+                return response.content
+            await self._settle_turn(job)
+            messages += await self._answer(job, response, tools)
+        raise ToolError(
+            f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} turns: "
+            "raise its max_turns or simplify its prompt"
+        )
+
+    async def _settle_turn(self, job: Job) -> None:
+        calls, job.calls = tuple(job.calls), []
+        record = Record(agent_run_id=job.claimed.id, attempt=job.claimed.attempt, calls=calls)
+        await self._records.submit(record)
+
+    async def _answer(
+        self, job: Job, response: LLMResponse, tools: Mapping[str, Tool]
+    ) -> Sequence[Mapping[str, Any]]:
+        """Run the tools the model asks for, all at once; what they say goes back to the model."""
+        wanted = response.tool_calls or ()
+        job.lease.phase = Phase.CALLING
+        try:
+            async with asyncio.timeout(job.calling_left_s):
+                results = await asyncio.gather(*(_use(tools, call) for call in wanted))
+        except TimeoutError as error:
+            raise AgentTimeout(
+                f"agent {job.agent.name!r} ran out of its {job.agent.timeout:g} s in a tool"
+            ) from error
+        asked = {"role": "assistant", "content": response.content, "tool_calls": list(wanted)}
+        answers = [
+            {"role": "tool", "tool_call_id": call.id, "content": text, "is_error": is_error}
+            for call, (text, is_error) in zip(wanted, results, strict=True)
+        ]
+        return [asked, *answers]
+
+
+async def _use(tools: Mapping[str, Tool], call: ToolCall) -> tuple[str, bool]:
+    tool = tools.get(call.name)
+    if tool is None:
+        return f"there is no tool {call.name!r}; there are: {', '.join(tools) or 'none'}", True
+    return await tool.call(call.arguments)

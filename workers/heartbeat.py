@@ -1,0 +1,80 @@
+"""The heartbeat: renews the leases of this process, in a thread that nothing on the loop delays."""
+
+import asyncio
+import threading
+
+import structlog
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError
+
+from app.storage.leases import renew_leases
+from app.storage.session import connect_args, database_url
+from workers.inflight import InFlight
+
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """One statement every few seconds extends all leases and brings back what is to stop.
+
+    Args:
+        url: Postgres URL; the connection is the thread's own.
+        inflight: What this process works on.
+        loop: The loop that owns it.
+        lease_s: Seconds a lease is valid.
+        beat_s: Seconds between two beats.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        inflight: InFlight,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        lease_s: float,
+        beat_s: float,
+    ) -> None:
+        self._engine = create_engine(
+            database_url(url),
+            connect_args=connect_args("agentchord heartbeat", lock_timeout="3s"),
+            pool_size=1,
+            max_overflow=0,
+        )
+        self._inflight = inflight
+        self._loop = loop
+        self._lease_s = lease_s
+        self._beat_s = beat_s
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def beat_now(self) -> None:
+        """Do not wait for the next beat: somebody said that a run is to stop."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread and close its connection."""
+        self._stopped = True
+        self._wake.set()
+        self._thread.join(timeout=10)
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        while not self._stopped:
+            self._wake.wait(self._beat_s)
+            self._wake.clear()
+            held = self._inflight.held()
+            if not held or self._stopped:
+                continue
+            try:
+                with self._engine.begin() as connection:
+                    answer = renew_leases(connection, held, lease_s=self._lease_s)
+            except DBAPIError as error:
+                # Calls in flight go on: a lease that nobody took can still be renewed.
+                log.warning("heartbeat_failed", leases=len(held), error=str(error.orig))
+                continue
+            self._loop.call_soon_threadsafe(self._inflight.renewed, held, answer)

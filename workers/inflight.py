@@ -1,0 +1,99 @@
+"""The agent runs this process holds a lease on, and how each is told to stop."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+from app.storage.claims import ClaimedAgent
+
+
+class Phase(StrEnum):
+    """Where an agent run is on its way."""
+
+    WAITING = "waiting"  # for a limit or for money: nothing is lost by stopping it
+    CALLING = "calling"  # a request is out, or a tool runs
+    RECORDING = "recording"  # it has ended: stopping it would only lose the result
+
+
+class StopReason(StrEnum):
+    """Why an agent run is stopped from outside."""
+
+    RUN_STOPPED = "run_stopped"
+    LEASE_LOST = "lease_lost"
+    DRAINED = "drained"
+
+
+@dataclass(kw_only=True, eq=False)
+class Lease:
+    """One agent run in progress in this process."""
+
+    id: UUID
+    attempt: int
+    task: asyncio.Task[object]
+    phase: Phase = Phase.WAITING
+    stopped: StopReason | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Cancel the coroutine, once, unless it is already writing its result."""
+        if self.stopped is None and self.phase is not Phase.RECORDING:
+            self.stopped = reason
+            self.task.cancel()
+
+
+@dataclass(kw_only=True)
+class InFlight:
+    """The leases of this process. Only the loop changes it; the heartbeat's thread reads copies."""
+
+    _draining: asyncio.Event = field(default_factory=asyncio.Event)
+    _leases: dict[UUID, Lease] = field(default_factory=dict)
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process takes no more work."""
+        return self._draining.is_set()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than until this process is told to drain."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._draining.wait(), max(seconds, 0.0))
+
+    @contextlib.contextmanager
+    def lease(self, claimed: ClaimedAgent) -> Iterator[Lease]:
+        """Keep an agent run in the heartbeat while the current task works on it."""
+        task = asyncio.current_task()
+        assert task is not None
+        lease = Lease(id=claimed.id, attempt=claimed.attempt, task=task)
+        self._leases[claimed.id] = lease
+        try:
+            yield lease
+        finally:
+            if self._leases.get(claimed.id) is lease:
+                del self._leases[claimed.id]
+
+    def held(self) -> dict[UUID, int]:
+        """Attempt by agent run; safe to call from another thread."""
+        return {lease.id: lease.attempt for lease in list(self._leases.values())}
+
+    def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, str | None]) -> None:
+        """Act on a heartbeat's answer: stop what is somebody else's, and what is to end."""
+        for id_, attempt in asked.items():
+            lease = self._leases.get(id_)
+            if lease is None or lease.attempt != attempt:
+                continue
+            if id_ not in answer:
+                lease.stop(StopReason.LEASE_LOST)
+            elif answer[id_] is not None:
+                lease.stop(StopReason.RUN_STOPPED)
+
+    def drain(self, *, calls_too: bool = False) -> None:
+        """Stop what only waits, and with ``calls_too`` what is calling."""
+        self._draining.set()
+        for lease in list(self._leases.values()):
+            if calls_too or lease.phase is Phase.WAITING:
+                lease.stop(StopReason.DRAINED)
+
+    def __len__(self) -> int:
+        return len(self._leases)

@@ -1,0 +1,51 @@
+"""A job: one claimed agent together with everything its execution needs to know."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from app.domain.agent import Agent
+from app.domain.workflow import Workflow
+from app.storage.claims import ClaimedAgent
+from app.storage.records import CallRecord
+from workers.inflight import Lease
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What all agents of a run share."""
+
+    run_id: UUID
+    workflow_id: UUID
+    workflow: Workflow
+    input: Mapping[str, Any]
+
+    @property
+    def budget_ids(self) -> tuple[UUID, ...]:
+        """The shared budgets that calls of this run are held on; the run's own has its id."""
+        return (self.run_id,)
+
+
+@dataclass(kw_only=True, slots=True)
+class Job:
+    """One attempt of one agent.
+
+    Attributes:
+        run: What it shares with the other agents of its run.
+        agent: Its definition.
+        claimed: The claim.
+        lease: Its place in the heartbeat.
+        calling_left_s: Seconds of its timeout that are left for calling.
+        started_at: When it started, in seconds since the epoch, for those who watch.
+        calls: Calls made and not yet written; they are written with the next record.
+    """
+
+    run: RunContext
+    agent: Agent
+    claimed: ClaimedAgent
+    lease: Lease
+    calling_left_s: float
+    started_at: float = field(default_factory=time.time)
+    calls: list[CallRecord] = field(default_factory=list)

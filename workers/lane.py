@@ -1,0 +1,144 @@
+"""A lane: claim, run, record, until nothing is left; then pass the permission on."""
+
+import asyncio
+import math
+from uuid import UUID
+
+import structlog
+
+from app.scheduler.dispatch import Dispatcher
+from app.scheduler.lanes import Lane
+from app.scheduler.scheduler import Scheduler
+from app.storage.claims import Claim, ClaimRequest
+from app.storage.group_commit import GroupCommit
+from app.storage.progress import LevelPlan
+from workers.inflight import InFlight
+from workers.jobs import RunContext
+from workers.pipeline import Pipeline
+from workers.run_contexts import RunContexts
+
+#: A retry due sooner than this is waited for; a later one is left to the watchdog.
+LINGER_S = 10.0
+#: After this time a lane makes way if others wait for a place in its queue.
+TURN_S = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+class LaneRunner:
+    """Runs the lanes of this process.
+
+    Args:
+        claims: Group commit of claims.
+        contexts: Runs by id.
+        pipeline: Executes an agent.
+        inflight: Tells when the process is draining.
+        scheduler: Moves a run on.
+        dispatcher: Sends lanes.
+    """
+
+    def __init__(
+        self,
+        *,
+        claims: GroupCommit[ClaimRequest, Claim],
+        contexts: RunContexts,
+        pipeline: Pipeline,
+        inflight: InFlight,
+        scheduler: Scheduler,
+        dispatcher: Dispatcher,
+    ) -> None:
+        self._claims = claims
+        self._contexts = contexts
+        self._pipeline = pipeline
+        self._inflight = inflight
+        self._scheduler = scheduler
+        self._dispatcher = dispatcher
+
+    async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
+        """Work on a level of a run, and on the levels after it as long as one lane is enough."""
+        run = await self._contexts.get(run_id)
+        if run is None:
+            log.warning("lane_of_unknown_run", run_id=str(run_id))
+            return
+        lane: Lane | None = Lane(provider=provider, width=width)
+        while lane is not None:
+            left = await self._work(run, level, lane)
+            lane, level = await self._leave(run, level, lane, left)
+
+    async def _work(self, run: RunContext, level: int, lane: Lane) -> Claim:
+        """Claim and run agents until nothing can be claimed and nothing is in progress.
+
+        Returns:
+            The last claim, which is empty and says what is left.
+        """
+        loop = asyncio.get_running_loop()
+        turn_ends_s = loop.time() + TURN_S
+        yielding = False
+        tasks: set[asyncio.Task[float | None]] = set()
+        retry_at_s: float | None = None
+        while True:
+            if loop.time() > turn_ends_s:
+                turn_ends_s = loop.time() + TURN_S
+                yielding = await self._dispatcher.backlog(lane.provider) > 0
+            closed = yielding or self._inflight.draining
+            width = 0 if closed else lane.width - len(tasks)
+            claim = await self._claims.submit(
+                ClaimRequest(run_id=run.run_id, level=level, provider=lane.provider, width=width)
+            )
+            for agent in claim.agents:
+                tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
+            if not tasks and (retry_at_s is None or closed):
+                return claim
+            tasks, retry_at_s = await self._until_worth_claiming(
+                tasks, retry_at_s, more=claim.more and not closed
+            )
+
+    async def _until_worth_claiming(
+        self, tasks: set[asyncio.Task[float | None]], retry_at_s: float | None, *, more: bool
+    ) -> tuple[set[asyncio.Task[float | None]], float | None]:
+        """Wait until a place is free and work may be there for it, or until all is done."""
+        loop = asyncio.get_running_loop()
+        while tasks:
+            timeout_s = None if retry_at_s is None else max(retry_at_s - loop.time(), 0.0)
+            done, tasks = await asyncio.wait(
+                tasks, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                delay_s = task.result()
+                if delay_s is not None and delay_s <= LINGER_S:
+                    retry_at_s = min(retry_at_s or math.inf, loop.time() + delay_s)
+            if retry_at_s is not None and loop.time() >= retry_at_s:
+                return tasks, None
+            if more and done:
+                return tasks, retry_at_s
+        if retry_at_s is not None:
+            await self._inflight.sleep(retry_at_s - loop.time())
+        return tasks, None
+
+    async def _leave(
+        self, run: RunContext, level: int, lane: Lane, left: Claim
+    ) -> tuple[Lane | None, int]:
+        """Go on with the next level, or pass the permission to where it is needed, or end."""
+        plan = LevelPlan(
+            run_id=run.run_id,
+            level=level,
+            max_parallel_agents=run.workflow.max_parallel_agents,
+            priority=run.workflow.priority,
+        )
+        if not left.open:
+            following = await self._scheduler.step(run.run_id, level)
+            if following is None:
+                return None, level
+            lanes = self._dispatcher.lanes(following)
+            alone = len(lanes) == 1 and lanes[0].provider == lane.provider
+            if alone and not self._inflight.draining:
+                return lanes[0], following.level
+            await self._dispatcher.send_level(following)
+        elif left.more and left.room:
+            # This lane was told to stop claiming: whoever comes next in the queue goes on.
+            await self._dispatcher.send_lane(plan, lane)
+        elif left.other_provider is not None and not left.more:
+            await self._dispatcher.send_lane(
+                plan, Lane(provider=left.other_provider, width=lane.width)
+            )
+        return None, level

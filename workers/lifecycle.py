@@ -1,0 +1,62 @@
+"""Celery's signals: what a worker process checks, opens, drains and closes, and when."""
+
+import os
+import socket
+import sys
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import structlog
+from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+
+from app.bootstrap import connected_settings, database_url
+from app.errors import AgentChordError
+from app.storage import schema
+from app.telemetry.logging import configure_logging
+from workers.runtime import Runtime
+
+_runtime: Runtime | None = None
+
+log = structlog.get_logger(__name__)
+
+
+def runtime() -> Runtime:
+    """The runtime of this process, opened before the first task arrives."""
+    assert _runtime is not None, "no Celery worker has been initialised in this process"
+    return _runtime
+
+
+@worker_init.connect
+def open_runtime(sender: Any = None, **_: Any) -> None:
+    """Refuse what cannot work, in one line; then open everything."""
+    global _runtime  # noqa: PLW0603  Celery offers no other place for what a process owns
+    settings = connected_settings()
+    configure_logging(settings.logging)
+    pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
+    if not pool.endswith(("thread", "threads", "thread:TaskPool")):
+        refuse(f"the worker's pool is {pool!r}, AgentChord needs threads: start it with -P threads")
+    try:
+        schema.require(database_url(settings))
+        _runtime = Runtime(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
+    except AgentChordError as error:
+        refuse(str(error))
+
+
+@worker_shutting_down.connect
+def drain_runtime(**_: Any) -> None:
+    """A warm shutdown has begun: no new claims, the rest is handed back or finished."""
+    if _runtime is not None:
+        _runtime.drain()
+
+
+@worker_shutdown.connect
+def close_runtime(**_: Any) -> None:
+    """All lanes have ended."""
+    if _runtime is not None:
+        _runtime.close()
+
+
+def refuse(reason: str) -> NoReturn:
+    """End the process with one readable line."""
+    sys.stderr.write(f"agentchord worker: {reason}\n")
+    raise SystemExit(1)

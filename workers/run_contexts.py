@@ -1,0 +1,61 @@
+"""Runs and workflows by id, read once per process."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.workflow import Workflow
+from app.storage.group_commit import GroupCommit
+from app.storage.runs import read_workflow
+from workers.jobs import RunContext
+
+MAX_WORKFLOWS = 256
+
+READ: TextClause = text("""
+    SELECT id, workflow_id, input FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+
+class RunContexts:
+    """Reads runs in batches and keeps the most recently used workflows.
+
+    Args:
+        engine: The process's engine.
+    """
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._workflows: OrderedDict[UUID, Workflow] = OrderedDict()
+        self._reads: GroupCommit[UUID, RunContext | None] = GroupCommit(
+            engine, self._read, name="read_runs", key=lambda run_id: run_id
+        )
+
+    async def get(self, run_id: UUID) -> RunContext | None:
+        """The context of a run, or None if there is no such run."""
+        return await self._reads.submit(run_id)
+
+    async def _read(
+        self, connection: AsyncConnection, run_ids: Sequence[UUID]
+    ) -> list[RunContext | None]:
+        contexts: dict[UUID, RunContext] = {}
+        for row in (await connection.execute(READ, {"ids": list(run_ids)})).all():
+            contexts[row.id] = RunContext(
+                run_id=row.id,
+                workflow_id=row.workflow_id,
+                workflow=await self._workflow(connection, row.workflow_id),
+                input=row.input,
+            )
+        return [contexts.get(run_id) for run_id in run_ids]
+
+    async def _workflow(self, connection: AsyncConnection, id_: UUID) -> Workflow:
+        workflow = self._workflows.get(id_)
+        if workflow is None:
+            workflow = await read_workflow(connection, id_)
+            assert workflow is not None, "a run's workflow is protected by its foreign key"
+            self._workflows[id_] = workflow
+            if len(self._workflows) > MAX_WORKFLOWS:
+                self._workflows.popitem(last=False)
+        self._workflows.move_to_end(id_)
+        return workflow

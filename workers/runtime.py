@@ -1,0 +1,161 @@
+"""The one asyncio loop of a worker process, and the bridge from Celery's threads to it."""
+
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, TypeVar
+from uuid import UUID
+
+import structlog
+from app.costs.pricing import Pricing
+from app.rate_limits.limiter import ClusterLimiter
+from app.tools.registry import ToolRegistry
+
+from app.bootstrap import Platform, build_platform, database_url
+from app.celery import app as celery
+from app.llm.clients import Clients
+from app.loop_thread import LoopThread
+from app.scheduler.watchdog import Watchdog
+from app.storage.claims import claim
+from app.storage.group_commit import GroupCommit
+from app.storage.holds import place_holds
+from app.storage.records import apply_records
+from workers.agents.llm import LLMAgent
+from workers.announcements import Announcements
+from workers.calls import Caller
+from workers.heartbeat import Heartbeat
+from workers.inflight import InFlight
+from workers.lane import LaneRunner
+from workers.pipeline import Pipeline
+from workers.run_contexts import RunContexts
+
+Result = TypeVar("Result")
+LIMIT_RENEWAL_S = 4.0
+
+log = structlog.get_logger(__name__)
+
+
+class Runtime:
+    """Everything a worker process needs, alive on one loop in one thread.
+
+    Args:
+        worker: Unique name of this process: the owner of its leases.
+    """
+
+    def __init__(self, worker: str) -> None:
+        self.worker = worker
+        self._loop = LoopThread("agentchord")
+        self.run(self._open())
+
+    def run(self, step: Coroutine[Any, Any, Result]) -> Result:
+        """Run a coroutine on the loop and wait for it; called from Celery's threads."""
+        return self._loop.run(step)
+
+    async def lane(self, run_id: UUID, level: int, provider: str, width: int) -> None:
+        """Run a lane; see LaneRunner."""
+        await self._lanes.run(run_id, level, provider, width)
+
+    async def advance(self, run_id: UUID, level: int | None) -> None:
+        """Move a run on; see Scheduler."""
+        await self._platform.scheduler.advance(run_id, level)
+
+    def drain(self) -> None:
+        """Take no more work: hand back what waits, let calls finish within the grace period."""
+        self._loop.call(self._start_draining)
+
+    def close(self) -> None:
+        """Close everything and end the loop."""
+        self.run(self._close())
+        self._loop.close()
+
+    async def _open(self) -> None:
+        self._platform = build_platform(application_name=f"agentchord {self.worker}")
+        settings = self._platform.settings
+        self._inflight = InFlight()
+        self._announcements = Announcements(celery, self.worker)
+        self._announcements.start()
+        self._heartbeat = Heartbeat(
+            database_url(settings),
+            self._inflight,
+            asyncio.get_running_loop(),
+            lease_s=settings.engine.lease_s,
+            beat_s=settings.engine.heartbeat_s,
+        )
+        self._heartbeat.start()
+        self._platform.signals.on_stop(self._heartbeat.beat_now)
+        self._build_lanes(self._platform)
+        watchdog = Watchdog(
+            self._platform.engine,
+            self._platform.redis,
+            scheduler=self._platform.scheduler,
+            dispatcher=self._platform.dispatcher,
+            interval_s=settings.engine.watchdog_s,
+            max_recoveries=settings.engine.max_recoveries,
+        )
+        self._background = [
+            asyncio.create_task(watchdog.run(), name="watchdog"),
+            asyncio.create_task(self._renew_limits(), name="renew_limits"),
+        ]
+
+    def _build_lanes(self, platform: Platform) -> None:
+        settings, engine = platform.settings, platform.engine
+        claims = GroupCommit(
+            engine,
+            partial(claim, worker=self.worker, lease_s=settings.engine.lease_s),
+            name="claim",
+            key=lambda request: request.run_id,
+        )
+        records = GroupCommit(
+            engine, apply_records, name="record", key=lambda record: record.agent_run_id
+        )
+        self._clients = Clients.of(settings)
+        self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
+        caller = Caller(
+            clients=self._clients,
+            limiter=self._limiter,
+            pricing=Pricing(settings.costs),
+            holds=GroupCommit(engine, place_holds, name="hold", key=lambda hold: hold.agent_run_id),
+            default_max_tokens=settings.engine.default_max_tokens,
+        )
+        pipeline = Pipeline(
+            inflight=self._inflight,
+            records=records,
+            llm=LLMAgent(caller=caller, tools=ToolRegistry(settings.imports), records=records),
+            announcements=self._announcements,
+            default_policy=settings.retry,
+            max_output_bytes=settings.engine.max_output_bytes,
+        )
+        self._lanes = LaneRunner(
+            claims=claims,
+            contexts=RunContexts(engine),
+            pipeline=pipeline,
+            inflight=self._inflight,
+            scheduler=platform.scheduler,
+            dispatcher=platform.dispatcher,
+        )
+
+    async def _renew_limits(self) -> None:
+        """Concurrency slots are leases too: whoever dies gives them back."""
+        while True:
+            await asyncio.sleep(LIMIT_RENEWAL_S)
+            await self._limiter.renew()
+
+    def _start_draining(self) -> None:
+        if self._inflight.draining:
+            return
+        log.info("draining", worker=self.worker, in_flight=len(self._inflight))
+        self._inflight.drain()
+        grace_s = self._platform.settings.engine.drain_grace_s
+        asyncio.get_running_loop().call_later(
+            grace_s, partial(self._inflight.drain, calls_too=True)
+        )
+
+    async def _close(self) -> None:
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        self._heartbeat.stop()
+        self._announcements.stop()
+        await self._limiter.close()
+        await self._clients.close()
+        await self._platform.close()

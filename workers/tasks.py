@@ -1,0 +1,36 @@
+"""The Celery tasks: thin, ids in, nothing out, idempotent. They never raise to Celery.
+
+What goes wrong in a lane is recorded with its agents; what goes wrong around it is logged, and the
+watchdog sends the lane again.
+"""
+
+from uuid import UUID
+
+import structlog
+
+from app.celery import ADVANCE, LANE, app
+from workers import lifecycle
+
+log = structlog.get_logger(__name__)
+
+
+@app.task(name=LANE, ignore_result=True)
+def lane(run_id: str, level: int, provider: str, width: int) -> None:
+    """Run up to ``width`` agents of a run's level at a time, on this provider's queue."""
+    try:
+        lifecycle.runtime().run(
+            lifecycle.runtime().lane(UUID(run_id), int(level), str(provider), int(width))
+        )
+    except Exception:
+        log.exception("lane_failed", run_id=run_id, level=level, provider=provider)
+
+
+@app.task(name=ADVANCE, ignore_result=True)
+def advance(run_id: str, level: int | None = None) -> None:
+    """Move a run on if its level is done; level None admits it."""
+    try:
+        lifecycle.runtime().run(
+            lifecycle.runtime().advance(UUID(run_id), None if level is None else int(level))
+        )
+    except Exception:
+        log.exception("advance_failed", run_id=run_id, level=level)

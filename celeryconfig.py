@@ -17,6 +17,7 @@ _settings = connected_settings()
 
 broker_url = celery_redis_url(redis_url(_settings))
 result_backend = broker_url
+_is_tcp = not broker_url.startswith("redis+socket://")
 
 # Queues and routes. The provider's name is the queue's name; lanes are routed when they are sent.
 task_queues = [Queue(name, routing_key=name) for name in (SCHEDULER_QUEUE, *PROVIDERS)]
@@ -52,7 +53,7 @@ broker_pool_limit = 10
 redis_max_connections = 400
 redis_socket_timeout = 10.0
 redis_socket_connect_timeout = 5.0
-redis_socket_keepalive = True
+redis_socket_keepalive = _is_tcp  # a Unix socket refuses the option
 redis_retry_on_timeout = True
 broker_transport_options: dict[str, Any] = {
     "visibility_timeout": 900,

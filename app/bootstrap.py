@@ -5,6 +5,7 @@
 """
 
 import atexit
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.celery import app as celery
 from app.embedded import Services
 from app.events.signals import Signals
+from app.llm.anthropic import AnthropicClient
+from app.llm.base import LLMClient
+from app.llm.openai import OpenAIClient
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.settings import Settings, load_settings
@@ -58,6 +62,23 @@ def redis_url(settings: Settings) -> str:
     return settings.redis_url.get_secret_value()
 
 
+def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
+    """What makes each provider's client, its key and base URL filled in."""
+    return {
+        "openai": lambda: OpenAIClient(
+            secret(settings.openai_api_key), base_url=settings.openai_base_url
+        ),
+        "anthropic": lambda: AnthropicClient(
+            secret(settings.anthropic_api_key), base_url=settings.anthropic_base_url
+        ),
+    }
+
+
+def secret(value: SecretStr | None) -> str | None:
+    """A secret in the clear, for the one who uses it."""
+    return None if value is None else value.get_secret_value()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Platform:
     """What enqueues runs, moves them on and reads them; bound to the running loop."""
@@ -86,7 +107,7 @@ def build_platform(*, application_name: str) -> Platform:
     engine = create_engine(database_url(settings), application_name=application_name)
     redis = connect_redis(redis_url(settings))
     signals = Signals(redis)
-    dispatcher = Dispatcher(celery, lane_width=settings.engine.lane_width)
+    dispatcher = Dispatcher(celery, redis, lane_width=settings.engine.lane_width)
     scheduler = Scheduler(
         engine,
         dispatcher,

@@ -5,6 +5,7 @@ API are the same code and neither cares which loop, if any, the caller is on.
 """
 
 import asyncio
+import atexit
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -164,6 +165,10 @@ class Client:
             run_id, as_=WorkflowStatus.CANCELLED, reason=reason
         )
 
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._platform.close()
+
     async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         """Run one transaction, with the errors of this package."""
         return await self._transaction(step)
@@ -199,6 +204,12 @@ class Process:
     loop: LoopThread
     client: Client
 
+    def close(self, pid: int) -> None:
+        """Close the connections, in the process that made them."""
+        if os.getpid() == pid:
+            self.loop.run(self.client.close())
+            self.loop.close()
+
     def iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
         """An asynchronous iterator as a synchronous one."""
 
@@ -223,4 +234,6 @@ def _process(pid: int) -> Process:
     async def open_() -> Client:
         return Client(build_platform(application_name=f"agentchord client {pid}"))
 
-    return Process(loop=loop, client=loop.run(open_()))
+    made = Process(loop=loop, client=loop.run(open_()))
+    atexit.register(made.close, pid)
+    return made

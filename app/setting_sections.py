@@ -164,7 +164,7 @@ class ProviderLimits(Section):
         base = vars(RateLimitConfig()) if default is None else default
         if isinstance(models, Mapping) and isinstance(base, Mapping):
             models = {
-                name: base | dict(tiers) if isinstance(tiers, Mapping) else tiers
+                name: {**base, **tiers} if isinstance(tiers, Mapping) else tiers
                 for name, tiers in models.items()
             }
         completed = {"default": default, "models": models}

@@ -199,3 +199,16 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
+
+
+def unknown_variables() -> list[str]:
+    """Environment variables that begin with AGENTCHORD_ and that no setting reads.
+
+    They are not refused: Kubernetes, for one, sets AGENTCHORD_PORT beside a service of this name.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name.partition(NESTED)[0] not in known
+    )

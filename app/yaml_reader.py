@@ -190,9 +190,10 @@ class YamlReader:
         mark: Any = error.problem_mark or error.context_mark
         if mark is None:
             return self._error(f"is not valid YAML: {error.problem}", None)
-        line = "".join(text.splitlines()[mark.line : mark.line + 1])
-        hint = ": indent with spaces, not tabs" if line.lstrip(" ").startswith("\t") else ""
-        return self._error(f"is not valid YAML: {error.problem}{hint}", mark.line + 1)
+        lines = text.splitlines()
+        line = min(mark.line, len(lines) - 1)  # the end of the text counts as a line of its own
+        hint = ": indent with spaces, not tabs" if lines[line].lstrip(" ").startswith("\t") else ""
+        return self._error(f"is not valid YAML: {error.problem}{hint}", line + 1)
 
     def _error(self, message: str, line: int | None) -> WorkflowFileError:
         return WorkflowFileError(message, file=self._file, line=line)

@@ -11,7 +11,8 @@ from decimal import Decimal
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from app.costs.pricing import Price, Pricing
+from app.costs.price import Price
+from app.costs.pricing import Pricing
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from uuid_utils.compat import uuid7
@@ -88,7 +89,7 @@ class Caller:
         """
         agent = job.agent
         client = self._clients.get(agent.provider)
-        price = self._pricing.price_of(agent.provider, agent.model)
+        price = self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
         bound = upper_bound_tokens(messages, tools)
         max_tokens = self._max_tokens(job, price, bound)
         hold = HoldRequest(
@@ -96,7 +97,7 @@ class Caller:
             agent_run_id=job.claimed.id,
             attempt=job.claimed.attempt,
             budget_ids=job.run.budget_ids,
-            amount_usd=self._pricing.worst_case(price, bound, max_tokens),
+            amount_usd=price.worst_case(bound, max_tokens),
         )
         request = LimitRequest(
             provider=agent.provider,
@@ -147,7 +148,7 @@ class Caller:
                 job,
                 hold.call_id,
                 price,
-                self._pricing.cost(price, response.usage),
+                price.cost(response.usage),
                 model_answered=response.model,
                 request_id=response.request_id,
                 usage=response.usage,
@@ -184,15 +185,13 @@ class Caller:
         own = job.agent.llm_config.get("max_tokens")
         if own is not None:
             return int(own)
-        provider, model = job.agent.provider, job.agent.model
-        limit = self._pricing.max_output_tokens(provider, model) or self._default_max_tokens
-        cap = min(limit, self._default_max_tokens)
-        spent = job.claimed.spent_usd + sum((call.cost_usd for call in job.calls), Decimal(0))
-        left = job.claimed.limit_usd - spent - self._pricing.worst_case(price, bound, 0)
-        per_token = self._pricing.worst_case(price, bound, 1) - self._pricing.worst_case(
-            price, bound, 0
-        )
-        affordable = int(left / per_token) if per_token else cap
+        limit = self._pricing.max_output_tokens(job.agent.provider, job.agent.model)
+        cap = min(limit or self._default_max_tokens, self._default_max_tokens)
+        prompt_usd = price.worst_case(bound, 0)
+        per_token_usd = price.worst_case(bound, 1) - prompt_usd
+        spent_usd = job.claimed.spent_usd + sum(call.cost_usd for call in job.calls)
+        left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
+        affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
 
 

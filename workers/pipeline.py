@@ -89,8 +89,11 @@ class Pipeline:
     async def _attempt(self, job: Job) -> Ending | None:
         """How the attempt ended; None if its lease is lost and only the money is left to book."""
         try:
-            values = {**job.run.input, **job.claimed.outputs}
-            prompt = render(job.agent.prompt_template, values)
+            outputs = job.claimed.outputs
+            absent = [name for name, output in outputs.items() if output is None]
+            prompt = render(
+                job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent
+            )
             output = storable(await self._llm.run(job, prompt))
             self._check_size(job, output)
         except AgentError as error:

@@ -11,7 +11,7 @@ from app.costs.pricing import Pricing
 from app.rate_limits.limiter import ClusterLimiter
 from app.tools.registry import ToolRegistry
 
-from app.bootstrap import Platform, build_platform, database_url
+from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
@@ -108,19 +108,22 @@ class Runtime:
         records = GroupCommit(
             engine, apply_records, name="record", key=lambda record: record.agent_run_id
         )
-        self._clients = Clients.of(settings)
+        self._clients = Clients(client_factories(settings))
         self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
+        pricing = Pricing(settings.costs)
         caller = Caller(
             clients=self._clients,
             limiter=self._limiter,
-            pricing=Pricing(settings.costs),
+            pricing=pricing,
             holds=GroupCommit(engine, place_holds, name="hold", key=lambda hold: hold.agent_run_id),
             default_max_tokens=settings.engine.default_max_tokens,
         )
+        tools = ToolRegistry(settings.imports)
+        tools.load()
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
-            llm=LLMAgent(caller=caller, tools=ToolRegistry(settings.imports), records=records),
+            llm=LLMAgent(caller=caller, tools=tools, records=records),
             announcements=self._announcements,
             default_policy=settings.retry,
             max_output_bytes=settings.engine.max_output_bytes,

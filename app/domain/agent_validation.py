@@ -127,7 +127,8 @@ def _in_lists(agent: Agent) -> Problem | None:
     for field in ("tools", "dependencies"):
         value = getattr(agent, field)
         if isinstance(value, str) or not isinstance(value, Sequence):
-            return field, f"is {shortened(value)}: give a list, such as [{shortened(value)}]"
+            example = f", such as [{shortened(value)}]" if isinstance(value, str) else ""
+            return field, f"is {shortened(value)}: give a list{example}"
     for place, name in enumerate(agent.dependencies):
         if not isinstance(name, str):
             return f"dependencies[{place}]", f"is {shortened(name)}: give the name of an agent"

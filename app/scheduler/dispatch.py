@@ -4,6 +4,8 @@ import asyncio
 from uuid import UUID
 
 from celery import Celery, Signature, chord
+from kombu.transport.redis import PRIORITY_STEPS, Channel
+from redis.asyncio import Redis
 
 from app.celery import ADVANCE, LANE, SCHEDULER_QUEUE
 from app.scheduler.lanes import Lane, cut_lanes
@@ -17,11 +19,13 @@ class Dispatcher:
 
     Args:
         celery: The Celery instance.
+        redis: The broker's Redis, to look into its queues.
         lane_width: Widest lane.
     """
 
-    def __init__(self, celery: Celery, *, lane_width: int) -> None:
+    def __init__(self, celery: Celery, redis: Redis, *, lane_width: int) -> None:
         self._celery = celery
+        self._redis = redis
         self._lane_width = lane_width
 
     def lanes(self, plan: LevelPlan) -> list[Lane]:
@@ -54,12 +58,10 @@ class Dispatcher:
 
     async def backlog(self, queue: str) -> int:
         """Messages waiting in a queue, over all its priorities."""
-        return await asyncio.to_thread(self._backlog, queue)
-
-    def _backlog(self, queue: str) -> int:
-        with self._celery.connection_for_read() as connection:
-            channel = connection.default_channel
-            return int(channel.queue_declare(queue, passive=True).message_count)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for priority in PRIORITY_STEPS:
+                pipe.llen(f"{queue}{Channel.sep}{priority}" if priority else queue)
+            return sum(await pipe.execute())
 
     def _lane(self, plan: LevelPlan, lane: Lane) -> Signature:
         return self._celery.signature(

@@ -20,7 +20,7 @@ from app.domain.status import WorkflowStatus
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.leases import recover_expired
-from app.storage.progress import LevelPlan, plan_ready_levels
+from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
 EPOCH_KEY = "agentchord:epoch"
@@ -89,10 +89,14 @@ class Watchdog:
                 loop = asyncio.get_running_loop()
                 self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
                 log.warning("watchdog_interrupted", error=str(error))
+            except Exception:
+                # Whatever it is: a watchdog that ends is worse than one that stumbles.
+                log.exception("watchdog_failed")
 
     async def look(self) -> None:
         """Look once at everything that may have been lost."""
-        await self._in_turn(self._recover)
+        for plan in await self._in_turn(self._recover) or ():
+            await self._send(plan, set(plan.agents))
         for run_id, timeout_s in await self._in_turn(self._overdue) or ():
             reason = f"the run's timeout of {timeout_s:g} s is over"
             await self._scheduler.stop(run_id, as_=WorkflowStatus.FAILED, reason=reason)
@@ -111,9 +115,10 @@ class Watchdog:
                 return None
             return await step(connection)
 
-    async def _recover(self, connection: AsyncConnection) -> None:
+    async def _recover(self, connection: AsyncConnection) -> list[LevelPlan]:
+        """Take leases away; the lanes that held them are gone, so others are needed at once."""
         if asyncio.get_running_loop().time() < self._lease_taking_from_s:
-            return
+            return []
         for run_id, name in await recover_expired(connection, max_recoveries=self._max_recoveries):
             log.warning("agent_recovered", run_id=str(run_id), agent=name)
 
@@ -142,12 +147,16 @@ class Watchdog:
 
     async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
         """Send lanes for ready agents that nobody seems to come for."""
-        waiting = {}
-        for provider, agents in plan.agents.items():
-            if everything or not await self._dispatcher.backlog(provider):
-                waiting[provider] = agents
-        if waiting:
-            log.info("lanes_sent_again", run_id=str(plan.run_id), level=plan.level, agents=waiting)
-            for lane in self._dispatcher.lanes(plan):
-                if lane.provider in waiting:
-                    await self._dispatcher.send_lane(plan, lane)
+        waiting = {
+            provider
+            for provider in plan.agents
+            if everything or not await self._dispatcher.backlog(provider)
+        }
+        await self._send(plan, waiting)
+
+    async def _send(self, plan: LevelPlan, providers: set[str]) -> None:
+        for lane in self._dispatcher.lanes(plan):
+            if lane.provider in providers:
+                await self._dispatcher.send_lane(plan, lane)
+        if providers:
+            log.info("lanes_sent_again", run_id=str(plan.run_id), providers=sorted(providers))

@@ -1,5 +1,6 @@
 """Bringing a database to the schema this version needs, and checking that it is there."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from alembic import command
@@ -65,16 +66,30 @@ def upgrade(url: str) -> None:
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
     """
-    parsed = database_url(url)
+    _migrate(url, lambda config: command.upgrade(config, "head"))
+
+
+def downgrade(url: str) -> None:
+    """Remove everything that ``upgrade`` has made, the data included.
+
+    Raises:
+        ServiceUnavailable: If Postgres cannot be reached.
+    """
+    _migrate(url, lambda config: command.downgrade(config, "base"))
+
+
+def _migrate(url: str, step: Callable[[Config], None]) -> None:
     engine = create_engine(
-        parsed, poolclass=NullPool, connect_args={"application_name": "agentchord migrate"}
+        database_url(url),
+        poolclass=NullPool,
+        connect_args={"application_name": "agentchord migrate", "connect_timeout": 5},
     )
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
             config = _config(url)
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            step(config)
     except OperationalError as error:
         raise ServiceUnavailable(unreachable(url, error)) from error
 

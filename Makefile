@@ -1,0 +1,68 @@
+# What a laptop and the CI run alike. `make help` lists it.
+
+BIN := .venv/bin
+PYTHON ?=
+ARGS ?=
+JOBS ?= 2
+
+# Keys, and addresses of services that hold somebody's data: never for tests.
+PRIVATE := $(filter OPENAI_% ANTHROPIC_% AGENTCHORD_% DATABASE_URL REDIS_URL,$(.VARIABLES))
+COMPOSE := $(wildcard docker/compose*.yaml)
+DOCKERFILES := $(wildcard docker/Dockerfile*)
+SCRIPTS := scripts/setup .ci/run
+
+# Another project's environment must not leak into this one, and compiled modules make each of
+# our many processes start faster.
+unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format coverage bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## .venv with the locked dependencies; instant the second time (PYTHON=... to choose)
+	@PYTHON='$(PYTHON)' scripts/setup
+
+demo: setup ## the main job on the simulator, free of charge (LIVE=1: real providers, asks first)
+	@$(BIN)/agentchord demo $(if $(LIVE),--live) $(ARGS)
+
+test: setup ## all tests, with real services (ARGS="-k budget" to choose)
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not benchmark" --hypothesis-profile ci $(ARGS)
+
+check: setup ## linters, formatter, type checker, import contracts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/yamllint --strict .
+	$(if $(COMPOSE),$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec $(COMPOSE))
+	$(if $(DOCKERFILES),$(BIN)/hadolint $(DOCKERFILES))
+	@if [ -x $(BIN)/shellcheck ]; then set -x; $(BIN)/shellcheck $(SCRIPTS); fi
+
+format: setup ## fix what the linters can fix
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+coverage: setup ## the tests again, with branch coverage (subprocesses included)
+	@env $(PRIVATE:%=-u %) $(BIN)/coverage run -m pytest -m "not benchmark" $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+bench: setup ## the benchmark of docs/performance.md
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks $(ARGS)
+
+lock: ## resolve the newest allowed versions and write the locks (needs uv)
+	@uv --version >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
+	uv lock --upgrade --default-index https://pypi.org/simple
+	for kind in "requirements.lock --no-dev" requirements-dev.lock; do \
+	    set -- $$kind; file=$$1; shift; \
+	    uv export --frozen --quiet --no-emit-project --no-annotate --no-header $$@ --output-file $$file; \
+	    printf '%s\n' "# uv.lock in the form that pip reads. Written by make lock." | cat - $$file > $$file.new; \
+	    mv $$file.new $$file; \
+	done
+
+clean: ## remove .venv, caches and builds (never the data in .agentchord)
+	rm -rf .venv .venv.lock build dist htmlcov .coverage .coverage.*
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find app workers migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +

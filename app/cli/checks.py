@@ -1,0 +1,234 @@
+"""What `agentchord doctor` looks at; every check is one line, with a remedy if it is not well."""
+
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import app as own_package
+from app.domain.agent import PROVIDERS
+from app.errors import AgentChordError
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+Level = Literal["ok", "warn", "fail"]
+OLDEST_POSTGRES = 150_000
+OLDEST_REDIS = (6, 2)
+LITTLE_DISK_BYTES = 1_000_000_000
+PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "openai", "anthropic", "genai-prices")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        level: ``ok``, ``warn`` (works, but) or ``fail``.
+        finding: What was found.
+        remedy: What to do, if anything.
+    """
+
+    name: str
+    level: Level
+    finding: str
+    remedy: str = ""
+
+
+def all_checks() -> Iterator[Check]:
+    """Every check, in an order in which the first failure explains the later ones."""
+    yield _python()
+    yield _packages()
+    yield _package_name()
+    from app.settings import load_settings
+
+    try:
+        settings = load_settings()
+    except AgentChordError as error:
+        yield Check(name="settings", level="fail", finding=str(error), remedy="correct it")
+        return
+    source = str(settings.config) if settings.config else "environment and defaults"
+    yield Check(name="settings", level="ok", finding=source)
+    yield _disk(settings.home)
+    yield from _keys(settings)
+    from app.bootstrap import connected_settings
+
+    try:
+        connected = connected_settings()
+    except AgentChordError as error:
+        yield Check(name="services", level="fail", finding=str(error), remedy="see the message")
+        return
+    yield from _postgres(connected, embedded=settings.database_url is None)
+    redis = list(_redis(connected, embedded=settings.redis_url is None))
+    yield from redis
+    if not any(check.level == "fail" for check in redis):
+        yield from _queues()
+
+
+def _python() -> Check:
+    found = platform.python_version()
+    return Check(name="python", level="ok", finding=f"{found} on {platform.platform(terse=True)}")
+
+
+def _packages() -> Check:
+    missing, found = [], []
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check(
+            name="packages",
+            level="fail",
+            finding=f"not installed: {', '.join(missing)}",
+            remedy="pip install agentchord (or make setup)",
+        )
+    return Check(name="packages", level="ok", finding=", ".join(found))
+
+
+def _package_name() -> Check:
+    """Workers look into the working directory first: a package ``app`` there hides this one."""
+    ours = Path(own_package.__file__ or "").parent
+    for other in (Path("app"), Path("app.py")):
+        if other.exists() and other.resolve() != ours:
+            return Check(
+                name="package name",
+                level="fail",
+                finding=f"{str(other.resolve())!r} hides AgentChord's own package `app` here",
+                remedy="start agentchord in another folder, or rename yours",
+            )
+    return Check(name="package name", level="ok", finding=f"`app` is {ours}")
+
+
+def _disk(home: Path) -> Check:
+    place = next(folder for folder in (home, *home.parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    little = free < LITTLE_DISK_BYTES
+    return Check(
+        name="disk",
+        level="warn" if little else "ok",
+        finding=f"{free / 1e9:.1f} GB free for {str(home)!r}",
+        remedy="free some space, or set AGENTCHORD_HOME to another disk" if little else "",
+    )
+
+
+def _keys(settings: "Settings") -> Iterator[Check]:
+    for provider in PROVIDERS:
+        key = getattr(settings, f"{provider}_api_key")
+        base_url = getattr(settings, f"{provider}_base_url")
+        at = f", served at {base_url}" if base_url else ""
+        yield Check(
+            name=f"{provider} key",
+            level="ok" if key else "warn",
+            finding=f"present{at}" if key else f"not set{at}",
+            remedy="" if key else f"set {provider.upper()}_API_KEY where the workers start, if "
+            "you use its models; without keys try `agentchord up --simulator`",
+        )
+
+
+def _postgres(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    from app.bootstrap import database_url
+    from app.cli.cluster import postgres_place
+    from app.storage import schema
+    from app.storage.session import connect_args
+    from app.storage.session import database_url as parse
+
+    url = database_url(settings)
+    engine = create_engine(
+        parse(url), poolclass=NullPool, connect_args=connect_args("agentchord doctor")
+    )
+    try:
+        with engine.connect() as connection:
+            number = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+            name = connection.execute(text("SHOW server_version")).scalar_one()
+    except DBAPIError as error:
+        finding = schema.unreachable(url, error)
+        yield Check(name="postgres", level="fail", finding=finding, remedy="check DATABASE_URL")
+        return
+    old = number < OLDEST_POSTGRES
+    yield Check(
+        name="postgres",
+        level="fail" if old else "ok",
+        finding=f"{name} at {postgres_place(settings)}{' (built-in)' if embedded else ''}",
+        remedy="use Postgres 15 or newer" if old else "",
+    )
+    try:
+        schema.require(url)
+    except AgentChordError as error:
+        yield Check(
+            name="schema", level="fail", finding=str(error), remedy="run `agentchord migrate`"
+        )
+    else:
+        yield Check(name="schema", level="ok", finding=schema.head())
+
+
+def _redis(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
+    from redis import Redis
+    from redis.exceptions import RedisError
+
+    from app.bootstrap import redis_url
+    from app.cli.cluster import redis_place
+
+    place = redis_place(settings)
+    try:
+        with Redis.from_url(redis_url(settings), socket_timeout=5, decode_responses=True) as redis:
+            found = str(redis.info("server")["redis_version"])
+            policy = redis.config_get("maxmemory-policy").get("maxmemory-policy")
+    except RedisError as error:
+        yield Check(
+            name="redis",
+            level="fail",
+            finding=f"Redis at {place} cannot be reached: {error}",
+            remedy="check REDIS_URL and that the server runs",
+        )
+        return
+    old = tuple(map(int, found.split(".")[:2])) < OLDEST_REDIS
+    yield Check(
+        name="redis",
+        level="fail" if old else "ok",
+        finding=f"{found} at {place}{' (built-in)' if embedded else ''}",
+        remedy="use Redis 6.2 or newer" if old else "",
+    )
+    evicts = policy != "noeviction"
+    yield Check(
+        name="redis eviction",
+        level="warn" if evicts else "ok",
+        finding=f"maxmemory-policy is {policy}",
+        remedy="CONFIG SET maxmemory-policy noeviction: queues and limits must not be evicted"
+        if evicts
+        else "",
+    )
+
+
+def _queues() -> Iterator[Check]:
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    from app.cli.cluster import served_queues
+    from app.cli.stack import SCHEDULER
+
+    queues = {*PROVIDERS, SCHEDULER}
+    try:
+        unserved = sorted(queues - served_queues(queues))
+    except (OperationalError, RedisError, OSError) as error:
+        yield Check(name="workers", level="fail", finding=str(error), remedy="check REDIS_URL")
+        return
+    if unserved:
+        yield Check(
+            name="workers",
+            level="warn",
+            finding=f"no worker serves {', '.join(map(repr, unserved))}",
+            remedy="start `agentchord up`, or `agentchord worker "
+            f"{' '.join(unserved)}`; runs wait until then",
+        )
+    else:
+        yield Check(name="workers", level="ok", finding="every queue is served")

@@ -1,0 +1,118 @@
+"""`agentchord costs`: what was spent, read from the ledger."""
+
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from app.costs.reports import CostLine
+
+
+class Dimension(StrEnum):
+    """What a report can be grouped by."""
+
+    AGENT = "agent"
+    MODULE = "module"
+    MODEL = "model"
+    PROVIDER = "provider"
+    WORKFLOW = "workflow"
+    RUN = "run"
+    DAY = "day"
+
+
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def costs(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run.")] = None,
+    by: Annotated[Dimension, typer.Option(help="What to group by.")] = Dimension.MODEL,
+    since: Annotated[
+        str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
+) -> None:
+    """Show what was spent on what, failed and retried calls included."""
+    from app.cli.cluster import transaction
+    from app.cli.output import console, print_json
+    from app.costs.reports import costs_by, total_costs
+    from app.monitoring.progress import find_run
+
+    start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    run_id = None if run is None else transaction(partial(find_run, prefix=run))
+    lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))
+    if csv:
+        _print_csv(lines, by)
+        return
+    total = transaction(partial(total_costs, run_id=run_id, since=start))
+    if json:
+        print_json({"by": by, "lines": lines, "total": total})
+    else:
+        console().print(cost_table(lines, total, by))
+
+
+def cost_table(lines: "list[CostLine]", total: "CostLine", by: str, *, title: str = "") -> "Table":
+    """A report as a table with a line of totals."""
+    from app.cli.output import dollars, table
+
+    rows = [
+        (
+            line.key,
+            f"{line.calls:,}",
+            f"{line.input_tokens:,}",
+            f"{line.cached_tokens:,}",
+            f"{line.output_tokens:,}",
+            dollars(line.cost_usd),
+            dollars(line.wasted_usd),
+            dollars(line.unconfirmed_usd),
+        )
+        for line in (*lines, total)
+    ]
+    columns = (
+        *(by, "calls>", "input tokens>", "cached>", "output tokens>"),
+        *("cost>", "wasted>", "unconfirmed>"),
+    )
+    return table(columns, rows, title=title)
+
+
+def parse_since(text: str, *, now: datetime) -> datetime:
+    """The start of a period.
+
+    Args:
+        text: ``7d``, ``12h``, ``90m``, ``4w``, or a date or time in ISO 8601 (UTC if it says no
+            zone).
+        now: The present.
+
+    Raises:
+        typer.BadParameter: If it is none of these.
+    """
+    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
+        return now - timedelta(**{UNITS[match[2]]: int(match[1])})
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--since {text!r} is no time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
+        ) from error
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _print_csv(lines: "list[CostLine]", by: str) -> None:
+    from csv import writer
+    from dataclasses import astuple, fields
+
+    from app.costs.reports import CostLine
+
+    printer = writer(sys.stdout, lineterminator="\n")
+    printer.writerow([by, *[field.name for field in fields(CostLine)][1:]])
+    printer.writerows(
+        [f"{cell:f}" if hasattr(cell, "quantize") else cell for cell in astuple(line)]
+        for line in lines
+    )

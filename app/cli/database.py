@@ -1,0 +1,25 @@
+"""`agentchord migrate`."""
+
+from typing import Annotated
+
+import typer
+
+
+def migrate(
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Bring the database to the schema of this version; does nothing if it is there already."""
+    from app.bootstrap import connected_settings, database_url
+    from app.cli.output import print_json
+    from app.storage import schema
+
+    url = database_url(connected_settings())
+    before = schema.current(url)
+    schema.upgrade(url)
+    after = schema.head()
+    if json:
+        print_json({"before": before, "after": after, "changed": before != after})
+    elif before == after:
+        typer.echo(f"the schema is up to date ({after})")
+    else:
+        typer.echo(f"migrated from {before or 'an empty database'} to {after}")

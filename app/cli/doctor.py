@@ -1,0 +1,33 @@
+"""`agentchord doctor`: is everything here that a run needs?"""
+
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> int:
+    """Check versions, services, schema, keys and workers; exit code 1 if something must be done.
+
+    Without URLs it starts the built-in services for as long as it looks at them.
+    """
+    from app.cli.checks import all_checks
+    from app.cli.cluster import quiet_logs
+    from app.cli.output import STYLES, console, print_json
+
+    quiet_logs()
+    checks = []
+    printer = console()
+    for check in all_checks():
+        checks.append(check)
+        if not json:
+            printer.print(
+                f"[{STYLES[check.level]}]{check.level:<4}[/]  {check.name:<15} ", end="", soft_wrap=True
+            )
+            printer.print(check.finding, markup=False, soft_wrap=True)
+            if check.remedy:
+                printer.print(f"{'':<22} -> {check.remedy}", markup=False, soft_wrap=True)
+    if json:
+        print_json(checks)
+    return 1 if any(check.level == "fail" for check in checks) else 0

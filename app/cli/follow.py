@@ -1,0 +1,98 @@
+"""Watching a run until it has ended."""
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from app.cli.cluster import connect, served_queues
+from app.errors import ServiceUnavailable, WaitTimeout
+
+if TYPE_CHECKING:
+    from app.monitoring.progress import RunProgress
+
+POLL_S = 0.2
+#: Nothing has started for so long: maybe no worker serves the queue.
+HINT_AFTER_S = 3.0
+
+
+class View(Protocol):
+    """What shows a run."""
+
+    def show(self, run: "RunProgress") -> None:
+        """Show how far it is."""
+
+    def note(self, text: str) -> None:
+        """Tell something in one line."""
+
+
+async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) -> "RunProgress":
+    """Show a run until it has ended.
+
+    Args:
+        run_id: The run.
+        view: What shows it.
+        timeout_s: Seconds to watch at most, or None.
+
+    Returns:
+        The ended run.
+
+    Raises:
+        UnknownRun: If there is no such run.
+        WaitTimeout: When the time is over; the run goes on.
+    """
+    hint = asyncio.create_task(_hint(run_id, view))
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                run = await _read_patiently(run_id, view)
+                view.show(run)
+                if run.status.is_final:
+                    return run
+                await asyncio.sleep(POLL_S)
+    except TimeoutError as error:
+        raise WaitTimeout(f"run {run_id} has not ended after {timeout_s:g} s; it goes on") from error
+    finally:
+        hint.cancel()
+
+
+def missing_worker_hints(providers: set[str]) -> list[str]:
+    """One line for each provider whose queue no worker serves."""
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    try:
+        unserved = providers - served_queues(providers)
+    except (OperationalError, RedisError, OSError) as error:
+        return [f"Redis cannot be reached ({error}): the run starts when it is back"]
+    return [
+        f"no worker serves queue {provider!r}: start one with `agentchord up`, "
+        f"or `agentchord worker {provider}`"
+        for provider in sorted(unserved)
+    ]
+
+
+async def _read_patiently(run_id: UUID, view: View) -> "RunProgress":
+    """Read; while Postgres is away, wait for it."""
+    from app.monitoring.progress import read_progress
+
+    connected, told = connect(), False
+    while True:
+        step = connected.client.transaction(partial(read_progress, run_id=run_id))
+        try:
+            return await connected.loop.run_async(step)
+        except ServiceUnavailable as error:
+            if not told:
+                view.note(f"{error}; waiting for it")
+                told = True
+            await asyncio.sleep(1.0)
+
+
+async def _hint(run_id: UUID, view: View) -> None:
+    await asyncio.sleep(HINT_AFTER_S)
+    run = await _read_patiently(run_id, view)
+    open_ = {agent.provider for agent in run.agents if not agent.status.is_final}
+    if any(agent.started_at for agent in run.agents) or not open_:
+        return
+    for hint in await asyncio.to_thread(missing_worker_hints, {*open_, "scheduler"}):
+        view.note(hint)

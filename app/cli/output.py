@@ -1,0 +1,105 @@
+"""What commands print: JSON for programs, tables for people, plain text where nobody looks."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# Into a pipe or a file nothing is cut or wrapped, however long the line.
+UNLIMITED_WIDTH = 100_000
+STYLES = {
+    "completed": "green",
+    "ok": "green",
+    "running": "cyan",
+    "partially_completed": "yellow",
+    "warn": "yellow",
+    "skipped": "dim",
+    "cancelled": "magenta",
+    "failed": "red",
+    "fail": "red",
+    "rate_limited": "red",
+    "budget_exceeded": "red",
+    "pending": "dim",
+}
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console that is plain unless it is a terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else UNLIMITED_WIDTH
+    return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON: times in ISO 8601, money as text so that no digit is lost."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    sys.stdout.write(f"{text}\n")
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> "Table":
+    """A table whose numbers stand on the right.
+
+    Args:
+        columns: Headings; one that ends in ``>`` is aligned to the right.
+        rows: Cells; the words for states get their colours.
+        title: Heading of the whole.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    box = SIMPLE_HEAD if sys.stdout.isatty() else None
+    made = Table(title=title or None, title_justify="left", box=box, pad_edge=False)
+    for heading in columns:
+        right = heading.endswith(">")
+        made.add_column(
+            heading.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold"
+        )
+    for row in rows:
+        made.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))
+    return made
+
+
+def dollars(amount: Decimal) -> str:
+    """Money for people, to a millionth of a dollar."""
+    return f"${amount:,.6f}"
+
+
+def moment(at: datetime | None) -> str:
+    """A time for people, in UTC."""
+    return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
+
+
+def seconds(start: datetime | None, end: datetime | None) -> str:
+    """How long something took, or nothing if it has not ended."""
+    return f"{(end - start).total_seconds():.1f} s" if start and end else ""
+
+
+def shorten(text: str, width: int) -> str:
+    """A text on one line of at most so many characters."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= width else f"{flat[: width - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, UUID):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{value!r} has no JSON form")

@@ -1,0 +1,95 @@
+"""`agentchord worker`, `beat` and `flower`: the plain Celery commands, with what they need."""
+
+import os
+import secrets
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+FLOWER_VARIABLE = "FLOWER_BASIC_AUTH"
+
+
+def worker(
+    queues: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[QUEUES]...", help="Providers, or 'scheduler'; all if none."),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Lanes at a time; the default is in the settings.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="First part of the node's name.")] = None,
+) -> None:
+    """Run one worker process in this terminal: a plain Celery worker.
+
+    Options that are not listed here go to Celery, such as --loglevel debug.
+    """
+    from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
+    from app.domain.agent import PROVIDERS
+    from app.domain.suggestions import did_you_mean, listed
+    from app.settings import load_settings
+
+    known = (*PROVIDERS, SCHEDULER)
+    wanted, passed_on = _split(list(queues or []))
+    for queue in wanted:
+        if queue not in known:
+            raise typer.BadParameter(
+                f"there is no queue {queue!r}; there is {listed(known)}{did_you_mean(queue, known)}"
+            )
+    default = SCHEDULER_THREADS if wanted == [SCHEDULER] else load_settings().engine.worker_threads
+    _become(
+        *worker_arguments(
+            tuple(wanted) or known,
+            threads=threads or default,
+            name=name or "-".join(wanted) or "worker",
+        ),
+        *passed_on,
+    )
+
+
+def beat(context: typer.Context) -> None:
+    """Run Celery beat for your own schedules; other options go to Celery.
+
+    AgentChord itself needs no beat: its watchdog runs in every worker.
+    """
+    from app.settings import load_settings
+
+    home = load_settings().home
+    home.mkdir(parents=True, exist_ok=True)
+    _become("-A", "app", "beat", "--schedule", str(home / "beat-schedule"), *context.args)
+
+
+def flower(
+    context: typer.Context,
+    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
+) -> None:
+    """Run Flower, which shows workers and agents; other options go to Flower.
+
+    It asks for a user and a password: those of FLOWER_BASIC_AUTH (user:password), or of the
+    setting flower_basic_auth, or else new ones, which are printed.
+    """
+    from app.settings import load_settings
+
+    stored = load_settings().flower_basic_auth
+    if FLOWER_VARIABLE not in os.environ:  # noqa: TID251  Flower's own variable, which it reads
+        account = stored.get_secret_value() if stored else f"agentchord:{secrets.token_urlsafe(12)}"
+        # Not as an argument, which everybody on the machine could read.
+        os.environ[FLOWER_VARIABLE] = account  # noqa: TID251
+        if stored is None:
+            user, _, password = account.partition(":")
+            print(f"Flower at http://{address}:{port}, user {user}, password {password}")
+    _become("-A", "app", "flower", f"--address={address}", f"--port={port}", *context.args)
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The queues, and the options of Celery's that stand after them."""
+    options = [index for index, word in enumerate(words) if word.startswith("-")]
+    end = options[0] if options else len(words)
+    return words[:end], words[end:]
+
+
+def _become(*arguments: str) -> NoReturn:
+    """Replace this process by Celery's command."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "celery", *arguments])  # noqa: S606

@@ -1,0 +1,152 @@
+"""`agentchord run`: start a workflow from a file, and watch it if asked to."""
+
+import asyncio
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+if TYPE_CHECKING:
+    from app.monitoring.progress import RunProgress
+    from app.workflow_file import WorkflowFile
+
+EXIT_CODES = {"completed": 0, "partially_completed": 3}
+STILL_GOING = 4
+OUTPUT_WIDTH = 300
+
+
+def run(
+    file: Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", "-i", help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable."
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> int:
+    """Start a workflow and print the id of its run.
+
+    With --follow the exit code tells how it ended: 0 completed, 3 partially completed, 1 failed
+    or cancelled, 4 still going when --timeout was over.
+    """
+    from app.cli.cluster import connect
+    from app.cli.output import print_json
+    from app.cli.run_input import read_input
+
+    given = read_input(inputs or [])
+    loaded = _load(file)
+    connected = connect()
+    run_id = connected.loop.run(
+        connected.client.enqueue(loaded.workflow, {**loaded.input, **given})
+    )
+    if follow:
+        return follow_to_end(run_id, timeout_s=timeout, json=json)
+    if json:
+        print_json({"run_id": run_id, "workflow": loaded.workflow.name})
+    else:
+        print(run_id, flush=True)
+    _hint({agent.provider for agent in loaded.workflow.agents}, run_id)
+    return 0
+
+
+def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
+    """Watch a run, then print its outputs and its cost.
+
+    Args:
+        run_id: The run.
+        timeout_s: Seconds to watch at most.
+        json: Whether to print JSON to standard output, and the progress elsewhere.
+
+    Returns:
+        Exit code.
+    """
+    from app.cli.follow import follow
+    from app.cli.output import print_json
+    from app.cli.progress_views import LineView, LiveView
+    from app.errors import WaitTimeout
+
+    live = sys.stdout.isatty() and not json
+    try:
+        with LiveView() if live else contextlib.nullcontext(
+            LineView(sys.stderr if json else sys.stdout)
+        ) as view:
+            ended = asyncio.run(follow(run_id, view, timeout_s=timeout_s))
+    except WaitTimeout as error:
+        _tell(str(error))
+        return STILL_GOING
+    except KeyboardInterrupt:
+        _tell(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
+        raise
+    outputs = _outputs(run_id)
+    if json:
+        print_json(_as_json(ended, outputs))
+    else:
+        show_outputs(outputs)
+    return EXIT_CODES.get(ended.status, 1)
+
+
+def show_outputs(outputs: dict[str, Any]) -> None:
+    """Print the outputs, each shortened to a few lines."""
+    from json import dumps
+
+    from app.cli.output import console, shorten
+
+    printer = console()
+    for name, output in outputs.items():
+        text = output if isinstance(output, str) else dumps(output, ensure_ascii=False)
+        printer.print(f"\n{name}:", style="bold", markup=False)
+        printer.print(f"  {shorten(text, OUTPUT_WIDTH)}", markup=False)
+
+
+def _load(file: str) -> "WorkflowFile":
+    """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    from app.workflow_file import load
+
+    is_name = all(part.isidentifier() for part in file.split("."))
+    if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):
+        with contextlib.suppress(ImportError):
+            spec = find_spec(file)
+            if spec is not None and spec.origin is not None:
+                return load(spec.origin)
+    return load(file)
+
+
+def _outputs(run_id: UUID) -> dict[str, Any]:
+    from app.cli.cluster import connect
+
+    connected = connect()
+    agents = connected.loop.run(connected.client.agents(run_id))
+    return {agent.name: agent.output for agent in agents if agent.status == "completed"}
+
+
+def _as_json(run: "RunProgress", outputs: dict[str, Any]) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    facts = asdict(run)
+    facts["run_id"] = facts.pop("id")
+    return facts | {"outputs": outputs}
+
+
+def _hint(providers: set[str], run_id: UUID) -> None:
+    from app.cli.follow import missing_worker_hints
+
+    for hint in missing_worker_hints({*providers, "scheduler"}):
+        _tell(hint)
+    if sys.stdout.isatty():
+        _tell(f"watch it with `agentchord status {run_id} --follow`")
+
+
+def _tell(text: str) -> None:
+    print(f"agentchord: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,70 @@
+"""What ``agentchord run --input`` understands."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+FORMS = (
+    "give a JSON object, @file (JSON or YAML), key=text, key=@file (its text) or key:=JSON; "
+    "several --input add up"
+)
+
+
+def read_input(words: Sequence[str]) -> dict[str, Any]:
+    """The input of a run.
+
+    Args:
+        words: Values of ``--input``, in order; later keys go before earlier ones.
+
+    Raises:
+        typer.BadParameter: If one of them is none of the forms.
+        WorkflowFileError: If a file cannot be read.
+    """
+    merged: dict[str, Any] = {}
+    for word in words:
+        merged |= _read(word)
+    return merged
+
+
+def _read(word: str) -> dict[str, Any]:
+    if word.startswith("@"):
+        return _object(_document(word[1:]), word)
+    if word.lstrip().startswith("{"):
+        return _object(_json(word, word), word)
+    key, separator, value = word.partition("=")
+    if not separator or not key.rstrip(":"):
+        raise typer.BadParameter(f"--input {word!r} is no input: {FORMS}")
+    if key.endswith(":"):
+        return {key[:-1]: _json(value, word)}
+    return {key: _text(value[1:], word) if value.startswith("@") else value}
+
+
+def _object(value: Any, word: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise typer.BadParameter(
+            f"--input {word!r} holds {type(value).__name__}, not an object: {FORMS}"
+        )
+    return value
+
+
+def _json(text: str, word: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"--input {word!r} is not valid JSON: {error}") from error
+
+
+def _document(path: str) -> Any:
+    from app.documents import read_document
+
+    return read_document(path).value
+
+
+def _text(path: str, word: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--input {word!r} cannot be read: {error}") from error

@@ -1,0 +1,44 @@
+"""One run as `agentchord status` shows it."""
+
+from app.cli.output import console, dollars, moment, seconds, shorten, table
+from app.monitoring.progress import RunProgress
+
+ERROR_WIDTH = 120
+
+
+def show_run(run: RunProgress) -> None:
+    """Print a run and its agents."""
+    printer = console()
+    facts = [
+        ("run", str(run.id)),
+        ("workflow", f"{run.workflow} v{run.version}"),
+        ("status", str(run.status)),
+        ("error", run.error or ""),
+        ("level", f"{min(run.level + 1, run.level_count)} of {run.level_count}"),
+        ("created", f"{moment(run.created_at)} UTC"),
+        ("took", seconds(run.started_at, run.finished_at)),
+        ("cost", f"{dollars(run.spent_usd)} of {dollars(run.limit_usd)}"),
+    ]
+    for name, value in facts:
+        if value:
+            printer.print(f"{name:<9} {value}", markup=False)
+    rows = [
+        (
+            agent.level + 1,
+            agent.name,
+            agent.module,
+            agent.model,
+            agent.status,
+            agent.attempt,
+            seconds(agent.started_at, agent.finished_at),
+            dollars(agent.spent_usd),
+            shorten(agent.error or "", ERROR_WIDTH),
+        )
+        for agent in run.agents
+    ]
+    columns = (
+        *("level>", "agent", "module", "model", "status"),
+        *("attempts>", "took>", "cost>", "error"),
+    )
+    printer.print()
+    printer.print(table(columns, rows))

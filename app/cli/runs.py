@@ -1,0 +1,100 @@
+"""`agentchord runs`, `status` and `cancel`: the runs there are, one of them, the end of one."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from app.domain.status import WorkflowStatus
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or how it begins.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def runs(
+    status: Annotated[WorkflowStatus | None, typer.Option(help="Only runs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    json: AsJson = False,
+) -> None:
+    """List the newest runs."""
+    from app.cli.cluster import connect
+    from app.cli.output import console, dollars, moment, print_json, seconds, shorten, table
+
+    connected = connect()
+    found = connected.loop.run(connected.client.list_runs(status, limit))
+    if json:
+        print_json([_facts(record) for record in found])
+        return
+    rows = [
+        (
+            record.id,
+            f"{record.workflow} v{record.version}",
+            record.status,
+            f"{min(record.level + 1, record.level_count)}/{record.level_count}",
+            moment(record.created_at),
+            seconds(record.started_at, record.finished_at),
+            dollars(record.spent_usd),
+            shorten(record.error or "", 60),
+        )
+        for record in found
+    ]
+    columns = ("run", "workflow", "status", "level>", "created (UTC)", "took>", "cost>", "error")
+    console().print(table(columns, rows))
+
+
+def status(
+    run: RunId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Watch it until it has ended.")
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to watch at most, with --follow.")
+    ] = None,
+    json: AsJson = False,
+) -> int:
+    """Show a run: its levels, agents, states, errors and costs.
+
+    With --follow the exit code is that of `agentchord run --follow`, else it is 0.
+    """
+    from app.cli.cluster import transaction
+    from app.cli.output import print_json
+    from app.cli.run import follow_to_end
+    from app.monitoring.progress import find_run, read_progress
+
+    run_id = transaction(partial(find_run, prefix=run))
+    if follow:
+        return follow_to_end(run_id, timeout_s=timeout, json=json)
+    progress = transaction(partial(read_progress, run_id=run_id))
+    if json:
+        print_json(progress)
+        return 0
+    from app.cli.run_page import show_run
+
+    show_run(progress)
+    return 0
+
+
+def cancel(run: RunId, json: AsJson = False) -> None:
+    """Stop a run: no call starts after this, and calls in flight are closed."""
+    from app.cli.cluster import connect, transaction
+    from app.cli.output import print_json
+    from app.monitoring.progress import find_run
+
+    run_id = transaction(partial(find_run, prefix=run))
+    connected = connect()
+    stopped = connected.loop.run(connected.client.cancel(run_id, "cancelled by the user"))
+    if json:
+        print_json({"run_id": run_id, "cancelled": stopped})
+    elif stopped:
+        print(f"run {run_id} is being cancelled")
+    else:
+        print(f"run {run_id} had ended already")
+
+
+def _facts(record: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    facts = asdict(record)
+    del facts["input"]
+    facts["run_id"] = facts.pop("id")
+    return facts

@@ -1,0 +1,260 @@
+"""Keeps the processes of a stack running, and ends them in good order.
+
+Every process is in a session of its own, so that Ctrl-C reaches only the supervisor, which then
+asks each process once to end. A socket per process tells the supervisor that the process is ready,
+and the process that the supervisor is gone.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from app.errors import AgentChordError
+
+HEALTHY_AFTER_S = 5.0
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 30.0
+#: A process that never got ready and has died so often is not going to.
+MAX_FALSE_STARTS = 3
+MAX_LINE_BYTES = 1_000_000
+
+
+class ProcessFailed(AgentChordError):
+    """A process of the stack cannot be started; the message carries its last words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A Celery process to keep running.
+
+    Attributes:
+        name: For people, and for its lines in the log.
+        arguments: Command line of ``celery``.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Where the lines of the processes go.
+
+    Attributes:
+        stream: Stream that takes every line, each with its process's name before it; or None.
+        folder: Folder that takes one file per process instead.
+        say: Tells the user in one line what the supervisor does.
+    """
+
+    stream: BinaryIO | None
+    folder: Path | None
+    say: Callable[[str], None]
+
+
+class Supervisor:
+    """Starts processes, starts them again, and stops them.
+
+    Args:
+        programs: What to run.
+        environment: Environment of the processes.
+        output: Where their lines go.
+        grace_s: Seconds they get to end by themselves.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        *,
+        environment: Mapping[str, str],
+        output: Output,
+        grace_s: float,
+    ) -> None:
+        self._programs = programs
+        self._environment = dict(environment)
+        self._output = output
+        self._grace_s = grace_s
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._ready = {program.name: asyncio.Event() for program in programs}
+        self._last_words: dict[str, str] = {}
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id by name, of the processes that run now."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has called ``stop``."""
+        return self._stopping.is_set()
+
+    async def __aenter__(self) -> "Supervisor":
+        """Start all, and wait until every one of them is ready, or somebody calls ``stop``.
+
+        Raises:
+            ProcessFailed: If one of them does not start.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, and wait until every process has ended; after the grace period, kill the rest."""
+        await self._close()
+
+    async def _start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._keep_running(program), name=program.name)
+            for program in self._programs
+        ]
+        ready = asyncio.gather(*(event.wait() for event in self._ready.values()))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait(
+                [ready, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            ready.cancel()
+            stopping.cancel()
+        self._raise_failure()
+
+    async def wait(self) -> None:
+        """Wait until somebody calls ``stop``.
+
+        Raises:
+            ProcessFailed: If a process cannot be kept running.
+        """
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        self._raise_failure()
+
+    def stop(self) -> None:
+        """Ask every process to end; the second time, end them at once. Safe in signal handlers."""
+        impolite = self._stopping.is_set()
+        self._stopping.set()
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL if impolite else signal.SIGTERM)
+
+    async def _close(self) -> None:
+        if not self._stopping.is_set():
+            self.stop()
+        _, late = await asyncio.wait(self._tasks, timeout=self._grace_s)
+        if late:
+            names = ", ".join(sorted(task.get_name() for task in late))
+            self._output.say(f"{names} did not end within {self._grace_s:g} s: killed")
+            self.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _raise_failure(self) -> None:
+        for task in self._tasks:
+            if task.done() and (error := task.exception()) is not None:
+                raise error
+
+    async def _keep_running(self, program: Program) -> None:
+        loop = asyncio.get_running_loop()
+        false_starts = 0
+        while not self._stopping.is_set():
+            started_s = loop.time()
+            code = await self._run(program)
+            if self._stopping.is_set():
+                return
+            healthy = loop.time() - started_s >= HEALTHY_AFTER_S
+            false_starts = 0 if healthy else false_starts + 1
+            ended = f"{program.name} {_how_it_ended(code)}"
+            if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
+                words = self._last_words.get(program.name, "it said nothing")
+                raise ProcessFailed(f"{ended} {false_starts} times at its start: {words}")
+            delay_s = min(FIRST_DELAY_S * 2 ** max(false_starts - 1, 0), MAX_DELAY_S)
+            self._output.say(f"{ended}: starting it again in {delay_s:g} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+
+    async def _run(self, program: Program) -> int:
+        """Run a process to its end; returns its exit code."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)  # noqa: FBT003
+        with ours, self._log(program) as log:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "app.cli.supervised"),
+                    *(str(theirs.fileno()), str(self._grace_s), *program.arguments),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=self._environment,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    limit=MAX_LINE_BYTES,
+                )
+            self._processes[program.name] = process
+            if self._stopping.is_set():  # it came while the process was being made
+                process.terminate()
+            listening = asyncio.create_task(self._listen(program, ours))
+            try:
+                await self._forward(program, process, log)
+                return await process.wait()
+            finally:
+                listening.cancel()
+                del self._processes[program.name]
+
+    async def _listen(self, program: Program, ours: socket.socket) -> None:
+        if await asyncio.get_running_loop().sock_recv(ours, 16):
+            self._ready[program.name].set()
+
+    async def _forward(
+        self, program: Program, process: asyncio.subprocess.Process, log: BinaryIO | None
+    ) -> None:
+        """Copy the process's lines to where they belong."""
+        assert process.stdout is not None
+        prefix = f"{program.name:<9} | ".encode()
+        while line := await _read_line(process.stdout):
+            if text := line.decode(errors="replace").strip():
+                self._last_words[program.name] = text
+            if log is not None:
+                log.write(line)
+            elif self._output.stream is not None:
+                self._output.stream.write(prefix + line)
+                self._output.stream.flush()
+
+    def _log(self, program: Program) -> contextlib.AbstractContextManager[BinaryIO | None]:
+        if self._output.folder is None:
+            return contextlib.nullcontext()
+        return (self._output.folder / f"{program.name}.log").open("ab", buffering=0)
+
+
+async def _read_line(stream: asyncio.StreamReader) -> bytes:
+    """The next line, or what there is of one that is too long."""
+    try:
+        return await stream.readuntil(b"\n")
+    except asyncio.IncompleteReadError as error:
+        return error.partial
+    except asyncio.LimitOverrunError as error:
+        return await stream.readexactly(error.consumed) + b"\n"
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
+
+
+def inherited_environment(**changes: str) -> dict[str, str]:
+    """This process's environment, to hand on, with some variables set."""
+    return {**os.environ, **changes}  # noqa: TID251  passed on, not read

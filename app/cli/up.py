@@ -1,0 +1,103 @@
+"""`agentchord up`: the whole stack in one terminal."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from app.cli.supervisor import Supervisor
+    from app.settings import Settings
+
+STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def up(
+    workers: Annotated[
+        int, typer.Option(min=1, help="Worker processes; each serves every provider's queue.")
+    ] = 2,
+    scheduler_threads: Annotated[
+        int, typer.Option(min=1, help="Threads of the scheduler's process.")
+    ] = 16,
+    simulator: Annotated[
+        bool, typer.Option("--simulator", help="Use simulated providers: no keys, no cost.")
+    ] = False,
+    log_files: Annotated[
+        bool, typer.Option("--log-files", help="Write one log per process to the home's log folder.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say that all is ready as one line of JSON.")
+    ] = False,
+) -> None:
+    """Run Postgres, Redis (if no URLs are given), workers and the scheduler in this terminal.
+
+    Migrates first, and prints one line when everything is ready. A process that dies is started
+    again. Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
+    """
+    for number in STOPPING_SIGNALS:
+        signal.signal(number, _leave)
+    from app.bootstrap import connected_settings, database_url
+    from app.cli import stack
+    from app.cli.supervisor import inherited_environment
+    from app.simulator import run_in_process
+    from app.storage import schema
+
+    settings = connected_settings()
+    schema.upgrade(database_url(settings))
+    with contextlib.ExitStack() as services:
+        variables: dict[str, str] = {}
+        if simulator:
+            variables = stack.simulated(services.enter_context(run_in_process()))
+        supervisor = stack.supervisor(
+            settings,
+            inherited_environment(**variables),
+            workers=workers,
+            scheduler_threads=scheduler_threads,
+            log_folder=settings.home / "log" if log_files else None,
+        )
+        facts = _facts(settings, workers) | ({"simulator": variables} if simulator else {})
+        asyncio.run(_serve(supervisor, facts, json=json))
+
+
+async def _serve(supervisor: "Supervisor", facts: dict[str, Any], *, json: bool) -> None:
+    loop = asyncio.get_running_loop()
+    for number in STOPPING_SIGNALS:
+        loop.add_signal_handler(number, supervisor.stop)
+    async with supervisor:
+        if not supervisor.stopping:
+            _say_ready(facts | {"pids": supervisor.pids}, json=json)
+        await supervisor.wait()
+        print("agentchord: stopping; once more to kill", file=sys.stderr)
+
+
+def _facts(settings: "Settings", workers: int) -> dict[str, Any]:
+    from app.cli.cluster import postgres_place, redis_place
+
+    return {
+        "ready": True,
+        "workers": workers,
+        "postgres": postgres_place(settings),
+        "redis": redis_place(settings),
+        "home": str(settings.home),
+    }
+
+
+def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
+    from json import dumps
+
+    count = facts["workers"]
+    text = (
+        f"ready: {count} {'worker' if count == 1 else 'workers'}, scheduler, "
+        f"Postgres at {facts['postgres']}, Redis at {facts['redis']}"
+    )
+    if simulator := facts.get("simulator"):
+        text += f", simulator at {simulator['OPENAI_BASE_URL']}"
+    print(dumps(facts) if json else text, flush=True)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    """End before the stack stands: there is nothing yet that would have to drain."""
+    raise SystemExit(0)

@@ -1,0 +1,71 @@
+"""The price of one model, and what tokens cost at it: exact decimal arithmetic, nothing else."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from app.domain.usage import Usage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Price:
+    """Dollars per token.
+
+    Attributes:
+        version: Where it comes from, such as ``genai-prices 0.2.3`` or ``operator``.
+        input: Prompt tokens.
+        cached_input: Prompt tokens read from the provider's cache.
+        cache_write: Prompt tokens written to its cache for 5 minutes.
+        cache_write_1h: Prompt tokens written to its cache for an hour.
+        output: Generated tokens, reasoning included.
+        writes_unasked: Whether the provider writes to its cache, at a price, without being asked.
+        above: Prices of long prompts: from how many prompt tokens on (exclusive) which price
+            holds, for the whole call; ascending.
+    """
+
+    version: str
+    input: Decimal
+    cached_input: Decimal
+    cache_write: Decimal
+    cache_write_1h: Decimal
+    output: Decimal
+    writes_unasked: bool = False
+    above: tuple[tuple[int, "Price"], ...] = ()
+
+    def at(self, prompt_tokens: int) -> "Price":
+        """The price that holds for a prompt of that many tokens."""
+        price = self
+        for start, dearer in self.above:
+            if prompt_tokens > start:
+                price = dearer
+        return price
+
+    def cost(self, usage: Usage) -> Decimal:
+        """Dollars of a call, exact; calls at one price add up to the call of their sum."""
+        price = self.at(usage.prompt_tokens)
+        return (
+            usage.input_tokens * price.input
+            + usage.cached_tokens * price.cached_input
+            + usage.cache_write_tokens * price.cache_write
+            + usage.cache_write_1h_tokens * price.cache_write_1h
+            + usage.output_tokens * price.output
+        )
+
+    def worst_case(
+        self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
+    ) -> Decimal:
+        """Dollars that a call cannot exceed.
+
+        Args:
+            input_tokens: Upper bound of the prompt's tokens.
+            max_output_tokens: Upper bound of the generated tokens.
+            cache_writes: Whether the request asks for the cache to be written.
+        """
+        reachable = [self, *(price for start, price in self.above if input_tokens > start)]
+        rates = [rate for price in reachable for rate in (price.input, price.cached_input)]
+        if cache_writes:
+            rates += [
+                rate for price in reachable for rate in (price.cache_write, price.cache_write_1h)
+            ]
+        elif self.writes_unasked:
+            rates += [price.cache_write for price in reachable]
+        return input_tokens * max(rates) + max_output_tokens * max(p.output for p in reachable)

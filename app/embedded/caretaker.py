@@ -1,0 +1,128 @@
+"""The process that runs one embedded server for as long as somebody uses it.
+
+A script of its own (``python -I -S caretaker.py RECORD LOCK_FD``) on the standard library alone, so
+that it starts in milliseconds and outlives whoever started it. It is the parent of the server,
+starts it again when it dies, and stops it once the kernel grants it the exclusive lock on the
+users' file: that is, when the last user has left, was killed, or lost power.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+HEALTHY_AFTER_S = 2.0
+MAX_FALSE_STARTS = 4
+FIRST_DELAY_S = 0.2
+MAX_DELAY_S = 2.0
+STOP_TIMEOUT_S = 10.0
+
+
+class Caretaker:
+    """Keeps the server of one record running, and stops it.
+
+    Args:
+        record: What ``server.py`` wrote: argv, log, user, stop_signal.
+        give_up: Called when the server dies at once, again and again.
+    """
+
+    def __init__(self, record: dict[str, Any], give_up: Callable[[], None]) -> None:
+        self._record = record
+        self._give_up = give_up
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def keep_running(self) -> None:
+        """Start the server, and start it again whenever it ends unasked."""
+        false_starts, ever_healthy = 0, False
+        while (process := self._spawn()) is not None:
+            started = time.monotonic()
+            code = process.wait()
+            if self._stopping.is_set():
+                return
+            healthy = time.monotonic() - started >= HEALTHY_AFTER_S
+            ever_healthy |= healthy
+            false_starts = 0 if healthy else false_starts + 1
+            self._note(f"the server ended with code {code}")
+            # A server that has worked may need a while after a kill: what is left of the old one
+            # still holds its shared memory. One that never worked is not going to.
+            if false_starts >= MAX_FALSE_STARTS and not ever_healthy:
+                self._note("the server does not start: giving up")
+                self._give_up()
+                return
+            self._stopping.wait(min(FIRST_DELAY_S * 2**false_starts, MAX_DELAY_S))
+
+    def stop(self) -> None:
+        """End the server: politely, then not."""
+        with self._lock:
+            self._stopping.set()
+            process = self._process
+        if process is None:
+            return
+        for number in (self._record["stop_signal"], signal.SIGQUIT, signal.SIGKILL):
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_TIMEOUT_S)
+                return
+
+    def _spawn(self) -> subprocess.Popen[bytes] | None:
+        uid, gid = self._record["user"] or (None, None)
+        with self._lock, Path(self._record["log"]).open("ab") as log:
+            if self._stopping.is_set():
+                return None
+            self._process = subprocess.Popen(
+                self._record["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                user=uid,
+                group=gid,
+                extra_groups=None if uid is None else [],
+            )
+            return self._process
+
+    def _note(self, text: str) -> None:
+        with Path(self._record["log"]).open("a", encoding="utf-8") as log:
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC caretaker: {text}\n")
+
+
+def main(record_path: str, lock_fd: int) -> None:
+    """Look after the record's server until nobody uses it any more.
+
+    Args:
+        record_path: JSON file that describes the server.
+        lock_fd: Inherited descriptor whose lock says that this process is alive.
+    """
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit
+
+    signal.signal(signal.SIGTERM, leave)
+    record = json.loads(Path(record_path).read_text(encoding="utf-8"))
+    caretaker = Caretaker(record, give_up=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    threading.Thread(target=caretaker.keep_running, daemon=True).start()
+    with Path(record["users_lock"]).open("rb") as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX)
+        finally:
+            caretaker.stop()
+            with contextlib.suppress(OSError):
+                Path(record["sockets"]).rmdir()
+            # First this one: whoever gets in next must not find a caretaker that is leaving.
+            os.close(lock_fd)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

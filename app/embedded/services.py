@@ -1,0 +1,77 @@
+"""The embedded Postgres and Redis of one home: what a process starts when it was given no URLs."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from app.embedded.postgres import PostgresKind
+from app.embedded.redis import RedisKind
+from app.embedded.server import SharedServer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceUrls:
+    """Where the embedded services listen.
+
+    Attributes:
+        database_url: ``postgresql+psycopg://`` URL over a Unix socket.
+        redis_url: ``unix://`` URL in redis-py's form.
+    """
+
+    database_url: str
+    redis_url: str
+
+
+class Services:
+    """Both services of one home; ``postgres`` and ``redis`` can also be started alone.
+
+    Several processes may use one home at once. The servers end with the last of them, even if it
+    is killed. As a context manager, ``with Services(home) as urls:`` starts and stops.
+
+    Args:
+        home: Folder of the data, the logs and the locks (AGENTCHORD_HOME).
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.postgres = SharedServer(PostgresKind(), home)
+        self.redis = SharedServer(RedisKind(), home)
+
+    def start(self) -> ServiceUrls:
+        """Start both side by side, or join those that run; about 2 s the first time.
+
+        Raises:
+            EmbeddedServicesError: If one cannot be started; the other is stopped again.
+        """
+        fresh = [server for server in (self.postgres, self.redis) if not server.held]
+        try:
+            with ThreadPoolExecutor(2, thread_name_prefix="embedded") as pool:
+                database_url = pool.submit(self.postgres.start)
+                redis_url = pool.submit(self.redis.start)
+            return ServiceUrls(database_url=database_url.result(), redis_url=redis_url.result())
+        except BaseException:
+            for server in fresh:
+                server.stop()
+            raise
+
+    def stop(self) -> None:
+        """Leave both; those that nobody else uses have ended when this returns.
+
+        Raises:
+            EmbeddedServicesError: If one does not end.
+        """
+        with ThreadPoolExecutor(2, thread_name_prefix="embedded") as pool:
+            stops = [pool.submit(server.stop) for server in (self.redis, self.postgres)]
+        for stop in stops:
+            stop.result()
+
+    def __enter__(self) -> ServiceUrls:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()

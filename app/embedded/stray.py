@@ -1,0 +1,39 @@
+"""Ending a server that was left behind: its caretaker was killed, and nobody looks after it."""
+
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+STOP_TIMEOUT_S = 10.0
+POLL_S = 0.02
+
+
+def stop_stray(record: dict[str, Any]) -> None:
+    """End a server whose caretaker was killed, recognised by its command line, and its pid file.
+
+    A process id alone is not trusted: after a restart of the machine it may be anybody's.
+    """
+    if not record:
+        return
+    pid_file = Path(record["pid_file"])
+    with contextlib.suppress(OSError, ValueError, IndexError, psutil.NoSuchProcess):
+        process = psutil.Process(int(pid_file.read_text(encoding="utf-8").split()[0]))
+        if any(record["mark"] in word for word in process.cmdline()):
+            process.send_signal(record["stop_signal"])
+            if not _ended(process):
+                process.kill()
+                _ended(process)
+    pid_file.unlink(missing_ok=True)
+
+
+def _ended(process: psutil.Process) -> bool:
+    """Wait for its end; a zombie has ended, whether or not somebody ever reaps it."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
+    return True

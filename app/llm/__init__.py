@@ -1,0 +1,1 @@
+"""Clients of the model providers, behind one interface."""

@@ -1,0 +1,151 @@
+"""The interface every provider's client has, and the shape of its answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.usage import Usage
+
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolCall:
+    """A model's wish to have a tool called.
+
+    Attributes:
+        id: The provider's id of this wish; the answer must carry it.
+        name: Name of the tool.
+        arguments: The arguments as the model wrote them: JSON text, not yet parsed or trusted.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LLMResponse:
+    """One answer of a model.
+
+    Attributes:
+        content: Generated text.
+        model: Model that answered, as the provider names it.
+        input_tokens: Tokens of the prompt, cached ones included.
+        output_tokens: Generated tokens.
+        finish_reason: ``stop``, ``length``, ``tool_calls`` or ``content_filter``.
+        tool_calls: Tools the model asks for, or None.
+        usage: The same tokens in full detail.
+        raw_usage: The provider's own usage object, as JSON values.
+        request_id: The provider's id of the request, or None.
+        headers: Rate-limit headers of the answer, lower-case names.
+        metadata: Anything else: ``refusal``, ``service_tier``, ``speed``, ``stop_sequence``;
+            ``blocks``, which the provider wants back unchanged (its reasoning); and
+            ``usage_missing`` when the provider sent no usage and the tokens are an upper bound.
+    """
+
+    content: str
+    model: str
+    input_tokens: int
+    output_tokens: int
+    finish_reason: str = "stop"
+    tool_calls: Sequence[ToolCall] | None = None
+    usage: Usage = field(default_factory=Usage)
+    raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_message(self) -> Message:
+        """The answer as the assistant's message of the conversation that goes on from it."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = self.tool_calls
+        if blocks := self.metadata.get("blocks"):
+            message["blocks"] = blocks
+        return message
+
+
+class LLMClient(ABC):
+    """A provider's client: asynchronous, without retries of its own.
+
+    Errors are those of ``app.errors.ProviderError``; cancelling the coroutine closes the
+    connection and with it the generation.
+    """
+
+    #: Name of the provider, which is also the name of its queue.
+    provider: str
+
+    async def complete(
+        self,
+        prompt: str,
+        model: str,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> LLMResponse:
+        """Answer a single prompt.
+
+        Args:
+            prompt: The user's message.
+            model: Model name.
+            temperature: Sampling temperature, or None for the provider's default.
+            max_tokens: Most tokens to generate, or None for the client's default (4096).
+            tools: Tools the model may ask for: dicts with name, description and parameters
+                (JSON Schema).
+            **kwargs: ``system`` and further parameters of the provider's API.
+
+        Returns:
+            The answer.
+
+        Raises:
+            ProviderError: One of its subclasses, by cause.
+        """
+        return await self.complete_with_tools(
+            [{"role": "user", "content": prompt}],
+            model,
+            tools,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            **kwargs,
+        )
+
+    @abstractmethod
+    async def complete_with_tools(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        timeout_s: float | None = None,
+        **kwargs: Any,
+    ) -> LLMResponse:
+        """Answer a conversation in which tools may have been called.
+
+        Args:
+            messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``; an
+                assistant's may carry ``tool_calls`` (list of ToolCall; ``LLMResponse.as_message``
+                makes one), a tool's has ``tool_call_id`` and optionally ``is_error``. Each client
+                translates this one form.
+            model: Model name.
+            tools: As in ``complete``.
+            temperature: As in ``complete``.
+            max_tokens: As in ``complete``.
+            timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
+            **kwargs: Further parameters of the provider's API.
+        """
+
+    @abstractmethod
+    def get_model_info(self, model: str) -> dict[str, Any]:
+        """What is known of a model: provider, context_window, max_output_tokens (None: unknown)."""
+
+    def preload(self) -> None:  # noqa: B027 most clients have nothing to load
+        """Import and set up now what the first call would otherwise wait for."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,250 @@
+"""Turns what an SDK, its transport or an answer says is wrong into one of ``app.errors``.
+
+No SDK is imported: exceptions are told by class name, and a test fails when one is not listed.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from app.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConnectionFailed,
+    Overloaded,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailure,
+)
+
+MAX_MESSAGE_CHARS = 500
+MIN_SECRET_CHARS = 8
+
+BY_STATUS: dict[int, type[ProviderError]] = {
+    401: AuthenticationFailed,
+    402: QuotaExhausted,
+    403: AuthenticationFailed,
+    408: ConnectionFailed,
+    409: ServerFailure,
+    429: RateLimited,
+    499: ConnectionFailed,
+    503: Overloaded,
+    529: Overloaded,
+}
+# Errors that come without a status of their own: in a 200, or as an event of a stream.
+BY_TYPE: dict[str, type[ProviderError]] = {
+    "authentication_error": AuthenticationFailed,
+    "billing_error": QuotaExhausted,
+    "invalid_request_error": BadRequest,
+    "not_found_error": BadRequest,
+    "overloaded_error": Overloaded,
+    "permission_error": AuthenticationFailed,
+    "rate_limit_error": RateLimited,
+    "rate_limit_exceeded": RateLimited,
+    "request_too_large": BadRequest,
+    "timeout_error": ConnectionFailed,
+}
+# 429s that no waiting ends.
+QUOTA_CODES = frozenset(
+    {
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "contract_spend_limit_reached",
+        "credit_balance_exhausted",
+        "enforced_spend_limit_reached",
+        "insufficient_quota",
+        "organization_spend_limit_exceeded",
+        "organization_usage_limit_exceeded",
+        "project_spend_limit_exceeded",
+    }
+)
+# Exceptions of the SDKs that carry no answer. Those that do (APIStatusError and all its
+# subclasses) are told by the answer's status.
+BY_CLASS: dict[str, type[ProviderError]] = {
+    "APIConnectionError": ConnectionFailed,
+    "APIError": ServerFailure,
+    "APIResponseValidationError": ServerFailure,
+    "APITimeoutError": ConnectionFailed,
+    "APIWebhookValidationError": ServerFailure,
+    "AnthropicError": ServerFailure,
+    "ContentFilterFinishReasonError": BadRequest,
+    "CredentialsError": AuthenticationFailed,
+    "IdentityTokenFileError": AuthenticationFailed,
+    "InvalidWebhookSignatureError": ServerFailure,
+    "LengthFinishReasonError": BadRequest,
+    "OpenAIError": ServerFailure,
+    "RetryableError": ServerFailure,
+    "SubjectTokenProviderError": AuthenticationFailed,
+    "WebSocketConnectionClosedError": ConnectionFailed,
+    "WebSocketQueueFullError": ConnectionFailed,
+    "WorkloadIdentityError": AuthenticationFailed,
+}
+# Certain signs that no connection was there to send on. Not among them: ConnectError and
+# ConnectTimeout, which the SDKs' transports also raise for connections lost after the request.
+_NEVER_SENT = frozenset(
+    {"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL", "UnsupportedProtocol"}
+)
+_LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+_SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
+
+
+def from_exception(error: Exception, *, provider: str, api_key: str | None = None) -> ProviderError:
+    """The error that an exception of an SDK or its transport stands for.
+
+    Args:
+        error: What was raised.
+        provider: Name of the provider that was called.
+        api_key: The key that was used, so that it can be kept out of the message.
+
+    Returns:
+        The error to raise.
+    """
+    response = getattr(error, "response", None)
+    body = getattr(error, "body", None)
+    if response is not None or isinstance(body, Mapping):
+        return from_answer(
+            status=HTTPStatus.OK if response is None else response.status_code,
+            headers={} if response is None else response.headers,
+            body=body if body is not None else getattr(error, "message", str(error)),
+            provider=provider,
+            api_key=api_key,
+        )
+    chain = list(_chain(error))
+    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    kinds = (BY_CLASS.get(cls.__name__) for cls in type(error).__mro__)
+    kind = next(filter(None, kinds), ConnectionFailed)
+    root = chain[-1]
+    text = _clean(f"{type(root).__name__}: {root}".removesuffix(": "), api_key)
+    return kind(
+        f"no answer from {provider}: {text}", provider=provider, reached=not names & _NEVER_SENT
+    )
+
+
+def from_answer(
+    *,
+    provider: str,
+    status: int,
+    headers: Mapping[str, str],
+    body: Any,
+    api_key: str | None = None,
+) -> ProviderError:
+    """The error that an answer stands for.
+
+    Args:
+        provider: Name of the provider that answered.
+        status: HTTP status; may be 200 when the body, or an event of a stream, is an error.
+        headers: Headers of the answer.
+        body: The answer, parsed if it was JSON, else its text.
+        api_key: The key that was used, so that it can be kept out of the message.
+
+    Returns:
+        The error to raise.
+    """
+    text, codes = _read(body)
+    code = codes[0] if codes else None
+    kind = _kind(status, codes)
+    shown = f" ({code})" if code else ""
+    return kind(
+        f"{provider} answered {status}{shown}: {_clean(text, api_key)}",
+        provider=provider,
+        status=status,
+        code=code,
+        request_id=request_id(headers) or _text(body, "request_id"),
+        retry_after_s=retry_after_s(headers),
+        headers=limit_headers(headers),
+    )
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's id of a request."""
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that speak of rate limits, with lower-case names."""
+    lower = ((name.lower(), value) for name, value in headers.items())
+    return {name: value for name, value in lower if name.startswith(_LIMIT_HEADERS)}
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Seconds that a provider asks to wait: retry-after-ms, or retry-after (seconds or a date)."""
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is not None or not value:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max((date - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _kind(status: int, codes: list[str]) -> type[ProviderError]:
+    if status < HTTPStatus.BAD_REQUEST:
+        # Gateways put the status of the provider behind them into the body.
+        inner = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
+        if inner is None:
+            if QUOTA_CODES.intersection(codes):
+                return QuotaExhausted
+            return next(filter(None, map(BY_TYPE.get, codes)), ServerFailure)
+        status = inner
+    if status == HTTPStatus.TOO_MANY_REQUESTS and QUOTA_CODES.intersection(codes):
+        return QuotaExhausted
+    usual = BadRequest if status < HTTPStatus.INTERNAL_SERVER_ERROR else ServerFailure
+    return BY_STATUS.get(status, usual)
+
+
+def _read(body: Any) -> tuple[str, list[str]]:
+    """Message of an error body, and its codes, the most telling first."""
+    if isinstance(body, bytes):
+        try:
+            body = orjson.loads(body)
+        except orjson.JSONDecodeError:
+            body = body.decode("utf-8", "replace")
+    error = body.get("error") or body if isinstance(body, Mapping) else body
+    if not isinstance(error, Mapping):
+        return str(error), []
+    details = error.get("details")
+    candidates = (_text(details, "error_code"), _text(error, "code"), _text(error, "type"))
+    text = _text(error, "message") or _text(error, "detail") or str(dict(error))
+    return text, [code for code in candidates if code]
+
+
+def _text(value: Any, key: str) -> str | None:
+    part = value.get(key) if isinstance(value, Mapping) else None
+    return None if part is None or isinstance(part, Mapping | list) else str(part)
+
+
+def _clean(text: str, api_key: str | None) -> str:
+    """A provider's text, short, on one line, without anything that looks like a key."""
+    # A placeholder for a local server, such as "x", is no secret, and may be part of any word.
+    if api_key and len(api_key) >= MIN_SECRET_CHARS:
+        text = text.replace(api_key, "[key]")
+    text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())
+    return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

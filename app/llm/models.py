@@ -1,0 +1,42 @@
+"""Which parameters a model refuses, by its name.
+
+From the providers' migration pages (2026). A name that is not known here is refused nothing: the
+provider then decides.
+"""
+
+import re
+
+# o1 ... and gpt-5 and newer, also behind a gateway's prefix such as "openai/"; never gpt-oss-20b.
+_REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
+# gpt-5.1 to gpt-5.4 do not reason unless asked to, and then sample.
+_SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
+# claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514: the version, not the date.
+_CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
+_LAST_CLAUDE_THAT_SAMPLES = (4, 6)
+
+
+def is_openai_reasoning(model: str) -> bool:
+    """Whether it takes max_completion_tokens and not max_tokens."""
+    return _REASONING.search(model) is not None
+
+
+def openai_samples(model: str, reasoning_effort: object = None) -> bool:
+    """Whether a model of OpenAI takes a temperature and top_p.
+
+    Args:
+        model: Model name.
+        reasoning_effort: The request's, or None for the model's default.
+    """
+    if not is_openai_reasoning(model) or "-chat" in model or reasoning_effort == "none":
+        return True
+    return reasoning_effort is None and _SAMPLES_BY_DEFAULT.search(model) is not None
+
+
+def anthropic_samples(model: str) -> bool:
+    """Whether a model of Anthropic takes temperature, top_p and top_k: Claude up to 4.6 does."""
+    if "claude" not in model:
+        return True
+    version = _CLAUDE_VERSION.search(model)
+    if version is None:
+        return model.startswith("claude-instant")
+    return (int(version[1]), int(version[2] or 0)) <= _LAST_CLAUDE_THAT_SAMPLES

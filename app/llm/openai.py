@@ -1,0 +1,173 @@
+"""OpenAI's chat completions, also as vLLM, Ollama, OpenRouter and other servers speak them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from app.llm.base import LLMResponse, Message, ToolCall
+from app.llm.errors import limit_headers, request_id
+from app.llm.models import is_openai_reasoning, openai_samples
+from app.llm.sdk import SdkClient
+from app.llm.usage import openai_usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+BASE_URL = "https://api.openai.com/v1"
+_FINISH_REASONS = {"length": "length", "content_filter": "content_filter"}
+_REFUSED = {
+    "audio": "only text is priced",
+    "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
+    "modalities": "only text is priced",
+    "stream": "answers come whole",
+    "web_search_options": "searches are billed apart and have no price here",
+}
+
+
+class OpenAIClient(SdkClient):
+    """Client of OpenAI, or of any server that speaks its chat completions.
+
+    Args:
+        api_key: Key; None makes every call raise AuthenticationFailed.
+        base_url: Where the API is, ``/v1`` included; None means OpenAI's own.
+        provider: Name of the provider.
+        api_key_env: Name of the environment variable that errors tell the user to set.
+        headers: Further headers of every request.
+        timeout_s: Seconds until a request without a timeout of its own is given up.
+        max_connections: Connections open at once.
+    """
+
+    path: ClassVar[str] = "/chat/completions"
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        provider: str = "openai",
+        api_key_env: str = "OPENAI_API_KEY",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 600.0,
+        max_connections: int = 1000,
+    ) -> None:
+        super().__init__(
+            api_key,
+            provider=provider,
+            base_url=base_url or BASE_URL,
+            api_key_env=api_key_env,
+            headers=headers,
+            timeout_s=timeout_s,
+            max_connections=max_connections,
+        )
+
+    def _sdk_error(self) -> type[Exception]:
+        import openai
+
+        return openai.OpenAIError
+
+    def _connect(self, options: dict[str, Any], http_options: dict[str, Any]) -> "AsyncOpenAI":
+        import openai
+
+        return openai.AsyncOpenAI(
+            **options, http_client=openai.DefaultAioHttpClient(**http_options)
+        )
+
+    def _request(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]],
+        max_tokens: int,
+        params: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        self._check(model, params)
+        wire_messages = [self._message(message) for message in messages]
+        params = dict(params)
+        if system := params.pop("system", None):
+            wire_messages.insert(0, {"role": "system", "content": system})
+        limit = "max_completion_tokens" if is_openai_reasoning(model) else "max_tokens"
+        body = {"model": model, "messages": wire_messages, limit: max_tokens} | params
+        if tools:
+            body["tools"] = [_tool(tool) for tool in tools]
+        return body, {}
+
+    def _check(self, model: str, params: dict[str, Any]) -> None:
+        for name in _REFUSED.keys() & params.keys():
+            raise self._refused(f"{name} in llm_config is not supported: {_REFUSED[name]}")
+        if params.get("n", 1) != 1:
+            raise self._refused("n in llm_config is not supported: one answer is read")
+        if openai_samples(model, params.get("reasoning_effort")):
+            return
+        for name in ("temperature", "top_p"):
+            # 1 is what these models do anyway, but some refuse to be told.
+            if params.pop(name, 1) != 1:
+                raise self._refused(
+                    f"model {model!r} reasons and takes no {name}: remove it from llm_config"
+                )
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        role, content = message.get("role"), message.get("content")
+        match role:
+            case "system" | "user":
+                return {"role": role, "content": content}
+            case "tool":
+                return {"role": role, "tool_call_id": message["tool_call_id"], "content": content}
+            case "assistant":
+                wire: dict[str, Any] = {"role": role, "content": content or None}
+                if calls := message.get("tool_calls"):
+                    wire["tool_calls"] = [_call(call) for call in calls]
+                return wire
+        raise self._refused(f"a message has the role {role!r}: system, user, assistant or tool")
+
+    def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
+        choice = answer["choices"][0]
+        message = choice["message"]
+        refusal = message.get("refusal")
+        calls = [_read_call(call) for call in message.get("tool_calls") or ()]
+        finish = _FINISH_REASONS.get(choice.get("finish_reason"), "stop")
+        if refusal:
+            finish = "content_filter"
+        elif calls and finish == "stop":
+            finish = "tool_calls"
+        raw_usage = answer.get("usage") or {}
+        usage = openai_usage(raw_usage) if raw_usage else None
+        facts = {"refusal": refusal, "service_tier": answer.get("service_tier")}
+        return LLMResponse(
+            content=_text(message.get("content")),
+            model=answer["model"],
+            input_tokens=usage.prompt_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            finish_reason=finish,
+            tool_calls=calls or None,
+            **({"usage": usage} if usage else {}),
+            raw_usage=raw_usage,
+            request_id=request_id(headers),
+            headers=limit_headers(headers),
+            metadata={name: value for name, value in facts.items() if value is not None},
+        )
+
+
+def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = {
+        name: tool[name] for name in ("name", "description", "parameters", "strict") if name in tool
+    }
+    return {"type": "function", "function": function}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}
+
+
+def _read_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call["function"]
+    return ToolCall(
+        id=_text(call["id"]), name=_text(function["name"]), arguments=_text(function["arguments"])
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text is expected")
+    return value

@@ -1,0 +1,262 @@
+"""Anthropic's messages: request bodies, answers, streams, errors and rate-limit headers."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.simulator.chat import (
+    Answer,
+    ChatRequest,
+    Refusal,
+    Tool,
+    ToolCall,
+    Transcript,
+    Usage,
+    count_tokens,
+)
+from app.simulator.error_bodies import anthropic_error
+from app.simulator.ledger import Record
+from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.wire import (
+    Event,
+    as_object,
+    bearer_in,
+    compact,
+    field,
+    object_in,
+    objects_in,
+    pieces,
+    text_of,
+    token_limit,
+)
+
+
+class AnthropicWire:
+    """See `Wire`."""
+
+    provider = "anthropic"
+    request_id_header = "request-id"
+
+    def key_in(self, headers: Mapping[str, str]) -> str:
+        """See `Wire`."""
+        return headers.get("x-api-key", "").strip() or bearer_in(headers)
+
+    def parse(self, body: Any) -> ChatRequest:
+        """See `Wire`."""
+        body = as_object(body)
+        field(body, "messages", list)
+        transcript = Transcript()
+        if body.get("system"):
+            transcript.instruction(text_of(body["system"]))
+        for message in objects_in(body, "messages"):
+            _read_message(transcript, message)
+        transcript.close_calls()
+        max_tokens = token_limit(body, "max_tokens")
+        if max_tokens is None:
+            raise Refusal(400, "max_tokens: Field required")
+        tools = objects_in(body, "tools")
+        format_ = object_in(object_in(body, "output_config"), "format")
+        return ChatRequest(
+            provider=self.provider,
+            model=field(body, "model", str),
+            prompt="\n".join(transcript.prompts),
+            question=transcript.question,
+            input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
+            max_tokens=max_tokens,
+            tools=tuple(_tool(tool) for tool in tools),
+            tool_choice=_tool_choice(object_in(body, "tool_choice")),
+            tool_results=tuple(transcript.results),
+            tool_turns=transcript.tool_turns,
+            wants_json=False,
+            schema=format_.get("schema"),
+            stream=bool(body.get("stream")),
+            include_usage=True,
+        )
+
+    def charge(self, answer: Answer) -> Charge:
+        """Input without cache reads, and the real output; max_tokens does not count.
+
+        The provider counts the output while it is made. The simulator knows it beforehand and
+        charges it at the start: never looser than the provider.
+        """
+        usage = answer.usage
+        counted = usage.input_tokens - usage.cached_tokens
+        return Charge(
+            tokens=counted + usage.output_tokens,
+            input_tokens=counted,
+            output_tokens=usage.output_tokens,
+        )
+
+    def over_limit(self, excess: Excess, model: str) -> Refusal:
+        """See `Wire`."""
+        text = (
+            f"This request would exceed your organization's rate limit of {excess.limit:,} "
+            f"{excess.meter.replace('_', ' ')} per minute (model: {model}). For details, refer to: "
+            "https://docs.claude.com/en/api/rate-limits."
+        )
+        return Refusal(429, text, retry_after_s=excess.retry_after_s)
+
+    def answer(self, answer: Answer) -> bytes:
+        """See `Wire`."""
+        body = _message(answer, _content(answer), _stop_reason(answer), answer.usage.output_tokens)
+        return compact(body).encode("utf-8", "replace")
+
+    def events(self, answer: Answer) -> list[Event]:
+        """message_start, the content blocks, message_delta with the usage, message_stop."""
+        start = {"type": "message_start", "message": _message(answer, [], None, 1)}
+        events = [Event(_sse(start), 1), Event(_sse({"type": "ping"}), 1)]
+        tokens = answer.usage.reasoning_tokens
+        for index, block in enumerate(_content(answer)):
+            events.extend(_block_events(index, block, tokens))
+            tokens = events[-1].output_tokens
+        ending = {
+            "type": "message_delta",
+            "delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None},
+            "usage": _usage(answer.usage, answer.usage.output_tokens),
+        }
+        events.append(Event(_sse(ending), answer.usage.output_tokens))
+        events.append(Event(_sse({"type": "message_stop"}), answer.usage.output_tokens))
+        return events
+
+    def error(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`."""
+        body = anthropic_error(refusal, record.model, record.request_id)
+        return compact(body).encode("utf-8", "replace")
+
+    def error_event(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`."""
+        return _sse(anthropic_error(refusal, record.model, record.request_id))
+
+    def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
+        """`anthropic-ratelimit-*`; tokens in thousands, and `tokens` is the tightest limit."""
+        shown = {state.name.replace("_", "-"): state for state in states}
+        of_tokens = [state for state in states if state.name != "requests"]
+        if of_tokens and "tokens" not in shown:
+            shown["tokens"] = min(of_tokens, key=lambda state: state.remaining / state.limit)
+        headers = {}
+        for name, state in shown.items():
+            remaining = state.remaining if name == "requests" else round(state.remaining, -3)
+            headers[f"anthropic-ratelimit-{name}-limit"] = str(state.limit)
+            headers[f"anthropic-ratelimit-{name}-remaining"] = str(remaining)
+            headers[f"anthropic-ratelimit-{name}-reset"] = rfc3339_in(state.reset_s)
+        return headers
+
+    def retry_headers(self, retry_after_s: float) -> dict[str, str]:
+        """Whole seconds, rounded up."""
+        return {"retry-after": str(math.ceil(retry_after_s))}
+
+
+def rfc3339_in(seconds: float) -> str:
+    """The UTC time so many seconds from now, rounded up to a second: `2025-01-31T12:00:00Z`."""
+    moment = datetime.now(UTC) + timedelta(seconds=seconds, microseconds=999_999)
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _read_message(transcript: Transcript, message: Mapping[str, Any]) -> None:
+    role, content = message.get("role"), message.get("content")
+    blocks = objects_in(message, "content") if isinstance(content, list) else []
+    text = text_of(content)
+    if role == "user":
+        results = [block for block in blocks if block.get("type") == "tool_result"]
+        for block in results:
+            transcript.result(str(block.get("tool_use_id")), text_of(block.get("content")))
+        if not results:
+            transcript.user(text)
+        elif text:
+            transcript.instruction(text)
+    elif role == "assistant":
+        calls = [
+            ToolCall(
+                id=str(block.get("id")),
+                name=str(block.get("name", "")),
+                arguments=compact(block.get("input")),
+            )
+            for block in blocks
+            if block.get("type") == "tool_use"
+        ]
+        transcript.assistant(text, calls)
+    else:
+        raise Refusal(400, f"messages: Unexpected role {role!r}. Use 'user' or 'assistant'.")
+
+
+def _tool(tool: Mapping[str, Any]) -> Tool:
+    return Tool(name=field(tool, "name", str), schema=object_in(tool, "input_schema"))
+
+
+def _tool_choice(choice: Mapping[str, Any]) -> str:
+    kind = str(choice.get("type", "auto"))
+    return str(choice.get("name")) if kind == "tool" else {"any": "required"}.get(kind, kind)
+
+
+def _content(answer: Answer) -> list[dict[str, Any]]:
+    if not answer.reply.tool_calls:
+        return [{"type": "text", "text": answer.reply.text}]
+    return [
+        {
+            "type": "tool_use",
+            "id": f"toolu_{call.id}",
+            "name": call.name,
+            "input": json.loads(call.arguments),
+        }
+        for call in answer.reply.tool_calls
+    ]
+
+
+def _message(
+    answer: Answer, content: list[dict[str, Any]], stop_reason: str | None, output_tokens: int
+) -> dict[str, Any]:
+    return {
+        "id": f"msg_{answer.id}",
+        "type": "message",
+        "role": "assistant",
+        "model": answer.request.model,
+        "content": content,
+        "stop_reason": stop_reason,
+        "stop_sequence": None,
+        "usage": _usage(answer.usage, output_tokens),
+    }
+
+
+def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens,
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": output_tokens,
+        "service_tier": "standard",
+    }
+
+
+def _stop_reason(answer: Answer) -> str:
+    if answer.reply.tool_calls:
+        return "tool_use"
+    return "max_tokens" if answer.reply.cut else "end_turn"
+
+
+def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
+    """The events of one content block; `tokens` were sent before it."""
+    if block["type"] == "text":
+        empty, text, kind, key = {**block, "text": ""}, block["text"], "text_delta", "text"
+    else:
+        tokens += count_tokens(block["name"])
+        empty, text = {**block, "input": {}}, compact(block["input"])
+        kind, key = "input_json_delta", "partial_json"
+    yield Event(
+        _sse({"type": "content_block_start", "index": index, "content_block": empty}), tokens
+    )
+    head = f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
+    sent = 0
+    for piece in pieces(text):
+        sent += len(piece.encode("utf-8", "replace"))
+        data = f'{head}"delta":{{"type":"{kind}","{key}":{compact(piece)}}}}}\n\n'
+        yield Event(data.encode("utf-8", "replace"), tokens + (sent + 3) // 4)
+    tokens += count_tokens(text)
+    yield Event(_sse({"type": "content_block_stop", "index": index}), tokens)
+
+
+def _sse(data: Mapping[str, Any]) -> bytes:
+    return f"event: {data['type']}\ndata: {compact(data)}\n\n".encode("utf-8", "replace")

@@ -1,0 +1,185 @@
+"""What both protocols have in common: a request in normal form, the reply to it, and its usage.
+
+The wires translate from and to it; `replies` answers it; nothing here knows a byte of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Refusal(Exception):
+    """The request is answered with an error status; the wire gives it the provider's own body.
+
+    Args:
+        status: HTTP status.
+        message: for people; the wire has a default for each status.
+        kind: OpenAI's error type, where it differs from the status's usual one.
+        code: the provider's machine-readable code, such as `insufficient_quota`.
+        retry_after_s: seconds for the Retry-After headers; None sends none.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str | None = None,
+        *,
+        kind: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
+        self.kind = kind
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tool:
+    """A function that the request offers; `schema` is the JSON schema of its arguments."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChatRequest:
+    """One request to a model, whichever protocol it came in.
+
+    `prompt` is every system and user text; `tool_results` and `tool_turns` count from the last user
+    text on, so that a conversation may use tools again for its next question. `tool_choice` is
+    "auto", "none", "required" or a tool's name. `schema` is the JSON schema of the reply.
+    """
+
+    provider: str
+    model: str
+    prompt: str
+    question: str
+    input_tokens: int
+    max_tokens: int | None
+    tools: tuple[Tool, ...]
+    tool_choice: str
+    tool_results: tuple[str, ...]
+    tool_turns: int
+    wants_json: bool
+    schema: Mapping[str, Any] | None
+    stream: bool
+    include_usage: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """A call of a tool; `arguments` is JSON text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reply:
+    """What the model says: text, or tool calls; `cut` when max_tokens ended it early."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...]
+    reasoning_tokens: int
+    cut: bool
+
+    @property
+    def output_tokens(self) -> int:
+        """All tokens that are billed as output, reasoning included."""
+        calls = sum(
+            count_tokens(call.name) + count_tokens(call.arguments) for call in self.tool_calls
+        )
+        return self.reasoning_tokens + count_tokens(self.text) + calls
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Usage:
+    """Tokens of one answer. `input_tokens` is the whole prompt, cached parts included."""
+
+    input_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Everything a successful response is written from; `created` is a Unix time in seconds."""
+
+    id: str
+    created: int
+    request: ChatRequest
+    reply: Reply
+    usage: Usage
+
+
+@dataclass(slots=True)
+class Transcript:
+    """Reads a conversation message by message and checks that its tool calls are answered.
+
+    Every text counts as ceil(UTF-8 bytes / 4) tokens and nothing else counts, so a prompt never has
+    more tokens than bytes.
+    """
+
+    input_tokens: int = 0
+    prompts: list[str] = field(default_factory=list)
+    question: str = ""
+    results: list[str] = field(default_factory=list)
+    tool_turns: int = 0
+    unanswered: set[str] = field(default_factory=set)
+
+    def instruction(self, text: str) -> None:
+        """A system or developer text, or a user's text that goes with tool results."""
+        self.prompts.append(text)
+        self.input_tokens += count_tokens(text)
+
+    def user(self, text: str) -> None:
+        """A user's text: it starts a new question."""
+        self.close_calls()
+        self.prompts.append(text)
+        self.input_tokens += count_tokens(text)
+        self.question = text
+        self.results.clear()
+        self.tool_turns = 0
+
+    def assistant(self, text: str, calls: list[ToolCall]) -> None:
+        """A former reply of the model."""
+        self.close_calls()
+        self.input_tokens += count_tokens(text)
+        for call in calls:
+            self.input_tokens += count_tokens(call.name) + count_tokens(call.arguments)
+            self.unanswered.add(call.id)
+        self.tool_turns += bool(calls)
+
+    def result(self, call_id: str, text: str) -> None:
+        """A tool's result.
+
+        Raises:
+            Refusal: no open call has this id.
+        """
+        if call_id not in self.unanswered:
+            raise Refusal(400, f"The tool result for {call_id!r} answers no preceding tool call.")
+        self.unanswered.discard(call_id)
+        self.results.append(text)
+        self.input_tokens += count_tokens(text)
+
+    def close_calls(self) -> None:
+        """Checks that no call is left without a result.
+
+        Raises:
+            Refusal: one is.
+        """
+        if self.unanswered:
+            raise Refusal(400, f"Tool calls without a result: {', '.join(sorted(self.unanswered))}")
+
+
+def count_tokens(text: str) -> int:
+    """Tokens of a text: ceil(UTF-8 bytes / 4). Lone surrogates count as one byte."""
+    return (len(text.encode("utf-8", "replace")) + 3) // 4

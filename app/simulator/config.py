@@ -1,0 +1,143 @@
+"""How the simulator behaves; read from JSON or short texts, and changed while it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.simulator.faults import Fault, FaultRule
+from app.simulator.limits import RateLimit
+
+DEFAULT_MODELS = (
+    "openai:gpt-*",
+    "openai:chatgpt-*",
+    "openai:o[134]*",
+    "openai:sim-*",
+    "anthropic:claude-*",
+    "anthropic:sim-*",
+)
+
+_SHORT_NAMES = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "itpm": "input_tokens_per_minute",
+    "otpm": "output_tokens_per_minute",
+    "prompt": "prompt_contains",
+    "retry_after": "retry_after_s",
+    "delay": "delay_s",
+}
+_FAULT_FIELDS = frozenset(field.name for field in dataclasses.fields(Fault))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatorConfig:
+    """Everything that shapes the answers.
+
+    Attributes:
+        latency_s: seconds from a request's arrival to the end of a successful answer.
+        jitter_s: up to so many seconds more, drawn evenly from a generator seeded with `seed`.
+        time_to_first_token_s: of a stream; the rest of the latency is spread over its pieces.
+        output_tokens: size of every text reply; None lets the text decide.
+        cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
+        seed: of the jitter and of random faults.
+        models: `provider:pattern` of the models that exist; others get 404.
+        invalid_keys: API keys that get 401.
+        limits: the first that matches a model holds for it.
+        faults: the first that fires decides.
+        ledger_size: records kept in memory.
+    """
+
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    time_to_first_token_s: float = 0.0
+    output_tokens: int | None = None
+    cached_share: float = 0.0
+    seed: int = 0
+    models: tuple[str, ...] = DEFAULT_MODELS
+    invalid_keys: frozenset[str] = frozenset()
+    limits: tuple[RateLimit, ...] = ()
+    faults: tuple[FaultRule, ...] = ()
+    ledger_size: int = 200_000
+
+    def __post_init__(self) -> None:
+        for name in ("latency_s", "jitter_s", "time_to_first_token_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: it cannot be negative")
+        if not 0 <= self.cached_share <= 1:
+            raise ValueError(f"cached_share is {self.cached_share!r}: use 0 to 1")
+        if self.output_tokens is not None and self.output_tokens < 1:
+            raise ValueError(f"output_tokens is {self.output_tokens!r}: use 1 or more, or None")
+
+
+def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorConfig:
+    """Applies changes in JSON form, such as `{"latency_s": 0.2, "limits": [{...}]}`.
+
+    A list replaces the whole list.
+
+    Raises:
+        ValueError: a name is unknown, or a value impossible.
+    """
+    values: dict[str, Any] = dict(changes)
+    try:
+        if "limits" in values:
+            values["limits"] = tuple(RateLimit(**_long(item)) for item in values["limits"])
+        if "faults" in values:
+            values["faults"] = tuple(fault_rule(item) for item in values["faults"])
+        if "models" in values:
+            values["models"] = tuple(values["models"])
+        if "invalid_keys" in values:
+            values["invalid_keys"] = frozenset(values["invalid_keys"])
+        return dataclasses.replace(base, **values)
+    except TypeError as error:
+        raise ValueError(f"simulator configuration {dict(changes)!r}: {error}") from error
+
+
+def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
+    """The configuration as `config_with` reads it; invalid keys are only counted."""
+    values = dataclasses.asdict(config)
+    values["faults"] = [{**rule.pop("fault"), **rule} for rule in values["faults"]]
+    values["invalid_keys"] = len(config.invalid_keys)
+    return values
+
+
+def fault_rule(values: Mapping[str, Any]) -> FaultRule:
+    """A rule from one flat object, such as `{"kind": "status", "status": 503, "rate": 0.1}`.
+
+    Raises:
+        ValueError: a value is impossible.
+        TypeError: a name is unknown.
+    """
+    values = _long(values)
+    fault = {"kind": "status"} | {key: values[key] for key in values if key in _FAULT_FIELDS}
+    rest = {key: values[key] for key in values if key not in _FAULT_FIELDS}
+    return FaultRule(fault=Fault(**fault), **rest)
+
+
+def options_in(text: str) -> dict[str, Any]:
+    """Reads `provider=openai,rpm=60,burst=1`; numbers become numbers.
+
+    Raises:
+        ValueError: a part is no `key=value`.
+    """
+    options: dict[str, Any] = {}
+    for part in text.split(","):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise ValueError(f"{part!r} in {text!r}: write key=value, separated by commas")
+        options[key.strip()] = _number_or_text(value.strip())
+    return options
+
+
+def _long(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {_SHORT_NAMES.get(key, key): value for key, value in values.items()}
+
+
+def _number_or_text(value: str) -> Any:
+    for convert in (int, float):
+        try:
+            return convert(value)
+        except ValueError:
+            continue
+    return value

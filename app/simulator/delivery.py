@@ -1,0 +1,144 @@
+"""Sends one answer, whole or as a stream, or breaks it off as a fault demands."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from aiohttp import web
+
+from app.simulator.chat import Answer, Refusal, Usage
+from app.simulator.ledger import NOTHING_SENT, Ledger, Record
+from app.simulator.wire import Event, Wire
+
+_JSON = "application/json"
+_SSE = "text/event-stream"
+_SHORTEST_PAUSE_S = 0.001
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The way back to one client. Every method completes the record of its request."""
+
+    wire: Wire
+    http: web.Request
+    record: Record
+    ledger: Ledger
+    headers: dict[str, str] = field(default_factory=dict)
+    started: bool = False
+
+    def __post_init__(self) -> None:
+        self.headers[self.wire.request_id_header] = self.record.request_id
+
+    def accept(self, usage: Usage) -> None:
+        """Writes down the input: from here on a provider bills it, whatever happens."""
+        self.record.input_tokens = usage.input_tokens
+        self.record.cached_tokens = usage.cached_tokens
+        self.record.cache_write_tokens = usage.cache_write_tokens
+
+    def refuse(self, refusal: Refusal) -> web.Response:
+        """An error status in the provider's own form."""
+        if refusal.retry_after_s is not None:
+            self.headers |= self.wire.retry_headers(refusal.retry_after_s)
+        self.ledger.close(self.record, status=refusal.status)
+        return self._response(self.wire.error(refusal, self.record), status=refusal.status)
+
+    async def whole(self, answer: Answer, *, latency_s: float) -> web.Response:
+        """The answer as one JSON body."""
+        if latency_s > 0:
+            await asyncio.sleep(latency_s)
+        self.record.output_tokens = answer.usage.output_tokens
+        self.ledger.close(self.record, status=200)
+        return self._response(self.wire.answer(answer))
+
+    async def stream(
+        self, answer: Answer, *, first_s: float, latency_s: float
+    ) -> web.StreamResponse:
+        """The answer as server-sent events: the first after `first_s`, the last at `latency_s`."""
+        response = await self._start(_SSE)
+        await self._send(response, self.wire.events(answer), first_s, latency_s)
+        self.ledger.close(self.record, status=200)
+        return response
+
+    async def hang(self) -> web.StreamResponse:
+        """Never answers: ends with the cancellation that the client's leaving brings."""
+        forever: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+        return await forever
+
+    def drop(self) -> web.Response:
+        """Resets the connection; nothing was sent."""
+        self.ledger.close(self.record, status=NOTHING_SENT, finished=False)
+        self._transport().abort()
+        return web.Response()
+
+    async def garbage(self, answer: Answer) -> web.StreamResponse:
+        """Status 200 and a body that is no JSON."""
+        self.ledger.close(self.record, status=200)
+        if not answer.request.stream:
+            body = self.wire.answer(answer)
+            return self._response(body[: len(body) // 2])
+        response = await self._start(_SSE)
+        await response.write(b'event: message_start\ndata: {"id": "broken", "choices": [{\n\n')
+        return response
+
+    async def cut(self, answer: Answer) -> web.StreamResponse:
+        """Half of the answer, then the end of the connection."""
+        if answer.request.stream:
+            response = await self._start(_SSE)
+            await self._send(response, _first_half(self.wire.events(answer)), 0.0, 0.0)
+        else:
+            body = self.wire.answer(answer)
+            response = await self._start(_JSON, length=len(body))
+            await response.write(body[: len(body) // 2])
+        self.ledger.close(self.record, status=200, finished=False)
+        self._transport().close()
+        return response
+
+    async def fail_midway(self, answer: Answer, refusal: Refusal) -> web.StreamResponse:
+        """Half of a stream, then an error event; a plain request gets the error at once."""
+        if not answer.request.stream:
+            return self.refuse(refusal)
+        response = await self._start(_SSE)
+        await self._send(response, _first_half(self.wire.events(answer)), 0.0, 0.0)
+        await response.write(self.wire.error_event(refusal, self.record))
+        self.ledger.close(self.record, status=200, finished=False)
+        return response
+
+    async def _send(
+        self, response: web.StreamResponse, events: list[Event], first_s: float, latency_s: float
+    ) -> None:
+        """Writes events on a fixed timetable; those that are due together share a write."""
+        loop = asyncio.get_running_loop()
+        start_s = loop.time()
+        step_s = max(0.0, latency_s - first_s) / max(1, len(events) - 1)
+        due: list[bytes] = []
+        for index, event in enumerate(events):
+            wait_s = start_s + first_s + index * step_s - loop.time()
+            if wait_s > _SHORTEST_PAUSE_S:
+                if due:
+                    await response.write(b"".join(due))
+                    due.clear()
+                await asyncio.sleep(wait_s)
+            due.append(event.data)
+            self.record.output_tokens = event.output_tokens
+        await response.write(b"".join(due))
+
+    async def _start(self, content_type: str, length: int | None = None) -> web.StreamResponse:
+        response = web.StreamResponse(headers=self.headers | {"Content-Type": content_type})
+        response.content_length = length
+        await response.prepare(self.http)
+        self.started = True
+        return response
+
+    def _response(self, body: bytes, status: int = 200) -> web.Response:
+        return web.Response(body=body, status=status, headers=self.headers, content_type=_JSON)
+
+    def _transport(self) -> asyncio.Transport:
+        transport = self.http.transport
+        if transport is None:
+            raise ConnectionResetError("the client left")
+        return transport
+
+
+def _first_half(events: list[Event]) -> list[Event]:
+    return events[: max(1, len(events) // 2)]

@@ -1,0 +1,206 @@
+"""One request from its arrival to its answer, in the order in which a provider works.
+
+Read it, check key and model, count it against the limits, let a fault strike, wait, answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import secrets
+import time
+from collections import Counter
+from fnmatch import fnmatchcase
+
+from aiohttp import web
+
+from app.simulator.chat import Answer, ChatRequest, Refusal, Reply, Usage
+from app.simulator.config import SimulatorConfig
+from app.simulator.delivery import Delivery
+from app.simulator.facts import digest_of
+from app.simulator.faults import Fault, FaultPlan
+from app.simulator.ledger import CLIENT_LEFT, Ledger
+from app.simulator.limits import Limits
+from app.simulator.markers import NOTHING, Marker, active, markers_in
+from app.simulator.replies import reply_to
+from app.simulator.wire import Wire
+
+_PROMPT_CHARS = 80
+
+
+class Exchange:
+    """Answers requests; holds what one leaves behind for the next: limits, faults, counters."""
+
+    def __init__(self, config: SimulatorConfig, ledger: Ledger) -> None:
+        self._ledger = ledger
+        # Ids stay unique across restarts, as a provider's are: clients store them under UNIQUE.
+        self._id_prefix = secrets.token_hex(6)
+        self._ids = 0
+        self.reset(config)
+
+    def reset(self, config: SimulatorConfig) -> None:
+        """Starts again, with full limits and fresh counters."""
+        self.config = config
+        self._known: dict[tuple[str, str], bool] = {}
+        self._limits = Limits(config.limits, time.monotonic())
+        self._faults = FaultPlan(config.faults, config.seed)
+        self._jitter = random.Random(config.seed)
+        self._arrivals: Counter[str] = Counter()
+
+    def reconfigure(self, config: SimulatorConfig) -> None:
+        """Changes the behaviour; limits and faults that stay the same keep their state."""
+        if config.limits != self.config.limits:
+            self._limits = Limits(config.limits, time.monotonic())
+        if (config.faults, config.seed) != (self.config.faults, self.config.seed):
+            self._faults = FaultPlan(config.faults, config.seed)
+        self._known.clear()
+        self.config = config
+
+    async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
+        """Answers one request and records it, whatever becomes of it."""
+        self._ids += 1
+        key = wire.key_in(http.headers)
+        record = self._ledger.open(
+            provider=wire.provider,
+            endpoint=http.path,
+            request_id=f"req_{self._id_prefix}{self._ids:012x}",
+            key_sent=bool(key),
+        )
+        delivery = Delivery(wire, http, record, self._ledger)
+        try:
+            return await self._answer(delivery, await self._read(delivery, key))
+        except Refusal as refusal:
+            return delivery.refuse(refusal)
+        except (asyncio.CancelledError, ConnectionResetError):
+            self._ledger.client_left(record, status=200 if delivery.started else CLIENT_LEFT)
+            raise
+        except Exception:
+            self._ledger.close(record, status=500)
+            raise
+
+    async def _read(self, delivery: Delivery, key: str) -> ChatRequest:
+        raw = await delivery.http.read()
+        refusal = _key_problem(key, self.config)
+        try:
+            request = delivery.wire.parse(json.loads(raw))
+        except Refusal as problem:
+            raise refusal or problem from None
+        except ValueError as error:
+            unread = Refusal(400, f"We could not parse the JSON body of your request: {error}")
+            raise refusal or unread from error
+        record = delivery.record
+        record.model = request.model
+        record.streamed = request.stream
+        record.prompt = request.question[:_PROMPT_CHARS]
+        record.prompt_hash = digest_of(request.prompt)
+        if refusal is not None:
+            raise refusal
+        if not self._knows(request.provider, request.model):
+            raise Refusal(404)
+        return request
+
+    async def _answer(self, delivery: Delivery, request: ChatRequest) -> web.StreamResponse:
+        marker = self._marker(request, delivery.record.prompt_hash)
+        reply = reply_to(request, marker=marker, output_tokens=self.config.output_tokens)
+        answer = Answer(
+            id=delivery.record.request_id.removeprefix("req_"),
+            created=int(time.time()),
+            request=request,
+            reply=reply,
+            usage=self._usage(request, reply, marker),
+        )
+        self._admit(delivery, answer)
+        planned = self._faults.fault_for(request.provider, request.model, request.prompt)
+        fault = marker.fault or planned
+        latency_s = self._latency_s(marker)
+        if fault is not None:
+            delivery.record.fault = fault.label
+            if fault.kind != "slow":
+                return await _strike(delivery, answer, fault, marker.latency_s or 0.0)
+            latency_s += fault.delay_s
+        delivery.accept(answer.usage)
+        if not request.stream:
+            return await delivery.whole(answer, latency_s=latency_s)
+        first_s = marker.time_to_first_token_s
+        if first_s is None:
+            first_s = self.config.time_to_first_token_s
+        return await delivery.stream(answer, first_s=first_s, latency_s=latency_s)
+
+    def _marker(self, request: ChatRequest, prompt_hash: str) -> Marker:
+        try:
+            markers = markers_in(request.prompt)
+        except ValueError as error:
+            raise Refusal(400, str(error)) from error
+        if not markers:
+            return NOTHING
+        self._arrivals[prompt_hash] += 1
+        return active(markers, self._arrivals[prompt_hash])
+
+    def _usage(self, request: ChatRequest, reply: Reply, marker: Marker) -> Usage:
+        whole = request.input_tokens
+        cached = marker.cached_tokens
+        if cached is None:
+            cached = int(whole * self.config.cached_share)
+        cached = min(cached, whole)
+        return Usage(
+            input_tokens=whole,
+            cached_tokens=cached,
+            cache_write_tokens=min(marker.cache_write_tokens or 0, whole - cached),
+            output_tokens=reply.output_tokens,
+            reasoning_tokens=reply.reasoning_tokens,
+        )
+
+    def _admit(self, delivery: Delivery, answer: Answer) -> None:
+        wire, model = delivery.wire, answer.request.model
+        group = self._limits.group_of(wire.provider, model)
+        if group is None:
+            return
+        now_s = time.monotonic()
+        excess = group.admit(wire.charge(answer), now_s)
+        delivery.headers |= wire.limit_headers(group.states(now_s))
+        if excess is not None:
+            raise wire.over_limit(excess, model)
+
+    def _latency_s(self, marker: Marker) -> float:
+        if marker.latency_s is not None:
+            return marker.latency_s
+        jitter_s = self.config.jitter_s
+        return self.config.latency_s + (self._jitter.random() * jitter_s if jitter_s else 0.0)
+
+    def _knows(self, provider: str, model: str) -> bool:
+        name = (provider, model)
+        if name not in self._known:
+            self._known[name] = any(
+                fnmatchcase(f"{provider}:{model}", pattern) for pattern in self.config.models
+            )
+        return self._known[name]
+
+
+def _key_problem(key: str, config: SimulatorConfig) -> Refusal | None:
+    if not key:
+        return Refusal(401, "You didn't provide an API key.")
+    return Refusal(401) if key in config.invalid_keys else None
+
+
+async def _strike(
+    delivery: Delivery, answer: Answer, fault: Fault, delay_s: float
+) -> web.StreamResponse:
+    """Lets a fault happen instead of the answer."""
+    refusal = Refusal(fault.status, code=fault.code, retry_after_s=fault.retry_after_s)
+    if delay_s > 0:
+        await asyncio.sleep(delay_s)
+    if fault.kind == "status":
+        raise refusal
+    delivery.accept(answer.usage)
+    match fault.kind:
+        case "hang":
+            return await delivery.hang()
+        case "drop":
+            return delivery.drop()
+        case "garbage":
+            return await delivery.garbage(answer)
+        case "cut_stream":
+            return await delivery.cut(answer)
+        case _:
+            return await delivery.fail_midway(answer, refusal)

@@ -1,0 +1,145 @@
+"""What a prompt states: labelled values, numbers, quotations, salient words. Pure, and lazy.
+
+The replies are made from these facts, so that a demonstration reads sensibly and two runs agree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from hashlib import blake2b
+from typing import TypeVar
+from zlib import crc32
+
+T = TypeVar("T")
+
+_READ_CHARS = 10_000
+"""Only so much of a prompt's head and tail is looked at: replies stay cheap for any document."""
+
+NUMBER = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?"
+_NUMBERS = re.compile(rf"(?<![\w.-])(?:{NUMBER})(?![\w-])")
+_LABELS = re.compile(
+    r"^[ \t>*-]*([A-Za-z][A-Za-z /_.#-]{0,30}?)[ \t]*[:=][ \t]*(\S[^\n]*)$", re.MULTILINE
+)
+_JSON_LABELS = re.compile(r'"(\w{1,40})"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+|true|false)')
+_QUOTED = re.compile(r"[\"“']([^\"“”'\n]{2,60})[\"”']")
+_WORDS = re.compile(r"[^\W\d_][\w-]{3,}")
+_NAMES = re.compile(r"\b[A-Z][a-z]+(?: (?:[A-Z][a-z]+|[A-Z]{2,}|&))+")
+_CODES = re.compile(r"\b[A-Z]{2,}[A-Z0-9]*[-/]\d[\w-]*\b")
+_DATES = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
+_EMAILS = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.]+\w\b")
+_INSTRUCTIONS = re.compile(r"\b(?:json|keys?|fields?|respond|return|answer)\b", re.IGNORECASE)
+_STOPWORDS = frozenset(
+    """about above after again against also analyse analyze answer application approved based
+    because been before being below between both case check compute could data does each
+    exactly extract false following from further give given have having here into input itself
+    json just keys list make more most must need next null object only other output over
+    please process prompt provide read reply respond response return same screen should some
+    such summarise summarize summary text than that their them then there these they this
+    those through true under until using valid very were what when where whether which while
+    will with word words would write your""".split()
+)
+
+
+def digest_of(text: str) -> str:
+    """A short, stable name of a text: 16 hexadecimal digits."""
+    return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
+
+
+def normalised(name: str) -> str:
+    """A label or key as lower-case words: `Invoice-No.` and `invoice_no` are the same."""
+    return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
+
+
+class Facts:
+    """What `text` states."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        if len(text) > 2 * _READ_CHARS:
+            self.text = f"{text[:_READ_CHARS]}\n{text[-_READ_CHARS:]}"
+        self._seed = int(digest_of(text), 16)
+
+    def draw(self, name: str) -> int:
+        """A number that depends on the text and on `name`, and on nothing else."""
+        return self._seed ^ (crc32(name.encode("utf-8", "replace")) * 0x9E3779B97F4A7C15)
+
+    def pick(self, name: str, choices: Sequence[T]) -> T:
+        """One of the choices, always the same for the same text and name."""
+        return choices[(self.draw(name) >> 7) % len(choices)]
+
+    def label(self, name: str) -> str | None:
+        """The value that the text gives under this name, or under the most similar one."""
+        words = set(normalised(name).split())
+        differences = [
+            (len(words ^ set(label.split())), value)
+            for label, value in self.labels.items()
+            if words and (words >= set(label.split()) or words <= set(label.split()))
+        ]
+        return min(differences, key=lambda pair: pair[0], default=(0, None))[1]
+
+    def number_near(self, name: str) -> float | None:
+        """The number that follows the name's last telling word, as `90` follows `total EUR`."""
+        for word in reversed(normalised(name).split()):
+            pattern = rf"\b{word}\b[^\d\n]{{0,20}}?({NUMBER})(?![\w-])"
+            found = re.search(pattern, self.text, re.IGNORECASE)
+            if found is not None:
+                return number_in(found[1])
+        return None
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """Lines such as `Vendor: Acme`, and scalar members of JSON; the first of a name wins."""
+        found: dict[str, str] = {}
+        for label, value in _JSON_LABELS.findall(self.text):
+            found.setdefault(normalised(label), value.strip('"'))
+        for label, value in _LABELS.findall(self.text):
+            if not _INSTRUCTIONS.search(label):
+                found.setdefault(normalised(label), value.strip().rstrip(".,;"))
+        found.pop("", None)
+        return found
+
+    @cached_property
+    def numbers(self) -> list[float]:
+        """Every free-standing number, in order."""
+        return [number_in(text) for text in _NUMBERS.findall(self.text)]
+
+    @cached_property
+    def quoted(self) -> list[str]:
+        """Every short quotation, in order."""
+        return _QUOTED.findall(self.text)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Runs of capitalised words, such as `Acme Supplies`."""
+        return _NAMES.findall(self.text)
+
+    @cached_property
+    def codes(self) -> list[str]:
+        """Reference numbers, such as `INV-2025-001`."""
+        return _CODES.findall(self.text)
+
+    @cached_property
+    def dates(self) -> list[str]:
+        """ISO dates."""
+        return _DATES.findall(self.text)
+
+    @cached_property
+    def emails(self) -> list[str]:
+        """E-mail addresses."""
+        return _EMAILS.findall(self.text)
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The 12 most frequent words that mean something, the earlier first where equal."""
+        counts = Counter(word.lower() for word in _WORDS.findall(self.text))
+        telling = [word for word, _ in counts.most_common() if word not in _STOPWORDS]
+        return telling[:12] or ["request"]
+
+
+def number_in(text: str) -> float:
+    """Reads a number as written by people: `1,240.50`; whole numbers come back as int."""
+    value = float(text.replace(",", ""))
+    return int(value) if value.is_integer() else value

@@ -1,0 +1,103 @@
+"""Which request fails, and how: rules with a rate, a first-N or an every-Nth, all reproducible."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, get_args
+
+FaultKind = Literal["status", "hang", "drop", "garbage", "cut_stream", "stream_error", "slow"]
+FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """What goes wrong with one request.
+
+    - `status`: the provider's error body, with `code` and Retry-After if given.
+    - `hang`: no answer until the client leaves.
+    - `drop`: the connection is reset before the answer.
+    - `garbage`: status 200 and invalid JSON.
+    - `cut_stream`: the connection ends in the middle of the answer.
+    - `stream_error`: an error event in the middle of a stream; a plain request gets `status`.
+    - `slow`: the right answer, `delay_s` later.
+    """
+
+    kind: FaultKind
+    status: int = 500
+    code: str | None = None
+    retry_after_s: float | None = None
+    delay_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAULT_KINDS:
+            raise ValueError(f"fault kind is {self.kind!r}: use one of {', '.join(FAULT_KINDS)}")
+        if self.status // 100 not in (4, 5):
+            raise ValueError(f"fault status is {self.status!r}: use 400 to 599")
+
+    @property
+    def label(self) -> str:
+        """How the ledger names it."""
+        return f"status={self.status}" if self.kind == "status" else self.kind
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FaultRule:
+    """Applies `fault` to some of the requests that match.
+
+    Of the matching requests, all fail, or a random share (`rate`, 0 to 1), or the `first` so many,
+    or each `every`-th. `model` is a pattern such as `gpt-4o*`.
+    """
+
+    fault: Fault
+    provider: str = "*"
+    model: str = "*"
+    prompt_contains: str = ""
+    rate: float | None = None
+    first: int | None = None
+    every: int | None = None
+
+    def __post_init__(self) -> None:
+        if sum(choice is not None for choice in (self.rate, self.first, self.every)) > 1:
+            raise ValueError("a fault rule takes one of rate, first and every")
+        if self.rate is not None and not 0 <= self.rate <= 1:
+            raise ValueError(f"rate is {self.rate!r}: use 0 to 1")
+        if self.every is not None and self.every < 1:
+            raise ValueError(f"every is {self.every!r}: use 1 or more")
+
+    def matches(self, provider: str, model: str, prompt: str) -> bool:
+        """Whether the rule speaks of this request at all."""
+        return (
+            self.provider in ("*", provider)
+            and fnmatchcase(model, self.model)
+            and self.prompt_contains in prompt
+        )
+
+
+class FaultPlan:
+    """The rules with their counters; the same requests in the same order fail the same way."""
+
+    def __init__(self, rules: Sequence[FaultRule], seed: int) -> None:
+        self._rules = rules
+        self._seen = [0] * len(rules)
+        self._draws = [random.Random(f"{seed}/{index}") for index in range(len(rules))]
+
+    def fault_for(self, provider: str, model: str, prompt: str) -> Fault | None:
+        """Counts the request on every rule that matches it; the first one that fires wins."""
+        fault = None
+        for index, rule in enumerate(self._rules):
+            if rule.matches(provider, model, prompt) and self._fires(index, rule):
+                fault = fault or rule.fault
+        return fault
+
+    def _fires(self, index: int, rule: FaultRule) -> bool:
+        self._seen[index] += 1
+        if rule.rate is not None:
+            return self._draws[index].random() < rule.rate
+        if rule.first is not None:
+            return self._seen[index] <= rule.first
+        if rule.every is not None:
+            return self._seen[index] % rule.every == 0
+        return True

@@ -1,0 +1,114 @@
+"""Markers in a prompt, such as `[[sim:status=429,times=2]]`, steer the answer to that prompt alone.
+
+A marker holds `key=value` pairs and flags, separated by commas; a prompt may hold several.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+from app.simulator.faults import FAULT_KINDS, Fault
+
+_MARKER = re.compile(r"\[\[sim:(.*?)\]\]", re.DOTALL)
+_FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Marker:
+    """What one marker asks for; `times` limits it to the first so many requests of its prompt."""
+
+    times: int | None = None
+    fault: Fault | None = None
+    latency_s: float | None = None
+    time_to_first_token_s: float | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    tool_turns: int | None = None
+    reply: str | None = None
+
+
+NOTHING = Marker()
+
+_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "times": ("times", int),
+    "latency": ("latency_s", float),
+    "ttft": ("time_to_first_token_s", float),
+    "output_tokens": ("output_tokens", int),
+    "cached_tokens": ("cached_tokens", int),
+    "cache_write_tokens": ("cache_write_tokens", int),
+    "reasoning_tokens": ("reasoning_tokens", int),
+    "tool_turns": ("tool_turns", int),
+}
+_FAULT_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "status": ("status", int),
+    "code": ("code", str),
+    "retry_after": ("retry_after_s", float),
+}
+
+
+def markers_in(text: str) -> tuple[Marker, ...]:
+    """Reads the markers of a prompt.
+
+    Raises:
+        ValueError: a marker has an unknown key or a value of the wrong type.
+    """
+    if "[[sim:" not in text:
+        return ()
+    return tuple(_parse(body) for body in _MARKER.findall(text))
+
+
+def without_markers(text: str) -> str:
+    """The prompt as the model would see it."""
+    return _MARKER.sub("", text).strip() if "[[sim:" in text else text
+
+
+def active(markers: Sequence[Marker], nth: int) -> Marker:
+    """Merges the markers that hold for the n-th request (from 1) of their prompt.
+
+    Where two speak of the same thing the first wins, so `[[sim:status=500,times=1]]` before
+    `[[sim:status=429,times=3]]` fails once with 500, then twice with 429, then succeeds.
+    """
+    merged: dict[str, Any] = {}
+    for marker in markers:
+        if marker.times is None or nth <= marker.times:
+            for name in (field.name for field in fields(Marker)):
+                if merged.get(name) is None:
+                    merged[name] = getattr(marker, name)
+    return Marker(**merged)
+
+
+@lru_cache(maxsize=1024)
+def _parse(body: str) -> Marker:
+    if body.startswith("reply="):
+        return Marker(reply=body.removeprefix("reply="))
+    values: dict[str, Any] = {}
+    fault: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in body.split(","))):
+        key, _, value = item.partition("=")
+        if key in _FLAGS and not value:
+            fault["kind"] = key
+        elif key in _VALUES:
+            name, convert = _VALUES[key]
+            values[name] = _converted(item, value, convert)
+        elif key in _FAULT_VALUES:
+            name, convert = _FAULT_VALUES[key]
+            fault[name] = _converted(item, value, convert)
+        else:
+            known = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "reply"}))
+            raise ValueError(f"unknown simulator marker {item!r}: known are {known}")
+    if fault:
+        values["fault"] = Fault(**{"kind": "status", **fault})
+    return Marker(**values)
+
+
+def _converted(item: str, value: str, convert: Callable[[str], Any]) -> Any:
+    try:
+        return convert(value)
+    except ValueError:
+        raise ValueError(f"simulator marker {item!r} needs a number") from None

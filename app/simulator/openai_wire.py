@@ -1,0 +1,281 @@
+"""OpenAI's chat completions: request bodies, answers, streams, errors and rate-limit headers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from app.simulator.chat import (
+    Answer,
+    ChatRequest,
+    Refusal,
+    Tool,
+    ToolCall,
+    Transcript,
+    Usage,
+    count_tokens,
+)
+from app.simulator.error_bodies import openai_error
+from app.simulator.ledger import Record
+from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.wire import (
+    Event,
+    as_object,
+    bearer_in,
+    compact,
+    field,
+    object_in,
+    objects_in,
+    pieces,
+    text_of,
+    token_limit,
+)
+
+_LIMITED = {
+    "requests": "requests per min (RPM)",
+    "tokens": "tokens per min (TPM)",
+    "input_tokens": "input tokens per min",
+    "output_tokens": "output tokens per min",
+}
+
+
+class OpenAIWire:
+    """See `Wire`."""
+
+    provider = "openai"
+    request_id_header = "x-request-id"
+
+    def key_in(self, headers: Mapping[str, str]) -> str:
+        """See `Wire`."""
+        return bearer_in(headers)
+
+    def parse(self, body: Any) -> ChatRequest:
+        """See `Wire`."""
+        body = as_object(body)
+        field(body, "messages", list)
+        transcript = Transcript()
+        for message in objects_in(body, "messages"):
+            _read_message(transcript, message)
+        transcript.close_calls()
+        if body.get("n") not in (None, 1):
+            raise Refusal(400, "Invalid 'n': the simulator gives one choice.")
+        tools = objects_in(body, "tools")
+        format_ = object_in(body, "response_format")
+        return ChatRequest(
+            provider=self.provider,
+            model=field(body, "model", str),
+            prompt="\n".join(transcript.prompts),
+            question=transcript.question,
+            input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
+            max_tokens=token_limit(body, "max_completion_tokens")
+            or token_limit(body, "max_tokens"),
+            tools=tuple(_tool(tool) for tool in tools),
+            tool_choice=_tool_choice(body.get("tool_choice")),
+            tool_results=tuple(transcript.results),
+            tool_turns=transcript.tool_turns,
+            wants_json=format_.get("type") == "json_object",
+            schema=object_in(format_, "json_schema").get("schema"),
+            stream=bool(body.get("stream")),
+            include_usage=bool(object_in(body, "stream_options").get("include_usage")),
+        )
+
+    def charge(self, answer: Answer) -> Charge:
+        """One request, and the larger of max_tokens and the prompt, reserved up front."""
+        usage = answer.usage
+        return Charge(
+            tokens=max(answer.request.max_tokens or 0, usage.input_tokens),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+        )
+
+    def over_limit(self, excess: Excess, model: str) -> Refusal:
+        """See `Wire`."""
+        limited = _LIMITED[excess.meter]
+        text = (
+            f"on {limited}: Limit {excess.limit}, Used {excess.limit - excess.remaining}, "
+            f"Requested {excess.requested}."
+        )
+        if excess.retry_after_s is None:
+            text = f"Request too large for {model} in organization org-simulator {text}"
+        else:
+            text = (
+                f"Rate limit reached for {model} in organization org-simulator {text} "
+                f"Please try again in {duration(excess.retry_after_s)}."
+            )
+        kind = "requests" if excess.meter == "requests" else "tokens"
+        return Refusal(429, text, kind=kind, retry_after_s=excess.retry_after_s)
+
+    def answer(self, answer: Answer) -> bytes:
+        """See `Wire`."""
+        reply = answer.reply
+        message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+        if reply.tool_calls:
+            message["content"] = None
+            message["tool_calls"] = [_call(call) for call in reply.tool_calls]
+        body = {
+            "id": f"chatcmpl-{answer.id}",
+            "object": "chat.completion",
+            "created": answer.created,
+            "model": answer.request.model,
+            "choices": [
+                {
+                    "index": 0,
+                    "message": message,
+                    "logprobs": None,
+                    "finish_reason": _finish_reason(answer),
+                }
+            ],
+            "usage": _usage(answer.usage),
+            "service_tier": "default",
+            "system_fingerprint": "fp_simulator",
+        }
+        return compact(body).encode("utf-8", "replace")
+
+    def events(self, answer: Answer) -> list[Event]:
+        """Chunks, the usage if asked for, and `[DONE]`."""
+        head = compact(
+            {
+                "id": f"chatcmpl-{answer.id}",
+                "object": "chat.completion.chunk",
+                "created": answer.created,
+                "model": answer.request.model,
+                "system_fingerprint": "fp_simulator",
+            }
+        )[:-1]
+        usage = ',"usage":null' if answer.request.include_usage else ""
+        events = []
+        for delta, reason, tokens in _deltas(answer):
+            choice = f'{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{reason}}}'
+            text = f'data: {head},"choices":[{choice}]{usage}}}\n\n'
+            events.append(Event(text.encode("utf-8", "replace"), tokens))
+        total = answer.usage.output_tokens
+        if answer.request.include_usage:
+            text = f'data: {head},"choices":[],"usage":{compact(_usage(answer.usage))}}}\n\n'
+            events.append(Event(text.encode(), total))
+        events.append(Event(b"data: [DONE]\n\n", total))
+        return events
+
+    def error(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`; the body holds no request id, only the header does."""
+        return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
+
+    def error_event(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`."""
+        return b"data: " + self.error(refusal, record) + b"\n\n"
+
+    def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
+        """`x-ratelimit-*`, for requests and tokens; the reset is a duration such as `6m0s`."""
+        headers = {}
+        for state in states:
+            if state.name in ("requests", "tokens"):
+                headers[f"x-ratelimit-limit-{state.name}"] = str(state.limit)
+                headers[f"x-ratelimit-remaining-{state.name}"] = str(state.remaining)
+                headers[f"x-ratelimit-reset-{state.name}"] = duration(state.reset_s)
+        return headers
+
+    def retry_headers(self, retry_after_s: float) -> dict[str, str]:
+        """Whole seconds and, exactly, milliseconds; both rounded up."""
+        return {
+            "retry-after": str(math.ceil(retry_after_s)),
+            "retry-after-ms": str(math.ceil(retry_after_s * 1000)),
+        }
+
+
+def duration(seconds: float) -> str:
+    """A duration as OpenAI writes it, rounded up to 1 ms: `120ms`, `7.66s`, `6m0s`, `1h0m0s`."""
+    milliseconds = math.ceil(seconds * 1000 - 1e-6)
+    if not milliseconds // 1000:
+        return f"{milliseconds}ms"
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{milliseconds / 1000:g}s"
+    return f"{hours}h{minutes}m{text}" if hours else f"{minutes}m{text}" if minutes else text
+
+
+def _read_message(transcript: Transcript, message: Mapping[str, Any]) -> None:
+    role, text = message.get("role"), text_of(message.get("content"))
+    if role in ("system", "developer"):
+        transcript.instruction(text)
+    elif role == "user":
+        transcript.user(text)
+    elif role == "assistant":
+        transcript.assistant(text, [_past_call(call) for call in objects_in(message, "tool_calls")])
+    elif role == "tool":
+        transcript.result(str(message.get("tool_call_id")), text)
+    else:
+        raise Refusal(400, f"Invalid value: {role!r}. Supported values are: 'system', 'assistant', "
+                           "'user', 'tool', and 'developer'.")  # fmt: skip
+
+
+def _past_call(call: Mapping[str, Any]) -> ToolCall:
+    function = object_in(call, "function")
+    return ToolCall(
+        id=str(call.get("id")),
+        name=str(function.get("name", "")),
+        arguments=str(function.get("arguments", "")),
+    )
+
+
+def _tool(tool: Mapping[str, Any]) -> Tool:
+    function = object_in(tool, "function")
+    return Tool(name=field(function, "name", str), schema=object_in(function, "parameters"))
+
+
+def _tool_choice(choice: Any) -> str:
+    if isinstance(choice, dict):
+        return str(object_in(choice, "function").get("name", "required"))
+    return str(choice or "auto")
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": f"call_{call.id}", "type": "function", "function": function}
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "audio_tokens": 0,
+        },
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning_tokens,
+            "audio_tokens": 0,
+            "accepted_prediction_tokens": 0,
+            "rejected_prediction_tokens": 0,
+        },
+    }
+
+
+def _finish_reason(answer: Answer) -> str:
+    if answer.reply.tool_calls:
+        return "tool_calls"
+    return "length" if answer.reply.cut else "stop"
+
+
+def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
+    """Delta and finish reason as JSON text, and the output tokens sent so far."""
+    reply, tokens = answer.reply, answer.usage.reasoning_tokens
+    content = "null" if reply.tool_calls else '""'
+    yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens
+    sent = 0
+    for piece in pieces(reply.text):
+        sent += len(piece.encode("utf-8", "replace"))
+        yield f'{{"content":{compact(piece)}}}', "null", tokens + (sent + 3) // 4
+    for index, call in enumerate(reply.tool_calls):
+        tokens += count_tokens(call.name)
+        opening = {"index": index, **_call(call)}
+        opening["function"] = {"name": call.name, "arguments": ""}
+        yield compact({"tool_calls": [opening]}), "null", tokens
+        sent = 0
+        for piece in pieces(call.arguments):
+            sent += len(piece.encode("utf-8", "replace"))
+            part = {"index": index, "function": {"arguments": piece}}
+            yield compact({"tool_calls": [part]}), "null", tokens + (sent + 3) // 4
+        tokens += count_tokens(call.arguments)
+    yield "{}", f'"{_finish_reason(answer)}"', answer.usage.output_tokens

@@ -1,0 +1,185 @@
+"""The simulator as a process of its own: `serve` is that process, `run_in_process` starts one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from app.simulator.config import SimulatorConfig
+from app.simulator.server import Simulator
+
+_PARENT_CHECK_S = 0.5
+_START_S = 15.0
+_STOP_S = 5.0
+_CONTROL_S = 10.0
+
+
+def serve(
+    config: SimulatorConfig,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ledger_path: Path | None = None,
+    exit_with_parent: bool = False,
+) -> None:
+    """Runs the simulator until SIGTERM or SIGINT.
+
+    When it is ready it prints one line of JSON: port, openai_base_url, anthropic_base_url.
+
+    Args:
+        config: the behaviour to start with.
+        host: address to listen on.
+        port: 0 takes a free one.
+        ledger_path: file to which every record is appended as a line of JSON.
+        exit_with_parent: ends too when the process that started it dies.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    parent = os.getppid() if exit_with_parent else None
+    # Thousands of records live long: by default, full collections would walk them over and over,
+    # at 10 % of the CPU under load.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+    main = _serve(Simulator(config, host=host, port=port, ledger_path=ledger_path), parent)
+    if find_spec("uvloop") is None:
+        asyncio.run(main)
+    else:
+        import uvloop
+
+        uvloop.run(main)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SimulatorProcess:
+    """A running simulator process, and its control routes."""
+
+    process: subprocess.Popen[str]
+    port: int
+    openai_base_url: str
+    anthropic_base_url: str
+
+    def ledger(self, since: int = 0) -> list[dict[str, Any]]:
+        """The records with a sequence number above `since`, as JSON objects."""
+        records: list[dict[str, Any]] = self._request(f"ledger?since={since}")
+        return records
+
+    def summary(self) -> dict[str, Any]:
+        """Totals over all records."""
+        totals: dict[str, Any] = self._request("ledger/summary")
+        return totals
+
+    def configure(self, **changes: Any) -> None:
+        """Changes the behaviour from the next request on; values are JSON.
+
+        Raises:
+            ValueError: a name is unknown, or a value impossible.
+        """
+        self._request("config", changes)
+
+    def reset(self) -> None:
+        """Back to the first configuration, with an empty ledger."""
+        self._request("reset", {})
+
+    def stop(self) -> None:
+        """Ends the process; a second call does nothing."""
+        self.process.terminate()
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _request(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        address = urlsplit(self.anthropic_base_url)
+        connection = HTTPConnection(address.hostname or "", address.port, timeout=_CONTROL_S)
+        with contextlib.closing(connection):
+            if body is None:
+                connection.request("GET", f"/_simulator/{path}")
+            else:
+                connection.request("POST", f"/_simulator/{path}", json.dumps(body))
+            response = connection.getresponse()
+            answer = json.load(response)
+        if response.status != HTTPStatus.OK:
+            raise ValueError(answer["error"])
+        return answer
+
+
+def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
+    """Starts `python -m app.simulator` with these arguments and waits until it is ready.
+
+    It takes a free port unless told otherwise, and dies with this process.
+
+    Raises:
+        RuntimeError: it ended, or was not ready in 15 s.
+    """
+    command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    line = _first_line(process.stdout, time.monotonic() + _START_S)
+    if not line:
+        process.kill()
+        status = process.wait()
+        process.stdout.close()
+        raise RuntimeError(f"{command!r} did not start: exit status {status}")
+    return SimulatorProcess(process=process, **json.loads(line))
+
+
+@contextlib.contextmanager
+def run_in_process(*arguments: str) -> Iterator[SimulatorProcess]:
+    """Runs the simulator as a process for the length of a `with` block.
+
+    Example:
+        with run_in_process("--latency", "0.2") as sim:
+            client = AsyncOpenAI(base_url=sim.openai_base_url, api_key="any", max_retries=0)
+    """
+    simulator = start_process(arguments)
+    try:
+        yield simulator
+    finally:
+        simulator.stop()
+
+
+async def _serve(simulator: Simulator, parent: int | None) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signal_number, stopping.set)
+    async with simulator:
+        ready = {
+            "port": simulator.port,
+            "openai_base_url": simulator.openai_base_url,
+            "anthropic_base_url": simulator.anthropic_base_url,
+        }
+        sys.stdout.write(json.dumps(ready) + "\n")
+        sys.stdout.flush()
+        # An orphan gets a new parent. Asking works for every parent and on every platform, while
+        # Linux's death signal follows the parent's thread, not its process.
+        while not stopping.is_set() and parent in (None, os.getppid()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), None if parent is None else _PARENT_CHECK_S)
+
+
+def _first_line(stream: IO[str], deadline_s: float) -> str:
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        ready = selector.select(max(0.0, deadline_s - time.monotonic()))
+    return stream.readline() if ready else ""

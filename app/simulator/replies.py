@@ -1,0 +1,131 @@
+"""The simulated model: a reply that is a pure function of the request.
+
+Tool calls while the question has no tool results, JSON where the prompt asks for it, else a few
+sentences about what the prompt says.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from app.simulator.chat import ChatRequest, Reply, Tool, ToolCall
+from app.simulator.facts import Facts, digest_of
+from app.simulator.markers import NOTHING, Marker, without_markers
+from app.simulator.prose import chosen_from, paragraph
+from app.simulator.values import value_of_key, value_of_schema
+
+BYTES_PER_TOKEN = 4
+_MAX_CALLS = 3
+_RESULT_CHARS = 240
+_NAME = r"[`\"']?([A-Za-z_]\w*)[`\"']?(?:\s*\([^)]*\))?"
+_ASKS_JSON = re.compile(
+    r"\b(?:respond|reply|answer|return|output|produce|provide|give|as|in|valid|only)\b[^.\n]{0,40}\bjson\b"
+    r"|\bjson\b[^.\n]{0,40}\b(?:keys?|fields?|properties)\b",
+    re.IGNORECASE,
+)
+_KEYS = re.compile(
+    rf"\b(?:keys?|fields?|properties)\b\s*:?\s*({_NAME}(?:\s*(?:,\s*(?:and\s+)?|\band\s+){_NAME})*)",
+    re.IGNORECASE,
+)
+_TEMPLATE = re.compile(r"\bjson\b[^{]{0,80}(\{.*?\})", re.IGNORECASE | re.DOTALL)
+_DEFAULT_KEYS = ("status", "summary", "confidence")
+
+
+def reply_to(
+    request: ChatRequest, *, marker: Marker = NOTHING, output_tokens: int | None = None
+) -> Reply:
+    """Answers a request.
+
+    Args:
+        request: what was asked.
+        marker: what the prompt's markers say.
+        output_tokens: the size of a text reply; None lets the text decide.
+
+    Returns:
+        A reply of at most `request.max_tokens` tokens, reasoning included.
+    """
+    limit = request.max_tokens
+    reasoning = marker.reasoning_tokens or 0
+    if limit is not None:
+        reasoning = min(reasoning, limit)
+        limit -= reasoning
+    facts = Facts("\n".join([without_markers(request.prompt), *request.tool_results]))
+    calls = _calls(request, facts, marker.tool_turns or 1)
+    reply = Reply(text="", tool_calls=calls, reasoning_tokens=reasoning, cut=False)
+    if calls and (limit is None or reply.output_tokens - reasoning <= limit):
+        return reply
+    size = marker.output_tokens or output_tokens
+    text = _text(request, facts, size) if marker.reply is None else marker.reply
+    shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
+    return Reply(
+        text=shown, tool_calls=(), reasoning_tokens=reasoning, cut=bool(calls) or shown != text
+    )
+
+
+def _calls(request: ChatRequest, facts: Facts, turns: int) -> tuple[ToolCall, ...]:
+    if not request.tools or request.tool_choice == "none" or request.tool_turns >= turns:
+        return ()
+    named = [tool for tool in request.tools if tool.name == request.tool_choice]
+    mentioned = [
+        tool for tool in request.tools if re.search(rf"\b{re.escape(tool.name)}\b", facts.text)
+    ]
+    chosen: list[Tool] = named or mentioned[:_MAX_CALLS] or [request.tools[0]]
+    return tuple(_call(index, tool, request, facts) for index, tool in enumerate(chosen))
+
+
+def _call(index: int, tool: Tool, request: ChatRequest, facts: Facts) -> ToolCall:
+    arguments = value_of_schema({"type": "object", **tool.schema}, facts)
+    name = digest_of(f"{request.tool_turns}/{index}/{tool.name}/{request.prompt}")
+    return ToolCall(id=name, name=tool.name, arguments=_compact(arguments))
+
+
+def _text(request: ChatRequest, facts: Facts, size: int | None) -> str:
+    if request.schema is not None:
+        return _padded(_compact(value_of_schema(request.schema, facts)), size)
+    if request.wants_json or _ASKS_JSON.search(facts.text):
+        keys, rest = _keys_in(facts.text)
+        stated = Facts(rest)
+        return _padded(_compact({key: value_of_key(key, stated) for key in keys}), size)
+    choice = chosen_from(facts)
+    if choice is not None:
+        return choice
+    text = paragraph(facts)
+    if request.tool_results:
+        quoted = "; ".join(result.strip()[:_RESULT_CHARS] for result in request.tool_results)
+        text = f"According to the tools: {quoted}. {text}"
+    return text if size is None else _sized(text, size)
+
+
+def _keys_in(text: str) -> tuple[list[str], str]:
+    """The keys that the prompt asks for, and the prompt without this request."""
+    listed = _KEYS.search(text)
+    if listed:
+        keys = [name for name in re.findall(_NAME, listed[1]) if name.lower() != "and"]
+        return keys, text.replace(listed[0], "")
+    template = _TEMPLATE.search(text)
+    keys = re.findall(r"[\"'](\w+)[\"']\s*:", template[1]) if template else []
+    return keys or list(_DEFAULT_KEYS), text.replace(template[0], "") if template else text
+
+
+def _sized(text: str, tokens: int) -> str:
+    """Exactly so many tokens: the text, repeated or cut."""
+    wanted = tokens * BYTES_PER_TOKEN
+    have = len(text.encode("utf-8", "replace")) + 1
+    return _first_bytes(" ".join([text] * (wanted // have + 1)), wanted)
+
+
+def _padded(document: str, tokens: int | None) -> str:
+    """At least so many tokens; JSON stays valid, so it is never cut here."""
+    missing = (tokens or 0) * BYTES_PER_TOKEN - len(document.encode("utf-8", "replace"))
+    return document + " " * max(0, missing)
+
+
+def _first_bytes(text: str, size: int) -> str:
+    encoded = text.encode("utf-8", "replace")
+    return text if len(encoded) <= size else encoded[:size].decode("utf-8", "ignore")
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

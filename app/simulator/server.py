@@ -1,0 +1,219 @@
+"""The HTTP server: the providers' routes, the control routes under `/_simulator`, the lifecycle."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+
+from app.simulator.anthropic_wire import AnthropicWire
+from app.simulator.config import SimulatorConfig, config_as_json, config_with
+from app.simulator.exchange import Exchange
+from app.simulator.ledger import Ledger, Record
+from app.simulator.openai_wire import OpenAIWire
+from app.simulator.wire import Wire
+
+_BACKLOG = 2048
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+_SHUTDOWN_S = 0.1
+_LISTED = {
+    "openai": ("gpt-4o", "gpt-4o-mini", "gpt-4.1-mini", "gpt-5.4", "gpt-5.4-mini", "sim-large"),
+    "anthropic": (
+        "claude-haiku-4-5",
+        "claude-sonnet-4-6",
+        "claude-sonnet-5",
+        "claude-opus-5",
+        "sim-large",
+    ),
+}
+_RELEASED_S = 1735689600
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Simulator:
+    """A simulated OpenAI and Anthropic in this process's event loop.
+
+    Args:
+        config: the behaviour to start with.
+        host: address to listen on.
+        port: 0 takes a free one.
+        ledger_path: file to which every record is appended as a line of JSON.
+
+    Example:
+        async with Simulator(SimulatorConfig(latency_s=0.2)) as sim:
+            client = AsyncOpenAI(base_url=sim.openai_base_url, api_key="any", max_retries=0)
+    """
+
+    def __init__(
+        self,
+        config: SimulatorConfig | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        ledger_path: Path | None = None,
+    ) -> None:
+        self._first_config = config or SimulatorConfig()
+        self._host = host
+        self._port = port
+        self._ledger = Ledger(size=self._first_config.ledger_size, path=ledger_path)
+        self._exchange = Exchange(self._first_config, self._ledger)
+        self._runner = web.AppRunner(
+            self._application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_SHUTDOWN_S,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Starts to listen.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        await self._runner.setup()
+        # Hundreds of agents connect in one millisecond: the default backlog of 128 is too short.
+        site = web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG)
+        await site.start()
+        self._port = site.port
+
+    async def stop(self) -> None:
+        """Closes every connection and the ledger's file."""
+        await self._runner.cleanup()
+        self._ledger.close_file()
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._port
+
+    @property
+    def openai_base_url(self) -> str:
+        """`base_url` for OpenAI clients."""
+        return f"http://{self._host}:{self._port}/v1"
+
+    @property
+    def anthropic_base_url(self) -> str:
+        """`base_url` for Anthropic clients."""
+        return f"http://{self._host}:{self._port}"
+
+    @property
+    def config(self) -> SimulatorConfig:
+        """The behaviour now."""
+        return self._exchange.config
+
+    def ledger(self, since: int = 0) -> list[Record]:
+        """The records with a sequence number above `since`; those under way have no status."""
+        return self._ledger.records(since)
+
+    def summary(self) -> dict[str, Any]:
+        """Totals over all records; see `Ledger.summary`."""
+        return self._ledger.summary()
+
+    def configure(self, **changes: Any) -> None:
+        """Changes the behaviour from the next request on; see `config_with`.
+
+        Raises:
+            ValueError: a name is unknown, or a value impossible.
+        """
+        self._exchange.reconfigure(config_with(self.config, changes))
+
+    def reset(self) -> None:
+        """Back to the first configuration, with an empty ledger, full limits and fresh counters."""
+        self._ledger.clear()
+        self._exchange.reset(self._first_config)
+
+    def _application(self) -> web.Application:
+        application = web.Application(client_max_size=_MAX_BODY_BYTES)
+        application.add_routes(
+            [
+                web.post("/v1/chat/completions", self._serving(OpenAIWire())),
+                web.post("/v1/messages", self._serving(AnthropicWire())),
+                web.get("/v1/models", _models),
+                web.get("/_simulator/health", self._get_health),
+                web.get("/_simulator/ledger", self._get_ledger),
+                web.get("/_simulator/ledger/summary", self._get_summary),
+                web.get("/_simulator/config", self._get_config),
+                web.post("/_simulator/config", self._post_config),
+                web.post("/_simulator/reset", self._post_reset),
+            ]
+        )
+        return application
+
+    def _serving(self, wire: Wire) -> Handler:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            return await self._exchange.serve(wire, request)
+
+        return serve
+
+    async def _get_health(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def _get_ledger(self, request: web.Request) -> web.Response:
+        try:
+            since = int(request.query.get("since", "0"))
+        except ValueError:
+            return web.json_response({"error": "since: a whole number, please"}, status=400)
+        return web.json_response([dataclasses.asdict(record) for record in self.ledger(since)])
+
+    async def _get_summary(self, _request: web.Request) -> web.Response:
+        return web.json_response(self.summary())
+
+    async def _get_config(self, _request: web.Request) -> web.Response:
+        return web.json_response(config_as_json(self.config))
+
+    async def _post_config(self, request: web.Request) -> web.Response:
+        try:
+            self.configure(**json.loads(await request.read()))
+        except (ValueError, TypeError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response(config_as_json(self.config))
+
+    async def _post_reset(self, _request: web.Request) -> web.Response:
+        self.reset()
+        return web.json_response({"status": "ok"})
+
+
+async def _models(request: web.Request) -> web.Response:
+    """Both providers list models under one path; Anthropic's clients send its version header."""
+    if "anthropic-version" in request.headers:
+        models: list[dict[str, Any]] = [
+            {
+                "id": name,
+                "type": "model",
+                "display_name": name,
+                "created_at": "2025-01-01T00:00:00Z",
+                "lifecycle": "active",
+            }
+            for name in _LISTED["anthropic"]
+        ]
+        return web.json_response(
+            {
+                "data": models,
+                "has_more": False,
+                "first_id": models[0]["id"],
+                "last_id": models[-1]["id"],
+            }
+        )
+    models = [
+        {"id": name, "object": "model", "created": _RELEASED_S, "owned_by": "simulator"}
+        for name in _LISTED["openai"]
+    ]
+    return web.json_response({"object": "list", "data": models})

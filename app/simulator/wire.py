@@ -1,0 +1,162 @@
+"""What the two protocol modules share: the interface, field checks, and pieces of a stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from app.simulator.chat import Answer, ChatRequest, Refusal
+from app.simulator.ledger import Record
+from app.simulator.limits import Charge, Excess, MeterState
+
+PIECE_CHARS = 24
+"""Characters per streamed piece: about six tokens, as the providers send them under load."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Bytes of one or more server-sent events, and the output tokens sent once they are out."""
+
+    data: bytes
+    output_tokens: int
+
+
+class Wire(Protocol):
+    """One provider's protocol."""
+
+    provider: str
+    request_id_header: str
+
+    def key_in(self, headers: Mapping[str, str]) -> str:
+        """The API key that a request carries, or an empty string."""
+        ...
+
+    def parse(self, body: Any) -> ChatRequest:
+        """Reads a request body.
+
+        Raises:
+            Refusal: the provider would refuse it with 400.
+        """
+        ...
+
+    def charge(self, answer: Answer) -> Charge:
+        """What the provider counts against its limits."""
+        ...
+
+    def over_limit(self, excess: Excess, model: str) -> Refusal:
+        """The 429 for a request that a limit refused."""
+        ...
+
+    def answer(self, answer: Answer) -> bytes:
+        """The JSON body of a successful response."""
+        ...
+
+    def events(self, answer: Answer) -> list[Event]:
+        """The same as a stream."""
+        ...
+
+    def error(self, refusal: Refusal, record: Record) -> bytes:
+        """The JSON body of an error."""
+        ...
+
+    def error_event(self, refusal: Refusal, record: Record) -> bytes:
+        """An error in the middle of a stream."""
+        ...
+
+    def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
+        """The rate-limit headers; empty where nothing is limited."""
+        ...
+
+    def retry_headers(self, retry_after_s: float) -> dict[str, str]:
+        """The Retry-After headers."""
+        ...
+
+
+def bearer_in(headers: Mapping[str, str]) -> str:
+    """The bearer token of the Authorization header, or an empty string."""
+    return headers.get("Authorization", "").removeprefix("Bearer").strip()
+
+
+def as_object(body: Any) -> Mapping[str, Any]:
+    """Checks that a body is a JSON object.
+
+    Raises:
+        Refusal: it is not.
+    """
+    if not isinstance(body, dict):
+        raise Refusal(400, "We could not parse the JSON body of your request: expected an object.")
+    return body
+
+
+def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """An optional list of objects; empty when it is missing.
+
+    Raises:
+        Refusal: it is something else.
+    """
+    value = body.get(name) or []
+    if not isinstance(value, list):
+        raise Refusal(400, f"Invalid {name!r}: expected an array, got {value!r}.")
+    return [as_object(item) for item in value]
+
+
+def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """An optional object; empty when it is missing.
+
+    Raises:
+        Refusal: it is something else.
+    """
+    return as_object(body.get(name) or {})
+
+
+def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    """A required field of a type.
+
+    Raises:
+        Refusal: it is missing, empty or of another type.
+    """
+    value = body.get(name)
+    if not isinstance(value, kind) or not value:
+        raise Refusal(400, f"{name}: a non-empty {kind.__name__} is required, got {value!r}.")
+    return value
+
+
+def token_limit(body: Mapping[str, Any], name: str) -> int | None:
+    """An optional number of tokens.
+
+    Raises:
+        Refusal: it is not a positive whole number.
+    """
+    value = body.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise Refusal(400, f"Invalid {name!r}: expected an integer >= 1, got {value!r}.")
+    return value
+
+
+def text_of(content: Any) -> str:
+    """The text of a message's content: a string, or a list of parts of which only text counts.
+
+    Raises:
+        Refusal: it is neither.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise Refusal(400, f"Invalid content: expected a string or an array, got {content!r}.")
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "\n".join(str(part.get("text", "")) for part in parts)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text as it is streamed."""
+    for start in range(0, len(text), PIECE_CHARS):
+        yield text[start : start + PIECE_CHARS]
+
+
+def compact(value: Any) -> str:
+    """JSON without spaces, as the APIs send it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

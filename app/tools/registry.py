@@ -1,0 +1,89 @@
+"""The tools of this process: those of the modules that the configuration lists."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import ConfigurationError, ToolError
+from app.tools.tool import Tool
+
+
+class ToolRegistry:
+    """Finds tools by the references that are stored with agents.
+
+    Only modules that the operator listed are ever imported: a stored reference is data, and data
+    must not choose what code a worker loads.
+
+    Args:
+        imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
+            by ``load``.
+    """
+
+    def __init__(self, imports: Sequence[str] = ()) -> None:
+        self._imports = tuple(imports)
+
+    def load(self) -> None:
+        """Import the modules now, so that a mistake shows at the start.
+
+        Raises:
+            ConfigurationError: If a module cannot be imported, or two tools share a name.
+        """
+        self._tools  # noqa: B018 the first access loads
+
+    def resolve(self, reference: str | Mapping[str, Any]) -> Tool:
+        """The tool that a reference means.
+
+        Args:
+            reference: A tool's name, its ``module:name``, or what ``Tool.reference`` gave.
+
+        Returns:
+            The tool, always the same object.
+
+        Raises:
+            ToolError: If no loaded module has it.
+            ConfigurationError: If a module cannot be loaded.
+        """
+        if isinstance(reference, Mapping):
+            reference = str(reference.get("import") or reference.get("name"))
+        tool = self._tools.get(reference)
+        if tool is not None:
+            return tool
+        module, separator, _ = reference.partition(":")
+        if separator and module not in self._imports:
+            raise ToolError(
+                f"tool {reference!r} is in a module that the workers do not load: "
+                f"list {module!r} under imports: in the configuration"
+            )
+        names = [tool.name for tool in self._tools.values()]
+        raise ToolError(
+            f"there is no tool {reference!r}; the workers load "
+            f"{listed(dict.fromkeys(names))}{did_you_mean(reference, self._tools)}"
+        )
+
+    @cached_property
+    def _tools(self) -> dict[str, Tool]:
+        tools: dict[str, Tool] = {}
+        for module in self._imports:
+            for tool in _tools_of(module):
+                other = tools.setdefault(tool.name, tool)
+                if other is not tool:
+                    raise ConfigurationError(
+                        f"imports: {other.import_path} and {tool.import_path} are both called "
+                        f"{tool.name!r}: give one of them another name, as in @tool(name=...)"
+                    )
+                tools[tool.import_path] = tool
+        return tools
+
+
+def _tools_of(module: str) -> list[Tool]:
+    try:
+        namespace = vars(importlib.import_module(module))
+    # A module of the user's may raise anything while it is imported, or call sys.exit().
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(
+            f"imports: module {module!r} cannot be imported ({type(error).__name__}: {error}): "
+            "is its folder on PYTHONPATH?"
+        ) from error
+    return [value for value in namespace.values() if isinstance(value, Tool)]

@@ -1,0 +1,122 @@
+"""From a function's signature and docstring to what a model is told about it, through pydantic."""
+
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
+from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.json_schema import GenerateJsonSchema
+
+from app.errors import WorkflowError
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+# Fields have a prefix, so that an argument may be called schema, json or _private.
+_PREFIX = "argument_"
+_SECTION = re.compile(r"(?:Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):\s*$")
+_ARGUMENTS = ("Args:", "Arguments:", "Parameters:")
+_ARGUMENT = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
+
+
+class _Schema(GenerateJsonSchema):
+    """JSON Schema without the titles, which only repeat the names, at a token each."""
+
+    # A default without a JSON form is left out of the schema; the function still uses it.
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        return False
+
+
+def check_signature(function: Callable[..., Any], name: str) -> None:
+    """Refuse parameters that no JSON object can fill.
+
+    Raises:
+        WorkflowError: naming the parameter.
+    """
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind not in _BY_NAME:
+            raise WorkflowError(
+                f"tool {name!r}: parameter {str(parameter)!r} cannot be given by name: "
+                "use plain parameters"
+            )
+        if parameter.annotation is parameter.empty:
+            raise WorkflowError(
+                f"tool {name!r}: parameter {parameter.name!r} has no type hint: "
+                "models are told the types"
+            )
+
+
+def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
+    """A model that validates the arguments of a function.
+
+    Raises:
+        WorkflowError: If a type hint is wrong, or is of a type that JSON cannot express.
+    """
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError) as error:
+        raise WorkflowError(f"tool {name!r}: a type hint is wrong: {error}") from error
+    descriptions = described(inspect.getdoc(function) or "")[1]
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(function).parameters.values():
+        default = ... if parameter.default is parameter.empty else parameter.default
+        field = Field(default, alias=parameter.name)
+        if description := descriptions.get(parameter.name):
+            field = Field(default, alias=parameter.name, description=description)
+        fields[_PREFIX + parameter.name] = (hints[parameter.name], field)
+    try:
+        return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+        reason = str(error).splitlines()[0]
+        raise WorkflowError(f"tool {name!r}: its arguments have no schema: {reason}") from error
+
+
+def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
+    """JSON Schema of a model from ``arguments_model``.
+
+    Raises:
+        WorkflowError: If a type has no JSON form.
+    """
+    try:
+        schema = model.model_json_schema(schema_generator=_Schema)
+    except PydanticUserError as error:
+        reason = str(error).splitlines()[0]
+        raise WorkflowError(f"tool {name!r}: its arguments have no schema: {reason}") from error
+    schema.pop("title", None)
+    return schema
+
+
+def given_arguments(arguments: BaseModel) -> dict[str, Any]:
+    """The arguments that were given, by parameter name; the others keep the function's defaults."""
+    given = arguments.model_fields_set
+    return {name.removeprefix(_PREFIX): getattr(arguments, name) for name in given}
+
+
+def described(docstring: str) -> tuple[str, dict[str, str]]:
+    """What a Google-style docstring says: the description, and a text per argument."""
+    sections = [("", [""])]
+    for line in docstring.splitlines():
+        if _SECTION.match(line):
+            sections.append((line.strip(), []))
+        else:
+            sections[-1][1].append(line)
+    description = "\n".join(sections[0][1]).strip()
+    lines = [line for title, part in sections if title in _ARGUMENTS for line in part]
+    return description, _argument_texts([line for line in lines if line.strip()])
+
+
+def _argument_texts(lines: list[str]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    name = ""
+    indent = min((len(line) - len(line.lstrip()) for line in lines), default=0)
+    for line in lines:
+        match = _ARGUMENT.match(line.strip())
+        if match and not line[indent : indent + 1].isspace():
+            name = match[1]
+            texts[name] = match[2]
+        elif name:
+            texts[name] = f"{texts[name]} {line.strip()}".strip()
+    return texts

@@ -1,0 +1,56 @@
+"""Runs a function that blocks without blocking the loop, nor the end of the process."""
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+async def run_in_thread(function: Callable[[], Result]) -> Result:
+    """Run a function in a daemon thread of its own.
+
+    Not on the loop's default executor: its few threads also resolve host names, so tools that
+    hang would stop the providers' clients, and it waits for them when the process ends.
+
+    Args:
+        function: Called without arguments, in a copy of the caller's context.
+
+    Returns:
+        What it returns. Cancelling returns at once; the thread goes on and its result is dropped.
+
+    Raises:
+        RuntimeError: In place of exceptions that a loop cannot carry, such as SystemExit.
+        Exception: Whatever else it raises.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Result] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def work() -> None:
+        try:
+            result = context.run(function)
+        except BaseException as error:  # noqa: BLE001 the caller must learn of every end
+            failure = error if _fits_future(error) else RuntimeError(repr(error))
+            deliver(lambda: future.set_exception(failure))
+        else:
+            deliver(lambda: future.set_result(result))
+
+    def deliver(settle: Callable[[], None]) -> None:
+        def settle_if_awaited() -> None:
+            if not future.done():
+                settle()
+
+        # The loop may be closed by now, and then nobody waits.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle_if_awaited)
+
+    threading.Thread(target=work, name="tool", daemon=True).start()
+    return await future
+
+
+def _fits_future(error: BaseException) -> bool:
+    return isinstance(error, Exception) and not isinstance(error, StopIteration)

@@ -1,0 +1,134 @@
+"""Fixtures every test may ask for: real services, a database of its own, a clean environment.
+
+One Postgres and one Redis serve all tests of a process (of an xdist worker). The schema is migrated
+once, into a template; each test gets a clone of it, which takes 20 ms.
+"""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from hypothesis import HealthCheck, settings
+from redis import Redis
+from sqlalchemy.engine import URL, make_url
+
+from app.embedded import Services, ServiceUrls
+
+FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
+KINDS = ("unit", "integration", "e2e", "faults", "browser", "benchmark")
+FOLDERS = {"benchmarks": "benchmark", "repository": "unit"}
+TEMPLATE = "agentchord_template"
+REDIS_DATABASES = 16
+
+settings.register_profile("dev", deadline=None)
+settings.register_profile(
+    "ci",
+    deadline=None,
+    derandomize=True,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("dev")
+
+_numbers = count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the kind that its folder below tests/ names."""
+    root = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(root).parts[0]
+        kind = FOLDERS.get(folder, folder)
+        if kind in KINDS:
+            item.add_marker(kind)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """Take away what could make a test spend money or write to somebody's database."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(FOREIGN_VARIABLES):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceUrls]:
+    """Real Postgres and Redis, empty, for all tests of this process."""
+    with Services(tmp_path_factory.mktemp("services")) as urls:
+        yield urls
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home for embedded services of this test; what it leaves running there is ended."""
+    yield tmp_path / "home"
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
+            process.terminate()  # a caretaker takes its server along
+
+
+@pytest.fixture(scope="session")
+def database_template(services: ServiceUrls) -> str:
+    """Name of a migrated database that nobody is connected to."""
+    # Late, so that tests of the pure parts start without the SQL layer.
+    from app.storage.schema import upgrade
+
+    with _administration(services) as connection:
+        connection.execute(f"CREATE DATABASE {TEMPLATE}")
+        upgrade(_url(services, TEMPLATE))
+        connection.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
+            [TEMPLATE],
+        )
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(services: ServiceUrls, database_template: str) -> Iterator[str]:
+    """URL of a migrated, empty database that this test has to itself."""
+    name = f"test_{next(_numbers)}"
+    with _administration(services) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}")
+    yield _url(services, name)
+    with _administration(services) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_url(services: ServiceUrls) -> str:
+    """URL of an empty Redis database, not the one the previous tests used."""
+    url = services.redis_url.replace("db=0", f"db={next(_numbers) % REDIS_DATABASES}")
+    with Redis.from_url(url) as client:
+        client.flushdb()
+    return url
+
+
+def _url(services: ServiceUrls, database: str) -> str:
+    return _address(services).set(database=database).render_as_string(hide_password=False)
+
+
+def _address(services: ServiceUrls) -> URL:
+    return make_url(services.database_url)
+
+
+def _administration(services: ServiceUrls) -> psycopg.Connection:
+    address = _address(services)
+    return psycopg.connect(
+        host=str(address.query["host"]),
+        port=int(str(address.query["port"])),
+        user=address.username,
+        dbname="postgres",
+        autocommit=True,
+    )

@@ -1,0 +1,142 @@
+"""The protocol of one run, spoken step by step by a test instead of by worker processes."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from app.domain.agent import Agent
+from app.domain.money import HoldAnswer, HoldRequest
+from app.domain.status import AgentStatus
+from app.domain.workflow import Workflow
+from app.storage import claims, holds, leases, progress, records, runs
+
+T = TypeVar("T")
+
+
+def agent(name: str, *dependencies: str, provider: str = "openai", **fields: Any) -> Agent:
+    model = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-5"}[provider]
+    return Agent(
+        name=name,
+        prompt_template=fields.pop("prompt_template", "go"),
+        llm_config={"model": model},
+        dependencies=dependencies,
+        **fields,
+    )
+
+
+@dataclass
+class Cluster:
+    """One database and the steps that scheduler, lanes and watchdog take on it."""
+
+    engine: AsyncEngine
+
+    async def commit(self, step: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        async with self.engine.begin() as connection:
+            return await step(connection)
+
+    async def start(self, *agents: Agent, **rules: Any) -> UUID:
+        """Enqueue and admit a run."""
+        workflow = Workflow(name="test", agents=agents, **rules)
+
+        async def create(connection: AsyncConnection) -> UUID:
+            workflow_id = await runs.store_workflow(connection, workflow)
+            return await runs.create_run(connection, workflow, workflow_id, {})
+
+        run_id = await self.commit(create)
+        await self.commit(lambda c: progress.admit(c, max_running=1000))
+        return run_id
+
+    async def claim(
+        self,
+        run_id: UUID,
+        *,
+        level: int = 0,
+        provider: str = "openai",
+        width: int = 100,
+        lease_s: float = 60.0,
+    ) -> claims.Claim:
+        request = claims.ClaimRequest(run_id=run_id, level=level, provider=provider, width=width)
+        (claim,) = await self.commit(
+            lambda c: claims.claim(c, [request], worker="w1", lease_s=lease_s)
+        )
+        return claim
+
+    async def hold(self, *wishes: HoldRequest) -> list[HoldAnswer]:
+        return await self.commit(lambda c: holds.place_holds(c, wishes))
+
+    async def record(self, *written: records.Record) -> list[bool]:
+        return await self.commit(lambda c: records.apply_records(c, written))
+
+    async def advance(self, run_id: UUID, level: int) -> progress.Progress:
+        (moved,) = await self.commit(lambda c: progress.advance(c, [(run_id, level)]))
+        return moved
+
+    async def recover(self, *, max_recoveries: int = 3) -> list[tuple[UUID, str]]:
+        return await self.commit(
+            lambda c: leases.recover_expired(c, max_recoveries=max_recoveries)
+        )
+
+    async def rows(self, sql: str, **values: Any) -> Sequence[Any]:
+        return (await self.commit(lambda c: c.execute(text(sql), values))).all()
+
+    async def statuses(self, run_id: UUID) -> dict[str, str]:
+        found = await self.rows("SELECT name, status FROM agent_runs WHERE run_id = :id", id=run_id)
+        return {row.name: row.status for row in found}
+
+
+def wish(claimed: claims.ClaimedAgent, amount: str = "0.5") -> HoldRequest:
+    return HoldRequest(
+        call_id=uuid7(),
+        agent_run_id=claimed.id,
+        attempt=claimed.attempt,
+        budget_ids=(claimed.run_id,),
+        amount_usd=Decimal(amount),
+    )
+
+
+def call(claimed: claims.ClaimedAgent, hold: HoldRequest, cost: str, **fields: Any) -> Any:
+    return records.CallRecord(
+        **{
+            "call_id": hold.call_id,
+            "run_id": claimed.run_id,
+            "agent_run_id": claimed.id,
+            "attempt": claimed.attempt,
+            "workflow_id": claimed.run_id,
+            "workflow": "test",
+            "agent": claimed.name,
+            "module": "General",
+            "provider": "openai",
+            "model": "gpt-4o-mini",
+            "budget_ids": (claimed.run_id,),
+            "cost_usd": Decimal(cost),
+        }
+        | fields
+    )
+
+
+def ending(
+    claimed: claims.ClaimedAgent,
+    status: AgentStatus = AgentStatus.COMPLETED,
+    calls: Sequence[Any] = (),
+    **fields: Any,
+) -> records.Record:
+    outcome = "completed" if status is AgentStatus.COMPLETED else "failed"
+    return records.Record(
+        agent_run_id=claimed.id,
+        attempt=claimed.attempt,
+        calls=tuple(calls),
+        ending=records.Ending(
+            run_id=claimed.run_id,
+            name=claimed.name,
+            status=status,
+            outcome=outcome,
+            event=f"agent_{status}",
+            **{"output": f"output of {claimed.name}"} | fields,
+        ),
+    )

@@ -1,0 +1,54 @@
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import create_engine, text
+
+from app.errors import SchemaMismatch, ServiceUnavailable
+from app.storage import schema
+from app.storage.session import database_url as parse
+from app.storage.tables import Table
+
+
+def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str) -> None:
+    engine = create_engine(parse(database_url))
+
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        differences = compare_metadata(context, Table.metadata)
+    engine.dispose()
+
+    assert differences == []
+
+
+def test_every_migration_can_be_undone(database_url: str) -> None:
+    schema.downgrade(database_url)
+    emptied = schema.current(database_url)
+    schema.upgrade(database_url)
+
+    assert emptied is None
+    assert schema.current(database_url) == schema.head()
+
+
+def test_an_empty_database_is_refused_with_the_remedy(database_url: str) -> None:
+    schema.downgrade(database_url)
+
+    with pytest.raises(SchemaMismatch, match="agentchord migrate"):
+        schema.require(database_url)
+
+
+def test_a_newer_schema_is_refused(database_url: str) -> None:
+    engine = create_engine(parse(database_url))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+
+    with pytest.raises(SchemaMismatch, match="newer"):
+        schema.require(database_url)
+
+
+def test_an_unreachable_server_is_named_without_its_password() -> None:
+    with pytest.raises(ServiceUnavailable) as caught:
+        schema.require("postgresql://me:hunter2@127.0.0.1:1/nowhere")
+
+    assert "127.0.0.1:1" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,40 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.scheduler.lanes import Lane, cut_lanes
+
+
+def test_a_level_that_fits_is_cut_into_lanes_of_equal_width() -> None:
+    lanes = cut_lanes({"openai": 100}, max_parallel_agents=100, lane_width=40)
+
+    assert lanes == [Lane(provider="openai", width=width) for width in (34, 33, 33)]
+
+
+def test_places_are_shared_in_proportion_to_the_agents_of_each_provider() -> None:
+    lanes = cut_lanes({"openai": 30, "anthropic": 10}, max_parallel_agents=8, lane_width=50)
+
+    assert lanes == [Lane(provider="openai", width=6), Lane(provider="anthropic", width=2)]
+
+
+def test_with_fewer_places_than_providers_the_largest_ones_go_first() -> None:
+    lanes = cut_lanes({"a": 1, "b": 5, "c": 3}, max_parallel_agents=2, lane_width=50)
+
+    assert [lane.provider for lane in lanes] == ["b", "c"]
+
+
+@given(
+    agents=st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 500), min_size=1),
+    room=st.integers(1, 600),
+    lane_width=st.integers(1, 60),
+)
+def test_lanes_use_all_the_room_there_is_and_no_more(
+    agents: dict[str, int], room: int, lane_width: int
+) -> None:
+    lanes = cut_lanes(agents, max_parallel_agents=room, lane_width=lane_width)
+
+    assert sum(lane.width for lane in lanes) == min(room, sum(agents.values()))
+    assert all(1 <= lane.width <= lane_width for lane in lanes)
+    for provider, count in agents.items():
+        widths = [lane.width for lane in lanes if lane.provider == provider]
+        assert sum(widths) <= count
+        assert widths or room < len(agents)

@@ -1,0 +1,112 @@
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.money import Account, HoldOutcome, HoldRequest, decide_holds
+
+
+def account(limit: str = "10", spent: str = "0", held: str = "0", **more: bool) -> Account:
+    return Account(
+        id=uuid4(),
+        label="budget",
+        limit_usd=Decimal(limit),
+        spent_usd=Decimal(spent),
+        held_usd=Decimal(held),
+        **more,
+    )
+
+
+def decide(amount: str, own: Account, *shared: Account) -> HoldOutcome:
+    (answer,) = decide_holds([wish(amount, own, *shared)], by_id(own, *shared))
+    return answer.outcome
+
+
+def wish(amount: str, own: Account, *shared: Account) -> HoldRequest:
+    return HoldRequest(
+        call_id=uuid4(),
+        agent_run_id=own.id,
+        attempt=1,
+        budget_ids=tuple(budget.id for budget in shared),
+        amount_usd=Decimal(amount),
+    )
+
+
+def by_id(*accounts: Account) -> dict[UUID, Account]:
+    return {each.id: each for each in accounts}
+
+
+def test_a_hold_that_fits_every_account_is_placed_on_every_account() -> None:
+    own, run = account("5"), account("5", held="3")
+
+    outcome = decide("2", own, run)
+
+    assert outcome is HoldOutcome.PLACED
+    assert (own.held_usd, run.held_usd) == (Decimal(2), Decimal(5))
+
+
+def test_a_hold_that_does_not_fit_one_account_is_placed_on_none() -> None:
+    own, run = account("5"), account("5", held="4")
+
+    outcome = decide("2", own, run)
+
+    assert outcome is HoldOutcome.WAIT
+    assert (own.held_usd, run.held_usd) == (Decimal(0), Decimal(4))
+
+
+def test_a_hold_is_refused_only_when_settling_could_never_make_room() -> None:
+    assert decide("2", account("5", spent="3", held="0")) is HoldOutcome.PLACED
+    assert decide("2", account("5", spent="3", held="2")) is HoldOutcome.WAIT
+    assert decide("2.01", account("5", spent="3", held="0")) is HoldOutcome.EXCEEDED
+
+
+def test_a_closed_account_places_nothing_even_if_it_is_soft() -> None:
+    assert decide("1", account(), account(closed=True)) is HoldOutcome.CLOSED
+    assert decide("1", account(), account(closed=True, soft=True)) is HoldOutcome.CLOSED
+
+
+def test_a_soft_account_never_refuses_but_counts() -> None:
+    soft = account("1", spent="5", soft=True)
+
+    outcome = decide("3", account(), soft)
+
+    assert outcome is HoldOutcome.PLACED
+    assert soft.held_usd == Decimal(3)
+
+
+def test_a_small_hold_does_not_overtake_a_large_one_that_waits_for_the_same_account() -> None:
+    first, second, run = account(), account(), account("10", held="5")
+    requests = [wish("6", first, run), wish("1", second, run)]
+
+    answers = decide_holds(requests, by_id(first, second, run))
+
+    assert [answer.outcome for answer in answers] == [HoldOutcome.WAIT, HoldOutcome.WAIT]
+
+
+amounts = st.decimals(min_value=0, max_value=20, places=4)
+
+
+@given(
+    limit=amounts,
+    spent=amounts,
+    wishes=st.lists(amounts, max_size=30),
+)
+def test_placed_holds_never_exceed_a_hard_account(
+    limit: Decimal, spent: Decimal, wishes: list[Decimal]
+) -> None:
+    run = account(str(limit), spent=str(spent))
+    owns = [account("1000") for _ in wishes]
+    requests = [
+        wish(str(amount), own, run) for amount, own in zip(wishes, owns, strict=True)
+    ]
+
+    answers = decide_holds(requests, by_id(run, *owns))
+
+    placed = [
+        request.amount_usd
+        for request, answer in zip(requests, answers, strict=True)
+        if answer.outcome is HoldOutcome.PLACED
+    ]
+    assert run.held_usd == sum(placed)
+    assert not placed or run.spent_usd + run.held_usd <= run.limit_usd

@@ -1,0 +1,34 @@
+"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import anyio
+
+T = TypeVar("T")
+POLL_S = 0.02
+
+
+def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str = "") -> T:
+    """Poll until ``condition()`` is truthy, and return what it returned.
+
+    Raises:
+        AssertionError: If it is not within ``timeout_s`` seconds; ``what`` says what was awaited.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (result := condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or condition}"
+        time.sleep(POLL_S)
+    return result
+
+
+async def wait_until_async(
+    condition: Callable[[], Awaitable[T]], *, timeout_s: float = 10.0, what: str = ""
+) -> T:
+    """The same for a condition that has to be awaited."""
+    deadline = time.monotonic() + timeout_s
+    while not (result := await condition()):
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or condition}"
+        await anyio.sleep(POLL_S)
+    return result

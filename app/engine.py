@@ -129,7 +129,7 @@ def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
                 getattr(config.rate_limit_config, field.name),
                 getattr(stored, field.name),
             )
-            if wanted != have and wanted != field.default:
+            if wanted not in (have, field.default):
                 raise ConfigurationError(
                     f"rate_limit_config.{field.name} is {wanted!r}, the cluster's limit for "
                     f"{provider} is {have!r}: change rate_limits in the file at AGENTCHORD_CONFIG, "

@@ -14,7 +14,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from app.embedded import ServiceUrls
-from tests.waiting import wait_until
+from app.embedded.locks import FileLock
 
 USER = """
 import sys
@@ -59,19 +59,19 @@ def server_ids(urls: ServiceUrls) -> tuple[int, int]:
 
 
 def caretaker_ids(home: Path) -> list[int]:
+    records = {str(record) for record in (home / "run").glob("*.json")}
     return [
         process.pid
         for process in psutil.process_iter(["cmdline"])
-        if process.info["cmdline"]
-        and process.info["cmdline"][-2].startswith(str(home / "run"))
-        and process.status() != psutil.STATUS_ZOMBIE
+        if records & set(process.info["cmdline"] or ())
     ]
 
 
 def kill_caretakers(home: Path) -> None:
     for number in caretaker_ids(home):
         os.kill(number, signal.SIGKILL)
-    wait_until(lambda: not caretaker_ids(home), what="caretakers to be gone")
+    for lock in (home / "run").glob("*.caretaker.lock"):
+        FileLock.acquire(lock, timeout_s=10).release()
 
 
 def gone(number: int) -> bool:

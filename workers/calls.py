@@ -7,30 +7,37 @@ that the next record settles it.
 import asyncio
 import random
 from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Literal, TypeVar
-from uuid import UUID
+from typing import Any
 
-from app.costs.price import Price
-from app.costs.pricing import Pricing
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from uuid_utils.compat import uuid7
 
-from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
+from app.costs.price import Price
+from app.costs.pricing import Pricing
+from app.domain.money import (
+    HoldAnswer,
+    HoldOutcome,
+    HoldRequest,
+    round_to_ledger,
+    round_up,
+)
 from app.domain.usage import Usage
 from app.errors import AgentTimeout, BudgetExceeded, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
 from app.llm.tokens import expected_tokens, upper_bound_tokens
 from app.storage.group_commit import GroupCommit
-from app.storage.records import CallRecord
+from app.storage.records import CallRecord, Kind
 from workers.inflight import Phase, StopReason
 from workers.jobs import Job
 
-Result = TypeVar("Result")
-
 WAIT_FOR_MONEY_S = 0.25
+HTTP_ERROR = 400
+#: Keys of llm_config that are not parameters of the provider's API, or are given otherwise.
+NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 
 
 class LeaseGone(Exception):
@@ -39,6 +46,17 @@ class LeaseGone(Exception):
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plan:
+    """One call as it is going to be made, and what it needs to be allowed."""
+
+    price: Price
+    parameters: Mapping[str, Any]
+    max_tokens: int
+    hold: HoldRequest
+    limit: LimitRequest
 
 
 class Caller:
@@ -87,40 +105,72 @@ class Caller:
             AgentError: By cause; nothing was sent for UnknownModel and BudgetExceeded.
             LeaseGone: If the job may not go on.
         """
-        agent = job.agent
-        client = self._clients.get(agent.provider)
-        price = self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
-        bound = upper_bound_tokens(messages, tools)
-        max_tokens = self._max_tokens(job, price, bound)
-        hold = HoldRequest(
-            call_id=uuid7(),
-            agent_run_id=job.claimed.id,
-            attempt=job.claimed.attempt,
-            budget_ids=job.run.budget_ids,
-            amount_usd=price.worst_case(bound, max_tokens),
-        )
-        request = LimitRequest(
-            provider=agent.provider,
-            model=agent.model,
-            run_id=str(job.run.run_id),
-            input_tokens=expected_tokens(messages, tools),
-            output_tokens=max_tokens,
-            priority=agent.priority,
-        )
-        permit = await self._permit_and_hold(job, request, hold)
+        client = self._clients.get(job.agent.provider)
+        plan = self._plan(job, messages, tools)
+        permit = await self._permit_and_hold(job, plan)
         job.lease.phase = Phase.CALLING
-        parameters = {
-            key: value
-            for key, value in agent.llm_config.items()
-            if key not in ("model", "provider", "max_tokens", "system")
-        }
-        started_at_s = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        started_at_s = loop.time()
         try:
             async with asyncio.timeout(job.calling_left_s):
                 response = await client.complete_with_tools(
-                    messages, agent.model, tools or None, max_tokens=max_tokens, **parameters
+                    messages,
+                    job.agent.model,
+                    tools or None,
+                    max_tokens=plan.max_tokens,
+                    **plan.parameters,
                 )
-        except ProviderError as error:
+        except BaseException as error:
+            self._account_for(job, plan, permit, error)
+            if isinstance(error, TimeoutError):
+                raise AgentTimeout(
+                    f"agent {job.agent.name!r} was still calling after {job.agent.timeout:g} s: "
+                    "raise its timeout or ask for less output"
+                ) from error
+            raise
+        finally:
+            job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
+        self._limiter.settle(permit, usage=response.usage, headers=response.headers)
+        job.calls.append(_answered(job, plan, response))
+        return response
+
+    def _plan(
+        self, job: Job, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
+    ) -> _Plan:
+        agent = job.agent
+        price = self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
+        parameters = {
+            key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
+        }
+        bound = upper_bound_tokens(messages, tools, parameters)
+        max_tokens = self._max_tokens(job, price, bound)
+        worst_case_usd = price.worst_case(
+            bound, max_tokens, cache_writes="cache_control" in str(parameters)
+        )
+        return _Plan(
+            price=price,
+            parameters=parameters,
+            max_tokens=max_tokens,
+            hold=HoldRequest(
+                call_id=uuid7(),
+                agent_run_id=job.claimed.id,
+                attempt=job.claimed.attempt,
+                budget_ids=job.run.budget_ids,
+                amount_usd=round_up(worst_case_usd),
+            ),
+            limit=LimitRequest(
+                provider=agent.provider,
+                model=agent.model,
+                run_id=str(job.run.run_id),
+                input_tokens=expected_tokens(messages, tools, parameters),
+                output_tokens=max_tokens,
+                priority=agent.priority,
+            ),
+        )
+
+    def _account_for(self, job: Job, plan: _Plan, permit: Permit, error: BaseException) -> None:
+        """Settle a call that brought no answer, whatever stopped it."""
+        if isinstance(error, ProviderError):
             self._limiter.settle(
                 permit,
                 usage=None if error.reached else Usage(),
@@ -128,42 +178,18 @@ class Caller:
                 retry_after_s=error.retry_after_s,
                 throttled=isinstance(error, RateLimited),
             )
-            job.calls.append(_failed(job, hold, price, error))
-            raise
-        except (TimeoutError, asyncio.CancelledError) as error:
+            job.calls.append(_refused(job, plan, error))
+        else:
             self._limiter.settle(permit, usage=None)
-            job.calls.append(_unconfirmed(job, hold, price, type(error).__name__))
-            if isinstance(error, TimeoutError):
-                raise AgentTimeout(
-                    f"agent {agent.name!r} was still calling after {agent.timeout:g} s: "
-                    "raise its timeout or ask for less output"
-                ) from error
-            raise
-        finally:
-            elapsed_s = asyncio.get_running_loop().time() - started_at_s
-            job.calling_left_s = max(job.calling_left_s - elapsed_s, 0.0)
-        self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        job.calls.append(
-            _record(
-                job,
-                hold.call_id,
-                price,
-                price.cost(response.usage),
-                model_answered=response.model,
-                request_id=response.request_id,
-                usage=response.usage,
-                raw_usage=response.raw_usage,
-            )
-        )
-        return response
+            job.calls.append(_unconfirmed(job, plan, type(error).__name__))
 
-    async def _permit_and_hold(self, job: Job, request: LimitRequest, hold: HoldRequest) -> Permit:
+    async def _permit_and_hold(self, job: Job, plan: _Plan) -> Permit:
         """Take the limit, then the money; whoever has to wait for money gives the limit back."""
         while True:
             job.lease.phase = Phase.WAITING
-            permit = await self._limiter.acquire(request)
+            permit = await self._limiter.acquire(plan.limit)
             try:
-                answer = await _to_the_end(self._holds.submit(hold), job, hold)
+                answer = await _to_the_end(self._holds.submit(plan.hold), job, plan)
             except BaseException:
                 self._limiter.hand_back(permit)
                 raise
@@ -172,13 +198,13 @@ class Caller:
             self._limiter.hand_back(permit)
             match answer.outcome:
                 case HoldOutcome.WAIT:
-                    await asyncio.sleep(WAIT_FOR_MONEY_S * random.uniform(0.5, 1.5))  # noqa: S311
+                    await asyncio.sleep(WAIT_FOR_MONEY_S * random.uniform(0.5, 1.5))
                 case HoldOutcome.CLOSED:
                     raise LeaseGone(StopReason.RUN_STOPPED)
                 case HoldOutcome.FENCED:
                     raise LeaseGone(StopReason.LEASE_LOST)
                 case HoldOutcome.EXCEEDED:
-                    raise _exceeded(job, hold.amount_usd, answer)
+                    raise _exceeded(job, plan.hold.amount_usd, answer)
 
     def _max_tokens(self, job: Job, price: Price, bound: int) -> int:
         """The output cap: the agent's own, or the default and what its cost_limit affords."""
@@ -195,7 +221,7 @@ class Caller:
         return max(min(cap, affordable), 1)
 
 
-async def _to_the_end(waiting: Awaitable[HoldAnswer], job: Job, hold: HoldRequest) -> HoldAnswer:
+async def _to_the_end(waiting: Awaitable[HoldAnswer], job: Job, plan: _Plan) -> HoldAnswer:
     """Wait for a hold even when cancelled: one that is placed must be released again."""
     future = asyncio.ensure_future(waiting)
     try:
@@ -203,7 +229,7 @@ async def _to_the_end(waiting: Awaitable[HoldAnswer], job: Job, hold: HoldReques
     except asyncio.CancelledError:
         answer = await future
         if answer.outcome is HoldOutcome.PLACED:
-            job.calls.append(_void(job, hold))
+            job.calls.append(_void(job, plan))
         raise
 
 
@@ -217,42 +243,40 @@ def _exceeded(job: Job, amount_usd: Decimal, answer: HoldAnswer) -> BudgetExceed
     )
 
 
-def _failed(job: Job, hold: HoldRequest, price: Price, error: ProviderError) -> CallRecord:
-    """A failed call costs nothing if the provider says that it failed; else nobody knows."""
-    outcome = type(error).__name__
-    if not error.reached:
-        return _void(job, hold)
-    if error.status is None or error.status < 400:
-        return _unconfirmed(job, hold, price, outcome)
-    return _record(
-        job, hold.call_id, price, Decimal(0), outcome=outcome, request_id=error.request_id
+def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
+    # Without the provider's own usage the tokens are upper bounds of ours.
+    kind: Kind = "estimated" if response.metadata.get("usage_missing") else "actual"
+    return replace(
+        _call(job, plan, kind, "ok", round_to_ledger(plan.price.cost(response.usage))),
+        model_answered=response.model,
+        request_id=response.request_id,
+        usage=response.usage,
+        raw_usage=response.raw_usage,
     )
 
 
-def _unconfirmed(job: Job, hold: HoldRequest, price: Price, outcome: str) -> CallRecord:
-    return _record(job, hold.call_id, price, hold.amount_usd, kind="unconfirmed", outcome=outcome)
+def _refused(job: Job, plan: _Plan, error: ProviderError) -> CallRecord:
+    """A call that failed costs nothing if the provider itself says so; else nobody knows."""
+    if not error.reached:
+        return _void(job, plan)
+    if error.status is None or error.status < HTTP_ERROR:
+        return _unconfirmed(job, plan, type(error).__name__)
+    free = _call(job, plan, "actual", type(error).__name__, Decimal(0))
+    return replace(free, request_id=error.request_id)
 
 
-def _void(job: Job, hold: HoldRequest) -> CallRecord:
+def _unconfirmed(job: Job, plan: _Plan, outcome: str) -> CallRecord:
+    return _call(job, plan, "unconfirmed", outcome, plan.hold.amount_usd)
+
+
+def _void(job: Job, plan: _Plan) -> CallRecord:
     """A call that was never made: its hold is released and the ledger says nothing."""
-    return _record(job, hold.call_id, None, Decimal(0), kind="void", outcome="not_made")
+    return _call(job, plan, "void", "not_made", Decimal(0))
 
 
-def _record(
-    job: Job,
-    call_id: UUID,
-    price: Price | None,
-    cost_usd: Decimal,
-    *,
-    kind: Literal["actual", "unconfirmed", "void"] = "actual",
-    outcome: str = "ok",
-    model_answered: str | None = None,
-    request_id: str | None = None,
-    usage: Usage | None = None,
-    raw_usage: Mapping[str, Any] | None = None,
-) -> CallRecord:
+def _call(job: Job, plan: _Plan, kind: Kind, outcome: str, cost_usd: Decimal) -> CallRecord:
     return CallRecord(
-        call_id=call_id,
+        call_id=plan.hold.call_id,
         run_id=job.run.run_id,
         agent_run_id=job.claimed.id,
         attempt=job.claimed.attempt,
@@ -266,9 +290,5 @@ def _record(
         cost_usd=cost_usd,
         kind=kind,
         outcome=outcome,
-        model_answered=model_answered,
-        request_id=request_id,
-        usage=usage or Usage(),
-        raw_usage=raw_usage or {},
-        price_version=price.version if price else None,
+        price_version=plan.price.version,
     )

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import time
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -10,10 +11,13 @@ import structlog
 from celery.signals import worker_init, worker_shutdown, worker_shutting_down
 
 from app.bootstrap import connected_settings, database_url
-from app.errors import AgentChordError
+from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
 from app.telemetry.logging import configure_logging
 from workers.runtime import Runtime
+
+STARTUP_PATIENCE_S = 30.0
+STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
 
@@ -36,7 +40,7 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
     if not pool.endswith(("thread", "threads", "thread:TaskPool")):
         refuse(f"the worker's pool is {pool!r}, AgentChord needs threads: start it with -P threads")
     try:
-        schema.require(database_url(settings))
+        _await_database(database_url(settings))
         _runtime = Runtime(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
     except AgentChordError as error:
         refuse(str(error))
@@ -54,6 +58,21 @@ def close_runtime(**_: Any) -> None:
     """All lanes have ended."""
     if _runtime is not None:
         _runtime.close()
+
+
+def _await_database(url: str) -> None:
+    """Check the schema; a server that is only just starting is waited for."""
+    deadline_s = time.monotonic() + STARTUP_PATIENCE_S
+    while True:
+        try:
+            schema.require(url)
+        except ServiceUnavailable as error:
+            if time.monotonic() > deadline_s:
+                raise
+            log.warning("waiting_for_postgres", error=str(error))
+            time.sleep(STARTUP_POLL_S)
+        else:
+            return
 
 
 def refuse(reason: str) -> NoReturn:

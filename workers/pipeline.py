@@ -91,9 +91,7 @@ class Pipeline:
         try:
             outputs = job.claimed.outputs
             absent = [name for name, output in outputs.items() if output is None]
-            prompt = render(
-                job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent
-            )
+            prompt = render(job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent)
             output = storable(await self._llm.run(job, prompt))
             self._check_size(job, output)
         except AgentError as error:

@@ -7,12 +7,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from app.costs.pricing import Pricing
 from app.rate_limits.limiter import ClusterLimiter
-from app.tools.registry import ToolRegistry
 
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
+from app.costs.pricing import Pricing
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.scheduler.watchdog import Watchdog
@@ -20,6 +19,7 @@ from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.records import apply_records
+from app.tools.registry import ToolRegistry
 from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
 from workers.calls import Caller
@@ -111,6 +111,8 @@ class Runtime:
         self._clients = Clients(client_factories(settings))
         self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
         pricing = Pricing(settings.costs)
+        self._clients.preload()
+        pricing.preload()
         caller = Caller(
             clients=self._clients,
             limiter=self._limiter,

@@ -69,7 +69,7 @@ def execute(arguments: Sequence[str]) -> int:
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
-    except Exception as error:  # noqa: BLE001  the last stop before the user
+    except Exception as error:
         if debug:
             raise
         _say(explain(error))
@@ -91,7 +91,7 @@ def explain(error: Exception) -> str:
 
 
 def _global_options(
-    debug: Annotated[  # noqa: ARG001  here for the help: ``execute`` takes it from anywhere
+    debug: Annotated[
         bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")
     ] = False,
 ) -> None:

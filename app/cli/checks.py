@@ -126,7 +126,9 @@ def _keys(settings: "Settings") -> Iterator[Check]:
             name=f"{provider} key",
             level="ok" if key else "warn",
             finding=f"present{at}" if key else f"not set{at}",
-            remedy="" if key else f"set {provider.upper()}_API_KEY where the workers start, if "
+            remedy=""
+            if key
+            else f"set {provider.upper()}_API_KEY where the workers start, if "
             "you use its models; without keys try `agentchord up --simulator`",
         )
 
@@ -182,7 +184,8 @@ def _redis(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
     try:
         with Redis.from_url(redis_url(settings), socket_timeout=5, decode_responses=True) as redis:
             found = str(redis.info("server")["redis_version"])
-            policy = redis.config_get("maxmemory-policy").get("maxmemory-policy")
+            # CONFIG GET is forbidden on many hosted servers, INFO is not.
+            policy = redis.info("memory")["maxmemory_policy"]
     except RedisError as error:
         yield Check(
             name="redis",

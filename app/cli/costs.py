@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from rich.table import Table
 
     from app.costs.reports import CostLine
@@ -27,6 +29,12 @@ class Dimension(StrEnum):
     DAY = "day"
 
 
+#: Columns that are shown only if there is something in them.
+RARE_COLUMNS = (
+    ("cached tokens", "cached_tokens"),
+    ("wasted", "wasted_usd"),
+    ("unconfirmed", "unconfirmed_usd"),
+)
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -62,22 +70,30 @@ def cost_table(lines: "list[CostLine]", total: "CostLine", by: str, *, title: st
     """A report as a table with a line of totals."""
     from app.cli.output import dollars, table
 
+    all_lines = (*lines, total)
+    rare = [
+        (heading, name)
+        for heading, name in RARE_COLUMNS
+        if any(getattr(line, name) for line in all_lines)
+    ]
     rows = [
         (
             line.key,
             f"{line.calls:,}",
             f"{line.input_tokens:,}",
-            f"{line.cached_tokens:,}",
             f"{line.output_tokens:,}",
             dollars(line.cost_usd),
-            dollars(line.wasted_usd),
-            dollars(line.unconfirmed_usd),
+            *(_shown(getattr(line, name)) for _, name in rare),
         )
-        for line in (*lines, total)
+        for line in all_lines
     ]
     columns = (
-        *(by, "calls>", "input tokens>", "cached>", "output tokens>"),
-        *("cost>", "wasted>", "unconfirmed>"),
+        by,
+        "calls>",
+        "input tokens>",
+        "output tokens>",
+        "cost>",
+        *(f"{h}>" for h, _ in rare),
     )
     return table(columns, rows, title=title)
 
@@ -102,6 +118,12 @@ def parse_since(text: str, *, now: datetime) -> datetime:
             f"--since {text!r} is no time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
         ) from error
     return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _shown(value: "int | Decimal") -> str:
+    from app.cli.output import dollars
+
+    return f"{value:,}" if isinstance(value, int) else dollars(value)
 
 
 def _print_csv(lines: "list[CostLine]", by: str) -> None:

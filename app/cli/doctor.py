@@ -23,7 +23,9 @@ def doctor(
         checks.append(check)
         if not json:
             printer.print(
-                f"[{STYLES[check.level]}]{check.level:<4}[/]  {check.name:<15} ", end="", soft_wrap=True
+                f"[{STYLES[check.level]}]{check.level:<4}[/]  {check.name:<15} ",
+                end="",
+                soft_wrap=True,
             )
             printer.print(check.finding, markup=False, soft_wrap=True)
             if check.remedy:

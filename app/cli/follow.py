@@ -51,7 +51,9 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
                     return run
                 await asyncio.sleep(POLL_S)
     except TimeoutError as error:
-        raise WaitTimeout(f"run {run_id} has not ended after {timeout_s:g} s; it goes on") from error
+        raise WaitTimeout(
+            f"run {run_id} has not ended after {timeout_s:g} s; it goes on"
+        ) from error
     finally:
         hint.cancel()
 

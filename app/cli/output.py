@@ -63,7 +63,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     for heading in columns:
         right = heading.endswith(">")
         made.add_column(
-            heading.rstrip(">"), justify="right" if right else "left", no_wrap=right, overflow="fold"
+            heading.rstrip(">"),
+            justify="right" if right else "left",
+            no_wrap=right,
+            overflow="fold",
         )
     for row in rows:
         made.add_row(*(Text(str(cell), style=STYLES.get(str(cell), "")) for cell in row))

@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Self, TextIO
 
 from app.cli.output import STYLES, console, dollars, seconds, shorten
 from app.monitoring.progress import AgentProgress, RunProgress
@@ -70,7 +70,7 @@ class LiveView:
 
         self._live = Live(console=console(), refresh_per_second=8, transient=False)
 
-    def __enter__(self) -> "LiveView":
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 

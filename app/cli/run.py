@@ -22,7 +22,9 @@ def run(
     inputs: Annotated[
         list[str] | None,
         typer.Option(
-            "--input", "-i", help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable."
+            "--input",
+            "-i",
+            help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
         ),
     ] = None,
     follow: Annotated[
@@ -76,9 +78,11 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
 
     live = sys.stdout.isatty() and not json
     try:
-        with LiveView() if live else contextlib.nullcontext(
-            LineView(sys.stderr if json else sys.stdout)
-        ) as view:
+        with (
+            LiveView()
+            if live
+            else contextlib.nullcontext(LineView(sys.stderr if json else sys.stdout)) as view
+        ):
             ended = asyncio.run(follow(run_id, view, timeout_s=timeout_s))
     except WaitTimeout as error:
         _tell(str(error))
@@ -86,7 +90,7 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     except KeyboardInterrupt:
         _tell(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
         raise
-    outputs = _outputs(run_id)
+    outputs = outputs_of(run_id)
     if json:
         print_json(_as_json(ended, outputs))
     else:
@@ -107,6 +111,15 @@ def show_outputs(outputs: dict[str, Any]) -> None:
         printer.print(f"  {shorten(text, OUTPUT_WIDTH)}", markup=False)
 
 
+def outputs_of(run_id: UUID) -> dict[str, Any]:
+    """Output by agent, of the agents that have completed."""
+    from app.cli.cluster import connect
+
+    connected = connect()
+    agents = connected.loop.run(connected.client.agents(run_id))
+    return {agent.name: agent.output for agent in agents if agent.status == "completed"}
+
+
 def _load(file: str) -> "WorkflowFile":
     """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
     from importlib.util import find_spec
@@ -121,14 +134,6 @@ def _load(file: str) -> "WorkflowFile":
             if spec is not None and spec.origin is not None:
                 return load(spec.origin)
     return load(file)
-
-
-def _outputs(run_id: UUID) -> dict[str, Any]:
-    from app.cli.cluster import connect
-
-    connected = connect()
-    agents = connected.loop.run(connected.client.agents(run_id))
-    return {agent.name: agent.output for agent in agents if agent.status == "completed"}
 
 
 def _as_json(run: "RunProgress", outputs: dict[str, Any]) -> dict[str, Any]:

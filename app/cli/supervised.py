@@ -1,5 +1,4 @@
-"""What a supervised worker does beside its work: it says when it is ready, and it ends when its
-supervisor is gone, however that died.
+"""What a supervised worker does beside its work: it says "ready", and ends with its supervisor.
 
 Run as ``python -m app.cli.supervised FD GRACE_S ARGUMENTS...``; the arguments are those of the
 ``celery`` command, and FD is a socket whose other end only the supervisor has.

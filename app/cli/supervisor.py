@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from app.errors import AgentChordError
 
@@ -96,7 +96,7 @@ class Supervisor:
         """Whether somebody has called ``stop``."""
         return self._stopping.is_set()
 
-    async def __aenter__(self) -> "Supervisor":
+    async def __aenter__(self) -> Self:
         """Start all, and wait until every one of them is ready, or somebody calls ``stop``.
 
         Raises:
@@ -121,9 +121,7 @@ class Supervisor:
         ready = asyncio.gather(*(event.wait() for event in self._ready.values()))
         stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait(
-                [ready, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait([ready, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
             stopping.cancel()
@@ -187,7 +185,7 @@ class Supervisor:
     async def _run(self, program: Program) -> int:
         """Run a process to its end; returns its exit code."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)  # noqa: FBT003
+        ours.setblocking(False)
         with ours, self._log(program) as log:
             with theirs:
                 process = await asyncio.create_subprocess_exec(

@@ -26,7 +26,8 @@ def up(
         bool, typer.Option("--simulator", help="Use simulated providers: no keys, no cost.")
     ] = False,
     log_files: Annotated[
-        bool, typer.Option("--log-files", help="Write one log per process to the home's log folder.")
+        bool,
+        typer.Option("--log-files", help="Write one log per process to the home's log folder."),
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="Say that all is ready as one line of JSON.")

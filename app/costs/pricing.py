@@ -45,6 +45,10 @@ class Pricing:
         self._found: dict[tuple[str, str, str, str], Price] = {}
         self._fresh_until_s = 0.0
 
+    def preload(self) -> None:
+        """Load the published prices now, which otherwise the first look-up waits for."""
+        self._list.models("")
+
     def price_of(self, provider: str, model: str, params: Mapping[str, Any] = _NO_PARAMS) -> Price:
         """The price of a model now.
 

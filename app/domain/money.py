@@ -2,9 +2,23 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from uuid import UUID
+
+#: The ledger's smallest unit, ten decimals of a dollar. Amounts are rounded to it before they are
+#: booked anywhere, so that a budget and the entries on it agree to the last digit.
+LEDGER_UNIT = Decimal("1E-10")
+
+
+def round_to_ledger(amount_usd: Decimal) -> Decimal:
+    """A cost as it is booked."""
+    return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_HALF_UP)
+
+
+def round_up(amount_usd: Decimal) -> Decimal:
+    """A worst case as it is held: never below the cost it stands for."""
+    return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import orjson
 
 from app.llm.base import LLMResponse, Message, ToolCall
-from app.llm.errors import limit_headers, request_id
+from app.llm.headers import limit_headers, request_id
 from app.llm.models import anthropic_samples
 from app.llm.sdk import SdkClient
 from app.llm.usage import anthropic_usage

@@ -3,11 +3,8 @@
 No SDK is imported: exceptions are told by class name, and a test fails when one is not listed.
 """
 
-import math
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -23,6 +20,7 @@ from app.errors import (
     RateLimited,
     ServerFailure,
 )
+from app.llm.headers import limit_headers, request_id, retry_after_s
 
 MAX_MESSAGE_CHARS = 500
 MIN_SECRET_CHARS = 8
@@ -86,12 +84,10 @@ BY_CLASS: dict[str, type[ProviderError]] = {
     "WebSocketQueueFullError": ConnectionFailed,
     "WorkloadIdentityError": AuthenticationFailed,
 }
+_BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
 # Certain signs that no connection was there to send on. Not among them: ConnectError and
 # ConnectTimeout, which the SDKs' transports also raise for connections lost after the request.
-_NEVER_SENT = frozenset(
-    {"ClientConnectorError", "ConnectionTimeoutError", "InvalidURL", "UnsupportedProtocol"}
-)
-_LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+_NEVER_SENT = _BAD_URL | {"ClientConnectorError", "ConnectionTimeoutError"}
 _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 
 
@@ -117,13 +113,14 @@ def from_exception(error: Exception, *, provider: str, api_key: str | None = Non
             api_key=api_key,
         )
     chain = list(_chain(error))
-    names = {cls.__name__ for link in chain for cls in type(link).__mro__}
+    # The link that is certain of its case knows the host as well; otherwise the first cause tells.
+    unsent = next((link for link in chain if _names(link) & _NEVER_SENT), None)
+    root = unsent or chain[-1]
     kinds = (BY_CLASS.get(cls.__name__) for cls in type(error).__mro__)
     kind = next(filter(None, kinds), ConnectionFailed)
-    root = chain[-1]
     text = _clean(f"{type(root).__name__}: {root}".removesuffix(": "), api_key)
-    return kind(
-        f"no answer from {provider}: {text}", provider=provider, reached=not names & _NEVER_SENT
+    return (BadRequest if _names(root) & _BAD_URL else kind)(
+        f"no answer from {provider}: {text}", provider=provider, reached=unsent is None
     )
 
 
@@ -160,42 +157,6 @@ def from_answer(
         retry_after_s=retry_after_s(headers),
         headers=limit_headers(headers),
     )
-
-
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """The provider's id of a request."""
-    return headers.get("x-request-id") or headers.get("request-id")
-
-
-def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that speak of rate limits, with lower-case names."""
-    lower = ((name.lower(), value) for name, value in headers.items())
-    return {name: value for name, value in lower if name.startswith(_LIMIT_HEADERS)}
-
-
-def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds that a provider asks to wait: retry-after-ms, or retry-after (seconds or a date)."""
-    milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    value = headers.get("retry-after")
-    seconds = _seconds(value)
-    if seconds is not None or not value:
-        return seconds
-    try:
-        date = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    date = date if date.tzinfo else date.replace(tzinfo=UTC)
-    return max((date - (now or datetime.now(UTC))).total_seconds(), 0.0)
-
-
-def _seconds(value: str | None) -> float | None:
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) and number >= 0 else None
 
 
 def _kind(status: int, codes: list[str]) -> type[ProviderError]:
@@ -241,6 +202,10 @@ def _clean(text: str, api_key: str | None) -> str:
         text = text.replace(api_key, "[key]")
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())
     return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."
+
+
+def _names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

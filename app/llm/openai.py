@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.llm.base import LLMResponse, Message, ToolCall
-from app.llm.errors import limit_headers, request_id
+from app.llm.headers import limit_headers, request_id
 from app.llm.models import is_openai_reasoning, openai_samples
 from app.llm.sdk import SdkClient
 from app.llm.usage import openai_usage

@@ -16,7 +16,8 @@ from app.domain.model_limits import limits_of
 from app.domain.usage import Usage
 from app.errors import AuthenticationFailed, BadRequest, ConnectionFailed, ServerFailure
 from app.llm.base import LLMClient, LLMResponse, Message
-from app.llm.errors import from_answer, from_exception, limit_headers, request_id
+from app.llm.errors import from_answer, from_exception
+from app.llm.headers import limit_headers, request_id
 from app.llm.tokens import text_bytes, upper_bound_tokens
 
 if TYPE_CHECKING:

@@ -60,7 +60,8 @@ class Dispatcher:
         """Messages waiting in a queue, over all its priorities."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for priority in PRIORITY_STEPS:
-                pipe.llen(f"{queue}{Channel.sep}{priority}" if priority else queue)
+                key = f"{queue}{Channel.sep}{priority}" if priority else queue
+                pipe.execute_command("LLEN", key)
             return sum(await pipe.execute())
 
     def _lane(self, plan: LevelPlan, lane: Lane) -> Signature:

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.status import WorkflowStatus
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
+from app.storage.group_commit import cause
 from app.storage.leases import recover_expired
 from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
@@ -77,7 +78,7 @@ class Watchdog:
         self._max_recoveries = max_recoveries
         self._grace_s = grace_s
         self._lease_taking_from_s = 0.0
-        self._epoch: bytes | None = None
+        self._epoch: bytes | str | None = None
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -88,7 +89,7 @@ class Watchdog:
             except (DBAPIError, TimeoutError, OSError) as error:
                 loop = asyncio.get_running_loop()
                 self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
-                log.warning("watchdog_interrupted", error=str(error))
+                log.warning("watchdog_interrupted", error=cause(error))
             except Exception:
                 # Whatever it is: a watchdog that ends is worse than one that stumbles.
                 log.exception("watchdog_failed")
@@ -119,8 +120,11 @@ class Watchdog:
         """Take leases away; the lanes that held them are gone, so others are needed at once."""
         if asyncio.get_running_loop().time() < self._lease_taking_from_s:
             return []
-        for run_id, name in await recover_expired(connection, max_recoveries=self._max_recoveries):
-            log.warning("agent_recovered", run_id=str(run_id), agent=name)
+        taken = await recover_expired(connection, max_recoveries=self._max_recoveries)
+        if taken:
+            of_runs = sorted({str(run_id) for run_id, _ in taken})
+            log.warning("agents_recovered", agents=len(taken), runs=of_runs)
+        return await plan_levels(connection, list({run_id for run_id, _ in taken}))
 
     async def _overdue(self, connection: AsyncConnection) -> list[tuple[UUID, float]]:
         return [(row.id, row.timeout_s) for row in await connection.execute(OVERDUE)]

@@ -34,6 +34,11 @@ def is_transient(error: Exception) -> bool:
     return error.connection_invalidated or state is None or state.startswith(TRANSIENT_SQLSTATES)
 
 
+def cause(error: Exception) -> str:
+    """The database's own words, without the statement."""
+    return str(getattr(error, "orig", None) or error).strip()
+
+
 async def persist(
     engine: AsyncEngine, step: Callable[[AsyncConnection], Awaitable[Result]], *, name: str
 ) -> Result:
@@ -47,7 +52,7 @@ async def persist(
             if not is_transient(error):
                 raise
             delay_s = RECONNECT_S[min(tries, len(RECONNECT_S) - 1)]
-            log.warning("postgres_unavailable", doing=name, retry_in_s=delay_s, error=str(error))
+            log.warning("postgres_unavailable", doing=name, retry_in_s=delay_s, error=cause(error))
             tries += 1
             await asyncio.sleep(delay_s)
 
@@ -132,7 +137,7 @@ class GroupCommit(Generic[Item, Result]):
         self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
     ) -> None:
         """One bad item must not fail its neighbours."""
-        log.warning("batch_failed", batch=self._name, items=len(batch), error=str(error))
+        log.warning("batch_failed", batch=self._name, items=len(batch), error=cause(error))
         for item, future in batch:
             try:
                 (result,) = await self._commit([item])

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
@@ -147,7 +147,8 @@ async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUI
         return found
     # Version numbers are consecutive by name, so writers of one name take turns.
     await connection.execute(LOCK_NAME, {"name": workflow.name})
-    if (found := await connection.scalar(FIND_WORKFLOW, key)) is not None:
+    found = await connection.scalar(FIND_WORKFLOW, key)
+    if found is not None:
         return found
     id_: UUID = uuid7()
     definition = dumps(workflow.definition())
@@ -226,7 +227,7 @@ def _agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
 async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:
     """The runs of these ids, in no order; unknown ids are missing."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids)})
-    return [_run_record(row._mapping) for row in rows]
+    return [_run_record(row) for row in rows.mappings()]
 
 
 async def list_runs(
@@ -234,10 +235,10 @@ async def list_runs(
 ) -> list[RunRecord]:
     """The newest runs, without their inputs."""
     rows = await connection.execute(LIST_RUNS, {"status": status, "limit": limit})
-    return [_run_record(row._mapping) for row in rows]
+    return [_run_record(row) for row in rows.mappings()]
 
 
-def _run_record(row: Mapping[str, Any]) -> RunRecord:
+def _run_record(row: RowMapping) -> RunRecord:
     return RunRecord(**{**row, "status": WorkflowStatus(row["status"])})
 
 

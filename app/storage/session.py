@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.errors import ConfigurationError
 
-MAX_CONNECTIONS = 6
+#: With the heartbeat's own one, a process has at most six.
+MAX_CONNECTIONS = 5
 SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "15s",
     "statement_timeout": "60s",
@@ -81,6 +82,7 @@ def create_engine(
         pool_size=max_connections,
         max_overflow=0,
         pool_timeout=60,
+        hide_parameters=True,  # an error message must not carry prompts and outputs into the log
         json_serializer=dumps,
         json_deserializer=orjson.loads,
     )

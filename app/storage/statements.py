@@ -99,7 +99,8 @@ HOLDS_OF_CALLS: TextClause = text("""
     SELECT call_id FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
 """)
 
-# holds: [{call_id, agent_run_id, attempt, budget_ids, amount_usd}]; budgets: [{id, amount_usd}]
+# The documents: holds with call_id, agent_run_id, attempt, budget_ids and amount_usd, and the sums
+# of their amounts by budget, because a row can be updated only once in a statement.
 PLACE_HOLDS: TextClause = text("""
     WITH placed AS (
         INSERT INTO holds (call_id, agent_run_id, attempt, budget_ids, amount_usd)

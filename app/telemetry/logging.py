@@ -10,8 +10,11 @@ import structlog
 class LoggingSettings(Protocol):
     """What has to be known: level name, and format ``auto``, ``console`` or ``json``."""
 
-    level: str
-    format: str
+    @property
+    def level(self) -> str: ...
+
+    @property
+    def format(self) -> str: ...
 
 
 def configure_logging(settings: LoggingSettings) -> None:

@@ -78,9 +78,7 @@ class Cluster:
         return moved
 
     async def recover(self, *, max_recoveries: int = 3) -> list[tuple[UUID, str]]:
-        return await self.commit(
-            lambda c: leases.recover_expired(c, max_recoveries=max_recoveries)
-        )
+        return await self.commit(lambda c: leases.recover_expired(c, max_recoveries=max_recoveries))
 
     async def rows(self, sql: str, **values: Any) -> Sequence[Any]:
         return (await self.commit(lambda c: c.execute(text(sql), values))).all()

@@ -88,9 +88,7 @@ async def test_dependents_of_a_failed_agent_are_cancelled_with_the_reason(
 
 
 async def test_a_critical_failure_ends_the_run_at_once(cluster: Cluster) -> None:
-    run_id = await cluster.start(
-        agent("a", priority=8), agent("b"), agent("c"), agent("d", "b")
-    )
+    run_id = await cluster.start(agent("a", priority=8), agent("b"), agent("c"), agent("d", "b"))
 
     ended = await finish_level(cluster, run_id, 0, a=AgentStatus.RATE_LIMITED)
 

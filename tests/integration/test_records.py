@@ -79,9 +79,7 @@ async def test_a_fenced_attempt_changes_nothing_but_the_ledger(cluster: Cluster)
     on_time = await cluster.record(ending(current, output="in time"))
 
     assert (late, on_time) == ([False], [True])
-    assert await cluster.rows("SELECT status, output FROM agent_runs") == [
-        ("completed", "in time")
-    ]
+    assert await cluster.rows("SELECT status, output FROM agent_runs") == [("completed", "in time")]
     assert (await money(cluster))[:2] == (Decimal("0.1"), Decimal(0))
 
 

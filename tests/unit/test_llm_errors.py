@@ -19,13 +19,8 @@ from app.errors import (
     RateLimited,
     ServerFailure,
 )
-from app.llm.errors import (
-    BY_CLASS,
-    from_answer,
-    from_exception,
-    limit_headers,
-    retry_after_s,
-)
+from app.llm.errors import BY_CLASS, from_answer, from_exception
+from app.llm.headers import limit_headers, retry_after_s
 from app.llm.models import anthropic_samples, is_openai_reasoning, openai_samples
 
 REQUEST = httpx2.Request("POST", "https://api.example.org/v1")

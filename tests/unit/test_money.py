@@ -97,9 +97,7 @@ def test_placed_holds_never_exceed_a_hard_account(
 ) -> None:
     run = account(str(limit), spent=str(spent))
     owns = [account("1000") for _ in wishes]
-    requests = [
-        wish(str(amount), own, run) for amount, own in zip(wishes, owns, strict=True)
-    ]
+    requests = [wish(str(amount), own, run) for amount, own in zip(wishes, owns, strict=True)]
 
     answers = decide_holds(requests, by_id(run, *owns))
 

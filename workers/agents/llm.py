@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from app.tools.registry import ToolRegistry
-from app.tools.tool import Tool
-
 from app.errors import AgentTimeout, ToolError
 from app.llm.base import LLMResponse, ToolCall
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Record
+from app.tools.registry import ToolRegistry
+from app.tools.tool import Tool, ToolOutput
 from workers.calls import Caller
 from workers.inflight import Phase
 from workers.jobs import Job
@@ -83,16 +82,16 @@ class LLMAgent:
             raise AgentTimeout(
                 f"agent {job.agent.name!r} ran out of its {job.agent.timeout:g} s in a tool"
             ) from error
-        asked = {"role": "assistant", "content": response.content, "tool_calls": list(wanted)}
         answers = [
             {"role": "tool", "tool_call_id": call.id, "content": text, "is_error": is_error}
             for call, (text, is_error) in zip(wanted, results, strict=True)
         ]
-        return [asked, *answers]
+        return [response.as_message(), *answers]
 
 
-async def _use(tools: Mapping[str, Tool], call: ToolCall) -> tuple[str, bool]:
+async def _use(tools: Mapping[str, Tool], call: ToolCall) -> ToolOutput:
     tool = tools.get(call.name)
     if tool is None:
-        return f"there is no tool {call.name!r}; there are: {', '.join(tools) or 'none'}", True
+        known = ", ".join(tools) or "none"
+        return ToolOutput(f"there is no tool {call.name!r}; there are: {known}", is_error=True)
     return await tool.call(call.arguments)

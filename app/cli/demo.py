@@ -1,0 +1,178 @@
+"""`agentchord demo`: the main job from nothing to a cost table, and everything stopped again."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+from uuid import UUID
+
+import typer
+
+if TYPE_CHECKING:
+    from app.domain.workflow import Workflow
+    from app.monitoring.progress import RunProgress
+    from app.simulator import SimulatorProcess
+
+WORKERS = 2
+LATENCY_S, JITTER_S = 0.4, 0.4
+
+
+def demo(
+    live: Annotated[
+        bool, typer.Option("--live", help="Use the real providers, or the given base URLs.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --live.")] = False,
+) -> int:
+    """Run the ERP example from nothing: services, workers, 12 agents, outputs, costs.
+
+    It uses the simulator and spends nothing; keys in the environment are ignored. With --live it
+    shows the worst-case cost first and asks.
+    """
+    from app.cli.demo_home import enter_home
+    from app.examples import erp
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    program = _program()
+    home = enter_home(live=live)
+    try:
+        if live and not _agreed(erp.WORKFLOW, yes=yes):
+            return 1
+        return _run(home, program, live=live)
+    except KeyboardInterrupt:
+        print("\nagentchord: interrupted; everything is stopped", file=sys.stderr)
+        return 0
+
+
+def _run(home: Path, program: str, *, live: bool) -> int:
+    from app.cli import stack
+    from app.cli.cluster import quiet_logs
+    from app.cli.demo_home import set_variables
+    from app.simulator import run_in_process
+
+    quiet_logs()
+    with contextlib.ExitStack() as services:
+        simulator: SimulatorProcess | None = None
+        if not live:
+            with _step("simulated OpenAI and Anthropic APIs"):
+                latency = ("--latency", str(LATENCY_S), "--jitter", str(JITTER_S))
+                simulator = services.enter_context(run_in_process(*latency))
+            set_variables(stack.simulated(simulator))
+        with _step("Postgres and Redis"):
+            from app.bootstrap import connected_settings, database_url
+
+            settings = connected_settings()
+        with _step("database schema"):
+            from app.storage import schema
+
+            schema.upgrade(database_url(settings))
+        run = asyncio.run(_work(home))
+        return _show(run, simulator, program, home)
+
+
+async def _work(home: Path) -> "RunProgress":
+    """Start the workers, run the example, and stop the workers."""
+    from app.bootstrap import connected_settings
+    from app.cli import stack
+    from app.cli.cluster import connect
+    from app.cli.follow import follow
+    from app.cli.progress_views import LineView, LiveView
+    from app.cli.supervisor import inherited_environment
+    from app.examples import erp
+
+    connected = connect()
+    supervisor = stack.supervisor(
+        connected_settings(),
+        inherited_environment(),
+        workers=WORKERS,
+        log_folder=home / "log",
+    )
+    async with contextlib.AsyncExitStack() as running:
+        with _step(f"{WORKERS} workers and the scheduler"):
+            await running.enter_async_context(supervisor)
+        print()
+        enqueued = connected.client.enqueue(erp.WORKFLOW, erp.INPUT)
+        run_id: UUID = await connected.loop.run_async(enqueued)
+        with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
+            return await follow(run_id, view)
+
+
+def _show(
+    run: "RunProgress", simulator: "SimulatorProcess | None", program: str, home: Path
+) -> int:
+    """Print outputs, costs, the comparison and what to try next; returns the exit code."""
+    from app.cli.demo_report import compare_ledgers, print_costs
+    from app.cli.run import outputs_of, show_outputs
+
+    show_outputs(outputs_of(run.id))
+    print()
+    lines = print_costs(run.id)
+    equal = simulator is None or compare_ledgers(lines, simulator.summary())
+    print(_what_next(run, program, home))
+    return 0 if run.status == "completed" and equal else 1
+
+
+def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
+    from app.cli.output import dollars
+    from app.cli.worst_case import worst_case
+    from app.costs.pricing import Pricing
+    from app.examples import erp
+    from app.settings import load_settings
+
+    settings = load_settings()
+    bounds = worst_case(
+        workflow,
+        erp.INPUT,
+        pricing=Pricing(settings.costs),
+        default_max_tokens=settings.engine.default_max_tokens,
+    )
+    print(
+        f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "
+        f"every call succeeds at once, never more than {dollars(bounds.limit_usd)} (the budgets)."
+    )
+    if yes:
+        return True
+    if not sys.stdin.isatty():
+        print("agentchord: nobody can be asked here: add --yes to agree", file=sys.stderr)
+        return False
+    return typer.confirm("Spend it?")
+
+
+@contextlib.contextmanager
+def _step(name: str) -> Iterator[None]:
+    """Say what is being started, and how long it took."""
+    started_s = time.monotonic()
+    print(f"starting {name} ...", end=" ", flush=True)
+    yield
+    print(f"{time.monotonic() - started_s:.1f} s", flush=True)
+
+
+def _what_next(run: "RunProgress", program: str, home: Path) -> str:
+    here = f"AGENTCHORD_HOME={home} {program}"
+    return f"""
+What to try next:
+  {here} status {run.id}
+      the same run once more, from Postgres
+  {program} up --simulator
+      the whole stack in this terminal; then, in another one:
+  {program} run app.examples.basic --follow
+      three agents and a tool; app/examples/basic.py shows how it is written
+  {program} doctor
+      what is missing to run on real providers, or on your own Postgres and Redis"""
+
+
+def _program() -> str:
+    """How the user started this, before the working directory changes."""
+    called = Path(sys.argv[0]).absolute()
+    if called.name != "agentchord":
+        return f"{sys.executable} -m app.cli"
+    return "agentchord" if shutil.which("agentchord") == str(called) else str(called)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    """SIGTERM ends the demo as Ctrl-C does."""
+    raise KeyboardInterrupt

@@ -1,0 +1,74 @@
+"""The demo's surroundings: a home of its own, and nothing of the user's that could cost money."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.cli.supervisor import inherited_environment
+
+if TYPE_CHECKING:
+    from app.settings import Settings
+
+HOME = "AGENTCHORD_HOME"
+CONFIG = "AGENTCHORD_CONFIG"
+FOREIGN = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
+#: The simulator has no limits; the default ones would make the demo wait.
+SIMULATED = """\
+# Written by `agentchord demo`.
+rate_limits:
+  openai: &unhurried
+    default: {requests_per_minute: 6000, burst: 100, concurrent_requests: 100}
+  anthropic: *unhurried
+imports: [app.examples.tools]
+engine: {worker_threads: 16, drain_grace_s: 5}
+"""
+LIVE = """\
+# Written by `agentchord demo --live`.
+imports: [app.examples.tools]
+engine: {worker_threads: 16, drain_grace_s: 30}
+"""
+
+
+def enter_home(*, live: bool) -> Path:
+    """Make this process and its children see the demo's settings only.
+
+    Without ``live``, keys, URLs and configuration of the user are taken out of the environment,
+    and the working directory becomes the demo's home, so that no ``.env`` brings them back. With
+    it, the providers' keys and base URLs stay.
+
+    Returns:
+        The home.
+    """
+    from app.settings import load_settings
+
+    variables = inherited_environment()
+    kept = _providers(load_settings()) if live else {}
+    for name in variables:
+        if name.startswith(FOREIGN) and name != HOME:
+            del os.environ[name]  # noqa: TID251  this is where it is cleaned
+    home = load_settings().home
+    if HOME not in variables:
+        home /= "demo"
+    home.mkdir(parents=True, exist_ok=True)
+    config = home / "demo.yaml"
+    config.write_text(LIVE if live else SIMULATED, encoding="utf-8")
+    os.chdir(home)
+    set_variables({HOME: str(home), CONFIG: str(config), **kept})
+    return home
+
+
+def set_variables(variables: dict[str, str]) -> None:
+    """Set environment variables for this process and its children."""
+    os.environ.update(variables)  # noqa: TID251  set, not read
+
+
+def _providers(settings: "Settings") -> dict[str, str]:
+    """The variables of the providers, also those that came from a ``.env``."""
+    found = {
+        "OPENAI_API_KEY": settings.openai_api_key and settings.openai_api_key.get_secret_value(),
+        "OPENAI_BASE_URL": settings.openai_base_url,
+        "ANTHROPIC_API_KEY": settings.anthropic_api_key
+        and settings.anthropic_api_key.get_secret_value(),
+        "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
+    }
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,65 @@
+"""The end of the demo: what it cost, and whether the provider's own records say the same."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from app.costs.reports import CostLine
+
+COMPARED = ("requests", "input_tokens", "cached_tokens", "output_tokens")
+
+
+def print_costs(run_id: UUID) -> "list[CostLine]":
+    """Print the run's cost by agent, module and model.
+
+    Returns:
+        The lines by model.
+    """
+    from app.cli.cluster import transaction
+    from app.cli.costs import cost_table
+    from app.cli.output import console
+    from app.costs.reports import costs_by, total_costs
+
+    total = transaction(partial(total_costs, run_id=run_id))
+    lines: list[CostLine] = []
+    printer = console()
+    for by in ("agent", "module", "model"):
+        lines = transaction(partial(costs_by, by=by, run_id=run_id))
+        printer.print(cost_table(lines, total, by, title=f"Cost by {by}, from Postgres"))
+        printer.print()
+    return lines
+
+
+def compare_ledgers(lines: "Sequence[CostLine]", served: Mapping[str, Any]) -> bool:
+    """Compare our ledger with the simulator's, model by model, and say the result.
+
+    Args:
+        lines: Our ledger by model.
+        served: Summary of the simulator's ledger.
+
+    Returns:
+        Whether requests and tokens are equal.
+    """
+    theirs = {
+        model: tuple(totals.get(name, 0) for name in COMPARED)
+        for model, totals in served["by_model"].items()
+    }
+    ours = {
+        line.key: (line.calls, line.input_tokens, line.cached_tokens, line.output_tokens)
+        for line in lines
+    }
+    if ours == theirs and served["requests"] == sum(line.calls for line in lines):
+        print(
+            f"The simulator served {served['requests']} requests, "
+            f"{sum(line.input_tokens for line in lines):,} input tokens and "
+            f"{sum(line.output_tokens for line in lines):,} output tokens: the ledger in Postgres "
+            "says the same, model by model."
+        )
+        return True
+    print("The ledger in Postgres and the simulator's records DIFFER:")
+    for model in sorted(ours.keys() | theirs.keys()):
+        if ours.get(model) != theirs.get(model):
+            print(f"  {model}: {COMPARED} are {ours.get(model)} here, {theirs.get(model)} there")
+    return False

@@ -1,0 +1,88 @@
+"""What a run may cost, told before it starts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent
+from app.domain.prompt import placeholders, render
+from app.domain.workflow import Workflow
+from app.llm.tokens import upper_bound_tokens
+
+#: A generated token is rarely longer, and what is, is stopped by the budgets.
+BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCase:
+    """Bounds of a run's cost.
+
+    Attributes:
+        once_usd: Every agent answers at the first try, with all the tokens it may use.
+        limit_usd: Where the agents' cost limits and the run's budget stop it, retries included.
+    """
+
+    once_usd: Decimal
+    limit_usd: Decimal
+
+
+def worst_case(
+    workflow: Workflow,
+    run_input: Mapping[str, Any],
+    *,
+    pricing: Pricing,
+    default_max_tokens: int,
+) -> WorstCase:
+    """The bounds of one run.
+
+    Args:
+        workflow: What is to be run.
+        run_input: Its input.
+        pricing: Prices.
+        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+
+    Raises:
+        UnknownModel: If a model has no price.
+    """
+    values = dict(run_input)
+    for agent in workflow.agents:
+        values[agent.name] = "x" * (_max_tokens(agent, default_max_tokens) * BYTES_PER_TOKEN)
+    once = sum(
+        (
+            min(
+                _one_call(agent, values, pricing, default_max_tokens),
+                Decimal(str(agent.cost_limit)),
+            )
+            for agent in workflow.agents
+        ),
+        Decimal(0),
+    )
+    limits = sum((Decimal(str(agent.cost_limit)) for agent in workflow.agents), Decimal(0))
+    budget = Decimal(str(workflow.cost_budget))
+    return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
+
+
+def _one_call(
+    agent: Agent, values: Mapping[str, Any], pricing: Pricing, default_max_tokens: int
+) -> Decimal:
+    messages = [{"role": "user", "content": _filled(agent, values)}]
+    if system := agent.llm_config.get("system"):
+        messages.append({"role": "system", "content": str(system)})
+    price = pricing.price_of(agent.provider, agent.model)
+    return pricing.worst_case(
+        price, upper_bound_tokens(messages), _max_tokens(agent, default_max_tokens)
+    )
+
+
+def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
+    """The prompt with every placeholder filled by the whole of what it leads into."""
+    template = agent.prompt_template
+    for place in placeholders(template):
+        template = template.replace(place.text, f"{{{place.root}}}")
+    return render(template, values)
+
+
+def _max_tokens(agent: Agent, default_max_tokens: int) -> int:
+    return int(agent.llm_config.get("max_tokens") or default_max_tokens)

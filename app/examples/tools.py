@@ -1,0 +1,32 @@
+"""Tools of the examples; workers load them where ``imports:`` lists this module."""
+
+from typing import TypedDict
+
+from app.tools.tool import tool
+
+TOLERANCE = 0.01
+
+
+class Arithmetic(TypedDict):
+    """What ``check_total`` found."""
+
+    expected_total: float
+    stated_total: float
+    correct: bool
+
+
+@tool(idempotent=True)
+def check_total(quantity: float, unit_price: float, total: float) -> Arithmetic:
+    """Check the arithmetic of an order line.
+
+    Args:
+        quantity: Number of pieces.
+        unit_price: Price of one piece.
+        total: Total that the order states.
+    """
+    expected = round(quantity * unit_price, 2)
+    return {
+        "expected_total": expected,
+        "stated_total": total,
+        "correct": abs(expected - total) <= TOLERANCE,
+    }

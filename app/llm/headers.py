@@ -1,0 +1,44 @@
+"""What the headers of a provider's answer say about the request and about its limits."""
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+_LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's id of a request."""
+    return headers.get("x-request-id") or headers.get("request-id")
+
+
+def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers that speak of rate limits, with lower-case names."""
+    lower = ((name.lower(), value) for name, value in headers.items())
+    return {name: value for name, value in lower if name.startswith(_LIMIT_HEADERS)}
+
+
+def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
+    """Seconds that a provider asks to wait: retry-after-ms, or retry-after (seconds or a date)."""
+    milliseconds = _seconds(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _seconds(value)
+    if seconds is not None or not value:
+        return seconds
+    try:
+        date = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    date = date if date.tzinfo else date.replace(tzinfo=UTC)
+    return max((date - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None

@@ -1,0 +1,90 @@
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.group_commit import GroupCommit, persist
+from tests.integration.cluster import Cluster
+
+pytestmark = pytest.mark.anyio
+
+
+class Numbers:
+    """Writes numbers into a table that refuses negative ones, and remembers the batches."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.batches: list[list[int]] = []
+        self.commit: GroupCommit[int, int] = GroupCommit(
+            cluster.engine, self.write, name="numbers", key=lambda number: number % 100
+        )
+
+    async def write(self, connection: AsyncConnection, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        for number in numbers:
+            await connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
+        return [number * 10 for number in numbers]
+
+
+@pytest.fixture
+async def numbers(cluster: Cluster) -> Numbers:
+    async with cluster.engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE numbers (n int CHECK (n >= 0))"))
+    return Numbers(cluster)
+
+
+async def stored(cluster: Cluster) -> list[int]:
+    return sorted(row.n for row in await cluster.rows("SELECT n FROM numbers"))
+
+
+async def test_what_arrives_together_shares_a_commit(cluster: Cluster, numbers: Numbers) -> None:
+    results = await asyncio.gather(*(numbers.commit.submit(n) for n in range(50)))
+
+    assert results == [n * 10 for n in range(50)]
+    assert len(numbers.batches) <= 2
+    assert await stored(cluster) == list(range(50))
+
+
+async def test_items_of_one_key_never_share_a_batch(numbers: Numbers) -> None:
+    await asyncio.gather(*(numbers.commit.submit(n) for n in (1, 101, 201)))
+
+    assert all(len({n % 100 for n in batch}) == len(batch) for batch in numbers.batches)
+
+
+async def test_one_bad_item_fails_alone(cluster: Cluster, numbers: Numbers) -> None:
+    results = await asyncio.gather(
+        *(numbers.commit.submit(n) for n in (1, 2, -3, 4)), return_exceptions=True
+    )
+
+    assert isinstance(results[2], IntegrityError)
+    assert [results[index] for index in (0, 1, 3)] == [10, 20, 40]
+    assert await stored(cluster) == [1, 2, 4]
+
+
+async def test_a_cancelled_caller_neither_loses_its_item_nor_disturbs_the_others(
+    cluster: Cluster, numbers: Numbers
+) -> None:
+    tasks = [asyncio.create_task(numbers.commit.submit(n)) for n in range(3)]
+    await asyncio.sleep(0)
+
+    tasks[1].cancel()
+    await asyncio.wait(tasks)
+    await numbers.commit.flush()
+
+    assert tasks[1].cancelled()
+    assert await stored(cluster) == [0, 1, 2]
+
+
+async def test_a_lost_connection_is_waited_out(cluster: Cluster) -> None:
+    tries = 0
+
+    async def step(connection: AsyncConnection) -> int:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        return tries
+
+    assert await persist(cluster.engine, step, name="test") == 2

@@ -69,19 +69,16 @@ class Stack:
     urls: ServiceUrls
     simulator: SimulatorProcess
     folder: Path
-    configuration: str = CONFIGURATION
     overrides: Mapping[str, str] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
         """Variables for clients and workers; an empty one counts as not set."""
-        file = self.folder / "agentchord.yaml"
-        file.write_text(self.configuration, encoding="utf-8")
         return {
             "DATABASE_URL": self.urls.database_url,
             "REDIS_URL": self.urls.redis_url,
-            "AGENTCHORD_CONFIG": str(file),
+            "AGENTCHORD_CONFIG": str(self.folder / "agentchord.yaml"),
             "AGENTCHORD_HOME": str(self.folder / "home"),
             **simulated(self.simulator),
             **self.overrides,
@@ -98,15 +95,17 @@ class Stack:
             self.workers.remove(worker)
             worker.stop()
 
-    def python(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run a Python program as a client of this stack, from an empty folder."""
+    def python(
+        self, *arguments: str, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Python program to its end, as a client of this stack, outside the source tree."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd or self.folder,
-            env={**os.environ, "PYTHONPATH": _search_path(), **self.environment},
+            env={**os.environ, "PYTHONPATH": _search_path(), **self.environment, **environment},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=END_S,
             check=False,
         )
 
@@ -159,12 +158,12 @@ def run_stack(
     """
     from app.storage.schema import upgrade
 
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "agentchord.yaml").write_text(configuration, encoding="utf-8")
     with ExitStack() as parts:
         urls = parts.enter_context(Services(folder / "services"))
         upgrade(urls.database_url)
         simulator = parts.enter_context(run_in_process())
-        stack = Stack(urls, simulator, folder, configuration, overrides)
+        stack = Stack(urls, simulator, folder, overrides)
         parts.enter_context(stack.worker(*queues))
         yield stack
 
@@ -216,4 +215,3 @@ def _search_path() -> str:
     """The source tree, wherever the process is started."""
     inherited = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)
-

@@ -6,13 +6,11 @@ that the next record settles it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from app.rate_limits.base import LimitRequest, Permit
-from app.rate_limits.limiter import ClusterLimiter
 from uuid_utils.compat import uuid7
 
 from app.costs.price import Price
@@ -29,6 +27,8 @@ from app.errors import AgentTimeout, BudgetExceeded, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
 from app.llm.tokens import expected_tokens, upper_bound_tokens
+from app.rate_limits.base import LimitRequest, Permit
+from app.rate_limits.limiter import ClusterLimiter
 from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Kind
 from workers.inflight import Phase, StopReason
@@ -189,12 +189,13 @@ class Caller:
             job.lease.phase = Phase.WAITING
             permit = await self._limiter.acquire(plan.limit)
             try:
-                answer = await _to_the_end(self._holds.submit(plan.hold), job, plan)
+                answer = await self._hold(job, plan)
+                if answer.outcome is HoldOutcome.PLACED:
+                    await self._start(job, plan, permit)
+                    return permit
             except BaseException:
                 self._limiter.hand_back(permit)
                 raise
-            if answer.outcome is HoldOutcome.PLACED:
-                return permit
             self._limiter.hand_back(permit)
             match answer.outcome:
                 case HoldOutcome.WAIT:
@@ -205,6 +206,25 @@ class Caller:
                     raise LeaseGone(StopReason.LEASE_LOST)
                 case HoldOutcome.EXCEEDED:
                     raise _exceeded(job, plan.hold.amount_usd, answer)
+
+    async def _hold(self, job: Job, plan: _Plan) -> HoldAnswer:
+        """Place the hold, to the end even when cancelled: one that is placed must be released."""
+        future = asyncio.ensure_future(self._holds.submit(plan.hold))
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            answer = await future
+            if answer.outcome is HoldOutcome.PLACED:
+                job.calls.append(_void(job, plan))
+            raise
+
+    async def _start(self, job: Job, plan: _Plan, permit: Permit) -> None:
+        """Sleep until the permit's time has come; cancelled before it, the call was never made."""
+        try:
+            await self._limiter.start(permit)
+        except asyncio.CancelledError:
+            job.calls.append(_void(job, plan))
+            raise
 
     def _max_tokens(self, job: Job, price: Price, bound: int) -> int:
         """The output cap: the agent's own, or the default and what its cost_limit affords."""
@@ -219,18 +239,6 @@ class Caller:
         left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
         affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
-
-
-async def _to_the_end(waiting: Awaitable[HoldAnswer], job: Job, plan: _Plan) -> HoldAnswer:
-    """Wait for a hold even when cancelled: one that is placed must be released again."""
-    future = asyncio.ensure_future(waiting)
-    try:
-        return await asyncio.shield(future)
-    except asyncio.CancelledError:
-        answer = await future
-        if answer.outcome is HoldOutcome.PLACED:
-            job.calls.append(_void(job, plan))
-        raise
 
 
 def _exceeded(job: Job, amount_usd: Decimal, answer: HoldAnswer) -> BudgetExceeded:

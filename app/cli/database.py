@@ -8,7 +8,7 @@ import typer
 def migrate(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Bring the database to the schema of this version; does nothing if it is there already."""
+    """Bring the database to the schema of this version."""
     from app.bootstrap import connected_settings, database_url
     from app.cli.output import print_json
     from app.storage import schema

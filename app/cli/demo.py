@@ -1,6 +1,5 @@
 """`agentchord demo`: the main job from nothing to a cost table, and everything stopped again."""
 
-import asyncio
 import contextlib
 import shutil
 import signal
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from app.simulator import SimulatorProcess
 
 WORKERS = 2
-LATENCY_S, JITTER_S = 0.4, 0.4
+LATENCY_S, JITTER_S = 0.3, 0.3
 
 
 def demo(
@@ -28,9 +27,10 @@ def demo(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --live.")] = False,
 ) -> int:
-    """Run the ERP example from nothing: services, workers, 12 agents, outputs, costs.
+    """Run the ERP example, from nothing to its cost table.
 
-    It uses the simulator and spends nothing; keys in the environment are ignored. With --live it
+    It starts services and workers, uses the simulator and spends nothing; keys in the environment
+    are ignored. With --live it
     shows the worst-case cost first and asks.
     """
     from app.cli.demo_home import enter_home
@@ -49,6 +49,8 @@ def demo(
 
 
 def _run(home: Path, program: str, *, live: bool) -> int:
+    import asyncio
+
     from app.cli import stack
     from app.cli.cluster import quiet_logs
     from app.cli.demo_home import set_variables

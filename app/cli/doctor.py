@@ -8,9 +8,10 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
-    """Check versions, services, schema, keys and workers; exit code 1 if something must be done.
+    """Check that everything is here that a run needs.
 
-    Without URLs it starts the built-in services for as long as it looks at them.
+    That is: versions, services, schema, keys, workers. The exit code is 1 if something must be
+    done. Without URLs it starts the built-in services for as long as it looks at them.
     """
     from app.cli.checks import all_checks
     from app.cli.cluster import quiet_logs

@@ -20,7 +20,7 @@ def worker(
     ] = None,
     name: Annotated[str | None, typer.Option(help="First part of the node's name.")] = None,
 ) -> None:
-    """Run one worker process in this terminal: a plain Celery worker.
+    """Run one worker process: a plain Celery worker.
 
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
@@ -48,9 +48,9 @@ def worker(
 
 
 def beat(context: typer.Context) -> None:
-    """Run Celery beat for your own schedules; other options go to Celery.
+    """Run Celery beat for your own schedules.
 
-    AgentChord itself needs no beat: its watchdog runs in every worker.
+    AgentChord itself needs no beat: its watchdog runs in every worker. Other options go to Celery.
     """
     from app.settings import load_settings
 
@@ -64,10 +64,10 @@ def flower(
     address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
 ) -> None:
-    """Run Flower, which shows workers and agents; other options go to Flower.
+    """Run Flower, which shows workers and agents.
 
-    It asks for a user and a password: those of FLOWER_BASIC_AUTH (user:password), or of the
-    setting flower_basic_auth, or else new ones, which are printed.
+    Other options go to Flower. It asks for a user and a password: those of FLOWER_BASIC_AUTH
+    (user:password), or of the setting flower_basic_auth, or else new ones, which are printed.
     """
     from app.settings import load_settings
 

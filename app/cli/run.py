@@ -1,6 +1,5 @@
 """`agentchord run`: start a workflow from a file, and watch it if asked to."""
 
-import asyncio
 import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,6 +70,8 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     Returns:
         Exit code.
     """
+    import asyncio
+
     from app.cli.follow import follow
     from app.cli.output import print_json
     from app.cli.progress_views import LineView, LiveView

@@ -75,7 +75,10 @@ def status(
 
 
 def cancel(run: RunId, json: AsJson = False) -> None:
-    """Stop a run: no call starts after this, and calls in flight are closed."""
+    """Stop a run.
+
+    No call starts after this, and calls in flight are closed.
+    """
     from app.cli.cluster import connect, transaction
     from app.cli.output import print_json
     from app.monitoring.progress import find_run

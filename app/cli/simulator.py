@@ -4,7 +4,10 @@ import typer
 
 
 def simulator(context: typer.Context) -> None:
-    """Serve simulated OpenAI and Anthropic APIs on a local port; --help lists its options."""
+    """Serve simulated OpenAI and Anthropic APIs.
+
+    They answer in plausible texts, keep rate limits, fail on demand and record what they served.
+    """
     from app.simulator.__main__ import main
 
     main(context.args)

@@ -11,10 +11,10 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Any, BinaryIO, Self
 
 from app.errors import AgentChordError
 
@@ -23,6 +23,8 @@ FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
 #: A process that never got ready and has died so often is not going to.
 MAX_FALSE_STARTS = 3
+#: Seconds until the user is told what a slow start waits for.
+REMINDER_S = 15.0
 MAX_LINE_BYTES = 1_000_000
 
 
@@ -118,14 +120,11 @@ class Supervisor:
             asyncio.create_task(self._keep_running(program), name=program.name)
             for program in self._programs
         ]
-        ready = asyncio.gather(*(event.wait() for event in self._ready.values()))
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([ready, stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ready.cancel()
-            stopping.cancel()
-        self._raise_failure()
+        while not self._stopping.is_set() and (late := self._not_ready()):
+            await self._until(self._all_ready(), asyncio.sleep(REMINDER_S))
+            if self._not_ready() == late and not self._stopping.is_set():
+                words = self._last_words.get(late[0], "nothing")
+                self._output.say(f"waiting for {', '.join(late)}; {late[0]} says: {words}")
 
     async def wait(self) -> None:
         """Wait until somebody calls ``stop``.
@@ -133,12 +132,7 @@ class Supervisor:
         Raises:
             ProcessFailed: If a process cannot be kept running.
         """
-        stopping = asyncio.create_task(self._stopping.wait())
-        try:
-            await asyncio.wait([stopping, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        self._raise_failure()
+        await self._until()
 
     def stop(self) -> None:
         """Ask every process to end; the second time, end them at once. Safe in signal handlers."""
@@ -158,10 +152,25 @@ class Supervisor:
             self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _raise_failure(self) -> None:
+    async def _until(self, *conditions: Coroutine[Any, Any, object]) -> None:
+        """Wait for a condition or ``stop``; the failure of a process comes before them."""
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in conditions]
+        waiting.append(asyncio.create_task(self._stopping.wait()))
+        try:
+            await asyncio.wait([*waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
         for task in self._tasks:
             if task.done() and (error := task.exception()) is not None:
                 raise error
+
+    def _not_ready(self) -> list[str]:
+        return [name for name, event in self._ready.items() if not event.is_set()]
+
+    async def _all_ready(self) -> None:
+        for event in self._ready.values():
+            await event.wait()
 
     async def _keep_running(self, program: Program) -> None:
         loop = asyncio.get_running_loop()
@@ -176,7 +185,7 @@ class Supervisor:
             ended = f"{program.name} {_how_it_ended(code)}"
             if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
                 words = self._last_words.get(program.name, "it said nothing")
-                raise ProcessFailed(f"{ended} {false_starts} times at its start: {words}")
+                raise ProcessFailed(f"{ended}, {false_starts} times at its start: {words}")
             delay_s = min(FIRST_DELAY_S * 2 ** max(false_starts - 1, 0), MAX_DELAY_S)
             self._output.say(f"{ended}: starting it again in {delay_s:g} s")
             with contextlib.suppress(TimeoutError):

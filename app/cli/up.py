@@ -1,6 +1,5 @@
 """`agentchord up`: the whole stack in one terminal."""
 
-import asyncio
 import contextlib
 import signal
 import sys
@@ -33,13 +32,16 @@ def up(
         bool, typer.Option("--json", help="Say that all is ready as one line of JSON.")
     ] = False,
 ) -> None:
-    """Run Postgres, Redis (if no URLs are given), workers and the scheduler in this terminal.
+    """Run the whole stack in this terminal.
 
-    Migrates first, and prints one line when everything is ready. A process that dies is started
-    again. Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
+    That is: Postgres and Redis if no URLs are given, the workers and the scheduler. It migrates
+    first, and prints one line when everything is ready. A process that dies is started again.
+    Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
     """
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)
+    import asyncio
+
     from app.bootstrap import connected_settings, database_url
     from app.cli import stack
     from app.cli.supervisor import inherited_environment
@@ -52,6 +54,9 @@ def up(
         variables: dict[str, str] = {}
         if simulator:
             variables = stack.simulated(services.enter_context(run_in_process()))
+            # Whoever tries things out tries the examples.
+            imports = dict.fromkeys([*settings.imports, "app.examples.tools"])
+            variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
         supervisor = stack.supervisor(
             settings,
             inherited_environment(**variables),
@@ -59,12 +64,16 @@ def up(
             scheduler_threads=scheduler_threads,
             log_folder=settings.home / "log" if log_files else None,
         )
-        facts = _facts(settings, workers) | ({"simulator": variables} if simulator else {})
+        facts = _facts(settings, workers)
+        if simulator:
+            facts["simulator"] = {key: variables[key] for key in variables if "BASE_URL" in key}
         asyncio.run(_serve(supervisor, facts, json=json))
 
 
 async def _serve(supervisor: "Supervisor", facts: dict[str, Any], *, json: bool) -> None:
-    loop = asyncio.get_running_loop()
+    from asyncio import get_running_loop
+
+    loop = get_running_loop()
     for number in STOPPING_SIGNALS:
         loop.add_signal_handler(number, supervisor.stop)
     async with supervisor:

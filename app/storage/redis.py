@@ -46,7 +46,7 @@ def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
         decode_responses=False,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)  # which closes the pool with the client
 
 
 def redis_place(url: str) -> str:

@@ -11,10 +11,12 @@ class LoggingSettings(Protocol):
     """What has to be known: level name, and format ``auto``, ``console`` or ``json``."""
 
     @property
-    def level(self) -> str: ...
+    def level(self) -> str:
+        """DEBUG, INFO, WARNING or ERROR."""
 
     @property
-    def format(self) -> str: ...
+    def format(self) -> str:
+        """``auto``, ``console`` or ``json``."""
 
 
 def configure_logging(settings: LoggingSettings) -> None:

@@ -166,7 +166,8 @@ async def test_the_status_of_the_system_counts_what_was_done(stack: Stack) -> No
     engine = make_engine()
     before = engine.get_system_status()
 
-    result = await engine.execute_workflow(await engine.register_workflow(two_agents()), {"text": ""})
+    id_ = await engine.register_workflow(two_agents())
+    result = await engine.execute_workflow(id_, {"text": "nothing"})
 
     after = engine.get_system_status()
     assert grown(before, after, "monitoring", "workflows", "completed") == 1

@@ -75,6 +75,9 @@ worker_send_task_events = True
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
+# Beat is for the user's own schedules; nothing of AgentChord needs it.
+beat_schedule_filename = str(_settings.home / "celerybeat-schedule")
+
 timezone = "UTC"
 enable_utc = True
 imports = ("workers.tasks",)

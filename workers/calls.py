@@ -19,6 +19,7 @@ from app.domain.money import (
     HoldAnswer,
     HoldOutcome,
     HoldRequest,
+    dollars,
     round_to_ledger,
     round_up,
 )
@@ -245,9 +246,9 @@ def _exceeded(job: Job, amount_usd: Decimal, answer: HoldAnswer) -> BudgetExceed
     account = answer.account
     assert account is not None
     return BudgetExceeded(
-        f"agent {job.agent.name!r}: the {account.label} is ${account.limit_usd:f}, "
-        f"${account.spent_usd:f} are spent, and the next call may cost ${amount_usd:f}: "
-        "raise the limit, or lower max_tokens"
+        f"agent {job.agent.name!r}: the {account.label} is {dollars(account.limit_usd)}, "
+        f"{dollars(account.spent_usd)} are spent, and the next call may cost "
+        f"{dollars(amount_usd)}: raise the limit, or lower max_tokens"
     )
 
 

@@ -21,6 +21,14 @@ def round_up(amount_usd: Decimal) -> Decimal:
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
+def dollars(amount_usd: Decimal) -> str:
+    """An amount as people read it: no trailing zeros, at least cents."""
+    short = amount_usd.normalize()
+    exponent = short.as_tuple().exponent
+    assert isinstance(exponent, int), "an amount is a finite number"
+    return f"${short:.{max(-exponent, 2)}f}"
+
+
 @dataclass(kw_only=True, slots=True)
 class Account:
     """A budget as it stands under its lock; placing a hold on it changes ``held_usd``."""

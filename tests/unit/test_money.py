@@ -4,7 +4,15 @@ from uuid import UUID, uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.money import Account, HoldOutcome, HoldRequest, decide_holds
+from app.domain.money import (
+    Account,
+    HoldOutcome,
+    HoldRequest,
+    decide_holds,
+    dollars,
+    round_to_ledger,
+    round_up,
+)
 
 
 def account(limit: str = "10", spent: str = "0", held: str = "0", **more: bool) -> Account:
@@ -108,3 +116,14 @@ def test_placed_holds_never_exceed_a_hard_account(
     ]
     assert run.held_usd == sum(placed)
     assert not placed or run.spent_usd + run.held_usd <= run.limit_usd
+
+
+def test_amounts_are_shown_without_trailing_zeros_but_with_cents() -> None:
+    shown = [dollars(Decimal(text)) for text in ("1.0000000000", "0.0100925000", "120", "0E-10")]
+
+    assert shown == ["$1.00", "$0.0100925", "$120.00", "$0.00"]
+
+
+@given(cost=st.decimals(min_value=0, max_value=10, places=14))
+def test_a_hold_is_never_below_the_booked_cost(cost: Decimal) -> None:
+    assert round_up(cost) >= round_to_ledger(cost)

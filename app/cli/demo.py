@@ -58,6 +58,7 @@ def _run(home: Path, program: str, *, live: bool) -> int:
 
     quiet_logs()
     with contextlib.ExitStack() as services:
+        services.enter_context(_only_one(home))
         simulator: SimulatorProcess | None = None
         if not live:
             with _step("simulated OpenAI and Anthropic APIs"):
@@ -81,6 +82,7 @@ async def _work(home: Path) -> "RunProgress":
     from app.bootstrap import connected_settings
     from app.cli import stack
     from app.cli.cluster import connect
+    from app.cli.demo_home import cancel_leftovers
     from app.cli.follow import follow
     from app.cli.progress_views import LineView, LiveView
     from app.cli.supervisor import inherited_environment
@@ -97,6 +99,7 @@ async def _work(home: Path) -> "RunProgress":
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         print()
+        await cancel_leftovers()
         enqueued = connected.client.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
         with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
@@ -142,6 +145,19 @@ def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
         print("agentchord: nobody can be asked here: add --yes to agree", file=sys.stderr)
         return False
     return typer.confirm("Spend it?")
+
+
+@contextlib.contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Keep a second demo out: it would take work from the first, with another simulator."""
+    from app.embedded.locks import FileLock
+    from app.errors import RunConflict
+
+    lock = FileLock.attempt(home / "demo.lock")
+    if lock is None:
+        raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
+    with lock:
+        yield
 
 
 @contextlib.contextmanager

@@ -37,18 +37,19 @@ def enter_home(*, live: bool) -> Path:
     it, the providers' keys and base URLs stay.
 
     Returns:
-        The home.
+        The home: ``demo`` inside the user's.
     """
     from app.settings import load_settings
 
     variables = inherited_environment()
     kept = _providers(load_settings()) if live else {}
     for name in variables:
-        if name.startswith(FOREIGN) and name != HOME:
+        if name.startswith(FOREIGN):
             del os.environ[name]  # noqa: TID251  this is where it is cleaned
-    home = load_settings().home
-    if HOME not in variables:
-        home /= "demo"
+    given = variables.get(HOME)
+    base = Path(given).expanduser().absolute() if given else None
+    os.chdir("/")
+    home = (base or load_settings().home) / "demo"
     home.mkdir(parents=True, exist_ok=True)
     config = home / "demo.yaml"
     config.write_text(LIVE if live else SIMULATED, encoding="utf-8")

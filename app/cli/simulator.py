@@ -10,4 +10,4 @@ def simulator(context: typer.Context) -> None:
     """
     from app.simulator.__main__ import main
 
-    main(context.args)
+    main(context.args, prog="agentchord simulator")

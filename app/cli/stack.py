@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli.supervisor import Output, Program, Supervisor
+from app.cli.process_output import Output
+from app.cli.supervisor import Program, Supervisor
 from app.domain.agent import PROVIDERS
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
+from app.cli.process_output import MAX_LINE_BYTES, Output
 from app.errors import AgentChordError
 
 HEALTHY_AFTER_S = 5.0
@@ -25,7 +25,6 @@ MAX_DELAY_S = 30.0
 MAX_FALSE_STARTS = 3
 #: Seconds until the user is told what a slow start waits for.
 REMINDER_S = 15.0
-MAX_LINE_BYTES = 1_000_000
 
 
 class ProcessFailed(AgentChordError):
@@ -43,21 +42,6 @@ class Program:
 
     name: str
     arguments: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """Where the lines of the processes go.
-
-    Attributes:
-        stream: Stream that takes every line, each with its process's name before it; or None.
-        folder: Folder that takes one file per process instead.
-        say: Tells the user in one line what the supervisor does.
-    """
-
-    stream: BinaryIO | None
-    folder: Path | None
-    say: Callable[[str], None]
 
 
 class Supervisor:
@@ -84,7 +68,6 @@ class Supervisor:
         self._grace_s = grace_s
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._ready = {program.name: asyncio.Event() for program in programs}
-        self._last_words: dict[str, str] = {}
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -123,7 +106,7 @@ class Supervisor:
         while not self._stopping.is_set() and (late := self._not_ready()):
             await self._until(self._all_ready(), asyncio.sleep(REMINDER_S))
             if self._not_ready() == late and not self._stopping.is_set():
-                words = self._last_words.get(late[0], "nothing")
+                words = self._output.last_words(late[0])
                 self._output.say(f"waiting for {', '.join(late)}; {late[0]} says: {words}")
 
     async def wait(self) -> None:
@@ -184,7 +167,7 @@ class Supervisor:
             false_starts = 0 if healthy else false_starts + 1
             ended = f"{program.name} {_how_it_ended(code)}"
             if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
-                words = self._last_words.get(program.name, "it said nothing")
+                words = self._output.last_words(program.name)
                 raise ProcessFailed(f"{ended}, {false_starts} times at its start: {words}")
             delay_s = min(FIRST_DELAY_S * 2 ** max(false_starts - 1, 0), MAX_DELAY_S)
             self._output.say(f"{ended}: starting it again in {delay_s:g} s")
@@ -195,7 +178,7 @@ class Supervisor:
         """Run a process to its end; returns its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        with ours, self._log(program) as log:
+        with ours:
             with theirs:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-m", "app.cli.supervised"),
@@ -213,7 +196,8 @@ class Supervisor:
                 process.terminate()
             listening = asyncio.create_task(self._listen(program, ours))
             try:
-                await self._forward(program, process, log)
+                assert process.stdout is not None
+                await self._output.copy(program.name, process.stdout)
                 return await process.wait()
             finally:
                 listening.cancel()
@@ -222,36 +206,6 @@ class Supervisor:
     async def _listen(self, program: Program, ours: socket.socket) -> None:
         if await asyncio.get_running_loop().sock_recv(ours, 16):
             self._ready[program.name].set()
-
-    async def _forward(
-        self, program: Program, process: asyncio.subprocess.Process, log: BinaryIO | None
-    ) -> None:
-        """Copy the process's lines to where they belong."""
-        assert process.stdout is not None
-        prefix = f"{program.name:<9} | ".encode()
-        while line := await _read_line(process.stdout):
-            if text := line.decode(errors="replace").strip():
-                self._last_words[program.name] = text
-            if log is not None:
-                log.write(line)
-            elif self._output.stream is not None:
-                self._output.stream.write(prefix + line)
-                self._output.stream.flush()
-
-    def _log(self, program: Program) -> contextlib.AbstractContextManager[BinaryIO | None]:
-        if self._output.folder is None:
-            return contextlib.nullcontext()
-        return (self._output.folder / f"{program.name}.log").open("ab", buffering=0)
-
-
-async def _read_line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, or what there is of one that is too long."""
-    try:
-        return await stream.readuntil(b"\n")
-    except asyncio.IncompleteReadError as error:
-        return error.partial
-    except asyncio.LimitOverrunError as error:
-        return await stream.readexactly(error.consumed) + b"\n"
 
 
 def _how_it_ended(code: int) -> str:

@@ -1,0 +1,151 @@
+"""`python -m tests.benchmarks`: run the benchmark and print its tables."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.benchmarks.bench import AGENTCHORD, Bench, Sample, open_bench
+from tests.benchmarks.contenders import BenchmarkFailed
+from tests.benchmarks.machine import describe
+from tests.benchmarks.profiling import find_profiler, record, summary
+from tests.benchmarks.results import Results
+from tests.benchmarks.tables import block, write_into
+from tests.benchmarks.workloads import WORKLOADS, Workload
+
+PROFILED_RUNS = 5
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure, then write down what was found, as far as it was asked for."""
+    profiler = find_profiler() if options.profile else None
+    with (
+        tempfile.TemporaryDirectory(prefix="agentchord-bench-") as folder,
+        open_bench(Path(folder), workers=options.workers) as bench,
+    ):
+        results = Results(
+            machine=describe(Path(folder), bench.stack.urls),
+            workloads=options.only,
+            rounds=options.rounds,
+            workers=options.workers,
+            idle_mb={name: found.idle_mb for name, found in bench.applications.items()},
+        )
+        _measure(bench, results)
+        if profiler:
+            _profile(bench, options.only, profiler, options.profile)
+    text = block(results)
+    sys.stdout.write(text + "\n")
+    if options.json:
+        options.json.write_text(json.dumps(results.as_json(), indent=1), encoding="utf-8")
+    if options.markdown:
+        write_into(options.markdown, text)
+
+
+def _measure(bench: Bench, results: Results) -> None:
+    """A warm-up, the rounds, and one more round in which Postgres writes down what it does."""
+    for number in range(results.rounds + 1):
+        _say(f"round {number} of {results.rounds}" if number else "warm-up")
+        # Who comes first changes, so that neither always finds the machine as the other left it.
+        names = sorted(bench.applications, reverse=bool(number % 2))
+        samples = [
+            _shown(bench.measure(name, workload))
+            for workload in results.workloads
+            for name in names
+        ]
+        _check_equal_work(samples)
+        results.samples += samples if number else []
+    _say("counting statements")
+    for workload in results.workloads:
+        with bench.counters.statements() as counted:
+            bench.measure(AGENTCHORD, workload)
+        results.statements[workload.name] = counted
+
+
+def _check_equal_work(samples: Sequence[Sample]) -> None:
+    tokens = {(sample.workload, sample.tokens) for sample in samples}
+    if len(tokens) > len({sample.workload for sample in samples}):
+        raise BenchmarkFailed(f"the contenders did not use the same tokens: {sorted(tokens)}")
+
+
+def _profile(bench: Bench, workloads: Sequence[Workload], profiler: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for workload in workloads:
+
+        def work(workload: Workload = workload) -> None:
+            for _ in range(PROFILED_RUNS):
+                bench.run(AGENTCHORD, workload)
+
+        for role, processes in bench.applications[AGENTCHORD].roles.items():
+            file = folder / f"{workload.name}-{role}.txt"
+            _say(f"profile of {file.stem}")
+            record(profiler, processes[0].pid, file, work)
+            _say(summary(file))
+
+
+def _shown(sample: Sample) -> Sample:
+    _say(f"  {sample.workload} {sample.contender:<14} {sample.wall_s:6.2f} s")
+    return sample
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _workloads(text: str) -> list[Workload]:
+    try:
+        return [WORKLOADS[name.strip().upper()] for name in text.split(",")]
+    except KeyError as error:
+        raise argparse.ArgumentTypeError(
+            f"there is no workload {error}; there are {', '.join(WORKLOADS)}"
+        ) from error
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks",
+        description="AgentChord's whole stack beside plain asyncio, on the simulator. The tables "
+        "go to standard output, progress to standard error.",
+    )
+    parser.add_argument("--rounds", type=_positive, default=3, help="measured rounds (3)")
+    parser.add_argument(
+        "--only",
+        type=_workloads,
+        default=list(WORKLOADS.values()),
+        metavar="W1,W3",
+        help="only these workloads",
+    )
+    parser.add_argument("--workers", type=_positive, default=2, help="worker processes (2)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="put the tables into this file, in place of those that are there",
+    )
+    parser.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FOLDER",
+        help="afterwards, record client, one worker and scheduler with py-spy into this folder",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    began_s = time.monotonic()
+    try:
+        main(_arguments())
+    except BenchmarkFailed as failure:
+        _say(f"the benchmark failed: {failure}")
+        sys.exit(1)
+    _say(f"took {time.monotonic() - began_s:.0f} s")

@@ -1,0 +1,193 @@
+"""One stack, and the measurements on it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
+from app.domain.agent import PROVIDERS
+from app.embedded import Services
+from app.simulator import run_in_process
+from app.storage.schema import upgrade
+from tests.benchmarks.contenders import Answer, Contender
+from tests.benchmarks.counters import Counters, Counts
+from tests.benchmarks.processes import Observation, Roles, resident_mb, wait_for_rest
+from tests.benchmarks.verification import verify_requests, verify_runs
+from tests.benchmarks.workloads import Workload
+from tests.embedded_home import server_ids
+from tests.stack import Stack
+
+AGENTCHORD = "AgentChord"
+PLAIN = "plain asyncio"
+WORKER_THREADS = 128
+# Every limit is there and is kept, and none is in the way.
+CONFIGURATION = """\
+rate_limits:
+  openai:
+    default:
+      requests_per_minute: 100_000_000
+      requests_per_hour: 1_000_000_000
+      requests_per_day: 10_000_000_000
+      tokens_per_minute: 10_000_000_000
+      concurrent_requests: 100_000
+      burst: 1_000_000
+engine:
+  max_concurrent_workflows: 100
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One measurement of one contender.
+
+    Attributes:
+        contender: Who.
+        workload: Name of what was run.
+        wall_s: Seconds from the first enqueue until the last agent was known to have ended.
+        cpu_s: CPU seconds by role, until everything was at rest again.
+        others_share: Part of the machine's cores that was busy meanwhile with something else.
+        peak_mb: Most memory that workers and scheduler (or the plain process) had together.
+        counts: What Redis and Postgres did.
+        tokens: Input and output tokens that the simulator served.
+    """
+
+    contender: str
+    workload: str
+    wall_s: float
+    cpu_s: dict[str, float]
+    others_share: float
+    peak_mb: float
+    counts: Counts
+    tokens: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The processes that a contender consists of.
+
+    Attributes:
+        contender: The process that is told what to run.
+        roles: All of them by role, the contender's own among them.
+        watched: Those whose memory is looked at.
+        idle_mb: Memory of these before the first run.
+    """
+
+    contender: Contender
+    roles: Roles
+    watched: Sequence[psutil.Process]
+    idle_mb: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """A stack that is ready, and who is measured on it.
+
+    Attributes:
+        stack: Services, simulator and workers.
+        applications: By name of the contender.
+        servers: What is not the application, by role.
+        counters: Of Postgres and Redis.
+    """
+
+    stack: Stack
+    applications: Mapping[str, Application]
+    servers: Roles
+    counters: Counters
+
+    def run(self, name: str, workload: Workload) -> Answer:
+        """Have one contender run one workload, on a simulator that has served nothing yet."""
+        self.stack.simulator.reset()
+        self.stack.simulator.configure(latency_s=workload.latency_s)
+        return self.applications[name].contender.run(workload)
+
+    def measure(self, name: str, workload: Workload) -> Sample:
+        """The same, watched and verified.
+
+        Raises:
+            BenchmarkFailed: If not all of the work was done, or the ledger is not exact.
+        """
+        application = self.applications[name]
+        roles: Roles = {**application.roles, **self.servers}
+        before = self.counters.read()
+        with Observation(roles, application.watched) as seen:
+            answer = self.run(name, workload)
+            wait_for_rest(application.roles)
+        counts = self.counters.read().since(before)
+        served = self.stack.simulator.ledger()
+        if name == AGENTCHORD:
+            verify_runs(workload, self.stack, answer.run_ids, served)
+        tokens = verify_requests(workload, served)
+        return Sample(
+            contender=name,
+            workload=workload.name,
+            wall_s=answer.wall_s,
+            cpu_s=seen.cpu_s,
+            others_share=seen.others_share,
+            peak_mb=seen.peak_mb,
+            counts=counts,
+            tokens=tokens,
+        )
+
+
+@contextmanager
+def open_bench(folder: Path, *, workers: int) -> Iterator[Bench]:
+    """Start everything, fresh, and end it afterwards.
+
+    Args:
+        folder: Where all files go.
+        workers: Worker processes; each serves every provider's queue.
+    """
+    with ExitStack() as parts:
+        urls = parts.enter_context(Services(folder / "services"))
+        upgrade(urls.database_url)
+        simulator = parts.enter_context(run_in_process())
+        configuration = folder / "benchmark.yaml"
+        configuration.write_text(CONFIGURATION, encoding="utf-8")
+        stack = Stack(
+            urls=urls,
+            simulator=simulator,
+            folder=folder,
+            overrides={"AGENTCHORD_CONFIG": str(configuration)},
+        )
+        serving = [
+            parts.enter_context(stack.worker(*PROVIDERS, threads=WORKER_THREADS))
+            for _ in range(workers)
+        ]
+        scheduler = parts.enter_context(stack.worker(SCHEDULER, threads=SCHEDULER_THREADS))
+        client = parts.enter_context(Contender(AGENTCHORD, "agentchord", stack))
+        plain = parts.enter_context(Contender(PLAIN, "plain_asyncio", stack))
+        postgres, redis = map(psutil.Process, server_ids(urls))
+        counters = Counters(urls, folder / "services" / "log" / "postgres.log")
+        parts.callback(counters.close)
+        agentchord: Roles = {
+            "client": [client.process],
+            "workers": [psutil.Process(worker.process.pid) for worker in serving],
+            "scheduler": [psutil.Process(scheduler.process.pid)],
+        }
+        wait_for_rest(agentchord)
+        yield Bench(
+            stack=stack,
+            applications={
+                AGENTCHORD: _application(
+                    client, agentchord, [*agentchord["workers"], *agentchord["scheduler"]]
+                ),
+                PLAIN: _application(plain, {"client": [plain.process]}, [plain.process]),
+            },
+            servers={
+                "Postgres": [postgres],
+                "Redis": [redis],
+                "simulator": [psutil.Process(simulator.process.pid)],
+            },
+            counters=counters,
+        )
+
+
+def _application(
+    contender: Contender, roles: Roles, watched: Sequence[psutil.Process]
+) -> Application:
+    return Application(
+        contender=contender, roles=roles, watched=watched, idle_mb=resident_mb(watched)
+    )

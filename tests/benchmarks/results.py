@@ -1,0 +1,86 @@
+"""What many measurements say together: medians, spreads, ratios."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.bench import AGENTCHORD, PLAIN, Sample
+from tests.benchmarks.counters import Statements
+from tests.benchmarks.workloads import Workload
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over all rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+@dataclass(kw_only=True)
+class Results:
+    """Everything one execution of the benchmark has found out.
+
+    Attributes:
+        machine: Facts of the machine, by name.
+        workloads: What was run.
+        rounds: Measured rounds.
+        workers: Worker processes.
+        idle_mb: Memory by contender, before the first run.
+        samples: Every measurement, in order.
+        statements: Postgres's statements by workload, counted in a round of their own.
+    """
+
+    machine: dict[str, str]
+    workloads: Sequence[Workload]
+    rounds: int
+    workers: int
+    idle_mb: dict[str, float]
+    samples: list[Sample] = field(default_factory=list)
+    statements: dict[str, Statements] = field(default_factory=dict)
+
+    def of(self, contender: str, workload: Workload) -> list[Sample]:
+        """The measurements of one contender and one workload, by round."""
+        return [
+            sample
+            for sample in self.samples
+            if (sample.contender, sample.workload) == (contender, workload.name)
+        ]
+
+    def spread(
+        self, contender: str, workload: Workload, figure: Callable[[Sample], float]
+    ) -> Spread:
+        """Median, least and most of a figure."""
+        values = [figure(sample) for sample in self.of(contender, workload)]
+        return Spread(median=median(values), low=min(values), high=max(values))
+
+    def ratio(self, workload: Workload, figure: Callable[[Sample], float]) -> float:
+        """Median over the rounds of AgentChord's figure by plain asyncio's in the same round."""
+        pairs = zip(self.of(AGENTCHORD, workload), self.of(PLAIN, workload), strict=True)
+        return median(figure(own) / figure(plain) for own, plain in pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON values."""
+        return {
+            "machine": self.machine,
+            "rounds": self.rounds,
+            "workers": self.workers,
+            "idle_mb": self.idle_mb,
+            "workloads": [asdict(workload) for workload in self.workloads],
+            "samples": [asdict(sample) for sample in self.samples],
+            "statements": {name: asdict(found) for name, found in self.statements.items()},
+        }
+
+
+def application_cpu_s(sample: Sample) -> float:
+    """CPU of a contender's own processes: all but the servers'."""
+    return sum(used for role, used in sample.cpu_s.items() if role in APPLICATION)
+
+
+APPLICATION: Mapping[str, str] = {
+    "client": "the process that enqueues and waits, or that of plain asyncio",
+    "workers": "the worker processes",
+    "scheduler": "the worker process of the scheduler's queue",
+}

@@ -1,0 +1,83 @@
+"""What is run: the same agents, prompts and answers for everybody who is measured."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from app.domain.agent import Agent
+from app.domain.workflow import Workflow
+
+MODEL = "gpt-4o-mini"
+MAX_TOKENS = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A number of equal runs, each of ``levels`` times ``width`` agents.
+
+    Attributes:
+        name: Short name.
+        title: What it is, in words.
+        runs: Runs that are started at once.
+        levels: Agents in a row, each of which reads the answer of the one before.
+        width: Agents side by side.
+        latency_s: Seconds that the provider takes to answer.
+    """
+
+    name: str
+    title: str
+    runs: int
+    levels: int
+    width: int
+    latency_s: float
+
+    @property
+    def agents(self) -> int:
+        """Agents in all."""
+        return self.runs * self.levels * self.width
+
+    @property
+    def ideal_s(self) -> float:
+        """Seconds if nothing but the provider took any time."""
+        return self.levels * self.latency_s
+
+    @cached_property
+    def workflow(self) -> Workflow:
+        """The workflow of every run; a run's input is ``{"batch": number}``."""
+        agents = [
+            Agent(
+                name=agent_name(level, item),
+                prompt_template=prompt(level, item),
+                llm_config={"model": MODEL, "max_tokens": MAX_TOKENS},
+                dependencies=[agent_name(level - 1, item)] if level else [],
+            )
+            for level in range(self.levels)
+            for item in range(self.width)
+        ]
+        return Workflow(
+            name=f"benchmark {self.name}", agents=agents, max_parallel_agents=self.width
+        )
+
+
+def agent_name(level: int, item: int) -> str:
+    """Name of an agent, and the placeholder of its answer."""
+    return f"step{level}_item{item:03}"
+
+
+def prompt(level: int, item: int) -> str:
+    """Prompt with ``{placeholder}`` for the batch and for the answer of the level before."""
+    if level == 0:
+        return f"Describe item {item} of batch {{batch}} in two sentences."
+    return (
+        f"Step {level}, item {item}, batch {{batch}}: go on from {{{agent_name(level - 1, item)}}}"
+    )
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload(name="W1", title="5 levels x 100", runs=1, levels=5, width=100, latency_s=0.0),
+        Workload(name="W2", title="5 levels x 100", runs=1, levels=5, width=100, latency_s=0.2),
+        Workload(name="W3", title="100 chains of 5", runs=100, levels=5, width=1, latency_s=0.2),
+        Workload(name="W4", title="500 at once", runs=1, levels=1, width=500, latency_s=1.0),
+    )
+}

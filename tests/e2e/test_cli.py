@@ -1,0 +1,288 @@
+"""The command as its users call it: a process with arguments, output and an exit code."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.stack import ROOT, Stack
+from tests.waiting import wait_until
+
+UNKNOWN = "01900000-0000-7000-8000-000000000000"
+WORKFLOW = """\
+name: letters
+agents:
+  - name: writer
+    module: Sales
+    prompt_template: "Write to {customer} [[sim:reply=Dear Ada]]"
+    llm_config: {model: gpt-4o-mini, max_tokens: 50}
+  - name: checker
+    module: Legal
+    prompt_template: "Check {writer} MARKER"
+    llm_config: {model: claude-haiku-4-5, max_tokens: 50}
+    dependencies: [writer]
+input: {customer: Ada}
+"""
+
+
+def cli(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
+    return stack.python("-m", "app.cli", *words)
+
+
+def answer(stack: Stack, *words: str) -> Any:
+    """What a command prints with --json."""
+    done = cli(stack, *words, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def alone(**variables: str) -> dict[str, str]:
+    """An environment that leads to no stack."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), **variables}
+
+
+@pytest.fixture
+def workflow_file(tmp_path: Path) -> Path:
+    file = tmp_path / "letters.yaml"
+    file.write_text(WORKFLOW.replace(" MARKER", ""))
+    return file
+
+
+def marked(tmp_path: Path, marker: str, **agent: Any) -> str:
+    """The workflow with a marker in its last prompt and more fields of its last agent."""
+    more = "".join(f"\n    {key}: {json.dumps(value)}" for key, value in agent.items())
+    file = tmp_path / "marked.yaml"
+    text = WORKFLOW.replace("MARKER", marker)
+    file.write_text(text.replace("    dependencies: [writer]", "    dependencies: [writer]" + more))
+    return str(file)
+
+
+def test_run_prints_the_id_and_returns_at_once(stack: Stack, workflow_file: Path) -> None:
+    done = cli(stack, "run", str(workflow_file))
+
+    run_id = done.stdout.strip()
+    assert (done.returncode, done.stderr) == (0, "")
+    followed = cli(stack, "status", run_id, "--follow")
+    assert (followed.returncode, followed.stderr) == (0, "")
+    assert "completed, 2 of 2 agents" in followed.stdout
+
+
+def test_following_shows_levels_agents_and_outputs_in_plain_lines(
+    stack: Stack, workflow_file: Path
+) -> None:
+    done = cli(stack, "run", str(workflow_file), "--follow", "--input", "customer=Grace")
+
+    assert done.returncode == 0, done.stderr
+    assert "level 1 of 2: 1 agent" in done.stdout
+    assert "  writer (Sales, gpt-4o-mini): completed" in done.stdout
+    assert "\nwriter:\n  Dear Ada\n" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert stack.simulator.ledger()[0]["prompt"].startswith("Write to Grace")
+
+
+def test_following_with_json_leaves_standard_output_to_the_outcome(
+    stack: Stack, workflow_file: Path
+) -> None:
+    done = cli(stack, "run", str(workflow_file), "--follow", "--json")
+
+    outcome = json.loads(done.stdout)
+    assert outcome["status"] == "completed"
+    assert outcome["outputs"]["writer"] == "Dear Ada"
+    assert [agent["name"] for agent in outcome["agents"]] == ["writer", "checker"]
+    assert "level 2 of 2" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("marker", "fields", "code", "status"),
+    [
+        ("[[sim:status=400]]", {"priority": 5}, 3, "partially_completed"),
+        ("[[sim:status=400]]", {"priority": 8}, 1, "failed"),
+    ],
+)
+def test_the_exit_code_tells_how_the_run_ended(
+    marker: str, fields: dict[str, Any], code: int, status: str, stack: Stack, tmp_path: Path
+) -> None:
+    done = cli(stack, "run", marked(tmp_path, marker, **fields), "--follow")
+
+    assert done.returncode == code, done.stderr
+    assert f"(letters): {status}, 2 of 2 agents" in done.stdout
+    assert "checker (Legal, claude-haiku-4-5): failed" in done.stdout
+
+
+def test_a_run_that_outlasts_the_timeout_goes_on_and_can_be_cancelled(
+    stack: Stack, tmp_path: Path
+) -> None:
+    file = marked(tmp_path, "[[sim:hang]]")
+    watched = cli(stack, "run", file, "--follow", "--timeout", "1.5", "--json")
+    (running,) = answer(stack, "runs", "--status", "running")
+
+    first = answer(stack, "cancel", running["run_id"])
+    ended = cli(stack, "status", running["run_id"], "--follow", "--timeout", "20")
+    second = answer(stack, "cancel", running["run_id"])
+
+    assert watched.returncode == 4
+    assert watched.stdout == ""
+    assert f"run {running['run_id']} has not ended after 1.5 s; it goes on" in watched.stderr
+    assert (first["cancelled"], second["cancelled"]) == (True, False)
+    assert ended.returncode == 1
+    assert "(letters): cancelled" in ended.stdout
+
+
+def test_interrupting_the_watcher_leaves_the_run_alone(stack: Stack, tmp_path: Path) -> None:
+    file = marked(tmp_path, "[[sim:latency=3]]")
+    command = [sys.executable, "-m", "app.cli", "run", file, "--follow"]
+    with subprocess.Popen(
+        command,
+        env=alone(**stack.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as watcher:
+        wait_until(lambda: stack.simulator.summary()["requests"] == 2, timeout_s=20)
+
+        watcher.send_signal(signal.SIGINT)
+
+        _, err = watcher.communicate(timeout=20)
+    assert watcher.returncode == 130
+    assert "agentchord: the run goes on: agentchord status" in err
+    assert "Traceback" not in err
+    (record,) = answer(stack, "runs", "--limit", "1")
+    assert cli(stack, "status", record["run_id"], "--follow").returncode == 0
+
+
+def test_runs_status_and_costs_say_the_same_of_a_run(stack: Stack, workflow_file: Path) -> None:
+    outcome = json.loads(cli(stack, "run", str(workflow_file), "-f", "--json").stdout)
+    run_id = outcome["run_id"]
+
+    (listed,) = answer(stack, "runs", "--limit", "1")
+    shown = answer(stack, "status", run_id)
+    by_agent = answer(stack, "costs", run_id, "--by", "agent")
+    by_module = answer(stack, "costs", run_id, "--by", "module", "--since", "1h")
+
+    assert listed["run_id"] == shown["id"] == run_id
+    assert listed["spent_usd"] == shown["spent_usd"] == by_agent["total"]["cost_usd"]
+    assert {line["key"]: line["calls"] for line in by_agent["lines"]} == {"writer": 1, "checker": 1}
+    assert {line["key"] for line in by_module["lines"]} == {"Sales", "Legal"}
+    assert by_module["total"] == by_agent["total"]
+
+
+def test_a_run_may_be_named_by_the_beginning_of_its_id(stack: Stack, workflow_file: Path) -> None:
+    run_id = json.loads(cli(stack, "run", str(workflow_file), "-f", "--json").stdout)["run_id"]
+
+    done = cli(stack, "status", run_id[:22])
+
+    assert done.returncode == 0, done.stderr
+    assert f"run       {run_id}" in done.stdout
+    assert "status    completed" in done.stdout
+
+
+def test_tables_are_plain_in_a_pipe_and_cut_nothing(stack: Stack, workflow_file: Path) -> None:
+    run_id = json.loads(cli(stack, "run", str(workflow_file), "-f", "--json").stdout)["run_id"]
+
+    listed = cli(stack, "runs")
+    csv = cli(stack, "costs", run_id, "--by", "model", "--csv")
+
+    header, first, *_ = listed.stdout.splitlines()
+    assert header.split() == "run workflow status level created (UTC) took cost error".split()
+    assert first.startswith(f"{run_id}  letters v")
+    assert "\x1b" not in listed.stdout
+    lines = csv.stdout.splitlines()
+    assert lines[0].startswith("model,calls,input_tokens,cached_tokens,output_tokens,cost_usd")
+    assert {line.split(",")[0] for line in lines[1:]} == {
+        "openai/gpt-4o-mini",
+        "anthropic/claude-haiku-4-5",
+    }
+
+
+def test_the_doctor_finds_a_healthy_stack_healthy(stack: Stack) -> None:
+    done = cli(stack, "doctor", "--json")
+
+    levels = {check["name"]: check["level"] for check in json.loads(done.stdout)}
+    assert done.returncode == 0, done.stdout
+    assert set(levels.values()) == {"ok"}
+    assert {"postgres", "schema", "redis", "redis eviction", "workers", "openai key"} <= set(levels)
+    assert "simulated" not in done.stdout
+
+
+def test_the_doctor_names_the_remedy_for_what_is_missing(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "app").mkdir()
+    variables = {"DATABASE_URL": database_url, "REDIS_URL": "redis://:secret@127.0.0.1:1/0"}
+    program = [sys.executable, "-P", "-m", "app.cli", "doctor"]
+
+    done = subprocess.run(
+        program, env=alone(**variables), cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    lines = done.stdout.splitlines()
+    assert done.returncode == 1, done.stderr
+    assert any(line.startswith("fail  package name") for line in lines)
+    assert any(line.startswith("warn  openai key") for line in lines)
+    assert any(line.startswith("fail  redis           Redis at 127.0.0.1:1") for line in lines)
+    assert "secret" not in done.stdout
+
+
+def test_a_queue_without_a_worker_is_named(
+    database_url: str, redis_url: str, workflow_file: Path
+) -> None:
+    environment = alone(DATABASE_URL=database_url, REDIS_URL=redis_url)
+    program = [sys.executable, "-m", "app.cli", "run", str(workflow_file)]
+
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0
+    for queue in ("openai", "anthropic", "scheduler"):
+        assert f"agentchord: no worker serves queue '{queue}': start one with" in done.stderr
+
+
+def test_migrating_says_what_it_did(database_url: str, redis_url: str) -> None:
+    environment = alone(DATABASE_URL=database_url, REDIS_URL=redis_url)
+    program = [sys.executable, "-m", "app.cli", "migrate", "--json"]
+
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+    result = json.loads(done.stdout)
+    assert result == {"before": result["after"], "after": result["after"], "changed": False}
+
+
+@pytest.mark.parametrize("words", [["runs"], ["status", UNKNOWN], ["costs"], ["migrate"]])
+def test_an_unreachable_postgres_is_one_line_without_the_password(words: list[str]) -> None:
+    variables = {"DATABASE_URL": "postgresql://me:secret@127.0.0.1:9/d", "REDIS_URL": "redis://h"}
+    program = [sys.executable, "-m", "app.cli", *words]
+
+    done = subprocess.run(
+        program, env=alone(**variables), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("agentchord: Postgres at 127.0.0.1:9 (database 'd') cannot be")
+    assert done.stderr.count("\n") == 1
+    assert "secret" not in done.stderr
+
+
+@pytest.mark.parametrize("word", [UNKNOWN, "0190", "not-an-id"])
+def test_an_unknown_run_is_one_line(word: str, stack: Stack) -> None:
+    done = cli(stack, "status", word)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("agentchord: ")
+    assert repr(word) in done.stderr
+    assert "agentchord runs" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_comes_in_less_than_0_3_seconds() -> None:
+    program = [sys.executable, "-m", "app.cli", "--help"]
+    times_s = []
+
+    for _ in range(5):
+        started_s = time.monotonic()
+        subprocess.run(program, env=alone(), stdout=subprocess.DEVNULL, check=True)
+        times_s.append(time.monotonic() - started_s)
+
+    assert min(times_s) < 0.3

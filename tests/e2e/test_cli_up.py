@@ -1,0 +1,173 @@
+"""`agentchord up`, as an operator meets it: ready, killed, and gone without a trace."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from app.simulator import SimulatorProcess, run_in_process
+from tests.stack import ROOT
+from tests.waiting import wait_until
+
+READY_S = 60.0
+CONFIGURATION = "imports: [app.examples.tools]\nengine: {worker_threads: 16, drain_grace_s: 3}\n"
+
+
+class Up:
+    """A running `agentchord up` with one worker, in a home of its own."""
+
+    def __init__(self, home: Path, environment: dict[str, str], *words: str) -> None:
+        self.home = home
+        self.environment = environment
+        self.log = home.parent / "up.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "app.cli", "up", "--workers", "1", "--json", *words],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text(errors="replace")
+        self.ready: dict[str, Any] = json.loads(line)
+
+    def cli(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "app.cli", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that runs for this home, whoever its parent is."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("AGENTCHORD_HOME") == str(self.home) or any(
+                    str(self.home) in word for word in process.cmdline()
+                ):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+
+    def nothing_left(self) -> bool:
+        return not self.processes()
+
+
+@contextmanager
+def running_up(folder: Path, simulator: SimulatorProcess, *words: str) -> Iterator[Up]:
+    folder.mkdir(exist_ok=True)
+    configuration = folder / "agentchord.yaml"
+    configuration.write_text(CONFIGURATION)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "AGENTCHORD_HOME": str(folder / "home"),
+        "AGENTCHORD_CONFIG": str(configuration),
+        "OPENAI_BASE_URL": simulator.openai_base_url,
+        "OPENAI_API_KEY": "any",
+        "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
+        "ANTHROPIC_API_KEY": "any",
+    }
+    up = Up(folder / "home", environment, *words)
+    try:
+        yield up
+    finally:
+        up.process.kill()
+        up.process.communicate()
+        for process in up.processes():
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorProcess]:
+    with run_in_process() as simulator:
+        yield simulator
+
+
+def test_it_serves_runs_restarts_what_dies_and_ends_cleanly_on_sigterm(
+    tmp_path: Path, simulator: SimulatorProcess
+) -> None:
+    with running_up(tmp_path, simulator) as up:
+        assert up.ready["workers"] == 1
+        assert up.ready["pids"].keys() == {"worker1", "scheduler"}
+
+        first = up.cli("run", str(ROOT / "app" / "examples" / "basic.py"), "--follow", "--json")
+        assert first.returncode == 0, first.stderr
+        outputs = json.loads(first.stdout)["outputs"]
+        assert outputs.keys() == {"data_extractor", "data_validator", "report_generator"}
+        assert '"correct":true' in outputs["data_validator"]
+
+        os.kill(up.ready["pids"]["worker1"], signal.SIGKILL)
+        wait_until(
+            lambda: "worker1 was killed by SIGKILL: starting it again" in up.log.read_text(),
+            what="the loss is told",
+        )
+        second = up.cli("run", "app.examples.basic", "--follow", "--json", "--timeout", "50")
+        assert second.returncode == 0, second.stderr
+
+        up.process.send_signal(signal.SIGTERM)
+        assert up.process.wait(30) == 0
+        wait_until(up.nothing_left, what="no process is left")
+        assert "Traceback" not in up.log.read_text()
+
+
+def test_its_processes_end_when_it_is_killed_and_finish_their_calls_first(
+    tmp_path: Path, simulator: SimulatorProcess
+) -> None:
+    simulator.reset()
+    simulator.configure(latency_s=1.5)
+    with running_up(tmp_path, simulator, "--log-files") as up:
+        enqueued = up.cli("run", "app.examples.basic")
+        wait_until(lambda: simulator.summary()["in_flight"] == 1, timeout_s=20)
+
+        up.process.kill()
+        up.process.wait(10)
+
+        wait_until(up.nothing_left, timeout_s=30, what="no process is left")
+        shown = json.loads(up.cli("status", enqueued.stdout.strip(), "--json").stdout)
+        assert shown["agents"][0]["status"] == "completed"
+        assert shown["status"] == "running"
+        assert (up.home / "log" / "worker1.log").stat().st_size > 0
+
+
+def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(
+    tmp_path: Path, simulator: SimulatorProcess
+) -> None:
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "AGENTCHORD_HOME": str(tmp_path),
+        "AGENTCHORD_IMPORTS": "no_such_tools",
+    }
+
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "up", "--workers", "1"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("agentchord: ")
+    assert "3 times at its start" in last
+    assert "no_such_tools" in last

@@ -1,0 +1,81 @@
+"""How lanes share a worker, a provider's queue, and the places of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from app import Agent, Workflow, WorkflowStatus, enqueue
+from tests.stack import Stack, run_stack
+
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
+
+
+def agents(count: int, provider: str, prompt: str = "go", **fields: Any) -> list[Agent]:
+    return [
+        Agent(
+            name=f"{provider}_{index}",
+            prompt_template=prompt,
+            llm_config={"model": MODELS[provider], "max_tokens": 20},
+            **fields,
+        )
+        for index in range(count)
+    ]
+
+
+def test_one_place_is_passed_on_from_provider_to_provider(stack: Stack) -> None:
+    stack.simulator.configure(latency_s=0.05)
+    workflow = Workflow(
+        name="narrow",
+        agents=agents(4, "openai") + agents(3, "anthropic"),
+        max_parallel_agents=1,
+    )
+
+    run = enqueue(workflow)
+
+    assert run.wait(30) is WorkflowStatus.COMPLETED
+    assert stack.simulator.summary()["peak_in_flight"] == 1
+
+
+def test_max_parallel_agents_holds_across_lanes_and_is_used(stack: Stack) -> None:
+    stack.simulator.configure(latency_s=0.2)
+    workflow = Workflow(
+        name="wide",
+        agents=agents(40, "openai") + agents(20, "anthropic"),
+        max_parallel_agents=12,
+    )
+
+    run = enqueue(workflow)
+
+    assert run.wait(30) is WorkflowStatus.COMPLETED
+    assert 10 <= stack.simulator.summary()["peak_in_flight"] <= 12
+
+
+def test_a_retry_waits_out_its_backoff_and_then_succeeds(stack: Stack) -> None:
+    (agent,) = agents(1, "openai", prompt="[[sim:status=503,times=2]] retry me")
+
+    run = enqueue(Workflow(name="retry", agents=[agent]))
+
+    assert run.wait(30) is WorkflowStatus.COMPLETED
+    (result,) = run.results.values()
+    assert result.retry_count == 2
+    entries = stack.sql("SELECT outcome FROM cost_entries WHERE run_id = %s ORDER BY id", run.id)
+    assert [entry["outcome"] for entry in entries] == ["Overloaded", "Overloaded", "ok"]
+
+
+ENQUEUE_BOTH = """
+from app import WorkflowStatus, enqueue
+from tests.e2e.test_dispatch import agents, Workflow
+from tests.waiting import wait_until
+long = enqueue(Workflow(name="long", agents=agents(40, "openai"), max_parallel_agents=2))
+wait_until(lambda: long.status is WorkflowStatus.RUNNING)
+short = enqueue(Workflow(name="short", agents=agents(1, "openai")))
+print(short.wait(15).value, long.status.value)
+"""
+
+
+def test_a_run_that_takes_long_makes_way_for_one_that_waits(tmp_path: Path) -> None:
+    with run_stack(tmp_path, "scheduler") as stack, stack.worker("openai", threads=1):
+        stack.simulator.configure(latency_s=0.5)
+
+        program = stack.python("-c", ENQUEUE_BOTH)
+
+        assert program.stdout.split() == ["completed", "running"], program.stderr

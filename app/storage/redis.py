@@ -28,10 +28,14 @@ def check_redis_url(url: str) -> str:
 def celery_redis_url(url: str) -> str:
     """The same server as Celery's broker and result backend spell it."""
     parts = urlsplit(check_redis_url(url))
-    if parts.scheme != "unix":
-        return url
-    db = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={db}"
+    query = parse_qs(parts.query)
+    if parts.scheme == "unix":
+        db = query.get("db", ["0"])[0]
+        return f"redis+socket://{parts.path}?virtual_host={db}"
+    if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
+        # redis-py checks certificates unless told otherwise; Celery wants to be told.
+        return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
+    return url
 
 
 def connect_redis(url: str, *, max_connections: int = 32) -> Redis:

@@ -11,6 +11,7 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from app.domain.agent import Agent
 from app.domain.prompt import placeholders
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
@@ -26,26 +27,28 @@ ADD_WORKFLOW: TextClause = text("""
     FROM workflows WHERE name = :name
 """)
 READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :id")
+# A run, its budget (of the same id), its agent runs and the first line of its history.
 ADD_RUN: TextClause = text("""
-    INSERT INTO runs (id, workflow_id, input, priority, level_count, max_parallel_agents,
-        allow_partial_completion, timeout_s)
-    VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :level_count,
-        :max_parallel_agents, :allow_partial_completion, :timeout_s)
-""")
-ADD_BUDGET: TextClause = text("""
-    INSERT INTO budgets (id, scope, subject, limit_usd) VALUES (:id, 'run', :id_text, :limit_usd)
-""")
-ADD_AGENT_RUNS: TextClause = text("""
-    INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model, priority,
-        dependencies, reads, accept_missing_inputs, limit_usd)
-    SELECT id, :run_id, name, position, level, module, provider, model, priority,
-        dependencies, reads, accept_missing_inputs, limit_usd
-    FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS a(id uuid, name text, position int,
-        level int, module text, provider text, model text, priority int, dependencies text[],
-        reads text[], accept_missing_inputs bool, limit_usd numeric)
-""")
-ADD_EVENT: TextClause = text("""
-    INSERT INTO events (run_id, type, data) VALUES (:run_id, :type, CAST(:data AS jsonb))
+    WITH run AS (
+        INSERT INTO runs (id, workflow_id, input, priority, level_count, max_parallel_agents,
+            allow_partial_completion, timeout_s)
+        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :level_count,
+            :max_parallel_agents, :allow_partial_completion, :timeout_s)
+        RETURNING id
+    ), budget AS (
+        INSERT INTO budgets (id, scope, subject, limit_usd)
+        SELECT id, 'run', CAST(id AS text), CAST(:cost_budget AS numeric) FROM run
+    ), agents AS (
+        INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model,
+            priority, dependencies, reads, accept_missing_inputs, limit_usd)
+        SELECT a.id, run.id, name, position, level, module, provider, model,
+            priority, dependencies, reads, accept_missing_inputs, limit_usd
+        FROM run, jsonb_to_recordset(CAST(:agents AS jsonb)) AS a(id uuid, name text,
+            position int, level int, module text, provider text, model text, priority int,
+            dependencies text[], reads text[], accept_missing_inputs bool, limit_usd numeric)
+    )
+    INSERT INTO events (run_id, type, data)
+    SELECT id, 'run_created', CAST(:created AS jsonb) FROM run
 """)
 READ_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
@@ -174,6 +177,7 @@ async def create_run(
     """
     run_id: UUID = uuid7()
     levels = workflow.get_levels()
+    created = {"workflow": workflow.name, "agents": len(workflow.agents), "levels": len(levels)}
     await connection.execute(
         ADD_RUN,
         {
@@ -185,24 +189,16 @@ async def create_run(
             "max_parallel_agents": workflow.max_parallel_agents,
             "allow_partial_completion": workflow.allow_partial_completion,
             "timeout_s": workflow.timeout,
+            "cost_budget": str(workflow.cost_budget),
+            "agents": dumps(_agent_rows(workflow, levels)),
+            "created": dumps(created),
         },
-    )
-    await connection.execute(
-        ADD_BUDGET, {"id": run_id, "id_text": str(run_id), "limit_usd": str(workflow.cost_budget)}
-    )
-    agents = dumps(_agent_rows(workflow))
-    await connection.execute(ADD_AGENT_RUNS, {"run_id": run_id, "agents": agents})
-    created = {"workflow": workflow.name, "agents": len(workflow.agents), "levels": len(levels)}
-    await connection.execute(
-        ADD_EVENT, {"run_id": run_id, "type": "run_created", "data": dumps(created)}
     )
     return run_id
 
 
-def _agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    level_of = {
-        agent.name: level for level, agents in enumerate(workflow.get_levels()) for agent in agents
-    }
+def _agent_rows(workflow: Workflow, levels: Sequence[Sequence[Agent]]) -> list[dict[str, Any]]:
+    level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
     return [
         {
             "id": uuid7(),

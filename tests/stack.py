@@ -102,7 +102,7 @@ class Stack:
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd or self.folder,
-            env={**os.environ, "PYTHONPATH": _search_path(), **self.environment, **environment},
+            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
             capture_output=True,
             text=True,
             timeout=END_S,
@@ -129,7 +129,7 @@ class Stack:
                     *(str(theirs.fileno()), str(GRACE_S), *arguments),
                 ],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": _search_path(), **self.environment},
+                env={**os.environ, "PYTHONPATH": search_path(), **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -211,7 +211,7 @@ def _close_client() -> None:
         client.close(os.getpid())
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """The source tree, wherever the process is started."""
     inherited = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)

@@ -186,46 +186,60 @@ class Caller:
 
     async def _permit_and_hold(self, job: Job, plan: _Plan) -> Permit:
         """Take the limit, then the money; whoever has to wait for money gives the limit back."""
-        while True:
-            job.lease.phase = Phase.WAITING
-            permit = await self._limiter.acquire(plan.limit)
-            try:
-                answer = await self._hold(job, plan)
-                if answer.outcome is HoldOutcome.PLACED:
-                    await self._start(job, plan, permit)
-                    return permit
-            except BaseException:
-                self._limiter.hand_back(permit)
-                raise
-            self._limiter.hand_back(permit)
-            match answer.outcome:
-                case HoldOutcome.WAIT:
-                    await asyncio.sleep(WAIT_FOR_MONEY_S * random.uniform(0.5, 1.5))
-                case HoldOutcome.CLOSED:
-                    raise LeaseGone(StopReason.RUN_STOPPED)
-                case HoldOutcome.FENCED:
-                    raise LeaseGone(StopReason.LEASE_LOST)
-                case HoldOutcome.EXCEEDED:
-                    raise _exceeded(job, plan.hold.amount_usd, answer)
-
-    async def _hold(self, job: Job, plan: _Plan) -> HoldAnswer:
-        """Place the hold, to the end even when cancelled: one that is placed must be released."""
-        future = asyncio.ensure_future(self._holds.submit(plan.hold))
+        placed = False
         try:
-            return await asyncio.shield(future)
-        except asyncio.CancelledError:
-            answer = await future
-            if answer.outcome is HoldOutcome.PLACED:
+            while True:
+                job.lease.phase = Phase.WAITING
+                permit = await self._limiter.acquire(plan.limit, early=True)
+                try:
+                    answer, cancelled = await self._hold(plan)
+                except BaseException:
+                    self._limiter.hand_back(permit)
+                    raise
+                placed = answer.outcome is HoldOutcome.PLACED
+                if placed and not cancelled and await self._start(permit):
+                    return permit
+                if not placed or cancelled:
+                    self._limiter.hand_back(permit)
+                if cancelled:
+                    raise asyncio.CancelledError
+                if not placed:
+                    await self._wait_for_money(job, plan, answer)
+        except BaseException:
+            if placed:
                 job.calls.append(_void(job, plan))
             raise
 
-    async def _start(self, job: Job, plan: _Plan, permit: Permit) -> None:
-        """Sleep until the permit's time has come; cancelled before it, the call was never made."""
+    async def _hold(self, plan: _Plan) -> tuple[HoldAnswer, bool]:
+        """Place the hold, to the end: one that is placed must be known, to be released again.
+
+        Returns:
+            The answer, and whether the task was cancelled meanwhile.
+        """
+        future = asyncio.ensure_future(self._holds.submit(plan.hold))
         try:
-            await self._limiter.start(permit)
+            return await asyncio.shield(future), False
         except asyncio.CancelledError:
-            job.calls.append(_void(job, plan))
+            return await future, True
+
+    async def _start(self, permit: Permit) -> bool:
+        """Wait for the permit's moment; False if it has passed and another one is needed."""
+        try:
+            return await self._limiter.start(permit)
+        except BaseException:
+            self._limiter.hand_back(permit)
             raise
+
+    async def _wait_for_money(self, job: Job, plan: _Plan, answer: HoldAnswer) -> None:
+        match answer.outcome:
+            case HoldOutcome.CLOSED:
+                raise LeaseGone(StopReason.RUN_STOPPED)
+            case HoldOutcome.FENCED:
+                raise LeaseGone(StopReason.LEASE_LOST)
+            case HoldOutcome.EXCEEDED:
+                raise _exceeded(job, plan.hold.amount_usd, answer)
+            case _:
+                await asyncio.sleep(WAIT_FOR_MONEY_S * random.uniform(0.5, 1.5))
 
     def _max_tokens(self, job: Job, price: Price, bound: int) -> int:
         """The output cap: the agent's own, or the default and what its cost_limit affords."""

@@ -48,6 +48,10 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
         _runtime = Runtime(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
     except AgentChordError as error:
         refuse(str(error))
+    except Exception as error:
+        # Celery would only log it, and the worker would go on and drop every task.
+        log.exception("worker_not_opened")
+        refuse(f"{type(error).__name__}: {error}")
 
 
 @worker_shutting_down.connect

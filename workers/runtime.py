@@ -14,7 +14,6 @@ from app.costs.pricing import Pricing
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
-from app.rate_limits.redis import RedisBackend
 from app.scheduler.watchdog import Watchdog
 from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
@@ -110,9 +109,7 @@ class Runtime:
             engine, apply_records, name="record", key=lambda record: record.agent_run_id
         )
         self._clients = Clients(client_factories(settings))
-        self._limiter = ClusterLimiter(
-            RedisBackend(platform.redis, self.worker), settings.rate_limit_for
-        )
+        self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
         pricing = Pricing(settings.costs)
         self._clients.preload()
         pricing.preload()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 INSPECT_S = 0.4
-INSPECT_AGAIN_S = 1.5
+INSPECT_AGAIN_S = 1.0
 
 
 def connect() -> "Process":

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from app.simulator import SimulatorProcess
 
 WORKERS = 2
-LATENCY_S, JITTER_S = 0.3, 0.3
+LATENCY_S, JITTER_S = 0.25, 0.25
 
 
 def demo(
@@ -89,6 +89,7 @@ async def _work(home: Path) -> "RunProgress":
     from app.examples import erp
 
     connected = connect()
+    await cancel_leftovers()
     supervisor = stack.supervisor(
         connected_settings(),
         inherited_environment(),
@@ -99,7 +100,6 @@ async def _work(home: Path) -> "RunProgress":
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         print()
-        await cancel_leftovers()
         enqueued = connected.client.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
         with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:

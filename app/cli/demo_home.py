@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 HOME = "AGENTCHORD_HOME"
 CONFIG = "AGENTCHORD_CONFIG"
+MAX_LEFTOVERS = 1000
 FOREIGN = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
 #: The simulator has no limits; the default ones would make the demo wait.
 SIMULATED = """\
@@ -73,3 +74,16 @@ def _providers(settings: "Settings") -> dict[str, str]:
         "ANTHROPIC_BASE_URL": settings.anthropic_base_url,
     }
     return {name: value for name, value in found.items() if value}
+
+
+async def cancel_leftovers() -> None:
+    """Cancel what an earlier demo left unfinished, or its calls would be counted as this one's."""
+    from app.cli.cluster import connect
+    from app.domain.status import WorkflowStatus
+
+    connected = connect()
+    for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING):
+        left = await connected.loop.run_async(connected.client.list_runs(status, MAX_LEFTOVERS))
+        for run in left:
+            cancelling = connected.client.cancel(run.id, "left behind by an earlier demo")
+            await connected.loop.run_async(cancelling)

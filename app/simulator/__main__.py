@@ -6,15 +6,22 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from app.simulator.config import SimulatorConfig, config_with, options_in
 from app.simulator.process import serve
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see --help)\n")
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "python -m app.simulator") -> None:
     """Reads the command line and serves until a signal; exits with 1 if the port is taken."""
-    parser = _parser()
+    parser = _parser(prog)
     options = parser.parse_args(argv)
     try:
         config = config_with(SimulatorConfig(), _changes(options))
@@ -47,9 +54,9 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
     return changes | {name: value for name, value in given.items() if value not in (None, [])}
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m app.simulator",
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=prog,
         description="Simulated OpenAI and Anthropic APIs for development, tests and load.",
     )
     add = parser.add_argument

@@ -132,7 +132,8 @@ def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
         RuntimeError: it ended, or was not ready in 15 s.
     """
     command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # In a session of its own: Ctrl-C must not end it before those that are still calling it.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     line = _first_line(process.stdout, time.monotonic() + _START_S)
     if not line:

@@ -91,6 +91,18 @@ def test_a_wrong_command_line_is_one_line_and_exit_code_2(
     assert err.count("\n") == 1
 
 
+def test_a_wrong_option_of_the_simulator_is_one_line_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        execute(["simulator", "--bogus"])
+
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "agentchord simulator: unrecognized arguments: --bogus (see --help)\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -18,24 +18,22 @@ DONE = AgentStatus.COMPLETED
 
 
 def agent(name: str, level: int, **fields: Any) -> AgentProgress:
-    return AgentProgress(
-        **{
-            "name": name,
-            "module": "HR",
-            "provider": "openai",
-            "model": "gpt-4o",
-            "level": level,
-            "status": AgentStatus.PENDING,
-            "attempt": 0,
-            "retries": 0,
-            "recoveries": 0,
-            "error": None,
-            "spent_usd": Decimal(0),
-            "started_at": None,
-            "finished_at": None,
-        }
-        | fields
-    )
+    given: dict[str, Any] = {
+        "name": name,
+        "module": "HR",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "level": level,
+        "status": AgentStatus.PENDING,
+        "attempt": 0,
+        "retries": 0,
+        "recoveries": 0,
+        "error": None,
+        "spent_usd": Decimal(0),
+        "started_at": None,
+        "finished_at": None,
+    }
+    return AgentProgress(**given | fields)
 
 
 def ended(agent: AgentProgress, status: AgentStatus = DONE, **fields: Any) -> AgentProgress:
@@ -50,24 +48,22 @@ def ended(agent: AgentProgress, status: AgentStatus = DONE, **fields: Any) -> Ag
 
 
 def run(*agents: AgentProgress, **fields: Any) -> RunProgress:
-    return RunProgress(
-        **{
-            "id": UUID(int=1),
-            "workflow": "hiring",
-            "version": 1,
-            "status": WorkflowStatus.RUNNING,
-            "error": None,
-            "level": 0,
-            "level_count": 2,
-            "limit_usd": Decimal(1),
-            "spent_usd": Decimal("0.0005"),
-            "created_at": START,
-            "started_at": START,
-            "finished_at": None,
-            "agents": agents,
-        }
-        | fields
-    )
+    given: dict[str, Any] = {
+        "id": UUID(int=1),
+        "workflow": "hiring",
+        "version": 1,
+        "status": WorkflowStatus.RUNNING,
+        "error": None,
+        "level": 0,
+        "level_count": 2,
+        "limit_usd": Decimal(1),
+        "spent_usd": Decimal("0.0005"),
+        "created_at": START,
+        "started_at": START,
+        "finished_at": None,
+        "agents": agents,
+    }
+    return RunProgress(**given | fields)
 
 
 def drawn(progress: RunProgress) -> str:

@@ -1,0 +1,1 @@
+"""Rate limits that the whole cluster keeps together, and uses."""

@@ -1,0 +1,325 @@
+-- The numbers of one bucket: refill, what fits when, charge and refund. Part of exchange.lua and
+-- snapshot.lua, which are sent to Redis with this text before their own; memory_bucket.py is the
+-- same in Python, function by function. Times are seconds of Redis's clock.
+--
+-- The state `s` is one MessagePack map:
+--   epoch         unique text, given at creation: a new one tells that the bucket was flushed
+--   born, at      when it was created, and up to when it is refilled
+--   emptied       whether a flush has been taken into account
+--   level         tier -> what may be used now; negative: promised ahead, or used beyond estimates
+--   window        tier -> {slot, count, slot, count, ...}, oldest first
+--   counted       tier -> sum of those counts
+--   spent         tier -> total ever charged, corrections deducted
+--   unknown       tiers whose earlier use nobody has told yet, or nothing
+--   next          no start before: spreads a burst
+--   learned       tier -> {limit per period by the provider's headers, when}
+--   drift         tier -> running mean of (the provider's level - ours)
+--   paused_at, paused_until, pause_s   the last pause
+--   refused       tier -> amount refused: all that fits at the end of the pause
+--   ramp_from, ramp_s, strikes         the share of the rate after it, and how fast it grows
+--   jitter_s      learned from 429s that were nearly none: how unevenly requests arrive there
+--   spec          the tiers as last used, JSON
+--   v             the bucket's virtual time (start-time fair queueing), seconds of the bucket
+
+local EPSILON = 1e-6
+local LEARNED_S, LOWEST_OF_S = 3600, 60
+local RAMP_FROM, RAMP_LEAST, RAMP_S, RAMP_MAX_S = 0.5, 0.05, 10, 600
+local STRIKE_MEMORY_S = 600
+local NEARLY, JITTER_STEP_S, JITTER_MAX_S, JITTER_HALVED_S = 0.5, 0.02, 0.05, 60
+local COLD_AFTER_S, COLD_S = 1, 0.03
+local MEAN_SHARE = 0.1
+
+local function redis_time()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) + tonumber(time[2]) / 1e6
+end
+
+-- The share of the rate that the way back from a 429 allows.
+local function ramp(s, time)
+  if not s.ramp_s then return 1 end
+  local since = time - s.paused_until
+  if since <= 0 then return s.ramp_from end
+  return math.min(1, s.ramp_from + (1 - s.ramp_from) * since / s.ramp_s)
+end
+
+local function scale(s, tier)
+  local learned = s.learned[tier.name]
+  return learned and math.min(1, learned[1] / tier.limit) or 1
+end
+
+local function capacity(s, tier)
+  local jitter_s = tier.short and s.jitter_s or 0
+  return math.max(1, tier.capacity * scale(s, tier) - tier.rate * jitter_s)
+end
+
+-- What capacity and rate are in force at this moment, into tier.cap and tier.speed.
+local function put_in_force(s, tiers, now)
+  local share = ramp(s, now)
+  for _, tier in ipairs(tiers) do
+    tier.cap = capacity(s, tier)
+    if tier.kind == 'window' then tier.cap = math.max(1, tier.cap * share) end
+    tier.speed = tier.rate * scale(s, tier) * share
+  end
+end
+
+local function refill(s, tiers, time)
+  local elapsed = math.max(0, time - s.at)
+  local share = (ramp(s, s.at) + ramp(s, time)) / 2
+  for _, tier in ipairs(tiers) do
+    if tier.kind == 'bucket' then
+      local cap = capacity(s, tier)
+      local level = (s.level[tier.name] or cap) + elapsed * tier.rate * scale(s, tier) * share
+      s.level[tier.name] = math.min(cap, level)
+    end
+  end
+  s.jitter_s = s.jitter_s * 0.5 ^ (elapsed / JITTER_HALVED_S)
+  s.at = math.max(s.at, time)
+end
+
+local function expire_slots(s, tier, now)
+  local slots = s.window[tier.name] or {}
+  local first, counted = 1, s.counted[tier.name] or 0
+  while slots[first] and (slots[first] + 1) * tier.slot_s + tier.window_s <= now do
+    counted = counted - slots[first + 1]
+    first = first + 2
+  end
+  if first > 1 then
+    local kept = {}
+    for i = first, #slots do kept[#kept + 1] = slots[i] end
+    slots = kept
+  end
+  s.window[tier.name] = slots
+  s.counted[tier.name] = #slots > 0 and counted or 0
+end
+
+-- Bring everything up to now.
+local function advance(s, tiers, now)
+  if s.at > now + 1 then s.at = now end -- the clock was set back
+  if s.paused_until and s.paused_until - now > s.pause_s + 1 then s.paused_until = now end
+  if s.refused and now >= s.paused_until then
+    refill(s, tiers, s.paused_until)
+    for name, amount in pairs(s.refused) do
+      if s.level[name] then s.level[name] = math.min(s.level[name], amount) end
+    end
+    s.refused = nil
+  end
+  refill(s, tiers, now)
+  if s.ramp_s and now >= s.paused_until + s.ramp_s then s.ramp_s, s.ramp_from = nil, nil end
+  for name, learned in pairs(s.learned) do
+    if now - learned[2] > LEARNED_S then s.learned[name] = nil end
+  end
+  put_in_force(s, tiers, now)
+  for _, tier in ipairs(tiers) do
+    if tier.kind == 'window' then expire_slots(s, tier, now) end
+  end
+end
+
+-- Seconds until `amount` fits into a window, with what else is to fit before it.
+local function window_fit(s, tier, amount, now)
+  local excess = s.counted[tier.name] + amount - tier.cap
+  if excess <= EPSILON then return 0 end
+  local slots = s.window[tier.name]
+  for i = 1, #slots, 2 do
+    excess = excess - slots[i + 1]
+    if excess <= EPSILON then
+      return math.max(0, (slots[i] + 1) * tier.slot_s + tier.window_s - now)
+    end
+  end
+  return tier.window_s
+end
+
+-- Seconds until the amounts fit into all tiers, after `reserve` (amounts of others, or nil).
+-- What is larger than a tier waits until the tier is full.
+local function fit(s, tiers, amounts, reserve, now)
+  local delay = 0
+  for i, tier in ipairs(tiers) do
+    local need = math.min(amounts[i], tier.cap) + (reserve and reserve[i] or 0)
+    if tier.kind == 'window' then
+      delay = math.max(delay, window_fit(s, tier, need, now))
+    elseif need - s.level[tier.name] > EPSILON then
+      delay = math.max(delay, (need - s.level[tier.name]) / tier.speed)
+    end
+  end
+  return delay
+end
+
+local function count_in_window(s, tier, amount, start)
+  local slots = s.window[tier.name]
+  local slot = math.floor(start / tier.slot_s)
+  local last = #slots - 1
+  if last > 0 and slots[last] >= slot then
+    slots[last + 1] = slots[last + 1] + amount
+  else
+    slots[last + 2], slots[last + 3] = slot, amount
+  end
+  s.counted[tier.name] = s.counted[tier.name] + amount
+end
+
+local function refund_in_window(s, tier, amount, start)
+  local slots = s.window[tier.name]
+  local slot = math.floor(start / tier.slot_s)
+  for i = 1, #slots, 2 do
+    if slots[i] >= slot then
+      local refund = math.min(slots[i + 1], amount)
+      slots[i + 1] = slots[i + 1] - refund
+      s.counted[tier.name] = s.counted[tier.name] - refund
+      return
+    end
+  end
+end
+
+-- The gap after a start. Where one request fills the bucket there is no capacity to take a late
+-- arrival, so each gap has room for it, and more after a rest, when connections are made anew.
+local function gap_after(s, tier, amount, start)
+  if tier.name ~= 'requests' or tier.cap > 1 or tier.kind == 'window' then
+    return amount * tier.spacing_s
+  end
+  return 1 / tier.speed + s.jitter_s + (start - s.next > COLD_AFTER_S and COLD_S or 0)
+end
+
+local function charge(s, tiers, amounts, start)
+  local free_from = s.next
+  for i, tier in ipairs(tiers) do
+    local name, amount = tier.name, amounts[i]
+    s.spent[name] = (s.spent[name] or 0) + amount
+    free_from = math.max(free_from, start + gap_after(s, tier, amount, start))
+    if tier.kind == 'window' then
+      count_in_window(s, tier, amount, start)
+    else
+      s.level[name] = s.level[name] - amount
+    end
+  end
+  s.next = free_from
+end
+
+-- Give back what was charged at `start`; negative amounts are charged on top.
+local function refund(s, tiers, amounts, start)
+  for i, tier in ipairs(tiers) do
+    local name, amount = tier.name, amounts[i]
+    if amount ~= 0 then
+      s.spent[name] = (s.spent[name] or 0) - amount
+      if tier.kind == 'bucket' then
+        s.level[name] = math.min(tier.cap, s.level[name] + amount)
+      elseif amount > 0 then
+        refund_in_window(s, tier, amount, start)
+      else
+        count_in_window(s, tier, -amount, start)
+      end
+    end
+  end
+end
+
+-- Minute tiers start empty after a flush: what was used a moment ago is forgotten, not undone.
+local function empty_short_tiers(s, tiers, now)
+  for _, tier in ipairs(tiers) do
+    if tier.kind == 'bucket' and tier.short then
+      s.level[tier.name] = math.min(s.level[tier.name] or 0, 0)
+    elseif tier.kind == 'window' and (s.counted[tier.name] or 0) < tier.capacity then
+      s.window[tier.name] = s.window[tier.name] or {}
+      s.counted[tier.name] = s.counted[tier.name] or 0
+      count_in_window(s, tier, tier.capacity - s.counted[tier.name], now)
+    end
+  end
+  s.emptied = true
+end
+
+local function create(spec, ask, now)
+  local s = {
+    epoch = ask.process .. '-' .. ask.number, born = now, at = now, emptied = false,
+    level = {}, window = {}, counted = {}, spent = {}, learned = {}, drift = {},
+    next = 0, v = 0, jitter_s = 0,
+  }
+  if ask.epoch ~= '' then empty_short_tiers(s, spec.tiers, now) end
+  if ask.rebuilds then
+    for _, tier in ipairs(spec.tiers) do
+      if not tier.short or tier.kind == 'window' then
+        s.unknown = s.unknown or {}
+        s.unknown[#s.unknown + 1] = tier.name
+      end
+    end
+  end
+  return s
+end
+
+-- The earlier use of hour, day and window, which somebody who remembers has told.
+local function rebuild(s, tiers, used, now)
+  for i, tier in ipairs(tiers) do
+    local amount = used[tier.name]
+    if amount and tier.kind == 'bucket' then
+      s.level[tier.name] = math.max(0, tier.cap - amount)
+    elseif amount then
+      s.window[tier.name], s.counted[tier.name] = {}, 0
+      count_in_window(s, tier, math.min(tier.capacity, amount), now)
+    end
+  end
+  s.unknown = nil
+end
+
+-- Models that share the bucket may have different limits: the lowest lately seen counts.
+local function learn(s, tier, limit, now)
+  if limit <= 0 then return end
+  local learned = s.learned[tier.name]
+  local kept = learned and now - learned[2] < LOWEST_OF_S
+  if limit >= tier.limit then
+    if not kept then s.learned[tier.name] = nil end
+  elseif not kept or limit <= learned[1] then
+    s.learned[tier.name] = {limit, now}
+  end
+end
+
+-- What a provider's headers say: its limit, and what was left when the request arrived there.
+local function observe(s, tier, limit, remaining, spent, start, now)
+  local before = scale(s, tier)
+  learn(s, tier, limit, now)
+  local after = scale(s, tier)
+  tier.cap = capacity(s, tier)
+  if tier.kind ~= 'bucket' then return end
+  local level = s.level[tier.name] - tier.capacity * (before - after)
+  if remaining >= 0 then
+    local since = (s.spent[tier.name] or 0) - spent
+    local theirs = remaining + tier.rate * after * math.max(0, now - start) - since
+    local mean = s.drift[tier.name] or 0
+    mean = mean + MEAN_SHARE * (math.min(theirs - level, tier.tolerance) - mean)
+    if mean < -tier.tolerance then
+      level, mean = level + mean, 0
+    end
+    s.drift[tier.name] = mean
+  end
+  s.level[tier.name] = level
+end
+
+-- How wrong we were, from 0 (a moment too early) to 1: the pause asked for, in such requests.
+local function severity(tiers, amounts, seconds)
+  local worst = 0.01
+  for i, tier in ipairs(tiers) do
+    if tier.short and amounts[i] > 0 then
+      worst = math.max(worst, seconds * tier.speed / amounts[i])
+    end
+  end
+  return #tiers > 0 and math.min(1, worst) or 1
+end
+
+-- An answer that asks for a pause. Returns how long the bucket is paused, if that is news.
+-- 429s of requests that started before the last pause began belong to the same event.
+local function pause(s, tiers, start, seconds, throttled, amounts, now)
+  local until_time = now + seconds
+  local known = s.paused_until or 0
+  if throttled and start > (s.paused_at or 0) then
+    local recent = s.paused_at and now - known < STRIKE_MEMORY_S
+    s.strikes = recent and s.strikes + 1 or 1
+    local worth = severity(tiers, amounts, seconds)
+    s.ramp_from = math.max(RAMP_LEAST, ramp(s, now) * (1 - worth * (1 - RAMP_FROM)))
+    s.ramp_s = math.min(RAMP_MAX_S, RAMP_S * worth * 2 ^ (s.strikes - 1))
+    if worth < NEARLY then
+      s.jitter_s = math.min(JITTER_MAX_S, s.jitter_s + math.min(seconds, JITTER_STEP_S))
+    end
+    s.paused_at = now
+    s.refused = {}
+    for i, tier in ipairs(tiers) do
+      if tier.short then s.refused[tier.name] = amounts[i] end
+    end
+  end
+  if until_time <= known then return nil end
+  s.paused_until, s.pause_s = until_time, seconds
+  return seconds
+end

@@ -1,0 +1,410 @@
+"""One bucket as a process sees it: who waits here, what to tell the backend, and when to ask.
+
+At most one exchange is under way; whatever happens meanwhile goes with the next one. So hundreds of
+requests that come together cost one round trip, and a request alone costs one too.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Mapping
+
+import structlog
+
+from app.domain.usage import Usage
+from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply
+from app.rate_limits.charges import cost_s, expected_amounts
+from app.rate_limits.clock import BackendClock
+from app.rate_limits.fair_queue import FairQueue, Waiter
+from app.rate_limits.link import Link
+from app.rate_limits.outbox import Outbox
+from app.rate_limits.statistics import Statistics
+from app.rate_limits.tiers import BucketSpec
+
+#: Corrections wait this long for others to share their exchange.
+FLUSH_S = 0.003
+MOST_OFFERED, LEAST_OFFERED = 128, 4
+#: A start this late, or this early, counts as one on time.
+ON_TIME_S, EARLY_S = 0.001, 0.0005
+#: A permit that is later than this is handed back, unless the bucket has room for it.
+STALE_S = 0.020
+#: After a pause an unlimited bucket lets 1, 2, 4, ... requests go, at this interval.
+RESUME_STEP_S = 0.05
+FAILED_S = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class BucketClient:
+    """The waiters and permits of one bucket in this process.
+
+    Args:
+        spec: The bucket's limits.
+        link: The way to the backend.
+        totals: Statistics of all buckets, counted along.
+    """
+
+    def __init__(self, spec: BucketSpec, link: Link, totals: Statistics) -> None:
+        self.spec = spec
+        self.statistics = Statistics()
+        self._totals = totals
+        self._link = link
+        self._clock: BackendClock = link.clock
+        self._loop = asyncio.get_running_loop()
+        self._queue = FairQueue()
+        self._outbox = Outbox(spec)
+        self._next_spec: BucketSpec | None = None
+        self._live: dict[int, Permit] = {}
+        self._planned: dict[int, Waiter] = {}
+        self._ids = 0
+        self._exchanges = 0
+        self._epoch = ""
+        self._spoke_s = -math.inf
+        self._renewing = False
+        self._used: dict[str, float] = {}
+        self._most = MOST_OFFERED
+        self._told_to_wait = False
+        self._in_step = False
+        self._paused_until_s = 0.0
+        self._resuming = 0
+        self._next_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait."""
+        return len(self._queue)
+
+    def at_once(self, request: LimitRequest) -> Permit | None:
+        """A permit without asking anybody, where nothing is limited and nothing paused."""
+        if (
+            not self.spec.unlimited
+            or not self._in_step
+            or self._queue
+            or self._resuming
+            or time.monotonic() < self._paused_until_s
+        ):
+            return None
+        self._ids += 1
+        return self._unlimited_permit(self._ids, request, time.monotonic())
+
+    def enter(self, request: LimitRequest, *, early: bool) -> Waiter:
+        """Queue a request; its future gets the permit."""
+        self._ids += 1
+        waiter = Waiter(
+            id=self._ids,
+            request=request,
+            candidate=self._candidate(self._ids, request),
+            future=self._loop.create_future(),
+            entered_s=time.monotonic(),
+            early=early,
+        )
+        self._requeue(waiter)
+        return waiter
+
+    def abandon(self, waiter: Waiter) -> None:
+        """The waiter was cancelled or timed out: whatever it has, or is about to get, goes back."""
+        permit = self._live.get(waiter.id)
+        if permit is not None:
+            self.hand_back(permit)
+        elif not waiter.gone:
+            self._queue.leave(waiter)
+            if not self._queue:
+                self.ask_in(FLUSH_S)
+
+    def begin(self, permit: Permit) -> bool:
+        """The call starts now; False if the permit is void: paused meanwhile, or too late."""
+        waiter = self._planned.pop(permit.request_id, None)
+        if waiter is None:
+            return False
+        now_s = time.monotonic()
+        if pacing := permit.spec.pacing:
+            late_s = now_s - permit.starts_at_s
+            lost = pacing.rate * late_s - permit.headroom
+            if lost > pacing.rate * ON_TIME_S:
+                if late_s > STALE_S and not waiter.second_try:
+                    waiter.second_try = True
+                    self._give_back(permit)
+                    return False
+                # A full bucket gains nothing while it waits for this call; that is at most the one
+                # request it would have taken, however many calls are late together.
+                self._outbox.charge_lateness(min(lost, 1.0), permit.granted_at)
+                self.ask_in(0.0)
+        tokens = permit.request.input_tokens + permit.request.output_tokens
+        for statistics in (self.statistics, self._totals):
+            statistics.granted(now_s - waiter.entered_s, tokens)
+        return True
+
+    def settle(
+        self,
+        permit: Permit,
+        usage: Usage | None,
+        headers: Mapping[str, str],
+        retry_after_s: float | None,
+        *,
+        throttled: bool,
+    ) -> None:
+        """The call has ended; a second time changes nothing."""
+        if self._live.pop(permit.request_id, None) is None:
+            return
+        self._planned.pop(permit.request_id, None)
+        self._outbox.settle(permit, usage, headers)
+        if throttled or retry_after_s is not None:
+            if throttled:
+                self.statistics.throttled += 1
+                self._totals.throttled += 1
+            self.pause(self._outbox.refuse(permit, retry_after_s, headers, hard=throttled))
+            self.ask_in(0.0)
+        elif self._outbox:
+            self.ask_in(FLUSH_S)
+
+    def hand_back(self, permit: Permit) -> None:
+        """The permit is not used."""
+        if permit.request_id in self._live:
+            self._give_back(permit)
+            for statistics in (self.statistics, self._totals):
+                statistics.handed_back += 1
+
+    def renew(self) -> None:
+        """Renew the concurrency slots of all permits in use with the next exchange."""
+        if self.spec.concurrency and self._live:
+            self._renewing = True
+            self.ask_in(0.0)
+
+    def pause(self, seconds: float) -> None:
+        """Start nothing for so long; what is granted and has not started waits again."""
+        now_s = time.monotonic()
+        self._paused_until_s = max(self._paused_until_s, now_s + seconds)
+        for number, waiter in list(self._planned.items()):
+            permit = self._live[number]
+            if permit.starts_at_s > now_s:
+                self._give_back(permit)
+                if not waiter.early:
+                    self._requeue(waiter)
+        if self.spec.unlimited:
+            self._resuming = 1
+            self._loop.call_later(self._paused_until_s - now_s, self._release)
+
+    def catch_up(self) -> None:
+        """News may have been missed: ask."""
+        if self._queue or self.spec.unlimited:
+            self.ask_in(0.0)
+
+    def ask_in(self, delay_s: float) -> None:
+        """Exchange with the backend after this time, or sooner."""
+        when_s = time.monotonic() + delay_s
+        if when_s >= self._next_s:
+            return
+        self._next_s = when_s
+        if self._task is None:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(delay_s, self._start)
+
+    def reconfigure(self, spec: BucketSpec) -> None:
+        """Take other limits into use, with the next exchange."""
+        if spec != self.spec:
+            self._next_spec = spec
+            self.ask_in(0.0)
+
+    async def flush(self) -> None:
+        """Return when everything said so far has reached the backend."""
+        while self._task is not None or self._outbox or self._renewing:
+            if self._task is None:
+                self._start()
+            assert self._task is not None
+            await asyncio.wait([self._task])
+
+    async def close(self, *, timeout_s: float) -> None:
+        """Hand back what has not started, say goodbye, and stop; nothing may wait any more."""
+        for number in list(self._planned):
+            self._give_back(self._live[number])
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.flush()
+                if self._epoch:
+                    await self._link.exchange(self.spec, self._compose(leaving=True))
+        except TimeoutError:
+            log.warning("limit_corrections_lost", bucket=self.spec.bucket)
+        finally:
+            for handle in (self._timer, self._task):
+                if handle is not None:
+                    handle.cancel()
+
+    def _start(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._next_s = None, math.inf
+        self._task = asyncio.create_task(self._exchange(), name=f"limits_{self.spec.bucket}")
+
+    async def _exchange(self) -> None:
+        try:
+            message = self._compose()
+            reply = await self._link.exchange(self.spec, message)
+            await self._learn(reply)
+            self._apply(message, reply)
+        except Exception:  # whoever remembers the use may fail in any way; the waiters go on
+            log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
+            self._queue.take_back()
+            self.ask_in(FAILED_S)
+        finally:
+            self._task = None
+        if self._next_s < math.inf:
+            delay_s = max(self._next_s - time.monotonic(), 0.0)
+            self._timer = self._loop.call_later(delay_s, self._start)
+
+    def _compose(self, *, leaving: bool = False) -> Exchange:
+        if self._next_spec is not None:
+            self._adopt(self._next_spec)
+        self._exchanges += 1
+        forgotten = time.monotonic() - self._spoke_s > self.spec.ttl_s
+        message = Exchange(
+            process=self._link.process,
+            number=self._exchanges,
+            epoch="" if forgotten else self._epoch,
+            rebuilds=self._link.rebuilds,
+            used=self._used,
+            leaving=leaving,
+        )
+        self._used = {}
+        self._outbox.fill(message)
+        if self._renewing:
+            message.renewals = list(self._live)
+            self._renewing = False
+        if not self.spec.unlimited and not leaving:
+            message.runs = self._queue.offer(self._most)
+        return message
+
+    async def _learn(self, reply: Reply) -> None:
+        """Notice a flush, and tell what was used before it."""
+        self._spoke_s = time.monotonic()
+        if self._epoch and reply.epoch != self._epoch:
+            log.warning("limits_flushed", bucket=self.spec.bucket)
+            self._renewing = bool(self.spec.concurrency and self._live)
+        self._epoch = reply.epoch
+        if reply.rebuild:
+            self._used = await self._link.recent_use(self.spec, reply.rebuild)
+            self.ask_in(0.0)
+
+    def _apply(self, message: Exchange, reply: Reply) -> None:
+        if reply.paused_s > 0:
+            self.pause(reply.paused_s)
+        self._queue.set_shares([run[0] for run in message.runs], reply.shares)
+        for grant in reply.grants:
+            self._granted(grant, reply)
+        self._queue.take_back()
+        offered = sum(len(run[3]) for run in message.runs)
+        if offered:
+            all_granted = len(reply.grants) == offered
+            most = 2 * len(reply.grants) + 2
+            self._most = MOST_OFFERED if all_granted else max(LEAST_OFFERED, most)
+        self._in_step = True
+        self._told_to_wait = reply.ask_in_s is not None
+        if self.spec.unlimited:
+            self._release()
+        elif self._queue:
+            self.ask_in(reply.ask_in_s or 0.0)
+        if self._outbox or self._renewing:
+            self.ask_in(FLUSH_S)
+
+    def _granted(self, grant: Grant, reply: Reply) -> None:
+        number, delay_s, headroom = grant
+        waiter = self._queue.take(number)
+        assert waiter is not None, "the backend grants only what was offered"
+        granted_at = reply.time_s + delay_s
+        permit = Permit(
+            bucket=self.spec.bucket,
+            request_id=number,
+            request=waiter.request,
+            spec=self.spec,
+            taken=waiter.candidate[4],
+            granted_at=granted_at,
+            starts_at_s=self._clock.to_local_s(granted_at),
+            headroom=headroom,
+            spent=reply.spent,
+        )
+        self._live[number] = permit
+        if waiter.gone or waiter.future.done():
+            self._give_back(permit)
+            return
+        self._queue.leave(waiter)
+        self._planned[number] = waiter
+        if waiter.early:
+            waiter.future.set_result(permit)
+        else:
+            self._arrive(permit)
+
+    def _arrive(self, permit: Permit) -> None:
+        """Let the waiter go, at the right moment."""
+        waiter = self._planned.get(permit.request_id)
+        if waiter is None or self._live.get(permit.request_id) is not permit:
+            return  # revoked
+        lead_s = permit.starts_at_s - time.monotonic()
+        if lead_s > EARLY_S:  # also because timers may fire early
+            self._loop.call_later(lead_s, self._arrive, permit)
+        elif self.begin(permit):
+            if not waiter.future.done():
+                waiter.future.set_result(permit)
+        else:
+            self._requeue(waiter)
+
+    def _give_back(self, permit: Permit) -> None:
+        del self._live[permit.request_id]
+        self._planned.pop(permit.request_id, None)
+        self._outbox.give_back(permit)
+        if self._outbox:
+            self.ask_in(FLUSH_S)
+
+    def _requeue(self, waiter: Waiter) -> None:
+        waiter.gone = False
+        first = self._queue.enter(waiter)
+        if first or not self._told_to_wait:
+            self.ask_in(0.0)
+
+    def _release(self) -> None:
+        """Let waiters of an unlimited bucket go: all, or after a pause more and more."""
+        now_s = time.monotonic()
+        if now_s < self._paused_until_s or not self.spec.unlimited:
+            return
+        runs = self._queue.offer(self._resuming or len(self._queue))
+        for number in [candidate[0] for run in runs for candidate in run[3]]:
+            waiter = self._queue.take(number)
+            assert waiter is not None
+            self._queue.leave(waiter)
+            permit = self._unlimited_permit(waiter.id, waiter.request, waiter.entered_s)
+            waiter.future.set_result(permit)
+        if self._queue:
+            self._resuming *= 2
+            self._loop.call_later(RESUME_STEP_S, self._release)
+        else:
+            self._resuming = 0
+
+    def _unlimited_permit(self, number: int, request: LimitRequest, entered_s: float) -> Permit:
+        now_s = time.monotonic()
+        permit = Permit(
+            bucket=self.spec.bucket,
+            request_id=number,
+            request=request,
+            spec=self.spec,
+            taken=(),
+            granted_at=self._clock.backend_time_s(),
+            starts_at_s=now_s,
+        )
+        self._live[permit.request_id] = permit
+        tokens = request.input_tokens + request.output_tokens
+        for statistics in (self.statistics, self._totals):
+            statistics.granted(now_s - entered_s, tokens)
+        return permit
+
+    def _candidate(self, number: int, request: LimitRequest) -> Candidate:
+        amounts = expected_amounts(request, self.spec)
+        arrival_ms = int(self._clock.backend_time_s() * 1000)
+        return number, request.priority, arrival_ms, cost_s(amounts, self.spec), amounts
+
+    def _adopt(self, spec: BucketSpec) -> None:
+        self.spec, self._next_spec = spec, None
+        self._outbox.reconfigure(spec)
+        self._in_step = False
+        for waiter in self._queue.waiters():
+            waiter.candidate = self._candidate(waiter.id, waiter.request)

@@ -1,0 +1,68 @@
+"""What a call counts against each tier: expected before it, corrected after it.
+
+Providers count differently. OpenAI reserves the larger of the prompt and ``max_tokens`` and does not
+give the unused part back; Anthropic counts prompts without what its cache held, and real output.
+"""
+
+from app.domain.usage import Usage
+from app.rate_limits.base import LimitRequest, Permit
+from app.rate_limits.tiers import BucketSpec, Tier
+
+#: Cost, in seconds of the bucket, where only concurrency is limited: all calls cost the same.
+_EQUAL_COST_S = 0.001
+
+
+def expected_amounts(request: LimitRequest, spec: BucketSpec) -> tuple[float, ...]:
+    """What to take from each tier; never more than a tier holds, so that it can be granted."""
+    return tuple(min(_expected(request, tier), tier.capacity) for tier in spec.tiers)
+
+
+def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
+    """The share of the bucket that the amounts stand for, in seconds of its scarcest tier."""
+    return max(
+        (amount / tier.rate for amount, tier in zip(amounts, spec.tiers, strict=True)),
+        default=_EQUAL_COST_S,
+    )
+
+
+def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
+    """What each tier gets back once the real usage is known; negative where it was exceeded.
+
+    Args:
+        permit: The permit of the call.
+        usage: Its usage; None if unknown: the estimate stands. No tokens at all means that the
+            call never reached the provider: everything comes back.
+    """
+    if usage is None:
+        return (0.0,) * len(permit.taken)
+    if usage.total_tokens == 0:
+        return permit.taken
+    return tuple(
+        0.0 if tier.in_requests else taken - _actual(permit.request, usage, tier)
+        for taken, tier in zip(permit.taken, permit.spec.tiers, strict=True)
+    )
+
+
+def _expected(request: LimitRequest, tier: Tier) -> float:
+    if tier.in_requests:
+        return 1.0
+    if tier.name == "input_tokens":
+        return float(request.input_tokens)
+    if tier.name == "output_tokens":
+        return float(request.output_tokens)
+    if request.provider == "openai":
+        return float(max(request.input_tokens, request.output_tokens))
+    return float(request.input_tokens + request.output_tokens)
+
+
+def _actual(request: LimitRequest, usage: Usage, tier: Tier) -> float:
+    prompt = usage.prompt_tokens
+    if request.provider == "anthropic":
+        prompt -= usage.cached_tokens
+    if tier.name == "input_tokens":
+        return float(prompt)
+    if tier.name == "output_tokens":
+        return float(usage.output_tokens)
+    if request.provider == "openai":
+        return float(max(prompt, request.output_tokens))
+    return float(prompt + usage.output_tokens)

@@ -1,0 +1,142 @@
+"""Who waits in this process for one bucket: runs share by weight, within a run priority counts.
+
+The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996): each run has a virtual
+time that grows by cost / weight with every grant, and the least goes first. The true virtual times
+are the backend's; here are copies, good enough to choose what to offer.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from app.rate_limits.base import Candidate, LimitRequest, Permit, WaitingRun
+
+#: Runs that are offered at once; the others have had more.
+MOST_RUNS = 8
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class Waiter:
+    """One request that waits.
+
+    Attributes:
+        id: Unique in the process and bucket; grows with the arrival.
+        request: What it wants.
+        candidate: The same as the backend hears it.
+        future: Gets the permit.
+        entered_s: Since when it waits, as ``time.monotonic()``.
+        early: Whether it takes its permit before the start, and waits for that itself.
+        gone: Whether it gave up.
+        second_try: Whether a permit came too late for it already.
+    """
+
+    id: int
+    request: LimitRequest
+    candidate: Candidate
+    future: asyncio.Future[Permit]
+    entered_s: float
+    early: bool = False
+    gone: bool = False
+    second_try: bool = False
+
+
+@dataclass(slots=True)
+class _Run:
+    weight: float
+    share_s: float
+    waiting: int = 0
+    heap: list[tuple[int, int, Waiter]] = field(default_factory=list)
+
+
+class FairQueue:
+    """The waiters of a process for one bucket."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+        self._offered: dict[int, Waiter] = {}
+        self._share_s = 0.0
+        self._waiting = 0
+
+    def __len__(self) -> int:
+        return self._waiting
+
+    def enter(self, waiter: Waiter) -> bool:
+        """Add a waiter; returns whether it is now the first of its run."""
+        run = self._runs.get(waiter.request.run_id)
+        if run is None:
+            run = self._runs[waiter.request.run_id] = _Run(waiter.request.weight, self._share_s)
+        run.weight = waiter.request.weight
+        run.waiting += 1
+        self._waiting += 1
+        heapq.heappush(run.heap, (-waiter.request.priority, waiter.id, waiter))
+        return run.heap[0][2] is waiter
+
+    def leave(self, waiter: Waiter) -> None:
+        """Remove a waiter that gave up, or that was granted its permit."""
+        if waiter.gone:
+            return
+        waiter.gone = True
+        self._waiting -= 1
+        run = self._runs[waiter.request.run_id]
+        run.waiting -= 1
+        if run.waiting == 0:
+            del self._runs[waiter.request.run_id]
+
+    def waiters(self) -> list[Waiter]:
+        """All of them, in no particular order."""
+        queued = [entry[2] for run in self._runs.values() for entry in run.heap]
+        return [waiter for waiter in (*queued, *self._offered.values()) if not waiter.gone]
+
+    def offer(self, most: int) -> list[WaitingRun]:
+        """The first waiters, at most ``most``, and always the first of each run."""
+        runs = dict(
+            heapq.nsmallest(MOST_RUNS, self._runs.items(), key=lambda item: item[1].share_s)
+            if len(self._runs) > MOST_RUNS
+            else self._runs.items()
+        )
+        chosen: dict[str, list[Candidate]] = {name: [] for name in runs}
+        order = [(run.share_s, name) for name, run in runs.items()]
+        heapq.heapify(order)
+        while order and most > 0:
+            share_s, name = heapq.heappop(order)
+            waiter = self._pop(runs[name])
+            if waiter is not None:
+                chosen[name].append(waiter.candidate)
+                heapq.heappush(order, (share_s + waiter.candidate[3] / runs[name].weight, name))
+                most -= 1
+        for _, name in order:
+            if not chosen[name] and (waiter := self._pop(runs[name])) is not None:
+                chosen[name].append(waiter.candidate)
+        return [
+            (name, runs[name].weight, runs[name].waiting, candidates)
+            for name, candidates in chosen.items()
+            if candidates
+        ]
+
+    def take(self, waiter_id: int) -> Waiter | None:
+        """The offered waiter that was granted; None if it is not known any more."""
+        return self._offered.pop(waiter_id, None)
+
+    def take_back(self) -> None:
+        """Put what was offered and not granted back into its places."""
+        for waiter in self._offered.values():
+            if not waiter.gone:
+                run = self._runs[waiter.request.run_id]
+                heapq.heappush(run.heap, (-waiter.request.priority, waiter.id, waiter))
+        self._offered.clear()
+
+    def set_shares(self, names: Iterable[str], shares: list[float]) -> None:
+        """Copy the backend's virtual times: of these runs in order, and last the bucket's own."""
+        for name, share_s in zip(names, shares[:-1], strict=True):
+            if name in self._runs:
+                self._runs[name].share_s = share_s
+        self._share_s = shares[-1]
+
+    def _pop(self, run: _Run) -> Waiter | None:
+        while run.heap:
+            waiter = heapq.heappop(run.heap)[2]
+            if not waiter.gone:
+                self._offered[waiter.id] = waiter
+                return waiter
+        return None

@@ -1,0 +1,84 @@
+"""Reads the rate-limit headers of both providers; everything doubtful is ignored."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+_HEADER = re.compile(
+    r"(?:x|anthropic)-ratelimit-(?:"
+    r"(?P<field>limit|remaining|reset)-(?P<of>requests|tokens|project-tokens)"  # OpenAI
+    r"|(?P<of2>requests|tokens|input-tokens|output-tokens)-(?P<field2>limit|remaining|reset))"
+)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+#: A limit whose full refill takes longer than this is none per minute.
+_LONGEST_PERIOD_S = 600.0
+UNKNOWN = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderLimit:
+    """What the headers say of one limit per minute.
+
+    Attributes:
+        tier: Name of the tier.
+        limit: The provider's limit; -1 if unknown.
+        remaining: What was left when it took the request; -1 if unknown.
+    """
+
+    tier: str
+    limit: float
+    remaining: float
+
+
+def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
+    """The limits per minute that the headers speak of.
+
+    -1, 0/0, unreadable and absent values are left out, and so are OpenAI's headers where they show
+    a limit per day (which only their arithmetic tells), and Anthropic's ``tokens``, the tightest
+    of its limits, where the limits it may stand for are given apart.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, value in headers.items():
+        if match := _HEADER.fullmatch(name.lower()):
+            of = (match["of"] or match["of2"]).replace("-", "_")
+            found.setdefault(of, {})[match["field"] or match["field2"]] = value
+    if "input_tokens" in found or "output_tokens" in found:
+        found.pop("tokens", None)
+    for of, fields in found.items():
+        limit, remaining = _count(fields.get("limit")), _count(fields.get("remaining"))
+        if limit == 0:  # Azure: 0/0
+            continue
+        if (limit, remaining) == (UNKNOWN, UNKNOWN) or _is_long(limit, remaining, fields):
+            continue
+        yield HeaderLimit(of.removeprefix("project_"), limit, remaining)
+
+
+def retry_after_in(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait according to ``retry-after-ms`` or ``retry-after``, or None."""
+    values = {name.lower(): value for name, value in headers.items()}
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(values[name]) * unit_s
+        except (KeyError, ValueError):
+            continue
+        if 0 <= seconds < float("inf"):
+            return seconds
+    return None
+
+
+def _count(value: str | None) -> float:
+    try:
+        count = float(value) if value is not None else UNKNOWN
+    except ValueError:
+        return UNKNOWN
+    return count if 0 <= count < float("inf") else UNKNOWN
+
+
+def _is_long(limit: float, remaining: float, fields: Mapping[str, str]) -> bool:
+    reset_s = sum(
+        float(number) * _UNIT_S[unit] for number, unit in _DURATION.findall(fields.get("reset", ""))
+    )
+    if "T" in fields.get("reset", "") or min(limit, remaining) < 0 or limit <= remaining:
+        return False
+    return limit * reset_s / (limit - remaining) > _LONGEST_PERIOD_S

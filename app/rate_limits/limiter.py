@@ -1,0 +1,218 @@
+"""The limiter of a process: it keeps, together with all others, each provider's limits.
+
+``acquire`` waits for a permit, ``settle`` says what the call really used. All of it runs on one
+asyncio loop; see docs/rate-limits.md for how the parts work together.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from secrets import token_hex
+from typing import Any
+
+from redis.asyncio import Redis
+
+from app.domain.policies import RateLimitConfig
+from app.domain.usage import Usage
+from app.rate_limits.base import LimiterBackend, LimitRequest, News, Permit
+from app.rate_limits.bucket_client import EARLY_S, BucketClient
+from app.rate_limits.fair_queue import Waiter
+from app.rate_limits.link import Link, RecentUse
+from app.rate_limits.redis import RedisBackend
+from app.rate_limits.statistics import Statistics
+from app.rate_limits.tiers import spec_of
+
+#: Provider and model -> name of their bucket, and its limits.
+Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
+CLOSE_S = 2.0
+
+
+class ClusterLimiter:
+    """Permits for calls, under limits that all processes share.
+
+    Args:
+        backend: Where the buckets are; a Redis client stands for the backend on it.
+        resolve: Bucket and limits of a provider's model.
+        recent_use: Requests and tokens of a bucket in the last so many seconds, by whoever
+            remembers them: what the hour and the day used before Redis was flushed.
+    """
+
+    def __init__(
+        self,
+        backend: LimiterBackend | Redis,
+        resolve: Resolve,
+        *,
+        recent_use: RecentUse | None = None,
+    ) -> None:
+        self._backend = RedisBackend(backend) if isinstance(backend, Redis) else backend
+        self._resolve = resolve
+        self._link = Link(self._backend, token_hex(6), recent_use)
+        self._totals = Statistics()
+        self._buckets: dict[str, BucketClient] = {}
+        self._names: dict[tuple[str, str], str] = {}
+        self._listening: asyncio.Task[None] | None = None
+
+    async def acquire(
+        self, request: LimitRequest, timeout_s: float | None = None, *, early: bool = False
+    ) -> Permit:
+        """Wait until the call may start.
+
+        Args:
+            request: The call.
+            timeout_s: Longest wait in seconds; None waits for ever.
+            early: Return up to 50 ms before the start; the caller prepares the call meanwhile and
+                then awaits ``start``.
+
+        Returns:
+            The permit; it must be settled or handed back.
+
+        Raises:
+            TimeoutError: If it did not come in time; nothing was taken.
+        """
+        bucket = self._bucket(request)
+        permit = bucket.at_once(request)
+        if permit is not None:
+            return permit
+        waiter = bucket.enter(request, early=early)
+        timer = None
+        if timeout_s is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(timeout_s, self._time_out, bucket, waiter, timeout_s)
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            bucket.abandon(waiter)
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def start(self, permit: Permit) -> bool:
+        """Wait for the moment of an early permit.
+
+        Returns:
+            Whether the call may start now. If not (a pause, or the moment is long over), the permit
+            has gone back already and another one must be acquired.
+        """
+        bucket = self._buckets[permit.bucket]
+        if permit.spec.unlimited:
+            return True
+        while (lead_s := permit.starts_at_s - time.monotonic()) > EARLY_S:
+            await asyncio.sleep(lead_s)
+        return bucket.begin(permit)
+
+    def settle(
+        self,
+        permit: Permit,
+        *,
+        usage: Usage | None,
+        headers: Mapping[str, str] = {},
+        retry_after_s: float | None = None,
+        throttled: bool = False,
+    ) -> None:
+        """Say how a call ended; sent with others within milliseconds. Repeating it does nothing.
+
+        Args:
+            permit: The call's permit.
+            usage: What it used; None if unknown, which leaves the estimate; no tokens at all if it
+                never reached the provider.
+            headers: The answer's headers.
+            retry_after_s: Seconds for which the provider wants no calls.
+            throttled: Whether the answer was a 429 of the temporary kind.
+        """
+        bucket = self._buckets[permit.bucket]
+        bucket.settle(permit, usage, headers, retry_after_s, throttled=throttled)
+
+    def hand_back(self, permit: Permit) -> None:
+        """Return an unused permit, all of it."""
+        self._buckets[permit.bucket].hand_back(permit)
+
+    async def renew(self) -> None:
+        """Keep the concurrency slots of the calls in flight; to be called every few seconds."""
+        for bucket in self._buckets.values():
+            bucket.renew()
+
+    async def reconfigure(self) -> None:
+        """Ask ``resolve`` again; changed limits keep their levels."""
+        for provider, model in list(self._names):
+            name, config = self._resolve(provider, model)
+            self._names[provider, model] = name
+            spec = spec_of(name, config)
+            if name in self._buckets:
+                self._buckets[name].reconfigure(spec)
+            else:
+                self._buckets[name] = BucketClient(spec, self._link, self._totals)
+
+    async def flush(self) -> None:
+        """Return when every correction has reached the backend."""
+        for bucket in list(self._buckets.values()):
+            await bucket.flush()
+
+    async def close(self) -> None:
+        """Hand back what has not started and stop."""
+        for bucket in self._buckets.values():
+            await bucket.close(timeout_s=CLOSE_S)
+        if self._listening is not None:
+            self._listening.cancel()
+        await self._backend.close()
+
+    def get_statistics(self) -> dict[str, Any]:
+        """What this process did: totals, and the same per bucket under ``buckets``."""
+        waiting = sum(bucket.waiting for bucket in self._buckets.values())
+        return self._totals.as_dict(waiting=waiting) | {
+            "exchanges": self._link.exchanges,
+            "buckets": {
+                name: bucket.statistics.as_dict(waiting=bucket.waiting)
+                for name, bucket in self._buckets.items()
+            },
+        }
+
+    async def snapshot(self) -> list[dict[str, Any]]:
+        """The cluster's live buckets.
+
+        Returns:
+            One dict per bucket: ``bucket``, ``tiers`` (each with ``tier``, ``enforcement``,
+            ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``),
+            ``waiting``, ``concurrency`` (0: unlimited), ``in_flight``, ``paused_s``,
+            ``next_free_s``, and ``ramp``, the share of the rate in force after a pause.
+
+        Raises:
+            ServiceUnavailable: If the backend cannot be reached.
+        """
+        return await self._backend.snapshot()
+
+    def _bucket(self, request: LimitRequest) -> BucketClient:
+        key = request.provider, request.model
+        name = self._names.get(key)
+        if name is None:
+            name, config = self._resolve(*key)
+            self._names[key] = name
+            if name not in self._buckets:
+                spec = spec_of(name, config)
+                self._buckets[name] = BucketClient(spec, self._link, self._totals)
+            if self._listening is None:
+                listen = self._backend.listen(self._link.process, self._hear)
+                self._listening = asyncio.create_task(listen, name="limit_listen")
+        return self._buckets[name]
+
+    def _time_out(self, bucket: BucketClient, waiter: Waiter, timeout_s: float) -> None:
+        if not waiter.future.done():
+            bucket.abandon(waiter)
+            bucket.statistics.timeouts += 1
+            self._totals.timeouts += 1
+            waiter.future.set_exception(
+                TimeoutError(
+                    f"no permit of {bucket.spec.bucket!r} within {timeout_s:g} s: allow more time, "
+                    "or raise the limit if the provider's is higher"
+                )
+            )
+
+    def _hear(self, news: News) -> None:
+        if not news.bucket:
+            for bucket in self._buckets.values():
+                bucket.catch_up()
+        elif (bucket := self._buckets.get(news.bucket)) is not None:
+            if news.paused_s is not None:
+                bucket.pause(news.paused_s)
+            if news.ask_in_s is not None:
+                bucket.ask_in(news.ask_in_s)

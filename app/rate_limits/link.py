@@ -1,0 +1,80 @@
+"""The way from a process to the backend: it waits out outages and says so once."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+import structlog
+
+from app.errors import ServiceUnavailable
+from app.rate_limits.base import Exchange, LimiterBackend, Reply
+from app.rate_limits.clock import BackendClock
+from app.rate_limits.tiers import BucketSpec
+
+#: Bucket and seconds -> requests and tokens of the last so many seconds.
+RecentUse = Callable[[str, float], Awaitable[tuple[int, int]]]
+RETRY_S = (0.05, 0.1, 0.2, 0.5)
+
+log = structlog.get_logger(__name__)
+
+
+class Link:
+    """Exchanges that are repeated until they succeed: without the backend, calls wait.
+
+    Args:
+        backend: Where the buckets are.
+        process: Unique name of this process.
+        recent_use: Who remembers what was used before the backend forgot it, or None.
+    """
+
+    def __init__(self, backend: LimiterBackend, process: str, recent_use: RecentUse | None) -> None:
+        self.process = process
+        self.clock = BackendClock()
+        self.exchanges = 0
+        self._backend = backend
+        self._recent_use = recent_use
+        self._lost = False
+
+    @property
+    def rebuilds(self) -> bool:
+        """Whether somebody remembers what was used before."""
+        return self._recent_use is not None
+
+    async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
+        """Exchange, however long it takes; the same message is applied only once."""
+        tries = 0
+        while True:
+            sent_s = time.monotonic()
+            self.exchanges += 1
+            try:
+                reply = await self._backend.exchange(spec, message)
+            except ServiceUnavailable as error:
+                self._say_lost(error)
+            else:
+                break
+            await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
+            tries += 1
+        self._say_found()
+        if tries == 0:  # else it may be the answer to an earlier try
+            self.clock.observe(sent_s=sent_s, received_s=time.monotonic(), backend_s=reply.time_s)
+        return reply
+
+    async def recent_use(self, spec: BucketSpec, tiers: Iterable[str]) -> dict[str, float]:
+        """What was used in the last period of these tiers."""
+        assert self._recent_use is not None
+        used = {}
+        for tier in spec.tiers:
+            if tier.name in tiers:
+                requests, tokens = await self._recent_use(spec.bucket, tier.period_s)
+                used[tier.name] = float(requests if tier.in_requests else tokens)
+        return used
+
+    def _say_lost(self, error: ServiceUnavailable) -> None:
+        if not self._lost:
+            self._lost = True
+            log.error("limits_unavailable", error=str(error), effect="limited calls wait")
+
+    def _say_found(self) -> None:
+        if self._lost:
+            self._lost = False
+            log.info("limits_available_again")

@@ -1,0 +1,132 @@
+"""Corrections on their way to the backend: bounded, and sent in batches."""
+
+from collections import deque
+from collections.abc import Mapping
+
+import structlog
+
+from app.domain.usage import Usage
+from app.rate_limits.base import Exchange, Observation, Permit, Refusal, Settlement
+from app.rate_limits.charges import returned_amounts
+from app.rate_limits.headers import limits_in, retry_after_in
+from app.rate_limits.tiers import BucketSpec
+
+#: Corrections kept while the backend is away; then the oldest are forgotten, and their
+#: concurrency slots expire.
+MOST_KEPT = 10_000
+MOST_SENT = 500
+DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+class Outbox:
+    """What one bucket has to be told.
+
+    Args:
+        spec: The bucket's limits; corrections are in the order of its tiers.
+    """
+
+    def __init__(self, spec: BucketSpec) -> None:
+        self._spec = spec
+        self._settlements: deque[Settlement] = deque(maxlen=MOST_KEPT)
+        self._observations: deque[Observation] = deque(maxlen=MOST_SENT)
+        self._refusals: deque[Refusal] = deque(maxlen=MOST_SENT)
+        self.dropped = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._settlements or self._observations or self._refusals)
+
+    def settle(self, permit: Permit, usage: Usage | None, headers: Mapping[str, str]) -> None:
+        """A call has ended: correct the estimate, free its slot, and pass its headers on."""
+        amounts = self._aligned(permit, returned_amounts(permit, usage))
+        if any(amounts) or self._spec.concurrency:
+            self._keep((permit.request_id, permit.granted_at, amounts))
+        if headers and permit.spent:
+            self._observe(permit, headers)
+
+    def give_back(self, permit: Permit) -> None:
+        """A permit was not used: everything comes back."""
+        amounts = self._aligned(permit, permit.taken)
+        if amounts or self._spec.concurrency:
+            self._keep((permit.request_id, permit.granted_at, amounts))
+
+    def charge_lateness(self, requests: float, start: float) -> None:
+        """A start came late: the provider's request bucket lost what it could not hold meanwhile."""
+        amounts = [-requests if tier.name == "requests" else 0.0 for tier in self._spec.tiers]
+        self._keep((0, start, tuple(amounts)))
+
+    def refuse(
+        self, permit: Permit, retry_after_s: float | None, headers: Mapping[str, str], *, hard: bool
+    ) -> float:
+        """A call was refused: pause the bucket.
+
+        Args:
+            permit: The permit of the call.
+            retry_after_s: How long, as the provider says; None: see the headers.
+            headers: The answer's headers.
+            hard: Whether it was a 429, which lowers the rate too.
+
+        Returns:
+            Length of the pause in seconds.
+        """
+        if retry_after_s is None:
+            retry_after_s = retry_after_in(headers)
+        pause_s = DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s
+        pause_s = min(max(pause_s, 0.0), LONGEST_PAUSE_S)
+        amounts = self._aligned(permit, permit.taken)
+        self._refusals.append((permit.granted_at, pause_s, int(hard), amounts))
+        return pause_s
+
+    def fill(self, message: Exchange) -> None:
+        """Move the oldest corrections into a message."""
+        count = min(len(self._settlements), MOST_SENT)
+        message.settlements = [self._settlements.popleft() for _ in range(count)]
+        message.observations = list(self._observations)
+        message.refusals = list(self._refusals)
+        self._observations.clear()
+        self._refusals.clear()
+
+    def reconfigure(self, spec: BucketSpec) -> None:
+        """Bring what is kept into the order of other tiers."""
+        settlements = [
+            (number, start, _reordered(amounts, self._spec, spec))
+            for number, start, amounts in self._settlements
+        ]
+        self._settlements = deque(settlements, maxlen=MOST_KEPT)
+        self._observations.clear()
+        self._refusals = deque(
+            (
+                (start, pause_s, hard, _reordered(amounts, self._spec, spec))
+                for start, pause_s, hard, amounts in self._refusals
+            ),
+            maxlen=MOST_SENT,
+        )
+        self._spec = spec
+
+    def _keep(self, settlement: Settlement) -> None:
+        if len(self._settlements) == MOST_KEPT:
+            if not self.dropped:
+                log.warning("limit_corrections_dropped", bucket=self._spec.bucket, kept=MOST_KEPT)
+            self.dropped += 1
+        self._settlements.append(settlement)
+
+    def _observe(self, permit: Permit, headers: Mapping[str, str]) -> None:
+        positions = {tier.name: i for i, tier in enumerate(self._spec.tiers)}
+        for seen in limits_in(headers):
+            position = positions.get(seen.tier)
+            if position is not None and permit.spec is self._spec:
+                spent = permit.spent[position]
+                self._observations.append(
+                    (position, seen.limit, seen.remaining, spent, permit.granted_at)
+                )
+
+    def _aligned(self, permit: Permit, amounts: tuple[float, ...]) -> tuple[float, ...]:
+        if permit.spec is self._spec:
+            return amounts
+        return _reordered(amounts, permit.spec, self._spec)
+
+
+def _reordered(amounts: tuple[float, ...], old: BucketSpec, new: BucketSpec) -> tuple[float, ...]:
+    by_name = {tier.name: amount for tier, amount in zip(old.tiers, amounts, strict=True)}
+    return tuple(by_name.get(tier.name, 0.0) for tier in new.tiers)

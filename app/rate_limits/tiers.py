@@ -1,0 +1,199 @@
+"""A bucket's limits as the backends count them: one tier per limit, with its safety margins.
+
+The provider counts a request when it arrives, we when it starts, and the way between takes now
+more, now less. A bucket's capacity therefore stays a little below the provider's, which costs that
+little once per burst; where there is no capacity to spare (burst 1), and against clocks that
+differ, the rate stays a little below too.
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import orjson
+
+from app.domain.policies import RateLimitConfig
+
+MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
+
+#: Requests are granted up to this long before they may start.
+HORIZON_S = 0.05
+#: What a process may take in its turn although others wait, in seconds of the bucket.
+QUANTUM_S = 0.02
+#: Who waits behind others asks by itself after this time, in case a message was lost.
+SAFETY_POLL_S = 1.0
+#: Who is this late with asking loses its turn.
+LATE_S = 0.3
+#: Concurrency slots return this long after the last renewal.
+LEASE_S = 15.0
+
+_RATE_MARGIN = 0.003
+_CAPACITY_MARGIN = 0.01
+_JITTER_S = 0.020
+_PACING_MARGIN = 0.02
+_PACING_JITTER_S = 0.0025
+_SLOTS = 200
+_WINDOW_MARGIN_S = 0.05
+_BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
+_TTL_FACTOR, _TTL_MIN_S = 1.1, 600.0
+_TOKEN_ROUNDING = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tier:
+    """One limit.
+
+    Attributes:
+        name: ``requests``, ``requests_per_hour``, ``requests_per_day``, ``tokens``,
+            ``input_tokens`` or ``output_tokens`` (the ones without a period are per minute).
+        kind: ``bucket`` or ``window``.
+        limit: Requests or tokens per period, as configured.
+        period_s: Length of the period.
+        capacity: What may be used at once, margin deducted.
+        rate: Refill per second, margin deducted.
+        spacing_s: Least time per unit, so that a burst is no single moment.
+        window_s: How long a unit counts in a window, margin added; 0 for a bucket.
+        slot_s: Resolution of a window; 0 for a bucket.
+        tolerance: How far the provider's view may be below ours before it counts.
+    """
+
+    name: str
+    kind: Literal["bucket", "window"]
+    limit: float
+    period_s: float
+    capacity: float
+    rate: float
+    spacing_s: float
+    window_s: float
+    slot_s: float
+    tolerance: float
+
+    @property
+    def in_requests(self) -> bool:
+        """Whether it counts requests, not tokens."""
+        return self.name.startswith("requests")
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it is a minute tier."""
+        return self.period_s < HOUR_S
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketSpec:
+    """All limits of a bucket.
+
+    Attributes:
+        bucket: Its name.
+        tiers: The limits.
+        concurrency: Requests in flight at once; 0 means unlimited.
+        ttl_s: After so long without use the bucket is as good as new.
+    """
+
+    bucket: str
+    tiers: tuple[Tier, ...]
+    concurrency: int
+    ttl_s: float
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing but a pause can make anyone wait."""
+        return not self.tiers and not self.concurrency
+
+    @cached_property
+    def pacing(self) -> Tier | None:
+        """The tier whose requests must not come late, or None."""
+        named = (tier for tier in self.tiers if tier.name == "requests" and tier.kind == "bucket")
+        return next(named, None)
+
+    @cached_property
+    def wire(self) -> bytes:
+        """The spec as the scripts read it."""
+        values: dict[str, Any] = {
+            "bucket": self.bucket,
+            "tiers": [_as_sent(tier) for tier in self.tiers],
+            "concurrency": self.concurrency,
+            "ttl_s": self.ttl_s,
+            "horizon_s": HORIZON_S,
+            "quantum_s": QUANTUM_S,
+            "safety_poll_s": SAFETY_POLL_S,
+            "late_s": LATE_S,
+            "lease_s": LEASE_S,
+        }
+        return orjson.dumps(values)
+
+
+def spec_of(bucket: str, config: RateLimitConfig) -> BucketSpec:
+    """The tiers of a bucket of this name and configuration."""
+    burst = config.burst or max(1, (config.requests_per_minute or 0) // 60)
+    windowed = config.enforcement == "window"
+    tiers = []
+    for name, limit, capacity in (
+        ("requests", config.requests_per_minute, burst),
+        ("tokens", config.tokens_per_minute, config.tokens_per_minute),
+        ("input_tokens", config.input_tokens_per_minute, config.input_tokens_per_minute),
+        ("output_tokens", config.output_tokens_per_minute, config.output_tokens_per_minute),
+    ):
+        if limit is not None and capacity is not None:
+            tier = _window if windowed else _bucket
+            tiers.append(tier(name, limit, MINUTE_S, limit if windowed else capacity))
+    for name, limit, period_s in (
+        ("requests_per_hour", config.requests_per_hour, HOUR_S),
+        ("requests_per_day", config.requests_per_day, DAY_S),
+    ):
+        if limit is not None:
+            tiers.append(_bucket(name, limit, period_s, limit))
+    full_s = max((max(tier.capacity / tier.rate, tier.window_s) for tier in tiers), default=0.0)
+    return BucketSpec(
+        bucket=bucket,
+        tiers=tuple(tiers),
+        concurrency=config.concurrent_requests or 0,
+        ttl_s=max(full_s * _TTL_FACTOR, _TTL_MIN_S),
+    )
+
+
+def _as_sent(tier: Tier) -> dict[str, Any]:
+    return asdict(tier) | {"short": tier.is_short, "in_requests": tier.in_requests}
+
+
+def _bucket(name: str, limit: float, period_s: float, capacity: float) -> Tier:
+    rate = limit / period_s
+    spare = max(capacity * _CAPACITY_MARGIN, rate * _JITTER_S)
+    if capacity - spare >= 1:
+        reduced, paced = capacity - spare, rate * (1 - _RATE_MARGIN)
+    else:  # no capacity to spare: every single interval carries the margin
+        reduced = max(1.0, capacity - spare)
+        paced = rate / (1 + max(_PACING_MARGIN, rate * _PACING_JITTER_S))
+    fill_s = capacity / rate
+    return Tier(
+        name=name,
+        kind="bucket",
+        limit=limit,
+        period_s=period_s,
+        capacity=reduced,
+        rate=paced,
+        spacing_s=min(fill_s * _BURST_SHARE, _BURST_MAX_S) / capacity,
+        window_s=0.0,
+        slot_s=0.0,
+        tolerance=_tolerance(name, capacity),
+    )
+
+
+def _window(name: str, limit: float, period_s: float, capacity: float) -> Tier:
+    return Tier(
+        name=name,
+        kind="window",
+        limit=limit,
+        period_s=period_s,
+        capacity=capacity,
+        rate=limit / period_s,
+        spacing_s=_BURST_MAX_S / capacity,
+        window_s=period_s + _WINDOW_MARGIN_S,
+        slot_s=period_s / _SLOTS,
+        tolerance=_tolerance(name, capacity),
+    )
+
+
+def _tolerance(name: str, capacity: float) -> float:
+    rounding = 3 if name.startswith("requests") else _TOKEN_ROUNDING
+    return max(rounding, 0.05 * capacity)

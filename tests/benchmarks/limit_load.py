@@ -148,13 +148,12 @@ Worker = subprocess.Popen[str]
 
 def start_worker(task: Mapping[str, Any]) -> Worker:
     """A process that is ready to call and waits for the word."""
-    worker = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "tests.benchmarks.limit_load", json.dumps(task)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
-    return worker
 
 
 def go(workers: list[Worker]) -> list[Worker]:

@@ -1,4 +1,7 @@
-"""What the clients send and read, through the real SDKs, against a server that records."""
+"""What the clients send and read, through the real SDKs, against a server that records.
+
+Over 400 lines because the payloads of both protocols stand in it as they are sent.
+"""
 
 import json
 import traceback

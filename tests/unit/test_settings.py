@@ -1,3 +1,5 @@
+"""Settings and their refusals; over 400 lines because each refusal is spelled out."""
+
 import os
 import subprocess
 import sys

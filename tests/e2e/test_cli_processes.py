@@ -1,0 +1,109 @@
+"""The thin wrappers: each becomes the plain Celery command, with what it needs."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.stack import ROOT
+from tests.waiting import wait_until
+
+READY_S = 40.0
+
+
+@contextmanager
+def running(
+    environment: dict[str, str], folder: Path, *words: str
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    log = folder / "log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, "-m", "app.cli", *words], env=environment, stdout=output, stderr=output
+        ) as process,
+    ):
+        try:
+            yield process, log
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def environment(database_url: str, redis_url: str, tmp_path: Path) -> dict[str, str]:
+    return {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "DATABASE_URL": database_url,
+        "REDIS_URL": redis_url,
+        "AGENTCHORD_HOME": str(tmp_path / "home"),
+    }
+
+
+def test_worker_becomes_a_celery_worker_for_its_queue(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    words = ("worker", "scheduler", "--threads", "2", "--name", "sched", "--loglevel", "info")
+    with running(environment, tmp_path, *words) as (process, log):
+        wait_until(lambda: re.search(r"sched@.+ ready", log.read_text()), timeout_s=READY_S)
+
+        asked = subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "app", "inspect", "active_queues", "--json"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        process.terminate()
+
+        assert process.wait(20) == 0
+    assert re.findall(r'"name": "(\w+)", "exchange"', asked.stdout) == ["scheduler"]
+
+
+def test_beat_keeps_its_file_in_the_home(environment: dict[str, str], tmp_path: Path) -> None:
+    with running(environment, tmp_path, "beat") as (process, log):
+        wait_until(lambda: "beat v" in log.read_text(), timeout_s=READY_S)
+
+        wait_until(lambda: any((tmp_path / "home").glob("beat-schedule*")), timeout_s=READY_S)
+        process.terminate()
+
+        assert process.wait(20) == 0
+
+
+def test_flower_asks_for_a_password_that_it_printed(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with running(environment, tmp_path, "flower", "--port", str(port)) as (_, log):
+        printed = wait_until(
+            lambda: re.search(r"user (\S+), password (\S+)", log.read_text()), timeout_s=READY_S
+        )
+        assert printed is not None
+        wait_until(lambda: answers(port, "") is not None, timeout_s=READY_S)
+
+        assert answers(port, "") == 401
+        assert answers(port, f"{printed[1]}:{printed[2]}") == 200
+
+
+def answers(port: int, account: str) -> int | None:
+    """Status of Flower's page of workers, or None while nothing listens."""
+    header = {"Authorization": f"Basic {b64encode(account.encode()).decode()}"} if account else {}
+    try:
+        with urlopen(
+            Request(f"http://127.0.0.1:{port}/workers", headers=header), timeout=5
+        ) as page:
+            return int(page.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+    except OSError:
+        return None

@@ -45,7 +45,10 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
         refuse(f"the worker's pool is {pool!r}, AgentChord needs threads: start it with -P threads")
     try:
         _await_database(database_url(settings))
-        _runtime = Runtime(f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}")
+        _runtime = Runtime(
+            f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
+            sender.app.amqp.queues.consume_from,
+        )
     except AgentChordError as error:
         refuse(str(error))
     except Exception as error:

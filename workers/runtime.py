@@ -1,7 +1,7 @@
 """The one asyncio loop of a worker process, and the bridge from Celery's threads to it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Container, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
@@ -11,6 +11,7 @@ import structlog
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
 from app.costs.pricing import Pricing
+from app.domain.agent import PROVIDERS
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
@@ -40,10 +41,12 @@ class Runtime:
 
     Args:
         worker: Unique name of this process: the owner of its leases.
+        queues: Queues it serves: what their providers need is loaded before the first call.
     """
 
-    def __init__(self, worker: str) -> None:
+    def __init__(self, worker: str, queues: Container[str]) -> None:
         self.worker = worker
+        self._queues = queues
         self._loop = LoopThread("agentchord")
         self.run(self._open())
 
@@ -111,8 +114,10 @@ class Runtime:
         self._clients = Clients(client_factories(settings))
         self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
         pricing = Pricing(settings.costs)
-        self._clients.preload()
-        pricing.preload()
+        served = [provider for provider in PROVIDERS if provider in self._queues]
+        self._clients.preload(served)
+        if served:
+            pricing.preload()
         caller = Caller(
             clients=self._clients,
             limiter=self._limiter,

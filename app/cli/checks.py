@@ -170,7 +170,7 @@ def _postgres(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
             name="schema", level="fail", finding=str(error), remedy="run `agentchord migrate`"
         )
     else:
-        yield Check(name="schema", level="ok", finding=schema.head())
+        yield Check(name="schema", level="ok", finding=schema.HEAD)
 
 
 def _redis(settings: "Settings", *, embedded: bool) -> Iterator[Check]:

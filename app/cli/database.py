@@ -16,7 +16,7 @@ def migrate(
     url = database_url(connected_settings())
     before = schema.current(url)
     schema.upgrade(url)
-    after = schema.head()
+    after = schema.HEAD
     if json:
         print_json({"before": before, "after": after, "changed": before != after})
     elif before == after:

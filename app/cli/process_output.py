@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 1_000_000
+#: How a worker begins the line in which it says why it does not start.
+REFUSAL = "agentchord worker: "
 
 
 class Output:
@@ -27,20 +29,23 @@ class Output:
         self.say = say
 
     def last_words(self, name: str) -> str:
-        """The last line of a process that says anything."""
+        """The last line of a process that says anything, or why it refused to start."""
         return self._last_words.get(name, "nothing")
 
     async def copy(self, name: str, reader: asyncio.StreamReader) -> None:
         """Copy a process's lines to where they belong, until it closes its end."""
-        prefix = f"{name:<9} | ".encode()
+        prefix, refused = f"{name:<9} | ".encode(), False
         with self._log(name) as log:
             while line := await _read_line(reader):
-                if text := line.decode(errors="replace").strip():
+                text = line.decode(errors="replace").strip()
+                if text and not refused:
+                    # What is said on purpose explains more than the traceback of an exit.
+                    refused = text.startswith(REFUSAL)
                     self._last_words[name] = text
                 if log is not None:
                     log.write(line)
-                elif self._stream is not None:
-                    self._stream.write(prefix + line)
+                elif text and self._stream is not None:
+                    self._stream.write(prefix + line.rstrip() + b"\n")
                     self._stream.flush()
 
     def _log(self, name: str) -> contextlib.AbstractContextManager[BinaryIO | None]:

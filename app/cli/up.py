@@ -57,6 +57,8 @@ def up(
             # Whoever tries things out tries the examples.
             imports = dict.fromkeys([*settings.imports, "app.examples.tools"])
             variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
+        if settings.logging.format == "auto" and sys.stderr.isatty() and not log_files:
+            variables["AGENTCHORD_LOGGING__FORMAT"] = "console"
         supervisor = stack.supervisor(
             settings,
             inherited_environment(**variables),

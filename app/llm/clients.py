@@ -1,7 +1,7 @@
 """The clients of this process by provider, each made when it is first asked for."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
@@ -44,9 +44,9 @@ class Clients:
         client = self._clients[provider] = self._factories[provider]()
         return client
 
-    def preload(self) -> None:
-        """Make every client and import what it needs, which otherwise the first calls wait for."""
-        for provider in self._factories:
+    def preload(self, providers: Iterable[str]) -> None:
+        """Make clients and import what they need, which otherwise the first calls wait for."""
+        for provider in providers:
             self.get(provider).preload()
 
     async def close(self) -> None:

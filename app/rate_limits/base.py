@@ -64,6 +64,7 @@ class Permit:
         granted_at: When the call may start, by the backend's clock; seconds since the epoch.
         starts_at_s: The same as ``time.monotonic()``.
         headroom: Requests that were missing from a full request bucket at that moment.
+        lateness: Requests charged for late starts before the grant.
         spent: Totals spent per tier at the grant, which date the provider's headers.
     """
 
@@ -75,6 +76,7 @@ class Permit:
     granted_at: float
     starts_at_s: float
     headroom: float = 0.0
+    lateness: float = 0.0
     spent: tuple[float, ...] = ()
 
     @property

@@ -92,17 +92,21 @@ local function expire_slots(s, tier, now)
   s.counted[tier.name] = #slots > 0 and counted or 0
 end
 
+-- At the end of a pause just the refused request fits, whatever we believed.
+local function resume(s, tiers, now)
+  if not s.refused or now < s.paused_until then return end
+  refill(s, tiers, s.paused_until)
+  for name, amount in pairs(s.refused) do
+    if s.level[name] then s.level[name] = math.min(s.level[name], amount) end
+  end
+  s.refused = nil
+end
+
 -- Bring everything up to now.
 local function advance(s, tiers, now)
   if s.at > now + 1 then s.at = now end -- the clock was set back
   if s.paused_until and s.paused_until - now > s.pause_s + 1 then s.paused_until = now end
-  if s.refused and now >= s.paused_until then
-    refill(s, tiers, s.paused_until)
-    for name, amount in pairs(s.refused) do
-      if s.level[name] then s.level[name] = math.min(s.level[name], amount) end
-    end
-    s.refused = nil
-  end
+  resume(s, tiers, now)
   refill(s, tiers, now)
   if s.ramp_s and now >= s.paused_until + s.ramp_s then s.ramp_s, s.ramp_from = nil, nil end
   for name, learned in pairs(s.learned) do

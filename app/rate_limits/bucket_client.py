@@ -14,10 +14,11 @@ import structlog
 from app.domain.usage import Usage
 from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply
 from app.rate_limits.charges import cost_s, expected_amounts
-from app.rate_limits.clock import BackendClock
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.link import Link
+from app.rate_limits.open_gate import STEP_S, OpenGate
 from app.rate_limits.outbox import Outbox
+from app.rate_limits.pump import Pump
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
@@ -26,10 +27,8 @@ FLUSH_S = 0.003
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: A start this late, or this early, counts as one on time.
 ON_TIME_S, EARLY_S = 0.001, 0.0005
-#: A permit that is later than this is handed back, unless the bucket has room for it.
+#: Where one request fills the bucket, a permit that is later than this is void.
 STALE_S = 0.020
-#: After a pause an unlimited bucket lets 1, 2, 4, ... requests go, at this interval.
-RESUME_STEP_S = 0.05
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -46,11 +45,11 @@ class BucketClient:
 
     def __init__(self, spec: BucketSpec, link: Link, totals: Statistics) -> None:
         self.spec = spec
-        self.statistics = Statistics()
-        self._totals = totals
+        self.statistics = Statistics(totals)
         self._link = link
-        self._clock: BackendClock = link.clock
         self._loop = asyncio.get_running_loop()
+        self._pump = Pump(self._exchange, name=f"limits_{spec.bucket}")
+        self._gate = OpenGate()
         self._queue = FairQueue()
         self._outbox = Outbox(spec)
         self._next_spec: BucketSpec | None = None
@@ -64,12 +63,6 @@ class BucketClient:
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
         self._told_to_wait = False
-        self._in_step = False
-        self._paused_until_s = 0.0
-        self._resuming = 0
-        self._next_s = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -78,16 +71,10 @@ class BucketClient:
 
     def at_once(self, request: LimitRequest) -> Permit | None:
         """A permit without asking anybody, where nothing is limited and nothing paused."""
-        if (
-            not self.spec.unlimited
-            or not self._in_step
-            or self._queue
-            or self._resuming
-            or time.monotonic() < self._paused_until_s
-        ):
+        if not self.spec.unlimited or not self._gate.is_open or self._queue:
             return None
         self._ids += 1
-        return self._unlimited_permit(self._ids, request, time.monotonic())
+        return self._open_permit(self._ids, request, time.monotonic())
 
     def enter(self, request: LimitRequest, *, early: bool) -> Waiter:
         """Queue a request; its future gets the permit."""
@@ -100,7 +87,7 @@ class BucketClient:
             entered_s=time.monotonic(),
             early=early,
         )
-        self._requeue(waiter)
+        self._wait_for_turn(waiter)
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
@@ -111,7 +98,7 @@ class BucketClient:
         elif not waiter.gone:
             self._queue.leave(waiter)
             if not self._queue:
-                self.ask_in(FLUSH_S)
+                self._pump.run_in(FLUSH_S)
 
     def begin(self, permit: Permit) -> bool:
         """The call starts now; False if the permit is void: paused meanwhile, or too late."""
@@ -119,21 +106,16 @@ class BucketClient:
         if waiter is None:
             return False
         now_s = time.monotonic()
-        if pacing := permit.spec.pacing:
-            late_s = now_s - permit.starts_at_s
-            lost = pacing.rate * late_s - permit.headroom
-            if lost > pacing.rate * ON_TIME_S:
-                if late_s > STALE_S and not waiter.second_try:
-                    waiter.second_try = True
-                    self._give_back(permit)
-                    return False
-                # A full bucket gains nothing while it waits for this call; that is at most the one
-                # request it would have taken, however many calls are late together.
-                self._outbox.charge_lateness(min(lost, 1.0), permit.granted_at)
-                self.ask_in(0.0)
-        tokens = permit.request.input_tokens + permit.request.output_tokens
-        for statistics in (self.statistics, self._totals):
-            statistics.granted(now_s - waiter.entered_s, tokens)
+        late_s = now_s - permit.starts_at_s
+        pacing = permit.spec.pacing
+        if late_s > ON_TIME_S and pacing is not None:
+            if pacing.capacity < 2 and late_s > STALE_S and not waiter.second_try:
+                waiter.second_try = True
+                self._give_back(permit)
+                return False
+            if self._outbox.charge_lateness(permit, late_s):
+                self._pump.run_in(0.0)
+        self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
     def settle(
@@ -152,69 +134,58 @@ class BucketClient:
         self._outbox.settle(permit, usage, headers)
         if throttled or retry_after_s is not None:
             if throttled:
-                self.statistics.throttled += 1
-                self._totals.throttled += 1
+                self.statistics.count("throttled")
             self.pause(self._outbox.refuse(permit, retry_after_s, headers, hard=throttled))
-            self.ask_in(0.0)
+            self._pump.run_in(0.0)
         elif self._outbox:
-            self.ask_in(FLUSH_S)
+            self._pump.run_in(FLUSH_S)
 
     def hand_back(self, permit: Permit) -> None:
         """The permit is not used."""
         if permit.request_id in self._live:
             self._give_back(permit)
-            for statistics in (self.statistics, self._totals):
-                statistics.handed_back += 1
+            self.statistics.count("handed_back")
 
     def renew(self) -> None:
         """Renew the concurrency slots of all permits in use with the next exchange."""
         if self.spec.concurrency and self._live:
             self._renewing = True
-            self.ask_in(0.0)
+            self._pump.run_in(0.0)
 
     def pause(self, seconds: float) -> None:
         """Start nothing for so long; what is granted and has not started waits again."""
         now_s = time.monotonic()
-        self._paused_until_s = max(self._paused_until_s, now_s + seconds)
         for number, waiter in list(self._planned.items()):
             permit = self._live[number]
             if permit.starts_at_s > now_s:
                 self._give_back(permit)
                 if not waiter.early:
-                    self._requeue(waiter)
+                    self._wait_for_turn(waiter)
+        self._gate.close_for(seconds)
         if self.spec.unlimited:
-            self._resuming = 1
-            self._loop.call_later(self._paused_until_s - now_s, self._release)
+            self._let_go()
 
     def catch_up(self) -> None:
         """News may have been missed: ask."""
-        if self._queue or self.spec.unlimited:
-            self.ask_in(0.0)
+        if self.spec.unlimited:
+            self._pump.run_in(0.0)
+        elif self._queue:
+            self._pump.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:
-        """Exchange with the backend after this time, or sooner."""
-        when_s = time.monotonic() + delay_s
-        if when_s >= self._next_s:
-            return
-        self._next_s = when_s
-        if self._task is None:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._loop.call_later(delay_s, self._start)
+        """Ask the backend after this time, or sooner."""
+        self._pump.run_in(delay_s)
 
     def reconfigure(self, spec: BucketSpec) -> None:
         """Take other limits into use, with the next exchange."""
         if spec != self.spec:
             self._next_spec = spec
-            self.ask_in(0.0)
+            self._pump.run_in(0.0)
 
     async def flush(self) -> None:
         """Return when everything said so far has reached the backend."""
-        while self._task is not None or self._outbox or self._renewing:
-            if self._task is None:
-                self._start()
-            assert self._task is not None
-            await asyncio.wait([self._task])
+        while self._pump.busy or self._outbox or self._renewing:
+            await self._pump.run_now()
 
     async def close(self, *, timeout_s: float) -> None:
         """Hand back what has not started, say goodbye, and stop; nothing may wait any more."""
@@ -228,15 +199,7 @@ class BucketClient:
         except TimeoutError:
             log.warning("limit_corrections_lost", bucket=self.spec.bucket)
         finally:
-            for handle in (self._timer, self._task):
-                if handle is not None:
-                    handle.cancel()
-
-    def _start(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._next_s = None, math.inf
-        self._task = asyncio.create_task(self._exchange(), name=f"limits_{self.spec.bucket}")
+            self._pump.stop()
 
     async def _exchange(self) -> None:
         try:
@@ -247,12 +210,7 @@ class BucketClient:
         except Exception:  # whoever remembers the use may fail in any way; the waiters go on
             log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
             self._queue.take_back()
-            self.ask_in(FAILED_S)
-        finally:
-            self._task = None
-        if self._next_s < math.inf:
-            delay_s = max(self._next_s - time.monotonic(), 0.0)
-            self._timer = self._loop.call_later(delay_s, self._start)
+            self._pump.run_in(FAILED_S)
 
     def _compose(self, *, leaving: bool = False) -> Exchange:
         if self._next_spec is not None:
@@ -285,9 +243,10 @@ class BucketClient:
         self._epoch = reply.epoch
         if reply.rebuild:
             self._used = await self._link.recent_use(self.spec, reply.rebuild)
-            self.ask_in(0.0)
+            self._pump.run_in(0.0)
 
     def _apply(self, message: Exchange, reply: Reply) -> None:
+        self._gate.know()
         if reply.paused_s > 0:
             self.pause(reply.paused_s)
         self._queue.set_shares([run[0] for run in message.runs], reply.shares)
@@ -299,14 +258,13 @@ class BucketClient:
             all_granted = len(reply.grants) == offered
             most = 2 * len(reply.grants) + 2
             self._most = MOST_OFFERED if all_granted else max(LEAST_OFFERED, most)
-        self._in_step = True
         self._told_to_wait = reply.ask_in_s is not None
         if self.spec.unlimited:
-            self._release()
+            self._let_go()
         elif self._queue:
-            self.ask_in(reply.ask_in_s or 0.0)
+            self._pump.run_in(reply.ask_in_s or 0.0)
         if self._outbox or self._renewing:
-            self.ask_in(FLUSH_S)
+            self._pump.run_in(FLUSH_S)
 
     def _granted(self, grant: Grant, reply: Reply) -> None:
         number, delay_s, headroom = grant
@@ -320,8 +278,9 @@ class BucketClient:
             spec=self.spec,
             taken=waiter.candidate[4],
             granted_at=granted_at,
-            starts_at_s=self._clock.to_local_s(granted_at),
+            starts_at_s=self._link.clock.to_local_s(granted_at),
             headroom=headroom,
+            lateness=self._outbox.lateness_sent,
             spent=reply.spent,
         )
         self._live[number] = permit
@@ -347,40 +306,36 @@ class BucketClient:
             if not waiter.future.done():
                 waiter.future.set_result(permit)
         else:
-            self._requeue(waiter)
+            self._wait_for_turn(waiter)
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]
         self._planned.pop(permit.request_id, None)
         self._outbox.give_back(permit)
         if self._outbox:
-            self.ask_in(FLUSH_S)
+            self._pump.run_in(FLUSH_S)
 
-    def _requeue(self, waiter: Waiter) -> None:
+    def _wait_for_turn(self, waiter: Waiter) -> None:
         waiter.gone = False
         first = self._queue.enter(waiter)
         if first or not self._told_to_wait:
-            self.ask_in(0.0)
+            self._pump.run_in(0.0)
 
-    def _release(self) -> None:
+    def _let_go(self) -> None:
         """Let waiters of an unlimited bucket go: all, or after a pause more and more."""
-        now_s = time.monotonic()
-        if now_s < self._paused_until_s or not self.spec.unlimited:
+        if not self.spec.unlimited or not self._queue:
             return
-        runs = self._queue.offer(self._resuming or len(self._queue))
+        count = self._gate.let_go(len(self._queue))
+        runs = self._queue.offer(count) if count else []
         for number in [candidate[0] for run in runs for candidate in run[3]]:
             waiter = self._queue.take(number)
             assert waiter is not None
             self._queue.leave(waiter)
-            permit = self._unlimited_permit(waiter.id, waiter.request, waiter.entered_s)
-            waiter.future.set_result(permit)
+            waiter.future.set_result(self._open_permit(number, waiter.request, waiter.entered_s))
         if self._queue:
-            self._resuming *= 2
-            self._loop.call_later(RESUME_STEP_S, self._release)
-        else:
-            self._resuming = 0
+            self._loop.call_later(max(self._gate.opens_in_s, STEP_S), self._let_go)
 
-    def _unlimited_permit(self, number: int, request: LimitRequest, entered_s: float) -> Permit:
+    def _open_permit(self, number: int, request: LimitRequest, entered_s: float) -> Permit:
         now_s = time.monotonic()
         permit = Permit(
             bucket=self.spec.bucket,
@@ -388,23 +343,21 @@ class BucketClient:
             request=request,
             spec=self.spec,
             taken=(),
-            granted_at=self._clock.backend_time_s(),
+            granted_at=self._link.clock.backend_time_s(),
             starts_at_s=now_s,
         )
-        self._live[permit.request_id] = permit
-        tokens = request.input_tokens + request.output_tokens
-        for statistics in (self.statistics, self._totals):
-            statistics.granted(now_s - entered_s, tokens)
+        self._live[number] = permit
+        self.statistics.granted(now_s - entered_s, request)
         return permit
 
     def _candidate(self, number: int, request: LimitRequest) -> Candidate:
         amounts = expected_amounts(request, self.spec)
-        arrival_ms = int(self._clock.backend_time_s() * 1000)
+        arrival_ms = int(self._link.clock.backend_time_s() * 1000)
         return number, request.priority, arrival_ms, cost_s(amounts, self.spec), amounts
 
     def _adopt(self, spec: BucketSpec) -> None:
         self.spec, self._next_spec = spec, None
         self._outbox.reconfigure(spec)
-        self._in_step = False
+        self._gate.forget()
         for waiter in self._queue.waiters():
             waiter.candidate = self._candidate(waiter.id, waiter.request)

@@ -1,7 +1,8 @@
 """What a call counts against each tier: expected before it, corrected after it.
 
-Providers count differently. OpenAI reserves the larger of the prompt and ``max_tokens`` and does not
-give the unused part back; Anthropic counts prompts without what its cache held, and real output.
+Providers count differently. OpenAI reserves the larger of the prompt and ``max_tokens`` and does
+not give the unused part back; Anthropic counts prompts without what its cache held, and real
+output.
 """
 
 from app.domain.usage import Usage

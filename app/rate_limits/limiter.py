@@ -98,7 +98,7 @@ class ClusterLimiter:
         if permit.spec.unlimited:
             return True
         while (lead_s := permit.starts_at_s - time.monotonic()) > EARLY_S:
-            await asyncio.sleep(lead_s)
+            await asyncio.sleep(lead_s)  # noqa: ASYNC110  timers may fire early
         return bucket.begin(permit)
 
     def settle(
@@ -198,8 +198,7 @@ class ClusterLimiter:
     def _time_out(self, bucket: BucketClient, waiter: Waiter, timeout_s: float) -> None:
         if not waiter.future.done():
             bucket.abandon(waiter)
-            bucket.statistics.timeouts += 1
-            self._totals.timeouts += 1
+            bucket.statistics.count("timeouts")
             waiter.future.set_exception(
                 TimeoutError(
                     f"no permit of {bucket.spec.bucket!r} within {timeout_s:g} s: allow more time, "
@@ -209,10 +208,11 @@ class ClusterLimiter:
 
     def _hear(self, news: News) -> None:
         if not news.bucket:
-            for bucket in self._buckets.values():
-                bucket.catch_up()
-        elif (bucket := self._buckets.get(news.bucket)) is not None:
-            if news.paused_s is not None:
-                bucket.pause(news.paused_s)
-            if news.ask_in_s is not None:
-                bucket.ask_in(news.ask_in_s)
+            for known in self._buckets.values():
+                known.catch_up()
+            return
+        bucket = self._buckets.get(news.bucket)
+        if bucket is not None and news.paused_s is not None:
+            bucket.pause(news.paused_s)
+        if bucket is not None and news.ask_in_s is not None:
+            bucket.ask_in(news.ask_in_s)

@@ -66,12 +66,7 @@ class MemoryBucket:
             self.at = now
         if self.paused_until - now > self.pause_s + 1:
             self.paused_until = now
-        if self.refused is not None and now >= self.paused_until:
-            self._refill(self.paused_until)
-            for name, amount in self.refused.items():
-                if name in self.level:
-                    self.level[name] = min(self.level[name], amount)
-            self.refused = None
+        self._resume(now)
         self._refill(now)
         if self.ramp_s is not None and now >= self.paused_until + self.ramp_s:
             self.ramp_s, self.ramp_from = None, 1.0
@@ -191,6 +186,15 @@ class MemoryBucket:
             return None
         self.paused_until, self.pause_s = now + seconds, seconds
         return seconds
+
+    def _resume(self, now: float) -> None:
+        if self.refused is None or now < self.paused_until:
+            return
+        self._refill(self.paused_until)
+        for name, amount in self.refused.items():
+            if name in self.level:
+                self.level[name] = min(self.level[name], amount)
+        self.refused = None
 
     def _scale(self, tier: Tier) -> float:
         learned = self.learned.get(tier.name)

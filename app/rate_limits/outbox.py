@@ -25,6 +25,10 @@ class Outbox:
 
     Args:
         spec: The bucket's limits; corrections are in the order of its tiers.
+
+    Attributes:
+        lateness_sent: Requests charged for late starts, as far as the backend knows.
+        dropped: Corrections that were forgotten.
     """
 
     def __init__(self, spec: BucketSpec) -> None:
@@ -32,6 +36,8 @@ class Outbox:
         self._settlements: deque[Settlement] = deque(maxlen=MOST_KEPT)
         self._observations: deque[Observation] = deque(maxlen=MOST_SENT)
         self._refusals: deque[Refusal] = deque(maxlen=MOST_SENT)
+        self._lateness = 0.0
+        self.lateness_sent = 0.0
         self.dropped = 0
 
     def __bool__(self) -> bool:
@@ -51,10 +57,25 @@ class Outbox:
         if amounts or self._spec.concurrency:
             self._keep((permit.request_id, permit.granted_at, amounts))
 
-    def charge_lateness(self, requests: float, start: float) -> None:
-        """A start came late: the provider's request bucket lost what it could not hold meanwhile."""
-        amounts = [-requests if tier.name == "requests" else 0.0 for tier in self._spec.tiers]
-        self._keep((0, start, tuple(amounts)))
+    def charge_lateness(self, permit: Permit, late_s: float) -> bool:
+        """A call starts late: a full bucket at the provider lost the refill of that time.
+
+        What it could still hold, and what was charged for the same time already, is deducted.
+
+        Returns:
+            Whether anything had to be charged.
+        """
+        pacing = permit.spec.pacing
+        if pacing is None or permit.spec is not self._spec:
+            return False
+        lost = min(pacing.rate * late_s, pacing.capacity) - permit.headroom - self._lateness
+        lost += permit.lateness
+        if lost <= 0:
+            return False
+        self._lateness += lost
+        amounts = [-lost if tier is pacing else 0.0 for tier in self._spec.tiers]
+        self._keep((0, permit.granted_at, tuple(amounts)))
+        return True
 
     def refuse(
         self, permit: Permit, retry_after_s: float | None, headers: Mapping[str, str], *, hard: bool
@@ -86,6 +107,7 @@ class Outbox:
         message.refusals = list(self._refusals)
         self._observations.clear()
         self._refusals.clear()
+        self.lateness_sent = self._lateness
 
     def reconfigure(self, spec: BucketSpec) -> None:
         """Bring what is kept into the order of other tiers."""

@@ -71,7 +71,7 @@ class RedisBackend:
         found = []
         try:
             for name in sorted(await self._redis.smembers(f"{PREFIX}:buckets")):
-                bucket = name.decode()
+                bucket = name if isinstance(name, str) else name.decode()
                 raw = await self._snapshot.run(
                     _keys(bucket, "state", "leases", "heads"), self._now()
                 )

@@ -1,35 +1,26 @@
-"""Bringing a database to the schema this version needs, and checking that it is there."""
+"""Bringing a database to the schema this version needs, and checking that it is there.
+
+Alembic is imported only where it migrates: every worker checks the schema when it starts.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
 import migrations
 from app.errors import SchemaMismatch, ServiceUnavailable
 from app.storage.session import connect_args, database_url
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+#: Revision this version needs. Revisions are numbered, so a higher one is a newer schema.
+HEAD = "0001"
 MIGRATION_LOCK = 7_465_001
-
-
-def _config(url: str) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
-    config.attributes["url"] = database_url(url)
-    return config
-
-
-def head() -> str:
-    """Revision this version of the code needs."""
-    revision = ScriptDirectory.from_config(_config("postgresql://")).get_current_head()
-    assert revision is not None
-    return revision
 
 
 def current(url: str) -> str | None:
@@ -38,13 +29,17 @@ def current(url: str) -> str | None:
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
     """
-    parsed = database_url(url)
     engine = create_engine(
-        parsed, poolclass=NullPool, connect_args=connect_args("agentchord schema")
+        database_url(url), poolclass=NullPool, connect_args=connect_args("agentchord schema")
     )
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            revision: str | None = connection.scalar(
+                text("SELECT version_num FROM alembic_version")
+            )
+            return revision
+    except ProgrammingError:  # there is no such table
+        return None
     except OperationalError as error:
         raise ServiceUnavailable(unreachable(url, error)) from error
 
@@ -66,6 +61,8 @@ def upgrade(url: str) -> None:
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
     """
+    from alembic import command
+
     _migrate(url, lambda config: command.upgrade(config, "head"))
 
 
@@ -75,19 +72,24 @@ def downgrade(url: str) -> None:
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
     """
+    from alembic import command
+
     _migrate(url, lambda config: command.downgrade(config, "base"))
 
 
-def _migrate(url: str, step: Callable[[Config], None]) -> None:
+def _migrate(url: str, step: "Callable[[Config], None]") -> None:
+    from alembic.config import Config
+
     engine = create_engine(
         database_url(url),
         poolclass=NullPool,
         connect_args={"application_name": "agentchord migrate", "connect_timeout": 5},
     )
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations.__file__).parent))
     try:
         with engine.begin() as connection:
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-            config = _config(url)
             config.attributes["connection"] = connection
             step(config)
     except OperationalError as error:
@@ -101,18 +103,15 @@ def require(url: str) -> None:
         SchemaMismatch: With the remedy.
         ServiceUnavailable: If Postgres cannot be reached.
     """
-    found, needed = current(url), head()
-    if found == needed:
+    found = current(url)
+    if found == HEAD:
         return
-    known = {
-        script.revision for script in ScriptDirectory.from_config(_config(url)).walk_revisions()
-    }
-    if found is None or found in known:
+    if found is None or found < HEAD:
         raise SchemaMismatch(
-            f"the database's schema is {found or 'empty'!r}, this version needs {needed!r}: "
+            f"the database's schema is {found or 'empty'!r}, this version needs {HEAD!r}: "
             "run `agentchord migrate`"
         )
     raise SchemaMismatch(
-        f"the database's schema {found!r} is newer than this version knows ({needed!r}): "
+        f"the database's schema {found!r} is newer than this version knows ({HEAD!r}): "
         "install the version of agentchord that migrated it"
     )

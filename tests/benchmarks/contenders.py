@@ -1,5 +1,6 @@
 """Who is measured: a process that waits, warm, for the name of a workload and runs it."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -67,10 +68,9 @@ class Contender:
         traceback: TracebackType | None,
     ) -> None:
         """End it."""
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.communicate(timeout=END_S)
-        finally:
-            self._process.kill()
+        self._process.kill()
 
     def run(self, workload: Workload) -> Answer:
         """Have it run a workload.

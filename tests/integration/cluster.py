@@ -1,7 +1,7 @@
 """The protocol of one run, spoken step by step by a test instead of by worker processes."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 from uuid import UUID
@@ -98,43 +98,43 @@ def wish(claimed: claims.ClaimedAgent, amount: str = "0.5") -> HoldRequest:
     )
 
 
-def call(claimed: claims.ClaimedAgent, hold: HoldRequest, cost: str, **fields: Any) -> Any:
-    return records.CallRecord(
-        **{
-            "call_id": hold.call_id,
-            "run_id": claimed.run_id,
-            "agent_run_id": claimed.id,
-            "attempt": claimed.attempt,
-            "workflow_id": claimed.run_id,
-            "workflow": "test",
-            "agent": claimed.name,
-            "module": "General",
-            "provider": "openai",
-            "model": "gpt-4o-mini",
-            "budget_ids": (claimed.run_id,),
-            "cost_usd": Decimal(cost),
-        }
-        | fields
+def call(
+    claimed: claims.ClaimedAgent, hold: HoldRequest, cost: str, **fields: Any
+) -> records.CallRecord:
+    made = records.CallRecord(
+        call_id=hold.call_id,
+        run_id=claimed.run_id,
+        agent_run_id=claimed.id,
+        attempt=claimed.attempt,
+        workflow_id=claimed.run_id,
+        workflow="test",
+        agent=claimed.name,
+        module="General",
+        provider="openai",
+        model="gpt-4o-mini",
+        budget_ids=(claimed.run_id,),
+        cost_usd=Decimal(cost),
     )
+    return replace(made, **fields)
 
 
 def ending(
     claimed: claims.ClaimedAgent,
     status: AgentStatus = AgentStatus.COMPLETED,
-    calls: Sequence[Any] = (),
+    calls: Sequence[records.CallRecord] = (),
     **fields: Any,
 ) -> records.Record:
-    outcome = "completed" if status is AgentStatus.COMPLETED else "failed"
+    ended = records.Ending(
+        run_id=claimed.run_id,
+        name=claimed.name,
+        status=status,
+        outcome="completed" if status is AgentStatus.COMPLETED else "failed",
+        event=f"agent_{status}",
+        output=f"output of {claimed.name}",
+    )
     return records.Record(
         agent_run_id=claimed.id,
         attempt=claimed.attempt,
         calls=tuple(calls),
-        ending=records.Ending(
-            run_id=claimed.run_id,
-            name=claimed.name,
-            status=status,
-            outcome=outcome,
-            event=f"agent_{status}",
-            **{"output": f"output of {claimed.name}"} | fields,
-        ),
+        ending=replace(ended, **fields),
     )

@@ -263,7 +263,7 @@ async def test_preloading_makes_the_clients_that_have_keys(simulator: SimulatorP
     client = OpenAIClient(KEY, base_url=simulator.openai_base_url)
     clients = Clients({"openai": lambda: client, "anthropic": lambda: AnthropicClient(None)})
 
-    await asyncio.to_thread(clients.preload)
+    await asyncio.to_thread(clients.preload, ["openai", "anthropic"])
     response = await client.complete("Hello.", MODELS["openai"])
     await clients.close()
 

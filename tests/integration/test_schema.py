@@ -1,8 +1,12 @@
+from pathlib import Path
+
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
+import migrations
 from app.errors import SchemaMismatch, ServiceUnavailable
 from app.storage import schema
 from app.storage.session import database_url as parse
@@ -20,13 +24,20 @@ def test_the_migrations_make_exactly_the_tables_of_the_models(database_url: str)
     assert differences == []
 
 
+def test_the_newest_migration_is_the_one_that_the_code_needs() -> None:
+    scripts = ScriptDirectory(str(Path(migrations.__file__).parent))
+    revisions = [script.revision for script in scripts.walk_revisions()]
+
+    assert schema.HEAD == scripts.get_current_head() == max(revisions)
+
+
 def test_every_migration_can_be_undone(database_url: str) -> None:
     schema.downgrade(database_url)
     emptied = schema.current(database_url)
     schema.upgrade(database_url)
 
     assert emptied is None
-    assert schema.current(database_url) == schema.head()
+    assert schema.current(database_url) == schema.HEAD
 
 
 def test_an_empty_database_is_refused_with_the_remedy(database_url: str) -> None:

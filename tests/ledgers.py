@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from app.costs.pricing import Pricing
+from app.domain.money import round_to_ledger
 from app.domain.usage import Usage
 
 Row = Mapping[str, Any]
@@ -78,4 +79,5 @@ def _dollars(record: Row) -> Decimal:
         output_tokens=record["output_tokens"],
     )
     pricing = Pricing()
-    return pricing.price_of(record["provider"], record["model"]).cost(usage)
+    price = pricing.price_of(record["provider"], record["model"])
+    return round_to_ledger(price.cost(usage))

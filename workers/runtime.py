@@ -76,6 +76,8 @@ class Runtime:
         settings = self._platform.settings
         self._inflight = InFlight()
         self._announcements = Announcements(celery, self.worker)
+        # First what can be refused, such as a module of imports: that does not exist.
+        self._build_lanes(self._platform)
         self._announcements.start()
         self._heartbeat = Heartbeat(
             database_url(settings),
@@ -86,7 +88,6 @@ class Runtime:
         )
         self._heartbeat.start()
         self._platform.signals.on_stop(self._heartbeat.beat_now)
-        self._build_lanes(self._platform)
         watchdog = Watchdog(
             self._platform.engine,
             self._platform.redis,

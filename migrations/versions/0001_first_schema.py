@@ -51,22 +51,24 @@ def upgrade() -> None:
             server_default=sa.text("0"),
             nullable=False,
         ),
-        sa.CheckConstraint("period IN ('none', 'day', 'month')", name="ck_budgets_period"),
+        sa.CheckConstraint("period IN ('none', 'day', 'month')", name=op.f("ck_budgets_period")),
         sa.CheckConstraint(
-            "scope IN ('run', 'workflow', 'module', 'tenant', 'all')", name="ck_budgets_scope"
+            "scope IN ('run', 'workflow', 'module', 'tenant', 'all')", name=op.f("ck_budgets_scope")
         ),
-        sa.CheckConstraint("held_usd >= 0 AND overdrawn_usd >= 0", name="ck_budgets_not_negative"),
+        sa.CheckConstraint(
+            "held_usd >= 0 AND overdrawn_usd >= 0", name=op.f("ck_budgets_not_negative")
+        ),
         sa.CheckConstraint(
             "soft OR spent_usd + held_usd <= limit_usd + overdrawn_usd",
-            name="ck_budgets_within_limit",
+            name=op.f("ck_budgets_within_limit"),
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_budgets"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_budgets")),
         sa.UniqueConstraint(
             "scope",
             "subject",
             "period",
             "period_start",
-            name="uq_budgets_scope_subject_period_period_start",
+            name=op.f("uq_budgets_scope_subject_period_period_start"),
             postgresql_nulls_not_distinct=True,
         ),
         postgresql_with={"fillfactor": "50"},
@@ -108,9 +110,9 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "kind IN ('actual', 'estimated', 'unconfirmed', 'correction', 'cached')",
-            name="ck_cost_entries_kind",
+            name=op.f("ck_cost_entries_kind"),
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_cost_entries"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_cost_entries")),
     )
     op.create_index("ix_cost_entries_created_at", "cost_entries", ["created_at"])
     op.create_index("ix_cost_entries_run_id", "cost_entries", ["run_id"])
@@ -134,9 +136,9 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_workflows"),
-        sa.UniqueConstraint("name", "content_hash", name="uq_workflows_name_content_hash"),
-        sa.UniqueConstraint("name", "version", name="uq_workflows_name_version"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_workflows")),
+        sa.UniqueConstraint("name", "content_hash", name=op.f("uq_workflows_name_content_hash")),
+        sa.UniqueConstraint("name", "version", name=op.f("uq_workflows_name_version")),
     )
     op.create_table(
         "runs",
@@ -164,14 +166,14 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "status IN ('pending', 'running', 'completed', 'partially_completed', 'failed', 'cancelled')",
-            name="ck_runs_status",
+            name=op.f("ck_runs_status"),
         ),
-        sa.CheckConstraint("stop_as IN ('cancelled', 'failed')", name="ck_runs_stop_as"),
-        sa.CheckConstraint("max_parallel_agents >= 1", name="ck_runs_max_parallel_agents"),
+        sa.CheckConstraint("stop_as IN ('cancelled', 'failed')", name=op.f("ck_runs_stop_as")),
+        sa.CheckConstraint("max_parallel_agents >= 1", name=op.f("ck_runs_max_parallel_agents")),
         sa.ForeignKeyConstraint(
-            ["workflow_id"], ["workflows.id"], name="fk_runs_workflow_id_workflows"
+            ["workflow_id"], ["workflows.id"], name=op.f("fk_runs_workflow_id_workflows")
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_runs"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
     )
     op.create_index(
         "ix_runs_pending",
@@ -229,23 +231,24 @@ def upgrade() -> None:
         ),
         sa.CheckConstraint(
             "(status = 'running') = (worker IS NOT NULL AND lease_expires_at IS NOT NULL)",
-            name="ck_agent_runs_running_has_lease",
+            name=op.f("ck_agent_runs_running_has_lease"),
         ),
         sa.CheckConstraint(
             "status IN ('pending', 'running', 'completed', 'failed', 'cancelled', 'skipped', 'rate_limited', 'budget_exceeded')",
-            name="ck_agent_runs_status",
+            name=op.f("ck_agent_runs_status"),
         ),
         sa.CheckConstraint(
-            "held_usd >= 0 AND overdrawn_usd >= 0", name="ck_agent_runs_not_negative"
+            "held_usd >= 0 AND overdrawn_usd >= 0", name=op.f("ck_agent_runs_not_negative")
         ),
         sa.CheckConstraint(
-            "spent_usd + held_usd <= limit_usd + overdrawn_usd", name="ck_agent_runs_within_limit"
+            "spent_usd + held_usd <= limit_usd + overdrawn_usd",
+            name=op.f("ck_agent_runs_within_limit"),
         ),
         sa.ForeignKeyConstraint(
-            ["run_id"], ["runs.id"], name="fk_agent_runs_run_id_runs", ondelete="CASCADE"
+            ["run_id"], ["runs.id"], name=op.f("fk_agent_runs_run_id_runs"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_agent_runs"),
-        sa.UniqueConstraint("run_id", "name", name="uq_agent_runs_run_id_name"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_agent_runs")),
+        sa.UniqueConstraint("run_id", "name", name=op.f("uq_agent_runs_run_id_name")),
         postgresql_with={"fillfactor": "70"},
     )
     op.create_index(
@@ -275,9 +278,9 @@ def upgrade() -> None:
             nullable=False,
         ),
         sa.ForeignKeyConstraint(
-            ["run_id"], ["runs.id"], name="fk_events_run_id_runs", ondelete="CASCADE"
+            ["run_id"], ["runs.id"], name=op.f("fk_events_run_id_runs"), ondelete="CASCADE"
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_events"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
     )
     op.create_index("ix_events_run_id_id", "events", ["run_id", "id"])
     op.create_table(
@@ -297,15 +300,15 @@ def upgrade() -> None:
         sa.Column("finished_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "outcome IN ('running', 'completed', 'failed', 'cancelled', 'handed_back', 'lost')",
-            name="ck_attempts_outcome",
+            name=op.f("ck_attempts_outcome"),
         ),
         sa.ForeignKeyConstraint(
             ["agent_run_id"],
             ["agent_runs.id"],
-            name="fk_attempts_agent_run_id_agent_runs",
+            name=op.f("fk_attempts_agent_run_id_agent_runs"),
             ondelete="CASCADE",
         ),
-        sa.PrimaryKeyConstraint("agent_run_id", "number", name="pk_attempts"),
+        sa.PrimaryKeyConstraint("agent_run_id", "number", name=op.f("pk_attempts")),
     )
     op.create_table(
         "holds",
@@ -320,11 +323,11 @@ def upgrade() -> None:
             server_default=sa.text("now()"),
             nullable=False,
         ),
-        sa.CheckConstraint("amount_usd >= 0", name="ck_holds_amount"),
+        sa.CheckConstraint("amount_usd >= 0", name=op.f("ck_holds_amount")),
         sa.ForeignKeyConstraint(
-            ["agent_run_id"], ["agent_runs.id"], name="fk_holds_agent_run_id_agent_runs"
+            ["agent_run_id"], ["agent_runs.id"], name=op.f("fk_holds_agent_run_id_agent_runs")
         ),
-        sa.PrimaryKeyConstraint("call_id", name="pk_holds"),
+        sa.PrimaryKeyConstraint("call_id", name=op.f("pk_holds")),
     )
     op.create_index("ix_holds_agent_run_id", "holds", ["agent_run_id"])
     op.execute(APPEND_ONLY)

@@ -13,6 +13,7 @@ import yaml
 import app
 from app.domain.agent import PROVIDERS
 from app.settings import Settings, load_settings
+from app.storage.tables import CostEntry
 from app.workflow_file import load_workflow_file
 from tests.markdown import (
     CODE_SPAN,
@@ -183,6 +184,25 @@ def test_the_help_of_make_lists_every_target() -> None:
 def make_targets() -> set[str]:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     return set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+
+
+def test_every_celery_setting_has_its_reason() -> None:
+    page = ROOT / "docs" / "decisions" / "0003-celery-settings.md"
+    names = re.findall(
+        r"^([a-z]\w+)(?::[^=]+)? = ", (ROOT / "celeryconfig.py").read_text("utf-8"), re.MULTILINE
+    )
+
+    explained = set(CODE_SPAN.findall(page.read_text(encoding="utf-8")))
+
+    assert len(names) > 30
+    assert [name for name in names if name not in explained] == []
+
+
+def test_every_column_of_the_ledger_is_explained() -> None:
+    explained = set(CODE_SPAN.findall((ROOT / "docs" / "costs.md").read_text(encoding="utf-8")))
+    columns = {column.name for column in CostEntry.__table__.columns}
+
+    assert columns - explained == {"id", "budget_ids"}
 
 
 def test_the_first_workflow_is_as_short_as_it_says() -> None:

@@ -9,8 +9,9 @@ from uuid import UUID
 from app.bootstrap import connected_settings
 from app.client import process
 from app.domain.policies import EngineConfig, RateLimitConfig
+from app.domain.retry import RetryPolicy
 from app.domain.workflow import Workflow
-from app.errors import ConfigurationError, UnknownWorkflow, WorkflowError
+from app.errors import ConfigurationError, UnknownWorkflow
 from app.llm.base import LLMClient
 from app.monitoring import status
 from app.run import Run, finished_workflow
@@ -20,7 +21,7 @@ class OrchestrationEngine:
     """Registers and executes workflows on the cluster.
 
     The work is done by the workers, which hold the keys and the clients; ``llm_client`` only
-    names the provider of models whose name does not tell it.
+    names the provider whose limits ``config.rate_limit_config`` means.
 
     Args:
         llm_client: A client of the default provider.
@@ -32,12 +33,11 @@ class OrchestrationEngine:
     """
 
     def __init__(self, llm_client: LLMClient, config: EngineConfig | None = None) -> None:
-        self._default_provider = llm_client.provider
         self._config = config or EngineConfig()
-        _refuse_contradictions(self._config, self._default_provider)
+        _refuse_contradictions(self._config, llm_client.provider)
 
     async def register_workflow(self, workflow: Workflow) -> str:
-        """Store a workflow for execution.
+        """Store a workflow for execution; agents without a retry policy get the config's.
 
         Returns:
             Its id; the same content keeps the same id.
@@ -45,7 +45,7 @@ class OrchestrationEngine:
         Raises:
             WorkflowError: (a ValueError) if it is not acceptable.
         """
-        prepared = self._with_default_provider(workflow)
+        prepared = self._with_retry_policy(workflow)
         return str(await process().loop.run_async(process().client.register(prepared)))
 
     async def execute_workflow(
@@ -104,44 +104,49 @@ class OrchestrationEngine:
     async def shutdown(self) -> None:
         """Nothing of the cluster stops with the engine: runs go on, and nothing is lost."""
 
-    def _with_default_provider(self, workflow: Workflow) -> Workflow:
-        """The workflow, its agents of unknown provider given to the default one."""
-        agents = []
-        for agent in workflow.agents:
-            try:
-                agent.provider  # noqa: B018  a property that raises
-            except WorkflowError:
-                config = {**agent.llm_config, "provider": self._default_provider}
-                agents.append(replace(agent, llm_config=config))
-            else:
-                agents.append(agent)
+    def _with_retry_policy(self, workflow: Workflow) -> Workflow:
+        policy = self._config.default_retry_policy
+        if policy == RetryPolicy():
+            return workflow
+        agents = [
+            agent if agent.retry_policy else replace(agent, retry_policy=policy)
+            for agent in workflow.agents
+        ]
         return Workflow.from_definition(
-            {**workflow.definition(), "agents": [agent.definition() for agent in agents]}
+            workflow.definition() | {"agents": [agent.definition() for agent in agents]}
         )
 
 
 def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
+    """What is left at its default is not given, so it contradicts nothing."""
     settings = connected_settings()
+    defaults = EngineConfig()
     if config.rate_limit_config is not None:
         _, stored = settings.rate_limit_for(provider, "")
         for field in fields(RateLimitConfig):
-            wanted, have = (
-                getattr(config.rate_limit_config, field.name),
-                getattr(stored, field.name),
-            )
-            if wanted not in (have, field.default):
-                raise ConfigurationError(
-                    f"rate_limit_config.{field.name} is {wanted!r}, the cluster's limit for "
-                    f"{provider} is {have!r}: change rate_limits in the file at AGENTCHORD_CONFIG, "
-                    "which all workers read"
-                )
-    stored_max = settings.engine.max_concurrent_workflows
-    if config.max_concurrent_workflows not in (stored_max, EngineConfig().max_concurrent_workflows):
-        raise ConfigurationError(
-            f"max_concurrent_workflows is {config.max_concurrent_workflows!r}, the cluster's is "
-            f"{stored_max!r}: change engine.max_concurrent_workflows in the file at "
-            "AGENTCHORD_CONFIG"
-        )
+            wanted = getattr(config.rate_limit_config, field.name)
+            has = getattr(stored, field.name)
+            if wanted not in (has, field.default):
+                raise _contradiction(f"rate_limit_config.{field.name}", "rate_limits", wanted, has)
+    for name, section, has in (
+        ("cost_config", "costs", settings.costs),
+        ("monitor_config", "monitoring", settings.monitoring),
+        (
+            "max_concurrent_workflows",
+            "engine.max_concurrent_workflows",
+            settings.engine.max_concurrent_workflows,
+        ),
+    ):
+        wanted = getattr(config, name)
+        if wanted not in (has, getattr(defaults, name)):
+            raise _contradiction(name, section, wanted, has)
+
+
+def _contradiction(name: str, section: str, wanted: Any, has: Any) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is {wanted!r}, but the cluster's is {has!r}: change {section} in the file at "
+        "AGENTCHORD_CONFIG, which all workers read"
+    )
 
 
 def _workflow_uuid(workflow_id: str) -> UUID:

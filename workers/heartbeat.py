@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 
 import structlog
 from sqlalchemy import create_engine
@@ -10,6 +11,9 @@ from sqlalchemy.exc import DBAPIError
 from app.storage.leases import renew_leases
 from app.storage.session import connect_args, database_url
 from workers.inflight import InFlight
+
+#: A loop that has not run for so long is not slow any more.
+BLOCKED_S = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +50,7 @@ class Heartbeat:
         self._beat_s = beat_s
         self._wake = threading.Event()
         self._stopped = False
+        self._loop_seen_s = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
@@ -63,12 +68,20 @@ class Heartbeat:
         self._thread.join(timeout=10)
         self._engine.dispose()
 
+    def _loop_is_alive(self) -> None:
+        self._loop_seen_s = time.monotonic()
+
     def _run(self) -> None:
         while not self._stopped:
             self._wake.wait(self._beat_s)
             self._wake.clear()
+            self._loop.call_soon_threadsafe(self._loop_is_alive)
             held = self._inflight.held()
             if not held or self._stopped:
+                continue
+            if time.monotonic() - self._loop_seen_s > BLOCKED_S:
+                # Its calls can neither end nor be stopped: let others take the agents over.
+                log.error("loop_blocked", leases=len(held), seconds=BLOCKED_S)
                 continue
             try:
                 with self._engine.begin() as connection:

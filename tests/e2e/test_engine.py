@@ -7,10 +7,13 @@ import pytest
 from app import (
     Agent,
     AnthropicClient,
+    CostConfig,
     EngineConfig,
+    MonitorConfig,
     OpenAIClient,
     OrchestrationEngine,
     RateLimitConfig,
+    RetryPolicy,
     Workflow,
 )
 from app.errors import ConfigurationError
@@ -218,3 +221,37 @@ def grown(before: dict[str, Any], after: dict[str, Any], *path: str) -> Any:
     for key in path:
         before, after = before[key], after[key]
     return after - before  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"rate_limit_config": RateLimitConfig(requests_per_minute=7)}, "requests_per_minute"),
+        ({"max_concurrent_workflows": 7}, "max_concurrent_workflows"),
+        ({"cost_config": CostConfig(default_input_cost=1, default_output_cost=1)}, "cost_config"),
+        ({"monitor_config": MonitorConfig(metrics_interval=1.0)}, "monitor_config"),
+    ],
+)
+async def test_a_config_that_contradicts_any_value_of_the_cluster_is_refused(
+    stack: Stack, config: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        OrchestrationEngine(OpenAIClient(api_key="any"), EngineConfig(**config))
+
+
+async def test_agents_without_a_retry_policy_get_the_configs(stack: Stack) -> None:
+    policy = RetryPolicy(max_retries=1, base_delay=0.1)
+    engine = OrchestrationEngine(
+        OpenAIClient(api_key="any"), EngineConfig(default_retry_policy=policy)
+    )
+    agent = Agent(
+        name="a",
+        prompt_template="[[sim:status=500]] always fails",
+        llm_config={"model": "gpt-4o-mini"},
+    )
+
+    id_ = await engine.register_workflow(Workflow(name="retried", agents=[agent]))
+    result = await engine.execute_workflow(id_)
+
+    assert result.agents[0].result is not None
+    assert result.agents[0].result.retry_count == 1

@@ -3,18 +3,15 @@
 import ast
 import re
 import subprocess
-from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
-import yaml
 
 import app
-from app.domain.agent import PROVIDERS
 from app.settings import Settings, load_settings
 from app.storage.tables import CostEntry
 from app.workflow_file import load_workflow_file
+from tests.command_line import QUEUES, is_known
 from tests.markdown import (
     CODE_SPAN,
     HEADING,
@@ -35,9 +32,7 @@ VARIABLE = re.compile(
 )
 MAKE = re.compile(r"(?:^|&& )make ((?:[a-z]+ ?)+)")
 COMMAND = re.compile(r"(?:^|[ =])agentchord ([a-z]+)\b(.*)")
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 CELERY = re.compile(r"celery -A (\S+) (\S+)(.*)")
-QUEUES = {*PROVIDERS, "scheduler"}
 # Written in two pieces, so that this file does not break its own rule.
 UNFINISHED = re.compile(
     r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "T" + "BD", "lorem" + " ipsum")) + r")\b",
@@ -209,73 +204,3 @@ def test_the_first_workflow_is_as_short_as_it_says() -> None:
     written = files_of(ROOT / "docs" / "first-workflow.md")
 
     assert len(written["orders.py"].splitlines()) < 30
-
-
-def test_the_configuration_of_the_containers_loads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    documents = [
-        document
-        for file in (ROOT / "docker" / "kubernetes").glob("*.yaml")
-        for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
-    ]
-    maps = [document["data"] for document in documents if document["kind"] == "ConfigMap"]
-    inside = tmp_path / "agentchord.yaml"
-    inside.write_text(maps[0]["agentchord.yaml"], encoding="utf-8")
-
-    for file in (ROOT / "docker" / "agentchord.yaml", inside):
-        monkeypatch.setenv("AGENTCHORD_CONFIG", str(file))
-        assert load_settings().rate_limits.keys() == set(PROVIDERS)
-
-
-def test_containers_run_commands_that_exist_with_queues_that_exist() -> None:
-    lines = [
-        " ".join(arguments)
-        for arguments in (*compose_commands(), *kubernetes_commands())
-        if arguments[0] in options()
-    ]
-
-    assert {line.split()[0] for line in lines} == {"worker", "migrate", "flower"}
-    assert [line for line in lines if not is_known(*line.partition(" ")[::2])] == []
-
-
-def compose_commands() -> list[list[str]]:
-    text = (ROOT / "docker" / "compose.yaml").read_text(encoding="utf-8")
-    services = yaml.safe_load(text)["services"]
-    return [services[name]["command"] for name in ("migrate", "scheduler", "worker", "flower")]
-
-
-def kubernetes_commands() -> list[list[str]]:
-    return [
-        container["args"]
-        for file in (ROOT / "docker" / "kubernetes").glob("*.yaml")
-        for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
-        if document["kind"] in ("Deployment", "Job")
-        for container in document["spec"]["template"]["spec"]["containers"]
-    ]
-
-
-def is_known(command: str, arguments: str) -> bool:
-    """Whether there is such a command, with these options, and for a worker with these queues."""
-    known = options().get(command)
-    named = set(OPTION.findall(arguments.partition(" -- ")[0]))
-    if known is None or (known and not named <= known):
-        return False
-    words = arguments.partition(" -")[0].split() if command == "worker" else []
-    return {word for word in words if word.isalpha()} <= QUEUES
-
-
-@cache
-def options() -> dict[str, set[str]]:
-    """Options of every command; an empty set where they belong to another program."""
-    from app.cli.application import create
-
-    group = typer.main.get_command(create())
-    assert isinstance(group, typer.core.TyperGroup)
-    found: dict[str, set[str]] = {}
-    for name, command in group.commands.items():
-        words = {
-            word for option in command.params for word in (*option.opts, *option.secondary_opts)
-        }
-        found[name] = set() if name == "simulator" else words | {"--help", "--debug"}
-    return found

@@ -1,0 +1,37 @@
+"""Which `agentchord` commands, options and queues there are, for tests of what names them."""
+
+import re
+from functools import cache
+
+import typer
+
+from app.domain.agent import PROVIDERS
+
+QUEUES = {*PROVIDERS, "scheduler"}
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+def is_known(command: str, arguments: str) -> bool:
+    """Whether there is such a command, with these options, and for a worker with these queues."""
+    known = options().get(command)
+    named = set(OPTION.findall(arguments.partition(" -- ")[0]))
+    if known is None or (known and not named <= known):
+        return False
+    words = arguments.partition(" -")[0].split() if command == "worker" else []
+    return {word for word in words if word.isalpha()} <= QUEUES
+
+
+@cache
+def options() -> dict[str, set[str]]:
+    """Options of every command; an empty set where they belong to another program."""
+    from app.cli.application import create
+
+    group = typer.main.get_command(create())
+    assert isinstance(group, typer.core.TyperGroup)
+    found: dict[str, set[str]] = {}
+    for name, command in group.commands.items():
+        words = {
+            word for option in command.params for word in (*option.opts, *option.secondary_opts)
+        }
+        found[name] = set() if name == "simulator" else words | {"--help", "--debug"}
+    return found

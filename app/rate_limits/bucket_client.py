@@ -167,9 +167,7 @@ class BucketClient:
 
     def catch_up(self) -> None:
         """News may have been missed: ask."""
-        if self.spec.unlimited:
-            self._pump.run_in(0.0)
-        elif self._queue:
+        if self.spec.unlimited or self._queue:
             self._pump.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:

@@ -98,7 +98,7 @@ class ClusterLimiter:
         if permit.spec.unlimited:
             return True
         while (lead_s := permit.starts_at_s - time.monotonic()) > EARLY_S:
-            await asyncio.sleep(lead_s)  # noqa: ASYNC110  timers may fire early
+            await asyncio.sleep(lead_s)
         return bucket.begin(permit)
 
     def settle(

@@ -21,6 +21,7 @@ from app.rate_limits.tiers import BucketSpec
 
 PREFIX = "agentchord:limits"
 RECONNECT_S = 0.5
+CLOSE_STEP_S = 0.1
 #: A silent connection is asked for a sign of life after this time, and given it once more.
 QUIET_S = 15.0
 
@@ -85,9 +86,10 @@ class RedisBackend:
 
     async def close(self) -> None:
         """See ``LimiterBackend``."""
-        if self._listener is not None:
+        while self._listener is not None and not self._listener.done():
+            # Again and again: redis-py may swallow a cancellation that meets an answer.
             self._listener.cancel()
-            await asyncio.wait([self._listener])
+            await asyncio.wait([self._listener], timeout=CLOSE_STEP_S)
 
     def _now(self) -> list[str]:
         return [] if self._clock is None else [repr(self._clock())]

@@ -28,8 +28,7 @@ LATE_S = 0.3
 LEASE_S = 15.0
 
 _RATE_MARGIN = 0.003
-_CAPACITY_MARGIN = 0.01
-_JITTER_S = 0.020
+_JITTER_SHARE, _JITTER_LEAST_S, _JITTER_MOST_S = 0.05, 0.02, 0.06
 _PACING_MARGIN = 0.02
 _PACING_JITTER_S = 0.0025
 _SLOTS = 200
@@ -158,13 +157,14 @@ def _as_sent(tier: Tier) -> dict[str, Any]:
 
 def _bucket(name: str, limit: float, period_s: float, capacity: float) -> Tier:
     rate = limit / period_s
-    spare = max(capacity * _CAPACITY_MARGIN, rate * _JITTER_S)
+    fill_s = capacity / rate
+    jitter_s = min(max(fill_s * _JITTER_SHARE, _JITTER_LEAST_S), _JITTER_MOST_S)
+    spare = rate * jitter_s
     if capacity - spare >= 1:
         reduced, paced = capacity - spare, rate * (1 - _RATE_MARGIN)
     else:  # no capacity to spare: every single interval carries the margin
         reduced = max(1.0, capacity - spare)
         paced = rate / (1 + max(_PACING_MARGIN, rate * _PACING_JITTER_S))
-    fill_s = capacity / rate
     return Tier(
         name=name,
         kind="bucket",

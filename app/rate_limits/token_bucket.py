@@ -94,4 +94,4 @@ class TokenBucket:
             )
         async with asyncio.timeout(timeout), self._turn:
             while not self.consume(tokens):
-                await asyncio.sleep(self.time_until(tokens))  # noqa: ASYNC110  only time fills it
+                await asyncio.sleep(self.time_until(tokens))

@@ -76,7 +76,7 @@ task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 # Beat is for the user's own schedules; nothing of AgentChord needs it.
-beat_schedule_filename = str(_settings.home / "celerybeat-schedule")
+beat_schedule_filename = str(_settings.home / "beat-schedule")
 
 timezone = "UTC"
 enable_utc = True

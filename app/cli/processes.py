@@ -56,7 +56,7 @@ def beat(context: typer.Context) -> None:
 
     home = load_settings().home
     home.mkdir(parents=True, exist_ok=True)
-    _become("-A", "app", "beat", "--schedule", str(home / "beat-schedule"), *context.args)
+    _become("-A", "app", "beat", *context.args)
 
 
 def flower(

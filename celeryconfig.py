@@ -4,6 +4,7 @@ Lanes acknowledge early and carry ids only: recovery is the lease's work, so the
 to redeliver, and a duplicated or lost message costs nothing but a little time.
 """
 
+import contextlib
 from typing import Any
 
 from kombu import Queue
@@ -76,6 +77,8 @@ task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 # Beat is for the user's own schedules; nothing of AgentChord needs it.
+with contextlib.suppress(OSError):  # beat itself says so if the folder is missing
+    _settings.home.mkdir(parents=True, exist_ok=True)
 beat_schedule_filename = str(_settings.home / "beat-schedule")
 
 timezone = "UTC"

@@ -52,10 +52,6 @@ def beat(context: typer.Context) -> None:
 
     AgentChord itself needs no beat: its watchdog runs in every worker. Other options go to Celery.
     """
-    from app.settings import load_settings
-
-    home = load_settings().home
-    home.mkdir(parents=True, exist_ok=True)
     _become("-A", "app", "beat", *context.args)
 
 

@@ -26,7 +26,14 @@ from app.costs.pricing import Pricing
 from app.domain.status import WorkflowStatus
 from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
-from app.errors import SchemaMismatch, ServiceUnavailable, UnknownRun, UnknownWorkflow, WaitTimeout
+from app.errors import (
+    SchemaMismatch,
+    ServiceUnavailable,
+    UnknownModel,
+    UnknownRun,
+    UnknownWorkflow,
+    WaitTimeout,
+)
 from app.loop_thread import LoopThread
 from app.storage import runs, schema
 from app.storage.group_commit import is_transient
@@ -83,8 +90,7 @@ class Client:
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
         validate_input(workflow, input_)
-        for provider, model in {(agent.provider, agent.model) for agent in workflow.agents}:
-            self._pricing.price_of(provider, model)
+        self._refuse_unknown_models(workflow)
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
@@ -97,6 +103,15 @@ class Client:
             # The run is accepted and safe: the watchdog finds it when Redis is back.
             log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
         return run_id
+
+    def _refuse_unknown_models(self, workflow: Workflow) -> None:
+        """A model without a price is refused now, not when its agent's turn comes."""
+        named = {(agent.provider, agent.model): agent.name for agent in workflow.agents}
+        for (provider, model), name in named.items():
+            try:
+                self._pricing.price_of(provider, model)
+            except UnknownModel as error:
+                raise UnknownModel(f"agent {name!r}: {error}") from error
 
     async def workflow(self, workflow_id: UUID) -> Workflow:
         """A stored workflow; raises UnknownWorkflow."""

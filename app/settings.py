@@ -14,8 +14,10 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.domain.agent import PROVIDERS
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
+from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, WorkflowFileError
 from app.setting_sections import (
     Costs,
@@ -160,6 +162,17 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"there is no home directory: give an absolute path, such as {PREFIX}HOME=/var/..."
             ) from error
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _check_providers(cls, value: dict[str, ProviderLimits]) -> dict[str, ProviderLimits]:
+        for name in value:
+            if name not in PROVIDERS:
+                raise ValueError(
+                    f"there is no provider {name!r} (known: {listed(PROVIDERS)})"
+                    f"{did_you_mean(name, PROVIDERS)}"
+                )
+        return value
 
     @field_validator("imports", mode="before")
     @classmethod

@@ -24,7 +24,7 @@ from app.domain.money import (
     round_up,
 )
 from app.domain.usage import Usage
-from app.errors import AgentTimeout, BudgetExceeded, ProviderError, RateLimited
+from app.errors import AgentTimeout, BadRequest, BudgetExceeded, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
 from app.llm.tokens import expected_tokens, upper_bound_tokens
@@ -143,6 +143,15 @@ class Caller:
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
+        expected = expected_tokens(messages, tools, parameters)
+        window = self._pricing.context_window(agent.provider, agent.model)
+        if window is not None and expected > window:
+            raise BadRequest(
+                f"agent {agent.name!r}: the prompt has about {expected:,} tokens, {agent.model} "
+                f"reads {window:,}: shorten its input",
+                provider=agent.provider,
+                reached=False,
+            )
         bound = upper_bound_tokens(messages, tools, parameters)
         max_tokens = self._max_tokens(job, price, bound)
         worst_case_usd = price.worst_case(
@@ -163,7 +172,7 @@ class Caller:
                 provider=agent.provider,
                 model=agent.model,
                 run_id=str(job.run.run_id),
-                input_tokens=expected_tokens(messages, tools, parameters),
+                input_tokens=expected,
                 output_tokens=max_tokens,
                 priority=agent.priority,
             ),

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from uuid import uuid4
 
 import structlog
-from celery.signals import worker_init, worker_shutdown, worker_shutting_down
+from celery.signals import celeryd_init, worker_init, worker_shutdown, worker_shutting_down
 
 from app.bootstrap import connected_settings, database_url
 from app.errors import AgentChordError, ServiceUnavailable
@@ -32,6 +32,14 @@ def runtime() -> Runtime:
     """The runtime of this process, opened before the first task arrives."""
     assert _runtime is not None, "no Celery worker has been initialised in this process"
     return _runtime
+
+
+@celeryd_init.connect
+def name_node(instance: Any = None, **_: Any) -> None:
+    """Give workers without a name (-n) one of their own: several on a machine are all celery@it."""
+    name, _, host = instance.hostname.partition("@")
+    if name == "celery":
+        instance.hostname = f"celery-{os.getpid()}@{host}"
 
 
 @worker_init.connect

@@ -2,6 +2,7 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, TextIO
 
 from app.cli.output import STYLES, console, dollars, seconds, shorten
@@ -120,18 +121,17 @@ def _cells(agent: AgentProgress) -> tuple[str, ...]:
 
 def summary(run: RunProgress) -> str:
     """A run in one line."""
-    done = sum(agent.status.is_final for agent in run.agents)
     took = seconds(run.started_at, run.finished_at)
     parts = [
         f"run {run.id} ({run.workflow}): {run.status}",
-        f"{done} of {len(run.agents)} agents",
+        _counted(run.agents),
         *([took] if took else []),
         dollars(run.spent_usd),
     ]
     return ", ".join(parts) + (f": {run.error}" if run.error else "")
 
 
-def _counted(agents: list[AgentProgress]) -> str:
+def _counted(agents: Sequence[AgentProgress]) -> str:
     counts = Counter(str(agent.status) for agent in agents)
     total = f"{len(agents)} agent{'s' if len(agents) != 1 else ''}"
     states = ", ".join(f"{count} {status}" for status, count in counts.items())

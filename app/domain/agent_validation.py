@@ -3,18 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from app.domain.agent import Agent
+from app.domain.agent import PROVIDERS, Agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.json_values import find_json_problem, find_text_problem
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
-from app.domain.suggestions import shortened
+from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import WorkflowError
 
 MAX_NAME_CHARS = 200
 # Placeholders, dependencies and queues refer to these words as they are.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
-PROVIDER = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 BOUNDS = {
     "priority": Bounds(low=1, high=10, whole=True),
     "max_retries": Bounds(high=1000, whole=True),
@@ -115,10 +114,10 @@ def _in_model(agent: Agent) -> Problem | None:
         provider = agent.provider
     except WorkflowError as error:
         return "llm_config.model", f"is an {error}"
-    if not PROVIDER.fullmatch(provider):
+    if provider not in PROVIDERS:
         return "llm_config.provider", (
-            f"is {shortened(provider)}: give lower-case letters, digits, _ and -, "
-            "beginning with a letter, because its queue has this name"
+            f"is {shortened(provider)}: no worker serves it (known: {listed(PROVIDERS)})"
+            f"{did_you_mean(provider, PROVIDERS)}"
         )
     return None
 

@@ -17,18 +17,17 @@ from app.rate_limits.charges import cost_s, expected_amounts
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.link import Link
 from app.rate_limits.open_gate import STEP_S, OpenGate
-from app.rate_limits.outbox import Outbox
+from app.rate_limits.outbox import FLUSH_S, Outbox
 from app.rate_limits.pump import Pump
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
-#: Corrections wait this long for others to share their exchange.
-FLUSH_S = 0.003
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: A start this late, or this early, counts as one on time.
 ON_TIME_S, EARLY_S = 0.001, 0.0005
 #: Where one request fills the bucket, a permit that is later than this is void.
 STALE_S = 0.020
+TWO_REQUESTS = 2
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -109,7 +108,8 @@ class BucketClient:
         late_s = now_s - permit.starts_at_s
         pacing = permit.spec.pacing
         if late_s > ON_TIME_S and pacing is not None:
-            if pacing.capacity < 2 and late_s > STALE_S and not waiter.second_try:
+            paced = pacing.capacity < TWO_REQUESTS
+            if paced and late_s > STALE_S and not waiter.second_try:
                 waiter.second_try = True
                 self._give_back(permit)
                 return False
@@ -136,9 +136,7 @@ class BucketClient:
             if throttled:
                 self.statistics.count("throttled")
             self.pause(self._outbox.refuse(permit, retry_after_s, headers, hard=throttled))
-            self._pump.run_in(0.0)
-        elif self._outbox:
-            self._pump.run_in(FLUSH_S)
+        self._pump.run_in(self._outbox.patience_s)
 
     def hand_back(self, permit: Permit) -> None:
         """The permit is not used."""
@@ -261,8 +259,7 @@ class BucketClient:
             self._let_go()
         elif self._queue:
             self._pump.run_in(reply.ask_in_s or 0.0)
-        if self._outbox or self._renewing:
-            self._pump.run_in(FLUSH_S)
+        self._pump.run_in(FLUSH_S if self._renewing else self._outbox.patience_s)
 
     def _granted(self, grant: Grant, reply: Reply) -> None:
         number, delay_s, headroom = grant
@@ -310,8 +307,7 @@ class BucketClient:
         del self._live[permit.request_id]
         self._planned.pop(permit.request_id, None)
         self._outbox.give_back(permit)
-        if self._outbox:
-            self._pump.run_in(FLUSH_S)
+        self._pump.run_in(self._outbox.patience_s)
 
     def _wait_for_turn(self, waiter: Waiter) -> None:
         waiter.gone = False

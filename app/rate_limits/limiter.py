@@ -97,9 +97,11 @@ class ClusterLimiter:
         bucket = self._buckets[permit.bucket]
         if permit.spec.unlimited:
             return True
-        while (lead_s := permit.starts_at_s - time.monotonic()) > EARLY_S:
-            await asyncio.sleep(lead_s)
-        return bucket.begin(permit)
+        while True:
+            lead_s = permit.starts_at_s - time.monotonic()
+            if lead_s <= EARLY_S:
+                return bucket.begin(permit)
+            await asyncio.sleep(lead_s)  # may end a little early: look again
 
     def settle(
         self,

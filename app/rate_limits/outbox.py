@@ -1,5 +1,6 @@
 """Corrections on their way to the backend: bounded, and sent in batches."""
 
+import math
 from collections import deque
 from collections.abc import Mapping
 
@@ -15,6 +16,9 @@ from app.rate_limits.tiers import BucketSpec
 #: concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
+#: Corrections wait this long for others to share their exchange; headers that say nothing new
+#: wait until something else is to be said.
+FLUSH_S, LAZY_S = 0.003, 0.25
 DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 
 log = structlog.get_logger(__name__)
@@ -36,12 +40,21 @@ class Outbox:
         self._settlements: deque[Settlement] = deque(maxlen=MOST_KEPT)
         self._observations: deque[Observation] = deque(maxlen=MOST_SENT)
         self._refusals: deque[Refusal] = deque(maxlen=MOST_SENT)
+        self._limits_seen: dict[str, float] = {}
+        self._news = False
         self._lateness = 0.0
         self.lateness_sent = 0.0
         self.dropped = 0
 
     def __bool__(self) -> bool:
         return bool(self._settlements or self._observations or self._refusals)
+
+    @property
+    def patience_s(self) -> float:
+        """How long its content may wait for others to share an exchange; infinite if empty."""
+        if self._settlements or self._refusals or self._news:
+            return FLUSH_S
+        return LAZY_S if self._observations else math.inf
 
     def settle(self, permit: Permit, usage: Usage | None, headers: Mapping[str, str]) -> None:
         """A call has ended: correct the estimate, free its slot, and pass its headers on."""
@@ -107,6 +120,7 @@ class Outbox:
         message.refusals = list(self._refusals)
         self._observations.clear()
         self._refusals.clear()
+        self._news = False
         self.lateness_sent = self._lateness
 
     def reconfigure(self, spec: BucketSpec) -> None:
@@ -138,6 +152,8 @@ class Outbox:
         for seen in limits_in(headers):
             position = positions.get(seen.tier)
             if position is not None and permit.spec is self._spec:
+                self._news |= self._limits_seen.get(seen.tier) != seen.limit
+                self._limits_seen[seen.tier] = seen.limit
                 spent = permit.spent[position]
                 self._observations.append(
                     (position, seen.limit, seen.remaining, spent, permit.granted_at)

@@ -79,7 +79,8 @@ class RedisBackend:
                 if raw is None:
                     await self._redis.srem(f"{PREFIX}:buckets", name)
                 else:
-                    found.append(orjson.loads(raw))
+                    shown = orjson.loads(raw)
+                    found.append(shown | {"tiers": shown["tiers"] or []})
         except (RedisError, OSError) as error:
             raise ServiceUnavailable(f"Redis does not serve rate limits: {error}") from error
         return found

@@ -159,8 +159,13 @@ class Watchdog:
         await self._send(plan, waiting)
 
     async def _send(self, plan: LevelPlan, providers: set[str]) -> None:
-        for lane in self._dispatcher.lanes(plan):
-            if lane.provider in providers:
-                await self._dispatcher.send_lane(plan, lane)
+        try:
+            for lane in self._dispatcher.lanes(plan):
+                if lane.provider in providers:
+                    await self._dispatcher.send_lane(plan, lane)
+        except Exception:
+            # What is wrong with one run must not keep the others waiting.
+            log.exception("lanes_not_sent", run_id=str(plan.run_id))
+            return
         if providers:
             log.info("lanes_sent_again", run_id=str(plan.run_id), providers=sorted(providers))

@@ -48,7 +48,7 @@ def unreachable(url: str, error: Exception) -> str:
     """One line that names the server but not the password."""
     parsed = database_url(url)
     place = f"{parsed.host or parsed.query.get('host', 'localhost')}:{parsed.port or 5432}"
-    reason = str(getattr(error, "orig", error)).strip().splitlines()[-1:]
+    reason = str(getattr(error, "orig", error)).strip().splitlines()[:1]
     return (
         f"Postgres at {place} (database {parsed.database!r}) cannot be reached: "
         f"{' '.join(reason)}; check DATABASE_URL and that the server runs"

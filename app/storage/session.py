@@ -4,6 +4,7 @@ A frozen or cut-off process would otherwise keep its row locks until the kernel 
 connection, which takes hours by default.
 """
 
+import re
 from typing import Any
 
 import orjson
@@ -31,6 +32,7 @@ TCP_SETTINGS = {
     "tcp_user_timeout": 10_000,
 }
 DRIVER = "postgresql+psycopg"
+HOST = re.compile(r"[\w.:,%-]+")
 
 
 def dumps(value: Any) -> str:
@@ -51,6 +53,11 @@ def database_url(url: str) -> URL:
         raise ConfigurationError(
             "DATABASE_URL is not a URL: write it as postgresql://user:password@host:5432/name"
         ) from error
+    if parsed.host and not HOST.fullmatch(parsed.host):
+        raise ConfigurationError(
+            f"DATABASE_URL has the host {parsed.host!r}: "
+            "write it as postgresql://user:password@host:5432/name"
+        )
     if parsed.drivername.split("+")[0] not in ("postgresql", "postgres"):
         raise ConfigurationError(
             f"DATABASE_URL names {parsed.drivername!r}: AgentChord keeps its records in Postgres "

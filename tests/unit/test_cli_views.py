@@ -101,7 +101,7 @@ def test_plain_lines_tell_each_change_once() -> None:
         "  parser (HR, gpt-4o): completed, 1.5 s, $0.000250",
         "level 2 of 2: 1 agent",
         "  screener (HR, gpt-4o): failed, 1.5 s, $0.000250: no key",
-        f"run {UUID(int=1)} (hiring): partially_completed, 2 of 2 agents, 3.0 s, $0.000500",
+        f"run {UUID(int=1)} (hiring): partially_completed, 2 agents: 1 completed, 1 failed, 3.0 s, $0.000500",
     ]
 
 
@@ -119,7 +119,7 @@ def test_the_picture_has_a_heading_per_level_and_a_line_per_agent() -> None:
 
     lines = [line.rstrip() for line in text.splitlines()]
     assert lines == [
-        f"run {UUID(int=1)} (hiring): running, 1 of 2 agents, $0.000500",
+        f"run {UUID(int=1)} (hiring): running, 2 agents: 1 completed, 1 pending, $0.000500",
         "level 1: 1 agent: 1 completed",
         "  ✓ parser    HR  gpt-4o  1.5 s    $0.000250",
         "level 2: 1 agent",

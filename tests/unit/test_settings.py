@@ -321,11 +321,9 @@ rate_limits:
       "gpt-4o*": {requests_per_minute: 500}
       gpt-4o: {burst: null}
       "gpt*": {concurrent_requests: 3}
-  plain:
+  anthropic:
     models:
       big: {requests_per_minute: 5}
-  open:
-    default: {}
 """
 
 
@@ -342,7 +340,6 @@ rate_limits:
             {"requests_per_minute": 600, "burst": 10, "concurrent_requests": 3},
         ),
         ("openai", "GPT-5", "openai/default", {"requests_per_minute": 600, "burst": 10}),
-        ("open", "any", "open/default", {}),
     ],
 )
 def test_a_block_replaces_the_built_in_limits_and_models_inherit_from_it(
@@ -361,18 +358,32 @@ def test_a_block_replaces_the_built_in_limits_and_models_inherit_from_it(
     assert limits == RateLimitConfig(**(unlimited | {"enforcement": "bucket"} | named))
 
 
-def test_a_provider_without_a_block_has_the_built_in_limits(
+def test_a_provider_without_a_default_block_has_the_built_in_limits(
     configure: Callable[[str], Path],
 ) -> None:
     configure(LIMITS)
     settings = load_settings()
 
     assert settings.rate_limit_for("anthropic", "x") == ("anthropic/default", RateLimitConfig())
-    assert settings.rate_limit_for("plain", "x") == ("plain/default", RateLimitConfig())
-    assert settings.rate_limit_for("plain", "big") == (
-        "plain/big",
+    assert settings.rate_limit_for("anthropic", "big") == (
+        "anthropic/big",
         RateLimitConfig(requests_per_minute=5),
     )
+
+
+def test_an_empty_default_block_limits_nothing(configure: Callable[[str], Path]) -> None:
+    configure("rate_limits: {openai: {default: {}}}")
+
+    _, limits = load_settings().rate_limit_for("openai", "any")
+
+    assert {value for name, value in vars(limits).items() if name != "enforcement"} == {None}
+
+
+def test_limits_of_an_unknown_provider_are_refused(configure: Callable[[str], Path]) -> None:
+    configure("rate_limits: {opnai: {default: {burst: 1}}}")
+
+    assert "there is no provider 'opnai'" in refusal()
+    assert "did you mean 'openai'?" in refusal()
 
 
 def test_limits_by_environment_are_merged_into_those_of_the_file(

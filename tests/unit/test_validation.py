@@ -79,7 +79,7 @@ def test_a_field_out_of_bounds_is_refused_with_the_agent_and_the_remedy(
         ({"model": None}, "names no model"),
         ({"model": "llama-3"}, "unknown model 'llama-3'"),
         ({"model": 4}, "llm_config.model is 4: give a text"),
-        ({"model": "gpt-4o", "provider": "My Provider"}, "llm_config.provider is 'My Provider'"),
+        ({"model": "gpt-4o", "provider": "opnai"}, "did you mean 'openai'?"),
         ({"model": "gpt-4o", "max_tokens": 0}, "llm_config.max_tokens is 0"),
         ({"model": "gpt-4o", "max_tokens": 10.5}, "llm_config.max_tokens is 10.5 (float)"),
         ({"model": "gpt-4o", "temperature": 2.1}, "llm_config.temperature is 2.1: give a number"),
@@ -101,7 +101,7 @@ def test_a_model_configuration_that_cannot_work_is_refused(llm_config: Any, mess
     [
         {"model": "gpt-4o", "temperature": 0, "max_tokens": 1, "stop": ["."]},
         {"model": "claude-sonnet-4-5", "temperature": None, "max_tokens": None},
-        {"model": "anything", "provider": "local", "system": "Be brief."},
+        {"model": "anything", "provider": "openai", "system": "Be brief."},
     ],
 )
 def test_a_model_configuration_that_works_is_accepted(llm_config: dict[str, Any]) -> None:

@@ -72,7 +72,8 @@ worker_pool = "threads"
 worker_concurrency = _settings.engine.worker_threads
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-worker_send_task_events = True
+# Agents announce themselves, as tasks agent.<name>; -E shows lanes and advances beside them.
+worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 

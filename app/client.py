@@ -8,7 +8,7 @@ import asyncio
 import atexit
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -36,7 +36,7 @@ from app.errors import (
 )
 from app.loop_thread import LoopThread
 from app.storage import runs, schema
-from app.storage.group_commit import is_transient
+from app.storage.group_commit import GroupCommit, is_transient
 from app.storage.runs import AgentRunRecord, RunRecord
 
 POLL_S = 1.0
@@ -76,6 +76,10 @@ class Client:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._pricing = Pricing(platform.settings.costs)
+        # A hundred waiting callers look at their runs with one statement.
+        self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
+            platform.engine, _look, name="look"
+        )
 
     async def register(self, workflow: Workflow) -> UUID:
         """Store a workflow; the same content keeps its id."""
@@ -141,15 +145,18 @@ class Client:
         Raises:
             WaitTimeout: When the time is over; the run goes on.
         """
+        if (found := await self.read(run_id)).status.is_final:
+            return found
         try:
             async with asyncio.timeout(timeout_s), self._platform.signals.watching(run_id) as news:
-                while True:
-                    run = await self._patiently(lambda: self.read(run_id))
+                # While Postgres is away, whoever waits for a run waits for it, too.
+                while run := await self._looks.submit(run_id):
                     if run.status.is_final:
                         return run
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), POLL_S)
                     news.clear()
+                raise UnknownRun(f"run {run_id} has been removed while it was waited for")
         except TimeoutError as error:
             raise WaitTimeout(
                 f"run {run_id} has not ended after {timeout_s:g} s; it goes on, wait for it again"
@@ -202,14 +209,10 @@ class Client:
                 raise ServiceUnavailable(schema.unreachable(url, error)) from error
             raise
 
-    async def _patiently(self, read: Callable[[], Awaitable[Result]]) -> Result:
-        """Read, and while Postgres is away wait for it: whoever waits for a run can wait longer."""
-        while True:
-            try:
-                return await read()
-            except ServiceUnavailable as error:
-                log.warning("postgres_unavailable", error=str(error))
-                await asyncio.sleep(POLL_S)
+
+async def _look(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[RunRecord | None]:
+    found = {run.id: run for run in await runs.read_runs(connection, run_ids)}
+    return [found.get(run_id) for run_id in run_ids]
 
 
 @dataclass(frozen=True)

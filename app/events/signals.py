@@ -31,6 +31,7 @@ class Signals:
         self._waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._on_stop: Callable[[], None] | None = None
+        self._closed = False
 
     async def send(self, run_id: UUID, word: str) -> None:
         """Tell everybody; an unreachable Redis is not an error, the slow road remains."""
@@ -59,24 +60,27 @@ class Signals:
 
     async def close(self) -> None:
         """Stop listening."""
+        self._closed = True
         if self._listener is not None:
             self._listener.cancel()
-            await asyncio.wait([self._listener])
+            # A cancellation amid connecting may come out as a connection error.
+            await asyncio.wait([self._listener], timeout=2 * RECONNECT_S)
 
     def _listen(self) -> None:
         if self._listener is None:
             self._listener = asyncio.create_task(self._receive(), name="signals")
 
     async def _receive(self) -> None:
-        while True:
+        while not self._closed:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     await pubsub.subscribe(CHANNEL)
                     async for message in pubsub.listen():
                         self._deliver(message["data"].decode())
             except (RedisError, OSError) as error:
-                log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
-                await asyncio.sleep(RECONNECT_S)
+                if not self._closed:
+                    log.warning("signals_lost", error=str(error), retry_in_s=RECONNECT_S)
+                    await asyncio.sleep(RECONNECT_S)
 
     def _deliver(self, message: str) -> None:
         run, _, word = message.partition(" ")

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.outcome import Tally, failure_reason, final_status
 from app.domain.status import WorkflowStatus
+from app.storage.session import dumps
 
 ADMISSION_LOCK = 7_465_002
 
@@ -46,7 +47,10 @@ TALLY: TextClause = text("""
     FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.id = ANY(CAST(:ids AS uuid[])) GROUP BY a.run_id
 """)
-SET_LEVEL: TextClause = text("UPDATE runs SET level = :level WHERE id = :id")
+SET_LEVELS: TextClause = text("""
+    UPDATE runs SET level = m.level
+    FROM jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(id uuid, level int) WHERE runs.id = m.id
+""")
 HAS_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM agent_runs
         WHERE run_id = :id AND level = :level AND status = 'pending')
@@ -205,7 +209,8 @@ async def advance(connection: AsyncConnection, steps: Sequence[tuple[UUID, int]]
     tallies = {
         row.run_id: row for row in await connection.execute(TALLY, {"ids": [r.id for r in runs]})
     }
-    moved, finished = [], set()
+    moved: dict[UUID, int] = {}
+    finished = set()
     for run in runs:
         counts = tallies[run.id]
         if run.stop_as is not None:
@@ -213,11 +218,15 @@ async def advance(connection: AsyncConnection, steps: Sequence[tuple[UUID, int]]
                 await _finish(connection, run.id, run.stop_as, run.stop_reason)
                 finished.add(run.id)
         elif not counts.open:
-            if await _next_level(connection, run, counts):
+            level = await _next_level(connection, run, counts)
+            if level is None:
                 finished.add(run.id)
             else:
-                moved.append(run.id)
-    plans = {plan.run_id: plan for plan in await plan_levels(connection, moved)}
+                moved[run.id] = level
+    if moved:
+        moves = dumps([{"id": run_id, "level": level} for run_id, level in moved.items()])
+        await connection.execute(SET_LEVELS, {"moves": moves})
+    plans = {plan.run_id: plan for plan in await plan_levels(connection, list(moved))}
     return [Progress(plan=plans.get(run_id), finished=run_id in finished) for run_id, _ in steps]
 
 
@@ -250,8 +259,8 @@ async def stop(
     return True
 
 
-async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[Any]) -> bool:
-    """Move a run on, also over levels whose agents are all cancelled; True at its end."""
+async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[Any]) -> int | None:
+    """The level a run goes on with, past those whose agents are all cancelled; None at its end."""
     tally = Tally(
         total=counts.total,
         failed=counts.failed,
@@ -262,18 +271,17 @@ async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[An
     if reason is not None:
         await connection.execute(CANCEL_PENDING, {"id": run.id, "reason": f"run failed: {reason}"})
         await _finish(connection, run.id, WorkflowStatus.FAILED, reason)
-        return True
+        return None
     for level in range(run.level + 1, run.level_count):
-        await connection.execute(SET_LEVEL, {"id": run.id, "level": level})
         if tally.failed or tally.cancelled:
             where = {"id": run.id, "level": level}
             cancelled = (await connection.execute(CANCEL_DEPENDENTS, where)).scalar_one()
             tally = replace(tally, cancelled=tally.cancelled + cancelled)
             if not (await connection.execute(HAS_PENDING, where)).scalar_one():
                 continue
-        return False
+        return level
     await _finish(connection, run.id, final_status(tally), None)
-    return True
+    return None
 
 
 async def _finish(

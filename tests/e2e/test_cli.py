@@ -80,7 +80,7 @@ def test_run_prints_the_id_and_returns_at_once(stack: Stack, workflow_file: Path
     assert (done.returncode, done.stderr) == (0, "")
     followed = cli(stack, "status", run_id, "--follow")
     assert (followed.returncode, followed.stderr) == (0, "")
-    assert "completed, 2 of 2 agents" in followed.stdout
+    assert "completed, 2 agents: 2 completed" in followed.stdout
 
 
 def test_following_shows_levels_agents_and_outputs_in_plain_lines(
@@ -121,7 +121,7 @@ def test_the_exit_code_tells_how_the_run_ended(
     done = cli(stack, "run", marked(tmp_path, marker, **fields), "--follow")
 
     assert done.returncode == code, done.stderr
-    assert f"(letters): {status}, 2 of 2 agents" in done.stdout
+    assert f"(letters): {status}, 2 agents: " in done.stdout
     assert "checker (Legal, claude-haiku-4-5): failed" in done.stdout
 
 

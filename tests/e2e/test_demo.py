@@ -56,7 +56,7 @@ def test_it_runs_the_erp_example_and_its_ledger_equals_the_simulators(tmp_path: 
     assert demo.returncode == 0, out
     assert "level 6 of 6" in out
     assert "executive_summary (General, claude-sonnet-5): completed" in out
-    assert "completed, 12 of 12 agents" in out
+    assert "completed, 12 agents: 12 completed" in out
     assert "Cost by agent, from Postgres" in out
     assert "The simulator served 12 requests" in out
     assert "says the same, model by model" in out

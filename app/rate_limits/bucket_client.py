@@ -180,7 +180,7 @@ class BucketClient:
 
     async def flush(self) -> None:
         """Return when everything said so far has reached the backend."""
-        while self._pump.busy or self._outbox or self._renewing:
+        while self._pump.busy or self._outbox or self._renewing or self._next_spec:
             await self._pump.run_now()
 
     async def close(self, *, timeout_s: float) -> None:

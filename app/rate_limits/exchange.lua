@@ -114,7 +114,8 @@ local function goes_before(a, b, shares)
   local va, vb = shares[a.run], shares[b.run]
   if math.abs(va - vb) > EPSILON then return va < vb end
   if a.priority ~= b.priority then return a.priority > b.priority end
-  return a.arrival < b.arrival
+  if a.arrival ~= b.arrival then return a.arrival < b.arrival end
+  return a.process < b.process
 end
 
 local function first_of(heads, shares)
@@ -128,7 +129,7 @@ end
 local function own_head(run, position)
   local candidate = run[4][position]
   return {
-    run = run[1], weight = run[2], id = candidate[1], priority = candidate[2],
+    process = ask.process, run = run[1], weight = run[2], id = candidate[1], priority = candidate[2],
     arrival = candidate[3], cost = candidate[4], amounts = candidate[5],
   }
 end
@@ -212,7 +213,7 @@ local function next_turn(s, own, others, shares, free, paused_s)
     start = math.max(paused_s, s.next - now, fit(s, tiers, first.amounts, nil, now))
     due = math.max(0, start - LEAD * spec.horizon_s)
   end
-  if first.process then
+  if first.process ~= ask.process then
     if first.record[1] - now > due + NUDGE_S then
       first.record[1] = now + due
       redis.call('HSET', KEYS[4], first.process, cmsgpack.pack(first.record))

@@ -24,11 +24,11 @@ class _Head:
     priority: int
     arrival: int
     amounts: Amounts
-    process: str = ""
-    id: int = 0
-    cost: float = 0.0
-    weight: float = 1.0
-    place: int = 0
+    process: str
+    id: int
+    cost: float
+    weight: float
+    place: int
 
 
 @dataclass(slots=True)
@@ -203,7 +203,7 @@ class _Turn:
         va, vb = self.shares[a.run], self.shares[b.run]
         if abs(va - vb) > EPSILON:
             return va < vb
-        return (-a.priority, a.arrival) < (-b.priority, b.arrival)
+        return (-a.priority, a.arrival, a.process) < (-b.priority, b.arrival, b.process)
 
     def _first_of(self, heads: list[_Head]) -> _Head | None:
         first = None
@@ -214,7 +214,7 @@ class _Turn:
 
     def _own_heads(self) -> list[_Head]:
         return [
-            _head(run, run[3][self.taken.get(place, 0)], place)
+            _head(self.ask.process, run, run[3][self.taken.get(place, 0)], place)
             for place, run in enumerate(self.ask.runs)
             if self.taken.get(place, 0) < len(run[3])
         ]
@@ -269,7 +269,7 @@ class _Turn:
         if self.free >= 1 and not s.unknown:
             start = max(paused_s, s.next - self.now, s.fit(first.amounts, None, self.now))
             due = max(0.0, start - LEAD * HORIZON_S)
-        if first.process:
+        if first.process != self.ask.process:
             record = self.shared.records[first.process]
             if record.due - self.now > due + NUDGE_S:
                 record.due = self.now + due
@@ -283,15 +283,13 @@ class _Turn:
             records.pop(process, None)
             return
         waiting = sum(run[2] - self.taken.get(i, 0) for i, run in enumerate(self.ask.runs))
-        for head in own:
-            head.process = process
         records[process] = _Record(self.now + ask_in_s, waiting, own)
 
 
-def _head(run: WaitingRun, candidate: Candidate, place: int) -> _Head:
+def _head(process: str, run: WaitingRun, candidate: Candidate, place: int) -> _Head:
     number, priority, arrival, cost, amounts = candidate
     return _Head(
-        run=run[0], weight=run[1], id=number, priority=priority,
+        process=process, run=run[0], weight=run[1], id=number, priority=priority,
         arrival=arrival, cost=cost, amounts=amounts, place=place,
     )  # fmt: skip
 
@@ -300,8 +298,8 @@ def _shown(shared: _Shared, s: MemoryBucket, now: float) -> dict[str, Any]:
     spec = shared.spec
     s.advance(spec.tiers, now)
     alive = [record for record in shared.records.values() if record.due + LATE_S >= now]
-    heads = [head for record in alive for head in record.heads]
     one = tuple(1.0 if tier.in_requests else 0.0 for tier in spec.tiers)
+    wanted = [head.amounts for record in alive for head in record.heads] or [one]
     paused_s = max(0.0, s.paused_until - now)
     tiers = []
     for tier in spec.tiers:
@@ -318,7 +316,7 @@ def _shown(shared: _Shared, s: MemoryBucket, now: float) -> dict[str, Any]:
         if tier.name in s.learned:
             shown["learned_limit"] = s.learned[tier.name][0]
         tiers.append(shown)
-    fit_s = s.fit(heads[0].amounts if heads else one, None, now)
+    fit_s = min(s.fit(amounts, None, now) for amounts in wanted)
     return {
         "bucket": spec.bucket,
         "epoch": s.epoch,

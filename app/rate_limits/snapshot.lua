@@ -13,12 +13,15 @@ local spec = cjson.decode(s.spec)
 advance(s, spec.tiers, now)
 
 local heads, waiting = redis.call('HGETALL', KEYS[3]), 0
-local least
+local soonest
 for i = 2, #heads, 2 do
   local record = cmsgpack.unpack(heads[i])
   if record[1] + spec.late_s >= now then
     waiting = waiting + record[2]
-    for j = 3, #record do least = least or record[j][4] end
+    for j = 3, #record do
+      local delay = fit(s, spec.tiers, record[j][4], nil, now)
+      soonest = math.min(soonest or delay, delay)
+    end
   end
 end
 
@@ -35,7 +38,7 @@ for i, tier in ipairs(spec.tiers) do
   }
 end
 local paused = math.max(0, (s.paused_until or 0) - now)
-local next_free = math.max(paused, s.next - now, fit(s, spec.tiers, least or one, nil, now))
+local next_free = math.max(paused, s.next - now, soonest or fit(s, spec.tiers, one, nil, now))
 return cjson.encode({
   bucket = spec.bucket, epoch = s.epoch, tiers = shown, waiting = waiting,
   concurrency = spec.concurrency, in_flight = redis.call('ZCOUNT', KEYS[2], now, '+inf'),

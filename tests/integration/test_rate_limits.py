@@ -1,175 +1,579 @@
-"""The cluster's limiter, on Redis and in memory: two limiters stand for two worker processes."""
+"""What every limiter does, on both backends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from itertools import chain
-from typing import Any
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
 from app.domain.usage import Usage
-from app.rate_limits.base import LimiterBackend, LimitRequest
+from app.rate_limits.base import Permit
 from app.rate_limits.limiter import ClusterLimiter
-from app.rate_limits.memory import MemoryBackend
-from app.rate_limits.redis import RedisBackend
-from app.storage.redis import connect_redis
+from tests.integration.limit_cluster import (
+    InMemory,
+    InRedis,
+    LimitCluster,
+    MovableClock,
+    level,
+    limits,
+    request,
+    take,
+    timed,
+)
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
-UNLIMITED: dict[str, Any] = {
-    "requests_per_minute": None,
-    "requests_per_hour": None,
-    "requests_per_day": None,
-    "tokens_per_minute": None,
-    "concurrent_requests": None,
-}
-Backends = Callable[[], LimiterBackend]
-
-
-def limits(**values: Any) -> RateLimitConfig:
-    return RateLimitConfig(**UNLIMITED | values)
-
-
-def request(input_tokens: int = 0, run_id: str = "r") -> LimitRequest:
-    return LimitRequest(
-        provider="openai", model="m", run_id=run_id, input_tokens=input_tokens, output_tokens=0
-    )
-
 
 @pytest.fixture
-async def redis(redis_url: str, anyio_backend: str) -> AsyncIterator[Redis]:
-    client = connect_redis(redis_url)
-    yield client
-    await client.aclose()
+def clock() -> MovableClock:
+    return MovableClock()
 
 
-@pytest.fixture(params=["redis", "memory"])
-def backends(request: pytest.FixtureRequest, redis: Redis) -> Backends:
-    """Makes the backend of one more process on the same buckets."""
-    if request.param == "redis":
-        return lambda: RedisBackend(redis)
-    shared = MemoryBackend()
-    return lambda: shared
+@pytest.fixture(params=["memory", "redis"])
+async def cluster(
+    request: pytest.FixtureRequest, redis_url: str, clock: MovableClock, anyio_backend: str
+) -> AsyncIterator[LimitCluster]:
+    redis = Redis.from_url(redis_url)
+    cluster = LimitCluster(
+        backends=InMemory(clock) if request.param == "memory" else InRedis(redis, clock)
+    )
+    yield cluster
+    await cluster.close()
+    await redis.aclose()
 
 
-@asynccontextmanager
-async def limiter(backends: Backends, config: RateLimitConfig) -> AsyncIterator[ClusterLimiter]:
-    made = ClusterLimiter(backends(), lambda provider, _: (f"{provider}/default", config))
-    yield made
-    await made.close()
+async def test_a_burst_may_start_at_once_and_the_rest_at_the_rate(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=6000, burst=10))
+
+    burst_s = await timed(take(limiter, 8))
+    rest_s = await timed(take(limiter, 20))
+
+    assert burst_s < 0.1
+    assert rest_s > 0.17
 
 
-async def times(limiter: ClusterLimiter, count: int, run_id: str = "r") -> list[float]:
-    """Seconds at which each of several calls may start, all asked for at once."""
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
+async def test_processes_share_one_limit(cluster: LimitCluster) -> None:
+    config = limits(requests_per_minute=6000, burst=10)
+    first, second, third = (cluster.limiter(config) for _ in range(3))
 
-    async def one() -> float:
-        permit = await limiter.acquire(request(run_id=run_id))
-        limiter.settle(permit, usage=None)
-        return loop.time() - started_s
+    elapsed_s = await timed(asyncio.gather(take(first, 15), take(second, 15), take(third, 15)))
 
-    return sorted(await asyncio.gather(*(one() for _ in range(count))))
+    assert 0.33 < elapsed_s < 0.6
 
 
-async def test_a_wide_open_limit_makes_nobody_wait(backends: Backends) -> None:
-    config = limits(requests_per_minute=600_000, burst=10_000, concurrent_requests=1000)
-    async with limiter(backends, config) as one:
-        await times(one, 1)
+async def test_a_request_takes_from_all_tiers_or_from_none(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=50, tokens_per_minute=1000))
+    await limiter.acquire(request(input_tokens=900))
 
-        started = await times(one, 300)
+    with pytest.raises(TimeoutError, match=r"'acme/default' within 0.1 s"):
+        await limiter.acquire(request(input_tokens=500), timeout_s=0.1)
+    await limiter.flush()
 
-        assert started[-1] < 1.0
-        assert one.get_statistics()["exchanges"] < 30
-
-
-async def test_two_processes_keep_one_rate_and_use_it(backends: Backends) -> None:
-    config = limits(requests_per_minute=3000, burst=10)
-    async with limiter(backends, config) as one, limiter(backends, config) as two:
-        sent = sorted(chain(*await asyncio.gather(times(one, 60), times(two, 60))))
-
-    used = (120 - 10) / (50 * (sent[-1] - sent[0]))
-    assert 0.7 <= used <= 1.02
+    assert await level(limiter, "requests") > 46.5
+    assert await level(limiter, "tokens") < 150
 
 
-async def test_tokens_are_limited_and_the_unused_part_comes_back(backends: Backends) -> None:
-    async with limiter(backends, limits(input_tokens_per_minute=6000)) as one:
-        first = await one.acquire(request(6000), timeout_s=5)
-        with pytest.raises(TimeoutError):
-            await one.acquire(request(3000), timeout_s=0.3)
+@pytest.mark.parametrize("tier", ["requests_per_hour", "requests_per_day"])
+async def test_hours_and_days_are_limited(cluster: LimitCluster, tier: str) -> None:
+    limiter = cluster.limiter(limits(**{tier: 5}))
+    await take(limiter, 5)
 
-        one.settle(first, usage=Usage(input_tokens=100))
-        await one.flush()
-
-        await one.acquire(request(3000), timeout_s=5)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.1)
 
 
-async def test_a_timed_out_or_cancelled_waiter_leaves_nothing_behind(backends: Backends) -> None:
-    async with limiter(backends, limits(concurrent_requests=1)) as one:
-        held = await one.acquire(request())
-        with pytest.raises(TimeoutError):
-            await one.acquire(request(), timeout_s=0.1)
-        waiting = asyncio.create_task(one.acquire(request()))
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait([waiting])
+async def test_input_and_output_tokens_are_limited_apart(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(input_tokens_per_minute=1000, output_tokens_per_minute=100))
+    await limiter.acquire(request(input_tokens=900, output_tokens=10))
 
-        one.settle(held, usage=None)
-        again = await one.acquire(request(), timeout_s=5)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(input_tokens=10, output_tokens=95), timeout_s=0.1)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(input_tokens=300, output_tokens=10), timeout_s=0.1)
 
-        assert waiting.cancelled()
-        assert again.request_id != held.request_id
-        assert one.get_statistics()["waiting"] == 0
+    await limiter.acquire(request(input_tokens=10, output_tokens=10), timeout_s=5)
 
 
-async def test_concurrent_requests_are_counted_over_all_processes(backends: Backends) -> None:
+async def test_what_is_larger_than_a_tier_waits_until_it_is_full(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=60_000))
+
+    permit = await limiter.acquire(request(input_tokens=1_000_000), timeout_s=5)
+
+    assert permit.taken[0] < 60_000
+    assert await level(limiter, "tokens") < 5000
+
+
+async def test_only_so_many_requests_are_in_flight(cluster: LimitCluster) -> None:
+    config = limits(concurrent_requests=3)
+    here, there = cluster.limiter(config), cluster.limiter(config)
+    permits = await take(here, 3)
+
+    waiting = asyncio.create_task(there.acquire(request()))
+    with pytest.raises(TimeoutError):
+        await here.acquire(request(), timeout_s=0.1)
+    here.settle(permits[0], usage=None)
+
+    assert (await asyncio.wait_for(waiting, 5)).bucket == "acme/default"
+
+
+async def test_slots_of_the_dead_return_and_those_of_the_living_do_not(
+    cluster: LimitCluster, clock: MovableClock
+) -> None:
     config = limits(concurrent_requests=2)
-    async with limiter(backends, config) as one, limiter(backends, config) as two:
-        held = [await one.acquire(request()), await two.acquire(request())]
-        with pytest.raises(TimeoutError):
-            await two.acquire(request(), timeout_s=0.2)
+    dead, alive, other = (cluster.limiter(config) for _ in range(3))
+    await dead.acquire(request())
+    await alive.acquire(request())
 
-        one.settle(held[0], usage=None)
+    clock.ahead_s += 10
+    await alive.renew()
+    await alive.flush()
+    clock.ahead_s += 6
 
-        await two.acquire(request(), timeout_s=5)
-
-
-async def test_a_429_pauses_everybody(backends: Backends) -> None:
-    config = limits(requests_per_minute=60_000, burst=100)
-    async with limiter(backends, config) as one, limiter(backends, config) as two:
-        await times(two, 1)
-        refused = [await one.acquire(request()) for _ in range(3)]
-        for permit in refused:
-            one.settle(permit, usage=None, throttled=True, retry_after_s=0.5)
-        await one.flush()
-
-        (waited_s,) = await times(two, 1)
-
-    assert 0.3 <= waited_s < 3.0
+    await other.acquire(request(), timeout_s=5)
+    with pytest.raises(TimeoutError):
+        await other.acquire(request(), timeout_s=0.2)
 
 
-async def test_a_small_run_behind_a_large_one_is_served_in_turn(backends: Backends) -> None:
-    async with limiter(backends, limits(requests_per_minute=1200, burst=1)) as one:
-        large = asyncio.create_task(times(one, 200, "large"))
-        await times(one, 1, "first")
+async def test_priority_goes_first_within_a_run_then_arrival(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
+    served: list[str] = []
 
-        small = await times(one, 3, "small")
-        large.cancel()
-        await asyncio.wait([large])
+    async def ask(name: str, priority: int) -> None:
+        await limiter.acquire(request(priority=priority))
+        served.append(name)
 
-    assert small[-1] < 3 * 3 / 20
+    await limiter.acquire(request())
+    await asyncio.gather(ask("a", 5), ask("b", 1), ask("c", 9), ask("d", 5))
+
+    assert served == ["c", "a", "d", "b"]
 
 
-async def test_a_flushed_redis_allows_no_second_burst_and_stops_nothing(redis: Redis) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_runs_share_by_weight(cluster: LimitCluster, processes: int) -> None:
+    config = limits(requests_per_minute=6000, burst=1)
+    light = cluster.limiter(config)
+    heavy = light if processes == 1 else cluster.limiter(config)
+    served: list[str] = []
+
+    async def ask(run: str, weight: float) -> None:
+        limiter = heavy if run == "heavy" else light
+        await limiter.acquire(request(run_id=run, weight=weight))
+        served.append(run)
+
+    await asyncio.gather(
+        *(ask("light", 1) for _ in range(60)), *(ask("heavy", 3) for _ in range(60))
+    )
+
+    assert 25 <= served[:40].count("heavy") <= 34
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_a_small_run_does_not_starve_behind_a_large_one(
+    cluster: LimitCluster, processes: int
+) -> None:
     config = limits(requests_per_minute=600, burst=10)
-    async with limiter(lambda: RedisBackend(redis), config) as one:
-        await times(one, 10)
-        await one.flush()
+    large = cluster.limiter(config)
+    small = large if processes == 1 else cluster.limiter(config)
+    await take(large, 10, run_id="before")
+    alone_s = await timed(take(small, 3, run_id="alone"))
 
-        await redis.flushdb()
-        sent = await times(one, 5)
+    crowd = [asyncio.create_task(large.acquire(request(run_id="large"))) for _ in range(3000)]
+    await wait_until_async(lambda: _waiting(large, 2900))
+    behind_s = await timed(take(small, 3, run_id="small"))
+    for task in crowd:
+        task.cancel()
 
-    assert sent[-1] >= 0.25
+    assert behind_s < 3 * alone_s
+
+
+async def _waiting(limiter: ClusterLimiter, least: int) -> bool:
+    (bucket,) = await limiter.snapshot()
+    return bool(bucket["waiting"] >= least)
+
+
+async def test_a_timeout_leaves_nothing_behind(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=6, burst=5))
+    await take(limiter, 5)
+
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.15)
+    await limiter.flush()
+    await wait_until_async(lambda: _idle(limiter))
+
+    assert 0 <= await level(limiter) < 0.5
+    assert limiter.get_statistics()["timeouts"] == 1
+
+
+async def _idle(limiter: ClusterLimiter) -> bool:
+    (bucket,) = await limiter.snapshot()
+    return bool(bucket["waiting"] == 0 and bucket["in_flight"] == 0)
+
+
+@pytest.mark.parametrize("steps", range(8))
+async def test_cancelling_leaves_nothing_behind_whenever_it_comes(
+    cluster: LimitCluster, steps: int
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_hour=100, concurrent_requests=5))
+    tasks = [asyncio.create_task(limiter.acquire(request())) for _ in range(5)]
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    if steps == 7:  # the grant is there, the task has not run yet
+        await wait_until_async(lambda: _in_flight(limiter, 5))
+
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    for permit in results:
+        if isinstance(permit, Permit):
+            limiter.hand_back(permit)
+    await limiter.flush()
+
+    if shown := await limiter.snapshot():
+        assert (shown[0]["waiting"], shown[0]["in_flight"]) == (0, 0)
+        assert shown[0]["tiers"][0]["level"] > 97.9
+
+
+async def _in_flight(limiter: ClusterLimiter, count: int) -> bool:
+    shown = await limiter.snapshot()
+    return bool(shown and shown[0]["in_flight"] == count)
+
+
+async def test_the_real_usage_replaces_the_estimate(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=10_000))
+    low, high = await take(limiter, 2, input_tokens=4000, output_tokens=500)
+
+    limiter.settle(low, usage=Usage(input_tokens=400, output_tokens=100))
+    limiter.settle(high, usage=Usage(input_tokens=4000, output_tokens=3000))
+    await limiter.flush()
+
+    assert await level(limiter, "tokens") == pytest.approx(2490, abs=400)
+
+
+async def test_settling_twice_changes_nothing(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=10_000, concurrent_requests=1))
+    permit = await limiter.acquire(request(input_tokens=5000))
+
+    for _ in range(3):
+        limiter.settle(permit, usage=Usage(input_tokens=1000))
+        limiter.hand_back(permit)
+    await limiter.flush()
+
+    assert await level(limiter, "tokens") == pytest.approx(8990, abs=300)
+
+
+async def test_an_unused_permit_is_returned_in_full(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(
+        limits(requests_per_hour=10, tokens_per_minute=1000, concurrent_requests=1)
+    )
+    permit = await limiter.acquire(request(input_tokens=1000))
+
+    limiter.hand_back(permit)
+
+    await limiter.acquire(request(input_tokens=900), timeout_s=5)
+    assert await level(limiter, "requests_per_hour") == pytest.approx(9, abs=0.1)
+
+
+async def test_one_429_pauses_every_process_once(cluster: LimitCluster) -> None:
+    config = limits(requests_per_minute=60_000, burst=100)
+    here, there = cluster.limiter(config), cluster.limiter(config)
+    permits = await take(here, 5)
+    await there.acquire(request())
+
+    started_s = time.monotonic()
+    for permit in permits:
+        here.settle(permit, usage=None, throttled=True, retry_after_s=0.4)
+    await here.flush()
+    await asyncio.gather(there.acquire(request()), here.acquire(request()))
+
+    assert 0.38 < time.monotonic() - started_s < 0.8
+    assert here.get_statistics()["throttled"] == 5
+
+
+async def test_after_a_429_the_rate_grows_gradually(
+    cluster: LimitCluster, clock: MovableClock
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=6000, burst=50))
+    permit = await limiter.acquire(request())
+
+    limiter.settle(permit, usage=None, headers={"retry-after-ms": "1000"}, throttled=True)
+    await limiter.flush()
+    clock.ahead_s += 1.01
+    (just_after,) = await limiter.snapshot()
+    clock.ahead_s += 5
+    (later,) = await limiter.snapshot()
+    clock.ahead_s += 5
+    (at_last,) = await limiter.snapshot()
+
+    assert just_after["tiers"][0]["level"] < 2
+    assert just_after["ramp"] == pytest.approx(0.5, abs=0.02)
+    assert later["ramp"] == pytest.approx(0.75, abs=0.02)
+    assert at_last["ramp"] == 1
+    assert at_last["tiers"][0]["rate"] == pytest.approx(100, rel=0.01)
+
+
+async def test_granted_requests_that_have_not_started_wait_for_the_end_of_a_pause(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
+    permit = await limiter.acquire(request())
+    waiting = asyncio.create_task(limiter.acquire(request()))
+    await wait_until_async(lambda: _planned(limiter))
+
+    started_s = time.monotonic()
+    limiter.settle(permit, usage=None, throttled=True, retry_after_s=0.3)
+    await waiting
+
+    assert time.monotonic() - started_s > 0.28
+
+
+async def _planned(limiter: ClusterLimiter) -> bool:
+    return bool(limiter._buckets["acme/default"]._planned)
+
+
+async def test_headers_lower_the_limit_and_never_raise_it(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, tokens_per_minute=50_000))
+    permit = await limiter.acquire(request())
+
+    limiter.settle(
+        permit,
+        usage=Usage(input_tokens=10),
+        headers={
+            "X-RateLimit-Limit-Requests": "600",
+            "x-ratelimit-remaining-requests": "599",
+            "x-ratelimit-limit-tokens": "90000",
+            "x-ratelimit-remaining-tokens": "89000",
+        },
+    )
+    await limiter.flush()
+    (bucket,) = await limiter.snapshot()
+    requests, tokens = bucket["tiers"]
+
+    assert requests["learned_limit"] == 600
+    assert requests["rate"] == pytest.approx(10, rel=0.02)
+    assert "learned_limit" not in tokens
+    assert tokens["rate"] == pytest.approx(50_000 / 60, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-ratelimit-limit-requests": "-1", "x-ratelimit-remaining-requests": "-1"},
+        {"x-ratelimit-limit-requests": "0", "x-ratelimit-remaining-requests": "0"},
+        {"x-ratelimit-limit-requests": "many"},
+        {},
+    ],
+)
+async def test_headers_that_say_nothing_are_ignored(
+    cluster: LimitCluster, headers: dict[str, str]
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=600, burst=20))
+
+    for _ in range(3):
+        permit = await limiter.acquire(request())
+        limiter.settle(permit, usage=Usage(input_tokens=10), headers=headers)
+    await limiter.flush()
+    (bucket,) = await limiter.snapshot()
+
+    assert "learned_limit" not in bucket["tiers"][0]
+    assert bucket["tiers"][0]["level"] > 15
+
+
+async def test_headers_show_what_others_use_of_the_account(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=600_000))
+
+    for _ in range(40):
+        permit = await limiter.acquire(request())
+        headers = {
+            "x-ratelimit-limit-tokens": "600000",
+            "x-ratelimit-remaining-tokens": "100000",
+        }
+        limiter.settle(permit, usage=Usage(input_tokens=10), headers=headers)
+    await limiter.flush()
+
+    assert await level(limiter, "tokens") < 400_000
+
+
+async def test_changed_limits_keep_the_level(cluster: LimitCluster) -> None:
+    config = limits(requests_per_minute=60, burst=20)
+
+    def resolve(provider: str, model: str) -> tuple[str, RateLimitConfig]:
+        return provider, config
+
+    limiter = cluster.limiter(resolve=resolve)
+    await take(limiter, 15)
+    config = limits(requests_per_minute=120, burst=40, requests_per_hour=50)
+    await limiter.reconfigure()
+    await limiter.flush()
+    (bucket,) = await limiter.snapshot()
+
+    assert [shown["tier"] for shown in bucket["tiers"]] == ["requests", "requests_per_hour"]
+    assert bucket["tiers"][0]["capacity"] > 39
+    assert bucket["tiers"][0]["level"] < 8
+
+
+async def test_raised_limits_reach_those_who_wait(cluster: LimitCluster) -> None:
+    config = limits(tokens_per_minute=1000)
+    limiter = cluster.limiter(resolve=lambda provider, _: (provider, config))
+    await limiter.acquire(request(input_tokens=1000))
+    waiting = asyncio.create_task(limiter.acquire(request(input_tokens=500)))
+    await wait_until_async(lambda: _waiting(limiter, 1))
+
+    config = limits(tokens_per_minute=600_000)
+    await limiter.reconfigure()
+
+    assert (await asyncio.wait_for(waiting, 5)).spec.tiers[0].limit == 600_000
+
+
+async def test_a_flush_allows_no_second_burst(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=20))
+    await take(limiter, 15)
+
+    await cluster.backends.flush()
+
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.3)
+    await limiter.acquire(request(), timeout_s=5)
+
+
+async def test_a_newcomer_after_a_flush_costs_one_burst_at_most(cluster: LimitCluster) -> None:
+    config = limits(requests_per_minute=60, burst=20)
+    old, new = cluster.limiter(config), cluster.limiter(config)
+    await take(old, 15)
+
+    await cluster.backends.flush()
+    await take(new, 5)
+    with pytest.raises(TimeoutError):
+        await old.acquire(request(), timeout_s=0.3)
+
+    assert await level(old) < 1
+
+
+async def test_a_flush_forgets_neither_the_hour_nor_the_day(cluster: LimitCluster) -> None:
+    asked: list[tuple[str, float]] = []
+
+    async def recent_use(bucket: str, seconds: float) -> tuple[int, int]:
+        asked.append((bucket, seconds))
+        return (97, 0) if seconds == 3600 else (100, 0)
+
+    config = limits(requests_per_hour=100, requests_per_day=1000)
+    limiter = cluster.limiter(config, recent_use=recent_use)
+
+    await take(limiter, 3)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.2)
+
+    assert asked == [("acme/default", 3600), ("acme/default", 86_400)]
+    assert await level(limiter, "requests_per_day") == pytest.approx(897, abs=0.5)
+
+
+async def test_slots_in_use_are_counted_again_after_a_flush(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(concurrent_requests=4))
+    await take(limiter, 3)
+
+    await cluster.backends.flush()
+    await limiter.acquire(request(), timeout_s=5)
+    await limiter.flush()
+
+    (bucket,) = await limiter.snapshot()
+    assert bucket["in_flight"] == 4
+
+
+async def test_a_bucket_without_limits_asks_nobody(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits())
+
+    for permit in await take(limiter, 200):
+        limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=10))
+    for permit in await take(limiter, 200):
+        limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=10))
+
+    assert limiter.get_statistics()["total_requests"] == 400
+    assert limiter.get_statistics()["exchanges"] <= 2
+
+
+async def test_a_pause_reaches_buckets_without_limits(cluster: LimitCluster) -> None:
+    here, there = cluster.limiter(limits()), cluster.limiter(limits())
+    permit = await here.acquire(request())
+    await there.acquire(request())
+
+    started_s = time.monotonic()
+    here.settle(permit, usage=None, throttled=True, retry_after_s=0.4)
+    await here.flush()
+    late = cluster.limiter(limits())
+    await asyncio.gather(*(take(limiter, 6) for limiter in (here, there, late)))
+
+    assert 0.45 < time.monotonic() - started_s < 1.2
+
+
+async def test_many_at_once_share_their_round_trips(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(
+        limits(requests_per_minute=6_000_000, tokens_per_minute=60_000_000, concurrent_requests=500)
+    )
+
+    permits = await take(limiter, 100)
+    for permit in permits:
+        limiter.settle(permit, usage=Usage(input_tokens=5))
+    await limiter.flush()
+
+    assert limiter.get_statistics()["exchanges"] <= 3
+
+
+async def test_an_early_permit_comes_before_its_moment(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
+    first = await limiter.acquire(request(), early=True)
+    await limiter.start(first)
+
+    permit = await limiter.acquire(request(), early=True)
+    lead_s = permit.starts_at_s - time.monotonic()
+    started = await limiter.start(permit)
+
+    assert lead_s > 0.01
+    assert started
+    assert -0.001 < time.monotonic() - permit.starts_at_s < 0.1
+
+
+async def test_an_early_permit_is_void_after_a_pause(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
+    first = await limiter.acquire(request())
+    permit = await limiter.acquire(request(), early=True)
+
+    limiter.settle(first, usage=None, throttled=True, retry_after_s=0.2)
+
+    assert not await limiter.start(permit)
+    limiter.hand_back(permit)
+    assert await limiter.start(await limiter.acquire(request(), early=True))
+
+
+async def test_statistics_tell_what_was_waited_for(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
+
+    await take(limiter, 5, input_tokens=7, output_tokens=3)
+    statistics = limiter.get_statistics()
+
+    assert statistics["total_requests"] == 5
+    assert statistics["total_tokens"] == 50
+    assert statistics["waiting"] == 0
+    assert 0.05 < statistics["avg_wait_s"] < statistics["p95_wait_s"] <= statistics["max_wait_s"]
+    assert statistics["buckets"]["acme/default"]["total_requests"] == 5
+
+
+async def test_a_snapshot_shows_the_live_buckets(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=1, concurrent_requests=5))
+    await limiter.acquire(request())
+    waiting = asyncio.create_task(limiter.acquire(request()))
+    await wait_until_async(lambda: _waiting(limiter, 1))
+
+    (bucket,) = await cluster.limiter(limits()).snapshot()
+    waiting.cancel()
+    with suppress(asyncio.CancelledError):
+        await waiting
+
+    assert bucket["bucket"] == "acme/default"
+    assert (bucket["waiting"], bucket["in_flight"], bucket["concurrency"]) == (1, 1, 5)
+    assert 0 < bucket["next_free_s"] < 1.1
+    assert bucket["paused_s"] == 0
+    assert bucket["tiers"][0]["tier"] == "requests"
+    assert bucket["tiers"][0]["limit"] == 60

@@ -91,9 +91,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         ),
         rebuilds=st.booleans(),
     )
-    def ask(
-        self, process: str, asked: list[tuple[str, int, float]], rebuilds: bool
-    ) -> Any:
+    def ask(self, process: str, asked: list[tuple[str, int, float]], rebuilds: bool) -> Any:
         runs: dict[str, list[Candidate]] = {}
         for run, priority, share in asked:
             amounts = tuple(
@@ -130,7 +128,13 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         self.exchange(
             process,
             observations=[
-                (i, float(int(tier.limit * limit)), float(int(tier.limit * remaining)), before, start)
+                (
+                    i,
+                    float(int(tier.limit * limit)),
+                    float(int(tier.limit * remaining)),
+                    before,
+                    start,
+                )
                 for i, (tier, before) in enumerate(zip(self.spec.tiers, spent, strict=True))
             ],
         )
@@ -184,7 +188,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         return reply
 
     def send(self, message: Exchange) -> Reply:
-        reply = self.run(self.lua.exchange(self.spec, message))
+        reply: Reply = self.run(self.lua.exchange(self.spec, message))
         expected = self.run(self.memory.exchange(self.spec, message))
         assert_alike(asdict(reply), asdict(expected))
         return reply
@@ -218,7 +222,7 @@ def test_lua_agrees_with_its_model(redis_url: str) -> None:
 
         Machine.redis, Machine.loop = redis, runner.get_loop()
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=700, stateful_step_count=60, deadline=None)
+            Machine, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
         )
         runner.run(redis.aclose())
 

@@ -101,7 +101,10 @@ def test_plain_lines_tell_each_change_once() -> None:
         "  parser (HR, gpt-4o): completed, 1.5 s, $0.000250",
         "level 2 of 2: 1 agent",
         "  screener (HR, gpt-4o): failed, 1.5 s, $0.000250: no key",
-        f"run {UUID(int=1)} (hiring): partially_completed, 2 agents: 1 completed, 1 failed, 3.0 s, $0.000500",
+        (
+            f"run {UUID(int=1)} (hiring): partially_completed, "
+            "2 agents: 1 completed, 1 failed, 3.0 s, $0.000500"
+        ),
     ]
 
 

@@ -218,9 +218,11 @@ async def _call(
     )
     while True:
         permit = await limiter.acquire(request)
+        t1 = time.monotonic()
         async with http.post(path, data=body, headers=_HEADERS) as response:
             answer = await response.json()
             headers = response.headers
+        print("TR %.6f %.6f %.6f" % (permit.starts_at_s, t1, time.monotonic()), file=sys.stderr)
         if response.status == THROTTLED:
             report.throttled += 1
             limiter.settle(permit, usage=None, headers=headers, throttled=True)

@@ -5,6 +5,7 @@ once, into a template; each test gets a clone of it, which takes 20 ms.
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -55,6 +56,13 @@ def clean_environment() -> Iterator[None]:
             if name.startswith(FOREIGN_VARIABLES):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_reach_the_processes_of_tests() -> None:
+    """A shell ignores interrupts for what it runs in the background; children inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -25,9 +25,11 @@ from app.rate_limits.tiers import BucketSpec
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: A start this late, or this early, counts as one on time.
 ON_TIME_S, EARLY_S = 0.001, 0.0005
-#: Where one request fills the bucket, a permit that is later than this is void.
-STALE_S = 0.020
-TWO_REQUESTS = 2
+#: Where one request fills the bucket, every late arrival counts: a permit that is later than this
+#: is void, the first call after a rest needs a new connection, and a look back shows if the process
+#: stood still just when it was about to send.
+STALE_S, PROBE_S = 0.020, 0.003
+COLD_AFTER_S, COLD_S = 2.0, 0.010
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -60,6 +62,7 @@ class BucketClient:
         self._spoke_s = -math.inf
         self._renewing = False
         self._used: dict[str, float] = {}
+        self._started_s = -math.inf
         self._most = MOST_OFFERED
         self._told_to_wait = False
 
@@ -106,15 +109,15 @@ class BucketClient:
             return False
         now_s = time.monotonic()
         late_s = now_s - permit.starts_at_s
-        pacing = permit.spec.pacing
-        if late_s > ON_TIME_S and pacing is not None:
-            paced = pacing.capacity < TWO_REQUESTS
-            if paced and late_s > STALE_S and not waiter.second_try:
+        if permit.spec.paced:
+            if late_s > STALE_S and not waiter.second_try:
                 waiter.second_try = True
                 self._give_back(permit)
                 return False
-            if self._outbox.charge_lateness(permit, late_s):
-                self._pump.run_in(0.0)
+            late_s += COLD_S if now_s - self._started_s > COLD_AFTER_S else 0.0
+            self._started_s = now_s
+            self._loop.call_later(PROBE_S, self._look_back, permit, late_s, now_s)
+        self._charge_lateness(permit, late_s)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
@@ -302,6 +305,14 @@ class BucketClient:
                 waiter.future.set_result(permit)
         else:
             self._wait_for_turn(waiter)
+
+    def _look_back(self, permit: Permit, late_s: float, began_s: float) -> None:
+        """If this comes late, the process stood still, and so did what it was about to send."""
+        self._charge_lateness(permit, late_s + time.monotonic() - began_s - PROBE_S)
+
+    def _charge_lateness(self, permit: Permit, late_s: float) -> None:
+        if late_s > ON_TIME_S and self._outbox.charge_lateness(permit, late_s):
+            self._pump.run_in(0.0)
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]

@@ -36,6 +36,7 @@ _WINDOW_MARGIN_S = 0.05
 _BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
 _TTL_FACTOR, _TTL_MIN_S = 1.1, 600.0
 _TOKEN_ROUNDING = 1000
+_TWO_REQUESTS = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +105,11 @@ class BucketSpec:
         """The tier whose requests must not come late, or None."""
         named = (tier for tier in self.tiers if tier.name == "requests" and tier.kind == "bucket")
         return next(named, None)
+
+    @cached_property
+    def paced(self) -> bool:
+        """Whether one request fills the request bucket."""
+        return self.pacing is not None and self.pacing.capacity < _TWO_REQUESTS
 
     @cached_property
     def wire(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What every limiter does, on both backends."""
+"""What every limiter does, on both backends; over 400 lines because it is one list of laws."""
 
 import asyncio
 import time

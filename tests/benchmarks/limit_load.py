@@ -218,17 +218,9 @@ async def _call(
     )
     while True:
         permit = await limiter.acquire(request)
-        t1 = time.monotonic()
         async with http.post(path, data=body, headers=_HEADERS) as response:
             answer = await response.json()
             headers = response.headers
-        print(
-            "TR %.6f %.6f %.6f" % (permit.starts_at_s, t1, time.monotonic()),
-            task["sizes"].__len__(),
-            limiter._link.process[:3],
-            "%.2f" % ((permit.granted_at - permit.starts_at_s) % 100 * 1e3),
-            file=sys.stderr,
-        )
         if response.status == THROTTLED:
             report.throttled += 1
             limiter.settle(permit, usage=None, headers=headers, throttled=True)

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
+from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
@@ -85,7 +86,12 @@ class Client:
         """Store a workflow; the same content keeps its id."""
         return await self._transaction(lambda c: runs.store_workflow(c, workflow))
 
-    async def enqueue(self, workflow: Workflow, input_: Mapping[str, Any]) -> UUID:
+    async def enqueue(
+        self,
+        workflow: Workflow,
+        input_: Mapping[str, Any],
+        options: RunOptions = RunOptions(),  # noqa: B008  immutable
+    ) -> UUID:
         """Store a run and ask the scheduler for it; returns its id.
 
         Raises:
@@ -98,7 +104,7 @@ class Client:
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, input_)
+            return await runs.create_run(connection, workflow, workflow_id, input_, options)
 
         run_id = await self._transaction(create)
         try:

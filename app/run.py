@@ -7,6 +7,7 @@ from uuid import UUID
 
 from app.client import Event, process
 from app.domain.agent import AgentResult
+from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import UnknownRun
@@ -110,30 +111,41 @@ class Run:
         return process().loop.run(process().client.agents(self._id))
 
 
-def enqueue(workflow: Workflow, input: Mapping[str, Any] | None = None) -> Run:  # noqa: A002
+def enqueue(
+    workflow: Workflow,
+    input: Mapping[str, Any] | None = None,  # noqa: A002
+    *,
+    weight: float = 1.0,
+) -> Run:
     """Start a run of a workflow; returns at once, from any Python process.
 
     Args:
         workflow: What to run; the version given here is stored and used to the end.
         input: JSON object whose keys fill the placeholders of the prompts.
+        weight: The run's share of a rate limit, relative to the other runs that wait for it.
 
     Returns:
         A handle of the run.
 
     Raises:
-        WorkflowError: If the input does not fit the workflow.
+        WorkflowError: If the input does not fit the workflow, or the weight is not from 0.001 to
+            1,000.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
     """
-    return Run(process().loop.run(process().client.enqueue(workflow, input or {})))
+    options = RunOptions(weight=weight)
+    return Run(process().loop.run(process().client.enqueue(workflow, input or {}, options)))
 
 
 async def enqueue_async(
     workflow: Workflow,
     input: Mapping[str, Any] | None = None,  # noqa: A002
+    *,
+    weight: float = 1.0,
 ) -> Run:
     """``enqueue`` for a caller on an event loop, such as a FastAPI route."""
-    return Run(await process().loop.run_async(process().client.enqueue(workflow, input or {})))
+    enqueued = process().client.enqueue(workflow, input or {}, RunOptions(weight=weight))
+    return Run(await process().loop.run_async(enqueued))
 
 
 async def finished_workflow(run_id: UUID) -> Workflow:

@@ -175,6 +175,7 @@ class Caller:
                 input_tokens=expected,
                 output_tokens=max_tokens,
                 priority=agent.priority,
+                weight=job.run.weight,
             ),
         )
 

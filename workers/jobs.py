@@ -21,6 +21,7 @@ class RunContext:
     workflow_id: UUID
     workflow: Workflow
     input: Mapping[str, Any]
+    weight: float
 
     @property
     def budget_ids(self) -> tuple[UUID, ...]:

@@ -15,7 +15,7 @@ from workers.jobs import RunContext
 MAX_WORKFLOWS = 256
 
 READ: TextClause = text("""
-    SELECT id, workflow_id, input FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT id, workflow_id, weight, input FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -46,6 +46,7 @@ class RunContexts:
                 workflow_id=row.workflow_id,
                 workflow=await self._workflow(connection, row.workflow_id),
                 input=row.input,
+                weight=row.weight,
             )
         return [contexts.get(run_id) for run_id in run_ids]
 

@@ -26,6 +26,9 @@ def run(
             help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
         ),
     ] = None,
+    weight: Annotated[
+        float, typer.Option(help="The run's share of a rate limit, beside the other runs'.")
+    ] = 1.0,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
     ] = False,
@@ -42,12 +45,14 @@ def run(
     from app.cli.cluster import connect
     from app.cli.output import print_json
     from app.cli.run_input import read_input
+    from app.domain.run_options import RunOptions
 
+    options = RunOptions(weight=weight)
     given = read_input(inputs or [])
     loaded = _load(file)
     connected = connect()
     run_id = connected.loop.run(
-        connected.client.enqueue(loaded.workflow, {**loaded.input, **given})
+        connected.client.enqueue(loaded.workflow, {**loaded.input, **given}, options)
     )
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)

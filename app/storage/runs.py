@@ -13,6 +13,7 @@ from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
 from app.domain.prompt import placeholders
+from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.storage.session import dumps
@@ -30,9 +31,9 @@ READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :i
 # A run, its budget (of the same id), its agent runs and the first line of its history.
 ADD_RUN: TextClause = text("""
     WITH run AS (
-        INSERT INTO runs (id, workflow_id, input, priority, level_count, max_parallel_agents,
-            allow_partial_completion, timeout_s)
-        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :level_count,
+        INSERT INTO runs (id, workflow_id, input, priority, weight, level_count,
+            max_parallel_agents, allow_partial_completion, timeout_s)
+        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :weight, :level_count,
             :max_parallel_agents, :allow_partial_completion, :timeout_s)
         RETURNING id
     ), budget AS (
@@ -170,6 +171,7 @@ async def create_run(
     workflow: Workflow,
     workflow_id: UUID,
     input_: Mapping[str, Any],
+    options: RunOptions,
 ) -> UUID:
     """Write a run, its budget and its agent runs; returns its id.
 
@@ -185,6 +187,7 @@ async def create_run(
             "workflow_id": workflow_id,
             "input": dumps(input_),
             "priority": workflow.priority,
+            "weight": options.weight,
             "level_count": len(levels),
             "max_parallel_agents": workflow.max_parallel_agents,
             "allow_partial_completion": workflow.allow_partial_completion,

@@ -100,6 +100,7 @@ class Run(Table):
         CheckConstraint(_one_of("status", tuple(WorkflowStatus)), name="status"),
         CheckConstraint(_one_of("stop_as", ("cancelled", "failed")), name="stop_as"),
         CheckConstraint("max_parallel_agents >= 1", name="max_parallel_agents"),
+        CheckConstraint("weight > 0", name="weight"),
         Index(
             "ix_runs_pending", text("priority DESC"), "id", postgresql_where="status = 'pending'"
         ),
@@ -111,6 +112,8 @@ class Run(Table):
     status: Mapped[str] = mapped_column(server_default="pending")
     input: Mapped[dict[str, Any]]
     priority: Mapped[int]
+    # Its share of a rate limit, relative to the other runs that wait for it.
+    weight: Mapped[float] = mapped_column(server_default=text("1"))
     level: Mapped[int] = mapped_column(server_default=text("0"))
     level_count: Mapped[int]
     max_parallel_agents: Mapped[int]
@@ -241,6 +244,20 @@ class Hold(Table):
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class StoredLimits(Table):
+    """Rate limits that an operator changed; they go before the configuration, key by key.
+
+    ``model`` is a name or a pattern, or ``default``.
+    """
+
+    __tablename__ = "rate_limits"
+
+    provider: Mapped[str] = mapped_column(primary_key=True)
+    model: Mapped[str] = mapped_column(primary_key=True)
+    limits: Mapped[dict[str, Any]]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class CostEntry(Table):

@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
 from app.domain.money import HoldAnswer, HoldRequest
+from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
 from app.storage import claims, holds, leases, progress, records, runs
@@ -46,7 +47,7 @@ class Cluster:
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, {})
+            return await runs.create_run(connection, workflow, workflow_id, {}, RunOptions())
 
         run_id = await self.commit(create)
         await self.commit(lambda c: progress.admit(c, max_running=1000))

@@ -4,6 +4,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.money import HoldOutcome
+from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.storage import progress, runs
 from tests.integration.cluster import Cluster, agent, ending, wish
@@ -106,9 +107,8 @@ async def test_only_so_many_runs_are_admitted_by_priority_and_then_age(cluster: 
             from app.domain.workflow import Workflow
 
             workflow = Workflow(name=name, agents=[agent("a")], priority=priority)
-            return await runs.create_run(
-                connection, workflow, await runs.store_workflow(connection, workflow), {}
-            )
+            workflow_id = await runs.store_workflow(connection, workflow)
+            return await runs.create_run(connection, workflow, workflow_id, {}, RunOptions())
 
         return await cluster.commit(step)
 

@@ -120,7 +120,7 @@ class Runtime:
             engine, apply_records, name="record", key=lambda record: record.agent_run_id
         )
         self._clients = Clients(client_factories(settings))
-        self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for)
+        self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for, cautious=True)
         pricing = Pricing(settings.costs)
         served = [provider for provider in PROVIDERS if provider in self._queues]
         self._clients.preload(served)

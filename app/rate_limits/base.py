@@ -97,6 +97,7 @@ class Exchange:
         rebuilds: Whether the process can say what was used before the bucket was created.
         used: Use in the last period by tier name, the answer to ``Reply.rebuild``.
         leaving: The process ends.
+        answered: Whether the provider has answered a call since the process last said so.
         settlements: Corrections of permits.
         observations: What providers' headers say.
         refusals: 429s, and other answers that ask for a pause.
@@ -110,6 +111,7 @@ class Exchange:
     rebuilds: bool = False
     used: dict[str, float] = field(default_factory=dict)
     leaving: bool = False
+    answered: bool = False
     settlements: list[Settlement] = field(default_factory=list)
     observations: list[Observation] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
@@ -127,6 +129,7 @@ class Reply:
         grants: Requests that may start.
         ask_in_s: Seconds until the process should ask again; None when nobody waits.
         paused_s: Seconds left of a pause, or 0.
+        careful: Whether the bucket waits for the provider's first answer.
         rebuild: Tiers whose earlier use must be told before anything is granted.
         spent: Totals spent per tier.
         shares: The runs' virtual times, in the order asked, and last the bucket's own.
@@ -137,6 +140,7 @@ class Reply:
     grants: list[Grant]
     ask_in_s: float | None
     paused_s: float
+    careful: bool
     rebuild: list[str]
     spent: tuple[float, ...]
     shares: list[float]

@@ -19,6 +19,7 @@
 --   ramp_from, ramp_s, strikes         the share of the rate after it, and how fast it grows
 --   jitter_s      learned from 429s that were nearly none: how unevenly requests arrive there
 --   spec          the tiers as last used, JSON
+--   careful       until the first answer: {since = first start, at, level = {tier -> may be used}}
 --   v             the bucket's virtual time (start-time fair queueing), seconds of the bucket
 
 local EPSILON = 1e-6
@@ -76,6 +77,38 @@ local function refill(s, tiers, time)
   s.at = math.max(s.at, time)
 end
 
+-- A configuration may promise more than the provider gives. Until its first answer, which tells,
+-- half of each minute tier is used, at half the rate, but no longer than the refill needs to make
+-- up for it: then the provider's bucket would be full, and nothing was lost.
+local function careful_left(s, tier, now)
+  return s.careful.since and s.careful.since + tier.capacity / tier.rate - now or math.huge
+end
+
+local function advance_careful(s, tiers, now)
+  local careful = s.careful
+  if not careful then return end
+  local since = careful.since and math.max(careful.at, careful.since)
+  local level, elapsed = {}, since and math.max(0, now - since) or 0
+  for _, tier in ipairs(tiers) do
+    if tier.short and careful_left(s, tier, now) > 0 then
+      local half = math.max(1, tier.cap / 2)
+      local had = careful.level[tier.name] or half
+      level[tier.name] = math.min(half, had + elapsed * tier.speed / 2)
+    end
+  end
+  careful.level, careful.at = level, now
+  if not next(level) then s.careful = nil end
+end
+
+-- Seconds until the amount fits into the careful half, or its time is over.
+local function careful_fit(s, tier, amount, reserve, now)
+  local level = s.careful and s.careful.level[tier.name]
+  if not level then return 0 end
+  local missing = math.min(amount, math.max(1, tier.cap / 2)) + reserve - level
+  if missing <= EPSILON then return 0 end
+  return math.min(missing / (tier.speed / 2), careful_left(s, tier, now))
+end
+
 local function expire_slots(s, tier, now)
   local slots = s.window[tier.name] or {}
   local first, counted = 1, s.counted[tier.name] or 0
@@ -116,6 +149,7 @@ local function advance(s, tiers, now)
   for _, tier in ipairs(tiers) do
     if tier.kind == 'window' then expire_slots(s, tier, now) end
   end
+  advance_careful(s, tiers, now)
 end
 
 -- Seconds until `amount` fits into a window, with what else is to fit before it.
@@ -137,7 +171,9 @@ end
 local function fit(s, tiers, amounts, reserve, now)
   local delay = 0
   for i, tier in ipairs(tiers) do
-    local need = math.min(amounts[i], tier.cap) + (reserve and reserve[i] or 0)
+    local before = reserve and reserve[i] or 0
+    local need = math.min(amounts[i], tier.cap) + before
+    delay = math.max(delay, careful_fit(s, tier, amounts[i], before, now))
     if tier.kind == 'window' then
       delay = math.max(delay, window_fit(s, tier, need, now))
     elseif need - s.level[tier.name] > EPSILON then
@@ -181,11 +217,20 @@ local function gap_after(s, tier, amount, start)
   return 1 / tier.speed + s.jitter_s + (start - s.next > COLD_AFTER_S and COLD_S or 0)
 end
 
+local function add_to_careful(s, tier, amount)
+  local level = s.careful and s.careful.level[tier.name]
+  if level then
+    s.careful.level[tier.name] = math.min(math.max(1, tier.cap / 2), level + amount)
+  end
+end
+
 local function charge(s, tiers, amounts, start)
   local free_from = s.next
+  if s.careful then s.careful.since = s.careful.since or start end
   for i, tier in ipairs(tiers) do
     local name, amount = tier.name, amounts[i]
     s.spent[name] = (s.spent[name] or 0) + amount
+    add_to_careful(s, tier, -amount)
     free_from = math.max(free_from, start + gap_after(s, tier, amount, start))
     if tier.kind == 'window' then
       count_in_window(s, tier, amount, start)
@@ -202,6 +247,7 @@ local function refund(s, tiers, amounts, start)
     local name, amount = tier.name, amounts[i]
     if amount ~= 0 then
       s.spent[name] = (s.spent[name] or 0) - amount
+      add_to_careful(s, tier, amount)
       if tier.kind == 'bucket' then
         s.level[name] = math.min(tier.cap, s.level[name] + amount)
       elseif amount > 0 then
@@ -234,6 +280,7 @@ local function create(spec, ask, now)
     next = 0, v = 0, jitter_s = 0,
   }
   if ask.epoch ~= '' then empty_short_tiers(s, spec.tiers, now) end
+  if spec.cautious then s.careful = {at = now, level = {}} end
   if ask.rebuilds then
     for _, tier in ipairs(spec.tiers) do
       if not tier.short or tier.kind == 'window' then

@@ -13,8 +13,9 @@ import structlog
 
 from app.domain.usage import Usage
 from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply
-from app.rate_limits.charges import cost_s, expected_amounts
+from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
 from app.rate_limits.fair_queue import FairQueue, Waiter
+from app.rate_limits.forecast import Forecast
 from app.rate_limits.link import Link
 from app.rate_limits.open_gate import STEP_S, OpenGate
 from app.rate_limits.outbox import FLUSH_S, Outbox
@@ -51,7 +52,8 @@ class BucketClient:
         self._loop = asyncio.get_running_loop()
         self._pump = Pump(self._exchange, name=f"limits_{spec.bucket}")
         self._gate = OpenGate()
-        self._queue = FairQueue()
+        self._queue = FairQueue(self._refresh)
+        self._forecast = Forecast()
         self._outbox = Outbox(spec)
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
@@ -84,7 +86,7 @@ class BucketClient:
         waiter = Waiter(
             id=self._ids,
             request=request,
-            candidate=self._candidate(self._ids, request),
+            candidate=self._candidate(self._ids, request, self._arrival_ms()),
             future=self._loop.create_future(),
             entered_s=time.monotonic(),
             early=early,
@@ -134,6 +136,8 @@ class BucketClient:
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
+        if usage is not None and usage.total_tokens and self._counts_real_output(permit.request):
+            self._forecast.learn(permit.request, usage.output_tokens)
         self._outbox.settle(permit, usage, headers)
         if throttled or retry_after_s is not None:
             if throttled:
@@ -246,6 +250,7 @@ class BucketClient:
 
     def _apply(self, message: Exchange, reply: Reply) -> None:
         self._gate.know()
+        self._outbox.careful = reply.careful
         if reply.paused_s > 0:
             self.pause(reply.paused_s)
         self._queue.set_shares([run[0] for run in message.runs], reply.shares)
@@ -355,14 +360,25 @@ class BucketClient:
         self.statistics.granted(now_s - entered_s, request)
         return permit
 
-    def _candidate(self, number: int, request: LimitRequest) -> Candidate:
-        amounts = expected_amounts(request, self.spec)
-        arrival_ms = int(self._link.clock.backend_time_s() * 1000)
+    def _candidate(self, number: int, request: LimitRequest, arrival_ms: int) -> Candidate:
+        output_tokens = self._forecast.output_tokens(request)
+        amounts = expected_amounts(request, self.spec, output_tokens)
         return number, request.priority, arrival_ms, cost_s(amounts, self.spec), amounts
+
+    def _arrival_ms(self) -> int:
+        return int(self._link.clock.backend_time_s() * 1000)
+
+    def _refresh(self, waiter: Waiter) -> None:
+        """Since it came, more has been learned of how long answers are."""
+        if self._counts_real_output(waiter.request):
+            waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])
+
+    def _counts_real_output(self, request: LimitRequest) -> bool:
+        return any(counts_real_output(tier, request.provider) for tier in self.spec.tiers)
 
     def _adopt(self, spec: BucketSpec) -> None:
         self.spec, self._next_spec = spec, None
         self._outbox.reconfigure(spec)
         self._gate.forget()
         for waiter in self._queue.waiters():
-            waiter.candidate = self._candidate(waiter.id, waiter.request)
+            waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])

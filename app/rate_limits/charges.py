@@ -13,9 +13,22 @@ from app.rate_limits.tiers import BucketSpec, Tier
 _EQUAL_COST_S = 0.001
 
 
-def expected_amounts(request: LimitRequest, spec: BucketSpec) -> tuple[float, ...]:
-    """What to take from each tier; never more than a tier holds, so that it can be granted."""
-    return tuple(min(_expected(request, tier), tier.capacity) for tier in spec.tiers)
+def counts_real_output(tier: Tier, provider: str) -> bool:
+    """Whether a tier counts the output that was made, not what the request reserves for it."""
+    return tier.name == "output_tokens" or (tier.name == "tokens" and provider != "openai")
+
+
+def expected_amounts(
+    request: LimitRequest, spec: BucketSpec, output_tokens: float
+) -> tuple[float, ...]:
+    """What to take from each tier; never more than a tier holds, so that it can be granted.
+
+    Args:
+        request: The call.
+        spec: The bucket's limits.
+        output_tokens: Length of the answer, where real output counts.
+    """
+    return tuple(min(_expected(request, tier, output_tokens), tier.capacity) for tier in spec.tiers)
 
 
 def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
@@ -44,16 +57,16 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
     )
 
 
-def _expected(request: LimitRequest, tier: Tier) -> float:
+def _expected(request: LimitRequest, tier: Tier, output_tokens: float) -> float:
     if tier.in_requests:
         return 1.0
     if tier.name == "input_tokens":
         return float(request.input_tokens)
     if tier.name == "output_tokens":
-        return float(request.output_tokens)
-    if request.provider == "openai":
-        return float(max(request.input_tokens, request.output_tokens))
-    return float(request.input_tokens + request.output_tokens)
+        return output_tokens
+    if counts_real_output(tier, request.provider):
+        return request.input_tokens + output_tokens
+    return float(max(request.input_tokens, request.output_tokens))
 
 
 def _actual(request: LimitRequest, usage: Usage, tier: Tier) -> float:
@@ -64,6 +77,6 @@ def _actual(request: LimitRequest, usage: Usage, tier: Tier) -> float:
         return float(prompt)
     if tier.name == "output_tokens":
         return float(usage.output_tokens)
-    if request.provider == "openai":
-        return float(max(prompt, request.output_tokens))
-    return float(prompt + usage.output_tokens)
+    if counts_real_output(tier, request.provider):
+        return float(prompt + usage.output_tokens)
+    return float(max(prompt, request.output_tokens))

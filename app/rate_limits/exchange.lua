@@ -63,6 +63,7 @@ local function apply(s)
     if news then tell(':pauses', {paused_s = news}) end
   end
   put_in_force(s, tiers, now)
+  if ask.answered then s.careful = nil end
 end
 
 -- Requests that may start as far as concurrency goes.
@@ -269,7 +270,7 @@ local function exchange()
   virtual[#virtual + 1] = s.v
   return {
     time_s = {math.floor(now), now % 1}, epoch = s.epoch, grants = grants, ask_in_s = ask_in,
-    paused_s = paused_s, rebuild = s.unknown, spent = spent, shares = virtual,
+    paused_s = paused_s, careful = s.careful ~= nil, rebuild = s.unknown, spent = spent, shares = virtual,
   }
 end
 

@@ -7,7 +7,7 @@ are the backend's; here are copies, good enough to choose what to offer.
 
 import asyncio
 import heapq
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from app.rate_limits.base import Candidate, LimitRequest, Permit, WaitingRun
@@ -50,9 +50,15 @@ class _Run:
 
 
 class FairQueue:
-    """The waiters of a process for one bucket."""
+    """The waiters of a process for one bucket.
 
-    def __init__(self) -> None:
+    Args:
+        refresh: Called with a waiter that is about to be offered, to bring its candidate up to
+            date.
+    """
+
+    def __init__(self, refresh: Callable[[Waiter], None]) -> None:
+        self._refresh = refresh
         self._runs: dict[str, _Run] = {}
         self._offered: dict[int, Waiter] = {}
         self._share_s = 0.0
@@ -138,5 +144,6 @@ class FairQueue:
             waiter = heapq.heappop(run.heap)[2]
             if not waiter.gone:
                 self._offered[waiter.id] = waiter
+                self._refresh(waiter)
                 return waiter
         return None

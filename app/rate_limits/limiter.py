@@ -35,6 +35,8 @@ class ClusterLimiter:
         resolve: Bucket and limits of a provider's model.
         recent_use: Requests and tokens of a bucket in the last so many seconds, by whoever
             remembers them: what the hour and the day used before Redis was flushed.
+        cautious: Whether half of each minute's limit is kept back until a provider's first answer,
+            which tells what the limit really is; that costs nothing, see docs/rate-limits.md.
     """
 
     def __init__(
@@ -43,9 +45,11 @@ class ClusterLimiter:
         resolve: Resolve,
         *,
         recent_use: RecentUse | None = None,
+        cautious: bool = False,
     ) -> None:
         self._backend = RedisBackend(backend) if isinstance(backend, Redis) else backend
         self._resolve = resolve
+        self._cautious = cautious
         self._link = Link(self._backend, token_hex(6), recent_use)
         self._totals = Statistics()
         self._buckets: dict[str, BucketClient] = {}
@@ -139,7 +143,7 @@ class ClusterLimiter:
         for provider, model in list(self._names):
             name, config = self._resolve(provider, model)
             self._names[provider, model] = name
-            spec = spec_of(name, config)
+            spec = spec_of(name, config, cautious=self._cautious)
             if name in self._buckets:
                 self._buckets[name].reconfigure(spec)
             else:
@@ -190,7 +194,7 @@ class ClusterLimiter:
             name, config = self._resolve(*key)
             self._names[key] = name
             if name not in self._buckets:
-                spec = spec_of(name, config)
+                spec = spec_of(name, config, cautious=self._cautious)
                 self._buckets[name] = BucketClient(spec, self._link, self._totals)
             if self._listening is None:
                 listen = self._backend.listen(self._link.process, self._hear)

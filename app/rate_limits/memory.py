@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.rate_limits.base import Candidate, Exchange, Grant, News, Reply, WaitingRun
-from app.rate_limits.memory_bucket import EPSILON, FLUSH_MEMORY_S, Amounts, MemoryBucket
+from app.rate_limits.memory_bucket import EPSILON, FLUSH_MEMORY_S, Amounts, Careful, MemoryBucket
 from app.rate_limits.tiers import HORIZON_S, LATE_S, LEASE_S, QUANTUM_S, SAFETY_POLL_S, BucketSpec
 
 STALE_HEAD_S = 5.0
@@ -137,6 +137,7 @@ class _Turn:
             grants=grants,
             ask_in_s=ask_in_s,
             paused_s=paused_s,
+            careful=s.careful is not None,
             rebuild=s.unknown,
             spent=tuple(s.spent.get(tier.name, 0.0) for tier in self.spec.tiers),
             shares=[self.shares[run[0]] for run in self.ask.runs] + [s.v],
@@ -152,6 +153,8 @@ class _Turn:
             if ask.rebuilds:
                 long = (tier for tier in tiers if not tier.is_short or tier.kind == "window")
                 s.unknown = [tier.name for tier in long]
+            if self.spec.cautious:
+                s.careful = Careful(at=now)
             self.shared.bucket = s
         s.advance(tiers, now)
         foreign = ask.epoch and ask.epoch != s.epoch
@@ -175,6 +178,8 @@ class _Turn:
             if news is not None:
                 self.tell(None, News(bucket=self.spec.bucket, paused_s=news))
         s.put_in_force(self.now)
+        if ask.answered:
+            s.careful = None
 
     def _free_places(self) -> float:
         if not self.spec.concurrency:

@@ -21,6 +21,15 @@ FLUSH_MEMORY_S = 60.0
 Amounts = tuple[float, ...]
 
 
+@dataclass(slots=True)
+class Careful:
+    """What may be used of each minute tier until the provider's first answer."""
+
+    at: float
+    since: float | None = None
+    level: dict[str, float] = field(default_factory=dict)
+
+
 @dataclass(kw_only=True)
 class MemoryBucket:
     """The state of a bucket; fields as in bucket.lua."""
@@ -45,6 +54,7 @@ class MemoryBucket:
     ramp_s: float | None = None
     strikes: int = 0
     jitter_s: float = 0.0
+    careful: Careful | None = None
     v: float = 0.0
     tiers: tuple[Tier, ...] = ()
     cap: dict[str, float] = field(default_factory=dict)
@@ -77,6 +87,7 @@ class MemoryBucket:
         for tier in tiers:
             if tier.kind == "window":
                 self._expire_slots(tier, now)
+        self._advance_careful(now)
 
     def put_in_force(self, now: float) -> None:
         """Work out the capacity and the rate of this moment."""
@@ -90,7 +101,9 @@ class MemoryBucket:
         """Seconds until the amounts fit into all tiers, after those of others."""
         delay = 0.0
         for i, tier in enumerate(self.tiers):
-            need = min(amounts[i], self.cap[tier.name]) + (reserve[i] if reserve else 0.0)
+            before = reserve[i] if reserve else 0.0
+            need = min(amounts[i], self.cap[tier.name]) + before
+            delay = max(delay, self._careful_fit(tier, amounts[i], before, now))
             if tier.kind == "window":
                 delay = max(delay, self._window_fit(tier, need, now))
             elif need - self.level[tier.name] > EPSILON:
@@ -100,8 +113,11 @@ class MemoryBucket:
     def charge(self, amounts: Amounts, start: float) -> None:
         """Take the amounts for a start at this time."""
         free_from = self.next
+        if self.careful is not None and self.careful.since is None:
+            self.careful.since = start
         for tier, amount in zip(self.tiers, amounts, strict=True):
             self.spent[tier.name] = self.spent.get(tier.name, 0.0) + amount
+            self._add_to_careful(tier, -amount)
             free_from = max(free_from, start + self._gap_after(tier, amount, start))
             if tier.kind == "window":
                 self._count_in_window(tier, amount, start)
@@ -116,6 +132,7 @@ class MemoryBucket:
                 continue
             name = tier.name
             self.spent[name] = self.spent.get(name, 0.0) - amount
+            self._add_to_careful(tier, amount)
             if tier.kind == "bucket":
                 self.level[name] = min(self.cap[name], self.level[name] + amount)
             elif amount > 0:
@@ -186,6 +203,43 @@ class MemoryBucket:
             return None
         self.paused_until, self.pause_s = now + seconds, seconds
         return seconds
+
+    def _careful_left(self, tier: Tier, now: float) -> float:
+        since = None if self.careful is None else self.careful.since
+        return math.inf if since is None else since + tier.capacity / tier.rate - now
+
+    def _advance_careful(self, now: float) -> None:
+        careful = self.careful
+        if careful is None:
+            return
+        elapsed = 0.0
+        if careful.since is not None:
+            elapsed = max(0.0, now - max(careful.at, careful.since))
+        level = {}
+        for tier in self.tiers:
+            if tier.is_short and self._careful_left(tier, now) > 0:
+                half = self._half(tier)
+                had = careful.level.get(tier.name, half)
+                level[tier.name] = min(half, had + elapsed * self.speed[tier.name] / 2)
+        careful.level, careful.at = level, now
+        if not level:
+            self.careful = None
+
+    def _careful_fit(self, tier: Tier, amount: float, reserve: float, now: float) -> float:
+        if self.careful is None or tier.name not in self.careful.level:
+            return 0.0
+        missing = min(amount, self._half(tier)) + reserve - self.careful.level[tier.name]
+        if missing <= EPSILON:
+            return 0.0
+        return min(missing / (self.speed[tier.name] / 2), self._careful_left(tier, now))
+
+    def _add_to_careful(self, tier: Tier, amount: float) -> None:
+        if self.careful is not None and tier.name in self.careful.level:
+            level = self.careful.level
+            level[tier.name] = min(self._half(tier), level[tier.name] + amount)
+
+    def _half(self, tier: Tier) -> float:
+        return max(1.0, self.cap[tier.name] / 2)
 
     def _resume(self, now: float) -> None:
         if self.refused is None or now < self.paused_until:

@@ -33,6 +33,7 @@ class Outbox:
     Attributes:
         lateness_sent: Requests charged for late starts, as far as the backend knows.
         dropped: Corrections that were forgotten.
+        careful: Whether the bucket waits for the provider's first answer.
     """
 
     def __init__(self, spec: BucketSpec) -> None:
@@ -45,14 +46,16 @@ class Outbox:
         self._lateness = 0.0
         self.lateness_sent = 0.0
         self.dropped = 0
+        self.careful = spec.cautious
+        self._answered = False
 
     def __bool__(self) -> bool:
-        return bool(self._settlements or self._observations or self._refusals)
+        return bool(self._settlements or self._observations or self._refusals or self._answered)
 
     @property
     def patience_s(self) -> float:
         """How long its content may wait for others to share an exchange; infinite if empty."""
-        if self._settlements or self._refusals or self._news:
+        if self._settlements or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf
 
@@ -61,6 +64,8 @@ class Outbox:
         amounts = self._aligned(permit, returned_amounts(permit, usage))
         if any(amounts) or self._spec.concurrency:
             self._keep((permit.request_id, permit.granted_at, amounts))
+        if usage is not None and usage.total_tokens:
+            self._answered = self.careful
         if headers and permit.spent:
             self._observe(permit, headers)
 
@@ -120,7 +125,8 @@ class Outbox:
         message.refusals = list(self._refusals)
         self._observations.clear()
         self._refusals.clear()
-        self._news = False
+        message.answered = self._answered
+        self._news = self._answered = False
         self.lateness_sent = self._lateness
 
     def reconfigure(self, spec: BucketSpec) -> None:

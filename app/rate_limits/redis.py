@@ -163,6 +163,7 @@ def _reply(answer: dict[str, Any]) -> Reply:
         grants=answer["grants"] or [],  # an empty Lua table is written as {}
         ask_in_s=answer.get("ask_in_s"),
         paused_s=answer["paused_s"],
+        careful=answer["careful"],
         rebuild=answer.get("rebuild") or [],
         spent=tuple(answer["spent"]),
         shares=answer["shares"],

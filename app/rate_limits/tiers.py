@@ -87,12 +87,14 @@ class BucketSpec:
         bucket: Its name.
         tiers: The limits.
         concurrency: Requests in flight at once; 0 means unlimited.
+        cautious: Whether half is kept back until the provider's first answer.
         ttl_s: After so long without use the bucket is as good as new.
     """
 
     bucket: str
     tiers: tuple[Tier, ...]
     concurrency: int
+    cautious: bool
     ttl_s: float
 
     @property
@@ -118,6 +120,7 @@ class BucketSpec:
             "bucket": self.bucket,
             "tiers": [_as_sent(tier) for tier in self.tiers],
             "concurrency": self.concurrency,
+            "cautious": self.cautious,
             "ttl_s": self.ttl_s,
             "horizon_s": HORIZON_S,
             "quantum_s": QUANTUM_S,
@@ -128,7 +131,7 @@ class BucketSpec:
         return orjson.dumps(values)
 
 
-def spec_of(bucket: str, config: RateLimitConfig) -> BucketSpec:
+def spec_of(bucket: str, config: RateLimitConfig, *, cautious: bool = False) -> BucketSpec:
     """The tiers of a bucket of this name and configuration."""
     burst = config.burst or max(1, (config.requests_per_minute or 0) // 60)
     windowed = config.enforcement == "window"
@@ -153,6 +156,7 @@ def spec_of(bucket: str, config: RateLimitConfig) -> BucketSpec:
         bucket=bucket,
         tiers=tuple(tiers),
         concurrency=config.concurrent_requests or 0,
+        cautious=cautious,
         ttl_s=max(full_s * _TTL_FACTOR, _TTL_MIN_S),
     )
 

@@ -57,6 +57,7 @@ class Scenario:
         server: Limits that the simulator enforces.
         believed: Limits in the configuration, where they differ.
         sizes: Sizes of the agents.
+        capped: Whether they set max_tokens.
         agents: How many.
     """
 
@@ -66,6 +67,7 @@ class Scenario:
     server: Mapping[str, Any]
     believed: Mapping[str, Any] = field(default_factory=dict)
     sizes: Sizes = alike
+    capped: bool = True
     agents: int = 300
 
     def model(self, processes: int) -> str:
@@ -90,7 +92,7 @@ class Scenario:
             llm_config={
                 "provider": self.provider,
                 "model": self.model(processes),
-                "max_tokens": output_tokens,
+                **({"max_tokens": output_tokens} if self.capped else {}),
             },
         )
 
@@ -123,6 +125,14 @@ SCENARIOS = (
         provider="anthropic",
         server={"input_tokens_per_minute": 60_000, "output_tokens_per_minute": 20_000},
         sizes=spread_100x,
+    ),
+    Scenario(
+        name="uncapped",
+        title="8,000 output tokens a minute, agents without max_tokens",
+        provider="anthropic",
+        server={"output_tokens_per_minute": 8000},
+        sizes=lambda number: (30, 20 + number * 37 % 100),
+        capped=False,
     ),
     Scenario(
         name="twice",

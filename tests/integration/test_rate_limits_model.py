@@ -74,10 +74,10 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         self.memory = MemoryBackend(clock=lambda: self.now)
         self.lua = RedisBackend(self.redis, clock=lambda: self.now)
 
-    @initialize(config=st.sampled_from(CONFIGS))
-    def choose_limits(self, config: RateLimitConfig) -> None:
+    @initialize(config=st.sampled_from(CONFIGS), cautious=st.booleans())
+    def choose_limits(self, config: RateLimitConfig, cautious: bool) -> None:
         self.run(self.redis.flushdb())
-        self.spec = spec_of(f"bucket {next(BUCKETS)}", config)
+        self.spec = spec_of(f"bucket {next(BUCKETS)}", config, cautious=cautious)
 
     @rule(delay_s=seconds)
     def time_passes(self, delay_s: float) -> None:
@@ -143,6 +143,10 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
     def be_refused(self, permit: Any, pause_s: float, hard: bool) -> None:
         process, _, start, amounts, _ = permit
         self.exchange(process, refusals=[(start, pause_s, int(hard), amounts)])
+
+    @rule(process=st.sampled_from(PROCESSES))
+    def be_answered(self, process: str) -> None:
+        self.exchange(process, answered=True)
 
     @rule(permit=permits)
     def renew(self, permit: Any) -> None:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from uuid_utils.compat import uuid7
@@ -119,6 +120,7 @@ class Caller:
                     job.agent.model,
                     tools or None,
                     max_tokens=plan.max_tokens,
+                    on_sent=partial(self._limiter.sent, permit) if permit.spec.paced else None,
                     **plan.parameters,
                 )
         except BaseException as error:

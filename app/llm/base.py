@@ -1,7 +1,7 @@
 """The interface every provider's client has, and the shape of its answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,6 +122,7 @@ class LLMClient(ABC):
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        on_sent: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """Answer a conversation in which tools may have been called.
@@ -136,6 +137,8 @@ class LLMClient(ABC):
             temperature: As in ``complete``.
             max_tokens: As in ``complete``.
             timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
+            on_sent: Called once a connection is there and the request goes out on it, for limits
+                that leave no room for late arrivals; a client may ignore it.
             **kwargs: Further parameters of the provider's API.
         """
 

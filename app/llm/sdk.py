@@ -6,7 +6,7 @@ signs and sends, this module reads. A call then costs 0.5 ms of CPU instead of 1
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -67,6 +67,7 @@ class SdkClient(LLMClient):
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
+        on_sent: Callable[[], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """See ``LLMClient.complete_with_tools``."""
@@ -76,7 +77,7 @@ class SdkClient(LLMClient):
         body, headers = self._request(
             messages, model, tools or (), max_tokens or DEFAULT_MAX_TOKENS, params
         )
-        response = await self._post(body, headers, timeout_s or self._timeout_s)
+        response = await self._post(body, headers, timeout_s or self._timeout_s, on_sent)
         answer = self._parse(response)
         try:
             result = self._response(answer, response.headers)
@@ -131,9 +132,17 @@ class SdkClient(LLMClient):
         """Read an answer; without a usage object ``raw_usage`` stays empty."""
 
     async def _post(
-        self, body: Mapping[str, Any], headers: Mapping[str, str], timeout_s: float
+        self,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+        timeout_s: float,
+        on_sent: Callable[[], None] | None,
     ) -> "httpx2.Response":
-        content = self._encoded(body)
+        encoded = self._encoded(body)
+        content: bytes | AsyncIterator[bytes] = encoded
+        if on_sent is not None:
+            content = _announced(encoded, on_sent)
+            headers = {**headers, "Content-Length": str(len(encoded))}
         client = self._client or self._opened()
         import httpx2
 
@@ -220,6 +229,12 @@ class SdkClient(LLMClient):
     def _refused(self, message: str) -> BadRequest:
         """The error for a request that is refused before it is sent."""
         return BadRequest(message, provider=self.provider, reached=False)
+
+
+async def _announced(content: bytes, on_sent: Callable[[], None]) -> AsyncIterator[bytes]:
+    """A body that says when it is taken to be written: then the connection is there."""
+    on_sent()
+    yield content
 
 
 def _with_upper_bound(

@@ -27,10 +27,11 @@ MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: A start this late, or this early, counts as one on time.
 ON_TIME_S, EARLY_S = 0.001, 0.0005
 #: Where one request fills the bucket, every late arrival counts: a permit that is later than this
-#: is void, the first call after a rest needs a new connection, and a look back shows if the process
-#: stood still just when it was about to send.
-STALE_S, PROBE_S = 0.020, 0.003
-COLD_AFTER_S, COLD_S = 2.0, 0.010
+#: is void.
+STALE_S = 0.020
+#: From a start until the request is on its way it takes so long at first, and at most; the mean
+#: follows by this share of each.
+SENDING_S, LONGEST_SENDING_S, MEAN_SHARE = 0.002, 0.006, 0.1
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -64,7 +65,7 @@ class BucketClient:
         self._spoke_s = -math.inf
         self._renewing = False
         self._used: dict[str, float] = {}
-        self._started_s = -math.inf
+        self._sending_s = SENDING_S
         self._most = MOST_OFFERED
         self._told_to_wait = False
 
@@ -111,17 +112,19 @@ class BucketClient:
             return False
         now_s = time.monotonic()
         late_s = now_s - permit.starts_at_s
-        if permit.spec.paced:
-            if late_s > STALE_S and not waiter.second_try:
-                waiter.second_try = True
-                self._give_back(permit)
-                return False
-            late_s += COLD_S if now_s - self._started_s > COLD_AFTER_S else 0.0
-            self._started_s = now_s
-            self._loop.call_later(PROBE_S, self._look_back, permit, late_s, now_s)
+        if permit.spec.paced and late_s > STALE_S and not waiter.second_try:
+            waiter.second_try = True
+            self._give_back(permit)
+            return False
         self._charge_lateness(permit, late_s)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
+
+    def sent(self, permit: Permit) -> None:
+        """The request goes out now; what is unusual about the delay, those behind it must know."""
+        delay_s = time.monotonic() - permit.starts_at_s
+        self._charge_lateness(permit, delay_s - self._sending_s)
+        self._sending_s += MEAN_SHARE * (min(delay_s, LONGEST_SENDING_S) - self._sending_s)
 
     def settle(
         self,
@@ -310,10 +313,6 @@ class BucketClient:
                 waiter.future.set_result(permit)
         else:
             self._wait_for_turn(waiter)
-
-    def _look_back(self, permit: Permit, late_s: float, began_s: float) -> None:
-        """If this comes late, the process stood still, and so did what it was about to send."""
-        self._charge_lateness(permit, late_s + time.monotonic() - began_s - PROBE_S)
 
     def _charge_lateness(self, permit: Permit, late_s: float) -> None:
         if late_s > ON_TIME_S and self._outbox.charge_lateness(permit, late_s):

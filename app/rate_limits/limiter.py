@@ -107,6 +107,10 @@ class ClusterLimiter:
                 return bucket.begin(permit)
             await asyncio.sleep(lead_s)  # may end a little early: look again
 
+    def sent(self, permit: Permit) -> None:
+        """The request goes out now: where calls must not come late, those behind it make room."""
+        self._buckets[permit.bucket].sent(permit)
+
     def settle(
         self,
         permit: Permit,

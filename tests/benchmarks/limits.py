@@ -156,14 +156,14 @@ class Outcome:
 
     Attributes:
         answered: Agents that were answered.
-        throttled: Requests that were refused with status 429.
+        throttled_s: When requests were refused with status 429, after the first arrival.
         seconds: From the first arrival to the last that was accepted.
         used: Share of the limit that was used, by the meter that was used most.
         meter: Its name.
     """
 
     answered: int
-    throttled: int
+    throttled_s: list[float]
     seconds: float
     used: float
     meter: str
@@ -185,7 +185,9 @@ def outcome_of(scenario: Scenario, records: Sequence[Mapping[str, Any]]) -> Outc
     meter = max(used, key=lambda name: used[name])
     return Outcome(
         answered=len(accepted),
-        throttled=sum(record["status"] == THROTTLED for record in records),
+        throttled_s=[
+            record["arrived_s"] - arrivals[0] for record in records if record["status"] == THROTTLED
+        ],
         seconds=seconds,
         used=used[meter],
         meter=meter,
@@ -261,8 +263,10 @@ def main(options: argparse.Namespace) -> None:
                 found = measure(stack, scenario, count)
                 sys.stdout.write(
                     f"{scenario.name:<13} {count} processes: {found.answered} answered, "
-                    f"{found.throttled} x 429, {found.used:.1%} of {found.meter} used "
-                    f"in {found.seconds:.1f} s\n"
+                    f"{len(found.throttled_s)} x 429, {found.used:.1%} of {found.meter} used "
+                    f"in {found.seconds:.1f} s"
+                    f"{'; 429 after ' if found.throttled_s else ''}"
+                    f"{', '.join(f'{at_s:.2f}' for at_s in found.throttled_s)}\n"
                 )
                 sys.stdout.flush()
 

@@ -38,6 +38,14 @@ settings.load_profile("dev")
 _numbers = count()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Other versions of Redis: `make test ARGS="--redis-url redis://... -k rate_limits"`."""
+    parser.addoption(
+        "--redis-url",
+        help="Redis for tests that need nothing else; its databases 0 to 15 are emptied",
+    )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the kind that its folder below tests/ names."""
     root = Path(__file__).parent
@@ -115,9 +123,11 @@ def database_url(services: ServiceUrls, database_template: str) -> Iterator[str]
 
 
 @pytest.fixture
-def redis_url(services: ServiceUrls) -> str:
+def redis_url(services: ServiceUrls, pytestconfig: pytest.Config) -> str:
     """URL of an empty Redis database, not the one the previous tests used."""
-    url = services.redis_url.replace("db=0", f"db={next(_numbers) % REDIS_DATABASES}")
+    given = pytestconfig.getoption("--redis-url") or services.redis_url
+    address, _, _ = str(given).partition("?")
+    url = f"{address}?db={next(_numbers) % REDIS_DATABASES}"
     with Redis.from_url(url) as client:
         client.flushdb()
     return url

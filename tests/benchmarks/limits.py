@@ -1,285 +1,131 @@
-"""`python -m tests.benchmarks.limits`: are limits kept, and used?
-
-The whole stack runs agents against a simulator that enforces a provider's limits, with more and
-more worker processes. What counts is what arrived at the simulator: how many requests it refused,
-and how much of its limit was used between the first and the last arrival.
-"""
+"""`python -m tests.benchmarks.limits`: how well limits are kept and used; it takes 40 minutes."""
 
 import argparse
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
-from app.domain.agent import PROVIDERS, Agent
-from app.domain.workflow import Workflow
-from app.embedded import Services
-from app.simulator import run_in_process
-from app.storage.schema import upgrade
-from tests.stack import Stack
-
-THROTTLED = 429
-LATENCY_S = 0.05
-TIMEOUT_S = 900.0
-PER_MINUTE = 60.0
-
-#: Number of an agent -> tokens of its prompt and of its answer.
-Sizes = Callable[[int], tuple[int, int]]
-
-
-def alike(_: int) -> tuple[int, int]:
-    """Agents of one size."""
-    return 30, 10
-
-
-def spread_100x(number: int) -> tuple[int, int]:
-    """Prompts and answers whose sizes differ by a factor of up to 100, in no order."""
-    share = (number * 37 % 100) / 99
-    return round(30 * 100**share), round(10 * 100 ** (1 - share))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scenario:
-    """What the server allows, what the cluster believes, and who calls.
-
-    Attributes:
-        name: Short name, part of its models' names.
-        title: What it shows.
-        provider: ``openai`` or ``anthropic``.
-        server: Limits that the simulator enforces.
-        believed: Limits in the configuration, where they differ.
-        sizes: Sizes of the agents.
-        capped: Whether they set max_tokens.
-        agents: How many.
-    """
-
-    name: str
-    title: str
-    provider: str = "openai"
-    server: Mapping[str, Any]
-    believed: Mapping[str, Any] = field(default_factory=dict)
-    sizes: Sizes = alike
-    capped: bool = True
-    agents: int = 300
-
-    def model(self, processes: int) -> str:
-        """A model of its own for each measurement: a bucket that nobody has used."""
-        return f"sim-{self.name}-{processes}"
-
-    def workflow(self, processes: int, *, agents: int | None = None) -> Workflow:
-        """So many agents side by side."""
-        count = agents or self.agents
-        return Workflow(
-            name=f"limits {self.name} {count}",
-            agents=[self._agent(number, processes) for number in range(count)],
-            max_parallel_agents=count,
-        )
-
-    def _agent(self, number: int, processes: int) -> Agent:
-        prompt_tokens, output_tokens = self.sizes(number)
-        prompt = f"{number:05} [[sim:output_tokens={output_tokens}]] "
-        return Agent(
-            name=f"agent{number:05}",
-            prompt_template=prompt.ljust(4 * prompt_tokens - 16, "x"),
-            llm_config={
-                "provider": self.provider,
-                "model": self.model(processes),
-                **({"max_tokens": output_tokens} if self.capped else {}),
-            },
-        )
-
-
-SCENARIOS = (
-    Scenario(
-        name="bucket",
-        title="600 requests a minute, burst 10",
-        server={"requests_per_minute": 600, "burst": 10},
-    ),
-    Scenario(
-        name="paced",
-        title="600 requests a minute, burst 1",
-        server={"requests_per_minute": 600, "burst": 1},
-    ),
-    Scenario(
-        name="window",
-        title="100 requests in any 60 s",
-        server={"requests_per_minute": 100, "enforcement": "window"},
-    ),
-    Scenario(
-        name="tokens",
-        title="60,000 tokens a minute, sizes 100x apart",
-        server={"tokens_per_minute": 60_000},
-        sizes=spread_100x,
-    ),
-    Scenario(
-        name="apart",
-        title="40,000 input and 12,000 output tokens a minute, sizes 100x apart",
-        provider="anthropic",
-        server={"input_tokens_per_minute": 60_000, "output_tokens_per_minute": 20_000},
-        sizes=spread_100x,
-    ),
-    Scenario(
-        name="uncapped",
-        title="8,000 output tokens a minute, agents without max_tokens",
-        provider="anthropic",
-        server={"output_tokens_per_minute": 8000},
-        sizes=lambda number: (30, 20 + number * 37 % 100),
-        capped=False,
-    ),
-    Scenario(
-        name="twice",
-        title="600 requests a minute, configured as 1,200",
-        server={"requests_per_minute": 600, "burst": 10},
-        believed={"requests_per_minute": 1200, "burst": 20},
-    ),
-    Scenario(
-        name="twice_tokens",
-        title="60,000 tokens a minute, configured as 120,000",
-        server={"tokens_per_minute": 60_000},
-        believed={"tokens_per_minute": 120_000},
-        sizes=spread_100x,
-    ),
+from tests.benchmarks.contenders import BenchmarkFailed
+from tests.benchmarks.limit_scenarios import (
+    FAIRNESS,
+    SCENARIOS,
+    Outcome,
+    Scenario,
+    limited_stack,
+    measure,
+    measure_fairness,
+    workers,
 )
+from tests.benchmarks.limit_speed import measure_memory, measure_speed
+from tests.benchmarks.machine import describe
+from tests.benchmarks.tables import table, write_into
 
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What came of it.
-
-    Attributes:
-        answered: Agents that were answered.
-        throttled_s: When requests were refused with status 429, after the first arrival.
-        seconds: From the first arrival to the last that was accepted.
-        used: Share of the limit that was used, by the meter that was used most.
-        meter: Its name.
-    """
-
-    answered: int
-    throttled_s: list[float]
-    seconds: float
-    used: float
-    meter: str
-
-
-def outcome_of(scenario: Scenario, records: Sequence[Mapping[str, Any]]) -> Outcome:
-    """What a simulator's ledger says of a scenario."""
-    accepted = [record for record in records if record["status"] == 200]
-    arrivals = sorted(record["arrived_s"] for record in accepted)
-    seconds = arrivals[-1] - arrivals[0]
-    used = {}
-    for meter, amount in _METERS.items():
-        limit = scenario.server.get(meter)
-        if limit is not None:
-            is_bucket = meter == "requests_per_minute" and "burst" in scenario.server
-            burst = scenario.server["burst"] if is_bucket else limit
-            total = sum(amount(record) for record in accepted)
-            used[meter] = (total - burst) / (limit / PER_MINUTE * seconds)
-    meter = max(used, key=lambda name: used[name])
-    return Outcome(
-        answered=len(accepted),
-        throttled_s=[
-            record["arrived_s"] - arrivals[0] for record in records if record["status"] == THROTTLED
-        ],
-        seconds=seconds,
-        used=used[meter],
-        meter=meter,
-    )
-
-
-_METERS: dict[str, Callable[[Mapping[str, Any]], int]] = {
-    "requests_per_minute": lambda _: 1,
-    "tokens_per_minute": lambda record: max(record["input_tokens"], record["output_tokens"]),
-    "input_tokens_per_minute": lambda record: record["input_tokens"] - record["cached_tokens"],
-    "output_tokens_per_minute": lambda record: record["output_tokens"],
-}
-
-
-@contextmanager
-def limited_stack(
-    folder: Path, scenarios: Sequence[Scenario], counts: Sequence[int]
-) -> Iterator[Stack]:
-    """A stack without workers, but with the scheduler's, whose simulator enforces all scenarios."""
-    limits = [
-        {"provider": scenario.provider, "model": scenario.model(count), **scenario.server}
-        for scenario in scenarios
-        for count in counts
-    ]
-    believed: dict[str, Any] = {}
-    for scenario in scenarios:
-        models = believed.setdefault(scenario.provider, {"default": {}, "models": {}})["models"]
-        for count in counts:
-            models[scenario.model(count)] = {**scenario.server, **scenario.believed}
-    configuration = folder / "limits.yaml"
-    configuration.write_text(
-        yaml.safe_dump(
-            {
-                "rate_limits": believed,
-                "costs": {"default_input_cost": 0.001, "default_output_cost": 0.001},
-            }
-        )
-    )
-    with ExitStack() as parts:
-        urls = parts.enter_context(Services(folder / "services"))
-        upgrade(urls.database_url)
-        simulator = parts.enter_context(run_in_process("--latency", str(LATENCY_S)))
-        simulator.configure(limits=limits)
-        stack = Stack(urls, simulator, folder, {"AGENTCHORD_CONFIG": str(configuration)})
-        parts.enter_context(stack.worker(SCHEDULER, threads=SCHEDULER_THREADS))
-        yield stack
-
-
-def measure(stack: Stack, scenario: Scenario, processes: int) -> Outcome:
-    """Run a scenario's agents on the workers there are."""
-    from app import enqueue
-
-    seen = stack.simulator.ledger()
-    since = seen[-1]["seq"] if seen else 0
-    run = enqueue(scenario.workflow(processes), {})
-    run.wait(timeout=TIMEOUT_S)
-    return outcome_of(scenario, stack.simulator.ledger(since))
+KEPT = ("limit", "processes", "requests", "429s", "seconds", "used")
+AT_ONCE = ((1, 3000), (100, 20_000), (1000, 40_000))
+WAITING = (10, 10_000)
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, and print a table."""
+    """Measure, print tables, and write them down if it was asked for."""
     chosen = [scenario for scenario in SCENARIOS if scenario.name in options.only]
+    counts = sorted(options.processes)
+    rows: list[tuple[str, ...]] = []
+    fairness: list[tuple[str, ...]] = []
     with (
         tempfile.TemporaryDirectory(prefix="agentchord-limits-") as folder,
-        limited_stack(Path(folder), chosen, options.processes) as stack,
-        ExitStack() as workers,
+        limited_stack(Path(folder), [*chosen, FAIRNESS], counts) as stack,
+        ExitStack() as started,
     ):
         os.environ.update(stack.environment)
-        for count in sorted(options.processes):
-            while len(stack.workers) <= count:  # one of them is the scheduler's
-                workers.enter_context(stack.worker(*PROVIDERS, threads=32))
+        facts = describe(Path(folder), stack.urls)
+        speed = _speed(stack.urls.redis_url)
+        there = 0
+        for count in counts:
+            started.enter_context(workers(stack, count - there))
+            there = count
             for scenario in chosen:
-                found = measure(stack, scenario, count)
-                sys.stdout.write(
-                    f"{scenario.name:<13} {count} processes: {found.answered} answered, "
-                    f"{len(found.throttled_s)} x 429, {found.used:.1%} of {found.meter} used "
-                    f"in {found.seconds:.1f} s"
-                    f"{'; 429 after ' if found.throttled_s else ''}"
-                    f"{', '.join(f'{at_s:.2f}' for at_s in found.throttled_s)}\n"
-                )
-                sys.stdout.flush()
+                rows.append(_row(scenario, count, measure(stack, scenario, count)))
+                _say(" | ".join(rows[-1]))
+            alone_s, behind_s = measure_fairness(stack, count)
+            fairness.append(
+                (str(count), f"{alone_s:.2f}", f"{behind_s:.2f}", f"{behind_s / alone_s:.1f}")
+            )
+            _say(f"3 agents behind 3,000: {' | '.join(fairness[-1])}")
+    machine = (
+        f"{facts['date']}, {facts['cores']} cores, Python {facts['python']}, Redis "
+        f"{facts['redis']}, Postgres {facts['postgres']}; the simulator answers after 50 ms."
+    )
+    text = "\n\n".join(
+        [
+            machine,
+            table(KEPT, rows),
+            "A run of 3 agents on a limit of 600 a minute, in seconds (medians of 3):",
+            table(("processes", "alone, bucket empty", "behind 3,000 agents", "ratio"), fairness),
+            "One process, acquire and settle, all tiers configured:",
+            speed,
+        ]
+    )
+    sys.stdout.write(text + "\n")
+    if options.markdown:
+        write_into(options.markdown, text, mark="limits: written by `make limits`")
+
+
+def _row(scenario: Scenario, processes: int, found: Outcome) -> tuple[str, ...]:
+    return (
+        scenario.title,
+        str(processes),
+        str(found.answered),
+        str(len(found.throttled_s)),
+        f"{found.seconds:.1f}",
+        f"{found.used:.1%}",
+    )
+
+
+def _speed(redis_url: str) -> str:
+    found = [measure_speed(redis_url, at_once=many, permits=count) for many, count in AT_ONCE]
+    rows = [
+        (str(s.at_once), f"{s.per_s:,.0f}", f"{s.round_trips:.2f}", f"{s.cpu_us:.0f}")
+        for s in found
+    ]
+    shown = table(("at once", "per second", "round trips each", "CPU us each"), rows)
+    few, many = (measure_memory(redis_url, waiting=waiting) for waiting in WAITING)
+    return (
+        f"{shown}\n\nA bucket takes {few:,} bytes in Redis while {WAITING[0]:,} requests of a "
+        f"process wait for it, and {many:,} while {WAITING[1]:,} do."
+    )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.limits")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks.limits",
+        description="The whole stack against a simulator that enforces limits. The tables go to "
+        "standard output, progress to standard error.",
+    )
     names = [scenario.name for scenario in SCENARIOS]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--processes", nargs="+", type=int, default=[2, 4, 8])
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="put the tables into this file, in place of those that are there",
+    )
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     began_s = time.monotonic()
-    main(_arguments())
-    sys.stderr.write(f"took {time.monotonic() - began_s:.0f} s\n")
+    try:
+        main(_arguments())
+    except BenchmarkFailed as failure:
+        _say(f"the benchmark failed: {failure}")
+        sys.exit(1)
+    _say(f"took {time.monotonic() - began_s:.0f} s")

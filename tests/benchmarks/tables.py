@@ -9,7 +9,7 @@ from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.results import Results, application_cpu_s
 from tests.benchmarks.workloads import Workload
 
-BEGIN = "<!-- benchmark: written by `make bench` -->"
+MARK = "benchmark: written by `make bench`"
 END = "<!-- end of the benchmark -->"
 
 
@@ -40,17 +40,17 @@ def block(results: Results) -> str:
     )
 
 
-def write_into(file: Path, text: str) -> None:
-    """Put the tables into a Markdown file, between the marks that are there for them.
+def write_into(file: Path, text: str, *, mark: str = MARK) -> None:
+    """Put the tables into a Markdown file, between the comments that are there for them.
 
     Raises:
         BenchmarkFailed: If the file has no such marks.
     """
-    before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+    before, begin, rest = file.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise BenchmarkFailed(f"{str(file)!r} has no lines {BEGIN!r} and {END!r}")
-    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+        raise BenchmarkFailed(f"{str(file)!r} has no comment {mark!r} and then {END!r}")
+    file.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _speed(results: Results) -> str:
@@ -67,7 +67,7 @@ def _speed(results: Results) -> str:
         ]
         for workload in results.workloads
     ]
-    return _table(headers, rows)
+    return table(headers, rows)
 
 
 def _cpu(results: Results) -> str:
@@ -86,7 +86,7 @@ def _cpu(results: Results) -> str:
                 *(own(_role(role)) for role in ("Postgres", "Redis", "simulator")),
             ]
         )
-    return _table(headers, rows)
+    return table(headers, rows)
 
 
 def _counts(results: Results) -> str:
@@ -111,7 +111,7 @@ def _counts(results: Results) -> str:
                 f"{peak_mb - idle_mb:.0f}",
             ]
         )
-    return _table(headers, rows)
+    return table(headers, rows)
 
 
 def _wall_s(sample: Sample) -> float:
@@ -145,7 +145,8 @@ def _median_of(
     return lambda figure: results.spread(AGENTCHORD, workload, figure).median
 
 
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose columns are aligned."""
     widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     lines = [

@@ -8,7 +8,15 @@ import asyncio
 import atexit
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
@@ -36,7 +44,9 @@ from app.errors import (
     WaitTimeout,
 )
 from app.loop_thread import LoopThread
-from app.storage import runs, schema
+from app.rate_limits.redis import RedisBackend
+from app.rate_limits.stored import LimitTable, check_block, limit_table
+from app.storage import limits, runs, schema
 from app.storage.group_commit import GroupCommit, is_transient
 from app.storage.runs import AgentRunRecord, RunRecord
 
@@ -192,6 +202,47 @@ class Client:
         return await self._platform.scheduler.stop(
             run_id, as_=WorkflowStatus.CANCELLED, reason=reason
         )
+
+    async def limits(self) -> LimitTable:
+        """The rate limits in force: what is stored goes before the configuration."""
+        stored = await self._transaction(limits.read_limits)
+        return limit_table(self._platform.settings.rate_limits, stored)
+
+    async def set_limits(self, provider: str, model: str, values: Mapping[str, Any]) -> LimitTable:
+        """Store limits of a block, and tell the workers; returns all that are in force then.
+
+        Args:
+            provider: Provider name.
+            model: Model name or pattern, or ``default``.
+            values: The keys to set; None means unlimited.
+
+        Raises:
+            ConfigurationError: If a key or a value is not possible.
+        """
+        check_block(provider, model, values)
+        await self._transaction(lambda c: limits.set_limits(c, provider, model, values))
+        await self._platform.signals.send_limits_changed()
+        return await self.limits()
+
+    async def forget_limits(self, provider: str, model: str, keys: Collection[str]) -> list[str]:
+        """Remove stored limits of a block, all if no key is named; returns those that were there.
+
+        Raises:
+            ConfigurationError: If there is no such provider or key.
+        """
+        check_block(provider, model, dict.fromkeys(keys))
+        forget = partial(limits.forget_limits, provider=provider, model=model, keys=keys)
+        forgotten = await self._transaction(forget)
+        await self._platform.signals.send_limits_changed()
+        return forgotten
+
+    async def live_buckets(self) -> list[dict[str, Any]]:
+        """The buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+
+        Raises:
+            ServiceUnavailable: If Redis cannot be reached.
+        """
+        return await RedisBackend(self._platform.redis).snapshot()
 
     async def close(self) -> None:
         """Close all connections."""

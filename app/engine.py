@@ -16,6 +16,8 @@ from app.llm.base import LLMClient
 from app.monitoring import status
 from app.run import Run, finished_workflow
 
+LIMITS_HINT = ", or use `agentchord limits set`"
+
 
 class OrchestrationEngine:
     """Registers and executes workflows on the cluster.
@@ -30,6 +32,7 @@ class OrchestrationEngine:
 
     Raises:
         ConfigurationError: If the config contradicts the cluster's.
+        ServiceUnavailable: If it has limits and Postgres, which has the stored ones, is away.
     """
 
     def __init__(self, llm_client: LLMClient, config: EngineConfig | None = None) -> None:
@@ -122,12 +125,15 @@ def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
     settings = connected_settings()
     defaults = EngineConfig()
     if config.rate_limit_config is not None:
-        _, stored = settings.rate_limit_for(provider, "")
+        # What an operator stored is what the workers keep to, whatever the file says.
+        table = process().loop.run(process().client.limits())
+        _, stored = table.resolve(provider, "")
         for field in fields(RateLimitConfig):
             wanted = getattr(config.rate_limit_config, field.name)
             has = getattr(stored, field.name)
             if wanted not in (has, field.default):
-                raise _contradiction(f"rate_limit_config.{field.name}", "rate_limits", wanted, has)
+                name = f"rate_limit_config.{field.name}"
+                raise _contradiction(name, "rate_limits", wanted, has, LIMITS_HINT)
     for name, section, has in (
         ("cost_config", "costs", settings.costs),
         ("monitor_config", "monitoring", settings.monitoring),
@@ -142,10 +148,12 @@ def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
             raise _contradiction(name, section, wanted, has)
 
 
-def _contradiction(name: str, section: str, wanted: Any, has: Any) -> ConfigurationError:
+def _contradiction(
+    name: str, section: str, wanted: Any, has: Any, hint: str = ""
+) -> ConfigurationError:
     return ConfigurationError(
         f"{name} is {wanted!r}, but the cluster's is {has!r}: change {section} in the file at "
-        "AGENTCHORD_CONFIG, which all workers read"
+        f"AGENTCHORD_CONFIG, which all workers read{hint}"
     )
 
 

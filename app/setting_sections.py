@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal, Self
 
@@ -11,6 +12,8 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     GetPydanticSchema,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
@@ -64,6 +67,8 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
     )
 
 
+#: The bucket of the models without one of their own.
+DEFAULT_BUCKET = "default"
 _TIERS = [field.name for field in fields(RateLimitConfig) if field.name != "enforcement"]
 _DOMAIN = GetPydanticSchema(_domain_schema)
 Limits = Annotated[RateLimitConfig, _DOMAIN]
@@ -150,6 +155,44 @@ class ProviderLimits(Section):
 
     default: Limits = RateLimitConfig()
     models: dict[str, Limits] = Field(default_factory=dict)
+    _named: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
+
+    def named(self, model: str) -> frozenset[str] | None:
+        """The keys that a block names itself; None if it was not given at all.
+
+        Args:
+            model: A key of ``models``, or ``default``.
+        """
+        return self._named.get(model)
+
+    def bucket_of(self, model: str) -> tuple[str, RateLimitConfig]:
+        """The block that a model's calls are counted in.
+
+        Returns:
+            The key of ``models``, or ``default``, and its limits. The exact name goes before
+            patterns, a longer pattern before a shorter one.
+        """
+        if model in self.models:
+            return model, self.models[model]
+        matching = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
+        if matching:
+            pattern = max(matching, key=len)
+            return pattern, self.models[pattern]
+        return DEFAULT_BUCKET, self.default
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _remember_names(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Keep what was named: what is stored later goes before it, and is inherited like it."""
+        made = handler(values)
+        if isinstance(values, Mapping):
+            blocks = {DEFAULT_BUCKET: values.get("default"), **(values.get("models") or {})}
+            made._named.update(  # noqa: SLF001  it is this class
+                (model, frozenset(block if isinstance(block, Mapping) else vars(block)))
+                for model, block in blocks.items()
+                if block is not None
+            )
+        return made
 
     @model_validator(mode="before")
     @classmethod

@@ -1,7 +1,6 @@
 """Every setting, from the environment, ``.env`` and one YAML file; nothing else reads them."""
 
 import os
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,14 +117,8 @@ class Settings(BaseSettings):
             Name of the bucket, ``openai/default`` or ``openai/gpt-4o*``, and its limits. The exact
             name goes before patterns, a longer pattern before a shorter one.
         """
-        limits = self.rate_limits.get(provider, ProviderLimits())
-        matching = [pattern for pattern in limits.models if fnmatchcase(model, pattern)]
-        if model in limits.models:
-            return f"{provider}/{model}", limits.models[model]
-        if matching:
-            pattern = max(matching, key=len)
-            return f"{provider}/{pattern}", limits.models[pattern]
-        return f"{provider}/default", limits.default
+        block, limits = self.rate_limits.get(provider, ProviderLimits()).bucket_of(model)
+        return f"{provider}/{block}", limits
 
     @classmethod
     def settings_customise_sources(

@@ -23,7 +23,7 @@ def is_known(command: str, arguments: str) -> bool:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """Options of every command; an empty set where they belong to another program."""
+    """Options of every command and its subcommands; an empty set where they are not ours."""
     from app.cli.application import create
 
     group = typer.main.get_command(create())
@@ -31,7 +31,10 @@ def options() -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for name, command in group.commands.items():
         words = {
-            word for option in command.params for word in (*option.opts, *option.secondary_opts)
+            word
+            for part in (command, *getattr(command, "commands", {}).values())
+            for option in part.params
+            for word in (*option.opts, *option.secondary_opts)
         }
         found[name] = set() if name == "simulator" else words | {"--help", "--debug"}
     return found

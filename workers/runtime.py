@@ -30,6 +30,7 @@ from workers.inflight import InFlight
 from workers.lane import LaneRunner
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContexts
+from workers.stored_limits import StoredLimits
 
 Result = TypeVar("Result")
 LIMIT_RENEWAL_S = 4.0
@@ -80,6 +81,7 @@ class Runtime:
         self._announcements = Announcements(celery, self.worker)
         # First what can be refused, such as a module of imports: that does not exist.
         self._build_lanes(self._platform)
+        await self._limits.load()
         self._announcements.start()
         self._heartbeat = Heartbeat(
             database_url(settings),
@@ -90,6 +92,7 @@ class Runtime:
         )
         self._heartbeat.start()
         self._platform.signals.on_stop(self._heartbeat.beat_now)
+        self._platform.signals.on_limits(self._limits.look_now)
         watchdog = Watchdog(
             self._platform.engine,
             self._platform.redis,
@@ -101,6 +104,7 @@ class Runtime:
         self._background = [
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._renew_limits(), name="renew_limits"),
+            asyncio.create_task(self._limits.follow(self._limiter), name="stored_limits"),
         ]
         # Half a million objects of imported modules live as long as the process: the garbage
         # collector need not look at them again and again.
@@ -120,7 +124,13 @@ class Runtime:
             engine, apply_records, name="record", key=lambda record: record.agent_run_id
         )
         self._clients = Clients(client_factories(settings))
-        self._limiter = ClusterLimiter(platform.redis, settings.rate_limit_for, cautious=True)
+        self._limits = StoredLimits(engine, settings.rate_limits)
+        self._limiter = ClusterLimiter(
+            platform.redis,
+            self._limits.resolve,
+            recent_use=self._limits.recent_use,
+            cautious=True,
+        )
         pricing = Pricing(settings.costs)
         served = [provider for provider in PROVIDERS if provider in self._queues]
         self._clients.preload(served)

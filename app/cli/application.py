@@ -10,12 +10,24 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import costs, database, demo, doctor, processes, run, runs, simulator, up, version
+from app.cli import (
+    costs,
+    database,
+    demo,
+    doctor,
+    limits,
+    processes,
+    run,
+    runs,
+    simulator,
+    up,
+    version,
+)
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
 #: In the order of the help: the way of a new user, from top to bottom.
-COMMANDS: tuple[tuple[str, Callable[..., Any], dict[str, Any]], ...] = (
+COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ...] = (
     ("demo", demo.demo, {}),
     ("up", up.up, {}),
     ("run", run.run, {}),
@@ -23,6 +35,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], dict[str, Any]], ...] = (
     ("status", runs.status, {}),
     ("cancel", runs.cancel, {}),
     ("costs", costs.costs, {}),
+    ("limits", limits.group, {}),
     ("doctor", doctor.doctor, {}),
     ("migrate", database.migrate, {}),
     ("worker", processes.worker, PASSED_ON),
@@ -45,8 +58,11 @@ def create() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     application.callback()(_global_options)
-    for name, function, context in COMMANDS:
-        application.command(name, context_settings=context)(function)
+    for name, command, context in COMMANDS:
+        if isinstance(command, typer.Typer):
+            application.add_typer(command, name=name)
+        else:
+            application.command(name, context_settings=context)(command)
     return application
 
 

@@ -1,4 +1,7 @@
-"""Signals: one word about one run, to every process that listens. Losing one only costs time."""
+"""Signals: one word about one run, or about the limits, to every process that listens.
+
+Losing one only costs time.
+"""
 
 import asyncio
 import contextlib
@@ -11,6 +14,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 CHANNEL = "agentchord:signals"
+LIMITS_CHANGED = "limits changed"
 RECONNECT_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -20,7 +24,8 @@ class Signals:
     """Sends and receives signals over Redis pub/sub.
 
     ``finished`` wakes clients that wait for a run; ``stop`` makes workers look at once at what
-    their next heartbeat would tell them anyway.
+    their next heartbeat would tell them anyway, and the news that limits were changed makes them
+    read the new ones at once.
 
     Args:
         redis: The process's client.
@@ -31,18 +36,25 @@ class Signals:
         self._waiters: dict[UUID, set[asyncio.Event]] = defaultdict(set)
         self._listener: asyncio.Task[None] | None = None
         self._on_stop: Callable[[], None] | None = None
+        self._on_limits: Callable[[], None] | None = None
         self._closed = False
 
     async def send(self, run_id: UUID, word: str) -> None:
         """Tell everybody; an unreachable Redis is not an error, the slow road remains."""
-        try:
-            await self._redis.publish(CHANNEL, f"{run_id} {word}")
-        except RedisError as error:
-            log.warning("signal_not_sent", run_id=str(run_id), signal=word, error=str(error))
+        await self._publish(f"{run_id} {word}")
+
+    async def send_limits_changed(self) -> bool:
+        """Tell everybody to read the stored limits; whether it could be said."""
+        return await self._publish(LIMITS_CHANGED)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
         """Call back when any run is told to stop; starts listening."""
         self._on_stop = callback
+        self._listen()
+
+    def on_limits(self, callback: Callable[[], None]) -> None:
+        """Call back when limits were changed; starts listening."""
+        self._on_limits = callback
         self._listen()
 
     @contextlib.asynccontextmanager
@@ -66,6 +78,14 @@ class Signals:
             # A cancellation amid connecting may come out as a connection error.
             await asyncio.wait([self._listener], timeout=2 * RECONNECT_S)
 
+    async def _publish(self, message: str) -> bool:
+        try:
+            await self._redis.publish(CHANNEL, message)
+        except (RedisError, OSError) as error:
+            log.warning("signal_not_sent", signal=message, error=str(error))
+            return False
+        return True
+
     def _listen(self) -> None:
         if self._listener is None:
             self._listener = asyncio.create_task(self._receive(), name="signals")
@@ -83,6 +103,10 @@ class Signals:
                     await asyncio.sleep(RECONNECT_S)
 
     def _deliver(self, message: str) -> None:
+        if message == LIMITS_CHANGED:
+            if self._on_limits is not None:
+                self._on_limits()
+            return
         run, _, word = message.partition(" ")
         if word == "stop" and self._on_stop is not None:
             self._on_stop()

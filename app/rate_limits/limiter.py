@@ -27,6 +27,10 @@ Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
 CLOSE_S = 2.0
 
 
+class _Moved(Exception):
+    """The model's bucket is another one now: wait there."""
+
+
 class ClusterLimiter:
     """Permits for calls, under limits that all processes share.
 
@@ -54,6 +58,7 @@ class ClusterLimiter:
         self._totals = Statistics()
         self._buckets: dict[str, BucketClient] = {}
         self._names: dict[tuple[str, str], str] = {}
+        self._waiting: dict[Waiter, BucketClient] = {}
         self._listening: asyncio.Task[None] | None = None
 
     async def acquire(
@@ -73,23 +78,29 @@ class ClusterLimiter:
         Raises:
             TimeoutError: If it did not come in time; nothing was taken.
         """
-        bucket = self._bucket(request)
-        permit = bucket.at_once(request)
-        if permit is not None:
-            return permit
-        waiter = bucket.enter(request, early=early)
-        timer = None
-        if timeout_s is not None:
-            loop = asyncio.get_running_loop()
-            timer = loop.call_later(timeout_s, self._time_out, bucket, waiter, timeout_s)
-        try:
-            return await waiter.future
-        except asyncio.CancelledError:
-            bucket.abandon(waiter)
-            raise
-        finally:
-            if timer is not None:
-                timer.cancel()
+        loop = asyncio.get_running_loop()
+        deadline_s = None if timeout_s is None else loop.time() + timeout_s
+        while True:
+            bucket = self._bucket(request)
+            permit = bucket.at_once(request)
+            if permit is not None:
+                return permit
+            waiter = bucket.enter(request, early=early)
+            self._waiting[waiter] = bucket
+            timer = None
+            if timeout_s is not None and deadline_s is not None:
+                timer = loop.call_at(deadline_s, self._time_out, bucket, waiter, timeout_s)
+            try:
+                return await waiter.future
+            except _Moved:
+                continue
+            except asyncio.CancelledError:
+                bucket.abandon(waiter)
+                raise
+            finally:
+                del self._waiting[waiter]
+                if timer is not None:
+                    timer.cancel()
 
     async def start(self, permit: Permit) -> bool:
         """Wait for the moment of an early permit.
@@ -143,15 +154,17 @@ class ClusterLimiter:
             bucket.renew()
 
     async def reconfigure(self) -> None:
-        """Ask ``resolve`` again; changed limits keep their levels."""
+        """Ask ``resolve`` again; changed limits keep their levels.
+
+        Whoever waits in a bucket that is not its model's any more waits in the new one.
+        """
         for provider, model in list(self._names):
-            name, config = self._resolve(provider, model)
-            self._names[provider, model] = name
-            spec = spec_of(name, config, cautious=self._cautious)
-            if name in self._buckets:
-                self._buckets[name].reconfigure(spec)
-            else:
-                self._buckets[name] = BucketClient(spec, self._link, self._totals)
+            self._enter_name(provider, model)
+        for waiter, bucket in list(self._waiting.items()):
+            key = waiter.request.provider, waiter.request.model
+            if self._buckets[self._names[key]] is not bucket and not waiter.future.done():
+                bucket.abandon(waiter)
+                waiter.future.set_exception(_Moved())
 
     async def flush(self) -> None:
         """Return when every correction has reached the backend."""
@@ -195,15 +208,22 @@ class ClusterLimiter:
         key = request.provider, request.model
         name = self._names.get(key)
         if name is None:
-            name, config = self._resolve(*key)
-            self._names[key] = name
-            if name not in self._buckets:
-                spec = spec_of(name, config, cautious=self._cautious)
-                self._buckets[name] = BucketClient(spec, self._link, self._totals)
+            name = self._enter_name(*key)
             if self._listening is None:
                 listen = self._backend.listen(self._link.process, self._hear)
                 self._listening = asyncio.create_task(listen, name="limit_listen")
         return self._buckets[name]
+
+    def _enter_name(self, provider: str, model: str) -> str:
+        """Bring a model's bucket to its limits, and return its name."""
+        name, config = self._resolve(provider, model)
+        self._names[provider, model] = name
+        spec = spec_of(name, config, cautious=self._cautious)
+        if name in self._buckets:
+            self._buckets[name].reconfigure(spec)
+        else:
+            self._buckets[name] = BucketClient(spec, self._link, self._totals)
+        return name
 
     def _time_out(self, bucket: BucketClient, waiter: Waiter, timeout_s: float) -> None:
         if not waiter.future.done():

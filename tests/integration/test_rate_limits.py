@@ -429,6 +429,26 @@ async def test_raised_limits_reach_those_who_wait(cluster: LimitCluster) -> None
     assert (await asyncio.wait_for(waiting, 5)).spec.tiers[0].limit == 600_000
 
 
+async def test_who_waits_in_a_bucket_moves_on_with_its_model(cluster: LimitCluster) -> None:
+    buckets = {"slow": limits(requests_per_minute=1, burst=1), "fast": limits(burst=5)}
+    name = "slow"
+    limiter = cluster.limiter(resolve=lambda provider, model: (name, buckets[name]))
+    held = await limiter.acquire(request())
+    waiting = asyncio.create_task(limiter.acquire(request(), timeout_s=5))
+    await wait_until_async(lambda: _waiting(limiter, 1))
+
+    name = "fast"
+    await limiter.reconfigure()
+    moved = await asyncio.wait_for(waiting, 5)
+
+    assert (held.bucket, moved.bucket) == ("slow", "fast")
+
+    async def nobody_waits() -> bool:
+        return not any(bucket["waiting"] for bucket in await limiter.snapshot())
+
+    await wait_until_async(nobody_waits)
+
+
 async def test_a_flush_allows_no_second_burst(cluster: LimitCluster) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=60, burst=20))
     await take(limiter, 15)

@@ -400,6 +400,27 @@ def test_limits_by_environment_are_merged_into_those_of_the_file(
     assert settings.rate_limit_for("openai", "o3")[1].requests_per_minute == 600
 
 
+def test_limits_by_environment_need_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = "AGENTCHORD_RATE_LIMITS__OPENAI"
+    monkeypatch.setenv(f"{limits}__DEFAULT__REQUESTS_PER_MINUTE", "1200")
+    monkeypatch.setenv(f"{limits}__MODELS", '{"gpt-4o*": {"requests_per_minute": 500}}')
+
+    settings = load_settings()
+
+    assert settings.rate_limit_for("openai", "o3")[1].requests_per_minute == 1200
+    assert settings.rate_limit_for("openai", "o3")[1].requests_per_hour is None
+    assert settings.rate_limit_for("openai", "gpt-4o")[1].requests_per_minute == 500
+
+
+def test_a_wrong_limit_in_the_environment_is_refused_with_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AGENTCHORD_RATE_LIMITS__OPENAI__MODELS", '{"gpt-4o*": {"burts": 5}}')
+
+    assert "AGENTCHORD_RATE_LIMITS__OPENAI__MODELS" in refusal()
+    assert "did you mean 'burst'?" in refusal()
+
+
 def test_the_example_loads_and_shows_every_key_with_its_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

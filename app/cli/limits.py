@@ -1,0 +1,214 @@
+"""`agentchord limits`: every bucket as it stands, and the limits that change while it runs."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+WATCH_S = 1.0
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the buckets as JSON.")]
+Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="openai or anthropic.")]
+Model = Annotated[
+    str,
+    typer.Option(help="Name or pattern of models with a bucket of their own, such as 'gpt-4o*'."),
+]
+
+group = typer.Typer(rich_markup_mode=None)
+
+
+@group.callback(invoke_without_command=True)
+def limits(
+    context: typer.Context,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Show the rate limits as they stand, or change them.
+
+    Per bucket: who waits, what is in flight, when the next call may start; per limit: its value,
+    where it comes from, what is left of it, and what the provider's headers taught.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from app.cli.output import console, print_json
+
+    if json and watch:
+        raise typer.BadParameter("--watch draws for people: leave out --json, or ask repeatedly")
+    if json:
+        print_json(_buckets())
+    elif watch:
+        _watch()
+    else:
+        console().print(_picture(_buckets()))
+
+
+@group.command("set")
+def set_(
+    provider: Provider,
+    values: Annotated[
+        list[str],
+        typer.Argument(metavar="KEY=VALUE...", help="Limits; `none` means unlimited."),
+    ],
+    model: Model = "default",
+    json: AsJson = False,
+) -> None:
+    """Set limits while the cluster runs.
+
+    They are stored in Postgres and go before the configuration; workers take them over at once.
+    """
+    from app.cli.cluster import connect
+    from app.rate_limits.stored import read_assignments
+
+    connected = connect()
+    assigned = read_assignments(values)
+    connected.loop.run(connected.client.set_limits(provider, model, assigned))
+    bucket = _show_bucket(f"{provider}/{model}", json=json)
+    _warn_of_a_queue(bucket)
+
+
+@group.command()
+def reset(
+    provider: Provider,
+    keys: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY...]", help="Limits; all if none is named.")
+    ] = None,
+    model: Model = "default",
+    json: AsJson = False,
+) -> None:
+    """Forget stored limits; the configuration counts again."""
+    from app.cli.cluster import connect
+
+    connected = connect()
+    forgotten = connected.loop.run(connected.client.forget_limits(provider, model, keys or []))
+    name = f"{provider}/{model}"
+    what = f"forgot {', '.join(forgotten)} of" if forgotten else "nothing was stored for"
+    print(f"{what} {name}", file=sys.stderr)
+    _show_bucket(name, json=json)
+
+
+def _buckets() -> list[dict[str, Any]]:
+    from app.cli.cluster import connect
+    from app.errors import ServiceUnavailable
+    from app.rate_limits.overview import overview
+
+    connected = connect()
+    table = connected.loop.run(connected.client.limits())
+    try:
+        live = connected.loop.run(connected.client.live_buckets())
+    except ServiceUnavailable as error:
+        print(f"agentchord: {error}; calls wait for it", file=sys.stderr)
+        live = []
+    return overview(table, live)
+
+
+def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
+    """Show one bucket; None if there is no such bucket any more."""
+    from app.cli.output import console, print_json
+
+    found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
+    if json:
+        print_json(found)
+    else:
+        console().print(_picture(found))
+    return found[0] if found else None
+
+
+def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
+    """Say how long those take that wait already, if that is more than a minute."""
+    if bucket is None or bucket["state"] is None:
+        return
+    waiting = bucket["state"]["waiting"]
+    minute = bucket["limits"]["requests_per_minute"]["value"]
+    if minute is not None and waiting > minute:
+        print(
+            f"agentchord: {waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
+            f"the last of them starts in about {waiting / minute:,.0f} minutes",
+            file=sys.stderr,
+        )
+
+
+def _watch() -> None:
+    from app.cli.output import console
+
+    printer = console()
+    if not sys.stdout.isatty():
+        while True:
+            printer.print(_picture(_buckets()))
+            time.sleep(WATCH_S)
+    from rich.live import Live
+
+    with Live(console=printer, auto_refresh=False) as live:
+        while True:
+            live.update(_picture(_buckets()), refresh=True)
+            time.sleep(WATCH_S)
+
+
+def _picture(buckets: list[dict[str, Any]]) -> "Group":
+    """A table of the buckets, and one of their limits."""
+    from rich.console import Group
+
+    from app.cli.output import table
+
+    states = table(
+        ("bucket", "waiting>", "in flight>", "next free>", "paused>", "share of rate>"),
+        [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets],
+    )
+    limits = table(
+        ("bucket", "limit", "value>", "from", "level>", "of>", "per second>", "learned>"),
+        [
+            (bucket["bucket"], key, *_limit(key, limit))
+            for bucket in buckets
+            for key, limit in bucket["limits"].items()
+            if _is_worth_a_line(key, limit)
+        ],
+    )
+    return Group(states, "", limits)
+
+
+def _state(state: dict[str, Any] | None) -> tuple[str, ...]:
+    if state is None:
+        return ("idle", "", "", "", "")
+    most = f"{state['concurrency']:,}" if state["concurrency"] else "any"
+    return (
+        f"{state['waiting']:,}",
+        f"{state['in_flight']:,} of {most}",
+        _seconds(state["next_free_s"]),
+        _seconds(state["paused_s"]),
+        f"{state['ramp']:.0%}",
+    )
+
+
+def _limit(key: str, limit: dict[str, Any]) -> tuple[str, ...]:
+    value, live = limit["value"], limit["live"]
+    source = f"{limit['source']}, default" if limit["inherited"] else limit["source"]
+    shown = value if isinstance(value, str) else "unlimited" if value is None else f"{value:,}"
+    if key == "burst" and value is None:
+        shown = "automatic"
+    if live is None:
+        return (shown, source, "", "", "", "")
+    learned = live["learned_limit"]
+    return (
+        shown,
+        source,
+        f"{live['level']:,.1f}",
+        f"{live['capacity']:,.1f}",
+        f"{live['rate']:,.3f}",
+        "" if learned is None else f"{learned:,.0f}",
+    )
+
+
+def _is_worth_a_line(key: str, limit: dict[str, Any]) -> bool:
+    """What is unlimited is shown only if somebody stored that."""
+    if limit["source"] == "stored" or limit["live"]:
+        return True
+    return limit["value"] is not None and (key, limit["value"]) != ("enforcement", "bucket")
+
+
+def _seconds(seconds: float | None) -> str:
+    return f"{seconds:,.1f} s" if seconds else "now" if seconds is not None else ""

@@ -1,0 +1,60 @@
+"""Every bucket for people to look at: the limits in force, who set them, and how it stands now."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.rate_limits.stored import LimitTable
+
+#: Tiers that are not named like their key of the configuration.
+KEY_OF_TIER = {
+    "requests": "requests_per_minute",
+    "tokens": "tokens_per_minute",
+    "input_tokens": "input_tokens_per_minute",
+    "output_tokens": "output_tokens_per_minute",
+}
+STATE = ("waiting", "concurrency", "in_flight", "paused_s", "next_free_s", "ramp")
+TIER = ("limit", "level", "capacity", "rate", "learned_limit")
+#: Where a limit comes from that is in use although nothing names it any more.
+FORMER = "former"
+
+
+def overview(table: LimitTable, live: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The configured and the live buckets.
+
+    Args:
+        table: The limits in force.
+        live: Buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+
+    Returns:
+        One dict per bucket: ``bucket``, ``state`` (None if it is not in use; else ``waiting``,
+        ``concurrency``, ``in_flight``, ``paused_s``, ``next_free_s``, ``ramp``), and ``limits``,
+        by key: ``value`` (None: unlimited), ``source``, ``inherited``, and ``live`` (None, or
+        ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``). A bucket that
+        is in use but belongs to no block any more has limits of the source ``former``.
+    """
+    in_use = {bucket["bucket"]: bucket for bucket in live}
+    names = dict.fromkeys((*table.values, *in_use))
+    return [_bucket(name, table.values.get(name), in_use.get(name)) for name in names]
+
+
+def _bucket(
+    name: str, values: Mapping[str, Any] | None, live: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    tiers = {
+        KEY_OF_TIER.get(tier["tier"], tier["tier"]): tier for tier in (live or {}).get("tiers", ())
+    }
+    if values is None:
+        limits = {
+            key: {"value": tier["limit"], "source": FORMER, "inherited": False}
+            for key, tier in tiers.items()
+        }
+    else:
+        limits = {
+            key: {"value": value.value, "source": value.source, "inherited": value.inherited}
+            for key, value in values.items()
+        }
+    for key, limit in limits.items():
+        tier = tiers.get(key)
+        limit["live"] = None if tier is None else {part: tier.get(part) for part in TIER}
+    state = None if live is None else {part: live.get(part) for part in STATE}
+    return {"bucket": name, "state": state, "limits": limits}

@@ -1,0 +1,183 @@
+"""The limits in force: what an operator stored goes before the configuration, key by key.
+
+Pure: workers, the command line and the engine resolve models with the same table.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import structlog
+
+from app.domain.agent import PROVIDERS
+from app.domain.policies import RateLimitConfig
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import ConfigurationError
+from app.setting_sections import DEFAULT_BUCKET, ProviderLimits
+from app.storage.limits import StoredBlock
+
+KEYS = tuple(field.name for field in fields(RateLimitConfig))
+UNLIMITED_WORDS = ("none", "null", "unlimited")
+
+#: ``configuration`` is the YAML file, ``.env`` or the environment.
+Source = Literal["stored", "configuration", "built-in"]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LimitValue:
+    """One limit in force.
+
+    Attributes:
+        value: The limit; None means unlimited.
+        source: Who said so.
+        inherited: Whether it is the one of the provider's ``default``.
+    """
+
+    value: Any
+    source: Source
+    inherited: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitTable:
+    """The blocks of all providers, stored values included.
+
+    Attributes:
+        providers: Limits by provider.
+        values: The same with their sources, by bucket name and key.
+    """
+
+    providers: Mapping[str, ProviderLimits]
+    values: Mapping[str, Mapping[str, LimitValue]]
+
+    def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
+        """Bucket of a model's calls, ``openai/default`` or ``openai/gpt-4o*``, and its limits."""
+        block, limits = self.providers.get(provider, ProviderLimits()).bucket_of(model)
+        return f"{provider}/{block}", limits
+
+
+def limit_table(
+    configured: Mapping[str, ProviderLimits], stored: Sequence[StoredBlock]
+) -> LimitTable:
+    """Merge the configuration and what is stored.
+
+    A stored model that the configuration lacks gets a bucket of its own; whatever a model's block
+    does not name is that of ``default``, stored values included. A stored block that this version
+    does not understand is left out, and logged.
+    """
+    values: dict[str, dict[str, LimitValue]] = {}
+    providers: dict[str, ProviderLimits] = {}
+    for provider in PROVIDERS:
+        given = configured.get(provider, ProviderLimits())
+        kept = {
+            block.model: block.limits
+            for block in stored
+            if block.provider == provider and _is_understood(block)
+        }
+        default = _default_values(given, kept.get(DEFAULT_BUCKET, {}))
+        values[f"{provider}/{DEFAULT_BUCKET}"] = default
+        models = {}
+        for model in dict.fromkeys((*given.models, *kept)):
+            if model != DEFAULT_BUCKET:
+                block = _model_values(given, model, kept.get(model, {}), default)
+                values[f"{provider}/{model}"] = block
+                models[model] = _config(block)
+        providers[provider] = ProviderLimits(default=_config(default), models=models)
+    return LimitTable(providers=providers, values=values)
+
+
+def read_assignments(words: Sequence[str]) -> dict[str, Any]:
+    """Limits as they are typed: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
+
+    The values are not checked yet; see ``check_block``.
+
+    Raises:
+        ConfigurationError: For a word that is no assignment.
+    """
+    limits: dict[str, Any] = {}
+    for word in words:
+        key, separator, text = word.partition("=")
+        if not separator:
+            raise ConfigurationError(f"{word!r} sets nothing: write requests_per_minute=600")
+        limits[key] = _value(text.strip())
+    return limits
+
+
+def check_block(provider: str, model: str, limits: Mapping[str, Any]) -> None:
+    """Refuse what cannot be stored.
+
+    Args:
+        provider: Provider name.
+        model: Model name or pattern, or ``default``.
+        limits: Values by key; None means unlimited.
+
+    Raises:
+        ConfigurationError: In one line: what is wrong, and what could be meant.
+    """
+    if provider not in PROVIDERS:
+        raise ConfigurationError(
+            f"there is no provider {provider!r} (known: {listed(PROVIDERS)})"
+            f"{did_you_mean(provider, PROVIDERS)}"
+        )
+    if not model.strip():
+        raise ConfigurationError("the model is empty: give a name or a pattern, such as 'gpt-4o*'")
+    _check_limits(limits)
+
+
+def _check_limits(limits: Mapping[str, Any]) -> None:
+    for key in limits:
+        if key not in KEYS:
+            hint = did_you_mean(key, KEYS) or f"; there is {listed(KEYS)}"
+            raise ConfigurationError(f"there is no limit {key!r}{hint}")
+    RateLimitConfig(**limits)
+
+
+def _is_understood(block: StoredBlock) -> bool:
+    try:
+        _check_limits(block.limits)
+    except ConfigurationError as error:
+        log.warning(
+            "stored_limits_ignored", provider=block.provider, model=block.model, error=str(error)
+        )
+        return False
+    return True
+
+
+def _value(text: str) -> Any:
+    if text.lower() in UNLIMITED_WORDS:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _default_values(given: ProviderLimits, stored: Mapping[str, Any]) -> dict[str, LimitValue]:
+    source: Source = "built-in" if given.named(DEFAULT_BUCKET) is None else "configuration"
+    values = {key: LimitValue(value=getattr(given.default, key), source=source) for key in KEYS}
+    return values | _stored_values(stored)
+
+
+def _model_values(
+    given: ProviderLimits,
+    model: str,
+    stored: Mapping[str, Any],
+    default: Mapping[str, LimitValue],
+) -> dict[str, LimitValue]:
+    values = {
+        key: LimitValue(value=value.value, source=value.source, inherited=True)
+        for key, value in default.items()
+    }
+    for key in given.named(model) or ():
+        values[key] = LimitValue(value=getattr(given.models[model], key), source="configuration")
+    return values | _stored_values(stored)
+
+
+def _stored_values(stored: Mapping[str, Any]) -> dict[str, LimitValue]:
+    return {key: LimitValue(value=value, source="stored") for key, value in stored.items()}
+
+
+def _config(values: Mapping[str, LimitValue]) -> RateLimitConfig:
+    return RateLimitConfig(**{key: value.value for key, value in values.items()})

@@ -1,0 +1,94 @@
+"""The limits that operators store, as a running worker keeps to them, and the use before a flush.
+
+Postgres decides: a signal only makes the next look come at once. While Postgres is away the last
+known limits stay in force.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.domain.policies import RateLimitConfig
+from app.errors import ServiceUnavailable
+from app.rate_limits.limiter import ClusterLimiter
+from app.rate_limits.stored import limit_table
+from app.setting_sections import ProviderLimits
+from app.storage.group_commit import cause, persist
+from app.storage.limits import StoredBlock, read_limits, recent_calls
+
+#: A change whose signal was lost is seen after this time.
+LOOK_S = 3.0
+
+log = structlog.get_logger(__name__)
+
+
+class StoredLimits:
+    """Resolves models to buckets, with the stored limits as last read.
+
+    Args:
+        engine: The process's engine.
+        configured: Limits by provider, as configured.
+    """
+
+    def __init__(self, engine: AsyncEngine, configured: Mapping[str, ProviderLimits]) -> None:
+        self._engine = engine
+        self._configured = configured
+        self._stored: list[StoredBlock] = []
+        self._table = limit_table(configured, ())
+        self._look = asyncio.Event()
+
+    def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
+        """Bucket and limits of a provider's model."""
+        return self._table.resolve(provider, model)
+
+    async def load(self) -> None:
+        """Read the stored limits before the first call; waits while Postgres is away."""
+        self._take(await persist(self._engine, read_limits, name="stored_limits"))
+
+    def look_now(self) -> None:
+        """Do not wait for the next look: somebody said that limits were changed."""
+        self._look.set()
+
+    async def follow(self, limiter: ClusterLimiter) -> None:
+        """Keep the limiter at the stored limits, until cancelled."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), LOOK_S)
+            self._look.clear()
+            try:
+                async with self._engine.connect() as connection:
+                    changed = self._take(await read_limits(connection))
+            except (DBAPIError, TimeoutError) as error:
+                log.warning("stored_limits_not_read", error=cause(error), retry_in_s=LOOK_S)
+                continue
+            if changed:
+                log.info("limits_changed", stored=len(self._stored))
+                await limiter.reconfigure()
+
+    async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:
+        """Requests and tokens of a bucket in the last so many seconds, calls in flight included.
+
+        Raises:
+            ServiceUnavailable: If Postgres does not say; the limiter asks again.
+        """
+        try:
+            async with self._engine.connect() as connection:
+                calls = await recent_calls(connection, seconds)
+        except (DBAPIError, TimeoutError) as error:
+            raise ServiceUnavailable(
+                f"Postgres does not say what {bucket!r} has used: {cause(error)}"
+            ) from error
+        own = [line for line in calls if self.resolve(line.provider, line.model)[0] == bucket]
+        return sum(line.requests for line in own), sum(line.tokens for line in own)
+
+    def _take(self, stored: list[StoredBlock]) -> bool:
+        """Take stored limits into use; returns whether they are others than before."""
+        if stored == self._stored:
+            return False
+        self._stored = stored
+        self._table = limit_table(self._configured, stored)
+        return True

@@ -200,6 +200,19 @@ def _quiet(stack: Stack) -> bool:
     return not open_["things"] and not stack.simulator.summary()["in_flight"]
 
 
+@contextmanager
+def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a client of a stack other than the one all tests share, for a while."""
+    from app.bootstrap import connected_settings
+
+    _close_client()
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    connected_settings.cache_clear()
+    yield
+    _close_client()
+
+
 def _close_client() -> None:
     """Close this process's client before the services that it is connected to end."""
     from app.client import _process, process

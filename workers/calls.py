@@ -109,6 +109,10 @@ class Caller:
         """
         client = self._clients.get(job.agent.provider)
         plan = self._plan(job, messages, tools)
+        if refusal := self._limiter.refusal(plan.limit):
+            raise BadRequest(
+                f"agent {job.agent.name!r}: {refusal}", provider=job.agent.provider, reached=False
+            )
         permit = await self._permit_and_hold(job, plan)
         job.lease.phase = Phase.CALLING
         loop = asyncio.get_running_loop()

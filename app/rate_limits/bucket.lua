@@ -273,22 +273,26 @@ local function empty_short_tiers(s, tiers, now)
   s.emptied = true
 end
 
+-- Tiers that are new here, to whoever remembers: what they count began before them.
+local function note_unknown(s, tiers)
+  for _, tier in ipairs(tiers) do
+    local is_new = s.level[tier.name] == nil and s.counted[tier.name] == nil
+    if is_new and (not tier.short or tier.kind == 'window') then
+      s.unknown = s.unknown or {}
+      s.unknown[#s.unknown + 1] = tier.name
+    end
+  end
+end
+
 local function create(spec, ask, now)
   local s = {
     epoch = ask.process .. '-' .. ask.number, born = now, at = now, emptied = false,
     level = {}, window = {}, counted = {}, spent = {}, learned = {}, drift = {},
     next = 0, v = 0, jitter_s = 0,
   }
+  if ask.rebuilds then note_unknown(s, spec.tiers) end
   if ask.epoch ~= '' then empty_short_tiers(s, spec.tiers, now) end
   if spec.cautious then s.careful = {at = now, level = {}} end
-  if ask.rebuilds then
-    for _, tier in ipairs(spec.tiers) do
-      if not tier.short or tier.kind == 'window' then
-        s.unknown = s.unknown or {}
-        s.unknown[#s.unknown + 1] = tier.name
-      end
-    end
-  end
   return s
 end
 

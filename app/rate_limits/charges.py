@@ -31,6 +31,18 @@ def expected_amounts(
     return tuple(min(_expected(request, tier, output_tokens), tier.capacity) for tier in spec.tiers)
 
 
+def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | None:
+    """The limit that a call can never fit into, and what it needs there; None if it fits.
+
+    How long the answer will be is not known where real output counts, so it is left out there.
+    """
+    for tier in spec.tiers:
+        amount = 0.0 if tier.in_requests else _expected(request, tier, 0.0)
+        if amount > tier.limit:
+            return tier, amount
+    return None
+
+
 def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
     """The share of the bucket that the amounts stand for, in seconds of its scarcest tier."""
     return max(

@@ -32,6 +32,7 @@ local now = tonumber(ARGV[4]) or redis_time()
 local function load()
   local packed = redis.call('GET', KEYS[1])
   local s = packed and cmsgpack.unpack(packed) or create(spec, ask, now)
+  if packed and ask.rebuilds then note_unknown(s, tiers) end
   advance(s, tiers, now)
   if ask.epoch ~= '' and ask.epoch ~= s.epoch and not s.emptied and now - s.born < FLUSH_MEMORY_S then
     empty_short_tiers(s, tiers, now)

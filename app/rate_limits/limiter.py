@@ -16,6 +16,7 @@ from app.domain.policies import RateLimitConfig
 from app.domain.usage import Usage
 from app.rate_limits.base import LimiterBackend, LimitRequest, News, Permit
 from app.rate_limits.bucket_client import EARLY_S, BucketClient
+from app.rate_limits.charges import too_large
 from app.rate_limits.fair_queue import Waiter
 from app.rate_limits.link import Link, RecentUse
 from app.rate_limits.redis import RedisBackend
@@ -60,6 +61,19 @@ class ClusterLimiter:
         self._names: dict[tuple[str, str], str] = {}
         self._waiting: dict[Waiter, BucketClient] = {}
         self._listening: asyncio.Task[None] | None = None
+
+    def refusal(self, request: LimitRequest) -> str | None:
+        """Why a call can never be made under its limits, in words, or None if it can."""
+        spec = self._bucket(request).spec
+        found = too_large(request, spec)
+        if found is None:
+            return None
+        tier, amount = found
+        return (
+            f"the call counts as about {amount:,.0f} tokens, and {spec.bucket} has "
+            f"{tier.name}_per_minute {tier.limit:,.0f}: shorten the prompt, lower max_tokens, or "
+            "raise the limit"
+        )
 
     async def acquire(
         self, request: LimitRequest, timeout_s: float | None = None, *, early: bool = False

@@ -148,14 +148,15 @@ class _Turn:
         s = self.shared.bucket
         if s is None:
             s = MemoryBucket(epoch=f"{ask.process}-{ask.number}", born=now, at=now)
+            if ask.rebuilds:
+                s.note_unknown(tiers)
             if ask.epoch:
                 s.empty_short_tiers(tiers, now)
-            if ask.rebuilds:
-                long = (tier for tier in tiers if not tier.is_short or tier.kind == "window")
-                s.unknown = [tier.name for tier in long]
             if self.spec.cautious:
                 s.careful = Careful(at=now)
             self.shared.bucket = s
+        elif ask.rebuilds:
+            s.note_unknown(tiers)
         s.advance(tiers, now)
         foreign = ask.epoch and ask.epoch != s.epoch
         if foreign and not s.emptied and now - s.born < FLUSH_MEMORY_S:

@@ -150,6 +150,13 @@ class MemoryBucket:
                 self._count_in_window(tier, missing, now)
         self.emptied = True
 
+    def note_unknown(self, tiers: tuple[Tier, ...]) -> None:
+        """Tiers that are new here, to whoever remembers: what they count began before them."""
+        for tier in tiers:
+            is_new = tier.name not in self.level and tier.name not in self.counted
+            if is_new and (not tier.is_short or tier.kind == "window"):
+                self.unknown = [*self.unknown, tier.name]
+
     def rebuild(self, used: dict[str, float], now: float) -> None:
         """Take the earlier use of hour, day and window into account."""
         for tier in self.tiers:

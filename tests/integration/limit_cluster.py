@@ -69,10 +69,13 @@ class LimitCluster:
         *,
         resolve: Resolve | None = None,
         recent_use: RecentUse | None = None,
+        cautious: bool = False,
     ) -> ClusterLimiter:
         """One more process."""
         chosen = resolve or (lambda provider, _: (f"{provider}/default", config or limits()))
-        limiter = ClusterLimiter(self.backends.backend(), chosen, recent_use=recent_use)
+        limiter = ClusterLimiter(
+            self.backends.backend(), chosen, recent_use=recent_use, cautious=cautious
+        )
         self.limiters.append(limiter)
         return limiter
 

@@ -491,6 +491,92 @@ async def test_a_flush_forgets_neither_the_hour_nor_the_day(cluster: LimitCluste
     assert await level(limiter, "requests_per_day") == pytest.approx(897, abs=0.5)
 
 
+async def test_a_limit_that_is_new_to_a_bucket_knows_what_was_used(cluster: LimitCluster) -> None:
+    async def recent_use(bucket: str, seconds: float) -> tuple[int, int]:
+        return (99, 0)
+
+    config = [limits(requests_per_minute=6000, burst=10)]
+    limiter = cluster.limiter(
+        resolve=lambda provider, _: ("acme/default", config[-1]), recent_use=recent_use
+    )
+    await take(limiter, 3)
+
+    config.append(limits(requests_per_minute=6000, burst=10, requests_per_hour=100))
+    await limiter.reconfigure()
+    await limiter.flush()
+
+    await limiter.acquire(request(), timeout_s=5)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.2)
+
+
+async def test_a_cautious_bucket_keeps_half_back_until_the_first_answer(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=20), cautious=True)
+    permits = await take(limiter, 10)
+    with pytest.raises(TimeoutError):
+        await limiter.acquire(request(), timeout_s=0.2)
+
+    limiter.settle(permits[0], usage=Usage(input_tokens=10, output_tokens=1))
+
+    await asyncio.wait_for(take(limiter, 8), 3)
+
+
+async def test_caution_without_an_answer_ends_before_the_provider_refills_in_vain(
+    cluster: LimitCluster, clock: MovableClock
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=20), cautious=True)
+    await take(limiter, 9)
+
+    clock.ahead_s += 21
+
+    await asyncio.wait_for(take(limiter, 18), 3)
+
+
+async def test_what_a_first_answer_says_holds_before_the_rest_is_let_go(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=20), cautious=True)
+    permits = await take(limiter, 9)
+
+    limiter.settle(
+        permits[0],
+        usage=Usage(input_tokens=10, output_tokens=1),
+        headers={"x-ratelimit-limit-requests": "30", "x-ratelimit-remaining-requests": "1"},
+    )
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(take(limiter, 3), 0.5)
+
+
+async def test_answers_are_expected_to_be_as_long_as_they_lately_were(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(output_tokens_per_minute=8000))
+    for _ in range(20):
+        permit = await limiter.acquire(request(provider="anthropic", output_tokens=4096))
+        limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=50))
+
+    # At 4,096 tokens each just one more could be under way.
+    permits = await asyncio.wait_for(take(limiter, 30, provider="anthropic", output_tokens=4096), 3)
+
+    assert all(50 <= permit.taken[0] < 100 for permit in permits)
+
+
+async def test_reservations_count_in_full_where_the_provider_counts_them(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(tokens_per_minute=100_000))
+    for _ in range(3):
+        permit = await limiter.acquire(request(provider="openai", output_tokens=4096))
+        limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=50))
+
+    (permit,) = await take(limiter, 1, provider="openai", output_tokens=4096)
+
+    assert permit.taken == (4096.0,)
+
+
 async def test_slots_in_use_are_counted_again_after_a_flush(cluster: LimitCluster) -> None:
     limiter = cluster.limiter(limits(concurrent_requests=4))
     await take(limiter, 3)

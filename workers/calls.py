@@ -124,7 +124,7 @@ class Caller:
                     job.agent.model,
                     tools or None,
                     max_tokens=plan.max_tokens,
-                    on_sent=partial(self._limiter.sent, permit) if permit.spec.paced else None,
+                    on_sent=None if permit.spec.unlimited else partial(self._limiter.sent, permit),
                     **plan.parameters,
                 )
         except BaseException as error:

@@ -22,10 +22,15 @@ Settlement: TypeAlias = tuple[int, float, tuple[float, ...]]
 #: Tier's index, limit and remaining as the provider's headers say (-1: unknown), the tier's spent
 #: total when the request was granted, and the request's start (backend's clock).
 Observation: TypeAlias = tuple[int, float, float, float, float]
+#: When a request set out (backend's clock), and the tiers' spent totals then: dates its headers.
+Sight: TypeAlias = tuple[float, tuple[float, ...]]
 #: Start of the refused request, seconds to pause, 1 if it was a 429 (0: only busy), its amounts.
 Refusal: TypeAlias = tuple[float, float, int, tuple[float, ...]]
-#: Id, seconds from the reply's time to the start, and how far the request bucket is from full then.
-Grant: TypeAlias = tuple[int, float, float]
+#: Start of a call, when it set out instead (backend's clock), its amounts, and the amounts of all
+#: calls of the process that were late then, it included.
+Delay: TypeAlias = tuple[float, float, tuple[float, ...], tuple[float, ...]]
+#: Id, and seconds from the reply's time to the start.
+Grant: TypeAlias = tuple[int, float]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +68,7 @@ class Permit:
         taken: What was taken from each tier of ``spec``, in their order.
         granted_at: When the call may start, by the backend's clock; seconds since the epoch.
         starts_at_s: The same as ``time.monotonic()``.
-        headroom: Requests that were missing from a full request bucket at that moment.
-        lateness: Requests charged for late starts before the grant.
-        spent: Totals spent per tier at the grant, which date the provider's headers.
+        spent: Totals spent per tier at the grant.
     """
 
     bucket: str
@@ -75,8 +78,6 @@ class Permit:
     taken: tuple[float, ...]
     granted_at: float
     starts_at_s: float
-    headroom: float = 0.0
-    lateness: float = 0.0
     spent: tuple[float, ...] = ()
 
     @property
@@ -99,6 +100,8 @@ class Exchange:
         leaving: The process ends.
         answered: Whether the provider has answered a call since the process last said so.
         settlements: Corrections of permits.
+        delays: Calls that set out late.
+        overdue: Amounts of calls that are late and have not set out; empty if there are none.
         observations: What providers' headers say.
         refusals: 429s, and other answers that ask for a pause.
         renewals: Ids of permits in use.
@@ -113,6 +116,8 @@ class Exchange:
     leaving: bool = False
     answered: bool = False
     settlements: list[Settlement] = field(default_factory=list)
+    delays: list[Delay] = field(default_factory=list)
+    overdue: tuple[float, ...] = ()
     observations: list[Observation] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     renewals: list[int] = field(default_factory=list)

@@ -9,6 +9,7 @@
 --   level         tier -> what may be used now; negative: promised ahead, or used beyond estimates
 --   window        tier -> {slot, count, slot, count, ...}, oldest first
 --   counted       tier -> sum of those counts
+--   overdue       process -> {until, amounts}: granted there, and late in setting out
 --   spent         tier -> total ever charged, corrections deducted
 --   unknown       tiers whose earlier use nobody has told yet, or nothing
 --   next          no start before: spreads a burst
@@ -259,6 +260,27 @@ local function refund(s, tiers, amounts, start)
   end
 end
 
+-- A provider's bucket is never fuller than full: with `amounts` on their way at the time `at`, ours
+-- was not fuller than full without them. What refill would have brought since then was lost.
+local function hold_down(s, tiers, amounts, at, now)
+  for i, tier in ipairs(tiers) do
+    if tier.kind == 'bucket' and tier.short then
+      local most = tier.cap - amounts[i] + tier.speed * math.max(0, now - at)
+      s.level[tier.name] = math.min(s.level[tier.name], most)
+    end
+  end
+end
+
+-- A call set out late: a window counts it from then on.
+local function move_in_windows(s, tiers, amounts, start, sent)
+  for i, tier in ipairs(tiers) do
+    if tier.kind == 'window' then
+      refund_in_window(s, tier, amounts[i], start)
+      count_in_window(s, tier, amounts[i], sent)
+    end
+  end
+end
+
 -- Minute tiers start empty after a flush: what was used a moment ago is forgotten, not undone.
 local function empty_short_tiers(s, tiers, now)
   for _, tier in ipairs(tiers) do
@@ -287,7 +309,7 @@ end
 local function create(spec, ask, now)
   local s = {
     epoch = ask.process .. '-' .. ask.number, born = now, at = now, emptied = false,
-    level = {}, window = {}, counted = {}, spent = {}, learned = {}, drift = {},
+    level = {}, window = {}, counted = {}, overdue = {}, spent = {}, learned = {}, drift = {},
     next = 0, v = 0, jitter_s = 0,
   }
   if ask.rebuilds then note_unknown(s, spec.tiers) end

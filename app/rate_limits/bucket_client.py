@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import structlog
 
 from app.domain.usage import Usage
-from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply
+from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply, Sight
 from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.forecast import Forecast
@@ -24,14 +24,16 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
 MOST_OFFERED, LEAST_OFFERED = 128, 4
-#: A start this late, or this early, counts as one on time.
-ON_TIME_S, EARLY_S = 0.001, 0.0005
+#: A start this early counts as one on time.
+EARLY_S = 0.0005
 #: Where one request fills the bucket, every late arrival counts: a permit that is later than this
 #: is void.
 STALE_S = 0.020
 #: From a start until the request is on its way it takes so long at first, and at most; the mean
 #: follows by this share of each.
 SENDING_S, LONGEST_SENDING_S, MEAN_SHARE = 0.002, 0.006, 0.1
+#: A call that is this late may never set out: nobody waits for it any more.
+LATE_MOST_S = 1.0
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,9 @@ class BucketClient:
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
         self._planned: dict[int, Waiter] = {}
+        self._starting: dict[int, Permit] = {}
+        self._sights: dict[int, Sight] = {}
+        self._spent: tuple[float, ...] = ()
         self._ids = 0
         self._exchanges = 0
         self._epoch = ""
@@ -116,14 +121,20 @@ class BucketClient:
             waiter.second_try = True
             self._give_back(permit)
             return False
-        self._charge_lateness(permit, late_s)
+        if waiter.early:
+            self._starting[permit.request_id] = permit
+        else:
+            self._note_start(permit, late_s)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
     def sent(self, permit: Permit) -> None:
         """The request goes out now; what is unusual about the delay, those behind it must know."""
+        if self._starting.pop(permit.request_id, None) is None:
+            return
+        self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
         delay_s = time.monotonic() - permit.starts_at_s
-        self._charge_lateness(permit, delay_s - self._sending_s)
+        self._note_start(permit, delay_s - self._sending_s)
         self._sending_s += MEAN_SHARE * (min(delay_s, LONGEST_SENDING_S) - self._sending_s)
 
     def settle(
@@ -139,9 +150,11 @@ class BucketClient:
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
+        self._starting.pop(permit.request_id, None)
+        sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
         if usage is not None and usage.total_tokens and self._counts_real_output(permit.request):
             self._forecast.learn(permit.request, usage.output_tokens)
-        self._outbox.settle(permit, usage, headers)
+        self._outbox.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:
             if throttled:
                 self.statistics.count("throttled")
@@ -233,6 +246,7 @@ class BucketClient:
         )
         self._used = {}
         self._outbox.fill(message)
+        message.overdue = self._overdue()
         if self._renewing:
             message.renewals = list(self._live)
             self._renewing = False
@@ -254,6 +268,7 @@ class BucketClient:
     def _apply(self, message: Exchange, reply: Reply) -> None:
         self._gate.know()
         self._outbox.careful = reply.careful
+        self._spent = reply.spent
         if reply.paused_s > 0:
             self.pause(reply.paused_s)
         self._queue.set_shares([run[0] for run in message.runs], reply.shares)
@@ -273,7 +288,7 @@ class BucketClient:
         self._pump.run_in(FLUSH_S if self._renewing else self._outbox.patience_s)
 
     def _granted(self, grant: Grant, reply: Reply) -> None:
-        number, delay_s, headroom = grant
+        number, delay_s = grant
         waiter = self._queue.take(number)
         assert waiter is not None, "the backend grants only what was offered"
         granted_at = reply.time_s + delay_s
@@ -285,8 +300,6 @@ class BucketClient:
             taken=waiter.candidate[4],
             granted_at=granted_at,
             starts_at_s=self._link.clock.to_local_s(granted_at),
-            headroom=headroom,
-            lateness=self._outbox.lateness_sent,
             spent=reply.spent,
         )
         self._live[number] = permit
@@ -314,12 +327,27 @@ class BucketClient:
         else:
             self._wait_for_turn(waiter)
 
-    def _charge_lateness(self, permit: Permit, late_s: float) -> None:
-        if late_s > ON_TIME_S and self._outbox.charge_lateness(permit, late_s):
-            self._pump.run_in(0.0)
+    def _note_start(self, permit: Permit, late_s: float) -> None:
+        """A call sets out; if it is late, those behind it must know."""
+        if late_s > self.spec.on_time_s and permit.spec is self.spec:
+            overdue = zip(permit.taken, self._overdue() or (0.0,) * len(permit.taken), strict=True)
+            sent_at = permit.granted_at + late_s
+            self._outbox.note_delay(permit, sent_at, tuple(mine + rest for mine, rest in overdue))
+            self._pump.run_in(0.0 if self.spec.paced else FLUSH_S)
+
+    def _overdue(self) -> tuple[float, ...]:
+        """Amounts of the calls that should be under way by now, or empty."""
+        due_s = time.monotonic() - self._sending_s - self.spec.on_time_s
+        late = [
+            permit.taken
+            for permit in self._starting.values()
+            if due_s - LATE_MOST_S < permit.starts_at_s < due_s and permit.spec is self.spec
+        ]
+        return tuple(sum(amounts) for amounts in zip(*late, strict=True))
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]
+        self._starting.pop(permit.request_id, None)
         self._planned.pop(permit.request_id, None)
         self._outbox.give_back(permit)
         self._pump.run_in(self._outbox.patience_s)
@@ -376,7 +404,8 @@ class BucketClient:
         return any(counts_real_output(tier, request.provider) for tier in self.spec.tiers)
 
     def _adopt(self, spec: BucketSpec) -> None:
-        self.spec, self._next_spec = spec, None
+        self.spec, self._next_spec, self._spent = spec, None, ()
+        self._sights.clear()
         self._outbox.reconfigure(spec)
         self._gate.forget()
         for waiter in self._queue.waiters():

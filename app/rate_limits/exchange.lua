@@ -20,6 +20,7 @@ local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
 local FLUSH_MEMORY_S = 60
 local NUDGE_S = 0.005
+local OVERDUE_S = 1
 local LONGEST_POLL_S = 10
 local LEAD = 0.8
 
@@ -45,6 +46,32 @@ local function tell(target, message)
   redis.call('PUBLISH', channel .. target, cjson.encode(message))
 end
 
+-- What all processes have granted that is late in setting out.
+local function overdue_of(s)
+  local sums = {}
+  for i = 1, #tiers do sums[i] = 0 end
+  for process, late in pairs(s.overdue) do
+    if late[1] < now or #late[2] ~= #tiers then
+      s.overdue[process] = nil
+    else
+      for i = 1, #tiers do sums[i] = sums[i] + late[2][i] end
+    end
+  end
+  return sums
+end
+
+local function note_late(s)
+  for _, item in ipairs(ask.delays) do
+    if #item[3] == #tiers then
+      s.overdue[ask.process] = {now, item[4]}
+      hold_down(s, tiers, overdue_of(s), item[2], now)
+      move_in_windows(s, tiers, item[3], item[1], item[2])
+    end
+  end
+  s.overdue[ask.process] = next(ask.overdue) and {now + OVERDUE_S, ask.overdue} or nil
+  hold_down(s, tiers, overdue_of(s), now, now)
+end
+
 -- What the process says about its permits.
 local function apply(s)
   if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
@@ -54,6 +81,7 @@ local function apply(s)
     end
     if #item[3] == #tiers then refund(s, tiers, item[3], item[2]) end
   end
+  note_late(s)
   if ask.epoch == s.epoch then
     for _, seen in ipairs(ask.observations) do
       observe(s, tiers[seen[1] + 1], seen[2], seen[3], seen[4], seen[5], now)
@@ -183,12 +211,8 @@ local function grant(s, others, shares, free)
     local head = first_of(own_heads(taken), shares)
     local delay = head and delay_of(s, head, others, everything, shares, free, turn)
     if not delay or delay > spec.horizon_s then break end
-    local headroom = 0
-    if tiers[1] and tiers[1].name == 'requests' and tiers[1].kind == 'bucket' then
-      headroom = math.max(0, tiers[1].cap - s.level.requests - tiers[1].speed * delay)
-    end
     charge(s, tiers, head.amounts, now + delay)
-    grants[#grants + 1] = {head.id, delay, headroom}
+    grants[#grants + 1] = {head.id, delay}
     taken[head.index] = (taken[head.index] or 0) + 1
     turn.used = turn.used + head.cost
     s.v = shares[head.run]

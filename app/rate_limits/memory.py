@@ -14,6 +14,7 @@ STALE_HEAD_S = 5.0
 NUDGE_S = 0.005
 LONGEST_POLL_S = 10.0
 LEAD = 0.8
+OVERDUE_S = 1.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -171,6 +172,7 @@ class _Turn:
             self.shared.leases.pop(f"{ask.process}:{number}", None)
             if len(amounts) == len(self.spec.tiers):
                 s.refund(amounts, start)
+        self._note_late()
         if ask.epoch == s.epoch:
             for seen in ask.observations:
                 s.observe(seen, self.now)
@@ -181,6 +183,25 @@ class _Turn:
         s.put_in_force(self.now)
         if ask.answered:
             s.careful = None
+
+    def _note_late(self) -> None:
+        s, ask = self.bucket, self.ask
+        for start, sent, amounts, overdue in ask.delays:
+            if len(amounts) == len(self.spec.tiers):
+                s.overdue[ask.process] = self.now, overdue
+                s.hold_down(self._overdue(), sent, self.now)
+                s.move_in_windows(amounts, start, sent)
+        s.overdue.pop(ask.process, None)
+        if ask.overdue:
+            s.overdue[ask.process] = self.now + OVERDUE_S, ask.overdue
+        s.hold_down(self._overdue(), self.now, self.now)
+
+    def _overdue(self) -> Amounts:
+        s, count = self.bucket, len(self.spec.tiers)
+        for process, (until, amounts) in list(s.overdue.items()):
+            if until < self.now or len(amounts) != count:
+                del s.overdue[process]
+        return tuple(sum(late[1][i] for late in s.overdue.values()) for i in range(count))
 
     def _free_places(self) -> float:
         if not self.spec.concurrency:
@@ -243,18 +264,13 @@ class _Turn:
 
     def _grant(self) -> list[Grant]:
         s, grants = self.bucket, []
-        pacing = self.spec.pacing
         while self.free >= 1:
             head = self._first_of(self._own_heads())
             delay = self._delay_of(head) if head else None
             if head is None or delay is None or delay > HORIZON_S:
                 break
-            headroom = 0.0
-            if pacing is not None:
-                name = pacing.name
-                headroom = max(0.0, s.cap[name] - s.level[name] - s.speed[name] * delay)
             s.charge(head.amounts, self.now + delay)
-            grants.append((head.id, delay, headroom))
+            grants.append((head.id, delay))
             self.taken[head.place] = self.taken.get(head.place, 0) + 1
             self.used += head.cost
             s.v = self.shares[head.run]

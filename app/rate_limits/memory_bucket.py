@@ -41,6 +41,7 @@ class MemoryBucket:
     level: dict[str, float] = field(default_factory=dict)
     window: dict[str, list[list[float]]] = field(default_factory=dict)
     counted: dict[str, float] = field(default_factory=dict)
+    overdue: dict[str, tuple[float, Amounts]] = field(default_factory=dict)
     spent: dict[str, float] = field(default_factory=dict)
     unknown: list[str] = field(default_factory=list)
     next: float = 0.0
@@ -139,6 +140,21 @@ class MemoryBucket:
                 self._refund_in_window(tier, amount, start)
             else:
                 self._count_in_window(tier, -amount, start)
+
+    def hold_down(self, amounts: Amounts, at: float, now: float) -> None:
+        """With these amounts on their way at that time, the bucket was not fuller than without."""
+        for tier, amount in zip(self.tiers, amounts, strict=True):
+            if tier.kind == "bucket" and tier.is_short:
+                name = tier.name
+                most = self.cap[name] - amount + self.speed[name] * max(0.0, now - at)
+                self.level[name] = min(self.level[name], most)
+
+    def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
+        """A call set out late: a window counts it from then on."""
+        for tier, amount in zip(self.tiers, amounts, strict=True):
+            if tier.kind == "window":
+                self._refund_in_window(tier, amount, start)
+                self._count_in_window(tier, amount, sent)
 
     def empty_short_tiers(self, tiers: tuple[Tier, ...], now: float) -> None:
         """Minute tiers start empty after a flush."""

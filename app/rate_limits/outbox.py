@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import structlog
 
 from app.domain.usage import Usage
-from app.rate_limits.base import Exchange, Observation, Permit, Refusal, Settlement
+from app.rate_limits.base import Delay, Exchange, Observation, Permit, Refusal, Settlement, Sight
 from app.rate_limits.charges import returned_amounts
 from app.rate_limits.headers import limits_in, retry_after_in
 from app.rate_limits.tiers import BucketSpec
@@ -31,7 +31,6 @@ class Outbox:
         spec: The bucket's limits; corrections are in the order of its tiers.
 
     Attributes:
-        lateness_sent: Requests charged for late starts, as far as the backend knows.
         dropped: Corrections that were forgotten.
         careful: Whether the bucket waits for the provider's first answer.
     """
@@ -39,35 +38,42 @@ class Outbox:
     def __init__(self, spec: BucketSpec) -> None:
         self._spec = spec
         self._settlements: deque[Settlement] = deque(maxlen=MOST_KEPT)
+        self._delays: deque[Delay] = deque(maxlen=MOST_SENT)
         self._observations: deque[Observation] = deque(maxlen=MOST_SENT)
         self._refusals: deque[Refusal] = deque(maxlen=MOST_SENT)
         self._limits_seen: dict[str, float] = {}
         self._news = False
-        self._lateness = 0.0
-        self.lateness_sent = 0.0
         self.dropped = 0
         self.careful = spec.cautious
         self._answered = False
 
     def __bool__(self) -> bool:
-        return bool(self._settlements or self._observations or self._refusals or self._answered)
+        return bool(
+            self._settlements
+            or self._delays
+            or self._observations
+            or self._refusals
+            or self._answered
+        )
 
     @property
     def patience_s(self) -> float:
         """How long its content may wait for others to share an exchange; infinite if empty."""
-        if self._settlements or self._refusals or self._news or self._answered:
+        if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf
 
-    def settle(self, permit: Permit, usage: Usage | None, headers: Mapping[str, str]) -> None:
+    def settle(
+        self, permit: Permit, usage: Usage | None, headers: Mapping[str, str], sight: Sight
+    ) -> None:
         """A call has ended: correct the estimate, free its slot, and pass its headers on."""
         amounts = self._aligned(permit, returned_amounts(permit, usage))
         if any(amounts) or self._spec.concurrency:
             self._keep((permit.request_id, permit.granted_at, amounts))
         if usage is not None and usage.total_tokens:
             self._answered = self.careful
-        if headers and permit.spent:
-            self._observe(permit, headers)
+        if headers and sight[1] and permit.spec is self._spec:
+            self._observe(headers, *sight)
 
     def give_back(self, permit: Permit) -> None:
         """A permit was not used: everything comes back."""
@@ -75,25 +81,16 @@ class Outbox:
         if amounts or self._spec.concurrency:
             self._keep((permit.request_id, permit.granted_at, amounts))
 
-    def charge_lateness(self, permit: Permit, late_s: float) -> bool:
-        """A call starts late: a full bucket at the provider lost the refill of that time.
+    def note_delay(self, permit: Permit, sent_at: float, overdue: tuple[float, ...]) -> None:
+        """A call has set out late.
 
-        What it could still hold, and what was charged for the same time already, is deducted.
-
-        Returns:
-            Whether anything had to be charged.
+        Args:
+            permit: The permit of the call.
+            sent_at: When, by the backend's clock.
+            overdue: Amounts of all calls that were late then, this one included.
         """
-        pacing = permit.spec.pacing
-        if pacing is None or permit.spec is not self._spec:
-            return False
-        lost = min(pacing.rate * late_s, pacing.capacity) - permit.headroom - self._lateness
-        lost += permit.lateness
-        if lost <= 0:
-            return False
-        self._lateness += lost
-        amounts = [-lost if tier is pacing else 0.0 for tier in self._spec.tiers]
-        self._keep((0, permit.granted_at, tuple(amounts)))
-        return True
+        if permit.spec is self._spec:
+            self._delays.append((permit.granted_at, sent_at, permit.taken, overdue))
 
     def refuse(
         self, permit: Permit, retry_after_s: float | None, headers: Mapping[str, str], *, hard: bool
@@ -121,13 +118,14 @@ class Outbox:
         """Move the oldest corrections into a message."""
         count = min(len(self._settlements), MOST_SENT)
         message.settlements = [self._settlements.popleft() for _ in range(count)]
+        message.delays = list(self._delays)
         message.observations = list(self._observations)
         message.refusals = list(self._refusals)
+        self._delays.clear()
         self._observations.clear()
         self._refusals.clear()
         message.answered = self._answered
         self._news = self._answered = False
-        self.lateness_sent = self._lateness
 
     def reconfigure(self, spec: BucketSpec) -> None:
         """Bring what is kept into the order of other tiers."""
@@ -136,6 +134,7 @@ class Outbox:
             for number, start, amounts in self._settlements
         ]
         self._settlements = deque(settlements, maxlen=MOST_KEPT)
+        self._delays.clear()
         self._observations.clear()
         self._refusals = deque(
             (
@@ -153,16 +152,17 @@ class Outbox:
             self.dropped += 1
         self._settlements.append(settlement)
 
-    def _observe(self, permit: Permit, headers: Mapping[str, str]) -> None:
+    def _observe(
+        self, headers: Mapping[str, str], sent_at: float, spent: tuple[float, ...]
+    ) -> None:
         positions = {tier.name: i for i, tier in enumerate(self._spec.tiers)}
         for seen in limits_in(headers):
             position = positions.get(seen.tier)
-            if position is not None and permit.spec is self._spec:
+            if position is not None:
                 self._news |= self._limits_seen.get(seen.tier) != seen.limit
                 self._limits_seen[seen.tier] = seen.limit
-                spent = permit.spent[position]
                 self._observations.append(
-                    (position, seen.limit, seen.remaining, spent, permit.granted_at)
+                    (position, seen.limit, seen.remaining, spent[position], sent_at)
                 )
 
     def _aligned(self, permit: Permit, amounts: tuple[float, ...]) -> tuple[float, ...]:

@@ -6,6 +6,7 @@ little once per burst; where there is no capacity to spare (burst 1), and agains
 differ, the rate stays a little below too.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -37,6 +38,7 @@ _BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
 _TTL_FACTOR, _TTL_MIN_S = 1.1, 600.0
 _TOKEN_ROUNDING = 1000
 _TWO_REQUESTS = 2
+_LEAST_SLACK_S = 0.002
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +56,7 @@ class Tier:
         spacing_s: Least time per unit, so that a burst is no single moment.
         window_s: How long a unit counts in a window, margin added; 0 for a bucket.
         slot_s: Resolution of a window; 0 for a bucket.
+        slack_s: How late a request may be; the margins cover it.
         tolerance: How far the provider's view may be below ours before it counts.
     """
 
@@ -66,6 +69,7 @@ class Tier:
     spacing_s: float
     window_s: float
     slot_s: float
+    slack_s: float
     tolerance: float
 
     @property
@@ -103,15 +107,17 @@ class BucketSpec:
         return not self.tiers and not self.concurrency
 
     @cached_property
-    def pacing(self) -> Tier | None:
-        """The tier whose requests must not come late, or None."""
-        named = (tier for tier in self.tiers if tier.name == "requests" and tier.kind == "bucket")
-        return next(named, None)
-
-    @cached_property
     def paced(self) -> bool:
         """Whether one request fills the request bucket."""
-        return self.pacing is not None and self.pacing.capacity < _TWO_REQUESTS
+        return any(
+            tier.name == "requests" and tier.kind == "bucket" and tier.capacity < _TWO_REQUESTS
+            for tier in self.tiers
+        )
+
+    @cached_property
+    def on_time_s(self) -> float:
+        """Who sets out later than this is late: the margins do not cover it."""
+        return min((tier.slack_s / 2 for tier in self.tiers if tier.is_short), default=math.inf)
 
     @cached_property
     def wire(self) -> bytes:
@@ -185,6 +191,7 @@ def _bucket(name: str, limit: float, period_s: float, capacity: float) -> Tier:
         spacing_s=min(fill_s * _BURST_SHARE, _BURST_MAX_S) / capacity,
         window_s=0.0,
         slot_s=0.0,
+        slack_s=max((capacity - reduced) / rate, _LEAST_SLACK_S),
         tolerance=_tolerance(name, capacity),
     )
 
@@ -200,6 +207,7 @@ def _window(name: str, limit: float, period_s: float, capacity: float) -> Tier:
         spacing_s=_BURST_MAX_S / capacity,
         window_s=period_s + _WINDOW_MARGIN_S,
         slot_s=period_s / _SLOTS,
+        slack_s=_WINDOW_MARGIN_S,
         tolerance=_tolerance(name, capacity),
     )
 

@@ -126,10 +126,10 @@ SCENARIOS = (
     ),
     Scenario(
         name="uncapped",
-        title="8,000 output tokens a minute, agents without max_tokens",
+        title="40,000 output tokens a minute, agents without max_tokens",
         provider="anthropic",
-        server={"output_tokens_per_minute": 8000},
-        sizes=lambda number: (30, 20 + number * 37 % 100),
+        server={"output_tokens_per_minute": 40_000},
+        sizes=lambda number: (30, 50 + number * 37 % 450),
         capped=False,
     ),
     Scenario(

@@ -22,10 +22,10 @@ AGENTS = 100
 SERVERS: dict[str, dict[str, Any]] = {
     "bucket": {"requests_per_minute": 6000, "burst": 10},
     "paced": {"requests_per_minute": 600, "burst": 1},
-    "window": {"requests_per_minute": 60, "enforcement": "window"},
+    "window": {"requests_per_minute": 50, "enforcement": "window"},
     "tokens": {"tokens_per_minute": 40_000},
     "apart": {"input_tokens_per_minute": 30_000, "output_tokens_per_minute": 10_000},
-    "uncapped": {"output_tokens_per_minute": 5000},
+    "uncapped": {"output_tokens_per_minute": 20_000},
     "twice": {"requests_per_minute": 600, "burst": 10},
 }
 #: On a machine that does other things as well; requests of a second or two end with its margins.

@@ -109,7 +109,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         return multiple(
             *(
                 (process, number, reply.time_s + delay_s, taken[number], reply.spent)
-                for number, delay_s, _ in reply.grants
+                for number, delay_s in reply.grants
             )
         )
 
@@ -121,6 +121,21 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
             for tier, amount in zip(self.spec.tiers, amounts, strict=True)
         )
         self.exchange(process, settlements=[(number, start, refunds)])
+
+    @rule(
+        permit=permits,
+        late_s=st.sampled_from([0.0, 0.005, 0.2, 3.0, 70.0]),
+        others=st.floats(0, 3),
+        overdue=st.booleans(),
+    )
+    def be_late(self, permit: Any, late_s: float, others: float, overdue: bool) -> None:
+        process, _, start, amounts, _ = permit
+        late = tuple(float(int(amount * (1 + others))) for amount in amounts)
+        self.exchange(
+            process,
+            delays=[(start, start + late_s, amounts, late)],
+            overdue=amounts if overdue else (),
+        )
 
     @rule(permit=permits, limit=st.floats(0.2, 2), remaining=st.floats(0, 1))
     def hear_headers(self, permit: Any, limit: float, remaining: float) -> None:

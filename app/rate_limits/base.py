@@ -27,7 +27,7 @@ Sight: TypeAlias = tuple[float, tuple[float, ...]]
 #: Start of the refused request, seconds to pause, 1 if it was a 429 (0: only busy), its amounts.
 Refusal: TypeAlias = tuple[float, float, int, tuple[float, ...]]
 #: Start of a call, when it set out instead (backend's clock), its amounts, and the amounts of all
-#: calls of the process that were late then, it included.
+#: calls of the process that had not set out until then.
 Delay: TypeAlias = tuple[float, float, tuple[float, ...], tuple[float, ...]]
 #: Id, and seconds from the reply's time to the start.
 Grant: TypeAlias = tuple[int, float]
@@ -101,7 +101,7 @@ class Exchange:
         answered: Whether the provider has answered a call since the process last said so.
         settlements: Corrections of permits.
         delays: Calls that set out late.
-        overdue: Amounts of calls that are late and have not set out; empty if there are none.
+        overdue: Amounts of calls that have not set out, if one of them is late; else empty.
         observations: What providers' headers say.
         refusals: 429s, and other answers that ask for a pause.
         renewals: Ids of permits in use.

@@ -9,7 +9,7 @@
 --   level         tier -> what may be used now; negative: promised ahead, or used beyond estimates
 --   window        tier -> {slot, count, slot, count, ...}, oldest first
 --   counted       tier -> sum of those counts
---   overdue       process -> {until, amounts}: granted there, and late in setting out
+--   overdue       process -> {until, amounts}: granted there and not under way, though one is late
 --   spent         tier -> total ever charged, corrections deducted
 --   unknown       tiers whose earlier use nobody has told yet, or nothing
 --   next          no start before: spreads a burst
@@ -365,15 +365,20 @@ local function observe(s, tier, limit, remaining, spent, start, now)
   s.level[tier.name] = level
 end
 
--- How wrong we were, from 0 (a moment too early) to 1: the pause asked for, in such requests.
-local function severity(tiers, amounts, seconds)
-  local worst = 0.01
+-- How wrong we were, from 0 (a moment too early) to 1: the pause asked for, in such requests, by
+-- the tier that we believed to be the nearest to its limit.
+local function severity(s, tiers, amounts, seconds)
+  local worst, nearest_s = 1, math.huge
   for i, tier in ipairs(tiers) do
     if tier.short and amounts[i] > 0 then
-      worst = math.max(worst, seconds * tier.speed / amounts[i])
+      local left = tier.kind == 'window' and tier.cap - s.counted[tier.name] or s.level[tier.name]
+      if left / tier.speed < nearest_s then
+        nearest_s = left / tier.speed
+        worst = math.min(1, math.max(0.01, seconds * tier.speed / amounts[i]))
+      end
     end
   end
-  return #tiers > 0 and math.min(1, worst) or 1
+  return worst
 end
 
 -- An answer that asks for a pause. Returns how long the bucket is paused, if that is news.
@@ -384,7 +389,7 @@ local function pause(s, tiers, start, seconds, throttled, amounts, now)
   if throttled and start > (s.paused_at or 0) then
     local recent = s.paused_at and now - known < STRIKE_MEMORY_S
     s.strikes = recent and s.strikes + 1 or 1
-    local worth = severity(tiers, amounts, seconds)
+    local worth = severity(s, tiers, amounts, seconds)
     s.ramp_from = math.max(RAMP_LEAST, ramp(s, now) * (1 - worth * (1 - RAMP_FROM)))
     s.ramp_s = math.min(RAMP_MAX_S, RAMP_S * worth * 2 ^ (s.strikes - 1))
     if worth < NEARLY then

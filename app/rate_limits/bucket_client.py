@@ -33,7 +33,7 @@ STALE_S = 0.020
 #: follows by this share of each.
 SENDING_S, LONGEST_SENDING_S, MEAN_SHARE = 0.002, 0.006, 0.1
 #: A call that is this late may never set out: nobody waits for it any more.
-LATE_MOST_S = 1.0
+LATE_MOST_S = 5.0
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -61,8 +61,9 @@ class BucketClient:
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
         self._planned: dict[int, Waiter] = {}
-        self._starting: dict[int, Permit] = {}
+        self._unsent: dict[int, Permit] = {}
         self._sights: dict[int, Sight] = {}
+        self._told_overdue = False
         self._spent: tuple[float, ...] = ()
         self._ids = 0
         self._exchanges = 0
@@ -121,16 +122,15 @@ class BucketClient:
             waiter.second_try = True
             self._give_back(permit)
             return False
-        if waiter.early:
-            self._starting[permit.request_id] = permit
-        else:
+        if not waiter.early:
+            del self._unsent[permit.request_id]
             self._note_start(permit, late_s)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
     def sent(self, permit: Permit) -> None:
         """The request goes out now; what is unusual about the delay, those behind it must know."""
-        if self._starting.pop(permit.request_id, None) is None:
+        if self._unsent.pop(permit.request_id, None) is None:
             return
         self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
         delay_s = time.monotonic() - permit.starts_at_s
@@ -150,7 +150,7 @@ class BucketClient:
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
-        self._starting.pop(permit.request_id, None)
+        self._unsent.pop(permit.request_id, None)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
         if usage is not None and usage.total_tokens and self._counts_real_output(permit.request):
             self._forecast.learn(permit.request, usage.output_tokens)
@@ -247,6 +247,7 @@ class BucketClient:
         self._used = {}
         self._outbox.fill(message)
         message.overdue = self._overdue()
+        self._told_overdue = bool(message.overdue)
         if self._renewing:
             message.renewals = list(self._live)
             self._renewing = False
@@ -302,13 +303,16 @@ class BucketClient:
             starts_at_s=self._link.clock.to_local_s(granted_at),
             spent=reply.spent,
         )
-        self._live[number] = permit
+        self._live[number] = self._unsent[number] = permit
         if waiter.gone or waiter.future.done():
             self._give_back(permit)
             return
         self._queue.leave(waiter)
         self._planned[number] = waiter
         if waiter.early:
+            due_s = self.spec.on_time_s + self._sending_s + permit.starts_at_s - time.monotonic()
+            if due_s < math.inf:
+                self._loop.call_later(due_s, self._look_after, permit)
             waiter.future.set_result(permit)
         else:
             self._arrive(permit)
@@ -327,27 +331,37 @@ class BucketClient:
         else:
             self._wait_for_turn(waiter)
 
+    def _look_after(self, permit: Permit) -> None:
+        """A call should be under way by now: if it is not, those behind it must know."""
+        if permit.request_id in self._unsent and not self._told_overdue:
+            self._pump.run_in(0.0)
+
     def _note_start(self, permit: Permit, late_s: float) -> None:
         """A call sets out; if it is late, those behind it must know."""
+        if self._told_overdue:
+            self._pump.run_in(FLUSH_S)
         if late_s > self.spec.on_time_s and permit.spec is self.spec:
-            overdue = zip(permit.taken, self._overdue() or (0.0,) * len(permit.taken), strict=True)
             sent_at = permit.granted_at + late_s
-            self._outbox.note_delay(permit, sent_at, tuple(mine + rest for mine, rest in overdue))
+            self._outbox.note_delay(permit, sent_at, _sum([permit, *self._not_under_way()]))
             self._pump.run_in(0.0 if self.spec.paced else FLUSH_S)
 
     def _overdue(self) -> tuple[float, ...]:
-        """Amounts of the calls that should be under way by now, or empty."""
+        """Amounts of the calls that are granted and not under way, if one of them is late."""
         due_s = time.monotonic() - self._sending_s - self.spec.on_time_s
-        late = [
-            permit.taken
-            for permit in self._starting.values()
-            if due_s - LATE_MOST_S < permit.starts_at_s < due_s and permit.spec is self.spec
+        calls = self._not_under_way()
+        return _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()
+
+    def _not_under_way(self) -> list[Permit]:
+        lost_s = time.monotonic() - LATE_MOST_S
+        return [
+            permit
+            for permit in self._unsent.values()
+            if permit.starts_at_s > lost_s and permit.spec is self.spec
         ]
-        return tuple(sum(amounts) for amounts in zip(*late, strict=True))
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]
-        self._starting.pop(permit.request_id, None)
+        self._unsent.pop(permit.request_id, None)
         self._planned.pop(permit.request_id, None)
         self._outbox.give_back(permit)
         self._pump.run_in(self._outbox.patience_s)
@@ -410,3 +424,8 @@ class BucketClient:
         self._gate.forget()
         for waiter in self._queue.waiters():
             waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])
+
+
+def _sum(permits: list[Permit]) -> tuple[float, ...]:
+    taken = (permit.taken for permit in permits)
+    return tuple(sum(amounts) for amounts in zip(*taken, strict=True))

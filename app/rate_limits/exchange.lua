@@ -20,7 +20,7 @@ local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
 local FLUSH_MEMORY_S = 60
 local NUDGE_S = 0.005
-local OVERDUE_S = 1
+local OVERDUE_S = 5
 local LONGEST_POLL_S = 10
 local LEAD = 0.8
 
@@ -46,7 +46,7 @@ local function tell(target, message)
   redis.call('PUBLISH', channel .. target, cjson.encode(message))
 end
 
--- What all processes have granted that is late in setting out.
+-- What is granted to processes with late calls, and not under way.
 local function overdue_of(s)
   local sums = {}
   for i = 1, #tiers do sums[i] = 0 end

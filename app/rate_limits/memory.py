@@ -14,7 +14,7 @@ STALE_HEAD_S = 5.0
 NUDGE_S = 0.005
 LONGEST_POLL_S = 10.0
 LEAD = 0.8
-OVERDUE_S = 1.0
+OVERDUE_S = 5.0
 
 
 @dataclass(eq=False, kw_only=True, slots=True)

@@ -345,8 +345,13 @@ class MemoryBucket:
             self.learned[tier.name] = (limit, now)
 
     def _severity(self, amounts: Amounts, seconds: float) -> float:
-        worst = 0.01
+        worst, nearest_s = 1.0, math.inf
         for tier, amount in zip(self.tiers, amounts, strict=True):
+            name, speed = tier.name, self.speed[tier.name]
             if tier.is_short and amount > 0:
-                worst = max(worst, seconds * self.speed[tier.name] / amount)
-        return min(1.0, worst) if self.tiers else 1.0
+                is_window = tier.kind == "window"
+                left = self.cap[name] - self.counted[name] if is_window else self.level[name]
+                if left / speed < nearest_s:
+                    nearest_s = left / speed
+                    worst = min(1.0, max(0.01, seconds * speed / amount))
+        return worst

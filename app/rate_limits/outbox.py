@@ -87,7 +87,7 @@ class Outbox:
         Args:
             permit: The permit of the call.
             sent_at: When, by the backend's clock.
-            overdue: Amounts of all calls that were late then, this one included.
+            overdue: Amounts of all calls that had not set out until then.
         """
         if permit.spec is self._spec:
             self._delays.append((permit.granted_at, sent_at, permit.taken, overdue))

@@ -29,7 +29,7 @@ LATE_S = 0.3
 LEASE_S = 15.0
 
 _RATE_MARGIN = 0.003
-_JITTER_SHARE, _JITTER_LEAST_S, _JITTER_MOST_S = 0.05, 0.02, 0.06
+_JITTER_SHARE, _JITTER_LEAST_S, _JITTER_MOST_S = 0.05, 0.02, 0.2
 _PACING_MARGIN = 0.02
 _PACING_JITTER_S = 0.0025
 _SLOTS = 200
@@ -38,7 +38,7 @@ _BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
 _TTL_FACTOR, _TTL_MIN_S = 1.1, 600.0
 _TOKEN_ROUNDING = 1000
 _TWO_REQUESTS = 2
-_LEAST_SLACK_S = 0.002
+_LEAST_SLACK_S, _LATE_S = 0.004, 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +117,8 @@ class BucketSpec:
     @cached_property
     def on_time_s(self) -> float:
         """Who sets out later than this is late: the margins do not cover it."""
-        return min((tier.slack_s / 2 for tier in self.tiers if tier.is_short), default=math.inf)
+        slack_s = min((tier.slack_s for tier in self.tiers if tier.is_short), default=math.inf)
+        return min(slack_s / 4, _LATE_S)
 
     @cached_property
     def wire(self) -> bytes:

@@ -1,4 +1,7 @@
-"""Signals: one word about one run, to every process that listens. Losing one only costs time."""
+"""Signals: one word about one run or agent run, to every process that listens.
+
+Losing one only costs time.
+"""
 
 import asyncio
 import contextlib
@@ -20,7 +23,7 @@ class Signals:
     """Sends and receives signals over Redis pub/sub.
 
     ``finished`` wakes clients that wait for a run; ``stop`` makes workers look at once at what
-    their next heartbeat would tell them anyway.
+    their next heartbeat would tell them anyway; ``money`` wakes an agent run whose hold may fit.
 
     Args:
         redis: The process's client.

@@ -31,9 +31,9 @@ READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :i
 # A run, its budget (of the same id), its agent runs and the first line of its history.
 ADD_RUN: TextClause = text("""
     WITH run AS (
-        INSERT INTO runs (id, workflow_id, input, priority, weight, level_count,
+        INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
             max_parallel_agents, allow_partial_completion, timeout_s)
-        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :weight, :level_count,
+        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :tenant, :weight, :level_count,
             :max_parallel_agents, :allow_partial_completion, :timeout_s)
         RETURNING id
     ), budget AS (
@@ -187,6 +187,7 @@ async def create_run(
             "workflow_id": workflow_id,
             "input": dumps(input_),
             "priority": workflow.priority,
+            "tenant": options.tenant,
             "weight": options.weight,
             "level_count": len(levels),
             "max_parallel_agents": workflow.max_parallel_agents,

@@ -193,6 +193,11 @@ class Client:
             run_id, as_=WorkflowStatus.CANCELLED, reason=reason
         )
 
+    async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
+        """Have agents that wait for money try again at once."""
+        for id_ in agent_run_ids:
+            await self._platform.signals.send(id_, "money")
+
     async def close(self) -> None:
         """Close all connections."""
         await self._platform.close()

@@ -30,8 +30,8 @@ def options() -> dict[str, set[str]]:
     assert isinstance(group, typer.core.TyperGroup)
     found: dict[str, set[str]] = {}
     for name, command in group.commands.items():
-        words = {
-            word for option in command.params for word in (*option.opts, *option.secondary_opts)
-        }
+        inner = getattr(command, "commands", {}).values()
+        parameters = [option for each in (command, *inner) for option in each.params]
+        words = {word for option in parameters for word in (*option.opts, *option.secondary_opts)}
         found[name] = set() if name == "simulator" else words | {"--help", "--debug"}
     return found

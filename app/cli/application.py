@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import costs, database, demo, doctor, processes, run, runs, simulator, up, version
+from app.cli import (
+    budgets,
+    costs,
+    database,
+    demo,
+    doctor,
+    processes,
+    run,
+    runs,
+    simulator,
+    up,
+    version,
+)
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -31,6 +43,8 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], dict[str, Any]], ...] = (
     ("simulator", simulator.simulator, PASSED_ON | {"help_option_names": []}),
     ("version", version.version, {}),
 )
+#: Commands that have commands of their own.
+GROUPS: tuple[tuple[str, typer.Typer], ...] = (("budgets", budgets.group),)
 
 
 def create() -> typer.Typer:
@@ -47,6 +61,8 @@ def create() -> typer.Typer:
     application.callback()(_global_options)
     for name, function, context in COMMANDS:
         application.command(name, context_settings=context)(function)
+    for name, group in GROUPS:
+        application.add_typer(group, name=name)
     return application
 
 

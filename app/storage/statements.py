@@ -220,7 +220,7 @@ NOTE_THRESHOLDS: TextClause = text("""
     )
     INSERT INTO events (run_id, agent_run_id, attempt, type, data)
     SELECT p.run_id, p.agent_run_id, p.attempt, 'budget_threshold', p.data
-    FROM passed p JOIN runs ON runs.id = p.run_id
+    FROM passed p JOIN runs ON runs.id = p.run_id ORDER BY p.reached
 """)
 
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An

@@ -15,10 +15,10 @@ depends_on: str | Sequence[str] | None = None
 PERIOD_START = """
 CREATE FUNCTION budget_period_start(period text, start_hour int, start_day int, at timestamptz)
 RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$
-    SELECT (date_trunc(period, at AT TIME ZONE 'UTC' - shift) + shift) AT TIME ZONE 'UTC'
-    FROM (SELECT make_interval(hours => start_hour,
+    SELECT CASE WHEN period <> 'none' THEN
+        (date_trunc(period, at AT TIME ZONE 'UTC' - shift) + shift) AT TIME ZONE 'UTC'
+    END FROM (SELECT make_interval(hours => start_hour,
         days => CASE period WHEN 'month' THEN start_day - 1 ELSE 0 END) AS shift) s
-    WHERE period <> 'none'
 $$
 """
 

@@ -1,5 +1,6 @@
 """Budgets under load: hundreds of agents on four worker processes, never a cent too much."""
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -136,10 +137,149 @@ def test_a_run_makes_exactly_the_calls_that_its_budget_fits(
         )
         ended = run.wait(END_S)
 
-    calls = (budget - sizes.worst_usd) // sizes.cost_usd + 1
-    assert calls == 137
+    assert (budget - sizes.worst_usd) // sizes.cost_usd + 1 == 137
+    assert budget // sizes.worst_usd < 137  # so some had to wait until others had settled
     assert ended is WorkflowStatus.FAILED  # more than half of its agents
     assert statuses(stack, run) == {"completed": 137, "budget_exceeded": AGENTS - 137}
     assert run.cost == 137 * sizes.cost_usd
     assert samples.count > 100
     assert samples.excesses == []
+
+
+def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
+    four_workers: Stack, standing: Stack, sizes: Sizes
+) -> None:
+    stack = four_workers
+    stack.simulator.configure(latency_s=LATENCY_S)
+    set_budget(stack, "all", "--limit", str(sizes.budget_for(130)), "--period", "day")
+    set_budget(stack, "module", "A", "--limit", str(sizes.budget_for(60)))
+    set_budget(stack, "tenant", "acme", "--limit", str(sizes.budget_for(70)), "--period", "month")
+    agents = [
+        agent(f"a{index}", module="AB"[index % 2], cost_limit=float(sizes.worst_usd))
+        for index in range(AGENTS // 2)
+    ]
+
+    with sampling(stack) as samples:
+        runs = [
+            enqueue(
+                Workflow(
+                    name=f"overlapping_{tenant}",
+                    agents=agents,
+                    cost_budget=float(sizes.budget_for(90)),
+                    max_parallel_agents=AGENTS,
+                ),
+                tenant=tenant,
+            )
+            for tenant in ("acme", "umbrella")
+        ]
+        for run in runs:
+            run.wait(END_S)
+
+    calls = stack.sql(
+        "SELECT tenant, module FROM cost_entries WHERE run_id = ANY(%s::uuid[])",
+        [run.id for run in runs],
+    )
+    assert len(calls) == 130
+    assert sum(call["module"] == "A" for call in calls) <= 60
+    assert sum(call["tenant"] == "acme" for call in calls) <= 70
+    assert samples.excesses == []
+    assert sum(statuses(stack, run)["completed"] for run in runs) == 130
+    assert sum(statuses(stack, run)["budget_exceeded"] for run in runs) == AGENTS - 130
+    assert_refusals_were_needed(stack, runs, sizes)
+
+
+def assert_refusals_were_needed(stack: Stack, runs: list[Run], sizes: Sizes) -> None:
+    """Whatever budget an agent was refused by has no room for another call."""
+    accounts = stack.sql("SELECT * FROM budgets WHERE held_usd = 0")
+    full = {
+        (row["scope"], row["subject"])
+        for row in accounts
+        if row["spent_usd"] + sizes.worst_usd > row["limit_usd"]
+    }
+    refused = stack.sql(
+        "SELECT error FROM agent_runs WHERE status = 'budget_exceeded'"
+        " AND run_id = ANY(%s::uuid[])",
+        [run.id for run in runs],
+    )
+    named = {row["error"].split("budget of ")[1].split(" is $")[0] for row in refused}
+    for name in named:
+        scope, _, subject = name.partition(" per ")[0].partition(" ")
+        assert (scope, subject) in full, name
+
+
+def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) -> None:
+    stack = standing
+    stack.simulator.configure(latency_s=3)
+    limit = sizes.worst_usd + sizes.cost_usd
+    set_budget(stack, "module", "Slow", "--limit", str(limit))
+
+    run = enqueue(Workflow(name="raised", agents=[agent(f"a{i}", module="Slow") for i in (1, 2)]))
+    wait_until(lambda: stack.sql("SELECT 1 FROM hold_queue"))
+    set_budget(stack, "module", "Slow", "--limit", str(2 * sizes.worst_usd))
+
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=1)
+    assert run.wait(END_S) is WorkflowStatus.COMPLETED
+
+
+def test_thresholds_are_told_in_the_history_of_the_run(standing: Stack, sizes: Sizes) -> None:
+    stack = standing
+    set_budget(
+        *(stack, "tenant", "tiny", "--limit", str(4 * sizes.cost_usd)),
+        *("--soft", "--thresholds", "25,75"),
+    )
+    agents = [agent("first"), agent("second", dependencies=["first"])]
+
+    run = enqueue(Workflow(name="told", agents=agents), tenant="tiny")
+    run.wait(END_S)
+
+    told = [event.data for event in run.events() if event.type == "budget_threshold"]
+    assert [(data["scope"], data["subject"], data["share"]) for data in told] == [
+        ("tenant", "tiny", 0.25)
+    ]
+
+
+def test_the_command_lists_shows_and_removes_budgets(standing: Stack, sizes: Sizes) -> None:
+    stack = standing
+    set_budget(stack, "tenant", "shown", "--limit", "1", "--period", "day", "--soft")
+    run = enqueue(Workflow(name="shown", agents=[agent("one")]), tenant="shown")
+    run.wait(END_S)
+
+    (listed,) = json.loads(budgets(stack, "--json"))
+    shown = json.loads(budgets(stack, "show", "tenant", "shown", "--json"))
+    page = budgets(stack, "show", "tenant", "shown")
+    removed = budgets(stack, "remove", "tenant", "shown")
+
+    assert (listed["scope"], listed["subject"], listed["period"]) == ("tenant", "shown", "day")
+    assert Decimal(listed["spent_usd"]) == sizes.cost_usd
+    assert Decimal(listed["left_usd"]) == 1 - sizes.cost_usd
+    assert shown["current"] == [listed]
+    assert [Decimal(step["spent_usd"]) for step in shown["burn_down"]["day"]] == [sizes.cost_usd]
+    assert "budget of tenant shown per day since" in page
+    assert removed == "removed: budget of tenant shown per day\n"
+    assert json.loads(budgets(stack, "--json")) == []
+    assert len(json.loads(budgets(stack, "show", "tenant", "shown", "--json"))["past"]) == 1
+
+
+def budgets(stack: Stack, *words: str) -> str:
+    done = stack.python("-m", "app.cli", "budgets", *words)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_budget_that_is_refused_says_what_to_do(stack: Stack) -> None:
+    lines = [
+        stack.python("-m", "app.cli", "budgets", *words.split()).stderr
+        for words in (
+            "set all everything --limit 1",
+            "set module --limit 1",
+            "set module Finance --limit much",
+            "remove tenant nobody",
+        )
+    ]
+
+    assert lines == [
+        "agentchord: a budget of all has no subject: leave out 'everything'\n",
+        "agentchord: a budget of a module needs its name, such as: module acme\n",
+        "agentchord: Invalid value: --limit 'much' is no amount: give dollars, such as 50\n",
+        "agentchord: there is no budget of tenant nobody: see `agentchord budgets`\n",
+    ]

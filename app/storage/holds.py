@@ -47,7 +47,9 @@ async def place_holds(
             in the queue wants no more.
     """
     own, attempts = await _lock_agent_runs(connection, requests)
-    placed, standing = await _read_standing(connection, requests)
+    subjects = {subject for request in requests for subject in request.subjects}
+    call_ids = [request.call_id for request in requests]
+    placed, standing = await read_standing(connection, subjects, call_ids)
     live = [
         replace(request, budget_ids=_budgets_of(request, standing))
         for request in requests
@@ -85,15 +87,21 @@ async def _lock_agent_runs(
     return accounts, attempts
 
 
-async def _read_standing(
-    connection: AsyncConnection, requests: Sequence[HoldRequest]
+async def read_standing(
+    connection: AsyncConnection, subjects: Collection[Subject], call_ids: Sequence[UUID] = ()
 ) -> tuple[set[UUID], dict[Subject, list[UUID]]]:
-    """The calls that have holds, and the accounts of the standing budgets of every subject."""
-    subjects = sorted({subject for request in requests for subject in request.subjects})
-    values = {
-        "call_ids": [request.call_id for request in requests],
-        "subjects": dumps([{"scope": scope, "subject": subject} for scope, subject in subjects]),
-    }
+    """The accounts of the standing budgets of some subjects, made if this period has none yet.
+
+    Args:
+        connection: Inside a transaction that has locked its agent runs and no budget.
+        subjects: (scope, subject) of whoever calls.
+        call_ids: Calls that may have holds already.
+
+    Returns:
+        Those of the calls that have holds, and ids of accounts by subject.
+    """
+    wanted = [{"scope": scope, "subject": subject} for scope, subject in sorted(subjects)]
+    values = {"call_ids": list(call_ids), "subjects": dumps(wanted)}
     row = (await connection.execute(HOLDS_AND_STANDING_BUDGETS, values)).one()
     if any(found["account"] is None for found in row.standing or ()):
         await connection.execute(MAKE_ACCOUNTS, {"subjects": values["subjects"]})

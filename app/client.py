@@ -104,7 +104,14 @@ class Client:
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, input_, options)
+            return await runs.create_run(
+                connection,
+                workflow,
+                workflow_id,
+                input_,
+                options,
+                self._platform.settings.engine.budget_thresholds,
+            )
 
         run_id = await self._transaction(create)
         try:

@@ -13,6 +13,8 @@ PERCENT = Bounds(low=1, high=1000, whole=True)
 HOUR = Bounds(high=23, whole=True)
 DAY = Bounds(low=1, high=28, whole=True)
 HUNDRED = 100
+#: Percentages of a limit whose passing is told.
+DEFAULT_THRESHOLDS = (50, 80, 100)
 
 
 class StandingScope(StrEnum):
@@ -55,7 +57,7 @@ class BudgetTerms:
     period: Period = Period.NONE
     limit_usd: Decimal
     soft: bool = False
-    thresholds: tuple[int, ...] = (50, 80, 100)
+    thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
     start_hour: int = 0
     start_day: int = 1
 

@@ -106,7 +106,7 @@ def decide_holds(
     wishes = {request.call_id: request for request in requests}
     waiting = {waiter.call_id for waiter in queue}
     turns = [wishes.get(waiter.call_id, waiter) for waiter in queue]
-    turns += [request for request in requests if request.call_id not in waiting]
+    turns.extend(request for request in requests if request.call_id not in waiting)
     set_aside: dict[UUID, Decimal] = defaultdict(Decimal)
     answers = {}
     for turn in turns:

@@ -1,7 +1,7 @@
 """Placing holds: the accounts are locked, the decision is pure, one statement applies it."""
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -51,7 +51,7 @@ async def place_holds(
     call_ids = [request.call_id for request in requests]
     placed, standing = await read_standing(connection, subjects, call_ids)
     live = [
-        replace(request, budget_ids=_budgets_of(request, standing))
+        _with_standing(request, standing) if standing else request
         for request in requests
         if attempts.get(request.agent_run_id) == request.attempt and request.call_id not in placed
     ]
@@ -114,9 +114,9 @@ async def read_standing(
     return {UUID(call_id) for call_id in row.placed or ()}, accounts
 
 
-def _budgets_of(request: HoldRequest, standing: dict[Subject, list[UUID]]) -> tuple[UUID, ...]:
+def _with_standing(request: HoldRequest, standing: Mapping[Subject, list[UUID]]) -> HoldRequest:
     found = [id_ for subject in request.subjects for id_ in standing.get(subject, ())]
-    return (*request.budget_ids, *found)
+    return replace(request, budget_ids=(*request.budget_ids, *found))
 
 
 @dataclass(kw_only=True, slots=True)

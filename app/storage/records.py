@@ -191,7 +191,10 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
         hold, unconfirmed = held.get(given.call_id), entries.get("unconfirmed")
         # What was held or booked decides on which budgets: those of the moment of the hold.
         on = hold or unconfirmed
-        call = replace(given, budget_ids=tuple(on.budget_ids)) if on else given
+        budget_ids = tuple(on.budget_ids) if on else given.budget_ids
+        call = given
+        if budget_ids != given.budget_ids:
+            call = replace(given, budget_ids=budget_ids)
         settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
         if unconfirmed:
             # What was booked at the worst case, because nobody knew, is known after all.

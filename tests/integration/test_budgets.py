@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import event
 
 from app.domain.budgets import Period, StandingScope
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
@@ -63,6 +64,31 @@ async def test_a_hold_is_placed_on_every_standing_budget_that_counts_the_call(
     assert held == [
         (scope, Decimal("0.5")) for scope in ("all", "module", "run", "tenant", "workflow")
     ]
+
+
+async def test_standing_budgets_cost_a_hold_no_further_trip_to_the_database(
+    cluster: Cluster,
+) -> None:
+    a, b, c = await claimed(cluster, 3)
+    statements: list[str] = []
+    event.listen(
+        cluster.engine.sync_engine,
+        "before_cursor_execute",
+        lambda _c, _u, statement, *_: statements.append(statement),
+    )
+
+    async def trips(who: ClaimedAgent) -> int:
+        statements.clear()
+        await cluster.hold(wish(who, "0.01", ALL, FINANCE))
+        return len(statements)
+
+    without = await trips(a)
+    await cluster.set_budget(*ALL, "1", period=Period.DAY)
+    await cluster.set_budget(*FINANCE, "1")
+    first = await trips(b)
+    later = await trips(c)
+
+    assert (without, first, later) == (4, 6, 4)
 
 
 async def test_the_accounts_of_a_period_are_made_once_however_many_need_them(

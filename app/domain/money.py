@@ -110,11 +110,12 @@ def decide_holds(
     set_aside: dict[UUID, Decimal] = defaultdict(Decimal)
     answers = {}
     for turn in turns:
-        # Of somebody else's accounts only those that are asked for here are known.
+        asked = turn.call_id in wishes
         ids = (turn.agent_run_id, *turn.budget_ids)
-        touched = [accounts[id_] for id_ in ids if id_ in accounts]
+        # Of somebody else's accounts only those that are asked for here are known.
+        touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
         answer = answers[turn.call_id] = _decide(turn.amount_usd, touched, set_aside)
-        if answer.outcome is HoldOutcome.PLACED and turn.call_id in wishes:
+        if answer.outcome is HoldOutcome.PLACED and asked:
             for account in touched:
                 account.held_usd += turn.amount_usd
         elif answer.outcome in (HoldOutcome.PLACED, HoldOutcome.WAIT):

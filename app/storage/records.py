@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
+import structlog
 from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,6 +23,8 @@ from app.storage.statements import (
     TAKE_HOLDS,
 )
 from app.storage.wakes import Wake, nobody
+
+log = structlog.get_logger(__name__)
 
 ZERO = Decimal(0)
 #: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
@@ -196,6 +199,14 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
         if budget_ids != given.budget_ids:
             call = replace(given, budget_ids=budget_ids)
         settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
+        if hold and call.cost_usd > hold.amount_usd:
+            log.error(
+                "call_above_its_hold",
+                call_id=str(call.call_id),
+                model=call.model,
+                held_usd=str(hold.amount_usd),
+                cost_usd=str(call.cost_usd),
+            )
         if unconfirmed:
             # What was booked at the worst case, because nobody knew, is known after all.
             cost = -unconfirmed.cost_usd

@@ -221,6 +221,21 @@ def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) 
     assert run.wait(END_S) is WorkflowStatus.COMPLETED
 
 
+def test_who_waits_for_money_is_woken_when_it_becomes_free(stack: Stack, sizes: Sizes) -> None:
+    stack.simulator.configure(latency_s=0.2)
+    agents = [agent(f"a{index}") for index in range(8)]
+    budget = sizes.budget_for(8)
+
+    run = enqueue(Workflow(name="woken", agents=agents, cost_budget=float(budget)))
+
+    assert run.wait(END_S) is WorkflowStatus.COMPLETED
+    started_at, finished_at = run.record.started_at, run.record.finished_at
+    assert started_at is not None
+    assert finished_at is not None
+    # Five fit at once, then two, then one. Who only looked again would do so 0.75 s later, twice.
+    assert (finished_at - started_at).total_seconds() < 3 * 0.2 + 2 * 0.75
+
+
 def test_thresholds_are_told_in_the_history_of_the_run(standing: Stack, sizes: Sizes) -> None:
     stack = standing
     set_budget(

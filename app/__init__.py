@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from app.client import Event
+    from app.cost_tracker import CostTracker
     from app.domain.agent import Agent, AgentResult
     from app.domain.dependencies import DependencyResolver
     from app.domain.policies import CostConfig, EngineConfig, MonitorConfig, RateLimitConfig
@@ -31,6 +32,7 @@ _MODULES = {
     "AgentStatus": "app.domain.status",
     "AnthropicClient": "app.llm.anthropic",
     "CostConfig": "app.domain.policies",
+    "CostTracker": "app.cost_tracker",
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
     "Event": "app.client",
@@ -59,6 +61,7 @@ __all__ = [
     "AgentStatus",
     "AnthropicClient",
     "CostConfig",
+    "CostTracker",
     "DependencyResolver",
     "EngineConfig",
     "Event",

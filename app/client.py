@@ -114,7 +114,14 @@ class Client:
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, input_, options)
+            return await runs.create_run(
+                connection,
+                workflow,
+                workflow_id,
+                input_,
+                options,
+                self._platform.settings.engine.budget_thresholds,
+            )
 
         run_id = await self._transaction(create)
         try:
@@ -243,6 +250,11 @@ class Client:
             ServiceUnavailable: If Redis cannot be reached.
         """
         return await RedisBackend(self._platform.redis).snapshot()
+
+    async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
+        """Have agents that wait for money try again at once."""
+        for id_ in agent_run_ids:
+            await self._platform.signals.send(id_, "money")
 
     async def close(self) -> None:
         """Close all connections."""

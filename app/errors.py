@@ -9,6 +9,7 @@ AgentChordError
 │   ├── WorkflowFileError         ... because of a file: carries file, line, field
 │   └── UnknownWorkflow           no workflow or version by that id
 ├── UnknownRun (LookupError)      no run by that id
+├── UnknownBudget (LookupError)   no standing budget of that scope and subject
 ├── RunConflict                   an operation does not fit the run's state
 ├── ServiceUnavailable            Postgres or Redis cannot be reached
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
@@ -82,6 +83,10 @@ class UnknownWorkflow(WorkflowError):
 
 class UnknownRun(AgentChordError, LookupError):
     """No run has this id."""
+
+
+class UnknownBudget(AgentChordError, LookupError):
+    """No standing budget has this scope and subject."""
 
 
 class RunConflict(AgentChordError):

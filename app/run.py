@@ -116,6 +116,7 @@ def enqueue(
     input: Mapping[str, Any] | None = None,  # noqa: A002
     *,
     weight: float = 1.0,
+    tenant: str | None = None,
 ) -> Run:
     """Start a run of a workflow; returns at once, from any Python process.
 
@@ -123,17 +124,18 @@ def enqueue(
         workflow: What to run; the version given here is stored and used to the end.
         input: JSON object whose keys fill the placeholders of the prompts.
         weight: The run's share of a rate limit, relative to the other runs that wait for it.
+        tenant: Whom it is run for: budgets of that tenant count it, and the ledger names it.
 
     Returns:
         A handle of the run.
 
     Raises:
         WorkflowError: If the input does not fit the workflow, or the weight is not from 0.001 to
-            1,000.
+            1,000, or the tenant is no name.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
     """
-    options = RunOptions(weight=weight)
+    options = RunOptions(weight=weight, tenant=tenant)
     return Run(process().loop.run(process().client.enqueue(workflow, input or {}, options)))
 
 
@@ -142,9 +144,11 @@ async def enqueue_async(
     input: Mapping[str, Any] | None = None,  # noqa: A002
     *,
     weight: float = 1.0,
+    tenant: str | None = None,
 ) -> Run:
     """``enqueue`` for a caller on an event loop, such as a FastAPI route."""
-    enqueued = process().client.enqueue(workflow, input or {}, RunOptions(weight=weight))
+    options = RunOptions(weight=weight, tenant=tenant)
+    enqueued = process().client.enqueue(workflow, input or {}, options)
     return Run(await process().loop.run_async(enqueued))
 
 

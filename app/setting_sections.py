@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from app.domain.budgets import DEFAULT_THRESHOLDS
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
@@ -104,6 +105,7 @@ class EngineSettings(Section):
         max_recoveries: Times an agent may lose its worker before it is quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
         worker_threads: Threads of a worker, one per lane.
+        budget_thresholds: Percentages of a run's budget whose passing is told.
     """
 
     max_concurrent_workflows: int = Field(50, ge=1, le=100_000)
@@ -116,6 +118,7 @@ class EngineSettings(Section):
     max_recoveries: int = Field(3, ge=0, le=1000)
     max_output_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
     worker_threads: int = Field(128, ge=1, le=10_000)
+    budget_thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = DEFAULT_THRESHOLDS
 
     @model_validator(mode="after")
     def _check_lease(self) -> Self:

@@ -5,7 +5,6 @@ that the next record settles it.
 """
 
 import asyncio
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -16,38 +15,23 @@ from uuid_utils.compat import uuid7
 
 from app.costs.price import Price
 from app.costs.pricing import Pricing
-from app.domain.money import (
-    HoldAnswer,
-    HoldOutcome,
-    HoldRequest,
-    dollars,
-    round_to_ledger,
-    round_up,
-)
+from app.domain.budgets import subjects_of
+from app.domain.money import HoldRequest, round_to_ledger, round_up
 from app.domain.usage import Usage
-from app.errors import AgentTimeout, BadRequest, BudgetExceeded, ProviderError, RateLimited
+from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
 from app.llm.tokens import expected_tokens, upper_bound_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
-from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Kind
-from workers.inflight import Phase, StopReason
+from workers.inflight import Phase
 from workers.jobs import Job
+from workers.money import Money, Wish
 
-WAIT_FOR_MONEY_S = 0.25
 HTTP_ERROR = 400
 #: Keys of llm_config that are not parameters of the provider's API, or are given otherwise.
 NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
-
-
-class LeaseGone(Exception):
-    """The attempt is somebody else's, or its run is being stopped: no call may start."""
-
-    def __init__(self, reason: StopReason) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +52,7 @@ class Caller:
         clients: The providers' clients.
         limiter: The cluster's limiter.
         pricing: Prices.
-        holds: Group commit of holds.
+        money: Places holds.
         default_max_tokens: Output cap of agents that set none.
     """
 
@@ -78,13 +62,13 @@ class Caller:
         clients: Clients,
         limiter: ClusterLimiter,
         pricing: Pricing,
-        holds: GroupCommit[HoldRequest, HoldAnswer],
+        money: Money,
         default_max_tokens: int,
     ) -> None:
         self._clients = clients
         self._limiter = limiter
         self._pricing = pricing
-        self._holds = holds
+        self._money = money
         self._default_max_tokens = default_max_tokens
 
     async def call(
@@ -173,6 +157,9 @@ class Caller:
                 attempt=job.claimed.attempt,
                 budget_ids=job.run.budget_ids,
                 amount_usd=round_up(worst_case_usd),
+                subjects=subjects_of(
+                    workflow=job.run.workflow.name, module=agent.module, tenant=job.run.tenant
+                ),
             ),
             limit=LimitRequest(
                 provider=agent.provider,
@@ -201,42 +188,30 @@ class Caller:
             job.calls.append(_unconfirmed(job, plan, type(error).__name__))
 
     async def _permit_and_hold(self, job: Job, plan: _Plan) -> Permit:
-        """Take the limit, then the money; whoever has to wait for money gives the limit back."""
-        placed = False
+        """Take the limit, then the money; whoever has to wait for money gives the limit back.
+
+        Who has waited keeps the money while he takes the limit again: nobody waits for money
+        with a permit in his hands, so somebody always gets both.
+        """
+        wish = Wish(agent=job.agent.name, request=plan.hold)
         try:
             while True:
                 job.lease.phase = Phase.WAITING
                 permit = await self._limiter.acquire(plan.limit, early=True)
                 try:
-                    answer, cancelled = await self._hold(plan)
+                    placed = wish.placed or await self._money.hold(wish)
                 except BaseException:
                     self._limiter.hand_back(permit)
                     raise
-                placed = answer.outcome is HoldOutcome.PLACED
-                if placed and not cancelled and await self._start(permit):
+                if placed and await self._start(permit):
                     return permit
-                if not placed or cancelled:
-                    self._limiter.hand_back(permit)
-                if cancelled:
-                    raise asyncio.CancelledError
                 if not placed:
-                    await self._wait_for_money(job, plan, answer)
+                    self._limiter.hand_back(permit)
+                    await self._money.wait(wish)
         except BaseException:
-            if placed:
+            if wish.placed:
                 job.calls.append(_void(job, plan))
             raise
-
-    async def _hold(self, plan: _Plan) -> tuple[HoldAnswer, bool]:
-        """Place the hold, to the end: one that is placed must be known, to be released again.
-
-        Returns:
-            The answer, and whether the task was cancelled meanwhile.
-        """
-        future = asyncio.ensure_future(self._holds.submit(plan.hold))
-        try:
-            return await asyncio.shield(future), False
-        except asyncio.CancelledError:
-            return await future, True
 
     async def _start(self, permit: Permit) -> bool:
         """Wait for the permit's moment; False if it has passed and another one is needed."""
@@ -245,17 +220,6 @@ class Caller:
         except BaseException:
             self._limiter.hand_back(permit)
             raise
-
-    async def _wait_for_money(self, job: Job, plan: _Plan, answer: HoldAnswer) -> None:
-        match answer.outcome:
-            case HoldOutcome.CLOSED:
-                raise LeaseGone(StopReason.RUN_STOPPED)
-            case HoldOutcome.FENCED:
-                raise LeaseGone(StopReason.LEASE_LOST)
-            case HoldOutcome.EXCEEDED:
-                raise _exceeded(job, plan.hold.amount_usd, answer)
-            case _:
-                await asyncio.sleep(WAIT_FOR_MONEY_S * random.uniform(0.5, 1.5))
 
     def _max_tokens(self, job: Job, price: Price, bound: int) -> int:
         """The output cap: the agent's own, or the default and what its cost_limit affords."""
@@ -270,16 +234,6 @@ class Caller:
         left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
         affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
-
-
-def _exceeded(job: Job, amount_usd: Decimal, answer: HoldAnswer) -> BudgetExceeded:
-    account = answer.account
-    assert account is not None
-    return BudgetExceeded(
-        f"agent {job.agent.name!r}: the {account.label} is {dollars(account.limit_usd)}, "
-        f"{dollars(account.spent_usd)} are spent, and the next call may cost "
-        f"{dollars(amount_usd)}: raise the limit, or lower max_tokens"
-    )
 
 
 def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
@@ -321,6 +275,8 @@ def _call(job: Job, plan: _Plan, kind: Kind, outcome: str, cost_usd: Decimal) ->
         attempt=job.claimed.attempt,
         workflow_id=job.run.workflow_id,
         workflow=job.run.workflow.name,
+        version=job.run.version,
+        tenant=job.run.tenant,
         agent=job.agent.name,
         module=job.agent.module,
         provider=job.agent.provider,

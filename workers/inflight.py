@@ -26,6 +26,14 @@ class StopReason(StrEnum):
     DRAINED = "drained"
 
 
+class LeaseGone(Exception):
+    """The attempt is somebody else's, or its run is being stopped: no call may start."""
+
+    def __init__(self, reason: StopReason) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 @dataclass(kw_only=True, eq=False)
 class Lease:
     """One agent run in progress in this process."""

@@ -20,12 +20,14 @@ class RunContext:
     run_id: UUID
     workflow_id: UUID
     workflow: Workflow
+    version: int
+    tenant: str | None
     input: Mapping[str, Any]
     weight: float
 
     @property
     def budget_ids(self) -> tuple[UUID, ...]:
-        """The shared budgets that calls of this run are held on; the run's own has its id."""
+        """The run's own budget, which has its id; standing ones are found with each hold."""
         return (self.run_id,)
 
 

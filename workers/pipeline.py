@@ -18,8 +18,7 @@ from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
 from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
-from workers.calls import LeaseGone
-from workers.inflight import InFlight, Phase, StopReason
+from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
 
 log = structlog.get_logger(__name__)

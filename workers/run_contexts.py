@@ -15,7 +15,8 @@ from workers.jobs import RunContext
 MAX_WORKFLOWS = 256
 
 READ: TextClause = text("""
-    SELECT id, workflow_id, weight, input FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
+    SELECT r.id, r.workflow_id, w.version, r.tenant, r.weight, r.input
+    FROM runs r JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
@@ -45,6 +46,8 @@ class RunContexts:
                 run_id=row.id,
                 workflow_id=row.workflow_id,
                 workflow=await self._workflow(connection, row.workflow_id),
+                version=row.version,
+                tenant=row.tenant,
                 input=row.input,
                 weight=row.weight,
             )

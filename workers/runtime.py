@@ -28,6 +28,7 @@ from workers.calls import Caller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
+from workers.money import Money, Wakes
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContexts
 from workers.stored_limits import StoredLimits
@@ -120,8 +121,18 @@ class Runtime:
             name="claim",
             key=lambda request: request.run_id,
         )
+        wakes = Wakes(platform.signals)
         records = GroupCommit(
-            engine, apply_records, name="record", key=lambda record: record.agent_run_id
+            engine,
+            partial(apply_records, wake=wakes),
+            name="record",
+            key=lambda record: record.agent_run_id,
+        )
+        holds = GroupCommit(
+            engine,
+            partial(place_holds, wake=wakes),
+            name="hold",
+            key=lambda hold: hold.agent_run_id,
         )
         self._clients = Clients(client_factories(settings))
         self._limits = StoredLimits(engine, settings.rate_limits)
@@ -140,7 +151,7 @@ class Runtime:
             clients=self._clients,
             limiter=self._limiter,
             pricing=pricing,
-            holds=GroupCommit(engine, place_holds, name="hold", key=lambda hold: hold.agent_run_id),
+            money=Money(holds, platform.signals),
             default_max_tokens=settings.engine.default_max_tokens,
         )
         tools = ToolRegistry(settings.imports)

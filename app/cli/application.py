@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli import (
+    budgets,
     costs,
     database,
     demo,
@@ -36,6 +37,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ..
     ("cancel", runs.cancel, {}),
     ("costs", costs.costs, {}),
     ("limits", limits.group, {}),
+    ("budgets", budgets.group, {}),
     ("doctor", doctor.doctor, {}),
     ("migrate", database.migrate, {}),
     ("worker", processes.worker, PASSED_ON),

@@ -29,6 +29,9 @@ def run(
     weight: Annotated[
         float, typer.Option(help="The run's share of a rate limit, beside the other runs'.")
     ] = 1.0,
+    tenant: Annotated[
+        str | None, typer.Option(help="Whom it is run for, for budgets and reports.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
     ] = False,
@@ -47,7 +50,7 @@ def run(
     from app.cli.run_input import read_input
     from app.domain.run_options import RunOptions
 
-    options = RunOptions(weight=weight)
+    options = RunOptions(weight=weight, tenant=tenant)
     given = read_input(inputs or [])
     loaded = _load(file)
     connected = connect()

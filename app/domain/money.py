@@ -1,6 +1,7 @@
 """Who may spend: the pure decision behind every hold."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from enum import StrEnum
@@ -52,6 +53,8 @@ class HoldRequest:
         attempt: Its fencing token.
         budget_ids: The shared budgets that apply.
         amount_usd: Worst case of the call.
+        subjects: (scope, subject) of the standing budgets that apply, if there are any. Which
+            accounts that means is found when the hold is placed.
     """
 
     call_id: UUID
@@ -59,6 +62,7 @@ class HoldRequest:
     attempt: int
     budget_ids: tuple[UUID, ...]
     amount_usd: Decimal
+    subjects: tuple[tuple[str, str], ...] = ()
 
 
 class HoldOutcome(StrEnum):
@@ -80,35 +84,49 @@ class HoldAnswer:
 
 
 def decide_holds(
-    requests: Iterable[HoldRequest], accounts: Mapping[UUID, Account]
+    requests: Sequence[HoldRequest],
+    accounts: Mapping[UUID, Account],
+    queue: Sequence[HoldRequest] = (),
 ) -> list[HoldAnswer]:
     """Grant what fits, all accounts or none, in order and without overtaking.
 
-    A request that has to wait makes every later one on the same account wait too; otherwise
-    small calls could starve a large one for ever.
+    What somebody waits for is set aside on every account of his, and a later request is granted
+    only if it fits besides. So a large hold waits only for what was held before it came, and
+    small ones go on wherever there is room for all.
 
     Args:
         requests: The wishes, in order of arrival.
         accounts: The accounts they touch, locked; granted amounts are added to ``held_usd``.
+        queue: Who waits already, in order; requests among them keep their places, all others
+            come behind.
 
     Returns:
         One answer per request.
     """
-    blocked: set[UUID] = set()
-    answers = []
-    for request in requests:
-        touched = [accounts[id_] for id_ in (request.agent_run_id, *request.budget_ids)]
-        answer = _decide(request.amount_usd, touched, blocked)
-        if answer.outcome is HoldOutcome.PLACED:
+    wishes = {request.call_id: request for request in requests}
+    waiting = {waiter.call_id for waiter in queue}
+    turns = [wishes.get(waiter.call_id, waiter) for waiter in queue]
+    turns.extend(request for request in requests if request.call_id not in waiting)
+    set_aside: dict[UUID, Decimal] = defaultdict(Decimal)
+    answers = {}
+    for turn in turns:
+        asked = turn.call_id in wishes
+        ids = (turn.agent_run_id, *turn.budget_ids)
+        # Of somebody else's accounts only those that are asked for here are known.
+        touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
+        answer = answers[turn.call_id] = _decide(turn.amount_usd, touched, set_aside)
+        if answer.outcome is HoldOutcome.PLACED and asked:
             for account in touched:
-                account.held_usd += request.amount_usd
-        elif answer.outcome is HoldOutcome.WAIT:
-            blocked.update(account.id for account in touched if not account.soft)
-        answers.append(answer)
-    return answers
+                account.held_usd += turn.amount_usd
+        elif answer.outcome in (HoldOutcome.PLACED, HoldOutcome.WAIT):
+            for account in touched:
+                set_aside[account.id] += turn.amount_usd
+    return [answers[request.call_id] for request in requests]
 
 
-def _decide(amount_usd: Decimal, touched: list[Account], blocked: set[UUID]) -> HoldAnswer:
+def _decide(
+    amount_usd: Decimal, touched: Sequence[Account], set_aside: Mapping[UUID, Decimal]
+) -> HoldAnswer:
     for account in touched:
         if account.closed:
             return HoldAnswer(outcome=HoldOutcome.CLOSED, account=account)
@@ -117,7 +135,7 @@ def _decide(amount_usd: Decimal, touched: list[Account], blocked: set[UUID]) -> 
         if account.spent_usd + amount_usd > account.limit_usd:
             return HoldAnswer(outcome=HoldOutcome.EXCEEDED, account=account)
     for account in hard:
-        full = account.spent_usd + account.held_usd + amount_usd > account.limit_usd
-        if full or account.id in blocked:
+        taken_usd = account.spent_usd + account.held_usd + set_aside[account.id]
+        if taken_usd + amount_usd > account.limit_usd:
             return HoldAnswer(outcome=HoldOutcome.WAIT, account=account)
     return HoldAnswer(outcome=HoldOutcome.PLACED)

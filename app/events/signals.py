@@ -1,4 +1,4 @@
-"""Signals: one word about one run, or about the limits, to every process that listens.
+"""Signals: one word about a run, an agent run or the limits, to every process that listens.
 
 Losing one only costs time.
 """
@@ -24,8 +24,8 @@ class Signals:
     """Sends and receives signals over Redis pub/sub.
 
     ``finished`` wakes clients that wait for a run; ``stop`` makes workers look at once at what
-    their next heartbeat would tell them anyway, and the news that limits were changed makes them
-    read the new ones at once.
+    their next heartbeat would tell them anyway; ``money`` wakes an agent run whose hold may fit.
+    The news that limits were changed makes workers read the new ones at once.
 
     Args:
         redis: The process's client.

@@ -1,72 +1,157 @@
 """Placing holds: the accounts are locked, the decision is pure, one statement applies it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
+from app.storage.hold_queue import (
+    HoldQueue,
+    change_queue,
+    next_in_queue,
+    own_account,
+    read_queue,
+    shared_account,
+)
 from app.storage.session import dumps
-from app.storage.statements import HOLDS_OF_CALLS, LOCK_AGENT_RUNS, LOCK_BUDGETS, PLACE_HOLDS
+from app.storage.statements import (
+    HOLDS_AND_STANDING_BUDGETS,
+    LOCK_AGENT_RUNS,
+    LOCK_BUDGETS,
+    MAKE_ACCOUNTS,
+    PLACE_HOLDS,
+)
+from app.storage.wakes import Wake, nobody
+
+Subject = tuple[str, str]
 
 
 async def place_holds(
-    connection: AsyncConnection, requests: Sequence[HoldRequest]
+    connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: Wake = nobody
 ) -> list[HoldAnswer]:
     """Reserve the worst case of several calls, each on all of its accounts or on none.
 
     A hold that an earlier try has placed already (its commit's outcome was unknown) is found by
-    its call id and not placed twice.
+    its call id and not placed twice. One that has to wait gets a place in the queue, which it
+    keeps until it is placed or refused.
+
+    Args:
+        connection: Inside a transaction.
+        requests: The wishes, each of another agent run.
+        wake: Told the agent runs whose holds should be tried again, because somebody before them
+            in the queue wants no more.
     """
-    accounts, attempts = await _lock(connection, requests)
+    own, attempts = await _lock_agent_runs(connection, requests)
+    subjects = {subject for request in requests for subject in request.subjects}
     call_ids = [request.call_id for request in requests]
-    placed = set(await connection.scalars(HOLDS_OF_CALLS, {"call_ids": call_ids}))
+    placed, standing = await read_standing(connection, subjects, call_ids)
     live = [
-        request
+        _with_standing(request, standing) if standing else request
         for request in requests
         if attempts.get(request.agent_run_id) == request.attempt and request.call_id not in placed
     ]
-    answers = dict(
-        zip((request.call_id for request in live), decide_holds(live, accounts), strict=True)
-    )
-    granted = [r for r in live if answers[r.call_id].outcome is HoldOutcome.PLACED]
+    shared = await _lock_budgets(connection, {id_ for wish in live for id_ in wish.budget_ids})
+    accounts = {**own, **shared.accounts}
+    queue = await read_queue(connection, shared.awaited) if shared.awaited else HoldQueue(own={})
+    decided = list(zip(live, decide_holds(live, accounts, queue.waiting), strict=True))
+    granted = [wish for wish, answer in decided if answer.outcome is HoldOutcome.PLACED]
     if granted:
         await _apply(connection, granted)
+    if shared.awaited or any(answer.outcome is HoldOutcome.WAIT for _, answer in decided):
+        await change_queue(connection, queue, accounts, decided)
+        await _wake_next(connection, queue, decided, wake)
+    answers = {wish.call_id: answer for wish, answer in decided}
     already = HoldAnswer(outcome=HoldOutcome.PLACED)
     fenced = HoldAnswer(outcome=HoldOutcome.FENCED)
-    return [already if call_id in placed else answers.get(call_id, fenced) for call_id in call_ids]
+    return [
+        already if request.call_id in placed else answers.get(request.call_id, fenced)
+        for request in requests
+    ]
 
 
-async def _lock(
+async def _lock_agent_runs(
     connection: AsyncConnection, requests: Sequence[HoldRequest]
 ) -> tuple[dict[UUID, Account], dict[UUID, int]]:
-    """The accounts by id, and the running attempt of each agent run."""
+    """The agents' own accounts by id, and the running attempt of each."""
     accounts, attempts = {}, {}
-    agent_runs = sorted({request.agent_run_id for request in requests})
-    for row in await connection.execute(LOCK_AGENT_RUNS, {"ids": agent_runs}):
-        accounts[row.id] = Account(
-            id=row.id,
-            label="cost_limit of the agent",
-            limit_usd=row.limit_usd,
-            spent_usd=row.spent_usd,
-            held_usd=row.held_usd,
-        )
+    ids = sorted({request.agent_run_id for request in requests})
+    for row in await connection.execute(LOCK_AGENT_RUNS, {"ids": ids}):
+        accounts[row.id] = own_account(row.id, row)
         if row.status == "running":
             attempts[row.id] = row.attempt
-    budgets = sorted({id_ for request in requests for id_ in request.budget_ids})
-    for row in await connection.execute(LOCK_BUDGETS, {"ids": budgets}):
-        accounts[row.id] = Account(
-            id=row.id,
-            label=f"budget of {row.scope} {row.subject}",
-            limit_usd=row.limit_usd,
-            spent_usd=row.spent_usd,
-            held_usd=row.held_usd,
-            soft=row.soft,
-            closed=row.closed,
-        )
     return accounts, attempts
+
+
+async def read_standing(
+    connection: AsyncConnection, subjects: Collection[Subject], call_ids: Sequence[UUID] = ()
+) -> tuple[set[UUID], dict[Subject, list[UUID]]]:
+    """The accounts of the standing budgets of some subjects, made if this period has none yet.
+
+    Args:
+        connection: Inside a transaction that has locked its agent runs and no budget.
+        subjects: (scope, subject) of whoever calls.
+        call_ids: Calls that may have holds already.
+
+    Returns:
+        Those of the calls that have holds, and ids of accounts by subject.
+    """
+    wanted = [{"scope": scope, "subject": subject} for scope, subject in sorted(subjects)]
+    values = {"call_ids": list(call_ids), "subjects": dumps(wanted)}
+    row = (await connection.execute(HOLDS_AND_STANDING_BUDGETS, values)).one()
+    if any(found["account"] is None for found in row.standing or ()):
+        await connection.execute(MAKE_ACCOUNTS, {"subjects": values["subjects"]})
+        row = (await connection.execute(HOLDS_AND_STANDING_BUDGETS, values)).one()
+    accounts: dict[Subject, list[UUID]] = defaultdict(list)
+    for found in row.standing or ():
+        # It has none if it was set or removed just now: it applies from the next hold on.
+        if found["account"] is not None:
+            accounts[found["scope"], found["subject"]].append(UUID(found["account"]))
+    return {UUID(call_id) for call_id in row.placed or ()}, accounts
+
+
+def _with_standing(request: HoldRequest, standing: Mapping[Subject, list[UUID]]) -> HoldRequest:
+    found = [id_ for subject in request.subjects for id_ in standing.get(subject, ())]
+    return replace(request, budget_ids=(*request.budget_ids, *found))
+
+
+@dataclass(kw_only=True, slots=True)
+class _Shared:
+    """Locked budgets: their accounts by id, and those that somebody may be waiting for."""
+
+    accounts: dict[UUID, Account] = field(default_factory=dict)
+    awaited: set[UUID] = field(default_factory=set)
+
+
+async def _lock_budgets(connection: AsyncConnection, ids: Collection[UUID]) -> _Shared:
+    shared = _Shared()
+    for row in await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)}):
+        shared.accounts[row.id] = shared_account(row)
+        if row.awaited:
+            shared.awaited.add(row.id)
+    return shared
+
+
+async def _wake_next(
+    connection: AsyncConnection,
+    queue: HoldQueue,
+    decided: Sequence[tuple[HoldRequest, HoldAnswer]],
+    wake: Wake,
+) -> None:
+    """Who leaves the queue without a hold makes room for those behind."""
+    waited = {waiter.call_id for waiter in queue.waiting}
+    left = {
+        id_
+        for wish, answer in decided
+        if wish.call_id in waited and answer.outcome in (HoldOutcome.EXCEEDED, HoldOutcome.CLOSED)
+        for id_ in wish.budget_ids
+    }
+    if left:
+        wake(await next_in_queue(connection, left))
 
 
 async def _apply(connection: AsyncConnection, granted: Sequence[HoldRequest]) -> None:
@@ -74,7 +159,7 @@ async def _apply(connection: AsyncConnection, granted: Sequence[HoldRequest]) ->
     for request in granted:
         for budget_id in request.budget_ids:
             totals[budget_id] += request.amount_usd
-    holds = [
+    holds: list[dict[str, Any]] = [
         {
             "call_id": request.call_id,
             "agent_run_id": request.agent_run_id,

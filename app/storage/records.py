@@ -7,20 +7,24 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
+import structlog
+from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
+from app.storage.booking import book_on_budgets
 from app.storage.session import dumps
 from app.storage.statements import (
     ADD_ENTRIES,
     APPLY_RECORDS,
     ENTRIES_OF_CALLS,
     LOCK_AGENT_RUNS,
-    LOCK_BUDGETS,
-    SETTLE_BUDGETS,
     TAKE_HOLDS,
 )
+from app.storage.wakes import Wake, nobody
+
+log = structlog.get_logger(__name__)
 
 ZERO = Decimal(0)
 #: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
@@ -29,7 +33,10 @@ Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "vo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallRecord:
-    """What is known of one call to a provider: a line of the ledger."""
+    """What is known of one call to a provider: a line of the ledger.
+
+    It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
+    """
 
     call_id: UUID
     run_id: UUID
@@ -50,6 +57,8 @@ class CallRecord:
     usage: Usage = field(default_factory=Usage)
     raw_usage: Mapping[str, Any] = field(default_factory=dict)
     price_version: str | None = None
+    version: int | None = None
+    tenant: str | None = None
 
     def entry(self) -> dict[str, Any]:
         """The columns of its cost entry."""
@@ -105,11 +114,18 @@ class Record:
     ending: Ending | None = None
 
 
-async def apply_records(connection: AsyncConnection, records: Sequence[Record]) -> list[bool]:
+async def apply_records(
+    connection: AsyncConnection, records: Sequence[Record], *, wake: Wake = nobody
+) -> list[bool]:
     """Write a batch of records, each of another agent run.
 
     The money is booked whoever brings it and however late. The ending counts only if the attempt
     still owns the agent run. Repeating a batch changes nothing.
+
+    Args:
+        connection: Inside a transaction.
+        records: What to write.
+        wake: Told the agent runs that wait for the money that this sets free.
 
     Returns:
         For each record, whether its ending was accepted (True for one without an ending).
@@ -127,13 +143,7 @@ async def apply_records(connection: AsyncConnection, records: Sequence[Record]) 
         for record, is_owner in zip(records, accepted, strict=True)
     ]
     if settlement.budgets:
-        if len(settlement.budgets) > 1:
-            await connection.execute(LOCK_BUDGETS, {"ids": sorted(settlement.budgets)})
-        rows = [
-            {"id": id_, "held": str(held), "spent": str(spent)}
-            for id_, (held, spent) in settlement.budgets.items()
-        ]
-        await connection.execute(SETTLE_BUDGETS, {"budgets": dumps(rows)})
+        await book_on_budgets(connection, settlement.budgets, settlement.entries, wake=wake)
     if settlement.entries:
         await connection.execute(ADD_ENTRIES, {"entries": dumps(settlement.entries)})
     await connection.execute(APPLY_RECORDS, {"agents": dumps(agents)})
@@ -175,29 +185,45 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
         return settlement
     call_ids = [call.call_id for call in calls]
     taken = await connection.execute(TAKE_HOLDS, {"call_ids": call_ids})
-    held = {row.call_id: row.amount_usd for row in taken}
+    held = {row.call_id: row for row in taken}
     known = await _known_entries(connection, [id_ for id_ in call_ids if id_ not in held])
-    for call in calls:
-        entries = known.get(call.call_id, {})
-        if call.kind in entries or "actual" in entries or "correction" in entries:
+    for given in calls:
+        entries = known.get(given.call_id, {})
+        if given.kind in entries or "actual" in entries or "correction" in entries:
             continue  # settled already: the batch is being repeated
-        settlement.book(call, held.get(call.call_id, ZERO), call.cost_usd)
-        if unconfirmed := entries.get("unconfirmed"):
-            # What was booked at the worst case, because nobody knew, is known after all.
-            correction = replace(
-                call, kind="correction", usage=Usage(), raw_usage={}, cost_usd=-unconfirmed
+        hold, unconfirmed = held.get(given.call_id), entries.get("unconfirmed")
+        # What was held or booked decides on which budgets: those of the moment of the hold.
+        on = hold or unconfirmed
+        budget_ids = tuple(on.budget_ids) if on else given.budget_ids
+        call = given
+        if budget_ids != given.budget_ids:
+            call = replace(given, budget_ids=budget_ids)
+        settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
+        if hold and call.cost_usd > hold.amount_usd:
+            log.error(
+                "call_above_its_hold",
+                call_id=str(call.call_id),
+                model=call.model,
+                held_usd=str(hold.amount_usd),
+                cost_usd=str(call.cost_usd),
             )
-            settlement.book(correction, ZERO, -unconfirmed)
+        if unconfirmed:
+            # What was booked at the worst case, because nobody knew, is known after all.
+            cost = -unconfirmed.cost_usd
+            correction = replace(
+                call, kind="correction", usage=Usage(), raw_usage={}, cost_usd=cost
+            )
+            settlement.book(correction, ZERO, cost)
     return settlement
 
 
 async def _known_entries(
     connection: AsyncConnection, call_ids: Sequence[UUID]
-) -> dict[UUID, dict[str, Decimal]]:
-    known: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
+) -> dict[UUID, dict[str, Row[Any]]]:
+    known: dict[UUID, dict[str, Row[Any]]] = defaultdict(dict)
     if call_ids:
         for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
-            known[row.call_id][row.kind] = row.cost_usd
+            known[row.call_id][row.kind] = row
     return known
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
+from app.domain.budgets import DEFAULT_THRESHOLDS
 from app.domain.prompt import placeholders
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
@@ -31,14 +32,15 @@ READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :i
 # A run, its budget (of the same id), its agent runs and the first line of its history.
 ADD_RUN: TextClause = text("""
     WITH run AS (
-        INSERT INTO runs (id, workflow_id, input, priority, weight, level_count,
+        INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
             max_parallel_agents, allow_partial_completion, timeout_s)
-        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :weight, :level_count,
+        VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :tenant, :weight, :level_count,
             :max_parallel_agents, :allow_partial_completion, :timeout_s)
         RETURNING id
     ), budget AS (
-        INSERT INTO budgets (id, scope, subject, limit_usd)
-        SELECT id, 'run', CAST(id AS text), CAST(:cost_budget AS numeric) FROM run
+        INSERT INTO budgets (id, scope, subject, limit_usd, thresholds)
+        SELECT id, 'run', CAST(id AS text), CAST(:cost_budget AS numeric),
+            CAST(:thresholds AS int[]) FROM run
     ), agents AS (
         INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model,
             priority, dependencies, reads, accept_missing_inputs, limit_usd)
@@ -172,6 +174,7 @@ async def create_run(
     workflow_id: UUID,
     input_: Mapping[str, Any],
     options: RunOptions,
+    thresholds: Sequence[int] = DEFAULT_THRESHOLDS,
 ) -> UUID:
     """Write a run, its budget and its agent runs; returns its id.
 
@@ -187,12 +190,14 @@ async def create_run(
             "workflow_id": workflow_id,
             "input": dumps(input_),
             "priority": workflow.priority,
+            "tenant": options.tenant,
             "weight": options.weight,
             "level_count": len(levels),
             "max_parallel_agents": workflow.max_parallel_agents,
             "allow_partial_completion": workflow.allow_partial_completion,
             "timeout_s": workflow.timeout,
             "cost_budget": str(workflow.cost_budget),
+            "thresholds": list(thresholds),
             "agents": dumps(_agent_rows(workflow, levels)),
             "created": dumps(created),
         },

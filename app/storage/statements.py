@@ -91,12 +91,41 @@ LOCK_AGENT_RUNS: TextClause = text("""
 """)
 
 LOCK_BUDGETS: TextClause = text("""
-    SELECT id, scope, subject, soft, closed, limit_usd, spent_usd, held_usd FROM budgets
+    SELECT id, scope, subject, period, soft, closed, awaited, limit_usd, spent_usd, held_usd
+    FROM budgets
     WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 
-HOLDS_OF_CALLS: TextClause = text("""
-    SELECT call_id FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+# Which of the calls have a hold already, and the standing budgets of some subjects, each with the
+# account of the period that it is now by the database's clock: one trip for both. subjects:
+# [{scope, subject}].
+HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
+    SELECT (
+        SELECT jsonb_agg(call_id) FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+    ) AS placed, (
+        SELECT jsonb_agg(jsonb_build_object(
+            'scope', s.scope, 'subject', s.subject, 'period', s.period, 'account', b.id))
+        FROM jsonb_to_recordset(CAST(:subjects AS jsonb)) AS q(scope text, subject text)
+        JOIN standing_budgets s ON s.scope = q.scope AND s.subject = q.subject
+        LEFT JOIN budgets b ON b.scope = s.scope AND b.subject = s.subject
+            AND b.period = s.period AND b.period_start IS NOT DISTINCT FROM
+                budget_period_start(s.period, s.start_hour, s.start_day, now())
+    ) AS standing
+""")
+
+# The first hold of a period makes its accounts. FOR SHARE lets a change of the limit come either
+# before, and be read here, or after, and find the account; the order lets two makers take turns.
+MAKE_ACCOUNTS: TextClause = text("""
+    INSERT INTO budgets (id, scope, subject, period, period_start, limit_usd, soft, thresholds)
+    SELECT gen_random_uuid(), scope, subject, period,
+        budget_period_start(period, start_hour, start_day, now()), limit_usd, soft, thresholds
+    FROM (
+        SELECT s.* FROM standing_budgets s
+        JOIN jsonb_to_recordset(CAST(:subjects AS jsonb)) AS q(scope text, subject text)
+            ON s.scope = q.scope AND s.subject = q.subject
+        ORDER BY s.scope, s.subject, s.period FOR SHARE OF s
+    ) standing
+    ON CONFLICT (scope, subject, period, period_start) DO NOTHING
 """)
 
 # The documents: holds with call_id, agent_run_id, attempt, budget_ids and amount_usd, and the sums
@@ -117,6 +146,44 @@ PLACE_HOLDS: TextClause = text("""
     WHERE b.id = t.id
 """)
 
+# ---- wait: holds that fit once others have settled keep their order ----------------------------
+
+# Who waits for any of these budgets, first come first, with the account of its own.
+READ_QUEUE: TextClause = text("""
+    SELECT q.agent_run_id, q.call_id, q.attempt, q.budget_ids, q.amount_usd,
+        a.status = 'running' AND a.attempt = q.attempt AS live,
+        a.limit_usd, a.spent_usd, a.held_usd
+    FROM hold_queue q JOIN agent_runs a ON a.id = q.agent_run_id
+    WHERE q.budget_ids && CAST(:ids AS uuid[]) ORDER BY q.ticket
+""")
+
+READ_BUDGETS: TextClause = text("""
+    SELECT id, scope, subject, period, soft, closed, awaited, limit_usd, spent_usd, held_usd
+    FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+
+# A call keeps its ticket as long as it waits, whatever becomes of its budgets meanwhile.
+CHANGE_QUEUE: TextClause = text("""
+    WITH gone AS (
+        DELETE FROM hold_queue q
+        USING jsonb_to_recordset(CAST(:gone AS jsonb)) AS g(agent_run_id uuid, attempt int)
+        WHERE q.agent_run_id = g.agent_run_id AND q.attempt = g.attempt
+    ), come AS (
+        INSERT INTO hold_queue AS q (agent_run_id, call_id, attempt, budget_ids, amount_usd)
+        SELECT agent_run_id, call_id, attempt, budget_ids, amount_usd
+        FROM jsonb_to_recordset(CAST(:come AS jsonb)) AS c(
+            agent_run_id uuid, call_id uuid, attempt int, budget_ids uuid[], amount_usd numeric)
+        ON CONFLICT (agent_run_id) DO UPDATE SET call_id = excluded.call_id,
+            attempt = excluded.attempt, budget_ids = excluded.budget_ids,
+            amount_usd = excluded.amount_usd,
+            ticket = CASE WHEN q.call_id = excluded.call_id THEN q.ticket ELSE excluded.ticket END,
+            since = CASE WHEN q.call_id = excluded.call_id THEN q.since ELSE excluded.since END
+    )
+    UPDATE budgets b SET awaited = t.awaited
+    FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, awaited bool)
+    WHERE b.id = t.id AND b.awaited <> t.awaited
+""")
+
 # ---- record: result, cost entries, settled holds and history, in one transaction ---------------
 
 TAKE_HOLDS: TextClause = text("""
@@ -125,17 +192,35 @@ TAKE_HOLDS: TextClause = text("""
 """)
 
 ENTRIES_OF_CALLS: TextClause = text("""
-    SELECT call_id, kind, cost_usd FROM cost_entries
+    SELECT call_id, kind, budget_ids, cost_usd FROM cost_entries
     WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
 """)
 
-# A settlement raises overdrawn_usd only if the call cost more than was held for it.
+# overdrawn_usd is what is above the limit now, so the CHECK is never looser than it must be: a
+# settlement raises it only if the call cost more than was held for it.
 SETTLE_BUDGETS: TextClause = text("""
     UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
-        overdrawn_usd = greatest(b.overdrawn_usd,
-            b.spent_usd + t.spent + b.held_usd - t.held - b.limit_usd)
+        overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,
+            b.spent_usd + t.spent + b.held_usd - t.held - b.limit_usd) END
     FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, held numeric, spent numeric)
     WHERE b.id = t.id
+    RETURNING b.id, b.scope, b.subject, b.period, b.limit_usd, b.spent_usd, b.overdrawn_usd,
+        b.thresholds, b.reached, b.awaited, t.held AS released, t.spent AS booked
+""")
+
+# passed: [{id, reached, run_id, agent_run_id, attempt, data}]. Spending outside the workers may
+# belong to no run; then nobody's history is told.
+NOTE_THRESHOLDS: TextClause = text("""
+    WITH passed AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:passed AS jsonb)) AS p(
+            id uuid, reached int, run_id uuid, agent_run_id uuid, attempt int, data jsonb)
+    ), marked AS (
+        UPDATE budgets b SET reached = t.reached
+        FROM (SELECT id, max(reached) AS reached FROM passed GROUP BY id) t WHERE b.id = t.id
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT p.run_id, p.agent_run_id, p.attempt, 'budget_threshold', p.data
+    FROM passed p JOIN runs ON runs.id = p.run_id ORDER BY p.reached
 """)
 
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An
@@ -175,16 +260,16 @@ APPLY_RECORDS: TextClause = text("""
 """)
 
 ADD_ENTRIES: TextClause = text("""
-    INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow, agent,
-        module, provider, model, model_answered, kind, outcome, request_id, input_tokens,
-        cached_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        usage, price_version, budget_ids, cost_usd)
+    INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
+        version, tenant, agent, module, provider, model, model_answered, kind, outcome,
+        request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
+        output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd)
     SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
         call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
-        agent text, module text, provider text, model text, model_answered text, kind text,
-        outcome text, request_id text, input_tokens int, cached_tokens int,
-        cache_write_tokens int, cache_write_1h_tokens int, output_tokens int,
-        reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
+        version int, tenant text, agent text, module text, provider text, model text,
+        model_answered text, kind text, outcome text, request_id text,
+        input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
+        output_tokens int, reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
         cost_usd numeric)
 """)
 
@@ -212,7 +297,8 @@ LOCK_EXPIRED: TextClause = text("""
 
 HOLDS_OF_AGENT_RUNS: TextClause = text("""
     SELECT h.call_id, h.amount_usd, h.budget_ids, a.run_id, h.agent_run_id, h.attempt,
-        r.workflow_id, w.name AS workflow, a.name AS agent, a.module, a.provider, a.model
+        r.workflow_id, w.name AS workflow, w.version, r.tenant, a.name AS agent, a.module,
+        a.provider, a.model
     FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
     JOIN runs r ON r.id = a.run_id JOIN workflows w ON w.id = r.workflow_id
     WHERE h.agent_run_id = ANY(CAST(:ids AS uuid[]))

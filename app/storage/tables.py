@@ -17,6 +17,7 @@ from sqlalchemy import (
     ForeignKey,
     Identity,
     Index,
+    Integer,
     MetaData,
     Numeric,
     Text,
@@ -39,6 +40,7 @@ NAMING_CONVENTION = {
 }
 USD = Numeric(20, 10)
 BUDGET_SCOPES = ("run", "workflow", "module", "tenant", "all")
+STANDING_SCOPES = BUDGET_SCOPES[1:]
 BUDGET_PERIODS = ("none", "day", "month")
 COST_KINDS = ("actual", "estimated", "unconfirmed", "correction", "cached")
 ATTEMPT_OUTCOMES = ("running", "completed", "failed", "cancelled", "handed_back", "lost")
@@ -58,6 +60,7 @@ class Table(DeclarativeBase):
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(Text),
+        list[int]: ARRAY(Integer),
     }
 
 
@@ -112,6 +115,8 @@ class Run(Table):
     status: Mapped[str] = mapped_column(server_default="pending")
     input: Mapped[dict[str, Any]]
     priority: Mapped[int]
+    # Whom it is run for: a scope of budgets, and of reports.
+    tenant: Mapped[str | None]
     # Its share of a rate limit, relative to the other runs that wait for it.
     weight: Mapped[float] = mapped_column(server_default=text("1"))
     level: Mapped[int] = mapped_column(server_default=text("0"))
@@ -201,8 +206,37 @@ class Attempt(Table):
     finished_at: Mapped[datetime | None]
 
 
+class StandingBudget(Table):
+    """A budget that outlives runs, as an operator set it; ``budgets`` has its account per period.
+
+    ``subject`` is the name of the workflow, module or tenant, and empty for the scope ``all``.
+    """
+
+    __tablename__ = "standing_budgets"
+    __table_args__ = (
+        CheckConstraint(_one_of("scope", STANDING_SCOPES), name="scope"),
+        CheckConstraint(_one_of("period", BUDGET_PERIODS), name="period"),
+        CheckConstraint("limit_usd >= 0", name="limit_usd"),
+        CheckConstraint("start_hour BETWEEN 0 AND 23 AND start_day BETWEEN 1 AND 28", name="start"),
+    )
+
+    scope: Mapped[str] = mapped_column(primary_key=True)
+    subject: Mapped[str] = mapped_column(primary_key=True)
+    period: Mapped[str] = mapped_column(primary_key=True)
+    limit_usd: Mapped[Decimal]
+    soft: Mapped[bool]
+    thresholds: Mapped[list[int]]
+    # When its days and months begin, in UTC.
+    start_hour: Mapped[int]
+    start_day: Mapped[int]
+    changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
 class Budget(Spending, Table):
-    """A limit on spending that several agents share; a run's budget has the run's id."""
+    """The account of a limit that several agents share; a run's budget has the run's id.
+
+    A standing budget has one account per period, made by the first hold that needs it.
+    """
 
     __tablename__ = "budgets"
     __table_args__ = (
@@ -227,6 +261,11 @@ class Budget(Spending, Table):
     # No hold is placed on a closed budget: cancelling a run closes its budget, and whoever places
     # a hold locks that row anyway, so no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
+    # Percentages of the limit whose passing is told, and the highest that has been.
+    thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
+    reached: Mapped[int] = mapped_column(server_default=text("0"))
+    # Whether holds may be waiting for it; only then does anybody look into the queue.
+    awaited: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Hold(Table):
@@ -244,6 +283,26 @@ class Hold(Table):
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class WaitingHold(Table):
+    """A hold that waits for others to settle: its place in the order of the budgets it needs.
+
+    A row counts as long as its attempt runs, so the places of a dead worker are free when its
+    leases are taken away. The table is as short as the queue: it needs no index on the budgets.
+    """
+
+    __tablename__ = "hold_queue"
+
+    agent_run_id: Mapped[UUID] = mapped_column(
+        ForeignKey("agent_runs.id", ondelete="CASCADE"), primary_key=True
+    )
+    call_id: Mapped[UUID]
+    attempt: Mapped[int]
+    ticket: Mapped[int] = mapped_column(BigInteger, Identity())
+    budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    amount_usd: Mapped[Decimal]
+    since: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class StoredLimits(Table):
@@ -289,6 +348,9 @@ class CostEntry(Table):
     attempt: Mapped[int]
     workflow_id: Mapped[UUID]
     workflow: Mapped[str]
+    # The workflow's version; null before it was kept, and for what was spent outside a run.
+    version: Mapped[int | None]
+    tenant: Mapped[str | None]
     agent: Mapped[str]
     module: Mapped[str]
     provider: Mapped[str]

@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
+from app.domain.budgets import BudgetTerms, StandingScope
 from app.domain.money import HoldAnswer, HoldRequest
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
-from app.storage import claims, holds, leases, progress, records, runs
+from app.storage import claims, holds, leases, progress, records, runs, standing
 
 T = TypeVar("T")
 
@@ -41,13 +42,16 @@ class Cluster:
         async with self.engine.begin() as connection:
             return await step(connection)
 
-    async def start(self, *agents: Agent, **rules: Any) -> UUID:
+    async def start(
+        self, *agents: Agent, name: str = "test", tenant: str | None = None, **rules: Any
+    ) -> UUID:
         """Enqueue and admit a run."""
-        workflow = Workflow(name="test", agents=agents, **rules)
+        workflow = Workflow(name=name, agents=agents, **rules)
+        options = RunOptions(tenant=tenant)
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, {}, RunOptions())
+            return await runs.create_run(connection, workflow, workflow_id, {}, options)
 
         run_id = await self.commit(create)
         await self.commit(lambda c: progress.admit(c, max_running=1000))
@@ -74,6 +78,25 @@ class Cluster:
     async def record(self, *written: records.Record) -> list[bool]:
         return await self.commit(lambda c: records.apply_records(c, written))
 
+    async def set_budget(
+        self, scope: str, subject: str = "", limit: str = "1", **terms: Any
+    ) -> tuple[UUID, ...]:
+        """Set a standing budget; returns whom to wake."""
+        wanted = BudgetTerms(
+            scope=StandingScope(scope), subject=subject, limit_usd=Decimal(limit), **terms
+        )
+        return await self.commit(lambda c: standing.set_budget(c, wanted))
+
+    async def next_day(self) -> None:
+        """What the database's clock does at midnight, the other way round: accounts grow old."""
+        # Far away first, because UNIQUE is checked row by row.
+        for days in (36_501, -36_500):
+            await self.rows(
+                "UPDATE budgets SET period_start = period_start - make_interval(days => :days)"
+                " WHERE period = 'day' RETURNING id",
+                days=days,
+            )
+
     async def advance(self, run_id: UUID, level: int) -> progress.Progress:
         (moved,) = await self.commit(lambda c: progress.advance(c, [(run_id, level)]))
         return moved
@@ -89,13 +112,16 @@ class Cluster:
         return {row.name: row.status for row in found}
 
 
-def wish(claimed: claims.ClaimedAgent, amount: str = "0.5") -> HoldRequest:
+def wish(
+    claimed: claims.ClaimedAgent, amount: str = "0.5", *subjects: tuple[str, str]
+) -> HoldRequest:
     return HoldRequest(
         call_id=uuid7(),
         agent_run_id=claimed.id,
         attempt=claimed.attempt,
         budget_ids=(claimed.run_id,),
         amount_usd=Decimal(amount),
+        subjects=subjects,
     )
 
 

@@ -118,6 +118,56 @@ def test_placed_holds_never_exceed_a_hard_account(
     assert not placed or run.spent_usd + run.held_usd <= run.limit_usd
 
 
+def test_a_waiter_keeps_his_place_and_what_he_needs() -> None:
+    first, second, third, run = account(), account(), account(), account("10", held="5")
+    large, small, tiny = wish("6", first, run), wish("1", second, run), wish("0.1", third, run)
+
+    early = decide_holds([small, tiny], by_id(second, third, run), [large])
+    run.held_usd = Decimal(2)
+    later = decide_holds([tiny, small, large], by_id(first, second, third, run), [large, small])
+
+    assert [answer.outcome for answer in early] == [HoldOutcome.WAIT, HoldOutcome.WAIT]
+    assert [answer.outcome for answer in later] == [HoldOutcome.PLACED] * 3
+    assert run.held_usd == Decimal("9.1")
+
+
+def test_a_waiter_who_can_never_fit_keeps_nobody_waiting() -> None:
+    own, run = account(), account("10", spent="5", held="2")
+    hopeless = wish("6", account(), run)
+
+    (answer,) = decide_holds([wish("1", own, run)], by_id(own, run), [hopeless])
+
+    assert answer.outcome is HoldOutcome.PLACED
+
+
+@given(
+    limit=amounts,
+    held=amounts,
+    waiting=st.lists(amounts, max_size=8),
+    arriving=st.lists(amounts, min_size=1, max_size=8),
+)
+def test_nobody_who_comes_later_delays_somebody_who_waits(
+    limit: Decimal, held: Decimal, waiting: list[Decimal], arriving: list[Decimal]
+) -> None:
+    def run() -> Account:
+        return account(str(limit), held=str(held))
+
+    owns = [account("1000") for _ in range(len(waiting) + len(arriving))]
+    shared = run()
+    queue = [wish(str(usd), own, shared) for usd, own in zip(waiting, owns, strict=False)]
+    later = [
+        wish(str(usd), own, shared) for usd, own in zip(arriving, owns[len(waiting) :], strict=True)
+    ]
+
+    decide_holds(later, by_id(shared, *owns), queue)
+    after = decide_holds(queue, by_id(shared, *owns), queue)
+    alone_with = run()
+    alone_with.id = shared.id
+    alone = decide_holds(queue, by_id(alone_with, *owns), queue)
+
+    assert [answer.outcome for answer in after] == [answer.outcome for answer in alone]
+
+
 def test_amounts_are_shown_without_trailing_zeros_but_with_cents() -> None:
     shown = [dollars(Decimal(text)) for text in ("1.0000000000", "0.0100925000", "120", "0E-10")]
 

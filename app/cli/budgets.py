@@ -1,0 +1,224 @@
+"""`agentchord budgets`: the standing budgets, how they are used up, and changing them."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
+from app.errors import UnknownBudget
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+    from uuid import UUID
+
+    from app.costs.budgets import BudgetAccount, BudgetHistory
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Scope = Annotated[
+    StandingScope, typer.Argument(metavar="SCOPE", help="workflow, module, tenant or all.")
+]
+Subject = Annotated[
+    str, typer.Argument(metavar="[SUBJECT]", help="Its name; none for the scope all.")
+]
+AMOUNTS = ("limit>", "spent>", "held>", "left>", "share>", "waiting>", "kind")
+PER_CENT = 100
+
+group = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+
+
+@group.callback(invoke_without_command=True)
+def budgets(context: typer.Context, json: AsJson = False) -> None:
+    """List the standing budgets, or change them."""
+    if context.invoked_subcommand is not None:
+        return
+    from app.cli.cluster import transaction
+    from app.cli.output import console, print_json, table
+    from app.costs.budgets import standing_budgets
+
+    found = transaction(standing_budgets)
+    if json:
+        print_json([_facts(account) for account in found])
+        return
+    rows = [(account.scope, account.subject, account.period, *_cells(account)) for account in found]
+    console().print(table(("scope", "subject", "period", *AMOUNTS), rows))
+
+
+@group.command("set")
+def set_(  # noqa: PLR0913  one parameter per term
+    scope: Scope,
+    subject: Subject = "",
+    *,
+    limit: Annotated[str, typer.Option(metavar="USD", help="Dollars per period.")],
+    period: Annotated[Period, typer.Option(help="How often it begins anew.")] = Period.NONE,
+    soft: Annotated[bool, typer.Option("--soft", help="Only warn, refuse nothing.")] = False,
+    thresholds: Annotated[
+        str, typer.Option(metavar="LIST", help="Percentages of the limit whose passing is told.")
+    ] = "50,80,100",
+    start_hour: Annotated[int, typer.Option(help="Hour at which days begin, in UTC.")] = 0,
+    start_day: Annotated[int, typer.Option(help="Day on which months begin, 1 to 28.")] = 1,
+    json: AsJson = False,
+) -> None:
+    """Set a budget, or change it.
+
+    It applies from the next call on. What this period has spent on it already stays.
+    """
+    from app.cli.cluster import transaction
+    from app.cli.output import dollars, print_json
+    from app.costs.budgets import standing_budgets
+    from app.storage.standing import set_budget
+
+    terms = BudgetTerms(
+        scope=scope,
+        subject=subject,
+        period=period,
+        limit_usd=_amount(limit),
+        soft=soft,
+        thresholds=_percentages(thresholds),
+        start_hour=start_hour,
+        start_day=start_day,
+    )
+    _wake(transaction(partial(set_budget, terms=terms)))
+    found = transaction(partial(standing_budgets, scope=scope, subject=subject))
+    (account,) = [each for each in found if each.period is period]
+    if json:
+        print_json(_facts(account))
+    else:
+        print(f"{terms.label}: {dollars(account.limit_usd)}, {dollars(account.left_usd)} left")
+
+
+@group.command()
+def show(
+    scope: Scope,
+    subject: Subject = "",
+    limit: Annotated[
+        int, typer.Option(min=0, max=10_000, help="How many past periods, newest first.")
+    ] = 12,
+    json: AsJson = False,
+) -> None:
+    """Show how the budgets of one subject are used up, and their past periods."""
+    from app.cli.cluster import transaction
+    from app.cli.output import print_json
+    from app.costs.budgets import budget_history
+
+    check_subject(scope, subject)
+    read = partial(budget_history, scope=scope, subject=subject, limit=limit)
+    history = transaction(read)
+    if not history.current and not history.past:
+        raise UnknownBudget(_none_such(scope, subject, None))
+    if json:
+        print_json(
+            {
+                "current": [_facts(account) for account in history.current],
+                "burn_down": history.burn_down,
+                "past": [_facts(account) for account in history.past],
+            }
+        )
+    else:
+        _print_history(history)
+
+
+@group.command()
+def remove(
+    scope: Scope,
+    subject: Subject = "",
+    period: Annotated[
+        Period | None, typer.Option(help="Only the one of this period; else all of them.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Remove the budgets of one subject.
+
+    Calls that wait for them go on. What was spent on them stays on record.
+    """
+    from app.cli.cluster import transaction
+    from app.cli.output import print_json
+    from app.storage.standing import remove_budget
+
+    check_subject(scope, subject)
+    step = partial(remove_budget, scope=scope, subject=subject, period=period)
+    removed, waiting = transaction(step)
+    _wake(waiting)
+    if not removed:
+        raise UnknownBudget(_none_such(scope, subject, period))
+    if json:
+        print_json({"scope": scope, "subject": subject, "removed": removed})
+    else:
+        for each in removed:
+            print(f"removed: {budget_label(scope, subject, each)}")
+
+
+def _wake(agent_run_ids: "tuple[UUID, ...]") -> None:
+    from app.cli.cluster import connect
+
+    connected = connect()
+    connected.loop.run(connected.client.wake(agent_run_ids))
+
+
+def _amount(text: str) -> "Decimal":
+    from decimal import Decimal, InvalidOperation
+
+    try:
+        amount = Decimal(text.removeprefix("$"))
+    except InvalidOperation as error:
+        raise typer.BadParameter(
+            f"--limit {text!r} is no amount: give dollars, such as 50"
+        ) from error
+    if not amount.is_finite():
+        raise typer.BadParameter(f"--limit {text!r} is no amount: give dollars, such as 50")
+    return amount
+
+
+def _percentages(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(
+            int(part.strip().removesuffix("%")) for part in text.split(",") if part.strip()
+        )
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--thresholds {text!r} are no percentages: give whole numbers, such as 50,80,100"
+        ) from error
+
+
+def _none_such(scope: str, subject: str, period: Period | None) -> str:
+    label = budget_label(scope, subject, period or Period.NONE)
+    return f"there is no {label}: see `agentchord budgets`"
+
+
+def _facts(account: "BudgetAccount") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(account) | {"left_usd": account.left_usd, "share": account.share}
+
+
+def _cells(account: "BudgetAccount") -> tuple[str, ...]:
+    from app.cli.output import dollars
+
+    return (
+        dollars(account.limit_usd),
+        dollars(account.spent_usd),
+        dollars(account.held_usd),
+        dollars(account.left_usd),
+        "" if account.share is None else f"{PER_CENT * account.share:.1f} %",
+        str(account.waiting),
+        "soft" if account.soft else "hard",
+    )
+
+
+def _print_history(history: "BudgetHistory") -> None:
+    from app.cli.output import console, dollars, moment, table
+
+    printer = console()
+    for account in history.current:
+        label = budget_label(account.scope, account.subject, account.period)
+        since = f" since {moment(account.period_start)} UTC" if account.period_start else ""
+        printer.print(table(AMOUNTS, [_cells(account)], title=f"{label}{since}"))
+        steps = [
+            (moment(step.at), dollars(step.spent_usd), dollars(step.left_usd))
+            for step in history.burn_down[account.period]
+        ]
+        if steps:
+            printer.print(table(("from (UTC)", "spent>", "left after>"), steps))
+    if history.past:
+        rows = [(a.period, moment(a.period_start), *_cells(a)) for a in history.past]
+        printer.print(table(("period", "since (UTC)", *AMOUNTS), rows, title="past periods"))

@@ -1,0 +1,150 @@
+"""Standing budgets as they stand, and how they were used up."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from uuid import UUID
+
+from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.budgets import Period, StandingScope
+
+#: A day is shown by the hour, everything longer by the day.
+STEPS = {Period.DAY: "hour", Period.MONTH: "day", Period.NONE: "day"}
+
+READ_STANDING: TextClause = text("""
+    SELECT b.id, s.scope, s.subject, s.period, s.soft, s.thresholds, s.limit_usd,
+        coalesce(b.spent_usd, 0) AS spent_usd, coalesce(b.held_usd, 0) AS held_usd,
+        coalesce(b.overdrawn_usd, 0) AS overdrawn_usd,
+        budget_period_start(s.period, s.start_hour, s.start_day, now()) AS period_start,
+        (SELECT count(*) FROM hold_queue q WHERE b.id = ANY(q.budget_ids)) AS waiting
+    FROM standing_budgets s LEFT JOIN budgets b
+        ON b.scope = s.scope AND b.subject = s.subject AND b.period = s.period
+        AND b.period_start IS NOT DISTINCT FROM
+            budget_period_start(s.period, s.start_hour, s.start_day, now())
+    WHERE CAST(:scope AS text) IS NULL OR (s.scope = :scope AND s.subject = :subject)
+    ORDER BY array_position(ARRAY['all', 'tenant', 'module', 'workflow'], s.scope), s.subject,
+        array_position(ARRAY['none', 'month', 'day'], s.period)
+""")
+READ_PAST: TextClause = text("""
+    SELECT id, scope, subject, period, soft, thresholds, limit_usd, spent_usd, held_usd,
+        overdrawn_usd, period_start, 0 AS waiting
+    FROM budgets b
+    WHERE scope = :scope AND subject = :subject AND NOT (id = ANY(CAST(:current AS uuid[])))
+    ORDER BY period, period_start DESC NULLS FIRST LIMIT :limit
+""")
+# The time of an entry bounds the search by its index; the budgets it names decide.
+READ_SPENDING: TextClause = text("""
+    SELECT date_trunc(:step, created_at, 'UTC') AS at, sum(cost_usd) AS spent_usd
+    FROM cost_entries
+    WHERE created_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
+        AND :id = ANY(budget_ids)
+    GROUP BY 1 ORDER BY 1
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetAccount:
+    """A budget in one of its periods.
+
+    Attributes:
+        id: Id of its account, or None before the first hold of the period.
+        scope: Whose calls it counts.
+        subject: Name of the workflow, module or tenant.
+        period: How often it begins anew.
+        period_start: When this period began, or None without periods.
+        soft: Whether it only warns.
+        thresholds: Percentages whose passing is told.
+        limit_usd: Its limit.
+        spent_usd: What was booked on it.
+        held_usd: What running calls may cost.
+        overdrawn_usd: By how much it is beyond its limit.
+        waiting: Calls that wait for it.
+    """
+
+    id: UUID | None
+    scope: str
+    subject: str
+    period: Period
+    period_start: datetime | None
+    soft: bool
+    thresholds: tuple[int, ...]
+    limit_usd: Decimal
+    spent_usd: Decimal
+    held_usd: Decimal
+    overdrawn_usd: Decimal
+    waiting: int
+
+    @property
+    def left_usd(self) -> Decimal:
+        """What is neither spent nor held; below zero when it is overdrawn."""
+        return self.limit_usd - self.spent_usd - self.held_usd
+
+    @property
+    def share(self) -> float | None:
+        """Which part of the limit is spent; None for a limit of nothing."""
+        return float(self.spent_usd / self.limit_usd) if self.limit_usd else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BurnDown:
+    """One step of a period: what was spent in it, and what was left of the limit after it."""
+
+    at: datetime
+    spent_usd: Decimal
+    left_usd: Decimal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetHistory:
+    """The budgets of one subject: as they stand, how they got there, and what was before."""
+
+    current: tuple[BudgetAccount, ...]
+    burn_down: dict[Period, tuple[BurnDown, ...]]
+    past: tuple[BudgetAccount, ...]
+
+
+async def standing_budgets(
+    connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
+) -> list[BudgetAccount]:
+    """Standing budgets in their current periods: all of them, or those of one subject."""
+    values = {"scope": scope, "subject": subject}
+    rows = (await connection.execute(READ_STANDING, values)).mappings()
+    return [_account(row) for row in rows]
+
+
+async def budget_history(
+    connection: AsyncConnection, scope: StandingScope, subject: str, *, limit: int
+) -> BudgetHistory:
+    """The budgets of one subject, with the burn-down of their current periods.
+
+    Args:
+        connection: Inside a transaction.
+        scope: Scope of the budgets.
+        subject: Their subject.
+        limit: Most past periods to read, the newest first.
+    """
+    current = await standing_budgets(connection, scope, subject)
+    ids = [account.id for account in current if account.id is not None]
+    values = {"scope": scope, "subject": subject, "current": ids, "limit": limit}
+    past = (await connection.execute(READ_PAST, values)).mappings()
+    return BudgetHistory(
+        current=tuple(current),
+        burn_down={account.period: await _burn_down(connection, account) for account in current},
+        past=tuple(_account(row) for row in past),
+    )
+
+
+async def _burn_down(connection: AsyncConnection, account: BudgetAccount) -> tuple[BurnDown, ...]:
+    values = {"step": STEPS[account.period], "since": account.period_start, "id": account.id}
+    left_usd, steps = account.limit_usd, []
+    for row in await connection.execute(READ_SPENDING, values):
+        left_usd -= row.spent_usd
+        steps.append(BurnDown(at=row.at, spent_usd=row.spent_usd, left_usd=left_usd))
+    return tuple(steps)
+
+
+def _account(row: RowMapping) -> BudgetAccount:
+    known = {"period": Period(row["period"]), "thresholds": tuple(row["thresholds"])}
+    return BudgetAccount(**{**row, **known})

@@ -1,0 +1,121 @@
+"""Standing budgets: limits that outlive runs, on a workflow, a module, a tenant, or everything."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+
+from app.domain.bounds import MAX_DOLLARS, Bounds
+from app.errors import ConfigurationError
+
+LIMIT = Bounds(high=MAX_DOLLARS)
+PERCENT = Bounds(low=1, high=1000, whole=True)
+HOUR = Bounds(high=23, whole=True)
+DAY = Bounds(low=1, high=28, whole=True)
+HUNDRED = 100
+#: Percentages of a limit whose passing is told.
+DEFAULT_THRESHOLDS = (50, 80, 100)
+
+
+class StandingScope(StrEnum):
+    """Whose calls a standing budget counts."""
+
+    WORKFLOW = "workflow"
+    MODULE = "module"
+    TENANT = "tenant"
+    ALL = "all"
+
+
+class Period(StrEnum):
+    """How often a standing budget begins anew."""
+
+    NONE = "none"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetTerms:
+    """What an operator decides about a standing budget.
+
+    Attributes:
+        scope: Whose calls it counts.
+        subject: Name of the workflow, module or tenant; empty for the scope ``all``.
+        period: How often it begins anew.
+        limit_usd: Dollars per period.
+        soft: Whether it only warns.
+        thresholds: Percentages of the limit whose passing is told, in ascending order.
+        start_hour: Hour at which its days and months begin, in UTC.
+        start_day: Day on which its months begin, 1 to 28.
+
+    Raises:
+        ConfigurationError: If a value is out of its bounds, or scope and subject do not fit.
+    """
+
+    scope: StandingScope
+    subject: str = ""
+    period: Period = Period.NONE
+    limit_usd: Decimal
+    soft: bool = False
+    thresholds: tuple[int, ...] = DEFAULT_THRESHOLDS
+    start_hour: int = 0
+    start_day: int = 1
+
+    def __post_init__(self) -> None:
+        check_subject(self.scope, self.subject)
+        # float only to compare: the limit itself stays exact.
+        checks = [("limit", LIMIT, float(self.limit_usd)), ("start hour", HOUR, self.start_hour)]
+        checks += [("start day", DAY, self.start_day)]
+        checks += [("threshold", PERCENT, percent) for percent in self.thresholds]
+        for name, bounds, value in checks:
+            if problem := bounds.problem(value):
+                raise ConfigurationError(f"{name} of the {self.label} {problem}")
+        object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
+
+    @property
+    def label(self) -> str:
+        """What it is called in messages."""
+        return budget_label(self.scope, self.subject, self.period)
+
+
+def check_subject(scope: StandingScope, subject: str) -> None:
+    """Refuse a subject that does not fit the scope.
+
+    Raises:
+        ConfigurationError: If one is missing, or too much.
+    """
+    if scope is StandingScope.ALL and subject:
+        raise ConfigurationError(f"a budget of all has no subject: leave out {subject!r}")
+    if scope is not StandingScope.ALL and not subject:
+        raise ConfigurationError(f"a budget of a {scope} needs its name, such as: {scope} acme")
+
+
+def budget_label(scope: str, subject: str, period: str) -> str:
+    """What a budget is called in messages, such as ``budget of module Finance per day``."""
+    whose = f"{scope} {subject}".rstrip()
+    return f"budget of {whose}" + ("" if period == Period.NONE else f" per {period}")
+
+
+def passed_thresholds(
+    thresholds: Iterable[int], *, reached: int, spent_usd: Decimal, limit_usd: Decimal
+) -> list[int]:
+    """The thresholds above ``reached`` that the spending has come to, in ascending order."""
+    if not spent_usd:
+        return []
+    return [
+        percent
+        for percent in sorted(thresholds)
+        if percent > reached and spent_usd * HUNDRED >= limit_usd * percent
+    ]
+
+
+def subjects_of(*, workflow: str, module: str, tenant: str | None) -> tuple[tuple[str, str], ...]:
+    """(scope, subject) of every standing budget that counts the calls of an agent."""
+    subjects = [
+        (StandingScope.ALL, ""),
+        (StandingScope.WORKFLOW, workflow),
+        (StandingScope.MODULE, module),
+    ]
+    if tenant is not None:
+        subjects.append((StandingScope.TENANT, tenant))
+    return tuple((str(scope), subject) for scope, subject in subjects)

@@ -1,0 +1,93 @@
+"""Booking on shared budgets: what is settled is spent, thresholds are told, waiters are woken."""
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.budgets import budget_label, passed_thresholds
+from app.storage.hold_queue import next_in_queue
+from app.storage.session import dumps
+from app.storage.statements import LOCK_BUDGETS, NOTE_THRESHOLDS, SETTLE_BUDGETS
+from app.storage.wakes import Wake, nobody
+
+Entry = Mapping[str, Any]
+
+log = structlog.get_logger(__name__)
+
+
+async def book_on_budgets(
+    connection: AsyncConnection,
+    amounts: Mapping[UUID, tuple[Decimal, Decimal]],
+    entries: Sequence[Entry],
+    *,
+    wake: Wake = nobody,
+) -> None:
+    """Release holds and add what was spent.
+
+    Args:
+        connection: Inside a transaction, which has locked no budget yet.
+        amounts: (released, spent) in dollars by budget.
+        entries: The cost entries that make up what is spent, in order: whose booking passes a
+            threshold has it in its history.
+        wake: Told the agent runs whose holds may fit now.
+    """
+    if len(amounts) > 1:
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(amounts)})
+    given = [
+        {"id": id_, "held": str(held), "spent": str(spent)}
+        for id_, (held, spent) in amounts.items()
+    ]
+    rows = (await connection.execute(SETTLE_BUDGETS, {"budgets": dumps(given)})).all()
+    passed = [line for row in rows for line in _passed(row, entries)]
+    if passed:
+        await connection.execute(NOTE_THRESHOLDS, {"passed": dumps(passed)})
+    for row in rows:
+        if row.overdrawn_usd and row.booked > row.released:
+            log.error(
+                "budget_overdrawn",
+                budget=budget_label(row.scope, row.subject, row.period),
+                limit_usd=str(row.limit_usd),
+                spent_usd=str(row.spent_usd),
+                overdrawn_usd=str(row.overdrawn_usd),
+            )
+    if awaited := [row.id for row in rows if row.awaited]:
+        wake(await next_in_queue(connection, awaited))
+
+
+def _passed(row: Row[Any], entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The thresholds that a budget has passed with this booking, each with who passed it."""
+    found = passed_thresholds(
+        row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
+    )
+    return [_told(row, percent, _who_passed(row, percent, entries)) for percent in found]
+
+
+def _who_passed(row: Row[Any], percent: int, entries: Sequence[Entry]) -> Entry:
+    """The entry with which the spending came to a percentage of the limit."""
+    mine = [entry for entry in entries if row.id in entry["budget_ids"]]
+    spent_usd = row.spent_usd - row.booked
+    for entry in mine:
+        spent_usd += Decimal(entry["cost_usd"])
+        if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
+            return entry
+    # The limit was lowered below what was spent before: the booking after that tells it.
+    return mine[-1] if mine else {}
+
+
+def _told(row: Row[Any], percent: int, entry: Entry) -> dict[str, Any]:
+    data = {
+        "scope": row.scope,
+        "subject": row.subject,
+        "period": row.period,
+        "share": percent / 100,
+        "spent_usd": str(row.spent_usd),
+        "limit_usd": str(row.limit_usd),
+    }
+    log.warning("budget_threshold", **data)
+    who = {name: entry.get(name) for name in ("run_id", "agent_run_id", "attempt")}
+    return {"id": row.id, "reached": percent, "data": data, **who}

@@ -1,0 +1,150 @@
+"""The queue of holds that wait: who comes next for a budget, and who may try again now."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.budgets import budget_label
+from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
+from app.storage.session import dumps
+from app.storage.statements import CHANGE_QUEUE, READ_BUDGETS, READ_QUEUE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HoldQueue:
+    """Who waits for some budgets.
+
+    Attributes:
+        waiting: Those whose attempts run, first come first.
+        dead: (agent run, attempt) of those who wait no more.
+        own: The agent runs' own accounts, by their ids.
+    """
+
+    waiting: tuple[HoldRequest, ...] = ()
+    dead: tuple[tuple[UUID, int], ...] = ()
+    own: Mapping[UUID, Account]
+
+
+async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
+    """Who waits for any of these budgets, which the caller has locked if he is to change it."""
+    rows = (await connection.execute(READ_QUEUE, {"ids": list(budget_ids)})).all()
+    live = [row for row in rows if row.live]
+    return HoldQueue(
+        waiting=tuple(
+            HoldRequest(
+                call_id=row.call_id,
+                agent_run_id=row.agent_run_id,
+                attempt=row.attempt,
+                budget_ids=tuple(row.budget_ids),
+                amount_usd=row.amount_usd,
+            )
+            for row in live
+        ),
+        dead=tuple((row.agent_run_id, row.attempt) for row in rows if not row.live),
+        own={row.agent_run_id: own_account(row.agent_run_id, row) for row in live},
+    )
+
+
+async def change_queue(
+    connection: AsyncConnection,
+    queue: HoldQueue,
+    accounts: Mapping[UUID, Account],
+    asked: Sequence[tuple[HoldRequest, HoldAnswer]],
+) -> None:
+    """Let those who were told to wait into the queue, and all others who asked out of it.
+
+    Args:
+        connection: Inside the transaction that has locked the budgets.
+        queue: Who waited before.
+        accounts: The budgets' accounts, by id, and the agent runs'.
+        asked: Requests with their answers.
+    """
+    waited = {waiter.call_id: waiter.budget_ids for waiter in queue.waiting}
+    waiting = [
+        # A soft budget never makes anybody wait.
+        replace(request, budget_ids=tuple(i for i in request.budget_ids if not accounts[i].soft))
+        for request, answer in asked
+        if answer.outcome is HoldOutcome.WAIT
+    ]
+    come = [wish for wish in waiting if waited.get(wish.call_id) != wish.budget_ids]
+    coming = {wish.agent_run_id for wish in come}
+    gone = [
+        (request.agent_run_id, request.attempt)
+        for request, answer in asked
+        if answer.outcome is not HoldOutcome.WAIT and request.call_id in waited
+    ]
+    gone += [(id_, attempt) for id_, attempt in queue.dead if id_ not in coming]
+    if not come and not gone:
+        return
+    answered = {request.call_id for request, _ in asked}
+    staying = [waiter for waiter in queue.waiting if waiter.call_id not in answered]
+    awaited = {id_ for request in (*waiting, *staying) for id_ in request.budget_ids}
+    rows = [
+        {
+            "agent_run_id": request.agent_run_id,
+            "call_id": request.call_id,
+            "attempt": request.attempt,
+            "budget_ids": request.budget_ids,
+            "amount_usd": str(request.amount_usd),
+        }
+        for request in come
+    ]
+    shared = {id_ for request, _ in asked for id_ in request.budget_ids}
+    await connection.execute(
+        CHANGE_QUEUE,
+        {
+            "come": dumps(rows),
+            "gone": dumps([{"agent_run_id": id_, "attempt": number} for id_, number in gone]),
+            "budgets": dumps([{"id": id_, "awaited": id_ in awaited} for id_ in sorted(shared)]),
+        },
+    )
+
+
+async def next_in_queue(
+    connection: AsyncConnection, budget_ids: Collection[UUID]
+) -> tuple[UUID, ...]:
+    """The agent runs that wait for these budgets and should try again now.
+
+    They fit, in their order, or they will never fit. What they find when they try is decided
+    anew, under locks: this is only whom to wake.
+    """
+    queue = await read_queue(connection, budget_ids)
+    if not queue.waiting:
+        return ()
+    wanted = {id_ for waiter in queue.waiting for id_ in waiter.budget_ids}
+    rows = await connection.execute(READ_BUDGETS, {"ids": sorted(wanted)})
+    accounts = {row.id: shared_account(row) for row in rows} | dict(queue.own)
+    answers = decide_holds(queue.waiting, accounts)
+    return tuple(
+        waiter.agent_run_id
+        for waiter, answer in zip(queue.waiting, answers, strict=True)
+        if answer.outcome is not HoldOutcome.WAIT
+    )
+
+
+def own_account(agent_run_id: UUID, row: Row[Any]) -> Account:
+    """The account of an agent's cost_limit."""
+    return Account(
+        id=agent_run_id,
+        label="cost_limit of the agent",
+        limit_usd=row.limit_usd,
+        spent_usd=row.spent_usd,
+        held_usd=row.held_usd,
+    )
+
+
+def shared_account(row: Row[Any]) -> Account:
+    """The account of a row of ``budgets``."""
+    return Account(
+        id=row.id,
+        label=budget_label(row.scope, row.subject, row.period),
+        limit_usd=row.limit_usd,
+        spent_usd=row.spent_usd,
+        held_usd=row.held_usd,
+        soft=row.soft,
+        closed=row.closed,
+    )

@@ -1,0 +1,87 @@
+"""Standing budgets as operators change them: set, removed; their accounts follow at once."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.budgets import BudgetTerms, Period, StandingScope
+from app.storage.hold_queue import next_in_queue, read_queue
+
+SET_TERMS: TextClause = text("""
+    INSERT INTO standing_budgets AS s (scope, subject, period, limit_usd, soft, thresholds,
+        start_hour, start_day)
+    VALUES (:scope, :subject, :period, :limit_usd, :soft, CAST(:thresholds AS int[]),
+        :start_hour, :start_day)
+    ON CONFLICT (scope, subject, period) DO UPDATE SET limit_usd = excluded.limit_usd,
+        soft = excluded.soft, thresholds = excluded.thresholds, start_hour = excluded.start_hour,
+        start_day = excluded.start_day, changed_at = now()
+""")
+# A limit below what is spent and held is a fact to be kept, not refused: the excess is noted as
+# overdrawn, and no hold fits until it is gone.
+CHANGE_ACCOUNT: TextClause = text("""
+    UPDATE budgets b SET limit_usd = s.limit_usd, soft = s.soft, thresholds = s.thresholds,
+        overdrawn_usd = CASE WHEN s.soft THEN 0
+            ELSE greatest(0, b.spent_usd + b.held_usd - s.limit_usd) END
+    FROM standing_budgets s
+    WHERE s.scope = :scope AND s.subject = :subject AND s.period = :period
+        AND b.scope = s.scope AND b.subject = s.subject AND b.period = s.period
+        AND b.period_start IS NOT DISTINCT FROM
+            budget_period_start(s.period, s.start_hour, s.start_day, now())
+    RETURNING b.id
+""")
+REMOVE_TERMS: TextClause = text("""
+    DELETE FROM standing_budgets WHERE scope = :scope AND subject = :subject
+        AND (CAST(:period AS text) IS NULL OR period = :period)
+    RETURNING period
+""")
+AWAITED_ACCOUNTS: TextClause = text("""
+    SELECT id FROM budgets
+    WHERE scope = :scope AND subject = :subject AND period = ANY(:periods) AND awaited
+""")
+
+
+async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[UUID, ...]:
+    """Set or change a standing budget; it applies from the next hold on.
+
+    What its account of this period has spent stays: a new limit is for the whole period. The
+    accounts of earlier periods keep the limits they had.
+
+    Returns:
+        The agent runs that wait for it and should try again: wake them after the commit.
+    """
+    where = {"scope": terms.scope, "subject": terms.subject, "period": terms.period}
+    values = {
+        "limit_usd": terms.limit_usd,
+        "soft": terms.soft,
+        "thresholds": list(terms.thresholds),
+        "start_hour": terms.start_hour,
+        "start_day": terms.start_day,
+    }
+    await connection.execute(SET_TERMS, where | values)
+    # After the terms, on purpose: a hold that makes the account meanwhile is waited for.
+    changed = list(await connection.scalars(CHANGE_ACCOUNT, where))
+    return await next_in_queue(connection, changed) if changed else ()
+
+
+async def remove_budget(
+    connection: AsyncConnection, scope: StandingScope, subject: str, period: Period | None
+) -> tuple[Sequence[Period], tuple[UUID, ...]]:
+    """Remove standing budgets; what was spent on them stays on record.
+
+    Args:
+        connection: Inside a transaction.
+        scope: Scope of the budgets.
+        subject: Their subject.
+        period: Only the one of this period; None removes them all.
+
+    Returns:
+        The periods whose budgets were removed, and the agent runs that waited for them: wake
+        these after the commit.
+    """
+    where = {"scope": scope, "subject": subject}
+    removed = list(await connection.scalars(REMOVE_TERMS, where | {"period": period}))
+    accounts = list(await connection.scalars(AWAITED_ACCOUNTS, where | {"periods": removed}))
+    waiting = (await read_queue(connection, accounts)).waiting if accounts else ()
+    return [Period(name) for name in removed], tuple(w.agent_run_id for w in waiting)

@@ -1,0 +1,117 @@
+"""Money for calls: held at once, or when its turn comes.
+
+Who waits is woken by whoever sets money free for him, in the order of the queue in Postgres; he
+also looks again by himself, in case the word was lost.
+"""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest, dollars
+from app.errors import BudgetExceeded
+from app.events.signals import Signals
+from app.storage.group_commit import GroupCommit
+from workers.inflight import LeaseGone, StopReason
+
+LOOK_AGAIN_S = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Wish:
+    """A call's wish for money.
+
+    Attributes:
+        agent: Name of who wants it, for messages.
+        request: What is to be held.
+        placed: Whether it is held; then it must be settled, whatever happens.
+    """
+
+    agent: str
+    request: HoldRequest
+    placed: bool = False
+
+
+class Money:
+    """Places the holds of all jobs of a process.
+
+    Args:
+        holds: Group commit of holds.
+        signals: Brings the word that money is free.
+    """
+
+    def __init__(self, holds: GroupCommit[HoldRequest, HoldAnswer], signals: Signals) -> None:
+        self._holds = holds
+        self._signals = signals
+
+    async def hold(self, wish: Wish) -> bool:
+        """Try to place a hold, to the end: one that is placed must be known.
+
+        Returns:
+            Whether it is placed; if not, it has a place in the queue.
+
+        Raises:
+            BudgetExceeded: If it can never fit.
+            LeaseGone: If the job may not go on.
+        """
+        future = asyncio.ensure_future(self._holds.submit(wish.request))
+        try:
+            answer = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            wish.placed = (await future).outcome is HoldOutcome.PLACED
+            raise
+        match answer.outcome:
+            case HoldOutcome.PLACED:
+                wish.placed = True
+            case HoldOutcome.CLOSED:
+                raise LeaseGone(StopReason.RUN_STOPPED)
+            case HoldOutcome.FENCED:
+                raise LeaseGone(StopReason.LEASE_LOST)
+            case HoldOutcome.EXCEEDED:
+                raise _exceeded(wish, answer)
+        return wish.placed
+
+    async def wait(self, wish: Wish) -> None:
+        """Wait until the hold is placed; raises as ``hold`` does."""
+        async with self._signals.watching(wish.request.agent_run_id) as news:
+            # What has become free before anybody listened was said to nobody.
+            while not await self.hold(wish):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), LOOK_AGAIN_S * random.uniform(0.75, 1.25))
+                news.clear()
+
+
+class Wakes:
+    """Tells agents that wait for money, in whatever process, to try again.
+
+    Args:
+        signals: Carries the word.
+    """
+
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
+        self._sending: set[asyncio.Task[None]] = set()
+
+    def __call__(self, agent_run_ids: Sequence[UUID]) -> None:
+        """Send the word; returns at once."""
+        if agent_run_ids:
+            task = asyncio.create_task(self._send(agent_run_ids), name="wakes")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
+
+    async def _send(self, agent_run_ids: Sequence[UUID]) -> None:
+        for id_ in agent_run_ids:
+            await self._signals.send(id_, "money")
+
+
+def _exceeded(wish: Wish, answer: HoldAnswer) -> BudgetExceeded:
+    account = answer.account
+    assert account is not None, "a refusal names the account that decided it"
+    return BudgetExceeded(
+        f"agent {wish.agent!r}: the {account.label} is {dollars(account.limit_usd)}, "
+        f"{dollars(account.spent_usd)} are spent, and the next call may cost "
+        f"{dollars(wish.request.amount_usd)}: raise the limit, or lower max_tokens"
+    )

@@ -124,6 +124,7 @@ class Run(Table):
     stop_as: Mapped[str | None]
     stop_reason: Mapped[str | None]
     error: Mapped[str | None]
+    tenant: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -287,8 +288,10 @@ class CostEntry(Table):
     run_id: Mapped[UUID]
     agent_run_id: Mapped[UUID]
     attempt: Mapped[int]
+    tenant: Mapped[str | None]
     workflow_id: Mapped[UUID]
     workflow: Mapped[str]
+    version: Mapped[int | None]
     agent: Mapped[str]
     module: Mapped[str]
     provider: Mapped[str]

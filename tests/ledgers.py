@@ -9,6 +9,21 @@ from app.domain.money import round_to_ledger
 from app.domain.usage import Usage
 
 Row = Mapping[str, Any]
+# What the daily totals and the ledger itself say differently; no row when all is right.
+DIFFERENT_TOTALS = """
+    WITH summed AS (
+        SELECT day, tenant, workflow, version, module, provider, model, kind, outcome,
+            sum(calls)::bigint AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
+            sum(cached_tokens)::bigint AS cached_tokens,
+            sum(cache_write_tokens)::bigint AS cache_write_tokens,
+            sum(output_tokens)::bigint AS output_tokens,
+            sum(reasoning_tokens)::bigint AS reasoning_tokens, sum(cost_usd) AS cost_usd,
+            sum(wasted_usd) AS wasted_usd, sum(unconfirmed_usd) AS unconfirmed_usd,
+            sum(saved_usd) AS saved_usd
+        FROM cost_lines GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+    )
+    (TABLE summed EXCEPT TABLE costs_daily) UNION ALL (TABLE costs_daily EXCEPT TABLE summed)
+"""
 CLIENT_LEFT = 499
 FIRST_ERROR = 400
 

@@ -25,6 +25,9 @@ class Dimension(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     WORKFLOW = "workflow"
+    VERSION = "version"
+    TENANT = "tenant"
+    KIND = "kind"
     RUN = "run"
     DAY = "day"
 
@@ -34,6 +37,7 @@ RARE_COLUMNS = (
     ("cached tokens", "cached_tokens"),
     ("wasted", "wasted_usd"),
     ("unconfirmed", "unconfirmed_usd"),
+    ("saved by caches", "saved_usd"),
 )
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 

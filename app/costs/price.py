@@ -50,6 +50,18 @@ class Price:
             + usage.output_tokens * price.output
         )
 
+    def saving(self, usage: Usage) -> Decimal:
+        """Dollars by which the provider's cache made a call cheaper; negative where it cost more.
+
+        The whole prompt at the price of fresh tokens, less what it cost.
+        """
+        price = self.at(usage.prompt_tokens)
+        return (
+            usage.cached_tokens * (price.input - price.cached_input)
+            + usage.cache_write_tokens * (price.input - price.cache_write)
+            + usage.cache_write_1h_tokens * (price.input - price.cache_write_1h)
+        )
+
     def worst_case(
         self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
     ) -> Decimal:

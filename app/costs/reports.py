@@ -1,7 +1,9 @@
-"""Reports from the ledger: what was spent on what, and how much of it for nothing."""
+"""Reports from the ledger's views: what was spent on what, and how much of it for nothing."""
+
+# ruff: noqa: S608 - every part of these statements is a constant of this file
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 
@@ -15,31 +17,54 @@ DIMENSIONS = {
     "model": "provider || '/' || model",
     "provider": "provider",
     "workflow": "workflow",
+    "version": "workflow || ' v' || coalesce(version::text, '?')",
+    "tenant": "coalesce(tenant, '-')",
+    "kind": "kind",
     "run": "run_id::text",
-    "day": "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "day": "to_char(day, 'YYYY-MM-DD')",
 }
-# A call that was unconfirmed first and became known later has several entries, and is one call.
+# What the daily totals do not know: these two, and any report of one run, read the lines.
+_ONLY_IN_LINES = ("agent", "run")
+_MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
+    unconfirmed_usd, saved_usd"""
 _SUMS = """
-        count(DISTINCT call_id) AS calls,
-        coalesce(sum(input_tokens + cached_tokens + cache_write_tokens + cache_write_1h_tokens),
-            0)::bigint AS input_tokens,
-        coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
-        coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
-        coalesce(sum(cost_usd), 0) AS cost_usd,
-        coalesce(sum(cost_usd) FILTER (WHERE outcome <> 'ok'), 0) AS wasted_usd,
-        coalesce(sum(cost_usd) FILTER (WHERE kind = 'unconfirmed'), 0) AS unconfirmed_usd
-    FROM cost_entries
+    coalesce(sum(calls), 0)::bigint AS calls,
+    coalesce(sum(prompt_tokens), 0)::bigint AS input_tokens,
+    coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
+    coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+    coalesce(sum(cost_usd), 0) AS cost_usd,
+    coalesce(sum(wasted_usd), 0) AS wasted_usd,
+    coalesce(sum(unconfirmed_usd), 0) AS unconfirmed_usd,
+    coalesce(sum(saved_usd), 0) AS saved_usd"""
+_LINES = f"""
+    SELECT {{key}} AS key, {_MEASURES} FROM cost_lines
     WHERE (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
+# Whole days from their totals; of a day that was not asked for as a whole, the lines.
+_DAYS = f"""
+    SELECT {{key}} AS key, {_MEASURES} FROM costs_daily
+    WHERE CAST(:first_day AS date) IS NULL OR day >= :first_day
+    UNION ALL
+    SELECT {{key}} AS key, {_MEASURES} FROM cost_lines
+    WHERE created_at >= CAST(:since AS timestamptz) AND created_at < CAST(:until AS timestamptz)
+"""
 
 
-def _grouped(expression: str) -> TextClause:
-    return text(f"SELECT {expression} AS key, {_SUMS} GROUP BY 1 ORDER BY cost_usd DESC, 1")
+def _grouped(source: str) -> TextClause:
+    return text(f"SELECT key, {_SUMS} FROM ({source}) lines GROUP BY 1 ORDER BY cost_usd DESC, 1")
 
 
-REPORTS = {by: _grouped(expression) for by, expression in DIMENSIONS.items()}
-TOTAL: TextClause = text(f"SELECT 'total' AS key, {_SUMS}")
+FROM_LINES = {by: _grouped(_LINES.format(key=key)) for by, key in DIMENSIONS.items()}
+FROM_DAYS = {
+    by: _grouped(_DAYS.format(key=key))
+    for by, key in DIMENSIONS.items()
+    if by not in _ONLY_IN_LINES
+}
+TOTAL_OF_LINES: TextClause = text(
+    f"SELECT 'total' AS key, {_SUMS} FROM ({_LINES.format(key='1')}) l"
+)
+TOTAL_OF_DAYS: TextClause = text(f"SELECT 'total' AS key, {_SUMS} FROM ({_DAYS.format(key='1')}) l")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +80,7 @@ class CostLine:
         cost_usd: Dollars.
         wasted_usd: The part of them that went into calls without a result.
         unconfirmed_usd: The part of them that nobody knows for sure: worst cases of lost calls.
+        saved_usd: What caches made the calls cheaper; it is not part of the cost.
     """
 
     key: str
@@ -65,6 +91,7 @@ class CostLine:
     cost_usd: Decimal
     wasted_usd: Decimal
     unconfirmed_usd: Decimal
+    saved_usd: Decimal
 
 
 async def costs_by(
@@ -82,7 +109,8 @@ async def costs_by(
         run_id: Only this run, or None for all.
         since: Only entries from this time on, or None for all.
     """
-    rows = await connection.execute(REPORTS[by], {"run_id": run_id, "since": since})
+    statement = FROM_LINES[by] if run_id is not None or by in _ONLY_IN_LINES else FROM_DAYS[by]
+    rows = await connection.execute(statement, _range(run_id, since))
     return [CostLine(**row) for row in rows.mappings()]
 
 
@@ -90,5 +118,17 @@ async def total_costs(
     connection: AsyncConnection, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> CostLine:
     """The sum over everything that ``costs_by`` would list."""
-    row = (await connection.execute(TOTAL, {"run_id": run_id, "since": since})).mappings().one()
+    statement = TOTAL_OF_DAYS if run_id is None else TOTAL_OF_LINES
+    row = (await connection.execute(statement, _range(run_id, since))).mappings().one()
     return CostLine(**row)
+
+
+def _range(run_id: UUID | None, since: datetime | None) -> dict[str, object]:
+    """The parameters of every report: the lines until ``until``, the days from ``first_day`` on."""
+    if since is None:
+        return {"run_id": run_id, "since": None, "until": None, "first_day": None}
+    since = since.astimezone(UTC)
+    until = datetime.combine(since.date(), time(), UTC)
+    if until < since:
+        until += timedelta(days=1)
+    return {"run_id": run_id, "since": since, "until": until, "first_day": until.date()}

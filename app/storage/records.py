@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
@@ -23,13 +23,20 @@ from app.storage.statements import (
 )
 
 ZERO = Decimal(0)
+TOKENS = tuple(column.name for column in fields(Usage))
 #: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
+#: How well a kind knows what a call cost: what is known better takes back what was booked before.
+KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallRecord:
-    """What is known of one call to a provider: a line of the ledger."""
+    """What is known of one call to a provider: a line of the ledger.
+
+    ``saved_usd`` is what the call would have cost more without any cache; ``corrects`` is set on
+    a correction that takes a guess back: the kind of that guess.
+    """
 
     call_id: UUID
     run_id: UUID
@@ -50,6 +57,8 @@ class CallRecord:
     usage: Usage = field(default_factory=Usage)
     raw_usage: Mapping[str, Any] = field(default_factory=dict)
     price_version: str | None = None
+    saved_usd: Decimal = ZERO
+    corrects: Kind | None = None
 
     def entry(self) -> dict[str, Any]:
         """The columns of its cost entry."""
@@ -60,6 +69,7 @@ class CallRecord:
             | {
                 "usage": row.pop("raw_usage"),
                 "cost_usd": str(self.cost_usd),
+                "saved_usd": str(self.saved_usd),
             }
         )
 
@@ -178,27 +188,60 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
     held = {row.call_id: row.amount_usd for row in taken}
     known = await _known_entries(connection, [id_ for id_ in call_ids if id_ not in held])
     for call in calls:
-        entries = known.get(call.call_id, {})
-        if call.kind in entries or "actual" in entries or "correction" in entries:
-            continue  # settled already: the batch is being repeated
-        settlement.book(call, held.get(call.call_id, ZERO), call.cost_usd)
-        if unconfirmed := entries.get("unconfirmed"):
-            # What was booked at the worst case, because nobody knew, is known after all.
-            correction = replace(
-                call, kind="correction", usage=Usage(), raw_usage={}, cost_usd=-unconfirmed
-            )
-            settlement.book(correction, ZERO, -unconfirmed)
+        guess = known.get(call.call_id)
+        if call.kind == "correction":
+            settlement.book(call, ZERO, call.cost_usd)
+        elif guess is None:
+            settlement.book(call, held.get(call.call_id, ZERO), call.cost_usd)
+        elif _knows_better(call, guess):
+            # What was booked although nobody knew it is known after all.
+            settlement.book(call, ZERO, call.cost_usd)
+            settlement.book(_taking_back(call, guess), ZERO, -guess.cost_usd)
     return settlement
+
+
+@dataclass(kw_only=True, slots=True)
+class _Booked:
+    """What all entries of a call say together."""
+
+    kind: Kind
+    outcome: str
+    cost_usd: Decimal = ZERO
+    saved_usd: Decimal = ZERO
+    usage: Usage = field(default_factory=Usage)
 
 
 async def _known_entries(
     connection: AsyncConnection, call_ids: Sequence[UUID]
-) -> dict[UUID, dict[str, Decimal]]:
-    known: dict[UUID, dict[str, Decimal]] = defaultdict(dict)
-    if call_ids:
-        for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
-            known[row.call_id][row.kind] = row.cost_usd
+) -> dict[UUID, _Booked]:
+    known: dict[UUID, _Booked] = {}
+    if not call_ids:
+        return known
+    for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
+        booked = known.setdefault(row.call_id, _Booked(kind=row.kind, outcome=row.outcome))
+        if KNOWLEDGE.get(row.kind, 0) > KNOWLEDGE.get(booked.kind, 0):
+            booked.kind, booked.outcome = row.kind, row.outcome
+        booked.cost_usd += row.cost_usd
+        booked.saved_usd += row.saved_usd
+        booked.usage += Usage(**{name: getattr(row, name) for name in TOKENS})
     return known
+
+
+def _knows_better(call: CallRecord, booked: _Booked) -> bool:
+    return KNOWLEDGE.get(call.kind, 0) > KNOWLEDGE.get(booked.kind, 0)
+
+
+def _taking_back(call: CallRecord, guess: _Booked) -> CallRecord:
+    return replace(
+        call,
+        kind="correction",
+        corrects=guess.kind,
+        outcome=guess.outcome,
+        usage=Usage(**{name: -getattr(guess.usage, name) for name in TOKENS}),
+        raw_usage={},
+        cost_usd=-guess.cost_usd,
+        saved_usd=-guess.saved_usd,
+    )
 
 
 def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[str, Any]:

@@ -125,8 +125,9 @@ TAKE_HOLDS: TextClause = text("""
 """)
 
 ENTRIES_OF_CALLS: TextClause = text("""
-    SELECT call_id, kind, cost_usd FROM cost_entries
-    WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+    SELECT call_id, kind, outcome, cost_usd, saved_usd, input_tokens, cached_tokens,
+        cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens
+    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
 """)
 
 # A settlement raises overdrawn_usd only if the call cost more than was held for it.
@@ -178,14 +179,14 @@ ADD_ENTRIES: TextClause = text("""
     INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow, agent,
         module, provider, model, model_answered, kind, outcome, request_id, input_tokens,
         cached_tokens, cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens,
-        usage, price_version, budget_ids, cost_usd)
+        usage, price_version, budget_ids, cost_usd, saved_usd, corrects)
     SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
         call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
         agent text, module text, provider text, model text, model_answered text, kind text,
         outcome text, request_id text, input_tokens int, cached_tokens int,
         cache_write_tokens int, cache_write_1h_tokens int, output_tokens int,
         reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
-        cost_usd numeric)
+        cost_usd numeric, saved_usd numeric, corrects text)
 """)
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------

@@ -10,7 +10,19 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli import costs, database, demo, doctor, processes, run, runs, simulator, up, version
+from app.cli import (
+    costs,
+    database,
+    demo,
+    doctor,
+    prices,
+    processes,
+    run,
+    runs,
+    simulator,
+    up,
+    version,
+)
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -23,6 +35,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any], dict[str, Any]], ...] = (
     ("status", runs.status, {}),
     ("cancel", runs.cancel, {}),
     ("costs", costs.costs, {}),
+    ("prices", prices.prices, {}),
     ("doctor", doctor.doctor, {}),
     ("migrate", database.migrate, {}),
     ("worker", processes.worker, PASSED_ON),

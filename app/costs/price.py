@@ -1,9 +1,11 @@
 """The price of one model, and what tokens cost at it: exact decimal arithmetic, nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from app.domain.usage import Usage
+
+RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,6 +40,15 @@ class Price:
             if prompt_tokens > start:
                 price = dearer
         return price
+
+    def halved(self) -> "Price":
+        """What a batch costs: both providers charge half of every rate for it."""
+        return replace(
+            self,
+            version=f"{self.version}, batch",
+            **{name: getattr(self, name) / 2 for name in RATES},
+            above=tuple((start, price.halved()) for start, price in self.above),
+        )
 
     def cost(self, usage: Usage) -> Decimal:
         """Dollars of a call, exact; calls at one price add up to the call of their sum."""

@@ -34,6 +34,7 @@ END_S = 20.0
 GRACE_S = 5.0
 # Out of the way: tests of limits configure their own.
 CONFIGURATION = """\
+imports: [app.examples.tools]
 rate_limits:
   openai:
     default: {concurrent_requests: 500}

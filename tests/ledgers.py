@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+from app.costs.pricing import Pricing
 from app.domain.money import round_to_ledger
+from app.settings import load_settings
 
 Row = Mapping[str, Any]
 # What the daily totals and the ledger itself say differently; no row when all is right.
@@ -26,6 +28,7 @@ DIFFERENT_TOTALS = """
 # developers.openai.com/api/docs/pricing and platform.claude.com/docs/en/about-claude/pricing, so
 # that the application's prices and arithmetic are checked by something else.
 PRICES = {
+    "openai/gpt-4": ("30", "30", "37.50", "60"),
     "openai/gpt-4o": ("2.50", "1.25", "3.125", "10"),
     "openai/gpt-4o-mini": ("0.15", "0.075", "0.1875", "0.60"),
     "openai/gpt-6.1-terra": ("1", "0.05", "1.25", "5"),
@@ -71,9 +74,18 @@ def dollars_of(record: Row) -> Decimal:
         return Decimal(0)
     written, cached = record["cache_write_tokens"], record["cached_tokens"]
     fresh = record["input_tokens"] - cached - written
-    rates = map(Decimal, PRICES[f"{record['provider']}/{record['model']}"])
+    rates = _per_million(record["provider"], record["model"])
     parts = zip((fresh, cached, written, record["output_tokens"]), rates, strict=True)
     return round_to_ledger(sum((n * rate for n, rate in parts), Decimal(0)) / 1_000_000)
+
+
+def _per_million(provider: str, model: str) -> list[Decimal]:
+    if written_down := PRICES.get(f"{provider}/{model}"):
+        return [Decimal(rate) for rate in written_down]
+    # A model of the test's own, such as sim-1, has the prices of the test's configuration.
+    price = Pricing(load_settings().costs).price_of(provider, model)
+    rates = (price.input, price.cached_input, price.cache_write, price.output)
+    return [rate * 1_000_000 for rate in rates]
 
 
 def _by_request(rows: Sequence[Row], facts: Callable[[Row], tuple[Any, ...]]) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import json
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.cli.application import execute
 from app.costs.price_table import price_lines
 from app.costs.pricing import Price, Pricing
 from app.domain.policies import CostConfig
@@ -327,3 +329,38 @@ def test_a_price_is_looked_up_once_and_then_remembered() -> None:
 
     assert all(found is price for found in again)
     assert time.perf_counter() - started < 0.2  # 20 us each, ten times what it takes
+
+
+def test_the_command_shows_what_holds_and_what_sets_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"model_costs": {"gpt-4o": {"input": 0.001, "output": 0.004}}}
+    monkeypatch.setenv("AGENTCHORD_COSTS", json.dumps(own))
+
+    codes = [execute(["prices", "gpt-4o"]), execute(["prices", "claude-sonnet-5", "--json"])]
+
+    table, _, rest = capsys.readouterr().out.partition("[")
+    (usual, batch) = json.loads(f"[{rest}")
+    assert codes == [0, 0]
+    assert table.splitlines()[1].split() == [
+        *("openai/gpt-4o", "1", "1", "1.25", "2", "4", "operator"),
+        *("costs.model_costs:", "gpt-4o", "2.5", "/", "10"),
+    ]
+    assert usual["per_million_tokens"] == {
+        "input_usd": "2",
+        "cached_input_usd": "0.2",
+        "cache_write_usd": "2.5",
+        "cache_write_1h_usd": "4",
+        "output_usd": "10",
+    }
+    assert (usual["case"], usual["set_by"], usual["published"]) == ("usual", None, None)
+    assert (batch["case"], batch["per_million_tokens"]["output_usd"]) == ("batch", "5")
+
+
+def test_the_command_proposes_a_model_for_one_that_it_does_not_know(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = execute(["prices", "gpt-5-mimi"])
+
+    assert code == 1
+    assert "did you mean 'gpt-5-mini'?" in capsys.readouterr().err

@@ -13,7 +13,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 def is_known(command: str, arguments: str) -> bool:
     """Whether there is such a command, with these options, and for a worker with these queues."""
-    known = options().get(command)
+    longer = f"{command} {arguments.split(maxsplit=1)[0]}" if arguments.split() else command
+    known = options().get(longer, options().get(command))
     named = set(OPTION.findall(arguments.partition(" -- ")[0]))
     if known is None or (known and not named <= known):
         return False

@@ -24,7 +24,7 @@ from sqlalchemy.engine import make_url
 from app.cli.stack import simulated, worker_arguments
 from app.embedded import Services, ServiceUrls
 from app.simulator import SimulatorProcess, run_in_process
-from tests.ledgers import assert_ledgers_agree
+from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,7 @@ END_S = 20.0
 GRACE_S = 5.0
 # Out of the way: tests of limits configure their own.
 CONFIGURATION = """\
+imports: [app.examples.tools]
 rate_limits:
   openai:
     default: {concurrent_requests: 500}
@@ -190,6 +191,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     wait_until(lambda: _quiet(running_stack), what="nothing is in progress any more")
     entries = running_stack.sql("SELECT * FROM cost_entries WHERE id > %s", before["id"])
     assert_ledgers_agree(entries, running_stack.simulator.ledger())
+    assert running_stack.sql(DIFFERENT_TOTALS) == []
 
 
 def _quiet(stack: Stack) -> bool:

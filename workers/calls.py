@@ -245,6 +245,7 @@ def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
         request_id=response.request_id,
         usage=response.usage,
         raw_usage=response.raw_usage,
+        saved_usd=round_to_ledger(plan.price.saving(response.usage)),
     )
 
 

@@ -17,7 +17,10 @@ from app.cli import (
     demo,
     doctor,
     limits,
+    plan,
+    prices,
     processes,
+    reprice,
     run,
     runs,
     simulator,
@@ -32,10 +35,13 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ..
     ("demo", demo.demo, {}),
     ("up", up.up, {}),
     ("run", run.run, {}),
+    ("plan", plan.plan, {}),
     ("runs", runs.runs, {}),
     ("status", runs.status, {}),
     ("cancel", runs.cancel, {}),
     ("costs", costs.costs, {}),
+    ("costs reprice", reprice.reprice, {}),
+    ("prices", prices.prices, {}),
     ("limits", limits.group, {}),
     ("budgets", budgets.group, {}),
     ("doctor", doctor.doctor, {}),
@@ -79,7 +85,7 @@ def execute(arguments: Sequence[str]) -> int:
     """
     own, passed_on = _split(arguments)
     debug = DEBUG in own
-    words = [word for word in own if word != DEBUG] + passed_on
+    words = _joined([word for word in own if word != DEBUG]) + passed_on
     try:
         code = create()(words, prog_name="agentchord", standalone_mode=False)
     except typer.TyperException as error:
@@ -120,6 +126,13 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The words up to ``--``, and the rest, which is meant for another program."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return list(arguments[:end]), list(arguments[end:])
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words with a command of two words, such as ``costs reprice``, made one."""
+    command = " ".join(words[:2])
+    known = any(command == name for name, _, _ in COMMANDS)
+    return [command, *words[2:]] if known else words
 
 
 def _usage_hint(error: typer.TyperException) -> str:

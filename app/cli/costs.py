@@ -25,6 +25,9 @@ class Dimension(StrEnum):
     MODEL = "model"
     PROVIDER = "provider"
     WORKFLOW = "workflow"
+    VERSION = "version"
+    TENANT = "tenant"
+    KIND = "kind"
     RUN = "run"
     DAY = "day"
 
@@ -34,6 +37,7 @@ RARE_COLUMNS = (
     ("cached tokens", "cached_tokens"),
     ("wasted", "wasted_usd"),
     ("unconfirmed", "unconfirmed_usd"),
+    ("saved by caches", "saved_usd"),
 )
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
@@ -47,7 +51,7 @@ def costs(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
-    """Show what was spent on what, failed and retried calls included."""
+    """Show what was spent on what, failed calls included."""
     from app.cli.cluster import transaction
     from app.cli.output import console, print_json
     from app.costs.reports import costs_by, total_costs

@@ -52,7 +52,7 @@ def run(
 
     options = RunOptions(weight=weight, tenant=tenant)
     given = read_input(inputs or [])
-    loaded = _load(file)
+    loaded = load_workflow(file)
     connected = connect()
     run_id = connected.loop.run(
         connected.client.enqueue(loaded.workflow, {**loaded.input, **given}, options)
@@ -129,7 +129,7 @@ def outputs_of(run_id: UUID) -> dict[str, Any]:
     return {agent.name: agent.output for agent in agents if agent.status == "completed"}
 
 
-def _load(file: str) -> "WorkflowFile":
+def load_workflow(file: str) -> "WorkflowFile":
     """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
     from importlib.util import find_spec
     from pathlib import Path

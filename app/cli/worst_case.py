@@ -20,7 +20,8 @@ class WorstCase:
     """Bounds of a run's cost.
 
     Attributes:
-        once_usd: Every agent answers at the first try, with all the tokens it may use.
+        once_usd: Every agent answers at the first try, with all the tokens it may use; one with
+            tools uses up its cost limit, for what its tools say to the model has no bound.
         limit_usd: Where the agents' cost limits and the run's budget stop it, retries included.
     """
 
@@ -48,15 +49,9 @@ def worst_case(
     """
     values = dict(run_input)
     for agent in workflow.agents:
-        values[agent.name] = "x" * (_max_tokens(agent, default_max_tokens) * BYTES_PER_TOKEN)
+        values[agent.name] = "x" * (max_tokens_of(agent, default_max_tokens) * BYTES_PER_TOKEN)
     once = sum(
-        (
-            min(
-                _one_call(agent, values, pricing, default_max_tokens),
-                Decimal(str(agent.cost_limit)),
-            )
-            for agent in workflow.agents
-        ),
+        (worst_case_of(agent, values, pricing, default_max_tokens) for agent in workflow.agents),
         Decimal(0),
     )
     limits = sum((Decimal(str(agent.cost_limit)) for agent in workflow.agents), Decimal(0))
@@ -64,25 +59,40 @@ def worst_case(
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
 
-def _one_call(
+def worst_case_of(
     agent: Agent, values: Mapping[str, Any], pricing: Pricing, default_max_tokens: int
 ) -> Decimal:
+    """The most that one agent's first attempt costs, in dollars.
+
+    Args:
+        agent: The agent.
+        values: The run's input, and by agent the longest text that it may answer.
+        pricing: Prices.
+        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+    """
+    limit_usd = Decimal(str(agent.cost_limit))
+    price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
+    if agent.tools and agent.max_turns > 1:
+        return limit_usd
+    bound = upper_bound_tokens(messages_of(agent, values))
+    return min(price.worst_case(bound, max_tokens_of(agent, default_max_tokens)), limit_usd)
+
+
+def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The first request's messages, every placeholder filled by the whole of what it leads into."""
     messages = [{"role": "user", "content": _filled(agent, values)}]
     if system := agent.llm_config.get("system"):
         messages.append({"role": "system", "content": str(system)})
-    price = pricing.price_of(agent.provider, agent.model)
-    return pricing.worst_case(
-        price, upper_bound_tokens(messages), _max_tokens(agent, default_max_tokens)
-    )
+    return messages
 
 
 def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
-    """The prompt with every placeholder filled by the whole of what it leads into."""
     template = agent.prompt_template
     for place in placeholders(template):
         template = template.replace(place.text, f"{{{place.root}}}")
     return render(template, values)
 
 
-def _max_tokens(agent: Agent, default_max_tokens: int) -> int:
+def max_tokens_of(agent: Agent, default_max_tokens: int) -> int:
+    """Tokens that an agent's answer may have."""
     return int(agent.llm_config.get("max_tokens") or default_max_tokens)

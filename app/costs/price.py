@@ -1,9 +1,11 @@
 """The price of one model, and what tokens cost at it: exact decimal arithmetic, nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from app.domain.usage import Usage
+
+RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,15 @@ class Price:
                 price = dearer
         return price
 
+    def halved(self) -> "Price":
+        """What a batch costs: both providers charge half of every rate for it."""
+        return replace(
+            self,
+            version=f"{self.version}, batch",
+            **{name: getattr(self, name) / 2 for name in RATES},
+            above=tuple((start, price.halved()) for start, price in self.above),
+        )
+
     def cost(self, usage: Usage) -> Decimal:
         """Dollars of a call, exact; calls at one price add up to the call of their sum."""
         price = self.at(usage.prompt_tokens)
@@ -48,6 +59,18 @@ class Price:
             + usage.cache_write_tokens * price.cache_write
             + usage.cache_write_1h_tokens * price.cache_write_1h
             + usage.output_tokens * price.output
+        )
+
+    def saving(self, usage: Usage) -> Decimal:
+        """Dollars by which the provider's cache made a call cheaper; negative where it cost more.
+
+        The whole prompt at the price of fresh tokens, less what it cost.
+        """
+        price = self.at(usage.prompt_tokens)
+        return (
+            usage.cached_tokens * (price.input - price.cached_input)
+            + usage.cache_write_tokens * (price.input - price.cache_write)
+            + usage.cache_write_1h_tokens * (price.input - price.cache_write_1h)
         )
 
     def worst_case(

@@ -1,7 +1,8 @@
 """What a call costs: the operator's prices first, then the published ones, then the defaults."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -10,14 +11,17 @@ from app.costs.price import Price
 from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR, PriceList
 from app.domain.agent import provider_of
 from app.domain.model_limits import limits_of
-from app.domain.policies import CostConfig
+from app.domain.policies import CostConfig, starts_at
 from app.domain.suggestions import did_you_mean
 from app.domain.usage import Usage
 from app.errors import UnknownModel, WorkflowError
 
 __all__ = ["Price", "Pricing"]
 
-_PER_THOUSAND = -3
+_PER_THOUSAND, _PER_MILLION = -3, -6
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+_BATCH = {"processing": "batch"}
+_Dated = tuple[datetime, Price]
 # Published prices may change with the date or the hour, so a found one is kept for this long.
 _FRESH_S = 60.0
 _NO_PARAMS: Mapping[str, Any] = {}
@@ -28,34 +32,72 @@ class Pricing:
     """Prices of all models.
 
     Args:
-        config: The operator's own prices, per 1,000 tokens, and the defaults. A key of
-            ``model_costs`` is a model's name, or ``provider/model`` for one provider's only.
+        config: The operator's own prices and the defaults. A key of ``model_costs`` and of
+            ``model_prices`` is a model's name, or ``provider/model`` for one provider's only.
     """
 
     def __init__(self, config: CostConfig | None = None) -> None:
         config = config or CostConfig()
-        self._own = {
-            model: _own_price("operator", prices) for model, prices in config.model_costs.items()
+        self._own: dict[str, list[_Dated]] = {
+            model: [(_ALWAYS, _own_price("operator", prices, _PER_THOUSAND))]
+            for model, prices in config.model_costs.items()
+        }
+        self._own |= {model: _dated(prices) for model, prices in config.model_prices.items()}
+        self._places = {
+            name: f"costs.{section}: {name}"
+            for section, names in (
+                ("model_costs", config.model_costs),
+                ("model_prices", config.model_prices),
+            )
+            for name in names
         }
         self._default: Price | None = None
         if config.default_input_cost is not None and config.default_output_cost is not None:
             defaults = {"input": config.default_input_cost, "output": config.default_output_cost}
-            self._default = _own_price("operator default", defaults)
+            self._default = _own_price("operator default", defaults, _PER_THOUSAND)
         self._list = PriceList()
-        self._found: dict[tuple[str, str, str, str], Price] = {}
+        self._found: dict[tuple[str, str, str, str, bool], Price] = {}
         self._fresh_until_s = 0.0
 
     def preload(self) -> None:
         """Load the published prices now, which otherwise the first look-up waits for."""
         self._list.models("")
 
-    def price_of(self, provider: str, model: str, params: Mapping[str, Any] = _NO_PARAMS) -> Price:
-        """The price of a model now.
+    @property
+    def own_models(self) -> tuple[str, ...]:
+        """Names of the models with a price of the operator's, as they are in the configuration."""
+        return tuple(self._own)
+
+    def own_place(self, provider: str, model: str) -> str | None:
+        """Where in the configuration the operator's price of a model is, or None."""
+        names = (f"{provider}/{model}", model)
+        return next((place for name in names if (place := self._places.get(name))), None)
+
+    def published(self, provider: str, model: str) -> Price | None:
+        """What the price list says of a model now, whatever the operator has set; or None."""
+        return self._list.find(provider, model, {}, datetime.now(UTC))
+
+    def published_models(self, provider: str) -> list[str]:
+        """Names of the models of a provider in the price list."""
+        return self._list.models(provider)
+
+    def price_of(
+        self,
+        provider: str,
+        model: str,
+        params: Mapping[str, Any] = _NO_PARAMS,
+        *,
+        at: datetime | None = None,
+        batch: bool = False,
+    ) -> Price:
+        """The price of a model.
 
         Args:
             provider: Provider name.
             model: Model name.
             params: The request's parameters; ``service_tier`` and ``speed`` change the price.
+            at: Time of the request; None means now, give or take a minute.
+            batch: Whether it is part of a batch.
 
         Returns:
             The price.
@@ -63,14 +105,17 @@ class Pricing:
         Raises:
             UnknownModel: If nobody gives a price.
         """
+        tier, speed = str(params.get("service_tier")), str(params.get("speed"))
+        if at is not None:
+            return self._look_up(provider, model, tier, speed, batch, at)
         now_s = time.monotonic()
         if now_s >= self._fresh_until_s:
             self._found.clear()
             self._fresh_until_s = now_s + _FRESH_S
-        key = (provider, model, str(params.get("service_tier")), str(params.get("speed")))
+        key = (provider, model, tier, speed, batch)
         price = self._found.get(key)
         if price is None:
-            price = self._found[key] = self._look_up(*key)
+            price = self._found[key] = self._look_up(*key, datetime.now(UTC))
         return price
 
     def cost(self, price: Price, usage: Usage) -> Decimal:
@@ -88,13 +133,27 @@ class Pricing:
         """Dollars that a call cannot exceed; see ``Price.worst_case``."""
         return price.worst_case(input_tokens, max_output_tokens, cache_writes=cache_writes)
 
-    def calculate_cost(self, model: str, input_tokens: int, output_tokens: int) -> float:
+    def calculate_cost(
+        self,
+        model: str,
+        input_tokens: int,
+        output_tokens: int,
+        *,
+        cached_tokens: int = 0,
+        cache_write_tokens: int = 0,
+        cache_write_1h_tokens: int = 0,
+        batch: bool = False,
+    ) -> float:
         """Dollars of a call, for people: the ledger uses ``cost``.
 
         Args:
             model: Model name.
-            input_tokens: Tokens of the prompt, none of them cached.
-            output_tokens: Generated tokens.
+            input_tokens: Tokens of the prompt, without the cached and the written ones.
+            output_tokens: Generated tokens, reasoning included.
+            cached_tokens: Tokens of the prompt that were read from the provider's cache.
+            cache_write_tokens: Tokens of the prompt that were written to it for 5 minutes.
+            cache_write_1h_tokens: Tokens of the prompt that were written to it for an hour.
+            batch: Whether the call was part of a batch, at half the price.
 
         Raises:
             UnknownModel: If nobody gives a price.
@@ -103,8 +162,14 @@ class Pricing:
             provider = provider_of({"model": model})
         except WorkflowError:
             provider = ""
-        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
-        return float(self.price_of(provider, model).cost(usage))
+        usage = Usage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached_tokens,
+            cache_write_tokens=cache_write_tokens,
+            cache_write_1h_tokens=cache_write_1h_tokens,
+        )
+        return float(self.price_of(provider, model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
         """Most tokens a model generates in one answer, or None when it is not known."""
@@ -114,16 +179,30 @@ class Pricing:
         """Tokens a model reads and writes at once, or None when it is not known."""
         return limits_of(model).context_window or self._list.context_window(provider, model)
 
-    def _look_up(self, provider: str, model: str, service_tier: str, speed: str) -> Price:
-        own = self._own.get(f"{provider}/{model}") or self._own.get(model)
+    def _look_up(
+        self,
+        provider: str,
+        model: str,
+        service_tier: str,
+        speed: str,
+        batch: bool,
+        at: datetime,
+    ) -> Price:
+        own = self._own_at(f"{provider}/{model}", at) or self._own_at(model, at)
         if own is not None:
-            return own
+            return own.halved() if batch else own
         asked = {"service_tier": service_tier, "speed": speed}
         variant = {name: value for name, value in asked.items() if value not in _STANDARD}
-        price = self._list.find(provider, model, variant, datetime.now(UTC)) or self._default
+        if batch and (listed := self._list.find(provider, model, variant | _BATCH, at)):
+            return replace(listed, version=f"{listed.version}, batch")
+        price = self._list.find(provider, model, variant, at) or self._default
         if price is None:
             raise self._unknown(provider, model, variant)
-        return price
+        return price.halved() if batch else price
+
+    def _own_at(self, name: str, at: datetime) -> Price | None:
+        started = [price for start, price in self._own.get(name, ()) if start <= at]
+        return started[-1] if started else None
 
     def _unknown(self, provider: str, model: str, variant: Mapping[str, str]) -> UnknownModel:
         if variant and self._list.find(provider, model, {}, datetime.now(UTC)):
@@ -135,14 +214,26 @@ class Pricing:
         known = [*self._own, *self._list.models(provider)]
         return UnknownModel(
             f"no price is known for model {model!r}{f' of {provider}' if provider else ''}: give "
-            "it under model_costs in the configuration, in dollars per 1,000 tokens, or set "
+            "it under model_costs in the configuration, in dollars per 1,000 tokens, or under "
+            "model_prices, per million and with dates, or set "
             f"default_input_cost and default_output_cost{did_you_mean(model, known)}"
         )
 
 
-def _own_price(version: str, prices: Mapping[str, float]) -> Price:
+def _dated(prices: Sequence[Mapping[str, float | str]]) -> list[_Dated]:
+    """The prices of a model, by the time from which each holds."""
+    dated = []
+    for given in prices:
+        start = starts_at(given)
+        version = "operator" if start is None else f"operator from {given['from']}"
+        rates = {name: rate for name, rate in given.items() if name != "from"}
+        dated.append((start or _ALWAYS, _own_price(version, rates, _PER_MILLION)))
+    return sorted(dated, key=lambda one: one[0])
+
+
+def _own_price(version: str, prices: Mapping[str, float | str], per: int) -> Price:
     # Through str, because Decimal(0.1) is not a tenth.
-    rates = {name: Decimal(str(value)).scaleb(_PER_THOUSAND) for name, value in prices.items()}
+    rates = {name: Decimal(str(value)).scaleb(per) for name, value in prices.items()}
     input_ = rates["input"]
     return Price(
         version=version,

@@ -1,45 +1,77 @@
-"""Reports from the ledger: what was spent on what, and how much of it for nothing."""
+"""Reports from the ledger's views: what was spent on what, and how much of it for nothing."""
+
+# ruff: noqa: S608 - every part of these statements is a constant of this file
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: What a report can be grouped by, and the expression that is one group.
+#: What a report can be grouped by: the columns of a group, and the text that names it.
 DIMENSIONS = {
-    "agent": "agent",
-    "module": "module",
-    "model": "provider || '/' || model",
-    "provider": "provider",
-    "workflow": "workflow",
-    "run": "run_id::text",
-    "day": "to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
+    "agent": ("agent", "agent"),
+    "module": ("module", "module"),
+    "model": ("provider, model", "provider || '/' || model"),
+    "provider": ("provider", "provider"),
+    "workflow": ("workflow", "workflow"),
+    "version": ("workflow, version", "workflow || ' v' || coalesce(version::text, '?')"),
+    "tenant": ("tenant", "coalesce(tenant, '-')"),
+    "kind": ("kind", "kind"),
+    "run": ("run_id", "run_id::text"),
+    "day": ("day", "to_char(day, 'YYYY-MM-DD')"),
 }
-# A call that was unconfirmed first and became known later has several entries, and is one call.
+# What the daily totals do not know: these two, and any report of one run, read the lines.
+_ONLY_IN_LINES = ("agent", "run")
+_MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
+    unconfirmed_usd, saved_usd"""
 _SUMS = """
-        count(DISTINCT call_id) AS calls,
-        coalesce(sum(input_tokens + cached_tokens + cache_write_tokens + cache_write_1h_tokens),
-            0)::bigint AS input_tokens,
-        coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
-        coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
-        coalesce(sum(cost_usd), 0) AS cost_usd,
-        coalesce(sum(cost_usd) FILTER (WHERE outcome <> 'ok'), 0) AS wasted_usd,
-        coalesce(sum(cost_usd) FILTER (WHERE kind = 'unconfirmed'), 0) AS unconfirmed_usd
-    FROM cost_entries
+    coalesce(sum(calls), 0)::bigint AS calls,
+    coalesce(sum(prompt_tokens), 0)::bigint AS input_tokens,
+    coalesce(sum(cached_tokens), 0)::bigint AS cached_tokens,
+    coalesce(sum(output_tokens), 0)::bigint AS output_tokens,
+    coalesce(sum(cost_usd), 0) AS cost_usd,
+    coalesce(sum(wasted_usd), 0) AS wasted_usd,
+    coalesce(sum(unconfirmed_usd), 0) AS unconfirmed_usd,
+    coalesce(sum(saved_usd), 0) AS saved_usd"""
+_LINES = f"""
+    SELECT {{columns}}, {_MEASURES} FROM cost_lines
     WHERE (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
+# Whole days from their totals; of a day that was not asked for as a whole, the lines.
+_DAYS = f"""
+    SELECT {{columns}}, {_MEASURES} FROM costs_daily
+    WHERE CAST(:first_day AS date) IS NULL OR day >= :first_day
+    UNION ALL
+    SELECT {{columns}}, {_MEASURES} FROM cost_lines
+    WHERE created_at >= CAST(:since AS timestamptz) AND created_at < CAST(:until AS timestamptz)
+"""
 
 
-def _grouped(expression: str) -> TextClause:
-    return text(f"SELECT {expression} AS key, {_SUMS} GROUP BY 1 ORDER BY cost_usd DESC, 1")
+def _grouped(source: str, columns: str, key: str) -> TextClause:
+    # By the columns themselves: to name every line first would take twice as long.
+    lines = source.format(columns=columns)
+    return text(
+        f"SELECT {key} AS key, {_SUMS} FROM ({lines}) lines GROUP BY {columns}"
+        " ORDER BY cost_usd DESC, 1"
+    )
 
 
-REPORTS = {by: _grouped(expression) for by, expression in DIMENSIONS.items()}
-TOTAL: TextClause = text(f"SELECT 'total' AS key, {_SUMS}")
+FROM_LINES = {by: _grouped(_LINES, *dimension) for by, dimension in DIMENSIONS.items()}
+FROM_DAYS = {
+    by: _grouped(_DAYS, *dimension)
+    for by, dimension in DIMENSIONS.items()
+    if by not in _ONLY_IN_LINES
+}
+TOTAL_OF_LINES: TextClause = text(
+    f"SELECT 'total' AS key, {_SUMS} FROM ({_LINES.format(columns='day')}) lines"
+)
+TOTAL_OF_DAYS: TextClause = text(
+    f"SELECT 'total' AS key, {_SUMS} FROM ({_DAYS.format(columns='day')}) lines"
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +87,7 @@ class CostLine:
         cost_usd: Dollars.
         wasted_usd: The part of them that went into calls without a result.
         unconfirmed_usd: The part of them that nobody knows for sure: worst cases of lost calls.
+        saved_usd: What caches made the calls cheaper; it is not part of the cost.
     """
 
     key: str
@@ -65,6 +98,7 @@ class CostLine:
     cost_usd: Decimal
     wasted_usd: Decimal
     unconfirmed_usd: Decimal
+    saved_usd: Decimal
 
 
 async def costs_by(
@@ -82,7 +116,9 @@ async def costs_by(
         run_id: Only this run, or None for all.
         since: Only entries from this time on, or None for all.
     """
-    rows = await connection.execute(REPORTS[by], {"run_id": run_id, "since": since})
+    from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
+    statement = FROM_DAYS[by] if from_days else FROM_LINES[by]
+    rows = await connection.execute(statement, _range(run_id, since))
     return [CostLine(**row) for row in rows.mappings()]
 
 
@@ -90,5 +126,26 @@ async def total_costs(
     connection: AsyncConnection, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> CostLine:
     """The sum over everything that ``costs_by`` would list."""
-    row = (await connection.execute(TOTAL, {"run_id": run_id, "since": since})).mappings().one()
+    statement = TOTAL_OF_DAYS if _has_whole_days(run_id, since) else TOTAL_OF_LINES
+    row = (await connection.execute(statement, _range(run_id, since))).mappings().one()
     return CostLine(**row)
+
+
+def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
+    """Whether the daily totals help; reading the lines alone, Postgres can use several cores."""
+    return run_id is None and (since is None or _next_midnight(since) <= datetime.now(UTC))
+
+
+def _range(run_id: UUID | None, since: datetime | None) -> dict[str, object]:
+    """The parameters of every report: the lines until ``until``, the days from ``first_day`` on."""
+    if since is None:
+        return {"run_id": run_id, "since": None, "until": None, "first_day": None}
+    until = _next_midnight(since)
+    return {"run_id": run_id, "since": since, "until": until, "first_day": until.date()}
+
+
+def _next_midnight(at: datetime) -> datetime:
+    """The first midnight (UTC) that is not before a time."""
+    at = at.astimezone(UTC)
+    midnight = datetime.combine(at.date(), time(), UTC)
+    return midnight if midnight == at else midnight + timedelta(days=1)

@@ -1,7 +1,8 @@
 """What an operator or a workflow's author decides in advance: limits, prices, watching."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from app.domain.bounds import YEAR_S, Bounds, find_problem
@@ -12,8 +13,8 @@ from app.errors import ConfigurationError
 Enforcement = Literal["bucket", "window"]
 LIMIT = Bounds(low=1, whole=True, optional=True)
 PRICE_OR_NONE = Bounds(high=1000, optional=True)
-PRICES = {"input": Bounds(high=1000), "output": Bounds(high=1000)}
-CACHE_PRICES = dict.fromkeys(("cached_input", "cache_write", "cache_write_1h"), Bounds(high=1000))
+PRICES = ("input", "output")
+CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,16 +59,20 @@ class RateLimitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CostConfig:
-    """The operator's own prices, in dollars per 1,000 tokens.
+    """The operator's own prices; they go before the built-in table.
 
     Attributes:
-        model_costs: Model name -> {"input": ..., "output": ...}; goes before the built-in table.
+        model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens.
             ``cached_input``, ``cache_write`` and ``cache_write_1h`` may be given too.
+        model_prices: Model name -> prices with the same keys in dollars per million tokens, each
+            with the date or time ``from`` which it holds (ISO 8601, UTC if it says no zone). One
+            may have none: it holds before the others. A model is in one of the two tables only.
         default_input_cost: Price of input tokens of models that no table knows; None refuses them.
         default_output_cost: The same for output tokens.
     """
 
     model_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    model_prices: Mapping[str, Sequence[Mapping[str, float | str]]] = field(default_factory=dict)
     default_input_cost: float | None = None
     default_output_cost: float | None = None
 
@@ -77,15 +82,57 @@ class CostConfig:
             name, problem = found
             raise ConfigurationError(f"{name} {problem}")
         for model, prices in self.model_costs.items():
-            bounds = PRICES | CACHE_PRICES
-            if not PRICES.keys() <= prices.keys() <= bounds.keys():
+            _check_prices(f"model_costs of {model!r}", prices, "dollars per 1,000 tokens")
+        for model, dated in self.model_prices.items():
+            if model in self.model_costs:
                 raise ConfigurationError(
-                    f"model_costs of {model!r} has {listed(prices)}: give 'input' and 'output', "
-                    f"and if you like {listed(CACHE_PRICES)}, in dollars per 1,000 tokens"
+                    f"model_prices and model_costs both have {model!r}: keep one of them"
                 )
-            if found := find_problem(prices, {name: bounds[name] for name in prices}):
-                name, problem = found
-                raise ConfigurationError(f"model_costs of {model!r}: {name} {problem}")
+            _check_dated(model, dated)
+
+
+def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
+    """The time ``from`` which one of ``model_prices`` holds, or None for always.
+
+    Raises:
+        ValueError: If it is no date or time.
+    """
+    if (given := prices.get("from")) is None:
+        return None
+    start = datetime.fromisoformat(str(given))
+    return start if start.tzinfo else start.replace(tzinfo=UTC)
+
+
+def _check_dated(model: str, dated: Sequence[Mapping[str, float | str]]) -> None:
+    starts = set()
+    for prices in dated:
+        try:
+            start = starts_at(prices)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"model_prices of {model!r}: from is {prices['from']!r}: give a date such as "
+                "2026-07-01, or a time such as 2026-07-01T12:00:00Z"
+            ) from error
+        if start in starts:
+            since = "without a date" if start is None else f"from {prices['from']!r} on"
+            raise ConfigurationError(f"model_prices of {model!r} has two prices {since}")
+        starts.add(start)
+        rates = {name: rate for name, rate in prices.items() if name != "from"}
+        _check_prices(f"model_prices of {model!r}", rates, "dollars per million tokens", 1_000_000)
+
+
+def _check_prices(
+    place: str, prices: Mapping[str, float | str], unit: str, high: float = 1000
+) -> None:
+    bounds = dict.fromkeys((*PRICES, *CACHE_PRICES), Bounds(high=high))
+    if not set(PRICES) <= prices.keys() <= bounds.keys():
+        raise ConfigurationError(
+            f"{place} has {listed(prices)}: give 'input' and 'output', "
+            f"and if you like {listed(CACHE_PRICES)}, in {unit}"
+        )
+    if found := find_problem(prices, {name: bounds[name] for name in prices}):
+        name, problem = found
+        raise ConfigurationError(f"{place}: {name} {problem}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,11 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
     )
 
 
+def charged_amounts(request: LimitRequest, usage: Usage, spec: BucketSpec) -> tuple[float, ...]:
+    """What a call of this usage counts against each tier in the end."""
+    return tuple(1.0 if tier.in_requests else _actual(request, usage, tier) for tier in spec.tiers)
+
+
 def _expected(request: LimitRequest, tier: Tier, output_tokens: float) -> float:
     if tier.in_requests:
         return 1.0

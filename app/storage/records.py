@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
 import structlog
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
@@ -27,8 +26,11 @@ from app.storage.wakes import Wake, nobody
 log = structlog.get_logger(__name__)
 
 ZERO = Decimal(0)
+TOKENS = tuple(column.name for column in fields(Usage))
 #: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
+#: How well a kind knows what a call cost: what is known better takes back what was booked before.
+KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class CallRecord:
     """What is known of one call to a provider: a line of the ledger.
 
     It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
+    ``saved_usd`` is what the call would have cost more without any cache; ``corrects`` is set on
+    a correction that takes a guess back: the kind of that guess.
     """
 
     call_id: UUID
@@ -59,6 +63,8 @@ class CallRecord:
     price_version: str | None = None
     version: int | None = None
     tenant: str | None = None
+    saved_usd: Decimal = ZERO
+    corrects: Kind | None = None
 
     def entry(self) -> dict[str, Any]:
         """The columns of its cost entry."""
@@ -69,6 +75,7 @@ class CallRecord:
             | {
                 "usage": row.pop("raw_usage"),
                 "cost_usd": str(self.cost_usd),
+                "saved_usd": str(self.saved_usd),
             }
         )
 
@@ -188,16 +195,15 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
     held = {row.call_id: row for row in taken}
     known = await _known_entries(connection, [id_ for id_ in call_ids if id_ not in held])
     for given in calls:
-        entries = known.get(given.call_id, {})
-        if given.kind in entries or "actual" in entries or "correction" in entries:
+        hold, booked = held.get(given.call_id), known.get(given.call_id)
+        if given.kind == "correction":
+            settlement.book(given, ZERO, given.cost_usd)
+            continue
+        if booked and not _knows_better(given, booked):
             continue  # settled already: the batch is being repeated
-        hold, unconfirmed = held.get(given.call_id), entries.get("unconfirmed")
         # What was held or booked decides on which budgets: those of the moment of the hold.
-        on = hold or unconfirmed
-        budget_ids = tuple(on.budget_ids) if on else given.budget_ids
-        call = given
-        if budget_ids != given.budget_ids:
-            call = replace(given, budget_ids=budget_ids)
+        on = hold or booked
+        call = replace(given, budget_ids=tuple(on.budget_ids)) if on else given
         settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
         if hold and call.cost_usd > hold.amount_usd:
             log.error(
@@ -207,24 +213,56 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
                 held_usd=str(hold.amount_usd),
                 cost_usd=str(call.cost_usd),
             )
-        if unconfirmed:
-            # What was booked at the worst case, because nobody knew, is known after all.
-            cost = -unconfirmed.cost_usd
-            correction = replace(
-                call, kind="correction", usage=Usage(), raw_usage={}, cost_usd=cost
-            )
-            settlement.book(correction, ZERO, cost)
+        if booked:
+            # What was booked although nobody knew it is known after all.
+            settlement.book(_taking_back(call, booked), ZERO, -booked.cost_usd)
     return settlement
+
+
+@dataclass(kw_only=True, slots=True)
+class _Booked:
+    """What all entries of a call say together."""
+
+    kind: Kind
+    outcome: str
+    budget_ids: Sequence[UUID]
+    cost_usd: Decimal = ZERO
+    saved_usd: Decimal = ZERO
+    usage: Usage = field(default_factory=Usage)
 
 
 async def _known_entries(
     connection: AsyncConnection, call_ids: Sequence[UUID]
-) -> dict[UUID, dict[str, Row[Any]]]:
-    known: dict[UUID, dict[str, Row[Any]]] = defaultdict(dict)
-    if call_ids:
-        for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
-            known[row.call_id][row.kind] = row
+) -> dict[UUID, _Booked]:
+    known: dict[UUID, _Booked] = {}
+    if not call_ids:
+        return known
+    for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
+        first = _Booked(kind=row.kind, outcome=row.outcome, budget_ids=row.budget_ids)
+        booked = known.setdefault(row.call_id, first)
+        if KNOWLEDGE.get(row.kind, 0) > KNOWLEDGE.get(booked.kind, 0):
+            booked.kind, booked.outcome = row.kind, row.outcome
+        booked.cost_usd += row.cost_usd
+        booked.saved_usd += row.saved_usd
+        booked.usage += Usage(**{name: getattr(row, name) for name in TOKENS})
     return known
+
+
+def _knows_better(call: CallRecord, booked: _Booked) -> bool:
+    return KNOWLEDGE.get(call.kind, 0) > KNOWLEDGE.get(booked.kind, 0)
+
+
+def _taking_back(call: CallRecord, guess: _Booked) -> CallRecord:
+    return replace(
+        call,
+        kind="correction",
+        corrects=guess.kind,
+        outcome=guess.outcome,
+        usage=Usage(**{name: -getattr(guess.usage, name) for name in TOKENS}),
+        raw_usage={},
+        cost_usd=-guess.cost_usd,
+        saved_usd=-guess.saved_usd,
+    )
 
 
 def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[str, Any]:

@@ -192,8 +192,9 @@ TAKE_HOLDS: TextClause = text("""
 """)
 
 ENTRIES_OF_CALLS: TextClause = text("""
-    SELECT call_id, kind, budget_ids, cost_usd FROM cost_entries
-    WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+    SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
+        cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens
+    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
 """)
 
 # overdrawn_usd is what is above the limit now, so the CHECK is never looser than it must be: a
@@ -263,14 +264,15 @@ ADD_ENTRIES: TextClause = text("""
     INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
         version, tenant, agent, module, provider, model, model_answered, kind, outcome,
         request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
-        output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd)
+        output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd,
+        saved_usd, corrects)
     SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
         call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
         version int, tenant text, agent text, module text, provider text, model text,
         model_answered text, kind text, outcome text, request_id text,
         input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
         output_tokens int, reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
-        cost_usd numeric)
+        cost_usd numeric, saved_usd numeric, corrects text)
 """)
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------

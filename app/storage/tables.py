@@ -4,7 +4,7 @@ Everything that must never be wrong is a constraint here: CHECK for money and st
 "exactly once". Relationships do not exist on purpose: every statement says what it reads.
 """
 
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -18,8 +18,10 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
+    SmallInteger,
     Text,
     UniqueConstraint,
     Uuid,
@@ -371,7 +373,45 @@ class CostEntry(Table):
     # The shared budgets it was booked on: what corrects it later is booked on the same ones.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
+    # What the provider's cache, or an answer kept here, made the call cheaper; negative where
+    # writing to the cache cost more than it saved so far.
+    saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
+    # The kind of the guess that a correction takes back; NULL for one after a change of prices.
+    corrects: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class CostTotal(Table):
+    """The ledger summed up by day, which a trigger keeps exact in the transaction of each entry.
+
+    A transaction adds to a shard that no other one holds, so nobody waits for another's row.
+    """
+
+    __tablename__ = "cost_totals"
+    __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
+
+    shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    # Of the columns from day to outcome: names may be longer than an entry of an index.
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
+    day: Mapped[date]
+    tenant: Mapped[str | None]
+    workflow: Mapped[str]
+    version: Mapped[int | None]
+    module: Mapped[str]
+    provider: Mapped[str]
+    model: Mapped[str]
+    kind: Mapped[str]
+    outcome: Mapped[str]
+    calls: Mapped[int] = mapped_column(BigInteger)
+    prompt_tokens: Mapped[int] = mapped_column(BigInteger)
+    cached_tokens: Mapped[int] = mapped_column(BigInteger)
+    cache_write_tokens: Mapped[int] = mapped_column(BigInteger)
+    output_tokens: Mapped[int] = mapped_column(BigInteger)
+    reasoning_tokens: Mapped[int] = mapped_column(BigInteger)
+    cost_usd: Mapped[Decimal]
+    wasted_usd: Mapped[Decimal]
+    unconfirmed_usd: Mapped[Decimal]
+    saved_usd: Mapped[Decimal]
 
 
 class Event(Table):

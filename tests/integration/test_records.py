@@ -1,3 +1,4 @@
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -7,6 +8,7 @@ from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
 
@@ -22,6 +24,7 @@ async def money(cluster: Cluster) -> tuple[Decimal, Decimal, Decimal]:
             (SELECT coalesce(sum(amount_usd), 0) FROM holds)
     """)
     assert spent == of_agents == ledger
+    assert await cluster.rows(DIFFERENT_TOTALS) == []
     assert held == held_by_agents == holds
     return spent, held, overdrawn
 
@@ -120,6 +123,33 @@ async def test_what_was_unconfirmed_and_turns_out_known_is_corrected_once(
         ("correction", Decimal("-0.5")),
     ]
     assert (await money(cluster))[0] == Decimal("0.2")
+
+
+async def test_the_providers_own_usage_wins_over_an_estimate_however_late(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.start(agent("a"))
+    (a,) = (await cluster.claim(run_id)).agents
+    hold = wish(a, "0.5")
+    await cluster.hold(hold)
+    guess = call(a, hold, "0.3", kind="estimated", usage=Usage(input_tokens=90, output_tokens=9))
+    truth = call(a, hold, "0.1", usage=Usage(input_tokens=70, output_tokens=5))
+    await cluster.record(ending(a, calls=[guess]))
+
+    for late in (truth, truth, guess, replace(guess, kind="unconfirmed")):
+        await cluster.record(ending(a, calls=[late]))
+
+    entries = await cluster.rows("SELECT kind, corrects, cost_usd FROM cost_entries ORDER BY id")
+    lines = await cluster.rows("""
+        SELECT sum(calls), sum(prompt_tokens), sum(output_tokens), sum(cost_usd) FROM costs_daily
+    """)
+    assert entries == [
+        ("estimated", None, Decimal("0.3")),
+        ("actual", None, Decimal("0.1")),
+        ("correction", "estimated", Decimal("-0.3")),
+    ]
+    assert lines == [(1, 70, 5, Decimal("0.1"))]
+    assert (await money(cluster))[0] == Decimal("0.1")
 
 
 async def test_a_call_never_made_releases_its_hold_without_an_entry(cluster: Cluster) -> None:

@@ -84,6 +84,7 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         (["runs", "--limit", "0"], "agentchord: Invalid value for '--limit'"),
         (["runs", "--limit", "many"], "agentchord: Invalid value for '--limit'"),
         (["costs", "--since", "soon"], "agentchord: Invalid value: --since 'soon' is no time"),
+        (["costs", "reprice"], "agentchord: Invalid value: give a RUN, or --since for all runs"),
         (["run", "x.yaml", "--input", "oops"], "agentchord: Invalid value: --input 'oops'"),
         (["worker", "opnai"], "agentchord: Invalid value: there is no queue 'opnai'"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.documents import read_document
-from app.domain.policies import RateLimitConfig
+from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.errors import ConfigurationError
 from app.settings import SECRETS, Settings, load_settings, unknown_variables
@@ -448,7 +448,7 @@ def test_the_example_shows_every_tier_and_every_price() -> None:
     }
 
     assert tiers == {field.name for field in fields(RateLimitConfig)}
-    assert set(example["costs"]) == {"model_costs", "default_input_cost", "default_output_cost"}
+    assert set(example["costs"]) == {field.name for field in fields(CostConfig)}
 
 
 def test_the_documentation_names_every_variable() -> None:

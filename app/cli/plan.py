@@ -1,0 +1,178 @@
+"""`agentchord plan`: what a run will need, told before it starts and without any call."""
+
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.cli.forecast import AgentForecast, Forecast
+    from app.cli.time_bounds import TimeBound
+    from app.domain.workflow import Workflow
+
+COLUMNS = (
+    *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
+    *("expected>", "worst>"),
+)
+SHOWN_BOUNDS = 5
+
+
+def plan(
+    file: Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            "-i",
+            help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
+        ),
+    ] = None,
+    output_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of an answer that are assumed.")
+    ] = 300,
+    latency: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of a call that are assumed.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Tell what a run will need, without any call."""
+    from app.cli.forecast import forecast
+    from app.cli.output import print_json
+    from app.cli.run import load_workflow
+    from app.cli.run_input import read_input
+    from app.cli.time_bounds import time_bounds
+    from app.costs.pricing import Pricing
+    from app.domain.validation import validate_input
+    from app.settings import load_settings
+
+    given = read_input(inputs or [])
+    loaded = load_workflow(file)
+    run_input = {**loaded.input, **given}
+    validate_input(loaded.workflow, run_input)
+    settings = load_settings()
+    found = forecast(
+        loaded.workflow,
+        run_input,
+        pricing=Pricing(settings.costs),
+        default_max_tokens=settings.engine.default_max_tokens,
+        output_tokens=output_tokens,
+    )
+    bounds = time_bounds(
+        found,
+        settings.rate_limit_for,
+        max_parallel_agents=loaded.workflow.max_parallel_agents,
+        latency_s=latency,
+    )
+    assumed = {"output_tokens": output_tokens, "latency_s": latency}
+    if json:
+        print_json(_as_json(loaded.workflow, found, bounds, assumed))
+    else:
+        _show(loaded.workflow, found, bounds, assumed)
+
+
+def _show(
+    workflow: "Workflow",
+    found: "Forecast",
+    bounds: "list[TimeBound]",
+    assumed: dict[str, Any],
+) -> None:
+    from app.cli.output import console, dollars, table
+
+    printer = console()
+    title = f"{workflow.name}: {len(found.agents)} agents in {len(found.levels())} levels"
+    printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))
+    latency_s = assumed["latency_s"]
+    lines = [
+        "",
+        f"critical path  {' -> '.join(found.critical_path)}",
+        f"calls          {found.calls:,} expected",
+        f"               {found.most_calls:,} at most, with all turns and retries",
+        f"cost           {dollars(found.expected_usd)} expected",
+        f"               {dollars(found.bounds.once_usd)} at most, if nothing is retried",
+        f"               {dollars(found.bounds.limit_usd)} at most, with every retry (the limits)",
+        f"time           {_binding(bounds)}",
+        *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
+        f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
+        "retry, nobody else on the limits, "
+        + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
+    ]
+    printer.print("\n".join(lines), markup=False)
+
+
+def _row(agent: "AgentForecast") -> tuple[str, ...]:
+    from app.cli.output import dollars
+
+    return (
+        str(agent.level),
+        agent.name,
+        f"{agent.provider}/{agent.model}",
+        f"{len(agent.calls):,}",
+        f"{agent.most_calls:,}",
+        f"{sum(call.usage.input_tokens for call in agent.calls):,}",
+        f"{sum(call.usage.output_tokens for call in agent.calls):,}",
+        dollars(agent.expected_usd),
+        dollars(agent.worst_usd),
+    )
+
+
+def _binding(bounds: "list[TimeBound]") -> str:
+    if not bounds or not bounds[0].seconds:
+        return "no limit makes it wait"
+    return f"at least {bounds[0].seconds:,.1f} s: {_bound(bounds[0])}"
+
+
+def _bound(bound: "TimeBound") -> str:
+    if bound.bucket == "run":
+        reason = f"its {bound.limit} ({bound.allowed:,.0f}): {bound.amount:,.1f} calls in a row"
+    else:
+        amount = f"{bound.amount:,.0f} wanted"
+        reason = f"{bound.bucket} {bound.limit} ({bound.allowed:,.0f}): {amount}"
+    return f"{reason}, {bound.seconds:,.1f} s"
+
+
+def _as_json(
+    workflow: "Workflow",
+    found: "Forecast",
+    bounds: "list[TimeBound]",
+    assumed: dict[str, Any],
+) -> dict[str, Any]:
+    least_s = bounds[0].seconds if bounds else 0.0
+    return {
+        "workflow": workflow.name,
+        "levels": [[agent.name for agent in level] for level in found.levels()],
+        "critical_path": found.critical_path,
+        "calls": {"expected": found.calls, "most": found.most_calls},
+        "cost_usd": {
+            "expected": _usd(found.expected_usd),
+            "worst_at_first_try": _usd(found.bounds.once_usd),
+            "limit": _usd(found.bounds.limit_usd),
+        },
+        "time": {
+            "at_least_s": least_s,
+            "binding": asdict(bounds[0]) if least_s else None,
+            "bounds": [asdict(bound) for bound in bounds],
+        },
+        "agents": [
+            {
+                "name": agent.name,
+                "level": agent.level,
+                "provider": agent.provider,
+                "model": agent.model,
+                "calls": len(agent.calls),
+                "most_calls": agent.most_calls,
+                "input_tokens": sum(call.usage.input_tokens for call in agent.calls),
+                "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
+                "expected_usd": _usd(agent.expected_usd),
+                "worst_usd": _usd(agent.worst_usd),
+            }
+            for agent in found.agents
+        ],
+        "assumed": assumed,
+    }
+
+
+def _usd(amount: Decimal) -> Decimal:
+    from app.domain.money import round_up
+
+    return round_up(amount)

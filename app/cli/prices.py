@@ -1,0 +1,67 @@
+"""`agentchord prices`: what a token of each model costs, and who says so."""
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.costs.price_table import PriceLine
+
+COLUMNS = (
+    *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>"),
+    *("source", "set by", "instead of"),
+)
+
+
+def prices(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="Only this model, or these: claude-*."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the prices as JSON.")] = False,
+) -> None:
+    """Show what a million tokens of each model cost."""
+    from app.cli.output import console, print_json, table
+    from app.costs.price_table import price_lines
+    from app.costs.pricing import Pricing
+    from app.settings import load_settings
+
+    lines = price_lines(Pricing(load_settings().costs), model)
+    if json:
+        print_json([_as_json(line) for line in lines])
+    else:
+        console().print(table(COLUMNS, [_row(line) for line in lines]))
+
+
+def _row(line: "PriceLine") -> tuple[str, ...]:
+    rates = (line.input, line.cached_input, line.cache_write, line.cache_write_1h, line.output)
+    name = f"{line.provider}/{line.model}"
+    return (name, line.case, *map(_plain, rates), line.source, line.set_by or "", _published(line))
+
+
+def _published(line: "PriceLine") -> str:
+    """What the list has in place of an operator's price: input and output."""
+    return "" if line.published is None else " / ".join(map(_plain, line.published))
+
+
+def _as_json(line: "PriceLine") -> dict[str, Any]:
+    from app.costs.price import RATES
+
+    published = line.published and dict(
+        zip(("input_usd", "output_usd"), map(_plain, line.published), strict=True)
+    )
+    return {
+        "provider": line.provider,
+        "model": line.model,
+        "case": line.case or "usual",
+        "per_million_tokens": {f"{name}_usd": _plain(getattr(line, name)) for name in RATES},
+        "source": line.source,
+        "set_by": line.set_by,
+        "published": published,
+    }
+
+
+def _plain(amount: Decimal) -> str:
+    """Dollars without trailing zeros, never as a power of ten."""
+    return f"{amount.normalize():f}"

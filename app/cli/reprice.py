@@ -1,0 +1,101 @@
+"""`agentchord costs reprice`: corrections after a change of prices."""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.costs import parse_since
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from app.costs.reprice import Repriced
+
+
+def reprice(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Calls booked from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be booked.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
+) -> None:
+    """Price calls again and book the difference."""
+    from app.cli.cluster import transaction
+    from app.cli.output import print_json
+    from app.costs.pricing import Pricing
+    from app.costs.reprice import BATCH
+    from app.costs.reprice import reprice as reprice_batch
+    from app.settings import load_settings
+
+    start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    runs = _runs(run, start)
+    pricing = Pricing(load_settings().costs)
+    changes: list[Repriced] = []
+    unpriced = 0
+    for first in range(0, len(runs), BATCH):
+        step = partial(
+            reprice_batch,
+            run_ids=runs[first : first + BATCH],
+            pricing=pricing,
+            since=start,
+            dry_run=dry_run,
+        )
+        done = transaction(step)
+        changes += done.changes
+        unpriced += done.unpriced
+    if json:
+        print_json({"booked": not dry_run, "changes": changes, "unpriced_calls": unpriced})
+    else:
+        _show(changes, unpriced, dry_run=dry_run)
+
+
+def _runs(run: str | None, start: datetime | None) -> "list[UUID]":
+    from app.cli.cluster import transaction
+    from app.costs.reprice import runs_since
+    from app.monitoring.progress import find_run
+
+    if run is not None:
+        return [transaction(partial(find_run, prefix=run))]
+    if start is None:
+        raise typer.BadParameter("give a RUN, or --since for all runs from then on")
+    return transaction(partial(runs_since, since=start))
+
+
+def _show(changes: "list[Repriced]", unpriced: int, *, dry_run: bool) -> None:
+    from app.cli.output import console, table
+    from app.domain.money import dollars
+
+    rows = [
+        (
+            change.run_id,
+            f"{change.provider}/{change.model}",
+            f"{change.calls:,}",
+            dollars(change.booked_usd),
+            _signed(change.difference_usd),
+            change.price_version,
+        )
+        for change in changes
+    ]
+    if rows:
+        heads = ("run", "model", "calls>", "booked>", "difference>", "price from")
+        console().print(table(heads, rows))
+    calls = sum(change.calls for change in changes)
+    total = sum((change.difference_usd for change in changes), Decimal(0))
+    verb = "would be corrected" if dry_run else "corrected"
+    typer.echo(f"{calls:,} calls {verb}, by {_signed(total)} together")
+    if unpriced:
+        typer.echo(f"{unpriced:,} calls left as they are: their model has no price, or their")
+        typer.echo("workflow, which says what was asked for, is not stored any more")
+
+
+def _signed(amount: Decimal) -> str:
+    from app.domain.money import dollars
+
+    return f"-{dollars(-amount)}" if amount < 0 else f"+{dollars(amount)}"

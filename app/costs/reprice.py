@@ -1,0 +1,220 @@
+"""Pricing again what was booked: after a change of prices, corrections book the difference.
+
+A call is priced by its stored usage at the price that holds, by today's tables, for the time of
+its entry. What all its entries say together is brought to that figure, so that pricing again twice
+books nothing the second time. Worst cases of calls whose usage nobody knows stay as they are.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.costs.pricing import Pricing
+from app.domain.money import round_to_ledger
+from app.domain.usage import Usage
+from app.errors import UnknownModel
+from app.storage.records import KNOWLEDGE, TOKENS, CallRecord, Record, apply_records
+from app.storage.statements import LOCK_AGENT_RUNS
+
+#: Runs that are priced in one transaction.
+BATCH = 20
+# Whoever prices again has it; runs that are pruned have no row left that could be locked.
+LOCK: TextClause = text("SELECT pg_advisory_xact_lock(7465003)")
+RUNS_SINCE: TextClause = text("""
+    SELECT DISTINCT run_id FROM cost_entries
+    WHERE created_at >= :since AND kind IN ('actual', 'estimated') ORDER BY run_id
+""")
+ENTRIES: TextClause = text("""
+    SELECT * FROM cost_entries WHERE run_id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
+""")
+PARAMETERS: TextClause = text("""
+    SELECT w.id, a.agent ->> 'name' AS agent, a.agent -> 'llm_config' AS llm_config
+    FROM workflows w CROSS JOIN LATERAL jsonb_array_elements(w.definition -> 'agents') AS a(agent)
+    WHERE w.id = ANY(CAST(:ids AS uuid[]))
+""")
+_PRICED = ("actual", "estimated")
+
+
+@dataclass(kw_only=True, slots=True)
+class Repriced:
+    """What pricing again changes for one model in one run.
+
+    Attributes:
+        run_id: The run.
+        provider: Provider name.
+        model: Model name.
+        price_version: Where the new price comes from.
+        calls: Calls whose cost changes.
+        booked_usd: What was booked for them.
+        difference_usd: What is booked on top; negative where they became cheaper.
+    """
+
+    run_id: UUID
+    provider: str
+    model: str
+    price_version: str
+    calls: int = 0
+    booked_usd: Decimal = Decimal(0)
+    difference_usd: Decimal = Decimal(0)
+
+
+@dataclass(kw_only=True, slots=True)
+class Repricing:
+    """The outcome of a batch.
+
+    Attributes:
+        changes: What changes, by run and model.
+        unpriced: Calls that stay as they are, because their model has no price any more or their
+            workflow, which says what was asked for, is gone.
+    """
+
+    changes: list[Repriced] = field(default_factory=list)
+    unpriced: int = 0
+
+
+async def runs_since(connection: AsyncConnection, since: datetime) -> list[UUID]:
+    """The runs that have calls booked from a time on."""
+    return list(await connection.scalars(RUNS_SINCE, {"since": since}))
+
+
+async def reprice(
+    connection: AsyncConnection,
+    run_ids: Sequence[UUID],
+    pricing: Pricing,
+    *,
+    since: datetime | None = None,
+    dry_run: bool = False,
+) -> Repricing:
+    """Price the calls of some runs again, and book what differs.
+
+    The corrections go on the budgets on which the calls were booked, which are overdrawn if need
+    be: a price is a fact, and facts are never refused.
+
+    Args:
+        connection: Inside a transaction, which is the whole batch.
+        run_ids: The runs.
+        pricing: Prices as they are now.
+        since: Only calls booked from this time on, or None for all.
+        dry_run: Whether to find out only what would be booked.
+    """
+    await connection.execute(LOCK)
+    found = await _corrections(connection, run_ids, pricing, since)
+    if dry_run or not found.records:
+        return found.repricing
+    # The usage of a call may arrive late: decided is again, with its agent run locked.
+    ids = sorted(record.agent_run_id for record in found.records)
+    await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
+    found = await _corrections(connection, run_ids, pricing, since)
+    await apply_records(connection, [r for r in found.records if r.agent_run_id in set(ids)])
+    return found.repricing
+
+
+@dataclass(kw_only=True, slots=True)
+class _Found:
+    repricing: Repricing
+    records: list[Record]
+
+
+async def _corrections(
+    connection: AsyncConnection,
+    run_ids: Sequence[UUID],
+    pricing: Pricing,
+    since: datetime | None,
+) -> _Found:
+    rows = (await connection.execute(ENTRIES, {"run_ids": list(run_ids)})).mappings().all()
+    by_call: dict[UUID, list[RowMapping]] = defaultdict(list)
+    for row in rows:
+        by_call[row["call_id"]].append(row)
+    parameters = await _parameters(connection, {row["workflow_id"] for row in rows})
+    repricing = Repricing()
+    changes: dict[tuple[UUID, str, str, str], Repriced] = {}
+    corrections: dict[UUID, list[CallRecord]] = defaultdict(list)
+    for entries in by_call.values():
+        base = max(entries, key=lambda entry: KNOWLEDGE.get(entry["kind"], 0))
+        if base["kind"] not in _PRICED or (since is not None and base["created_at"] < since):
+            continue
+        try:
+            correction = _correction(base, entries, pricing, parameters)
+        except UnknownModel:
+            repricing.unpriced += 1
+            continue
+        if correction is not None:
+            corrections[correction.agent_run_id].append(correction)
+            _note(changes, correction, entries)
+    repricing.changes = list(changes.values())
+    records = [
+        Record(agent_run_id=id_, attempt=calls[-1].attempt, calls=tuple(calls))
+        for id_, calls in corrections.items()
+    ]
+    return _Found(repricing=repricing, records=records)
+
+
+async def _parameters(
+    connection: AsyncConnection, workflow_ids: Iterable[UUID]
+) -> dict[tuple[UUID, str], Mapping[str, Any]]:
+    """The llm_config of every agent: a service tier has a price of its own."""
+    rows = await connection.execute(PARAMETERS, {"ids": sorted(workflow_ids)})
+    return {(row.id, row.agent): row.llm_config for row in rows}
+
+
+def _correction(
+    base: RowMapping,
+    entries: Sequence[RowMapping],
+    pricing: Pricing,
+    parameters: Mapping[tuple[UUID, str], Mapping[str, Any]],
+) -> CallRecord | None:
+    """What has to be booked for a call, or None if it is right as it stands."""
+    usage = Usage(**{name: base[name] for name in TOKENS})
+    if not usage.total_tokens:
+        return None
+    asked = parameters.get((base["workflow_id"], base["agent"]))
+    if asked is None:
+        raise UnknownModel(f"nothing says what agent {base['agent']!r} asked for")
+    price = pricing.price_of(base["provider"], base["model"], asked, at=base["created_at"])
+    difference = round_to_ledger(price.cost(usage)) - _sum(entries, "cost_usd")
+    if not difference:
+        return None
+    names = CallRecord.__slots__
+    columns = {name: value for name, value in base.items() if name in names and name != "usage"}
+    return CallRecord(
+        **columns
+        | {
+            "kind": "correction",
+            "budget_ids": tuple(base["budget_ids"]),
+            "price_version": price.version,
+            "cost_usd": difference,
+            "saved_usd": round_to_ledger(price.saving(usage)) - _sum(entries, "saved_usd"),
+        }
+    )
+
+
+def _note(
+    changes: dict[tuple[UUID, str, str, str], Repriced],
+    correction: CallRecord,
+    entries: Sequence[RowMapping],
+) -> None:
+    version = correction.price_version or ""
+    key = (correction.run_id, correction.provider, correction.model, version)
+    change = changes.setdefault(
+        key,
+        Repriced(
+            run_id=correction.run_id,
+            provider=correction.provider,
+            model=correction.model,
+            price_version=version,
+        ),
+    )
+    change.calls += 1
+    change.booked_usd += _sum(entries, "cost_usd")
+    change.difference_usd += correction.cost_usd
+
+
+def _sum(entries: Sequence[RowMapping], column: str) -> Decimal:
+    return sum((entry[column] for entry in entries), Decimal(0))

@@ -1,0 +1,42 @@
+"""A plan beside what happens: calls, and the time that the limits allow."""
+
+import json
+import time
+from pathlib import Path
+
+from app.workflow_file import load
+from tests.stack import run_stack
+
+LIMITED = """\
+rate_limits:
+  openai:
+    default: {requests_per_minute: 600, burst: 1}
+"""
+AGENTS = 31
+
+
+def test_a_run_takes_at_least_as_long_as_planned_and_not_much_longer(tmp_path: Path) -> None:
+    file = tmp_path / "w.json"
+    config = {"model": "gpt-4o-mini", "max_tokens": 20}
+    agents = [
+        {"name": f"a{n}", "prompt_template": f"go {n}", "llm_config": config} for n in range(AGENTS)
+    ]
+    workflow = {"name": "limited", "agents": agents, "max_parallel_agents": AGENTS}
+    file.write_text(json.dumps(workflow))
+    assert len(load(file).workflow.agents) == AGENTS
+
+    with run_stack(tmp_path, "openai", "scheduler", configuration=LIMITED) as stack:
+        told = stack.python("-m", "app.cli", "plan", str(file), "--json")
+        before = stack.simulator.summary()["requests"]
+        started_s = time.monotonic()
+        done = stack.python("-m", "app.cli", "run", str(file), "--follow", "--json")
+        took_s = time.monotonic() - started_s
+        served = stack.simulator.ledger()
+
+    plan = json.loads(told.stdout)
+    arrived_s = [record["arrived_s"] for record in served]
+    assert before == 0
+    assert json.loads(done.stdout)["status"] == "completed"
+    assert len(served) == plan["calls"]["expected"] == AGENTS
+    assert max(arrived_s) - min(arrived_s) >= 0.95 * plan["time"]["at_least_s"]
+    assert took_s < 3 * plan["time"]["at_least_s"]

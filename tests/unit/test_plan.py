@@ -1,0 +1,200 @@
+"""What a plan says: calls, dollars and the least time, each checked by hand."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.cli.application import execute
+from app.cli.forecast import Forecast, forecast
+from app.cli.time_bounds import TimeBound, time_bounds
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent
+from app.domain.policies import RateLimitConfig
+from app.domain.workflow import Workflow
+from app.examples.tools import check_total
+
+UNLIMITED = {
+    "requests_per_minute": None,
+    "requests_per_hour": None,
+    "requests_per_day": None,
+    "tokens_per_minute": None,
+    "concurrent_requests": None,
+}
+OPENAI = {"model": "gpt-4o-mini", "max_tokens": 1000}
+ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 1000}
+
+
+def agent(name: str, *dependencies: str, prompt: str = "x" * 400, **fields: Any) -> Agent:
+    fields.setdefault("llm_config", OPENAI)
+    return Agent(name=name, prompt_template=prompt, dependencies=dependencies, **fields)
+
+
+def planned(*agents: Agent, output_tokens: int = 100, **given: str) -> Forecast:
+    return forecast(
+        Workflow(name="w", agents=agents),
+        given,
+        pricing=Pricing(),
+        default_max_tokens=4096,
+        output_tokens=output_tokens,
+    )
+
+
+def bounds_of(
+    found: Forecast, latency_s: float | None = None, places: int = 10, **limits: Any
+) -> list[TimeBound]:
+    config = RateLimitConfig(**UNLIMITED | limits)
+    return time_bounds(
+        found,
+        lambda provider, model: (f"{provider}/default", config),
+        max_parallel_agents=places,
+        latency_s=latency_s,
+    )
+
+
+def test_an_agent_costs_its_prompt_and_an_answer_of_the_assumed_size() -> None:
+    found = planned(agent("a"))
+
+    (a,) = found.agents
+    (call,) = a.calls
+    # A quarter of the bytes, and some for the message.
+    assert call.usage.input_tokens == 105
+    assert a.expected_usd == Decimal("105e-6") * Decimal("0.15") + Decimal("100e-6") * Decimal(
+        "0.6"
+    )
+    assert a.expected_usd < a.worst_usd <= found.bounds.once_usd < found.bounds.limit_usd
+
+
+def test_what_an_agent_reads_of_another_is_as_long_as_its_answer() -> None:
+    found = planned(agent("a"), agent("b", "a", prompt="{a.total} of {given}"), given="y" * 400)
+
+    a, b = found.agents
+    assert (a.level, b.level) == (0, 1)
+    assert b.calls[0].usage.input_tokens == 1 + (400 + 4 + 400) // 4 + 4
+
+
+def test_an_agent_with_tools_calls_twice_and_may_use_up_its_turns_and_retries() -> None:
+    found = planned(agent("a", tools=[check_total], max_turns=5, max_retries=2, cost_limit=0.7))
+
+    (a,) = found.agents
+    assert (len(a.calls), a.most_calls) == (2, 15)
+    assert a.calls[1].usage.input_tokens == a.calls[0].usage.input_tokens + 200
+    assert a.worst_usd == Decimal("0.7")
+
+
+def test_the_critical_path_has_the_most_calls_in_a_row() -> None:
+    found = planned(
+        agent("start"),
+        agent("plain", "start"),
+        agent("tooled", "start", tools=[check_total]),
+        agent("end", "plain", "tooled"),
+        agent("aside"),
+    )
+
+    assert found.critical_path == ("start", "tooled", "end")
+    assert (found.calls, len(found.levels())) == (6, 3)
+
+
+def test_requests_beyond_the_burst_wait_for_the_rate() -> None:
+    found = planned(*(agent(f"a{n}") for n in range(31)))
+
+    (bound,) = bounds_of(found, requests_per_minute=600, burst=1)
+
+    assert (bound.limit, bound.allowed, bound.amount) == ("requests_per_minute", 600, 31)
+    # Thirty intervals of a tenth of a second, and the margin of pacing.
+    assert 3.0 <= bound.seconds <= 3.1
+
+
+def test_tokens_count_as_the_provider_counts_them() -> None:
+    openai = planned(*(agent(f"a{n}") for n in range(30)))
+    anthropic = planned(*(agent(f"a{n}", llm_config=ANTHROPIC) for n in range(30)))
+
+    (reserved,) = bounds_of(openai, tokens_per_minute=6000)
+    both = bounds_of(anthropic, input_tokens_per_minute=600, output_tokens_per_minute=6000)
+
+    assert (reserved.limit, reserved.amount) == ("tokens_per_minute", 30 * 1000)
+    assert reserved.seconds == pytest.approx(240, rel=0.02)
+    assert [(bound.limit, bound.amount) for bound in both] == [
+        ("input_tokens_per_minute", 30 * 105),
+        ("output_tokens_per_minute", 30 * 100),
+    ]
+    assert both[0].seconds == pytest.approx(60 * (3150 - 600) / 600, rel=0.02)
+    assert both[1].seconds == 0
+
+
+def test_a_window_admits_its_limit_at_once_and_then_nothing() -> None:
+    found = planned(*(agent(f"a{n}") for n in range(25)))
+
+    (bound,) = bounds_of(found, requests_per_minute=10, enforcement="window")
+
+    assert bound.seconds == pytest.approx(120, rel=0.01)
+
+
+def test_with_a_latency_levels_places_and_concurrency_count_too() -> None:
+    found = planned(*(agent(f"a{n}") for n in range(40)), agent("last", "a0"))
+
+    bounds = bounds_of(found, latency_s=2.0, places=10, concurrent_requests=4)
+
+    assert [(bound.limit, bound.seconds) for bound in bounds] == [
+        ("concurrent_requests", 20.5),
+        ("max_parallel_agents", 10.0),
+        ("levels", 4.0),
+    ]
+
+
+def test_without_limits_nothing_makes_a_run_wait() -> None:
+    assert bounds_of(planned(agent("a"))) == []
+
+
+@pytest.fixture
+def workflow_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("rate_limits: {openai: {default: {requests_per_minute: 60, burst: 1}}}")
+    monkeypatch.setenv("AGENTCHORD_CONFIG", str(limits))
+    # Nobody listens there: a plan needs neither.
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    file = tmp_path / "w.json"
+    names = [f"a{n}" for n in range(11)]
+    agents = [{"name": n, "prompt_template": "{text}", "llm_config": OPENAI} for n in names]
+    file.write_text(json.dumps({"name": "letters", "agents": agents}))
+    return file
+
+
+def test_the_command_needs_no_services_and_names_the_binding_limit(
+    workflow_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = execute(["plan", str(workflow_file), "--input", "text=hello"])
+
+    out = capsys.readouterr().out
+    assert code == 0
+    assert "letters: 11 agents in 1 levels" in out
+    assert "at least 10.2 s: openai/default requests_per_minute (60): 11 wanted" in out
+
+
+def test_the_plan_as_json(workflow_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", str(workflow_file), "--input", "text=hello", "--latency", "20", "--json"]
+    execute(words)
+
+    plan = json.loads(capsys.readouterr().out)
+
+    assert plan["levels"] == [[f"a{n}" for n in range(11)]]
+    assert plan["calls"] == {"expected": 11, "most": 44}
+    assert plan["time"]["binding"]["limit"] == "max_parallel_agents"
+    assert plan["time"]["at_least_s"] == 22.0
+    costs = [
+        Decimal(plan["cost_usd"][name]) for name in ("expected", "worst_at_first_try", "limit")
+    ]
+    assert costs == sorted(costs)
+    assert plan["assumed"] == {"output_tokens": 300, "latency_s": 20.0}
+
+
+def test_a_missing_input_is_told_as_before_a_run(
+    workflow_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = execute(["plan", str(workflow_file)])
+
+    assert code == 1
+    assert "text" in capsys.readouterr().err

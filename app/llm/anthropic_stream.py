@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from app.domain.usage import Usage
+from app.llm.models import anthropic_thinks_unasked
 from app.llm.streams import Assembly, text_of
 from app.llm.usage import anthropic_usage
 
@@ -26,10 +27,13 @@ class AnthropicAssembly(Assembly):
     """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        thinking = body.get("thinking") or {"type": "disabled"}
-        super().__init__(hidden=thinking.get("type") != "disabled")
+        thinking = body.get("thinking")
+        asked = thinking is not None and thinking.get("type") != "disabled"
+        super().__init__(hidden=asked)
+        self._thinks_unasked = thinking is None and anthropic_thinks_unasked(body["model"])
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
+        # Of the blocks that have begun and not ended.
         self._pieces: dict[int, list[str]] = {}
 
     def add(self, event: Any) -> str:
@@ -63,6 +67,11 @@ class AnthropicAssembly(Assembly):
 
     def _usage(self) -> Usage:
         return anthropic_usage(self.raw_usage)
+
+    def _hides(self) -> bool:
+        # Thinking comes in blocks of its own, before and between the others, and of one that is
+        # not shown nothing may come until it is over.
+        return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:
         told = {name: value for name, value in (usage or {}).items() if value is not None}

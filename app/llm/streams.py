@@ -103,8 +103,12 @@ class Assembly(ABC):
         if not self.prompt_counted:
             counted = replace(counted, input_tokens=prompt_tokens)
         seen = self._output_tokens + _UNSEEN_TOKENS
-        bound = max_tokens if self._hidden else min(seen, max_tokens)
+        bound = max_tokens if self._hides() else min(seen, max_tokens)
         return replace(counted, output_tokens=max(bound, counted.output_tokens))
+
+    def _hides(self) -> bool:
+        """Whether more may have been generated than was shown."""
+        return self._hidden
 
     def _count(self, text: str) -> None:
         self._output_tokens += text_bytes(text)

@@ -321,7 +321,8 @@ def test_a_broken_message_of_anthropic_has_the_providers_own_count_of_its_prompt
 
 def test_totals_of_a_message_overwrite_those_before_and_keep_what_they_do_not_tell() -> None:
     assembly, _ = anthropic(
-        [ANTHROPIC_START, message_delta(None, output_tokens=70, input_tokens=26)]
+        [ANTHROPIC_START, message_delta(None, output_tokens=70, input_tokens=26)],
+        model="claude-haiku-4-5",
     )
 
     assert not assembly.final
@@ -336,7 +337,7 @@ def test_a_prompt_that_a_server_counts_at_the_end_only_is_bounded_until_then() -
     assembly, _ = anthropic([{"type": "message_start", "message": message}])
 
     assert not assembly.prompt_counted
-    assert bounded(assembly) == Usage(input_tokens=1000, output_tokens=64)
+    assert bounded(assembly) == Usage(input_tokens=1000, output_tokens=400)
 
 
 @pytest.mark.parametrize(
@@ -344,8 +345,10 @@ def test_a_prompt_that_a_server_counts_at_the_end_only_is_bounded_until_then() -
     [
         ({"thinking": {"type": "adaptive"}}, []),
         ({}, [block_start(0, type="thinking", thinking="", signature="")]),
+        ({}, []),
+        ({}, [block_start(0, type="text", text="So"), block_stop(0)]),
     ],
-    ids=["asked for", "seen"],
+    ids=["asked for", "seen", "perhaps before any block", "perhaps between two blocks"],
 )
 def test_thinking_may_be_more_than_its_summary_says(
     request_: dict[str, Any], events: list[Any]
@@ -353,6 +356,17 @@ def test_thinking_may_be_more_than_its_summary_says(
     assembly, _ = anthropic([ANTHROPIC_START, *events], **request_)
 
     assert bounded(assembly).output_tokens == 400
+
+
+@pytest.mark.parametrize(
+    "request_", [{"model": "claude-haiku-4-5"}, {"thinking": {"type": "disabled"}}]
+)
+def test_a_model_that_does_not_think_has_generated_little_before_its_first_block(
+    request_: dict[str, Any],
+) -> None:
+    assembly, _ = anthropic([ANTHROPIC_START], **request_)
+
+    assert bounded(assembly).output_tokens == 64
 
 
 def test_what_was_streamed_never_counts_as_more_than_was_allowed() -> None:

@@ -195,6 +195,7 @@ class Caller:
             headers=refusal.headers if refusal else partial.headers if partial else {},
             retry_after_s=refusal.retry_after_s if refusal else None,
             throttled=isinstance(error, RateLimited),
+            whole=partial is None,
         )
         if partial:
             job.calls.append(_broken_off(job, plan, outcome, partial))

@@ -239,14 +239,17 @@ class SdkClient(LLMClient):
                     reading.headers = stream.response.headers
                     if not is_event_stream(stream.response):
                         await stream.response.aread()
-                        return self._read(stream.response, request)
+                        whole = self._read(stream.response, request)
+                        reading.tell(whole.content)
+                        return whole
                     await reading.take_all(stream)
         except TimeoutError as error:
             raise self._late("no whole answer", request.timeout_s) from error
         except NotTheProtocol as error:
             raise self._not_the_protocol(stream.response, str(error)) from error
         except self._foreign_errors as error:
-            raise self._broken(error, reading.headers) from error
+            failure = self._broken(error, reading.headers)
+            raise failure from (error if failure.status is None else None)
         if not reading.assembly.complete:
             raise ConnectionFailed(
                 f"the answer of {self.provider} broke off: its stream ended before its last event",

@@ -162,11 +162,19 @@ class Reading:
                 raise NotTheProtocol(f"{type(error).__name__}: {error}") from error
             if self.first_token_s is None and self.assembly.has_output:
                 self.first_token_s = self.clock() - self.started_at_s
-            if text and self.on_text is not None:
-                try:
-                    self.on_text(text)
-                except Exception as error:
-                    raise ListenerFailed(error) from error
+            self.tell(text)
+
+    def tell(self, text: str) -> None:
+        """Pass a piece of text on.
+
+        Raises:
+            ListenerFailed: If ``on_text`` raises.
+        """
+        if text and self.on_text is not None:
+            try:
+                self.on_text(text)
+            except Exception as error:
+                raise ListenerFailed(error) from error
 
     def partial(self, *, prompt_tokens: int, max_tokens: int) -> Partial | None:
         """What is known of the answer so far; None if nothing but headers came.

@@ -145,6 +145,7 @@ class BucketClient:
         retry_after_s: float | None,
         *,
         throttled: bool,
+        whole: bool,
     ) -> None:
         """The call has ended; a second time changes nothing."""
         if self._live.pop(permit.request_id, None) is None:
@@ -152,7 +153,7 @@ class BucketClient:
         self._planned.pop(permit.request_id, None)
         self._unsent.pop(permit.request_id, None)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
-        if usage is not None and usage.total_tokens and self._counts_real_output(permit.request):
+        if whole and usage and usage.total_tokens and self._counts_real_output(permit.request):
             self._forecast.learn(permit.request, usage.output_tokens)
         self._outbox.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:

@@ -359,6 +359,7 @@ async def test_the_providers_last_word_is_kept_when_the_stream_breaks_after_it(
 
 
 async def test_a_server_that_cannot_stream_may_answer_whole() -> None:
+    pieces = list[str]()
     answer = {
         "model": "gpt-4o-mini",
         "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}],
@@ -366,9 +367,12 @@ async def test_a_server_that_cannot_stream_may_answer_whole() -> None:
     }
 
     async with serving("openai", json.dumps(answer).encode(), kind="application/json") as client:
-        response = await client.complete("Hello.", "gpt-4o-mini", stream=True)
+        response = await client.complete(
+            "Hello.", "gpt-4o-mini", stream=True, on_text=pieces.append
+        )
 
     assert (response.content, response.usage.output_tokens) == ("hi", 1)
+    assert pieces == ["hi"]
 
 
 async def test_a_stream_without_usage_is_counted_by_its_upper_bound() -> None:

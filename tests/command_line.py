@@ -2,6 +2,7 @@
 
 import re
 from functools import cache
+from typing import Any
 
 import typer
 
@@ -29,13 +30,12 @@ def options() -> dict[str, set[str]]:
 
     group = typer.main.get_command(create())
     assert isinstance(group, typer.core.TyperGroup)
-    found: dict[str, set[str]] = {}
+    commands: dict[str, Any] = dict(group.commands)
     for name, command in group.commands.items():
-        words = {
-            word
-            for part in (command, *getattr(command, "commands", {}).values())
-            for option in part.params
-            for word in (*option.opts, *option.secondary_opts)
-        }
+        inner = getattr(command, "commands", {})
+        commands |= {f"{name} {own}": part for own, part in inner.items()}
+    found: dict[str, set[str]] = {}
+    for name, command in commands.items():
+        words = {word for part in command.params for word in (*part.opts, *part.secondary_opts)}
         found[name] = set() if name == "simulator" else words | {"--help", "--debug"}
     return found

@@ -14,6 +14,7 @@ import structlog
 from app.domain.usage import Usage
 from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply, Sight
 from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
+from app.rate_limits.departures import Departures
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.forecast import Forecast
 from app.rate_limits.link import Link
@@ -26,14 +27,8 @@ from app.rate_limits.tiers import BucketSpec
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: A start this early counts as one on time.
 EARLY_S = 0.0005
-#: Where one request fills the bucket, every late arrival counts: a permit that is later than this
-#: is void.
+#: Where one request fills the bucket, a permit that is later than this is void.
 STALE_S = 0.020
-#: From a start until the request is on its way it takes so long at first, and at most; the mean
-#: follows by this share of each.
-SENDING_S, LONGEST_SENDING_S, MEAN_SHARE = 0.002, 0.006, 0.1
-#: A call that is this late may never set out: nobody waits for it any more.
-LATE_MOST_S = 5.0
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -61,9 +56,8 @@ class BucketClient:
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
         self._planned: dict[int, Waiter] = {}
-        self._unsent: dict[int, Permit] = {}
+        self._departures = Departures(spec)
         self._sights: dict[int, Sight] = {}
-        self._told_overdue = False
         self._spent: tuple[float, ...] = ()
         self._ids = 0
         self._exchanges = 0
@@ -71,7 +65,6 @@ class BucketClient:
         self._spoke_s = -math.inf
         self._renewing = False
         self._used: dict[str, float] = {}
-        self._sending_s = SENDING_S
         self._most = MOST_OFFERED
         self._told_to_wait = False
 
@@ -103,8 +96,7 @@ class BucketClient:
 
     def abandon(self, waiter: Waiter) -> None:
         """The waiter was cancelled or timed out: whatever it has, or is about to get, goes back."""
-        permit = self._live.get(waiter.id)
-        if permit is not None:
+        if permit := self._live.get(waiter.id):
             self.hand_back(permit)
         elif not waiter.gone:
             self._queue.leave(waiter)
@@ -117,25 +109,21 @@ class BucketClient:
         if waiter is None:
             return False
         now_s = time.monotonic()
-        late_s = now_s - permit.starts_at_s
-        if permit.spec.paced and late_s > STALE_S and not waiter.second_try:
+        is_late = now_s - permit.starts_at_s > STALE_S
+        if permit.spec.paced and is_late and not waiter.second_try:
             waiter.second_try = True
             self._give_back(permit)
             return False
         if not waiter.early:
-            del self._unsent[permit.request_id]
-            self._note_start(permit, late_s)
+            self._depart(permit, measured=False)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
     def sent(self, permit: Permit) -> None:
         """The request goes out now; what is unusual about the delay, those behind it must know."""
-        if self._unsent.pop(permit.request_id, None) is None:
-            return
-        self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
-        delay_s = time.monotonic() - permit.starts_at_s
-        self._note_start(permit, delay_s - self._sending_s)
-        self._sending_s += MEAN_SHARE * (min(delay_s, LONGEST_SENDING_S) - self._sending_s)
+        if permit in self._departures:
+            self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
+            self._depart(permit, measured=True)
 
     def settle(
         self,
@@ -151,7 +139,7 @@ class BucketClient:
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
-        self._unsent.pop(permit.request_id, None)
+        self._departures.forget(permit)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
         if whole and usage and usage.total_tokens and self._counts_real_output(permit.request):
             self._forecast.learn(permit.request, usage.output_tokens)
@@ -247,8 +235,7 @@ class BucketClient:
         )
         self._used = {}
         self._outbox.fill(message)
-        message.overdue = self._overdue()
-        self._told_overdue = bool(message.overdue)
+        message.overdue = self._departures.overdue()
         if self._renewing:
             message.renewals = list(self._live)
             self._renewing = False
@@ -304,16 +291,16 @@ class BucketClient:
             starts_at_s=self._link.clock.to_local_s(granted_at),
             spent=reply.spent,
         )
-        self._live[number] = self._unsent[number] = permit
+        self._live[number] = permit
         if waiter.gone or waiter.future.done():
             self._give_back(permit)
             return
+        late_in_s = self._departures.expect(permit)
         self._queue.leave(waiter)
         self._planned[number] = waiter
         if waiter.early:
-            due_s = self.spec.on_time_s + self._sending_s + permit.starts_at_s - time.monotonic()
-            if due_s < math.inf:
-                self._loop.call_later(due_s, self._look_after, permit)
+            if late_in_s < math.inf:
+                self._loop.call_later(late_in_s, self._look_after, permit)
             waiter.future.set_result(permit)
         else:
             self._arrive(permit)
@@ -334,35 +321,20 @@ class BucketClient:
 
     def _look_after(self, permit: Permit) -> None:
         """A call should be under way by now: if it is not, those behind it must know."""
-        if permit.request_id in self._unsent and not self._told_overdue:
+        if permit in self._departures and not self._departures.told:
             self._pump.run_in(0.0)
 
-    def _note_start(self, permit: Permit, late_s: float) -> None:
+    def _depart(self, permit: Permit, *, measured: bool) -> None:
         """A call sets out; if it is late, those behind it must know."""
-        if self._told_overdue:
-            self._pump.run_in(FLUSH_S)
-        if late_s > self.spec.on_time_s and permit.spec is self.spec:
-            sent_at = permit.granted_at + late_s
-            self._outbox.note_delay(permit, sent_at, _sum([permit, *self._not_under_way()]))
+        late = self._departures.depart(permit, measured=measured)
+        if late is not None:
+            self._outbox.note_delay(permit, *late)
+        if late is not None or self._departures.told:
             self._pump.run_in(0.0 if self.spec.paced else FLUSH_S)
-
-    def _overdue(self) -> tuple[float, ...]:
-        """Amounts of the calls that are granted and not under way, if one of them is late."""
-        due_s = time.monotonic() - self._sending_s - self.spec.on_time_s
-        calls = self._not_under_way()
-        return _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()
-
-    def _not_under_way(self) -> list[Permit]:
-        lost_s = time.monotonic() - LATE_MOST_S
-        return [
-            permit
-            for permit in self._unsent.values()
-            if permit.starts_at_s > lost_s and permit.spec is self.spec
-        ]
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]
-        self._unsent.pop(permit.request_id, None)
+        self._departures.forget(permit)
         self._planned.pop(permit.request_id, None)
         self._outbox.give_back(permit)
         self._pump.run_in(self._outbox.patience_s)
@@ -422,11 +394,7 @@ class BucketClient:
         self.spec, self._next_spec, self._spent = spec, None, ()
         self._sights.clear()
         self._outbox.reconfigure(spec)
+        self._departures.reconfigure(spec)
         self._gate.forget()
         for waiter in self._queue.waiters():
             waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])
-
-
-def _sum(permits: list[Permit]) -> tuple[float, ...]:
-    taken = (permit.taken for permit in permits)
-    return tuple(sum(amounts) for amounts in zip(*taken, strict=True))

@@ -60,6 +60,11 @@ local function overdue_of(s)
   return sums
 end
 
+local function add_to_overdue(s, amounts)
+  local late = s.overdue[ask.process]
+  for i = 1, late and #tiers or 0 do late[2][i] = late[2][i] + amounts[i] end
+end
+
 local function note_late(s)
   for _, item in ipairs(ask.delays) do
     if #item[3] == #tiers then
@@ -212,6 +217,7 @@ local function grant(s, others, shares, free)
     local delay = head and delay_of(s, head, others, everything, shares, free, turn)
     if not delay or delay > spec.horizon_s then break end
     charge(s, tiers, head.amounts, now + delay)
+    add_to_overdue(s, head.amounts)
     grants[#grants + 1] = {head.id, delay}
     taken[head.index] = (taken[head.index] or 0) + 1
     turn.used = turn.used + head.cost

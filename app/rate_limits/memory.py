@@ -196,6 +196,12 @@ class _Turn:
             s.overdue[ask.process] = self.now + OVERDUE_S, ask.overdue
         s.hold_down(self._overdue(), self.now, self.now)
 
+    def _add_to_overdue(self, amounts: Amounts) -> None:
+        late = self.bucket.overdue.get(self.ask.process)
+        if late is not None:
+            sums = tuple(one + more for one, more in zip(late[1], amounts, strict=True))
+            self.bucket.overdue[self.ask.process] = late[0], sums
+
     def _overdue(self) -> Amounts:
         s, count = self.bucket, len(self.spec.tiers)
         for process, (until, amounts) in list(s.overdue.items()):
@@ -270,6 +276,7 @@ class _Turn:
             if head is None or delay is None or delay > HORIZON_S:
                 break
             s.charge(head.amounts, self.now + delay)
+            self._add_to_overdue(head.amounts)
             grants.append((head.id, delay))
             self.taken[head.place] = self.taken.get(head.place, 0) + 1
             self.used += head.cost

@@ -668,6 +668,64 @@ async def test_an_early_permit_is_void_after_a_pause(cluster: LimitCluster) -> N
     assert await limiter.start(await limiter.acquire(request(), early=True))
 
 
+async def set_out(limiter: ClusterLimiter, permits: list[Permit], *, after_s: float) -> None:
+    """Start early permits on time, and send their requests so much later."""
+    for permit in permits:
+        assert await limiter.start(permit)
+    await asyncio.sleep(after_s)
+    for permit in permits:
+        limiter.sent(permit)
+
+
+async def test_a_bucket_is_never_fuller_than_full_without_the_calls_that_are_late(
+    cluster: LimitCluster,
+) -> None:
+    here, there = (cluster.limiter(limits(requests_per_minute=60, burst=20)) for _ in range(2))
+    early = await asyncio.gather(*(here.acquire(request(), early=True) for _ in range(5)))
+    there_too = await asyncio.gather(*(there.acquire(request(), early=True) for _ in range(3)))
+    full = await level(here) + 8
+
+    await asyncio.gather(set_out(here, early, after_s=2.2), set_out(there, there_too, after_s=2.2))
+    since_s = -time.monotonic()
+    await asyncio.gather(here.flush(), there.flush())
+    left = await level(here)
+    since_s += time.monotonic()
+
+    # Refill would have brought two back, if the provider's bucket had not been full meanwhile.
+    assert left < full - 8 + since_s + 0.6
+
+
+async def test_a_call_that_never_sets_out_is_waited_for_only_as_long_as_it_is_open(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=600, burst=2))
+    stuck = await limiter.acquire(request(), early=True)
+    assert await limiter.start(stuck)
+    await take(limiter, 4)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(take(limiter, 30), 1)
+
+    limiter.settle(stuck, usage=Usage())
+
+    await asyncio.wait_for(take(limiter, 5), 1)
+
+
+async def test_a_window_counts_a_late_call_from_when_it_set_out(
+    cluster: LimitCluster, clock: MovableClock
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=20, enforcement="window"))
+    permit = await limiter.acquire(request(), early=True)
+    await set_out(limiter, [permit], after_s=1.0)
+    await limiter.flush()
+
+    clock.ahead_s = 59.6
+    after_its_start = await level(limiter)
+    clock.ahead_s = 60.7
+    after_it_set_out = await level(limiter)
+
+    assert (after_its_start, after_it_set_out) == (19, 20)
+
+
 async def test_statistics_tell_what_was_waited_for(cluster: LimitCluster) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=1200, burst=1))
 

@@ -236,10 +236,10 @@ def test_a_value_is_inserted_so_that_it_can_be_read_back(value: Any) -> None:
     ids=lambda template: template[:8],
 )
 def test_a_megabyte_takes_linear_time(template: str) -> None:
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     render(template, {"a": "value"})
     malformed_placeholders(template)
-    taken_s = time.perf_counter() - started_s
+    taken_s = time.process_time() - started_s
 
     assert taken_s < 3.0
 

@@ -1,0 +1,94 @@
+"""Calls that are granted and not under way yet: whether they are late, the backend must know.
+
+A provider counts a request when it arrives. Usually that is a few milliseconds after its start; a
+new connection or a busy processor can make it a hundred, and by then a provider's bucket may hold
+more than the calls behind it may count on.
+"""
+
+import time
+from collections.abc import Iterable
+
+from app.rate_limits.base import Permit
+from app.rate_limits.tiers import BucketSpec
+
+#: From a start until the request is on its way it takes so long at first, and at most; the mean
+#: follows by this share of each.
+_USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
+#: A call that is this late may never set out: nobody waits for it any more.
+_LOST_S = 5.0
+
+
+class Departures:
+    """The calls of one bucket in this process that have not set out.
+
+    Args:
+        spec: The bucket's limits; calls that were granted under others do not count.
+
+    Attributes:
+        told: Whether the backend was told last that calls are overdue.
+    """
+
+    def __init__(self, spec: BucketSpec) -> None:
+        self.told = False
+        self._spec = spec
+        self._calls: dict[int, Permit] = {}
+        self._usual_s = _USUAL_S
+
+    def __contains__(self, permit: Permit) -> bool:
+        return permit.request_id in self._calls
+
+    def expect(self, permit: Permit) -> float:
+        """A call is granted; returns after how many seconds it is late."""
+        self._calls[permit.request_id] = permit
+        lead_s = permit.starts_at_s - time.monotonic()
+        return lead_s + self._usual_s + self._spec.on_time_s
+
+    def forget(self, permit: Permit) -> None:
+        """A call will not be made, or has ended."""
+        self._calls.pop(permit.request_id, None)
+
+    def depart(self, permit: Permit, *, measured: bool) -> tuple[float, tuple[float, ...]] | None:
+        """A call sets out.
+
+        Args:
+            permit: Its permit.
+            measured: Whether this is the moment at which it is sent; else the one at which it is
+                allowed to be, and nobody will say more.
+
+        Returns:
+            If it is late, when it set out by the backend's clock, and the amounts of all calls that
+            had not until then.
+        """
+        late_s = time.monotonic() - permit.starts_at_s
+        if measured:
+            delay_s, late_s = late_s, late_s - self._usual_s
+            self._usual_s += _MEAN_SHARE * (min(delay_s, _LONGEST_S) - self._usual_s)
+        del self._calls[permit.request_id]
+        if late_s <= self._spec.on_time_s or permit.spec is not self._spec:
+            return None
+        return permit.granted_at + late_s, _sum([permit, *self._waiting()])
+
+    def overdue(self) -> tuple[float, ...]:
+        """Amounts of all calls that have not set out, if one of them is late; else empty."""
+        due_s = time.monotonic() - self._usual_s - self._spec.on_time_s
+        calls = self._waiting()
+        amounts = _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()
+        self.told = bool(amounts)
+        return amounts
+
+    def reconfigure(self, spec: BucketSpec) -> None:
+        """Other limits are in force."""
+        self._spec = spec
+
+    def _waiting(self) -> list[Permit]:
+        lost_s = time.monotonic() - _LOST_S
+        return [
+            permit
+            for permit in self._calls.values()
+            if permit.starts_at_s > lost_s and permit.spec is self._spec
+        ]
+
+
+def _sum(permits: Iterable[Permit]) -> tuple[float, ...]:
+    taken = (permit.taken for permit in permits)
+    return tuple(sum(amounts) for amounts in zip(*taken, strict=True))

@@ -47,11 +47,7 @@ ANTHROPIC_EVENTS = [
         },
     },
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-    {
-        "type": "content_block_delta",
-        "index": 0,
-        "delta": {"type": "text_delta", "text": "Hello"},
-    },
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hello"}},
     {"type": "content_block_stop", "index": 0},
     {
         "type": "message_delta",

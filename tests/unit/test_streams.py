@@ -1,4 +1,7 @@
-"""Streamed answers put together, from the shapes that the providers' documentation shows."""
+"""Streamed answers put together, from the shapes that the providers' documentation shows.
+
+Over 400 lines because the events of both protocols stand in it as they are sent.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar

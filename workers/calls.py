@@ -176,29 +176,25 @@ class Caller:
         )
 
     def _account_for(
-        self,
-        job: Job,
-        plan: _Plan,
-        permit: Permit,
-        error: BaseException,
-        partial: Partial | None,
+        self, job: Job, plan: _Plan, permit: Permit, error: BaseException, came: Partial | None
     ) -> None:
-        """Settle a call that brought no answer, whatever stopped it."""
+        """Settle a call that brought no answer, whatever stopped it and whatever came of it."""
         outcome = type(error).__name__
         refusal = error if isinstance(error, ProviderError) else None
-        usage = partial.usage if partial else None
+        usage = came.usage if came else None
         if refusal and not refusal.reached:
             usage = Usage()
+        headers = refusal.headers if refusal else {}
         self._limiter.settle(
             permit,
             usage=usage,
-            headers=refusal.headers if refusal else partial.headers if partial else {},
+            headers=headers or (came.headers if came else {}),
             retry_after_s=refusal.retry_after_s if refusal else None,
             throttled=isinstance(error, RateLimited),
-            whole=partial is None,
+            whole=came is None,
         )
-        if partial:
-            job.calls.append(_broken_off(job, plan, outcome, partial))
+        if came:
+            job.calls.append(_broken_off(job, plan, outcome, came))
         elif refusal:
             job.calls.append(_refused(job, plan, refusal))
         else:
@@ -262,16 +258,16 @@ def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
     return _counted(record, plan, response.usage, response.raw_usage)
 
 
-def _broken_off(job: Job, plan: _Plan, outcome: str, partial: Partial) -> CallRecord:
+def _broken_off(job: Job, plan: _Plan, outcome: str, came: Partial) -> CallRecord:
     """A streamed answer that nobody saw the end of: what was generated until then is billed."""
     record = _call(job, plan, "actual", outcome, Decimal(0))
-    record = replace(record, model_answered=partial.model, request_id=partial.request_id)
-    if partial.final:
-        return _counted(record, plan, partial.usage, partial.raw_usage)
-    if partial.prompt_counted:
-        counted = _counted(record, plan, partial.usage, partial.raw_usage)
+    record = replace(record, model_answered=came.model, request_id=came.request_id)
+    if came.final:
+        return _counted(record, plan, came.usage, came.raw_usage)
+    if came.prompt_counted:
+        counted = _counted(record, plan, came.usage, came.raw_usage)
         return replace(counted, kind="estimated")
-    return _estimated(record, plan, partial.usage)
+    return _estimated(record, plan, came.usage)
 
 
 def _counted(

@@ -1,5 +1,6 @@
 """Streaming agents on real workers: whole runs, and what streams cost that break off."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -19,11 +20,14 @@ WAIT_S = 30.0
 SLOW = "[[sim:latency=25,output_tokens=350]]"
 
 
-def agent(name: str, model: str, prompt: str, *, stream: bool = True, **fields: Any) -> Agent:
+def agent(
+    name: str, model: str, prompt: str, *, stream: bool = True, thinking: Any = None, **fields: Any
+) -> Agent:
+    config = {"model": model, "max_tokens": 400, "stream": stream}
     return Agent(
         name=name,
         prompt_template=prompt,
-        llm_config={"model": model, "max_tokens": 400, "stream": stream},
+        llm_config=config | ({"thinking": thinking} if thinking else {}),
         **{"retry_policy": AT_ONCE, **fields},
     )
 
@@ -109,6 +113,29 @@ def test_an_estimate_has_the_prices_of_the_parts_that_the_provider_has_told(stac
     assert claude["usage"]["cache_read_input_tokens"] == 900
     assert estimates["openai"]["cached_tokens"] == 0
     assert estimates["openai"]["input_tokens"] > 4000
+
+
+def test_reasoning_that_nobody_sees_is_booked_in_full_and_pricing_again_finds_the_same(
+    stack: Stack,
+) -> None:
+    broken = "Think. [[sim:cut_stream,times=1]]"
+    agents = [
+        agent("openai", "gpt-6.1-terra", f"openai: {broken}"),
+        agent(
+            "anthropic", "claude-sonnet-5", f"anthropic: {broken}", thinking={"type": "adaptive"}
+        ),
+    ]
+    run = enqueue(Workflow(name="streams", agents=agents))
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+
+    entries = assert_settled_once(stack, run)
+    estimates = {e["provider"]: e for e in entries if e["kind"] == "estimated"}
+    assert [estimate["output_tokens"] for estimate in estimates.values()] == [400, 400]
+    # This model writes its cache unasked, at a price above that of fresh tokens.
+    assert estimates["openai"]["cache_write_tokens"] > 0
+    again = stack.python("-m", "app.cli", "costs", "reprice", run.id, "--json", "--dry-run")
+    assert json.loads(again.stdout)["changes"] == []
 
 
 def test_cancelling_a_run_closes_its_streams_and_books_what_had_come(stack: Stack) -> None:

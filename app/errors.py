@@ -33,7 +33,10 @@ AgentChordError
         └── BadRequest            400, 404, 413, 422: the request itself is refused
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from app.domain.usage import Partial
 
 
 class AgentChordError(Exception):
@@ -154,7 +157,10 @@ class ProviderError(AgentError):
         retry_after_s: Seconds the provider asked to wait, or None.
         headers: Rate-limit headers of the answer, lower-case names.
         reached: Whether the request may have reached the provider (and so gets a cost entry).
+        partial: What had come of a streamed answer before it broke off, or None.
     """
+
+    partial: "Partial | None" = None
 
     def __init__(
         self,

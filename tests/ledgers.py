@@ -44,7 +44,8 @@ FIRST_ERROR = 400
 def assert_ledgers_agree(entries: Sequence[Row], served: Sequence[Row]) -> None:
     """Every answered request has its entry, token for token and dollar for dollar, and vice versa.
 
-    A call whose usage nobody knows has a guess, which is never below what was served.
+    A call whose usage nobody knows has a guess, which is never below what was served. A stream that
+    broke off has the provider's own usage if that had arrived, else an estimate of its own.
 
     Args:
         entries: Rows of cost_entries.
@@ -57,11 +58,20 @@ def assert_ledgers_agree(entries: Sequence[Row], served: Sequence[Row]) -> None:
     known = {entry["call_id"] for entry in actual}
     guesses = [e for e in entries if e["kind"] in GUESSES and e["call_id"] not in known]
     guessed = {e["request_id"] for e in guesses} - {None}
-    answered = [r for r in served if _was_answered(r) and r["request_id"] not in guessed]
+    counted = {entry["request_id"] for entry in actual}
+    answered = [
+        r
+        for r in served
+        if (_was_answered(r) and r["request_id"] not in guessed) or r["request_id"] in counted
+    ]
     assert _by_request(actual, _facts_of_entry) == _by_request(answered, _facts_of_record)
     assert sum(entry["cost_usd"] for entry in actual) == sum(map(dollars_of, answered))
     for entry in actual:
         _assert_complete(entry)
+    by_request = {record["request_id"]: record for record in served}
+    for guess in guesses:
+        if guess["request_id"]:
+            _assert_never_below(guess, by_request[guess["request_id"]])
     rest = [record for record in served if record not in answered]
     # A call that was cancelled on its way may never have arrived.
     assert len(guesses) >= len(rest)
@@ -109,13 +119,27 @@ def _assert_complete(entry: Row) -> None:
     assert entry["attempt"] >= 1
 
 
+def _assert_never_below(guess: Row, record: Row) -> None:
+    """What is booked for a stream that broke off covers what the provider had sent of it."""
+    assert guess["output_tokens"] >= record["output_tokens"]
+    assert _prompt_tokens(guess) >= record["input_tokens"]
+    assert guess["cost_usd"] >= dollars_of(record)
+
+
+def _prompt_tokens(entry: Row) -> int:
+    written: int = entry["cache_write_tokens"] + entry["cache_write_1h_tokens"]
+    prompt_tokens: int = entry["input_tokens"] + entry["cached_tokens"] + written
+    return prompt_tokens
+
+
 def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
     written = entry["cache_write_tokens"] + entry["cache_write_1h_tokens"]
     return (
         entry["provider"],
         entry["model"],
-        entry["outcome"] == "ok",
-        entry["input_tokens"] + entry["cached_tokens"] + written,
+        # A stream that broke off after its usage was answered by the provider, and yet failed.
+        entry["outcome"] == "ok" or bool(entry["usage"]),
+        _prompt_tokens(entry),
         entry["cached_tokens"],
         written,
         entry["output_tokens"],

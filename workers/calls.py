@@ -17,7 +17,7 @@ from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.domain.budgets import subjects_of
 from app.domain.money import HoldRequest, round_to_ledger, round_up
-from app.domain.usage import Usage
+from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
@@ -39,6 +39,7 @@ class _Plan:
     """One call as it is going to be made, and what it needs to be allowed."""
 
     price: Price
+    cache_writes: bool
     parameters: Mapping[str, Any]
     max_tokens: int
     hold: HoldRequest
@@ -101,6 +102,7 @@ class Caller:
         job.lease.phase = Phase.CALLING
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
+        broken: list[Partial] = []
         try:
             async with asyncio.timeout(job.calling_left_s):
                 response = await client.complete_with_tools(
@@ -109,10 +111,11 @@ class Caller:
                     tools or None,
                     max_tokens=plan.max_tokens,
                     on_sent=None if permit.spec.unlimited else partial(self._limiter.sent, permit),
+                    on_broken=broken.append,
                     **plan.parameters,
                 )
         except BaseException as error:
-            self._account_for(job, plan, permit, error)
+            self._account_for(job, plan, permit, error, broken[0] if broken else None)
             if isinstance(error, TimeoutError):
                 raise AgentTimeout(
                     f"agent {job.agent.name!r} was still calling after {job.agent.timeout:g} s: "
@@ -144,10 +147,10 @@ class Caller:
             )
         bound = upper_bound_tokens(messages, tools, parameters)
         max_tokens = self._max_tokens(job, price, bound)
-        worst_case_usd = price.worst_case(
-            bound, max_tokens, cache_writes="cache_control" in str(parameters)
-        )
+        cache_writes = "cache_control" in str(parameters)
+        worst_case_usd = price.worst_case(bound, max_tokens, cache_writes=cache_writes)
         return _Plan(
+            cache_writes=cache_writes,
             price=price,
             parameters=parameters,
             max_tokens=max_tokens,
@@ -172,20 +175,30 @@ class Caller:
             ),
         )
 
-    def _account_for(self, job: Job, plan: _Plan, permit: Permit, error: BaseException) -> None:
-        """Settle a call that brought no answer, whatever stopped it."""
-        if isinstance(error, ProviderError):
-            self._limiter.settle(
-                permit,
-                usage=None if error.reached else Usage(),
-                headers=error.headers,
-                retry_after_s=error.retry_after_s,
-                throttled=isinstance(error, RateLimited),
-            )
-            job.calls.append(_refused(job, plan, error))
+    def _account_for(
+        self, job: Job, plan: _Plan, permit: Permit, error: BaseException, came: Partial | None
+    ) -> None:
+        """Settle a call that brought no answer, whatever stopped it and whatever came of it."""
+        outcome = type(error).__name__
+        refusal = error if isinstance(error, ProviderError) else None
+        usage = came.usage if came else None
+        if refusal and not refusal.reached:
+            usage = Usage()
+        headers = refusal.headers if refusal else {}
+        self._limiter.settle(
+            permit,
+            usage=usage,
+            headers=headers or (came.headers if came else {}),
+            retry_after_s=refusal.retry_after_s if refusal else None,
+            throttled=isinstance(error, RateLimited),
+            whole=came is None,
+        )
+        if came:
+            job.calls.append(_broken_off(job, plan, outcome, came))
+        elif refusal:
+            job.calls.append(_refused(job, plan, refusal))
         else:
-            self._limiter.settle(permit, usage=None)
-            job.calls.append(_unconfirmed(job, plan, type(error).__name__))
+            job.calls.append(_unconfirmed(job, plan, outcome))
 
     async def _permit_and_hold(self, job: Job, plan: _Plan) -> Permit:
         """Take the limit, then the money; whoever has to wait for money gives the limit back.
@@ -237,16 +250,54 @@ class Caller:
 
 
 def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
-    # Without the provider's own usage the tokens are upper bounds of ours.
-    kind: Kind = "estimated" if response.metadata.get("usage_missing") else "actual"
+    record = _call(job, plan, "actual", "ok", Decimal(0))
+    record = replace(record, model_answered=response.model, request_id=response.request_id)
+    if response.metadata.get("usage_missing"):
+        # Without the provider's own usage the tokens are upper bounds of ours.
+        return _estimated(record, plan, response.usage)
+    return _counted(record, plan, response.usage, response.raw_usage)
+
+
+def _broken_off(job: Job, plan: _Plan, outcome: str, came: Partial) -> CallRecord:
+    """A streamed answer that nobody saw the end of: what was generated until then is billed."""
+    record = _call(job, plan, "actual", outcome, Decimal(0))
+    record = replace(record, model_answered=came.model, request_id=came.request_id)
+    if came.final:
+        return _counted(record, plan, came.usage, came.raw_usage)
+    if came.prompt_counted:
+        counted = _counted(record, plan, came.usage, came.raw_usage)
+        return replace(counted, kind="estimated")
+    return _estimated(record, plan, came.usage)
+
+
+def _counted(
+    record: CallRecord, plan: _Plan, usage: Usage, raw_usage: Mapping[str, Any]
+) -> CallRecord:
     return replace(
-        _call(job, plan, kind, "ok", round_to_ledger(plan.price.cost(response.usage))),
-        model_answered=response.model,
-        request_id=response.request_id,
-        usage=response.usage,
-        raw_usage=response.raw_usage,
-        saved_usd=round_to_ledger(plan.price.saving(response.usage)),
+        record,
+        cost_usd=round_to_ledger(plan.price.cost(usage)),
+        usage=usage,
+        raw_usage=raw_usage,
+        saved_usd=round_to_ledger(plan.price.saving(usage)),
     )
+
+
+def _estimated(record: CallRecord, plan: _Plan, usage: Usage) -> CallRecord:
+    """Book a prompt that the provider has not counted as the dearest that it can have been.
+
+    The tokens are booked as what makes them so dear, so that pricing the entry again finds the
+    same cost.
+    """
+    prompt_tokens = usage.prompt_tokens
+    parts = ["input_tokens"]
+    if plan.cache_writes:
+        parts += ["cache_write_tokens", "cache_write_1h_tokens"]
+    elif plan.price.writes_unasked:
+        parts.append("cache_write_tokens")
+    rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
+    dearest = max((replace(rest, **{part: prompt_tokens}) for part in parts), key=plan.price.cost)
+    cost_usd = round_to_ledger(plan.price.cost(dearest))
+    return replace(record, kind="estimated", cost_usd=cost_usd, usage=dearest)
 
 
 def _refused(job: Job, plan: _Plan, error: ProviderError) -> CallRecord:

@@ -1,6 +1,8 @@
 """What one call consumed, in one shape for every provider."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,3 +52,27 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Partial:
+    """What is known of an answer that broke off, or was given up, on its way.
+
+    Attributes:
+        usage: Its tokens. Where the provider has not counted them they are upper bounds.
+        prompt_counted: Whether the provider has counted the prompt; if not, all of it stands under
+            ``input_tokens``.
+        final: Whether the usage is the provider's last word: only the rest of the answer is lost.
+        raw_usage: The provider's own usage object, as far as it came.
+        model: Model that answered, or None if that is not known yet.
+        request_id: The provider's id of the request, or None.
+        headers: Rate-limit headers of the answer, lower-case names.
+    """
+
+    usage: Usage
+    prompt_counted: bool = False
+    final: bool = False
+    raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    model: str | None = None
+    request_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
+from app.llm.anthropic_stream import AnthropicAssembly, tool_input
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.headers import limit_headers, request_id
 from app.llm.models import anthropic_samples
 from app.llm.sdk import SdkClient
+from app.llm.streams import Assembly
 from app.llm.usage import anthropic_usage
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 _REFUSED = {
     "container": "code execution is billed apart and has no price here",
     "mcp_servers": "tools run in the workers",
-    "stream": "answers come whole",
 }
 
 
@@ -102,6 +103,17 @@ class AnthropicClient(SdkClient):
         if tools:
             body["tools"] = [_tool(tool) for tool in tools]
         return body, headers
+
+    def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {**body, "stream": True}
+
+    def _stream_class(self) -> Any:
+        import anthropic
+
+        return anthropic.AsyncStream[object]
+
+    def _assembly(self, body: Mapping[str, Any]) -> Assembly:
+        return AnthropicAssembly(body)
 
     def _checked(self, model: str, params: dict[str, Any]) -> dict[str, str]:
         """Refuse or drop what the model does not take; headers for what only they allow."""
@@ -203,16 +215,12 @@ def _assistant(message: Message) -> str | list[Any]:
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
-    return {"type": "tool_use", "id": call.id, "name": call.name, "input": _input(call.arguments)}
-
-
-def _input(arguments: str) -> dict[str, Any]:
-    """A call's arguments as the object that the API insists on, even if a model wrote none."""
-    try:
-        value = orjson.loads(arguments or "{}")
-    except orjson.JSONDecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"arguments": arguments}
+    return {
+        "type": "tool_use",
+        "id": call.id,
+        "name": call.name,
+        "input": tool_input(call.arguments),
+    }
 
 
 def _read_call(block: Mapping[str, Any]) -> ToolCall:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.domain.usage import Usage
+from app.domain.usage import Partial, Usage
 
 Message = Mapping[str, Any]
 
@@ -41,8 +41,9 @@ class LLMResponse:
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, lower-case names.
         metadata: Anything else: ``refusal``, ``service_tier``, ``speed``, ``stop_sequence``;
-            ``blocks``, which the provider wants back unchanged (its reasoning); and
-            ``usage_missing`` when the provider sent no usage and the tokens are an upper bound.
+            ``blocks``, which the provider wants back unchanged (its reasoning);
+            ``usage_missing`` when the provider sent no usage and the tokens are an upper bound;
+            and ``first_token_s``, seconds from the request to the first token, of a stream.
     """
 
     content: str
@@ -84,6 +85,9 @@ class LLMClient(ABC):
         temperature: float | None = None,
         max_tokens: int | None = None,
         tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        stream: bool = False,
+        on_text: Callable[[str], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """Answer a single prompt.
@@ -95,6 +99,8 @@ class LLMClient(ABC):
             max_tokens: Most tokens to generate, or None for the client's default (4096).
             tools: Tools the model may ask for: dicts with name, description and parameters
                 (JSON Schema).
+            stream: As in ``complete_with_tools``.
+            on_text: As in ``complete_with_tools``.
             **kwargs: ``system`` and further parameters of the provider's API.
 
         Returns:
@@ -109,11 +115,13 @@ class LLMClient(ABC):
             tools,
             temperature=temperature,
             max_tokens=max_tokens,
+            stream=stream,
+            on_text=on_text,
             **kwargs,
         )
 
     @abstractmethod
-    async def complete_with_tools(
+    async def complete_with_tools(  # noqa: PLR0913 keywords, each of which most callers leave out
         self,
         messages: Sequence[Message],
         model: str,
@@ -123,9 +131,15 @@ class LLMClient(ABC):
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         on_sent: Callable[[], None] | None = None,
+        stream: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        on_broken: Callable[[Partial], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """Answer a conversation in which tools may have been called.
+
+        A streamed answer is the same as a whole one in the end. One that breaks off raises a
+        ProviderError whose ``partial`` says what had come.
 
         Args:
             messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``; an
@@ -139,6 +153,10 @@ class LLMClient(ABC):
             timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
             on_sent: Called once a connection is there and the request goes out on it, for limits
                 that leave no room for late arrivals; a client may ignore it.
+            stream: Whether the answer is to come in pieces, as it is generated.
+            on_text: Called with each piece of the answer's text as it comes, if it is streamed.
+            on_broken: Called once if a stream that had begun brings no answer, whatever the reason,
+                before the exception leaves: also when the coroutine is cancelled.
             **kwargs: Further parameters of the provider's API.
         """
 

@@ -91,13 +91,16 @@ _NEVER_SENT = _BAD_URL | {"ClientConnectorError", "ConnectionTimeoutError"}
 _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 
 
-def from_exception(error: Exception, *, provider: str, api_key: str | None = None) -> ProviderError:
+def from_exception(
+    error: Exception, *, provider: str, api_key: str | None = None, came: str = "no answer"
+) -> ProviderError:
     """The error that an exception of an SDK or its transport stands for.
 
     Args:
         error: What was raised.
         provider: Name of the provider that was called.
         api_key: The key that was used, so that it can be kept out of the message.
+        came: What came from the provider, for the message.
 
     Returns:
         The error to raise.
@@ -120,7 +123,7 @@ def from_exception(error: Exception, *, provider: str, api_key: str | None = Non
     kind = next(filter(None, kinds), ConnectionFailed)
     text = _clean(f"{type(root).__name__}: {root}".removesuffix(": "), api_key)
     return (BadRequest if _names(root) & _BAD_URL else kind)(
-        f"no answer from {provider}: {text}", provider=provider, reached=unsent is None
+        f"{came} from {provider}: {text}", provider=provider, reached=unsent is None
     )
 
 

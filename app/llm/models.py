@@ -40,3 +40,11 @@ def anthropic_samples(model: str) -> bool:
     if version is None:
         return model.startswith("claude-instant")
     return (int(version[1]), int(version[2] or 0)) <= _LAST_CLAUDE_THAT_SAMPLES
+
+
+def anthropic_thinks_unasked(model: str) -> bool:
+    """Whether a model of Anthropic may think without being asked to: Claude after 4.6.
+
+    Some of these cannot be told not to, and show nothing of it unless asked.
+    """
+    return not anthropic_samples(model)

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.headers import limit_headers, request_id
 from app.llm.models import is_openai_reasoning, openai_samples
+from app.llm.openai_stream import OpenAIAssembly
 from app.llm.sdk import SdkClient
+from app.llm.streams import Assembly, text_of
 from app.llm.usage import openai_usage
 
 if TYPE_CHECKING:
@@ -18,7 +20,6 @@ _REFUSED = {
     "audio": "only text is priced",
     "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
     "modalities": "only text is priced",
-    "stream": "answers come whole",
     "web_search_options": "searches are billed apart and have no price here",
 }
 
@@ -90,6 +91,18 @@ class OpenAIClient(SdkClient):
             body["tools"] = [_tool(tool) for tool in tools]
         return body, {}
 
+    def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        options = {**(body.get("stream_options") or {}), "include_usage": True}
+        return {**body, "stream": True, "stream_options": options}
+
+    def _stream_class(self) -> Any:
+        import openai
+
+        return openai.AsyncStream[object]
+
+    def _assembly(self, body: Mapping[str, Any]) -> Assembly:
+        return OpenAIAssembly(body)
+
     def _check(self, model: str, params: dict[str, Any]) -> None:
         for name in _REFUSED.keys() & params.keys():
             raise self._refused(f"{name} in llm_config is not supported: {_REFUSED[name]}")
@@ -132,7 +145,7 @@ class OpenAIClient(SdkClient):
         usage = openai_usage(raw_usage) if raw_usage else None
         facts = {"refusal": refusal, "service_tier": answer.get("service_tier")}
         return LLMResponse(
-            content=_text(message.get("content")),
+            content=text_of(message.get("content")),
             model=answer["model"],
             input_tokens=usage.prompt_tokens if usage else 0,
             output_tokens=usage.output_tokens if usage else 0,
@@ -161,13 +174,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 def _read_call(call: Mapping[str, Any]) -> ToolCall:
     function = call["function"]
     return ToolCall(
-        id=_text(call["id"]), name=_text(function["name"]), arguments=_text(function["arguments"])
+        id=text_of(call["id"]),
+        name=text_of(function["name"]),
+        arguments=text_of(function["arguments"]),
     )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a text is expected")
-    return value

@@ -6,18 +6,33 @@ signs and sends, this module reads. A call then costs 0.5 ms of CPU instead of 1
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
 from app.domain.model_limits import limits_of
-from app.domain.usage import Usage
-from app.errors import AuthenticationFailed, BadRequest, ConnectionFailed, ServerFailure
+from app.domain.usage import Partial, Usage
+from app.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConnectionFailed,
+    ProviderError,
+    ServerFailure,
+)
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.errors import from_answer, from_exception
 from app.llm.headers import limit_headers, request_id
+from app.llm.request import Request
+from app.llm.streams import (
+    PROTOCOL_ERRORS,
+    Assembly,
+    ListenerFailed,
+    NotTheProtocol,
+    Reading,
+    is_event_stream,
+)
 from app.llm.tokens import text_bytes, upper_bound_tokens
 
 if TYPE_CHECKING:
@@ -58,7 +73,7 @@ class SdkClient(LLMClient):
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
         self._foreign_errors: tuple[type[Exception], ...] = ()
 
-    async def complete_with_tools(
+    async def complete_with_tools(  # noqa: PLR0913 see LLMClient
         self,
         messages: Sequence[Message],
         model: str,
@@ -68,22 +83,30 @@ class SdkClient(LLMClient):
         max_tokens: int | None = None,
         timeout_s: float | None = None,
         on_sent: Callable[[], None] | None = None,
+        stream: bool = False,
+        on_text: Callable[[str], None] | None = None,
+        on_broken: Callable[[Partial], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """See ``LLMClient.complete_with_tools``."""
         params = {name: value for name, value in kwargs.items() if value is not None}
         if temperature is not None:
             params["temperature"] = temperature
-        body, headers = self._request(
-            messages, model, tools or (), max_tokens or DEFAULT_MAX_TOKENS, params
+        most = max_tokens or DEFAULT_MAX_TOKENS
+        body, headers = self._request(messages, model, tools or (), most, params)
+        request = Request(
+            body=body,
+            headers=headers,
+            timeout_s=timeout_s or self._timeout_s,
+            on_sent=on_sent,
+            max_tokens=most,
+            prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
         )
-        response = await self._post(body, headers, timeout_s or self._timeout_s, on_sent)
-        answer = self._parse(response)
-        try:
-            result = self._response(answer, response.headers)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise self._not_the_protocol(response, f"{type(error).__name__}: {error}") from error
-        return result if result.raw_usage else _with_upper_bound(result, messages, tools, params)
+        if not isinstance(stream, bool | None):
+            raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
+        if stream:
+            return await self._streamed(request, on_text, on_broken)
+        return self._read(await self._post(request), request)
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """See ``LLMClient.get_model_info``."""
@@ -131,23 +154,25 @@ class SdkClient(LLMClient):
     def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
         """Read an answer; without a usage object ``raw_usage`` stays empty."""
 
-    async def _post(
-        self,
-        body: Mapping[str, Any],
-        headers: Mapping[str, str],
-        timeout_s: float,
-        on_sent: Callable[[], None] | None,
-    ) -> "httpx2.Response":
-        encoded = self._encoded(body)
-        content: bytes | AsyncIterator[bytes] = encoded
-        if on_sent is not None:
-            content = _announced(encoded, on_sent)
-            headers = {**headers, "Content-Length": str(len(encoded))}
+    @abstractmethod
+    def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The body of a request whose answer is to be streamed, with its usage."""
+
+    @abstractmethod
+    def _stream_class(self) -> Any:
+        """The SDK's class for streams, of events as parsed JSON."""
+
+    @abstractmethod
+    def _assembly(self, body: Mapping[str, Any]) -> Assembly:
+        """What puts a streamed answer to this request together."""
+
+    async def _post(self, request: Request) -> "httpx2.Response":
+        content, headers = request.content(self._encoded(request.body))
         client = self._client or self._opened()
         import httpx2
 
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(request.timeout_s):
                 return await client.post(
                     self.path,
                     cast_to=httpx2.Response,
@@ -155,13 +180,98 @@ class SdkClient(LLMClient):
                     options={"headers": headers},
                 )
         except TimeoutError as error:
-            raise ConnectionFailed(
-                f"no answer from {self.provider} within {timeout_s:g} s", provider=self.provider
-            ) from error
+            raise self._late("no answer", request.timeout_s) from error
         except self._foreign_errors as error:
             failure = from_exception(error, provider=self.provider, api_key=self._api_key)
             # An answer is in the failure in full, and the SDK's words may quote the key.
             raise failure from (error if failure.status is None else None)
+
+    async def _streamed(
+        self,
+        request: Request,
+        on_text: Callable[[str], None] | None,
+        on_broken: Callable[[Partial], None] | None,
+    ) -> LLMResponse:
+        clock = asyncio.get_running_loop().time
+        reading = Reading(
+            assembly=self._assembly(request.body),
+            on_text=on_text,
+            clock=clock,
+            started_at_s=clock(),
+        )
+        try:
+            result = await self._read_stream(request, reading)
+        except BaseException as error:
+            if partial := self._partial(request, reading):
+                if isinstance(error, ProviderError):
+                    error.partial = partial
+                if on_broken is not None:
+                    on_broken(partial)
+            if isinstance(error, ListenerFailed):
+                raise error.reason from None
+            raise
+        if reading.first_token_s is None:
+            return result
+        return replace(result, metadata={**result.metadata, "first_token_s": reading.first_token_s})
+
+    def _partial(self, request: Request, reading: Reading) -> Partial | None:
+        try:
+            prompt_tokens = request.prompt_tokens()
+        except BadRequest:  # not only text: it has no bound, and no hold that needs one
+            prompt_tokens = 0
+        return reading.partial(prompt_tokens=prompt_tokens, max_tokens=request.max_tokens)
+
+    async def _read_stream(self, request: Request, reading: Reading) -> LLMResponse:
+        body = self._encoded(self._stream_request(request.body))
+        content, headers = request.content(body)
+        client = self._client or self._opened()
+        try:
+            async with asyncio.timeout(request.timeout_s):
+                stream = await client.post(
+                    self.path,
+                    cast_to=object,
+                    content=content,
+                    options={"headers": headers},
+                    stream=True,
+                    stream_cls=self._stream_class(),
+                )
+                async with stream:
+                    reading.headers = stream.response.headers
+                    if not is_event_stream(stream.response):
+                        await stream.response.aread()
+                        whole = self._read(stream.response, request)
+                        reading.tell(whole.content)
+                        return whole
+                    await reading.take_all(stream)
+        except TimeoutError as error:
+            raise self._late("no whole answer", request.timeout_s) from error
+        except NotTheProtocol as error:
+            raise self._not_the_protocol(stream.response, str(error)) from error
+        except self._foreign_errors as error:
+            failure = self._broken(error, reading.headers)
+            raise failure from (error if failure.status is None else None)
+        if not reading.assembly.complete:
+            raise ConnectionFailed(
+                f"the answer of {self.provider} broke off: its stream ended before its last event",
+                provider=self.provider,
+                request_id=request_id(stream.response.headers),
+                headers=limit_headers(stream.response.headers),
+            )
+        return self._assembled(stream.response, request, reading.assembly)
+
+    def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
+        """The failure of a request for a stream; with headers, after the stream had begun."""
+        failure = from_exception(
+            error,
+            provider=self.provider,
+            api_key=self._api_key,
+            came="no answer" if headers is None else "no whole answer",
+        )
+        if headers is not None:
+            failure.reached = True
+            failure.request_id = failure.request_id or request_id(headers)
+            failure.headers = failure.headers or limit_headers(headers)
+        return failure
 
     def _encoded(self, body: Mapping[str, Any]) -> bytes:
         try:
@@ -217,6 +327,40 @@ class SdkClient(LLMClient):
             )
         return answer
 
+    def _read(self, response: "httpx2.Response", request: Request) -> LLMResponse:
+        """The answer in a response that came whole."""
+        answer = self._parse(response)
+        result = self._understood(lambda: answer, response)
+        if result.raw_usage:
+            return result
+        calls = result.tool_calls or ()
+        output_tokens = text_bytes(result.content) + sum(text_bytes(c.arguments) for c in calls)
+        usage = Usage(input_tokens=request.prompt_tokens(), output_tokens=output_tokens)
+        return _with_upper_bound(result, usage)
+
+    def _assembled(
+        self, response: "httpx2.Response", request: Request, assembly: Assembly
+    ) -> LLMResponse:
+        """The answer that was streamed."""
+        result = self._understood(assembly.answer, response)
+        if result.raw_usage:
+            return result
+        usage = assembly.bounded(
+            prompt_tokens=request.prompt_tokens(), max_tokens=request.max_tokens
+        )
+        return _with_upper_bound(result, usage)
+
+    def _understood(self, answer: Callable[[], Any], response: "httpx2.Response") -> LLMResponse:
+        try:
+            return self._response(answer(), response.headers)
+        except PROTOCOL_ERRORS as error:
+            raise self._not_the_protocol(response, f"{type(error).__name__}: {error}") from error
+
+    def _late(self, came: str, timeout_s: float) -> ConnectionFailed:
+        return ConnectionFailed(
+            f"{came} from {self.provider} within {timeout_s:g} s", provider=self.provider
+        )
+
     def _not_the_protocol(self, response: "httpx2.Response", detail: str) -> ServerFailure:
         return ServerFailure(
             f"{self.provider} answered in a form that is not its protocol ({detail})",
@@ -231,24 +375,8 @@ class SdkClient(LLMClient):
         return BadRequest(message, provider=self.provider, reached=False)
 
 
-async def _announced(content: bytes, on_sent: Callable[[], None]) -> AsyncIterator[bytes]:
-    """A body that says when it is taken to be written: then the connection is there."""
-    on_sent()
-    yield content
-
-
-def _with_upper_bound(
-    response: LLMResponse,
-    messages: Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] | None,
-    params: Mapping[str, Any],
-) -> LLMResponse:
+def _with_upper_bound(response: LLMResponse, usage: Usage) -> LLMResponse:
     """The answer of a server that sends no usage, with tokens that are never too few."""
-    calls = response.tool_calls or ()
-    output_tokens = text_bytes(response.content) + sum(text_bytes(c.arguments) for c in calls)
-    usage = Usage(
-        input_tokens=upper_bound_tokens(messages, tools, params), output_tokens=output_tokens
-    )
     return replace(
         response,
         input_tokens=usage.prompt_tokens,

@@ -96,8 +96,7 @@ class BucketClient:
 
     def abandon(self, waiter: Waiter) -> None:
         """The waiter was cancelled or timed out: whatever it has, or is about to get, goes back."""
-        permit = self._live.get(waiter.id)
-        if permit is not None:
+        if permit := self._live.get(waiter.id):
             self.hand_back(permit)
         elif not waiter.gone:
             self._queue.leave(waiter)
@@ -134,6 +133,7 @@ class BucketClient:
         retry_after_s: float | None,
         *,
         throttled: bool,
+        whole: bool,
     ) -> None:
         """The call has ended; a second time changes nothing."""
         if self._live.pop(permit.request_id, None) is None:
@@ -141,7 +141,7 @@ class BucketClient:
         self._planned.pop(permit.request_id, None)
         self._departures.forget(permit)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
-        if usage is not None and usage.total_tokens and self._counts_real_output(permit.request):
+        if whole and usage and usage.total_tokens and self._counts_real_output(permit.request):
             self._forecast.learn(permit.request, usage.output_tokens)
         self._outbox.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:

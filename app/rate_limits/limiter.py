@@ -144,6 +144,7 @@ class ClusterLimiter:
         headers: Mapping[str, str] = {},
         retry_after_s: float | None = None,
         throttled: bool = False,
+        whole: bool = True,
     ) -> None:
         """Say how a call ended; sent with others within milliseconds. Repeating it does nothing.
 
@@ -154,9 +155,11 @@ class ClusterLimiter:
             headers: The answer's headers.
             retry_after_s: Seconds for which the provider wants no calls.
             throttled: Whether the answer was a 429 of the temporary kind.
+            whole: Whether the usage is a whole answer's: one that broke off does not tell how long
+                answers are.
         """
         bucket = self._buckets[permit.bucket]
-        bucket.settle(permit, usage, headers, retry_after_s, throttled=throttled)
+        bucket.settle(permit, usage, headers, retry_after_s, throttled=throttled, whole=whole)
 
     def hand_back(self, permit: Permit) -> None:
         """Return an unused permit, all of it."""

@@ -140,6 +140,7 @@ class OpenAIWire:
                 "object": "chat.completion.chunk",
                 "created": answer.created,
                 "model": answer.request.model,
+                "service_tier": "default",
                 "system_fingerprint": "fp_simulator",
             }
         )[:-1]

@@ -315,7 +315,7 @@ async def test_models_of_anthropic_that_sample_are_asked_by_the_version_that_all
         ("openai", "gpt-5-mini", {"temperature": 0.2}, "takes no temperature: remove it"),
         ("openai", "gpt-6-sol", {"top_p": 0.2}, "takes no top_p"),
         ("openai", "gpt-4o", {"n": 3}, "one answer"),
-        ("openai", "gpt-4o", {"stream": True}, "stream"),
+        ("openai", "gpt-4o", {"stream": "yes"}, "use true or false"),
         ("openai", "gpt-4o", {"web_search_options": {}}, "no price"),
         ("openai", "gpt-5", {"max_completion_tokens": 5}, "give max_tokens"),
         ("openai", "gpt-4o", {"metadata": {"a": {1, 2}}}, "not JSON"),

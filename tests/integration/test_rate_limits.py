@@ -564,6 +564,20 @@ async def test_answers_are_expected_to_be_as_long_as_they_lately_were(
     assert all(50 <= permit.taken[0] < 100 for permit in permits)
 
 
+async def test_answers_that_broke_off_do_not_tell_how_long_answers_are(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(output_tokens_per_minute=100_000))
+    for output_tokens in (50, 4096):
+        permit = await limiter.acquire(request(provider="anthropic", output_tokens=4096))
+        usage = Usage(input_tokens=10, output_tokens=output_tokens)
+        limiter.settle(permit, usage=usage, whole=output_tokens == 50)
+
+    (permit,) = await take(limiter, 1, provider="anthropic", output_tokens=4096)
+
+    assert permit.taken == (3 * 50,)
+
+
 async def test_reservations_count_in_full_where_the_provider_counts_them(
     cluster: LimitCluster,
 ) -> None:

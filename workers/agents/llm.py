@@ -67,7 +67,12 @@ class LLMAgent:
     async def _settle_turn(self, job: Job) -> None:
         calls, job.calls = tuple(job.calls), []
         record = Record(agent_run_id=job.claimed.id, attempt=job.claimed.attempt, calls=calls)
-        await self._records.submit(record)
+        try:
+            await self._records.submit(record)
+        except BaseException:
+            # Whether it was written is not known here; a call that comes twice is booked once.
+            job.calls = [*calls, *job.calls]
+            raise
 
     async def _answer(
         self, job: Job, response: LLMResponse, tools: Mapping[str, Tool]

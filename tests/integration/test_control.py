@@ -95,7 +95,7 @@ async def test_a_call_held_before_the_pause_ends_and_is_booked(cluster: Cluster)
     assert moved == progress.Progress()
     assert await cluster.statuses(run_id) == {"a": "completed", "b": "pending"}
     record = await read(cluster, run_id)
-    assert (record.spent_usd, record.held_usd) == (Decimal("0.25"), 0)
+    assert (record.spent_usd, record.held_usd) == (Decimal("0.25"), Decimal(0))
 
 
 async def test_a_resumed_run_is_admitted_again_where_it_stood(cluster: Cluster) -> None:

@@ -25,8 +25,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -130,11 +128,7 @@ class Client:
             )
 
         run_id = await self._transaction(create)
-        try:
-            await self._platform.dispatcher.send_advance(run_id)
-        except (BrokerError, RedisError, OSError) as error:
-            # The run is accepted and safe: the watchdog finds it when Redis is back.
-            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+        await self._platform.scheduler.ask_for_admission(run_id)
         return run_id
 
     def _refuse_unknown_models(self, workflow: Workflow) -> None:

@@ -6,6 +6,8 @@ from functools import partial
 from uuid import UUID
 
 import structlog
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
@@ -76,6 +78,16 @@ class Scheduler:
         elif (plan := await self.step(run_id, level)) is not None:
             await self._dispatcher.send_level(plan)
 
+    async def ask_for_admission(self, run_id: UUID) -> None:
+        """Have the scheduler look at what may start now; a client dispatches nothing itself.
+
+        If it cannot be asked, because Redis is away, the watchdog finds the run when it is back.
+        """
+        try:
+            await self._dispatcher.send_advance(run_id)
+        except (BrokerError, RedisError, OSError) as error:
+            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+
     async def stop(self, run_id: UUID, *, as_: WorkflowStatus, reason: str) -> bool:
         """Have a run end early; returns whether it was still going.
 
@@ -88,7 +100,7 @@ class Scheduler:
         )
         if stopped:
             await self._signals.send(run_id, "stop")
-            await self.admit()
+            await self.ask_for_admission(run_id)
         return stopped
 
     async def pause(self, run_id: UUID) -> bool:
@@ -99,14 +111,14 @@ class Scheduler:
         paused = await persist(self._engine, partial(control.pause, run_id=run_id), name="pause")
         if paused:
             await self._signals.send(run_id, "pause")
-            await self.admit()
+            await self.ask_for_admission(run_id)
         return paused
 
     async def resume(self, run_id: UUID) -> bool:
         """Let a paused run go on; returns whether it was paused."""
         resumed = await persist(self._engine, partial(control.resume, run_id=run_id), name="resume")
         if resumed:
-            await self.admit()
+            await self.ask_for_admission(run_id)
         return resumed
 
     async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
@@ -114,7 +126,7 @@ class Scheduler:
         step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
         retried = await persist(self._engine, step, name="retry_failed")
         if retried:
-            await self.admit()
+            await self.ask_for_admission(run_id)
         return retried
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
@@ -122,5 +134,5 @@ class Scheduler:
         made = await persist(
             self._engine, partial(control.rerun, run_id=run_id, agent=agent), name="rerun"
         )
-        await self.admit()
+        await self.ask_for_admission(made.run_id)
         return made.run_id

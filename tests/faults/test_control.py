@@ -25,6 +25,7 @@ from tests.waiting import wait_until
 CLOSED_S = 2.0
 WAIT_S = 60.0
 MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
+ENDED = {"completed", "failed", "cancelled", "budget_exceeded"}
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 # Every hold with the moment it was placed, under the lock of its run's budget.
 WATCH_HOLDS = """
@@ -141,7 +142,7 @@ def assert_all_is_well(shift: Shift) -> None:
         """,
         run.id,
     )
-    assert {row["status"] for row in agents} <= {"completed", "failed", "cancelled"}
+    assert {row["status"] for row in agents} <= ENDED
     assert [r for r in agents if r["accepted"] != (r["status"] == "completed") or r["open"]] == []
     early = stack.sql(
         """

@@ -16,7 +16,7 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
 from app.client import process
-from app.storage import control
+from app.storage import control, progress
 from tests.faults.test_workers import pid_of
 from tests.ledgers import assert_ledgers_agree
 from tests.stack import Stack, client_of, run_stack
@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 
 CLOSED_S = 2.0
 WAIT_S = 60.0
+TALKERS = 0.2
 MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
 ENDED = {"completed", "failed", "cancelled", "budget_exceeded"}
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
@@ -63,7 +64,7 @@ def watched(watched_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 def workflow(
     generator: random.Random, *, levels: int = 3, width: int = 6, **rules: Any
 ) -> Workflow:
-    """Levels of agents on two providers; some of them meet an error that passes."""
+    """Levels of agents on two providers; some meet an error that passes, some use a tool."""
     agents: list[Agent] = []
     for level, place in ((level, place) for level in range(levels) for place in range(width)):
         above = [agent.name for agent in agents if agent.name.startswith(f"l{level - 1}_")]
@@ -71,11 +72,14 @@ def workflow(
         trouble = generator.choices(
             ("", "[[sim:status=503,times=1]]", "[[sim:status=400,times=1]]"), weights=(8, 1, 1)
         )
+        talks = generator.random() < TALKERS
         name = f"l{level}_{place}"
         agents.append(
             Agent(
                 name=name,
-                prompt_template=f"{name}: {' '.join(f'{{{need}}}' for need in needs)}{trouble[0]}",
+                prompt_template=f"{name}: {' '.join(f'{{{need}}}' for need in needs)}{trouble[0]}"
+                + ("[[sim:tool_turns=2]]" if talks else ""),
+                tools=["check_total"] if talks else [],
                 llm_config={"model": generator.choice(MODELS), "max_tokens": 30},
                 dependencies=needs,
                 retry_policy=AT_ONCE,
@@ -239,6 +243,39 @@ def test_a_worker_killed_between_pause_and_resume_costs_one_repeat_of_its_calls(
         run.id,
     )
     assert lost
+
+
+@pytest.mark.parametrize("step", ["cancel", "pause"])
+def test_no_call_starts_after_a_commit_that_no_worker_has_heard_of(
+    watched: Stack, step: str
+) -> None:
+    watched.simulator.configure(latency_s=0.2)
+    talkers = [
+        Agent(
+            name=f"talker{number}",
+            prompt_template="[[sim:tool_turns=30]] go on",
+            llm_config={"model": MODELS[0], "max_tokens": 30},
+            tools=["check_total"],
+            max_turns=40,
+        )
+        for number in range(8)
+    ]
+    shift = Shift(watched, enqueue(Workflow(name="talkers", agents=talkers)))
+    id_ = UUID(shift.run.id)
+    stop = partial(
+        progress.stop, run_id=id_, as_=WorkflowStatus.CANCELLED, reason="nobody was told"
+    )
+    wait_until(lambda: watched.simulator.summary()["requests"] > 30)
+
+    assert in_one_transaction(stop if step == "cancel" else partial(control.pause, run_id=id_))
+    shift.barred_since = shift.now()
+    resting = "SELECT 1 FROM agent_runs WHERE run_id = %s AND status = 'running'"
+    wait_until(lambda: not watched.sql(resting, id_), what="every conversation has been refused")
+
+    if step == "pause":
+        assert shift.run.cancel()
+    assert shift.run.wait(WAIT_S) == "cancelled"
+    assert_all_is_well(shift)
 
 
 def test_a_client_that_dies_right_after_its_commit_is_not_needed_any_more(watched: Stack) -> None:

@@ -19,13 +19,12 @@ from collections.abc import (
 )
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
-from kombu.exceptions import OperationalError as BrokerError
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -33,7 +32,7 @@ from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
-from app.domain.validation import validate_input
+from app.domain.validation import BOUNDS, validate_input
 from app.domain.workflow import Workflow
 from app.errors import (
     SchemaMismatch,
@@ -42,12 +41,14 @@ from app.errors import (
     UnknownRun,
     UnknownWorkflow,
     WaitTimeout,
+    WorkflowError,
 )
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.storage import limits, runs, schema
 from app.storage.group_commit import GroupCommit, is_transient
+from app.storage.prune import Pruned, count_prunable, prune_batch
 from app.storage.runs import AgentRunRecord, RunRecord
 
 POLL_S = 1.0
@@ -104,8 +105,11 @@ class Client:
     ) -> UUID:
         """Store a run and ask the scheduler for it; returns its id.
 
+        If there is a run of the key in ``options``, it is that one's id.
+
         Raises:
             WorkflowError: If the input does not fit the workflow.
+            RunConflict: If the run of that key is one of another workflow, input or tenant.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
@@ -124,11 +128,7 @@ class Client:
             )
 
         run_id = await self._transaction(create)
-        try:
-            await self._platform.dispatcher.send_advance(run_id)
-        except (BrokerError, RedisError, OSError) as error:
-            # The run is accepted and safe: the watchdog finds it when Redis is back.
-            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+        await self._platform.scheduler.ask_for_admission(run_id)
         return run_id
 
     def _refuse_unknown_models(self, workflow: Workflow) -> None:
@@ -209,6 +209,61 @@ class Client:
         return await self._platform.scheduler.stop(
             run_id, as_=WorkflowStatus.CANCELLED, reason=reason
         )
+
+    async def pause(self, run_id: UUID) -> bool:
+        """Have a run rest; returns whether it was going. No call starts after this returns."""
+        await self.read(run_id)
+        return await self._platform.scheduler.pause(run_id)
+
+    async def resume(self, run_id: UUID) -> bool:
+        """Let a paused run go on; returns whether it was paused."""
+        await self.read(run_id)
+        return await self._platform.scheduler.resume(run_id)
+
+    async def retry_failed(self, run_id: UUID, cost_budget: float | None = None) -> bool:
+        """Let the failed and the cancelled agents of a run that has ended run again.
+
+        Args:
+            run_id: The run.
+            cost_budget: A higher limit for the run, in dollars; None leaves it.
+
+        Returns:
+            Whether anything is run again.
+
+        Raises:
+            RunConflict: If its input has been removed, or the budget would be lowered.
+        """
+        if cost_budget is not None and (problem := BOUNDS["cost_budget"].problem(cost_budget)):
+            raise WorkflowError(f"cost_budget of the run {problem}", field="cost_budget")
+        limit_usd = None if cost_budget is None else Decimal(str(cost_budget))
+        return await self._platform.scheduler.retry_failed(run_id, cost_budget=limit_usd)
+
+    async def rerun(self, run_id: UUID, agent: str) -> UUID:
+        """Make a run that starts from one agent of a run that has ended; returns its id.
+
+        Raises:
+            WorkflowError: If the run has no agent of that name.
+            RunConflict: If the run is still going, or its input has been removed.
+        """
+        return await self._platform.scheduler.rerun(run_id, agent)
+
+    async def prune(self, older_than_s: float, *, dry_run: bool = False) -> Pruned:
+        """Remove inputs, outputs and histories of runs that ended so many seconds ago.
+
+        Each batch is a transaction of its own, so what is removed stays removed, whatever stops
+        this; the ledger is never touched.
+
+        Returns:
+            What was removed, or would be.
+        """
+        if dry_run:
+            return await self._transaction(partial(count_prunable, older_than_s=older_than_s))
+        removed = Pruned()
+        while True:
+            batch = await self._transaction(partial(prune_batch, older_than_s=older_than_s))
+            if not batch.runs:
+                return removed
+            removed += batch
 
     async def limits(self) -> LimitTable:
         """The rate limits in force: what is stored goes before the configuration."""

@@ -10,6 +10,7 @@ from app.bootstrap import connected_settings
 from app.client import process
 from app.domain.policies import EngineConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
+from app.domain.run_options import RunOptions
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, UnknownWorkflow
 from app.llm.base import LLMClient
@@ -55,24 +56,30 @@ class OrchestrationEngine:
         self,
         workflow_id: str,
         input: dict[str, Any] | None = None,  # noqa: A002
+        *,
+        key: str | None = None,
     ) -> Workflow:
         """Execute a registered workflow and wait for its end.
 
         Args:
             workflow_id: Id from ``register_workflow``.
             input: JSON object for the placeholders of its prompts.
+            key: A name for the run: executing with it again waits for the same run.
 
         Returns:
             The workflow with status, total_cost, and status and result of every agent.
 
         Raises:
             ValueError: If there is no such workflow.
+            RunConflict: If the run of that key is one of another workflow or input.
         """
         id_ = _workflow_uuid(workflow_id)
 
         async def execute() -> Workflow:
             client = process().client
-            run_id = await client.enqueue(await client.workflow(id_), input or {})
+            run_id = await client.enqueue(
+                await client.workflow(id_), input or {}, RunOptions(key=key)
+            )
             await client.wait(run_id, None)
             return await finished_workflow(run_id)
 
@@ -103,6 +110,26 @@ class OrchestrationEngine:
     def run(self, run_id: str) -> Run:
         """A handle of any run."""
         return Run(run_id)
+
+    async def cancel(self, run_id: str, reason: str = "cancelled by the user") -> bool:
+        """Stop a run; see ``Run.cancel``."""
+        return await asyncio.to_thread(Run(run_id).cancel, reason)
+
+    async def pause(self, run_id: str) -> bool:
+        """Have a run rest; see ``Run.pause``."""
+        return await asyncio.to_thread(Run(run_id).pause)
+
+    async def resume(self, run_id: str) -> bool:
+        """Let a paused run go on; see ``Run.resume``."""
+        return await asyncio.to_thread(Run(run_id).resume)
+
+    async def retry_failed(self, run_id: str, cost_budget: float | None = None) -> bool:
+        """Run what failed of a run again; see ``Run.retry_failed``."""
+        return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget)
+
+    async def rerun(self, run_id: str, agent: str) -> Run:
+        """Run an agent and all that depends on it again, as a new run; see ``Run.rerun``."""
+        return await asyncio.to_thread(Run(run_id).rerun, agent)
 
     async def shutdown(self) -> None:
         """Nothing of the cluster stops with the engine: runs go on, and nothing is lost."""

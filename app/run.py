@@ -10,7 +10,7 @@ from app.domain.agent import AgentResult
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
-from app.errors import UnknownRun
+from app.errors import RunConflict, UnknownRun
 from app.storage.runs import AgentRunRecord, RunRecord
 
 
@@ -52,7 +52,13 @@ class Run:
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """Output by agent name, of the agents that have completed."""
+        """Output by agent name, of the agents that have completed.
+
+        Raises:
+            RunConflict: If they were removed (`agentchord prune`).
+        """
+        if (pruned_at := self.record.pruned_at) is not None:
+            raise RunConflict(f"the outputs of run {self.id} were removed on {pruned_at:%Y-%m-%d}")
         return {
             agent.name: agent.output
             for agent in self._agents()
@@ -103,6 +109,51 @@ class Run:
         """
         return process().loop.run(process().client.cancel(self._id, reason))
 
+    def pause(self) -> bool:
+        """Have the run rest until it is resumed; no call starts after this returns.
+
+        Calls in flight go on to their end, and the run's timeout stands still.
+
+        Returns:
+            Whether the run was going; pausing it twice is harmless.
+        """
+        return process().loop.run(process().client.pause(self._id))
+
+    def resume(self) -> bool:
+        """Let the paused run go on; returns whether it was paused."""
+        return process().loop.run(process().client.resume(self._id))
+
+    def retry_failed(self, cost_budget: float | None = None) -> bool:
+        """Run the failed and the cancelled agents of the ended run again; results and costs stay.
+
+        Retries and recoveries are counted anew; ``cost_limit`` and ``cost_budget`` go on counting
+        what was spent.
+
+        Args:
+            cost_budget: A higher budget for the run, in dollars; None leaves it.
+
+        Returns:
+            Whether anything is run again: not if the run is still going, and not if nothing failed.
+
+        Raises:
+            RunConflict: If its input has been removed, or the budget would be lowered.
+        """
+        return process().loop.run(process().client.retry_failed(self._id, cost_budget))
+
+    def rerun(self, agent: str) -> "Run":
+        """Run an agent and all that depends on it again, as a new run that takes over the rest.
+
+        As long as such a run is going, asking for it again gives the same one.
+
+        Args:
+            agent: Name of the agent from which on it runs again.
+
+        Raises:
+            WorkflowError: If the run has no agent of that name.
+            RunConflict: If the run is still going, or its input has been removed.
+        """
+        return Run(process().loop.run(process().client.rerun(self._id, agent)))
+
     def to_workflow(self) -> Workflow:
         """The workflow this run executes, with status, cost and results filled in."""
         return process().loop.run(finished_workflow(self._id))
@@ -117,6 +168,7 @@ def enqueue(
     *,
     weight: float = 1.0,
     tenant: str | None = None,
+    key: str | None = None,
 ) -> Run:
     """Start a run of a workflow; returns at once, from any Python process.
 
@@ -125,17 +177,20 @@ def enqueue(
         input: JSON object whose keys fill the placeholders of the prompts.
         weight: The run's share of a rate limit, relative to the other runs that wait for it.
         tenant: Whom it is run for: budgets of that tenant count it, and the ledger names it.
+        key: A name for the run, such as ``invoice-42``: whoever enqueues with it again, from
+            whatever process, gets the same run. A key names one run of the cluster for good.
 
     Returns:
         A handle of the run.
 
     Raises:
         WorkflowError: If the input does not fit the workflow, or the weight is not from 0.001 to
-            1,000, or the tenant is no name.
+            1,000, or the tenant or the key is no name.
+        RunConflict: If the run of that key is one of another workflow, input or tenant.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
     """
-    options = RunOptions(weight=weight, tenant=tenant)
+    options = RunOptions(weight=weight, tenant=tenant, key=key)
     return Run(process().loop.run(process().client.enqueue(workflow, input or {}, options)))
 
 
@@ -145,9 +200,10 @@ async def enqueue_async(
     *,
     weight: float = 1.0,
     tenant: str | None = None,
+    key: str | None = None,
 ) -> Run:
     """``enqueue`` for a caller on an event loop, such as a FastAPI route."""
-    options = RunOptions(weight=weight, tenant=tenant)
+    options = RunOptions(weight=weight, tenant=tenant, key=key)
     enqueued = process().client.enqueue(workflow, input or {}, options)
     return Run(await process().loop.run_async(enqueued))
 

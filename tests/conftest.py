@@ -39,11 +39,23 @@ _numbers = count()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Other versions of Redis: `make test ARGS="--redis-url redis://... -k rate_limits"`."""
+    """Other versions of Redis: `make test ARGS="--redis-url redis://... -k rate_limits"`.
+
+    More seeds: `make test ARGS="--seeds 50 -k random_moments"`.
+    """
     parser.addoption(
         "--redis-url",
         help="Redis for tests that need nothing else; its databases 0 to 15 are emptied",
     )
+    parser.addoption(
+        "--seeds", type=int, default=8, help="how often tests at random moments are repeated"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that asks for ``seed`` runs once for each of so many."""
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(metafunc.config.getoption("--seeds")))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

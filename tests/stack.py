@@ -110,6 +110,17 @@ class Stack:
             check=False,
         )
 
+    def start_python(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a Python program as ``python`` runs it, to talk with it meanwhile."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": search_path(), **self.environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Rows of a statement, as dicts."""
         address = make_url(self.urls.database_url).set(drivername="postgresql")

@@ -8,6 +8,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from app.storage.claims import ClaimedAgent
+from app.storage.leases import Renewed
 
 
 class Phase(StrEnum):
@@ -22,6 +23,7 @@ class StopReason(StrEnum):
     """Why an agent run is stopped from outside."""
 
     RUN_STOPPED = "run_stopped"
+    RUN_PAUSED = "run_paused"
     LEASE_LOST = "lease_lost"
     DRAINED = "drained"
 
@@ -85,16 +87,23 @@ class InFlight:
         """Attempt by agent run; safe to call from another thread."""
         return {lease.id: lease.attempt for lease in list(self._leases.values())}
 
-    def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, str | None]) -> None:
-        """Act on a heartbeat's answer: stop what is somebody else's, and what is to end."""
+    def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, Renewed]) -> None:
+        """Act on a heartbeat's answer: stop what is somebody else's, and what is to end.
+
+        Of a paused run only what waits is handed back: a call that is out is paid for, so it may
+        end.
+        """
         for id_, attempt in asked.items():
             lease = self._leases.get(id_)
             if lease is None or lease.attempt != attempt:
                 continue
-            if id_ not in answer:
+            renewed = answer.get(id_)
+            if renewed is None:
                 lease.stop(StopReason.LEASE_LOST)
-            elif answer[id_] is not None:
+            elif renewed.stopping:
                 lease.stop(StopReason.RUN_STOPPED)
+            elif renewed.paused and lease.phase is Phase.WAITING:
+                lease.stop(StopReason.RUN_PAUSED)
 
     def drain(self, *, calls_too: bool = False) -> None:
         """Stop what only waits, and with ``calls_too`` what is calling."""

@@ -68,6 +68,8 @@ class Money:
                 wish.placed = True
             case HoldOutcome.CLOSED:
                 raise LeaseGone(StopReason.RUN_STOPPED)
+            case HoldOutcome.PAUSED:
+                raise LeaseGone(StopReason.RUN_PAUSED)
             case HoldOutcome.FENCED:
                 raise LeaseGone(StopReason.LEASE_LOST)
             case HoldOutcome.EXCEEDED:

@@ -175,7 +175,7 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
                 error="the run was stopped",
                 error_class="RunStopped",
             )
-        case StopReason.DRAINED:
+        case StopReason.DRAINED | StopReason.RUN_PAUSED:
             return Ending(
                 run_id=job.run.run_id,
                 name=job.agent.name,

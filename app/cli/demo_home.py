@@ -82,7 +82,7 @@ async def cancel_leftovers() -> None:
     from app.domain.status import WorkflowStatus
 
     connected = connect()
-    for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING):
+    for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
         left = await connected.loop.run_async(connected.client.list_runs(status, MAX_LEFTOVERS))
         for run in left:
             cancelling = connected.client.cancel(run.id, "left behind by an earlier demo")

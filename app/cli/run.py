@@ -32,6 +32,9 @@ def run(
     tenant: Annotated[
         str | None, typer.Option(help="Whom it is run for, for budgets and reports.")
     ] = None,
+    key: Annotated[
+        str | None, typer.Option(help="A name for the run; given again, it is the same run.")
+    ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
     ] = False,
@@ -50,7 +53,7 @@ def run(
     from app.cli.run_input import read_input
     from app.domain.run_options import RunOptions
 
-    options = RunOptions(weight=weight, tenant=tenant)
+    options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     connected = connect()

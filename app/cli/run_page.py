@@ -17,6 +17,9 @@ def show_run(run: RunProgress) -> None:
         ("level", f"{min(run.level + 1, run.level_count)} of {run.level_count}"),
         ("created", f"{moment(run.created_at)} UTC"),
         ("took", seconds(run.started_at, run.finished_at)),
+        ("key", run.key or ""),
+        ("rerun of", f"{run.rerun_of} from {run.rerun_from}" if run.rerun_of else ""),
+        ("pruned", _pruned(run)),
         ("cost", f"{dollars(run.spent_usd)} of {dollars(run.limit_usd)}"),
     ]
     for name, value in facts:
@@ -42,3 +45,8 @@ def show_run(run: RunProgress) -> None:
     )
     printer.print()
     printer.print(table(columns, rows))
+
+
+def _pruned(run: RunProgress) -> str:
+    at = moment(run.pruned_at)
+    return f"{at} UTC: input, outputs and history were removed, the ledger was not" if at else ""

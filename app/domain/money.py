@@ -41,6 +41,7 @@ class Account:
     held_usd: Decimal
     soft: bool = False
     closed: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,6 +73,7 @@ class HoldOutcome(StrEnum):
     WAIT = "wait"  # fits once running holds have settled for less
     EXCEEDED = "exceeded"  # cannot fit any more, whatever the running calls cost
     CLOSED = "closed"  # the run is being cancelled
+    PAUSED = "paused"  # the run is paused
     FENCED = "fenced"  # the attempt is no longer this worker's
 
 
@@ -130,6 +132,8 @@ def _decide(
     for account in touched:
         if account.closed:
             return HoldAnswer(outcome=HoldOutcome.CLOSED, account=account)
+        if account.paused:
+            return HoldAnswer(outcome=HoldOutcome.PAUSED, account=account)
     hard = [account for account in touched if not account.soft]
     for account in hard:
         if account.spent_usd + amount_usd > account.limit_usd:

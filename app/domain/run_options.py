@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from app.domain.bounds import Bounds, find_problem
+from app.domain.suggestions import shortened
 from app.errors import WorkflowError
 
-MAX_TENANT = 200
+MAX_NAME = 200
 _BOUNDS = {"weight": Bounds(low=0.001, high=1000)}
 
 
@@ -16,6 +17,7 @@ class RunOptions:
     Attributes:
         weight: Its share of a rate limit, relative to the other runs that wait for it.
         tenant: Whom it is run for: budgets of that tenant count it, and the ledger names it.
+        key: A name for it that nobody else uses: asking for it again gives the same run.
 
     Raises:
         WorkflowError: If a value is out of its bounds.
@@ -23,18 +25,26 @@ class RunOptions:
 
     weight: float = 1.0
     tenant: str | None = None
+    key: str | None = None
 
     def __post_init__(self) -> None:
         if found := find_problem(vars(self), _BOUNDS):
             name, problem = found
             raise WorkflowError(f"{name} of the run {problem}", field=name)
-        if self.tenant is not None and not _is_name(self.tenant):
-            raise WorkflowError(
-                f"tenant of the run is {self.tenant!r}: give a name of 1 to {MAX_TENANT} printable "
-                "characters, or none at all",
-                field="tenant",
-            )
+        for name in ("tenant", "key"):
+            value = getattr(self, name)
+            if value is not None and not _is_name(value):
+                raise WorkflowError(
+                    f"{name} of the run is {shortened(value)}: give a name of 1 to {MAX_NAME} "
+                    "printable characters, or none at all",
+                    field=name,
+                )
 
 
-def _is_name(tenant: str) -> bool:
-    return tenant.isprintable() and tenant == tenant.strip() and 1 <= len(tenant) <= MAX_TENANT
+def _is_name(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and value.isprintable()
+        and value == value.strip()
+        and 1 <= len(value) <= MAX_NAME
+    )

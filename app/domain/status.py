@@ -31,10 +31,15 @@ class AgentStatus(StrEnum):
 
 
 class WorkflowStatus(StrEnum):
-    """State of a run (and of the Workflow object that stands for it)."""
+    """State of a run (and of the Workflow object that stands for it).
+
+    PENDING -> RUNNING -> a final state. Pausing makes either of the two PAUSED; resuming makes it
+    PENDING again, as does retrying what failed of a run that has ended.
+    """
 
     PENDING = "pending"
     RUNNING = "running"
+    PAUSED = "paused"
     COMPLETED = "completed"
     PARTIALLY_COMPLETED = "partially_completed"
     FAILED = "failed"
@@ -43,4 +48,8 @@ class WorkflowStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether the run has ended."""
-        return self not in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
+        return self not in (
+            WorkflowStatus.PENDING,
+            WorkflowStatus.RUNNING,
+            WorkflowStatus.PAUSED,
+        )

@@ -23,9 +23,9 @@ log = structlog.get_logger(__name__)
 class Signals:
     """Sends and receives signals over Redis pub/sub.
 
-    ``finished`` wakes clients that wait for a run; ``stop`` makes workers look at once at what
-    their next heartbeat would tell them anyway; ``money`` wakes an agent run whose hold may fit.
-    The news that limits were changed makes workers read the new ones at once.
+    ``finished`` wakes clients that wait for a run; ``stop`` and ``pause`` make workers look at
+    once at what their next heartbeat would tell them anyway; ``money`` wakes an agent run whose
+    hold may fit. The news that limits were changed makes workers read the new ones at once.
 
     Args:
         redis: The process's client.
@@ -48,7 +48,7 @@ class Signals:
         return await self._publish(LIMITS_CHANGED)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call back when any run is told to stop; starts listening."""
+        """Call back when any run is told to stop or to pause; starts listening."""
         self._on_stop = callback
         self._listen()
 
@@ -108,7 +108,7 @@ class Signals:
                 self._on_limits()
             return
         run, _, word = message.partition(" ")
-        if word == "stop" and self._on_stop is not None:
+        if word in ("stop", "pause") and self._on_stop is not None:
             self._on_stop()
         with contextlib.suppress(ValueError):
             for event in self._waiters.get(UUID(run), ()):

@@ -14,7 +14,8 @@ from app.errors import UnknownRun
 HEX_DIGITS = 32
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
-        b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at
+        b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
+        r.rerun_of, r.rerun_from
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
 """)
@@ -63,6 +64,10 @@ class RunProgress:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    pruned_at: datetime | None = None
+    key: str | None = None
+    rerun_of: UUID | None = None
+    rerun_from: str | None = None
     agents: tuple[AgentProgress, ...]
 
     def levels(self) -> list[list[AgentProgress]]:

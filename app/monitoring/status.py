@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+OPEN = ("active", "pending", "paused")
 LATEST_RUN: TextClause = text("""
     SELECT w.id AS workflow_id, w.name, r.id AS run_id, coalesce(r.status, 'pending') AS status,
         coalesce(b.spent_usd, 0) AS total_cost, r.error
@@ -26,11 +27,14 @@ WORKFLOWS: TextClause = text("""
         count(*) FILTER (WHERE status = 'failed') AS failed,
         count(*) FILTER (WHERE status = 'cancelled') AS cancelled,
         count(*) FILTER (WHERE status = 'running') AS active,
-        count(*) FILTER (WHERE status = 'pending') AS pending
+        count(*) FILTER (WHERE status = 'pending') AS pending,
+        count(*) FILTER (WHERE status = 'paused') AS paused
     FROM runs
 """)
+# Completed attempts of old runs are pruned; their agents are not.
 AGENTS: TextClause = text("""
-    SELECT count(*) FILTER (WHERE outcome = 'completed') AS completed,
+    SELECT (SELECT count(*) FROM agent_runs WHERE status = 'completed' AND attempt > 0)
+            AS completed,
         count(*) FILTER (WHERE outcome = 'failed') AS failed,
         count(*) FILTER (WHERE outcome = 'running') AS active,
         coalesce(avg(extract(epoch FROM finished_at - started_at))
@@ -69,7 +73,7 @@ async def system_status(connection: AsyncConnection) -> dict[str, Any]:
     workflows = dict((await connection.execute(WORKFLOWS)).mappings().one())
     agents = dict((await connection.execute(AGENTS)).mappings().one())
     calls = (await connection.execute(CALLS)).mappings().one()
-    ended = workflows["started"] - workflows["active"] - workflows["pending"]
+    ended = workflows["started"] - sum(workflows[open_] for open_ in OPEN)
     good = workflows["completed"] + workflows["partially_completed"]
     return {
         "monitoring": {

@@ -1,14 +1,19 @@
 """Starts, advances and stops runs: the transaction first, the messages after its commit."""
 
 from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
 from uuid import UUID
 
 import structlog
+from kombu.exceptions import OperationalError as BrokerError
+from redis.exceptions import RedisError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
+from app.storage import control
 from app.storage.group_commit import GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, admit, advance, stop
 
@@ -40,9 +45,12 @@ class Scheduler:
         )
 
     async def admit(self) -> None:
-        """Start the pending runs that may start now, and dispatch their first levels."""
+        """Start the pending runs that may start now, and dispatch the levels they stand at."""
         for plan in await self._admissions.submit(None):
-            await self._dispatcher.send_level(plan)
+            if plan.agents:
+                await self._dispatcher.send_level(plan)
+            else:
+                await self.advance(plan.run_id, plan.level)
 
     async def _admit(
         self, connection: AsyncConnection, items: Sequence[None]
@@ -70,6 +78,16 @@ class Scheduler:
         elif (plan := await self.step(run_id, level)) is not None:
             await self._dispatcher.send_level(plan)
 
+    async def ask_for_admission(self, run_id: UUID) -> None:
+        """Have the scheduler look at what may start now; a client dispatches nothing itself.
+
+        If it cannot be asked, because Redis is away, the watchdog finds the run when it is back.
+        """
+        try:
+            await self._dispatcher.send_advance(run_id)
+        except (BrokerError, RedisError, OSError) as error:
+            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+
     async def stop(self, run_id: UUID, *, as_: WorkflowStatus, reason: str) -> bool:
         """Have a run end early; returns whether it was still going.
 
@@ -82,5 +100,39 @@ class Scheduler:
         )
         if stopped:
             await self._signals.send(run_id, "stop")
-            await self.admit()
+            await self.ask_for_admission(run_id)
         return stopped
+
+    async def pause(self, run_id: UUID) -> bool:
+        """Have a run rest until it is resumed; returns whether it was going.
+
+        When this returns, no new call of the run can start; calls in flight go on to their end.
+        """
+        paused = await persist(self._engine, partial(control.pause, run_id=run_id), name="pause")
+        if paused:
+            await self._signals.send(run_id, "pause")
+            await self.ask_for_admission(run_id)
+        return paused
+
+    async def resume(self, run_id: UUID) -> bool:
+        """Let a paused run go on; returns whether it was paused."""
+        resumed = await persist(self._engine, partial(control.resume, run_id=run_id), name="resume")
+        if resumed:
+            await self.ask_for_admission(run_id)
+        return resumed
+
+    async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
+        """Let what failed of a run that has ended run again; see ``storage.control``."""
+        step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
+        retried = await persist(self._engine, step, name="retry_failed")
+        if retried:
+            await self.ask_for_admission(run_id)
+        return retried
+
+    async def rerun(self, run_id: UUID, agent: str) -> UUID:
+        """Make a run that starts from one agent of a run that has ended; returns its id."""
+        made = await persist(
+            self._engine, partial(control.rerun, run_id=run_id, agent=agent), name="rerun"
+        )
+        await self.ask_for_admission(made.run_id)
+        return made.run_id

@@ -31,12 +31,12 @@ OVERDUE: TextClause = text("""
     SELECT id, timeout_s FROM runs
     WHERE status = 'running' AND stop_as IS NULL AND deadline_at < clock_timestamp()
 """)
-# Runs that stand at a level where nothing is open any more: somebody's advance was lost.
+# Runs that stand at a level where nothing is open any more: somebody's advance was lost. Of a run
+# that is being stopped only what is in progress counts: pending agents will not start any more.
 STUCK: TextClause = text("""
     SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
-        SELECT FROM agent_runs a WHERE a.run_id = r.id
-            AND (r.stop_as IS NOT NULL OR a.level = r.level)
-            AND a.status IN ('pending', 'running')
+        SELECT FROM agent_runs a WHERE a.run_id = r.id AND (a.status = 'running'
+            OR a.status = 'pending' AND a.level = r.level AND r.stop_as IS NULL)
     )
 """)
 

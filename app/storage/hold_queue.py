@@ -147,4 +147,5 @@ def shared_account(row: Row[Any]) -> Account:
         held_usd=row.held_usd,
         soft=row.soft,
         closed=row.closed,
+        paused=row.paused,
     )

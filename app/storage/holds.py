@@ -147,7 +147,8 @@ async def _wake_next(
     left = {
         id_
         for wish, answer in decided
-        if wish.call_id in waited and answer.outcome in (HoldOutcome.EXCEEDED, HoldOutcome.CLOSED)
+        if wish.call_id in waited
+        and answer.outcome in (HoldOutcome.EXCEEDED, HoldOutcome.CLOSED, HoldOutcome.PAUSED)
         for id_ in wish.budget_ids
     }
     if left:

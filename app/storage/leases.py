@@ -1,6 +1,7 @@
 """Leases: renewed while their worker lives, taken away when it does not."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -12,9 +13,17 @@ from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Renewed:
+    """A lease that is still its owner's, and what has become of its run."""
+
+    stopping: bool
+    paused: bool
+
+
 def renew_leases(
     connection: Connection, held: Mapping[UUID, int], *, lease_s: float
-) -> dict[UUID, str | None]:
+) -> dict[UUID, Renewed]:
     """Extend all leases of a process in one statement.
 
     Args:
@@ -23,12 +32,12 @@ def renew_leases(
         lease_s: Seconds from now until they end.
 
     Returns:
-        For each lease that is still the process's own: how its run is to stop, or None. A lease
-        that is missing has been taken by somebody else.
+        The leases that are still the process's own. One that is missing has been taken by somebody
+        else.
     """
     leases = [{"id": id_, "attempt": attempt} for id_, attempt in held.items()]
     rows = connection.execute(RENEW_LEASES, {"leases": dumps(leases), "lease_s": lease_s})
-    return {row.id: row.stop_as for row in rows}
+    return {row.id: Renewed(stopping=row.stop_as is not None, paused=row.paused) for row in rows}
 
 
 async def recover_expired(

@@ -21,16 +21,23 @@ ADMISSION_LOCK = 7_465_002
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
 ADMIT: TextClause = text("""
     WITH next AS (
-        SELECT id FROM runs WHERE status = 'pending' AND stop_as IS NULL
+        SELECT id, started_at IS NULL AS first FROM runs
+        WHERE status = 'pending' AND stop_as IS NULL
         ORDER BY priority DESC, id
         LIMIT greatest(:max_running - (SELECT count(*) FROM runs WHERE status = 'running'), 0)
         FOR NO KEY UPDATE
     ), admitted AS (
-        UPDATE runs SET status = 'running', started_at = clock_timestamp(),
-            deadline_at = clock_timestamp() + make_interval(secs => timeout_s)
-        FROM next WHERE runs.id = next.id RETURNING runs.id
+        UPDATE runs SET status = 'running',
+            started_at = coalesce(started_at, clock_timestamp()), time_left_s = NULL,
+            deadline_at = clock_timestamp()
+                + make_interval(secs => coalesce(time_left_s, timeout_s))
+        FROM next WHERE runs.id = next.id
+        RETURNING runs.id, runs.level, runs.max_parallel_agents, runs.priority, next.first
+    ), noted AS (
+        INSERT INTO events (run_id, type)
+        SELECT id, CASE WHEN first THEN 'run_started' ELSE 'run_continued' END FROM admitted
     )
-    INSERT INTO events (run_id, type) SELECT id, 'run_started' FROM admitted RETURNING run_id
+    SELECT id AS run_id, level, max_parallel_agents, priority FROM admitted
 """)
 LOCK_RUNS_FULL: TextClause = text("""
     SELECT id, status, level, level_count, allow_partial_completion, stop_as, stop_reason FROM runs
@@ -43,7 +50,8 @@ TALLY: TextClause = text("""
             AND a.priority >= 8) AS critical_failed,
         count(*) FILTER (WHERE a.status = 'cancelled') AS cancelled,
         count(*) FILTER (WHERE a.status = 'running') AS running,
-        count(*) FILTER (WHERE a.level = r.level AND a.status IN ('pending', 'running')) AS open
+        count(*) FILTER (WHERE a.level = r.level AND a.status IN ('pending', 'running')) AS open,
+        min(a.level) FILTER (WHERE a.level > r.level AND a.status = 'pending') AS next_level
     FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.id = ANY(CAST(:ids AS uuid[])) GROUP BY a.run_id
 """)
@@ -106,11 +114,15 @@ READY_RUNS: TextClause = text("""
             SELECT FROM agent_runs a WHERE a.run_id = r.id AND a.status = 'running'
         ))
 """)
+# Until its calls are closed a run that is being stopped is running, whatever it was before.
 STOP: TextClause = text("""
-    UPDATE runs SET stop_as = coalesce(stop_as, :as_), stop_reason = coalesce(stop_reason, :reason)
+    UPDATE runs SET status = 'running', stop_as = coalesce(stop_as, :as_),
+        stop_reason = coalesce(stop_reason, :reason)
     WHERE id = :id
 """)
-CLOSE_BUDGET: TextClause = text("UPDATE budgets SET closed = true WHERE id = :id")
+CLOSE_BUDGET: TextClause = text("""
+    UPDATE budgets SET closed = true, paused = false WHERE id = :id
+""")
 FINISH: TextClause = text("""
     WITH finished AS (
         UPDATE runs SET status = :status, error = CAST(:error AS text),
@@ -159,11 +171,14 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
         max_running: Runs that may be running at once in the whole cluster.
 
     Returns:
-        The first level of each admitted run.
+        The level at which each admitted run stands. It has no agents if a run that is resumed has
+        nothing left to start there: then it is to be advanced.
     """
     await connection.execute(LOCK_ADMISSION, {"key": ADMISSION_LOCK})
-    admitted = list(await connection.scalars(ADMIT, {"max_running": max_running}))
-    return await plan_levels(connection, admitted)
+    rows = (await connection.execute(ADMIT, {"max_running": max_running})).mappings()
+    standing = {row["run_id"]: LevelPlan(**row) for row in rows}
+    ready = await plan_levels(connection, list(standing))
+    return list((standing | {plan.run_id: plan for plan in ready}).values())
 
 
 async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[LevelPlan]:
@@ -215,6 +230,8 @@ async def advance(connection: AsyncConnection, steps: Sequence[tuple[UUID, int]]
         counts = tallies[run.id]
         if run.stop_as is not None:
             if not counts.running:
+                # What was given back while it was being stopped: a retry, a recovered agent.
+                await connection.execute(CANCEL_PENDING, {"id": run.id, "reason": run.stop_reason})
                 await _finish(connection, run.id, run.stop_as, run.stop_reason)
                 finished.add(run.id)
         elif not counts.open:
@@ -260,7 +277,7 @@ async def stop(
 
 
 async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[Any]) -> int | None:
-    """The level a run goes on with, past those whose agents are all cancelled; None at its end."""
+    """The level a run goes on with, past those that have nothing to start; None at its end."""
     tally = Tally(
         total=counts.total,
         failed=counts.failed,
@@ -272,7 +289,9 @@ async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[An
         await connection.execute(CANCEL_PENDING, {"id": run.id, "reason": f"run failed: {reason}"})
         await _finish(connection, run.id, WorkflowStatus.FAILED, reason)
         return None
-    for level in range(run.level + 1, run.level_count):
+    # Levels may have ended before: an agent that is tried again may be all that is left of one.
+    following = run.level_count if counts.next_level is None else counts.next_level
+    for level in range(following, run.level_count):
         if tally.failed or tally.cancelled:
             where = {"id": run.id, "level": level}
             cancelled = (await connection.execute(CANCEL_DEPENDENTS, where)).scalar_one()

@@ -1,5 +1,6 @@
 """Runs as clients see them: written once by enqueue, read by everybody."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from app.domain.prompt import placeholders
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
+from app.errors import RunConflict
 from app.storage.session import dumps
 
 LOCK_NAME: TextClause = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7465))")
@@ -29,13 +31,15 @@ ADD_WORKFLOW: TextClause = text("""
     FROM workflows WHERE name = :name
 """)
 READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :id")
-# A run, its budget (of the same id), its agent runs and the first line of its history.
+# A run, its budget (of the same id), its agent runs and the first line of its history; nothing, if
+# there is a run of that key. A run of that key whose commit is under way is waited for.
 ADD_RUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s)
+            max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash)
         VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :tenant, :weight, :level_count,
-            :max_parallel_agents, :allow_partial_completion, :timeout_s)
+            :max_parallel_agents, :allow_partial_completion, :timeout_s, :key, :input_hash)
+        ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
         RETURNING id
     ), budget AS (
         INSERT INTO budgets (id, scope, subject, limit_usd, thresholds)
@@ -51,19 +55,23 @@ ADD_RUN: TextClause = text("""
             dependencies text[], reads text[], accept_missing_inputs bool, limit_usd numeric)
     )
     INSERT INTO events (run_id, type, data)
-    SELECT id, 'run_created', CAST(:created AS jsonb) FROM run
+    SELECT id, 'run_created', CAST(:created AS jsonb) FROM run RETURNING run_id
+""")
+FIND_KEY: TextClause = text("""
+    SELECT r.id, r.workflow_id, w.name AS workflow, w.version, r.tenant, r.input_hash
+    FROM runs r JOIN workflows w ON w.id = r.workflow_id WHERE r.key = :key
 """)
 READ_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
-        r.finished_at, r.workflow_id, r.input, w.name AS workflow, w.version,
-        b.limit_usd, b.spent_usd, b.held_usd
+        r.finished_at, r.pruned_at, r.key, r.rerun_of, r.rerun_from, r.workflow_id, r.input,
+        w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)
 LIST_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
-        r.finished_at, r.workflow_id, NULL AS input, w.name AS workflow, w.version,
-        b.limit_usd, b.spent_usd, b.held_usd
+        r.finished_at, r.pruned_at, r.key, r.rerun_of, r.rerun_from, r.workflow_id, NULL AS input,
+        w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE CAST(:status AS text) IS NULL OR r.status = :status
     ORDER BY r.id DESC LIMIT :limit
@@ -101,7 +109,11 @@ READ_EVENTS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """One run as stored."""
+    """One run as stored.
+
+    ``rerun_of`` is the run whose results it took over, ``rerun_from`` the agent from which on it
+    ran again; ``pruned_at`` is when its input, outputs and history were removed.
+    """
 
     id: UUID
     workflow_id: UUID
@@ -118,6 +130,10 @@ class RunRecord:
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    pruned_at: datetime | None
+    key: str | None
+    rerun_of: UUID | None
+    rerun_from: str | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,14 +192,18 @@ async def create_run(
     options: RunOptions,
     thresholds: Sequence[int] = DEFAULT_THRESHOLDS,
 ) -> UUID:
-    """Write a run, its budget and its agent runs; returns its id.
+    """Write a run, its budget and its agent runs, unless there is a run of its key; returns its id.
 
     Nothing happens to it before ``advance`` is asked for, which the caller does after the commit.
+
+    Raises:
+        RunConflict: If the run of that key is one of another workflow, input or tenant.
     """
     run_id: UUID = uuid7()
     levels = workflow.get_levels()
     created = {"workflow": workflow.name, "agents": len(workflow.agents), "levels": len(levels)}
-    await connection.execute(
+    input_hash = None if options.key is None else _hash(input_)
+    added: UUID | None = await connection.scalar(
         ADD_RUN,
         {
             "id": run_id,
@@ -196,13 +216,34 @@ async def create_run(
             "max_parallel_agents": workflow.max_parallel_agents,
             "allow_partial_completion": workflow.allow_partial_completion,
             "timeout_s": workflow.timeout,
+            "key": options.key,
+            "input_hash": input_hash,
             "cost_budget": str(workflow.cost_budget),
             "thresholds": list(thresholds),
             "agents": dumps(_agent_rows(workflow, levels)),
             "created": dumps(created),
         },
     )
-    return run_id
+    if added is not None:
+        return added
+    found = (await connection.execute(FIND_KEY, {"key": options.key})).one()
+    different = {
+        f"workflow {found.workflow!r} v{found.version}": found.workflow_id != workflow_id,
+        "another input": found.input_hash != input_hash,
+        f"the tenant {found.tenant!r}": found.tenant != options.tenant,
+    }
+    if any(different.values()):
+        has = ", ".join(fact for fact, differs in different.items() if differs)
+        raise RunConflict(
+            f"the key {options.key!r} is that of run {found.id}, which has {has}: a key names one "
+            "run for good, so give another key"
+        )
+    same: UUID = found.id
+    return same
+
+
+def _hash(input_: Mapping[str, Any]) -> str:
+    return hashlib.sha256(dumps(input_, sort_keys=True).encode()).hexdigest()
 
 
 def _agent_rows(workflow: Workflow, levels: Sequence[Sequence[Agent]]) -> list[dict[str, Any]]:

@@ -35,9 +35,9 @@ DRIVER = "postgresql+psycopg"
 HOST = re.compile(r"[\w.:,%-]+")
 
 
-def dumps(value: Any) -> str:
+def dumps(value: Any, *, sort_keys: bool = False) -> str:
     """A JSON value as text, the way every statement takes it."""
-    return orjson.dumps(value).decode()
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
 
 
 def database_url(url: str) -> URL:

@@ -59,20 +59,22 @@ CLAIM: TextClause = text("""
 """)
 
 # What is left after the claim: more for the same provider, another provider's, or nothing open.
+# Of a run that may not be claimed from now (it is paused, or stands at another level) nothing is
+# there for a lane; of one that is being stopped only what is in progress is open.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
-        EXISTS (
+        may.claim AND EXISTS (
             SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
                 AND a.provider = q.provider AND a.status = 'pending' AND a.ready_at <= now()
         ) AS more,
-        (
+        CASE WHEN may.claim THEN (
             SELECT a.provider FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
                 AND a.provider <> q.provider AND a.status = 'pending' AND a.ready_at <= now()
             LIMIT 1
-        ) AS other_provider,
+        ) END AS other_provider,
         EXISTS (
             SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
-                AND a.status IN ('pending', 'running')
+                AND (a.status = 'running' OR a.status = 'pending' AND runs.stop_as IS NULL)
         ) AS open,
         (
             SELECT count(*) FROM agent_runs a
@@ -81,6 +83,9 @@ REMAINING: TextClause = text("""
     FROM jsonb_to_recordset(CAST(:requests AS jsonb))
         AS q(run_id uuid, level int, provider text, width int)
     JOIN runs ON runs.id = q.run_id
+    CROSS JOIN LATERAL (
+        SELECT runs.status = 'running' AND runs.level = q.level AND runs.stop_as IS NULL AS claim
+    ) may
 """)
 
 # ---- hold: the worst case is reserved on every budget that applies, or on none -----------------
@@ -91,7 +96,7 @@ LOCK_AGENT_RUNS: TextClause = text("""
 """)
 
 LOCK_BUDGETS: TextClause = text("""
-    SELECT id, scope, subject, period, soft, closed, awaited, limit_usd, spent_usd, held_usd
+    SELECT id, scope, subject, period, soft, closed, paused, awaited, limit_usd, spent_usd, held_usd
     FROM budgets
     WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
@@ -158,7 +163,7 @@ READ_QUEUE: TextClause = text("""
 """)
 
 READ_BUDGETS: TextClause = text("""
-    SELECT id, scope, subject, period, soft, closed, awaited, limit_usd, spent_usd, held_usd
+    SELECT id, scope, subject, period, soft, closed, paused, awaited, limit_usd, spent_usd, held_usd
     FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
@@ -288,7 +293,7 @@ RENEW_LEASES: TextClause = text("""
     UPDATE agent_runs a
     SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s)
     FROM mine, runs WHERE a.id = mine.id AND runs.id = a.run_id
-    RETURNING a.id, a.attempt, runs.stop_as
+    RETURNING a.id, a.attempt, runs.stop_as, runs.status = 'paused' AS paused
 """)
 
 LOCK_EXPIRED: TextClause = text("""

@@ -107,6 +107,19 @@ class Run(Table):
         CheckConstraint(_one_of("stop_as", ("cancelled", "failed")), name="stop_as"),
         CheckConstraint("max_parallel_agents >= 1", name="max_parallel_agents"),
         CheckConstraint("weight > 0", name="weight"),
+        CheckConstraint(
+            "(finished_at IS NULL) = (status IN ('pending', 'running', 'paused'))", name="finished"
+        ),
+        # What is being stopped is neither paused nor waits for admission.
+        CheckConstraint("stop_as IS NULL OR status NOT IN ('pending', 'paused')", name="stopping"),
+        # A paused run's clock stands still.
+        CheckConstraint("status <> 'paused' OR deadline_at IS NULL", name="paused"),
+        CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned"),
+        CheckConstraint("(key IS NULL) = (input_hash IS NULL)", name="key"),
+        CheckConstraint("(rerun_of IS NULL) = (rerun_from IS NULL)", name="rerun"),
+        Index("uq_runs_key", "key", unique=True, postgresql_where="key IS NOT NULL"),
+        Index("ix_runs_rerun_of", "rerun_of", postgresql_where="rerun_of IS NOT NULL"),
+        Index("ix_runs_prunable", "finished_at", postgresql_where="pruned_at IS NULL"),
         Index(
             "ix_runs_pending", text("priority DESC"), "id", postgresql_where="status = 'pending'"
         ),
@@ -128,13 +141,23 @@ class Run(Table):
     allow_partial_completion: Mapped[bool]
     timeout_s: Mapped[float]
     deadline_at: Mapped[datetime | None]
+    # What a pause has left of the timeout; the run goes on with it.
+    time_left_s: Mapped[float | None]
     # What a cancel or a timeout wants: the state to end in and why. Set once, by whoever is first.
     stop_as: Mapped[str | None]
     stop_reason: Mapped[str | None]
     error: Mapped[str | None]
+    # The name that its client gave it, and what came with it: asking again gives the same run.
+    key: Mapped[str | None]
+    input_hash: Mapped[str | None]
+    # The run whose results it has taken over, and the agent from which on it runs again.
+    rerun_of: Mapped[UUID | None]
+    rerun_from: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # When its input, outputs and history were removed.
+    pruned_at: Mapped[datetime | None]
 
 
 class AgentRun(Spending, Table):
@@ -264,6 +287,8 @@ class Budget(Spending, Table):
     # No hold is placed on a closed budget: cancelling a run closes its budget, and whoever places
     # a hold locks that row anyway, so no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
+    # The same for a pause, after which it is opened again.
+    paused: Mapped[bool] = mapped_column(server_default=text("false"))
     # Percentages of the limit whose passing is told, and the highest that has been.
     thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
     reached: Mapped[int] = mapped_column(server_default=text("0"))

@@ -1,0 +1,57 @@
+"""`agentchord prune`: removes what old runs have said, never what they have cost."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from app.cli.runs import AsJson
+
+UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def prune(
+    *,
+    older_than: Annotated[
+        str, typer.Option(metavar="AGE", help="Since their end: 90m, 12h, 90d or 26w.")
+    ],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only print what would be removed.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Remove inputs, outputs and histories of runs that ended long ago.
+
+    The ledger stays, and every report of costs. Runs that have not ended are left alone. It works
+    in small transactions beside running workers, and may be stopped and started again.
+    """
+    from dataclasses import asdict
+
+    from app.cli.cluster import connect
+    from app.cli.output import print_json
+
+    age_s = parse_age(older_than)
+    connected = connect()
+    removed = connected.loop.run(connected.client.prune(age_s, dry_run=dry_run))
+    if json:
+        print_json({"removed": not dry_run, **asdict(removed)})
+        return
+    verb = "would remove" if dry_run else "removed"
+    print(
+        f"{verb} the payload of {removed.runs:,} runs: {removed.agents:,} outputs, "
+        f"{removed.attempts:,} attempts, {removed.events:,} events"
+    )
+
+
+def parse_age(text: str) -> float:
+    """Seconds of an age.
+
+    Args:
+        text: ``90m``, ``12h``, ``90d`` or ``26w``.
+
+    Raises:
+        typer.BadParameter: If it is none of these.
+    """
+    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
+        return float(match[1]) * UNITS_S[match[2]]
+    raise typer.BadParameter(f"--older-than {text!r} is no age: give 90m, 12h, 90d or 26w")

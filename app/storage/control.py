@@ -1,0 +1,261 @@
+"""What people do with runs under way and runs that have ended: pause, resume, retry, run again.
+
+Each is one conditional statement under the run's row lock, or follows one, so that it may be asked
+for twice, or by several at once: who comes second finds nothing left to do.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import RunConflict, UnknownRun, WorkflowError
+from app.storage.session import dumps
+
+# The budget's row is what every hold locks: once this is committed, no hold is placed.
+PAUSE: TextClause = text("""
+    WITH paused AS (
+        UPDATE runs SET status = 'paused', deadline_at = NULL, time_left_s = CASE
+            WHEN deadline_at IS NULL THEN time_left_s
+            ELSE greatest(extract(epoch FROM deadline_at - clock_timestamp()), 0) END
+        WHERE id = :id AND status IN ('pending', 'running') AND stop_as IS NULL
+        RETURNING id, time_left_s
+    ), held_back AS (
+        UPDATE budgets b SET paused = true FROM paused WHERE b.id = paused.id
+    )
+    INSERT INTO events (run_id, type, data)
+    SELECT id, 'run_paused', jsonb_strip_nulls(jsonb_build_object('time_left_s', time_left_s))
+    FROM paused RETURNING run_id
+""")
+# It is admitted again like any other run; its first look at the clock is then.
+RESUME: TextClause = text("""
+    WITH resumed AS (
+        UPDATE runs SET status = 'pending' WHERE id = :id AND status = 'paused' RETURNING id
+    ), opened AS (
+        UPDATE budgets b SET paused = false FROM resumed WHERE b.id = resumed.id
+    )
+    INSERT INTO events (run_id, type) SELECT id, 'run_resumed' FROM resumed RETURNING run_id
+""")
+LOCK_RUN: TextClause = text("""
+    SELECT r.id, r.status, r.pruned_at, r.level_count, w.name AS workflow
+    FROM runs r JOIN workflows w ON w.id = r.workflow_id
+    WHERE r.id = :id FOR NO KEY UPDATE OF r
+""")
+READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
+# After the run's lock. Attempts go on counting, so whatever an old one still says is fenced off.
+RETRY: TextClause = text("""
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM agent_runs WHERE run_id = :id
+            AND status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
+        ORDER BY id FOR NO KEY UPDATE
+    ), again AS (
+        UPDATE agent_runs a SET status = 'pending', retries = 0, recoveries = 0, error = NULL,
+            error_class = NULL, ready_at = clock_timestamp(), started_at = NULL, finished_at = NULL
+        FROM locked WHERE a.id = locked.id RETURNING a.level
+    ), reopened AS (
+        UPDATE runs SET status = 'pending', stop_as = NULL, stop_reason = NULL, error = NULL,
+            finished_at = NULL, deadline_at = NULL, time_left_s = NULL,
+            level = (SELECT min(level) FROM again)
+        WHERE id = :id AND EXISTS (SELECT FROM again) RETURNING id
+    ), opened AS (
+        UPDATE budgets b SET closed = false, paused = false, limit_usd = given.limit_usd,
+            overdrawn_usd = greatest(0, b.spent_usd + b.held_usd - given.limit_usd),
+            reached = coalesce((
+                SELECT max(percent) FROM unnest(b.thresholds) AS percent
+                WHERE b.spent_usd * 100 >= given.limit_usd * percent
+            ), 0)
+        FROM reopened, (SELECT CAST(:limit_usd AS numeric) AS limit_usd) given
+        WHERE b.id = reopened.id
+    )
+    INSERT INTO events (run_id, type, data)
+    SELECT id, 'run_retried', jsonb_build_object(
+        'agents', (SELECT count(*) FROM again), 'cost_budget', CAST(:limit_usd AS text))
+    FROM reopened RETURNING run_id
+""")
+OPEN_RERUN: TextClause = text("""
+    SELECT id FROM runs WHERE rerun_of = :id AND rerun_from = :agent AND finished_at IS NULL
+""")
+AGENTS_OF_RUN: TextClause = text("""
+    SELECT name, level, status, dependencies FROM agent_runs WHERE run_id = :id ORDER BY position
+""")
+# agents: [{id, name, again}]. What is not to run again is taken over with its output; it was paid
+# for by the run it comes from, and costs this one nothing.
+RERUN: TextClause = text("""
+    WITH run AS (
+        INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
+            max_parallel_agents, allow_partial_completion, timeout_s, rerun_of, rerun_from)
+        SELECT :new, workflow_id, input, priority, tenant, weight, :level, level_count,
+            max_parallel_agents, allow_partial_completion, timeout_s, id, :agent
+        FROM runs WHERE id = :id RETURNING id
+    ), budget AS (
+        INSERT INTO budgets (id, scope, subject, limit_usd, thresholds)
+        SELECT run.id, 'run', CAST(run.id AS text), b.limit_usd, b.thresholds
+        FROM run, budgets b WHERE b.id = :id
+    ), agents AS (
+        INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model,
+            priority, dependencies, reads, accept_missing_inputs, limit_usd, status, output,
+            started_at, finished_at)
+        SELECT n.id, run.id, a.name, position, level, module, provider, model,
+            priority, dependencies, reads, accept_missing_inputs, limit_usd,
+            CASE WHEN n.again THEN 'pending' ELSE status END,
+            CASE WHEN n.again THEN NULL ELSE output END,
+            CASE WHEN n.again THEN NULL ELSE started_at END,
+            CASE WHEN n.again THEN NULL ELSE finished_at END
+        FROM run, agent_runs a JOIN jsonb_to_recordset(CAST(:agents AS jsonb))
+            AS n(id uuid, name text, again bool) ON n.name = a.name
+        WHERE a.run_id = :id
+    )
+    INSERT INTO events (run_id, type, data)
+    SELECT run.id, 'run_created', CAST(:created AS jsonb) FROM run
+    UNION ALL
+    SELECT CAST(:id AS uuid), 'run_rerun', CAST(:told AS jsonb) FROM run
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rerun:
+    """A run that takes over the results of another one; ``made`` is false if it was there."""
+
+    run_id: UUID
+    made: bool
+
+
+async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
+    """Let nothing of a run start any more until it is resumed, and stop its clock.
+
+    Calls whose holds were placed before this commits go on to their end.
+
+    Args:
+        connection: Inside a transaction.
+        run_id: The run.
+
+    Returns:
+        Whether it was going, and not being stopped.
+    """
+    return await connection.scalar(PAUSE, {"id": run_id}) is not None
+
+
+async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
+    """Let a paused run be admitted again; returns whether it was paused."""
+    return await connection.scalar(RESUME, {"id": run_id}) is not None
+
+
+async def retry_failed(
+    connection: AsyncConnection, run_id: UUID, *, cost_budget: Decimal | None = None
+) -> bool:
+    """Let the failed and the cancelled agents of a run that has ended run again.
+
+    Results stay, and so does all that was spent: only retries and recoveries are counted anew.
+
+    Args:
+        connection: Inside a transaction.
+        run_id: The run.
+        cost_budget: A higher limit for the run, in dollars; None leaves it.
+
+    Returns:
+        Whether anything is run again: not if the run is still going, and not if nothing failed.
+
+    Raises:
+        RunConflict: If its input has been removed, or the budget would be lowered.
+    """
+    run = await _lock(connection, run_id)
+    if not WorkflowStatus(run.status).is_final:
+        return False
+    _refuse_pruned(run)
+    limit_usd: Decimal = (await connection.execute(READ_LIMIT, {"id": run_id})).scalar_one()
+    if cost_budget is None:
+        cost_budget = limit_usd
+    if cost_budget < limit_usd:
+        raise RunConflict(
+            f"the cost_budget of run {run_id} is {limit_usd:f} dollars, and {cost_budget:f} would "
+            "lower it: what is spent goes on counting, so give more, or none at all"
+        )
+    values = {"id": run_id, "limit_usd": str(cost_budget)}
+    return await connection.scalar(RETRY, values) is not None
+
+
+async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
+    """Make a new run of the same workflow and input that starts from one agent.
+
+    What has completed and does not depend on that agent is taken over; all else runs again. As
+    long as such a run is going, asking for it again gives the same one.
+
+    Args:
+        connection: Inside a transaction.
+        run_id: The run that has ended.
+        agent: Name of the agent.
+
+    Raises:
+        WorkflowError: If the run has no agent of that name.
+        RunConflict: If the run is still going, or its input has been removed.
+    """
+    run = await _lock(connection, run_id)
+    given: dict[str, Any] = {"id": run_id, "agent": agent}
+    found: UUID | None = await connection.scalar(OPEN_RERUN, given)
+    if found is not None:
+        return Rerun(run_id=found, made=False)
+    if not WorkflowStatus(run.status).is_final:
+        raise RunConflict(
+            f"run {run_id} is {run.status}: a rerun takes over what has ended, so wait for it, "
+            "or cancel it first"
+        )
+    _refuse_pruned(run)
+    rows = (await connection.execute(AGENTS_OF_RUN, {"id": run_id})).all()
+    again = _to_run_again(run_id, rows, agent)
+    new: UUID = uuid7()
+    agents = [{"id": uuid7(), "name": row.name, "again": row.name in again} for row in rows]
+    created = {
+        "workflow": run.workflow,
+        "agents": len(rows),
+        "levels": run.level_count,
+        "rerun_of": run_id,
+        "rerun_from": agent,
+        "taken_over": len(rows) - len(again),
+    }
+    values = {
+        "new": new,
+        "level": min(row.level for row in rows if row.name in again),
+        "agents": dumps(agents),
+        "created": dumps(created),
+        "told": dumps({"agent": agent, "run_id": new}),
+    }
+    await connection.execute(RERUN, given | values)
+    return Rerun(run_id=new, made=True)
+
+
+async def _lock(connection: AsyncConnection, run_id: UUID) -> Row[Any]:
+    run = (await connection.execute(LOCK_RUN, {"id": run_id})).one_or_none()
+    if run is None:
+        raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
+    return run
+
+
+def _refuse_pruned(run: Row[Any]) -> None:
+    if run.pruned_at is not None:
+        raise RunConflict(
+            f"the input and the outputs of run {run.id} were removed on "
+            f"{run.pruned_at:%Y-%m-%d}: enqueue it anew"
+        )
+
+
+def _to_run_again(run_id: UUID, rows: Sequence[Row[Any]], agent: str) -> Collection[str]:
+    """The agent, all that depends on it, and whatever has no result to take over."""
+    names = [row.name for row in rows]
+    if agent not in names:
+        raise WorkflowError(
+            f"run {run_id} has no agent {agent!r}{did_you_mean(agent, names)}; "
+            f"it has {listed(names)}"
+        )
+    kept = (AgentStatus.COMPLETED, AgentStatus.SKIPPED)
+    again = {agent, *(row.name for row in rows if row.status not in kept)}
+    for row in sorted(rows, key=lambda row: row.level):
+        if again.intersection(row.dependencies):
+            again.add(row.name)
+    return again

@@ -1,0 +1,102 @@
+"""Retention: what runs that ended long ago have said is removed, what they have cost never.
+
+A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, its
+outputs, the texts of its errors and its history go. Of its attempts those stay that did not
+complete, because the ledger's report of waste asks for them.
+"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: Runs of one transaction: some hundred thousand rows at most, in seconds.
+BATCH = 20
+
+# Whoever else is at it, or retries one of the runs right now, has it locked: it is passed over.
+LOCK_PRUNABLE: TextClause = text("""
+    SELECT id FROM runs
+    WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
+    ORDER BY finished_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
+""")
+PRUNE: TextClause = text("""
+    WITH told AS (
+        DELETE FROM events WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
+    ), tried AS (
+        DELETE FROM attempts t USING agent_runs a
+        WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
+            AND t.outcome = 'completed'
+        RETURNING 1
+    ), kept AS (
+        UPDATE attempts t SET error = NULL FROM agent_runs a
+        WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
+            AND t.outcome <> 'completed' AND t.error IS NOT NULL
+    ), emptied AS (
+        UPDATE agent_runs SET output = NULL, error = NULL
+        WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
+    ), pruned AS (
+        UPDATE runs SET input = '{}', pruned_at = clock_timestamp()
+        WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING 1
+    )
+    SELECT (SELECT count(*) FROM pruned) AS runs, (SELECT count(*) FROM emptied) AS agents,
+        (SELECT count(*) FROM tried) AS attempts, (SELECT count(*) FROM told) AS events
+""")
+COUNT_PRUNABLE: TextClause = text("""
+    WITH old AS MATERIALIZED (
+        SELECT id FROM runs
+        WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
+    )
+    SELECT (SELECT count(*) FROM old) AS runs,
+        (SELECT count(*) FROM agent_runs a JOIN old ON old.id = a.run_id) AS agents,
+        (SELECT count(*) FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id
+            JOIN old ON old.id = a.run_id WHERE t.outcome = 'completed') AS attempts,
+        (SELECT count(*) FROM events e JOIN old ON old.id = e.run_id) AS events
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pruned:
+    """What was removed, or would be.
+
+    Attributes:
+        runs: Runs whose input was removed.
+        agents: Agent runs whose output and error were removed.
+        attempts: Attempts that were removed.
+        events: Lines of history that were removed.
+    """
+
+    runs: int = 0
+    agents: int = 0
+    attempts: int = 0
+    events: int = 0
+
+    def __add__(self, other: "Pruned") -> "Pruned":
+        return Pruned(
+            runs=self.runs + other.runs,
+            agents=self.agents + other.agents,
+            attempts=self.attempts + other.attempts,
+            events=self.events + other.events,
+        )
+
+
+async def prune_batch(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
+    """Remove the payload of some runs that ended so long ago, the oldest first.
+
+    Args:
+        connection: Inside a transaction.
+        older_than_s: Seconds since a run's end, by the database's clock.
+
+    Returns:
+        What was removed; no runs, if none is left.
+    """
+    where = {"older_than_s": older_than_s, "limit": BATCH}
+    ids = list(await connection.scalars(LOCK_PRUNABLE, where))
+    if not ids:
+        return Pruned()
+    return Pruned(**(await connection.execute(PRUNE, {"ids": ids})).mappings().one())
+
+
+async def count_prunable(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
+    """What pruning would remove now."""
+    row = await connection.execute(COUNT_PRUNABLE, {"older_than_s": older_than_s})
+    return Pruned(**row.mappings().one())

@@ -1,0 +1,139 @@
+"""Retention: what is removed of old runs, what stays, and who is left alone."""
+
+import asyncio
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import IntegrityError
+
+from app.costs.reports import costs_by, total_costs
+from app.domain.status import AgentStatus
+from app.errors import RunConflict
+from app.monitoring.progress import read_progress
+from app.monitoring.status import system_status
+from app.storage import control, prune
+from tests.integration.cluster import Cluster, agent, call, ending, wish
+
+pytestmark = pytest.mark.anyio
+
+DAY_S = 86_400.0
+
+
+async def ended_run(cluster: Cluster, *, days_ago: float) -> UUID:
+    """A run of two agents, one of which failed at its first attempt, that ended so long ago."""
+    run_id = await cluster.start(agent("a"), agent("b"))
+    for retry in (True, False):
+        for one in (await cluster.claim(run_id)).agents:
+            held = wish(one)
+            await cluster.hold(held)
+            made = call(one, held, "0.25")
+            failed = ending(one, AgentStatus.PENDING, [made], error="secret", retry=True)
+            is_retried = retry and one.name == "b"
+            await cluster.record(failed if is_retried else ending(one, calls=[made]))
+    assert (await cluster.advance(run_id, 0)).finished
+    await cluster.rows(
+        "UPDATE runs SET finished_at = finished_at - make_interval(secs => :s) WHERE id = :id"
+        " RETURNING id",
+        s=days_ago * DAY_S,
+        id=run_id,
+    )
+    return run_id
+
+
+async def pruned(cluster: Cluster, days: float) -> prune.Pruned:
+    return await cluster.commit(partial(prune.prune_batch, older_than_s=days * DAY_S))
+
+
+async def test_old_runs_lose_their_payload_and_keep_what_they_were(cluster: Cluster) -> None:
+    run_id = await ended_run(cluster, days_ago=100)
+    expected = await cluster.commit(partial(prune.count_prunable, older_than_s=90 * DAY_S))
+
+    removed = await pruned(cluster, 90)
+
+    assert removed == expected
+    assert (removed.runs, removed.agents, removed.attempts) == (1, 2, 2)
+    assert removed.events > 5
+    assert await cluster.rows("SELECT input, pruned_at IS NOT NULL FROM runs") == [({}, True)]
+    assert await cluster.rows("SELECT DISTINCT output, error FROM agent_runs") == [(None, None)]
+    assert await cluster.rows("SELECT outcome, error FROM attempts") == [("failed", None)]
+    assert await cluster.rows("SELECT 1 FROM events") == []
+    progress = await cluster.commit(partial(read_progress, run_id=run_id))
+    assert progress.pruned_at is not None
+    assert (progress.status, progress.spent_usd) == ("completed", Decimal("0.75"))
+    assert [one.status for one in progress.agents] == ["completed", "completed"]
+
+
+async def everything_about_costs(cluster: Cluster) -> dict[str, Any]:
+    """What the reports and the views say, and the metrics of the whole cluster."""
+
+    async def read(connection: Any) -> dict[str, Any]:
+        by = ("run", "workflow", "agent", "module", "day", "model", "kind")
+        found: dict[str, Any] = {each: await costs_by(connection, each) for each in by}
+        metrics = (await system_status(connection))["monitoring"]
+        # How long they took is asked of the attempts themselves.
+        del metrics["agents"]["avg_execution_time"]
+        return found | {"total": await total_costs(connection), "monitoring": metrics}
+
+    views = await cluster.rows("SELECT viewname FROM pg_views WHERE schemaname = 'public'")
+    assert len(views) > 10
+    found = await cluster.commit(read)
+    for row in views:
+        lines = await cluster.rows(f"SELECT to_jsonb(v) AS line FROM {row.viewname} v")
+        found[row.viewname] = sorted(str(line) for line in lines)
+    return found
+
+
+async def test_the_ledger_and_every_report_stay_as_they_were(cluster: Cluster) -> None:
+    await ended_run(cluster, days_ago=100)
+    before = await everything_about_costs(cluster)
+    ledger = await cluster.rows("SELECT * FROM cost_entries ORDER BY id")
+
+    await pruned(cluster, 90)
+
+    assert await everything_about_costs(cluster) == before
+    assert await cluster.rows("SELECT * FROM cost_entries ORDER BY id") == ledger
+    waste = await cluster.rows("SELECT cause, wasted_usd FROM cost_waste")
+    assert waste == [("retried", Decimal("0.25"))]
+
+
+async def test_young_runs_and_runs_that_go_on_are_left_alone(cluster: Cluster) -> None:
+    await ended_run(cluster, days_ago=80)
+    going = await cluster.start(agent("a"))
+    paused = await cluster.start(agent("a"))
+    await cluster.commit(partial(control.pause, run_id=paused))
+    await cluster.rows("UPDATE runs SET created_at = created_at - interval '1 year' RETURNING 1")
+
+    removed = await pruned(cluster, 90)
+
+    assert removed == prune.Pruned()
+    with pytest.raises(IntegrityError, match="ck_runs_pruned"):
+        await cluster.rows("UPDATE runs SET pruned_at = now() WHERE id = :id RETURNING 1", id=going)
+
+
+async def test_it_goes_in_batches_and_several_may_be_at_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prune, "BATCH", 2)
+    for _ in range(5):
+        await ended_run(cluster, days_ago=100)
+
+    first = await asyncio.gather(*(pruned(cluster, 90) for _ in range(2)))
+    rest = [await pruned(cluster, 90) for _ in range(3)]
+
+    counts = [batch.runs for batch in (*first, *rest)]
+    assert sum(counts) == 5
+    assert max(counts) == 2
+    assert counts[-1] == 0
+
+
+async def test_what_was_pruned_cannot_be_run_again(cluster: Cluster) -> None:
+    run_id = await ended_run(cluster, days_ago=100)
+    await pruned(cluster, 90)
+
+    with pytest.raises(RunConflict, match="removed"):
+        await cluster.commit(partial(control.retry_failed, run_id=run_id))
+    with pytest.raises(RunConflict, match="removed"):
+        await cluster.commit(partial(control.rerun, run_id=run_id, agent="a"))

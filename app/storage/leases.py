@@ -1,15 +1,35 @@
 """Leases: renewed while their worker lives, taken away when it does not."""
 
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
 from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
+
+#: Agents that lost a worker together, and not for the first time, come back in so many groups, so
+#: far apart: one of them may be what ends the workers, and the others must get away from it.
+GROUPS = 8
+APART_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """A lease taken away; ``error`` is set if its agent has failed for that."""
+
+    run_id: UUID
+    name: str
+    agent_run_id: UUID
+    attempt: int
+    retries: int
+    error: str | None = None
 
 
 def renew_leases(
@@ -31,20 +51,20 @@ def renew_leases(
     return {row.id: row.stop_as for row in rows}
 
 
-async def recover_expired(
-    connection: AsyncConnection, *, max_recoveries: int
-) -> list[tuple[UUID, str]]:
+async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
     """Give agents whose worker went silent back for a new attempt, and book what it may have spent.
 
     Nobody knows whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
-    at the worst case. An agent recovered too often fails: it may be what kills the workers.
+    at the worst case. An agent recovered too often fails: it may be what kills the workers. So that
+    it does not take its neighbours along, those that have lost a worker before come back a few at
+    a time: with three recoveries, whoever of 64 agents kills the worker is alone at the end.
 
     Args:
         connection: Inside a transaction.
         max_recoveries: Recoveries after which an agent fails instead.
 
     Returns:
-        (run, agent name) of every lease taken away.
+        Every lease taken away.
     """
     expired = (await connection.execute(LOCK_EXPIRED)).all()
     if not expired:
@@ -56,18 +76,23 @@ async def recover_expired(
         calls[hold["agent_run_id"]].append(
             CallRecord(**fields, cost_usd=cost, kind="unconfirmed", outcome="unknown")
         )
-    records = []
+    suspects: Counter[str] = Counter()
+    records, lost = [], []
     for row in expired:
-        gone = f"worker {row.worker} went silent"
-        exhausted = row.recoveries >= max_recoveries
+        error = _quarantine(row) if row.recoveries >= max_recoveries else None
+        ready_in_s = 0.0
+        if row.recoveries and error is None:
+            ready_in_s = suspects[row.worker] % GROUPS * APART_S
+            suspects[row.worker] += 1
         ending = Ending(
             run_id=row.run_id,
             name=row.name,
-            status=AgentStatus.FAILED if exhausted else AgentStatus.PENDING,
+            status=AgentStatus.FAILED if error else AgentStatus.PENDING,
             outcome="lost",
-            event="agent_failed" if exhausted else "agent_recovered",
-            error=f"{gone}, after {row.recoveries} recoveries" if exhausted else gone,
-            error_class="RecoveriesExhausted" if exhausted else "WorkerLost",
+            event="agent_failed" if error else "agent_recovered",
+            error=error or f"worker {row.worker} went silent",
+            error_class="RecoveriesExhausted" if error else "WorkerLost",
+            ready_in_s=ready_in_s,
             recovery=True,
         )
         records.append(
@@ -75,5 +100,23 @@ async def recover_expired(
                 agent_run_id=row.id, attempt=row.attempt, calls=tuple(calls[row.id]), ending=ending
             )
         )
+        lost.append(
+            Lost(
+                run_id=row.run_id,
+                name=row.name,
+                agent_run_id=row.id,
+                attempt=row.attempt,
+                retries=row.retries,
+                error=error,
+            )
+        )
     await apply_records(connection, records)
-    return [(row.run_id, row.name) for row in expired]
+    return lost
+
+
+def _quarantine(row: Row[Any]) -> str:
+    return (
+        f"quarantined: worker {row.worker} went silent, after {row.recoveries} recoveries from the "
+        "same: look for what ends it in the agent's tools, or its memory, or raise "
+        "engine.max_recoveries"
+    )

@@ -292,7 +292,7 @@ RENEW_LEASES: TextClause = text("""
 """)
 
 LOCK_EXPIRED: TextClause = text("""
-    SELECT a.id, a.run_id, a.name, a.attempt, a.recoveries, a.worker FROM agent_runs a
+    SELECT a.id, a.run_id, a.name, a.attempt, a.retries, a.recoveries, a.worker FROM agent_runs a
     WHERE a.status = 'running' AND a.lease_expires_at < clock_timestamp()
     ORDER BY a.id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 """)

@@ -101,7 +101,7 @@ class Cluster:
         (moved,) = await self.commit(lambda c: progress.advance(c, [(run_id, level)]))
         return moved
 
-    async def recover(self, *, max_recoveries: int = 3) -> list[tuple[UUID, str]]:
+    async def recover(self, *, max_recoveries: int = 3) -> list[leases.Lost]:
         return await self.commit(lambda c: leases.recover_expired(c, max_recoveries=max_recoveries))
 
     async def rows(self, sql: str, **values: Any) -> Sequence[Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -36,6 +37,7 @@ class Pipeline:
         llm: Runs llm agents.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
+        give_up: Told of the run whenever one of its agents has failed, for good or not.
         max_output_bytes: Largest output that is stored.
     """
 
@@ -47,6 +49,7 @@ class Pipeline:
         llm: LLMAgent,
         announcements: Announcements,
         failures: FailureHandler,
+        give_up: Callable[[UUID], Awaitable[None]],
         max_output_bytes: int,
     ) -> None:
         self._inflight = inflight
@@ -54,6 +57,7 @@ class Pipeline:
         self._llm = llm
         self._announcements = announcements
         self._failures = failures
+        self._give_up = give_up
         self._max_output_bytes = max_output_bytes
 
     async def execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
@@ -88,6 +92,12 @@ class Pipeline:
         self._announcements.ended(job, ending, record.calls)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
+        if ending.outcome == "failed":
+            try:
+                await self._give_up(job.run.run_id)
+            except Exception:
+                # The failure is recorded: the run's rules are applied again at the level's end.
+                log.exception("run_not_given_up", **_ids(job))
         return ending.ready_in_s if ending.retry else None
 
     async def _attempt(self, job: Job) -> Ending | None:

@@ -181,6 +181,7 @@ class Runtime:
             llm=LLMAgent(caller=calls, tools=tools, records=records),
             announcements=self._announcements,
             failures=self._failures,
+            give_up=platform.scheduler.give_up,
             max_output_bytes=settings.engine.max_output_bytes,
         )
         self._contexts = RunContexts(engine)

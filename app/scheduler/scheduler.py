@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
+from app.storage.giving_up import give_up
 from app.storage.group_commit import GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, admit, advance, stop
 
@@ -38,6 +39,8 @@ class Scheduler:
         self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
             engine, self._admit, name="admit"
         )
+
+        self._failing: GroupCommit[UUID, str | None] = GroupCommit(engine, give_up, name="give_up")
 
     async def admit(self) -> None:
         """Start the pending runs that may start now, and dispatch their first levels."""
@@ -84,3 +87,9 @@ class Scheduler:
             await self._signals.send(run_id, "stop")
             await self.admit()
         return stopped
+
+    async def give_up(self, run_id: UUID) -> None:
+        """Start nothing more of a run that can only fail, now that one of its agents has failed."""
+        reason = await self._failing.submit(run_id)
+        if reason is not None:
+            log.info("run_given_up", run_id=str(run_id), reason=reason)

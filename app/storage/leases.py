@@ -14,8 +14,9 @@ from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
 
-#: Agents that lost a worker together, and not for the first time, come back in so many groups, so
-#: far apart: one of them may be what ends the workers, and the others must get away from it.
+#: Agents that lose a worker together come back at once the first time, the second time in so many
+#: groups, the third time in the square of it, so far apart: one of them may be what ends the
+#: workers, and the others must get away from it.
 GROUPS = 8
 APART_S = 5.0
 
@@ -82,7 +83,7 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
         error = _quarantine(row) if row.recoveries >= max_recoveries else None
         ready_in_s = 0.0
         if row.recoveries and error is None:
-            ready_in_s = suspects[row.worker] % GROUPS * APART_S
+            ready_in_s = suspects[row.worker] % GROUPS ** min(row.recoveries, 2) * APART_S
             suspects[row.worker] += 1
         ending = Ending(
             run_id=row.run_id,

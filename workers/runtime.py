@@ -44,6 +44,7 @@ from workers.stored_limits import StoredLimits
 
 Result = TypeVar("Result")
 LIMIT_RENEWAL_S = 4.0
+CANCEL_STEP_S = 0.1
 GC_THRESHOLDS = (20_000, 20, 50)
 
 log = structlog.get_logger(__name__)
@@ -128,7 +129,12 @@ class Runtime:
         settings, engine = platform.settings, platform.engine
         claims = GroupCommit(
             engine,
-            partial(claim, worker=self.worker, lease_s=settings.engine.lease_s),
+            partial(
+                claim,
+                worker=self.worker,
+                lease_s=settings.engine.lease_s,
+                max_recoveries=settings.engine.max_recoveries,
+            ),
             name="claim",
             key=lambda request: request.run_id,
         )
@@ -234,9 +240,11 @@ class Runtime:
         )
 
     async def _close(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        while pending := [task for task in self._background if not task.done()]:
+            # Again and again: redis-py may swallow a cancellation that meets an answer.
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=CANCEL_STEP_S)
         self._heartbeat.stop()
         self._announcements.stop()
         await self._failures.close()

@@ -1,6 +1,5 @@
 """Leases: renewed while their worker lives, taken away when it does not."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,6 @@ from app.domain.status import AgentStatus
 from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
-
-#: Agents that lose a worker together come back at once the first time, the second time in so many
-#: groups, the third time in the square of it, so far apart: one of them may be what ends the
-#: workers, and the others must get away from it.
-GROUPS = 8
-APART_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,9 +49,8 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
     """Give agents whose worker went silent back for a new attempt, and book what it may have spent.
 
     Nobody knows whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
-    at the worst case. An agent recovered too often fails: it may be what kills the workers. So that
-    it does not take its neighbours along, those that have lost a worker before come back a few at
-    a time: with three recoveries, whoever of 64 agents kills the worker is alone at the end.
+    at the worst case. An agent recovered too often fails: it may be what kills the workers. It does
+    not take its neighbours along: see CLAIM, which gives the last chance to one at a time.
 
     Args:
         connection: Inside a transaction.
@@ -77,14 +69,9 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
         calls[hold["agent_run_id"]].append(
             CallRecord(**fields, cost_usd=cost, kind="unconfirmed", outcome="unknown")
         )
-    suspects: Counter[str] = Counter()
     records, lost = [], []
     for row in expired:
         error = _quarantine(row) if row.recoveries >= max_recoveries else None
-        ready_in_s = 0.0
-        if row.recoveries and error is None:
-            ready_in_s = suspects[row.worker] % GROUPS ** min(row.recoveries, 2) * APART_S
-            suspects[row.worker] += 1
         ending = Ending(
             run_id=row.run_id,
             name=row.name,
@@ -93,7 +80,6 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
             event="agent_failed" if error else "agent_recovered",
             error=error or f"worker {row.worker} went silent",
             error_class="RecoveriesExhausted" if error else "WorkerLost",
-            ready_in_s=ready_in_s,
             recovery=True,
         )
         records.append(

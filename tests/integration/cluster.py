@@ -65,10 +65,14 @@ class Cluster:
         provider: str = "openai",
         width: int = 100,
         lease_s: float = 60.0,
+        max_recoveries: int = 3,
+        worker: str = "w1",
     ) -> claims.Claim:
         request = claims.ClaimRequest(run_id=run_id, level=level, provider=provider, width=width)
         (claim,) = await self.commit(
-            lambda c: claims.claim(c, [request], worker="w1", lease_s=lease_s)
+            lambda c: claims.claim(
+                c, [request], worker=worker, lease_s=lease_s, max_recoveries=max_recoveries
+            )
         )
         return claim
 

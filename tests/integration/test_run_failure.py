@@ -160,20 +160,17 @@ async def test_who_accepts_missing_inputs_runs_and_reads_null(cluster: Cluster) 
 async def test_neighbours_of_an_agent_that_kills_its_worker_get_away_from_it(
     cluster: Cluster,
 ) -> None:
-    names = [f"a{number}" for number in range(50)]
-    run_id = await cluster.start(*map(agent, names), max_parallel_agents=50)
+    names = [f"a{number}" for number in range(30)]
+    run_id = await cluster.start(*map(agent, names), max_parallel_agents=30)
     deaths = 0
     while (await outcome(cluster, run_id))[0] == "running":
-        # Who is ready runs; if the poisoned one is among them, all of them lose their worker.
+        # Who is claimed runs; if the poisoned one is among them, all of them lose their worker.
         claim = await cluster.claim(run_id, lease_s=-1.0)
         if any(claimed.name == "a17" for claimed in claim.agents):
             deaths += 1
             await cluster.recover()
         else:
             await cluster.record(*map(ending, claim.agents))
-        await cluster.rows(
-            "UPDATE agent_runs SET ready_at = ready_at - interval '5 s' RETURNING id"
-        )
         await cluster.advance(run_id, 0)
 
     statuses = await cluster.statuses(run_id)
@@ -181,3 +178,20 @@ async def test_neighbours_of_an_agent_that_kills_its_worker_get_away_from_it(
     assert {name for name, status in statuses.items() if status != "completed"} == {"a17"}
     assert deaths == 4
     assert "quarantined" in str((await errors(cluster, run_id))["a17"])
+
+
+async def test_a_worker_has_one_agent_with_its_last_chance_at_a_time(cluster: Cluster) -> None:
+    first = await cluster.start(*map(agent, "abcd"), max_parallel_agents=3)
+    other = await cluster.start(agent("e"))
+    await cluster.rows("UPDATE agent_runs SET recoveries = 3 WHERE name <> 'd' RETURNING id")
+
+    async def claimed(run_id: UUID, worker: str = "w1") -> list[str]:
+        claim = await cluster.claim(run_id, worker=worker)
+        return [one.name for one in claim.agents]
+
+    assert await claimed(first) == ["d"]
+    assert await claimed(first) == ["a"]
+    assert await claimed(first) == []
+    assert await claimed(other) == []
+    assert await claimed(first, "w2") == ["b"]
+    assert not (await cluster.claim(other)).more

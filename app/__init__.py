@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from app.domain.workflow import Workflow
     from app.engine import OrchestrationEngine
     from app.errors import AgentChordError
+    from app.failures.handler import FailureHandler
     from app.llm.anthropic import AnthropicClient
     from app.llm.base import LLMClient, LLMResponse
     from app.llm.openai import OpenAIClient
@@ -36,6 +37,7 @@ _MODULES = {
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
     "Event": "app.client",
+    "FailureHandler": "app.failures.handler",
     "LLMClient": "app.llm.base",
     "LLMResponse": "app.llm.base",
     "MonitorConfig": "app.domain.policies",
@@ -65,6 +67,7 @@ __all__ = [
     "DependencyResolver",
     "EngineConfig",
     "Event",
+    "FailureHandler",
     "LLMClient",
     "LLMResponse",
     "MonitorConfig",

@@ -17,7 +17,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -43,6 +43,7 @@ from app.errors import (
     WaitTimeout,
     WorkflowError,
 )
+from app.failures.circuit_redis import RedisCircuits
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
@@ -305,6 +306,27 @@ class Client:
             ServiceUnavailable: If Redis cannot be reached.
         """
         return await RedisBackend(self._platform.redis).snapshot()
+
+    async def live_circuits(self) -> list[dict[str, Any]]:
+        """The circuit breakers that have counted failures lately.
+
+        Returns:
+            One dict each: ``provider``, ``model``, ``state``, ``wait_s`` (until the next try, or
+            until the probe under way counts as lost), ``opening`` (how many times it has opened),
+            ``ok`` and ``bad`` (calls in the window).
+
+        Raises:
+            ServiceUnavailable: If Redis cannot be reached.
+        """
+        circuits = RedisCircuits(self._platform.redis, self._platform.settings.circuit_breaker)
+        found = []
+        for name in await circuits.names():
+            view = await circuits.exchange(name, None)
+            provider, _, model = name.partition("/")
+            shown = asdict(view)
+            del shown["granted"], shown["change"]
+            found.append({"provider": provider, "model": model} | shown)
+        return found
 
     async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
         """Have agents that wait for money try again at once."""

@@ -23,6 +23,7 @@ AgentChordError
     ├── RecoveriesExhausted       the agent took its worker down with it too often
     ├── ToolError                 a tool is unknown, or failed in a way the model cannot repair
     ├── AgentTimeout              the agent's own time ran out (retriable)
+    ├── CircuitOpen               its model fails for everybody, and agents are not to wait
     └── ProviderError             a request to a provider failed
         ├── RateLimited           429, temporary (retriable); carries retry_after_s
         ├── QuotaExhausted        429 or 402, the account is out of money
@@ -144,6 +145,10 @@ class AgentTimeout(AgentError):
     """The agent's timeout ran out while it was calling (waiting for limits does not count)."""
 
     retriable = True
+
+
+class CircuitOpen(AgentError):
+    """The model fails for everybody, and the configuration says not to wait; no call was made."""
 
 
 class ProviderError(AgentError):

@@ -243,7 +243,8 @@ def agent_result(stored: AgentRunRecord) -> AgentResult:
             "level": stored.level,
             "attempts": stored.attempt,
             "recoveries": stored.recoveries,
-        },
+        }
+        | ({"error_class": stored.error_class} if stored.error_class else {}),
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from app.domain.budgets import DEFAULT_THRESHOLDS
+from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
@@ -75,6 +76,7 @@ _DOMAIN = GetPydanticSchema(_domain_schema)
 Limits = Annotated[RateLimitConfig, _DOMAIN]
 Costs = Annotated[CostConfig, _DOMAIN]
 Retry = Annotated[RetryPolicy, _DOMAIN]
+CircuitBreaker = Annotated[CircuitBreakerConfig, _DOMAIN]
 Monitoring = Annotated[MonitorConfig, _DOMAIN]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 

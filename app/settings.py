@@ -14,11 +14,13 @@ from pydantic_settings import (
 )
 
 from app.domain.agent import PROVIDERS
+from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, WorkflowFileError
 from app.setting_sections import (
+    CircuitBreaker,
     Costs,
     EngineSettings,
     LoggingSettings,
@@ -70,9 +72,11 @@ class Settings(BaseSettings):
         home: Folder of the embedded services and of everything else that is kept on disk.
         flower_basic_auth: ``user:password`` for Flower.
         imports: Modules with tools and functions that workers load.
+        on_failure: ``package.module:function``, called for every agent that fails for good.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
         retry: Policy of agents without one of their own.
+        circuit_breaker: When calls to a model that fails for everybody are held back.
         engine: Scheduling and workers.
         logging: What is logged, and how.
         monitoring: What is watched.
@@ -99,9 +103,11 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_default_home)
     flower_basic_auth: SecretStr | None = None
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    on_failure: str | None = None
     rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
     costs: Costs = CostConfig()
     retry: Retry = RetryPolicy()
+    circuit_breaker: CircuitBreaker = CircuitBreakerConfig()
     engine: EngineSettings = EngineSettings()
     logging: LoggingSettings = LoggingSettings()
     monitoring: Monitoring = MonitorConfig()
@@ -171,6 +177,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("on_failure")
+    @classmethod
+    def _check_callback(cls, value: str | None) -> str | None:
+        module, _, name = (value or "module:name").partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), name)):
+            raise ValueError("write package.module:function")
+        return value
 
     @field_validator("imports")
     @classmethod

@@ -212,6 +212,8 @@ class Caller:
                 job.lease.phase = Phase.WAITING
                 permit = await self._limiter.acquire(plan.limit, early=True)
                 try:
+                    if job.ticket is not None:
+                        job.ticket.check()
                     placed = wish.placed or await self._money.hold(wish)
                 except BaseException:
                     self._limiter.hand_back(permit)

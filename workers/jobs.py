@@ -8,6 +8,7 @@ from uuid import UUID
 
 from app.domain.agent import Agent
 from app.domain.workflow import Workflow
+from app.failures.breakers import Ticket
 from app.storage.claims import ClaimedAgent
 from app.storage.records import CallRecord
 from workers.inflight import Lease
@@ -42,6 +43,7 @@ class Job:
         lease: Its place in the heartbeat.
         calling_left_s: Seconds of its timeout that are left for calling.
         started_at: When it started, in seconds since the epoch, for those who watch.
+        ticket: Its way through its model's circuit breaker, during a call.
         calls: Calls made and not yet written; they are written with the next record.
     """
 
@@ -51,4 +53,5 @@ class Job:
     lease: Lease
     calling_left_s: float
     started_at: float = field(default_factory=time.time)
+    ticket: Ticket | None = None
     calls: list[CallRecord] = field(default_factory=list)

@@ -1,18 +1,22 @@
 """One agent run, step by step: prepare, run, record. It never raises: every way out is recorded."""
 
 import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
 import structlog
 
+from app.domain.agent import AgentResult
 from app.domain.prompt import render
-from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
 from app.errors import AgentError, ResultTooLarge
-from app.failures.decisions import Fail, Retry, decide
+from app.failures.decisions import Fail, Retry
+from app.failures.handler import FailureHandler
 from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
@@ -32,7 +36,8 @@ class Pipeline:
         records: Group commit of records.
         llm: Runs llm agents.
         announcements: Tells Flower and the event stream.
-        default_policy: Retry policy of agents without one.
+        failures: Decides what follows from a failure.
+        give_up: Told of the run whenever one of its agents has failed, for good or not.
         max_output_bytes: Largest output that is stored.
     """
 
@@ -43,14 +48,16 @@ class Pipeline:
         records: GroupCommit[Record, bool],
         llm: LLMAgent,
         announcements: Announcements,
-        default_policy: RetryPolicy,
+        failures: FailureHandler,
+        give_up: Callable[[UUID], Awaitable[None]],
         max_output_bytes: int,
     ) -> None:
         self._inflight = inflight
         self._records = records
         self._llm = llm
         self._announcements = announcements
-        self._default_policy = default_policy
+        self._failures = failures
+        self._give_up = give_up
         self._max_output_bytes = max_output_bytes
 
     async def execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
@@ -83,6 +90,14 @@ class Pipeline:
             log.warning("attempt_fenced", **_ids(job))
             return None
         self._announcements.ended(job, ending, record.calls)
+        if ending.status.is_failure:
+            self._failures.tell(job.agent, _result(job, ending))
+        if ending.outcome == "failed":
+            try:
+                await self._give_up(job.run.run_id)
+            except Exception:
+                # The failure is recorded: the run's rules are applied again at the level's end.
+                log.exception("run_not_given_up", **_ids(job))
         return ending.ready_in_s if ending.retry else None
 
     async def _attempt(self, job: Job) -> Ending | None:
@@ -130,10 +145,7 @@ class Pipeline:
             )
 
     def _failure(self, job: Job, error: AgentError) -> Ending:
-        policy = job.agent.retry_policy or replace(
-            self._default_policy, max_retries=job.agent.max_retries
-        )
-        match decide(error, retries=job.claimed.retries, policy=policy):
+        match self._failures.decide(job.agent, error, retries=job.claimed.retries):
             case Retry(after_s=after_s):
                 retrying = _ended(job, AgentStatus.PENDING, error)
                 return replace(retrying, event="agent_retrying", ready_in_s=after_s, retry=True)
@@ -183,6 +195,25 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
                 outcome="handed_back",
                 event="agent_handed_back",
             )
+
+
+def _result(job: Job, ending: Ending) -> AgentResult:
+    """What ``on_failure`` is told of an agent that failed for good."""
+    return AgentResult(
+        agent_id=str(job.claimed.id),
+        status=ending.status,
+        error=ending.error,
+        execution_time=time.time() - job.started_at,
+        completed_at=datetime.now(UTC),
+        retry_count=job.claimed.retries,
+        metadata={
+            "run_id": str(job.run.run_id),
+            "workflow": job.run.workflow.name,
+            "tenant": job.run.tenant,
+            "attempts": job.claimed.attempt,
+            "error_class": ending.error_class,
+        },
+    )
 
 
 def _ids(job: Job) -> dict[str, str | int | UUID]:

@@ -12,7 +12,13 @@ import structlog
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
 from app.costs.pricing import Pricing
-from app.domain.agent import PROVIDERS
+from app.domain.agent import PROVIDERS, AgentResult
+from app.domain.status import AgentStatus
+from app.errors import RecoveriesExhausted
+from app.failures.breakers import CircuitBreakers
+from app.failures.callback import load_callback
+from app.failures.circuit_redis import RedisCircuits
+from app.failures.handler import FailureHandler
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
@@ -20,11 +26,14 @@ from app.scheduler.watchdog import Watchdog
 from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
+from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.tools.registry import ToolRegistry
-from workers.agents.llm import LLMAgent
+from app.tools.threads import run_in_thread
+from workers.agents.llm import Calls, LLMAgent
 from workers.announcements import Announcements
 from workers.calls import Caller
+from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
@@ -35,6 +44,7 @@ from workers.stored_limits import StoredLimits
 
 Result = TypeVar("Result")
 LIMIT_RENEWAL_S = 4.0
+CANCEL_STEP_S = 0.1
 GC_THRESHOLDS = (20_000, 20, 50)
 
 log = structlog.get_logger(__name__)
@@ -101,10 +111,12 @@ class Runtime:
             dispatcher=self._platform.dispatcher,
             interval_s=settings.engine.watchdog_s,
             max_recoveries=settings.engine.max_recoveries,
+            on_quarantine=self._tell_quarantine,
         )
         self._background = [
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._renew_limits(), name="renew_limits"),
+            asyncio.create_task(self._breakers.run(), name="circuit_breakers"),
             asyncio.create_task(self._limits.follow(self._limiter), name="stored_limits"),
         ]
         # Half a million objects of imported modules live as long as the process: the garbage
@@ -117,7 +129,12 @@ class Runtime:
         settings, engine = platform.settings, platform.engine
         claims = GroupCommit(
             engine,
-            partial(claim, worker=self.worker, lease_s=settings.engine.lease_s),
+            partial(
+                claim,
+                worker=self.worker,
+                lease_s=settings.engine.lease_s,
+                max_recoveries=settings.engine.max_recoveries,
+            ),
             name="claim",
             key=lambda request: request.run_id,
         )
@@ -154,23 +171,56 @@ class Runtime:
             money=Money(holds, platform.signals),
             default_max_tokens=settings.engine.default_max_tokens,
         )
+        calls: Calls = caller
+        self._circuits = RedisCircuits(platform.redis, settings.circuit_breaker)
+        self._breakers = CircuitBreakers(self._circuits, settings.circuit_breaker)
+        if settings.circuit_breaker.enabled:
+            self._circuits.listen(self._breakers.hear)
+            calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
+        on_failure = settings.on_failure and load_callback(settings.on_failure)
+        self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
         tools.load()
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
-            llm=LLMAgent(caller=caller, tools=tools, records=records),
+            llm=LLMAgent(caller=calls, tools=tools, records=records),
             announcements=self._announcements,
-            default_policy=settings.retry,
+            failures=self._failures,
+            give_up=platform.scheduler.give_up,
             max_output_bytes=settings.engine.max_output_bytes,
         )
+        self._contexts = RunContexts(engine)
         self._lanes = LaneRunner(
             claims=claims,
-            contexts=RunContexts(engine),
+            contexts=self._contexts,
             pipeline=pipeline,
             inflight=self._inflight,
             scheduler=platform.scheduler,
             dispatcher=platform.dispatcher,
+        )
+
+    async def _tell_quarantine(self, lost: Lost) -> None:
+        """The worker that should have told of this failure is the one that it has ended."""
+        run = await self._contexts.get(lost.run_id)
+        agent = run.workflow.get_agent_by_name(lost.name) if run else None
+        if run is None or agent is None:
+            return
+        self._failures.tell(
+            agent,
+            AgentResult(
+                agent_id=str(lost.agent_run_id),
+                status=AgentStatus.FAILED,
+                error=lost.error,
+                retry_count=lost.retries,
+                metadata={
+                    "run_id": str(lost.run_id),
+                    "workflow": run.workflow.name,
+                    "tenant": run.tenant,
+                    "attempts": lost.attempt,
+                    "error_class": RecoveriesExhausted.__name__,
+                },
+            ),
         )
 
     async def _renew_limits(self) -> None:
@@ -190,11 +240,18 @@ class Runtime:
         )
 
     async def _close(self) -> None:
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
+        while pending := [task for task in self._background if not task.done()]:
+            # Again and again: redis-py may swallow a cancellation that meets an answer.
+            for task in pending:
+                task.cancel()
+            await asyncio.wait(pending, timeout=CANCEL_STEP_S)
         self._heartbeat.stop()
         self._announcements.stop()
+        await self._failures.close()
+        await self._breakers.close()
+        await self._circuits.close()
+        log.info("failures", **self._failures.get_statistics())
+        log.info("circuits", **self._breakers.get_statistics())
         await self._limiter.close()
         await self._clients.close()
         await self._platform.close()

@@ -32,7 +32,8 @@ def limits(
     """Show the rate limits as they stand, or change them.
 
     Per bucket: who waits, what is in flight, when the next call may start; per limit: its value,
-    where it comes from, what is left of it, and what the provider's headers taught.
+    where it comes from, what is left of it, and what the provider's headers taught. And the circuit
+    breakers of models that have failed lately.
     """
     if context.invoked_subcommand is not None:
         return
@@ -101,10 +102,11 @@ def _buckets() -> list[dict[str, Any]]:
     table = connected.loop.run(connected.client.limits())
     try:
         live = connected.loop.run(connected.client.live_buckets())
+        circuits = connected.loop.run(connected.client.live_circuits())
     except ServiceUnavailable as error:
         print(f"agentchord: {error}; calls wait for it", file=sys.stderr)
-        live = []
-    return overview(table, live)
+        live, circuits = [], []
+    return overview(table, live, circuits)
 
 
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
@@ -150,7 +152,7 @@ def _watch() -> None:
 
 
 def _picture(buckets: list[dict[str, Any]]) -> "Group":
-    """A table of the buckets, and one of their limits."""
+    """A table of the buckets, one of their limits, and one of circuits that count failures."""
     from rich.console import Group
 
     from app.cli.output import table
@@ -168,7 +170,27 @@ def _picture(buckets: list[dict[str, Any]]) -> "Group":
             if _is_worth_a_line(key, limit)
         ],
     )
-    return Group(states, "", limits)
+    circuits = [circuit for bucket in buckets for circuit in bucket["circuits"]]
+    if not circuits:
+        return Group(states, "", limits)
+    breakers = table(
+        ("circuit", "state", "next try>", "failed>", "succeeded>", "opened>"),
+        [_circuit(circuit) for circuit in circuits],
+    )
+    return Group(states, "", limits, "", breakers)
+
+
+def _circuit(circuit: dict[str, Any]) -> tuple[str, ...]:
+    """A circuit breaker: its state, and what it counted in its window."""
+    closed = circuit["state"] == "closed"
+    return (
+        f"{circuit['provider']}/{circuit['model']}",
+        circuit["state"].replace("_", " "),
+        "" if closed else _seconds(circuit["wait_s"]),
+        f"{circuit['bad']:,}",
+        f"{circuit['ok']:,}",
+        f"{circuit['opening']:,} times",
+    )
 
 
 def _state(state: dict[str, Any] | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """An agent: one node of a workflow, with its prompt, model, tools, dependencies and limits."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ PROVIDER_OF_PREFIX = {
 #: Providers with a client; each has a queue of its name.
 PROVIDERS = ("openai", "anthropic")
 CRITICAL_PRIORITY = 8
+DEFAULT_MAX_RETRIES = 3
 
 
 def provider_of(llm_config: Mapping[str, Any]) -> str:
@@ -103,7 +104,7 @@ class Agent:
             ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on.
         tools: Functions made with ``@tool``, or names of tools that the workers load.
         dependencies: Names of the agents that must end before this one starts.
-        max_retries: Retries after a failed first attempt.
+        max_retries: Retries after a failed first attempt; left at 3 it is the default policy's.
         timeout: Seconds an attempt may spend calling; waiting for limits is not counted.
         cost_limit: Dollars this agent may spend in one run, over all attempts.
         priority: 1 to 10, higher starts first; from 8 on its failure fails the run.
@@ -121,7 +122,7 @@ class Agent:
     llm_config: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Any] = ()
     dependencies: Sequence[str] = ()
-    max_retries: int = 3
+    max_retries: int = DEFAULT_MAX_RETRIES
     timeout: float = 300.0
     cost_limit: float = 1.0
     priority: int = 5
@@ -145,6 +146,14 @@ class Agent:
     def is_critical(self) -> bool:
         """Whether its failure fails the run."""
         return self.priority >= CRITICAL_PRIORITY
+
+    def policy(self, default: RetryPolicy) -> RetryPolicy:
+        """Its own retry policy, or the default one with its ``max_retries`` if it names any."""
+        if self.retry_policy is not None:
+            return self.retry_policy
+        if self.max_retries == DEFAULT_MAX_RETRIES:
+            return default
+        return replace(default, max_retries=self.max_retries)
 
     def reset(self) -> None:
         """Forget status and result, as before the first execution."""

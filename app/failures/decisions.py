@@ -1,10 +1,11 @@
-"""(error, retries so far, policy) -> try again after some time, or fail for good."""
+"""(kind of failure, retries so far, policy) -> try again after some time, or fail for good."""
 
 from dataclasses import dataclass
 
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
-from app.errors import AgentError, BudgetExceeded, ProviderError, RateLimited
+from app.errors import ProviderError
+from app.failures.classification import FailureClass, classify
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,19 +22,21 @@ class Fail:
     status: AgentStatus
 
 
-def decide(error: AgentError, *, retries: int, policy: RetryPolicy) -> Retry | Fail:
+def decide(
+    failure: FailureClass | BaseException,
+    *,
+    retries: int,
+    policy: RetryPolicy,
+) -> Retry | Fail:
     """What follows from a failed attempt.
 
     Args:
-        error: Why it failed; whether that may be retried is a fact of its class.
+        failure: Why it failed: the error, which may ask for a wait, or only its class.
         retries: Retries made so far.
         policy: How many there may be, and how they are spaced.
     """
-    if error.retriable and retries < policy.max_retries:
-        asked_s = error.retry_after_s if isinstance(error, ProviderError) else None
+    kind = failure if isinstance(failure, FailureClass) else classify(failure)
+    if kind.retriable and retries < policy.max_retries:
+        asked_s = failure.retry_after_s if isinstance(failure, ProviderError) else None
         return Retry(after_s=policy.delay_s(retries + 1, retry_after_s=asked_s))
-    if isinstance(error, BudgetExceeded):
-        return Fail(status=AgentStatus.BUDGET_EXCEEDED)
-    if isinstance(error, RateLimited):
-        return Fail(status=AgentStatus.RATE_LIMITED)
-    return Fail(status=AgentStatus.FAILED)
+    return Fail(status=kind.final)

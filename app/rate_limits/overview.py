@@ -18,23 +18,38 @@ TIER = ("limit", "level", "capacity", "rate", "learned_limit")
 FORMER = "former"
 
 
-def overview(table: LimitTable, live: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def overview(
+    table: LimitTable,
+    live: Iterable[Mapping[str, Any]],
+    circuits: Iterable[Mapping[str, Any]] = (),
+) -> list[dict[str, Any]]:
     """The configured and the live buckets.
 
     Args:
         table: The limits in force.
         live: Buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+        circuits: Circuit breakers that have counted failures lately, with ``provider`` and
+            ``model``.
 
     Returns:
         One dict per bucket: ``bucket``, ``state`` (None if it is not in use; else ``waiting``,
         ``concurrency``, ``in_flight``, ``paused_s``, ``next_free_s``, ``ramp``), and ``limits``,
         by key: ``value`` (None: unlimited), ``source``, ``inherited``, and ``live`` (None, or
-        ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``). A bucket that
-        is in use but belongs to no block any more has limits of the source ``former``.
+        ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``), and
+        ``circuits``, those of its models. A bucket that is in use but belongs to no block any more
+        has limits of the source ``former``.
     """
     in_use = {bucket["bucket"]: bucket for bucket in live}
     names = dict.fromkeys((*table.values, *in_use))
-    return [_bucket(name, table.values.get(name), in_use.get(name)) for name in names]
+    of_bucket: dict[str, list[dict[str, Any]]] = {}
+    for circuit in circuits:
+        bucket, _ = table.resolve(circuit["provider"], circuit["model"])
+        of_bucket.setdefault(bucket, []).append(dict(circuit))
+    return [
+        _bucket(name, table.values.get(name), in_use.get(name))
+        | {"circuits": of_bucket.get(name, [])}
+        for name in dict.fromkeys((*names, *of_bucket))
+    ]
 
 
 def _bucket(

@@ -14,6 +14,7 @@ from app.domain.status import WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.storage import control
+from app.storage.giving_up import give_up
 from app.storage.group_commit import GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, admit, advance, stop
 
@@ -43,6 +44,8 @@ class Scheduler:
         self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
             engine, self._admit, name="admit"
         )
+
+        self._failing: GroupCommit[UUID, str | None] = GroupCommit(engine, give_up, name="give_up")
 
     async def admit(self) -> None:
         """Start the pending runs that may start now, and dispatch the levels they stand at."""
@@ -136,3 +139,9 @@ class Scheduler:
         )
         await self.ask_for_admission(made.run_id)
         return made.run_id
+
+    async def give_up(self, run_id: UUID) -> None:
+        """Start nothing more of a run that can only fail, now that one of its agents has failed."""
+        reason = await self._failing.submit(run_id)
+        if reason is not None:
+            log.info("run_given_up", run_id=str(run_id), reason=reason)

@@ -20,7 +20,7 @@ from app.domain.status import WorkflowStatus
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.group_commit import cause
-from app.storage.leases import recover_expired
+from app.storage.leases import Lost, recover_expired
 from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
@@ -55,6 +55,7 @@ class Watchdog:
         dispatcher: Sends lanes.
         interval_s: Seconds between two looks.
         max_recoveries: Recoveries after which an agent fails.
+        on_quarantine: Told of every agent that fails for that, after the commit.
         grace_s: Seconds after a reconnect in which no lease is taken away: while Postgres was
             gone nobody could renew one.
     """
@@ -68,6 +69,7 @@ class Watchdog:
         dispatcher: Dispatcher,
         interval_s: float,
         max_recoveries: int,
+        on_quarantine: Callable[[Lost], Awaitable[None]],
         grace_s: float = 10.0,
     ) -> None:
         self._engine = engine
@@ -76,6 +78,8 @@ class Watchdog:
         self._dispatcher = dispatcher
         self._interval_s = interval_s
         self._max_recoveries = max_recoveries
+        self._on_quarantine = on_quarantine
+        self._quarantined: list[Lost] = []
         self._grace_s = grace_s
         self._lease_taking_from_s = 0.0
         self._epoch: bytes | str | None = None
@@ -96,8 +100,11 @@ class Watchdog:
 
     async def look(self) -> None:
         """Look once at everything that may have been lost."""
+        self._quarantined = []
         for plan in await self._in_turn(self._recover) or ():
             await self._send(plan, set(plan.agents))
+        while self._quarantined:
+            await self._on_quarantine(self._quarantined.pop())
         for run_id, timeout_s in await self._in_turn(self._overdue) or ():
             reason = f"the run's timeout of {timeout_s:g} s is over"
             await self._scheduler.stop(run_id, as_=WorkflowStatus.FAILED, reason=reason)
@@ -122,9 +129,10 @@ class Watchdog:
             return []
         taken = await recover_expired(connection, max_recoveries=self._max_recoveries)
         if taken:
-            of_runs = sorted({str(run_id) for run_id, _ in taken})
+            of_runs = sorted({str(lost.run_id) for lost in taken})
             log.warning("agents_recovered", agents=len(taken), runs=of_runs)
-        return await plan_levels(connection, list({run_id for run_id, _ in taken}))
+        self._quarantined = [lost for lost in taken if lost.error]
+        return await plan_levels(connection, list({lost.run_id for lost in taken}))
 
     async def _overdue(self, connection: AsyncConnection) -> list[tuple[UUID, float]]:
         return [(row.id, row.timeout_s) for row in await connection.execute(OVERDUE)]

@@ -72,8 +72,11 @@ async def claim(
     *,
     worker: str,
     lease_s: float,
+    max_recoveries: int,
 ) -> list[Claim]:
     """Claim for several lanes at once, each of another run.
+
+    Of the agents that have been recovered ``max_recoveries`` times a worker has one at a time.
 
     Repeating it is safe: what an unknown commit claimed is in nobody's heartbeat, so its lease
     ends by itself.
@@ -84,16 +87,28 @@ async def claim(
             for q in requests
         ]
     )
+    last_chance = max(max_recoveries, 1)
     await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
     rows = await connection.execute(
-        CLAIM, {"requests": document, "worker": worker, "lease_s": lease_s}
+        CLAIM,
+        {
+            "requests": document,
+            "worker": worker,
+            "lease_s": lease_s,
+            "last_chance": last_chance,
+        },
     )
     agents: dict[UUID, list[ClaimedAgent]] = {q.run_id: [] for q in requests}
     for row in rows.mappings():
         fields = dict(row)
         fields["outputs"] = fields["outputs"] or {}
         agents[row["run_id"]].append(ClaimedAgent(**fields))
-    left = {row.run_id: row for row in await connection.execute(REMAINING, {"requests": document})}
+    left = {
+        row.run_id: row
+        for row in await connection.execute(
+            REMAINING, {"requests": document, "last_chance": last_chance}
+        )
+    }
     return [
         Claim(
             agents=tuple(agents[q.run_id]),

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
@@ -19,6 +20,18 @@ class Renewed:
 
     stopping: bool
     paused: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lost:
+    """A lease taken away; ``error`` is set if its agent has failed for that."""
+
+    run_id: UUID
+    name: str
+    agent_run_id: UUID
+    attempt: int
+    retries: int
+    error: str | None = None
 
 
 def renew_leases(
@@ -40,20 +53,19 @@ def renew_leases(
     return {row.id: Renewed(stopping=row.stop_as is not None, paused=row.paused) for row in rows}
 
 
-async def recover_expired(
-    connection: AsyncConnection, *, max_recoveries: int
-) -> list[tuple[UUID, str]]:
+async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
     """Give agents whose worker went silent back for a new attempt, and book what it may have spent.
 
     Nobody knows whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
-    at the worst case. An agent recovered too often fails: it may be what kills the workers.
+    at the worst case. An agent recovered too often fails: it may be what kills the workers. It does
+    not take its neighbours along: see CLAIM, which gives the last chance to one at a time.
 
     Args:
         connection: Inside a transaction.
         max_recoveries: Recoveries after which an agent fails instead.
 
     Returns:
-        (run, agent name) of every lease taken away.
+        Every lease taken away.
     """
     expired = (await connection.execute(LOCK_EXPIRED)).all()
     if not expired:
@@ -65,18 +77,17 @@ async def recover_expired(
         calls[hold["agent_run_id"]].append(
             CallRecord(**fields, cost_usd=cost, kind="unconfirmed", outcome="unknown")
         )
-    records = []
+    records, lost = [], []
     for row in expired:
-        gone = f"worker {row.worker} went silent"
-        exhausted = row.recoveries >= max_recoveries
+        error = _quarantine(row) if row.recoveries >= max_recoveries else None
         ending = Ending(
             run_id=row.run_id,
             name=row.name,
-            status=AgentStatus.FAILED if exhausted else AgentStatus.PENDING,
+            status=AgentStatus.FAILED if error else AgentStatus.PENDING,
             outcome="lost",
-            event="agent_failed" if exhausted else "agent_recovered",
-            error=f"{gone}, after {row.recoveries} recoveries" if exhausted else gone,
-            error_class="RecoveriesExhausted" if exhausted else "WorkerLost",
+            event="agent_failed" if error else "agent_recovered",
+            error=error or f"worker {row.worker} went silent",
+            error_class="RecoveriesExhausted" if error else "WorkerLost",
             recovery=True,
         )
         records.append(
@@ -84,5 +95,23 @@ async def recover_expired(
                 agent_run_id=row.id, attempt=row.attempt, calls=tuple(calls[row.id]), ending=ending
             )
         )
+        lost.append(
+            Lost(
+                run_id=row.run_id,
+                name=row.name,
+                agent_run_id=row.id,
+                attempt=row.attempt,
+                retries=row.retries,
+                error=error,
+            )
+        )
     await apply_records(connection, records)
-    return [(row.run_id, row.name) for row in expired]
+    return lost
+
+
+def _quarantine(row: Row[Any]) -> str:
+    return (
+        f"quarantined: worker {row.worker} went silent, after {row.recoveries} recoveries from the "
+        "same: look for what ends it in the agent's tools, or its memory, or raise "
+        "engine.max_recoveries"
+    )

@@ -15,7 +15,9 @@ LOCK_RUNS: TextClause = text("""
 """)
 
 # requests: [{run_id, level, provider, width}], one per run. At most max_parallel_agents of a run
-# are in progress: exact, because the run's row is locked while they are counted.
+# are in progress: exact, because the run's row is locked while they are counted. An agent that is
+# quarantined if it loses another worker is a suspect: a worker has one of them at a time, so that
+# whoever kills workers takes no other suspect along. A process claims in one statement at a time.
 CLAIM: TextClause = text("""
     WITH room AS (
         SELECT q.*, runs.max_parallel_agents - (
@@ -26,14 +28,33 @@ CLAIM: TextClause = text("""
             AS q(run_id uuid, level int, provider text, width int)
         JOIN runs ON runs.id = q.run_id
         WHERE runs.status = 'running' AND runs.level = q.level AND runs.stop_as IS NULL
-    ), picked AS (
+    ), usual AS (
+        SELECT room.run_id, ready.id FROM room CROSS JOIN LATERAL (
+            SELECT a.id FROM agent_runs a
+            WHERE a.run_id = room.run_id AND a.level = room.level
+                AND a.provider = room.provider AND a.status = 'pending' AND a.ready_at <= now()
+                AND a.recoveries < :last_chance
+            ORDER BY a.priority DESC, a.position
+            LIMIT greatest(least(room.width, room.free), 0)
+        ) ready
+    ), suspect AS (
         SELECT ready.id FROM room CROSS JOIN LATERAL (
             SELECT a.id FROM agent_runs a
             WHERE a.run_id = room.run_id AND a.level = room.level
                 AND a.provider = room.provider AND a.status = 'pending' AND a.ready_at <= now()
-            ORDER BY a.priority DESC, a.position
-            LIMIT greatest(least(room.width, room.free), 0)
+                AND a.recoveries >= :last_chance
+            ORDER BY a.priority DESC, a.position LIMIT 1
         ) ready
+        WHERE room.width > 0 AND room.free > 0
+            AND NOT EXISTS (SELECT FROM usual WHERE usual.run_id = room.run_id)
+            AND NOT EXISTS (
+                SELECT FROM agent_runs busy WHERE busy.status = 'running'
+                    AND busy.worker = :worker AND busy.recoveries >= :last_chance
+                    AND busy.id <> ready.id  -- looked for only if there is a suspect
+            )
+        LIMIT 1
+    ), picked AS (
+        SELECT id FROM usual UNION ALL SELECT id FROM suspect
     ), claimed AS (
         UPDATE agent_runs a
         SET status = 'running', attempt = a.attempt + 1, worker = :worker,
@@ -61,15 +82,18 @@ CLAIM: TextClause = text("""
 # What is left after the claim: more for the same provider, another provider's, or nothing open.
 # Of a run that may not be claimed from now (it is paused, or stands at another level) nothing is
 # there for a lane; of one that is being stopped only what is in progress is open.
+# Suspects are left out: who has finished one claims the next, and else the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
         may.claim AND EXISTS (
             SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
                 AND a.provider = q.provider AND a.status = 'pending' AND a.ready_at <= now()
+                AND a.recoveries < :last_chance
         ) AS more,
         CASE WHEN may.claim THEN (
             SELECT a.provider FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
                 AND a.provider <> q.provider AND a.status = 'pending' AND a.ready_at <= now()
+                AND a.recoveries < :last_chance
             LIMIT 1
         ) END AS other_provider,
         EXISTS (
@@ -297,7 +321,7 @@ RENEW_LEASES: TextClause = text("""
 """)
 
 LOCK_EXPIRED: TextClause = text("""
-    SELECT a.id, a.run_id, a.name, a.attempt, a.recoveries, a.worker FROM agent_runs a
+    SELECT a.id, a.run_id, a.name, a.attempt, a.retries, a.recoveries, a.worker FROM agent_runs a
     WHERE a.status = 'running' AND a.lease_expires_at < clock_timestamp()
     ORDER BY a.id LIMIT 500 FOR NO KEY UPDATE SKIP LOCKED
 """)

@@ -65,10 +65,14 @@ class Cluster:
         provider: str = "openai",
         width: int = 100,
         lease_s: float = 60.0,
+        max_recoveries: int = 3,
+        worker: str = "w1",
     ) -> claims.Claim:
         request = claims.ClaimRequest(run_id=run_id, level=level, provider=provider, width=width)
         (claim,) = await self.commit(
-            lambda c: claims.claim(c, [request], worker="w1", lease_s=lease_s)
+            lambda c: claims.claim(
+                c, [request], worker=worker, lease_s=lease_s, max_recoveries=max_recoveries
+            )
         )
         return claim
 
@@ -101,7 +105,7 @@ class Cluster:
         (moved,) = await self.commit(lambda c: progress.advance(c, [(run_id, level)]))
         return moved
 
-    async def recover(self, *, max_recoveries: int = 3) -> list[tuple[UUID, str]]:
+    async def recover(self, *, max_recoveries: int = 3) -> list[leases.Lost]:
         return await self.commit(lambda c: leases.recover_expired(c, max_recoveries=max_recoveries))
 
     async def rows(self, sql: str, **values: Any) -> Sequence[Any]:

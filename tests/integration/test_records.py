@@ -97,7 +97,7 @@ async def test_a_worker_that_died_with_a_call_out_leaves_one_unconfirmed_entry(
     again = await cluster.recover()
 
     entries = await cluster.rows("SELECT kind, outcome, cost_usd FROM cost_entries")
-    assert [name for _, name in recovered] == ["a"]
+    assert [lost.name for lost in recovered] == ["a"]
     assert again == []
     assert entries == [("unconfirmed", "unknown", Decimal("0.5"))]
     assert await money(cluster) == (Decimal("0.5"), Decimal(0), Decimal(0))

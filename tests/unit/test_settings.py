@@ -456,7 +456,15 @@ def test_the_documentation_names_every_variable() -> None:
 
     for name, field in Settings.model_fields.items():
         prefix = "" if field.validation_alias else "AGENTCHORD_"
-        sections = ("rate_limits", "costs", "retry", "engine", "logging", "monitoring")
+        sections = (
+            "rate_limits",
+            "costs",
+            "retry",
+            "circuit_breaker",
+            "engine",
+            "logging",
+            "monitoring",
+        )
         expected = f"`{name}`" if name in sections else f"`{prefix}{name.upper()}`"
         assert expected in text
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from app.errors import AgentTimeout, ToolError
 from app.llm.base import LLMResponse, ToolCall
@@ -10,9 +10,21 @@ from app.storage.group_commit import GroupCommit
 from app.storage.records import Record
 from app.tools.registry import ToolRegistry
 from app.tools.tool import Tool, ToolOutput
-from workers.calls import Caller
 from workers.inflight import Phase
 from workers.jobs import Job
+
+
+class Calls(Protocol):
+    """Makes one call for a job: ``Caller``, or what stands before it."""
+
+    async def call(
+        self,
+        job: Job,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]],
+    ) -> LLMResponse:
+        """See ``Caller.call``."""
+        ...
 
 
 class LLMAgent:
@@ -25,7 +37,7 @@ class LLMAgent:
     """
 
     def __init__(
-        self, *, caller: Caller, tools: ToolRegistry, records: GroupCommit[Record, bool]
+        self, *, caller: Calls, tools: ToolRegistry, records: GroupCommit[Record, bool]
     ) -> None:
         self._caller = caller
         self._tools = tools

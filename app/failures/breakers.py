@@ -1,0 +1,373 @@
+"""The circuit breakers as one process has them: calls ask here, and say here how they ended.
+
+While a circuit is closed this costs no exchange with anybody: failures are reported in the
+background, and successes only while somebody counts failures. While it is open, callers wait in
+order of arrival, and one of them in the whole cluster is let through at a time, as the probe.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import Counter, deque
+from collections.abc import Coroutine
+from itertools import count
+from secrets import token_hex
+from typing import Any
+
+import structlog
+
+from app.domain.circuit import CircuitBreakerConfig
+from app.errors import (
+    AgentTimeout,
+    CircuitOpen,
+    ConnectionFailed,
+    Overloaded,
+    ProviderError,
+    ServerFailure,
+    ServiceUnavailable,
+)
+from app.failures.circuit import SLOTS, CircuitBackend, CircuitNews, Message, State, Verdict, View
+
+BAD_REQUEST, SERVER_ERROR = 400, 500
+#: Between two reports of successes and renewals of probes.
+TICK_S = 1.0
+#: Who waits asks again after this time at most, in case the news was lost.
+LOOK_AGAIN_S = 2.0
+RETRY_S = 0.5
+
+log = structlog.get_logger(__name__)
+
+
+class CircuitReopened(Exception):
+    """The circuit has opened while a call waited for its permit: wait again, without it."""
+
+
+def judge(error: BaseException | None, *, called_s: float, slow_s: float) -> Verdict | None:
+    """What the end of a call says about its model; None for nothing at all.
+
+    Args:
+        error: What it raised, or None.
+        called_s: Seconds that the call was out.
+        slow_s: From when on an agent's own timeout is the model's failure.
+    """
+    if error is None:
+        return "ok"
+    if isinstance(error, AgentTimeout):
+        return "bad" if called_s >= slow_s else None
+    if not isinstance(error, ProviderError):
+        return None
+    refused = error.status is not None and BAD_REQUEST <= error.status < SERVER_ERROR
+    if isinstance(error, ConnectionFailed | Overloaded | ServerFailure) and not refused:
+        return "bad"
+    # A refusal, a 429 too, shows that somebody is there; without a status nobody was asked.
+    return None if error.status is None else "ok"
+
+
+class Ticket:
+    """A caller's way through a circuit: from ``admit`` to ``ended``.
+
+    Attributes:
+        token: Names the probe that this call is, or empty.
+    """
+
+    def __init__(self, breakers: "CircuitBreakers", circuit: "LocalCircuit", token: str) -> None:
+        self._breakers = breakers
+        self._circuit = circuit
+        self.token = token
+
+    def check(self) -> None:
+        """Called when the call might start.
+
+        Raises:
+            CircuitReopened: If the circuit has opened since.
+        """
+        if self._circuit.opened and not self.token:
+            raise CircuitReopened
+
+    def ended(self, error: BaseException | None, *, called_s: float) -> None:
+        """Say how the call ended; exactly once."""
+        self._breakers.ended(self._circuit, self.token, error, called_s)
+
+
+class LocalCircuit:
+    """What a process knows of one circuit."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.known: asyncio.Task[None] | None = None
+        self.opened = False
+        self.ask_at_s = 0.0
+        self.news = asyncio.Event()
+        self.waiters: deque[asyncio.Future[str]] = deque()
+        self.keeper: asyncio.Task[None] | None = None
+        self.reporting = False
+        self.numbers = count(1)
+        self.bad = 0
+        self.counted_until_s = 0.0
+        self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
+
+    def succeeded(self, slot_s: float) -> None:
+        """Count a success, by time: only those of the last window are ever reported."""
+        now = time.monotonic()
+        if self.successes and now - self.successes[-1][0] < slot_s:
+            self.successes[-1][1] += 1
+        else:
+            self.successes.append([now, 1])
+
+    def take_successes(self) -> list[tuple[float, int]]:
+        """What was counted and not reported yet: seconds ago, and how many."""
+        now = time.monotonic()
+        taken = [(now - at_s, int(number)) for at_s, number in self.successes]
+        self.successes.clear()
+        return taken
+
+
+class CircuitBreakers:
+    """All circuits of a process.
+
+    Args:
+        backend: Where the cluster's are.
+        config: The policy.
+    """
+
+    def __init__(self, backend: CircuitBackend, config: CircuitBreakerConfig) -> None:
+        self._backend = backend
+        self._config = config
+        self._process = token_hex(6)
+        self._probes = count(1)
+        self._held: dict[str, LocalCircuit] = {}
+        self._circuits: dict[str, LocalCircuit] = {}
+        self._counts: Counter[str] = Counter()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lost = False
+
+    def is_open(self, provider: str, model: str) -> bool:
+        """Whether callers have to wait now, as far as this process knows."""
+        circuit = self._circuits.get(f"{provider}/{model}")
+        return circuit is not None and circuit.opened
+
+    async def admit(self, provider: str, model: str) -> Ticket:
+        """Wait until a call to the model may be tried.
+
+        Returns:
+            The way through; its ``ended`` must be called.
+
+        Raises:
+            CircuitOpen: If the circuit is open and the policy says not to wait.
+        """
+        name = f"{provider}/{model}"
+        circuit = self._circuits.get(name)
+        if circuit is None:
+            circuit = self._circuits[name] = LocalCircuit(name)
+        if circuit.known is None:
+            circuit.known = asyncio.create_task(self._look(circuit), name="circuit_look")
+        if not circuit.known.done():
+            await asyncio.shield(circuit.known)
+        if not circuit.opened:
+            return Ticket(self, circuit, "")
+        if self._config.when_open == "fail":
+            return await self._probe_or_fail(circuit)
+        self._counts["waited"] += 1
+        return Ticket(self, circuit, await self._wait(circuit))
+
+    def ended(
+        self, circuit: LocalCircuit, token: str, error: BaseException | None, called_s: float
+    ) -> None:
+        """See ``Ticket.ended``."""
+        verdict = judge(error, called_s=called_s, slow_s=self._config.slow_s)
+        if token:
+            self._held.pop(token, None)
+            self._start(self._conclude(circuit, token, verdict or "release"))
+        elif verdict == "ok":
+            circuit.succeeded(self._config.window_s / SLOTS)
+        elif verdict == "bad":
+            self._counts["failures"] += 1
+            circuit.bad += 1
+            self._report_soon(circuit)
+
+    def hear(self, news: CircuitNews) -> None:
+        """Take news of the other processes."""
+        if not news.circuit:
+            # Some may have been missed: what is known here is asked anew.
+            for each in self._circuits.values():
+                self._start(self._look(each))
+        elif (circuit := self._circuits.get(news.circuit)) is not None:
+            self._take(circuit, news.state, news.wait_s)
+            if news.state == "closed":
+                circuit.counted_until_s = time.monotonic() + self._config.window_s
+
+    async def run(self) -> None:
+        """Report successes while failures are counted, and keep probes alive; until cancelled."""
+        while True:
+            await asyncio.sleep(TICK_S)
+            for token, circuit in list(self._held.items()):
+                self._start(self._renew(circuit, token))
+            now = time.monotonic()
+            for circuit in self._circuits.values():
+                if circuit.successes and now < circuit.counted_until_s and not circuit.opened:
+                    self._report_soon(circuit)
+
+    async def close(self) -> None:
+        """Let what is being said be said; whoever waits is not woken."""
+        for circuit in self._circuits.values():
+            if circuit.keeper is not None:
+                circuit.keeper.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=RETRY_S)
+        for task in self._tasks:
+            task.cancel()
+
+    def get_statistics(self) -> dict[str, Any]:
+        """Counts of this process, and its circuits by name that it knows to be open."""
+        names = ("failures", "opened", "closed", "probes", "waited", "refused")
+        return {name: self._counts[name] for name in names} | {
+            "open": sorted(name for name, circuit in self._circuits.items() if circuit.opened)
+        }
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    async def _wait(self, circuit: LocalCircuit) -> str:
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        circuit.waiters.append(future)
+        if circuit.keeper is None or circuit.keeper.done():
+            circuit.keeper = asyncio.create_task(self._keep(circuit), name="circuit_keeper")
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and (token := future.result()):
+                self._held.pop(token, None)
+                self._start(self._conclude(circuit, token, "release"))
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                circuit.waiters.remove(future)
+
+    async def _keep(self, circuit: LocalCircuit) -> None:
+        """Ask for a probe when it is time, for the first who waits; let all go once it closes."""
+        while circuit.opened and circuit.waiters:
+            wait_s = circuit.ask_at_s - time.monotonic()
+            if wait_s > 0:
+                circuit.news.clear()
+                try:
+                    await asyncio.wait_for(circuit.news.wait(), min(wait_s, LOOK_AGAIN_S))
+                except TimeoutError:
+                    if wait_s > LOOK_AGAIN_S:
+                        await self._look(circuit)
+                continue
+            if (token := await self._ask(circuit)) is not None:
+                self._let_go(circuit, token)
+
+    async def _probe_or_fail(self, circuit: LocalCircuit) -> Ticket:
+        wait_s = circuit.ask_at_s - time.monotonic()
+        token = await self._ask(circuit) if wait_s <= 0 else None
+        if token is not None or not circuit.opened:
+            return Ticket(self, circuit, token or "")
+        self._counts["refused"] += 1
+        raise CircuitOpen(
+            f"{circuit.name} fails for everybody: its circuit breaker is open for another "
+            f"{max(circuit.ask_at_s - time.monotonic(), 0.0):.1f} s; retry the run when the "
+            "provider is well, or set circuit_breaker.when_open to wait"
+        )
+
+    async def _ask(self, circuit: LocalCircuit) -> str | None:
+        """Ask for a probe; returns its token if it may go."""
+        token = f"{self._process}:{next(self._probes)}"
+        view = await self._exchange(circuit, token=token)
+        if view is None:
+            circuit.ask_at_s = time.monotonic() + RETRY_S
+            return None
+        if not view.granted:
+            return None
+        self._counts["probes"] += 1
+        self._held[token] = circuit
+        log.info("circuit_half_open", circuit=circuit.name)
+        return token
+
+    def _let_go(self, circuit: LocalCircuit, token: str) -> None:
+        while circuit.waiters:
+            future = circuit.waiters.popleft()
+            if not future.done():
+                future.set_result(token)
+                return
+        self._held.pop(token, None)
+        self._start(self._conclude(circuit, token, "release"))
+
+    # ---- what is said and heard ------------------------------------------------------------
+
+    def _take(self, circuit: LocalCircuit, state: State, wait_s: float) -> None:
+        circuit.opened = state != "closed"
+        circuit.ask_at_s = time.monotonic() + wait_s
+        circuit.news.set()
+        if not circuit.opened:
+            while circuit.waiters:
+                future = circuit.waiters.popleft()
+                if not future.done():
+                    future.set_result("")
+
+    async def _look(self, circuit: LocalCircuit) -> None:
+        """Read a circuit; without the backend it counts as closed, for limits hold calls back."""
+        try:
+            view = await self._backend.exchange(circuit.name, None)
+        except ServiceUnavailable as error:
+            self._say_lost(error)
+            return
+        self._take(circuit, view.state, view.wait_s)
+        if view.bad:
+            circuit.counted_until_s = time.monotonic() + self._config.window_s
+
+    def _report_soon(self, circuit: LocalCircuit) -> None:
+        if not circuit.reporting:
+            circuit.reporting = True
+            self._start(self._report(circuit))
+
+    async def _report(self, circuit: LocalCircuit) -> None:
+        """Tell what was counted; what comes meanwhile is told with the next message."""
+        try:
+            while circuit.bad or circuit.successes:
+                bad, circuit.bad = circuit.bad, 0
+                if bad:
+                    circuit.counted_until_s = time.monotonic() + self._config.window_s
+                await self._exchange(circuit, ok=circuit.take_successes(), bad=bad)
+                if not circuit.bad:
+                    return
+        finally:
+            circuit.reporting = False
+
+    async def _renew(self, circuit: LocalCircuit, token: str) -> None:
+        await self._exchange(circuit, token=token, verdict="renew")
+
+    async def _conclude(self, circuit: LocalCircuit, token: str, verdict: Verdict) -> None:
+        """Say what became of a probe; if it cannot be said, its lease ends by itself."""
+        await self._exchange(circuit, token=token, verdict=verdict)
+
+    async def _exchange(self, circuit: LocalCircuit, **said: Any) -> View | None:
+        # Only what counts calls is numbered: the rest may overtake it.
+        number = next(circuit.numbers) if "bad" in said else 0
+        message = Message(process=self._process, number=number, **said)
+        try:
+            view = await self._backend.exchange(circuit.name, message)
+        except ServiceUnavailable as error:
+            self._say_lost(error)
+            return None
+        if self._lost:
+            self._lost = False
+            log.info("circuits_available_again")
+        if view.change:
+            self._counts[view.change] += 1
+            if view.change == "opened":
+                log.warning("circuit_opened", circuit=circuit.name, next_try_in_s=view.wait_s)
+            else:
+                log.info("circuit_closed", circuit=circuit.name)
+        if not (view.granted or said.get("verdict") == "renew"):
+            self._take(circuit, view.state, view.wait_s)
+        return view
+
+    def _say_lost(self, error: ServiceUnavailable) -> None:
+        if not self._lost:
+            self._lost = True
+            log.warning("circuits_unavailable", error=str(error), effect="failures are not counted")
+
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(step, name="circuit")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,236 @@
+"""One circuit breaker, as a pure state machine, and what is said to and by it.
+
+``closed``: calls go, failures are counted in a sliding window. ``open``: none goes until a time.
+``half_open``: one call, the probe, goes; its result closes the circuit or opens it for longer. The
+Lua script that holds the circuits of a cluster does the same; a test keeps the two alike.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from app.domain.circuit import CircuitBreakerConfig
+
+State = Literal["closed", "open", "half_open"]
+#: What is said about a probe: it succeeded or failed, was never made, or is still under way.
+Verdict = Literal["ok", "bad", "release", "renew"]
+SLOTS = 10
+#: A process's last message number is remembered for so long, so that a repeated one counts once.
+SEEN_S = 60.0
+#: A probe whose process is silent for so long is lost, and another may go.
+PROBE_LEASE_S = 15.0
+MAX_DOUBLINGS = 20
+
+
+@dataclass(kw_only=True, slots=True)
+class Message:
+    """What a process tells a circuit.
+
+    Attributes:
+        process: Unique name of the process.
+        number: Counts the process's messages with calls; a repeated one counts no calls again. 0
+            for a message without any.
+        ok: Successes: seconds ago, and how many.
+        bad: Failures since the last message.
+        token: Names a probe; without a verdict, permission for it is asked for.
+        verdict: What became of the probe.
+    """
+
+    process: str
+    number: int
+    ok: list[tuple[float, int]] = field(default_factory=list)
+    bad: int = 0
+    token: str = ""
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """How a circuit stands.
+
+    Attributes:
+        state: Its state.
+        wait_s: Seconds until it is worth asking for a probe; 0 if it is closed.
+        granted: Whether the probe that was asked for may go.
+        change: What the message has brought about.
+        opening: How many times it has opened since it was last idle.
+        ok: Successes in the window.
+        bad: Failures in the window.
+    """
+
+    state: State
+    wait_s: float = 0.0
+    granted: bool = False
+    change: Literal["", "opened", "closed"] = ""
+    opening: int = 0
+    ok: int = 0
+    bad: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CircuitNews:
+    """What all processes are told: a circuit opened, closed, may be probed, or counts failures.
+
+    ``circuit`` is empty when news may have been missed: then everything has to be asked anew.
+    """
+
+    circuit: str
+    state: State = "closed"
+    wait_s: float = 0.0
+    opening: int = 0
+
+
+class CircuitBackend(Protocol):
+    """Holds the circuits; every method may raise ``ServiceUnavailable``."""
+
+    async def exchange(self, circuit: str, message: Message | None) -> View:
+        """Apply what a process says, and tell how the circuit stands; None only looks."""
+        ...
+
+    async def names(self) -> list[str]:
+        """The circuits that have counted failures lately."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Circuit:
+    """The state of one circuit; times are seconds of its holder's clock.
+
+    Attributes:
+        slots: [successes, failures] by slot of the window.
+        until: When it may be probed; None while it is closed.
+        streak: Openings in a row without a success.
+        openings: Openings in all.
+        holder: Token of the probe under way, or empty.
+        holder_until: When that one counts as lost.
+        told: When the others were last told that failures are counted.
+        seen: Last message number by process, and when.
+    """
+
+    slots: dict[int, list[int]] = field(default_factory=dict)
+    until: float | None = None
+    streak: int = 0
+    openings: int = 0
+    holder: str = ""
+    holder_until: float = 0.0
+    told: float = 0.0
+    seen: dict[str, tuple[int, float]] = field(default_factory=dict)
+
+    def exchange(
+        self, config: CircuitBreakerConfig, message: Message, now: float
+    ) -> tuple[View, list[CircuitNews]]:
+        """Apply a message.
+
+        Returns:
+            How the circuit stands then, and what the others are to be told (without its name).
+        """
+        news: list[CircuitNews] = []
+        self._forget(config, now)
+        change: Literal["", "opened", "closed"] = ""
+        if message.verdict is not None:
+            change = self._judge(config, message, now, news)
+        if self._is_new(message, now) and self.until is None:
+            self._count(config, message, now)
+            if message.bad and self._is_sustained(config):
+                self._open(config, now, news)
+                change = "opened"
+            elif message.bad and now - self.told >= config.window_s / 2:
+                self.told = now
+                news.append(CircuitNews(circuit="", opening=self.openings))
+        granted = message.verdict is None and self._grant(message.token, now)
+        return self.view(config, now, granted=granted, change=change), news
+
+    def view(
+        self,
+        config: CircuitBreakerConfig,
+        now: float,
+        *,
+        granted: bool = False,
+        change: Literal["", "opened", "closed"] = "",
+    ) -> View:
+        """How it stands."""
+        self._forget(config, now)
+        wait_s = 0.0
+        state: State = "closed"
+        if self.until is not None:
+            state = "half_open" if self.holder else "open"
+            wait_s = max((self.holder_until if self.holder else self.until) - now, 0.0)
+        return View(
+            state=state,
+            wait_s=wait_s,
+            granted=granted,
+            change=change,
+            opening=self.openings,
+            ok=sum(ok for ok, _ in self.slots.values()),
+            bad=sum(bad for _, bad in self.slots.values()),
+        )
+
+    def _forget(self, config: CircuitBreakerConfig, now: float) -> None:
+        oldest = math.floor(now * SLOTS / config.window_s) - SLOTS
+        self.slots = {index: slot for index, slot in self.slots.items() if index > oldest}
+        self.seen = {name: seen for name, seen in self.seen.items() if seen[1] + SEEN_S > now}
+        if self.holder and self.holder_until <= now:
+            self.holder = ""
+
+    def _is_new(self, message: Message, now: float) -> bool:
+        last, _ = self.seen.get(message.process, (0, 0.0))
+        if message.number <= last:
+            return False
+        self.seen[message.process] = message.number, now
+        return True
+
+    def _count(self, config: CircuitBreakerConfig, message: Message, now: float) -> None:
+        for age_s, ok in message.ok:
+            if age_s < config.window_s:
+                index = math.floor((now - age_s) * SLOTS / config.window_s)
+                self.slots.setdefault(index, [0, 0])[0] += ok
+        if message.bad:
+            index = math.floor(now * SLOTS / config.window_s)
+            self.slots.setdefault(index, [0, 0])[1] += message.bad
+        self._forget(config, now)
+
+    def _is_sustained(self, config: CircuitBreakerConfig) -> bool:
+        ok = sum(slot[0] for slot in self.slots.values())
+        bad = sum(slot[1] for slot in self.slots.values())
+        return bad >= config.min_failures and bad >= config.failure_share * (ok + bad)
+
+    def _open(self, config: CircuitBreakerConfig, now: float, news: list[CircuitNews]) -> None:
+        open_s = min(config.open_s * 2 ** min(self.streak, MAX_DOUBLINGS), config.max_open_s)
+        self.until = now + open_s
+        self.streak += 1
+        self.openings += 1
+        self.holder = ""
+        self.slots = {}
+        news.append(CircuitNews(circuit="", state="open", wait_s=open_s, opening=self.openings))
+
+    def _judge(
+        self,
+        config: CircuitBreakerConfig,
+        message: Message,
+        now: float,
+        news: list[CircuitNews],
+    ) -> Literal["", "opened", "closed"]:
+        if self.until is None or not message.token or message.token != self.holder:
+            return ""
+        match message.verdict:
+            case "ok":
+                self.until, self.streak, self.holder = None, 0, ""
+                news.append(CircuitNews(circuit="", opening=self.openings))
+                return "closed"
+            case "bad":
+                self._open(config, now, news)
+                return "opened"
+            case "release":
+                self.holder = ""
+                news.append(CircuitNews(circuit="", state="open", opening=self.openings))
+            case _:
+                self.holder_until = now + PROBE_LEASE_S
+        return ""
+
+    def _grant(self, token: str, now: float) -> bool:
+        if not token or self.until is None or now < self.until:
+            return False
+        if self.holder not in ("", token):
+            return False
+        self.holder, self.holder_until = token, now + PROBE_LEASE_S
+        return True

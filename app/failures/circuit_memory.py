@@ -1,0 +1,48 @@
+"""Circuits within one process: the model behind the interface of the cluster's."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.domain.circuit import CircuitBreakerConfig
+from app.failures.circuit import Circuit, CircuitNews, Message, View
+
+
+class MemoryCircuits:
+    """Circuits in memory, for tests and for programs of one process.
+
+    Args:
+        config: The policy of all circuits.
+        clock: Seconds.
+        on_news: Told what a cluster's processes would be told.
+    """
+
+    def __init__(
+        self,
+        config: CircuitBreakerConfig,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_news: Callable[[CircuitNews], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self.on_news = on_news
+        self._circuits: dict[str, Circuit] = defaultdict(Circuit)
+
+    async def exchange(self, circuit: str, message: Message | None) -> View:
+        """See ``CircuitBackend``."""
+        if message is None:
+            return self._circuits[circuit].view(self._config, self._clock())
+        view, news = self._circuits[circuit].exchange(self._config, message, self._clock())
+        for item in news:
+            self.on_news(replace(item, circuit=circuit))
+        return view
+
+    async def names(self) -> list[str]:
+        """See ``CircuitBackend``."""
+        return sorted(self._circuits)
+
+    def flush(self) -> None:
+        """Forget everything, as a flushed Redis does."""
+        self._circuits.clear()

@@ -1,0 +1,42 @@
+"""Runs that are bound to fail: what has not started of them never will, what has may end."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.outcome import Tally, failure_reason
+from app.domain.status import WorkflowStatus
+from app.storage.progress import CANCEL_PENDING, LOCK_RUNS_FULL, TALLY
+
+
+async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
+    """Cancel what is pending of runs that can only fail any more.
+
+    Calls in flight end and their results are kept: they are paid for, and a retry of the run can
+    use them. The run itself ends, as failed, when its level is done. Repeating it changes nothing.
+
+    Args:
+        connection: Inside a transaction.
+        run_ids: Runs of which an agent has just failed; one may be there several times.
+
+    Returns:
+        For each, why it fails, or None if it goes on.
+    """
+    ids = sorted(set(run_ids))
+    reasons: dict[UUID, str] = {}
+    locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": ids})).all()
+    counts = {row.run_id: row for row in await connection.execute(TALLY, {"ids": ids})}
+    for run in locked:
+        if run.status != WorkflowStatus.RUNNING or run.stop_as is not None:
+            continue
+        counted = counts[run.id]
+        tally = Tally(
+            total=counted.total, failed=counted.failed, critical_failed=counted.critical_failed
+        )
+        reason = failure_reason(tally, allow_partial_completion=run.allow_partial_completion)
+        if reason is not None:
+            reasons[run.id] = reason
+            told = {"id": run.id, "reason": f"run failed: {reason}"}
+            await connection.execute(CANCEL_PENDING, told)
+    return [reasons.get(run_id) for run_id in run_ids]

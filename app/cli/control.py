@@ -55,7 +55,7 @@ def rerun(
     agent: Annotated[str, typer.Argument(help="The agent from which on it runs again.")],
     json: AsJson = False,
 ) -> None:
-    """Run an agent and all that depends on it again, as a new run.
+    """Run an agent and what depends on it again, as a new run.
 
     The new run takes over the other results of the run, which stays as it is.
     """

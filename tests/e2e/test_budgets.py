@@ -217,7 +217,7 @@ def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) 
     wait_until(lambda: stack.sql("SELECT 1 FROM hold_queue"))
     set_budget(stack, "module", "Slow", "--limit", str(2 * sizes.worst_usd))
 
-    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=1)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=3)
     assert run.wait(END_S) is WorkflowStatus.COMPLETED
 
 

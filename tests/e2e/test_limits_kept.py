@@ -15,6 +15,8 @@ from tests.benchmarks.limit_scenarios import (
 )
 from tests.stack import client_of
 
+pytestmark = pytest.mark.timeout(400)
+
 PROCESSES = 2
 AGENTS = 100
 # Ten times what `make limits` enforces, or what 100 agents fill within a minute.

@@ -170,11 +170,11 @@ def test_ten_thousand_agents_and_fifty_thousand_edges_take_under_a_second(reach:
         for index in range(10_000)
     ]
 
-    started_s = time.perf_counter()
+    started_s = time.process_time()
     resolver = DependencyResolver(nodes)
     resolver.get_execution_levels()
     resolver.get_critical_path()
     resolver.get_dependency_chain("n9999")
-    taken_s = time.perf_counter() - started_s
+    taken_s = time.process_time() - started_s
 
     assert taken_s < 1.0

@@ -2,6 +2,8 @@
 
 Everything runs on one background loop per process, so that the synchronous and the asynchronous
 API are the same code and neither cares which loop, if any, the caller is on.
+
+The file is over 400 lines because it is the one list of what a client can do.
 """
 
 import asyncio

@@ -57,6 +57,8 @@ def costs(
     from app.costs.reports import costs_by, total_costs
     from app.monitoring.progress import find_run
 
+    if json and csv:
+        raise typer.BadParameter("give --json or --csv, not both")
     start = None if since is None else parse_since(since, now=datetime.now(UTC))
     run_id = None if run is None else transaction(partial(find_run, prefix=run))
     lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))

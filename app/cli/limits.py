@@ -201,7 +201,7 @@ def _state(state: dict[str, Any] | None) -> tuple[str, ...]:
         f"{state['waiting']:,}",
         f"{state['in_flight']:,} of {most}",
         _seconds(state["next_free_s"]),
-        _seconds(state["paused_s"]),
+        _seconds(state["paused_s"] or None),
         f"{state['ramp']:.0%}",
     )
 

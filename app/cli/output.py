@@ -95,6 +95,12 @@ def shorten(text: str, width: int) -> str:
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"
 
 
+def reason(error: str | None, width: int) -> str:
+    """An error on one line: cut on a terminal, and whole where no line is cut."""
+    flat = " ".join((error or "").split())
+    return shorten(flat, width) if console().is_terminal else flat
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.isoformat()

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from decimal import Decimal
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -46,6 +47,8 @@ def plan(
     from app.domain.validation import validate_input
     from app.settings import load_settings
 
+    if latency is not None and not isfinite(latency):
+        raise typer.BadParameter("give a number of seconds", param_hint="--latency")
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     run_input = {**loaded.input, **given}

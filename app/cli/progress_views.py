@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self, TextIO
 
-from app.cli.output import STYLES, console, dollars, seconds, shorten
+from app.cli.output import STYLES, console, dollars, reason, seconds, shorten
 from app.monitoring.progress import AgentProgress, RunProgress
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class LineView:
             took = seconds(agent.started_at, agent.finished_at)
             text += "".join(f", {part}" for part in (took, _cost(agent)) if part)
         if agent.error and agent.status != "completed":
-            text += f": {shorten(agent.error, ERROR_WIDTH)}"
+            text += f": {reason(agent.error, ERROR_WIDTH)}"
         self.note(text)
 
 

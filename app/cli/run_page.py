@@ -1,6 +1,6 @@
 """One run as `agentchord status` shows it."""
 
-from app.cli.output import console, dollars, moment, seconds, shorten, table
+from app.cli.output import console, dollars, moment, reason, seconds, table
 from app.monitoring.progress import RunProgress
 
 ERROR_WIDTH = 120
@@ -35,7 +35,7 @@ def show_run(run: RunProgress) -> None:
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
             dollars(agent.spent_usd),
-            shorten(agent.error or "", ERROR_WIDTH),
+            reason(agent.error, ERROR_WIDTH),
         )
         for agent in run.agents
     ]

@@ -18,7 +18,7 @@ def runs(
 ) -> None:
     """List the newest runs."""
     from app.cli.cluster import connect
-    from app.cli.output import console, dollars, moment, print_json, seconds, shorten, table
+    from app.cli.output import console, dollars, moment, print_json, reason, seconds, table
 
     connected = connect()
     found = connected.loop.run(connected.client.list_runs(status, limit))
@@ -34,7 +34,7 @@ def runs(
             moment(record.created_at),
             seconds(record.started_at, record.finished_at),
             dollars(record.spent_usd),
-            shorten(record.error or "", 60),
+            reason(record.error, 60),
         )
         for record in found
     ]

@@ -6,9 +6,11 @@ from decimal import Decimal
 from enum import StrEnum
 
 from app.domain.bounds import MAX_DOLLARS, Bounds
+from app.domain.suggestions import shortened
 from app.errors import ConfigurationError
 
 LIMIT = Bounds(high=MAX_DOLLARS)
+SMALLEST_USD = Decimal("1e-10")
 PERCENT = Bounds(low=1, high=1000, whole=True)
 HOUR = Bounds(high=23, whole=True)
 DAY = Bounds(low=1, high=28, whole=True)
@@ -24,6 +26,13 @@ class StandingScope(StrEnum):
     MODULE = "module"
     TENANT = "tenant"
     ALL = "all"
+
+
+EXAMPLES = {
+    StandingScope.WORKFLOW: "workflow invoices",
+    StandingScope.MODULE: "module Finance",
+    StandingScope.TENANT: "tenant acme",
+}
 
 
 class Period(StrEnum):
@@ -70,6 +79,15 @@ class BudgetTerms:
         for name, bounds, value in checks:
             if problem := bounds.problem(value):
                 raise ConfigurationError(f"{name} of the {self.label} {problem}")
+        if 0 < self.limit_usd < SMALLEST_USD:
+            raise ConfigurationError(
+                f"limit of the {self.label} is {self.limit_usd}: less than the ledger counts "
+                f"({SMALLEST_USD:f}): give more, or 0, which refuses every call"
+            )
+        if self.start_hour and self.period is Period.NONE:
+            raise ConfigurationError("a start hour needs a period: give --period day or month")
+        if self.start_day != 1 and self.period is not Period.MONTH:
+            raise ConfigurationError("a start day needs months: give --period month")
         object.__setattr__(self, "thresholds", tuple(sorted(set(self.thresholds))))
 
     @property
@@ -87,7 +105,14 @@ def check_subject(scope: StandingScope, subject: str) -> None:
     if scope is StandingScope.ALL and subject:
         raise ConfigurationError(f"a budget of all has no subject: leave out {subject!r}")
     if scope is not StandingScope.ALL and not subject:
-        raise ConfigurationError(f"a budget of a {scope} needs its name, such as: {scope} acme")
+        raise ConfigurationError(
+            f"a budget of a {scope} needs its name, such as: {EXAMPLES[scope]}"
+        )
+    if subject and (subject != subject.strip() or not subject.isprintable()):
+        raise ConfigurationError(
+            f"no {scope} can be called {shortened(subject)}: give a name of printable characters, "
+            "without blanks around it"
+        )
 
 
 def budget_label(scope: str, subject: str, period: str) -> str:

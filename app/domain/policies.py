@@ -11,7 +11,7 @@ from app.domain.suggestions import listed
 from app.errors import ConfigurationError
 
 Enforcement = Literal["bucket", "window"]
-LIMIT = Bounds(low=1, whole=True, optional=True)
+LIMIT = Bounds(low=1, high=10**12, whole=True, optional=True)
 PRICE_OR_NONE = Bounds(high=1000, optional=True)
 PRICES = ("input", "output")
 CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")

@@ -215,7 +215,7 @@ class BucketClient:
             reply = await self._link.exchange(self.spec, message)
             await self._learn(reply)
             self._apply(message, reply)
-        except Exception:  # whoever remembers the use may fail in any way; the waiters go on
+        except Exception:  # whatever it is (who remembers the use may fail): the waiters go on
             log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
             self._queue.take_back()
             self._pump.run_in(FAILED_S)
@@ -224,11 +224,12 @@ class BucketClient:
         if self._next_spec is not None:
             self._adopt(self._next_spec)
         self._exchanges += 1
-        forgotten = time.monotonic() - self._spoke_s > self.spec.ttl_s
+        if time.monotonic() - self._spoke_s > self.spec.ttl_s:
+            self._epoch = ""  # forgotten there, as it should be
         message = Exchange(
             process=self._link.process,
             number=self._exchanges,
-            epoch="" if forgotten else self._epoch,
+            epoch=self._epoch,
             rebuilds=self._link.rebuilds,
             used=self._used,
             leaving=leaving,
@@ -264,8 +265,7 @@ class BucketClient:
         for grant in reply.grants:
             self._granted(grant, reply)
         self._queue.take_back()
-        offered = sum(len(run[3]) for run in message.runs)
-        if offered:
+        if offered := sum(len(run[3]) for run in message.runs):
             all_granted = len(reply.grants) == offered
             most = 2 * len(reply.grants) + 2
             self._most = MOST_OFFERED if all_granted else max(LEAST_OFFERED, most)

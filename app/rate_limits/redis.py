@@ -56,6 +56,8 @@ class RedisBackend:
                 await self._redis.sadd(f"{PREFIX}:buckets", spec.bucket)
                 self._epochs[spec.bucket] = answer["epoch"]
         except (RedisError, OSError) as error:
+            if _is_mistake(error):
+                raise  # to repeat it would not help
             raise ServiceUnavailable(f"Redis does not serve rate limits: {error}") from error
         return _reply(answer)
 
@@ -112,6 +114,14 @@ class RedisBackend:
             except (RedisError, OSError) as error:
                 log.debug("limit_news_lost", error=str(error), retry_in_s=RECONNECT_S)
             await asyncio.sleep(RECONNECT_S)
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether a script failed for its own reasons, not for the state that Redis is in."""
+    text = str(error)
+    return "user_script" in text and not any(
+        word in text for word in ("OOM", "MISCONF", "READONLY")
+    )
 
 
 async def _messages(pubsub: Any) -> Any:

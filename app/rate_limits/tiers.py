@@ -35,7 +35,7 @@ _PACING_JITTER_S = 0.0025
 _SLOTS = 200
 _WINDOW_MARGIN_S = 0.05
 _BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
-_TTL_FACTOR, _TTL_MIN_S = 1.1, 600.0
+_TTL_FACTOR, _TTL_LEAST_S, _TTL_MOST_S = 1.1, 600.0, 10 * DAY_S
 _TOKEN_ROUNDING = 1000
 _TWO_REQUESTS = 2
 _LEAST_SLACK_S, _LATE_S = 0.004, 0.02
@@ -164,7 +164,7 @@ def spec_of(bucket: str, config: RateLimitConfig, *, cautious: bool = False) -> 
         tiers=tuple(tiers),
         concurrency=config.concurrent_requests or 0,
         cautious=cautious,
-        ttl_s=max(full_s * _TTL_FACTOR, _TTL_MIN_S),
+        ttl_s=min(max(full_s * _TTL_FACTOR, _TTL_LEAST_S), _TTL_MOST_S),
     )
 
 

@@ -629,6 +629,31 @@ async def test_a_pause_reaches_buckets_without_limits(cluster: LimitCluster) -> 
     assert 0.45 < time.monotonic() - started_s < 1.2
 
 
+async def test_the_largest_numbers_and_the_smallest_go_together(cluster: LimitCluster) -> None:
+    most = 10**12
+    limiter = cluster.limiter(limits(requests_per_day=1, burst=most, tokens_per_minute=most))
+    other = cluster.limiter(limits(requests_per_minute=1, burst=most, concurrent_requests=most))
+
+    await asyncio.wait_for(take(limiter, 1), 2)
+    await asyncio.wait_for(take(other, 5), 2)
+
+
+async def test_a_script_that_fails_is_tried_again_with_what_is_right_by_then(
+    redis_url: str, anyio_backend: str
+) -> None:
+    async with Redis.from_url(redis_url) as redis:
+        spec = limits(requests_per_minute=600, burst=10)
+        limiter = ClusterLimiter(redis, lambda provider, _: (f"{provider}/default", spec))
+        await redis.hset("agentchord:limits:{acme/default}:state", "not", "a string")
+
+        with pytest.raises(TimeoutError):
+            await limiter.acquire(request(), timeout_s=0.2)
+        await redis.delete("agentchord:limits:{acme/default}:state")
+
+        await limiter.acquire(request(), timeout_s=3)
+        await limiter.close()
+
+
 async def test_many_at_once_share_their_round_trips(cluster: LimitCluster) -> None:
     limiter = cluster.limiter(
         limits(requests_per_minute=6_000_000, tokens_per_minute=60_000_000, concurrent_requests=500)

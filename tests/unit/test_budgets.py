@@ -39,7 +39,12 @@ def test_thresholds_are_kept_in_order_and_once() -> None:
         ({"start_hour": 24}, "start hour of the budget of module Finance is 24"),
         ({"start_day": 29}, "start day of the budget of module Finance is 29"),
         ({"subject": ""}, "a budget of a module needs its name"),
+        ({"subject": " Finance"}, "no module can be called ' Finance'"),
+        ({"subject": "Fin\nance"}, "no module can be called"),
         ({"scope": StandingScope.ALL}, "a budget of all has no subject"),
+        ({"limit_usd": Decimal("1e-11")}, "less than the ledger counts"),
+        ({"period": Period.NONE, "start_hour": 5}, "a start hour needs a period"),
+        ({"period": Period.DAY, "start_day": 5}, "a start day needs months"),
     ],
 )
 def test_terms_that_mean_nothing_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -192,7 +192,7 @@ def test_a_file_with_everything_commented_out_changes_nothing(
         (
             "rate_limits:\n  openai:\n    default:\n      burst: 5\n      requests_per_hour: 0\n",
             "5: rate_limits.openai.default.requests_per_hour",
-            "requests_per_hour is 0: give a whole number of at least 1",
+            "requests_per_hour is 0: give a whole number from 1 to 1,000,000,000,000",
         ),
         (
             "rate_limits:\n  openai:\n    models:\n      gpt-4*: {enforcement: hard}\n",

@@ -104,7 +104,12 @@ def test_stored_limits_that_this_version_does_not_know_are_left_out() -> None:
         ("openai", "default", ["requests_per_minuet=1"], "did you mean 'requests_per_minute'"),
         ("openai", "default", ["speed=1"], "there is no limit 'speed'; there is 'requests_per_min"),
         ("openai", "default", ["burst"], "'burst' sets nothing: write requests_per_minute=600"),
-        ("openai", "default", ["burst=0"], "burst is 0: give a whole number of at least 1"),
+        (
+            "openai",
+            "default",
+            ["burst=0"],
+            "burst is 0: give a whole number from 1 to 1,000,000,000,000",
+        ),
         ("openai", "default", ["burst=many"], "burst is 'many'"),
         ("openai", "default", ["enforcement=hard"], "give 'bucket' or 'window'"),
         ("openai", " ", ["burst=1"], "the model is empty"),

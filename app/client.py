@@ -326,7 +326,7 @@ class Client:
             view = await circuits.exchange(name, None)
             provider, _, model = name.partition("/")
             shown = asdict(view)
-            del shown["granted"], shown["change"]
+            del shown["granted"], shown["change"], shown["at"]
             found.append({"provider": provider, "model": model} | shown)
         return found
 

@@ -19,6 +19,7 @@ from app.cli.worst_case import (
 )
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.retry import RetryPolicy
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
 from app.llm.tokens import expected_tokens
@@ -106,6 +107,7 @@ def forecast(
     pricing: Pricing,
     default_max_tokens: int,
     output_tokens: int,
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
 ) -> Forecast:
     """Estimate a run.
 
@@ -115,6 +117,7 @@ def forecast(
         pricing: Prices.
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
         output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
+        retry: Policy of agents without one of their own.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -134,6 +137,7 @@ def forecast(
             calls=_calls(agent, expected, answers[agent.name], longest[agent.name]),
             worst_usd=worst_case_of(agent, most, pricing, default_max_tokens),
             pricing=pricing,
+            retry=retry,
         )
         for level, members in enumerate(workflow.get_levels())
         for agent in members
@@ -154,9 +158,10 @@ def _forecast_agent(
     calls: tuple[ExpectedCall, ...],
     worst_usd: Decimal,
     pricing: Pricing,
+    retry: RetryPolicy,
 ) -> AgentForecast:
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
-    retries = agent.retry_policy.max_retries if agent.retry_policy else agent.max_retries
+    retries = agent.policy(retry).max_retries
     return AgentForecast(
         name=agent.name,
         level=level,

@@ -60,6 +60,7 @@ def plan(
         pricing=Pricing(settings.costs),
         default_max_tokens=settings.engine.default_max_tokens,
         output_tokens=output_tokens,
+        retry=settings.retry,
     )
     bounds = time_bounds(
         found,

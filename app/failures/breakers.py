@@ -26,7 +26,7 @@ from app.errors import (
     ServerFailure,
     ServiceUnavailable,
 )
-from app.failures.circuit import SLOTS, CircuitBackend, CircuitNews, Message, State, Verdict, View
+from app.failures.circuit import SLOTS, CircuitBackend, CircuitNews, Message, Verdict, View
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Between two reports of successes and renewals of probes.
@@ -96,6 +96,7 @@ class LocalCircuit:
         self.name = name
         self.known: asyncio.Task[None] | None = None
         self.opened = False
+        self.known_at = 0
         self.ask_at_s = 0.0
         self.news = asyncio.Event()
         self.waiters: deque[asyncio.Future[str]] = deque()
@@ -192,7 +193,7 @@ class CircuitBreakers:
             for each in self._circuits.values():
                 self._start(self._look(each))
         elif (circuit := self._circuits.get(news.circuit)) is not None:
-            self._take(circuit, news.state, news.wait_s)
+            self._take(circuit, news)
             if news.state == "closed":
                 circuit.counted_until_s = time.monotonic() + self._config.window_s
 
@@ -294,9 +295,13 @@ class CircuitBreakers:
 
     # ---- what is said and heard ------------------------------------------------------------
 
-    def _take(self, circuit: LocalCircuit, state: State, wait_s: float) -> None:
-        circuit.opened = state != "closed"
-        circuit.ask_at_s = time.monotonic() + wait_s
+    def _take(self, circuit: LocalCircuit, known: View | CircuitNews) -> None:
+        """Take what was heard, unless something newer is known: news may overtake an answer."""
+        if known.at < circuit.known_at:
+            return
+        circuit.known_at = known.at
+        circuit.opened = known.state != "closed"
+        circuit.ask_at_s = time.monotonic() + known.wait_s
         circuit.news.set()
         if not circuit.opened:
             while circuit.waiters:
@@ -311,7 +316,7 @@ class CircuitBreakers:
         except ServiceUnavailable as error:
             self._say_lost(error)
             return
-        self._take(circuit, view.state, view.wait_s)
+        self._take(circuit, view)
         if view.bad:
             circuit.counted_until_s = time.monotonic() + self._config.window_s
 
@@ -359,7 +364,7 @@ class CircuitBreakers:
             else:
                 log.info("circuit_closed", circuit=circuit.name)
         if not (view.granted or said.get("verdict") == "renew"):
-            self._take(circuit, view.state, view.wait_s)
+            self._take(circuit, view)
         return view
 
     def _say_lost(self, error: ServiceUnavailable) -> None:

@@ -8,7 +8,7 @@
 --   ARGV[3] pub/sub channel of the news
 --   ARGV[4] name of the circuit, for the news
 --   ARGV[5] the time instead of Redis's own, for tests only
--- Returns JSON: app.failures.circuit.View; nothing for a look at a circuit that is not in use.
+-- Returns JSON: app.failures.circuit.View, with `at` as a string.
 --
 -- app.failures.circuit is its model: a test keeps the two alike.
 
@@ -29,10 +29,11 @@ if not now then
 end
 
 local packed = redis.call('GET', KEYS[1])
-if looks and not packed then return false end
 local c = packed and cmsgpack.unpack(packed)
   or {slots = {}, streak = 0, openings = 0, holder = '', holder_until = 0, told = 0, seen = {}}
 local change = ''
+-- As text, because cjson keeps 14 digits of a number.
+local at = string.format('%.0f', math.floor(now * 1000000 + 0.5))
 
 local function slot_of(time)
   return math.floor(time * SLOTS / config.window_s)
@@ -52,7 +53,7 @@ end
 
 local function tell(state, wait_s)
   redis.call('PUBLISH', ARGV[3], cjson.encode({
-    circuit = ARGV[4], state = state, wait_s = wait_s, opening = c.openings,
+    circuit = ARGV[4], state = state, wait_s = wait_s, at = at,
   }))
 end
 
@@ -150,5 +151,5 @@ end
 local ok, bad = sums()
 return cjson.encode({
   state = state, wait_s = wait_s, granted = granted, change = change, opening = c.openings,
-  ok = ok, bad = bad,
+  ok = ok, bad = bad, at = at,
 })

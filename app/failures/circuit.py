@@ -56,6 +56,8 @@ class View:
         opening: How many times it has opened since it was last idle.
         ok: Successes in the window.
         bad: Failures in the window.
+        at: When that was, in microseconds of the holder's clock: what is older than something
+            already known is out of date, in whatever order the two arrive.
     """
 
     state: State
@@ -65,6 +67,7 @@ class View:
     opening: int = 0
     ok: int = 0
     bad: int = 0
+    at: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +75,13 @@ class CircuitNews:
     """What all processes are told: a circuit opened, closed, may be probed, or counts failures.
 
     ``circuit`` is empty when news may have been missed: then everything has to be asked anew.
+    ``at`` is as in ``View``.
     """
 
     circuit: str
     state: State = "closed"
     wait_s: float = 0.0
-    opening: int = 0
+    at: int = 0
 
 
 class CircuitBackend(Protocol):
@@ -136,7 +140,7 @@ class Circuit:
                 change = "opened"
             elif message.bad and now - self.told >= config.window_s / 2:
                 self.told = now
-                news.append(CircuitNews(circuit="", opening=self.openings))
+                news.append(CircuitNews(circuit="", at=microseconds(now)))
         granted = message.verdict is None and self._grant(message.token, now)
         return self.view(config, now, granted=granted, change=change), news
 
@@ -163,6 +167,7 @@ class Circuit:
             opening=self.openings,
             ok=sum(ok for ok, _ in self.slots.values()),
             bad=sum(bad for _, bad in self.slots.values()),
+            at=microseconds(now),
         )
 
     def _forget(self, config: CircuitBreakerConfig, now: float) -> None:
@@ -201,7 +206,7 @@ class Circuit:
         self.openings += 1
         self.holder = ""
         self.slots = {}
-        news.append(CircuitNews(circuit="", state="open", wait_s=open_s, opening=self.openings))
+        news.append(CircuitNews(circuit="", state="open", wait_s=open_s, at=microseconds(now)))
 
     def _judge(
         self,
@@ -215,14 +220,14 @@ class Circuit:
         match message.verdict:
             case "ok":
                 self.until, self.streak, self.holder = None, 0, ""
-                news.append(CircuitNews(circuit="", opening=self.openings))
+                news.append(CircuitNews(circuit="", at=microseconds(now)))
                 return "closed"
             case "bad":
                 self._open(config, now, news)
                 return "opened"
             case "release":
                 self.holder = ""
-                news.append(CircuitNews(circuit="", state="open", opening=self.openings))
+                news.append(CircuitNews(circuit="", state="open", at=microseconds(now)))
             case _:
                 self.holder_until = now + PROBE_LEASE_S
         return ""
@@ -234,3 +239,8 @@ class Circuit:
             return False
         self.holder, self.holder_until = token, now + PROBE_LEASE_S
         return True
+
+
+def microseconds(now: float) -> int:
+    """Seconds of a clock as whole microseconds."""
+    return math.floor(now * 1e6 + 0.5)

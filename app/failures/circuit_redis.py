@@ -71,7 +71,8 @@ class RedisCircuits:
                 await self._redis.sadd(f"{PREFIX}:names", circuit)
         except (RedisError, OSError) as error:
             raise ServiceUnavailable(f"Redis does not serve circuit breakers: {error}") from error
-        return View(state="closed") if raw is None else View(**orjson.loads(raw))
+        answer = orjson.loads(raw)
+        return View(**answer | {"at": int(answer["at"])})
 
     async def names(self) -> list[str]:
         """See ``CircuitBackend``; those whose state has expired are forgotten."""
@@ -113,7 +114,8 @@ class RedisCircuits:
                             continue
                         asked = False
                         if message["type"] == "message":
-                            on_news(CircuitNews(**orjson.loads(message["data"])))
+                            news = orjson.loads(message["data"])
+                            on_news(CircuitNews(**news | {"at": int(news["at"])}))
                         elif message["type"] == "subscribe":  # also after every reconnect
                             on_news(CircuitNews(circuit=""))
             except (RedisError, OSError) as error:

@@ -8,7 +8,13 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from redis.asyncio import Redis
 
 from app.domain.circuit import CircuitBreakerConfig
@@ -78,6 +84,24 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         token = self.probes.get(process, "stale")
         self.say(Message(process=process, number=0, token=token, verdict=verdict))
 
+    @rule(process=processes)
+    def fail_until_it_opens(self, process: str) -> None:
+        self.report(process, [], 50)
+        assert self.seen().state != "closed"
+
+    @rule(early_s=st.sampled_from([0.0, 0.001]))
+    def wait_for_the_next_try(self, early_s: float) -> None:
+        self.now += max(self.seen().wait_s - early_s, 0.0)
+
+    @rule(first=processes, second=processes, verdict=st.sampled_from(["ok", "bad", "release"]))
+    def probe(self, first: str, second: str, verdict: Any) -> None:
+        self.fail_until_it_opens(first)
+        self.wait_for_the_next_try(0.0)
+        self.ask_for_a_probe(first)
+        self.ask_for_a_probe(second)
+        self.judge_the_probe(first, verdict)
+
+    @precondition(lambda self: self.now % 2 < 1)
     @rule()
     def flush(self) -> None:
         self.memory.flush()
@@ -118,6 +142,6 @@ def test_lua_agrees_with_its_model(redis_url: str) -> None:
 
         Machine.redis, Machine.loop = redis, runner.get_loop()
         run_state_machine_as_test(
-            Machine, settings=settings(max_examples=80, stateful_step_count=40, deadline=None)
+            Machine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
         )
         runner.run(redis.aclose())

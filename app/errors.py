@@ -10,7 +10,7 @@ AgentChordError
 │   └── UnknownWorkflow           no workflow or version by that id
 ├── UnknownRun (LookupError)      no run by that id
 ├── UnknownBudget (LookupError)   no standing budget of that scope and subject
-├── RunConflict                   an operation does not fit the run's state
+├── RunConflict                   an operation, or its key, does not fit the run there is
 ├── ServiceUnavailable            Postgres or Redis cannot be reached
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
 ├── SchemaMismatch                the database's schema is not the one this version needs
@@ -94,7 +94,7 @@ class UnknownBudget(AgentChordError, LookupError):
 
 
 class RunConflict(AgentChordError):
-    """The operation does not fit the state the run is in."""
+    """The operation does not fit the state of the run, or its key is that of another run."""
 
 
 class ServiceUnavailable(AgentChordError):

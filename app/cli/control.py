@@ -55,9 +55,10 @@ def rerun(
     agent: Annotated[str, typer.Argument(help="The agent from which on it runs again.")],
     json: AsJson = False,
 ) -> None:
-    """Run an agent and what depends on it again, as a new run.
+    """Run a run again from one of its agents on.
 
-    The new run takes over the other results of the run, which stays as it is.
+    That is a new run of the agent and of all that depends on it. It takes over the other results of
+    the run, which stays as it is.
     """
     from app.cli.output import print_json
 

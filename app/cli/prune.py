@@ -22,7 +22,8 @@ def prune(
 ) -> None:
     """Remove what old runs have said, never what they cost.
 
-    The ledger stays, and every report of costs. Runs that have not ended are left alone. It works
+    Inputs, outputs and histories of runs that ended long ago go; the ledger stays, and every report
+    of costs. Runs that have not ended are left alone. It works
     in small transactions beside running workers, and may be stopped and started again.
     """
     from dataclasses import asdict

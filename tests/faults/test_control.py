@@ -162,7 +162,7 @@ def assert_all_is_well(shift: Shift) -> None:
     assert budget["spent_usd"] == sum(entry["cost_usd"] for entry in entries)
     assert budget["held_usd"] == budget["overdrawn_usd"] == 0
     assert budget["spent_usd"] <= budget["limit_usd"]
-    assert_ledgers_agree(entries, stack.simulator.ledger())
+    assert_ledgers_agree(entries, stack.simulator.ledger(), cut=True)
     placed = stack.sql("SELECT at, barred FROM placed WHERE run_id = %s", run.id)
     assert [hold for hold in placed if hold["barred"]] == []
     closed = [*shift.barred, *([(shift.barred_since, shift.now())] if shift.barred_since else [])]
@@ -216,16 +216,15 @@ def test_no_call_starts_after_a_cancel_and_calls_in_flight_are_closed_within_2_s
 def test_a_worker_killed_between_pause_and_resume_costs_one_repeat_of_its_calls(
     watched: Stack,
 ) -> None:
-    watched.simulator.configure(latency_s=3)
+    watched.simulator.configure(latency_s=6)
     shift = Shift(watched, enqueue(workflow(random.Random(5), max_parallel_agents=6)))
     run = shift.run
     busy = "SELECT worker FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id WHERE run_id = %s"
     wait_until(lambda: len(watched.sql(busy, run.id)) == 6)
     shift.pause()
-    victim = pid_of(watched.sql(busy, run.id)[0]["worker"])
+    os.kill(pid_of(watched.sql(busy, run.id)[0]["worker"]), signal.SIGKILL)
 
     with watched.worker("openai", "anthropic"):
-        os.kill(victim, signal.SIGKILL)
         watched.simulator.configure(latency_s=0.1)
         resting = "SELECT 1 FROM agent_runs WHERE run_id = %s AND status = 'running'"
         wait_until(lambda: not watched.sql(resting, run.id), timeout_s=40, what="it rests")

@@ -76,7 +76,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
 
 def dollars(amount: Decimal) -> str:
     """Money for people, to a millionth of a dollar."""
-    return f"${amount:,.6f}"
+    return f"{'-' if amount < 0 else ''}${abs(amount):,.6f}"
 
 
 def moment(at: datetime | None) -> str:

@@ -84,7 +84,8 @@ def _show(
     from app.cli.output import console, dollars, table
 
     printer = console()
-    title = f"{workflow.name}: {len(found.agents)} agents in {len(found.levels())} levels"
+    levels = len(found.levels())
+    title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
     printer.print(table(COLUMNS, [_row(agent) for agent in found.agents], title=title))
     latency_s = assumed["latency_s"]
     lines = [

@@ -24,10 +24,10 @@ def round_up(amount_usd: Decimal) -> Decimal:
 
 def dollars(amount_usd: Decimal) -> str:
     """An amount as people read it: no trailing zeros, at least cents."""
-    short = amount_usd.normalize()
+    short = abs(amount_usd).normalize()
     exponent = short.as_tuple().exponent
     assert isinstance(exponent, int), "an amount is a finite number"
-    return f"${short:.{max(-exponent, 2)}f}"
+    return f"{'-' if amount_usd < 0 else ''}${short:.{max(-exponent, 2)}f}"
 
 
 @dataclass(kw_only=True, slots=True)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -196,6 +197,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     for name, value in running_stack.environment.items():
         monkeypatch.setenv(name, value)
     connected_settings.cache_clear()
+    _lead_celery_to(running_stack)
     running_stack.simulator.reset()
     (before,) = running_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
     yield running_stack
@@ -222,8 +224,25 @@ def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     connected_settings.cache_clear()
+    _lead_celery_to(stack)
     yield
     _close_client()
+
+
+def _lead_celery_to(stack: Stack) -> None:
+    """The Celery instance has read its URLs once; give it those of the stack in use."""
+    from kombu import pools
+
+    from app.celery import app
+    from app.storage.redis import celery_redis_url
+
+    celery: Any = app
+    url = celery_redis_url(stack.urls.redis_url)
+    if celery.conf.broker_url != url:
+        celery.conf.update(broker_url=url, result_backend=url)
+        pools.reset()
+        celery._pool = celery.amqp._producer_pool = celery._backend_cache = None
+        celery._local = threading.local()
 
 
 def _close_client() -> None:

@@ -151,7 +151,10 @@ def test_who_waits_longer_than_a_minute_is_told(stored: Stack) -> None:
     [
         (["set", "opnai", "burst=1"], "there is no provider 'opnai'"),
         (["set", "openai", "requests_per_minuet=1"], "did you mean 'requests_per_minute'?"),
-        (["set", "openai", "burst=0"], "burst is 0: give a whole number from 1 to 1,000,000,000,000"),
+        (
+            ["set", "openai", "burst=0"],
+            "burst is 0: give a whole number from 1 to 1,000,000,000,000",
+        ),
         (["reset", "openai", "brust"], "did you mean 'burst'?"),
     ],
 )

@@ -57,13 +57,14 @@ class Up:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("AGENTCHORD_HOME") == str(self.home) or any(
+                is_ours = process.environ().get("AGENTCHORD_HOME") == str(self.home) or any(
                     str(self.home) in word for word in process.cmdline()
-                ):
+                )
+                if is_ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except psutil.Error:
                 continue
-        return [process for process in found if process.status() != psutil.STATUS_ZOMBIE]
+        return found
 
     def nothing_left(self) -> bool:
         return not self.processes()

@@ -170,7 +170,7 @@ def test_the_command_needs_no_services_and_names_the_binding_limit(
 
     out = capsys.readouterr().out
     assert code == 0
-    assert "letters: 11 agents in 1 levels" in out
+    assert "letters: 11 agents in 1 level" in out
     assert "at least 10.2 s: openai/default requests_per_minute (60): 11 wanted" in out
 
 

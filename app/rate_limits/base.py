@@ -7,7 +7,6 @@ again). The backends in ``redis`` and ``memory`` behave alike; one test suite ru
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Protocol, TypeAlias
 
 from app.rate_limits.tiers import BucketSpec
@@ -17,7 +16,7 @@ from app.rate_limits.tiers import BucketSpec
 Candidate: TypeAlias = tuple[int, int, int, float, tuple[float, ...]]
 #: Run, weight, requests waiting in this process, and the first of them.
 WaitingRun: TypeAlias = tuple[str, float, int, list[Candidate]]
-#: Id (0: only a correction), start (backend's clock), and what each tier gets back (may be empty).
+#: Id, start (backend's clock), and what each tier gets back (may be empty).
 Settlement: TypeAlias = tuple[int, float, tuple[float, ...]]
 #: Tier's index, limit and remaining as the provider's headers say (-1: unknown), the tier's spent
 #: total when the request was granted, and the request's start (backend's clock).
@@ -79,11 +78,6 @@ class Permit:
     granted_at: float
     starts_at_s: float
     spent: tuple[float, ...] = ()
-
-    @property
-    def granted_at_utc(self) -> datetime:
-        """``granted_at`` as a date."""
-        return datetime.fromtimestamp(self.granted_at, UTC)
 
 
 @dataclass(kw_only=True, slots=True)

@@ -81,7 +81,7 @@ end
 local function apply(s)
   if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
   for _, item in ipairs(ask.settlements) do
-    if item[1] > 0 and spec.concurrency > 0 then
+    if spec.concurrency > 0 then
       redis.call('ZREM', KEYS[2], ask.process .. ':' .. item[1])
     end
     if #item[3] == #tiers then refund(s, tiers, item[3], item[2]) end

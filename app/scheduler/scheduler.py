@@ -44,7 +44,6 @@ class Scheduler:
         self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
             engine, self._admit, name="admit"
         )
-
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(engine, give_up, name="give_up")
 
     async def admit(self) -> None:

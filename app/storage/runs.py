@@ -90,17 +90,6 @@ READ_AGENT_RUNS: TextClause = text("""
     ) c ON c.agent_run_id = a.id
     WHERE a.run_id = :run_id ORDER BY a.position
 """)
-READ_OUTPUTS: TextClause = text("""
-    SELECT name, output FROM agent_runs WHERE run_id = :run_id AND status = 'completed'
-    ORDER BY position
-""")
-READ_STATUSES: TextClause = text("""
-    SELECT id, status FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))
-""")
-COUNT_AGENTS: TextClause = text("""
-    SELECT run_id, level, status, count(*) AS agents FROM agent_runs
-    WHERE run_id = ANY(CAST(:ids AS uuid[])) GROUP BY run_id, level, status ORDER BY level
-""")
 READ_EVENTS: TextClause = text("""
     SELECT e.id, e.type, e.at, e.attempt, e.data FROM events e
     WHERE e.run_id = :run_id AND e.id > :after ORDER BY e.id LIMIT :limit

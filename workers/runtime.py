@@ -117,7 +117,9 @@ class Runtime:
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._renew_limits(), name="renew_limits"),
             asyncio.create_task(self._breakers.run(), name="circuit_breakers"),
-            asyncio.create_task(self._limits.follow(self._limiter), name="stored_limits"),
+            asyncio.create_task(
+                self._limits.follow(self._limiter, watchdog.returns.look), name="stored_limits"
+            ),
         ]
         # Half a million objects of imported modules live as long as the process: the garbage
         # collector need not look at them again and again.
@@ -170,13 +172,20 @@ class Runtime:
             pricing=pricing,
             money=Money(holds, platform.signals),
             default_max_tokens=settings.engine.default_max_tokens,
+            long_wait_s=settings.engine.long_wait_s,
         )
         calls: Calls = caller
         self._circuits = RedisCircuits(platform.redis, settings.circuit_breaker)
         self._breakers = CircuitBreakers(self._circuits, settings.circuit_breaker)
         if settings.circuit_breaker.enabled:
             self._circuits.listen(self._breakers.hear)
-            calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
+            calls = GuardedCaller(
+                caller,
+                self._breakers,
+                records=records,
+                engine=engine,
+                long_wait_s=settings.engine.long_wait_s,
+            )
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
@@ -198,6 +207,7 @@ class Runtime:
             inflight=self._inflight,
             scheduler=platform.scheduler,
             dispatcher=platform.dispatcher,
+            signals=platform.signals,
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:

@@ -59,7 +59,7 @@ CLAIM: TextClause = text("""
         UPDATE agent_runs a
         SET status = 'running', attempt = a.attempt + 1, worker = :worker,
             lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s),
-            started_at = coalesce(a.started_at, clock_timestamp())
+            started_at = coalesce(a.started_at, clock_timestamp()), waits_for = NULL
         FROM picked WHERE a.id = picked.id
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
             a.priority, a.position
@@ -260,7 +260,7 @@ APPLY_RECORDS: TextClause = text("""
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
             id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
             status text, outcome text, output jsonb, error text, error_class text,
-            ready_in_s float8, retry int, recovery int, event text, data jsonb)
+            ready_in_s float8, waits_for text, retry int, recovery int, event text, data jsonb)
     ), agents AS (
         UPDATE agent_runs a SET
             held_usd = a.held_usd - g.held,
@@ -275,6 +275,7 @@ APPLY_RECORDS: TextClause = text("""
             error_class = CASE WHEN g.ended THEN g.error_class ELSE a.error_class END,
             ready_at = CASE WHEN g.ended
                 THEN clock_timestamp() + make_interval(secs => g.ready_in_s) ELSE a.ready_at END,
+            waits_for = CASE WHEN g.ended THEN g.waits_for ELSE a.waits_for END,
             retries = a.retries + g.retry,
             recoveries = a.recoveries + g.recovery,
             finished_at = CASE WHEN g.ended AND g.status <> 'pending'

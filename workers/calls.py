@@ -165,6 +165,7 @@ class Caller:
                 attempt=job.claimed.attempt,
                 budget_ids=job.run.budget_ids,
                 amount_usd=round_up(worst_case_usd),
+                begun=not job.may_be_given_back,
                 subjects=subjects_of(
                     workflow=job.run.workflow.name, module=agent.module, tenant=job.run.tenant
                 ),
@@ -212,10 +213,10 @@ class Caller:
         with a permit in his hands, so somebody always gets both.
         """
         wish = Wish(agent=job.agent.name, request=plan.hold)
+        patience_s = self._long_wait_s if job.may_be_given_back else math.inf
         try:
             while True:
                 job.lease.phase = Phase.WAITING
-                patience_s = self._long_wait_s if job.may_be_given_back else math.inf
                 permit = await self._limiter.acquire(plan.limit, early=True, patience_s=patience_s)
                 try:
                     if job.ticket is not None:
@@ -228,7 +229,7 @@ class Caller:
                     return permit
                 if not placed:
                     self._limiter.hand_back(permit)
-                    await self._money.wait(wish)
+                    await self._money.wait(wish, patience_s=patience_s)
         except BaseException:
             if wish.placed:
                 job.calls.append(_void(job, plan))

@@ -1,6 +1,7 @@
 """Agents that were given back for a while: when each may be claimed again, and who is due."""
 
 from collections.abc import Sequence
+from uuid import UUID
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -45,11 +46,36 @@ CALL_BACK: TextClause = text("""
     )
     UPDATE agent_runs a SET ready_at = clock_timestamp() FROM waiting WHERE a.id = waiting.id
 """)
+CALL_BACK_AGENTS: TextClause = text("""
+    WITH waiting AS (
+        SELECT id FROM agent_runs
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND waits_for IS NOT NULL
+            AND ready_at > clock_timestamp()
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE agent_runs a SET ready_at = clock_timestamp() FROM waiting WHERE a.id = waiting.id
+    RETURNING a.id
+""")
 
 
 async def call_back_from_limits(connection: AsyncConnection) -> None:
     """Let everybody come back at once who was given back for a limit per hour or day."""
     await connection.execute(CALL_BACK, {"pattern": "% requests_per_%"})
+
+
+async def call_back(connection: AsyncConnection, wakes: Sequence[Sequence[UUID]]) -> list[bool]:
+    """Let those of some agent runs come back at once who were given back.
+
+    Args:
+        connection: Inside a transaction.
+        wakes: Agent runs, as several callers name them.
+
+    Returns:
+        For each caller, whether somebody comes back.
+    """
+    ids = sorted({id_ for wake in wakes for id_ in wake})
+    back = set(await connection.scalars(CALL_BACK_AGENTS, {"ids": ids}))
+    return [not back.isdisjoint(wake) for wake in wakes]
 
 
 async def coming_slots(

@@ -131,6 +131,27 @@ def test_an_open_circuit_takes_no_places(waits: Stack) -> None:
     assert max(row["retries"] for row in rows) <= 5
 
 
+def test_who_waits_for_money_takes_no_place_and_comes_back_when_it_is_free(waits: Stack) -> None:
+    waits.simulator.configure(latency_s=0.5)
+    first = enqueue(Workflow(name="one", agents=agents(1, "gpt-4o-mini")))
+    (hold,) = wait_until(lambda: waits.sql("SELECT amount_usd FROM holds"))
+    first.wait(10)
+    waits.simulator.configure(latency_s=4)
+    budget = float(hold["amount_usd"] + first.cost)
+    run = enqueue(Workflow(name="short", agents=agents(2, "gpt-4o-mini"), cost_budget=budget))
+
+    (waiting,) = wait_until(lambda: given_back(waits, run), what="one of them is given back")
+    places = waits.sql("SELECT 1 FROM agent_runs WHERE run_id = %s AND status = 'running'", run.id)
+    wait_until(lambda: completed(waits, run) == 1)
+    free_s = time.monotonic()
+    wait_until(lambda: waits.simulator.summary()["in_flight"], what="the other one calls")
+
+    assert waiting["waits_for"] == f"money of the budget of run {run.id}"
+    assert len(places) == 1
+    assert time.monotonic() - free_s < PROMPT_S
+    assert run.wait(15) is WorkflowStatus.COMPLETED
+
+
 def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stack) -> None:
     slow = RetryPolicy(strategy=RetryStrategy.CONSTANT_DELAY, base_delay=8, jitter=False)
     prompt = "[[sim:status=503,times=1]]"

@@ -153,7 +153,7 @@ def test_who_waits_for_money_takes_no_place_and_comes_back_when_it_is_free(waits
 
 
 def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stack) -> None:
-    slow = RetryPolicy(strategy=RetryStrategy.CONSTANT_DELAY, base_delay=8, jitter=False)
+    slow = RetryPolicy(strategy=RetryStrategy.CONSTANT_DELAY, base_delay=6, jitter=False)
     prompt = "[[sim:status=503,times=1]]"
     run = enqueue(Workflow(name="a backoff", agents=agents(1, "gpt-4o", prompt, retry_policy=slow)))
     wait_until(
@@ -168,7 +168,7 @@ def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stac
     run.resume()
 
     assert before == 1
-    assert left_s < 4  # of the 8 that its backoff takes; asking Celery takes half a second
+    assert left_s < 4  # of the 6 that its backoff takes; asking Celery takes half a second
     assert run.wait(15) is WorkflowStatus.COMPLETED
 
 

@@ -297,10 +297,10 @@ async def test_who_gives_its_place_back_while_it_waits_keeps_its_turn(cluster: C
         ending(b, AgentStatus.PENDING, outcome="handed_back", ready_in_s=30.0, waits_for="money")
     )
 
-    behind = await cluster.hold(small)
     conversation = wish(talker, "4")
     begun = await cluster.hold(replace(conversation, begun=True))
     await settle(cluster, talker, conversation, "0")
+    behind = await cluster.hold(small)
     woken = await settle(cluster, a, running, "1")
     called_back = await cluster.commit(
         lambda connection: returns.call_back(connection, [woken, [small.agent_run_id]])

@@ -21,7 +21,7 @@ from app.storage.group_commit import GroupCommit
 from workers.inflight import LeaseGone, StopReason
 
 LOOK_AGAIN_S = 1.0
-COME_BACK_S = 30.0
+COME_BACK_S = 15.0
 
 
 @dataclass(kw_only=True, slots=True)

@@ -19,7 +19,7 @@ DAILY = 4
 CIRCUIT = {"window_s": 10, "min_failures": 3, "open_s": 3, "max_open_s": 3}
 CONFIGURED = CONFIGURATION.replace(
     "openai:\n", f"openai:\n    models: {{{SCARCE}: {{requests_per_day: {DAILY}}}}}\n"
-).replace("engine:\n", "engine:\n  long_wait_s: 1\n")
+).replace("engine:\n", "engine:\n  long_wait_s: 1\n  watchdog_s: 2\n")
 PROMPT_S = 1.5
 
 
@@ -94,7 +94,7 @@ def test_a_used_up_day_takes_no_places_and_ends_when_its_limit_is_lifted(waits: 
 def comes_back_after_s(stack: Stack, agent_run_id: UUID) -> float:
     """Seconds from the moment at which an agent may be claimed to its next attempt."""
     (due,) = stack.sql(
-        "UPDATE agent_runs SET ready_at = clock_timestamp() + interval '6 s' WHERE id = %s"
+        "UPDATE agent_runs SET ready_at = clock_timestamp() + interval '3 s' WHERE id = %s"
         " RETURNING ready_at, attempt",
         agent_run_id,
     )
@@ -139,7 +139,7 @@ def test_who_waits_for_money_takes_no_place_and_comes_back_when_it_is_free(waits
     first = enqueue(Workflow(name="one", agents=agents(1, "gpt-4o-mini")))
     (hold,) = wait_until(lambda: waits.sql("SELECT amount_usd FROM holds"))
     first.wait(10)
-    waits.simulator.configure(latency_s=4)
+    waits.simulator.configure(latency_s=2.5)
     budget = float(hold["amount_usd"] + first.cost)
     run = enqueue(Workflow(name="short", agents=agents(2, "gpt-4o-mini"), cost_budget=budget))
 

@@ -50,8 +50,9 @@ from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.storage import limits, runs, schema
-from app.storage.group_commit import GroupCommit, is_transient
+from app.storage.group_commit import GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch
+from app.storage.returns import call_back
 from app.storage.runs import AgentRunRecord, RunRecord
 
 POLL_S = 1.0
@@ -334,6 +335,8 @@ class Client:
         """Have agents that wait for money try again at once."""
         for id_ in agent_run_ids:
             await self._platform.signals.send(id_, "money")
+        step = partial(call_back, wakes=[agent_run_ids])
+        await persist(self._platform.engine, step, name="call_back")
 
     async def close(self) -> None:
         """Close all connections."""

@@ -104,6 +104,8 @@ class EngineSettings(Section):
         heartbeat_s: Seconds between two renewals of the leases.
         watchdog_s: Seconds between two looks for work that was lost.
         drain_grace_s: Seconds that calls in flight get when a worker is asked to stop.
+        long_wait_s: An agent that has to wait longer than this, before its first call, gives its
+            lease and its place back meanwhile.
         max_recoveries: Times an agent may lose its worker before it is quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
         worker_threads: Threads of a worker, one per lane.
@@ -117,6 +119,7 @@ class EngineSettings(Section):
     heartbeat_s: Seconds = 5.0
     watchdog_s: Seconds = 5.0
     drain_grace_s: float = Field(30.0, ge=0, le=86_400)
+    long_wait_s: Seconds = 5.0
     max_recoveries: int = Field(3, ge=0, le=1000)
     max_output_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
     worker_threads: int = Field(128, ge=1, le=10_000)

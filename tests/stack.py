@@ -209,7 +209,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
 
 def _quiet(stack: Stack) -> bool:
     (open_,) = stack.sql(
-        "SELECT (SELECT count(*) FROM runs WHERE status IN ('pending', 'running'))"
+        "SELECT (SELECT count(*) FROM runs WHERE status IN ('pending', 'running', 'paused'))"
         " + (SELECT count(*) FROM holds) AS things"
     )
     return not open_["things"] and not stack.simulator.summary()["in_flight"]

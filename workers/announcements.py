@@ -85,7 +85,10 @@ class Announcements:
         elif kind == "task-revoked":
             fields |= {"terminated": False, "signum": None, "expired": False}
         else:
-            fields |= {"exception": f"{ending.error_class}: {ending.error}", "traceback": ""}
+            reason = f"waits for {ending.waits_for}" if ending.waits_for else ending.outcome
+            if ending.error_class:
+                reason = f"{ending.error_class}: {ending.error}"
+            fields |= {"exception": reason, "traceback": ""}
         self._put(kind, fields)
 
     def _put(self, kind: str, fields: dict[str, Any]) -> None:

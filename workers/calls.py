@@ -5,6 +5,7 @@ that the next record settles it.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -55,6 +56,7 @@ class Caller:
         pricing: Prices.
         money: Places holds.
         default_max_tokens: Output cap of agents that set none.
+        long_wait_s: Who has to wait longer than this gives up, if he can come back.
     """
 
     def __init__(
@@ -65,12 +67,14 @@ class Caller:
         pricing: Pricing,
         money: Money,
         default_max_tokens: int,
+        long_wait_s: float,
     ) -> None:
         self._clients = clients
         self._limiter = limiter
         self._pricing = pricing
         self._money = money
         self._default_max_tokens = default_max_tokens
+        self._long_wait_s = long_wait_s
 
     async def call(
         self,
@@ -91,6 +95,7 @@ class Caller:
         Raises:
             AgentError: By cause; nothing was sent for UnknownModel and BudgetExceeded.
             LeaseGone: If the job may not go on.
+            LongWait: If it has to wait long, and can come back later.
         """
         client = self._clients.get(job.agent.provider)
         plan = self._plan(job, messages, tools)
@@ -99,7 +104,7 @@ class Caller:
                 f"agent {job.agent.name!r}: {refusal}", provider=job.agent.provider, reached=False
             )
         permit = await self._permit_and_hold(job, plan)
-        job.lease.phase = Phase.CALLING
+        job.lease.phase, job.called = Phase.CALLING, True
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         broken: list[Partial] = []
@@ -162,6 +167,7 @@ class Caller:
                 attempt=job.claimed.attempt,
                 budget_ids=job.run.budget_ids,
                 amount_usd=round_up(worst_case_usd),
+                begun=not job.may_be_given_back,
                 subjects=subjects_of(
                     workflow=job.run.workflow.name, module=agent.module, tenant=job.run.tenant
                 ),
@@ -209,10 +215,11 @@ class Caller:
         with a permit in his hands, so somebody always gets both.
         """
         wish = Wish(agent=job.agent.name, request=plan.hold)
+        patience_s = self._long_wait_s if job.may_be_given_back else math.inf
         try:
             while True:
                 job.lease.phase = Phase.WAITING
-                permit = await self._limiter.acquire(plan.limit, early=True)
+                permit = await self._limiter.acquire(plan.limit, early=True, patience_s=patience_s)
                 try:
                     if job.ticket is not None:
                         job.ticket.check()
@@ -224,7 +231,7 @@ class Caller:
                     return permit
                 if not placed:
                     self._limiter.hand_back(permit)
-                    await self._money.wait(wish)
+                    await self._money.wait(wish, patience_s=patience_s)
         except BaseException:
             if wish.placed:
                 job.calls.append(_void(job, plan))

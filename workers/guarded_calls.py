@@ -4,6 +4,7 @@ A wrapper of ``Caller`` with the same interface.
 """
 
 import asyncio
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -33,6 +34,7 @@ class GuardedCaller:
         breakers: The circuits.
         records: Group commit of records: money that was held for a call that must wait is freed.
         engine: The process's engine, for the runs' history.
+        long_wait_s: Who has to wait longer than this gives up, if he can come back.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class GuardedCaller:
         *,
         records: GroupCommit[Record, bool],
         engine: AsyncEngine,
+        long_wait_s: float,
     ) -> None:
         self._caller = caller
         self._breakers = breakers
         self._records = records
+        self._long_wait_s = long_wait_s
         self._lines: GroupCommit[HistoryLine, None] = GroupCommit(
             engine, add_events, name="history"
         )
@@ -62,6 +66,7 @@ class GuardedCaller:
 
         Raises:
             CircuitOpen: If the circuit is open and the policy says not to wait.
+            LongWait: If it is open for long, and the job can come back later.
         """
         while True:
             job.ticket = ticket = await self._admit(job)
@@ -89,7 +94,8 @@ class GuardedCaller:
                 if len(self._told) > MAX_TOLD:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
-        ticket = await self._breakers.admit(provider, model)
+        patience_s = self._long_wait_s if job.may_be_given_back else math.inf
+        ticket = await self._breakers.admit(provider, model, patience_s=patience_s)
         if not ticket.token and key in self._told:
             del self._told[key]
             self._note(job, "circuit_closed")

@@ -65,10 +65,12 @@ class InFlight:
         """Whether this process takes no more work."""
         return self._draining.is_set()
 
-    async def sleep(self, seconds: float) -> None:
-        """Sleep, but no longer than until this process is told to drain."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._draining.wait(), max(seconds, 0.0))
+    async def sleep(self, seconds: float, *, unless: asyncio.Event) -> None:
+        """Sleep, but no longer than until this process is told to drain, or the event is set."""
+        ends = [asyncio.create_task(event.wait()) for event in (self._draining, unless)]
+        await asyncio.wait(ends, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
 
     @contextlib.contextmanager
     def lease(self, claimed: ClaimedAgent) -> Iterator[Lease]:

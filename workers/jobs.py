@@ -45,6 +45,7 @@ class Job:
         started_at: When it started, in seconds since the epoch, for those who watch.
         ticket: Its way through its model's circuit breaker, during a call.
         calls: Calls made and not yet written; they are written with the next record.
+        called: Whether a call of this attempt has been made.
     """
 
     run: RunContext
@@ -55,3 +56,9 @@ class Job:
     started_at: float = field(default_factory=time.time)
     ticket: Ticket | None = None
     calls: list[CallRecord] = field(default_factory=list)
+    called: bool = False
+
+    @property
+    def may_be_given_back(self) -> bool:
+        """Whether another attempt can go on where this one stands."""
+        return not self.called

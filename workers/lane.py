@@ -6,6 +6,7 @@ from uuid import UUID
 
 import structlog
 
+from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.lanes import Lane
 from app.scheduler.scheduler import Scheduler
@@ -17,7 +18,7 @@ from workers.jobs import RunContext
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContexts
 
-#: A retry due sooner than this is waited for; a later one is left to the watchdog.
+#: An agent that comes back sooner than this is waited for; a later one is sent a lane of its own.
 LINGER_S = 10.0
 #: After this time a lane makes way if others wait for a place in its queue.
 TURN_S = 5.0
@@ -35,6 +36,7 @@ class LaneRunner:
         inflight: Tells when the process is draining.
         scheduler: Moves a run on.
         dispatcher: Sends lanes.
+        signals: Brings the word that a run is paused or stopped.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class LaneRunner:
         inflight: InFlight,
         scheduler: Scheduler,
         dispatcher: Dispatcher,
+        signals: Signals,
     ) -> None:
         self._claims = claims
         self._contexts = contexts
@@ -53,6 +56,7 @@ class LaneRunner:
         self._inflight = inflight
         self._scheduler = scheduler
         self._dispatcher = dispatcher
+        self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
         """Work on a level of a run, and on the levels after it as long as one lane is enough."""
@@ -61,11 +65,12 @@ class LaneRunner:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
             return
         lane: Lane | None = Lane(provider=provider, width=width)
-        while lane is not None:
-            left = await self._work(run, level, lane)
-            lane, level = await self._leave(run, level, lane, left)
+        async with self._signals.watching(run_id) as news:
+            while lane is not None:
+                left = await self._work(run, level, lane, news)
+                lane, level = await self._leave(run, level, lane, left)
 
-    async def _work(self, run: RunContext, level: int, lane: Lane) -> Claim:
+    async def _work(self, run: RunContext, level: int, lane: Lane, news: asyncio.Event) -> Claim:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
@@ -73,7 +78,7 @@ class LaneRunner:
         """
         loop = asyncio.get_running_loop()
         turn_ends_s = loop.time() + TURN_S
-        yielding = False
+        yielding = passed_on = False
         tasks: set[asyncio.Task[float | None]] = set()
         retry_at_s: float | None = None
         while True:
@@ -89,12 +94,21 @@ class LaneRunner:
                 tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
             if not tasks and (retry_at_s is None or closed):
                 return claim
+            if self._inflight.draining and not passed_on and claim.more and claim.room:
+                # Calls in flight may take their time: what was handed back need not wait for them.
+                passed_on = True
+                await self._dispatcher.send_lane(_plan(run, level), lane)
             tasks, retry_at_s = await self._until_worth_claiming(
-                tasks, retry_at_s, more=claim.more and not closed
+                tasks, retry_at_s, news, more=claim.more and not closed
             )
 
     async def _until_worth_claiming(
-        self, tasks: set[asyncio.Task[float | None]], retry_at_s: float | None, *, more: bool
+        self,
+        tasks: set[asyncio.Task[float | None]],
+        retry_at_s: float | None,
+        news: asyncio.Event,
+        *,
+        more: bool,
     ) -> tuple[set[asyncio.Task[float | None]], float | None]:
         """Wait until a place is free and work may be there for it, or until all is done."""
         loop = asyncio.get_running_loop()
@@ -109,22 +123,18 @@ class LaneRunner:
                     retry_at_s = min(retry_at_s or math.inf, loop.time() + delay_s)
             if retry_at_s is not None and loop.time() >= retry_at_s:
                 return tasks, None
-            if more and done:
+            if done and (more or self._inflight.draining):
                 return tasks, retry_at_s
         if retry_at_s is not None:
-            await self._inflight.sleep(retry_at_s - loop.time())
+            # Of a run that was paused or stopped meanwhile nothing comes back soon.
+            await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None
 
     async def _leave(
         self, run: RunContext, level: int, lane: Lane, left: Claim
     ) -> tuple[Lane | None, int]:
         """Go on with the next level, or pass the permission to where it is needed, or end."""
-        plan = LevelPlan(
-            run_id=run.run_id,
-            level=level,
-            max_parallel_agents=run.workflow.max_parallel_agents,
-            priority=run.workflow.priority,
-        )
+        plan = _plan(run, level)
         if not left.open:
             following = await self._scheduler.step(run.run_id, level)
             if following is None:
@@ -142,3 +152,12 @@ class LaneRunner:
                 plan, Lane(provider=left.other_provider, width=lane.width)
             )
         return None, level
+
+
+def _plan(run: RunContext, level: int) -> LevelPlan:
+    return LevelPlan(
+        run_id=run.run_id,
+        level=level,
+        max_parallel_agents=run.workflow.max_parallel_agents,
+        priority=run.workflow.priority,
+    )

@@ -6,18 +6,22 @@ also looks again by himself, in case the word was lost.
 
 import asyncio
 import contextlib
+import math
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest, dollars
+from app.domain.waits import LongWait
 from app.errors import BudgetExceeded
 from app.events.signals import Signals
 from app.storage.group_commit import GroupCommit
 from workers.inflight import LeaseGone, StopReason
 
 LOOK_AGAIN_S = 1.0
+COME_BACK_S = 15.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -28,11 +32,13 @@ class Wish:
         agent: Name of who wants it, for messages.
         request: What is to be held.
         placed: Whether it is held; then it must be settled, whatever happens.
+        short_of: The account that has too little for it now.
     """
 
     agent: str
     request: HoldRequest
     placed: bool = False
+    short_of: str = ""
 
 
 class Money:
@@ -74,13 +80,24 @@ class Money:
                 raise LeaseGone(StopReason.LEASE_LOST)
             case HoldOutcome.EXCEEDED:
                 raise _exceeded(wish, answer)
+            case HoldOutcome.WAIT if answer.account is not None:
+                wish.short_of = answer.account.label
         return wish.placed
 
-    async def wait(self, wish: Wish) -> None:
-        """Wait until the hold is placed; raises as ``hold`` does."""
+    async def wait(self, wish: Wish, *, patience_s: float = math.inf) -> None:
+        """Wait until the hold is placed; raises as ``hold`` does.
+
+        Raises:
+            LongWait: If it has not been placed after ``patience_s``; its place in the queue stays.
+        """
+        started_s = time.monotonic()
         async with self._signals.watching(wish.request.agent_run_id) as news:
             # What has become free before anybody listened was said to nobody.
             while not await self.hold(wish):
+                if time.monotonic() - started_s > patience_s:
+                    # Whoever settles enough calls him back; this is for the case that he does not.
+                    back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
+                    raise LongWait(wait_s=back_in_s, waits_for=f"money of the {wish.short_of}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), LOOK_AGAIN_S * random.uniform(0.75, 1.25))
                 news.clear()
@@ -91,10 +108,14 @@ class Wakes:
 
     Args:
         signals: Carries the word.
+        call_back: Lets those of them come back who have given their places back.
     """
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(
+        self, signals: Signals, call_back: Callable[[Sequence[UUID]], Awaitable[None]]
+    ) -> None:
         self._signals = signals
+        self._call_back = call_back
         self._sending: set[asyncio.Task[None]] = set()
 
     def __call__(self, agent_run_ids: Sequence[UUID]) -> None:
@@ -107,6 +128,7 @@ class Wakes:
     async def _send(self, agent_run_ids: Sequence[UUID]) -> None:
         for id_ in agent_run_ids:
             await self._signals.send(id_, "money")
+        await self._call_back(agent_run_ids)
 
 
 def _exceeded(wish: Wish, answer: HoldAnswer) -> BudgetExceeded:

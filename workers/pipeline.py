@@ -1,6 +1,7 @@
 """One agent run, step by step: prepare, run, record. It never raises: every way out is recorded."""
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -14,6 +15,7 @@ import structlog
 from app.domain.agent import AgentResult
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
+from app.domain.waits import LongWait
 from app.errors import AgentError, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
@@ -24,6 +26,9 @@ from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
+
+#: Who waits longer looks again after this time: what he waits for may have been reconfigured.
+LOOK_AGAIN_S = 3600.0
 
 log = structlog.get_logger(__name__)
 
@@ -68,7 +73,8 @@ class Pipeline:
             claimed: The claim.
 
         Returns:
-            Seconds until it may be claimed again if it was given back for a retry, else None.
+            Seconds until it may be claimed again if it was given back for a retry or a long wait,
+            else None.
         """
         agent = run.workflow.get_agent_by_name(claimed.name)
         assert agent is not None, f"claimed agent {claimed.name!r} is not in its own workflow"
@@ -98,7 +104,7 @@ class Pipeline:
             except Exception:
                 # The failure is recorded: the run's rules are applied again at the level's end.
                 log.exception("run_not_given_up", **_ids(job))
-        return ending.ready_in_s if ending.retry else None
+        return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _attempt(self, job: Job) -> Ending | None:
         """How the attempt ended; None if its lease is lost and only the money is left to book."""
@@ -112,6 +118,10 @@ class Pipeline:
             return self._failure(job, error)
         except LeaseGone as gone:
             return _stopped(job, gone.reason)
+        except LongWait as wait:
+            given_back = _handed_back(job, "agent_waiting")
+            ready_in_s = min(wait.wait_s, LOOK_AGAIN_S * random.uniform(0.9, 1.0))
+            return replace(given_back, ready_in_s=ready_in_s, waits_for=wait.waits_for)
         except asyncio.CancelledError:
             return _stopped(job, job.lease.stopped or StopReason.DRAINED)
         except Exception as error:
@@ -188,13 +198,17 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
                 error_class="RunStopped",
             )
         case StopReason.DRAINED | StopReason.RUN_PAUSED:
-            return Ending(
-                run_id=job.run.run_id,
-                name=job.agent.name,
-                status=AgentStatus.PENDING,
-                outcome="handed_back",
-                event="agent_handed_back",
-            )
+            return _handed_back(job, "agent_handed_back")
+
+
+def _handed_back(job: Job, event: str) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.agent.name,
+        status=AgentStatus.PENDING,
+        outcome="handed_back",
+        event=event,
+    )
 
 
 def _result(job: Job, ending: Ending) -> AgentResult:

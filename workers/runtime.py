@@ -1,13 +1,15 @@
 """The one asyncio loop of a worker process, and the bridge from Celery's threads to it."""
 
 import asyncio
+import contextlib
 import gc
-from collections.abc import Container, Coroutine
+from collections.abc import Container, Coroutine, Sequence
 from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
@@ -28,6 +30,7 @@ from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
+from app.storage.returns import call_back
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.llm import Calls, LLMAgent
@@ -104,7 +107,7 @@ class Runtime:
         self._heartbeat.start()
         self._platform.signals.on_stop(self._heartbeat.beat_now)
         self._platform.signals.on_limits(self._limits.look_now)
-        watchdog = Watchdog(
+        self._watchdog = watchdog = Watchdog(
             self._platform.engine,
             self._platform.redis,
             scheduler=self._platform.scheduler,
@@ -117,7 +120,9 @@ class Runtime:
             asyncio.create_task(watchdog.run(), name="watchdog"),
             asyncio.create_task(self._renew_limits(), name="renew_limits"),
             asyncio.create_task(self._breakers.run(), name="circuit_breakers"),
-            asyncio.create_task(self._limits.follow(self._limiter), name="stored_limits"),
+            asyncio.create_task(
+                self._limits.follow(self._limiter, watchdog.returns.look), name="stored_limits"
+            ),
         ]
         # Half a million objects of imported modules live as long as the process: the garbage
         # collector need not look at them again and again.
@@ -138,7 +143,8 @@ class Runtime:
             name="claim",
             key=lambda request: request.run_id,
         )
-        wakes = Wakes(platform.signals)
+        self._call_backs = GroupCommit(engine, call_back, name="call_back")
+        wakes = Wakes(platform.signals, self._call_back)
         records = GroupCommit(
             engine,
             partial(apply_records, wake=wakes),
@@ -170,13 +176,20 @@ class Runtime:
             pricing=pricing,
             money=Money(holds, platform.signals),
             default_max_tokens=settings.engine.default_max_tokens,
+            long_wait_s=settings.engine.long_wait_s,
         )
         calls: Calls = caller
         self._circuits = RedisCircuits(platform.redis, settings.circuit_breaker)
         self._breakers = CircuitBreakers(self._circuits, settings.circuit_breaker)
         if settings.circuit_breaker.enabled:
             self._circuits.listen(self._breakers.hear)
-            calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
+            calls = GuardedCaller(
+                caller,
+                self._breakers,
+                records=records,
+                engine=engine,
+                long_wait_s=settings.engine.long_wait_s,
+            )
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
@@ -198,6 +211,7 @@ class Runtime:
             inflight=self._inflight,
             scheduler=platform.scheduler,
             dispatcher=platform.dispatcher,
+            signals=platform.signals,
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:
@@ -222,6 +236,11 @@ class Runtime:
                 },
             ),
         )
+
+    async def _call_back(self, agent_run_ids: Sequence[UUID]) -> None:
+        with contextlib.suppress(DBAPIError, TimeoutError):  # the watchdog's next look finds them
+            if await self._call_backs.submit(agent_run_ids):
+                await self._watchdog.returns.look()
 
     async def _renew_limits(self) -> None:
         """Concurrency slots are leases too: whoever dies gives them back."""

@@ -6,7 +6,7 @@ known limits stay in force.
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -19,6 +19,7 @@ from app.rate_limits.stored import limit_table
 from app.setting_sections import ProviderLimits
 from app.storage.group_commit import cause, persist
 from app.storage.limits import StoredBlock, read_limits, recent_calls
+from app.storage.returns import call_back_from_limits
 
 #: A change whose signal was lost is seen after this time.
 LOOK_S = 3.0
@@ -53,8 +54,15 @@ class StoredLimits:
         """Do not wait for the next look: somebody said that limits were changed."""
         self._look.set()
 
-    async def follow(self, limiter: ClusterLimiter) -> None:
-        """Keep the limiter at the stored limits, until cancelled."""
+    async def follow(
+        self, limiter: ClusterLimiter, on_change: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Keep the limiter at the stored limits, until cancelled.
+
+        Args:
+            limiter: The process's limiter.
+            on_change: Called after a change, when agents that waited for a limit may come back.
+        """
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), LOOK_S)
@@ -68,6 +76,9 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
+                # Only now: who came back to the old limits would be sent away for as long again.
+                await persist(self._engine, call_back_from_limits, name="call_back")
+                await on_change()
 
     async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:
         """Requests and tokens of a bucket in the last so many seconds, calls in flight included.

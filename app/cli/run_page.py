@@ -1,7 +1,7 @@
 """One run as `agentchord status` shows it."""
 
 from app.cli.output import console, dollars, moment, reason, seconds, table
-from app.monitoring.progress import RunProgress
+from app.monitoring.progress import AgentProgress, RunProgress
 
 ERROR_WIDTH = 120
 
@@ -35,7 +35,7 @@ def show_run(run: RunProgress) -> None:
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
             dollars(agent.spent_usd),
-            reason(agent.error, ERROR_WIDTH),
+            _waiting(agent) or reason(agent.error, ERROR_WIDTH),
         )
         for agent in run.agents
     ]
@@ -45,6 +45,11 @@ def show_run(run: RunProgress) -> None:
     )
     printer.print()
     printer.print(table(columns, rows))
+
+
+def _waiting(agent: AgentProgress) -> str:
+    until = moment(agent.waits_until)
+    return f"waiting for {agent.waits_for} until {until} UTC" if until else ""
 
 
 def _pruned(run: RunProgress) -> str:

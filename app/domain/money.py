@@ -56,6 +56,8 @@ class HoldRequest:
         amount_usd: Worst case of the call.
         subjects: (scope, subject) of the standing budgets that apply, if there are any. Which
             accounts that means is found when the hold is placed.
+        begun: Whether its attempt has made calls before: it keeps its place until it has ended.
+        away: Whether who waits has given its place back meanwhile.
     """
 
     call_id: UUID
@@ -64,6 +66,8 @@ class HoldRequest:
     budget_ids: tuple[UUID, ...]
     amount_usd: Decimal
     subjects: tuple[tuple[str, str], ...] = ()
+    begun: bool = False
+    away: bool = False
 
 
 class HoldOutcome(StrEnum):
@@ -94,7 +98,8 @@ def decide_holds(
 
     What somebody waits for is set aside on every account of his, and a later request is granted
     only if it fits besides. So a large hold waits only for what was held before it came, and
-    small ones go on wherever there is room for all.
+    small ones go on wherever there is room for all. Who has begun need not wait for somebody who
+    is away: that one may be waiting for just his place.
 
     Args:
         requests: The wishes, in order of arrival.
@@ -110,19 +115,23 @@ def decide_holds(
     turns = [wishes.get(waiter.call_id, waiter) for waiter in queue]
     turns.extend(request for request in requests if request.call_id not in waiting)
     set_aside: dict[UUID, Decimal] = defaultdict(Decimal)
+    for_present: dict[UUID, Decimal] = defaultdict(Decimal)
     answers = {}
     for turn in turns:
         asked = turn.call_id in wishes
         ids = (turn.agent_run_id, *turn.budget_ids)
         # Of somebody else's accounts only those that are asked for here are known.
         touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
-        answer = answers[turn.call_id] = _decide(turn.amount_usd, touched, set_aside)
+        answer = answers[turn.call_id] = _decide(
+            turn.amount_usd, touched, for_present if turn.begun else set_aside
+        )
         if answer.outcome is HoldOutcome.PLACED and asked:
             for account in touched:
                 account.held_usd += turn.amount_usd
         elif answer.outcome in (HoldOutcome.PLACED, HoldOutcome.WAIT):
             for account in touched:
                 set_aside[account.id] += turn.amount_usd
+                for_present[account.id] += 0 if turn.away else turn.amount_usd
     return [answers[request.call_id] for request in requests]
 
 

@@ -7,8 +7,9 @@ order of arrival, and one of them in the whole cluster is let through at a time,
 
 import asyncio
 import contextlib
+import math
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Coroutine
 from itertools import count
 from secrets import token_hex
@@ -27,6 +28,7 @@ from app.errors import (
     ServiceUnavailable,
 )
 from app.failures.circuit import SLOTS, CircuitBackend, CircuitNews, Message, Verdict, View
+from app.failures.local_circuit import LocalCircuit
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Between two reports of successes and renewals of probes.
@@ -70,7 +72,7 @@ class Ticket:
         token: Names the probe that this call is, or empty.
     """
 
-    def __init__(self, breakers: "CircuitBreakers", circuit: "LocalCircuit", token: str) -> None:
+    def __init__(self, breakers: "CircuitBreakers", circuit: LocalCircuit, token: str) -> None:
         self._breakers = breakers
         self._circuit = circuit
         self.token = token
@@ -87,40 +89,6 @@ class Ticket:
     def ended(self, error: BaseException | None, *, called_s: float) -> None:
         """Say how the call ended; exactly once."""
         self._breakers.ended(self._circuit, self.token, error, called_s)
-
-
-class LocalCircuit:
-    """What a process knows of one circuit."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.known: asyncio.Task[None] | None = None
-        self.opened = False
-        self.known_at = 0
-        self.ask_at_s = 0.0
-        self.news = asyncio.Event()
-        self.waiters: deque[asyncio.Future[str]] = deque()
-        self.keeper: asyncio.Task[None] | None = None
-        self.reporting = False
-        self.numbers = count(1)
-        self.bad = 0
-        self.counted_until_s = 0.0
-        self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
-
-    def succeeded(self, slot_s: float) -> None:
-        """Count a success, by time: only those of the last window are ever reported."""
-        now = time.monotonic()
-        if self.successes and now - self.successes[-1][0] < slot_s:
-            self.successes[-1][1] += 1
-        else:
-            self.successes.append([now, 1])
-
-    def take_successes(self) -> list[tuple[float, int]]:
-        """What was counted and not reported yet: seconds ago, and how many."""
-        now = time.monotonic()
-        taken = [(now - at_s, int(number)) for at_s, number in self.successes]
-        self.successes.clear()
-        return taken
 
 
 class CircuitBreakers:
@@ -147,14 +115,20 @@ class CircuitBreakers:
         circuit = self._circuits.get(f"{provider}/{model}")
         return circuit is not None and circuit.opened
 
-    async def admit(self, provider: str, model: str) -> Ticket:
+    async def admit(self, provider: str, model: str, *, patience_s: float = math.inf) -> Ticket:
         """Wait until a call to the model may be tried.
+
+        Args:
+            provider: The provider.
+            model: Its model.
+            patience_s: The longest wait that is worth it, once it is known.
 
         Returns:
             The way through; its ``ended`` must be called.
 
         Raises:
             CircuitOpen: If the circuit is open and the policy says not to wait.
+            LongWait: If it may not be tried for longer than ``patience_s``.
         """
         name = f"{provider}/{model}"
         circuit = self._circuits.get(name)
@@ -169,7 +143,9 @@ class CircuitBreakers:
         if self._config.when_open == "fail":
             return await self._probe_or_fail(circuit)
         self._counts["waited"] += 1
-        return Ticket(self, circuit, await self._wait(circuit))
+        if too_long := circuit.long_wait(patience_s):
+            raise too_long
+        return Ticket(self, circuit, await self._wait(circuit, patience_s))
 
     def ended(
         self, circuit: LocalCircuit, token: str, error: BaseException | None, called_s: float
@@ -227,19 +203,20 @@ class CircuitBreakers:
 
     # ---- waiting ---------------------------------------------------------------------------
 
-    async def _wait(self, circuit: LocalCircuit) -> str:
+    async def _wait(self, circuit: LocalCircuit, patience_s: float) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         circuit.waiters.append(future)
+        circuit.patience_s[future] = patience_s
         if circuit.keeper is None or circuit.keeper.done():
             circuit.keeper = asyncio.create_task(self._keep(circuit), name="circuit_keeper")
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and (token := future.result()):
-                self._held.pop(token, None)
-                self._start(self._conclude(circuit, token, "release"))
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._give_up_probe(circuit, future.result())
             raise
         finally:
+            del circuit.patience_s[future]
             with contextlib.suppress(ValueError):
                 circuit.waiters.remove(future)
 
@@ -290,8 +267,12 @@ class CircuitBreakers:
             if not future.done():
                 future.set_result(token)
                 return
-        self._held.pop(token, None)
-        self._start(self._conclude(circuit, token, "release"))
+        self._give_up_probe(circuit, token)
+
+    def _give_up_probe(self, circuit: LocalCircuit, token: str) -> None:
+        if token:
+            self._held.pop(token, None)
+            self._start(self._conclude(circuit, token, "release"))
 
     # ---- what is said and heard ------------------------------------------------------------
 
@@ -300,7 +281,7 @@ class CircuitBreakers:
         if known.at < circuit.known_at:
             return
         circuit.known_at = known.at
-        circuit.opened = known.state != "closed"
+        circuit.opened, circuit.probed = known.state != "closed", known.state == "half_open"
         circuit.ask_at_s = time.monotonic() + known.wait_s
         circuit.news.set()
         if not circuit.opened:
@@ -308,6 +289,9 @@ class CircuitBreakers:
                 future = circuit.waiters.popleft()
                 if not future.done():
                     future.set_result("")
+        for future, patience_s in circuit.patience_s.items():
+            if not future.done() and (too_long := circuit.long_wait(patience_s)):
+                future.set_exception(too_long)
 
     async def _look(self, circuit: LocalCircuit) -> None:
         """Read a circuit; without the backend it counts as closed, for limits hold calls back."""

@@ -21,7 +21,9 @@ READ_RUN: TextClause = text("""
 """)
 READ_AGENTS: TextClause = text("""
     SELECT name, module, provider, model, level, status, attempt, retries, recoveries, error,
-        spent_usd, started_at, finished_at
+        spent_usd, started_at, finished_at,
+        CASE WHEN status = 'pending' THEN waits_for END AS waits_for,
+        CASE WHEN status = 'pending' AND waits_for IS NOT NULL THEN ready_at END AS waits_until
     FROM agent_runs WHERE run_id = :run_id ORDER BY level, position
 """)
 FIND_RUNS: TextClause = text("""
@@ -31,7 +33,10 @@ FIND_RUNS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentProgress:
-    """One agent of a run, as it stands."""
+    """One agent of a run, as it stands.
+
+    ``waits_for`` and ``waits_until`` are set while it is given back because it has to wait long.
+    """
 
     name: str
     module: str
@@ -46,6 +51,8 @@ class AgentProgress:
     spent_usd: Decimal
     started_at: datetime | None
     finished_at: datetime | None
+    waits_for: str | None = None
+    waits_until: datetime | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

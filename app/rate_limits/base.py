@@ -132,6 +132,8 @@ class Reply:
         rebuild: Tiers whose earlier use must be told before anything is granted.
         spent: Totals spent per tier.
         shares: The runs' virtual times, in the order asked, and last the bucket's own.
+        long_s: Seconds until the limits per hour and day have room for one request.
+        long_tier: The one of them that does last; empty if all have room.
     """
 
     time_s: float
@@ -143,6 +145,8 @@ class Reply:
     rebuild: list[str]
     spent: tuple[float, ...]
     shares: list[float]
+    long_s: float = 0.0
+    long_tier: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

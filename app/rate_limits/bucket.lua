@@ -183,6 +183,18 @@ local function fit(s, tiers, amounts, reserve, now)
   return delay
 end
 
+-- Seconds until the limits per hour and day have room for one request, and which has it last.
+local function long_wait(s, tiers)
+  local longest, name = 0, nil
+  for _, tier in ipairs(tiers) do
+    local missing = tier.short and 0 or 1 - s.level[tier.name]
+    if missing > EPSILON and missing / tier.speed > longest then
+      longest, name = missing / tier.speed, tier.name
+    end
+  end
+  return longest, name
+end
+
 local function count_in_window(s, tier, amount, start)
   local slots = s.window[tier.name]
   local slot = math.floor(start / tier.slot_s)

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 import structlog
 
 from app.domain.usage import Usage
-from app.rate_limits.base import Candidate, Exchange, Grant, LimitRequest, Permit, Reply, Sight
-from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
+from app.rate_limits.base import Exchange, Grant, LimitRequest, Permit, Reply, Sight
+from app.rate_limits.candidates import Candidates
 from app.rate_limits.departures import Departures
 from app.rate_limits.fair_queue import FairQueue, Waiter
-from app.rate_limits.forecast import Forecast
 from app.rate_limits.link import Link
+from app.rate_limits.long_waits import Closed, closed_by_limits, closed_by_pause, later, send_away
 from app.rate_limits.open_gate import STEP_S, OpenGate
 from app.rate_limits.outbox import FLUSH_S, Outbox
 from app.rate_limits.pump import Pump
@@ -52,7 +52,7 @@ class BucketClient:
         self._pump = Pump(self._exchange, name=f"limits_{spec.bucket}")
         self._gate = OpenGate()
         self._queue = FairQueue(self._refresh)
-        self._forecast = Forecast()
+        self._candidates = Candidates(link.clock)
         self._outbox = Outbox(spec)
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
@@ -66,6 +66,7 @@ class BucketClient:
         self._renewing = self._told_to_wait = False
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
+        self._paused: Closed | None = None
 
     @property
     def waiting(self) -> int:
@@ -79,18 +80,20 @@ class BucketClient:
         self._ids += 1
         return self._open_permit(self._ids, request, time.monotonic())
 
-    def enter(self, request: LimitRequest, *, early: bool) -> Waiter:
-        """Queue a request; its future gets the permit."""
+    def enter(self, request: LimitRequest, *, early: bool, patience_s: float) -> Waiter:
+        """Queue a request; its future gets the permit, or the word that it waits too long."""
         self._ids += 1
         waiter = Waiter(
             id=self._ids,
             request=request,
-            candidate=self._candidate(self._ids, request, self._arrival_ms()),
+            candidate=self._candidates.new(self._ids, request, self.spec),
             future=self._loop.create_future(),
             entered_s=time.monotonic(),
             early=early,
+            patience_s=patience_s,
         )
         self._wait_for_turn(waiter)
+        send_away(self._queue, self._paused, self.spec.bucket)
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
@@ -141,8 +144,8 @@ class BucketClient:
         self._planned.pop(permit.request_id, None)
         self._departures.forget(permit)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
-        if whole and usage and usage.total_tokens and self._counts_real_output(permit.request):
-            self._forecast.learn(permit.request, usage.output_tokens)
+        if whole and usage:
+            self._candidates.learn(permit.request, usage, self.spec)
         self._outbox.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:
             if throttled:
@@ -172,6 +175,8 @@ class BucketClient:
                 if not waiter.early:
                     self._wait_for_turn(waiter)
         self._gate.close_for(seconds)
+        self._paused = later(self._paused, closed_by_pause(seconds))
+        send_away(self._queue, self._paused, self.spec.bucket)
         if self.spec.unlimited:
             self._let_go()
 
@@ -270,6 +275,8 @@ class BucketClient:
             most = 2 * len(reply.grants) + 2
             self._most = MOST_OFFERED if all_granted else max(LEAST_OFFERED, most)
         self._told_to_wait = reply.ask_in_s is not None
+        closed = later(self._paused, closed_by_limits(self.spec, reply))
+        send_away(self._queue, closed, self.spec.bucket)
         if self.spec.unlimited:
             self._let_go()
         elif self._queue:
@@ -374,21 +381,8 @@ class BucketClient:
         self.statistics.granted(now_s - entered_s, request)
         return permit
 
-    def _candidate(self, number: int, request: LimitRequest, arrival_ms: int) -> Candidate:
-        output_tokens = self._forecast.output_tokens(request)
-        amounts = expected_amounts(request, self.spec, output_tokens)
-        return number, request.priority, arrival_ms, cost_s(amounts, self.spec), amounts
-
-    def _arrival_ms(self) -> int:
-        return int(self._link.clock.backend_time_s() * 1000)
-
     def _refresh(self, waiter: Waiter) -> None:
-        """Since it came, more has been learned of how long answers are."""
-        if self._counts_real_output(waiter.request):
-            waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])
-
-    def _counts_real_output(self, request: LimitRequest) -> bool:
-        return any(counts_real_output(tier, request.provider) for tier in self.spec.tiers)
+        waiter.candidate = self._candidates.refreshed(waiter.candidate, waiter.request, self.spec)
 
     def _adopt(self, spec: BucketSpec) -> None:
         self.spec, self._next_spec, self._spent = spec, None, ()
@@ -397,4 +391,4 @@ class BucketClient:
         self._departures.reconfigure(spec)
         self._gate.forget()
         for waiter in self._queue.waiters():
-            waiter.candidate = self._candidate(waiter.id, waiter.request, waiter.candidate[2])
+            waiter.candidate = self._candidates.again(waiter.candidate, waiter.request, spec)

@@ -299,8 +299,10 @@ local function exchange()
   for i, tier in ipairs(tiers) do spent[i] = s.spent[tier.name] or 0 end
   for i, run in ipairs(ask.runs) do virtual[i] = shares[run[1]] end
   virtual[#virtual + 1] = s.v
+  local long_s, long_tier = long_wait(s, tiers)
   return {
     time_s = {math.floor(now), now % 1}, epoch = s.epoch, grants = grants, ask_in_s = ask_in,
+    long_s = long_s, long_tier = long_tier,
     paused_s = paused_s, careful = s.careful ~= nil, rebuild = s.unknown, spent = spent, shares = virtual,
   }
 end

@@ -7,6 +7,7 @@ are the backend's; here are copies, good enough to choose what to offer.
 
 import asyncio
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -27,6 +28,7 @@ class Waiter:
         future: Gets the permit.
         entered_s: Since when it waits, as ``time.monotonic()``.
         early: Whether it takes its permit before the start, and waits for that itself.
+        patience_s: It is sent away if it is known that it has to wait longer.
         gone: Whether it gave up.
         second_try: Whether a permit came too late for it already.
     """
@@ -37,6 +39,7 @@ class Waiter:
     future: asyncio.Future[Permit]
     entered_s: float
     early: bool = False
+    patience_s: float = math.inf
     gone: bool = False
     second_try: bool = False
 
@@ -93,6 +96,17 @@ class FairQueue:
         """All of them, in no particular order."""
         queued = [entry[2] for run in self._runs.values() for entry in run.heap]
         return [waiter for waiter in (*queued, *self._offered.values()) if not waiter.gone]
+
+    def in_order(self) -> list[Waiter]:
+        """Those that are not being offered, in the order in which they will probably be served."""
+        turns: list[tuple[float, int, Waiter]] = []
+        for run in self._runs.values():
+            share_s = run.share_s
+            for _, number, waiter in sorted(run.heap):
+                if not waiter.gone:
+                    turns.append((share_s, number, waiter))
+                    share_s += waiter.candidate[3] / run.weight
+        return [waiter for _, _, waiter in sorted(turns)]
 
     def offer(self, most: int) -> list[WaitingRun]:
         """The first waiters, at most ``most``, and always the first of each run."""

@@ -5,6 +5,7 @@ asyncio loop; see docs/rate-limits.md for how the parts work together.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from secrets import token_hex
@@ -76,7 +77,12 @@ class ClusterLimiter:
         )
 
     async def acquire(
-        self, request: LimitRequest, timeout_s: float | None = None, *, early: bool = False
+        self,
+        request: LimitRequest,
+        timeout_s: float | None = None,
+        *,
+        early: bool = False,
+        patience_s: float = math.inf,
     ) -> Permit:
         """Wait until the call may start.
 
@@ -85,12 +91,15 @@ class ClusterLimiter:
             timeout_s: Longest wait in seconds; None waits for ever.
             early: Return up to 50 ms before the start; the caller prepares the call meanwhile and
                 then awaits ``start``.
+            patience_s: Longest wait that is worth it, once it is known: during a pause, and where
+                a limit per hour or day is used up.
 
         Returns:
             The permit; it must be settled or handed back.
 
         Raises:
             TimeoutError: If it did not come in time; nothing was taken.
+            LongWait: If it cannot come within ``patience_s``; nothing was taken.
         """
         loop = asyncio.get_running_loop()
         deadline_s = None if timeout_s is None else loop.time() + timeout_s
@@ -99,7 +108,7 @@ class ClusterLimiter:
             permit = bucket.at_once(request)
             if permit is not None:
                 return permit
-            waiter = bucket.enter(request, early=early)
+            waiter = bucket.enter(request, early=early, patience_s=patience_s)
             self._waiting[waiter] = bucket
             timer = None
             if timeout_s is not None and deadline_s is not None:

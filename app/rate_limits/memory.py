@@ -132,6 +132,7 @@ class _Turn:
         ask_in_s = self._next_turn(own, paused_s)
         self._note_heads(own, ask_in_s)
         shared.shares = {run: v for run, v in shared.shares.items() if v > s.v}
+        long_s, long_tier = s.long_wait()
         return Reply(
             time_s=self.now,
             epoch=s.epoch,
@@ -142,6 +143,8 @@ class _Turn:
             rebuild=s.unknown,
             spent=tuple(s.spent.get(tier.name, 0.0) for tier in self.spec.tiers),
             shares=[self.shares[run[0]] for run in self.ask.runs] + [s.v],
+            long_s=long_s,
+            long_tier=long_tier,
         )
 
     def _load(self) -> MemoryBucket:

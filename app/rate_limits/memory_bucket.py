@@ -110,6 +110,15 @@ class MemoryBucket:
                 delay = max(delay, (need - self.level[tier.name]) / self.speed[tier.name])
         return delay
 
+    def long_wait(self) -> tuple[float, str]:
+        """Seconds until the limits per hour and day have room for one request, and which last."""
+        waits = [
+            ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
+            for tier in self.tiers
+            if not tier.is_short and 1 - self.level[tier.name] > EPSILON
+        ]
+        return max(waits, key=lambda wait: wait[0], default=(0.0, ""))
+
     def charge(self, amounts: Amounts, start: float) -> None:
         """Take the amounts for a start at this time."""
         free_from = self.next

@@ -177,4 +177,6 @@ def _reply(answer: dict[str, Any]) -> Reply:
         rebuild=answer.get("rebuild") or [],
         spent=tuple(answer["spent"]),
         shares=answer["shares"],
+        long_s=answer["long_s"],
+        long_tier=answer.get("long_tier") or "",
     )

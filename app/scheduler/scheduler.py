@@ -1,8 +1,9 @@
 """Starts, advances and stops runs: the transaction first, the messages after its commit."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from decimal import Decimal
 from functools import partial
+from itertools import count
 from uuid import UUID
 
 import structlog
@@ -17,6 +18,8 @@ from app.storage import control
 from app.storage.giving_up import give_up
 from app.storage.group_commit import GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, admit, advance, stop
+
+GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
 
 log = structlog.get_logger(__name__)
 
@@ -95,11 +98,8 @@ class Scheduler:
 
         When this returns, no new call of the run can start; calls in flight are being closed.
         """
-        stopped = await persist(
-            self._engine,
-            lambda connection: stop(connection, run_id, as_=as_, reason=reason),
-            name="stop",
-        )
+        step = partial(stop, run_id=run_id, as_=as_, reason=reason)
+        stopped = await self._control(run_id, step, name="stop", brings={as_})
         if stopped:
             await self._signals.send(run_id, "stop")
             await self.ask_for_admission(run_id)
@@ -110,7 +110,8 @@ class Scheduler:
 
         When this returns, no new call of the run can start; calls in flight go on to their end.
         """
-        paused = await persist(self._engine, partial(control.pause, run_id=run_id), name="pause")
+        step = partial(control.pause, run_id=run_id)
+        paused = await self._control(run_id, step, name="pause", brings={WorkflowStatus.PAUSED})
         if paused:
             await self._signals.send(run_id, "pause")
             await self.ask_for_admission(run_id)
@@ -118,7 +119,8 @@ class Scheduler:
 
     async def resume(self, run_id: UUID) -> bool:
         """Let a paused run go on; returns whether it was paused."""
-        resumed = await persist(self._engine, partial(control.resume, run_id=run_id), name="resume")
+        step = partial(control.resume, run_id=run_id)
+        resumed = await self._control(run_id, step, name="resume", brings=GOING)
         if resumed:
             await self.ask_for_admission(run_id)
         return resumed
@@ -126,7 +128,7 @@ class Scheduler:
     async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
         """Let what failed of a run that has ended run again; see ``storage.control``."""
         step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
-        retried = await persist(self._engine, step, name="retry_failed")
+        retried = await self._control(run_id, step, name="retry_failed", brings=GOING)
         if retried:
             await self.ask_for_admission(run_id)
         return retried
@@ -138,6 +140,29 @@ class Scheduler:
         )
         await self.ask_for_admission(made.run_id)
         return made.run_id
+
+    async def _control(
+        self,
+        run_id: UUID,
+        step: Callable[[AsyncConnection], Awaitable[bool]],
+        *,
+        name: str,
+        brings: Collection[WorkflowStatus],
+    ) -> bool:
+        """Take a step that changes a run's state; returns whether it did.
+
+        If it is repeated, because nobody knows whether it was committed, and finds nothing left
+        to do, the state tells: a run that stands where the step brings it was brought there.
+        """
+        tries = count()
+
+        async def attempt(connection: AsyncConnection) -> bool:
+            is_first = next(tries) == 0
+            if await step(connection):
+                return True
+            return not is_first and await control.status_of(connection, run_id) in brings
+
+        return await persist(self._engine, attempt, name=name)
 
     async def give_up(self, run_id: UUID) -> None:
         """Start nothing more of a run that can only fail, now that one of its agents has failed."""

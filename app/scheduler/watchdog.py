@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
 from app.scheduler.dispatch import Dispatcher
+from app.scheduler.returns import Returns
 from app.scheduler.scheduler import Scheduler
 from app.storage.group_commit import cause
 from app.storage.leases import Lost, recover_expired
@@ -58,6 +59,9 @@ class Watchdog:
         on_quarantine: Told of every agent that fails for that, after the commit.
         grace_s: Seconds after a reconnect in which no lease is taken away: while Postgres was
             gone nobody could renew one.
+
+    Attributes:
+        returns: Looks ahead with every look, for agents that come back.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class Watchdog:
         self._redis = redis
         self._scheduler = scheduler
         self._dispatcher = dispatcher
+        self.returns = Returns(engine, redis, dispatcher, interval_s=interval_s)
         self._interval_s = interval_s
         self._max_recoveries = max_recoveries
         self._on_quarantine = on_quarantine
@@ -86,17 +91,23 @@ class Watchdog:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        while True:
-            await asyncio.sleep(self._interval_s)
-            try:
-                await self.look()
-            except (DBAPIError, TimeoutError, OSError) as error:
-                loop = asyncio.get_running_loop()
-                self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
-                log.warning("watchdog_interrupted", error=cause(error))
-            except Exception:
-                # Whatever it is: a watchdog that ends is worse than one that stumbles.
-                log.exception("watchdog_failed")
+        try:
+            while True:
+                await asyncio.sleep(self._interval_s)
+                await self._try_to_look()
+        finally:
+            self.returns.close()
+
+    async def _try_to_look(self) -> None:
+        try:
+            await self.look()
+        except (DBAPIError, TimeoutError, OSError) as error:
+            loop = asyncio.get_running_loop()
+            self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
+            log.warning("watchdog_interrupted", error=cause(error))
+        except Exception:
+            # Whatever it is: a watchdog that ends is worse than one that stumbles.
+            log.exception("watchdog_failed")
 
     async def look(self) -> None:
         """Look once at everything that may have been lost."""
@@ -115,6 +126,7 @@ class Watchdog:
         ready = self._all_ready if everything else self._idle
         for plan in await self._in_turn(ready) or ():
             await self._send_again(plan, everything=everything)
+        await self.returns.look()
 
     async def _in_turn(self, step: Callable[[AsyncConnection], Awaitable[Found]]) -> Found | None:
         """Run a step unless another watchdog is at it."""

@@ -48,6 +48,7 @@ LOCK_RUN: TextClause = text("""
     FROM runs r JOIN workflows w ON w.id = r.workflow_id
     WHERE r.id = :id FOR NO KEY UPDATE OF r
 """)
+READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # After the run's lock. Attempts go on counting, so whatever an old one still says is fenced off.
 RETRY: TextClause = text("""
@@ -145,6 +146,12 @@ async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
 async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
     """Let a paused run be admitted again; returns whether it was paused."""
     return await connection.scalar(RESUME, {"id": run_id}) is not None
+
+
+async def status_of(connection: AsyncConnection, run_id: UUID) -> str | None:
+    """The state of a run, or None if there is no such run."""
+    status: str | None = await connection.scalar(READ_STATUS, {"id": run_id})
+    return status
 
 
 async def retry_failed(

@@ -1,7 +1,7 @@
 """The queue of holds that wait: who comes next for a budget, and who may try again now."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -22,11 +22,18 @@ class HoldQueue:
         waiting: Those whose attempts run, first come first.
         dead: (agent run, attempt) of those who wait no more.
         own: The agent runs' own accounts, by their ids.
+        places: The attempt under which each of those who wait stands in the queue, by agent run.
     """
 
     waiting: tuple[HoldRequest, ...] = ()
     dead: tuple[tuple[UUID, int], ...] = ()
     own: Mapping[UUID, Account]
+    places: Mapping[UUID, int] = field(default_factory=dict)
+
+    def taken_up(self, requests: Sequence[HoldRequest]) -> "HoldQueue":
+        """The same with these requests in the places that their agent runs have already."""
+        asking = {request.agent_run_id: request for request in requests}
+        return replace(self, waiting=tuple(asking.get(w.agent_run_id, w) for w in self.waiting))
 
 
 async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
@@ -41,9 +48,11 @@ async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) 
                 attempt=row.attempt,
                 budget_ids=tuple(row.budget_ids),
                 amount_usd=row.amount_usd,
+                away=row.away,
             )
             for row in live
         ),
+        places={row.agent_run_id: row.attempt for row in live},
         dead=tuple((row.agent_run_id, row.attempt) for row in rows if not row.live),
         own={row.agent_run_id: own_account(row.agent_run_id, row) for row in live},
     )
@@ -51,7 +60,7 @@ async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) 
 
 async def change_queue(
     connection: AsyncConnection,
-    queue: HoldQueue,
+    before: HoldQueue,
     accounts: Mapping[UUID, Account],
     asked: Sequence[tuple[HoldRequest, HoldAnswer]],
 ) -> None:
@@ -59,21 +68,23 @@ async def change_queue(
 
     Args:
         connection: Inside the transaction that has locked the budgets.
-        queue: Who waited before.
+        before: Who waited before.
         accounts: The budgets' accounts, by id, and the agent runs'.
         asked: Requests with their answers.
     """
-    waited = {waiter.call_id: waiter.budget_ids for waiter in queue.waiting}
+    queue = before.taken_up([request for request, _ in asked])
+    waited = {waiter.call_id for waiter in queue.waiting}
+    budgets_of = {waiter.call_id: waiter.budget_ids for waiter in before.waiting}
     waiting = [
         # A soft budget never makes anybody wait.
         replace(request, budget_ids=tuple(i for i in request.budget_ids if not accounts[i].soft))
         for request, answer in asked
         if answer.outcome is HoldOutcome.WAIT
     ]
-    come = [wish for wish in waiting if waited.get(wish.call_id) != wish.budget_ids]
+    come = [wish for wish in waiting if budgets_of.get(wish.call_id) != wish.budget_ids]
     coming = {wish.agent_run_id for wish in come}
     gone = [
-        (request.agent_run_id, request.attempt)
+        (request.agent_run_id, queue.places[request.agent_run_id])
         for request, answer in asked
         if answer.outcome is not HoldOutcome.WAIT and request.call_id in waited
     ]

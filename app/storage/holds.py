@@ -58,7 +58,8 @@ async def place_holds(
     shared = await _lock_budgets(connection, {id_ for wish in live for id_ in wish.budget_ids})
     accounts = {**own, **shared.accounts}
     queue = await read_queue(connection, shared.awaited) if shared.awaited else HoldQueue(own={})
-    decided = list(zip(live, decide_holds(live, accounts, queue.waiting), strict=True))
+    turns = queue.taken_up(live).waiting
+    decided = list(zip(live, decide_holds(live, accounts, turns), strict=True))
     granted = [wish for wish, answer in decided if answer.outcome is HoldOutcome.PLACED]
     if granted:
         await _apply(connection, granted)
@@ -143,11 +144,10 @@ async def _wake_next(
     wake: Wake,
 ) -> None:
     """Who leaves the queue without a hold makes room for those behind."""
-    waited = {waiter.call_id for waiter in queue.waiting}
     left = {
         id_
         for wish, answer in decided
-        if wish.call_id in waited
+        if wish.agent_run_id in queue.places
         and answer.outcome in (HoldOutcome.EXCEEDED, HoldOutcome.CLOSED, HoldOutcome.PAUSED)
         for id_ in wish.budget_ids
     }

@@ -94,6 +94,7 @@ class Ending:
         error: What went wrong.
         error_class: Class of the error.
         ready_in_s: Seconds until an agent given back may be claimed again.
+        waits_for: What an agent waits for that was given back because the wait is long.
         retry: Whether this counts as a retry.
         recovery: Whether this counts as a recovery.
     """
@@ -107,6 +108,7 @@ class Ending:
     error: str | None = None
     error_class: str | None = None
     ready_in_s: float = 0.0
+    waits_for: str | None = None
     retry: bool = False
     recovery: bool = False
 
@@ -288,6 +290,7 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
         "error": ending.error,
         "error_class": ending.error_class,
         "ready_in_s": ending.ready_in_s,
+        "waits_for": ending.waits_for,
         "retry": int(ending.retry),
         "recovery": int(ending.recovery),
         "event": ending.event,
@@ -301,4 +304,6 @@ def _event_data(ending: Ending) -> dict[str, Any]:
         data |= {"error": ending.error, "error_class": ending.error_class}
     if ending.ready_in_s:
         data["ready_in_s"] = round(ending.ready_in_s, 3)
+    if ending.waits_for is not None:
+        data["waits_for"] = ending.waits_for
     return data

@@ -59,7 +59,7 @@ CLAIM: TextClause = text("""
         UPDATE agent_runs a
         SET status = 'running', attempt = a.attempt + 1, worker = :worker,
             lease_expires_at = clock_timestamp() + make_interval(secs => :lease_s),
-            started_at = coalesce(a.started_at, clock_timestamp())
+            started_at = coalesce(a.started_at, clock_timestamp()), waits_for = NULL
         FROM picked WHERE a.id = picked.id
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
             a.priority, a.position
@@ -177,12 +177,18 @@ PLACE_HOLDS: TextClause = text("""
 
 # ---- wait: holds that fit once others have settled keep their order ----------------------------
 
-# Who waits for any of these budgets, first come first, with the account of its own.
+# Who waits for any of these budgets, first come first, with the account of its own. Who has given
+# its place back meanwhile keeps its turn, also while its next attempt has not asked yet.
 READ_QUEUE: TextClause = text("""
     SELECT q.agent_run_id, q.call_id, q.attempt, q.budget_ids, q.amount_usd,
-        a.status = 'running' AND a.attempt = q.attempt AS live,
-        a.limit_usd, a.spent_usd, a.held_usd
-    FROM hold_queue q JOIN agent_runs a ON a.id = q.agent_run_id
+        CASE a.status
+            WHEN 'running' THEN a.attempt IN (q.attempt, q.attempt + 1)
+            WHEN 'pending' THEN a.attempt = q.attempt AND a.waits_for IS NOT NULL
+                AND r.status = 'running' AND r.stop_as IS NULL
+            ELSE false
+        END AS live,
+        a.status = 'pending' AS away, a.limit_usd, a.spent_usd, a.held_usd
+    FROM hold_queue q JOIN agent_runs a ON a.id = q.agent_run_id JOIN runs r ON r.id = a.run_id
     WHERE q.budget_ids && CAST(:ids AS uuid[]) ORDER BY q.ticket
 """)
 
@@ -191,7 +197,8 @@ READ_BUDGETS: TextClause = text("""
     FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
-# A call keeps its ticket as long as it waits, whatever becomes of its budgets meanwhile.
+# A call keeps its ticket as long as it waits, whatever becomes of its budgets meanwhile, and so
+# does an agent that comes back for it with its next attempt.
 CHANGE_QUEUE: TextClause = text("""
     WITH gone AS (
         DELETE FROM hold_queue q
@@ -205,8 +212,10 @@ CHANGE_QUEUE: TextClause = text("""
         ON CONFLICT (agent_run_id) DO UPDATE SET call_id = excluded.call_id,
             attempt = excluded.attempt, budget_ids = excluded.budget_ids,
             amount_usd = excluded.amount_usd,
-            ticket = CASE WHEN q.call_id = excluded.call_id THEN q.ticket ELSE excluded.ticket END,
-            since = CASE WHEN q.call_id = excluded.call_id THEN q.since ELSE excluded.since END
+            ticket = CASE WHEN q.call_id = excluded.call_id OR q.attempt = excluded.attempt - 1
+                THEN q.ticket ELSE excluded.ticket END,
+            since = CASE WHEN q.call_id = excluded.call_id OR q.attempt = excluded.attempt - 1
+                THEN q.since ELSE excluded.since END
     )
     UPDATE budgets b SET awaited = t.awaited
     FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, awaited bool)
@@ -260,7 +269,7 @@ APPLY_RECORDS: TextClause = text("""
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
             id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
             status text, outcome text, output jsonb, error text, error_class text,
-            ready_in_s float8, retry int, recovery int, event text, data jsonb)
+            ready_in_s float8, waits_for text, retry int, recovery int, event text, data jsonb)
     ), agents AS (
         UPDATE agent_runs a SET
             held_usd = a.held_usd - g.held,
@@ -275,6 +284,7 @@ APPLY_RECORDS: TextClause = text("""
             error_class = CASE WHEN g.ended THEN g.error_class ELSE a.error_class END,
             ready_at = CASE WHEN g.ended
                 THEN clock_timestamp() + make_interval(secs => g.ready_in_s) ELSE a.ready_at END,
+            waits_for = CASE WHEN g.ended THEN g.waits_for ELSE a.waits_for END,
             retries = a.retries + g.retry,
             recoveries = a.recoveries + g.recovery,
             finished_at = CASE WHEN g.ended AND g.status <> 'pending'

@@ -183,6 +183,12 @@ class AgentRun(Spending, Table):
             postgresql_where="status = 'pending'",
         ),
         Index("ix_agent_runs_running", "run_id", "level", postgresql_where="status = 'running'"),
+        # Those that were given back; a new agent run is in no need of it, nor one that is claimed.
+        Index(
+            "ix_agent_runs_given_back",
+            "ready_at",
+            postgresql_where="status = 'pending' AND attempt > 0",
+        ),
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
@@ -205,6 +211,8 @@ class AgentRun(Spending, Table):
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     ready_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    # What it was given back for until then, if that is a limit, money or a circuit.
+    waits_for: Mapped[str | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     recoveries: Mapped[int] = mapped_column(server_default=text("0"))
     output: Mapped[Any | None] = mapped_column(JSONB)

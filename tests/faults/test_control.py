@@ -19,9 +19,11 @@ from app.client import process
 from app.storage import control, progress
 from tests.faults.test_workers import pid_of
 from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack, client_of, run_stack
+from tests.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.waiting import wait_until
 
+# What no signal has told, a heartbeat brings soon.
+CONFIGURED = CONFIGURATION.replace("engine:\n", "engine:\n  heartbeat_s: 1\n")
 CLOSED_S = 2.0
 WAIT_S = 60.0
 TALKERS = 0.2
@@ -45,7 +47,9 @@ WATCH_HOLDS = """
 def watched_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A scheduler, two workers, and a database that notes every hold."""
     with (
-        run_stack(tmp_path_factory.mktemp("control"), "scheduler") as stack,
+        run_stack(
+            tmp_path_factory.mktemp("control"), "scheduler", configuration=CONFIGURED
+        ) as stack,
         stack.worker("openai", "anthropic"),
         stack.worker("openai", "anthropic"),
     ):
@@ -112,6 +116,18 @@ class Shift:
             closing_s = time.monotonic()
             wait_until(lambda: not self.stack.simulator.summary()["in_flight"])
             assert time.monotonic() - closing_s < CLOSED_S
+
+    def cancel_unheard(self) -> None:
+        """Cancel without a word to the workers: until a heartbeat only the budget stops calls."""
+        step = partial(
+            progress.stop,
+            run_id=UUID(self.run.id),
+            as_=WorkflowStatus.CANCELLED,
+            reason="nobody was told",
+        )
+        if in_one_transaction(step):
+            self.cut = True
+            self.barred_since = self.barred_since or self.now()
 
     def retry(self) -> None:
         self.open(self.run.retry_failed)
@@ -185,8 +201,8 @@ def test_whatever_is_done_at_random_moments_nothing_is_lost_or_paid_twice(
 
     for _ in range(generator.randint(2, 6)):
         shift.at(generator.uniform(0, 0.8))
-        steps = (shift.pause, shift.resume, shift.cancel, shift.retry)
-        generator.choices(steps, weights=(4, 4, 1, 1))[0]()
+        steps = (shift.pause, shift.resume, shift.cancel, shift.cancel_unheard, shift.retry)
+        generator.choices(steps, weights=(4, 4, 1, 2, 1))[0]()
     shift.resume()
     for budget in count(1):
         status = shift.run.wait(WAIT_S)

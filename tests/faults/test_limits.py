@@ -41,7 +41,8 @@ def limited_stack(folder: Path, **limits: int) -> Iterator[Stack]:
     """Two workers and a scheduler under these limits, lanes narrow enough for both to get some."""
     configuration = {
         "rate_limits": {"openai": {"default": limits}},
-        "engine": {"drain_grace_s": 1, "lane_width": 5},
+        # Who waits stays where it can be seen waiting.
+        "engine": {"drain_grace_s": 1, "lane_width": 5, "long_wait_s": 86_400},
     }
     with (
         run_stack(folder, "scheduler", configuration=yaml.safe_dump(configuration)) as stack,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,7 +13,8 @@ from sqlalchemy import event
 
 from app.domain.budgets import Period, StandingScope
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
-from app.storage import holds, records, standing
+from app.domain.status import AgentStatus
+from app.storage import holds, records, returns, standing
 from app.storage.claims import ClaimedAgent
 from tests.integration.cluster import Cluster, agent, call, ending, wish
 
@@ -284,6 +286,34 @@ async def test_the_place_of_an_attempt_that_is_over_is_free(cluster: Cluster) ->
 
     assert outcomes(answers) == ["placed"]
     assert await cluster.rows("SELECT agent_run_id FROM hold_queue") == []
+
+
+async def test_who_gives_its_place_back_while_it_waits_keeps_its_turn(cluster: Cluster) -> None:
+    a, b, c, talker = await claimed(cluster, 4, cost_budget=10.0)
+    running, small = wish(a, "5"), wish(c, "4")
+    await cluster.hold(running)
+    await cluster.hold(wish(b, "8"))
+    await cluster.record(
+        ending(b, AgentStatus.PENDING, outcome="handed_back", ready_in_s=30.0, waits_for="money")
+    )
+
+    conversation = wish(talker, "4")
+    begun = await cluster.hold(replace(conversation, begun=True))
+    await settle(cluster, talker, conversation, "0")
+    behind = await cluster.hold(small)
+    woken = await settle(cluster, a, running, "1")
+    called_back = await cluster.commit(
+        lambda connection: returns.call_back(connection, [woken, [small.agent_run_id]])
+    )
+    (again,) = (await cluster.claim(b.run_id)).agents
+    still_behind = await cluster.hold(small)
+    placed = await cluster.hold(wish(again, "8"))
+
+    assert outcomes([*behind, *begun]) == ["wait", "placed"]
+    assert (woken, called_back) == ([b.id], [True, False])
+    assert (again.id, again.attempt) == (b.id, 2)
+    assert outcomes([*still_behind, *placed]) == ["wait", "placed"]
+    assert await cluster.rows("SELECT agent_run_id FROM hold_queue") == [(c.id,)]
 
 
 async def test_removing_a_budget_wakes_who_waits_for_it(cluster: Cluster) -> None:

@@ -1,12 +1,17 @@
 """Retention: what is removed of old runs, what stays, and who is left alone."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from decimal import Decimal
 from functools import partial
 from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from app.costs.reports import costs_by, total_costs
@@ -16,6 +21,7 @@ from app.monitoring.progress import read_progress
 from app.monitoring.status import system_status
 from app.storage import control, prune
 from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -137,3 +143,55 @@ async def test_what_was_pruned_cannot_be_run_again(cluster: Cluster) -> None:
         await cluster.commit(partial(control.retry_failed, run_id=run_id))
     with pytest.raises(RunConflict, match="removed"):
         await cluster.commit(partial(control.rerun, run_id=run_id, agent="a"))
+
+
+async def test_a_prune_that_is_killed_halfway_leaves_no_run_half_pruned(
+    cluster: Cluster, database_url: str
+) -> None:
+    runs = 2 * prune.BATCH + 5
+    for _ in range(runs):
+        await ended_run(cluster, days_ago=100)
+    await slow_down_pruning(cluster)
+    command = (sys.executable, "-m", "app.cli", "prune", "--older-than", "90d")
+    environment = {**os.environ, "DATABASE_URL": database_url, "REDIS_URL": "redis://127.0.0.1:1/0"}
+
+    process = await anyio.open_process(command, env=environment, stdout=subprocess.DEVNULL)
+    await wait_until_async(lambda: pruned_runs(cluster), timeout_s=30)
+    process.kill()
+    await process.wait()
+    halfway = await pruned_runs(cluster)
+    mixed = await cluster.rows("""
+        SELECT r.id FROM runs r WHERE (r.pruned_at IS NOT NULL) = (r.input <> '{}')
+            OR (r.pruned_at IS NOT NULL) = EXISTS (SELECT FROM events e WHERE e.run_id = r.id)
+            OR (r.pruned_at IS NOT NULL) = EXISTS (
+                SELECT FROM agent_runs a WHERE a.run_id = r.id AND a.output IS NOT NULL)
+    """)
+
+    assert 0 < halfway < runs
+    assert mixed == []
+    # Its last statement may go on for a moment, and has those runs locked.
+    await wait_until_async(lambda: all_pruned(cluster, runs))
+
+
+async def slow_down_pruning(cluster: Cluster) -> None:
+    """Each run takes so long that there is time to be killed within a batch."""
+    for statement in (
+        "UPDATE runs SET input = '{\"question\": 1}'",
+        """
+        CREATE FUNCTION take_time() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END $$
+        """,
+        "CREATE TRIGGER take_time BEFORE UPDATE ON runs FOR EACH ROW EXECUTE FUNCTION take_time()",
+    ):
+        async with cluster.engine.begin() as connection:
+            await connection.execute(text(statement))
+
+
+async def all_pruned(cluster: Cluster, runs: int) -> bool:
+    await pruned(cluster, 90)
+    return await pruned_runs(cluster) == runs
+
+
+async def pruned_runs(cluster: Cluster) -> int:
+    (row,) = await cluster.rows("SELECT count(*) AS n FROM runs WHERE pruned_at IS NOT NULL")
+    return int(row.n)

@@ -1,0 +1,58 @@
+"""One circuit as a process knows it: how it stands, who waits for it, and what is to be told."""
+
+import asyncio
+import random
+import time
+from collections import deque
+from itertools import count
+
+from app.domain.waits import LongWait
+from app.failures.circuit import SLOTS
+
+#: Those who come back when a circuit may be probed do so within this share of the wait, at most
+#: this long after.
+SPREAD, MOST_SPREAD_S = 0.1, 2.0
+
+
+class LocalCircuit:
+    """What a process knows of one circuit."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.known: asyncio.Task[None] | None = None
+        self.opened = False
+        self.probed = False
+        self.known_at = 0
+        self.ask_at_s = 0.0
+        self.news = asyncio.Event()
+        self.waiters: deque[asyncio.Future[str]] = deque()
+        self.patience_s: dict[asyncio.Future[str], float] = {}
+        self.keeper: asyncio.Task[None] | None = None
+        self.reporting = False
+        self.numbers = count(1)
+        self.bad = 0
+        self.counted_until_s = 0.0
+        self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
+
+    def long_wait(self, patience_s: float) -> LongWait | None:
+        """What somebody is told who would wait no longer than this."""
+        wait_s = self.ask_at_s - time.monotonic()
+        if not self.opened or self.probed or wait_s <= patience_s:
+            return None
+        wait_s += random.uniform(0, min(SPREAD * wait_s, MOST_SPREAD_S))
+        return LongWait(wait_s=wait_s, waits_for=f"{self.name} circuit")
+
+    def succeeded(self, slot_s: float) -> None:
+        """Count a success, by time: only those of the last window are ever reported."""
+        now = time.monotonic()
+        if self.successes and now - self.successes[-1][0] < slot_s:
+            self.successes[-1][1] += 1
+        else:
+            self.successes.append([now, 1])
+
+    def take_successes(self) -> list[tuple[float, int]]:
+        """What was counted and not reported yet: seconds ago, and how many."""
+        now = time.monotonic()
+        taken = [(now - at_s, int(number)) for at_s, number in self.successes]
+        self.successes.clear()
+        return taken

@@ -1,0 +1,114 @@
+"""Agents that were given back for a while: when each may be claimed again, and who is due."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.progress import LevelPlan
+
+# Slots are counted from the epoch by the database's clock, so all processes name them alike.
+COMING: TextClause = text("""
+    SELECT DISTINCT floor(extract(epoch FROM a.ready_at) / :slot_s)::bigint AS slot,
+        extract(epoch FROM clock_timestamp())::float8 AS now
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id AND r.level = a.level
+    WHERE a.status = 'pending' AND a.attempt > 0
+        AND a.ready_at BETWEEN now() - make_interval(secs => :behind_s)
+            AND now() + make_interval(secs => :ahead_s)
+        AND r.status = 'running' AND r.stop_as IS NULL
+    ORDER BY slot
+""")
+# Whoever lingered for them has claimed them by now. Where no place is free nobody is needed: the
+# lane that frees one claims them.
+DUE: TextClause = text("""
+    SELECT r.id AS run_id, r.level, r.max_parallel_agents, r.priority, a.provider,
+        count(*) AS agents
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id AND r.level = a.level
+    WHERE a.status = 'pending' AND a.attempt > 0
+        AND a.ready_at >= to_timestamp(:slot * CAST(:slot_s AS float8))
+        AND a.ready_at < to_timestamp((:slot + 1) * CAST(:slot_s AS float8))
+        AND r.status = 'running' AND r.stop_as IS NULL
+        AND r.max_parallel_agents > (
+            SELECT count(*) FROM agent_runs busy
+            WHERE busy.run_id = r.id AND busy.status = 'running'
+        )
+    GROUP BY r.id, a.provider ORDER BY r.priority DESC, r.id
+""")
+
+# Passed over are those that somebody is at: they are being claimed, or cancelled.
+CALL_BACK: TextClause = text("""
+    WITH waiting AS (
+        SELECT id FROM agent_runs
+        WHERE status = 'pending' AND attempt > 0 AND ready_at > clock_timestamp()
+            AND waits_for LIKE :pattern
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE agent_runs a SET ready_at = clock_timestamp() FROM waiting WHERE a.id = waiting.id
+""")
+CALL_BACK_AGENTS: TextClause = text("""
+    WITH waiting AS (
+        SELECT id FROM agent_runs
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND waits_for IS NOT NULL
+            AND ready_at > clock_timestamp()
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED
+    )
+    UPDATE agent_runs a SET ready_at = clock_timestamp() FROM waiting WHERE a.id = waiting.id
+    RETURNING a.id
+""")
+
+
+async def call_back_from_limits(connection: AsyncConnection) -> None:
+    """Let everybody come back at once who was given back for a limit per hour or day."""
+    await connection.execute(CALL_BACK, {"pattern": "% requests_per_%"})
+
+
+async def call_back(connection: AsyncConnection, wakes: Sequence[Sequence[UUID]]) -> list[bool]:
+    """Let those of some agent runs come back at once who were given back.
+
+    Args:
+        connection: Inside a transaction.
+        wakes: Agent runs, as several callers name them.
+
+    Returns:
+        For each caller, whether somebody comes back.
+    """
+    ids = sorted({id_ for wake in wakes for id_ in wake})
+    back = set(await connection.scalars(CALL_BACK_AGENTS, {"ids": ids}))
+    return [not back.isdisjoint(wake) for wake in wakes]
+
+
+async def coming_slots(
+    connection: AsyncConnection, *, slot_s: float, behind_s: float, ahead_s: float
+) -> list[tuple[int, float]]:
+    """The slots of time in which agents may be claimed again.
+
+    Args:
+        connection: Inside a transaction.
+        slot_s: Length of a slot.
+        behind_s: How many seconds to look back: agents are also made ready at once.
+        ahead_s: How many seconds to look ahead.
+
+    Returns:
+        Number of each slot, and seconds until it is over.
+    """
+    values = {"slot_s": slot_s, "behind_s": behind_s, "ahead_s": ahead_s}
+    rows = await connection.execute(COMING, values)
+    return [(row.slot, (row.slot + 1) * slot_s - row.now) for row in rows]
+
+
+async def plan_due(connection: AsyncConnection, *, slot: int, slot_s: float) -> Sequence[LevelPlan]:
+    """What is still pending of a slot that is over, in runs that have places free."""
+    plans: dict[object, LevelPlan] = {}
+    for row in await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}):
+        plan = plans.setdefault(
+            row.run_id,
+            LevelPlan(
+                run_id=row.run_id,
+                level=row.level,
+                max_parallel_agents=row.max_parallel_agents,
+                priority=row.priority,
+            ),
+        )
+        plan.agents[row.provider] = row.agents
+    return list(plans.values())

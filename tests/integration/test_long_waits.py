@@ -1,0 +1,119 @@
+"""Requests that wait for long are sent away, in order, and come back when it is worth it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from itertools import pairwise
+
+import pytest
+from redis.asyncio import Redis
+
+from app.domain.usage import Usage
+from app.domain.waits import LongWait
+from app.rate_limits.limiter import ClusterLimiter
+from tests.integration.limit_cluster import (
+    InMemory,
+    InRedis,
+    LimitCluster,
+    MovableClock,
+    limits,
+    request,
+    take,
+    timed,
+)
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE_S = 5.0
+DAY_S = 86_400.0
+
+
+@pytest.fixture
+def clock() -> MovableClock:
+    return MovableClock()
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def cluster(
+    request: pytest.FixtureRequest, redis_url: str, clock: MovableClock, anyio_backend: str
+) -> AsyncIterator[LimitCluster]:
+    redis = Redis.from_url(redis_url)
+    cluster = LimitCluster(
+        backends=InMemory(clock) if request.param == "memory" else InRedis(redis, clock)
+    )
+    yield cluster
+    await cluster.close()
+    await redis.aclose()
+
+
+async def sent_away(
+    limiter: ClusterLimiter, *priorities: int, patience_s: float = PATIENCE_S
+) -> list[LongWait]:
+    """What requests that come together are told, in the order in which they came."""
+    wishes = (
+        limiter.acquire(request(priority=priority), timeout_s=2, patience_s=patience_s)
+        for priority in priorities
+    )
+    answers = await asyncio.gather(*wishes, return_exceptions=True)
+    told = [answer for answer in answers if isinstance(answer, LongWait)]
+    assert len(told) == len(answers), answers
+    return told
+
+
+async def test_who_finds_the_day_used_up_is_told_when_his_turn_comes(
+    cluster: LimitCluster,
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_day=100))
+    await take(limiter, 100)
+
+    last, first, second = await sent_away(limiter, 1, 9, 5)
+
+    interval_s = DAY_S / 100
+    assert {wait.waits_for for wait in (last, first, second)} == {"acme/default requests_per_day"}
+    assert 0 < first.wait_s < interval_s * 1.05
+    for sooner, later in pairwise((first, second, last)):
+        assert later.wait_s - sooner.wait_s == pytest.approx(interval_s, rel=0.02)
+
+
+async def test_who_comes_back_when_he_was_told_to_is_served(
+    cluster: LimitCluster, clock: MovableClock
+) -> None:
+    limiter = cluster.limiter(limits(requests_per_day=100))
+    await take(limiter, 100)
+    first, second = await sent_away(limiter, 5, 5)
+
+    clock.ahead_s += first.wait_s
+    await limiter.acquire(request(), timeout_s=2, patience_s=PATIENCE_S)
+    (behind,) = await sent_away(limiter, 5)
+
+    assert behind.wait_s == pytest.approx(second.wait_s - first.wait_s, rel=0.02)
+
+
+async def test_a_pause_sends_away_who_waits_and_who_comes(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=6000, burst=10))
+    (refused,) = await take(limiter, 1)
+    limiter.settle(refused, usage=Usage(), retry_after_s=30, throttled=True)
+
+    came = await sent_away(limiter, 5, 5)
+
+    assert {wait.waits_for for wait in came} == {"acme/default pause"}
+    assert all(29 < wait.wait_s < 32 for wait in came)
+
+
+async def test_a_pause_that_comes_sends_away_who_waits_already(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=1))
+    (refused,) = await take(limiter, 1)
+    waiting = asyncio.gather(sent_away(limiter, 5, 5))
+    await asyncio.sleep(0)
+
+    limiter.settle(refused, usage=Usage(), retry_after_s=30, throttled=True)
+
+    assert len((await waiting)[0]) == 2
+
+
+async def test_a_limit_per_minute_is_waited_for_in_place(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=60, burst=1, requests_per_day=1000))
+    await take(limiter, 1)
+
+    waited_s = await timed(limiter.acquire(request(), patience_s=0.2))
+
+    assert waited_s > 0.8

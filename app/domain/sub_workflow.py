@@ -15,11 +15,20 @@ from app.errors import WorkflowError
 
 
 def embedded(agent: Agent) -> Workflow | None:
-    """The workflow that an agent runs; None for other kinds, and for one that is only named."""
+    """The workflow that an agent runs; None for other kinds, and for one that is only named.
+
+    Raises:
+        WorkflowError: If it is a definition that cannot be accepted.
+    """
     given = agent.sub_workflow
     if isinstance(given, Workflow):
         return given
-    return Workflow.from_definition(given) if isinstance(given, Mapping) else None
+    if not isinstance(given, Mapping):
+        return None
+    try:
+        return Workflow.from_definition(given)
+    except (TypeError, KeyError, WorkflowError) as error:
+        raise WorkflowError(f"agent {agent.name!r}: config.workflow: {error}") from error
 
 
 def named_workflows(workflow: Workflow) -> set[str]:

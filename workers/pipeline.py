@@ -264,6 +264,7 @@ def _result(job: Job, ending: Ending) -> AgentResult:
             "tenant": job.run.tenant,
             "attempts": job.claimed.attempt,
             "error_class": ending.error_class,
+            **({} if job.claimed.item_index is None else {"item": job.claimed.item_index}),
         },
     )
 

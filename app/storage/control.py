@@ -19,6 +19,7 @@ from app.domain.suggestions import did_you_mean, listed
 from app.errors import RunConflict, UnknownRun, WorkflowError
 from app.storage.families import lock_family
 from app.storage.session import dumps
+from app.storage.statements import LOCK_BUDGETS
 
 # The budget's row is what every hold locks: once this is committed, no hold is placed.
 PAUSE: TextClause = text("""
@@ -170,6 +171,8 @@ async def _on_family(
 ) -> Collection[UUID]:
     """Which of a run and those of its sub-workflows a statement has changed."""
     ids = [run.id for run in await lock_family(connection, [run_id])]
+    if len(ids) > 1:  # in the order in which holds lock them
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
     return set(await connection.scalars(statement, {"ids": ids}))
 
 

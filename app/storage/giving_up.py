@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.outcome import Tally, failure_reason
 from app.domain.status import WorkflowStatus
 from app.storage.families import LOCK_RUNS_FULL, lock_family
-from app.storage.progress import CANCEL_PENDING, TALLY, stop_locked
+from app.storage.progress import CANCEL_PENDING, close_budgets, stop_inner
+from app.storage.tallies import tallies
 
 
 async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
@@ -28,7 +29,7 @@ async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[
     ids = sorted(set(run_ids))
     reasons: dict[UUID, str] = {}
     locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": ids})).all()
-    counts = {row.run_id: row for row in await connection.execute(TALLY, {"ids": ids})}
+    counts = await tallies(connection, ids)
     for run in locked:
         if run.status != WorkflowStatus.RUNNING or run.stop_as is not None:
             continue
@@ -50,5 +51,7 @@ async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[
             await connection.execute(CANCEL_PENDING, told)
     inner = [run for run in reversed(family) if run.id not in reasons]
     reason = "the run that it is a part of has failed"
-    await stop_locked(connection, inner, as_=WorkflowStatus.CANCELLED, reason=reason)
+    if inner:
+        await stop_inner(connection, inner, reason=reason)
+        await close_budgets(connection, [run.id for run in inner])
     return [reasons.get(run_id) for run_id in run_ids]

@@ -18,7 +18,9 @@ from app.domain.status import WorkflowStatus
 from app.storage.families import LOCK_RUNS_FULL, lock_family
 from app.storage.fan_out import collect
 from app.storage.session import dumps
+from app.storage.statements import LOCK_BUDGETS
 from app.storage.sub_runs import ParentStep, return_to_parent
+from app.storage.tallies import tallies
 
 ADMISSION_LOCK = 7_465_002
 #: The default of engine.max_collected_bytes.
@@ -53,29 +55,6 @@ ADMIT: TextClause = text("""
         SELECT id, CASE WHEN first THEN 'run_started' ELSE 'run_continued' END FROM admitted
     )
     SELECT id AS run_id, level, max_parallel_agents, priority FROM admitted
-""")
-# An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
-# waits for items is open as long as one of them is, which the items say themselves.
-TALLY: TextClause = text("""
-    SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
-        count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
-        count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL AND a.priority >= 8)
-            AS critical_failed,
-        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL) AS failed_items,
-        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL AND a.level = r.level
-            AND (a.priority >= 8 OR NOT r.allow_partial_completion)) AS decisive_items,
-        count(*) FILTER (WHERE a.status = 'cancelled') AS cancelled,
-        count(*) FILTER (WHERE s.running) AS running,
-        count(*) FILTER (WHERE a.level = r.level AND (a.status = 'pending' OR s.running)) AS open,
-        count(*) FILTER (WHERE a.level = r.level AND a.status = 'waiting'
-            AND a.item_count IS NOT NULL) AS to_collect,
-        min(a.level) FILTER (WHERE a.level > r.level AND a.status = 'pending') AS next_level
-    FROM agent_runs a JOIN runs r ON r.id = a.run_id
-    CROSS JOIN LATERAL (
-        SELECT a.status IN ('failed', 'rate_limited', 'budget_exceeded') AS failed,
-            a.status = 'running' OR a.status = 'waiting' AND a.item_count IS NULL AS running
-    ) s
-    WHERE r.id = ANY(CAST(:ids AS uuid[])) GROUP BY a.run_id
 """)
 SET_LEVELS: TextClause = text("""
     UPDATE runs SET level = m.level
@@ -145,8 +124,8 @@ STOP: TextClause = text("""
         stop_reason = coalesce(stop_reason, :reason)
     WHERE id = :id
 """)
-CLOSE_BUDGET: TextClause = text("""
-    UPDATE budgets SET closed = true, paused = false WHERE id = :id
+CLOSE_BUDGETS: TextClause = text("""
+    UPDATE budgets SET closed = true, paused = false WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 FINISH: TextClause = text("""
     WITH finished AS (
@@ -256,9 +235,9 @@ async def advance(
     ]
     if not runs:
         return [Progress() for _ in steps]
-    tallies = await _tallies(connection, [run.id for run in runs])
+    counted = await tallies(connection, [run.id for run in runs])
     for run in runs:
-        counts = tallies[run.id]
+        counts = counted[run.id]
         if counts.to_collect and not counts.open and run.stop_as is None:
             await collect(
                 connection,
@@ -267,12 +246,12 @@ async def advance(
                 allow_partial_completion=run.allow_partial_completion,
                 max_bytes=max_collected_bytes,
             )
-            tallies |= await _tallies(connection, [run.id])
+            counted |= await tallies(connection, [run.id])
     moved: dict[UUID, int] = {}
     finished: dict[UUID, ParentStep | None] = {}
     end = partial(_finish, connection, max_bytes=max_collected_bytes)
     for run in runs:
-        counts = tallies[run.id]
+        counts = counted[run.id]
         if run.stop_as is not None:
             if not counts.running:
                 # What was given back while it was being stopped: a retry, a recovered agent.
@@ -316,29 +295,40 @@ async def stop(
     if not family or WorkflowStatus(family[0].status).is_final:
         return False
     *inner, outer = reversed(family)
-    await stop_locked(connection, inner, as_=WorkflowStatus.CANCELLED, reason=reason)
-    await stop_locked(connection, [outer], as_=as_, reason=reason)
+    await stop_inner(connection, inner, reason=reason)
+    await _stop_locked(connection, [outer], as_=as_, reason=reason)
+    await close_budgets(connection, [run.id for run in family])
     return True
 
 
-async def stop_locked(
+async def stop_inner(connection: AsyncConnection, runs: Sequence[Row[Any]], *, reason: str) -> None:
+    """Stop runs of sub-workflows that are locked, inner ones before outer ones.
+
+    Their budgets are to be closed then, with those of the runs around them.
+    """
+    await _stop_locked(connection, runs, as_=WorkflowStatus.CANCELLED, reason=reason)
+
+
+async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
+    """Let no hold be placed on the budgets of these runs any more."""
+    if len(run_ids) > 1:  # locked in the order in which holds lock them
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
+    await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
+
+
+async def _stop_locked(
     connection: AsyncConnection, runs: Sequence[Row[Any]], *, as_: WorkflowStatus, reason: str
 ) -> None:
-    """Stop runs that are locked, inner ones before outer ones: the end of one ends an agent."""
+    """The end of an inner run ends an agent of the one around it, which comes after it."""
     for run in runs:
         if WorkflowStatus(run.status).is_final:
             continue
         told = {"id": run.id, "reason": reason}
         await connection.execute(STOP, told | {"as_": as_})
         await connection.execute(CANCEL_PENDING, told | {"all": True})
-        counts = (await _tallies(connection, [run.id]))[run.id]
+        counts = (await tallies(connection, [run.id]))[run.id]
         if not counts.running:
             await _finish(connection, run, run.stop_as or as_, run.stop_reason or reason)
-        await connection.execute(CLOSE_BUDGET, {"id": run.id})
-
-
-async def _tallies(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row[Any]]:
-    return {row.run_id: row for row in await connection.execute(TALLY, {"ids": list(run_ids)})}
 
 
 async def _next_level(

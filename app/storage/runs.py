@@ -88,7 +88,7 @@ READ_AGENT_RUNS: TextClause = text("""
         a.retries, a.recoveries, a.output, a.error, a.error_class,
         a.spent_usd + coalesce(b.spent_usd, 0) AS spent_usd, a.started_at, a.finished_at,
         a.parent_id, a.item_index, a.item_count, r.id AS sub_run_id,
-        coalesce(c.tokens, 0) AS tokens,
+        coalesce(c.tokens, 0) + coalesce(inside.tokens, 0) AS tokens,
         extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
@@ -99,6 +99,12 @@ READ_AGENT_RUNS: TextClause = text("""
             + cache_write_1h_tokens + output_tokens)::int AS tokens
         FROM cost_entries WHERE run_id = :run_id GROUP BY agent_run_id
     ) c ON c.agent_run_id = a.id
+    LEFT JOIN LATERAL (
+        SELECT sum(e.input_tokens + e.cached_tokens + e.cache_write_tokens
+            + e.cache_write_1h_tokens + e.output_tokens)::int AS tokens
+        FROM runs k JOIN cost_entries e ON e.run_id = k.id
+        WHERE k.id = r.id OR k.ancestors <> '{}' AND k.ancestors @> ARRAY[r.id]
+    ) inside ON r.id IS NOT NULL
     WHERE a.run_id = :run_id ORDER BY a.position, a.item_index NULLS FIRST
 """)
 READ_EVENTS: TextClause = text("""
@@ -141,7 +147,7 @@ class AgentRunRecord:
     """One agent run as stored, with its tokens and the seconds of its last attempt.
 
     An element of a for_each has the ``parent_id`` of its agent's, which has an ``item_count``.
-    ``sub_run_id`` is the run of its sub-workflow, whose dollars are in ``spent_usd``.
+    ``sub_run_id`` is the run of its sub-workflow, whose dollars and tokens are its own.
     """
 
     id: UUID

@@ -210,6 +210,7 @@ class AgentRun(Spending, Table):
             postgresql_where="status = 'pending'",
         ),
         Index("ix_agent_runs_running", "run_id", "level", postgresql_where="status = 'running'"),
+        Index("ix_agent_runs_waiting", "run_id", "level", postgresql_where="status = 'waiting'"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
 

@@ -50,6 +50,12 @@ def upgrade() -> None:
         unique=True,
         postgresql_where=sa.text("parent_id IS NOT NULL"),
     )
+    op.create_index(
+        "ix_agent_runs_waiting",
+        "agent_runs",
+        ["run_id", "level"],
+        postgresql_where=sa.text("status = 'waiting'"),
+    )
     op.add_column("runs", sa.Column("parent_agent_run_id", sa.Uuid(), nullable=True))
     op.add_column(
         "runs",
@@ -92,7 +98,8 @@ def downgrade() -> None:
     )
     op.execute("DELETE FROM agent_runs WHERE parent_id IS NOT NULL")
     op.execute("UPDATE agent_runs SET status = 'pending' WHERE status = 'waiting'")
-    op.drop_index("uq_agent_runs_parent_id_item_index", table_name="agent_runs")
+    for name in ("ix_agent_runs_waiting", "uq_agent_runs_parent_id_item_index"):
+        op.drop_index(name, table_name="agent_runs")
     for name in ("items_have_no_items", "item"):
         op.drop_constraint(op.f(f"ck_agent_runs_{name}"), "agent_runs", type_="check")
     for name in ("item_count", "item", "item_index", "parent_id"):

@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from app.domain.status import AgentStatus
+from app.scheduler.watchdog import STUCK
 from app.storage import progress
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
 from app.storage.giving_up import give_up
 from app.storage.prune import prune_batch
 from app.storage.records import Record
-from tests.integration.cluster import Cluster, agent, ending
+from tests.integration.cluster import Cluster, agent, ending, wish
 from tests.integration.run_control import admit, pause, read, rerun, resume, retry, stop
 
 pytestmark = pytest.mark.anyio
@@ -103,6 +104,33 @@ async def test_a_level_with_an_open_item_does_not_advance(cluster: Cluster) -> N
         id=run_id,
     )
     assert len(told) == 1
+
+
+async def test_the_watchdog_finds_a_list_whose_last_item_nobody_told_of(cluster: Cluster) -> None:
+    run_id = await expanded(cluster, 1, 2)
+    first, second = (await cluster.claim(run_id)).agents
+    await cluster.record(ending(first))
+    open_ = await cluster.rows(str(STUCK))
+
+    await cluster.record(ending(second))
+
+    assert open_ == []
+    assert await cluster.rows(str(STUCK)) == [(run_id, 0)]
+
+
+async def test_calls_of_items_that_nobody_saw_end_are_booked_under_the_agents_name(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.start(LIST)
+    (claimed,) = (await cluster.claim(run_id)).agents
+    await cluster.record(expansion(claimed, 1))
+    (item,) = (await cluster.claim(run_id, lease_s=0.0)).agents
+    await cluster.hold(wish(item))
+
+    await cluster.recover()
+
+    rows = await cluster.rows("SELECT agent, kind FROM cost_entries WHERE run_id = :id", id=run_id)
+    assert rows == [("list", "unconfirmed")]
 
 
 async def test_a_list_is_written_once_whoever_records_it_again(cluster: Cluster) -> None:

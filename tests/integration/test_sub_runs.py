@@ -9,12 +9,14 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.costs.reports import costs_by
 from app.domain.agent import Agent
 from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
+from app.scheduler.watchdog import STUCK
 from app.storage import progress, runs
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
@@ -107,6 +109,17 @@ async def test_a_level_is_open_as_long_as_an_inner_run_is(cluster: Cluster) -> N
     assert await cluster.advance(outer, 0) == progress.Progress()
 
 
+async def test_the_watchdog_finds_a_run_whose_sub_workflow_has_ended(cluster: Cluster) -> None:
+    outer, inner = await nested(cluster)
+    waiting = await cluster.rows(str(STUCK))
+
+    await end_level(cluster, inner, 0)
+    await end_level(cluster, inner, 1)
+
+    assert waiting == []
+    assert await cluster.rows(str(STUCK)) == [(outer, 0)]
+
+
 async def test_starting_twice_at_once_makes_one_inner_run(cluster: Cluster) -> None:
     outer = await cluster.start(CHECK)
     wished = sub_run(await claim_check(cluster, outer))
@@ -195,7 +208,9 @@ async def test_costs_of_the_inner_run_show_with_its_agent_and_once_in_all(
 
     (shown,) = await cluster.commit(lambda c: runs.read_agent_runs(c, outer))
     (total,) = await cluster.rows("SELECT sum(cost_usd) AS cost_usd FROM costs_daily")
+    of_run = await cluster.commit(lambda c: costs_by(c, "run", run_id=outer))
 
+    assert [(line.key, line.cost_usd) for line in of_run] == [(str(inner), Decimal("0.1"))]
     assert (shown.spent_usd, shown.sub_run_id) == (Decimal("0.1"), inner)
     assert total.cost_usd == Decimal("0.1")
 

@@ -103,8 +103,9 @@ READ_AGENT_RUNS: TextClause = text("""
         SELECT sum(e.input_tokens + e.cached_tokens + e.cache_write_tokens
             + e.cache_write_1h_tokens + e.output_tokens)::int AS tokens
         FROM runs k JOIN cost_entries e ON e.run_id = k.id
-        WHERE k.id = r.id OR k.ancestors <> '{}' AND k.ancestors @> ARRAY[r.id]
-    ) inside ON r.id IS NOT NULL
+        WHERE r.id IS NOT NULL
+            AND (k.id = r.id OR k.ancestors <> '{}' AND k.ancestors @> ARRAY[r.id])
+    ) inside ON true
     WHERE a.run_id = :run_id ORDER BY a.position, a.item_index NULLS FIRST
 """)
 READ_EVENTS: TextClause = text("""

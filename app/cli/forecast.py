@@ -8,6 +8,7 @@ figures are those of one element. Agents of a sub-workflow are told as ``agent/i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from app.cli.worst_case import (
@@ -152,6 +153,13 @@ def forecast(
     expected = {**run_input, **texts(answers)}
     longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
     most = {**run_input, **texts(longest)}
+    again = partial(
+        forecast,
+        pricing=pricing,
+        default_max_tokens=default_max_tokens,
+        output_tokens=output_tokens,
+        retry=retry,
+    )
     agents: list[AgentForecast] = []
     in_a_row: dict[str, int] = {}
     for level, members in enumerate(workflow.get_levels()):
@@ -160,23 +168,10 @@ def forecast(
             largest = elements_of(agent, answers, run_input, most)
             if agent.kind == "workflow":
                 inner = embedded(agent)
-                found = (
-                    []
-                    if inner is None
-                    else [
-                        forecast(
-                            inner,
-                            input_of(inner, values),
-                            pricing=pricing,
-                            default_max_tokens=default_max_tokens,
-                            output_tokens=output_tokens,
-                            retry=retry,
-                        )
-                        for values in elements.values
-                    ]
-                )
-                in_a_row[agent.name] = max((one.in_a_row for one in found), default=0)
-                agents += _inner_rows(agent, level, found, elements)
+                # Nothing is known of one that is only named.
+                runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
+                in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
+                agents += _inner_rows(agent, level, runs, elements)
                 continue
             calls = [
                 _calls(agent, values, answers[agent.name], longest[agent.name])
@@ -223,26 +218,26 @@ def _of_elements(
 
 
 def _inner_rows(
-    agent: Agent, level: int, found: Sequence[Forecast], elements: Elements
+    agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
 ) -> list[AgentForecast]:
     """The agents of a sub-workflow, each with what it needs for all elements of the outer one."""
-    rows: dict[str, AgentForecast] = {}
-    for each in found:
-        for inner in each.agents:
-            name = f"{agent.name}/{inner.name}"
-            before = rows.get(name)
-            rows[name] = replace(
-                inner,
-                name=name,
+    rows = []
+    for same in zip(*(run.agents for run in runs), strict=True):
+        first = same[0]
+        rows.append(
+            replace(
+                first,
+                name=f"{agent.name}/{first.name}",
                 level=level,
-                calls=(*before.calls, *inner.calls) if before else inner.calls,
-                most_calls=inner.most_calls + (before.most_calls if before else 0),
-                expected_usd=inner.expected_usd + (before.expected_usd if before else 0),
-                worst_usd=inner.worst_usd + (before.worst_usd if before else 0),
-                elements=inner.elements if agent.for_each is None else len(elements.values),
-                per_element=inner.per_element or not elements.counted,
+                calls=tuple(call for one in same for call in one.calls),
+                most_calls=sum(one.most_calls for one in same),
+                expected_usd=sum((one.expected_usd for one in same), Decimal(0)),
+                worst_usd=sum((one.worst_usd for one in same), Decimal(0)),
+                elements=first.elements if agent.for_each is None else len(elements.values),
+                per_element=first.per_element or not elements.counted,
             )
-    return list(rows.values())
+        )
+    return rows
 
 
 def _forecast_agent(

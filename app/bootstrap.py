@@ -113,6 +113,7 @@ def build_platform(*, application_name: str) -> Platform:
         dispatcher,
         signals,
         max_running=settings.engine.max_concurrent_workflows,
+        max_collected_bytes=settings.engine.max_collected_bytes,
     )
     return Platform(
         settings=settings,

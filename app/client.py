@@ -34,6 +34,7 @@ from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
+from app.domain.sub_workflow import all_workflows, check_nesting
 from app.domain.validation import BOUNDS, validate_input
 from app.domain.workflow import Workflow
 from app.errors import (
@@ -98,8 +99,27 @@ class Client:
         )
 
     async def register(self, workflow: Workflow) -> UUID:
-        """Store a workflow; the same content keeps its id."""
-        return await self._transaction(lambda c: runs.store_workflow(c, workflow))
+        """Store a workflow; the same content keeps its id.
+
+        Sub-workflows that are only named are stored with it, as they are now.
+
+        Raises:
+            WorkflowError: If there is none of such a name, or they are nested too deep.
+        """
+
+        async def store(connection: AsyncConnection) -> UUID:
+            return await runs.store_workflow(
+                connection, await self._with_sub_workflows(connection, workflow)
+            )
+
+        return await self._transaction(store)
+
+    async def _with_sub_workflows(
+        self, connection: AsyncConnection, workflow: Workflow
+    ) -> Workflow:
+        found = await runs.with_stored_workflows(connection, workflow)
+        check_nesting(found, max_depth=self._platform.settings.engine.max_depth)
+        return found
 
     async def enqueue(
         self,
@@ -118,13 +138,15 @@ class Client:
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
         validate_input(workflow, input_)
-        self._refuse_unknown_models(workflow)
 
         async def create(connection: AsyncConnection) -> UUID:
-            workflow_id = await runs.store_workflow(connection, workflow)
+            whole = await self._with_sub_workflows(connection, workflow)
+            for each in all_workflows(whole):
+                self._refuse_unknown_models(each)
+            workflow_id = await runs.store_workflow(connection, whole)
             return await runs.create_run(
                 connection,
-                workflow,
+                whole,
                 workflow_id,
                 input_,
                 options,
@@ -137,7 +159,11 @@ class Client:
 
     def _refuse_unknown_models(self, workflow: Workflow) -> None:
         """A model without a price is refused now, not when its agent's turn comes."""
-        named = {(agent.provider, agent.model): agent.name for agent in workflow.agents}
+        named = {
+            (agent.provider, agent.model): agent.name
+            for agent in workflow.agents
+            if agent.kind == "llm"
+        }
         for (provider, model), name in named.items():
             try:
                 self._pricing.price_of(provider, model)

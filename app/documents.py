@@ -40,8 +40,7 @@ class Document:
             place: Path of the value: ``("agents", 2, "priority")`` or ``agents[2].priority``.
         """
         if isinstance(place, str):
-            parts = _FIELD_PART.findall(place)
-            place = tuple(key or int(index) for index, key in parts)
+            place = place_of(place)
         lines = self.places()
         known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
         line = lines[known] if known else None
@@ -49,6 +48,11 @@ class Document:
         return WorkflowFileError(
             message, file=self.file, line=line, field=path.removeprefix(".") or None
         )
+
+
+def place_of(path: str) -> Place:
+    """The place that a path such as ``agents[2].priority`` means."""
+    return tuple(key or int(index) for index, key in _FIELD_PART.findall(path))
 
 
 def read_document(path: Path | str) -> Document:

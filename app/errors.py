@@ -17,6 +17,8 @@ AgentChordError
 ├── WaitTimeout (TimeoutError)    the caller's own timeout ended, the run goes on
 └── AgentError                    why an attempt of an agent ended without a result
     ├── MissingInput              a placeholder has no value (no call was made)
+    ├── TooManyItems              the list of a for_each is too long (no call was made)
+    ├── SubWorkflowRefused        the run of a sub-workflow cannot start (no call was made)
     ├── UnknownModel              no price or no provider for a model (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
@@ -119,6 +121,14 @@ class AgentError(AgentChordError):
 
 class MissingInput(AgentError):
     """A placeholder of the prompt has no value; no call was made."""
+
+
+class TooManyItems(AgentError):
+    """The list of a ``for_each`` has more elements than ``engine.max_items``; no call was made."""
+
+
+class SubWorkflowRefused(AgentError):
+    """The run of a sub-workflow cannot start, such as for an input that does not fit it."""
 
 
 class UnknownModel(AgentError):

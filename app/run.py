@@ -1,6 +1,8 @@
 """The run handle: what ``enqueue`` gives back."""
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -62,13 +64,17 @@ class Run:
         return {
             agent.name: agent.output
             for agent in self._agents()
-            if agent.status is AgentStatus.COMPLETED
+            if agent.status is AgentStatus.COMPLETED and agent.parent_id is None
         }
 
     @property
     def results(self) -> dict[str, AgentResult]:
-        """Result by agent name, of all agents."""
-        return {agent.name: agent_result(agent) for agent in self._agents()}
+        """Result by agent name, of all agents, and of the items of a for_each by ``agent[0]``.
+
+        Cost and tokens of an agent with items are those of all of them, so a sum over agents has
+        to leave the items out, or the agent.
+        """
+        return {agent.name: agent_result(agent) for agent in with_items(self._agents())}
 
     @property
     def record(self) -> RunRecord:
@@ -215,12 +221,32 @@ async def finished_workflow(run_id: UUID) -> Workflow:
     workflow = await client.workflow(record.workflow_id)
     workflow.status = record.status
     workflow.total_cost = float(record.spent_usd)
-    for stored in await client.agents(run_id):
+    for stored in with_items(await client.agents(run_id)):
+        if stored.parent_id is not None:
+            continue
         agent = workflow.get_agent_by_name(stored.name)
         assert agent is not None, "agent runs are made from the workflow's agents"
         agent.status = stored.status
         agent.result = agent_result(stored)
     return workflow
+
+
+def with_items(agents: Sequence[AgentRunRecord]) -> list[AgentRunRecord]:
+    """Agent runs, those with items with what the items have cost and used."""
+    items: dict[UUID, list[AgentRunRecord]] = defaultdict(list)
+    for agent in agents:
+        if agent.parent_id is not None:
+            items[agent.parent_id].append(agent)
+    return [
+        replace(
+            agent,
+            spent_usd=sum((item.spent_usd for item in items[agent.id]), agent.spent_usd),
+            tokens=sum((item.tokens for item in items[agent.id]), agent.tokens),
+        )
+        if agent.item_count is not None
+        else agent
+        for agent in agents
+    ]
 
 
 def agent_result(stored: AgentRunRecord) -> AgentResult:
@@ -244,7 +270,9 @@ def agent_result(stored: AgentRunRecord) -> AgentResult:
             "attempts": stored.attempt,
             "recoveries": stored.recoveries,
         }
-        | ({"error_class": stored.error_class} if stored.error_class else {}),
+        | ({"error_class": stored.error_class} if stored.error_class else {})
+        | ({"items": stored.item_count} if stored.item_count is not None else {})
+        | ({"run_id": str(stored.sub_run_id)} if stored.sub_run_id else {}),
     )
 
 

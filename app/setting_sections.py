@@ -108,6 +108,9 @@ class EngineSettings(Section):
             lease and its place back meanwhile.
         max_recoveries: Times an agent may lose its worker before it is quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
+        max_items: Longest list that a for_each may run over.
+        max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
+        max_depth: How deep sub-workflows may be nested.
         worker_threads: Threads of a worker, one per lane.
         budget_thresholds: Percentages of a run's budget whose passing is told.
     """
@@ -122,6 +125,9 @@ class EngineSettings(Section):
     long_wait_s: Seconds = 5.0
     max_recoveries: int = Field(3, ge=0, le=1000)
     max_output_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
+    max_items: int = Field(10_000, ge=1, le=100_000)
+    max_collected_bytes: int = Field(50_000_000, ge=1, le=100_000_000)
+    max_depth: int = Field(8, ge=1, le=64)
     worker_threads: int = Field(128, ge=1, le=10_000)
     budget_thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = DEFAULT_THRESHOLDS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from app.documents import Document, Place, read_document
+from app.documents import Document, Place, place_of, read_document
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
 from app.domain.retry import RetryPolicy
@@ -72,22 +72,14 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
     """
     document = read_document(path)
-    _check_keys(document, (), document.value, [*WORKFLOW_KEYS, "input"], ("name", "agents"))
-    values = dict(document.value)
-    run_input = values.pop("input", None) or {}
+    value = document.value
+    workflow = _workflow(document, (), value, ("input",))
+    run_input = value.get("input") or {}
     if not isinstance(run_input, dict):
         raise document.error("give a mapping with one key per placeholder", "input")
     if found := find_json_problem(run_input, "input"):
         raise document.error(" ".join(found), found[0])
-    if not isinstance(values["agents"], list):
-        raise document.error("give a list of agents", "agents")
-    values["agents"] = [
-        _agent(document, ("agents", index), value) for index, value in enumerate(values["agents"])
-    ]
-    try:
-        return WorkflowFile(workflow=Workflow(**values), input=run_input)
-    except WorkflowError as error:
-        raise document.error(str(error), error.field or ()) from error
+    return WorkflowFile(workflow=workflow, input=run_input)
 
 
 def load_python_workflow(path: Path | str, attribute: str | None = None) -> WorkflowFile:
@@ -127,8 +119,32 @@ def _check_keys(
             raise document.error(f"the key {key!r} is missing: add it", place)
 
 
+def _workflow(
+    document: Document, place: Place, value: Any, besides: Collection[str] = ()
+) -> Workflow:
+    """The workflow at a place of a document, without the keys that are there besides."""
+    _check_keys(document, place, value, [*WORKFLOW_KEYS, *besides], ("name", "agents"))
+    values = {key: each for key, each in value.items() if key not in besides}
+    if not isinstance(values["agents"], list):
+        raise document.error("give a list of agents", (*place, "agents"))
+    values["agents"] = [
+        _agent(document, (*place, "agents", index), each)
+        for index, each in enumerate(values["agents"])
+    ]
+    try:
+        return Workflow(**values)
+    except WorkflowError as error:
+        raise document.error(str(error), (*place, *place_of(error.field or ""))) from error
+
+
 def _agent(document: Document, place: Place, value: Any) -> Agent:
-    _check_keys(document, place, value, AGENT_KEYS, ("name", "prompt_template"))
+    kind = value.get("kind", "llm") if isinstance(value, dict) else "llm"
+    required = ("name", "prompt_template") if kind == "llm" else ("name",)
+    _check_keys(document, place, value, AGENT_KEYS, required)
+    config = value.get("config")
+    if kind == "workflow" and isinstance(config, dict) and isinstance(config.get("workflow"), dict):
+        inner = _workflow(document, (*place, "config", "workflow"), config["workflow"])
+        value = value | {"config": {**config, "workflow": inner}}
     policy = value.get("retry_policy")
     if policy is not None:
         place = (*place, "retry_policy")

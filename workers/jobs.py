@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from app.domain.agent import Agent
+from app.domain.for_each import INDEX, ITEM
 from app.domain.workflow import Workflow
 from app.failures.breakers import Ticket
 from app.storage.claims import ClaimedAgent
@@ -25,11 +26,15 @@ class RunContext:
     tenant: str | None
     input: Mapping[str, Any]
     weight: float
+    ancestors: tuple[UUID, ...] = ()
 
     @property
     def budget_ids(self) -> tuple[UUID, ...]:
-        """The run's own budget, which has its id; standing ones are found with each hold."""
-        return (self.run_id,)
+        """The run's own budget, which has its id, and those of the runs around it.
+
+        Standing ones are found with each hold.
+        """
+        return (self.run_id, *self.ancestors)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -62,3 +67,16 @@ class Job:
     def may_be_given_back(self) -> bool:
         """Whether another attempt can go on where this one stands."""
         return not self.called
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What its agent reads: the run's input, outputs by agent, and its element, if any."""
+        values = {**self.run.input, **self.claimed.outputs}
+        if self.claimed.item_index is not None:
+            values |= {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
+        return values
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it stands for a whole for_each: it has to find out what its items are."""
+        return self.agent.for_each is not None and self.claimed.item_index is None

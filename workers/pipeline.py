@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,16 +13,22 @@ import orjson
 import structlog
 
 from app.domain.agent import AgentResult
+from app.domain.for_each import agent_of, items_of, roots_read_by_items
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
 from app.domain.waits import LongWait
 from app.errors import AgentError, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
+from app.scheduler.scheduler import Scheduler
+from app.setting_sections import EngineSettings
 from app.storage.claims import ClaimedAgent
+from app.storage.fan_out import Items
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
+from app.storage.sub_runs import SubRunAnswer
 from workers.agents.llm import LLMAgent
+from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
@@ -42,8 +48,10 @@ class Pipeline:
         llm: Runs llm agents.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
-        give_up: Told of the run whenever one of its agents has failed, for good or not.
-        max_output_bytes: Largest output that is stored.
+        sub_workflows: Starts the runs of sub-workflows.
+        scheduler: Told whenever an agent has failed, for good or not, when the items of a list
+            have become ready, and when the run of a sub-workflow is stored.
+        limits: The largest output that is stored, and the longest list.
     """
 
     def __init__(
@@ -54,16 +62,18 @@ class Pipeline:
         llm: LLMAgent,
         announcements: Announcements,
         failures: FailureHandler,
-        give_up: Callable[[UUID], Awaitable[None]],
-        max_output_bytes: int,
+        sub_workflows: SubWorkflowAgent,
+        scheduler: Scheduler,
+        limits: EngineSettings,
     ) -> None:
         self._inflight = inflight
         self._records = records
         self._llm = llm
         self._announcements = announcements
         self._failures = failures
-        self._give_up = give_up
-        self._max_output_bytes = max_output_bytes
+        self._sub_workflows = sub_workflows
+        self._scheduler = scheduler
+        self._limits = limits
 
     async def execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
         """Run one claimed agent and record what became of it.
@@ -76,7 +86,7 @@ class Pipeline:
             Seconds until it may be claimed again if it was given back for a retry or a long wait,
             else None.
         """
-        agent = run.workflow.get_agent_by_name(claimed.name)
+        agent = run.workflow.get_agent_by_name(agent_of(claimed.name))
         assert agent is not None, f"claimed agent {claimed.name!r} is not in its own workflow"
         with self._inflight.lease(claimed) as lease:
             job = Job(
@@ -85,6 +95,10 @@ class Pipeline:
             self._announcements.started(job)
             ending = await self._attempt(job)
             lease.phase = Phase.RECORDING
+            if isinstance(ending, SubRunAnswer):
+                self._announcements.ended(job, _waiting(job), ())
+                await self._go_on(self._scheduler.admit(), job)
+                return None
             record = Record(
                 agent_run_id=claimed.id,
                 attempt=claimed.attempt,
@@ -99,21 +113,25 @@ class Pipeline:
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":
-            try:
-                await self._give_up(job.run.run_id)
-            except Exception:
-                # The failure is recorded: the run's rules are applied again at the level's end.
-                log.exception("run_not_given_up", **_ids(job))
+            await self._go_on(self._scheduler.give_up(run.run_id), job)
+        elif ending.items is not None:
+            await self._go_on(self._scheduler.spread(run.run_id), job)
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
-    async def _attempt(self, job: Job) -> Ending | None:
-        """How the attempt ended; None if its lease is lost and only the money is left to book."""
+    async def _go_on(self, step: Awaitable[None], job: Job) -> None:
+        """Tell the scheduler of what is recorded; if it does not hear, the watchdog finds it."""
         try:
-            outputs = job.claimed.outputs
-            absent = [name for name, output in outputs.items() if output is None]
-            prompt = render(job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent)
-            output = storable(await self._llm.run(job, prompt))
-            self._check_size(job, output)
+            await step
+        except Exception:
+            log.exception("scheduler_not_told", **_ids(job))
+
+    async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
+        """How the attempt ended, or that a sub-workflow goes on with it.
+
+        None if its lease is lost and only the money is left to book.
+        """
+        try:
+            return await self._result(job)
         except AgentError as error:
             return self._failure(job, error)
         except LeaseGone as gone:
@@ -128,14 +146,26 @@ class Pipeline:
             # A defect must cost one agent, not the lane with all its neighbours.
             log.exception("agent_crashed", **_ids(job))
             return _ended(job, AgentStatus.FAILED, error)
-        return Ending(
-            run_id=job.run.run_id,
-            name=job.agent.name,
-            status=AgentStatus.COMPLETED,
-            outcome="completed",
-            event="agent_completed",
-            output=output,
-        )
+
+    async def _result(self, job: Job) -> Ending | SubRunAnswer:
+        if job.is_list:
+            return self._expanded(job)
+        if job.agent.kind == "workflow":
+            return await self._sub_workflows.start(job)
+        absent = [name for name, output in job.claimed.outputs.items() if output is None]
+        prompt = render(job.agent.prompt_template, job.values, absent=absent)
+        output = storable(await self._llm.run(job, prompt))
+        self._check_size(job, output)
+        return _completed(job, output)
+
+    def _expanded(self, job: Job) -> Ending:
+        agents = [agent.name for agent in job.run.workflow.agents]
+        found = items_of(job.agent, job.values, agents=agents, max_items=self._limits.max_items)
+        if not found:
+            return _completed(job, [])
+        reads = sorted({*roots_read_by_items(job.agent)}.intersection(agents))
+        items = Items(values=found, reads=reads)
+        return replace(_waiting(job), event="agent_expanded", items=items)
 
     async def _record(self, record: Record, job: Job) -> bool:
         try:
@@ -148,10 +178,11 @@ class Pipeline:
 
     def _check_size(self, job: Job, output: Any) -> None:
         size = len(orjson.dumps(output))
-        if size > self._max_output_bytes:
+        if size > self._limits.max_output_bytes:
             raise ResultTooLarge(
                 f"agent {job.agent.name!r} answered {size:,} bytes, the limit is "
-                f"{self._max_output_bytes:,}: lower its max_tokens or raise engine.max_output_bytes"
+                f"{self._limits.max_output_bytes:,}: lower its max_tokens or raise "
+                "engine.max_output_bytes"
             )
 
     def _failure(self, job: Job, error: AgentError) -> Ending:
@@ -171,10 +202,31 @@ def storable(text: str) -> str:
     return cleaned.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
+def _completed(job: Job, output: Any) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.claimed.name,
+        status=AgentStatus.COMPLETED,
+        outcome="completed",
+        event="agent_completed",
+        output=output,
+    )
+
+
+def _waiting(job: Job) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.claimed.name,
+        status=AgentStatus.WAITING,
+        outcome="running",
+        event="sub_run_started",
+    )
+
+
 def _ended(job: Job, status: AgentStatus, error: Exception) -> Ending:
     return Ending(
         run_id=job.run.run_id,
-        name=job.agent.name,
+        name=job.claimed.name,
         status=status,
         outcome="failed",
         event=f"agent_{status}",
@@ -190,7 +242,7 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
         case StopReason.RUN_STOPPED:
             return Ending(
                 run_id=job.run.run_id,
-                name=job.agent.name,
+                name=job.claimed.name,
                 status=AgentStatus.CANCELLED,
                 outcome="cancelled",
                 event="agent_cancelled",
@@ -204,7 +256,7 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
 def _handed_back(job: Job, event: str) -> Ending:
     return Ending(
         run_id=job.run.run_id,
-        name=job.agent.name,
+        name=job.claimed.name,
         status=AgentStatus.PENDING,
         outcome="handed_back",
         event=event,
@@ -226,6 +278,7 @@ def _result(job: Job, ending: Ending) -> AgentResult:
             "tenant": job.run.tenant,
             "attempts": job.claimed.attempt,
             "error_class": ending.error_class,
+            **({} if job.claimed.item_index is None else {"item": job.claimed.item_index}),
         },
     )
 
@@ -233,6 +286,6 @@ def _result(job: Job, ending: Ending) -> AgentResult:
 def _ids(job: Job) -> dict[str, str | int | UUID]:
     return {
         "run_id": str(job.run.run_id),
-        "agent": job.agent.name,
+        "agent": job.claimed.name,
         "attempt": job.claimed.attempt,
     }

@@ -15,7 +15,7 @@ from workers.jobs import RunContext
 MAX_WORKFLOWS = 256
 
 READ: TextClause = text("""
-    SELECT r.id, r.workflow_id, w.version, r.tenant, r.weight, r.input
+    SELECT r.id, r.workflow_id, w.version, r.tenant, r.weight, r.input, r.ancestors
     FROM runs r JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)
 
@@ -50,6 +50,7 @@ class RunContexts:
                 tenant=row.tenant,
                 input=row.input,
                 weight=row.weight,
+                ancestors=tuple(row.ancestors),
             )
         return [contexts.get(run_id) for run_id in run_ids]
 

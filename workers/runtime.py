@@ -15,6 +15,7 @@ from app.bootstrap import Platform, build_platform, client_factories, database_u
 from app.celery import app as celery
 from app.costs.pricing import Pricing
 from app.domain.agent import PROVIDERS, AgentResult
+from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
 from app.failures.breakers import CircuitBreakers
@@ -34,6 +35,7 @@ from app.storage.returns import call_back
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.llm import Calls, LLMAgent
+from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
 from workers.calls import Caller
 from workers.guarded_calls import GuardedCaller
@@ -200,8 +202,13 @@ class Runtime:
             llm=LLMAgent(caller=calls, tools=tools, records=records),
             announcements=self._announcements,
             failures=self._failures,
-            give_up=platform.scheduler.give_up,
-            max_output_bytes=settings.engine.max_output_bytes,
+            sub_workflows=SubWorkflowAgent(
+                engine,
+                max_depth=settings.engine.max_depth,
+                thresholds=settings.engine.budget_thresholds,
+            ),
+            scheduler=platform.scheduler,
+            limits=settings.engine,
         )
         self._contexts = RunContexts(engine)
         self._lanes = LaneRunner(
@@ -217,7 +224,7 @@ class Runtime:
     async def _tell_quarantine(self, lost: Lost) -> None:
         """The worker that should have told of this failure is the one that it has ended."""
         run = await self._contexts.get(lost.run_id)
-        agent = run.workflow.get_agent_by_name(lost.name) if run else None
+        agent = run.workflow.get_agent_by_name(agent_of(lost.name)) if run else None
         if run is None or agent is None:
             return
         self._failures.tell(

@@ -43,7 +43,9 @@ UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def costs(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Only this run.")] = None,
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="This run, sub-workflows included.")
+    ] = None,
     by: Annotated[Dimension, typer.Option(help="What to group by.")] = Dimension.MODEL,
     since: Annotated[
         str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")

@@ -1,25 +1,31 @@
 """What a run will probably need: calls, tokens and dollars by agent, without making a call.
 
 It assumes that every agent answers at its first try with an answer of a stated size, and that one
-with tools asks for them once.
+with tools asks for them once. A list in the input is counted; of one that an agent is to answer the
+figures are those of one element. Agents of a sub-workflow are told as ``agent/inner``.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from app.cli.worst_case import (
-    BYTES_PER_TOKEN,
+    Elements,
     WorstCase,
+    elements_of,
+    input_of,
     max_tokens_of,
     messages_of,
+    texts,
     worst_case,
     worst_case_of,
 )
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.retry import RetryPolicy
+from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
 from app.llm.tokens import expected_tokens
@@ -50,7 +56,10 @@ class AgentForecast:
         calls: Its calls, one after the other.
         most_calls: Calls it may make with all turns and all retries.
         expected_usd: What ``calls`` cost.
-        worst_usd: The most that its first attempt costs.
+        worst_usd: The most that its first attempt costs, or those of all its elements.
+        elements: Elements of its list; None for an agent that runs once.
+        per_element: Whether the length of the list is not known, and all this is for one element.
+        in_a_row: Calls of its own that wait for each other.
     """
 
     name: str
@@ -61,6 +70,16 @@ class AgentForecast:
     most_calls: int
     expected_usd: Decimal
     worst_usd: Decimal
+    elements: int | None = None
+    per_element: bool = False
+    in_a_row: int = 1
+
+    @property
+    def label(self) -> str:
+        """Its name, and how often it runs."""
+        if self.per_element:
+            return f"{self.name} (per item)"
+        return self.name if self.elements is None else f"{self.name} x {self.elements:,}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +90,13 @@ class Forecast:
         agents: By level, and within a level in order of definition.
         critical_path: The chain of agents with the most calls in a row.
         bounds: Bounds of the cost.
+        in_a_row: Calls of the critical path.
     """
 
     agents: tuple[AgentForecast, ...]
     critical_path: tuple[str, ...]
     bounds: WorstCase
+    in_a_row: int = 0
 
     @property
     def calls(self) -> int:
@@ -124,31 +145,99 @@ def forecast(
     """
     bounds = worst_case(workflow, run_input, pricing=pricing, default_max_tokens=default_max_tokens)
     answers = {
-        agent.name: min(output_tokens, max_tokens_of(agent, default_max_tokens))
+        agent.name: min(
+            output_tokens * _answers_in(agent), max_tokens_of(agent, default_max_tokens)
+        )
         for agent in workflow.agents
     }
-    expected = {**run_input, **_texts(answers)}
+    expected = {**run_input, **texts(answers)}
     longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
-    most = {**run_input, **_texts(longest)}
-    agents = [
-        _forecast_agent(
-            agent,
-            level,
-            calls=_calls(agent, expected, answers[agent.name], longest[agent.name]),
-            worst_usd=worst_case_of(agent, most, pricing, default_max_tokens),
-            pricing=pricing,
-            retry=retry,
-        )
-        for level, members in enumerate(workflow.get_levels())
-        for agent in members
-    ]
+    most = {**run_input, **texts(longest)}
+    again = partial(
+        forecast,
+        pricing=pricing,
+        default_max_tokens=default_max_tokens,
+        output_tokens=output_tokens,
+        retry=retry,
+    )
+    agents: list[AgentForecast] = []
+    in_a_row: dict[str, int] = {}
+    for level, members in enumerate(workflow.get_levels()):
+        for agent in members:
+            elements = elements_of(agent, answers, run_input, expected)
+            largest = elements_of(agent, answers, run_input, most)
+            if agent.kind == "workflow":
+                inner = embedded(agent)
+                # Nothing is known of one that is only named.
+                runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
+                in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
+                agents += _inner_rows(agent, level, runs, elements)
+                continue
+            calls = [
+                _calls(agent, values, answers[agent.name], longest[agent.name])
+                for values in elements.values
+            ]
+            in_a_row[agent.name] = max((len(each) for each in calls), default=0)
+            made = _forecast_agent(
+                agent,
+                level,
+                calls=tuple(call for each in calls for call in each),
+                worst_usd=sum(
+                    (
+                        worst_case_of(agent, values, pricing, default_max_tokens)
+                        for values in largest.values
+                    ),
+                    Decimal(0),
+                ),
+                pricing=pricing,
+                retry=retry,
+            )
+            agents.append(_of_elements(made, agent, elements, in_a_row[agent.name]))
+    path = _critical_path(workflow, in_a_row)
     return Forecast(
-        agents=tuple(agents), critical_path=_critical_path(workflow, agents), bounds=bounds
+        agents=tuple(agents),
+        critical_path=path,
+        bounds=bounds,
+        in_a_row=sum(in_a_row[name] for name in path),
     )
 
 
-def _texts(tokens: Mapping[str, int]) -> dict[str, str]:
-    return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
+def _of_elements(
+    made: AgentForecast, agent: Agent, elements: Elements, in_a_row: int
+) -> AgentForecast:
+    if agent.for_each is None:
+        return replace(made, in_a_row=in_a_row)
+    count = len(elements.values)
+    return replace(
+        made,
+        most_calls=made.most_calls * count,
+        elements=count,
+        per_element=not elements.counted,
+        in_a_row=in_a_row,
+    )
+
+
+def _inner_rows(
+    agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
+) -> list[AgentForecast]:
+    """The agents of a sub-workflow, each with what it needs for all elements of the outer one."""
+    rows = []
+    for same in zip(*(run.agents for run in runs), strict=True):
+        first = same[0]
+        rows.append(
+            replace(
+                first,
+                name=f"{agent.name}/{first.name}",
+                level=level,
+                calls=tuple(call for one in same for call in one.calls),
+                most_calls=sum(one.most_calls for one in same),
+                expected_usd=sum((one.expected_usd for one in same), Decimal(0)),
+                worst_usd=sum((one.worst_usd for one in same), Decimal(0)),
+                elements=first.elements if agent.for_each is None else len(elements.values),
+                per_element=first.per_element or not elements.counted,
+            )
+        )
+    return rows
 
 
 def _forecast_agent(
@@ -174,6 +263,11 @@ def _forecast_agent(
     )
 
 
+def _answers_in(agent: Agent) -> int:
+    inner = embedded(agent)
+    return 1 if inner is None else sum(_answers_in(one) for one in inner.agents)
+
+
 def _calls(
     agent: Agent, values: Mapping[str, Any], answer: int, max_tokens: int
 ) -> tuple[ExpectedCall, ...]:
@@ -191,16 +285,16 @@ def _calls(
     )
 
 
-def _critical_path(workflow: Workflow, agents: list[AgentForecast]) -> tuple[str, ...]:
+def _critical_path(workflow: Workflow, calls: Mapping[str, int]) -> tuple[str, ...]:
     """The longest chain, counted in calls; the agents come by level."""
     dependencies = {agent.name: agent.dependencies for agent in workflow.agents}
     length: dict[str, int] = {}
     before: dict[str, str | None] = {}
-    for agent in agents:
-        names = dependencies[agent.name]
+    for agent, own in calls.items():
+        names = dependencies[agent]
         last = max(names, key=length.__getitem__) if names else None
-        before[agent.name] = last
-        length[agent.name] = len(agent.calls) + (length[last] if last else 0)
+        before[agent] = last
+        length[agent] = own + (length[last] if last else 0)
     path: list[str] = []
     name: str | None = max(length, key=length.__getitem__, default=None)
     while name is not None:

@@ -28,6 +28,7 @@ STYLES = {
     "rate_limited": "red",
     "budget_exceeded": "red",
     "pending": "dim",
+    "waiting": "cyan",
     "paused": "yellow",
 }
 

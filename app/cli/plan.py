@@ -102,7 +102,19 @@ def _show(
         "retry, nobody else on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
+    lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
     printer.print("\n".join(lines), markup=False)
+
+
+def _not_counted(workflow: "Workflow", found: "Forecast") -> list[str]:
+    from app.domain.sub_workflow import named_workflows
+
+    hints = []
+    if any(agent.per_element for agent in found.agents):
+        hints.append("one element of each list that an agent is to answer (per item)")
+    if names := sorted(named_workflows(workflow)):
+        hints.append(f"nothing for stored sub-workflows: {', '.join(names)}")
+    return hints
 
 
 def _row(agent: "AgentForecast") -> tuple[str, ...]:
@@ -110,7 +122,7 @@ def _row(agent: "AgentForecast") -> tuple[str, ...]:
 
     return (
         str(agent.level),
-        agent.name,
+        agent.label,
         f"{agent.provider}/{agent.model}",
         f"{len(agent.calls):,}",
         f"{agent.most_calls:,}",
@@ -164,6 +176,8 @@ def _as_json(
                 "level": agent.level,
                 "provider": agent.provider,
                 "model": agent.model,
+                "items": agent.elements,
+                "per_item": agent.per_element,
                 "calls": len(agent.calls),
                 "most_calls": agent.most_calls,
                 "input_tokens": sum(call.usage.input_tokens for call in agent.calls),

@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
 #: Runs of more agents show their levels and only what is worth a look.
 MAX_AGENTS_SHOWN = 40
-MARKS = {"completed": "✓", "running": "▶", "pending": "·", "skipped": "-", "cancelled": "✗"}
+MARKS = {
+    "completed": "✓",
+    "running": "▶",
+    "waiting": "▷",
+    "pending": "·",
+    "skipped": "-",
+    "cancelled": "✗",
+}
 ERROR_WIDTH = 100
 
 
@@ -49,12 +56,15 @@ class LineView:
         print(text, file=self._stream, flush=True)
 
     def _show_agent(self, agent: AgentProgress) -> None:
-        state = f"{agent.status} {agent.retries}"
+        tenths = agent.items_ended * 10 // agent.item_count if agent.item_count else 0
+        state = f"{agent.status} {agent.retries}" + (f" {tenths}" if tenths else "")
         if state == self._known.get(agent.name, "pending 0"):
             return
         self._known[agent.name] = state
         retry = f" (retry {agent.retries})" if agent.retries and not agent.status.is_final else ""
-        text = f"  {agent.name} ({agent.module}, {agent.model}): {agent.status}{retry}"
+        text = f"  {agent.label} ({agent.module}, {agent.model}): {agent.status}{retry}"
+        if agent.sub_run_id is not None and not agent.status.is_final:
+            text += f" for run {agent.sub_run_id}"
         if agent.status.is_final:
             took = seconds(agent.started_at, agent.finished_at)
             text += "".join(f", {part}" for part in (took, _cost(agent)) if part)
@@ -111,7 +121,7 @@ def picture(run: RunProgress) -> "Group":
 
 def _cells(agent: AgentProgress) -> tuple[str, ...]:
     return (
-        f"{MARKS.get(agent.status, '!')} {agent.name}",
+        f"{MARKS.get(agent.status, '!')} {agent.label}",
         agent.module,
         agent.model,
         seconds(agent.started_at, agent.finished_at) or str(agent.status),

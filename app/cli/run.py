@@ -129,7 +129,11 @@ def outputs_of(run_id: UUID) -> dict[str, Any]:
 
     connected = connect()
     agents = connected.loop.run(connected.client.agents(run_id))
-    return {agent.name: agent.output for agent in agents if agent.status == "completed"}
+    return {
+        agent.name: agent.output
+        for agent in agents
+        if agent.status == "completed" and agent.parent_id is None
+    }
 
 
 def load_workflow(file: str) -> "WorkflowFile":

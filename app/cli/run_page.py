@@ -19,6 +19,7 @@ def show_run(run: RunProgress) -> None:
         ("took", seconds(run.started_at, run.finished_at)),
         ("key", run.key or ""),
         ("rerun of", f"{run.rerun_of} from {run.rerun_from}" if run.rerun_of else ""),
+        ("part of", str(run.part_of or "")),
         ("pruned", _pruned(run)),
         ("cost", f"{dollars(run.spent_usd)} of {dollars(run.limit_usd)}"),
     ]
@@ -28,7 +29,7 @@ def show_run(run: RunProgress) -> None:
     rows = [
         (
             agent.level + 1,
-            agent.name,
+            agent.label,
             agent.module,
             agent.model,
             agent.status,
@@ -45,6 +46,9 @@ def show_run(run: RunProgress) -> None:
     )
     printer.print()
     printer.print(table(columns, rows))
+    for agent in run.agents:
+        if agent.sub_run_id is not None:
+            printer.print(f"{agent.name} is run {agent.sub_run_id}", markup=False)
 
 
 def _waiting(agent: AgentProgress) -> str:

@@ -116,7 +116,7 @@ def _of_levels(forecast: Forecast, max_parallel_agents: int, latency_s: float) -
     in_a_row = 0.0
     in_places = 0.0
     for level in forecast.levels():
-        longest = max(len(agent.calls) for agent in level)
+        longest = max(agent.in_a_row for agent in level)
         in_a_row += longest
         in_places += max(sum(len(agent.calls) for agent in level) / max_parallel_agents, longest)
     facts = (

@@ -1,18 +1,35 @@
 """What a run may cost, told before it starts."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.for_each import INDEX, ITEM, items_of, source_of
+from app.domain.json_values import MAX_VALUES
 from app.domain.prompt import placeholders, render
+from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.llm.tokens import upper_bound_tokens
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Elements:
+    """With what values an agent runs: once, or once for each element of its list.
+
+    Attributes:
+        values: The values of each.
+        counted: Whether the list is in the input; if an agent is to answer it, there is one
+            element here, as large as the whole answer.
+    """
+
+    values: Sequence[Mapping[str, Any]]
+    counted: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +64,20 @@ def worst_case(
     Raises:
         UnknownModel: If a model has no price.
     """
-    values = dict(run_input)
-    for agent in workflow.agents:
-        values[agent.name] = "x" * (max_tokens_of(agent, default_max_tokens) * BYTES_PER_TOKEN)
-    once = sum(
-        (worst_case_of(agent, values, pricing, default_max_tokens) for agent in workflow.agents),
-        Decimal(0),
-    )
-    limits = sum((Decimal(str(agent.cost_limit)) for agent in workflow.agents), Decimal(0))
+    answers = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
+    values = {**run_input, **texts(answers)}
+    once, limits = Decimal(0), Decimal(0)
     budget = Decimal(str(workflow.cost_budget))
+    for agent in workflow.agents:
+        elements = elements_of(agent, answers, run_input, values)
+        if not elements.counted:
+            once = limits = budget  # nobody knows how long the list will be
+            break
+        once += sum(
+            (worst_case_of(agent, each, pricing, default_max_tokens) for each in elements.values),
+            Decimal(0),
+        )
+        limits += Decimal(str(agent.cost_limit)) * len(elements.values)
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
 
@@ -71,11 +93,49 @@ def worst_case_of(
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
     limit_usd = Decimal(str(agent.cost_limit))
+    if agent.kind == "workflow":
+        inner = embedded(agent)
+        if inner is None:
+            return limit_usd
+        given = input_of(inner, values)
+        bounds = worst_case(inner, given, pricing=pricing, default_max_tokens=default_max_tokens)
+        return min(bounds.once_usd, limit_usd)
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     if agent.tools and agent.max_turns > 1:
         return limit_usd
     bound = upper_bound_tokens(messages_of(agent, values))
     return min(price.worst_case(bound, max_tokens_of(agent, default_max_tokens)), limit_usd)
+
+
+def elements_of(
+    agent: Agent, agents: Container[str], run_input: Mapping[str, Any], values: Mapping[str, Any]
+) -> Elements:
+    """The elements that an agent runs over.
+
+    Args:
+        agent: The agent.
+        agents: Names of the workflow's agents.
+        run_input: The run's input, already checked.
+        values: The input, and by agent a text of the size of its answer.
+    """
+    if agent.for_each is None:
+        return Elements(values=[values])
+    source = source_of(agent.for_each, agents)
+    if source.root in agents:
+        return Elements(values=[{**values, ITEM: values[source.root], INDEX: 0}], counted=False)
+    found = items_of(agent, run_input, agents=agents, max_items=MAX_VALUES)
+    return Elements(values=[{**values, ITEM: item, INDEX: n} for n, item in enumerate(found)])
+
+
+def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a sub-workflow gets of what its agent reads."""
+    names = {agent.name for agent in inner.agents}
+    return {key: value for key, value in values.items() if key not in names}
+
+
+def texts(tokens: Mapping[str, int]) -> dict[str, str]:
+    """Texts of so many tokens."""
+    return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
 
 
 def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -94,5 +154,7 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, default_max_tokens: int) -> int:
-    """Tokens that an agent's answer may have."""
+    """Tokens that an agent's answer may have; of a sub-workflow, all answers in it."""
+    if (inner := embedded(agent)) is not None:
+        return sum(max_tokens_of(one, default_max_tokens) for one in inner.agents)
     return int(agent.llm_config.get("max_tokens") or default_max_tokens)

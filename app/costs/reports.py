@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.families import family_ids
+
 #: What a report can be grouped by: the columns of a group, and the text that names it.
 DIMENSIONS = {
     "agent": ("agent", "agent"),
@@ -38,7 +40,7 @@ _SUMS = """
     coalesce(sum(saved_usd), 0) AS saved_usd"""
 _LINES = f"""
     SELECT {{columns}}, {_MEASURES} FROM cost_lines
-    WHERE (CAST(:run_id AS uuid) IS NULL OR run_id = :run_id)
+    WHERE (CAST(:run_ids AS uuid[]) IS NULL OR run_id = ANY(CAST(:run_ids AS uuid[])))
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
 # Whole days from their totals; of a day that was not asked for as a whole, the lines.
@@ -113,12 +115,12 @@ async def costs_by(
     Args:
         connection: Inside a transaction.
         by: A key of ``DIMENSIONS``.
-        run_id: Only this run, or None for all.
+        run_id: Only this run and those of its sub-workflows, or None for all.
         since: Only entries from this time on, or None for all.
     """
     from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
     statement = FROM_DAYS[by] if from_days else FROM_LINES[by]
-    rows = await connection.execute(statement, _range(run_id, since))
+    rows = await connection.execute(statement, await _range(connection, run_id, since))
     return [CostLine(**row) for row in rows.mappings()]
 
 
@@ -127,7 +129,8 @@ async def total_costs(
 ) -> CostLine:
     """The sum over everything that ``costs_by`` would list."""
     statement = TOTAL_OF_DAYS if _has_whole_days(run_id, since) else TOTAL_OF_LINES
-    row = (await connection.execute(statement, _range(run_id, since))).mappings().one()
+    values = await _range(connection, run_id, since)
+    row = (await connection.execute(statement, values)).mappings().one()
     return CostLine(**row)
 
 
@@ -136,12 +139,18 @@ def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
     return run_id is None and (since is None or _next_midnight(since) <= datetime.now(UTC))
 
 
-def _range(run_id: UUID | None, since: datetime | None) -> dict[str, object]:
-    """The parameters of every report: the lines until ``until``, the days from ``first_day`` on."""
+async def _range(
+    connection: AsyncConnection, run_id: UUID | None, since: datetime | None
+) -> dict[str, object]:
+    """The parameters of every report: the lines until ``until``, the days from ``first_day`` on.
+
+    Of a run also the lines of its sub-workflows.
+    """
+    run_ids = None if run_id is None else await family_ids(connection, run_id)
     if since is None:
-        return {"run_id": run_id, "since": None, "until": None, "first_day": None}
+        return {"run_ids": run_ids, "since": None, "until": None, "first_day": None}
     until = _next_midnight(since)
-    return {"run_id": run_id, "since": since, "until": until, "first_day": until.date()}
+    return {"run_ids": run_ids, "since": since, "until": until, "first_day": until.date()}
 
 
 def _next_midnight(at: datetime) -> datetime:

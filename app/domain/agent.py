@@ -23,6 +23,10 @@ PROVIDER_OF_PREFIX = {
 PROVIDERS = ("openai", "anthropic")
 CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
+#: Queues of the kinds of agents that ask no provider. To start the run of a sub-workflow is one
+#: short transaction, and the scheduler's queue is served in every cluster.
+QUEUE_OF_KIND = {"workflow": "scheduler"}
+KINDS = ("llm", *QUEUE_OF_KIND)
 
 
 def provider_of(llm_config: Mapping[str, Any]) -> str:
@@ -111,12 +115,18 @@ class Agent:
         retry_policy: How retries are spaced; None takes the workers' default.
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls an attempt may make when the model goes on asking for tools.
+        kind: What it does: ``llm`` asks a model, ``workflow`` runs another workflow.
+        config: Settings of a kind other than llm; for ``workflow`` the key ``workflow``, which is
+            a Workflow, its definition, or the name of a stored one.
+        for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
+            element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
+            of their outputs.
         status: State, filled in by the engine.
         result: Result, filled in by the engine.
     """
 
     name: str
-    prompt_template: str
+    prompt_template: str = ""
     module: str = "General"
     description: str = ""
     llm_config: Mapping[str, Any] = field(default_factory=dict)
@@ -129,18 +139,35 @@ class Agent:
     retry_policy: RetryPolicy | None = None
     accept_missing_inputs: bool = False
     max_turns: int = 10
+    kind: str = "llm"
+    config: Mapping[str, Any] = field(default_factory=dict)
+    for_each: str | None = None
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
 
     @property
     def model(self) -> str:
-        """Name of the model it asks for."""
+        """Name of the model it asks for, or of the workflow it runs."""
+        if self.kind == "workflow":
+            return self.sub_workflow_name
         return str(self.llm_config.get("model", ""))
 
     @property
     def provider(self) -> str:
-        """Provider of its model; raises WorkflowError when it cannot be told."""
-        return provider_of(self.llm_config)
+        """Provider of its model, or the queue of its kind; raises WorkflowError if neither."""
+        return QUEUE_OF_KIND.get(self.kind) or provider_of(self.llm_config)
+
+    @property
+    def sub_workflow(self) -> Any:
+        """What an agent of the kind ``workflow`` runs, as it is given; None for other kinds."""
+        return self.config.get("workflow") if self.kind == "workflow" else None
+
+    @property
+    def sub_workflow_name(self) -> str:
+        """Name of the workflow that it runs; empty for other kinds."""
+        given = self.sub_workflow
+        name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
+        return str(name or "")
 
     @property
     def is_critical(self) -> bool:
@@ -186,6 +213,15 @@ class Agent:
             "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
             "accept_missing_inputs": self.accept_missing_inputs,
             "max_turns": self.max_turns,
+            # Left out where they say nothing, so that workflows keep the version they have.
+            **({"kind": self.kind, "config": self._stored_config()} if self.kind != "llm" else {}),
+            **({"for_each": self.for_each} if self.for_each is not None else {}),
+        }
+
+    def _stored_config(self) -> dict[str, Any]:
+        return {
+            key: value.definition() if hasattr(value, "definition") else value
+            for key, value in self.config.items()
         }
 
     @classmethod

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from app.domain.agent import PROVIDERS, Agent
+from app.domain.agent import KINDS, PROVIDERS, Agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
+from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
@@ -40,7 +41,8 @@ def validate_agent(agent: Agent, index: int) -> None:
     Raises:
         WorkflowError: Naming the agent and carrying the path of the field.
     """
-    for find in (_in_name, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists):
+    finders = (_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists)
+    for find in (*finders, _in_for_each):
         if found := find(agent):
             field, problem = found
             who = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
@@ -62,10 +64,52 @@ def _in_texts(agent: Agent) -> Problem | None:
         value = getattr(agent, field)
         if problem := find_text_problem(value):
             return field, problem
-        if not value.strip() and field != "description":
+        optional = field == "description" or (field == "prompt_template" and agent.kind != "llm")
+        if not value.strip() and not optional:
             return field, "is empty: give a text"
     if len(agent.module) > MAX_NAME_CHARS:
         return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
+    return None
+
+
+def _in_kind(agent: Agent) -> Problem | None:
+    kind: object = agent.kind
+    if kind not in KINDS:
+        return "kind", f"is {shortened(kind)}: give one of {listed(KINDS)}"
+    if not isinstance(agent.config, Mapping):
+        return "config", f"is {shortened(agent.config)}: give a dict"
+    if kind != "workflow":
+        return ("config", "is for other kinds than llm: remove it") if agent.config else None
+    if unknown := [key for key in agent.config if key != "workflow"]:
+        return f"config.{unknown[0]}", "is not known: a sub-workflow has the key 'workflow' only"
+    return _in_sub_workflow(agent.sub_workflow, agent.sub_workflow_name)
+
+
+def _in_sub_workflow(given: object, name: str) -> Problem | None:
+    if isinstance(given, Mapping):
+        if found := find_json_problem(dict(given), "config.workflow"):
+            return found
+    elif not isinstance(given, str) and not hasattr(given, "definition"):
+        name = ""
+    if name:
+        return None
+    return "config.workflow", (
+        f"is {shortened(given)}: give a Workflow, its definition, or the name of a stored one"
+    )
+
+
+def _in_for_each(agent: Agent) -> Problem | None:
+    path: object = agent.for_each
+    if path is None:
+        return None
+    if not isinstance(path, str):
+        return "for_each", f"is {shortened(path)}: give the path of a list, such as 'documents'"
+    try:
+        source = source_of(path, ())
+    except WorkflowError as error:
+        return "for_each", str(error)
+    if source.root in ITEM_NAMES:
+        return "for_each", f"is {path!r}: {source.root!r} is what it calls its own elements"
     return None
 
 
@@ -91,6 +135,8 @@ def _in_values(agent: Agent) -> Problem | None:
 
 
 def _in_llm_config(agent: Agent) -> Problem | None:
+    if agent.kind != "llm":
+        return None
     config: object = agent.llm_config
     if not isinstance(config, Mapping):
         return "llm_config", f'is {shortened(config)}: give a dict such as {{"model": "gpt-4o"}}'

@@ -16,20 +16,29 @@ class Tally:
         failed: Those that failed, were rate-limited to the end, or exceeded a budget.
         critical_failed: Those of them with a priority of 8 or more.
         cancelled: Those that were cancelled, mostly because a dependency failed.
+        failed_items: Items of for_each agents that failed; an item is no agent of the others.
+        decisive_items: Those of them whose agent, still waiting, fails with any of its items.
     """
 
     total: int
     failed: int
     critical_failed: int
     cancelled: int = 0
+    failed_items: int = 0
+    decisive_items: int = 0
 
 
 def failure_reason(tally: Tally, *, allow_partial_completion: bool) -> str | None:
     """Why the run has failed, or None if it may go on.
 
     A run fails when partial completion is not allowed and an agent failed, when a critical agent
-    failed, or when more than half of its agents failed.
+    failed, or when more than half of its agents failed. An item that failed counts with its agent.
     """
+    if tally.decisive_items:
+        return (
+            f"{tally.decisive_items} items failed of agents that need all of theirs: they are "
+            "critical (priority 8 or more), or partial completion is not allowed"
+        )
     if not tally.failed:
         return None
     if not allow_partial_completion:
@@ -45,6 +54,6 @@ def failure_reason(tally: Tally, *, allow_partial_completion: bool) -> str | Non
 
 def final_status(tally: Tally) -> WorkflowStatus:
     """The state of a run that came through all its levels."""
-    if tally.failed or tally.cancelled:
+    if tally.failed or tally.cancelled or tally.failed_items:
         return WorkflowStatus.PARTIALLY_COMPLETED
     return WorkflowStatus.COMPLETED

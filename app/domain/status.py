@@ -6,12 +6,15 @@ from enum import StrEnum
 class AgentStatus(StrEnum):
     """State of an agent run.
 
-    PENDING -> RUNNING -> COMPLETED, or back to PENDING for a retry, a wait or a recovery. FAILED,
-    RATE_LIMITED (its last retry met a 429), BUDGET_EXCEEDED, CANCELLED and SKIPPED are final.
+    PENDING -> RUNNING -> COMPLETED, or back to PENDING for a retry, a wait or a recovery. WAITING
+    is an agent whose result comes from other rows, its items or the run of its sub-workflow: it
+    has neither lease nor place. FAILED, RATE_LIMITED (its last retry met a 429), BUDGET_EXCEEDED,
+    CANCELLED and SKIPPED are final.
     """
 
     PENDING = "pending"
     RUNNING = "running"
+    WAITING = "waiting"
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -22,7 +25,7 @@ class AgentStatus(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing more happens to an agent run in this state by itself."""
-        return self not in (AgentStatus.PENDING, AgentStatus.RUNNING)
+        return self not in (AgentStatus.PENDING, AgentStatus.RUNNING, AgentStatus.WAITING)
 
     @property
     def is_failure(self) -> bool:

@@ -10,7 +10,8 @@ from app.domain.agent import Agent
 from app.domain.agent_validation import MAX_NAME_CHARS, validate_agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.dependencies import DependencyResolver
-from app.domain.json_values import find_json_problem, find_text_problem
+from app.domain.for_each import ITEM_NAMES, items_of, roots_read, source_of
+from app.domain.json_values import MAX_VALUES, find_json_problem, find_text_problem
 from app.domain.prompt import Placeholder, look_up, placeholders
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import MissingInput, WorkflowError
@@ -68,7 +69,10 @@ def validate_input(workflow: "Workflow", run_input: Mapping[str, Any]) -> None:
     names = {agent.name for agent in workflow.agents}
     parsed: dict[int, Any] = {}
     for index, agent in enumerate(workflow.agents):
+        _check_for_each(agent, index, run_input, names)
         for placeholder in placeholders(agent.prompt_template):
+            if agent.for_each is not None and placeholder.root in ITEM_NAMES:
+                continue
             if problem := _input_problem(placeholder, run_input, names, parsed):
                 raise WorkflowError(
                     f"agent {agent.name!r}: {problem}", field=f"agents[{index}].prompt_template"
@@ -101,10 +105,14 @@ def _validate_placeholders(workflow: "Workflow", resolver: DependencyResolver) -
     index_of = {agent.name: index for index, agent in enumerate(workflow.agents)}
     indirect: dict[str, list[str]] = {}
     for agent in workflow.agents:
-        roots = dict.fromkeys(
-            placeholder.root for placeholder in placeholders(agent.prompt_template)
-        )
+        roots = roots_read(agent, index_of)
         others = [root for root in roots if root in index_of and root not in agent.dependencies]
+        if agent.for_each is not None and (taken := [n for n in ITEM_NAMES if n in index_of]):
+            raise WorkflowError(
+                f"agent {taken[0]!r}: {taken[0]!r} is what prompts with a for_each call an element "
+                f"(agent {agent.name!r}): rename the agent",
+                field=f"agents[{index_of[taken[0]]}].name",
+            )
         if others:
             indirect[agent.name] = others
     for name, other in resolver.find_independent(indirect):
@@ -117,6 +125,21 @@ def _validate_placeholders(workflow: "Workflow", resolver: DependencyResolver) -
         raise WorkflowError(
             f"agent {name!r}: {problem}", field=f"agents[{index_of[name]}].prompt_template"
         )
+
+
+def _check_for_each(
+    agent: Agent, index: int, run_input: Mapping[str, Any], names: Collection[str]
+) -> None:
+    """A list that is in the input can be looked at before anything is stored."""
+    if agent.for_each is None or source_of(agent.for_each, names).root in names:
+        return
+    try:
+        # How long it may be is the workers' to say.
+        items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
+    except MissingInput as error:
+        raise WorkflowError(
+            f"agent {agent.name!r}: {error}", field=f"agents[{index}].for_each"
+        ) from error
 
 
 def _input_problem(

@@ -24,12 +24,16 @@ from app.errors import (
     RecoveriesExhausted,
     ResultTooLarge,
     ServerFailure,
+    SubWorkflowRefused,
     ToolError,
+    TooManyItems,
     UnknownModel,
 )
 
 ADVICE: dict[type[AgentError], str] = {
     AgentError: "read the message",
+    TooManyItems: "give a shorter list, or raise engine.max_items",
+    SubWorkflowRefused: "read the error: it is what the inner workflow does not accept",
     MissingInput: "give the key in the run's input, or the agent a dependency that yields it",
     UnknownModel: "give it a price under costs, or correct the model's name",
     BudgetExceeded: "raise the budget, or lower max_tokens",

@@ -15,16 +15,33 @@ HEX_DIGITS = 32
 READ_RUN: TextClause = text("""
     SELECT r.id, w.name AS workflow, w.version, r.status, r.error, r.level, r.level_count,
         b.limit_usd, b.spent_usd, r.created_at, r.started_at, r.finished_at, r.pruned_at, r.key,
-        r.rerun_of, r.rerun_from
+        r.rerun_of, r.rerun_from, r.ancestors[cardinality(r.ancestors)] AS part_of
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = :run_id
 """)
 READ_AGENTS: TextClause = text("""
-    SELECT name, module, provider, model, level, status, attempt, retries, recoveries, error,
-        spent_usd, started_at, finished_at,
-        CASE WHEN status = 'pending' THEN waits_for END AS waits_for,
-        CASE WHEN status = 'pending' AND waits_for IS NOT NULL THEN ready_at END AS waits_until
-    FROM agent_runs WHERE run_id = :run_id ORDER BY level, position
+    SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
+        a.recoveries, a.error, a.started_at, a.finished_at, a.item_count,
+        CASE WHEN a.status = 'pending' THEN a.waits_for END AS waits_for,
+        CASE WHEN a.status = 'pending' AND a.waits_for IS NOT NULL THEN a.ready_at END
+            AS waits_until,
+        a.spent_usd + coalesce(inner_budget.spent_usd, 0) + coalesce(items.spent_usd, 0)
+            AS spent_usd,
+        coalesce(items.ended, 0) AS items_ended, coalesce(items.failed, 0) AS items_failed,
+        inner_run.id AS sub_run_id
+    FROM agent_runs a
+    LEFT JOIN runs inner_run ON inner_run.parent_agent_run_id = a.id
+    LEFT JOIN budgets inner_budget ON inner_budget.id = inner_run.id
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE i.finished_at IS NOT NULL) AS ended,
+            count(*) FILTER (WHERE i.status IN ('failed', 'rate_limited', 'budget_exceeded'))
+                AS failed,
+            sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd
+        FROM agent_runs i LEFT JOIN runs r ON r.parent_agent_run_id = i.id
+        LEFT JOIN budgets b ON b.id = r.id
+        WHERE i.parent_id = a.id
+    ) items ON a.item_count IS NOT NULL
+    WHERE a.run_id = :run_id AND a.parent_id IS NULL ORDER BY a.level, a.position
 """)
 FIND_RUNS: TextClause = text("""
     SELECT id FROM runs WHERE id BETWEEN :low AND :high ORDER BY id LIMIT 2
@@ -36,6 +53,8 @@ class AgentProgress:
     """One agent of a run, as it stands.
 
     ``waits_for`` and ``waits_until`` are set while it is given back because it has to wait long.
+    Of a for_each, its items are only counted; its dollars are those of all of them.
+    ``sub_run_id`` is the run of its sub-workflow, whose dollars are its own.
     """
 
     name: str
@@ -53,11 +72,26 @@ class AgentProgress:
     finished_at: datetime | None
     waits_for: str | None = None
     waits_until: datetime | None = None
+    item_count: int | None = None
+    items_ended: int = 0
+    items_failed: int = 0
+    sub_run_id: UUID | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, with how many of its items have ended: ``screen 37/100 (2 failed)``."""
+        if self.item_count is None:
+            return self.name
+        failed = f" ({self.items_failed} failed)" if self.items_failed else ""
+        return f"{self.name} {self.items_ended}/{self.item_count}{failed}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunProgress:
-    """A run with its agents, by level and then in the order of its definition."""
+    """A run with its agents, by level and then in the order of its definition.
+
+    ``part_of`` is the run around it, if it is the run of a sub-workflow.
+    """
 
     id: UUID
     workflow: str
@@ -75,6 +109,7 @@ class RunProgress:
     key: str | None = None
     rerun_of: UUID | None = None
     rerun_from: str | None = None
+    part_of: UUID | None = None
     agents: tuple[AgentProgress, ...]
 
     def levels(self) -> list[list[AgentProgress]]:

@@ -17,7 +17,8 @@ from app.scheduler.dispatch import Dispatcher
 from app.storage import control
 from app.storage.giving_up import give_up
 from app.storage.group_commit import GroupCommit, persist
-from app.storage.progress import LevelPlan, Progress, admit, advance, stop
+from app.storage.progress import LevelPlan, Progress, admit, advance, plan_levels, stop
+from app.storage.sub_runs import ParentStep
 
 GOING = (WorkflowStatus.PENDING, WorkflowStatus.RUNNING)
 
@@ -32,17 +33,27 @@ class Scheduler:
         dispatcher: Sends lanes.
         signals: Tells waiting clients and working processes.
         max_running: Runs that may be running at once in the whole cluster.
+        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
     """
 
     def __init__(
-        self, engine: AsyncEngine, dispatcher: Dispatcher, signals: Signals, *, max_running: int
+        self,
+        engine: AsyncEngine,
+        dispatcher: Dispatcher,
+        signals: Signals,
+        *,
+        max_running: int,
+        max_collected_bytes: int,
     ) -> None:
         self._engine = engine
         self._dispatcher = dispatcher
         self._signals = signals
         self._max_running = max_running
         self._advances: GroupCommit[tuple[UUID, int], Progress] = GroupCommit(
-            engine, advance, name="advance", key=lambda step: step[0]
+            engine,
+            partial(advance, max_collected_bytes=max_collected_bytes),
+            name="advance",
+            key=lambda step: step[0],
         )
         self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
             engine, self._admit, name="admit"
@@ -74,7 +85,22 @@ class Scheduler:
         if progress.finished:
             await self._signals.send(run_id, "finished")
             await self.admit()
+        if (outer := progress.parent) is not None:
+            await self.on_parent(outer)
         return progress.plan
+
+    async def on_parent(self, outer: ParentStep) -> None:
+        """Go on with the run around a sub-workflow that has ended."""
+        if outer.failed:
+            await self.give_up(outer.run_id)
+        await self.advance(outer.run_id, outer.level)
+
+    async def spread(self, run_id: UUID) -> None:
+        """Send lanes for what has just become ready of a level that is under way."""
+        async with self._engine.connect() as connection:
+            plans = await plan_levels(connection, [run_id])
+        for plan in plans:
+            await self._dispatcher.send_level(plan)
 
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""

@@ -34,9 +34,11 @@ OVERDUE: TextClause = text("""
 """)
 # Runs that stand at a level where nothing is open any more: somebody's advance was lost. Of a run
 # that is being stopped only what is in progress counts: pending agents will not start any more.
+# An agent that waits for a sub-workflow is in progress; one that waits for items is to be advanced.
 STUCK: TextClause = text("""
     SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
         SELECT FROM agent_runs a WHERE a.run_id = r.id AND (a.status = 'running'
+            OR a.status = 'waiting' AND a.item_count IS NULL
             OR a.status = 'pending' AND a.level = r.level AND r.stop_as IS NULL)
     )
 """)

@@ -35,6 +35,8 @@ class ClaimedAgent:
         limit_usd: Its cost_limit.
         spent_usd: What its earlier attempts have cost.
         outputs: Outputs its prompt reads, by agent name.
+        item_index: Which element of a for_each it is, from 0; None for an agent as a whole.
+        item: The element.
     """
 
     id: UUID
@@ -45,6 +47,8 @@ class ClaimedAgent:
     limit_usd: Decimal
     spent_usd: Decimal
     outputs: Mapping[str, Any]
+    item_index: int | None = None
+    item: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

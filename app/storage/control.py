@@ -17,7 +17,9 @@ from uuid_utils.compat import uuid7
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import RunConflict, UnknownRun, WorkflowError
+from app.storage.families import lock_family
 from app.storage.session import dumps
+from app.storage.statements import LOCK_BUDGETS
 
 # The budget's row is what every hold locks: once this is committed, no hold is placed.
 PAUSE: TextClause = text("""
@@ -25,7 +27,8 @@ PAUSE: TextClause = text("""
         UPDATE runs SET status = 'paused', deadline_at = NULL, time_left_s = CASE
             WHEN deadline_at IS NULL THEN time_left_s
             ELSE greatest(extract(epoch FROM deadline_at - clock_timestamp()), 0) END
-        WHERE id = :id AND status IN ('pending', 'running') AND stop_as IS NULL
+        WHERE id = ANY(CAST(:ids AS uuid[])) AND status IN ('pending', 'running')
+            AND stop_as IS NULL
         RETURNING id, time_left_s
     ), held_back AS (
         UPDATE budgets b SET paused = true FROM paused WHERE b.id = paused.id
@@ -34,31 +37,45 @@ PAUSE: TextClause = text("""
     SELECT id, 'run_paused', jsonb_strip_nulls(jsonb_build_object('time_left_s', time_left_s))
     FROM paused RETURNING run_id
 """)
-# It is admitted again like any other run; its first look at the clock is then.
+# It is admitted again like any other run; its first look at the clock is then. A part of a run
+# that is paused stays so: no hold of it would be placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
-        UPDATE runs SET status = 'pending' WHERE id = :id AND status = 'paused' RETURNING id
+        UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
+            AND status = 'paused' AND NOT EXISTS (
+                SELECT FROM runs outer_run WHERE outer_run.id = ANY(runs.ancestors)
+                    AND outer_run.status = 'paused'
+                    AND outer_run.id <> ALL(CAST(:ids AS uuid[]))
+            )
+        RETURNING id
     ), opened AS (
         UPDATE budgets b SET paused = false FROM resumed WHERE b.id = resumed.id
     )
     INSERT INTO events (run_id, type) SELECT id, 'run_resumed' FROM resumed RETURNING run_id
 """)
 LOCK_RUN: TextClause = text("""
-    SELECT r.id, r.status, r.pruned_at, r.level_count, w.name AS workflow
+    SELECT r.id, r.status, r.pruned_at, r.level_count, r.ancestors, w.name AS workflow
     FROM runs r JOIN workflows w ON w.id = r.workflow_id
     WHERE r.id = :id FOR NO KEY UPDATE OF r
 """)
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
-# After the run's lock. Attempts go on counting, so whatever an old one still says is fenced off.
+# After the run's lock. An agent that has items waits for those of them that are tried again.
+# Attempts go on counting, so whatever an old one still says is fenced off.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
-        SELECT id FROM agent_runs WHERE run_id = :id
-            AND status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
+        SELECT id FROM agent_runs a WHERE run_id = :id
+            AND (status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
+                OR item_count IS NOT NULL AND EXISTS (
+                    SELECT FROM agent_runs i WHERE i.parent_id = a.id
+                        AND i.status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
+                ))
         ORDER BY id FOR NO KEY UPDATE
     ), again AS (
-        UPDATE agent_runs a SET status = 'pending', retries = 0, recoveries = 0, error = NULL,
-            error_class = NULL, ready_at = clock_timestamp(), started_at = NULL, finished_at = NULL
+        UPDATE agent_runs a SET retries = 0, recoveries = 0, error = NULL, error_class = NULL,
+            status = CASE WHEN a.item_count IS NULL THEN 'pending' ELSE 'waiting' END,
+            output = NULL, ready_at = clock_timestamp(), finished_at = NULL,
+            started_at = CASE WHEN a.item_count IS NULL THEN NULL ELSE a.started_at END
         FROM locked WHERE a.id = locked.id RETURNING a.level
     ), reopened AS (
         UPDATE runs SET status = 'pending', stop_as = NULL, stop_reason = NULL, error = NULL,
@@ -84,7 +101,8 @@ OPEN_RERUN: TextClause = text("""
     SELECT id FROM runs WHERE rerun_of = :id AND rerun_from = :agent AND finished_at IS NULL
 """)
 AGENTS_OF_RUN: TextClause = text("""
-    SELECT name, level, status, dependencies FROM agent_runs WHERE run_id = :id ORDER BY position
+    SELECT name, level, status, dependencies FROM agent_runs
+    WHERE run_id = :id AND parent_id IS NULL ORDER BY position
 """)
 # agents: [{id, name, again}]. What is not to run again is taken over with its output; it was paid
 # for by the run it comes from, and costs this one nothing.
@@ -131,7 +149,8 @@ class Rerun:
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
     """Let nothing of a run start any more until it is resumed, and stop its clock.
 
-    Calls whose holds were placed before this commits go on to their end.
+    The runs of its sub-workflows rest with it. Calls whose holds were placed before this commits
+    go on to their end.
 
     Args:
         connection: Inside a transaction.
@@ -140,12 +159,22 @@ async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
     Returns:
         Whether it was going, and not being stopped.
     """
-    return await connection.scalar(PAUSE, {"id": run_id}) is not None
+    return run_id in await _on_family(connection, PAUSE, run_id)
 
 
 async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Let a paused run be admitted again; returns whether it was paused."""
-    return await connection.scalar(RESUME, {"id": run_id}) is not None
+    """Let a paused run be admitted again, with its sub-workflows; returns whether it was paused."""
+    return run_id in await _on_family(connection, RESUME, run_id)
+
+
+async def _on_family(
+    connection: AsyncConnection, statement: TextClause, run_id: UUID
+) -> Collection[UUID]:
+    """Which of a run and those of its sub-workflows a statement has changed."""
+    ids = [run.id for run in await lock_family(connection, [run_id])]
+    if len(ids) > 1:  # in the order in which holds lock them
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
+    return set(await connection.scalars(statement, {"ids": ids}))
 
 
 async def status_of(connection: AsyncConnection, run_id: UUID) -> str | None:
@@ -155,7 +184,11 @@ async def status_of(connection: AsyncConnection, run_id: UUID) -> str | None:
 
 
 async def retry_failed(
-    connection: AsyncConnection, run_id: UUID, *, cost_budget: Decimal | None = None
+    connection: AsyncConnection,
+    run_id: UUID,
+    *,
+    cost_budget: Decimal | None = None,
+    part_of_retry: bool = False,
 ) -> bool:
     """Let the failed and the cancelled agents of a run that has ended run again.
 
@@ -165,14 +198,21 @@ async def retry_failed(
         connection: Inside a transaction.
         run_id: The run.
         cost_budget: A higher limit for the run, in dollars; None leaves it.
+        part_of_retry: Whether the run around this one tries again the agent that this one is.
 
     Returns:
         Whether anything is run again: not if the run is still going, and not if nothing failed.
 
     Raises:
-        RunConflict: If its input has been removed, or the budget would be lowered.
+        RunConflict: If its input has been removed, the budget would be lowered, or it is a part of
+            another run, which is the one to retry.
     """
     run = await _lock(connection, run_id)
+    if run.ancestors and not part_of_retry:
+        raise RunConflict(
+            f"run {run_id} is a sub-workflow of run {run.ancestors[0]}: retry that one, which "
+            "retries what failed of this one"
+        )
     if not WorkflowStatus(run.status).is_final:
         return False
     _refuse_pruned(run)

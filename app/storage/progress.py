@@ -6,6 +6,7 @@ so it may be called early, late or twice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -14,46 +15,46 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.outcome import Tally, failure_reason, final_status
 from app.domain.status import WorkflowStatus
+from app.storage.families import LOCK_RUNS_FULL, lock_family
+from app.storage.fan_out import collect
 from app.storage.session import dumps
+from app.storage.statements import LOCK_BUDGETS
+from app.storage.sub_runs import ParentStep, return_to_parent
+from app.storage.tallies import tallies
 
 ADMISSION_LOCK = 7_465_002
+#: The default of engine.max_collected_bytes.
+MAX_COLLECTED_BYTES = 50_000_000
 
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
+# The runs of sub-workflows take no place of their own, so that runs around them that have all the
+# places do not wait for them for ever.
 ADMIT: TextClause = text("""
     WITH next AS (
         SELECT id, started_at IS NULL AS first FROM runs
-        WHERE status = 'pending' AND stop_as IS NULL
+        WHERE status = 'pending' AND stop_as IS NULL AND parent_agent_run_id IS NULL
         ORDER BY priority DESC, id
-        LIMIT greatest(:max_running - (SELECT count(*) FROM runs WHERE status = 'running'), 0)
+        LIMIT greatest(:max_running - (
+            SELECT count(*) FROM runs WHERE status = 'running' AND parent_agent_run_id IS NULL
+        ), 0)
         FOR NO KEY UPDATE
+    ), inner_ones AS (
+        SELECT id, started_at IS NULL AS first FROM runs
+        WHERE status = 'pending' AND stop_as IS NULL AND parent_agent_run_id IS NOT NULL
+        ORDER BY id FOR NO KEY UPDATE
     ), admitted AS (
         UPDATE runs SET status = 'running',
             started_at = coalesce(started_at, clock_timestamp()), time_left_s = NULL,
             deadline_at = clock_timestamp()
                 + make_interval(secs => coalesce(time_left_s, timeout_s))
-        FROM next WHERE runs.id = next.id
+        FROM (SELECT * FROM next UNION ALL SELECT * FROM inner_ones) next
+        WHERE runs.id = next.id
         RETURNING runs.id, runs.level, runs.max_parallel_agents, runs.priority, next.first
     ), noted AS (
         INSERT INTO events (run_id, type)
         SELECT id, CASE WHEN first THEN 'run_started' ELSE 'run_continued' END FROM admitted
     )
     SELECT id AS run_id, level, max_parallel_agents, priority FROM admitted
-""")
-LOCK_RUNS_FULL: TextClause = text("""
-    SELECT id, status, level, level_count, allow_partial_completion, stop_as, stop_reason FROM runs
-    WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
-""")
-TALLY: TextClause = text("""
-    SELECT a.run_id, count(*) AS total,
-        count(*) FILTER (WHERE a.status IN ('failed', 'rate_limited', 'budget_exceeded')) AS failed,
-        count(*) FILTER (WHERE a.status IN ('failed', 'rate_limited', 'budget_exceeded')
-            AND a.priority >= 8) AS critical_failed,
-        count(*) FILTER (WHERE a.status = 'cancelled') AS cancelled,
-        count(*) FILTER (WHERE a.status = 'running') AS running,
-        count(*) FILTER (WHERE a.level = r.level AND a.status IN ('pending', 'running')) AS open,
-        min(a.level) FILTER (WHERE a.level > r.level AND a.status = 'pending') AS next_level
-    FROM agent_runs a JOIN runs r ON r.id = a.run_id
-    WHERE r.id = ANY(CAST(:ids AS uuid[])) GROUP BY a.run_id
 """)
 SET_LEVELS: TextClause = text("""
     UPDATE runs SET level = m.level
@@ -92,11 +93,14 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
+# With all, also what waits for items: their list is of no use any more.
 CANCEL_PENDING: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
             error_class = 'RunStopped', error = CAST(:reason AS text)
-        WHERE run_id = :id AND status = 'pending' RETURNING id, run_id, name
+        WHERE run_id = :id AND (status = 'pending'
+            OR status = 'waiting' AND item_count IS NOT NULL AND :all)
+        RETURNING id, run_id, name
     )
     INSERT INTO events (run_id, agent_run_id, type, data)
     SELECT run_id, id, 'agent_cancelled',
@@ -120,8 +124,8 @@ STOP: TextClause = text("""
         stop_reason = coalesce(stop_reason, :reason)
     WHERE id = :id
 """)
-CLOSE_BUDGET: TextClause = text("""
-    UPDATE budgets SET closed = true, paused = false WHERE id = :id
+CLOSE_BUDGETS: TextClause = text("""
+    UPDATE budgets SET closed = true, paused = false WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 FINISH: TextClause = text("""
     WITH finished AS (
@@ -157,10 +161,14 @@ class LevelPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What advancing did to one run: it ended, or a level is to be dispatched, or neither."""
+    """What advancing did to one run: it ended, or a level is to be dispatched, or neither.
+
+    ``parent`` is the run around it, if its end was the end of an agent there.
+    """
 
     plan: LevelPlan | None = None
     finished: bool = False
+    parent: ParentStep | None = None
 
 
 async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelPlan]:
@@ -200,13 +208,19 @@ async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> l
     return list(plans.values())
 
 
-async def advance(connection: AsyncConnection, steps: Sequence[tuple[UUID, int]]) -> list[Progress]:
+async def advance(
+    connection: AsyncConnection,
+    steps: Sequence[tuple[UUID, int]],
+    *,
+    max_collected_bytes: int = MAX_COLLECTED_BYTES,
+) -> list[Progress]:
     """Move runs on whose level is done: to the next level, or to their end.
 
     Args:
         connection: Inside a transaction.
         steps: (run, level that the caller believes done), each run once; stale ones change
             nothing.
+        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
 
     Returns:
         What became of each.
@@ -221,39 +235,52 @@ async def advance(connection: AsyncConnection, steps: Sequence[tuple[UUID, int]]
     ]
     if not runs:
         return [Progress() for _ in steps]
-    tallies = {
-        row.run_id: row for row in await connection.execute(TALLY, {"ids": [r.id for r in runs]})
-    }
-    moved: dict[UUID, int] = {}
-    finished = set()
+    counted = await tallies(connection, [run.id for run in runs])
     for run in runs:
-        counts = tallies[run.id]
+        counts = counted[run.id]
+        if counts.to_collect and not counts.open and run.stop_as is None:
+            await collect(
+                connection,
+                run.id,
+                run.level,
+                allow_partial_completion=run.allow_partial_completion,
+                max_bytes=max_collected_bytes,
+            )
+            counted |= await tallies(connection, [run.id])
+    moved: dict[UUID, int] = {}
+    finished: dict[UUID, ParentStep | None] = {}
+    end = partial(_finish, connection, max_bytes=max_collected_bytes)
+    for run in runs:
+        counts = counted[run.id]
         if run.stop_as is not None:
             if not counts.running:
                 # What was given back while it was being stopped: a retry, a recovered agent.
-                await connection.execute(CANCEL_PENDING, {"id": run.id, "reason": run.stop_reason})
-                await _finish(connection, run.id, run.stop_as, run.stop_reason)
-                finished.add(run.id)
+                told = {"id": run.id, "reason": run.stop_reason, "all": True}
+                await connection.execute(CANCEL_PENDING, told)
+                finished[run.id] = await end(run, run.stop_as, run.stop_reason)
         elif not counts.open:
-            level = await _next_level(connection, run, counts)
-            if level is None:
-                finished.add(run.id)
+            following = await _next_level(connection, run, counts)
+            if isinstance(following, int):
+                moved[run.id] = following
             else:
-                moved[run.id] = level
+                finished[run.id] = await end(run, *following)
     if moved:
         moves = dumps([{"id": run_id, "level": level} for run_id, level in moved.items()])
         await connection.execute(SET_LEVELS, {"moves": moves})
     plans = {plan.run_id: plan for plan in await plan_levels(connection, list(moved))}
-    return [Progress(plan=plans.get(run_id), finished=run_id in finished) for run_id, _ in steps]
+    return [
+        Progress(plan=plans.get(run_id), finished=run_id in finished, parent=finished.get(run_id))
+        for run_id, _ in steps
+    ]
 
 
 async def stop(
     connection: AsyncConnection, run_id: UUID, *, as_: WorkflowStatus, reason: str
 ) -> bool:
-    """Have a run end early: nothing new starts, what is in flight is told to stop.
+    """Have a run end early, and the runs of its sub-workflows: what is in flight is told to stop.
 
-    Closing the run's budget is what makes "nothing new" exact: a call needs a hold, and a hold
-    locks the budget's row.
+    Closing the run's budget is what makes it exact that nothing new starts: a call needs a hold,
+    and a hold locks the budget's row, that of every run around its own, too.
 
     Args:
         connection: Inside a transaction.
@@ -264,31 +291,62 @@ async def stop(
     Returns:
         Whether the run was still going.
     """
-    locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": [run_id]})).one_or_none()
-    if locked is None or WorkflowStatus(locked.status).is_final:
+    family = await lock_family(connection, [run_id])
+    if not family or WorkflowStatus(family[0].status).is_final:
         return False
-    await connection.execute(STOP, {"id": run_id, "as_": as_, "reason": reason})
-    await connection.execute(CANCEL_PENDING, {"id": run_id, "reason": reason})
-    counts = (await connection.execute(TALLY, {"ids": [run_id]})).one()
-    if not counts.running:
-        await _finish(connection, run_id, locked.stop_as or as_, locked.stop_reason or reason)
-    await connection.execute(CLOSE_BUDGET, {"id": run_id})
+    *inner, outer = reversed(family)
+    await stop_inner(connection, inner, reason=reason)
+    await _stop_locked(connection, [outer], as_=as_, reason=reason)
+    await close_budgets(connection, [run.id for run in family])
     return True
 
 
-async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[Any]) -> int | None:
-    """The level a run goes on with, past those that have nothing to start; None at its end."""
+async def stop_inner(connection: AsyncConnection, runs: Sequence[Row[Any]], *, reason: str) -> None:
+    """Stop runs of sub-workflows that are locked, inner ones before outer ones.
+
+    Their budgets are to be closed then, with those of the runs around them.
+    """
+    await _stop_locked(connection, runs, as_=WorkflowStatus.CANCELLED, reason=reason)
+
+
+async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
+    """Let no hold be placed on the budgets of these runs any more."""
+    if len(run_ids) > 1:  # locked in the order in which holds lock them
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
+    await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
+
+
+async def _stop_locked(
+    connection: AsyncConnection, runs: Sequence[Row[Any]], *, as_: WorkflowStatus, reason: str
+) -> None:
+    """The end of an inner run ends an agent of the one around it, which comes after it."""
+    for run in runs:
+        if WorkflowStatus(run.status).is_final:
+            continue
+        told = {"id": run.id, "reason": reason}
+        await connection.execute(STOP, told | {"as_": as_})
+        await connection.execute(CANCEL_PENDING, told | {"all": True})
+        counts = (await tallies(connection, [run.id]))[run.id]
+        if not counts.running:
+            await _finish(connection, run, run.stop_as or as_, run.stop_reason or reason)
+
+
+async def _next_level(
+    connection: AsyncConnection, run: Row[Any], counts: Row[Any]
+) -> int | tuple[WorkflowStatus, str | None]:
+    """The level a run goes on with, past those that have nothing to start; or how it ends."""
     tally = Tally(
         total=counts.total,
         failed=counts.failed,
         critical_failed=counts.critical_failed,
         cancelled=counts.cancelled,
+        failed_items=counts.failed_items,
     )
     reason = failure_reason(tally, allow_partial_completion=run.allow_partial_completion)
     if reason is not None:
-        await connection.execute(CANCEL_PENDING, {"id": run.id, "reason": f"run failed: {reason}"})
-        await _finish(connection, run.id, WorkflowStatus.FAILED, reason)
-        return None
+        told = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
+        await connection.execute(CANCEL_PENDING, told)
+        return WorkflowStatus.FAILED, reason
     # Levels may have ended before: an agent that is tried again may be all that is left of one.
     following = run.level_count if counts.next_level is None else counts.next_level
     for level in range(following, run.level_count):
@@ -299,14 +357,21 @@ async def _next_level(connection: AsyncConnection, run: Row[Any], counts: Row[An
             if not (await connection.execute(HAS_PENDING, where)).scalar_one():
                 continue
         return level
-    await _finish(connection, run.id, final_status(tally), None)
-    return None
+    return final_status(tally), None
 
 
 async def _finish(
-    connection: AsyncConnection, run_id: UUID, status: str, error: str | None
-) -> None:
-    await connection.execute(FINISH, {"id": run_id, "status": str(status), "error": error})
+    connection: AsyncConnection,
+    run: Row[Any],
+    status: str,
+    error: str | None,
+    *,
+    max_bytes: int = MAX_COLLECTED_BYTES,
+) -> ParentStep | None:
+    await connection.execute(FINISH, {"id": run.id, "status": str(status), "error": error})
+    if run.parent_agent_run_id is None:
+        return None
+    return await return_to_parent(connection, run.id, max_bytes=max_bytes)
 
 
 async def plan_ready_levels(connection: AsyncConnection, *, idle_only: bool) -> list[LevelPlan]:

@@ -1,8 +1,8 @@
 """Retention: what runs that ended long ago have said is removed, what they have cost never.
 
-A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, its
-outputs, the texts of its errors and its history go. Of its attempts those stay that did not
-complete, because the ledger's report of waste asks for them.
+A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, the
+elements of its lists, its outputs, the texts of its errors and its history go. Of its attempts
+those stay that did not complete, because the ledger's report of waste asks for them.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ PRUNE: TextClause = text("""
         WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
             AND t.outcome <> 'completed' AND t.error IS NOT NULL
     ), emptied AS (
-        UPDATE agent_runs SET output = NULL, error = NULL
+        UPDATE agent_runs SET output = NULL, error = NULL, item = NULL
         WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
     ), pruned AS (
         UPDATE runs SET input = '{}', pruned_at = clock_timestamp()

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.booking import book_on_budgets
+from app.storage.fan_out import Items, expand
 from app.storage.session import dumps
 from app.storage.statements import (
     ADD_ENTRIES,
@@ -88,7 +89,7 @@ class Ending:
         run_id: The run.
         name: Name of the agent.
         status: New state of the agent run; PENDING gives it back for another attempt.
-        outcome: How the attempt ended.
+        outcome: How the attempt ended; that of an agent that is WAITING goes on.
         event: Type of the event to note.
         output: JSON value of a completed agent.
         error: What went wrong.
@@ -97,12 +98,13 @@ class Ending:
         waits_for: What an agent waits for that was given back because the wait is long.
         retry: Whether this counts as a retry.
         recovery: Whether this counts as a recovery.
+        items: The list that an agent, now WAITING, is to run over.
     """
 
     run_id: UUID
     name: str
     status: AgentStatus
-    outcome: Literal["completed", "failed", "cancelled", "handed_back", "lost"]
+    outcome: Literal["running", "completed", "failed", "cancelled", "handed_back", "lost"]
     event: str
     output: Any = None
     error: str | None = None
@@ -111,6 +113,7 @@ class Ending:
     waits_for: str | None = None
     retry: bool = False
     recovery: bool = False
+    items: Items | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +159,9 @@ async def apply_records(
     if settlement.entries:
         await connection.execute(ADD_ENTRIES, {"entries": dumps(settlement.entries)})
     await connection.execute(APPLY_RECORDS, {"agents": dumps(agents)})
+    for record, is_owner in zip(records, accepted, strict=True):
+        if is_owner and record.ending is not None and record.ending.items is not None:
+            await expand(connection, record.agent_run_id, record.ending.items)
     return [
         is_owner or record.ending is None
         for is_owner, record in zip(accepted, records, strict=True)
@@ -300,6 +306,8 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
 
 def _event_data(ending: Ending) -> dict[str, Any]:
     data: dict[str, Any] = {"agent": ending.name}
+    if ending.items is not None:
+        data["items"] = len(ending.items.values)
     if ending.error is not None:
         data |= {"error": ending.error, "error_class": ending.error_class}
     if ending.ready_in_s:

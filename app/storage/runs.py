@@ -14,9 +14,10 @@ from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
 from app.domain.budgets import DEFAULT_THRESHOLDS
-from app.domain.prompt import placeholders
+from app.domain.for_each import roots_read
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.sub_workflow import named_workflows, with_embedded
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
 from app.storage.session import dumps
@@ -31,14 +32,20 @@ ADD_WORKFLOW: TextClause = text("""
     FROM workflows WHERE name = :name
 """)
 READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :id")
+NEWEST_DEFINITIONS: TextClause = text("""
+    SELECT DISTINCT ON (name) name, definition FROM workflows
+    WHERE name = ANY(CAST(:names AS text[])) ORDER BY name, version DESC
+""")
 # A run, its budget (of the same id), its agent runs and the first line of its history; nothing, if
 # there is a run of that key. A run of that key whose commit is under way is waited for.
 ADD_RUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash)
+            max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash,
+            parent_agent_run_id, ancestors)
         VALUES (:id, :workflow_id, CAST(:input AS jsonb), :priority, :tenant, :weight, :level_count,
-            :max_parallel_agents, :allow_partial_completion, :timeout_s, :key, :input_hash)
+            :max_parallel_agents, :allow_partial_completion, :timeout_s, :key, :input_hash,
+            :parent_agent_run_id, CAST(:ancestors AS uuid[]))
         ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
         RETURNING id
     ), budget AS (
@@ -73,22 +80,33 @@ LIST_RUNS: TextClause = text("""
         r.finished_at, r.pruned_at, r.key, r.rerun_of, r.rerun_from, r.workflow_id, NULL AS input,
         w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
-    WHERE CAST(:status AS text) IS NULL OR r.status = :status
+    WHERE (CAST(:status AS text) IS NULL OR r.status = :status) AND r.parent_agent_run_id IS NULL
     ORDER BY r.id DESC LIMIT :limit
 """)
 READ_AGENT_RUNS: TextClause = text("""
     SELECT a.id, a.name, a.module, a.provider, a.model, a.level, a.priority, a.status, a.attempt,
-        a.retries, a.recoveries, a.output, a.error, a.error_class, a.spent_usd, a.started_at,
-        a.finished_at, coalesce(c.tokens, 0) AS tokens,
+        a.retries, a.recoveries, a.output, a.error, a.error_class,
+        a.spent_usd + coalesce(b.spent_usd, 0) AS spent_usd, a.started_at, a.finished_at,
+        a.parent_id, a.item_index, a.item_count, r.id AS sub_run_id,
+        coalesce(c.tokens, 0) + coalesce(inside.tokens, 0) AS tokens,
         extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
+    LEFT JOIN runs r ON r.parent_agent_run_id = a.id
+    LEFT JOIN budgets b ON b.id = r.id
     LEFT JOIN (
         SELECT agent_run_id, sum(input_tokens + cached_tokens + cache_write_tokens
             + cache_write_1h_tokens + output_tokens)::int AS tokens
         FROM cost_entries WHERE run_id = :run_id GROUP BY agent_run_id
     ) c ON c.agent_run_id = a.id
-    WHERE a.run_id = :run_id ORDER BY a.position
+    LEFT JOIN LATERAL (
+        SELECT sum(e.input_tokens + e.cached_tokens + e.cache_write_tokens
+            + e.cache_write_1h_tokens + e.output_tokens)::int AS tokens
+        FROM runs k JOIN cost_entries e ON e.run_id = k.id
+        WHERE r.id IS NOT NULL
+            AND (k.id = r.id OR k.ancestors <> '{}' AND k.ancestors @> ARRAY[r.id])
+    ) inside ON true
+    WHERE a.run_id = :run_id ORDER BY a.position, a.item_index NULLS FIRST
 """)
 READ_EVENTS: TextClause = text("""
     SELECT e.id, e.type, e.at, e.attempt, e.data FROM events e
@@ -127,7 +145,11 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentRunRecord:
-    """One agent run as stored, with its tokens and the seconds of its last attempt."""
+    """One agent run as stored, with its tokens and the seconds of its last attempt.
+
+    An element of a for_each has the ``parent_id`` of its agent's, which has an ``item_count``.
+    ``sub_run_id`` is the run of its sub-workflow, whose dollars and tokens are its own.
+    """
 
     id: UUID
     name: str
@@ -148,6 +170,18 @@ class AgentRunRecord:
     attempt_s: float | None
     started_at: datetime | None
     finished_at: datetime | None
+    parent_id: UUID | None = None
+    item_index: int | None = None
+    item_count: int | None = None
+    sub_run_id: UUID | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parent:
+    """What the run of a sub-workflow is: an agent run, inside of runs, outermost first."""
+
+    agent_run_id: UUID
+    ancestors: tuple[UUID, ...]
 
 
 async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUID:
@@ -173,6 +207,19 @@ async def read_workflow(connection: AsyncConnection, id_: UUID) -> Workflow | No
     return None if definition is None else Workflow.from_definition(definition)
 
 
+async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow) -> Workflow:
+    """A workflow with the newest stored definitions in the place of sub-workflows' names.
+
+    Raises:
+        WorkflowError: If a name is not known.
+    """
+    names = named_workflows(workflow)
+    if not names:
+        return workflow
+    rows = await connection.execute(NEWEST_DEFINITIONS, {"names": sorted(names)})
+    return with_embedded(workflow, {row.name: row.definition for row in rows})
+
+
 async def create_run(
     connection: AsyncConnection,
     workflow: Workflow,
@@ -180,6 +227,8 @@ async def create_run(
     input_: Mapping[str, Any],
     options: RunOptions,
     thresholds: Sequence[int] = DEFAULT_THRESHOLDS,
+    *,
+    parent: Parent | None = None,
 ) -> UUID:
     """Write a run, its budget and its agent runs, unless there is a run of its key; returns its id.
 
@@ -207,6 +256,8 @@ async def create_run(
             "timeout_s": workflow.timeout,
             "key": options.key,
             "input_hash": input_hash,
+            "parent_agent_run_id": parent and parent.agent_run_id,
+            "ancestors": list(parent.ancestors) if parent else [],
             "cost_budget": str(workflow.cost_budget),
             "thresholds": list(thresholds),
             "agents": dumps(_agent_rows(workflow, levels)),
@@ -248,9 +299,7 @@ def _agent_rows(workflow: Workflow, levels: Sequence[Sequence[Agent]]) -> list[d
             "model": agent.model,
             "priority": agent.priority,
             "dependencies": list(agent.dependencies),
-            "reads": sorted(
-                {place.root for place in placeholders(agent.prompt_template)} & level_of.keys()
-            ),
+            "reads": sorted(level_of.keys() & roots_read(agent, level_of)),
             "accept_missing_inputs": agent.accept_missing_inputs,
             "limit_usd": str(agent.cost_limit),
         }

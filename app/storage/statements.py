@@ -62,26 +62,28 @@ CLAIM: TextClause = text("""
             started_at = coalesce(a.started_at, clock_timestamp()), waits_for = NULL
         FROM picked WHERE a.id = picked.id
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
-            a.priority, a.position
+            a.priority, a.position, a.item_index, a.item
     ), attempted AS (
         INSERT INTO attempts (agent_run_id, number, worker)
         SELECT id, attempt, :worker FROM claimed
     ), noted AS (
         INSERT INTO events (run_id, agent_run_id, attempt, type, data)
         SELECT run_id, id, attempt, 'agent_started', jsonb_build_object('agent', name)
-        FROM claimed ORDER BY priority DESC, position
+        FROM claimed ORDER BY priority DESC, position, item_index
     )
     SELECT c.id, c.run_id, c.name, c.attempt, c.retries, c.limit_usd, c.spent_usd,
+        c.item_index, c.item,
         CASE WHEN cardinality(c.reads) > 0 THEN (
             SELECT jsonb_object_agg(d.name, d.output) FROM agent_runs d
             WHERE d.run_id = c.run_id AND d.name = ANY(c.reads)
         ) END AS outputs
-    FROM claimed c ORDER BY c.priority DESC, c.position
+    FROM claimed c ORDER BY c.priority DESC, c.position, c.item_index
 """)
 
 # What is left after the claim: more for the same provider, another provider's, or nothing open.
 # Of a run that may not be claimed from now (it is paused, or stands at another level) nothing is
-# there for a lane; of one that is being stopped only what is in progress is open.
+# there for a lane; of one that is being stopped only what is in progress is open. An agent that
+# waits for its items is not: whoever advances the run collects them when the last one has ended.
 # Suspects are left out: who has finished one claims the next, and else the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
@@ -98,7 +100,8 @@ REMAINING: TextClause = text("""
         ) END AS other_provider,
         EXISTS (
             SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
-                AND (a.status = 'running' OR a.status = 'pending' AND runs.stop_as IS NULL)
+                AND (a.status = 'running' OR a.status = 'waiting' AND a.item_count IS NULL
+                    OR a.status = 'pending' AND runs.stop_as IS NULL)
         ) AS open,
         (
             SELECT count(*) FROM agent_runs a
@@ -287,13 +290,14 @@ APPLY_RECORDS: TextClause = text("""
             waits_for = CASE WHEN g.ended THEN g.waits_for ELSE a.waits_for END,
             retries = a.retries + g.retry,
             recoveries = a.recoveries + g.recovery,
-            finished_at = CASE WHEN g.ended AND g.status <> 'pending'
+            finished_at = CASE WHEN g.ended AND g.status NOT IN ('pending', 'waiting')
                 THEN clock_timestamp() ELSE a.finished_at END
         FROM given g WHERE a.id = g.id
     ), attempted AS (
         UPDATE attempts t SET outcome = g.outcome, error = g.error, error_class = g.error_class,
             finished_at = clock_timestamp()
-        FROM given g WHERE g.ended AND t.agent_run_id = g.id AND t.number = g.attempt
+        FROM given g WHERE g.ended AND g.status <> 'waiting'  -- then the attempt goes on
+            AND t.agent_run_id = g.id AND t.number = g.attempt
     )
     INSERT INTO events (run_id, agent_run_id, attempt, type, data)
     SELECT run_id, id, attempt, event, data FROM given WHERE ended
@@ -338,8 +342,8 @@ LOCK_EXPIRED: TextClause = text("""
 
 HOLDS_OF_AGENT_RUNS: TextClause = text("""
     SELECT h.call_id, h.amount_usd, h.budget_ids, a.run_id, h.agent_run_id, h.attempt,
-        r.workflow_id, w.name AS workflow, w.version, r.tenant, a.name AS agent, a.module,
-        a.provider, a.model
+        r.workflow_id, w.name AS workflow, w.version, r.tenant, split_part(a.name, '[', 1) AS agent,
+        a.module, a.provider, a.model
     FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
     JOIN runs r ON r.id = a.run_id JOIN workflows w ON w.id = r.workflow_id
     WHERE h.agent_run_id = ANY(CAST(:ids AS uuid[]))

@@ -117,6 +117,20 @@ class Run(Table):
         CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned"),
         CheckConstraint("(key IS NULL) = (input_hash IS NULL)", name="key"),
         CheckConstraint("(rerun_of IS NULL) = (rerun_from IS NULL)", name="rerun"),
+        CheckConstraint("(parent_agent_run_id IS NULL) = (ancestors = '{}')", name="ancestors"),
+        # An agent run has one run of its sub-workflow, which a retry of it tries again.
+        Index(
+            "uq_runs_parent_agent_run_id",
+            "parent_agent_run_id",
+            unique=True,
+            postgresql_where="parent_agent_run_id IS NOT NULL",
+        ),
+        Index(
+            "ix_runs_ancestors",
+            "ancestors",
+            postgresql_using="gin",
+            postgresql_where="ancestors <> '{}'",
+        ),
         Index("uq_runs_key", "key", unique=True, postgresql_where="key IS NOT NULL"),
         Index("ix_runs_rerun_of", "rerun_of", postgresql_where="rerun_of IS NOT NULL"),
         Index("ix_runs_prunable", "finished_at", postgresql_where="pruned_at IS NULL"),
@@ -153,6 +167,10 @@ class Run(Table):
     # The run whose results it has taken over, and the agent from which on it runs again.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
+    # Of a sub-workflow: the agent run whose result it is, and the runs around it, outermost first.
+    # What it holds and spends counts on the budgets of all of them.
+    parent_agent_run_id: Mapped[UUID | None]
+    ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -173,6 +191,15 @@ class AgentRun(Spending, Table):
             "(status = 'running') = (worker IS NOT NULL AND lease_expires_at IS NOT NULL)",
             name="running_has_lease",
         ),
+        CheckConstraint("(parent_id IS NULL) = (item_index IS NULL)", name="item"),
+        CheckConstraint("parent_id IS NULL OR item_count IS NULL", name="items_have_no_items"),
+        Index(
+            "uq_agent_runs_parent_id_item_index",
+            "parent_id",
+            "item_index",
+            unique=True,
+            postgresql_where="parent_id IS NOT NULL",
+        ),
         Index(
             "ix_agent_runs_pending",
             "run_id",
@@ -189,6 +216,7 @@ class AgentRun(Spending, Table):
             "ready_at",
             postgresql_where="status = 'pending' AND attempt > 0",
         ),
+        Index("ix_agent_runs_waiting", "run_id", "level", postgresql_where="status = 'waiting'"),
         {"postgresql_with": {"fillfactor": "70"}},
     )
 
@@ -205,6 +233,12 @@ class AgentRun(Spending, Table):
     # Names of the agents whose outputs the prompt reads: a part of its dependencies' closure.
     reads: Mapped[list[str]]
     accept_missing_inputs: Mapped[bool]
+    # Of an element of a for_each: whose, which from 0, and the element itself.
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
+    item_index: Mapped[int | None]
+    item: Mapped[Any | None] = mapped_column(JSONB)
+    # Of an agent with a for_each, once its list is known.
+    item_count: Mapped[int | None]
     status: Mapped[str] = mapped_column(server_default="pending")
     # Grows with every claim, so (id, attempt) is the fencing token of all later writes.
     attempt: Mapped[int] = mapped_column(server_default=text("0"))

@@ -104,7 +104,7 @@ async def test_a_report_from_the_daily_totals_is_the_report_from_the_lines(
     starts = ["2026-02-28T23:59:59Z", "2026-03-02T00:00:00Z", "2026-03-02T10:00:00Z"]
     for start in (None, *map(datetime.fromisoformat, starts), TOMORROW):
         report = await cluster.commit(partial(costs_by, by=by, since=start))
-        scanned = await cluster.rows(FROM_LINES[by].text, run_id=None, since=start)
+        scanned = await cluster.rows(FROM_LINES[by].text, run_ids=None, since=start)
         total = await cluster.commit(partial(total_costs, since=start))
 
         assert [(x.key, x.calls, x.cost_usd, x.wasted_usd) for x in report] == [

@@ -140,3 +140,20 @@ def test_the_picture_of_a_large_run_shows_levels_and_what_needs_a_look() -> None
     assert "odd" in text
     assert "broken" in text
     assert len(text.splitlines()) < 10
+
+
+def test_items_are_counted_and_told_by_tenths() -> None:
+    stream = io.StringIO()
+    view = LineView(stream)
+    waiting = agent("screen", 0, status=AgentStatus.WAITING, started_at=START, item_count=100)
+
+    for ended_items in (0, 3, 37, 38, 100):
+        view.show(run(replace(waiting, items_ended=ended_items, items_failed=ended_items // 37)))
+
+    lines = [line for line in stream.getvalue().splitlines() if "screen" in line]
+    assert [line.split(" (HR")[0].strip() for line in lines] == [
+        "screen 0/100",
+        "screen 37/100 (1 failed)",
+        "screen 100/100 (2 failed)",
+    ]
+    assert "screen 37/100" in drawn(run(replace(waiting, items_ended=37)))

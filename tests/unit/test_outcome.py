@@ -35,3 +35,17 @@ def test_a_run_is_partially_completed_when_anything_is_missing() -> None:
     assert final_status(tally()) is WorkflowStatus.COMPLETED
     assert final_status(tally(failed=1)) is WorkflowStatus.PARTIALLY_COMPLETED
     assert final_status(tally(cancelled=1)) is WorkflowStatus.PARTIALLY_COMPLETED
+
+
+def test_items_count_with_their_agent_only() -> None:
+    items = tally(failed_items=900)
+
+    assert failure_reason(items, allow_partial_completion=True) is None
+    assert final_status(items) is WorkflowStatus.PARTIALLY_COMPLETED
+
+
+def test_a_run_fails_with_the_first_item_that_its_agent_cannot_do_without() -> None:
+    reason = failure_reason(tally(decisive_items=1), allow_partial_completion=True)
+
+    assert reason is not None
+    assert reason.startswith("1 items failed of agents that need all of theirs")

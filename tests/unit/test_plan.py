@@ -144,6 +144,39 @@ def test_with_a_latency_levels_places_and_concurrency_count_too() -> None:
     ]
 
 
+def test_a_list_in_the_input_counts_each_of_its_elements() -> None:
+    found = forecast(
+        Workflow(name="w", agents=[agent("each", prompt="{item}", for_each="documents")]),
+        {"documents": ["x" * 400] * 7},
+        pricing=Pricing(),
+        default_max_tokens=4096,
+        output_tokens=100,
+    )
+
+    (each,) = found.agents
+    assert (each.label, len(each.calls), each.in_a_row) == ("each x 7", 7, 1)
+    assert each.expected_usd == 7 * planned(agent("one")).expected_usd
+    assert found.bounds.limit_usd == 7
+
+
+def test_of_a_list_that_is_not_known_one_element_is_told_and_the_budget_is_the_bound() -> None:
+    found = planned(agent("list"), agent("each", "list", prompt="{item}", for_each="list"))
+
+    assert [one.label for one in found.agents] == ["list", "each (per item)"]
+    assert found.bounds.limit_usd == found.bounds.once_usd == 100
+
+
+def test_agents_of_a_sub_workflow_are_planned_with_it() -> None:
+    inner = Workflow(name="inner", agents=[agent("a"), agent("b", "a")])
+    found = planned(
+        Agent(name="sub", kind="workflow", config={"workflow": inner}), agent("end", "sub")
+    )
+
+    assert [one.name for one in found.agents] == ["sub/a", "sub/b", "end"]
+    assert (found.critical_path, found.in_a_row) == (("sub", "end"), 3)
+    assert found.bounds.limit_usd == 2
+
+
 def test_without_limits_nothing_makes_a_run_wait() -> None:
     assert bounds_of(planned(agent("a"))) == []
 

@@ -1,0 +1,51 @@
+"""Runs and the runs of their sub-workflows, locked together."""
+
+# ruff: noqa: S608 - every part of these statements is a constant of this file
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+_COLUMNS = """r.id, r.status, r.level, r.level_count, r.allow_partial_completion, r.stop_as,
+        r.stop_reason, r.parent_agent_run_id, r.ancestors"""
+LOCK_RUNS_FULL: TextClause = text(f"""
+    SELECT {_COLUMNS} FROM runs r
+    WHERE r.id = ANY(CAST(:ids AS uuid[])) ORDER BY r.id FOR NO KEY UPDATE
+""")
+LOCK_DESCENDANTS: TextClause = text(f"""
+    SELECT {_COLUMNS} FROM runs r
+    WHERE r.ancestors <> '{{}}' AND r.ancestors && CAST(:ids AS uuid[])
+    ORDER BY r.id FOR NO KEY UPDATE
+""")
+FAMILY_IDS: TextClause = text("""
+    SELECT id FROM runs
+    WHERE ancestors <> '{}' AND ancestors @> ARRAY[CAST(:run_id AS uuid)]
+""")
+
+
+async def lock_family(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[Row[Any]]:
+    """Lock runs and all runs of their sub-workflows, at any depth.
+
+    A sub-workflow starts under the lock of the run around it, so once nothing new is found nothing
+    new can come.
+
+    Returns:
+        The rows, outer runs before inner ones, each as it is under its lock.
+    """
+    rows = {row.id: row for row in await connection.execute(LOCK_RUNS_FULL, {"ids": run_ids})}
+    known = -1
+    while known < len(rows):
+        known = len(rows)
+        found = (await connection.execute(LOCK_DESCENDANTS, {"ids": run_ids})).all()
+        rows.update((row.id, row) for row in found)
+        if not found:
+            break
+    return sorted(rows.values(), key=lambda row: (len(row.ancestors), row.id))
+
+
+async def family_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
+    """A run and the runs of its sub-workflows, at any depth."""
+    return [run_id, *await connection.scalars(FAMILY_IDS, {"run_id": run_id})]

@@ -1,0 +1,137 @@
+"""Elements of a for_each: written all at once when their list is known, collected at the end.
+
+An agent with a for_each is claimed like any other. What its attempt records is the list; the same
+transaction writes one agent run per element, on the same level, and lets it wait for them without
+lease and place. When nothing of the level is open any more, advancing the run collects them, so
+that recording an element costs what recording any agent costs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+from uuid_utils.compat import uuid7
+
+from app.domain.agent import CRITICAL_PRIORITY
+from app.storage.session import dumps
+
+# Under the lock of the agent run that APPLY_RECORDS has just updated: who comes twice is fenced.
+EXPAND: TextClause = text("""
+    WITH parent AS (
+        UPDATE agent_runs SET item_count = :count WHERE id = :id RETURNING *
+    )
+    INSERT INTO agent_runs (id, run_id, parent_id, item_index, item, name, position, level, module,
+        provider, model, priority, dependencies, reads, accept_missing_inputs, limit_usd)
+    SELECT ids.id, p.run_id, p.id, items.place - 1, items.item,
+        p.name || '[' || items.place - 1 || ']', p.position, p.level, p.module,
+        p.provider, p.model, p.priority, p.dependencies, CAST(:reads AS text[]),
+        p.accept_missing_inputs, p.limit_usd
+    FROM parent p
+    CROSS JOIN jsonb_array_elements(CAST(:items AS jsonb)) WITH ORDINALITY AS items(item, place)
+    JOIN unnest(CAST(:ids AS uuid[])) WITH ORDINALITY AS ids(id, place)
+        ON ids.place = items.place
+    ON CONFLICT (run_id, name) DO NOTHING
+""")
+# An agent fails if all of its items have, or if it can do without none of them: if it is critical,
+# or nothing of its run may fail. Postgres builds no JSON list over 256 MB, so the size comes first.
+COLLECT: TextClause = text("""
+    WITH counted AS (
+        SELECT p.id, p.priority, p.item_count AS total,
+            count(*) FILTER (WHERE i.status <> 'completed') AS missing,
+            coalesce(sum(octet_length(i.output::text)), 0) AS bytes,
+            (array_agg(i.name || ': ' || coalesce(i.error, i.status) ORDER BY i.item_index)
+                FILTER (WHERE i.status <> 'completed'))[1] AS first
+        FROM agent_runs p JOIN agent_runs i ON i.parent_id = p.id
+        WHERE p.run_id = :run_id AND p.level = :level AND p.status = 'waiting'
+            AND p.item_count IS NOT NULL
+        GROUP BY p.id
+    ), judged AS (
+        SELECT id, total, missing, CASE
+            WHEN missing > 0
+                AND (missing = total OR priority >= :critical OR NOT :allow_partial_completion)
+            THEN format('%s of %s items failed; %s', missing, total, first)
+            WHEN bytes > :max_bytes
+            THEN format('the outputs of its items have %s bytes, engine.max_collected_bytes is %s',
+                bytes, :max_bytes) END AS error,
+            CASE WHEN missing > 0 THEN 'ItemsFailed' ELSE 'ResultTooLarge' END AS error_class
+        FROM counted
+    ), ended AS (
+        UPDATE agent_runs p SET finished_at = clock_timestamp(), error = j.error,
+            status = CASE WHEN j.error IS NULL THEN 'completed' ELSE 'failed' END,
+            error_class = CASE WHEN j.error IS NOT NULL THEN j.error_class END,
+            output = CASE WHEN j.error IS NULL THEN (
+                SELECT jsonb_agg(CASE WHEN i.status = 'completed' THEN i.output END
+                    ORDER BY i.item_index)
+                FROM agent_runs i WHERE i.parent_id = p.id
+            ) END
+        FROM judged j WHERE p.id = j.id
+        RETURNING p.id, p.run_id, p.name, p.attempt, p.status, p.error, p.error_class, j.total,
+            j.missing
+    ), attempted AS (
+        UPDATE attempts t SET outcome = e.status, error = e.error, error_class = e.error_class,
+            finished_at = clock_timestamp()
+        FROM ended e WHERE t.agent_run_id = e.id AND t.number = e.attempt
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT run_id, id, attempt, 'agent_' || status, jsonb_strip_nulls(jsonb_build_object(
+        'agent', name, 'items', total, 'failed', missing,
+        'error', error, 'error_class', error_class))
+    FROM ended
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Items:
+    """The list that an agent run is to run over, and what its items read besides.
+
+    Attributes:
+        values: JSON values, at least one.
+        reads: Names of the agents whose outputs each item reads.
+    """
+
+    values: Sequence[Any]
+    reads: Sequence[str]
+
+
+async def expand(connection: AsyncConnection, agent_run_id: UUID, items: Items) -> None:
+    """Write the agent runs of a list; inside the transaction that records the list's attempt."""
+    await connection.execute(
+        EXPAND,
+        {
+            "id": agent_run_id,
+            "count": len(items.values),
+            "ids": [uuid7() for _ in items.values],
+            "items": dumps(list(items.values)),
+            "reads": list(items.reads),
+        },
+    )
+
+
+async def collect(
+    connection: AsyncConnection,
+    run_id: UUID,
+    level: int,
+    *,
+    allow_partial_completion: bool,
+    max_bytes: int,
+) -> None:
+    """End the agents of a level that wait for their items, none of which is open any more.
+
+    Args:
+        connection: Inside a transaction that has locked the run.
+        run_id: The run.
+        level: The level at which it stands.
+        allow_partial_completion: Whether an agent may miss some of its items.
+        max_bytes: Largest list of outputs.
+    """
+    values = {
+        "run_id": run_id,
+        "level": level,
+        "allow_partial_completion": allow_partial_completion,
+        "max_bytes": max_bytes,
+        "critical": CRITICAL_PRIORITY,
+    }
+    await connection.execute(COLLECT, values)

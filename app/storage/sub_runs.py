@@ -1,0 +1,196 @@
+"""The run of a sub-workflow: started by an agent run, which it ends when it ends.
+
+Both are one transaction, so an agent run that waits has exactly one run that will end it. There is
+one for each agent run, whatever becomes of it: another attempt lets it try again what failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.run_options import RunOptions
+from app.domain.status import WorkflowStatus
+from app.domain.workflow import Workflow
+from app.storage.control import retry_failed
+from app.storage.runs import Parent, create_run, store_workflow
+from app.storage.statements import LOCK_AGENT_RUNS
+
+LOCK_BOTH: TextClause = text("""
+    SELECT id, status, stop_as, priority, tenant, weight, ancestors FROM runs
+    WHERE id = :run_id OR parent_agent_run_id = :agent_run_id ORDER BY id FOR NO KEY UPDATE
+""")
+WAIT: TextClause = text("""
+    WITH waiting AS (
+        UPDATE agent_runs SET status = 'waiting', worker = NULL, lease_expires_at = NULL
+        WHERE id = :id RETURNING id, run_id, attempt, name
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT run_id, id, attempt, 'sub_run_started',
+        jsonb_build_object('agent', name, 'run_id', CAST(:child AS text))
+    FROM waiting
+""")
+# Every agent of the inner workflow is in the output; what did not complete is null there.
+RETURN: TextClause = text("""
+    WITH child AS (
+        SELECT r.id, r.parent_agent_run_id, r.status, r.error, w.name AS workflow, (
+            SELECT coalesce(sum(octet_length(a.output::text)), 0) FROM agent_runs a
+            WHERE a.run_id = r.id AND a.parent_id IS NULL
+        ) AS bytes
+        FROM runs r JOIN workflows w ON w.id = r.workflow_id
+        WHERE r.id = :id AND r.finished_at IS NOT NULL
+    ), judged AS (
+        SELECT id, parent_agent_run_id,
+            CASE WHEN status IN ('failed', 'cancelled') THEN status
+                WHEN bytes > :max_bytes THEN 'failed' ELSE 'completed' END AS status,
+            CASE WHEN status IN ('failed', 'cancelled')
+                THEN format('run %s of workflow %s %s: %s', id, workflow,
+                    CASE status WHEN 'failed' THEN 'failed' ELSE 'was cancelled' END, error)
+                WHEN bytes > :max_bytes
+                THEN format('run %s of workflow %s has outputs of %s bytes, '
+                    'engine.max_collected_bytes is %s', id, workflow, bytes, :max_bytes)
+                END AS error,
+            CASE WHEN status IN ('failed', 'cancelled') THEN 'SubWorkflowFailed'
+                WHEN bytes > :max_bytes THEN 'ResultTooLarge' END AS error_class
+        FROM child
+    ), ended AS (
+        UPDATE agent_runs p SET status = j.status, error = j.error, error_class = j.error_class,
+            finished_at = clock_timestamp(),
+            output = CASE WHEN j.status = 'completed' THEN (
+                SELECT jsonb_object_agg(
+                    a.name, CASE WHEN a.status = 'completed' THEN a.output END)
+                FROM agent_runs a
+                WHERE a.run_id = j.id AND a.parent_id IS NULL
+            ) END
+        FROM judged j WHERE p.id = j.parent_agent_run_id AND p.status = 'waiting'
+        RETURNING p.id, p.run_id, p.name, p.attempt, p.level, p.status, p.error, p.error_class,
+            j.id AS child
+    ), attempted AS (
+        UPDATE attempts t SET outcome = e.status, error = e.error, error_class = e.error_class,
+            finished_at = clock_timestamp()
+        FROM ended e WHERE t.agent_run_id = e.id AND t.number = e.attempt
+    ), noted AS (
+        INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+        SELECT run_id, id, attempt, 'agent_' || status, jsonb_strip_nulls(jsonb_build_object(
+            'agent', name, 'run_id', child, 'error', error, 'error_class', error_class))
+        FROM ended
+    )
+    SELECT run_id, level, status <> 'completed' AS failed FROM ended
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParentStep:
+    """Where the run around a sub-workflow may go on: its id and level, and whether it failed."""
+
+    run_id: UUID
+    level: int
+    failed: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SubRunWish:
+    """An agent run's wish to run a workflow in its place.
+
+    Attributes:
+        agent_run_id: The agent run.
+        attempt: Its fencing token.
+        run_id: The run around it.
+        workflow: What is to be run.
+        input: JSON values by key, already checked.
+        limit_usd: What the agent may spend: the inner budget is no larger.
+        thresholds: Percentages of the inner budget whose passing is told.
+    """
+
+    agent_run_id: UUID
+    attempt: int
+    run_id: UUID
+    workflow: Workflow
+    input: Mapping[str, Any]
+    limit_usd: Decimal
+    thresholds: Sequence[int]
+
+
+class SubRunAnswer(StrEnum):
+    """What became of a wish."""
+
+    WAITING = "waiting"  # the inner run is going, and will end the agent run
+    ENDED = "ended"  # it had ended already, and has ended the agent run
+    STOPPED = "stopped"  # the outer run is being stopped
+    PAUSED = "paused"  # the outer run is paused
+    FENCED = "fenced"  # the attempt is no longer this worker's
+
+
+async def start_sub_run(connection: AsyncConnection, wish: SubRunWish) -> SubRunAnswer:
+    """Start the run of a sub-workflow, or let the one there is try again what failed of it.
+
+    The agent run waits from then on, without lease and place. Repeating it is safe: an agent run
+    that waits already is fenced.
+
+    Args:
+        connection: Inside a transaction.
+        wish: What is to be run.
+
+    Raises:
+        RunConflict: If the inner run is there, but its input has been removed.
+    """
+    locked = await connection.execute(
+        LOCK_BOTH, {"run_id": wish.run_id, "agent_run_id": wish.agent_run_id}
+    )
+    runs = {row.id: row for row in locked}
+    outer = runs.pop(wish.run_id)
+    (agent_run,) = await connection.execute(LOCK_AGENT_RUNS, {"ids": [wish.agent_run_id]})
+    if agent_run.status != "running" or agent_run.attempt != wish.attempt:
+        return SubRunAnswer.FENCED
+    if outer.stop_as is not None or WorkflowStatus(outer.status).is_final:
+        return SubRunAnswer.STOPPED
+    if outer.status == WorkflowStatus.PAUSED:
+        return SubRunAnswer.PAUSED
+    inner = next(iter(runs.values()), None)
+    inner_id = await _create(connection, wish, outer) if inner is None else inner.id
+    await connection.execute(WAIT, {"id": wish.agent_run_id, "child": str(inner_id)})
+    if inner is None or await retry_failed(connection, inner_id, part_of_retry=True):
+        return SubRunAnswer.WAITING
+    if not WorkflowStatus(inner.status).is_final:
+        return SubRunAnswer.WAITING
+    await return_to_parent(connection, inner_id, max_bytes=2**31 - 1)
+    return SubRunAnswer.ENDED
+
+
+async def _create(connection: AsyncConnection, wish: SubRunWish, outer: Row[Any]) -> UUID:
+    workflow_id = await store_workflow(connection, wish.workflow)
+    limit_usd = min(Decimal(str(wish.workflow.cost_budget)), wish.limit_usd)
+    rules = replace(wish.workflow, cost_budget=float(limit_usd), priority=outer.priority)
+    return await create_run(
+        connection,
+        rules,
+        workflow_id,
+        wish.input,
+        RunOptions(weight=outer.weight, tenant=outer.tenant),
+        wish.thresholds,
+        parent=Parent(agent_run_id=wish.agent_run_id, ancestors=(*outer.ancestors, outer.id)),
+    )
+
+
+async def return_to_parent(
+    connection: AsyncConnection, run_id: UUID, *, max_bytes: int
+) -> ParentStep | None:
+    """End the agent run whose sub-workflow has ended.
+
+    Args:
+        connection: Inside the transaction that ended the inner run.
+        run_id: The inner run.
+        max_bytes: Largest output that is handed over.
+
+    Returns:
+        What may go on now; None if nobody waits for it.
+    """
+    row = (await connection.execute(RETURN, {"id": run_id, "max_bytes": max_bytes})).one_or_none()
+    if row is None:
+        return None
+    return ParentStep(run_id=row.run_id, level=row.level, failed=row.failed)

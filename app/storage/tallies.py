@@ -1,0 +1,37 @@
+"""How the agents of runs stand: what decides whether a level is done, and how a run ends."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+# An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
+# waits for items is open as long as one of them is, which the items say themselves.
+TALLY: TextClause = text("""
+    SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
+        count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
+        count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL AND a.priority >= 8)
+            AS critical_failed,
+        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL) AS failed_items,
+        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL AND a.level = r.level
+            AND (a.priority >= 8 OR NOT r.allow_partial_completion)) AS decisive_items,
+        count(*) FILTER (WHERE a.status = 'cancelled') AS cancelled,
+        count(*) FILTER (WHERE s.running) AS running,
+        count(*) FILTER (WHERE a.level = r.level AND (a.status = 'pending' OR s.running)) AS open,
+        count(*) FILTER (WHERE a.level = r.level AND a.status = 'waiting'
+            AND a.item_count IS NOT NULL) AS to_collect,
+        min(a.level) FILTER (WHERE a.level > r.level AND a.status = 'pending') AS next_level
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id
+    CROSS JOIN LATERAL (
+        SELECT a.status IN ('failed', 'rate_limited', 'budget_exceeded') AS failed,
+            a.status = 'running' OR a.status = 'waiting' AND a.item_count IS NULL AS running
+    ) s
+    WHERE r.id = ANY(CAST(:ids AS uuid[])) GROUP BY a.run_id
+""")
+
+
+async def tallies(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row[Any]]:
+    """Counts by run, of agents by their states and of what is open at the level it stands at."""
+    return {row.run_id: row for row in await connection.execute(TALLY, {"ids": list(run_ids)})}

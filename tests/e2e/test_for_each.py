@@ -1,0 +1,214 @@
+"""Lists and sub-workflows on the whole stack."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app import Agent, Workflow, enqueue
+from app.client import process
+from app.errors import WorkflowError
+from tests.stack import Stack
+from tests.waiting import wait_until
+
+WAIT_S = 60.0
+
+
+def agent(name: str, prompt: str = "go", *dependencies: str, **fields: Any) -> Agent:
+    fields.setdefault("llm_config", {"model": "claude-haiku-4-5", "max_tokens": 50})
+    return Agent(name=name, prompt_template=prompt, dependencies=dependencies, **fields)
+
+
+def echo(text: str) -> str:
+    """A prompt that the simulator answers with a text."""
+    return f"[[sim:reply={text}]]"
+
+
+def test_one_agent_run_for_each_document_and_their_answers_in_order(stack: Stack) -> None:
+    workflow = Workflow(
+        name="screening",
+        agents=[
+            agent("screen", echo("{index} is {item.name}"), for_each="input.documents"),
+            agent("report", "All: {screen}", "screen"),
+        ],
+        max_parallel_agents=50,
+    )
+    documents = [{"name": f"d{n}"} for n in range(120)]
+
+    run = enqueue(workflow, {"documents": documents})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.outputs["screen"] == [f"{n} is d{n}" for n in range(120)]
+    assert run.outputs.keys() == {"screen", "report"}
+    assert len(stack.simulator.ledger()) == 121
+    results = run.results
+    assert results["screen[7]"].output == "7 is d7"
+    assert results["screen"].metadata["items"] == 120
+    assert Decimal(str(results["screen"].cost + results["report"].cost)) == pytest.approx(run.cost)
+
+
+def test_a_list_may_be_what_a_model_answered(stack: Stack) -> None:
+    workflow = Workflow(
+        name="topics",
+        agents=[
+            agent("list", echo('{{"topics": ["a", "b", "c"]}}')),
+            agent("write", echo("on {item}"), "list", for_each="list.topics"),
+        ],
+    )
+
+    run = enqueue(workflow)
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.outputs["write"] == ["on a", "on b", "on c"]
+
+
+def test_an_empty_list_is_an_empty_result_without_a_call(stack: Stack) -> None:
+    workflow = Workflow(name="none", agents=[agent("each", "{item}", for_each="documents")])
+
+    run = enqueue(workflow, {"documents": []})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.outputs == {"each": []}
+    assert stack.simulator.ledger() == []
+
+
+def test_each_item_fails_alone_and_a_retry_runs_it_again(stack: Stack) -> None:
+    fragile = agent("each", "{item}", for_each="prompts", max_retries=0)
+    workflow = Workflow(name="fragile", agents=[fragile])
+
+    run = enqueue(workflow, {"prompts": ["one", "[[sim:status=400]]", "three"]})
+
+    assert run.wait(timeout=WAIT_S) == "partially_completed"
+    assert [output is None for output in run.outputs["each"]] == [False, True, False]
+    calls = len(stack.simulator.ledger())
+    assert run.retry_failed()
+    run.wait(timeout=WAIT_S)
+    assert len(stack.simulator.ledger()) == calls + 1
+
+
+def test_what_is_no_list_is_refused_before_anything_is_stored(stack: Stack) -> None:
+    workflow = Workflow(name="text", agents=[agent("each", "{item}", for_each="documents")])
+
+    with pytest.raises(WorkflowError, match="for_each 'documents' is 'text', not a list"):
+        enqueue(workflow, {"documents": "text"})
+
+
+INNER = Workflow(
+    name="invoice check",
+    agents=[
+        agent("read", echo("read {document}")),
+        agent("judge", echo("{read} is fine"), "read"),
+    ],
+)
+
+
+def test_a_sub_workflow_is_one_agent_with_a_run_and_costs_of_its_own(stack: Stack) -> None:
+    workflow = Workflow(
+        name="payment",
+        agents=[
+            Agent(name="check", kind="workflow", config={"workflow": INNER}),
+            agent("pay", echo("{check.judge}!"), "check"),
+        ],
+    )
+
+    run = enqueue(workflow, {"document": "d"}, tenant="acme")
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.outputs["check"] == {"read": "read d", "judge": "read d is fine"}
+    assert run.outputs["pay"] == "read d is fine!"
+    inner = run.results["check"].metadata["run_id"]
+    costs = stack.sql(
+        "SELECT run_id::text, tenant, cost_usd FROM costs_by_run WHERE run_id = ANY(%s)",
+        [run.id, inner],
+    )
+    assert {row["run_id"]: row["tenant"] for row in costs} == {run.id: "acme", inner: "acme"}
+    assert run.cost == sum(row["cost_usd"] for row in costs)
+    assert run.cost > Decimal(str(run.results["check"].cost)) > 0
+
+
+def test_a_stored_workflow_is_fixed_in_its_version_when_it_is_enqueued(stack: Stack) -> None:
+    inner = Workflow(name="greeting", agents=[agent("greet", echo("hello"))])
+    process().loop.run(process().client.register(inner))
+    outer = Workflow(
+        name="outer", agents=[Agent(name="sub", kind="workflow", config={"workflow": "greeting"})]
+    )
+
+    run = enqueue(outer)
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.outputs["sub"] == {"greet": "hello"}
+    stored = run.to_workflow().agents[0].config["workflow"]
+    assert stored["agents"][0]["prompt_template"] == echo("hello")
+    with pytest.raises(WorkflowError, match="no workflow is stored as 'nowhere'"):
+        enqueue(
+            Workflow(
+                name="x",
+                agents=[Agent(name="sub", kind="workflow", config={"workflow": "nowhere"})],
+            )
+        )
+
+
+def test_sub_workflows_for_each_element_end_although_one_run_may_run_at_once(
+    stack: Stack,
+) -> None:
+    workflow = Workflow(
+        name="payments",
+        agents=[
+            Agent(name="check", kind="workflow", config={"workflow": INNER}, for_each="documents")
+        ],
+        max_parallel_agents=3,
+    )
+    sub = Workflow(
+        name="deep", agents=[Agent(name="all", kind="workflow", config={"workflow": workflow})]
+    )
+
+    run = enqueue(sub, {"documents": ["a", "b", "c", "d"], "document": "x"})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    judged = [one["judge"] for one in run.outputs["all"]["check"]]
+    assert judged == ["read x is fine"] * 4
+    assert run.cost == sum(
+        row["cost_usd"]
+        for row in stack.sql(
+            "SELECT cost_usd FROM cost_entries WHERE budget_ids @> ARRAY[%s::uuid]", run.id
+        )
+    )
+
+
+def test_cancelling_the_outer_run_closes_the_calls_of_the_inner_one(stack: Stack) -> None:
+    slow = Workflow(name="slow", agents=[agent("wait", "[[sim:latency=30]]")])
+    workflow = Workflow(
+        name="cancelled", agents=[Agent(name="sub", kind="workflow", config={"workflow": slow})]
+    )
+    run = enqueue(workflow)
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=20)
+
+    assert run.cancel()
+
+    assert run.wait(timeout=15) == "cancelled"
+    assert run.results["sub"].status == "cancelled"
+    inner = run.results["sub"].metadata["run_id"]
+    (row,) = stack.sql("SELECT status FROM runs WHERE id = %s", inner)
+    assert row["status"] == "cancelled"
+
+
+def test_status_counts_items_and_names_inner_runs(stack: Stack) -> None:
+    workflow = Workflow(
+        name="shown",
+        agents=[
+            agent("screen", "{item}", for_each="documents"),
+            Agent(name="check", kind="workflow", config={"workflow": INNER}),
+        ],
+    )
+    run = enqueue(workflow, {"documents": [1, 2, 3], "document": "d"})
+    run.wait(timeout=WAIT_S)
+    inner = run.results["check"].metadata["run_id"]
+
+    shown = stack.python("-m", "app.cli", "status", run.id)
+    told = stack.python("-m", "app.cli", "status", inner, "--json")
+
+    assert "screen 3/3" in shown.stdout
+    assert "screen[0]" not in shown.stdout
+    assert f"check is run {inner}" in shown.stdout
+    assert json.loads(told.stdout)["part_of"] == run.id

@@ -1,0 +1,73 @@
+"""A worker that is killed in the middle of a long list, beside sub-workflows for each element."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults.test_workers import in_progress, pid_of
+from tests.ledgers import assert_ledgers_agree
+from tests.stack import run_stack
+from tests.waiting import wait_until
+
+ITEMS = 300
+INNER = 15
+ENQUEUE = f"""
+from app import Agent, Workflow, enqueue
+
+model = {{"model": "claude-haiku-4-5", "max_tokens": 20}}
+inner = Workflow(name="inner", agents=[
+    Agent(name="a", prompt_template="{{item}}", llm_config=model),
+    Agent(name="b", prompt_template="{{a}}", llm_config=model, dependencies=["a"]),
+])
+workflow = Workflow(name="long list", max_parallel_agents=400, agents=[
+    Agent(name="each", prompt_template="{{item}}", llm_config=model, for_each="numbers"),
+    Agent(name="sub", kind="workflow", config={{"workflow": inner}}, for_each="few"),
+    Agent(name="last", prompt_template="go", llm_config=model, dependencies=["each", "sub"]),
+])
+numbers = list(range({ITEMS}))
+print(enqueue(workflow, {{"numbers": numbers, "few": numbers[:{INNER}]}}).id)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_worker_killed_with_200_items_in_flight_costs_no_item_and_no_dollar(
+    tmp_path: Path,
+) -> None:
+    with run_stack(tmp_path, "scheduler") as stack, stack.worker("anthropic", threads=64):
+        stack.simulator.configure(latency_s=3.0)
+        program = stack.python("-c", ENQUEUE)
+        run_id = program.stdout.strip()
+        assert run_id, program.stderr
+        wait_until(lambda: len(in_progress(stack)) >= 200, timeout_s=30)
+
+        os.kill(pid_of(in_progress(stack)[0]["worker"]), signal.SIGKILL)
+        stack.simulator.configure(latency_s=0.1)
+        with stack.worker("anthropic", threads=64):
+            wait_until(
+                lambda: stack.sql(
+                    "SELECT 1 FROM runs WHERE id = %s AND finished_at IS NOT NULL", run_id
+                ),
+                timeout_s=60,
+            )
+
+        assert stack.sql("SELECT DISTINCT status FROM runs") == [{"status": "completed"}]
+        assert stack.sql("SELECT name FROM agent_runs WHERE status <> 'completed'") == []
+        (counted,) = stack.sql(
+            "SELECT count(*) AS items, count(DISTINCT (parent_id, item_index))"
+            " AS different FROM agent_runs WHERE parent_id IS NOT NULL"
+        )
+        assert counted == {"items": ITEMS + INNER, "different": ITEMS + INNER}
+        (inner,) = stack.sql("SELECT count(*) AS runs FROM runs WHERE ancestors <> '{}'")
+        assert inner["runs"] == INNER
+        accepted = stack.sql(
+            "SELECT agent_run_id FROM attempts WHERE outcome = 'completed'"
+            " GROUP BY agent_run_id HAVING count(*) <> 1"
+        )
+        assert accepted == []
+        entries = stack.sql("SELECT * FROM cost_entries")
+        assert_ledgers_agree(entries, stack.simulator.ledger())
+        (budget,) = stack.sql("SELECT * FROM budgets WHERE id = %s", run_id)
+        assert budget["spent_usd"] == sum(entry["cost_usd"] for entry in entries)
+        assert budget["held_usd"] == budget["overdrawn_usd"] == 0

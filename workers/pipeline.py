@@ -12,6 +12,7 @@ import orjson
 import structlog
 
 from app.domain.agent import AgentResult
+from app.domain.kinds import LLM
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
 from app.errors import AgentError, ResultTooLarge
@@ -20,6 +21,7 @@ from app.failures.handler import FailureHandler
 from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
@@ -35,6 +37,7 @@ class Pipeline:
         inflight: The leases of this process.
         records: Group commit of records.
         llm: Runs llm agents.
+        kinds: Runs agents of every other kind.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
         give_up: Told of the run whenever one of its agents has failed, for good or not.
@@ -47,6 +50,7 @@ class Pipeline:
         inflight: InFlight,
         records: GroupCommit[Record, bool],
         llm: LLMAgent,
+        kinds: KindAgents,
         announcements: Announcements,
         failures: FailureHandler,
         give_up: Callable[[UUID], Awaitable[None]],
@@ -55,6 +59,7 @@ class Pipeline:
         self._inflight = inflight
         self._records = records
         self._llm = llm
+        self._kinds = kinds
         self._announcements = announcements
         self._failures = failures
         self._give_up = give_up
@@ -103,10 +108,7 @@ class Pipeline:
     async def _attempt(self, job: Job) -> Ending | None:
         """How the attempt ended; None if its lease is lost and only the money is left to book."""
         try:
-            outputs = job.claimed.outputs
-            absent = [name for name, output in outputs.items() if output is None]
-            prompt = render(job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent)
-            output = storable(await self._llm.run(job, prompt))
+            output = await self._output(job)
             self._check_size(job, output)
         except AgentError as error:
             return self._failure(job, error)
@@ -126,6 +128,15 @@ class Pipeline:
             event="agent_completed",
             output=output,
         )
+
+    async def _output(self, job: Job) -> Any:
+        outputs = job.claimed.outputs
+        values = {**job.run.input, **outputs}
+        if job.agent.kind != LLM:
+            return await self._kinds.run(job, values)
+        absent = [name for name, output in outputs.items() if output is None]
+        prompt = render(job.agent.prompt_template, values, absent=absent)
+        return storable(await self._llm.run(job, prompt))
 
     async def _record(self, record: Record, job: Job) -> bool:
         try:

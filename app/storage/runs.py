@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
 from app.domain.budgets import DEFAULT_THRESHOLDS
+from app.domain.kinds import LLM
 from app.domain.prompt import placeholders
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
@@ -248,14 +249,19 @@ def _agent_rows(workflow: Workflow, levels: Sequence[Sequence[Agent]]) -> list[d
             "model": agent.model,
             "priority": agent.priority,
             "dependencies": list(agent.dependencies),
-            "reads": sorted(
-                {place.root for place in placeholders(agent.prompt_template)} & level_of.keys()
-            ),
+            "reads": sorted(_reads(agent) & level_of.keys()),
             "accept_missing_inputs": agent.accept_missing_inputs,
             "limit_usd": str(agent.cost_limit),
         }
         for position, agent in enumerate(workflow.agents)
     ]
+
+
+def _reads(agent: Agent) -> set[str]:
+    """What it is given: what its prompt names, or all it depends on if it has none."""
+    if agent.kind == LLM:
+        return {place.root for place in placeholders(agent.prompt_template)}
+    return set(agent.dependencies)
 
 
 async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:

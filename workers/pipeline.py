@@ -127,6 +127,7 @@ class Pipeline:
             outcome="completed",
             event="agent_completed",
             output=output,
+            first_token_s=job.first_token_s,
         )
 
     async def _output(self, job: Job) -> Any:

@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
+from app.domain.kinds import LLM
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.sub_workflow import all_workflows, check_nesting
@@ -46,7 +47,10 @@ from app.errors import (
     WaitTimeout,
     WorkflowError,
 )
+from app.events.following import Look, follow
+from app.events.texts import Feed, Piece
 from app.failures.circuit_redis import RedisCircuits
+from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
@@ -70,7 +74,8 @@ class Event:
 
     Attributes:
         id: Grows with time; ``events(after=id)`` goes on from here.
-        type: What happened, such as ``agent_completed``.
+        type: What happened, such as ``agent_completed``; ``agent_text`` is a part of an answer
+            that is being streamed: it is not stored, and has the id of the event before it.
         at: When (UTC).
         attempt: Attempt of the agent, or None.
         data: Facts, such as the agent's name and the error.
@@ -93,6 +98,8 @@ class Client:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._pricing = Pricing(platform.settings.costs)
+        self._kinds = KindRegistry()
+        self._feed = Feed(platform.redis)
         # A hundred waiting callers look at their runs with one statement.
         self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
             platform.engine, _look, name="look"
@@ -104,7 +111,8 @@ class Client:
         Sub-workflows that are only named are stored with it, as they are now.
 
         Raises:
-            WorkflowError: If there is none of such a name, or they are nested too deep.
+            WorkflowError: If there is none of such a name, they are nested too deep, or an agent's
+                kind is not known here or refuses its settings.
         """
 
         async def store(connection: AsyncConnection) -> UUID:
@@ -119,6 +127,8 @@ class Client:
     ) -> Workflow:
         found = await runs.with_stored_workflows(connection, workflow)
         check_nesting(found, max_depth=self._platform.settings.engine.max_depth)
+        for each in all_workflows(found):
+            self._kinds.validate(each)
         return found
 
     async def enqueue(
@@ -132,7 +142,8 @@ class Client:
         If there is a run of the key in ``options``, it is that one's id.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow.
+            WorkflowError: If the input does not fit the workflow, or an agent's kind is not known
+                here or refuses its settings.
             RunConflict: If the run of that key is one of another workflow, input or tenant.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
@@ -159,11 +170,8 @@ class Client:
 
     def _refuse_unknown_models(self, workflow: Workflow) -> None:
         """A model without a price is refused now, not when its agent's turn comes."""
-        named = {
-            (agent.provider, agent.model): agent.name
-            for agent in workflow.agents
-            if agent.kind == "llm"
-        }
+        asking = [agent for agent in workflow.agents if agent.kind == LLM]
+        named = {(agent.provider, agent.model): agent.name for agent in asking}
         for (provider, model), name in named.items():
             try:
                 self._pricing.price_of(provider, model)
@@ -216,22 +224,29 @@ class Client:
             ) from error
 
     async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
-        """The history of a run from an event on, until the run has ended."""
-        async with self._platform.signals.watching(run_id) as news:
+        """The history of a run from an event on, with live texts, until the run has ended."""
+
+        async def look(after: int) -> Look:
+            run = await self.read(run_id)
+            read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
+            rows = await self._transaction(read)
+            return Look(rows=rows, more=len(rows) == EVENT_PAGE, ended=run.status.is_final)
+
+        async with (
+            self._platform.signals.watching(run_id) as news,
+            self._feed.watching(run_id, news) as inbox,
+        ):
+            async for row in follow(after, look=look, news=news, inbox=inbox):
+                yield Event(**row)
+
+    async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
+        """What the streaming agents of a run generate from now on, without an end."""
+        async with self._feed.watching(run_id, asyncio.Event()) as inbox:
             while True:
-                run = await self.read(run_id)
-                read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
-                page = await self._transaction(read)
-                for row in page:
-                    after = row["id"]
-                    yield Event(**row)
-                if page:
-                    continue
-                if run.status.is_final:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), POLL_S / 4)
-                news.clear()
+                await inbox.news.wait()
+                inbox.news.clear()
+                for piece in inbox.take():
+                    yield piece
 
     async def cancel(self, run_id: UUID, reason: str) -> bool:
         """Stop a run; returns whether it was still going. No call starts after this returns."""
@@ -366,6 +381,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._feed.close()
         await self._platform.close()
 
     async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:

@@ -100,7 +100,10 @@ class Run:
         return (await process().loop.run_async(process().client.wait(self._id, timeout))).status
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Follow the history until the run has ended.
+        """Follow the history until the run has ended, with the text of streaming agents live.
+
+        Events ``agent_text`` are stored nowhere: who comes late gets what is still to come. They
+        have the id of the event before them, so that ``after`` never misses an event.
 
         Args:
             after: Id of the last event already seen; 0 starts from the beginning.
@@ -272,7 +275,8 @@ def agent_result(stored: AgentRunRecord) -> AgentResult:
         }
         | ({"error_class": stored.error_class} if stored.error_class else {})
         | ({"items": stored.item_count} if stored.item_count is not None else {})
-        | ({"run_id": str(stored.sub_run_id)} if stored.sub_run_id else {}),
+        | ({"run_id": str(stored.sub_run_id)} if stored.sub_run_id else {})
+        | ({} if stored.first_token_s is None else {"first_token_s": stored.first_token_s}),
     )
 
 

@@ -11,10 +11,12 @@ from typing import Any
 from app.documents import Document, Place, place_of, read_document
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
+from app.domain.kinds import LLM, WORKFLOW
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
+from app.kinds.registry import KindRegistry
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
 AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
@@ -132,17 +134,19 @@ def _workflow(
         for index, each in enumerate(values["agents"])
     ]
     try:
-        return Workflow(**values)
+        workflow = Workflow(**values)
+        KindRegistry().validate(workflow)
     except WorkflowError as error:
         raise document.error(str(error), (*place, *place_of(error.field or ""))) from error
+    return workflow
 
 
 def _agent(document: Document, place: Place, value: Any) -> Agent:
-    kind = value.get("kind", "llm") if isinstance(value, dict) else "llm"
-    required = ("name", "prompt_template") if kind == "llm" else ("name",)
+    kind = value.get("kind", LLM) if isinstance(value, dict) else LLM
+    required = ("name", "prompt_template") if kind == LLM else ("name",)
     _check_keys(document, place, value, AGENT_KEYS, required)
     config = value.get("config")
-    if kind == "workflow" and isinstance(config, dict) and isinstance(config.get("workflow"), dict):
+    if kind == WORKFLOW and isinstance(config, dict) and isinstance(config.get("workflow"), dict):
         inner = _workflow(document, (*place, "config", "workflow"), config["workflow"])
         value = value | {"config": {**config, "workflow": inner}}
     policy = value.get("retry_policy")

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +14,7 @@ import structlog
 
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of, items_of, roots_read_by_items
+from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
 from app.domain.waits import LongWait
@@ -27,6 +28,7 @@ from app.storage.fan_out import Items
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
 from app.storage.sub_runs import SubRunAnswer
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
@@ -39,16 +41,24 @@ LOOK_AGAIN_S = 3600.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Agents:
+    """What runs an attempt, by the kind of its agent: a model, a sub-workflow, anything else."""
+
+    llm: LLMAgent
+    kinds: KindAgents
+    sub_workflows: SubWorkflowAgent
+
+
 class Pipeline:
     """Executes claimed agents.
 
     Args:
         inflight: The leases of this process.
         records: Group commit of records.
-        llm: Runs llm agents.
+        agents: What runs them.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
-        sub_workflows: Starts the runs of sub-workflows.
         scheduler: Told whenever an agent has failed, for good or not, when the items of a list
             have become ready, and when the run of a sub-workflow is stored.
         limits: The largest output that is stored, and the longest list.
@@ -59,19 +69,17 @@ class Pipeline:
         *,
         inflight: InFlight,
         records: GroupCommit[Record, bool],
-        llm: LLMAgent,
+        agents: Agents,
         announcements: Announcements,
         failures: FailureHandler,
-        sub_workflows: SubWorkflowAgent,
         scheduler: Scheduler,
         limits: EngineSettings,
     ) -> None:
         self._inflight = inflight
         self._records = records
-        self._llm = llm
+        self._agents = agents
         self._announcements = announcements
         self._failures = failures
-        self._sub_workflows = sub_workflows
         self._scheduler = scheduler
         self._limits = limits
 
@@ -150,13 +158,18 @@ class Pipeline:
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         if job.is_list:
             return self._expanded(job)
-        if job.agent.kind == "workflow":
-            return await self._sub_workflows.start(job)
+        if job.agent.kind == WORKFLOW:
+            return await self._agents.sub_workflows.start(job)
+        output = await self._output(job)
+        self._check_size(job, output)
+        return replace(_completed(job, output), first_token_s=job.first_token_s)
+
+    async def _output(self, job: Job) -> Any:
+        if job.agent.kind != LLM:
+            return await self._agents.kinds.run(job, job.values)
         absent = [name for name, output in job.claimed.outputs.items() if output is None]
         prompt = render(job.agent.prompt_template, job.values, absent=absent)
-        output = storable(await self._llm.run(job, prompt))
-        self._check_size(job, output)
-        return _completed(job, output)
+        return storable(await self._agents.llm.run(job, prompt))
 
     def _expanded(self, job: Job) -> Ending:
         agents = [agent.name for agent in job.run.workflow.agents]

@@ -18,14 +18,17 @@ from app.domain.agent import PROVIDERS, AgentResult
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
+from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
 from app.failures.callback import load_callback
 from app.failures.circuit_redis import RedisCircuits
 from app.failures.handler import FailureHandler
+from app.kinds.registry import KindRegistry
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
+from app.settings import agent_secret
 from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
@@ -34,6 +37,7 @@ from app.storage.records import apply_records
 from app.storage.returns import call_back
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import Calls, LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
@@ -43,7 +47,7 @@ from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
 from workers.money import Money, Wakes
-from workers.pipeline import Pipeline
+from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
 from workers.stored_limits import StoredLimits
 
@@ -172,11 +176,13 @@ class Runtime:
         self._clients.preload(served)
         if served:
             pricing.preload()
+        self._texts = Publisher(platform.redis)
         caller = Caller(
             clients=self._clients,
             limiter=self._limiter,
             pricing=pricing,
             money=Money(holds, platform.signals),
+            texts=self._texts,
             default_max_tokens=settings.engine.default_max_tokens,
             long_wait_s=settings.engine.long_wait_s,
         )
@@ -196,17 +202,26 @@ class Runtime:
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
         tools.load()
-        pipeline = Pipeline(
-            inflight=self._inflight,
-            records=records,
+        kinds = KindRegistry(
+            imports=settings.imports,
+            allow_addresses=settings.allow_addresses,
+            secret=agent_secret,
+        )
+        agents = Agents(
             llm=LLMAgent(caller=calls, tools=tools, records=records),
-            announcements=self._announcements,
-            failures=self._failures,
+            kinds=KindAgents(kinds, max_output_bytes=settings.engine.max_output_bytes),
             sub_workflows=SubWorkflowAgent(
                 engine,
                 max_depth=settings.engine.max_depth,
                 thresholds=settings.engine.budget_thresholds,
             ),
+        )
+        pipeline = Pipeline(
+            inflight=self._inflight,
+            records=records,
+            agents=agents,
+            announcements=self._announcements,
+            failures=self._failures,
             scheduler=platform.scheduler,
             limits=settings.engine,
         )
@@ -276,6 +291,8 @@ class Runtime:
         await self._failures.close()
         await self._breakers.close()
         await self._circuits.close()
+        await self._texts.close()
+        log.info("texts", dropped_chars=self._texts.dropped_chars)
         log.info("failures", **self._failures.get_statistics())
         log.info("circuits", **self._breakers.get_statistics())
         await self._limiter.close()

@@ -26,6 +26,7 @@ def show_run(run: RunProgress) -> None:
     for name, value in facts:
         if value:
             printer.print(f"{name:<9} {value}", markup=False)
+    streamed = any(agent.first_token_s is not None for agent in run.agents)
     rows = [
         (
             agent.level + 1,
@@ -35,6 +36,7 @@ def show_run(run: RunProgress) -> None:
             agent.status,
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
+            *([_first_token(agent)] if streamed else []),
             dollars(agent.spent_usd),
             _waiting(agent) or reason(agent.error, ERROR_WIDTH),
         )
@@ -42,7 +44,7 @@ def show_run(run: RunProgress) -> None:
     ]
     columns = (
         *("level>", "agent", "module", "model", "status"),
-        *("attempts>", "took>", "cost>", "error"),
+        *("attempts>", "took>", *(["first token>"] if streamed else []), "cost>", "error"),
     )
     printer.print()
     printer.print(table(columns, rows))
@@ -54,6 +56,10 @@ def show_run(run: RunProgress) -> None:
 def _waiting(agent: AgentProgress) -> str:
     until = moment(agent.waits_until)
     return f"waiting for {agent.waits_for} until {until} UTC" if until else ""
+
+
+def _first_token(agent: AgentProgress) -> str:
+    return "" if agent.first_token_s is None else f"{agent.first_token_s:.2f} s"
 
 
 def _pruned(run: RunProgress) -> str:

@@ -9,6 +9,7 @@ from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.for_each import INDEX, ITEM, items_of, source_of
 from app.domain.json_values import MAX_VALUES
+from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
@@ -77,7 +78,8 @@ def worst_case(
             (worst_case_of(agent, each, pricing, default_max_tokens) for each in elements.values),
             Decimal(0),
         )
-        limits += Decimal(str(agent.cost_limit)) * len(elements.values)
+        if agent.kind in (LLM, WORKFLOW):
+            limits += Decimal(str(agent.cost_limit)) * len(elements.values)
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
 
@@ -92,8 +94,10 @@ def worst_case_of(
         pricing: Prices.
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
+    if agent.kind not in (LLM, WORKFLOW):
+        return Decimal(0)
     limit_usd = Decimal(str(agent.cost_limit))
-    if agent.kind == "workflow":
+    if agent.kind == WORKFLOW:
         inner = embedded(agent)
         if inner is None:
             return limit_usd

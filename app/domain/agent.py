@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
 from app.errors import WorkflowError
@@ -25,8 +26,6 @@ CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
 #: Queues of the kinds of agents that ask no provider. To start the run of a sub-workflow is one
 #: short transaction, and the scheduler's queue is served in every cluster.
-QUEUE_OF_KIND = {"workflow": "scheduler"}
-KINDS = ("llm", *QUEUE_OF_KIND)
 
 
 def provider_of(llm_config: Mapping[str, Any]) -> str:
@@ -102,10 +101,13 @@ class Agent:
         name: Unique in its workflow; the word by which prompts and dependencies refer to it.
         module: Business module, such as HR, Finance, Inventory, Compliance or General.
         description: What it is for.
+        kind: ``llm``, ``function``, ``http``, ``workflow``, or a kind that a plugin brings.
+        config: Settings of a kind other than ``llm``, as JSON values; for ``workflow`` the key
+            ``workflow``, which is a Workflow, its definition, or the name of a stored one.
         llm_config: ``model``, and optionally ``provider``, ``temperature``, ``max_tokens``,
             ``system`` and further parameters of the provider's API.
         prompt_template: Prompt with ``{placeholder}`` for keys of the run's input and
-            ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on.
+            ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on; only of ``llm``.
         tools: Functions made with ``@tool``, or names of tools that the workers load.
         dependencies: Names of the agents that must end before this one starts.
         max_retries: Retries after a failed first attempt; left at 3 it is the default policy's.
@@ -115,9 +117,6 @@ class Agent:
         retry_policy: How retries are spaced; None takes the workers' default.
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls an attempt may make when the model goes on asking for tools.
-        kind: What it does: ``llm`` asks a model, ``workflow`` runs another workflow.
-        config: Settings of a kind other than llm; for ``workflow`` the key ``workflow``, which is
-            a Workflow, its definition, or the name of a stored one.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
             element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
             of their outputs.
@@ -129,6 +128,8 @@ class Agent:
     prompt_template: str = ""
     module: str = "General"
     description: str = ""
+    kind: str = LLM
+    config: Mapping[str, Any] = field(default_factory=dict)
     llm_config: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Any] = ()
     dependencies: Sequence[str] = ()
@@ -139,28 +140,30 @@ class Agent:
     retry_policy: RetryPolicy | None = None
     accept_missing_inputs: bool = False
     max_turns: int = 10
-    kind: str = "llm"
-    config: Mapping[str, Any] = field(default_factory=dict)
     for_each: str | None = None
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
 
     @property
     def model(self) -> str:
-        """Name of the model it asks for, or of the workflow it runs."""
-        if self.kind == "workflow":
+        """Name of the model it asks for, or of the workflow it runs; else its kind."""
+        if self.kind == WORKFLOW:
             return self.sub_workflow_name
-        return str(self.llm_config.get("model", ""))
+        return str(self.llm_config.get("model", "")) if self.kind == LLM else self.kind
 
     @property
     def provider(self) -> str:
-        """Provider of its model, or the queue of its kind; raises WorkflowError if neither."""
-        return QUEUE_OF_KIND.get(self.kind) or provider_of(self.llm_config)
+        """Provider of its model, or the queue of its kind: the name of the queue it runs on.
+
+        Raises:
+            WorkflowError: If the provider of its model cannot be told.
+        """
+        return provider_of(self.llm_config) if self.kind == LLM else queue_of(self.kind)
 
     @property
     def sub_workflow(self) -> Any:
         """What an agent of the kind ``workflow`` runs, as it is given; None for other kinds."""
-        return self.config.get("workflow") if self.kind == "workflow" else None
+        return self.config.get("workflow") if self.kind == WORKFLOW else None
 
     @property
     def sub_workflow_name(self) -> str:
@@ -198,7 +201,9 @@ class Agent:
 
     def definition(self) -> dict[str, Any]:
         """What is stored and versioned: every field but status and result, as JSON values."""
-        return {
+        # Only where it says something, so that what was stored before there were kinds is the same.
+        kind = {} if self.kind == LLM else {"kind": self.kind, "config": dict(self.config)}
+        return kind | {
             "name": self.name,
             "module": self.module,
             "description": self.description,

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from app.domain.agent import KINDS, PROVIDERS, Agent
+from app.domain.agent import PROVIDERS, Agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
+from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
@@ -59,12 +60,30 @@ def _in_name(agent: Agent) -> Problem | None:
     )
 
 
+def _in_kind(agent: Agent) -> Problem | None:
+    kind: object = agent.kind
+    if not isinstance(kind, str) or not NAME.fullmatch(kind) or len(kind) > MAX_NAME_CHARS:
+        return "kind", f'is {shortened(kind)}: give the name of a kind, such as "function"'
+    config: object = agent.config
+    if not isinstance(config, Mapping):
+        return "config", f"is {shortened(config)}: give a dict of settings"
+    if kind == LLM:
+        problem = 'is for other kinds: use llm_config, or give its kind, such as "function"'
+        return ("config", problem) if config else None
+    for field in ("prompt_template", "llm_config", "tools"):
+        if getattr(agent, field):
+            return field, f"means nothing to an agent of the kind {kind!r}: remove it"
+    if kind != WORKFLOW:
+        return find_json_problem(dict(config), "config")
+    return _in_sub_workflow(config, agent.sub_workflow, agent.sub_workflow_name)
+
+
 def _in_texts(agent: Agent) -> Problem | None:
     for field in ("module", "description", "prompt_template"):
         value = getattr(agent, field)
         if problem := find_text_problem(value):
             return field, problem
-        optional = field == "description" or (field == "prompt_template" and agent.kind != "llm")
+        optional = field == "description" or (field == "prompt_template" and agent.kind != LLM)
         if not value.strip() and not optional:
             return field, "is empty: give a text"
     if len(agent.module) > MAX_NAME_CHARS:
@@ -72,20 +91,9 @@ def _in_texts(agent: Agent) -> Problem | None:
     return None
 
 
-def _in_kind(agent: Agent) -> Problem | None:
-    kind: object = agent.kind
-    if kind not in KINDS:
-        return "kind", f"is {shortened(kind)}: give one of {listed(KINDS)}"
-    if not isinstance(agent.config, Mapping):
-        return "config", f"is {shortened(agent.config)}: give a dict"
-    if kind != "workflow":
-        return ("config", "is for other kinds than llm: remove it") if agent.config else None
-    if unknown := [key for key in agent.config if key != "workflow"]:
+def _in_sub_workflow(config: Mapping[str, object], given: object, name: str) -> Problem | None:
+    if unknown := [key for key in config if key != "workflow"]:
         return f"config.{unknown[0]}", "is not known: a sub-workflow has the key 'workflow' only"
-    return _in_sub_workflow(agent.sub_workflow, agent.sub_workflow_name)
-
-
-def _in_sub_workflow(given: object, name: str) -> Problem | None:
     if isinstance(given, Mapping):
         if found := find_json_problem(dict(given), "config.workflow"):
             return found
@@ -135,7 +143,7 @@ def _in_values(agent: Agent) -> Problem | None:
 
 
 def _in_llm_config(agent: Agent) -> Problem | None:
-    if agent.kind != "llm":
+    if agent.kind != LLM:
         return None
     config: object = agent.llm_config
     if not isinstance(config, Mapping):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.kinds import LLM
 from app.domain.prompt import Placeholder, look_up, parsed_text, placeholders
 from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
@@ -62,7 +63,7 @@ def roots_read(agent: Agent, agents: Container[str]) -> list[str]:
     if agent.for_each is not None:
         roots = [root for root in roots if root not in ITEM_NAMES]
         roots.append(source_of(agent.for_each, agents).root)
-    if agent.sub_workflow is not None:
+    if agent.kind != LLM:
         roots.extend(agent.dependencies)
     return list(dict.fromkeys(roots))
 

@@ -21,7 +21,7 @@ READ_RUN: TextClause = text("""
 """)
 READ_AGENTS: TextClause = text("""
     SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
-        a.recoveries, a.error, a.started_at, a.finished_at, a.item_count,
+        a.recoveries, a.error, a.started_at, a.finished_at, a.item_count, t.first_token_s,
         CASE WHEN a.status = 'pending' THEN a.waits_for END AS waits_for,
         CASE WHEN a.status = 'pending' AND a.waits_for IS NOT NULL THEN a.ready_at END
             AS waits_until,
@@ -30,6 +30,7 @@ READ_AGENTS: TextClause = text("""
         coalesce(items.ended, 0) AS items_ended, coalesce(items.failed, 0) AS items_failed,
         inner_run.id AS sub_run_id
     FROM agent_runs a
+    LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
     LEFT JOIN runs inner_run ON inner_run.parent_agent_run_id = a.id
     LEFT JOIN budgets inner_budget ON inner_budget.id = inner_run.id
     LEFT JOIN LATERAL (
@@ -70,6 +71,7 @@ class AgentProgress:
     spent_usd: Decimal
     started_at: datetime | None
     finished_at: datetime | None
+    first_token_s: float | None = None
     waits_for: str | None = None
     waits_until: datetime | None = None
     item_count: int | None = None

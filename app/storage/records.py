@@ -99,6 +99,7 @@ class Ending:
         retry: Whether this counts as a retry.
         recovery: Whether this counts as a recovery.
         items: The list that an agent, now WAITING, is to run over.
+        first_token_s: Seconds to the first token of its first streamed answer.
     """
 
     run_id: UUID
@@ -114,6 +115,7 @@ class Ending:
     retry: bool = False
     recovery: bool = False
     items: Items | None = None
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -299,6 +301,7 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
         "waits_for": ending.waits_for,
         "retry": int(ending.retry),
         "recovery": int(ending.recovery),
+        "first_token_s": ending.first_token_s,
         "event": ending.event,
         "data": _event_data(ending),
     }
@@ -314,4 +317,6 @@ def _event_data(ending: Ending) -> dict[str, Any]:
         data["ready_in_s"] = round(ending.ready_in_s, 3)
     if ending.waits_for is not None:
         data["waits_for"] = ending.waits_for
+    if ending.first_token_s is not None:
+        data["first_token_s"] = round(ending.first_token_s, 3)
     return data

@@ -89,7 +89,7 @@ READ_AGENT_RUNS: TextClause = text("""
         a.spent_usd + coalesce(b.spent_usd, 0) AS spent_usd, a.started_at, a.finished_at,
         a.parent_id, a.item_index, a.item_count, r.id AS sub_run_id,
         coalesce(c.tokens, 0) + coalesce(inside.tokens, 0) AS tokens,
-        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s
+        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s, t.first_token_s
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
     LEFT JOIN runs r ON r.parent_agent_run_id = a.id
@@ -147,6 +147,7 @@ class RunRecord:
 class AgentRunRecord:
     """One agent run as stored, with its tokens and the seconds of its last attempt.
 
+    ``first_token_s`` are the seconds from its first request to the first token, if it streamed.
     An element of a for_each has the ``parent_id`` of its agent's, which has an ``item_count``.
     ``sub_run_id`` is the run of its sub-workflow, whose dollars and tokens are its own.
     """
@@ -168,6 +169,7 @@ class AgentRunRecord:
     spent_usd: Decimal
     tokens: int
     attempt_s: float | None
+    first_token_s: float | None
     started_at: datetime | None
     finished_at: datetime | None
     parent_id: UUID | None = None

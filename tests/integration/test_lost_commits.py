@@ -32,7 +32,9 @@ async def scheduler(
 ) -> AsyncIterator[Scheduler]:
     redis = Redis.from_url(redis_url)
     dispatcher = NobodyListens(celery, redis, lane_width=50)
-    yield Scheduler(cluster.engine, dispatcher, Signals(redis), max_running=1000)
+    yield Scheduler(
+        cluster.engine, dispatcher, Signals(redis), max_running=1000, max_collected_bytes=1000
+    )
     await redis.aclose()
 
 

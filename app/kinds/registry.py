@@ -61,7 +61,7 @@ class KindRegistry:
             WorkflowError: Naming the agent and carrying the path of the field.
         """
         for index, agent in enumerate(workflow.agents):
-            if agent.kind == LLM:
+            if agent.kind in (LLM, WORKFLOW):
                 continue
             field = f"agents[{index}]"
             try:
@@ -83,7 +83,7 @@ class KindRegistry:
     def _load(self, name: str) -> AgentKind:
         offered = entry_points(group=GROUP)
         if name not in offered.names:
-            known = [LLM, *self._kinds, *sorted(offered.names)]
+            known = [LLM, WORKFLOW, *self._kinds, *sorted(offered.names)]
             raise UnknownFunction(
                 f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
                 f"{did_you_mean(name, known)}"

@@ -71,7 +71,6 @@ def test_a_workflow_inside_one_of_its_name_is_refused() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "magic"}, "kind is 'magic': give one of"),
         ({"kind": "workflow"}, "config.workflow is None: give a Workflow"),
         ({"kind": "workflow", "config": {"workflow": 7}}, "config.workflow is 7"),
         ({"kind": "workflow", "config": {"workflow": {}}}, "config.workflow is {}"),

@@ -80,7 +80,8 @@ def test_a_workflow_inside_one_of_its_name_is_refused() -> None:
     ],
 )
 def test_what_is_no_sub_workflow_is_refused(fields: dict[str, Any], message: str) -> None:
-    given = {"prompt_template": "go", "llm_config": {"model": "gpt-4o-mini"}} | fields
+    asking = {"prompt_template": "go", "llm_config": {"model": "gpt-4o-mini"}}
+    given = fields if "kind" in fields else asking | fields
 
     with pytest.raises(WorkflowError, match=message):
         Workflow(name="w", agents=[Agent(name="a", **given)])

@@ -12,6 +12,7 @@ from typing import Any
 from app.cli.worst_case import (
     BYTES_PER_TOKEN,
     WorstCase,
+    longest_outputs,
     max_tokens_of,
     messages_of,
     worst_case,
@@ -130,7 +131,7 @@ def forecast(
     }
     expected = {**run_input, **_texts(answers)}
     longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
-    most = {**run_input, **_texts(longest)}
+    most = {**run_input, **longest_outputs(workflow, default_max_tokens)}
     agents = [
         _forecast_agent(
             agent,

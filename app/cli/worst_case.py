@@ -11,6 +11,7 @@ from app.domain.kinds import LLM
 from app.domain.prompt import placeholders, render
 from app.domain.workflow import Workflow
 from app.llm.tokens import upper_bound_tokens
+from app.setting_sections import EngineSettings
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
@@ -48,9 +49,7 @@ def worst_case(
     Raises:
         UnknownModel: If a model has no price.
     """
-    values = dict(run_input)
-    for agent in workflow.agents:
-        values[agent.name] = "x" * (max_tokens_of(agent, default_max_tokens) * BYTES_PER_TOKEN)
+    values = {**run_input, **longest_outputs(workflow, default_max_tokens)}
     once = sum(
         (worst_case_of(agent, values, pricing, default_max_tokens) for agent in workflow.agents),
         Decimal(0),
@@ -59,6 +58,19 @@ def worst_case(
     limits = sum((Decimal(str(agent.cost_limit)) for agent in paying), Decimal(0))
     budget = Decimal(str(workflow.cost_budget))
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
+
+
+def longest_outputs(workflow: Workflow, default_max_tokens: int) -> dict[str, str]:
+    """By agent, a text as long as its output may be; one that asks no model has no max_tokens."""
+    return {
+        agent.name: "x"
+        * (
+            max_tokens_of(agent, default_max_tokens) * BYTES_PER_TOKEN
+            if agent.kind == LLM
+            else EngineSettings().max_output_bytes
+        )
+        for agent in workflow.agents
+    }
 
 
 def worst_case_of(

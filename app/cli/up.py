@@ -55,7 +55,8 @@ def up(
         if simulator:
             variables = stack.simulated(services.enter_context(run_in_process()))
             # Whoever tries things out tries the examples.
-            imports = dict.fromkeys([*settings.imports, "app.examples.tools"])
+            examples = ("app.examples.tools", "app.examples.functions")
+            imports = dict.fromkeys([*settings.imports, *examples])
             variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
         if settings.logging.format == "auto" and sys.stderr.isatty() and not log_files:
             variables["AGENTCHORD_LOGGING__FORMAT"] = "console"

@@ -14,6 +14,7 @@ from app.domain.prompt import placeholders, render
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.llm.tokens import upper_bound_tokens
+from app.setting_sections import EngineSettings
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
@@ -158,7 +159,12 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, default_max_tokens: int) -> int:
-    """Tokens that an agent's answer may have; of a sub-workflow, all answers in it."""
+    """Tokens that an agent's answer may have; of a sub-workflow, all answers in it.
+
+    One that asks no model has no max_tokens: its output is as large as an output may be.
+    """
     if (inner := embedded(agent)) is not None:
         return sum(max_tokens_of(one, default_max_tokens) for one in inner.agents)
+    if agent.kind not in (LLM, WORKFLOW):
+        return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
     return int(agent.llm_config.get("max_tokens") or default_max_tokens)

@@ -257,8 +257,11 @@ class Feed:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
                     # The bare prefix is no run's: it keeps the connection when no run is followed.
-                    await pubsub.subscribe(CHANNEL, *self._inboxes)
+                    known = {CHANNEL, *self._inboxes}
+                    await pubsub.subscribe(*known)
                     self._pubsub = pubsub
+                    if late := self._inboxes.keys() - known:
+                        await pubsub.subscribe(*late)
                     async for message in pubsub.listen():
                         self._deliver(message["channel"].decode(), message["data"])
             except (RedisError, OSError) as error:
@@ -269,7 +272,10 @@ class Feed:
                 self._pubsub = None
 
     def _deliver(self, channel: str, data: bytes) -> None:
-        facts = orjson.loads(data)
-        piece = Piece(**facts | {"at": datetime.fromisoformat(facts["at"])})
+        try:
+            facts = orjson.loads(data)
+            piece = Piece(**facts | {"at": datetime.fromisoformat(facts["at"])})
+        except (KeyError, TypeError, ValueError):
+            return  # of another version, or somebody else's
         for inbox in self._inboxes.get(channel, ()):
             inbox.put(piece)

@@ -54,6 +54,23 @@ def bounds_of(
     )
 
 
+def test_agents_of_other_kinds_make_no_calls_and_cost_nothing() -> None:
+    function = Agent(name="f", kind="function", config={"function": "m:f"})
+
+    found = planned(function, agent("a", "f", prompt="{f}", cost_limit=0.5))
+    bounds = bounds_of(found, latency_s=2.0, requests_per_minute=60)
+
+    f, a = found.agents
+    assert not f.calls
+    assert (f.most_calls, f.worst_usd, f.provider) == (0, Decimal(0), "function")
+    assert found.calls == len(a.calls) == 1
+    # What a function returns has no bound but its size, so only the limit bounds its reader.
+    assert found.bounds.once_usd > planned(agent("a")).bounds.once_usd
+    assert found.bounds.limit_usd == Decimal("0.5")
+    assert {bound.bucket for bound in bounds} == {"openai/default", "run"}
+    assert max(bound.seconds for bound in bounds) == 2.0
+
+
 def test_an_agent_costs_its_prompt_and_an_answer_of_the_assumed_size() -> None:
     found = planned(agent("a"))
 

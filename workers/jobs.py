@@ -11,6 +11,7 @@ from app.domain.workflow import Workflow
 from app.failures.breakers import Ticket
 from app.storage.claims import ClaimedAgent
 from app.storage.records import CallRecord
+from app.storage.turns import ToolCallRecord
 from workers.inflight import Lease
 
 
@@ -45,6 +46,7 @@ class Job:
         started_at: When it started, in seconds since the epoch, for those who watch.
         ticket: Its way through its model's circuit breaker, during a call.
         calls: Calls made and not yet written; they are written with the next record.
+        tools: What has become of tool calls, as far as it is not yet written; so are they.
     """
 
     run: RunContext
@@ -55,3 +57,4 @@ class Job:
     started_at: float = field(default_factory=time.time)
     ticket: Ticket | None = None
     calls: list[CallRecord] = field(default_factory=list)
+    tools: list[ToolCallRecord] = field(default_factory=list)

@@ -28,9 +28,11 @@ from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
+from app.storage.turns import read_turns
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.llm import Calls, LLMAgent
+from workers.agents.tool_turns import ToolTurns
 from workers.announcements import Announcements
 from workers.calls import Caller
 from workers.guarded_calls import GuardedCaller
@@ -184,7 +186,16 @@ class Runtime:
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
-            llm=LLMAgent(caller=calls, tools=tools, records=records),
+            llm=LLMAgent(
+                caller=calls,
+                registry=tools,
+                tool_turns=ToolTurns(
+                    records=records,
+                    engine=engine,
+                    max_output_bytes=settings.tools.max_output_bytes,
+                ),
+                stored=GroupCommit(engine, read_turns, name="read_turns"),
+            ),
             announcements=self._announcements,
             failures=self._failures,
             give_up=platform.scheduler.give_up,

@@ -50,6 +50,7 @@ LOCK_RUN: TextClause = text("""
 """)
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # After the run's lock. Attempts go on counting, so whatever an old one still says is fenced off.
+# Conversations with tools begin anew: what failed would else go on from where it failed.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs WHERE run_id = :id
@@ -59,6 +60,9 @@ RETRY: TextClause = text("""
         UPDATE agent_runs a SET status = 'pending', retries = 0, recoveries = 0, error = NULL,
             error_class = NULL, ready_at = clock_timestamp(), started_at = NULL, finished_at = NULL
         FROM locked WHERE a.id = locked.id RETURNING a.level
+    ), anew AS (
+        UPDATE turns SET set_aside = true FROM locked WHERE turns.agent_run_id = locked.id
+            AND NOT turns.set_aside
     ), reopened AS (
         UPDATE runs SET status = 'pending', stop_as = NULL, stop_reason = NULL, error = NULL,
             finished_at = NULL, deadline_at = NULL, time_left_s = NULL,

@@ -464,6 +464,7 @@ def test_the_documentation_names_every_variable() -> None:
             "engine",
             "logging",
             "monitoring",
+            "tools",
         )
         expected = f"`{name}`" if name in sections else f"`{prefix}{name.upper()}`"
         assert expected in text

@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import Agent, LLMResponse, Workflow
 from app.llm.base import ToolCall
 from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Record
+from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
-from workers.agents.llm import LLMAgent
+from workers.agents.conversation import decode_message, encode_message
+from workers.agents.llm import LLMAgent, StoredTurns
+from workers.agents.tool_turns import ToolTurns
 from workers.calls import Caller
 from workers.inflight import InFlight
 from workers.jobs import Job, RunContext
@@ -86,13 +91,20 @@ class NeverCommits:
         return True
 
 
+def llm_agent(records: NeverCommits) -> LLMAgent:
+    given = cast("GroupCommit[Record, bool]", records)
+    nowhere = cast("AsyncEngine", None)
+    return LLMAgent(
+        caller=cast("Caller", AlwaysAsksForATool()),
+        registry=ToolRegistry([]),
+        tool_turns=ToolTurns(records=given, engine=nowhere, max_output_bytes=1000),
+        stored=cast("StoredTurns", None),
+    )
+
+
 async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_job() -> None:
     records = NeverCommits()
-    agent = LLMAgent(
-        caller=cast("Caller", AlwaysAsksForATool()),
-        tools=ToolRegistry([]),
-        records=cast("GroupCommit[Record, bool]", records),
-    )
+    agent = llm_agent(records)
     with InFlight().lease(CLAIMED) as lease:
         job = Job(run=RUN, agent=AGENT, claimed=CLAIMED, lease=lease, calling_left_s=10)
         turn = asyncio.create_task(agent.run(job, "go"))
@@ -103,3 +115,22 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
         with pytest.raises(asyncio.CancelledError):
             await turn
     assert job.calls == list(records.given[0].calls) != []
+    started = records.given[0].tools
+    assert [(call.tool, call.state) for call in started] == [("unknown", ToolState.RUNNING)]
+    assert job.tools == [replace(started[0], state=ToolState.UNKNOWN)]
+
+
+def test_a_message_that_is_stored_comes_back_as_it_was() -> None:
+    wish = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
+    message = {
+        "role": "assistant",
+        "content": "Let me look. \x00 \ud800 é",
+        "tool_calls": [wish],
+        "blocks": [{"type": "thinking", "thinking": "a\x00", "signature": "x/1+="}],
+    }
+
+    stored = encode_message(message)
+
+    assert stored.isascii()
+    assert "\x00" not in stored
+    assert decode_message(stored) == message

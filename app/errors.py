@@ -14,6 +14,7 @@ AgentChordError
 ├── ServiceUnavailable            Postgres or Redis cannot be reached
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
 ├── SchemaMismatch                the database's schema is not the one this version needs
+├── AddressRefused                a URL leads where nobody outside may send us
 ├── WaitTimeout (TimeoutError)    the caller's own timeout ended, the run goes on
 └── AgentError                    why an attempt of an agent ended without a result
     ├── MissingInput              a placeholder has no value (no call was made)
@@ -107,6 +108,10 @@ class EmbeddedServicesError(ServiceUnavailable):
 
 class SchemaMismatch(AgentChordError):
     """The database's schema is older or newer than this version needs."""
+
+
+class AddressRefused(AgentChordError):
+    """A URL is not one of the public web, or leads to an address that is not; nothing was sent."""
 
 
 class WaitTimeout(AgentChordError, TimeoutError):

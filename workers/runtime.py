@@ -29,6 +29,7 @@ from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.storage.turns import read_turns
+from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.llm import Calls, LLMAgent
@@ -181,7 +182,7 @@ class Runtime:
             calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
-        tools = ToolRegistry(settings.imports)
+        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
         tools.load()
         pipeline = Pipeline(
             inflight=self._inflight,

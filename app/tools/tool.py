@@ -69,6 +69,7 @@ class Tool:
             model is told that its outcome is unknown.
         max_output_bytes: Largest result, in UTF-8; what is longer is cut. None takes the
             configuration's ``tools.max_output_bytes``.
+        more: What the model is told beside the docstring, such as what a configuration allows.
 
     Raises:
         WorkflowError: If the name or the signature cannot be told to a model, or a number is out
@@ -84,6 +85,7 @@ class Tool:
         retries: int = 0,
         idempotent: bool = False,
         max_output_bytes: int | None = None,
+        more: str = "",
     ) -> None:
         if not inspect.isroutine(function):
             raise WorkflowError(f"@tool makes tools of functions, not of {shortened(function)}")
@@ -94,6 +96,7 @@ class Tool:
         self.retries = retries
         self.idempotent = idempotent
         self.max_output_bytes = max_output_bytes
+        self._more = more
         self._abandoned: set[asyncio.Task[_Outcome]] = set()
         if found := find_problem(vars(self), BOUNDS):
             raise WorkflowError(f"tool {self.name!r}: {' '.join(found)}")
@@ -116,7 +119,7 @@ class Tool:
     @property
     def description(self) -> str:
         """What the model is told: the docstring up to its sections."""
-        return described(inspect.getdoc(self.function) or "")[0]
+        return f"{described(inspect.getdoc(self.function) or '')[0]} {self._more}".strip()
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:

@@ -1,0 +1,178 @@
+"""Guards requests whose URL comes from outside: a private address is never connected to.
+
+A name is looked up once, every address that it has is checked, and the connection goes to one of
+these addresses: a name that means something else a moment later (DNS rebinding) gains nothing. The
+URL is parsed by the library that connects, so that both mean the same host. A redirect is a new
+URL: whoever follows it asks here again.
+"""
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from app.domain.suggestions import shortened
+from app.errors import AddressRefused
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+#: Addresses of a host's name, as texts.
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
+
+MAX_URL_CHARS = 8192
+# What Python's is_global does not know as special in every version, what carries an IPv4 address
+# past a look at its own, and an address of Azure that is its machines' metadata.
+NEVER_PUBLIC: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "168.63.129.16/32",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "64:ff9b:1::/48",
+        "2001::/32",
+        "2002::/16",
+    )
+)
+_UNSEEN = re.compile(r"[\x00-\x20\x7f]")
+NAT64 = IPv6Network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a request may go.
+
+    Attributes:
+        url: The URL, parsed.
+        host: Its host.
+        port: Its port.
+        addresses: What the host's name means: connect to one of these, and look nothing up again.
+    """
+
+    url: URL
+    host: str
+    port: int
+    addresses: tuple[str, ...]
+
+
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host by the system's own resolver."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+async def resolve_public(
+    url: str, *, allow: Collection[Network] = (), lookup: Lookup = look_up
+) -> Target:
+    """Where a URL leads, if that is public.
+
+    Args:
+        url: An http or https URL from anybody.
+        allow: Networks that are not public and may be reached all the same.
+        lookup: Looks a host's name up.
+
+    Returns:
+        The parsed URL, and the addresses that it may be reached at.
+
+    Raises:
+        AddressRefused: If it is no such URL, its host is not known, or any of its addresses is
+            neither public nor allowed.
+    """
+    parsed = _parse(url)
+    host, port = str(parsed.raw_host), int(parsed.port or 0)
+    try:
+        addresses = tuple(dict.fromkeys(await lookup(host, port)))
+    except (OSError, UnicodeError) as error:
+        raise AddressRefused(f"host {shortened(host)} is not known: {error}") from error
+    if not addresses:
+        raise AddressRefused(f"host {shortened(host)} has no address")
+    for address in addresses:
+        if not _may_be_reached(address, allow):
+            raise AddressRefused(
+                f"host {shortened(host)} has the address {address}, which is not public"
+            )
+    return Target(url=parsed, host=host, port=port, addresses=addresses)
+
+
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the public internet, also by what is embedded in it."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address.is_site_local:
+            return False
+    if any(address in network for network in NEVER_PUBLIC):
+        return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
+
+
+class PinnedResolver(AbstractResolver):
+    """Tells aiohttp the addresses that were checked, and looks nothing up.
+
+    Args:
+        target: Where the connection may go.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  aiohttp's interface
+    ) -> list[ResolveResult]:
+        """The addresses of the target; OSError for any other host."""
+        if host != self._target.host:
+            raise OSError(f"{host!r} is not the host that was checked")
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._target.addresses
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def _parse(url: str) -> URL:
+    if len(url) > MAX_URL_CHARS:
+        raise AddressRefused(f"the URL has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
+    if _UNSEEN.search(url):
+        raise AddressRefused(f"{shortened(url)} is no URL: encode spaces and control characters")
+    try:
+        parsed = URL(url)
+    except ValueError as error:
+        raise AddressRefused(f"{shortened(url)} is no URL: {error}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host:
+        raise AddressRefused(f"{shortened(url)} is no http or https URL with a host")
+    if parsed.user is not None or parsed.password is not None:
+        raise AddressRefused("the URL has a user or a password in it: leave them out")
+    if "%" in parsed.raw_host:
+        raise AddressRefused(
+            f"the URL's host {shortened(parsed.raw_host)} has a zone: leave it out"
+        )
+    return parsed
+
+
+def _may_be_reached(text: str, allow: Collection[Network]) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    plain = mapped or address
+    return is_public(plain) or any(plain in network for network in allow)

@@ -1,0 +1,113 @@
+"""Which addresses a URL from outside may lead to."""
+
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from app.errors import AddressRefused
+from app.tools.addresses import PinnedResolver, is_public, look_up, resolve_public
+
+pytestmark = pytest.mark.anyio
+
+PUBLIC = "93.184.215.14"
+
+
+async def public(host: str, port: int) -> Sequence[str]:
+    return [PUBLIC]
+
+
+@pytest.mark.parametrize(
+    "address",
+    """0.0.0.0 10.0.0.1 100.64.0.1 127.0.0.1 127.255.0.1 169.254.169.254 172.16.0.1 192.168.1.1
+    192.0.0.192 168.63.129.16 198.18.0.1 224.0.0.1 240.0.0.1 255.255.255.255 100.100.100.200
+    :: ::1 ::127.0.0.1 ::ffff:127.0.0.1 ::ffff:169.254.169.254 fe80::1 fc00::1 fd00:ec2::254 fec0::1
+    ff02::1 64:ff9b::127.0.0.1 64:ff9b::10.0.0.1 64:ff9b:1::1 2002:7f00:1:: 2001:0:4136:e378::1
+    2001:db8::1""".split(),
+)
+def test_addresses_that_are_not_public_are_known(address: str) -> None:
+    assert not is_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "address", [PUBLIC, "8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"]
+)
+def test_public_addresses_are_known(address: str) -> None:
+    assert is_public(ip_address(address))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://2130706433/",  # the same in decimal
+        "http://0177.0.0.1/",  # in octal
+        "http://0x7f.0.0.1/",  # in hexadecimal
+        "http://0x7f000001/",
+        "http://127.1/",
+        "http://0/",
+        "http://[::1]/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:7f00:1]/",
+        "http://[0:0:0:0:0:ffff:a9fe:a9fe]/",
+        "http://localhost/",
+        "http://LOCALHOST./",
+        "http://localhost:6379/",
+        "http://１２７.０.０.１/",  # noqa: RUF001  digits of full width
+        "http://169.254.169.254/latest/meta-data/",
+    ],
+)
+async def test_a_url_of_a_private_address_is_refused_in_every_spelling(url: str) -> None:
+    with pytest.raises(AddressRefused):
+        await resolve_public(url, lookup=look_up)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("file:///etc/passwd", "no http or https URL"),
+        ("gopher://example.com/", "no http or https URL"),
+        ("//example.com/", "no http or https URL"),
+        ("http:///path", "URL"),
+        ("http://user:secret@example.com/", "user or a password"),
+        ("http://example.com@127.0.0.1/", "user or a password"),
+        ("http://[fe80::1%25eth0]/", "zone"),
+        ("http://[::1/", "no URL"),
+        ("http://exa mple.com/\r\nHost: x", "no URL"),
+        ("http://example.com:99999/", "no URL"),
+        ("http://" + "a" * 9000, "8,192"),
+    ],
+)
+async def test_what_is_no_plain_url_of_the_web_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(AddressRefused, match=reason) as caught:
+        await resolve_public(url, lookup=public)
+
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_name_with_one_private_address_among_public_ones_is_refused() -> None:
+    async def both(host: str, port: int) -> Sequence[str]:
+        return [PUBLIC, "10.0.0.1"]
+
+    with pytest.raises(AddressRefused, match=r"has the address 10\.0\.0\.1, which is not public"):
+        await resolve_public("https://shop.example/", lookup=both)
+
+
+async def test_what_the_operator_allows_may_be_reached() -> None:
+    networks = [ip_network("127.0.0.0/8")]
+
+    target = await resolve_public("http://127.0.0.1:8080/a?b=1", allow=networks, lookup=look_up)
+
+    assert (target.host, target.port, target.addresses) == ("127.0.0.1", 8080, ("127.0.0.1",))
+    with pytest.raises(AddressRefused):
+        await resolve_public("http://169.254.169.254/", allow=networks, lookup=look_up)
+
+
+async def test_the_connection_gets_the_addresses_that_were_checked_and_no_other_host() -> None:
+    target = await resolve_public("https://shop.example/", lookup=public)
+
+    (found,) = await PinnedResolver(target).resolve("shop.example", 443)
+
+    assert (found["host"], found["port"]) == (PUBLIC, 443)
+    with pytest.raises(OSError, match="not the host"):
+        await PinnedResolver(target).resolve("other.example", 443)

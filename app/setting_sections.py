@@ -189,6 +189,14 @@ class Database(Section):
     max_rows: int = Field(200, ge=1, le=100_000)
     timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_mapping(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            # Its usual refusal would show the text, which has a password in it.
+            raise ValueError("give a mapping with the key url")  # noqa: TRY004  pydantic takes it
+        return values
+
 
 class FileTools(Section):
     """What ``list_files``, ``read_file`` and ``write_file`` may touch.

@@ -130,7 +130,7 @@ class Crew:
 
     def work(self) -> None:
         if not self._works:
-            self._worker.enter_context(self._stack.worker("openai"))
+            self._worker.enter_context(self._stack.worker("openai", "anthropic"))
             self._works = True
 
     def leave(self) -> None:
@@ -145,11 +145,11 @@ def crew(tool_stack: Stack) -> Iterator[Crew]:
     crew.leave()
 
 
-def start(prompt: str, *tools: str, **fields: Any) -> Run:
+def start(prompt: str, *tools: str, model: str = "gpt-4o-mini", **fields: Any) -> Run:
     one = Agent(
         name="agent",
         prompt_template=prompt,
-        llm_config={"model": "gpt-4o-mini"},
+        llm_config={"model": model},
         tools=tools,
         **fields,
     )
@@ -253,6 +253,46 @@ def test_a_paused_run_finishes_its_tools_and_goes_on_after_them(stack: Stack, cr
     assert requests(stack) == 2
 
 
+def test_a_run_that_is_paused_before_its_tools_start_starts_them_when_it_goes_on(
+    stack: Stack, crew: Crew
+) -> None:
+    crew.work()
+    run = start("[[sim:latency=0.5]] Use quick.", "quick")
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=10)
+
+    assert run.pause()
+    wait_until(lambda: run.results["agent"].status == "pending", timeout_s=10)
+    before = used(stack), requests(stack)
+    run.resume()
+
+    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    assert before == (Counter(), 1)
+    assert used(stack) == {"quick": 1}
+    assert requests(stack) == 2
+
+
+def test_a_built_in_tool_reaches_no_private_address_and_says_so(stack: Stack, crew: Crew) -> None:
+    crew.work()
+    run = start("Use http_request with url: http://127.0.0.1:1/x", "http_request")
+
+    assert run.wait(timeout=30) is WorkflowStatus.COMPLETED
+    (call,) = tool_calls(stack, run).values()
+    assert call["state"] == "failed"
+    assert "AddressRefused" in call["result"]
+
+
+def test_a_built_in_tool_without_its_configuration_says_what_is_missing(
+    stack: Stack, crew: Crew
+) -> None:
+    crew.work()
+    run = start("Use sql_query.", "sql_query")
+
+    assert run.wait(timeout=30) is WorkflowStatus.FAILED
+    error = "tool 'sql_query' is not configured: name a database under tools.sql"
+    assert run.results["agent"].error == error
+    assert requests(stack) == 0
+
+
 def test_cancelling_stops_async_tools_and_drops_the_results_of_others(
     stack: Stack, crew: Crew
 ) -> None:
@@ -269,9 +309,10 @@ def test_cancelling_stops_async_tools_and_drops_the_results_of_others(
     assert states(stack, run) == {"sleep": "unknown", "pay": "unknown"}
 
 
-def test_a_retry_goes_on_where_the_failed_call_was(stack: Stack, crew: Crew) -> None:
+@pytest.mark.parametrize("model", ["gpt-4o-mini", "claude-sonnet-5"])
+def test_a_retry_goes_on_where_the_failed_call_was(stack: Stack, crew: Crew, model: str) -> None:
     crew.work()
-    run = start("Use pay.", "pay")
+    run = start("Use pay.", "pay", model=model)
     reached(stack, run, pay="running")
     stack.simulator.configure(faults=[{"kind": "status", "status": 500, "first": 1}])
     (stack.folder / "go").touch()

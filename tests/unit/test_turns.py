@@ -17,10 +17,10 @@ from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
+from app.tools.tool import tool
 from workers.agents.conversation import decode_message, encode_message
-from workers.agents.llm import LLMAgent, StoredTurns
+from workers.agents.llm import Calls, LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
-from workers.calls import Caller
 from workers.inflight import InFlight
 from workers.jobs import Job, RunContext
 
@@ -91,12 +91,50 @@ class NeverCommits:
         return True
 
 
-def llm_agent(records: NeverCommits) -> LLMAgent:
+class Commits:
+    """Records that are written at once."""
+
+    def __init__(self) -> None:
+        self.given: list[Record] = []
+
+    async def submit(self, record: Record) -> bool:
+        self.given.append(record)
+        return True
+
+
+class Asks:
+    """Calls that ask for tools once, and then answer; keeps the conversation."""
+
+    def __init__(self, *wishes: ToolCall) -> None:
+        self._wishes = wishes
+        self.heard: Sequence[Mapping[str, Any]] = ()
+
+    async def call(
+        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> LLMResponse:
+        self.heard = list(messages)
+        asks = len(messages) == 1
+        return LLMResponse(
+            content="" if asks else "done",
+            model="gpt-4o",
+            input_tokens=1,
+            output_tokens=1,
+            tool_calls=self._wishes if asks else None,
+        )
+
+
+@tool
+def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+def llm_agent(records: NeverCommits | Commits, calls: Calls | None = None) -> LLMAgent:
     given = cast("GroupCommit[Record, bool]", records)
     nowhere = cast("AsyncEngine", None)
     return LLMAgent(
-        caller=cast("Caller", AlwaysAsksForATool()),
-        registry=ToolRegistry([]),
+        caller=calls or AlwaysAsksForATool(),
+        registry=ToolRegistry([], {"double": double}),
         tool_turns=ToolTurns(records=given, engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
     )
@@ -118,6 +156,35 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
     started = records.given[0].tools
     assert [(call.tool, call.state) for call in started] == [("unknown", ToolState.RUNNING)]
     assert job.tools == [replace(started[0], state=ToolState.UNKNOWN)]
+
+
+async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> None:
+    calls = Asks(
+        ToolCall(id="1", name="triple", arguments="{}"),
+        ToolCall(id="2", name="double", arguments="not json \x00"),
+        ToolCall(id="3", name="double", arguments='{"number": "many"}'),
+        ToolCall(id="4", name="double", arguments="[" * 100_000),
+        ToolCall(id="5", name="double", arguments='{"number": 21}'),
+    )
+    agent = replace(AGENT, tools=["double"])
+    records = Commits()
+    with InFlight().lease(CLAIMED) as lease:
+        job = Job(run=RUN, agent=agent, claimed=CLAIMED, lease=lease, calling_left_s=10)
+
+        output = await llm_agent(records, calls).run(job, "go")
+
+    answers = [(m["tool_call_id"], m["content"], m["is_error"]) for m in calls.heard[2:]]
+    assert output == "done"
+    assert answers[0] == ("1", "there is no tool 'triple'; there are: double", True)
+    assert all("was not run" in text and failed for _, text, failed in answers[1:4])
+    assert answers[4] == ("5", "42", False)
+    start, *ends = records.given
+    assert [call.state for call in start.tools] == [ToolState.RUNNING] * 5
+    assert start.turn is not None
+    states = {call.position: call.state for end in ends for call in end.tools}
+    assert states == dict.fromkeys(range(4), ToolState.FAILED) | {4: ToolState.COMPLETED}
+    assert "\x00" not in start.tools[1].arguments
+    assert (job.calls, job.tools) == ([], [])
 
 
 def test_a_message_that_is_stored_comes_back_as_it_was() -> None:

@@ -149,7 +149,7 @@ class ToolTurns:
 
 def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
     tool = tools.get(turn.wishes[place].name)
-    return tool is None or tool.idempotent
+    return tool is not None and tool.idempotent
 
 
 def _take_ended(

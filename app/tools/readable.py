@@ -2,6 +2,9 @@
 
 from app.errors import ToolError
 
+#: Of a page with more only the beginning is read: made to be slow, this much takes some seconds.
+MAX_PAGE_CHARS = 1_000_000
+
 
 def readable_text(page: str, url: str) -> str:
     """The main text of a page, in Markdown; all of its text if no main part can be made out.
@@ -19,6 +22,10 @@ def readable_text(page: str, url: str) -> str:
     except ImportError as error:
         raise ToolError(f"the library that reads pages cannot be loaded: {error}") from error
     text = trafilatura.extract(
-        page, url=url, output_format="markdown", include_links=True, favor_recall=True
+        page[:MAX_PAGE_CHARS],
+        url=url,
+        output_format="markdown",
+        include_links=True,
+        favor_recall=True,
     )
-    return text or trafilatura.html2txt(page)
+    return text or trafilatura.html2txt(page[:MAX_PAGE_CHARS])

@@ -1,81 +1,74 @@
-"""Which addresses agents may reach: public ones, and those that the operator permits.
+"""Guards requests whose URL comes from outside: a private address is never connected to.
 
-A name is resolved once, every address it has is checked, and the connection goes to one of those:
-a name that leads elsewhere when it is asked again (DNS rebinding) gains nothing.
+A name is looked up once, every address that it has is checked, and the connection goes to one of
+these addresses: a name that means something else a moment later (DNS rebinding) gains nothing. The
+URL is parsed by the library that connects, so that both mean the same host. A redirect is a new
+URL: whoever follows it asks here again.
 """
 
 import asyncio
+import re
 import socket
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from aiohttp import TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL  # aiohttp's own: what is checked is what it connects to
+from yarl import URL
 
-from app.errors import AddressRefused, ConnectionFailed
-
-SCHEMES = ("http", "https")
-# Addresses of IPv4 in the clothes of IPv6: NAT64's well-known prefix.
-_NAT64 = ip_network("64:ff9b::/96")
+from app.domain.suggestions import shortened
+from app.errors import AddressRefused, HostUnknown
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+#: Addresses of a host's name, as texts.
+Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
+
+MAX_URL_CHARS = 8192
+# What Python's is_global does not know as special in every version, what carries an IPv4 address
+# past a look at its own, and an address of Azure that is its machines' metadata.
+NEVER_PUBLIC: tuple[Network, ...] = tuple(
+    ip_network(text)
+    for text in (
+        "168.63.129.16/32",
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "64:ff9b:1::/48",
+        "2001::/32",
+        "2002::/16",
+    )
+)
+_UNSEEN = re.compile(r"[\x00-\x20\x7f]")
+NAT64 = IPv6Network("64:ff9b::/96")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Destination:
-    """Where a URL leads, as it was checked.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """Where a request may go.
 
     Attributes:
-        url: The URL.
-        host: Its host, as it is written there.
-        addresses: The addresses it has.
+        url: The URL, parsed.
+        host: Its host.
+        port: Its port.
+        addresses: What the host's name means: connect to one of these, and look nothing up again.
     """
 
-    url: str
+    url: URL
     host: str
-    addresses: tuple[Address, ...]
+    port: int
+    addresses: tuple[str, ...]
 
     def connector(self) -> TCPConnector:
-        """What connects to these addresses and to no other; made on the loop that uses it."""
-        return TCPConnector(resolver=_Resolved(self.addresses), use_dns_cache=False)
+        """What connects to this host at these addresses, and to no other; made on the loop."""
+        return TCPConnector(resolver=_PinnedResolver(self), use_dns_cache=False, force_close=True)
 
 
-async def check_address(url: str, *, allow: Collection[str] = ()) -> Destination:
-    """Where a URL leads, if agents may go there.
-
-    Args:
-        url: An http or https URL without user and password.
-        allow: What is permitted although it is not public: names of hosts, addresses, and
-            networks such as ``10.0.0.0/8``.
-
-    Returns:
-        The destination, to connect to at once.
-
-    Raises:
-        AddressRefused: If it is no such URL, or any address of its host is not public.
-        ConnectionFailed: If the name of its host cannot be resolved.
-    """
-    parsed = _parsed(url)
-    host = parsed.host or ""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            host, parsed.port, type=socket.SOCK_STREAM
-        )
-    # UnicodeError: a label of more than 63 characters.
-    except (OSError, UnicodeError) as error:
-        raise ConnectionFailed(
-            f"the host {host!r} has no address: {error}", provider="http", reached=False
-        ) from error
-    addresses = tuple(dict.fromkeys(ip_address(str(entry[4][0])) for entry in found))
-    for address in addresses:
-        if not _permitted(host, address, allow):
-            raise AddressRefused(
-                f"{host!r} is at {address}, which is not a public address: correct the URL, or "
-                f"list {host!r} under allow_addresses in the workers' configuration"
-            )
-    return Destination(url=url, host=host, addresses=addresses)
+async def look_up(host: str, port: int) -> Sequence[str]:
+    """The addresses of a host by the system's own resolver."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
 
 
 def url_problem(url: object) -> str | None:
@@ -83,77 +76,132 @@ def url_problem(url: object) -> str | None:
     if not isinstance(url, str):
         return f"is {url!r}: give a text"
     try:
-        _parsed(url)
+        _parse(url)
     except AddressRefused as error:
         return str(error)
     return None
 
 
-def _parsed(url: str) -> URL:
+async def resolve_public(
+    url: str, *, allow: Collection[str | Network] = (), lookup: Lookup = look_up
+) -> Target:
+    """Where a URL leads, if that is public.
+
+    Args:
+        url: An http or https URL from anybody.
+        allow: What may be reached though it is not public: networks, and texts that are names of
+            hosts, addresses or networks.
+        lookup: Looks a host's name up.
+
+    Returns:
+        The parsed URL, and the addresses that it may be reached at.
+
+    Raises:
+        AddressRefused: If it is no such URL, or any of its addresses is neither public nor allowed.
+        HostUnknown: If its host has no address.
+    """
+    parsed = _parse(url)
+    host, port = str(parsed.raw_host), int(parsed.port or 0)
     try:
-        parsed = URL(url)
-        known = parsed.scheme in SCHEMES and bool(parsed.host) and parsed.port is not None
-    except ValueError as error:
-        raise AddressRefused(f"is no URL ({error}): write https://host/path") from error
-    if not known:
-        raise AddressRefused("is no http or https URL with a host: write https://host/path")
-    # The URL itself is not repeated: there is a secret in it.
-    if parsed.user is not None or parsed.password is not None:
-        raise AddressRefused("has a user or a password in it: give credentials as a header")
-    return parsed
+        addresses = tuple(dict.fromkeys(await lookup(host, port)))
+    except (OSError, UnicodeError) as error:
+        raise HostUnknown(f"host {shortened(host)} is not known: {error}") from error
+    if not addresses:
+        raise HostUnknown(f"host {shortened(host)} has no address")
+    for address in addresses:
+        if not _may_be_reached(host, address, allow):
+            raise AddressRefused(
+                f"host {shortened(host)} has the address {address}, which is not public and which "
+                "the workers' configuration does not allow"
+            )
+    return Target(url=parsed, host=host, port=port, addresses=addresses)
 
 
-def _permitted(host: str, address: Address, allow: Collection[str]) -> bool:
-    inner = _unwrapped(address)
-    if inner.is_global and not inner.is_multicast:
-        return True
-    return any(_allows(entry, host, inner) for entry in allow)
-
-
-def _allows(entry: str, host: str, address: Address) -> bool:
-    if entry.lower() == host.lower():
-        return True
-    try:
-        return address in ip_network(entry, strict=False)
-    except ValueError:
+def is_public(address: Address) -> bool:
+    """Whether an address is one of the public internet, also by what is embedded in it."""
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped is not None:
+            return is_public(address.ipv4_mapped)
+        if address in NAT64:
+            return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if address.is_site_local:
+            return False
+    if any(address in network for network in NEVER_PUBLIC):
         return False
+    return address.is_global and not (address.is_multicast or address.is_reserved)
 
 
-def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one stands for, or itself."""
-    if isinstance(address, IPv4Address):
-        return address
-    if address in _NAT64:
-        return IPv4Address(int(address) & 0xFFFFFFFF)
-    teredo = address.teredo[1] if address.teredo else None
-    return address.ipv4_mapped or address.sixtofour or teredo or address
+class _PinnedResolver(AbstractResolver):
+    """Tells aiohttp the addresses that were checked, and looks nothing up.
 
+    Args:
+        target: Where the connection may go.
+    """
 
-class _Resolved(AbstractResolver):
-    """Knows one host's addresses."""
-
-    def __init__(self, addresses: Collection[Address]) -> None:
-        self._addresses = addresses
+    def __init__(self, target: Target) -> None:
+        self._target = target
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  aiohttp's interface
     ) -> list[ResolveResult]:
+        """The addresses of the target; OSError for any other host."""
+        if host != self._target.host:
+            raise OSError(f"{host!r} is not the host that was checked")
         return [
             ResolveResult(
                 hostname=host,
-                host=str(address),
+                host=address,
                 port=port,
-                family=_family(address),
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
                 proto=0,
                 flags=socket.AI_NUMERICHOST,
             )
-            for address in self._addresses
-            if family in (socket.AF_UNSPEC, _family(address))
+            for address in self._target.addresses
         ]
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """There is nothing to close."""
 
 
-def _family(address: Address) -> socket.AddressFamily:
-    return socket.AF_INET if isinstance(address, IPv4Address) else socket.AF_INET6
+def _parse(url: str) -> URL:
+    """The URL; what is wrong with it is said without repeating it: there may be a secret in it."""
+    if len(url) > MAX_URL_CHARS:
+        raise AddressRefused(f"has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
+    if _UNSEEN.search(url):
+        raise AddressRefused("is no URL: encode spaces and control characters")
+    try:
+        parsed = URL(url)
+        port = parsed.port
+    except ValueError as error:
+        raise AddressRefused(f"is no URL ({error}): write https://host/path") from error
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host or port is None:
+        raise AddressRefused("is no http or https URL with a host: write https://host/path")
+    if parsed.user is not None or parsed.password is not None:
+        raise AddressRefused("has a user or a password in it: give credentials as a header")
+    if "%" in parsed.raw_host:
+        raise AddressRefused(f"has a zone in its host {shortened(parsed.raw_host)}: leave it out")
+    return parsed
+
+
+def _may_be_reached(host: str, text: str, allow: Collection[str | Network]) -> bool:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    plain = mapped or address
+    return is_public(plain) or any(_allows(entry, host, plain) for entry in allow)
+
+
+def _allows(entry: str | Network, host: str, address: Address) -> bool:
+    if isinstance(entry, str):
+        if entry.lower() == host.lower():
+            return True
+        try:
+            entry = ip_network(entry, strict=False)
+        except ValueError:
+            return False
+    return address in entry

@@ -28,7 +28,8 @@ AgentChordError
     ├── InputRefused              an input is missing, or not of the type that a function takes
     ├── OutputRefused             what came out is no JSON value
     ├── FunctionFailed            a function agent's function raised (retriable)
-    ├── AddressRefused            a URL leads where agents must not go (no request was made)
+    ├── AddressRefused            a URL leads where agents must not go (nothing was sent)
+    │   └── HostUnknown           its host has no address now (retriable)
     ├── AgentTimeout              the agent's own time ran out (retriable)
     ├── CircuitOpen               its model fails for everybody, and agents are not to wait
     └── ProviderError             a request to a provider failed
@@ -175,7 +176,13 @@ class FunctionFailed(AgentError):
 
 
 class AddressRefused(AgentError):
-    """A URL leads to an address that agents must not reach; no request was made."""
+    """A URL is not one of the public web, or leads to an address that is not; nothing was sent."""
+
+
+class HostUnknown(AddressRefused):
+    """The host of a URL has no address now; nothing was sent."""
+
+    retriable = True
 
 
 class AgentTimeout(AgentError):

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,6 +16,7 @@ from pydantic import (
     GetPydanticSchema,
     ModelWrapValidatorHandler,
     PrivateAttr,
+    SecretStr,
     ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
@@ -156,6 +159,87 @@ class LoggingSettings(Section):
     @classmethod
     def _upper(cls, level: Any) -> Any:
         return level.upper() if isinstance(level, str) else level
+
+
+class HttpTools(Section):
+    """What ``http_request`` and ``fetch_page`` may reach.
+
+    Attributes:
+        allowed_hosts: Names of hosts, ``*.example.com`` for all below one; empty: every host with a
+            public address.
+        allowed_networks: Private networks that may be reached all the same, such as 10.1.0.0/16.
+        methods: Methods of ``http_request``.
+        timeout_s: Seconds that a request may take, its redirects included.
+        max_bytes: Largest answer that is read; what is longer is cut.
+        max_redirects: Redirects that are followed.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    methods: tuple[Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"], ...] = (
+        "GET",
+        "HEAD",
+    )
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 20.0
+    max_bytes: int = Field(2_000_000, ge=1, le=100_000_000)
+    max_redirects: int = Field(5, ge=0, le=50)
+
+
+class Database(Section):
+    """A database that ``sql_query`` may read.
+
+    Attributes:
+        url: SQLAlchemy URL: Postgres, MySQL or SQLite.
+        max_rows: Most rows of a result.
+        timeout_s: Seconds that a query may take.
+    """
+
+    url: SecretStr
+    max_rows: int = Field(200, ge=1, le=100_000)
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 30.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_mapping(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            # Its usual refusal would show the text, which has a password in it.
+            raise ValueError("give a mapping with the key url")  # noqa: TRY004  pydantic takes it
+        return values
+
+
+class FileTools(Section):
+    """What ``list_files``, ``read_file`` and ``write_file`` may touch.
+
+    Attributes:
+        folder: The folder; None: there are no such tools.
+        max_bytes: Largest file that is read or written.
+    """
+
+    folder: Path | None = None
+    max_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
+
+    @field_validator("folder")
+    @classmethod
+    def _check_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_absolute():
+            raise ValueError(f"{str(value)!r} is not an absolute path: workers start anywhere")
+        return value
+
+
+class ToolSettings(Section):
+    """Tools: what their results may be, and what the built-in ones may reach.
+
+    Attributes:
+        max_output_bytes: Largest result of a tool, in UTF-8; what is longer is cut.
+        http: What ``http_request`` and ``fetch_page`` may reach.
+        sql: Databases that ``sql_query`` may read, by the name that models use.
+        files: What the file tools may touch.
+    """
+
+    max_output_bytes: int = Field(100_000, ge=1, le=100_000_000)
+    http: HttpTools = HttpTools()
+    sql: dict[str, Database] = Field(default_factory=dict)
+    files: FileTools = FileTools()
 
 
 class ProviderLimits(Section):

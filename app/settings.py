@@ -28,6 +28,7 @@ from app.setting_sections import (
     Monitoring,
     ProviderLimits,
     Retry,
+    ToolSettings,
 )
 from app.setting_sources import DOTENV, NESTED, PREFIX, YamlFile, explain_decoding, explain_refusal
 
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
         circuit_breaker: When calls to a model that fails for everybody are held back.
         engine: Scheduling and workers.
         logging: What is logged, and how.
+        tools: What tools may answer, and what the built-in ones may reach.
         monitoring: What is watched.
     """
 
@@ -114,6 +116,7 @@ class Settings(BaseSettings):
     circuit_breaker: CircuitBreaker = CircuitBreakerConfig()
     engine: EngineSettings = EngineSettings()
     logging: LoggingSettings = LoggingSettings()
+    tools: ToolSettings = ToolSettings()
     monitoring: Monitoring = MonitorConfig()
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:

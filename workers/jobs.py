@@ -12,6 +12,7 @@ from app.domain.workflow import Workflow
 from app.failures.breakers import Ticket
 from app.storage.claims import ClaimedAgent
 from app.storage.records import CallRecord
+from app.storage.turns import ToolCallRecord
 from workers.inflight import Lease
 
 
@@ -52,7 +53,8 @@ class Job:
         first_token_s: Seconds to the first token of its first streamed answer.
         ticket: Its way through its model's circuit breaker, during a call.
         calls: Calls made and not yet written; they are written with the next record.
-        called: Whether a call of this attempt has been made.
+        tools: What has become of tool calls, as far as it is not yet written; so are they.
+        called: Whether a call has been made that no other attempt could go on from.
     """
 
     run: RunContext
@@ -65,6 +67,7 @@ class Job:
     first_token_s: float | None = None
     ticket: Ticket | None = None
     calls: list[CallRecord] = field(default_factory=list)
+    tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False
 
     @property

@@ -34,6 +34,7 @@ from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
+from workers.texts import storable
 
 #: Who waits longer looks again after this time: what he waits for may have been reconfigured.
 LOOK_AGAIN_S = 3600.0
@@ -112,6 +113,7 @@ class Pipeline:
                 attempt=claimed.attempt,
                 calls=tuple(job.calls),
                 ending=ending,
+                tools=tuple(job.tools),
             )
             accepted = await self._record(record, job)
         if ending is None or not accepted:
@@ -187,7 +189,7 @@ class Pipeline:
             # The row itself is refused: keep the money and the failure, drop the result.
             log.exception("record_refused", **_ids(job))
             ending = _ended(job, AgentStatus.FAILED, error)
-            return await self._records.submit(replace(record, ending=ending))
+            return await self._records.submit(replace(record, ending=ending, tools=()))
 
     def _check_size(self, job: Job, output: Any) -> None:
         size = len(orjson.dumps(output))
@@ -205,14 +207,6 @@ class Pipeline:
                 return replace(retrying, event="agent_retrying", ready_in_s=after_s, retry=True)
             case Fail(status=status):
                 return _ended(job, status, error)
-
-
-def storable(text: str) -> str:
-    """Text as Postgres can keep it: no NUL and no lone surrogates, which JSON may carry."""
-    if text.isascii():
-        return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    cleaned = text.encode("utf-8", "replace").decode()
-    return cleaned.replace("\x00", "\N{REPLACEMENT CHARACTER}")
 
 
 def _completed(job: Job, output: Any) -> Ending:

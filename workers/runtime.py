@@ -35,11 +35,14 @@ from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.storage.returns import call_back
+from app.storage.turns import read_turns
+from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import Calls, LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
+from workers.agents.tool_turns import ToolTurns
 from workers.announcements import Announcements
 from workers.calls import Caller
 from workers.guarded_calls import GuardedCaller
@@ -200,7 +203,7 @@ class Runtime:
             )
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
-        tools = ToolRegistry(settings.imports)
+        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
         tools.load()
         kinds = KindRegistry(
             imports=settings.imports,
@@ -208,7 +211,16 @@ class Runtime:
             secret=agent_secret,
         )
         agents = Agents(
-            llm=LLMAgent(caller=calls, tools=tools, records=records),
+            llm=LLMAgent(
+                caller=calls,
+                registry=tools,
+                tool_turns=ToolTurns(
+                    records=records,
+                    engine=engine,
+                    max_output_bytes=settings.tools.max_output_bytes,
+                ),
+                stored=GroupCommit(engine, read_turns, name="read_turns"),
+            ),
             kinds=KindAgents(kinds, max_output_bytes=settings.engine.max_output_bytes),
             sub_workflows=SubWorkflowAgent(
                 engine,

@@ -40,7 +40,8 @@ def prune(
     verb = "would remove" if dry_run else "removed"
     print(
         f"{verb} the payload of {removed.runs:,} runs: {removed.agents:,} outputs, "
-        f"{removed.attempts:,} attempts, {removed.events:,} events"
+        f"{removed.attempts:,} attempts, {removed.events:,} events, "
+        f"{removed.tool_calls:,} tool calls"
     )
 
 

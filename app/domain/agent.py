@@ -116,7 +116,8 @@ class Agent:
         priority: 1 to 10, higher starts first; from 8 on its failure fails the run.
         retry_policy: How retries are spaced; None takes the workers' default.
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
-        max_turns: Calls an attempt may make when the model goes on asking for tools.
+        max_turns: Calls of a conversation, over all attempts, when the model goes on asking for
+            tools.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
             element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
             of their outputs.

@@ -10,7 +10,7 @@ import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
-from app.addresses import check_address, url_problem
+from app.addresses import resolve_public, url_problem
 from app.domain.bounds import YEAR_S, Bounds
 from app.domain.suggestions import shortened
 from app.errors import (
@@ -99,12 +99,12 @@ class HttpKind:
         config = context.config
         body = orjson.dumps(dict(context.inputs))
         headers = self._headers(context, body)
-        destination = await check_address(config["url"], allow=self._allow)
+        target = await resolve_public(config["url"], allow=self._allow)
         timeout_s = min(config.get("timeout") or math.inf, context.timeout_s)
         try:
             async with (
                 ClientSession(
-                    connector=destination.connector(),
+                    connector=target.connector(),
                     timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
                 ) as session,
                 # A redirect could lead to an address that nobody has checked.
@@ -115,11 +115,11 @@ class HttpKind:
                 return await _answer(response, context)
         except TimeoutError as error:
             raise ConnectionFailed(
-                f"{destination.host} has not answered within {timeout_s:g} s", provider="http"
+                f"{target.host} has not answered within {timeout_s:g} s", provider="http"
             ) from error
         except ClientError as error:
             raise ConnectionFailed(
-                f"{destination.host} could not be asked: {type(error).__name__}: {error}",
+                f"{target.host} could not be asked: {type(error).__name__}: {error}",
                 provider="http",
             ) from error
 

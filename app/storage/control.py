@@ -61,7 +61,8 @@ LOCK_RUN: TextClause = text("""
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # After the run's lock. An agent that has items waits for those of them that are tried again.
-# Attempts go on counting, so whatever an old one still says is fenced off.
+# Attempts go on counting, so whatever an old one still says is fenced off. Conversations with tools
+# begin anew: what failed would else go on from where it failed.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -77,6 +78,9 @@ RETRY: TextClause = text("""
             output = NULL, ready_at = clock_timestamp(), finished_at = NULL,
             started_at = CASE WHEN a.item_count IS NULL THEN NULL ELSE a.started_at END
         FROM locked WHERE a.id = locked.id RETURNING a.level
+    ), anew AS (
+        UPDATE turns SET set_aside = true FROM locked WHERE turns.agent_run_id = locked.id
+            AND NOT turns.set_aside
     ), reopened AS (
         UPDATE runs SET status = 'pending', stop_as = NULL, stop_reason = NULL, error = NULL,
             finished_at = NULL, deadline_at = NULL, time_left_s = NULL,

@@ -12,6 +12,7 @@ from app.domain.status import AgentStatus
 from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
+from app.storage.turns import lose_tool_calls
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +106,7 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
                 error=error,
             )
         )
+    await lose_tool_calls(connection, list(calls))
     await apply_records(connection, records)
     return lost
 

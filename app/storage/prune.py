@@ -1,8 +1,8 @@
 """Retention: what runs that ended long ago have said is removed, what they have cost never.
 
 A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, the
-elements of its lists, its outputs, the texts of its errors and its history go. Of its attempts
-those stay that did not complete, because the ledger's report of waste asks for them.
+elements of its lists, its outputs, the texts of its errors, its tool calls and its history go. Of
+its attempts those stay that did not complete, because the ledger's report of waste asks for them.
 """
 
 from dataclasses import dataclass
@@ -31,6 +31,12 @@ PRUNE: TextClause = text("""
         UPDATE attempts t SET error = NULL FROM agent_runs a
         WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
             AND t.outcome <> 'completed' AND t.error IS NOT NULL
+    ), used AS (
+        DELETE FROM tool_calls t USING agent_runs a
+        WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id RETURNING 1
+    ), conversed AS (
+        DELETE FROM turns t USING agent_runs a
+        WHERE a.run_id = ANY(CAST(:ids AS uuid[])) AND t.agent_run_id = a.id
     ), emptied AS (
         UPDATE agent_runs SET output = NULL, error = NULL, item = NULL
         WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
@@ -39,7 +45,8 @@ PRUNE: TextClause = text("""
         WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING 1
     )
     SELECT (SELECT count(*) FROM pruned) AS runs, (SELECT count(*) FROM emptied) AS agents,
-        (SELECT count(*) FROM tried) AS attempts, (SELECT count(*) FROM told) AS events
+        (SELECT count(*) FROM tried) AS attempts, (SELECT count(*) FROM told) AS events,
+        (SELECT count(*) FROM used) AS tool_calls
 """)
 COUNT_PRUNABLE: TextClause = text("""
     WITH old AS MATERIALIZED (
@@ -50,7 +57,9 @@ COUNT_PRUNABLE: TextClause = text("""
         (SELECT count(*) FROM agent_runs a JOIN old ON old.id = a.run_id) AS agents,
         (SELECT count(*) FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id
             JOIN old ON old.id = a.run_id WHERE t.outcome = 'completed') AS attempts,
-        (SELECT count(*) FROM events e JOIN old ON old.id = e.run_id) AS events
+        (SELECT count(*) FROM events e JOIN old ON old.id = e.run_id) AS events,
+        (SELECT count(*) FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id
+            JOIN old ON old.id = a.run_id) AS tool_calls
 """)
 
 
@@ -63,12 +72,14 @@ class Pruned:
         agents: Agent runs whose output and error were removed.
         attempts: Attempts that were removed.
         events: Lines of history that were removed.
+        tool_calls: Tool calls that were removed, with the turns that asked for them.
     """
 
     runs: int = 0
     agents: int = 0
     attempts: int = 0
     events: int = 0
+    tool_calls: int = 0
 
     def __add__(self, other: "Pruned") -> "Pruned":
         return Pruned(
@@ -76,6 +87,7 @@ class Pruned:
             agents=self.agents + other.agents,
             attempts=self.attempts + other.attempts,
             events=self.events + other.events,
+            tool_calls=self.tool_calls + other.tool_calls,
         )
 
 

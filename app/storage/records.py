@@ -22,6 +22,7 @@ from app.storage.statements import (
     LOCK_AGENT_RUNS,
     TAKE_HOLDS,
 )
+from app.storage.turns import ToolCallRecord, TurnRecord, TurnWrites, write_turns
 from app.storage.wakes import Wake, nobody
 
 log = structlog.get_logger(__name__)
@@ -120,12 +121,18 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Everything one agent run has to say at one moment: calls to settle, and maybe its end."""
+    """Everything one agent run has to say at one moment: calls to settle, and maybe its end.
+
+    ``turn`` is an answer that asks for tools, ``tools`` what has become of tool calls: only the
+    attempt that owns the agent run may write them.
+    """
 
     agent_run_id: UUID
     attempt: int
     calls: tuple[CallRecord, ...] = ()
     ending: Ending | None = None
+    turn: TurnRecord | None = None
+    tools: tuple[ToolCallRecord, ...] = ()
 
 
 async def apply_records(
@@ -142,7 +149,8 @@ async def apply_records(
         wake: Told the agent runs that wait for the money that this sets free.
 
     Returns:
-        For each record, whether its ending was accepted (True for one without an ending).
+        For each record, whether its ending was accepted, or whether the tools that it starts may
+        run (True for one that has neither).
     """
     ids = sorted({record.agent_run_id for record in records})
     owners = {
@@ -160,14 +168,31 @@ async def apply_records(
         await book_on_budgets(connection, settlement.budgets, settlement.entries, wake=wake)
     if settlement.entries:
         await connection.execute(ADD_ENTRIES, {"entries": dumps(settlement.entries)})
+    writes = [
+        TurnWrites(
+            agent_run_id=record.agent_run_id,
+            attempt=record.attempt,
+            turn=record.turn,
+            tools=record.tools,
+        )
+        for record, is_owner in zip(records, accepted, strict=True)
+        if is_owner and record.tools
+    ]
+    going = await write_turns(connection, writes) if writes else set()
     await connection.execute(APPLY_RECORDS, {"agents": dumps(agents)})
     for record, is_owner in zip(records, accepted, strict=True):
         if is_owner and record.ending is not None and record.ending.items is not None:
             await expand(connection, record.agent_run_id, record.ending.items)
     return [
-        is_owner or record.ending is None
+        _is_accepted(record, is_owner=is_owner, is_going=record.agent_run_id in going)
         for is_owner, record in zip(accepted, records, strict=True)
     ]
+
+
+def _is_accepted(record: Record, *, is_owner: bool, is_going: bool) -> bool:
+    if record.ending is not None:
+        return is_owner
+    return is_going or not record.tools
 
 
 Amounts = dict[UUID, tuple[Decimal, Decimal]]

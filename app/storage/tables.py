@@ -47,6 +47,7 @@ STANDING_SCOPES = BUDGET_SCOPES[1:]
 BUDGET_PERIODS = ("none", "day", "month")
 COST_KINDS = ("actual", "estimated", "unconfirmed", "correction", "cached")
 ATTEMPT_OUTCOMES = ("running", "completed", "failed", "cancelled", "handed_back", "lost")
+TOOL_STATES = ("running", "completed", "failed", "unknown")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> str:
@@ -274,6 +275,59 @@ class Attempt(Table):
     finished_at: Mapped[datetime | None]
     # Seconds from its first request to the first token, if the answer was streamed.
     first_token_s: Mapped[float | None]
+
+
+class Turn(Table):
+    """An answer of a model that asked for tools: from here a new attempt goes on.
+
+    ``message`` is JSON, but kept as text: a provider wants its own blocks back byte for byte.
+    """
+
+    __tablename__ = "turns"
+    __table_args__ = (UniqueConstraint("agent_run_id", "attempt", "number"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    agent_run_id: Mapped[UUID] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    attempt: Mapped[int]
+    # The call of the ledger that brought it.
+    call_id: Mapped[UUID | None]
+    message: Mapped[str]
+    # Of a conversation that was given up for a new one, when its agent was run again.
+    set_aside: Mapped[bool] = mapped_column(server_default=text("false"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class ToolCall(Table):
+    """One tool call that a turn asked for, and what became of it; written before it starts.
+
+    ``result`` is what the model was told. What nobody knows the end of is ``unknown``: its worker
+    died, or was told to stop.
+    """
+
+    __tablename__ = "tool_calls"
+    __table_args__ = (
+        CheckConstraint(_one_of("state", TOOL_STATES), name="state"),
+        CheckConstraint("(result IS NOT NULL) = (state IN ('completed', 'failed'))", name="result"),
+        Index(None, "agent_run_id"),
+    )
+
+    turn_id: Mapped[UUID] = mapped_column(
+        ForeignKey("turns.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    agent_run_id: Mapped[UUID]
+    # The attempt that started it last.
+    attempt: Mapped[int]
+    # The provider's id of this wish.
+    call_id: Mapped[str]
+    tool: Mapped[str]
+    arguments: Mapped[str]
+    state: Mapped[str]
+    result: Mapped[str | None]
+    seconds: Mapped[float | None]
+    started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None]
 
 
 class StandingBudget(Table):

@@ -19,10 +19,16 @@ class ToolRegistry:
     Args:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
+        builtin: Tools that come with AgentChord or from elsewhere, by name; in place of one that
+            lacks its configuration stands what is to be configured. A tool of a module goes before
+            one of these.
     """
 
-    def __init__(self, imports: Sequence[str] = ()) -> None:
+    def __init__(
+        self, imports: Sequence[str] = (), builtin: Mapping[str, Tool | str] | None = None
+    ) -> None:
         self._imports = tuple(imports)
+        self._builtin = dict(builtin or {})
 
     def load(self) -> None:
         """Import the modules now, so that a mistake shows at the start.
@@ -47,9 +53,11 @@ class ToolRegistry:
         """
         if isinstance(reference, Mapping):
             reference = str(reference.get("import") or reference.get("name"))
-        tool = self._tools.get(reference)
-        if tool is not None:
+        tool = self._tools.get(reference) or self._builtin.get(reference)
+        if isinstance(tool, Tool):
             return tool
+        if tool is not None:
+            raise ToolError(f"tool {reference!r} is not configured: {tool}")
         module, separator, _ = reference.partition(":")
         if separator and module not in self._imports:
             raise ToolError(
@@ -59,7 +67,8 @@ class ToolRegistry:
         names = [tool.name for tool in self._tools.values()]
         raise ToolError(
             f"there is no tool {reference!r}; the workers load "
-            f"{listed(dict.fromkeys(names))}{did_you_mean(reference, self._tools)}"
+            f"{listed(dict.fromkeys(names))}"
+            f"{did_you_mean(reference, [*self._tools, *self._builtin])}"
         )
 
     @cached_property

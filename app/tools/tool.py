@@ -4,12 +4,13 @@ import asyncio
 import functools
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, overload
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
+from app.domain.bounds import YEAR_S, Bounds, find_problem
 from app.domain.suggestions import shortened
 from app.errors import ToolError, WorkflowError
 from app.tools.schema import (
@@ -22,9 +23,24 @@ from app.tools.schema import (
 from app.tools.threads import run_in_thread
 
 DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_OUTPUT_BYTES = 100_000
+#: Before a failed call is tried again; doubled each time.
+RETRY_DELAY_S = 0.5
 MAX_PROBLEMS_SHOWN = 10
+BOUNDS = {
+    "timeout_s": Bounds(high=YEAR_S, positive=True),
+    "retries": Bounds(high=100, whole=True),
+    "max_output_bytes": Bounds(low=1, high=100_000_000, whole=True, optional=True),
+}
 # What both providers accept as a tool's name.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class _Outcome(NamedTuple):
+    """How one try of a function ended."""
+
+    text: str = ""
+    error: BaseException | None = None
 
 
 class ToolOutput(NamedTuple):
@@ -45,12 +61,19 @@ class Tool:
     Args:
         function: A function with type hints, sync or async.
         name: Name for the model; None takes the function's.
-        timeout_s: Seconds a call may take. A sync function's thread cannot be stopped: it goes on
-            in the background, and its result is dropped.
-        idempotent: Whether a call may be repeated after a worker died during it.
+        timeout_s: Seconds each try of a call may take. An async function is cancelled then. A sync
+            function's thread cannot be stopped: it goes on, and its result is dropped.
+        retries: How often a call that failed or took too long is tried again, before the model is
+            told. Of a function that is not safe to repeat leave it at 0.
+        idempotent: Whether a call may be repeated if its worker died during it. Of any other the
+            model is told that its outcome is unknown.
+        max_output_bytes: Largest result, in UTF-8; what is longer is cut. None takes the
+            configuration's ``tools.max_output_bytes``.
+        more: What the model is told beside the docstring, such as what a configuration allows.
 
     Raises:
-        WorkflowError: If the name or the signature cannot be told to a model.
+        WorkflowError: If the name or the signature cannot be told to a model, or a number is out
+            of range.
     """
 
     def __init__(
@@ -59,7 +82,10 @@ class Tool:
         *,
         name: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
+        retries: int = 0,
         idempotent: bool = False,
+        max_output_bytes: int | None = None,
+        more: str = "",
     ) -> None:
         if not inspect.isroutine(function):
             raise WorkflowError(f"@tool makes tools of functions, not of {shortened(function)}")
@@ -67,7 +93,13 @@ class Tool:
         self.function = function
         self.name = name or function.__name__
         self.timeout_s = timeout_s
+        self.retries = retries
         self.idempotent = idempotent
+        self.max_output_bytes = max_output_bytes
+        self._more = more
+        self._abandoned: set[asyncio.Task[_Outcome]] = set()
+        if found := find_problem(vars(self), BOUNDS):
+            raise WorkflowError(f"tool {self.name!r}: {' '.join(found)}")
         if not _NAME.fullmatch(self.name) and self.name != "<lambda>":
             raise WorkflowError(f"tool name {self.name!r}: use up to 64 letters, digits, _ and -")
         check_signature(function, self.name)
@@ -87,7 +119,7 @@ class Tool:
     @property
     def description(self) -> str:
         """What the model is told: the docstring up to its sections."""
-        return described(inspect.getdoc(self.function) or "")[0]
+        return f"{described(inspect.getdoc(self.function) or '')[0]} {self._more}".strip()
 
     @functools.cached_property
     def parameters(self) -> dict[str, Any]:
@@ -116,45 +148,68 @@ class Tool:
             "parameters": self.parameters,
         }
 
-    async def call(self, arguments: str) -> ToolOutput:
+    async def call(
+        self, arguments: str, *, max_output_bytes: int = DEFAULT_OUTPUT_BYTES
+    ) -> ToolOutput:
         """Run the function for a model.
 
         Args:
             arguments: JSON text as the model wrote it.
+            max_output_bytes: Largest result of a tool that sets no limit of its own.
 
         Returns:
-            The result as text (JSON unless it is a text already), or what the model did wrong.
+            The result as text (JSON unless it is a text already), or what went wrong.
 
         Raises:
             ToolError: If the function raised it, to say that no other arguments would help.
         """
+        limit = self.max_output_bytes or max_output_bytes
         try:
             given = given_arguments(self._arguments.model_validate_json(arguments or "{}"))
         except ValidationError as error:
             return ToolOutput(f"{self.name} was not run: {_problems(error)}", is_error=True)
-        try:
-            async with asyncio.timeout(self.timeout_s) as deadline:
-                result = await self._run(given)
-            return ToolOutput(_as_text(result), is_error=False)
-        except ToolError:
-            raise
-        # Whatever a tool raises, sys.exit() included, is for the model to read.
-        except (Exception, SystemExit) as error:  # noqa: BLE001
-            if deadline.expired():
-                text = f"{self.name} took longer than {self.timeout_s:g} s"
-            else:
-                text = f"{self.name} failed: {type(error).__name__}: {error}"
-            return ToolOutput(text, is_error=True)
+        delay_s = RETRY_DELAY_S
+        for _ in range(self.retries):
+            output = await self._try(given, limit)
+            if not output.is_error:
+                return output
+            await asyncio.sleep(delay_s)
+            delay_s *= 2
+        return await self._try(given, limit)
 
     @functools.cached_property
     def _arguments(self) -> type[BaseModel]:
         return arguments_model(self.function, self.name)
 
-    async def _run(self, arguments: Mapping[str, Any]) -> Any:
+    async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
+        # In a task of its own, which can be left alone: a function may refuse to be cancelled.
+        task = asyncio.create_task(_outcome(self._run(given)), name=f"tool {self.name}")
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=self.timeout_s)
+        except BaseException:
+            task.cancel()
+            raise
+        if not done:
+            task.cancel()
+            return ToolOutput(f"{self.name} took longer than {self.timeout_s:g} s", is_error=True)
+        text, error = task.result()
+        if isinstance(error, ToolError):
+            raise error
+        if error is not None:
+            text = f"{self.name} failed: {type(error).__name__}: {_message(error)}"
+        return ToolOutput(cut(text, limit), is_error=error is not None)
+
+    async def _run(self, given: Mapping[str, Any]) -> str:
         if inspect.iscoroutinefunction(self.function):
-            return await self.function(**arguments)
-        result = await run_in_thread(functools.partial(self.function, **arguments))
-        return await result if inspect.isawaitable(result) else result
+            return _as_text(await self.function(**given))
+        result = await run_in_thread(functools.partial(self._work, given))
+        return result if isinstance(result, str) else _as_text(await result)
+
+    def _work(self, given: Mapping[str, Any]) -> str | Awaitable[Any]:
+        result = self.function(**given)
+        return result if inspect.isawaitable(result) else _as_text(result)
 
 
 @overload
@@ -166,7 +221,9 @@ def tool(
     *,
     name: str | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    retries: int = 0,
     idempotent: bool = False,
+    max_output_bytes: int | None = None,
 ) -> Callable[[Callable[..., Any]], Tool]: ...
 
 
@@ -176,7 +233,9 @@ def tool(
     *,
     name: str | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
+    retries: int = 0,
     idempotent: bool = False,
+    max_output_bytes: int | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool``, or ``@tool(timeout_s=5)``.
 
@@ -186,8 +245,10 @@ def tool(
     Args:
         function: The function, when used without parentheses.
         name: Name for the model; None takes the function's.
-        timeout_s: Seconds a call may take.
-        idempotent: Whether a call may be repeated after a worker died during it.
+        timeout_s: Seconds each try of a call may take.
+        retries: How often a failed call is tried again before the model is told.
+        idempotent: Whether a call may be repeated if its worker died during it.
+        max_output_bytes: Largest result; what is longer is cut. None takes the configuration's.
 
     Returns:
         The tool, or the decorator that makes it.
@@ -195,10 +256,47 @@ def tool(
     Raises:
         WorkflowError: If the name or the signature cannot be told to a model.
     """
-    options: dict[str, Any] = {"name": name, "timeout_s": timeout_s, "idempotent": idempotent}
+    options: dict[str, Any] = {
+        "name": name,
+        "timeout_s": timeout_s,
+        "retries": retries,
+        "idempotent": idempotent,
+        "max_output_bytes": max_output_bytes,
+    }
     if function is None:
         return functools.partial(Tool, **options)
     return Tool(function, **options)
+
+
+def cut(text: str, max_bytes: int) -> str:
+    """A text of at most so many bytes in UTF-8, and a note at its end if something is missing."""
+    # Each character has a byte at least, so a text of any size is not encoded as a whole.
+    kept = text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+    if len(kept) == len(text):
+        return text
+    return f"{kept}\n[cut: these are the first {len(kept):,} of {len(text):,} characters]"
+
+
+async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
+    try:
+        return _Outcome(text=await run)
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return _Outcome(error=error)  # raised by the function, for reasons of its own
+    except GeneratorExit:
+        raise
+    # Whatever a tool raises, sys.exit() included, is for the model to read.
+    except BaseException as error:  # noqa: BLE001
+        return _Outcome(error=error)
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as odd:  # noqa: BLE001  an exception of a tool's own may not even have a text
+        return f"(its message cannot be read: {type(odd).__name__})"
 
 
 def _as_text(result: Any) -> str:

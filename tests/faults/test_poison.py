@@ -30,7 +30,7 @@ import signal
 from app import tool
 
 
-@tool
+@tool(idempotent=True)
 def die() -> str:
     "Ends the worker."
     os.kill(os.getpid(), signal.SIGKILL)

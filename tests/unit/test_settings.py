@@ -207,6 +207,8 @@ def test_a_file_with_everything_commented_out_changes_nothing(
             "model_costs of 'm' has 'input', 'ouput': give 'input' and 'output'",
         ),
         ("logging: {level: loud}\n", "1: logging.level", "is 'LOUD': input should be 'DEBUG'"),
+        ("tools:\n  sql:\n    db: sqlite://hidden\n", "3: tools.sql.db", "with the key url"),
+        ("tools: {files: {folder: here}}\n", "1: tools.files.folder", "is not an absolute path"),
         ("imports: [shop-tools]\n", "1: imports", "'shop-tools' is not a module's name"),
         ("database_url: sqlite:///hidden\n", "1: database_url", "must begin with postgresql://"),
         ("config: other.yaml\n", "1: config", "there is no such key"),
@@ -464,6 +466,7 @@ def test_the_documentation_names_every_variable() -> None:
             "engine",
             "logging",
             "monitoring",
+            "tools",
         )
         expected = f"`{name}`" if name in sections else f"`{prefix}{name.upper()}`"
         assert expected in text

@@ -1,17 +1,20 @@
 """An llm agent: a conversation with a model, in which it may ask for tools."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from uuid import UUID
 
-from app.errors import AgentTimeout, ToolError
-from app.llm.base import LLMResponse, ToolCall
+from app.errors import ToolError
+from app.llm.base import LLMResponse, Message
 from app.storage.group_commit import GroupCommit
-from app.storage.records import Record
+from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
-from app.tools.tool import Tool, ToolOutput
-from workers.inflight import Phase
+from workers.agents.conversation import Conversation
+from workers.agents.tool_turns import ToolTurns
 from workers.jobs import Job
+
+#: Conversations so far, by agent run.
+StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 
 
 class Calls(Protocol):
@@ -32,19 +35,29 @@ class LLMAgent:
 
     Args:
         caller: Makes the calls.
-        tools: The tools of this process.
-        records: Group commit of records: each turn is settled before the next one starts.
+        registry: The tools of this process.
+        tool_turns: Runs the tools of a turn.
+        stored: Reads what earlier attempts have stored.
     """
 
     def __init__(
-        self, *, caller: Calls, tools: ToolRegistry, records: GroupCommit[Record, bool]
+        self,
+        *,
+        caller: Calls,
+        registry: ToolRegistry,
+        tool_turns: ToolTurns,
+        stored: StoredTurns,
     ) -> None:
         self._caller = caller
-        self._tools = tools
-        self._records = records
+        self._registry = registry
+        self._tool_turns = tool_turns
+        self._stored = stored
 
     async def run(self, job: Job, prompt: str) -> str:
         """Converse until the model answers without asking for a tool.
+
+        An attempt after the first goes on with the conversation that the earlier ones have stored:
+        their turns are not paid again, and their finished tool calls are not executed again.
 
         Args:
             job: Who converses.
@@ -55,60 +68,32 @@ class LLMAgent:
 
         Raises:
             AgentError: When a call fails, a tool is unknown, or ``max_turns`` are over.
+            LeaseGone: If the job may not go on.
         """
-        tools = {tool.name: tool for tool in map(self._tools.resolve, job.agent.tools)}
+        tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
         specs = [
             {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
             for tool in tools.values()
         ]
-        messages: list[Mapping[str, Any]] = []
-        if system := job.agent.llm_config.get("system"):
-            messages.append({"role": "system", "content": system})
-        messages.append({"role": "user", "content": prompt})
-        for _ in range(job.agent.max_turns):
-            response = await self._caller.call(job, messages, specs)
+        conversation = await self._open(job, prompt)
+        while True:
+            if conversation.open_turn:
+                await self._tool_turns.answer(job, conversation, tools)
+                job.called = False  # another attempt would go on from here
+            response = await self._caller.call(job, conversation.messages, specs)
             if not response.tool_calls:
                 return response.content
-            await self._settle_turn(job)
-            messages += await self._answer(job, response, tools)
-        raise ToolError(
-            f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} turns: "
-            "raise its max_turns or simplify its prompt"
-        )
+            if conversation.turns + 1 >= job.agent.max_turns:
+                raise ToolError(
+                    f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} "
+                    "turns: raise its max_turns or simplify its prompt"
+                )
+            conversation.ask(response, job.calls[-1].call_id if job.calls else None)
 
-    async def _settle_turn(self, job: Job) -> None:
-        calls, job.calls = tuple(job.calls), []
-        record = Record(agent_run_id=job.claimed.id, attempt=job.claimed.attempt, calls=calls)
-        try:
-            await self._records.submit(record)
-        except BaseException:
-            # Whether it was written is not known here; a call that comes twice is booked once.
-            job.calls = [*calls, *job.calls]
-            raise
-
-    async def _answer(
-        self, job: Job, response: LLMResponse, tools: Mapping[str, Tool]
-    ) -> Sequence[Mapping[str, Any]]:
-        """Run the tools the model asks for, all at once; what they say goes back to the model."""
-        wanted = response.tool_calls or ()
-        job.lease.phase = Phase.CALLING
-        try:
-            async with asyncio.timeout(job.calling_left_s):
-                results = await asyncio.gather(*(_use(tools, call) for call in wanted))
-        except TimeoutError as error:
-            raise AgentTimeout(
-                f"agent {job.agent.name!r} ran out of its {job.agent.timeout:g} s in a tool"
-            ) from error
-        answers = [
-            {"role": "tool", "tool_call_id": call.id, "content": text, "is_error": is_error}
-            for call, (text, is_error) in zip(wanted, results, strict=True)
-        ]
-        return [response.as_message(), *answers]
-
-
-async def _use(tools: Mapping[str, Tool], call: ToolCall) -> ToolOutput:
-    tool = tools.get(call.name)
-    if tool is None:
-        known = ", ".join(tools) or "none"
-        return ToolOutput(f"there is no tool {call.name!r}; there are: {known}", is_error=True)
-    return await tool.call(call.arguments)
+    async def _open(self, job: Job, prompt: str) -> Conversation:
+        opening: list[Message] = [{"role": "user", "content": prompt}]
+        if system := job.agent.llm_config.get("system"):
+            opening.insert(0, {"role": "system", "content": system})
+        if not job.agent.tools or job.claimed.attempt == 1:
+            return Conversation(opening)
+        return Conversation(opening, await self._stored.submit(job.claimed.id))

@@ -1,0 +1,227 @@
+"""Conversations with tools: each turn and each tool call is stored before its effect is used.
+
+A turn is written with the cost entry of the call that brought it, and with the start of the tools
+it asks for. So a new attempt knows which tools have finished and which may have run, and goes on
+from there. Whatever is written here is fenced: only the attempt that owns the agent run may.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.session import dumps
+
+# turns: [{id, agent_run_id, number, attempt, call_id, message}].
+ADD_TURNS: TextClause = text("""
+    INSERT INTO turns (id, agent_run_id, number, attempt, call_id, message)
+    SELECT id, agent_run_id, number, attempt, call_id, message
+    FROM jsonb_to_recordset(CAST(:turns AS jsonb)) AS t(
+        id uuid, agent_run_id uuid, number int, attempt int, call_id uuid, message text)
+    ON CONFLICT (id) DO NOTHING
+""")
+
+# calls: [{turn_id, position, agent_run_id, attempt, ...}]. A run that is being stopped or rests
+# starts no tool, but what has run is written all the same. Nothing that has an end is changed, and
+# repeating a batch changes and tells nothing. The answer: whose tools may run.
+WRITE_TOOL_CALLS: TextClause = text("""
+    WITH given AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:calls AS jsonb)) AS g(
+            turn_id uuid, position int, agent_run_id uuid, attempt int, call_id text, tool text,
+            arguments text, state text, result text, seconds float8)
+    ), owner AS (
+        SELECT a.id, a.run_id, a.name, r.status = 'running' AND r.stop_as IS NULL AS going
+        FROM agent_runs a JOIN runs r ON r.id = a.run_id
+        WHERE a.id IN (SELECT agent_run_id FROM given)
+    ), written AS (
+        INSERT INTO tool_calls AS t (turn_id, position, agent_run_id, attempt, call_id, tool,
+            arguments, state, result, seconds, finished_at)
+        SELECT g.turn_id, g.position, g.agent_run_id, g.attempt, g.call_id, g.tool,
+            g.arguments, g.state, g.result, g.seconds,
+            CASE WHEN g.state <> 'running' THEN clock_timestamp() END
+        FROM given g JOIN owner ON owner.id = g.agent_run_id JOIN turns ON turns.id = g.turn_id
+        WHERE owner.going OR g.state <> 'running'
+        ORDER BY g.turn_id, g.position
+        ON CONFLICT (turn_id, position) DO UPDATE SET attempt = excluded.attempt,
+            state = excluded.state, result = excluded.result, seconds = excluded.seconds,
+            started_at = CASE WHEN excluded.state = 'running'
+                THEN excluded.started_at ELSE t.started_at END,
+            finished_at = excluded.finished_at
+        WHERE t.state IN ('running', 'unknown')
+            AND (t.state <> excluded.state OR t.attempt < excluded.attempt)
+        RETURNING agent_run_id, attempt, position, tool, state, seconds
+    ), noted AS (
+        INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+        SELECT o.run_id, w.agent_run_id, w.attempt,
+            CASE w.state WHEN 'running' THEN 'tool_started' WHEN 'completed' THEN 'tool_finished'
+                WHEN 'failed' THEN 'tool_failed' ELSE 'tool_unknown' END,
+            jsonb_strip_nulls(jsonb_build_object('agent', o.name, 'tool', w.tool,
+                'seconds', round(CAST(w.seconds AS numeric), 3)))
+        FROM written w JOIN owner o ON o.id = w.agent_run_id ORDER BY w.position
+    )
+    SELECT id FROM owner WHERE going
+""")
+
+# What was running when its worker went silent; after the lock on the agent runs.
+LOSE_TOOL_CALLS: TextClause = text("""
+    WITH lost AS (
+        UPDATE tool_calls SET state = 'unknown', finished_at = clock_timestamp()
+        WHERE agent_run_id = ANY(CAST(:ids AS uuid[])) AND state = 'running'
+        RETURNING agent_run_id, attempt, tool
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT a.run_id, a.id, lost.attempt, 'tool_unknown',
+        jsonb_build_object('agent', a.name, 'tool', lost.tool)
+    FROM lost JOIN agent_runs a ON a.id = lost.agent_run_id
+""")
+
+READ_TURNS: TextClause = text("""
+    SELECT t.id, t.agent_run_id, t.number, t.call_id, t.message, (
+        SELECT jsonb_agg(jsonb_build_object('position', c.position, 'call_id', c.call_id,
+            'tool', c.tool, 'arguments', c.arguments, 'state', c.state, 'result', c.result))
+        FROM tool_calls c WHERE c.turn_id = t.id
+    ) AS calls
+    FROM turns t WHERE t.agent_run_id = ANY(CAST(:ids AS uuid[])) AND NOT t.set_aside
+    ORDER BY t.agent_run_id, t.number
+""")
+
+WHY_NOT: TextClause = text("""
+    SELECT a.attempt, a.status, r.stop_as, r.status AS run_status
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id WHERE a.id = :id
+""")
+
+
+class ToolState(StrEnum):
+    """What is known of a tool call."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"  # it has an end, and the model is told what went wrong
+    UNKNOWN = "unknown"  # it was stopped, or its worker died: it may have done its work
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnRecord:
+    """An answer that asked for tools.
+
+    Attributes:
+        id: Id of the turn.
+        number: Its place in the conversation, from 0.
+        call_id: The call of the ledger that brought it.
+        message: The assistant's message as JSON, exactly as it must go back to the provider.
+    """
+
+    id: UUID
+    number: int
+    call_id: UUID | None
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCallRecord:
+    """What is known of one tool call.
+
+    Attributes:
+        turn_id: The turn that asked for it.
+        position: Its place among the turn's tool calls, from 0.
+        call_id: The provider's id of the wish.
+        tool: Name of the tool, as the model wrote it.
+        arguments: The arguments, as the model wrote them.
+        state: What has become of it.
+        result: What the model is told, of one that has an end.
+        seconds: How long it took.
+    """
+
+    turn_id: UUID
+    position: int
+    call_id: str
+    tool: str
+    arguments: str
+    state: ToolState
+    result: str | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredTurn:
+    """A turn of an earlier attempt, and its tool calls by position: those that were written."""
+
+    turn: TurnRecord
+    calls: dict[int, ToolCallRecord]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fence:
+    """Why tools may not run: ``lost`` goes before ``stopping``, that before ``paused``."""
+
+    lost: bool
+    stopping: bool
+    paused: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TurnWrites:
+    """What one agent run has to write of its conversation."""
+
+    agent_run_id: UUID
+    attempt: int
+    turn: TurnRecord | None
+    tools: Sequence[ToolCallRecord]
+
+
+async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites]) -> set[UUID]:
+    """Write turns and tool calls of agent runs whose rows are locked and whose attempts own them.
+
+    Args:
+        connection: Inside a transaction.
+        writes: What to write, each of another agent run.
+
+    Returns:
+        The agent runs whose tools may run: their run is going, and not being stopped.
+    """
+    turns, calls = [], []
+    for write in writes:
+        owner = {"agent_run_id": write.agent_run_id, "attempt": write.attempt}
+        turns += [asdict(write.turn) | owner] if write.turn else []
+        calls += [asdict(call) | owner for call in write.tools]
+    if turns:
+        await connection.execute(ADD_TURNS, {"turns": dumps(turns)})
+    return set(await connection.scalars(WRITE_TOOL_CALLS, {"calls": dumps(calls)}))
+
+
+async def lose_tool_calls(connection: AsyncConnection, agent_run_ids: Sequence[UUID]) -> None:
+    """Note that nobody knows what became of tools whose worker went silent."""
+    await connection.execute(LOSE_TOOL_CALLS, {"ids": list(agent_run_ids)})
+
+
+async def read_turns(
+    connection: AsyncConnection, agent_run_ids: Sequence[UUID]
+) -> list[tuple[StoredTurn, ...]]:
+    """The conversations of agent runs so far, in their order; empty for one without any."""
+    found: dict[UUID, list[StoredTurn]] = defaultdict(list)
+    for row in await connection.execute(READ_TURNS, {"ids": list(agent_run_ids)}):
+        turn = TurnRecord(id=row.id, number=row.number, call_id=row.call_id, message=row.message)
+        calls = {call["position"]: _tool_call(row.id, call) for call in row.calls or ()}
+        found[row.agent_run_id].append(StoredTurn(turn=turn, calls=calls))
+    return [tuple(found[id_]) for id_ in agent_run_ids]
+
+
+async def why_not(connection: AsyncConnection, agent_run_id: UUID, attempt: int) -> Fence:
+    """Why the tools of an attempt may not run, as it stands now."""
+    row = (await connection.execute(WHY_NOT, {"id": agent_run_id})).one_or_none()
+    if row is None:
+        return Fence(lost=True, stopping=False, paused=False)
+    return Fence(
+        lost=row.attempt != attempt or row.status != "running",
+        stopping=row.stop_as is not None,
+        paused=row.run_status == "paused",
+    )
+
+
+def _tool_call(turn_id: UUID, call: dict[str, Any]) -> ToolCallRecord:
+    return ToolCallRecord(**call | {"turn_id": turn_id, "state": ToolState(call["state"])})

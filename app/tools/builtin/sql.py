@@ -1,0 +1,218 @@
+"""``sql_query``: reads databases that the operator names, and can change nothing in them.
+
+Four fences stand one behind the other: one statement (a text with a semicolon in it is refused),
+which begins with a word that reads; a transaction that the database itself keeps read-only; limits
+on rows and time; and whatever the rights of the configured user are, which are the operator's.
+"""
+
+import re
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypedDict
+from urllib.parse import quote
+
+from pydantic_core import to_jsonable_python
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from app.domain.suggestions import listed, shortened
+from app.errors import ConfigurationError
+from app.setting_sections import Database
+from app.tools.tool import Tool
+
+MAX_QUERY_CHARS = 100_000
+MARGIN_S = 10.0
+# These can be read through a cursor, so that a large result stays in the database.
+READS = ("SELECT", "WITH", "VALUES", "TABLE")
+TELLS = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
+_FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
+# In MySQL these write files even in a read-only transaction, and comments may hold statements.
+_WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
+
+Value = str | int | float | bool | None
+Guard = Callable[[Connection, float], None]
+
+
+class Rows(TypedDict):
+    """What a query found; ``more`` says whether there are more rows than these."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    more: bool
+
+
+class QueryTools:
+    """The tool of the databases.
+
+    Args:
+        databases: By the name that models use.
+
+    Raises:
+        ConfigurationError: If one of them cannot be kept from changes.
+    """
+
+    def __init__(self, databases: Mapping[str, Database]) -> None:
+        self._readers = {name: _Reader(name, database) for name, database in databases.items()}
+
+    def sql_query(
+        self,
+        query: str,
+        parameters: dict[str, Value] | None = None,
+        database: str | None = None,
+    ) -> Rows:
+        """Read a database with one SQL query; nothing can be changed by it.
+
+        Args:
+            query: One SELECT, without a semicolon. Write values as :name and give them as
+                parameters.
+            parameters: Values by name.
+            database: Name of the database; may be left out if there is only one.
+        """
+        if database is None and len(self._readers) == 1:
+            (database,) = self._readers
+        reader = self._readers.get(database or "")
+        if reader is None:
+            raise ValueError(
+                f"there is no database {shortened(database)}; there is {listed(self._readers)}"
+            )
+        return reader.read(query, parameters or {})
+
+
+class _Reader:
+    """Reads one database; a connection for each query, so that none grows old."""
+
+    def __init__(self, name: str, database: Database) -> None:
+        self._database = database
+        try:
+            url = make_url(database.url.get_secret_value())
+        except ArgumentError as error:
+            raise ConfigurationError(
+                f"tools.sql.{name}: url is not a URL: write it as dialect://user:password@host/name"
+            ) from error
+        self._dialect = url.get_backend_name()
+        if self._dialect not in GUARDS:
+            raise ConfigurationError(
+                f"tools.sql.{name}: {self._dialect!r} databases cannot be kept from changes here; "
+                f"there is {listed(GUARDS)}"
+            )
+        try:
+            self._engine = _sqlite_engine(name, url) if _is_file(url) else _engine(url)
+        except (SQLAlchemyError, ImportError) as error:
+            raise ConfigurationError(f"tools.sql.{name}: {error}") from error
+
+    def read(self, query: str, parameters: Mapping[str, Value]) -> Rows:
+        query = query.strip().rstrip(";").rstrip()
+        word = _first_word(query)
+        if self._dialect in ("mysql", "mariadb") and _WRITES_A_FILE.search(query):
+            raise ValueError("comments and INTO OUTFILE are not allowed: leave them out")
+        try:
+            with self._engine.connect() as connection, self._limited(connection):
+                GUARDS[self._dialect](connection, self._database.timeout_s)
+                if word in READS:
+                    connection.execution_options(stream_results=True)
+                return self._rows(connection, query, parameters)
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).strip()
+            raise ValueError(f"the database refuses it: {reason}") from error
+
+    def _rows(self, connection: Connection, query: str, parameters: Mapping[str, Value]) -> Rows:
+        limit = self._database.max_rows
+        with connection.execute(text(query), dict(parameters)) as result:
+            if not result.returns_rows:
+                raise ValueError("the query gives no rows: write a SELECT")
+            found = [list(row) for row in result.fetchmany(limit + 1)]
+            return {
+                "columns": list(result.keys()),
+                "rows": to_jsonable_python(found[:limit], fallback=str, bytes_mode="base64"),
+                "more": len(found) > limit,
+            }
+
+    @contextmanager
+    def _limited(self, connection: Connection) -> Iterator[None]:
+        """Stop a query of SQLite in time; the servers do that themselves."""
+        if self._dialect != "sqlite":
+            yield
+            return
+        driver = connection.connection.driver_connection
+        assert driver is not None, "the connection is open"
+        timer = threading.Timer(self._database.timeout_s, driver.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
+    """The tool that reads the operator's databases; none, if there is none."""
+    if not databases:
+        return ()
+    timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
+    names = f"Databases: {', '.join(databases)}."
+    return [Tool(QueryTools(databases).sql_query, timeout_s=timeout_s, idempotent=True, more=names)]
+
+
+def _first_word(query: str) -> str:
+    if len(query) > MAX_QUERY_CHARS:
+        raise ValueError(f"the query has over {MAX_QUERY_CHARS:,} characters: shorten it")
+    if ";" in query:
+        # No parser of ours decides whether it is inside a text: theirs might see it otherwise.
+        raise ValueError("write one statement without a semicolon; give texts as parameters")
+    match = _FIRST_WORD.match(query)
+    word = match[1].upper() if match else ""
+    if word not in (*READS, *TELLS):
+        raise ValueError(
+            f"the query begins with {shortened(query[:20])}: only reading is allowed, with "
+            f"{', '.join((*READS, *TELLS))}"
+        )
+    return word
+
+
+def _engine(url: URL) -> Engine:
+    return create_engine(url, poolclass=NullPool, hide_parameters=True)
+
+
+def _is_file(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _sqlite_engine(name: str, url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise ConfigurationError(f"tools.sql.{name}: give the path of a SQLite file")
+    file = f"file:{quote(url.database)}?mode=ro"
+    # One thread runs a query, another one may interrupt it.
+    connect = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
+    return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
+
+
+def _guard_postgres(connection: Connection, timeout_s: float) -> None:
+    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
+
+
+def _guard_mysql(connection: Connection, timeout_s: float) -> None:
+    if getattr(connection.dialect, "is_mariadb", False):
+        connection.exec_driver_sql(f"SET SESSION max_statement_time = {timeout_s:f}")
+    else:
+        connection.exec_driver_sql(f"SET SESSION max_execution_time = {int(timeout_s * 1000)}")
+    connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+    connection.exec_driver_sql("START TRANSACTION READ ONLY")
+
+
+def _guard_sqlite(connection: Connection, timeout_s: float) -> None:  # noqa: ARG001  one interface
+    connection.exec_driver_sql("PRAGMA query_only = ON")
+
+
+#: What keeps each database from changes, in the transaction that the query runs in.
+GUARDS: dict[str, Guard] = {
+    "postgresql": _guard_postgres,
+    "mysql": _guard_mysql,
+    "mariadb": _guard_mysql,
+    "sqlite": _guard_sqlite,
+}

@@ -1,0 +1,113 @@
+"""``http_request`` and ``fetch_page``: the web, as far as the operator lets models reach it."""
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from app.domain.suggestions import shortened
+from app.setting_sections import HttpTools
+from app.tools.fetching import Fetcher, WebAnswer, WebRequest
+from app.tools.readable import readable_text
+from app.tools.threads import run_in_thread
+from app.tools.tool import Tool
+
+FIRST_ERROR = 400
+#: Asking for these twice changes nothing.
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
+SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
+HTML = ("text/html", "application/xhtml+xml", "")
+TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml")
+# The tool's own time ends after the request's, so that the model is told of the latter.
+MARGIN_S = 10.0
+
+
+class HttpAnswer(TypedDict):
+    """What the model gets of an answer."""
+
+    status: int
+    url: str
+    headers: dict[str, str]
+    body: str
+
+
+class WebTools:
+    """The tools of the web.
+
+    Args:
+        fetcher: Makes the requests.
+    """
+
+    def __init__(self, fetcher: Fetcher) -> None:
+        self._fetcher = fetcher
+
+    async def http_request(
+        self,
+        url: str,
+        method: str = "GET",
+        headers: dict[str, str] | None = None,
+        body: str | None = None,
+    ) -> HttpAnswer:
+        """Make an HTTP request to a public address and get status, headers and body.
+
+        Args:
+            url: Full URL, with http:// or https://.
+            method: Such as GET; which ones are allowed is the operator's choice.
+            headers: Further headers by name.
+            body: Text to send.
+        """
+        request = WebRequest(url=url, method=method.upper(), headers=headers or {}, body=body)
+        answer = await self._fetcher.fetch(request)
+        return {
+            "status": answer.status,
+            "url": answer.url,
+            "headers": {
+                name: value for name, value in answer.headers.items() if name in SHOWN_HEADERS
+            },
+            "body": _body(answer),
+        }
+
+    async def fetch_page(self, url: str) -> str:
+        """Read a page of the web as plain text, without menus, advertisements and scripts.
+
+        Args:
+            url: Full URL, with http:// or https://.
+        """
+        answer = await self._fetcher.fetch(WebRequest(url=url, headers={}))
+        if answer.status >= FIRST_ERROR:
+            raise ConnectionError(f"{shortened(answer.url)} answered with status {answer.status}")
+        if answer.content_type not in HTML:
+            return _body(answer)
+        page = answer.text()
+        text = await run_in_thread(lambda: readable_text(page, answer.url))
+        return text + _note(answer)
+
+
+def web_tools(rules: HttpTools) -> Sequence[Tool]:
+    """The tools of the web, by the operator's rules."""
+    tools = WebTools(Fetcher(rules))
+    timeout_s = rules.timeout_s + MARGIN_S
+    hosts = f"Allowed hosts: {', '.join(rules.allowed_hosts)}." if rules.allowed_hosts else ""
+    request = Tool(
+        tools.http_request,
+        timeout_s=timeout_s,
+        idempotent=SAFE_METHODS.issuperset(rules.methods),
+        more=f"Allowed methods: {', '.join(rules.methods)}. {hosts}",
+    )
+    return request, Tool(tools.fetch_page, timeout_s=timeout_s, idempotent=True, more=hosts)
+
+
+def _body(answer: WebAnswer) -> str:
+    kind = answer.content_type
+    if (
+        kind
+        and not kind.startswith("text/")
+        and kind not in TEXTS
+        and not kind.endswith(("+json", "+xml"))
+    ):
+        return f"(content of type {kind}, which is no text, is not shown)" if answer.body else ""
+    return answer.text() + _note(answer)
+
+
+def _note(answer: WebAnswer) -> str:
+    if not answer.is_cut:
+        return ""
+    return f"\n[cut: only the first {len(answer.body):,} bytes of the answer were read]"

@@ -1,0 +1,243 @@
+"""The tools of the web against a server of their own, which does its worst."""
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_network
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from app.errors import AddressRefused
+from app.setting_sections import HttpTools
+from app.tools.builtin.web import WebTools, web_tools
+from app.tools.fetching import Fetcher, WebRequest
+
+pytestmark = pytest.mark.anyio
+
+PAGE = """<html><head><title>Prices</title><script>evil()</script></head><body>
+<nav><a href="/home">Home</a><a href="/login">Log in</a></nav>
+<article><h1>Prices of desks</h1><p>A desk of oak costs 300 euros, and it is delivered within a
+week to every address in the country, as it always was.</p><p>More about <a href="/oak">oak</a>,
+which is a wood that many people like because it lasts for very long.</p></article>
+<footer>Imprint</footer></body></html>"""
+
+
+class Server:
+    """A server that notes what it was asked, and answers by path."""
+
+    def __init__(self) -> None:
+        self.seen: list[web.Request] = []
+        self.port = 0
+        self.left = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(request)
+        match request.path:
+            case "/page":
+                return web.Response(text=PAGE, content_type="text/html")
+            case "/json":
+                return web.json_response({"body": await request.text()})
+            case "/large":
+                return web.Response(text="x" * 5000)
+            case "/bomb":
+                body = gzip.compress(b"x" * 50_000_000)
+                headers = {"Content-Encoding": "gzip", "Content-Type": "text/plain"}
+                return web.Response(body=body, headers=headers)
+            case "/image":
+                return web.Response(body=b"\x89PNG", content_type="image/png")
+            case "/redirect":
+                raise web.HTTPFound(request.query["to"])
+            case "/keep":
+                raise web.HTTPTemporaryRedirect(request.query["to"])
+            case "/loop":
+                raise web.HTTPFound("/loop")
+            case "/never":
+                await self.left.wait()
+        raise web.HTTPNotFound
+
+
+@pytest.fixture
+async def server(anyio_backend: str) -> AsyncIterator[Server]:
+    server = Server()
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    server.port = runner.addresses[0][1]
+    yield server
+    server.left.set()
+    await runner.cleanup()
+
+
+def rules(**others: Any) -> HttpTools:
+    fields: dict[str, Any] = {"allowed_networks": (ip_network("127.0.0.1/32"),)}
+    return HttpTools(**(fields | {"max_bytes": 1000, "timeout_s": 5} | others))
+
+
+def get(url: str, **fields: Any) -> WebRequest:
+    return WebRequest(url=url, **({"headers": {}} | fields))
+
+
+async def test_a_request_brings_status_headers_and_body(server: Server) -> None:
+    tools = WebTools(Fetcher(rules(methods=("POST",))))
+
+    answer = await tools.http_request(
+        f"{server.url}/json", method="post", headers={"X-Key": "k"}, body="hello"
+    )
+
+    assert answer["status"] == 200
+    assert answer["body"] == '{"body": "hello"}'
+    assert answer["headers"] == {"content-type": "application/json; charset=utf-8"}
+    assert server.seen[0].headers["X-Key"] == "k"
+
+
+async def test_methods_and_headers_that_are_not_allowed_are_refused(server: Server) -> None:
+    fetcher = Fetcher(rules())
+
+    with pytest.raises(ValueError, match="'DELETE' is not allowed; there is 'GET', 'HEAD'"):
+        await fetcher.fetch(get(server.url, method="DELETE"))
+    for name in ("Host", "content-length", "Proxy-Authorization"):
+        with pytest.raises(ValueError, match="may not be set"):
+            await fetcher.fetch(get(server.url, headers={name: "x"}))
+    with pytest.raises(ValueError, match=r"[Nn]ewline|carriage|character"):
+        await fetcher.fetch(get(server.url, headers={"X": "a\r\nHost: b"}))
+    assert server.seen == []
+
+
+async def test_a_private_address_is_refused_before_anything_is_sent(server: Server) -> None:
+    tools = WebTools(Fetcher(HttpTools()))
+
+    for url in (f"{server.url}/json", f"http://localhost:{server.port}/json"):
+        with pytest.raises(AddressRefused, match="not public"):
+            await tools.http_request(url)
+
+    assert server.seen == []
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.2/", "http://169.254.169.254/latest/", "http://[::1]/", "file:///etc"]
+)
+async def test_a_redirect_to_a_private_address_is_refused(server: Server, url: str) -> None:
+    with pytest.raises(AddressRefused):
+        await Fetcher(rules()).fetch(get(f"{server.url}/redirect?to={url}"))
+
+    assert len(server.seen) == 1
+
+
+async def test_only_hosts_that_are_listed_may_be_reached_also_by_redirects(server: Server) -> None:
+    fetcher = Fetcher(rules(allowed_hosts=("127.0.0.1", "*.shop.example")), lookup=loopback)
+
+    assert (await fetcher.fetch(get(f"http://a.shop.example:{server.port}/json"))).status == 200
+    for url in ("http://shop.example.evil.test/", "http://evil.test/"):
+        with pytest.raises(AddressRefused, match="not among those that are allowed"):
+            await fetcher.fetch(get(url))
+    with pytest.raises(AddressRefused, match=r"'evil\.test' is not among"):
+        await fetcher.fetch(get(f"{server.url}/redirect?to=http://evil.test/"))
+
+
+async def loopback(host: str, port: int) -> Sequence[str]:
+    return ["127.0.0.1"]
+
+
+async def test_a_name_is_looked_up_once_and_the_checked_address_is_connected_to(
+    server: Server,
+) -> None:
+    answers = iter([["127.0.0.1"], ["169.254.169.254"]])
+
+    async def rebinding(host: str, port: int) -> Sequence[str]:
+        return next(answers)
+
+    answer = await Fetcher(rules(), lookup=rebinding).fetch(
+        get(f"http://rebinding.test:{server.port}/json")
+    )
+
+    assert answer.status == 200
+    assert next(answers) == ["169.254.169.254"]
+
+
+async def test_a_redirect_to_another_host_takes_no_credentials_along(server: Server) -> None:
+    fetcher = Fetcher(rules(), lookup=loopback)
+    headers = {"Authorization": "Bearer secret", "X-Other": "1"}
+    there = f"http://other.test:{server.port}/json"
+
+    await fetcher.fetch(get(f"{server.url}/redirect?to={there}", headers=headers))
+    await fetcher.fetch(get(f"{server.url}/redirect?to=/json", headers=headers))
+
+    _, elsewhere, _, same = server.seen
+    assert "Authorization" not in elsewhere.headers
+    assert elsewhere.headers["X-Other"] == "1"
+    assert same.headers["Authorization"] == "Bearer secret"
+
+
+async def test_a_body_is_sent_again_only_where_the_server_says_so(server: Server) -> None:
+    fetcher = Fetcher(rules(methods=("POST",)))
+
+    await fetcher.fetch(get(f"{server.url}/redirect?to=/json", method="POST", body="x"))
+    await fetcher.fetch(get(f"{server.url}/keep?to=/json", method="POST", body="x"))
+
+    assert [request.method for request in server.seen] == ["POST", "GET", "POST", "POST"]
+
+
+async def test_redirects_end_somewhere(server: Server) -> None:
+    with pytest.raises(ConnectionError, match="one redirect too many: 2 are followed"):
+        await Fetcher(rules(max_redirects=2)).fetch(get(f"{server.url}/loop"))
+
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("path", ["/large", "/bomb"])
+async def test_a_large_answer_is_cut_also_when_it_is_small_on_its_way(
+    server: Server, path: str
+) -> None:
+    answer = await WebTools(Fetcher(rules())).http_request(f"{server.url}{path}")
+
+    assert answer["body"] == "x" * 1000 + (
+        "\n[cut: only the first 1,000 bytes of the answer were read]"
+    )
+
+
+async def test_a_server_that_never_answers_is_given_up(server: Server) -> None:
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.05 s"):
+        await Fetcher(rules(timeout_s=0.05)).fetch(get(f"{server.url}/never"))
+
+
+async def test_a_server_that_is_not_there_is_an_error_with_its_reason() -> None:
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:1"):
+        await Fetcher(rules()).fetch(get("http://127.0.0.1:1/"))
+
+
+async def test_a_page_is_read_as_its_text(server: Server) -> None:
+    text = await WebTools(Fetcher(rules(max_bytes=100_000))).fetch_page(f"{server.url}/page")
+
+    assert "A desk of oak costs 300 euros" in text
+    assert f"[oak]({server.url}/oak)" in text
+    assert "evil" not in text
+    assert "Log in" not in text
+
+
+async def test_what_is_no_page_is_shown_as_it_is_or_not_at_all(server: Server) -> None:
+    tools = WebTools(Fetcher(rules()))
+
+    assert await tools.fetch_page(f"{server.url}/json") == '{"body": ""}'
+    assert "image/png" in await tools.fetch_page(f"{server.url}/image")
+    with pytest.raises(ConnectionError, match="status 404"):
+        await tools.fetch_page(f"{server.url}/nothing")
+
+
+def test_the_model_is_told_what_the_operator_allows() -> None:
+    request, page = web_tools(
+        HttpTools(allowed_hosts=("api.example.com",), methods=("GET", "POST"))
+    )
+
+    assert request.description.endswith("GET, POST. Allowed hosts: api.example.com.")
+    assert (request.name, request.idempotent) == ("http_request", False)
+    assert (page.name, page.idempotent) == ("fetch_page", True)
+    assert set(request.parameters["properties"]) == {"url", "method", "headers", "body"}

@@ -1,0 +1,149 @@
+"""The conversation of an llm agent: its messages, and the turn whose tools are not all answered.
+
+It can be taken up where an earlier attempt left it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from uuid_utils.compat import uuid7
+
+from app.llm.base import LLMResponse, Message, ToolCall
+from app.storage.turns import StoredTurn, ToolCallRecord, ToolState, TurnRecord
+from app.tools.tool import ToolOutput
+from workers.texts import storable
+
+OUTCOME_UNKNOWN = (
+    "This call was started and then interrupted: its outcome is unknown. It may have done its work "
+    "in full, in part or not at all, and it was not repeated. Find out what has happened before "
+    "you ask for it again."
+)
+
+
+@dataclass(kw_only=True)
+class OpenTurn:
+    """A turn that waits for its tools.
+
+    Attributes:
+        id: Id of the turn.
+        wishes: The tool calls that the model asks for.
+        answers: What it is told, by position, as far as it is known.
+        interrupted: Positions of calls that were started once, and whose end nobody knows.
+        record: The turn as it must be stored; None if it is.
+    """
+
+    id: UUID
+    wishes: Sequence[ToolCall]
+    answers: dict[int, ToolOutput] = field(default_factory=dict)
+    interrupted: set[int] = field(default_factory=set)
+    record: TurnRecord | None = None
+
+    def tool_call(
+        self,
+        position: int,
+        state: ToolState,
+        result: str | None = None,
+        seconds: float | None = None,
+    ) -> ToolCallRecord:
+        """What is to be written of a tool call."""
+        wish = self.wishes[position]
+        return ToolCallRecord(
+            turn_id=self.id,
+            position=position,
+            call_id=storable(wish.id),
+            tool=storable(wish.name),
+            arguments=storable(wish.arguments),
+            state=state,
+            result=result,
+            seconds=seconds,
+        )
+
+
+class Conversation:
+    """Messages in their order.
+
+    Args:
+        opening: The first messages: system instructions and the prompt.
+        stored: What earlier attempts have stored of it.
+    """
+
+    def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
+        self._messages = list(opening)
+        self.turns = 0
+        self.open_turn: OpenTurn | None = None
+        for turn in stored:
+            self._take_up(turn)
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """What the model is sent next."""
+        return self._messages
+
+    def ask(self, response: LLMResponse, call_id: UUID | None) -> None:
+        """Add an answer that asks for tools.
+
+        Args:
+            response: The answer.
+            call_id: Its call, as the ledger names it.
+        """
+        message = response.as_message()
+        id_: UUID = uuid7()
+        record = TurnRecord(
+            id=id_, number=self.turns, call_id=call_id, message=encode_message(message)
+        )
+        self._open(message, OpenTurn(id=id_, wishes=response.tool_calls or (), record=record))
+
+    def close(self) -> None:
+        """Go on to the next turn: every tool call of the open one has its answer."""
+        turn = self.open_turn
+        assert turn is not None, "only a turn that asks for tools is closed"
+        for position, wish in enumerate(turn.wishes):
+            text, is_error = turn.answers[position]
+            self._messages.append(
+                {"role": "tool", "tool_call_id": wish.id, "content": text, "is_error": is_error}
+            )
+        self.open_turn = None
+
+    def _take_up(self, stored: StoredTurn) -> None:
+        if self.open_turn is not None:
+            # The model was asked again after it, so whatever is unknown of it was told as that.
+            self.tell_unknown(self.open_turn.interrupted)
+            self.close()
+        message = decode_message(stored.turn.message)
+        turn = OpenTurn(id=stored.turn.id, wishes=message["tool_calls"])
+        for position, call in stored.calls.items():
+            if call.result is None:
+                turn.interrupted.add(position)
+            else:
+                failed = call.state is ToolState.FAILED
+                turn.answers[position] = ToolOutput(call.result, is_error=failed)
+        self._open(message, turn)
+
+    def tell_unknown(self, positions: set[int]) -> None:
+        """Answer calls of the open turn with the word that nobody knows what became of them."""
+        assert self.open_turn is not None, "only an open turn has calls without an answer"
+        unknown = ToolOutput(OUTCOME_UNKNOWN, is_error=True)
+        self.open_turn.answers |= dict.fromkeys(positions, unknown)
+
+    def _open(self, message: Message, turn: OpenTurn) -> None:
+        self._messages.append(message)
+        self.open_turn = turn
+        self.turns += 1
+
+
+def encode_message(message: Message) -> str:
+    """An assistant's message as JSON that keeps every character, lone surrogates and NUL too."""
+    calls = [
+        {"id": call.id, "name": call.name, "arguments": call.arguments}
+        for call in message.get("tool_calls") or ()
+    ]
+    return json.dumps({**message, "tool_calls": calls}, separators=(",", ":"))
+
+
+def decode_message(text: str) -> Mapping[str, Any]:
+    """The inverse of ``encode_message``."""
+    message: dict[str, Any] = json.loads(text)
+    return message | {"tool_calls": [ToolCall(**call) for call in message["tool_calls"]]}

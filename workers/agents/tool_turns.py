@@ -1,0 +1,171 @@
+"""The tools of one turn: their start is stored before they run, each end as soon as it is there.
+
+So whatever happens to this worker, a tool call that has finished is never executed again, and one
+that may have run is repeated only if its tool says that it may be.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.errors import AgentTimeout, ToolError
+from app.llm.base import ToolCall
+from app.storage.group_commit import GroupCommit, persist
+from app.storage.records import Record
+from app.storage.turns import ToolCallRecord, ToolState, TurnRecord, why_not
+from app.tools.tool import Tool, ToolOutput
+from workers.agents.conversation import Conversation, OpenTurn
+from workers.inflight import LeaseGone, Phase, StopReason
+from workers.jobs import Job
+from workers.texts import storable
+
+Running = dict[asyncio.Task[ToolOutput], int]
+
+
+class ToolTurns:
+    """Runs the tools that models ask for.
+
+    Args:
+        records: Group commit of records.
+        engine: The process's engine.
+        max_output_bytes: Largest result of a tool that sets no limit of its own.
+    """
+
+    def __init__(
+        self, *, records: GroupCommit[Record, bool], engine: AsyncEngine, max_output_bytes: int
+    ) -> None:
+        self._records = records
+        self._engine = engine
+        self._max_output_bytes = max_output_bytes
+
+    async def answer(self, job: Job, conversation: Conversation, tools: Mapping[str, Tool]) -> None:
+        """Answer every tool call of the open turn, and close it.
+
+        Args:
+            job: Who converses; its calls that are not written yet are written with the turn.
+            conversation: Has an open turn.
+            tools: The agent's tools by name.
+
+        Raises:
+            ToolError: If a tool says that no other arguments would help.
+            AgentTimeout: If the agent's time ran out.
+            LeaseGone: If the job may not go on.
+        """
+        turn = conversation.open_turn
+        assert turn is not None, "there is a turn to answer"
+        to_repeat = {place for place in turn.interrupted if _may_repeat(turn, place, tools)}
+        conversation.tell_unknown(turn.interrupted - to_repeat)
+        places = [place for place in range(len(turn.wishes)) if place not in turn.answers]
+        if places:
+            await self._start(job, turn, places)
+            await self._run(job, turn, places, tools)
+        conversation.close()
+
+    async def _start(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
+        starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
+        try:
+            may_run = await self._write(job, starts, turn.record)
+        except asyncio.CancelledError:
+            # They are stored as started all the same, and nobody will say how they ended.
+            job.tools += [turn.tool_call(place, ToolState.UNKNOWN) for place in places]
+            raise
+        if not may_run:
+            raise await self._stopped(job)
+
+    async def _run(
+        self, job: Job, turn: OpenTurn, places: Sequence[int], tools: Mapping[str, Tool]
+    ) -> None:
+        """Run tools at once, and write the end of each; what is stopped is left with the job."""
+        job.lease.phase = Phase.CALLING
+        loop = asyncio.get_running_loop()
+        started_at_s = loop.time()
+        running = {
+            loop.create_task(self._use(tools, turn.wishes[place])): place for place in places
+        }
+        # What is not yet written when something stops this goes into the attempt's last record.
+        unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
+        try:
+            async with asyncio.timeout(job.calling_left_s) as deadline:
+                while running:
+                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                    seconds = loop.time() - started_at_s
+                    ended, failure = _take_ended(running, turn, seconds)
+                    unwritten |= ended
+                    if failure is not None:
+                        raise failure
+                    await self._write(job, list(ended.values()))
+                    for place in ended:
+                        del unwritten[place]
+        except TimeoutError as error:
+            if not deadline.expired():
+                raise
+            raise AgentTimeout(
+                f"agent {job.agent.name!r} ran out of its {job.agent.timeout:g} s in a tool"
+            ) from error
+        finally:
+            for task in running:
+                task.cancel()
+            job.tools += unwritten.values()
+            job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
+
+    async def _use(self, tools: Mapping[str, Tool], wish: ToolCall) -> ToolOutput:
+        tool = tools.get(wish.name)
+        if tool is None:
+            known = ", ".join(tools) or "none"
+            return ToolOutput(f"there is no tool {wish.name!r}; there are: {known}", is_error=True)
+        output = await tool.call(wish.arguments, max_output_bytes=self._max_output_bytes)
+        return output._replace(text=storable(output.text))
+
+    async def _write(
+        self, job: Job, tools: list[ToolCallRecord], turn: TurnRecord | None = None
+    ) -> bool:
+        calls, job.calls = tuple(job.calls), []
+        record = Record(
+            agent_run_id=job.claimed.id,
+            attempt=job.claimed.attempt,
+            calls=calls,
+            turn=turn,
+            tools=tuple(tools),
+        )
+        try:
+            return await self._records.submit(record)
+        except BaseException:
+            # Whether it was written is not known here; a call that comes twice is booked once.
+            job.calls = [*calls, *job.calls]
+            raise
+
+    async def _stopped(self, job: Job) -> LeaseGone:
+        """Why the tools may not start."""
+        id_, attempt = job.claimed.id, job.claimed.attempt
+        fence = await persist(
+            self._engine, lambda connection: why_not(connection, id_, attempt), name="why_not"
+        )
+        if fence.lost:
+            return LeaseGone(StopReason.LEASE_LOST)
+        # One that rests no more is handed back like one that does: the next attempt goes on.
+        return LeaseGone(StopReason.RUN_STOPPED if fence.stopping else StopReason.RUN_PAUSED)
+
+
+def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
+    tool = tools.get(turn.wishes[place].name)
+    return tool is not None and tool.idempotent
+
+
+def _take_ended(
+    running: Running, turn: OpenTurn, seconds: float
+) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
+    """Take what has ended out of what runs: what to write of it, and what ends the agent."""
+    ended: dict[int, ToolCallRecord] = {}
+    failure: ToolError | None = None
+    for task in [task for task in running if task.done()]:
+        place = running.pop(task)
+        try:
+            output = task.result()
+        except ToolError as error:
+            failure = error
+            output = ToolOutput(storable(str(error)), is_error=True)
+        turn.answers[place] = output
+        state = ToolState.FAILED if output.is_error else ToolState.COMPLETED
+        ended[place] = turn.tool_call(place, state, output.text, seconds)
+    return ended, failure

@@ -49,6 +49,7 @@ from app.failures.circuit_redis import RedisCircuits
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
+from app.registration import check_workflow
 from app.storage import limits, runs, schema
 from app.storage.group_commit import GroupCommit, is_transient
 from app.storage.prune import Pruned, count_prunable, prune_batch
@@ -97,7 +98,12 @@ class Client:
         )
 
     async def register(self, workflow: Workflow) -> UUID:
-        """Store a workflow; the same content keeps its id."""
+        """Store a workflow; the same content keeps its id.
+
+        Raises:
+            WorkflowError: If a condition or an output schema could not be used.
+        """
+        check_workflow(workflow)
         return await self._transaction(lambda c: runs.store_workflow(c, workflow))
 
     async def enqueue(
@@ -116,6 +122,7 @@ class Client:
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
+        check_workflow(workflow)
         validate_input(workflow, input_)
         self._refuse_unknown_models(workflow)
 

@@ -17,6 +17,8 @@ AgentChordError
 ├── WaitTimeout (TimeoutError)    the caller's own timeout ended, the run goes on
 └── AgentError                    why an attempt of an agent ended without a result
     ├── MissingInput              a placeholder has no value (no call was made)
+    ├── ConditionFailed           a condition cannot be evaluated (no call was made)
+    ├── OutputInvalid             the output does not fit its schema, or has no part that is mapped
     ├── UnknownModel              no price or no provider for a model (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
@@ -119,6 +121,17 @@ class AgentError(AgentChordError):
 
 class MissingInput(AgentError):
     """A placeholder of the prompt has no value; no call was made."""
+
+
+class ConditionFailed(AgentError):
+    """An agent's condition is neither true nor false, or is over a limit; no call was made."""
+
+
+class OutputInvalid(AgentError):
+    """The output does not fit the agent's schema, or has no part that its output_mapping names.
+
+    It is not retried: a model has had its turn to repair the output, with the error before it.
+    """
 
 
 class UnknownModel(AgentError):

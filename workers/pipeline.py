@@ -11,10 +11,14 @@ from uuid import UUID
 import orjson
 import structlog
 
+from app.conditions.evaluator import ConditionEvaluator
 from app.domain.agent import AgentResult
+from app.domain.condition import Condition
+from app.domain.paths import parse_output_path, part_of, reason_of
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
-from app.errors import AgentError, ResultTooLarge
+from app.domain.suggestions import shortened
+from app.errors import AgentError, MissingInput, OutputInvalid, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
 from app.storage.claims import ClaimedAgent
@@ -37,6 +41,7 @@ class Pipeline:
         llm: Runs llm agents.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
+        conditions: Decides whether a condition holds.
         give_up: Told of the run whenever one of its agents has failed, for good or not.
         max_output_bytes: Largest output that is stored.
     """
@@ -49,6 +54,7 @@ class Pipeline:
         llm: LLMAgent,
         announcements: Announcements,
         failures: FailureHandler,
+        conditions: ConditionEvaluator,
         give_up: Callable[[UUID], Awaitable[None]],
         max_output_bytes: int,
     ) -> None:
@@ -57,6 +63,7 @@ class Pipeline:
         self._llm = llm
         self._announcements = announcements
         self._failures = failures
+        self._conditions = conditions
         self._give_up = give_up
         self._max_output_bytes = max_output_bytes
 
@@ -103,11 +110,14 @@ class Pipeline:
     async def _attempt(self, job: Job) -> Ending | None:
         """How the attempt ended; None if its lease is lost and only the money is left to book."""
         try:
-            outputs = job.claimed.outputs
-            absent = [name for name, output in outputs.items() if output is None]
-            prompt = render(job.agent.prompt_template, {**job.run.input, **outputs}, absent=absent)
+            flow = job.run.workflow.data_flow
+            if (condition := flow.condition(job.agent)) and not await self._holds(job, condition):
+                return _skipped(job, condition)
+            view = flow.view(job.agent, job.run.input, job.claimed.outputs)
+            prompt = render(job.agent.prompt_template, view.values, absent=view.absent)
             output = storable(await self._llm.run(job, prompt))
             self._check_size(job, output)
+            _check_mapping(job, output)
         except AgentError as error:
             return self._failure(job, error)
         except LeaseGone as gone:
@@ -126,6 +136,10 @@ class Pipeline:
             event="agent_completed",
             output=output,
         )
+
+    async def _holds(self, job: Job, condition: Condition) -> bool:
+        seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
+        return await self._conditions.holds(condition, job.run.input, seen)
 
     async def _record(self, record: Record, job: Job) -> bool:
         try:
@@ -153,12 +167,43 @@ class Pipeline:
                 return _ended(job, status, error)
 
 
-def storable(text: str) -> str:
-    """Text as Postgres can keep it: no NUL and no lone surrogates, which JSON may carry."""
-    if text.isascii():
-        return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
-    cleaned = text.encode("utf-8", "replace").decode()
+def storable(output: Any) -> Any:
+    """An output as Postgres can keep it: no NUL and no lone surrogates, which JSON may carry.
+
+    Only texts are cleaned; other values have been found to be JSON that can be stored.
+    """
+    if not isinstance(output, str):
+        return output
+    if output.isascii():
+        return output.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+    cleaned = output.encode("utf-8", "replace").decode()
     return cleaned.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def _check_mapping(job: Job, output: Any) -> None:
+    """Refuse an output that lacks a part which others expect in the context."""
+    for path, key in job.agent.output_mapping.items():
+        parsed = parse_output_path(path)
+        assert parsed is not None, "validate_agent lets no other path pass"
+        try:
+            part_of(output, parsed)
+        except MissingInput as error:
+            raise OutputInvalid(
+                f"agent {job.agent.name!r}: its output has no {path!r}, which output_mapping "
+                f"gives to {key!r}: {reason_of(error)}"
+            ) from error
+
+
+def _skipped(job: Job, condition: Condition) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.agent.name,
+        status=AgentStatus.SKIPPED,
+        outcome="completed",
+        event="agent_skipped",
+        error=f"condition is false: {shortened(condition.text)}",
+        error_class="ConditionFalse",
+    )
 
 
 def _ended(job: Job, status: AgentStatus, error: Exception) -> Ending:

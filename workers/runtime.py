@@ -11,6 +11,7 @@ import structlog
 
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
+from app.conditions.evaluator import ConditionEvaluator
 from app.costs.pricing import Pricing
 from app.domain.agent import PROVIDERS, AgentResult
 from app.domain.status import AgentStatus
@@ -184,7 +185,13 @@ class Runtime:
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
-            llm=LLMAgent(caller=calls, tools=tools, records=records),
+            llm=LLMAgent(
+                caller=calls,
+                tools=tools,
+                records=records,
+                max_output_bytes=settings.engine.max_output_bytes,
+            ),
+            conditions=ConditionEvaluator(),
             announcements=self._announcements,
             failures=self._failures,
             give_up=platform.scheduler.give_up,

@@ -133,6 +133,11 @@ def look_up(
     return value
 
 
+def parsed_text(text: str) -> Any:
+    """The JSON object or list that a text is, also in a Markdown fence, or the text itself."""
+    return _parse(text, {})
+
+
 def _tokens(template: str) -> Iterator[str | Placeholder]:
     """Literal texts and placeholders of a template, in order."""
     position = 0

@@ -92,6 +92,7 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
         caller=cast("Caller", AlwaysAsksForATool()),
         tools=ToolRegistry([]),
         records=cast("GroupCommit[Record, bool]", records),
+        max_output_bytes=1_000_000,
     )
     with InFlight().lease(CLAIMED) as lease:
         job = Job(run=RUN, agent=AGENT, claimed=CLAIMED, lease=lease, calling_left_s=10)

@@ -10,6 +10,7 @@ from app.storage.group_commit import GroupCommit
 from app.storage.records import Record
 from app.tools.registry import ToolRegistry
 from app.tools.tool import Tool, ToolOutput
+from workers.agents.structured import Unfit, read_answer
 from workers.inflight import Phase
 from workers.jobs import Job
 
@@ -34,16 +35,23 @@ class LLMAgent:
         caller: Makes the calls.
         tools: The tools of this process.
         records: Group commit of records: each turn is settled before the next one starts.
+        max_output_bytes: Largest answer that is read as JSON.
     """
 
     def __init__(
-        self, *, caller: Calls, tools: ToolRegistry, records: GroupCommit[Record, bool]
+        self,
+        *,
+        caller: Calls,
+        tools: ToolRegistry,
+        records: GroupCommit[Record, bool],
+        max_output_bytes: int,
     ) -> None:
         self._caller = caller
         self._tools = tools
         self._records = records
+        self._max_output_bytes = max_output_bytes
 
-    async def run(self, job: Job, prompt: str) -> str:
+    async def run(self, job: Job, prompt: str) -> Any:
         """Converse until the model answers without asking for a tool.
 
         Args:
@@ -51,10 +59,11 @@ class LLMAgent:
             prompt: The rendered prompt.
 
         Returns:
-            The text of the last answer.
+            The text of the last answer; a JSON value if the agent has an ``output_schema``.
 
         Raises:
-            AgentError: When a call fails, a tool is unknown, or ``max_turns`` are over.
+            AgentError: When a call fails, a tool is unknown, ``max_turns`` are over, or the answer
+                does not fit the schema, not even once the model was told why.
         """
         tools = {tool.name: tool for tool in map(self._tools.resolve, job.agent.tools)}
         specs = [
@@ -68,13 +77,33 @@ class LLMAgent:
         for _ in range(job.agent.max_turns):
             response = await self._caller.call(job, messages, specs)
             if not response.tool_calls:
-                return response.content
+                if job.agent.output_schema is None:
+                    return response.content
+                return await self._structured(job, messages, specs, response)
             await self._settle_turn(job)
             messages += await self._answer(job, response, tools)
         raise ToolError(
             f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} turns: "
             "raise its max_turns or simplify its prompt"
         )
+
+    async def _structured(
+        self,
+        job: Job,
+        messages: list[Mapping[str, Any]],
+        specs: Sequence[Mapping[str, Any]],
+        response: LLMResponse,
+    ) -> Any:
+        """The answer as a JSON value that fits the schema, after one repair if it does not."""
+        answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+        if isinstance(answer, Unfit):
+            await self._settle_turn(job)
+            messages += answer.to_repair(response)
+            response = await self._caller.call(job, messages, specs)
+            answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+        if isinstance(answer, Unfit):
+            raise answer.error(job.agent)
+        return answer.value
 
     async def _settle_turn(self, job: Job) -> None:
         calls, job.calls = tuple(job.calls), []

@@ -1,0 +1,196 @@
+"""Data flow between agents: the run's shared context, and what each prompt and condition sees.
+
+The context is not stored. It follows from the input and the outputs of the agents that completed,
+by their ``output_mapping``: an output is accepted in the transaction of its record, and so is what
+it contributes; an agent that runs again replaces it. An agent sees what agents contribute that it
+depends on, directly or not; where two give the same key, the one of the later level counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from app.domain.agent import Agent
+from app.domain.condition import Condition, read_condition
+from app.domain.dependencies import DependencyResolver
+from app.domain.paths import parse_output_path, parse_path, part_of, reason_of
+from app.domain.prompt import Placeholder, look_up, placeholders
+from app.errors import MissingInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """An agent that gives a key of the context its value, and from which part of its output."""
+
+    agent: str
+    level: int
+    path: Placeholder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """What one agent sees of its run.
+
+    Attributes:
+        values: The input, outputs, keys of the context and parameters, by name.
+        absent: Names that stand for nothing, because who would have given the value was skipped or
+            failed; every path into them is null.
+    """
+
+    values: Mapping[str, Any]
+    absent: AbstractSet[str]
+
+
+class DataFlow:
+    """Who writes what of a workflow, and who sees it.
+
+    Args:
+        agents: The agents, whose mappings have been found well formed.
+        resolver: Their graph.
+    """
+
+    def __init__(self, agents: Sequence[Agent], resolver: DependencyResolver) -> None:
+        self._resolver = resolver
+        self._names = {agent.name for agent in agents}
+        self._level = {
+            name: level
+            for level, names in enumerate(resolver.get_execution_levels())
+            for name in names
+        }
+        self.writers: dict[str, list[Writer]] = defaultdict(list)
+        for agent in agents:
+            for path, key in agent.output_mapping.items():
+                parsed = parse_output_path(path)
+                assert parsed is not None, "validate_agent lets no other path pass"
+                level = self._level[agent.name]
+                self.writers[key].append(Writer(agent=agent.name, level=level, path=parsed))
+        for writers in self.writers.values():
+            writers.sort(key=lambda writer: -writer.level)
+        self._seen: dict[str, dict[str, list[Writer]]] = {}
+        self._conditions: dict[str, Condition] = {}
+
+    def condition(self, agent: Agent) -> Condition | None:
+        """An agent's condition, its names resolved; None if it has none.
+
+        Raises:
+            WorkflowError: If it is malformed, or uses an unknown name.
+        """
+        if agent.condition is None:
+            return None
+        found = self._conditions.get(agent.name)
+        if found is None:
+            found = read_condition(agent.condition, agents=self._names, keys=self.writers)
+            self._conditions[agent.name] = found
+        return found
+
+    def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
+        """By key of the context, the agents it depends on that write it, the last level first."""
+        if not self.writers:
+            return {}
+        seen = self._seen.get(agent.name)
+        if seen is None:
+            before = set(self._resolver.get_dependency_chain(agent.name))
+            seen = {
+                key: ours
+                for key, writers in self.writers.items()
+                if (ours := [writer for writer in writers if writer.agent in before])
+            }
+            self._seen[agent.name] = seen
+        return seen
+
+    def roots(self, agent: Agent) -> set[str]:
+        """What its prompt, mapping and condition name: agents, keys of the context or the input."""
+        roots = {
+            place.root
+            for place in placeholders(agent.prompt_template)
+            if place.root not in agent.input_mapping
+        }
+        roots |= {place.root for place in self.sources(agent).values()}
+        if condition := self.condition(agent):
+            roots |= condition.agents | condition.keys
+        return roots
+
+    @staticmethod
+    def sources(agent: Agent) -> dict[str, Placeholder]:
+        """Where each of its parameters comes from."""
+        parsed = {name: parse_path(path) for name, path in agent.input_mapping.items()}
+        return {name: path for name, path in parsed.items() if path is not None}
+
+    def reads(self, agent: Agent) -> set[str]:
+        """Names of the agents whose outputs it needs."""
+        roots = self.roots(agent)
+        seen = self.seen_writers(agent)
+        return (roots & self._names) | {
+            writer.agent for key in roots for writer in seen.get(key, ())
+        }
+
+    def view(
+        self, agent: Agent, run_input: Mapping[str, Any], outputs: Mapping[str, Any]
+    ) -> "View":
+        """What an agent sees.
+
+        Args:
+            agent: The agent.
+            run_input: The run's input.
+            outputs: Outputs of the agents that it ``reads``; null of one that has none.
+
+        Raises:
+            MissingInput: If the source of a parameter is not there.
+        """
+        values = {**run_input, **outputs}
+        absent = {name for name, output in outputs.items() if output is None}
+        if not self.writers and not agent.input_mapping:
+            return View(values=values, absent=absent)
+        given = self._context(self.seen_writers(agent), outputs)
+        values |= given
+        absent |= {key for key, value in given.items() if value is None}
+        parsed: dict[int, Any] = {}
+        parameters: dict[str, Any] = {}
+        for name, source in self.sources(agent).items():
+            is_absent = source.root in absent
+            parameters[name] = None if is_absent else _source(name, source, values, parsed)
+        nothing = {name for name in parameters if self.sources(agent)[name].root in absent}
+        return View(values=values | parameters, absent=absent - parameters.keys() | nothing)
+
+    def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What a condition sees beside the input: outputs by agent, and keys of the context."""
+        return {**outputs, **self._context(self.seen_writers(agent), outputs)}
+
+    def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole shared context: the input, and what the outputs of a run contribute to it.
+
+        Args:
+            run_input: The run's input.
+            outputs: Outputs of the agents that completed, by name.
+        """
+        given = self._context(self.writers, outputs)
+        return {**run_input, **{key: value for key, value in given.items() if value is not None}}
+
+    def _context(
+        self, writers: Mapping[str, Sequence[Writer]], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {key: _first_given(ours, outputs) for key, ours in writers.items()}
+
+
+def _source(
+    name: str, source: Placeholder, values: Mapping[str, Any], parsed: dict[int, Any]
+) -> Any:
+    try:
+        return look_up(source, values, parsed)
+    except MissingInput as error:
+        raise MissingInput(f"input_mapping of {name!r}: {reason_of(error)}") from error
+
+
+def _first_given(writers: Sequence[Writer], outputs: Mapping[str, Any]) -> Any:
+    for writer in writers:
+        output = outputs.get(writer.agent)
+        if output is None:
+            continue
+        try:
+            return part_of(output, writer.path)
+        except MissingInput:
+            # Only of outputs that were accepted before there was a mapping to check.
+            continue
+    return None

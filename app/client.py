@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
+from app.domain.kinds import LLM
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.validation import BOUNDS, validate_input
@@ -46,6 +47,7 @@ from app.errors import (
     WorkflowError,
 )
 from app.failures.circuit_redis import RedisCircuits
+from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
@@ -92,6 +94,7 @@ class Client:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self._pricing = Pricing(platform.settings.costs)
+        self._kinds = KindRegistry()
         # A hundred waiting callers look at their runs with one statement.
         self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
             platform.engine, _look, name="look"
@@ -101,9 +104,11 @@ class Client:
         """Store a workflow; the same content keeps its id.
 
         Raises:
-            WorkflowError: If a condition or an output schema could not be used.
+            WorkflowError: If a condition or an output schema could not be used, or an agent's kind
+                is not known here or refuses its settings.
         """
         check_workflow(workflow)
+        self._kinds.validate(workflow)
         return await self._transaction(lambda c: runs.store_workflow(c, workflow))
 
     async def enqueue(
@@ -117,13 +122,15 @@ class Client:
         If there is a run of the key in ``options``, it is that one's id.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow.
+            WorkflowError: If the input does not fit the workflow, or an agent's kind is not known
+                here or refuses its settings.
             RunConflict: If the run of that key is one of another workflow, input or tenant.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
         check_workflow(workflow)
         validate_input(workflow, input_)
+        self._kinds.validate(workflow)
         self._refuse_unknown_models(workflow)
 
         async def create(connection: AsyncConnection) -> UUID:
@@ -143,7 +150,8 @@ class Client:
 
     def _refuse_unknown_models(self, workflow: Workflow) -> None:
         """A model without a price is refused now, not when its agent's turn comes."""
-        named = {(agent.provider, agent.model): agent.name for agent in workflow.agents}
+        asking = [agent for agent in workflow.agents if agent.kind == LLM]
+        named = {(agent.provider, agent.model): agent.name for agent in asking}
         for (provider, model), name in named.items():
             try:
                 self._pricing.price_of(provider, model)

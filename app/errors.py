@@ -24,6 +24,11 @@ AgentChordError
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
     ├── RecoveriesExhausted       the agent took its worker down with it too often
     ├── ToolError                 a tool is unknown, or failed in a way the model cannot repair
+    ├── UnknownFunction           the workers do not load a function, or a kind of agents
+    ├── InputRefused              an input is missing, or not of the type that a function takes
+    ├── OutputRefused             what came out is no JSON value
+    ├── FunctionFailed            a function agent's function raised (retriable)
+    ├── AddressRefused            a URL leads where agents must not go (no request was made)
     ├── AgentTimeout              the agent's own time ran out (retriable)
     ├── CircuitOpen               its model fails for everybody, and agents are not to wait
     └── ProviderError             a request to a provider failed
@@ -154,8 +159,30 @@ class ToolError(AgentError):
     """A tool is unknown, or failed in a way that the model cannot repair."""
 
 
+class UnknownFunction(AgentError):
+    """The workers do not load the function, or the kind, of an agent."""
+
+
+class InputRefused(AgentError):
+    """An input is missing, or is not of the type that the agent's function takes."""
+
+
+class OutputRefused(AgentError):
+    """What an agent's function returned is no JSON value."""
+
+
+class FunctionFailed(AgentError):
+    """The function of an agent raised; one that raises an AgentError itself is not asked again."""
+
+    retriable = True
+
+
+class AddressRefused(AgentError):
+    """A URL leads to an address that agents must not reach; no request was made."""
+
+
 class AgentTimeout(AgentError):
-    """The agent's timeout ran out while it was calling (waiting for limits does not count)."""
+    """The agent's timeout ran out while it was at work (waiting for limits does not count)."""
 
     retriable = True
 

@@ -1,6 +1,7 @@
 """Every setting, from the environment, ``.env`` and one YAML file; nothing else reads them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +38,7 @@ SECRETS = (
     "anthropic_api_key",
     "flower_basic_auth",
 )
+ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "redis_url": ("redis://", "rediss://", "unix://", "redis+socket://"),
@@ -72,6 +74,7 @@ class Settings(BaseSettings):
         home: Folder of the embedded services and of everything else that is kept on disk.
         flower_basic_auth: ``user:password`` for Flower.
         imports: Modules with tools and functions that workers load.
+        allow_addresses: Hosts, addresses and networks that agents may reach though not public.
         on_failure: ``package.module:function``, called for every agent that fails for good.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
@@ -103,6 +106,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=_default_home)
     flower_basic_auth: SecretStr | None = None
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
     on_failure: str | None = None
     rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
     costs: Costs = CostConfig()
@@ -173,10 +177,21 @@ class Settings(BaseSettings):
                 )
         return value
 
-    @field_validator("imports", mode="before")
+    @field_validator("imports", "allow_addresses", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("allow_addresses")
+    @classmethod
+    def _check_addresses(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            if not ADDRESS.fullmatch(entry):
+                raise ValueError(
+                    f"{entry!r} is neither a host, such as agents.internal, nor an address, nor a "
+                    "network, such as 10.0.0.0/8"
+                )
+        return value
 
     @field_validator("on_failure")
     @classmethod
@@ -219,6 +234,17 @@ def load_settings(**overrides: Any) -> Settings:
         raise ConfigurationError(f"{error}{hint}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
+
+
+def agent_secret(name: str) -> SecretStr | None:
+    """A secret that agents name, from the environment; None if it is not set.
+
+    Args:
+        name: Name of the variable, as an agent's config gives it; the kind of the agent has
+            checked that it is one of those that agents may name.
+    """
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
 
 
 def unknown_variables() -> list[str]:

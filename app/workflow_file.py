@@ -11,10 +11,12 @@ from typing import Any
 from app.documents import Document, Place, read_document
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
+from app.domain.kinds import LLM
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
+from app.kinds.registry import KindRegistry
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
 AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
@@ -85,7 +87,9 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         _agent(document, ("agents", index), value) for index, value in enumerate(values["agents"])
     ]
     try:
-        return WorkflowFile(workflow=Workflow(**values), input=run_input)
+        workflow = Workflow(**values)
+        KindRegistry().validate(workflow)
+        return WorkflowFile(workflow=workflow, input=run_input)
     except WorkflowError as error:
         raise document.error(str(error), error.field or ()) from error
 
@@ -128,7 +132,9 @@ def _check_keys(
 
 
 def _agent(document: Document, place: Place, value: Any) -> Agent:
-    _check_keys(document, place, value, AGENT_KEYS, ("name", "prompt_template"))
+    other = isinstance(value, dict) and value.get("kind", LLM) != LLM
+    required = ("name",) if other else ("name", "prompt_template")
+    _check_keys(document, place, value, AGENT_KEYS, required)
     policy = value.get("retry_policy")
     if policy is not None:
         place = (*place, "retry_policy")

@@ -7,8 +7,9 @@ from typing import Any
 import typer
 
 from app.domain.agent import PROVIDERS
+from app.domain.kinds import QUEUES_OF_KINDS
 
-QUEUES = {*PROVIDERS, "scheduler"}
+QUEUES = {*PROVIDERS, *QUEUES_OF_KINDS.values(), "scheduler"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 

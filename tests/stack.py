@@ -29,13 +29,14 @@ from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
-ALL_QUEUES = ("openai", "anthropic", "scheduler")
+ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
 READY_S = 60.0
 END_S = 20.0
 GRACE_S = 5.0
 # Out of the way: tests of limits configure their own.
 CONFIGURATION = """\
-imports: [app.examples.tools]
+imports: [app.examples.tools, app.examples.functions, tests.agent_functions]
+allow_addresses: [127.0.0.1]
 rate_limits:
   openai:
     default: {concurrent_requests: 500}

@@ -12,8 +12,9 @@ import orjson
 import structlog
 
 from app.conditions.evaluator import ConditionEvaluator
-from app.domain.agent import AgentResult
+from app.domain.agent import Agent, AgentResult
 from app.domain.condition import Condition
+from app.domain.kinds import LLM
 from app.domain.paths import parse_output_path, part_of, reason_of
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
@@ -21,9 +22,11 @@ from app.domain.suggestions import shortened
 from app.errors import AgentError, MissingInput, OutputInvalid, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
+from app.schemas import find_schema_problem
 from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
@@ -39,6 +42,7 @@ class Pipeline:
         inflight: The leases of this process.
         records: Group commit of records.
         llm: Runs llm agents.
+        kinds: Runs agents of every other kind.
         announcements: Tells Flower and the event stream.
         failures: Decides what follows from a failure.
         conditions: Decides whether a condition holds.
@@ -46,12 +50,13 @@ class Pipeline:
         max_output_bytes: Largest output that is stored.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 collaborators, each by its name
         self,
         *,
         inflight: InFlight,
         records: GroupCommit[Record, bool],
         llm: LLMAgent,
+        kinds: KindAgents,
         announcements: Announcements,
         failures: FailureHandler,
         conditions: ConditionEvaluator,
@@ -61,6 +66,7 @@ class Pipeline:
         self._inflight = inflight
         self._records = records
         self._llm = llm
+        self._kinds = kinds
         self._announcements = announcements
         self._failures = failures
         self._conditions = conditions
@@ -113,9 +119,7 @@ class Pipeline:
             flow = job.run.workflow.data_flow
             if (condition := flow.condition(job.agent)) and not await self._holds(job, condition):
                 return _skipped(job, condition)
-            view = flow.view(job.agent, job.run.input, job.claimed.outputs)
-            prompt = render(job.agent.prompt_template, view.values, absent=view.absent)
-            output = storable(await self._llm.run(job, prompt))
+            output = await self._output(job)
             self._check_size(job, output)
             _check_mapping(job, output)
         except AgentError as error:
@@ -140,6 +144,16 @@ class Pipeline:
     async def _holds(self, job: Job, condition: Condition) -> bool:
         seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
         return await self._conditions.holds(condition, job.run.input, seen)
+
+    async def _output(self, job: Job) -> Any:
+        agent = job.agent
+        view = job.run.workflow.data_flow.view(agent, job.run.input, job.claimed.outputs)
+        if agent.kind != LLM:
+            output = await self._kinds.run(job, view.inputs)
+            _check_schema(agent, output)
+            return output
+        prompt = render(agent.prompt_template, view.values, absent=view.absent)
+        return storable(await self._llm.run(job, prompt))
 
     async def _record(self, record: Record, job: Job) -> bool:
         try:
@@ -178,6 +192,16 @@ def storable(output: Any) -> Any:
         return output.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     cleaned = output.encode("utf-8", "replace").decode()
     return cleaned.replace("\x00", "\N{REPLACEMENT CHARACTER}")
+
+
+def _check_schema(agent: Agent, output: Any) -> None:
+    """Refuse what a function or a remote agent gave, if it is not what the agent's schema says."""
+    if agent.output_schema is None:
+        return
+    if problem := find_schema_problem(output, agent.output_schema, "output"):
+        raise OutputInvalid(
+            f"agent {agent.name!r}: {problem}: correct what gives it, or the schema"
+        )
 
 
 def _check_mapping(job: Job, output: Any) -> None:

@@ -20,10 +20,12 @@ from app.failures.breakers import CircuitBreakers
 from app.failures.callback import load_callback
 from app.failures.circuit_redis import RedisCircuits
 from app.failures.handler import FailureHandler
+from app.kinds.registry import KindRegistry
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
+from app.settings import agent_secret
 from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
@@ -31,6 +33,7 @@ from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import Calls, LLMAgent
 from workers.announcements import Announcements
 from workers.calls import Caller
@@ -182,6 +185,11 @@ class Runtime:
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
         tools.load()
+        kinds = KindRegistry(
+            imports=settings.imports,
+            allow_addresses=settings.allow_addresses,
+            secret=agent_secret,
+        )
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
@@ -191,6 +199,7 @@ class Runtime:
                 records=records,
                 max_output_bytes=settings.engine.max_output_bytes,
             ),
+            kinds=KindAgents(kinds, max_output_bytes=settings.engine.max_output_bytes),
             conditions=ConditionEvaluator(),
             announcements=self._announcements,
             failures=self._failures,

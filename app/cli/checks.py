@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import app as own_package
 from app.domain.agent import PROVIDERS
+from app.domain.kinds import QUEUES_OF_KINDS
 from app.errors import AgentChordError
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ def _queues() -> Iterator[Check]:
     from app.cli.cluster import served_queues
     from app.cli.stack import SCHEDULER
 
-    queues = {*PROVIDERS, SCHEDULER}
+    queues = {*PROVIDERS, *QUEUES_OF_KINDS.values(), SCHEDULER}
     try:
         unserved = sorted(queues - served_queues(queues))
     except (OperationalError, RedisError, OSError) as error:

@@ -19,6 +19,7 @@ from app.cli.worst_case import (
 )
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.kinds import LLM
 from app.domain.retry import RetryPolicy
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
@@ -160,6 +161,17 @@ def _forecast_agent(
     pricing: Pricing,
     retry: RetryPolicy,
 ) -> AgentForecast:
+    if agent.kind != LLM:
+        return AgentForecast(
+            name=agent.name,
+            level=level,
+            provider=agent.provider,
+            model=agent.model,
+            calls=(),
+            most_calls=0,
+            expected_usd=Decimal(0),
+            worst_usd=Decimal(0),
+        )
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     retries = agent.policy(retry).max_retries
     return AgentForecast(
@@ -177,6 +189,8 @@ def _forecast_agent(
 def _calls(
     agent: Agent, values: Mapping[str, Any], answer: int, max_tokens: int
 ) -> tuple[ExpectedCall, ...]:
+    if agent.kind != LLM:
+        return ()
     # A tool that is given by its name only has no schema here that could be counted.
     specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
     prompt = expected_tokens(messages_of(agent, values), specs)

@@ -13,7 +13,9 @@ FLOWER_VARIABLE = "FLOWER_BASIC_AUTH"
 def worker(
     queues: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[QUEUES]...", help="Providers, or 'scheduler'; all if none."),
+        typer.Argument(
+            metavar="[QUEUES]...", help="Providers, 'function', 'http', 'scheduler'; all if none."
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Lanes at a time; the default is in the settings.")
@@ -26,10 +28,11 @@ def worker(
     """
     from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
     from app.domain.agent import PROVIDERS
+    from app.domain.kinds import QUEUES_OF_KINDS
     from app.domain.suggestions import did_you_mean, listed
     from app.settings import load_settings
 
-    known = (*PROVIDERS, SCHEDULER)
+    known = (*PROVIDERS, *QUEUES_OF_KINDS.values(), SCHEDULER)
     wanted, passed_on = _split(list(queues or []))
     for queue in wanted:
         if queue not in known:

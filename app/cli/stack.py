@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from app.cli.process_output import Output
 from app.cli.supervisor import Program, Supervisor
 from app.domain.agent import PROVIDERS
+from app.domain.kinds import QUEUES_OF_KINDS
 
 if TYPE_CHECKING:
     from app.settings import Settings
@@ -36,12 +37,13 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
 
 
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
-    """Workers that each serve every provider's queue, and one for the scheduler's queue."""
+    """Workers that each serve every provider's and kind's queue, and one for the scheduler's."""
     threads = settings.engine.worker_threads
+    queues = (*PROVIDERS, *QUEUES_OF_KINDS.values())
     serving = [
         Program(
             name=f"worker{number}",
-            arguments=worker_arguments(PROVIDERS, threads=threads, name=f"worker{number}"),
+            arguments=worker_arguments(queues, threads=threads, name=f"worker{number}"),
         )
         for number in range(1, workers + 1)
     ]

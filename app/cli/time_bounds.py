@@ -55,6 +55,8 @@ def time_bounds(
     calls: dict[str, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)
     configs: dict[str, RateLimitConfig] = {}
     for agent in forecast.agents:
+        if not agent.calls:
+            continue
         bucket, config = bucket_of(agent.provider, agent.model)
         configs[bucket] = config
         calls[bucket] += [(agent, call) for call in agent.calls]

@@ -7,6 +7,7 @@ from typing import Any
 
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.kinds import LLM
 from app.domain.prompt import placeholders, render
 from app.domain.workflow import Workflow
 from app.llm.tokens import upper_bound_tokens
@@ -54,7 +55,8 @@ def worst_case(
         (worst_case_of(agent, values, pricing, default_max_tokens) for agent in workflow.agents),
         Decimal(0),
     )
-    limits = sum((Decimal(str(agent.cost_limit)) for agent in workflow.agents), Decimal(0))
+    paying = [agent for agent in workflow.agents if agent.kind == LLM]
+    limits = sum((Decimal(str(agent.cost_limit)) for agent in paying), Decimal(0))
     budget = Decimal(str(workflow.cost_budget))
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
@@ -70,6 +72,8 @@ def worst_case_of(
         pricing: Prices.
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
+    if agent.kind != LLM:
+        return Decimal(0)
     limit_usd = Decimal(str(agent.cost_limit))
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     if agent.tools and agent.max_turns > 1:

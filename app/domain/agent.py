@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from app.domain.kinds import LLM, queue_of
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
 from app.errors import WorkflowError
@@ -99,10 +100,12 @@ class Agent:
         name: Unique in its workflow; the word by which prompts and dependencies refer to it.
         module: Business module, such as HR, Finance, Inventory, Compliance or General.
         description: What it is for.
+        kind: ``llm``, ``function``, ``http``, or a kind that a plugin brings.
+        config: Settings of a kind other than ``llm``, as JSON values.
         llm_config: ``model``, and optionally ``provider``, ``temperature``, ``max_tokens``,
             ``system`` and further parameters of the provider's API.
         prompt_template: Prompt with ``{placeholder}`` for keys of the run's input and
-            ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on.
+            ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on; only of ``llm``.
         tools: Functions made with ``@tool``, or names of tools that the workers load.
         dependencies: Names of the agents that must end before this one starts.
         max_retries: Retries after a failed first attempt; left at 3 it is the default policy's.
@@ -125,9 +128,11 @@ class Agent:
     """
 
     name: str
-    prompt_template: str
+    prompt_template: str = ""
     module: str = "General"
     description: str = ""
+    kind: str = LLM
+    config: Mapping[str, Any] = field(default_factory=dict)
     llm_config: Mapping[str, Any] = field(default_factory=dict)
     tools: Sequence[Any] = ()
     dependencies: Sequence[str] = ()
@@ -147,13 +152,17 @@ class Agent:
 
     @property
     def model(self) -> str:
-        """Name of the model it asks for."""
-        return str(self.llm_config.get("model", ""))
+        """Name of the model it asks for; the kind of an agent that asks none."""
+        return str(self.llm_config.get("model", "")) if self.kind == LLM else self.kind
 
     @property
     def provider(self) -> str:
-        """Provider of its model; raises WorkflowError when it cannot be told."""
-        return provider_of(self.llm_config)
+        """Provider of its model, or the queue of its kind: the name of the queue it runs on.
+
+        Raises:
+            WorkflowError: If the provider of its model cannot be told.
+        """
+        return provider_of(self.llm_config) if self.kind == LLM else queue_of(self.kind)
 
     @property
     def is_critical(self) -> bool:
@@ -184,22 +193,28 @@ class Agent:
 
     def definition(self) -> dict[str, Any]:
         """What is stored and versioned: every field but status and result, as JSON values."""
-        return {
-            "name": self.name,
-            "module": self.module,
-            "description": self.description,
-            "llm_config": dict(self.llm_config),
-            "prompt_template": self.prompt_template,
-            "tools": [tool_reference(tool) for tool in self.tools],
-            "dependencies": list(self.dependencies),
-            "max_retries": self.max_retries,
-            "timeout": self.timeout,
-            "cost_limit": self.cost_limit,
-            "priority": self.priority,
-            "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
-            "accept_missing_inputs": self.accept_missing_inputs,
-            "max_turns": self.max_turns,
-        } | self._data_flow()
+        # Only where it says something, so that what was stored before there were kinds is the same.
+        kind = {} if self.kind == LLM else {"kind": self.kind, "config": dict(self.config)}
+        return (
+            kind
+            | {
+                "name": self.name,
+                "module": self.module,
+                "description": self.description,
+                "llm_config": dict(self.llm_config),
+                "prompt_template": self.prompt_template,
+                "tools": [tool_reference(tool) for tool in self.tools],
+                "dependencies": list(self.dependencies),
+                "max_retries": self.max_retries,
+                "timeout": self.timeout,
+                "cost_limit": self.cost_limit,
+                "priority": self.priority,
+                "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
+                "accept_missing_inputs": self.accept_missing_inputs,
+                "max_turns": self.max_turns,
+            }
+            | self._data_flow()
+        )
 
     def _data_flow(self) -> dict[str, Any]:
         """Its mappings, condition and schema, so far as there are any.

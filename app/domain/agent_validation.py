@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from app.domain.agent import PROVIDERS, Agent, schema_of
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.json_values import find_json_problem, find_text_problem
+from app.domain.kinds import LLM
 from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
@@ -43,6 +44,7 @@ def validate_agent(agent: Agent, index: int) -> None:
     """
     for find in (
         _in_name,
+        _in_kind,
         _in_texts,
         _in_prompt,
         _in_values,
@@ -66,12 +68,31 @@ def _in_name(agent: Agent) -> Problem | None:
     )
 
 
+def _in_kind(agent: Agent) -> Problem | None:
+    kind: object = agent.kind
+    if not isinstance(kind, str) or not NAME.fullmatch(kind) or len(kind) > MAX_NAME_CHARS:
+        return "kind", f'is {shortened(kind)}: give the name of a kind, such as "function"'
+    config: object = agent.config
+    if not isinstance(config, Mapping):
+        return "config", f"is {shortened(config)}: give a dict of settings"
+    if found := find_json_problem(dict(config), "config"):
+        return found
+    if kind == LLM:
+        problem = 'is for other kinds: use llm_config, or give its kind, such as "function"'
+        return ("config", problem) if config else None
+    for field in ("prompt_template", "llm_config", "tools"):
+        if getattr(agent, field):
+            return field, f"means nothing to an agent of the kind {kind!r}: remove it"
+    return None
+
+
 def _in_texts(agent: Agent) -> Problem | None:
     for field in ("module", "description", "prompt_template"):
         value = getattr(agent, field)
         if problem := find_text_problem(value):
             return field, problem
-        if not value.strip() and field != "description":
+        optional = field == "description" or (field == "prompt_template" and agent.kind != LLM)
+        if not value.strip() and not optional:
             return field, "is empty: give a text"
     if len(agent.module) > MAX_NAME_CHARS:
         return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
@@ -100,6 +121,8 @@ def _in_values(agent: Agent) -> Problem | None:
 
 
 def _in_llm_config(agent: Agent) -> Problem | None:
+    if agent.kind != LLM:
+        return None
     config: object = agent.llm_config
     if not isinstance(config, Mapping):
         return "llm_config", f'is {shortened(config)}: give a dict such as {{"model": "gpt-4o"}}'

@@ -15,6 +15,7 @@ from typing import Any
 from app.domain.agent import Agent
 from app.domain.condition import Condition, read_condition
 from app.domain.dependencies import DependencyResolver
+from app.domain.kinds import LLM
 from app.domain.paths import parse_output_path, parse_path, part_of, reason_of
 from app.domain.prompt import Placeholder, look_up, placeholders
 from app.errors import MissingInput
@@ -35,11 +36,13 @@ class View:
 
     Attributes:
         values: The input, outputs, keys of the context and parameters, by name.
+        inputs: What an agent without a prompt is given: its parameters, or all if it names none.
         absent: Names that stand for nothing, because who would have given the value was skipped or
             failed; every path into them is null.
     """
 
     values: Mapping[str, Any]
+    inputs: Mapping[str, Any]
     absent: AbstractSet[str]
 
 
@@ -108,6 +111,9 @@ class DataFlow:
             if place.root not in agent.input_mapping
         }
         roots |= {place.root for place in self.sources(agent).values()}
+        if agent.kind != LLM and not agent.input_mapping:
+            # Without a prompt or a mapping it is given all that it can see.
+            roots.update(agent.dependencies, self.seen_writers(agent))
         if condition := self.condition(agent):
             roots |= condition.agents | condition.keys
         return roots
@@ -142,7 +148,7 @@ class DataFlow:
         values = {**run_input, **outputs}
         absent = {name for name, output in outputs.items() if output is None}
         if not self.writers and not agent.input_mapping:
-            return View(values=values, absent=absent)
+            return View(values=values, inputs=values, absent=absent)
         given = self._context(self.seen_writers(agent), outputs)
         values |= given
         absent |= {key for key, value in given.items() if value is None}
@@ -152,7 +158,11 @@ class DataFlow:
             is_absent = source.root in absent
             parameters[name] = None if is_absent else _source(name, source, values, parsed)
         nothing = {name for name in parameters if self.sources(agent)[name].root in absent}
-        return View(values=values | parameters, absent=absent - parameters.keys() | nothing)
+        return View(
+            values=values | parameters,
+            inputs=parameters or values,
+            absent=absent - parameters.keys() | nothing,
+        )
 
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """What a condition sees beside the input: outputs by agent, and keys of the context."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from app.domain.status import AgentStatus
 from app.errors import (
+    AddressRefused,
     AgentError,
     AgentTimeout,
     AuthenticationFailed,
@@ -17,8 +18,11 @@ from app.errors import (
     CircuitOpen,
     ConditionFailed,
     ConnectionFailed,
+    FunctionFailed,
+    InputRefused,
     MissingInput,
     OutputInvalid,
+    OutputRefused,
     Overloaded,
     ProviderError,
     QuotaExhausted,
@@ -27,6 +31,7 @@ from app.errors import (
     ResultTooLarge,
     ServerFailure,
     ToolError,
+    UnknownFunction,
     UnknownModel,
 )
 
@@ -40,6 +45,11 @@ ADVICE: dict[type[AgentError], str] = {
     ResultTooLarge: "lower max_tokens, or raise engine.max_output_bytes",
     RecoveriesExhausted: "look for what ends the worker in its tools, or its memory",
     ToolError: "list the tool's module under imports, repair it, or raise max_turns",
+    UnknownFunction: "list the function's module under imports, or install its plugin",
+    InputRefused: "give the key in the run's input, or correct the function's type hints",
+    OutputRefused: "return a dict, list, text, number, bool or None",
+    FunctionFailed: "repair the function; what no other attempt can help, raise as an AgentError",
+    AddressRefused: "correct the URL, or permit its address under allow_addresses",
     AgentTimeout: "raise the agent's timeout, or ask for less output",
     CircuitOpen: "wait for the provider, or let agents wait: circuit_breaker.when_open",
     ProviderError: "read the message",

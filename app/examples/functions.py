@@ -1,0 +1,35 @@
+"""The functions of the examples: what function agents call."""
+
+import asyncio
+from decimal import Decimal
+
+from pydantic import BaseModel
+
+
+class Line(BaseModel):
+    """A line of an invoice."""
+
+    item: str
+    quantity: int
+    price: Decimal
+
+
+class Totals(BaseModel):
+    """What the lines of an invoice come to."""
+
+    net: Decimal
+    tax: Decimal
+    gross: Decimal
+
+
+def totals(lines: list[Line], tax_rate: Decimal = Decimal("0.19")) -> Totals:
+    """Add the lines of an invoice up."""
+    net = sum((line.quantity * line.price for line in lines), Decimal(0))
+    tax = (net * tax_rate).quantize(Decimal("0.01"))
+    return Totals(net=net, tax=tax, gross=net + tax)
+
+
+async def credit_score(customer: str) -> int:
+    """Look a customer up, as a service would that takes a moment."""
+    await asyncio.sleep(0.01)
+    return 500 + sum(customer.encode()) % 350

@@ -1,0 +1,102 @@
+"""Inputs as the arguments of a function: by parameter name, typed through pydantic."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from app.domain.prompt import parsed_text
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import InputRefused, UnknownFunction
+from app.kinds.base import AgentContext
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+MAX_PROBLEMS_SHOWN = 5
+
+
+class Arguments:
+    """The parameters of a function.
+
+    Args:
+        function: The function; a parameter without a type hint takes any JSON value, one of the
+            type ``AgentContext`` gets the context, and ``**others`` all inputs that are left.
+        path: Where the function is, for messages.
+
+    Raises:
+        UnknownFunction: If it cannot be called by keyword, or a hint means nothing to pydantic.
+    """
+
+    def __init__(self, function: Callable[..., Any], path: str) -> None:
+        self._path = path
+        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._optional: set[str] = set()
+        self._context: str | None = None
+        self._takes_all = False
+        try:
+            hints = typing.get_type_hints(function, include_extras=True)
+            for parameter in inspect.signature(function).parameters.values():
+                self._add(parameter, hints.get(parameter.name, Any))
+        except (NameError, TypeError, ValueError, PydanticUserError) as error:
+            reason = str(error).splitlines()[0]
+            raise UnknownFunction(
+                f"function {path!r} cannot be called with inputs: {reason}"
+            ) from error
+
+    def _add(self, parameter: inspect.Parameter, hint: Any) -> None:
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            self._takes_all = True
+        elif hint is AgentContext:
+            self._context = parameter.name
+        elif parameter.kind in _BY_NAME:
+            self._adapters[parameter.name] = TypeAdapter(hint)
+            if parameter.default is not parameter.empty:
+                self._optional.add(parameter.name)
+        elif parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise TypeError(f"its parameter {parameter.name!r} cannot be given by name")
+
+    def bind(self, inputs: Mapping[str, Any], context: AgentContext) -> dict[str, Any]:
+        """The arguments to call the function with.
+
+        Args:
+            inputs: JSON values by name; those that it does not ask for are left out. A text that
+                is JSON itself, as models answer it, also fits where its value does.
+            context: For the parameter that asks for it.
+
+        Raises:
+            InputRefused: If one is missing, or is not of its type.
+        """
+        given: dict[str, Any] = {}
+        for name, adapter in self._adapters.items():
+            if name in inputs:
+                given[name] = self._fitted(name, adapter, inputs[name])
+            elif name not in self._optional:
+                raise InputRefused(
+                    f"{self._path} takes {name!r}, which is neither an input nor the output of an "
+                    f"agent it depends on; there is {listed(inputs)}{did_you_mean(name, inputs)}"
+                )
+        if self._takes_all:
+            given |= {name: value for name, value in inputs.items() if name not in given}
+        if self._context:
+            given[self._context] = context
+        return given
+
+    def _fitted(self, name: str, adapter: TypeAdapter[Any], value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except ValidationError as error:
+            refusal = error
+        parsed = parsed_text(value) if isinstance(value, str) else value
+        if parsed is not value:
+            try:
+                return adapter.validate_python(parsed)
+            except ValidationError as error:
+                refusal = error
+        problems = [
+            f"{'.'.join([name, *map(str, problem['loc'])])}: {problem['msg']}"
+            for problem in refusal.errors(include_url=False, include_context=False)
+        ]
+        raise InputRefused(
+            f"{self._path} refuses its inputs: {'; '.join(problems[:MAX_PROBLEMS_SHOWN])}"
+        ) from refusal

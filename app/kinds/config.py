@@ -1,0 +1,37 @@
+"""Checks that the settings of several kinds have in common."""
+
+from collections.abc import Collection
+from typing import NoReturn
+
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import WorkflowError
+from app.kinds.base import Config
+
+
+def refuse(path: str, problem: str) -> NoReturn:
+    """Refuse a setting.
+
+    Args:
+        path: Where it is in the config, such as ``headers.Accept``; empty for the whole.
+        problem: The rest of the sentence: ``is 5: give a text``.
+
+    Raises:
+        WorkflowError: Always.
+    """
+    field = f"config.{path}" if path else "config"
+    raise WorkflowError(f"{field} {problem}", field=field)
+
+
+def check_keys(config: Config, known: Collection[str], required: Collection[str] = ()) -> None:
+    """Refuse unknown keys, and that a required one is missing.
+
+    Raises:
+        WorkflowError: Naming the key.
+    """
+    for key in config:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"; there is {listed(known)}"
+            refuse(key, f"is no setting of this kind{hint}")
+    for key in required:
+        if key not in config:
+            refuse("", f"lacks {key!r}: add it")

@@ -1,0 +1,141 @@
+"""Function agents: a Python function, sync or async, of a module that the workers load."""
+
+import importlib
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import entry_points
+from typing import Any
+
+from app.domain.suggestions import did_you_mean, listed, shortened
+from app.errors import AgentError, FunctionFailed, UnknownFunction
+from app.kinds.arguments import Arguments
+from app.kinds.base import AgentContext, Config
+from app.kinds.config import check_keys, refuse
+from app.tools.threads import run_in_thread
+
+GROUP = "agentchord.functions"
+KEYS = ("function", "arguments")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Function:
+    """A function that agents may be, with its parameters."""
+
+    path: str
+    call: Callable[..., Any]
+    arguments: Arguments
+
+
+class FunctionKind:
+    """Agents that are a function; ``config`` names it, and may fix some of its arguments.
+
+    Only modules that the operator listed are ever imported: a stored path is data, and data must
+    not choose what code a worker loads. An installed package may offer functions as entry points.
+
+    Args:
+        imports: Names of modules, such as ``my_functions``.
+    """
+
+    def __init__(self, imports: Sequence[str] = ()) -> None:
+        self._imports = tuple(imports)
+        self._found: dict[str, Function] = {}
+
+    def validate(self, config: Config) -> None:
+        """Check the form of the settings; the function itself is looked up where it runs."""
+        check_keys(config, KEYS, required=("function",))
+        path = config["function"]
+        module, colon, name = path.partition(":") if isinstance(path, str) else ("", "", "")
+        words = [*module.split("."), name] if colon else [module]
+        if not all(word.replace("-", "_").isidentifier() for word in words):
+            refuse(
+                "function",
+                f"is {shortened(path)}: write package.module:name, or the name of an entry point "
+                f"of the group {GROUP}",
+            )
+        if not isinstance(config.get("arguments", {}), Mapping):
+            refuse("arguments", f"is {shortened(config['arguments'])}: give a dict by parameter")
+
+    async def run(self, context: AgentContext) -> Any:
+        """Call the function with the inputs that its parameters name."""
+        path = context.config["function"]
+        function = self._found.get(path)
+        if function is None:
+            function = await run_in_thread(partial(self._load, path))
+            self._found[path] = function
+        call = partial(function.call, **_bound(function, context))
+        if inspect.iscoroutinefunction(function.call):
+            return await await_safely(call, path)
+        result = await run_in_thread(partial(call_safely, call, path))
+        # A decorator may have made a plain function of an async one.
+        return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
+
+    def _load(self, path: str) -> Function:
+        call = self._import(path) if ":" in path else self._entry_point(path)
+        if not callable(call):
+            raise UnknownFunction(f"{path!r} is a {type(call).__name__}, not a function")
+        return Function(path=path, call=call, arguments=Arguments(call, path))
+
+    def _import(self, path: str) -> Any:
+        module, _, name = path.partition(":")
+        if module not in self._imports:
+            raise UnknownFunction(
+                f"function {path!r} is in a module that the workers do not load: "
+                f"list {module!r} under imports: in the configuration"
+            )
+        # A module of the user's may raise anything while it is imported, or call sys.exit().
+        try:
+            namespace = vars(importlib.import_module(module))
+        except (Exception, SystemExit) as error:
+            raise UnknownFunction(
+                f"module {module!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        if name not in namespace:
+            raise UnknownFunction(
+                f"module {module!r} has no function {name!r}{did_you_mean(name, namespace)}"
+            )
+        return namespace[name]
+
+    def _entry_point(self, name: str) -> Any:
+        offered = entry_points(group=GROUP)
+        if name not in offered.names:
+            raise UnknownFunction(
+                f"there is no function {name!r}: installed packages offer {listed(offered.names)}"
+                f"{did_you_mean(name, offered.names)}"
+            )
+        try:
+            return offered[name].load()
+        except (Exception, SystemExit) as error:
+            raise UnknownFunction(
+                f"function {name!r} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+
+
+def call_safely(call: Callable[[], Any], what: str) -> Any:
+    """Call somebody else's function.
+
+    Raises:
+        AgentError: Its own, or FunctionFailed in place of whatever else it raises.
+    """
+    try:
+        return call()
+    except AgentError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FunctionFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
+    """The same for an async one; on the loop, its SystemExit would end the worker's loop."""
+    try:
+        return await call()
+    except AgentError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise FunctionFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+
+
+def _bound(function: Function, context: AgentContext) -> dict[str, Any]:
+    fixed = context.config.get("arguments", {})
+    return function.arguments.bind({**context.inputs, **fixed}, context)

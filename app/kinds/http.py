@@ -1,0 +1,228 @@
+"""Remote agents: their inputs are posted as JSON to a URL, and the answer is the output."""
+
+import math
+import re
+import time
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import orjson
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from pydantic import SecretStr
+
+from app.addresses import check_address, url_problem
+from app.domain.bounds import YEAR_S, Bounds
+from app.domain.suggestions import shortened
+from app.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConnectionFailed,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    ResultTooLarge,
+    ServerFailure,
+)
+from app.kinds.base import AgentContext, Config
+from app.kinds.config import check_keys, refuse
+from app.kinds.signatures import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature
+from app.llm.headers import retry_after_s
+
+KEYS = ("url", "headers", "timeout", "secret_env")
+#: Only these variables of the environment can be named by an agent, for what it names is sent out.
+SECRET_PREFIX = "AGENT_SECRET_"  # noqa: S105  the name of variables, no secret
+TIMEOUT = Bounds(high=YEAR_S, positive=True)
+CONNECT_S = 10.0
+CHUNK_BYTES = 65_536
+MAX_SHOWN_BYTES = 300
+OK, REDIRECTION, BAD_REQUEST, SERVER_FAILURE = 200, 300, 400, 500
+
+_SECRET = re.compile(rf"{SECRET_PREFIX}[A-Z0-9_]+")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# Set here, or by the connection itself.
+_OURS = {
+    *("content-type", "content-length", "content-encoding", "transfer-encoding", "host"),
+    *("connection", "upgrade", "accept-encoding"),
+    *(name.lower() for name in (KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER)),
+}
+_SENSITIVE = re.compile(r"authorization|cookie|token|secret|password|api-?key", re.IGNORECASE)
+_BY_STATUS: Mapping[int, type[ProviderError]] = {
+    401: AuthenticationFailed,
+    403: AuthenticationFailed,
+    408: ServerFailure,
+    425: ServerFailure,
+    429: RateLimited,
+    503: Overloaded,
+    529: Overloaded,
+}
+
+
+def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  where nothing is sent
+    """Knows no secrets."""
+    return None
+
+
+class HttpKind:
+    """Agents that live elsewhere; ``config`` says where, and how they are asked.
+
+    Args:
+        allow: Hosts, addresses and networks that may be reached though they are not public.
+        secret: The secret in a variable of the environment, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        allow: Collection[str] = (),
+        secret: Callable[[str], SecretStr | None] = no_secret,
+    ) -> None:
+        self._allow = allow
+        self._secret = secret
+
+    def validate(self, config: Config) -> None:
+        """Check the form of the settings; where the URL leads is looked up when it is used."""
+        check_keys(config, KEYS, required=("url",))
+        if problem := url_problem(config["url"]):
+            refuse("url", problem)
+        if config.get("timeout") is not None and (problem := TIMEOUT.problem(config["timeout"])):
+            refuse("timeout", problem)
+        if config.get("secret_env") is not None:
+            _check_secret("secret_env", config["secret_env"])
+        headers = config.get("headers", {})
+        if not isinstance(headers, Mapping):
+            refuse("headers", f"is {shortened(headers)}: give a dict of names and values")
+        for name, value in headers.items():
+            _check_header(name, value)
+
+    async def run(self, context: AgentContext) -> Any:
+        """Post the inputs; cancelling closes the connection."""
+        config = context.config
+        body = orjson.dumps(dict(context.inputs))
+        headers = self._headers(context, body)
+        destination = await check_address(config["url"], allow=self._allow)
+        timeout_s = min(config.get("timeout") or math.inf, context.timeout_s)
+        try:
+            async with (
+                ClientSession(
+                    connector=destination.connector(),
+                    timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
+                ) as session,
+                # A redirect could lead to an address that nobody has checked.
+                session.post(
+                    config["url"], data=body, headers=headers, allow_redirects=False
+                ) as response,
+            ):
+                return await _answer(response, context)
+        except TimeoutError as error:
+            raise ConnectionFailed(
+                f"{destination.host} has not answered within {timeout_s:g} s", provider="http"
+            ) from error
+        except ClientError as error:
+            raise ConnectionFailed(
+                f"{destination.host} could not be asked: {type(error).__name__}: {error}",
+                provider="http",
+            ) from error
+
+    def _headers(self, context: AgentContext, body: bytes) -> dict[str, str]:
+        given = context.config.get("headers", {})
+        headers = {name: self._header(value) for name, value in given.items()}
+        headers |= {
+            "Content-Type": "application/json",
+            # What is decompressed has no size that could be trusted.
+            "Accept-Encoding": "identity",
+            KEY_HEADER: context.idempotency_key,
+        }
+        if secret := context.config.get("secret_env"):
+            timestamp = str(int(time.time()))
+            headers[TIMESTAMP_HEADER] = timestamp
+            headers[SIGNATURE_HEADER] = signature(self._known(secret), timestamp, body)
+        return headers
+
+    def _header(self, value: Any) -> str:
+        return self._known(value["env"]) if isinstance(value, Mapping) else str(value)
+
+    def _known(self, name: str) -> str:
+        # Again here, where it matters: what is stored need not have come this way.
+        secret = self._secret(name) if _SECRET.fullmatch(name) else None
+        if secret is None:
+            raise AuthenticationFailed(
+                f"{name} is not set where the workers run", provider="http", reached=False
+            )
+        return secret.get_secret_value()
+
+
+async def _answer(response: ClientResponse, context: AgentContext) -> Any:
+    if not OK <= response.status < REDIRECTION:
+        raise _refusal(response, await response.content.read(MAX_SHOWN_BYTES))
+    content = await _read(response, context)
+    if not content:
+        return None
+    if not response.content_type.endswith("json"):
+        return content.decode("utf-8", "replace")
+    try:
+        return orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        raise ServerFailure(
+            f"{response.url.host} answered what is not JSON: {error}",
+            provider="http",
+            status=response.status,
+        ) from error
+
+
+async def _read(response: ClientResponse, context: AgentContext) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.content.iter_chunked(CHUNK_BYTES):
+        parts.append(part)
+        size += len(part)
+        if size > context.max_output_bytes:
+            raise ResultTooLarge(
+                f"agent {context.agent!r}: {response.url.host} answers more than "
+                f"{context.max_output_bytes:,} bytes: answer less, or raise engine.max_output_bytes"
+            )
+    return b"".join(parts)
+
+
+def _refusal(response: ClientResponse, content: bytes) -> ProviderError:
+    status = response.status
+    kind = _BY_STATUS.get(status, ServerFailure if status >= SERVER_FAILURE else BadRequest)
+    if status < BAD_REQUEST:
+        said = "redirects, which are not followed: give the URL that it leads to"
+    else:
+        said = content.decode("utf-8", "replace").strip()
+    lower = {name.lower(): value for name, value in response.headers.items()}
+    return kind(
+        f"{response.url.host} answered {status}: {said or response.reason}",
+        provider="http",
+        status=status,
+        retry_after_s=retry_after_s(lower),
+    )
+
+
+def _check_secret(path: str, name: Any) -> None:
+    if not isinstance(name, str) or not _SECRET.fullmatch(name):
+        refuse(
+            path,
+            f"is {shortened(name)}: give the name of a variable that begins with {SECRET_PREFIX}, "
+            "which the workers read",
+        )
+
+
+def _check_header(name: str, value: Any) -> None:
+    path = f"headers.{name}"
+    if not _HEADER.fullmatch(name):
+        refuse(path, "is no name of a header")
+    if name.lower() in _OURS:
+        refuse(path, "is set for each request: remove it")
+    if isinstance(value, Mapping):
+        if set(value) != {"env"}:
+            refuse(path, 'has an object that is not {"env": "NAME"}')
+        _check_secret(f"{path}.env", value["env"])
+    elif not isinstance(value, str) or not value.isprintable():
+        refuse(path, f"is {shortened(value)}: give one line of text")
+    elif _SENSITIVE.search(name):
+        refuse(
+            path,
+            "would be stored with the workflow: put it into a variable of the workers' "
+            f'environment, and name it: {{"env": "{SECRET_PREFIX}..."}}',
+        )

@@ -1,0 +1,120 @@
+"""The kinds of agents there are: built in, and from the packages that are installed."""
+
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import SecretStr
+
+from app.domain.kinds import FUNCTION, HTTP, LLM
+from app.domain.suggestions import did_you_mean, listed
+from app.domain.workflow import Workflow
+from app.errors import UnknownFunction, WorkflowError
+from app.kinds.base import AgentContext, AgentKind, Config
+from app.kinds.config import refuse
+from app.kinds.data_analyzer import DataAnalyzer
+from app.kinds.functions import FunctionKind
+from app.kinds.http import HttpKind, no_secret
+from app.kinds.text_processor import TextProcessor
+
+GROUP = "agentchord.agents"
+
+
+class KindRegistry:
+    """Finds kinds by name.
+
+    Args:
+        imports: Modules whose functions may be agents.
+        allow_addresses: Hosts, addresses and networks that remote agents may be at though they
+            are not public.
+        secret: The secret in a variable of the environment, or None.
+    """
+
+    def __init__(
+        self,
+        *,
+        imports: Sequence[str] = (),
+        allow_addresses: Collection[str] = (),
+        secret: Callable[[str], SecretStr | None] = no_secret,
+    ) -> None:
+        self._kinds: dict[str, AgentKind] = {
+            FUNCTION: FunctionKind(imports),
+            HTTP: HttpKind(allow=allow_addresses, secret=secret),
+            "text_processor": TextProcessor(),
+            "data_analyzer": DataAnalyzer(),
+        }
+
+    def get(self, name: str) -> AgentKind:
+        """The kind of that name, always the same object.
+
+        Raises:
+            UnknownFunction: If nothing that is installed here brings it.
+        """
+        if name not in self._kinds:
+            self._kinds[name] = self._load(name)
+        return self._kinds[name]
+
+    def validate(self, workflow: Workflow) -> None:
+        """Check the kinds of a workflow's agents and their settings, before it is stored.
+
+        Raises:
+            WorkflowError: Naming the agent and carrying the path of the field.
+        """
+        for index, agent in enumerate(workflow.agents):
+            if agent.kind == LLM:
+                continue
+            field = f"agents[{index}]"
+            try:
+                kind = self.get(agent.kind)
+            except UnknownFunction as error:
+                raise WorkflowError(
+                    f"agent {agent.name!r}: {error}", field=f"{field}.kind"
+                ) from error
+            try:
+                kind.validate(agent.config)
+            except WorkflowError as error:
+                path = f"{field}.{error.field or 'config'}"
+                raise WorkflowError(f"agent {agent.name!r}: {error}", field=path) from error
+            except ValueError as error:
+                raise WorkflowError(
+                    f"agent {agent.name!r}: config: {error}", field=f"{field}.config"
+                ) from error
+
+    def _load(self, name: str) -> AgentKind:
+        offered = entry_points(group=GROUP)
+        if name not in offered.names:
+            known = [LLM, *self._kinds, *sorted(offered.names)]
+            raise UnknownFunction(
+                f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
+                f"{did_you_mean(name, known)}"
+            )
+        # A package of somebody else's may raise anything while it is imported.
+        try:
+            found = offered[name].load()
+            return _as_kind(name, found() if isinstance(found, type) else found)
+        except (Exception, SystemExit) as error:
+            raise UnknownFunction(
+                f"kind {name!r} cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+
+
+class _Callable:
+    """A kind that is a plain function of the context, and takes no settings."""
+
+    def __init__(self, run: Callable[[AgentContext], Any]) -> None:
+        self.run = run
+
+    def validate(self, config: Config) -> None:
+        for key in config:
+            refuse(key, "is no setting of this kind, which has none")
+
+
+def _as_kind(name: str, found: Any) -> AgentKind:
+    if callable(getattr(found, "run", None)) and callable(getattr(found, "validate", None)):
+        kind: AgentKind = found
+        return kind
+    if callable(found):
+        return _Callable(found)
+    raise TypeError(
+        f"{name!r} is a {type(found).__name__}: give a class with validate and run, or a function"
+    )

@@ -1,0 +1,89 @@
+"""Functions for function agents in tests: they sleep, fail, and tell what happened to them."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from app.errors import AgentError
+from app.kinds.base import AgentContext
+
+
+def where(context: AgentContext) -> dict[str, Any]:
+    """The thread it runs in, and what it was told."""
+    return {
+        "thread": threading.current_thread().name,
+        "attempt": context.attempt,
+        "key": context.idempotency_key,
+        "agent": context.agent,
+    }
+
+
+async def where_async() -> str:
+    return threading.current_thread().name
+
+
+def everything(**inputs: Any) -> dict[str, Any]:
+    return inputs
+
+
+def fail_twice(context: AgentContext) -> int:
+    """Fails in its first two attempts."""
+    if context.attempt <= 2:
+        raise OSError("the disk is away")
+    return context.attempt
+
+
+def refuse() -> None:
+    raise AgentError("no attempt can help")
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+async def leave_async() -> None:
+    raise SystemExit(3)
+
+
+def no_json() -> object:
+    return object()
+
+
+def large(size: int) -> str:
+    return "x" * size
+
+
+def block(seconds: float, mark: str) -> str:
+    """Blocks its thread, then leaves a mark that it went on to the end."""
+    wake = threading.Event()
+    wake.wait(seconds)
+    _mark(mark, "went on")
+    return "done"
+
+
+async def wait(seconds: float, mark: str) -> str:
+    """Waits on the loop; leaves a mark if it is cancelled."""
+    _mark(mark, "began")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        _mark(mark, "cancelled")
+        raise
+    return "done"
+
+
+async def stubborn(seconds: float) -> str:
+    """Swallows its cancellation."""
+    end_s = time.monotonic() + seconds
+    while time.monotonic() < end_s:
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            continue
+    return "done"
+
+
+def _mark(path: str, text: str) -> None:
+    Path(path).write_text(text, encoding="utf-8")

@@ -1,0 +1,52 @@
+"""A remote agent for tests, in a thread: answers as it is told and remembers what it was asked."""
+
+import asyncio
+from typing import Self
+
+from aiohttp import web
+
+from app.loop_thread import LoopThread
+
+
+class AgentServer:
+    """Use it as a context manager.
+
+    Args:
+        delay_s: Seconds it takes for each answer.
+    """
+
+    def __init__(self, *, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
+        self._loop = LoopThread("remote agent")
+        #: What it answers, one after the other; after the last one, an empty object.
+        self.answers: list[web.Response] = []
+        self.requests: list[tuple[dict[str, str], bytes]] = []
+        #: Requests whose connection was closed before they were answered.
+        self.closed = 0
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self._loop.run(self._open())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.run(self._runner.cleanup())
+        self._loop.close()
+
+    async def _open(self) -> None:
+        application = web.Application()
+        application.router.add_post("/agent", self._serve)
+        self._runner = web.AppRunner(application, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        host, port = self._runner.addresses[0][:2]
+        self.url = f"http://{host}:{port}/agent"
+
+    async def _serve(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append((dict(request.headers), await request.read()))
+        try:
+            await asyncio.sleep(self._delay_s)
+        except asyncio.CancelledError:
+            self.closed += 1
+            raise
+        return self.answers.pop(0) if self.answers else web.json_response({})

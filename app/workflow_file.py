@@ -16,13 +16,17 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
-from app.kinds.registry import KindRegistry
+from app.registration import check_workflow
+from app.workflow_steps import agent_of_step, step_keys, step_place
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
 AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
 WORKFLOW_KEYS = [
     field.name for field in fields(Workflow) if field.init and field.name not in FILLED_BY_ENGINE
 ]
+STEP_KEYS = step_keys(AGENT_KEYS)
+#: By which JSON files tell editors their schema.
+EDITORS_KEY = "$schema"
 RETRY_KEYS = [field.name for field in fields(RetryPolicy)]
 
 
@@ -65,7 +69,8 @@ def load(path: Path | str) -> WorkflowFile:
 def load_workflow_file(path: Path | str) -> WorkflowFile:
     """Load a workflow from YAML or JSON.
 
-    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them.
+    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` in
+    place of ``agents`` says the same in the words of steps.
 
     Args:
         path: Path of the file.
@@ -74,24 +79,32 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
     """
     document = read_document(path)
-    _check_keys(document, (), document.value, [*WORKFLOW_KEYS, "input"], ("name", "agents"))
+    is_steps = isinstance(document.value, dict) and "steps" in document.value
+    word = "steps" if is_steps else "agents"
+    known = [*(key for key in WORKFLOW_KEYS if key != "agents"), word, "input", EDITORS_KEY]
+    _check_keys(document, (), document.value, known, ("name", word))
     values = dict(document.value)
+    values.pop(EDITORS_KEY, None)
     run_input = values.pop("input", None) or {}
     if not isinstance(run_input, dict):
         raise document.error("give a mapping with one key per placeholder", "input")
     if found := find_json_problem(run_input, "input"):
         raise document.error(" ".join(found), found[0])
-    if not isinstance(values["agents"], list):
-        raise document.error("give a list of agents", "agents")
+    listed_agents = values.pop(word)
+    if not isinstance(listed_agents, list):
+        raise document.error(f"give a list of {word}", word)
+    make = _step if is_steps else _agent
     values["agents"] = [
-        _agent(document, ("agents", index), value) for index, value in enumerate(values["agents"])
+        make(document, (word, index), value) for index, value in enumerate(listed_agents)
     ]
     try:
         workflow = Workflow(**values)
-        KindRegistry().validate(workflow)
-        return WorkflowFile(workflow=workflow, input=run_input)
+        check_workflow(workflow)
     except WorkflowError as error:
-        raise document.error(str(error), error.field or ()) from error
+        field = error.field or ""
+        place = step_place(field) if is_steps else field
+        raise document.error(str(error), place or ()) from error
+    return WorkflowFile(workflow=workflow, input=run_input)
 
 
 def load_python_workflow(path: Path | str, attribute: str | None = None) -> WorkflowFile:
@@ -129,6 +142,11 @@ def _check_keys(
     for key in required:
         if key not in value:
             raise document.error(f"the key {key!r} is missing: add it", place)
+
+
+def _step(document: Document, place: Place, value: Any) -> Agent:
+    _check_keys(document, place, value, STEP_KEYS, ("name", "agent_type"))
+    return _agent(document, place, agent_of_step(value))
 
 
 def _agent(document: Document, place: Place, value: Any) -> Agent:

@@ -256,7 +256,7 @@ class _Reader:
 
 
 def _refused(text: str, at: int, problem: str) -> WorkflowError:
-    return WorkflowError(f"{problem} ({place_of(text, at)})")
+    return WorkflowError(f"is refused: {problem} ({place_of(text, at)})")
 
 
 def place_of(text: str, at: int) -> str:

@@ -1,5 +1,6 @@
 """Data that flows between agents: mappings, the shared context, conditions, structured output."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from pydantic import BaseModel
 
 from app import Agent, Run, Workflow, enqueue
 from app.errors import WorkflowError
+from app.workflow_file import load
 from tests.stack import Stack
 
 WAIT_S = 30.0
@@ -23,6 +25,9 @@ class Invoice(BaseModel):
     total: float
     lines: list[Line]
     note: str | None = None
+
+
+EXAMPLES = Path(__file__).parents[2] / "app" / "examples"
 
 
 def agent(name: str, prompt: str = "go", *dependencies: str, **fields: Any) -> Agent:
@@ -237,3 +242,47 @@ def test_hostile_placeholders_and_outputs_stay_harmless(stack: Stack) -> None:
     assert prompts(stack)[-1] == "Repeat {x.__class__} {input.__init__.__globals__}"
     with pytest.raises(WorkflowError, match="__class__"):
         run_of(agent("a", "{x.__class__}"), input_={"x": "text"})
+
+
+@pytest.mark.parametrize(
+    ("changed", "summary"), [({}, "completed"), ({"input_text": "Awful. I hate it."}, "skipped")]
+)
+def test_the_content_pipeline_summarises_positive_texts_only(
+    stack: Stack, changed: dict[str, str], summary: str
+) -> None:
+    file = load(EXAMPLES / "content_analysis.yaml")
+
+    run = enqueue(file.workflow, input={**file.input, **changed})
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert statuses(run) == {"sentiment_analysis": "completed", "text_summary": summary}
+    assert ("content_summary" in run.context) is (summary == "completed")
+
+
+def test_the_data_pipeline_describes_the_valid_records(stack: Stack) -> None:
+    file = load(EXAMPLES / "data_processing.json")
+
+    run = enqueue(file.workflow, input=file.input)
+
+    assert run.wait(timeout=WAIT_S) == "completed"
+    assert run.context["validated_data"] == run.outputs["data_validation"]["clean_data"]
+    assert run.context["analysis_results"] == run.outputs["statistical_analysis"]["stats"]
+    assert "price" in str(run.context["analysis_results"])
+
+
+def test_a_condition_with_a_macro_is_evaluated_apart_and_others_go_on(stack: Stack) -> None:
+    lines = {"lines": [{"amount": amount} for amount in range(100)]}
+    run = run_of(
+        agent("all", condition="input.lines.all(line, line.amount >= 0)"),
+        agent("any", condition="input.lines.exists(line, line.amount > 99)"),
+        agent("endless", condition="[[1]]" + ".map(y, y + y)" * 25 + " == []"),
+        agent("none"),
+        input_=lines,
+    )
+
+    assert statuses(run) == {
+        "all": "completed",
+        "any": "skipped",
+        "endless": "failed",
+        "none": "completed",
+    }

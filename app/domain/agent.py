@@ -59,7 +59,7 @@ class AgentResult:
         agent_id: Id of the agent run.
         status: Its state.
         output: A JSON value, or None.
-        error: Why it failed, or None.
+        error: Why it failed, was cancelled or skipped, or None.
         tokens_used: Tokens of all its calls, failed and retried ones included.
         cost: Dollars of all its calls.
         execution_time: Seconds from start to end of the last attempt.

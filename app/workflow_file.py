@@ -16,6 +16,7 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
+from app.kinds.registry import KindRegistry
 from app.registration import check_workflow
 from app.workflow_steps import agent_of_step, step_keys, step_place
 
@@ -99,6 +100,7 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
     ]
     try:
         workflow = Workflow(**values)
+        KindRegistry().validate(workflow)
         check_workflow(workflow)
     except WorkflowError as error:
         field = error.field or ""

@@ -131,12 +131,15 @@ def forecast(
     expected = {**run_input, **_texts(answers)}
     longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
     most = {**run_input, **_texts(longest)}
+    flow = workflow.data_flow
     agents = [
         _forecast_agent(
             agent,
             level,
-            calls=_calls(agent, expected, answers[agent.name], longest[agent.name]),
-            worst_usd=worst_case_of(agent, most, pricing, default_max_tokens),
+            calls=_calls(
+                agent, flow.assumed(agent, expected), answers[agent.name], longest[agent.name]
+            ),
+            worst_usd=worst_case_of(agent, flow.assumed(agent, most), pricing, default_max_tokens),
             pricing=pricing,
             retry=retry,
         )
@@ -174,13 +177,14 @@ def _forecast_agent(
         )
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     retries = agent.policy(retry).max_retries
+    repairs = 0 if agent.output_schema is None else 1
     return AgentForecast(
         name=agent.name,
         level=level,
         provider=agent.provider,
         model=agent.model,
         calls=calls,
-        most_calls=(agent.max_turns if agent.tools else 1) * (1 + retries),
+        most_calls=((agent.max_turns if agent.tools else 1) + repairs) * (1 + retries),
         expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
         worst_usd=worst_usd,
     )

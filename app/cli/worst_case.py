@@ -6,14 +6,17 @@ from decimal import Decimal
 from typing import Any
 
 from app.costs.pricing import Pricing
-from app.domain.agent import Agent
+from app.domain.agent import Agent, schema_of
 from app.domain.kinds import LLM
 from app.domain.prompt import placeholders, render
 from app.domain.workflow import Workflow
+from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import upper_bound_tokens
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
+#: What a model is told of an answer that does not fit its schema.
+REPAIR_TOKENS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,12 @@ def worst_case(
     for agent in workflow.agents:
         values[agent.name] = "x" * (max_tokens_of(agent, default_max_tokens) * BYTES_PER_TOKEN)
     once = sum(
-        (worst_case_of(agent, values, pricing, default_max_tokens) for agent in workflow.agents),
+        (
+            worst_case_of(
+                agent, workflow.data_flow.assumed(agent, values), pricing, default_max_tokens
+            )
+            for agent in workflow.agents
+        ),
         Decimal(0),
     )
     paying = [agent for agent in workflow.agents if agent.kind == LLM]
@@ -68,7 +76,7 @@ def worst_case_of(
 
     Args:
         agent: The agent.
-        values: The run's input, and by agent the longest text that it may answer.
+        values: What it sees by name, with the longest text that each agent may answer.
         pricing: Prices.
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
@@ -78,8 +86,16 @@ def worst_case_of(
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     if agent.tools and agent.max_turns > 1:
         return limit_usd
-    bound = upper_bound_tokens(messages_of(agent, values))
-    return min(price.worst_case(bound, max_tokens_of(agent, default_max_tokens)), limit_usd)
+    max_tokens = max_tokens_of(agent, default_max_tokens)
+    if agent.output_schema is None:
+        bound = upper_bound_tokens(messages_of(agent, values))
+        return min(price.worst_case(bound, max_tokens), limit_usd)
+    schema = {OUTPUT_SCHEMA: schema_of(agent.output_schema)}
+    bound = upper_bound_tokens(messages_of(agent, values), None, schema)
+    # An answer that does not fit goes back with the reason, for one repair.
+    repair = bound + max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
+    both_usd = price.worst_case(bound, max_tokens) + price.worst_case(repair, max_tokens)
+    return min(both_usd, limit_usd)
 
 
 def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -164,6 +164,18 @@ class DataFlow:
             absent=absent - parameters.keys() | nothing,
         )
 
+    def assumed(self, agent: Agent, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an agent will see, by name, for an estimate: paths are not followed.
+
+        Args:
+            agent: The agent.
+            values: The run's input, and a text for each agent's output.
+        """
+        seen = {**values}
+        for key, writers in self.seen_writers(agent).items():
+            seen[key] = max((values[writer.agent] for writer in writers), key=len)
+        return seen | {name: seen[path.root] for name, path in self.sources(agent).items()}
+
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """What a condition sees beside the input: outputs by agent, and keys of the context."""
         return {**outputs, **self._context(self.seen_writers(agent), outputs)}

@@ -60,8 +60,9 @@ class Workflow:
         return self._by_name.get(name)
 
     def get_ready_agents(self) -> list[Agent]:
-        """Pending agents whose dependencies have all completed, in order of priority."""
-        done = {agent.name for agent in self.agents if agent.status is AgentStatus.COMPLETED}
+        """Pending agents whose dependencies have completed or were skipped, by priority."""
+        over = (AgentStatus.COMPLETED, AgentStatus.SKIPPED)
+        done = {agent.name for agent in self.agents if agent.status in over}
         ready = [
             agent
             for agent in self.agents

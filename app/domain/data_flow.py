@@ -89,34 +89,32 @@ class DataFlow:
         return found
 
     def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
-        """By key of the context, the agents it depends on that write it, the last level first."""
+        """By key of the context that an agent asks for, who of those before it writes it.
+
+        The one of the last level comes first.
+        """
         if not self.writers:
             return {}
         seen = self._seen.get(agent.name)
         if seen is None:
-            before = set(self._resolver.get_dependency_chain(agent.name))
-            seen = {
-                key: ours
-                for key, writers in self.writers.items()
-                if (ours := [writer for writer in writers if writer.agent in before])
-            }
-            self._seen[agent.name] = seen
+            sees_all = agent.kind != LLM and not agent.input_mapping
+            keys = self.writers.keys() & (self.writers if sees_all else self._named(agent))
+            before = set(self._resolver.get_dependency_chain(agent.name)) if keys else set()
+            ours = {key: [w for w in self.writers[key] if w.agent in before] for key in keys}
+            seen = self._seen[agent.name] = {key: found for key, found in ours.items() if found}
         return seen
 
-    def roots(self, agent: Agent) -> set[str]:
-        """What its prompt, mapping and condition name: agents, keys of the context or the input."""
-        roots = {
+    def _named(self, agent: Agent) -> set[str]:
+        """What prompt, mapping and condition name: agents, keys of the context or of the input."""
+        named = {
             place.root
             for place in placeholders(agent.prompt_template)
             if place.root not in agent.input_mapping
         }
-        roots |= {place.root for place in self.sources(agent).values()}
-        if agent.kind != LLM and not agent.input_mapping:
-            # Without a prompt or a mapping it is given all that it can see.
-            roots.update(agent.dependencies, self.seen_writers(agent))
+        named |= {place.root for place in self.sources(agent).values()}
         if condition := self.condition(agent):
-            roots |= condition.agents | condition.keys
-        return roots
+            named |= condition.agents | condition.keys
+        return named
 
     @staticmethod
     def sources(agent: Agent) -> dict[str, Placeholder]:
@@ -126,11 +124,13 @@ class DataFlow:
 
     def reads(self, agent: Agent) -> set[str]:
         """Names of the agents whose outputs it needs."""
-        roots = self.roots(agent)
-        seen = self.seen_writers(agent)
-        return (roots & self._names) | {
-            writer.agent for key in roots for writer in seen.get(key, ())
-        }
+        read = self._named(agent) & self._names
+        if agent.kind != LLM and not agent.input_mapping:
+            # Without a prompt or a mapping it is given all that it can see.
+            read.update(agent.dependencies)
+        return read.union(
+            *({writer.agent for writer in found} for found in self.seen_writers(agent).values())
+        )
 
     def view(
         self, agent: Agent, run_input: Mapping[str, Any], outputs: Mapping[str, Any]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from app import Agent, Run, Workflow, enqueue
+from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.errors import WorkflowError
 from app.workflow_file import load
 from tests.stack import Stack
@@ -119,14 +119,43 @@ def test_a_condition_that_cannot_be_evaluated_fails_its_agent_before_any_call(
 
 
 def test_an_agent_that_runs_again_replaces_what_it_gave_to_the_context(stack: Stack) -> None:
-    first = run_of(sentiment("negative"), SUMMARY, input_={"input_text": "rain"})
-    assert first.context == {"input_text": "rain", "content_sentiment": "negative"}
+    place = {"function": "tests.agent_functions:where"}
+    writer = Agent(name="writer", kind="function", config=place, output_mapping={"key": "made_by"})
+    kept = agent("kept", condition="input.careful")
+    reader = agent("reader", "Made by {made_by}", "writer", condition="made_by != nobody")
+    first = run_of(writer, kept, reader, input_={"careful": False})
 
-    again = first.rerun("text_summary")
+    again = first.rerun("writer")
     again.wait(timeout=WAIT_S)
 
-    assert again.context == first.context
-    assert statuses(again) == {"sentiment_analysis": "completed", "text_summary": "skipped"}
+    assert first.results["writer"].agent_id in first.context["made_by"]
+    assert again.results["writer"].agent_id in again.context["made_by"]
+    assert prompts(stack)[-1] == f"Made by {again.context['made_by']}"
+    assert statuses(again) == {"writer": "completed", "kept": "skipped", "reader": "completed"}
+
+
+def test_what_is_retried_gives_the_context_what_its_last_attempt_made(stack: Stack) -> None:
+    at_once = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
+    counted = Agent(
+        name="counted",
+        kind="function",
+        config={"function": "tests.agent_functions:fail_twice"},
+        retry_policy=at_once,
+        output_mapping={"$": "attempt"},
+    )
+    failing = agent(
+        "failing",
+        "Attempt {attempt} [[sim:status=500,times=1]]",
+        "counted",
+        retry_policy=at_once,
+        condition="attempt == 3",
+    )
+
+    run = run_of(counted, failing)
+
+    assert set(statuses(run).values()) == {"completed"}
+    assert run.context == {"attempt": 3}
+    assert run.results["failing"].retry_count == 1
 
 
 def test_the_later_of_two_levels_gives_a_key_its_value(stack: Stack) -> None:

@@ -80,8 +80,10 @@ def test_the_pipelines_are_steps_that_fit_the_schema(file: Path) -> None:
         ("{text: input_text}", "{text: second}", "does not depend on"),
         ("    depends_on: [first]\n", "", "'mood', which agent 'first' writes into the context"),
         (
-            'agent_type: llm\n    config: {prompt_template: "Judge {text}", model: gpt-4o-mini,'
-            " max_tokens: 10}",
+            (
+                'agent_type: llm\n    config: {prompt_template: "Judge {text}", model: gpt-4o-mini,'
+                " max_tokens: 10}"
+            ),
             "agent_type: text_procesor",
             ":5: steps[0].agent_type: agent 'first'",
         ),

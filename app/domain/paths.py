@@ -4,6 +4,7 @@ They are written like placeholders without their braces: ``report.items[0].total
 """
 
 import re
+from dataclasses import replace
 from typing import Any
 
 from app.domain.prompt import Placeholder, look_up, placeholders
@@ -17,12 +18,12 @@ MAX_PATH_CHARS = 1000
 
 
 def parse_path(path: object) -> Placeholder | None:
-    """A path as the placeholder it would be in a prompt, or None if it is none."""
+    """A path as the placeholder it would be in a prompt, without its braces; None if it is none."""
     if not isinstance(path, str) or len(path) > MAX_PATH_CHARS:
         return None
     text = f"{{{path}}}"
     found = placeholders(text)
-    return found[0] if len(found) == 1 and found[0].text == text else None
+    return replace(found[0], text=path) if len(found) == 1 and found[0].text == text else None
 
 
 def parse_output_path(path: object) -> Placeholder | None:

@@ -129,10 +129,12 @@ def _input_problem(
             f"name: rename the input's key {root!r}"
         )
     if root not in run_input:
+        in_prompt = placeholder.text.startswith("{")
+        literal = ", or double the braces to have it as literal text" if in_prompt else ""
         return (
             f"placeholder {placeholder.text} has no value: {root!r} is neither a key of the input "
-            f"({listed(run_input)}) nor an agent it depends on: give it in the input, or double "
-            f"the braces to have it as literal text{did_you_mean(root, [*run_input, *names])}"
+            f"({listed(run_input)}) nor an agent it depends on: give it in the input"
+            f"{literal}{did_you_mean(root, [*run_input, *names])}"
         )
     try:
         look_up(placeholder, run_input, parsed)

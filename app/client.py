@@ -46,6 +46,8 @@ from app.errors import (
     WaitTimeout,
     WorkflowError,
 )
+from app.events.following import Look, follow
+from app.events.texts import Feed, Piece
 from app.failures.circuit_redis import RedisCircuits
 from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
@@ -71,7 +73,8 @@ class Event:
 
     Attributes:
         id: Grows with time; ``events(after=id)`` goes on from here.
-        type: What happened, such as ``agent_completed``.
+        type: What happened, such as ``agent_completed``; ``agent_text`` is a part of an answer
+            that is being streamed: it is not stored, and has the id of the event before it.
         at: When (UTC).
         attempt: Attempt of the agent, or None.
         data: Facts, such as the agent's name and the error.
@@ -95,6 +98,7 @@ class Client:
         self._platform = platform
         self._pricing = Pricing(platform.settings.costs)
         self._kinds = KindRegistry()
+        self._feed = Feed(platform.redis)
         # A hundred waiting callers look at their runs with one statement.
         self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
             platform.engine, _look, name="look"
@@ -204,22 +208,29 @@ class Client:
             ) from error
 
     async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
-        """The history of a run from an event on, until the run has ended."""
-        async with self._platform.signals.watching(run_id) as news:
+        """The history of a run from an event on, with live texts, until the run has ended."""
+
+        async def look(after: int) -> Look:
+            run = await self.read(run_id)
+            read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
+            rows = await self._transaction(read)
+            return Look(rows=rows, more=len(rows) == EVENT_PAGE, ended=run.status.is_final)
+
+        async with (
+            self._platform.signals.watching(run_id) as news,
+            self._feed.watching(run_id, news) as inbox,
+        ):
+            async for row in follow(after, look=look, news=news, inbox=inbox):
+                yield Event(**row)
+
+    async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
+        """What the streaming agents of a run generate from now on, without an end."""
+        async with self._feed.watching(run_id, asyncio.Event()) as inbox:
             while True:
-                run = await self.read(run_id)
-                read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
-                page = await self._transaction(read)
-                for row in page:
-                    after = row["id"]
-                    yield Event(**row)
-                if page:
-                    continue
-                if run.status.is_final:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), POLL_S / 4)
-                news.clear()
+                await inbox.news.wait()
+                inbox.news.clear()
+                for piece in inbox.take():
+                    yield piece
 
     async def cancel(self, run_id: UUID, reason: str) -> bool:
         """Stop a run; returns whether it was still going. No call starts after this returns."""
@@ -352,6 +363,7 @@ class Client:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._feed.close()
         await self._platform.close()
 
     async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:

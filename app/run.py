@@ -105,7 +105,10 @@ class Run:
         return (await process().loop.run_async(process().client.wait(self._id, timeout))).status
 
     def events(self, after: int = 0) -> Iterator[Event]:
-        """Follow the history until the run has ended.
+        """Follow the history until the run has ended, with the text of streaming agents live.
+
+        Events ``agent_text`` are stored nowhere: who comes late gets what is still to come. They
+        have the id of the event before them, so that ``after`` never misses an event.
 
         Args:
             after: Id of the last event already seen; 0 starts from the beginning.
@@ -255,7 +258,8 @@ def agent_result(stored: AgentRunRecord) -> AgentResult:
             "attempts": stored.attempt,
             "recoveries": stored.recoveries,
         }
-        | ({"error_class": stored.error_class} if stored.error_class else {}),
+        | ({"error_class": stored.error_class} if stored.error_class else {})
+        | ({} if stored.first_token_s is None else {"first_token_s": stored.first_token_s}),
     )
 
 

@@ -19,6 +19,7 @@ from app.domain.budgets import subjects_of
 from app.domain.money import HoldRequest, round_to_ledger, round_up
 from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
+from app.events.texts import Publisher, Stream
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
 from app.llm.structured import OUTPUT_SCHEMA
@@ -55,6 +56,7 @@ class Caller:
         limiter: The cluster's limiter.
         pricing: Prices.
         money: Places holds.
+        texts: Tells those who follow the run what streaming agents generate.
         default_max_tokens: Output cap of agents that set none.
     """
 
@@ -65,12 +67,14 @@ class Caller:
         limiter: ClusterLimiter,
         pricing: Pricing,
         money: Money,
+        texts: Publisher,
         default_max_tokens: int,
     ) -> None:
         self._clients = clients
         self._limiter = limiter
         self._pricing = pricing
         self._money = money
+        self._texts = texts
         self._default_max_tokens = default_max_tokens
 
     async def call(
@@ -104,6 +108,8 @@ class Caller:
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         broken: list[Partial] = []
+        job.turns += 1
+        text = self._text_of(job) if plan.parameters.get("stream") else None
         try:
             async with asyncio.timeout(job.calling_left_s):
                 response = await client.complete_with_tools(
@@ -112,6 +118,7 @@ class Caller:
                     tools or None,
                     max_tokens=plan.max_tokens,
                     on_sent=None if permit.spec.unlimited else partial(self._limiter.sent, permit),
+                    on_text=text.add if text else None,
                     on_broken=broken.append,
                     **plan.parameters,
                 )
@@ -127,7 +134,19 @@ class Caller:
             job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
         job.calls.append(_answered(job, plan, response))
+        if text:
+            if job.first_token_s is None:
+                job.first_token_s = response.metadata.get("first_token_s")
+            await text.close()
         return response
+
+    def _text_of(self, job: Job) -> Stream:
+        return self._texts.open(
+            run_id=job.run.run_id,
+            agent=job.agent.name,
+            attempt=job.claimed.attempt,
+            turn=job.turns,
+        )
 
     def _plan(
         self, job: Job, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]

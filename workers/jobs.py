@@ -43,6 +43,8 @@ class Job:
         lease: Its place in the heartbeat.
         calling_left_s: Seconds of its timeout that are left for calling.
         started_at: When it started, in seconds since the epoch, for those who watch.
+        turns: Calls made so far.
+        first_token_s: Seconds to the first token of its first streamed answer.
         ticket: Its way through its model's circuit breaker, during a call.
         calls: Calls made and not yet written; they are written with the next record.
     """
@@ -53,5 +55,7 @@ class Job:
     lease: Lease
     calling_left_s: float
     started_at: float = field(default_factory=time.time)
+    turns: int = 0
+    first_token_s: float | None = None
     ticket: Ticket | None = None
     calls: list[CallRecord] = field(default_factory=list)

@@ -139,6 +139,7 @@ class Pipeline:
             outcome="completed",
             event="agent_completed",
             output=output,
+            first_token_s=job.first_token_s,
         )
 
     async def _holds(self, job: Job, condition: Condition) -> bool:

@@ -16,6 +16,7 @@ from app.costs.pricing import Pricing
 from app.domain.agent import PROVIDERS, AgentResult
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
+from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
 from app.failures.callback import load_callback
 from app.failures.circuit_redis import RedisCircuits
@@ -168,11 +169,13 @@ class Runtime:
         self._clients.preload(served)
         if served:
             pricing.preload()
+        self._texts = Publisher(platform.redis)
         caller = Caller(
             clients=self._clients,
             limiter=self._limiter,
             pricing=pricing,
             money=Money(holds, platform.signals),
+            texts=self._texts,
             default_max_tokens=settings.engine.default_max_tokens,
         )
         calls: Calls = caller
@@ -266,6 +269,8 @@ class Runtime:
         await self._failures.close()
         await self._breakers.close()
         await self._circuits.close()
+        await self._texts.close()
+        log.info("texts", dropped_chars=self._texts.dropped_chars)
         log.info("failures", **self._failures.get_statistics())
         log.info("circuits", **self._breakers.get_statistics())
         await self._limiter.close()

@@ -1,6 +1,7 @@
 """Watching a run until it has ended."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -9,6 +10,7 @@ from app.cli.cluster import connect, served_queues
 from app.errors import ServiceUnavailable, WaitTimeout
 
 if TYPE_CHECKING:
+    from app.events.texts import Piece
     from app.monitoring.progress import RunProgress
 
 POLL_S = 0.2
@@ -21,6 +23,9 @@ class View(Protocol):
 
     def show(self, run: "RunProgress") -> None:
         """Show how far it is."""
+
+    def hear(self, piece: "Piece") -> None:
+        """Show a part of an answer that is being streamed."""
 
     def note(self, text: str) -> None:
         """Tell something in one line."""
@@ -41,7 +46,10 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
         UnknownRun: If there is no such run.
         WaitTimeout: When the time is over; the run goes on.
     """
-    hint = asyncio.create_task(_hint(run_id, view))
+    beside = [
+        asyncio.create_task(_hint(run_id, view)),
+        asyncio.create_task(_listen(run_id, view)),
+    ]
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -55,7 +63,9 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
             f"run {run_id} has not ended after {timeout_s:g} s; it goes on"
         ) from error
     finally:
-        hint.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
 
 
 def missing_worker_hints(providers: set[str]) -> list[str]:
@@ -88,6 +98,18 @@ async def _read_patiently(run_id: UUID, view: View) -> "RunProgress":
                 view.note(f"{error}; waiting for it")
                 told = True
             await asyncio.sleep(1.0)
+
+
+async def _listen(run_id: UUID, view: View) -> None:
+    """Show what streaming agents generate; the client lives on a loop of its own."""
+    connected = connect()
+    texts = connected.client.texts(run_id)
+    while True:
+        view.hear(await connected.loop.run_async(_next(texts)))
+
+
+async def _next(texts: "AsyncIterator[Piece]") -> "Piece":
+    return await anext(texts)
 
 
 async def _hint(run_id: UUID, view: View) -> None:

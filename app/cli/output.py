@@ -95,6 +95,11 @@ def shorten(text: str, width: int) -> str:
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"
 
 
+def printable(text: str) -> str:
+    """A text without what would steer the terminal."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def reason(error: str | None, width: int) -> str:
     """An error on one line: cut on a terminal, and whole where no line is cut."""
     flat = " ".join((error or "").split())

@@ -2,10 +2,12 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self, TextIO
 
-from app.cli.output import STYLES, console, dollars, reason, seconds, shorten
+from app.cli.output import STYLES, console, dollars, printable, reason, seconds, shorten
+from app.domain.status import AgentStatus
+from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
 
 if TYPE_CHECKING:
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
 MAX_AGENTS_SHOWN = 40
 MARKS = {"completed": "✓", "running": "▶", "pending": "·", "skipped": "-", "cancelled": "✗"}
 ERROR_WIDTH = 100
+#: Characters of a line of streamed text, and of the end of it that a picture shows.
+TEXT_WIDTH = 100
 
 
 class LineView:
-    """One line for each level that begins and each agent that changes.
+    """One line for each level that begins, each agent that changes, and each line of its text.
 
     Args:
         stream: Where the lines go.
@@ -29,6 +33,7 @@ class LineView:
         self._status: str | None = None
         self._level = -1
         self._known: dict[str, str] = {}
+        self._texts: dict[str, str] = {}
 
     def show(self, run: RunProgress) -> None:
         """Print what is new."""
@@ -44,20 +49,42 @@ class LineView:
         if run.status.is_final:
             self.note(summary(run))
 
+    def hear(self, piece: Piece) -> None:
+        """Print the lines that are complete; long ones are cut at a space."""
+        if not piece.offset:
+            self._end_text(piece.agent)
+        *lines, rest = (self._texts.pop(piece.agent, "") + piece.text).split("\n")
+        while len(rest) > TEXT_WIDTH:
+            cut = rest.rfind(" ", 1, TEXT_WIDTH) + 1 or TEXT_WIDTH
+            lines, rest = [*lines, rest[:cut]], rest[cut:]
+        for line in lines:
+            self._tell_text(piece.agent, line)
+        self._texts[piece.agent] = rest
+
     def note(self, text: str) -> None:
         """Print a line."""
         print(text, file=self._stream, flush=True)
+
+    def _end_text(self, agent: str) -> None:
+        self._tell_text(agent, self._texts.pop(agent, ""))
+
+    def _tell_text(self, agent: str, line: str) -> None:
+        if line.strip():
+            self.note(f"  {agent} | {printable(line)}")
 
     def _show_agent(self, agent: AgentProgress) -> None:
         state = f"{agent.status} {agent.retries}"
         if state == self._known.get(agent.name, "pending 0"):
             return
+        if agent.status is not AgentStatus.RUNNING:
+            self._end_text(agent.name)
         self._known[agent.name] = state
         retry = f" (retry {agent.retries})" if agent.retries and not agent.status.is_final else ""
         text = f"  {agent.name} ({agent.module}, {agent.model}): {agent.status}{retry}"
         if agent.status.is_final:
             took = seconds(agent.started_at, agent.finished_at)
-            text += "".join(f", {part}" for part in (took, _cost(agent)) if part)
+            parts = (took, _first_token(agent), _cost(agent))
+            text += "".join(f", {part}" for part in parts if part)
         if agent.error and agent.status != "completed":
             text += f": {reason(agent.error, ERROR_WIDTH)}"
         self.note(text)
@@ -70,6 +97,8 @@ class LiveView:
         from rich.live import Live
 
         self._live = Live(console=console(), refresh_per_second=8, transient=False)
+        self._texts: dict[str, str] = {}
+        self._run: RunProgress | None = None
 
     def __enter__(self) -> Self:
         self._live.start()
@@ -80,15 +109,28 @@ class LiveView:
 
     def show(self, run: RunProgress) -> None:
         """Draw it."""
-        self._live.update(picture(run), refresh=run.status.is_final)
+        self._run = run
+        self._live.update(picture(run, self._texts), refresh=run.status.is_final)
+
+    def hear(self, piece: Piece) -> None:
+        """Draw the end of what an agent has said so far below it."""
+        said = self._texts.get(piece.agent, "") if piece.offset else ""
+        self._texts[piece.agent] = (said + piece.text)[-2 * TEXT_WIDTH :]
+        if self._run is not None:
+            self._live.update(picture(self._run, self._texts))
 
     def note(self, text: str) -> None:
         """Print a line above the picture."""
         self._live.console.print(text)
 
 
-def picture(run: RunProgress) -> "Group":
-    """A run as a picture: a heading per level, its agents below."""
+def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> "Group":
+    """A run as a picture: a heading per level, its agents below.
+
+    Args:
+        run: The run.
+        texts: By agent, the end of what it has streamed; shown while it runs.
+    """
     from rich.console import Group
     from rich.text import Text
 
@@ -104,6 +146,9 @@ def picture(run: RunProgress) -> "Group":
             cells = zip(_cells(agent), widths, strict=True)
             line = "  ".join(text.ljust(width) for text, width in cells)
             parts.append(Text(f"  {line}", STYLES[agent.status], no_wrap=True))
+            if agent.status is AgentStatus.RUNNING and (said := (texts or {}).get(agent.name)):
+                end = " ".join(printable(said).split())[-TEXT_WIDTH:]
+                parts.append(Text(f"      {end}", "dim", no_wrap=True))
             if agent.error and agent.status != "completed":
                 parts.append(Text(f"      {shorten(agent.error, ERROR_WIDTH)}", style="red"))
     return Group(*parts)
@@ -140,6 +185,10 @@ def _counted(agents: Sequence[AgentProgress]) -> str:
 
 def _notable(agents: list[AgentProgress]) -> list[AgentProgress]:
     return [agent for agent in agents if agent.status.is_failure or agent.retries][:10]
+
+
+def _first_token(agent: AgentProgress) -> str:
+    return "" if agent.first_token_s is None else f"first token {agent.first_token_s:.2f} s"
 
 
 def _cost(agent: AgentProgress) -> str:

@@ -1,7 +1,7 @@
 """One run as `agentchord status` shows it."""
 
 from app.cli.output import console, dollars, moment, reason, seconds, table
-from app.monitoring.progress import RunProgress
+from app.monitoring.progress import AgentProgress, RunProgress
 
 ERROR_WIDTH = 120
 
@@ -25,6 +25,7 @@ def show_run(run: RunProgress) -> None:
     for name, value in facts:
         if value:
             printer.print(f"{name:<9} {value}", markup=False)
+    streamed = any(agent.first_token_s is not None for agent in run.agents)
     rows = [
         (
             agent.level + 1,
@@ -34,6 +35,7 @@ def show_run(run: RunProgress) -> None:
             agent.status,
             agent.attempt,
             seconds(agent.started_at, agent.finished_at),
+            *([_first_token(agent)] if streamed else []),
             dollars(agent.spent_usd),
             reason(agent.error, ERROR_WIDTH),
         )
@@ -41,10 +43,14 @@ def show_run(run: RunProgress) -> None:
     ]
     columns = (
         *("level>", "agent", "module", "model", "status"),
-        *("attempts>", "took>", "cost>", "error"),
+        *("attempts>", "took>", *(["first token>"] if streamed else []), "cost>", "error"),
     )
     printer.print()
     printer.print(table(columns, rows))
+
+
+def _first_token(agent: AgentProgress) -> str:
+    return "" if agent.first_token_s is None else f"{agent.first_token_s:.2f} s"
 
 
 def _pruned(run: RunProgress) -> str:

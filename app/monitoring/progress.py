@@ -20,9 +20,10 @@ READ_RUN: TextClause = text("""
     WHERE r.id = :run_id
 """)
 READ_AGENTS: TextClause = text("""
-    SELECT name, module, provider, model, level, status, attempt, retries, recoveries, error,
-        spent_usd, started_at, finished_at
-    FROM agent_runs WHERE run_id = :run_id ORDER BY level, position
+    SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
+        a.recoveries, a.error, a.spent_usd, a.started_at, a.finished_at, t.first_token_s
+    FROM agent_runs a LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
+    WHERE a.run_id = :run_id ORDER BY a.level, a.position
 """)
 FIND_RUNS: TextClause = text("""
     SELECT id FROM runs WHERE id BETWEEN :low AND :high ORDER BY id LIMIT 2
@@ -46,6 +47,7 @@ class AgentProgress:
     spent_usd: Decimal
     started_at: datetime | None
     finished_at: datetime | None
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

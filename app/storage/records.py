@@ -96,6 +96,7 @@ class Ending:
         ready_in_s: Seconds until an agent given back may be claimed again.
         retry: Whether this counts as a retry.
         recovery: Whether this counts as a recovery.
+        first_token_s: Seconds to the first token of its first streamed answer.
     """
 
     run_id: UUID
@@ -109,6 +110,7 @@ class Ending:
     ready_in_s: float = 0.0
     retry: bool = False
     recovery: bool = False
+    first_token_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,6 +292,7 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
         "ready_in_s": ending.ready_in_s,
         "retry": int(ending.retry),
         "recovery": int(ending.recovery),
+        "first_token_s": ending.first_token_s,
         "event": ending.event,
         "data": _event_data(ending),
     }
@@ -301,4 +304,6 @@ def _event_data(ending: Ending) -> dict[str, Any]:
         data |= {"error": ending.error, "error_class": ending.error_class}
     if ending.ready_in_s:
         data["ready_in_s"] = round(ending.ready_in_s, 3)
+    if ending.first_token_s is not None:
+        data["first_token_s"] = round(ending.first_token_s, 3)
     return data

@@ -79,7 +79,7 @@ READ_AGENT_RUNS: TextClause = text("""
     SELECT a.id, a.name, a.module, a.provider, a.model, a.level, a.priority, a.status, a.attempt,
         a.retries, a.recoveries, a.output, a.error, a.error_class, a.spent_usd, a.started_at,
         a.finished_at, coalesce(c.tokens, 0) AS tokens,
-        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s
+        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s, t.first_token_s
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
     LEFT JOIN (
@@ -126,7 +126,10 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentRunRecord:
-    """One agent run as stored, with its tokens and the seconds of its last attempt."""
+    """One agent run as stored, with its tokens and the seconds of its last attempt.
+
+    ``first_token_s`` are the seconds from its first request to the first token, if it streamed.
+    """
 
     id: UUID
     name: str
@@ -145,6 +148,7 @@ class AgentRunRecord:
     spent_usd: Decimal
     tokens: int
     attempt_s: float | None
+    first_token_s: float | None
     started_at: datetime | None
     finished_at: datetime | None
 

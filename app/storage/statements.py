@@ -260,7 +260,8 @@ APPLY_RECORDS: TextClause = text("""
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
             id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
             status text, outcome text, output jsonb, error text, error_class text,
-            ready_in_s float8, retry int, recovery int, event text, data jsonb)
+            ready_in_s float8, retry int, recovery int, first_token_s float8, event text,
+            data jsonb)
     ), agents AS (
         UPDATE agent_runs a SET
             held_usd = a.held_usd - g.held,
@@ -282,7 +283,7 @@ APPLY_RECORDS: TextClause = text("""
         FROM given g WHERE a.id = g.id
     ), attempted AS (
         UPDATE attempts t SET outcome = g.outcome, error = g.error, error_class = g.error_class,
-            finished_at = clock_timestamp()
+            finished_at = clock_timestamp(), first_token_s = g.first_token_s
         FROM given g WHERE g.ended AND t.agent_run_id = g.id AND t.number = g.attempt
     )
     INSERT INTO events (run_id, agent_run_id, attempt, type, data)

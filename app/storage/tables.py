@@ -230,6 +230,8 @@ class Attempt(Table):
     error_class: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
+    # Seconds from its first request to the first token, if the answer was streamed.
+    first_token_s: Mapped[float | None]
 
 
 class StandingBudget(Table):

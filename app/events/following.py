@@ -1,0 +1,101 @@
+"""A run's history as it goes on, with the live text of its agents in between."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from app.events.texts import TYPE, Inbox, Piece
+
+#: How often the history is looked at while nothing is heard of it.
+LOOK_S = 0.25
+
+#: An event as the history has it: id, type, at, attempt, data.
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What a look at the history has found.
+
+    Attributes:
+        rows: Events after the last one seen, oldest first.
+        more: Whether there are more than fit one look.
+        ended: Whether the run had ended before the look, so that there will be no others.
+    """
+
+    rows: list[Row]
+    more: bool
+    ended: bool
+
+
+async def follow(
+    after: int,
+    *,
+    look: Callable[[int], Awaitable[Look]],
+    news: asyncio.Event,
+    inbox: Inbox,
+) -> AsyncIterator[Row]:
+    """Follow a run to its end.
+
+    A text comes after the start of its agent's attempt and before the end of it. It has the id of
+    the last event before it, so that whoever goes on from there misses no event.
+
+    Args:
+        after: Id of the last event already seen.
+        look: Reads the history after an id.
+        news: Set when the history may have grown, or a text has come.
+        inbox: The texts.
+    """
+    loop = asyncio.get_running_loop()
+    known: set[tuple[str, int]] = set()
+    pieces: list[Piece] = []
+    looked_at_s = float("-inf")
+    while True:
+        # Before the look: whoever has text has started, so the look finds the start.
+        pieces += inbox.take()
+        quick = pieces and all((piece.agent, piece.attempt) in known for piece in pieces)
+        if not quick or loop.time() - looked_at_s > LOOK_S:
+            looked_at_s = loop.time()
+            found = await look(after)
+            for row in found.rows:
+                before, pieces = _before(row, pieces)
+                for piece in before:
+                    yield _event(piece, after)
+                after = row["id"]
+                yield row
+            if found.more:
+                continue
+            if found.ended and not found.rows:
+                for piece in [*pieces, *inbox.take()]:
+                    yield _event(piece, after)
+                return
+            if found.rows:
+                news.set()  # what ended meanwhile is looked at again at once
+        for piece in pieces:
+            known.add((piece.agent, piece.attempt))
+            yield _event(piece, after)
+        pieces = []
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(news.wait(), LOOK_S)
+        news.clear()
+
+
+def _before(row: Row, pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
+    """The texts that belong before an event, and the others."""
+    agent, attempt = row["data"].get("agent"), row["attempt"] or 0
+    if row["type"] == "agent_started":
+        attempt -= 1
+    before = [piece for piece in pieces if piece.agent == agent and piece.attempt <= attempt]
+    return before, [piece for piece in pieces if piece not in before]
+
+
+def _event(piece: Piece, after: int) -> Row:
+    return {
+        "id": after,
+        "type": TYPE,
+        "at": piece.at,
+        "attempt": piece.attempt,
+        "data": piece.data,
+    }

@@ -1,0 +1,275 @@
+"""The text of streamed answers, live: from the worker that reads it to whoever follows the run.
+
+It travels over Redis pub/sub and is stored nowhere. Who comes late gets what is still to come;
+what does not fit, or cannot be sent at once, is dropped, which an offset that jumps shows. The
+whole text is in the agent's output anyway.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+CHANNEL = "agentchord:text:"
+#: Pieces gather for so long: a message each would cost Redis more than the calls do.
+FLUSH_S = 0.05
+#: A Redis that takes longer is not waited for.
+SEND_S = 1.0
+#: How long the end of an answer waits for its own last piece to be sent.
+CLOSE_S = 0.2
+#: Characters of a process that may wait to be sent.
+MAX_WAITING_CHARS = 1_000_000
+#: Pieces that may wait for a slow follower.
+MAX_PIECES = 1000
+RECONNECT_S = 1.0
+TYPE = "agent_text"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """A part of an answer.
+
+    Attributes:
+        agent: Name of the agent.
+        attempt: Its attempt.
+        turn: Number of the call in that attempt, from 1; each call's text begins at 0.
+        offset: Characters of the call's text before this part.
+        text: The part.
+        at: When it was sent (UTC, by the worker's clock).
+    """
+
+    agent: str
+    attempt: int
+    turn: int
+    offset: int
+    text: str
+    at: datetime
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Its facts as an event carries them."""
+        return {
+            "agent": self.agent,
+            "turn": self.turn,
+            "offset": self.offset,
+            "text": self.text,
+        }
+
+
+class Publisher:
+    """Sends what streaming agents of this process generate; costs the others nothing.
+
+    Args:
+        redis: The process's client.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[Stream] = []
+        self._waiting_chars = 0
+        self._sending = asyncio.Lock()
+        self._flusher: asyncio.Task[None] | None = None
+        self.dropped_chars = 0
+
+    def open(self, *, run_id: UUID, agent: str, attempt: int, turn: int) -> "Stream":
+        """A place for the text of one call."""
+        return Stream(self, run_id=run_id, agent=agent, attempt=attempt, turn=turn)
+
+    def take(self, stream: "Stream", text: str) -> bool:
+        """Make room for a piece; False if it is to be dropped."""
+        if self._waiting_chars + len(text) > MAX_WAITING_CHARS:
+            self.dropped_chars += len(text)
+            return False
+        self._waiting_chars += len(text)
+        if not stream.parts:
+            self._waiting.append(stream)
+        if self._flusher is None or self._flusher.done():
+            self._flusher = asyncio.create_task(self._flush(), name="texts")
+        return True
+
+    async def send(self) -> None:
+        """Send all that waits; what Redis does not take at once is dropped."""
+        async with self._sending:
+            streams, self._waiting, self._waiting_chars = self._waiting, [], 0
+            messages = [(stream.channel, stream.message()) for stream in streams]
+            if not messages:
+                return
+            try:
+                async with asyncio.timeout(SEND_S), self._redis.pipeline(transaction=False) as pipe:
+                    for channel, message in messages:
+                        pipe.execute_command("PUBLISH", channel, message)
+                    await pipe.execute()
+            except (RedisError, OSError) as error:  # TimeoutError is an OSError
+                self.dropped_chars += sum(len(message) for _, message in messages)
+                log.debug("texts_not_sent", error=str(error) or type(error).__name__)
+
+    async def close(self) -> None:
+        """Stop sending."""
+        if self._flusher is not None:
+            self._flusher.cancel()
+            await asyncio.wait([self._flusher])
+
+    async def _flush(self) -> None:
+        while self._waiting:
+            await asyncio.sleep(FLUSH_S)
+            await self.send()
+
+
+class Stream:
+    """The text of one call on its way out.
+
+    Args:
+        publisher: Sends it.
+        run_id: The run.
+        agent: Name of the agent.
+        attempt: Its attempt.
+        turn: Number of the call in that attempt, from 1.
+    """
+
+    def __init__(
+        self, publisher: Publisher, *, run_id: UUID, agent: str, attempt: int, turn: int
+    ) -> None:
+        self.channel = f"{CHANNEL}{run_id}"
+        self.parts: list[str] = []
+        self._publisher = publisher
+        self._head = {"agent": agent, "attempt": attempt, "turn": turn}
+        # Characters: before the message, in it, and in all.
+        self._first = self._waiting = self._length = 0
+
+    def add(self, text: str) -> None:
+        """A piece has come; it waits for its message, or is dropped."""
+        # After a gap nothing more goes into the same message: its offset would be wrong.
+        gap = self.parts and self._first + self._waiting < self._length
+        if not gap and self._publisher.take(self, text):
+            if not self.parts:
+                self._first, self._waiting = self._length, 0
+            self.parts.append(text)
+            self._waiting += len(text)
+        self._length += len(text)
+
+    def message(self) -> bytes:
+        """All that waits, as one message; nothing waits any more."""
+        parts, self.parts = self.parts, []
+        return orjson.dumps(
+            self._head
+            | {"offset": self._first, "text": "".join(parts), "at": datetime.now(UTC).isoformat()}
+        )
+
+    async def close(self) -> None:
+        """The answer is complete: send its end before the agent is told to have ended."""
+        if self.parts:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._publisher.send()
+
+
+@dataclass(kw_only=True, eq=False, slots=True)
+class Inbox:
+    """What has come of a run and was not taken yet.
+
+    Attributes:
+        news: Set when something comes.
+        lost: Pieces that a slow follower has not taken in time.
+    """
+
+    news: asyncio.Event
+    lost: int = 0
+    _pieces: deque[Piece] = field(default_factory=deque)
+
+    def put(self, piece: Piece) -> None:
+        """A piece has come; the oldest one makes room."""
+        if len(self._pieces) >= MAX_PIECES:
+            self._pieces.popleft()
+            self.lost += 1
+        self._pieces.append(piece)
+        self.news.set()
+
+    def take(self) -> list[Piece]:
+        """All pieces, oldest first."""
+        pieces = list(self._pieces)
+        self._pieces.clear()
+        return pieces
+
+
+class Feed:
+    """Receives the texts of runs that this process follows, on one connection.
+
+    Args:
+        redis: The process's client.
+    """
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._inboxes: dict[str, set[Inbox]] = defaultdict(set)
+        self._pubsub: PubSub | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @contextlib.asynccontextmanager
+    async def watching(self, run_id: UUID, news: asyncio.Event) -> AsyncIterator[Inbox]:
+        """The texts of a run from now on.
+
+        Args:
+            run_id: The run.
+            news: Set whenever a piece comes.
+        """
+        channel, inbox = f"{CHANNEL}{run_id}", Inbox(news=news)
+        self._inboxes[channel].add(inbox)
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._receive(), name="texts")
+        elif len(self._inboxes[channel]) == 1:
+            await self._tell("subscribe", channel)
+        try:
+            yield inbox
+        finally:
+            self._inboxes[channel].discard(inbox)
+            if not self._inboxes[channel]:
+                del self._inboxes[channel]
+                await self._tell("unsubscribe", channel)
+
+    async def close(self) -> None:
+        """Stop listening."""
+        self._closed = True
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener], timeout=2 * RECONNECT_S)
+
+    async def _tell(self, word: str, channel: str) -> None:
+        """Subscribe or unsubscribe; a new connection does so by itself."""
+        if self._pubsub is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await getattr(self._pubsub, word)(channel)
+
+    async def _receive(self) -> None:
+        while not self._closed:
+            try:
+                async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    # The bare prefix is no run's: it keeps the connection when no run is followed.
+                    await pubsub.subscribe(CHANNEL, *self._inboxes)
+                    self._pubsub = pubsub
+                    async for message in pubsub.listen():
+                        self._deliver(message["channel"].decode(), message["data"])
+            except (RedisError, OSError) as error:
+                if not self._closed:
+                    log.debug("texts_lost", error=str(error), retry_in_s=RECONNECT_S)
+                    await asyncio.sleep(RECONNECT_S)
+            finally:
+                self._pubsub = None
+
+    def _deliver(self, channel: str, data: bytes) -> None:
+        facts = orjson.loads(data)
+        piece = Piece(**facts | {"at": datetime.fromisoformat(facts["at"])})
+        for inbox in self._inboxes.get(channel, ()):
+            inbox.put(piece)

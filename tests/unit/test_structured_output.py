@@ -79,9 +79,10 @@ async def test_an_answer_that_was_cut_says_what_to_raise() -> None:
     found = await read('{"total": 1', finish_reason="length")
 
     assert isinstance(found, Unfit)
-    assert (found.problem, found.remedy) == (
+    assert (found.problem, found.remedy, found.repairable) == (
         "output: it ends at max_tokens",
         "raise its max_tokens",
+        False,
     )
 
 

@@ -96,7 +96,7 @@ class LLMAgent:
     ) -> Any:
         """The answer as a JSON value that fits the schema, after one repair if it does not."""
         answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
-        if isinstance(answer, Unfit):
+        if isinstance(answer, Unfit) and answer.repairable:
             await self._settle_turn(job)
             messages += answer.to_repair(response)
             response = await self._caller.call(job, messages, specs)

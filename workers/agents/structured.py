@@ -29,11 +29,13 @@ class Fit:
 class Unfit:
     """An answer that does not fit, and why: the path of what is wrong, and what is wrong with it.
 
-    ``remedy`` is what the user may do about it.
+    ``remedy`` is what the user may do about it. One that ended at ``max_tokens`` would do so
+    again: it is not ``repairable``.
     """
 
     problem: str
     remedy: str
+    repairable: bool = True
 
     def to_repair(self, response: LLMResponse) -> Sequence[Mapping[str, Any]]:
         """The messages that ask the model to do better."""
@@ -48,8 +50,9 @@ class Unfit:
     def error(self, agent: Agent) -> OutputInvalid:
         """The failure of an agent that could not do better."""
         return OutputInvalid(
-            f"agent {agent.name!r}: the answer does not fit output_schema, and neither did the "
-            f"one before it: {self.problem}: {self.remedy}"
+            f"agent {agent.name!r}: the answer does not fit output_schema"
+            f"{', and neither did the one before it' if self.repairable else ''}: {self.problem}: "
+            f"{self.remedy}"
         )
 
 
@@ -91,6 +94,7 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
         return Unfit(
             problem="output: it ends at max_tokens" if cut else f"output: it is no JSON: {error}",
             remedy="raise its max_tokens" if cut else remedy,
+            repairable=not cut,
         )
     if found := find_json_problem(value, "output"):
         return Unfit(problem=" ".join(found), remedy=remedy)

@@ -54,6 +54,7 @@ from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
+from app.registration import check_workflow
 from app.storage import limits, runs, schema
 from app.storage.group_commit import GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch
@@ -111,8 +112,9 @@ class Client:
         Sub-workflows that are only named are stored with it, as they are now.
 
         Raises:
-            WorkflowError: If there is none of such a name, they are nested too deep, or an agent's
-                kind is not known here or refuses its settings.
+            WorkflowError: If there is none of such a name, they are nested too deep, a condition or
+                an output schema could not be used, or an agent's kind is not known here or refuses
+                its settings.
         """
 
         async def store(connection: AsyncConnection) -> UUID:
@@ -128,6 +130,7 @@ class Client:
         found = await runs.with_stored_workflows(connection, workflow)
         check_nesting(found, max_depth=self._platform.settings.engine.max_depth)
         for each in all_workflows(found):
+            check_workflow(each)
             self._kinds.validate(each)
         return found
 

@@ -19,6 +19,8 @@ AgentChordError
     ├── MissingInput              a placeholder has no value (no call was made)
     ├── TooManyItems              the list of a for_each is too long (no call was made)
     ├── SubWorkflowRefused        the run of a sub-workflow cannot start (no call was made)
+    ├── ConditionFailed           a condition cannot be evaluated (no call was made)
+    ├── OutputInvalid             the output does not fit its schema, or has no part that is mapped
     ├── UnknownModel              no price or no provider for a model (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
@@ -135,6 +137,17 @@ class TooManyItems(AgentError):
 
 class SubWorkflowRefused(AgentError):
     """The run of a sub-workflow cannot start, such as for an input that does not fit it."""
+
+
+class ConditionFailed(AgentError):
+    """An agent's condition is neither true nor false, or is over a limit; no call was made."""
+
+
+class OutputInvalid(AgentError):
+    """The output does not fit the agent's schema, or has no part that its output_mapping names.
+
+    It is not retried: a model has had its turn to repair the output, with the error before it.
+    """
 
 
 class UnknownModel(AgentError):

@@ -68,6 +68,17 @@ class Run:
         }
 
     @property
+    def context(self) -> dict[str, Any]:
+        """The run's shared context: its input, and what ``output_mapping`` has added so far.
+
+        Raises:
+            RunConflict: If inputs and outputs were removed (`agentchord prune`).
+        """
+        record = self.record
+        workflow = process().loop.run(process().client.workflow(record.workflow_id))
+        return workflow.data_flow.context(record.input or {}, self.outputs)
+
+    @property
     def results(self) -> dict[str, AgentResult]:
         """Result by agent name, of all agents, and of the items of a for_each by ``agent[0]``.
 

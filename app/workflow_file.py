@@ -17,12 +17,17 @@ from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
 from app.kinds.registry import KindRegistry
+from app.registration import check_workflow
+from app.workflow_steps import agent_of_step, step_keys, step_place
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
 AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
 WORKFLOW_KEYS = [
     field.name for field in fields(Workflow) if field.init and field.name not in FILLED_BY_ENGINE
 ]
+STEP_KEYS = step_keys(AGENT_KEYS)
+#: By which JSON files tell editors their schema.
+EDITORS_KEY = "$schema"
 RETRY_KEYS = [field.name for field in fields(RetryPolicy)]
 
 
@@ -65,7 +70,8 @@ def load(path: Path | str) -> WorkflowFile:
 def load_workflow_file(path: Path | str) -> WorkflowFile:
     """Load a workflow from YAML or JSON.
 
-    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them.
+    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` in
+    place of ``agents`` says the same in the words of steps.
 
     Args:
         path: Path of the file.
@@ -75,7 +81,7 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
     """
     document = read_document(path)
     value = document.value
-    workflow = _workflow(document, (), value, ("input",))
+    workflow = _workflow(document, (), value, ("input", EDITORS_KEY))
     run_input = value.get("input") or {}
     if not isinstance(run_input, dict):
         raise document.error("give a mapping with one key per placeholder", "input")
@@ -125,20 +131,30 @@ def _workflow(
     document: Document, place: Place, value: Any, besides: Collection[str] = ()
 ) -> Workflow:
     """The workflow at a place of a document, without the keys that are there besides."""
-    _check_keys(document, place, value, [*WORKFLOW_KEYS, *besides], ("name", "agents"))
-    values = {key: each for key, each in value.items() if key not in besides}
-    if not isinstance(values["agents"], list):
-        raise document.error("give a list of agents", (*place, "agents"))
+    is_steps = isinstance(value, dict) and "steps" in value
+    word, make = ("steps", _step) if is_steps else ("agents", _agent)
+    known = [*(key for key in WORKFLOW_KEYS if key != "agents"), word, *besides]
+    _check_keys(document, place, value, known, ("name", word))
+    values = {key: each for key, each in value.items() if key not in (*besides, word)}
+    if not isinstance(value[word], list):
+        raise document.error(f"give a list of {word}", (*place, word))
     values["agents"] = [
-        _agent(document, (*place, "agents", index), each)
-        for index, each in enumerate(values["agents"])
+        make(document, (*place, word, index), each) for index, each in enumerate(value[word])
     ]
     try:
         workflow = Workflow(**values)
         KindRegistry().validate(workflow)
+        check_workflow(workflow)
     except WorkflowError as error:
-        raise document.error(str(error), (*place, *place_of(error.field or ""))) from error
+        field = error.field or ""
+        inner = place_of(step_place(field) if is_steps else field)
+        raise document.error(str(error), (*place, *inner)) from error
     return workflow
+
+
+def _step(document: Document, place: Place, value: Any) -> Agent:
+    _check_keys(document, place, value, STEP_KEYS, ("name", "agent_type"))
+    return _agent(document, place, agent_of_step(value))
 
 
 def _agent(document: Document, place: Place, value: Any) -> Agent:

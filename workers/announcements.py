@@ -23,6 +23,7 @@ MAX_QUEUED = 20_000
 FLUSH_S = 0.2
 EVENT_OF_STATUS = {
     AgentStatus.COMPLETED: "task-succeeded",
+    AgentStatus.SKIPPED: "task-succeeded",
     AgentStatus.PENDING: "task-retried",
     AgentStatus.WAITING: "task-succeeded",  # others go on with it, each a task of its own
     AgentStatus.CANCELLED: "task-revoked",

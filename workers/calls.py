@@ -23,6 +23,7 @@ from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.events.texts import Publisher, Stream
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
+from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import expected_tokens, upper_bound_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
@@ -162,6 +163,8 @@ class Caller:
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
+        if agent.output_schema is not None:
+            parameters[OUTPUT_SCHEMA] = agent.output_schema
         expected = expected_tokens(messages, tools, parameters)
         window = self._pricing.context_window(agent.provider, agent.model)
         if window is not None and expected > window:

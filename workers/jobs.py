@@ -76,12 +76,11 @@ class Job:
         return not self.called
 
     @property
-    def values(self) -> dict[str, Any]:
-        """What its agent reads: the run's input, outputs by agent, and its element, if any."""
-        values = {**self.run.input, **self.claimed.outputs}
-        if self.claimed.item_index is not None:
-            values |= {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
-        return values
+    def element(self) -> dict[str, Any]:
+        """The element of its list and that one's place, by the names of prompts; or nothing."""
+        if self.claimed.item_index is None:
+            return {}
+        return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
 
     @property
     def is_list(self) -> bool:

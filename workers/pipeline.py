@@ -12,16 +12,22 @@ from uuid import UUID
 import orjson
 import structlog
 
-from app.domain.agent import AgentResult
-from app.domain.for_each import agent_of, items_of, roots_read_by_items
+from app.conditions.evaluator import ConditionEvaluator
+from app.domain.agent import Agent, AgentResult
+from app.domain.condition import Condition
+from app.domain.data_flow import View
+from app.domain.for_each import agent_of, items_of
 from app.domain.kinds import LLM, WORKFLOW
+from app.domain.paths import parse_output_path, part_of, reason_of
 from app.domain.prompt import render
 from app.domain.status import AgentStatus
+from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
-from app.errors import AgentError, ResultTooLarge
+from app.errors import AgentError, MissingInput, OutputInvalid, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
 from app.scheduler.scheduler import Scheduler
+from app.schemas import find_schema_problem
 from app.setting_sections import EngineSettings
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
@@ -44,11 +50,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """What runs an attempt, by the kind of its agent: a model, a sub-workflow, anything else."""
+    """What runs an attempt, by the kind of its agent, and what decides whether it runs at all."""
 
     llm: LLMAgent
     kinds: KindAgents
     sub_workflows: SubWorkflowAgent
+    conditions: ConditionEvaluator
 
 
 class Pipeline:
@@ -158,27 +165,42 @@ class Pipeline:
             return _ended(job, AgentStatus.FAILED, error)
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
+        condition = job.run.workflow.data_flow.condition(job.agent)
+        # Of a list it is judged once, before there are items.
+        if condition and not job.element and not await self._holds(job, condition):
+            return _skipped(job, condition)
         if job.is_list:
             return self._expanded(job)
         if job.agent.kind == WORKFLOW:
-            return await self._agents.sub_workflows.start(job)
+            return await self._agents.sub_workflows.start(job, _view(job).inputs)
         output = await self._output(job)
         self._check_size(job, output)
+        if not job.element:
+            _check_mapping(job, output)
         return replace(_completed(job, output), first_token_s=job.first_token_s)
 
+    async def _holds(self, job: Job, condition: Condition) -> bool:
+        seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)
+        return await self._agents.conditions.holds(condition, job.run.input, seen)
+
     async def _output(self, job: Job) -> Any:
-        if job.agent.kind != LLM:
-            return await self._agents.kinds.run(job, job.values)
-        absent = [name for name, output in job.claimed.outputs.items() if output is None]
-        prompt = render(job.agent.prompt_template, job.values, absent=absent)
-        return storable(await self._agents.llm.run(job, prompt))
+        agent = job.agent
+        view = _view(job)
+        if agent.kind != LLM:
+            output = await self._agents.kinds.run(job, view.inputs)
+            _check_schema(agent, output)
+            return output
+        prompt = render(agent.prompt_template, view.values, absent=view.absent)
+        output = await self._agents.llm.run(job, prompt)
+        return storable(output) if isinstance(output, str) else output
 
     def _expanded(self, job: Job) -> Ending:
-        agents = [agent.name for agent in job.run.workflow.agents]
-        found = items_of(job.agent, job.values, agents=agents, max_items=self._limits.max_items)
+        agents = {agent.name for agent in job.run.workflow.agents}
+        values = _view(job).values
+        found = items_of(job.agent, values, agents=agents, max_items=self._limits.max_items)
         if not found:
             return _completed(job, [])
-        reads = sorted({*roots_read_by_items(job.agent)}.intersection(agents))
+        reads = sorted(job.run.workflow.data_flow.reads_by_items(job.agent))
         items = Items(values=found, reads=reads)
         return replace(_waiting(job), event="agent_expanded", items=items)
 
@@ -227,6 +249,47 @@ def _waiting(job: Job) -> Ending:
         status=AgentStatus.WAITING,
         outcome="running",
         event="sub_run_started",
+    )
+
+
+def _view(job: Job) -> View:
+    flow, claimed = job.run.workflow.data_flow, job.claimed
+    return flow.view(job.agent, job.run.input, claimed.outputs, job.element)
+
+
+def _check_schema(agent: Agent, output: Any) -> None:
+    """Refuse what a function or a remote agent gave, if it is not what the agent's schema says."""
+    if agent.output_schema is None:
+        return
+    if problem := find_schema_problem(output, agent.output_schema, "output"):
+        raise OutputInvalid(
+            f"agent {agent.name!r}: {problem}: correct what gives it, or the schema"
+        )
+
+
+def _check_mapping(job: Job, output: Any) -> None:
+    """Refuse an output that lacks a part which others expect in the context."""
+    for path, key in job.agent.output_mapping.items():
+        parsed = parse_output_path(path)
+        assert parsed is not None, "validate_agent lets no other path pass"
+        try:
+            part_of(output, parsed)
+        except MissingInput as error:
+            raise OutputInvalid(
+                f"agent {job.agent.name!r}: its output has no {path!r}, which output_mapping "
+                f"gives to {key!r}: {reason_of(error)}"
+            ) from error
+
+
+def _skipped(job: Job, condition: Condition) -> Ending:
+    return Ending(
+        run_id=job.run.run_id,
+        name=job.claimed.name,
+        status=AgentStatus.SKIPPED,
+        outcome="completed",
+        event="agent_skipped",
+        error=f"condition is false: {shortened(condition.text)}",
+        error_class="ConditionFalse",
     )
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
+from app.conditions.evaluator import ConditionEvaluator
 from app.costs.pricing import Pricing
 from app.domain.agent import PROVIDERS, AgentResult
 from app.domain.for_each import agent_of
@@ -220,6 +221,7 @@ class Runtime:
                     max_output_bytes=settings.tools.max_output_bytes,
                 ),
                 stored=GroupCommit(engine, read_turns, name="read_turns"),
+                max_output_bytes=settings.engine.max_output_bytes,
             ),
             kinds=KindAgents(kinds, max_output_bytes=settings.engine.max_output_bytes),
             sub_workflows=SubWorkflowAgent(
@@ -227,6 +229,7 @@ class Runtime:
                 max_depth=settings.engine.max_depth,
                 thresholds=settings.engine.budget_thresholds,
             ),
+            conditions=ConditionEvaluator(),
         )
         pipeline = Pipeline(
             inflight=self._inflight,

@@ -24,7 +24,7 @@ from app.cli.worst_case import (
 )
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
-from app.domain.kinds import LLM
+from app.domain.kinds import LLM, WORKFLOW
 from app.domain.retry import RetryPolicy
 from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
@@ -165,9 +165,9 @@ def forecast(
     in_a_row: dict[str, int] = {}
     for level, members in enumerate(workflow.get_levels()):
         for agent in members:
-            elements = elements_of(agent, answers, run_input, expected)
-            largest = elements_of(agent, answers, run_input, most)
-            if agent.kind == "workflow":
+            elements = elements_of(agent, workflow.data_flow, answers, run_input, expected)
+            largest = elements_of(agent, workflow.data_flow, answers, run_input, most)
+            if agent.kind == WORKFLOW:
                 inner = embedded(agent)
                 # Nothing is known of one that is only named.
                 runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
@@ -263,13 +263,14 @@ def _forecast_agent(
         )
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     retries = agent.policy(retry).max_retries
+    repairs = 0 if agent.output_schema is None else 1
     return AgentForecast(
         name=agent.name,
         level=level,
         provider=agent.provider,
         model=agent.model,
         calls=calls,
-        most_calls=(agent.max_turns if agent.tools else 1) * (1 + retries),
+        most_calls=((agent.max_turns if agent.tools else 1) + repairs) * (1 + retries),
         expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
         worst_usd=worst_usd,
     )

@@ -45,6 +45,7 @@ def plan(
     from app.cli.time_bounds import time_bounds
     from app.costs.pricing import Pricing
     from app.domain.validation import validate_input
+    from app.registration import check_workflow
     from app.settings import load_settings
 
     if latency is not None and not isfinite(latency):
@@ -52,6 +53,7 @@ def plan(
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     run_input = {**loaded.input, **given}
+    check_workflow(loaded.workflow)
     validate_input(loaded.workflow, run_input)
     settings = load_settings()
     found = forecast(

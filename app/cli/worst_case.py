@@ -6,18 +6,22 @@ from decimal import Decimal
 from typing import Any
 
 from app.costs.pricing import Pricing
-from app.domain.agent import Agent
+from app.domain.agent import Agent, schema_of
+from app.domain.data_flow import DataFlow
 from app.domain.for_each import INDEX, ITEM, items_of, source_of
 from app.domain.json_values import MAX_VALUES
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
+from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import upper_bound_tokens
 from app.setting_sections import EngineSettings
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
+#: What a model is told of an answer that does not fit its schema.
+REPAIR_TOKENS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +75,7 @@ def worst_case(
     once, limits = Decimal(0), Decimal(0)
     budget = Decimal(str(workflow.cost_budget))
     for agent in workflow.agents:
-        elements = elements_of(agent, answers, run_input, values)
+        elements = elements_of(agent, workflow.data_flow, answers, run_input, values)
         if not elements.counted:
             once = limits = budget  # nobody knows how long the list will be
             break
@@ -91,7 +95,7 @@ def worst_case_of(
 
     Args:
         agent: The agent.
-        values: The run's input, and by agent the longest text that it may answer.
+        values: What it sees by name, with the longest text that each agent may answer.
         pricing: Prices.
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
@@ -108,28 +112,43 @@ def worst_case_of(
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     if agent.tools and agent.max_turns > 1:
         return limit_usd
-    bound = upper_bound_tokens(messages_of(agent, values))
-    return min(price.worst_case(bound, max_tokens_of(agent, default_max_tokens)), limit_usd)
+    max_tokens = max_tokens_of(agent, default_max_tokens)
+    if agent.output_schema is None:
+        bound = upper_bound_tokens(messages_of(agent, values))
+        return min(price.worst_case(bound, max_tokens), limit_usd)
+    schema = {OUTPUT_SCHEMA: schema_of(agent.output_schema)}
+    bound = upper_bound_tokens(messages_of(agent, values), None, schema)
+    # An answer that does not fit goes back with the reason, for one repair.
+    repair = bound + max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
+    both_usd = price.worst_case(bound, max_tokens) + price.worst_case(repair, max_tokens)
+    return min(both_usd, limit_usd)
 
 
 def elements_of(
-    agent: Agent, agents: Container[str], run_input: Mapping[str, Any], values: Mapping[str, Any]
+    agent: Agent,
+    flow: DataFlow,
+    agents: Container[str],
+    run_input: Mapping[str, Any],
+    values: Mapping[str, Any],
 ) -> Elements:
     """The elements that an agent runs over.
 
     Args:
         agent: The agent.
+        flow: How data flows in its workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
         values: The input, and by agent a text of the size of its answer.
     """
     if agent.for_each is None:
-        return Elements(values=[values])
-    source = source_of(agent.for_each, agents)
-    if source.root in agents:
-        return Elements(values=[{**values, ITEM: values[source.root], INDEX: 0}], counted=False)
+        return Elements(values=[flow.assumed(agent, values)])
+    root = source_of(agent.for_each, agents).root
+    if root not in run_input:
+        element = {ITEM: flow.assumed(agent, values).get(root, ""), INDEX: 0}
+        return Elements(values=[flow.assumed(agent, {**values, **element})], counted=False)
     found = items_of(agent, run_input, agents=agents, max_items=MAX_VALUES)
-    return Elements(values=[{**values, ITEM: item, INDEX: n} for n, item in enumerate(found)])
+    elements = ({**values, ITEM: item, INDEX: index} for index, item in enumerate(found))
+    return Elements(values=[flow.assumed(agent, each) for each in elements])
 
 
 def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:

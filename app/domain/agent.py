@@ -1,5 +1,6 @@
 """An agent: one node of a workflow, with its prompt, model, tools, dependencies and limits."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -60,7 +61,7 @@ class AgentResult:
         agent_id: Id of the agent run.
         status: Its state.
         output: A JSON value, or None.
-        error: Why it failed, or None.
+        error: Why it failed, was cancelled or skipped, or None.
         tokens_used: Tokens of all its calls, failed and retried ones included.
         cost: Dollars of all its calls.
         execution_time: Seconds from start to end of the last attempt.
@@ -118,6 +119,14 @@ class Agent:
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls of a conversation, over all attempts, when the model goes on asking for
             tools.
+        input_mapping: Parameter of the prompt -> where its value comes from: a path that begins
+            with a key of the run's input, a key of the shared context, or an agent's name.
+        output_mapping: Path in the output (``$`` is the whole of it) -> key of the run's shared
+            context, by which the agents that depend on this one see it.
+        condition: An expression of CEL; if it is false the agent is SKIPPED, its output is null
+            and its dependents run. None always runs it.
+        output_schema: What the output must be: a JSON Schema, or a pydantic model, whose schema
+            is stored. The output is then a JSON value in place of a text.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
             element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
             of their outputs.
@@ -141,6 +150,10 @@ class Agent:
     retry_policy: RetryPolicy | None = None
     accept_missing_inputs: bool = False
     max_turns: int = 10
+    input_mapping: Mapping[str, str] = field(default_factory=dict)
+    output_mapping: Mapping[str, str] = field(default_factory=dict)
+    condition: str | None = None
+    output_schema: Any = None
     for_each: str | None = None
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
@@ -203,26 +216,27 @@ class Agent:
     def definition(self) -> dict[str, Any]:
         """What is stored and versioned: every field but status and result, as JSON values."""
         # Only where it says something, so that what was stored before there were kinds is the same.
-        kind = {} if self.kind == LLM else {"kind": self.kind, "config": dict(self.config)}
-        return kind | {
-            "name": self.name,
-            "module": self.module,
-            "description": self.description,
-            "llm_config": dict(self.llm_config),
-            "prompt_template": self.prompt_template,
-            "tools": [tool_reference(tool) for tool in self.tools],
-            "dependencies": list(self.dependencies),
-            "max_retries": self.max_retries,
-            "timeout": self.timeout,
-            "cost_limit": self.cost_limit,
-            "priority": self.priority,
-            "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
-            "accept_missing_inputs": self.accept_missing_inputs,
-            "max_turns": self.max_turns,
-            # Left out where they say nothing, so that workflows keep the version they have.
-            **({"kind": self.kind, "config": self._stored_config()} if self.kind != "llm" else {}),
-            **({"for_each": self.for_each} if self.for_each is not None else {}),
-        }
+        kind = {} if self.kind == LLM else {"kind": self.kind, "config": self._stored_config()}
+        return (
+            kind
+            | {
+                "name": self.name,
+                "module": self.module,
+                "description": self.description,
+                "llm_config": dict(self.llm_config),
+                "prompt_template": self.prompt_template,
+                "tools": [tool_reference(tool) for tool in self.tools],
+                "dependencies": list(self.dependencies),
+                "max_retries": self.max_retries,
+                "timeout": self.timeout,
+                "cost_limit": self.cost_limit,
+                "priority": self.priority,
+                "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
+                "accept_missing_inputs": self.accept_missing_inputs,
+                "max_turns": self.max_turns,
+            }
+            | self._data_flow()
+        )
 
     def _stored_config(self) -> dict[str, Any]:
         return {
@@ -230,13 +244,39 @@ class Agent:
             for key, value in self.config.items()
         }
 
+    def _data_flow(self) -> dict[str, Any]:
+        """Its list, mappings, condition and schema, so far as there are any.
+
+        What is not there is left out, so that workflows that use none keep their content hash. The
+        schema is a text, because Postgres's jsonb does not keep the order of keys, and models
+        write the properties in the order in which they read them.
+        """
+        schema = schema_of(self.output_schema)
+        fields = {
+            "for_each": self.for_each,
+            "input_mapping": dict(self.input_mapping),
+            "output_mapping": dict(self.output_mapping),
+            "condition": self.condition,
+            "output_schema": None if schema is None else json.dumps(schema),
+        }
+        return {name: value for name, value in fields.items() if value not in ({}, None)}
+
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Agent":
         """The inverse of ``definition``."""
         fields = dict(definition)
         if policy := fields.get("retry_policy"):
             fields["retry_policy"] = RetryPolicy(**policy)
+        if schema := fields.get("output_schema"):
+            fields["output_schema"] = json.loads(schema)
         return cls(**fields)
+
+
+def schema_of(output_schema: Any) -> Any:
+    """An output schema as it is stored: that of a pydantic model, or what was given."""
+    if hasattr(output_schema, "model_json_schema"):
+        return output_schema.model_json_schema()
+    return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
 
 
 def tool_reference(tool: Any) -> dict[str, Any] | str:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from app.domain.agent import PROVIDERS, Agent
+from app.domain.agent import PROVIDERS, Agent, schema_of
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
 from app.domain.kinds import LLM, WORKFLOW
+from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
@@ -43,7 +44,7 @@ def validate_agent(agent: Agent, index: int) -> None:
         WorkflowError: Naming the agent and carrying the path of the field.
     """
     finders = (_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists)
-    for find in (*finders, _in_for_each):
+    for find in (*finders, _in_mappings, _in_for_each):
         if found := find(agent):
             field, problem = found
             who = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
@@ -70,7 +71,8 @@ def _in_kind(agent: Agent) -> Problem | None:
     if kind == LLM:
         problem = 'is for other kinds: use llm_config, or give its kind, such as "function"'
         return ("config", problem) if config else None
-    for field in ("prompt_template", "llm_config", "tools"):
+    idle = ("prompt_template", "llm_config", "tools", *(["output_schema"] * (kind == WORKFLOW)))
+    for field in idle:
         if getattr(agent, field):
             return field, f"means nothing to an agent of the kind {kind!r}: remove it"
     if kind != WORKFLOW:
@@ -174,6 +176,46 @@ def _in_model(agent: Agent) -> Problem | None:
             f"{did_you_mean(provider, PROVIDERS)}"
         )
     return None
+
+
+def _in_mappings(agent: Agent) -> Problem | None:
+    for field in ("input_mapping", "output_mapping"):
+        mapping: object = getattr(agent, field)
+        if not isinstance(mapping, Mapping):
+            return field, f"is {shortened(mapping)}: give a mapping of names to paths"
+        for key, value in mapping.items():
+            incoming = field == "input_mapping"
+            name, path = (key, value) if incoming else (value, key)
+            if not isinstance(name, str) or not KEY.fullmatch(name) or len(name) > MAX_NAME_CHARS:
+                word = "parameter" if incoming else "key of the context"
+                return field, (
+                    f"has the {word} {shortened(name)}: begin with a letter or _, go on with "
+                    "letters, digits, _ and -"
+                )
+            if incoming and parse_path(path) is None:
+                return f"{field}.{key}", (
+                    f"is {shortened(path)}: give a path, such as name, name.field or name.items[0]"
+                )
+            if not incoming and parse_output_path(path) is None:
+                return field, (
+                    f"has the path {shortened(path)}: give a part of the output, such as field or "
+                    f"field.items[0], or {WHOLE} for all of it"
+                )
+    keys = list(agent.output_mapping.values())
+    if twice := next((key for key in keys if keys.count(key) > 1), None):
+        return "output_mapping", f"gives two paths to the key {twice!r}: remove one"
+    return _in_schema(agent)
+
+
+def _in_schema(agent: Agent) -> Problem | None:
+    if agent.output_schema is None:
+        return None
+    schema = schema_of(agent.output_schema)
+    if not isinstance(schema, dict) or not schema:
+        return "output_schema", (
+            f"is {shortened(agent.output_schema)}: give a JSON Schema or a pydantic model"
+        )
+    return find_json_problem(schema, "output_schema")
 
 
 def _in_lists(agent: Agent) -> Problem | None:

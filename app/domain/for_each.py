@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.agent import Agent
-from app.domain.kinds import LLM
 from app.domain.prompt import Placeholder, look_up, parsed_text, placeholders
 from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
@@ -55,26 +54,6 @@ def source_of(for_each: str, agents: Container[str]) -> Placeholder:
             "is 'input', which is an object: name the list in it, 'input.documents'"
         )
     return replace(source, root=first, path=source.path[1:])
-
-
-def roots_read(agent: Agent, agents: Container[str]) -> list[str]:
-    """First words of all that an agent reads, each once: keys of the input, names of agents."""
-    roots = [place.root for place in placeholders(agent.prompt_template)]
-    if agent.for_each is not None:
-        roots = [root for root in roots if root not in ITEM_NAMES]
-        roots.append(source_of(agent.for_each, agents).root)
-    if agent.kind != LLM:
-        roots.extend(agent.dependencies)
-    return list(dict.fromkeys(roots))
-
-
-def roots_read_by_items(agent: Agent) -> list[str]:
-    """First words of what each item reads besides its element; the whole list only if it says so.
-
-    Ten thousand items that each read the list would read a hundred million elements.
-    """
-    roots = roots_read(replace(agent, for_each=None), ())
-    return [root for root in roots if root not in ITEM_NAMES]
 
 
 def items_of(

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from app.domain.agent import Agent
 from app.domain.agent_validation import MAX_NAME_CHARS, validate_agent
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
+from app.domain.data_flow import DataFlow
+from app.domain.data_flow_validation import read_from_input, validate_data_flow
 from app.domain.dependencies import DependencyResolver
-from app.domain.for_each import ITEM_NAMES, items_of, roots_read, source_of
+from app.domain.for_each import items_of, source_of
 from app.domain.json_values import MAX_VALUES, find_json_problem, find_text_problem
-from app.domain.prompt import Placeholder, look_up, placeholders
+from app.domain.prompt import Placeholder, look_up
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import MissingInput, WorkflowError
 
@@ -27,11 +29,14 @@ BOUNDS = {
 }
 
 
-def validate_workflow(workflow: "Workflow") -> None:
+def validate_workflow(workflow: "Workflow") -> DataFlow:
     """Check everything about a workflow that can be known before it runs.
 
     Args:
         workflow: The workflow, not necessarily complete yet: this runs while it is constructed.
+
+    Returns:
+        How data flows between its agents.
 
     Raises:
         WorkflowError: Naming the offending agent and carrying the path of the field.
@@ -45,7 +50,9 @@ def validate_workflow(workflow: "Workflow") -> None:
             )
         validate_agent(agent, index)
     resolver = DependencyResolver(workflow.agents)
-    _validate_placeholders(workflow, resolver)
+    flow = DataFlow(workflow.agents, resolver)
+    validate_data_flow(workflow.agents, resolver, flow)
+    return flow
 
 
 def validate_input(workflow: "Workflow", run_input: Mapping[str, Any]) -> None:
@@ -66,16 +73,26 @@ def validate_input(workflow: "Workflow", run_input: Mapping[str, Any]) -> None:
         )
     if found := find_json_problem(run_input, "input"):
         raise WorkflowError(" ".join(found), field=found[0])
+    flow = workflow.data_flow
     names = {agent.name for agent in workflow.agents}
+    written = {*names, *flow.writers}
+    if taken := next((key for key in flow.writers if key in run_input), None):
+        writer = flow.writers[taken][0].agent
+        raise WorkflowError(
+            f"the input has the key {taken!r}, which agent {writer!r} writes into the context: "
+            "rename one of them",
+            field="input",
+        )
     parsed: dict[int, Any] = {}
     for index, agent in enumerate(workflow.agents):
-        _check_for_each(agent, index, run_input, names)
-        for placeholder in placeholders(agent.prompt_template):
-            if agent.for_each is not None and placeholder.root in ITEM_NAMES:
+        _check_for_each(agent, index, run_input, written)
+        for field, placeholder in read_from_input(agent):
+            if placeholder.root in flow.writers:
                 continue
             if problem := _input_problem(placeholder, run_input, names, parsed):
                 raise WorkflowError(
-                    f"agent {agent.name!r}: {problem}", field=f"agents[{index}].prompt_template"
+                    f"agent {agent.name!r}: {field and field + ': '}{problem}",
+                    field=f"agents[{index}].{field or 'prompt_template'}",
                 )
 
 
@@ -98,33 +115,6 @@ def _validate_fields(workflow: "Workflow") -> None:
     if found:
         field, problem = found
         raise WorkflowError(f"workflow {workflow.name!r}: {field} {problem}", field=field)
-
-
-def _validate_placeholders(workflow: "Workflow", resolver: DependencyResolver) -> None:
-    """Refuse prompts that ask for an output that is not sure to be there by then."""
-    index_of = {agent.name: index for index, agent in enumerate(workflow.agents)}
-    indirect: dict[str, list[str]] = {}
-    for agent in workflow.agents:
-        roots = roots_read(agent, index_of)
-        others = [root for root in roots if root in index_of and root not in agent.dependencies]
-        if agent.for_each is not None and (taken := [n for n in ITEM_NAMES if n in index_of]):
-            raise WorkflowError(
-                f"agent {taken[0]!r}: {taken[0]!r} is what prompts with a for_each call an element "
-                f"(agent {agent.name!r}): rename the agent",
-                field=f"agents[{index_of[taken[0]]}].name",
-            )
-        if others:
-            indirect[agent.name] = others
-    for name, other in resolver.find_independent(indirect):
-        problem = (
-            f"its prompt uses {{{other}}}, its own output: remove the placeholder"
-            if name == other
-            else f"its prompt uses {{{other}}}, the output of an agent that it does not depend on: "
-            f"add {other!r} to its dependencies"
-        )
-        raise WorkflowError(
-            f"agent {name!r}: {problem}", field=f"agents[{index_of[name]}].prompt_template"
-        )
 
 
 def _check_for_each(
@@ -157,10 +147,12 @@ def _input_problem(
             f"name: rename the input's key {root!r}"
         )
     if root not in run_input:
+        in_prompt = placeholder.text.startswith("{")
+        literal = ", or double the braces to have it as literal text" if in_prompt else ""
         return (
             f"placeholder {placeholder.text} has no value: {root!r} is neither a key of the input "
-            f"({listed(run_input)}) nor an agent it depends on: give it in the input, or double "
-            f"the braces to have it as literal text{did_you_mean(root, [*run_input, *names])}"
+            f"({listed(run_input)}) nor an agent it depends on: give it in the input"
+            f"{literal}{did_you_mean(root, [*run_input, *names])}"
         )
     try:
         look_up(placeholder, run_input, parsed)

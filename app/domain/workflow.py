@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.data_flow import DataFlow
 from app.domain.dependencies import DependencyResolver
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
@@ -29,6 +30,7 @@ class Workflow:
         priority: 1 to 10; higher runs are admitted first.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
+        data_flow: Who sees what of the others' outputs; follows from the agents.
 
     Raises:
         WorkflowError: (a ValueError) naming the offending agent, when the graph has an unknown
@@ -45,11 +47,12 @@ class Workflow:
     priority: int = 5
     status: WorkflowStatus = WorkflowStatus.PENDING
     total_cost: float = 0.0
+    data_flow: DataFlow = field(init=False, repr=False, compare=False)
     _by_name: dict[str, Agent] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.agents = list(self.agents)
-        validate_workflow(self)
+        self.data_flow = validate_workflow(self)
         self._by_name = {agent.name: agent for agent in self.agents}
 
     def get_agent_by_name(self, name: str) -> Agent | None:
@@ -57,8 +60,9 @@ class Workflow:
         return self._by_name.get(name)
 
     def get_ready_agents(self) -> list[Agent]:
-        """Pending agents whose dependencies have all completed, in order of priority."""
-        done = {agent.name for agent in self.agents if agent.status is AgentStatus.COMPLETED}
+        """Pending agents whose dependencies have completed or were skipped, by priority."""
+        over = (AgentStatus.COMPLETED, AgentStatus.SKIPPED)
+        done = {agent.name for agent in self.agents if agent.status in over}
         ready = [
             agent
             for agent in self.agents

@@ -11,6 +11,7 @@ from app.llm.headers import limit_headers, request_id
 from app.llm.models import anthropic_samples
 from app.llm.sdk import SdkClient
 from app.llm.streams import Assembly
+from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
 from app.llm.usage import anthropic_usage
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ class AnthropicClient(SdkClient):
         headers = self._checked(model, params)
         system = [params.pop("system", None)]
         system += [message["content"] for message in messages if message.get("role") == "system"]
+        if schema := params.pop(OUTPUT_SCHEMA, None):
+            if format_ := anthropic_format(schema, model):
+                params["output_config"] = {"format": format_} | params.get("output_config", {})
+            else:
+                system.append(instruction(schema))
         body = {
             "model": model,
             "max_tokens": max_tokens,

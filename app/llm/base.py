@@ -157,7 +157,8 @@ class LLMClient(ABC):
             on_text: Called with each piece of the answer's text as it comes, if it is streamed.
             on_broken: Called once if a stream that had begun brings no answer, whatever the reason,
                 before the exception leaves: also when the coroutine is cancelled.
-            **kwargs: Further parameters of the provider's API.
+            **kwargs: Further parameters of the provider's API; and ``output_schema``, the JSON
+                Schema that the answer is to fit, in the provider's own mode where it has one.
         """
 
     @abstractmethod

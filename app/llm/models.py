@@ -13,6 +13,10 @@ _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
 # claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514: the version, not the date.
 _CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
+_FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
+# gpt-4o since its second version, gpt-4.1, gpt-5 and newer, o1 and newer, and tunings of these.
+_TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
+_TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")
 
 
 def is_openai_reasoning(model: str) -> bool:
@@ -48,3 +52,17 @@ def anthropic_thinks_unasked(model: str) -> bool:
     Some of these cannot be told not to, and show nothing of it unless asked.
     """
     return not anthropic_samples(model)
+
+
+def openai_takes_schema(model: str) -> bool:
+    """Whether a model of OpenAI is known to take a JSON Schema of its answer."""
+    return bool(_TAKES_SCHEMA.search(model)) and not _TAKES_NO_SCHEMA.search(model)
+
+
+def anthropic_takes_schema(model: str) -> bool:
+    """Whether a model of Anthropic is known to take one: Claude 4.5 and newer, and Opus 4.1."""
+    version = _CLAUDE_VERSION.search(model) if "claude" in model else None
+    if version is None:
+        return False
+    number = (int(version[1]), int(version[2] or 0))
+    return number >= _FIRST_CLAUDE_WITH_SCHEMAS or ("opus" in model and number == (4, 1))

@@ -9,6 +9,7 @@ from app.llm.models import is_openai_reasoning, openai_samples
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.sdk import SdkClient
 from app.llm.streams import Assembly, text_of
+from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 from app.llm.usage import openai_usage
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ class OpenAIClient(SdkClient):
         params = dict(params)
         if system := params.pop("system", None):
             wire_messages.insert(0, {"role": "system", "content": system})
+        if schema := params.pop(OUTPUT_SCHEMA, None):
+            if format_ := openai_format(schema, model):
+                params.setdefault("response_format", format_)
+            else:
+                wire_messages.insert(0, {"role": "system", "content": instruction(schema)})
         limit = "max_completion_tokens" if is_openai_reasoning(model) else "max_tokens"
         body = {"model": model, "messages": wire_messages, limit: max_tokens} | params
         if tools:

@@ -17,6 +17,8 @@ _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
+# What is said around the JSON Schema of an answer, by the provider or in an instruction of ours.
+_SCHEMA_TOKENS = 600
 _BYTES_PER_TOKEN = 4
 _EXPECTED_MESSAGE_TOKENS = 4
 
@@ -42,6 +44,8 @@ def upper_bound_tokens(
     tokens = _REQUEST_TOKENS + sum(_MESSAGE_TOKENS + _bytes_of(message) for message in messages)
     if tools:
         tokens += _TOOLS_TOKENS + sum(_TOOL_TOKENS + _json_bytes(tool) for tool in tools)
+    if params and "output_schema" in params:
+        tokens += _SCHEMA_TOKENS
     return tokens + (_json_bytes(params) if params else 0)
 
 

@@ -64,6 +64,7 @@ class AnthropicWire:
             provider=self.provider,
             model=field(body, "model", str),
             prompt="\n".join(transcript.prompts),
+            questions=transcript.questions,
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=max_tokens,

@@ -52,7 +52,8 @@ class ChatRequest:
 
     `prompt` is every system and user text; `tool_results` and `tool_turns` count from the last user
     text on, so that a conversation may use tools again for its next question. `tool_choice` is
-    "auto", "none", "required" or a tool's name. `schema` is the JSON schema of the reply.
+    "auto", "none", "required" or a tool's name. `schema` is the JSON schema of the reply,
+    `questions` the number of texts by the user.
     """
 
     provider: str
@@ -69,6 +70,7 @@ class ChatRequest:
     schema: Mapping[str, Any] | None
     stream: bool
     include_usage: bool
+    questions: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,6 +133,7 @@ class Transcript:
     input_tokens: int = 0
     prompts: list[str] = field(default_factory=list)
     question: str = ""
+    questions: int = 0
     results: list[str] = field(default_factory=list)
     tool_turns: int = 0
     unanswered: set[str] = field(default_factory=set)
@@ -142,6 +145,7 @@ class Transcript:
 
     def user(self, text: str) -> None:
         """A user's text: it starts a new question."""
+        self.questions += 1
         self.close_calls()
         self.prompts.append(text)
         self.input_tokens += count_tokens(text)

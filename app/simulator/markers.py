@@ -30,6 +30,7 @@ class Marker:
     cache_write_tokens: int | None = None
     reasoning_tokens: int | None = None
     tool_turns: int | None = None
+    invalid_turns: int | None = None
     reply: str | None = None
 
 
@@ -44,6 +45,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "cache_write_tokens": ("cache_write_tokens", int),
     "reasoning_tokens": ("reasoning_tokens", int),
     "tool_turns": ("tool_turns", int),
+    "invalid_turns": ("invalid_turns", int),
 }
 _FAULT_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "status": ("status", int),

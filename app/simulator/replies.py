@@ -58,6 +58,8 @@ def reply_to(
         return reply
     size = marker.output_tokens or output_tokens
     text = _text(request, facts, size) if marker.reply is None else marker.reply
+    if request.questions <= (marker.invalid_turns or 0):
+        text = _spoiled(text)
     shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
     return Reply(
         text=shown, tool_calls=(), reasoning_tokens=reasoning, cut=bool(calls) or shown != text
@@ -96,6 +98,17 @@ def _text(request: ChatRequest, facts: Facts, size: int | None) -> str:
         quoted = "; ".join(result.strip()[:_RESULT_CHARS] for result in request.tool_results)
         text = f"According to the tools: {quoted}. {text}"
     return text if size is None else _sized(text, size)
+
+
+def _spoiled(text: str) -> str:
+    """A JSON answer that does not fit its schema: its first value is of a type that none asks."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return f"Not JSON: {text}"
+    if isinstance(value, dict) and value:
+        return _compact({**value, next(iter(value)): {"invalid": [None]}})
+    return _compact({"invalid": [value]})
 
 
 def _keys_in(text: str) -> tuple[list[str], str]:

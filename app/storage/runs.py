@@ -14,7 +14,6 @@ from uuid_utils.compat import uuid7
 
 from app.domain.agent import Agent
 from app.domain.budgets import DEFAULT_THRESHOLDS
-from app.domain.for_each import roots_read
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.sub_workflow import named_workflows, with_embedded
@@ -301,7 +300,7 @@ def _agent_rows(workflow: Workflow, levels: Sequence[Sequence[Agent]]) -> list[d
             "model": agent.model,
             "priority": agent.priority,
             "dependencies": list(agent.dependencies),
-            "reads": sorted(level_of.keys() & roots_read(agent, level_of)),
+            "reads": sorted(workflow.data_flow.reads(agent)),
             "accept_missing_inputs": agent.accept_missing_inputs,
             "limit_usd": str(agent.cost_limit),
         }

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app import enqueue
+from app.workflow_file import load
 from tests.markdown import ROOT, Block, commands, files_of, marked
 from tests.stack import Stack, search_path
 
@@ -36,6 +38,27 @@ def test_every_query_runs(stack: Stack, block: Block) -> None:
     rows = stack.sql(block.text.replace("%", "%%"))
 
     assert all(row.keys() for row in rows)
+
+
+WORKFLOWS = [
+    block
+    for language in ("yaml", "json")
+    for block in marked(language, "run")
+    if "workflow" in block.words
+]
+
+
+@pytest.mark.parametrize("block", WORKFLOWS, ids=lambda block: block.place)
+def test_every_workflow_file_that_is_said_to_run_completes(
+    stack: Stack, block: Block, tmp_path: Path
+) -> None:
+    path = tmp_path / f"workflow.{block.language}"
+    path.write_text(block.text, encoding="utf-8")
+    file = load(path)
+
+    run = enqueue(file.workflow, input=file.input)
+
+    assert run.wait(timeout=30) == "completed"
 
 
 @dataclass(frozen=True)

@@ -427,3 +427,36 @@ async def test_stop_reasons_of_anthropic_are_normalised(
 
     assert response.finish_reason == finish_reason
     assert response.metadata["stop_sequence"] == "END"
+
+
+SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+
+
+async def test_a_schema_goes_into_the_mode_that_the_provider_has_for_it(provider: str) -> None:
+    async with recorder(provider) as server:
+        await server.client.complete("Sum up.", server.model, output_schema=SCHEMA)
+
+    body = server.bodies[0]
+    closed = SCHEMA | {"additionalProperties": False}
+    if provider == "openai":
+        named = {"name": "output", "schema": closed, "strict": True}
+        assert body["response_format"] == {"type": "json_schema", "json_schema": named}
+    else:
+        assert body["output_config"] == {"format": {"type": "json_schema", "schema": closed}}
+    assert "output_schema" not in body
+    assert "JSON Schema" not in json.dumps(body["messages"])
+
+
+async def test_a_model_without_such_a_mode_is_told_the_schema_in_words(provider: str) -> None:
+    model = "gpt-3.5-turbo" if provider == "openai" else "claude-3-haiku-20240307"
+    async with recorder(provider) as server:
+        await server.client.complete("Sum up.", model, output_schema=SCHEMA, system="Be brief.")
+
+    body = server.bodies[0]
+    assert not {"response_format", "output_config", "output_schema"} & body.keys()
+    if provider == "openai":
+        told = [m["content"] for m in body["messages"] if m["role"] == "system"]
+    else:
+        told = [body["system"]]
+    assert any(json.dumps(SCHEMA) in text for text in told)
+    assert any("Be brief." in text for text in told)

@@ -9,8 +9,6 @@ from app.domain.for_each import (
     agent_of,
     item_name,
     items_of,
-    roots_read,
-    roots_read_by_items,
     source_of,
 )
 from app.domain.validation import validate_input
@@ -83,10 +81,54 @@ def test_a_list_over_the_limit_is_refused() -> None:
 
 
 def test_an_agent_reads_its_list_and_its_items_only_what_they_name() -> None:
-    each = agent(for_each="reader.items", prompt_template="{item.name} {index} {policy}")
+    each = agent(
+        "each",
+        *("reader", "policy"),
+        for_each="reader.items",
+        prompt_template="{item.name} {index} {policy}",
+    )
+    before = (agent("reader", prompt_template="go"), agent("policy", prompt_template="go"))
+    flow = Workflow(name="w", agents=[*before, each]).data_flow
 
-    assert roots_read(each, ["reader"]) == ["policy", "reader"]
-    assert roots_read_by_items(each) == ["policy"]
+    assert flow.reads(each) == {"policy", "reader"}
+    assert flow.reads_by_items(each) == {"policy"}
+
+
+def test_the_elements_of_an_agent_without_a_prompt_do_not_read_the_whole_list() -> None:
+    each = agent(
+        "each",
+        *("reader", "policy"),
+        for_each="reader.items",
+        kind="function",
+        prompt_template="",
+        llm_config={},
+    )
+    before = (agent("reader", prompt_template="go"), agent("policy", prompt_template="go"))
+    flow = Workflow(name="w", agents=[*before, each]).data_flow
+
+    assert flow.reads(each) == {"policy", "reader"}
+    assert flow.reads_by_items(each) == {"policy"}
+
+
+def test_parameters_come_from_the_element_too() -> None:
+    each = agent(
+        for_each="documents", input_mapping={"text": "item.text"}, prompt_template="{text}"
+    )
+    flow = Workflow(name="w", agents=[each]).data_flow
+
+    view = flow.view(each, {"documents": []}, {}, {"item": {"text": "hello"}, "index": 0})
+
+    assert view.values["text"] == "hello"
+
+
+def test_the_list_may_be_in_the_shared_context() -> None:
+    reader = agent("reader", prompt_template="go", output_mapping={"found": "documents"})
+    each = agent("each", "reader", for_each="documents")
+    flow = Workflow(name="w", agents=[reader, each]).data_flow
+
+    values = flow.view(each, {}, {"reader": {"found": [1, 2]}}).values
+
+    assert items_of(each, values, agents=["reader"], max_items=9) == [1, 2]
 
 
 def test_an_agent_depends_on_whose_list_it_runs_over() -> None:

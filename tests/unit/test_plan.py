@@ -248,3 +248,41 @@ def test_a_missing_input_is_told_as_before_a_run(
 
     assert code == 1
     assert "text" in capsys.readouterr().err
+
+
+def test_a_plan_follows_mappings_and_counts_a_repair() -> None:
+    workflow = Workflow(
+        name="mapped",
+        agents=[
+            Agent(
+                name="judge",
+                prompt_template="Judge {text}",
+                llm_config={"model": "gpt-4o-mini", "max_tokens": 100},
+                input_mapping={"text": "mail.body"},
+                output_mapping={"verdict": "verdict"},
+                output_schema={"type": "object"},
+            ),
+            Agent(
+                name="answer",
+                prompt_template="Answer {verdict} and {why}",
+                llm_config={"model": "gpt-4o-mini", "max_tokens": 100},
+                dependencies=["judge"],
+                input_mapping={"why": "judge.why"},
+                condition="verdict == good",
+            ),
+        ],
+    )
+
+    found = forecast(
+        workflow,
+        {"mail": {"body": "x" * 4000}},
+        pricing=Pricing(),
+        default_max_tokens=4096,
+        output_tokens=100,
+    )
+
+    judge, answer = found.agents
+    assert (len(judge.calls), judge.most_calls, answer.most_calls) == (1, 8, 4)
+    assert judge.calls[0].usage.input_tokens > 1000
+    assert answer.calls[0].usage.input_tokens > 200
+    assert judge.worst_usd > 2 * answer.worst_usd > 0

@@ -137,6 +137,7 @@ def llm_agent(records: NeverCommits | Commits, calls: Calls | None = None) -> LL
         registry=ToolRegistry([], {"double": double}),
         tool_turns=ToolTurns(records=given, engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
+        max_output_bytes=1_000_000,
     )
 
 

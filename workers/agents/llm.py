@@ -10,6 +10,7 @@ from app.storage.group_commit import GroupCommit
 from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
 from workers.agents.conversation import Conversation
+from workers.agents.structured import Unfit, read_answer
 from workers.agents.tool_turns import ToolTurns
 from workers.jobs import Job
 
@@ -38,6 +39,7 @@ class LLMAgent:
         registry: The tools of this process.
         tool_turns: Runs the tools of a turn.
         stored: Reads what earlier attempts have stored.
+        max_output_bytes: Largest answer that is read as JSON.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class LLMAgent:
         registry: ToolRegistry,
         tool_turns: ToolTurns,
         stored: StoredTurns,
+        max_output_bytes: int,
     ) -> None:
         self._caller = caller
         self._registry = registry
         self._tool_turns = tool_turns
         self._stored = stored
+        self._max_output_bytes = max_output_bytes
 
-    async def run(self, job: Job, prompt: str) -> str:
+    async def run(self, job: Job, prompt: str) -> Any:
         """Converse until the model answers without asking for a tool.
 
         An attempt after the first goes on with the conversation that the earlier ones have stored:
@@ -64,10 +68,11 @@ class LLMAgent:
             prompt: The rendered prompt.
 
         Returns:
-            The text of the last answer.
+            The text of the last answer; a JSON value if the agent has an ``output_schema``.
 
         Raises:
-            AgentError: When a call fails, a tool is unknown, or ``max_turns`` are over.
+            AgentError: When a call fails, a tool is unknown, ``max_turns`` are over, or the answer
+                does not fit the schema, not even once the model was told why.
             LeaseGone: If the job may not go on.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
@@ -82,13 +87,33 @@ class LLMAgent:
                 job.called = False  # another attempt would go on from here
             response = await self._caller.call(job, conversation.messages, specs)
             if not response.tool_calls:
-                return response.content
+                if job.agent.output_schema is None:
+                    return response.content
+                return await self._structured(job, conversation, specs, response)
             if conversation.turns + 1 >= job.agent.max_turns:
                 raise ToolError(
                     f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} "
                     "turns: raise its max_turns or simplify its prompt"
                 )
             conversation.ask(response, job.calls[-1].call_id if job.calls else None)
+
+    async def _structured(
+        self,
+        job: Job,
+        conversation: Conversation,
+        specs: Sequence[Mapping[str, Any]],
+        response: LLMResponse,
+    ) -> Any:
+        """The answer as a JSON value that fits the schema, after one repair if it does not."""
+        answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+        if isinstance(answer, Unfit) and answer.repairable:
+            await self._tool_turns.settle(job)
+            messages = [*conversation.messages, *answer.to_repair(response)]
+            response = await self._caller.call(job, messages, specs)
+            answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+        if isinstance(answer, Unfit):
+            raise answer.error(job.agent)
+        return answer.value
 
     async def _open(self, job: Job, prompt: str) -> Conversation:
         opening: list[Message] = [{"role": "user", "content": prompt}]

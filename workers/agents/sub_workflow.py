@@ -3,8 +3,9 @@
 The attempt is over as soon as that run is stored: no lane, lease or place waits for it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -31,12 +32,13 @@ class SubWorkflowAgent:
         self._max_depth = max_depth
         self._thresholds = thresholds
 
-    async def start(self, job: Job) -> SubRunAnswer:
+    async def start(self, job: Job, inputs: Mapping[str, Any]) -> SubRunAnswer:
         """Start the run of a job's workflow, or let the one there is try again what failed.
 
         Args:
-            job: Whose agent it is. What it reads is the input of the inner run, but for what has
-                the name of an agent there, because no prompt there could read it.
+            job: Whose agent it is.
+            inputs: The input of the inner run, but for what has the name of an agent there, because
+                no prompt there could read it.
 
         Raises:
             SubWorkflowRefused: If the input does not fit, or it is nested too deep.
@@ -51,7 +53,7 @@ class SubWorkflowAgent:
                 f"{self._max_depth}: nest less, or raise the setting"
             )
         names = {inner.name for inner in workflow.agents}
-        given = {key: value for key, value in job.values.items() if key not in names}
+        given = {key: value for key, value in inputs.items() if key not in names}
         wish = SubRunWish(
             agent_run_id=job.claimed.id,
             attempt=job.claimed.attempt,

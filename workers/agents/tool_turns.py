@@ -62,6 +62,10 @@ class ToolTurns:
             await self._run(job, turn, places, tools)
         conversation.close()
 
+    async def settle(self, job: Job) -> None:
+        """Write the calls that are not written yet: what they held is free before the next one."""
+        await self._write(job, [])
+
     async def _start(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
         try:

@@ -1,0 +1,1 @@
+"""Conditions of agents: compiled and evaluated by Google's CEL, within bounds."""

@@ -1,0 +1,98 @@
+"""Compiles conditions; what is wrong with one is said with its position."""
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from cel_expr_python import cel
+
+from app.domain.condition import INPUT, Condition, place_of
+from app.domain.prompt import parsed_text
+from app.domain.suggestions import shortened
+from app.errors import ConditionFailed, WorkflowError
+
+_PLACE = re.compile(r"<input>:(\d+):(\d+): ([^\n]*)")
+_CODES = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
+
+
+@lru_cache(maxsize=1024)
+def compiled(condition: Condition) -> Any:
+    """The expression that a condition is.
+
+    Raises:
+        WorkflowError: If it is no expression of CEL, or cannot be true or false.
+    """
+    try:
+        expression = environment(tuple(variables(condition))).compile(condition.text)
+    except Exception as error:  # of several undocumented classes
+        raise WorkflowError(_explained(condition.text, str(error))) from error
+    kind = expression.return_type()
+    if kind not in (cel.Type.BOOL, cel.Type.DYN):
+        raise WorkflowError(
+            f"is {shortened(condition.text)}, which gives {kind} and not true or false: "
+            "compare it with something"
+        )
+    return expression
+
+
+def variables(condition: Condition) -> list[str]:
+    """The variables of a condition, in order."""
+    names = {*condition.keys, *condition.words, *dict(condition.aliases)}
+    return sorted(names | {INPUT} if condition.reads_input else names)
+
+
+@lru_cache(maxsize=1024)
+def environment(names: tuple[str, ...]) -> Any:
+    """What a condition may use: these variables, and the standard functions of CEL."""
+    return cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN))
+
+
+def bound(
+    condition: Condition, run_input: Mapping[str, Any], values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The values of a condition's variables.
+
+    Args:
+        condition: The condition.
+        run_input: The run's input.
+        values: Outputs by agent, and keys of the context.
+    """
+    found: dict[str, Any] = {word: word for word in condition.words}
+    found |= {key: values.get(key) for key in condition.keys}
+    found |= {variable: values.get(agent) for variable, agent in condition.aliases}
+    for name in condition.entered & found.keys():
+        if isinstance(found[name], str):
+            found[name] = parsed_text(found[name])
+    if condition.reads_input:
+        found[INPUT] = dict(run_input)
+    return found
+
+
+def verdict(text: str, kind: str, value: Any) -> bool:
+    """What the evaluator's answer means.
+
+    Raises:
+        ConditionFailed: If it is neither true nor false.
+    """
+    if kind == "BOOL":
+        return bool(value)
+    if kind == "ERROR":
+        problem = _CODES.sub("", str(value)).replace("Key not found in map :", "there is no key")
+        raise ConditionFailed(f"condition {shortened(text)} cannot be evaluated: {problem}")
+    raise ConditionFailed(
+        f"condition {shortened(text)} gave {shortened(value)}, which is neither true nor false: "
+        "compare it with something"
+    )
+
+
+def _explained(text: str, message: str) -> str:
+    found = _PLACE.search(message)
+    if found is None:
+        return f"is not accepted: {_CODES.sub('', message.splitlines()[0])}"
+    line, column, problem = int(found[1]), int(found[2]), found[3]
+    problem = _CODES.sub("", problem).removeprefix("Syntax error: ")
+    if line < 1:
+        return f"is not accepted: {problem}: write it as several shorter parts"
+    start = sum(len(part) + 1 for part in text.split("\n")[: line - 1])
+    return f"is no expression of CEL: {problem} ({place_of(text, start + column - 1)})"

@@ -1,0 +1,266 @@
+"""Reads the words of a condition: its limits, the names it uses, and its unquoted texts.
+
+A condition is an expression of CEL (https://cel.dev), which ``app.conditions`` compiles and
+evaluates. Here is only what can be known without it, in one pass over the words: how long and how
+deep it is, which agents and keys of the context it reads, and whether they exist. A word that is
+no name and is compared with ``==`` or ``!=`` is a text: ``sentiment == positive``.
+"""
+
+import re
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from app.domain.suggestions import did_you_mean, listed, shortened
+from app.errors import WorkflowError
+
+MAX_CONDITION_CHARS = 4000
+#: Brackets in brackets; the evaluator itself goes no deeper than 32 levels of an expression.
+MAX_CONDITION_DEPTH = 24
+#: The run's input, in conditions.
+INPUT = "input"
+
+_MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
+_KEYWORDS = frozenset({"true", "false", "null", "in"})
+_TYPES = frozenset(
+    {"bool", "bytes", "double", "duration", "int", "list", "map", "null_type", "string"}
+    | {"timestamp", "type", "uint"}
+)
+_RESERVED = frozenset(
+    {"as", "break", "const", "continue", "else", "for", "function", "if", "import", "let", "loop"}
+    | {"package", "namespace", "return", "var", "void", "while"}
+)
+_TOKEN = re.compile(
+    r"""(?P<space>\s++|//[^\n]*+)
+    |(?P<text>[rRbB]{0,2}(?:\"\"\"(?:[^\\"]|\\.|\"(?!\"\"))*+\"\"\"|'''(?:[^\\']|\\.|'(?!''))*+'''
+        |"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+'))
+    |(?P<number>(?:[0-9]|\.[0-9])[0-9a-zA-Z_.]*+(?:(?<=[eE])[-+][0-9]++)?)
+    |(?P<word>[A-Za-z_][A-Za-z0-9_]*+)
+    |(?P<quoted>`[^`\n]*+`)
+    |(?P<sign>==|!=|<=|>=|&&|\|\||[-+*/%!<>?:.,()\[\]{}])""",
+    re.VERBOSE | re.DOTALL,
+)
+_OPEN = {"(": ")", "[": "]", "{": "}"}
+_ENDS_OPERAND = frozenset({"", ")", "]", "}", "&&", "||", "?", ":", ","})
+_STARTS_OPERAND = frozenset({"", "(", "[", "{", "&&", "||", "!", "?", ":", ","})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """A condition whose names are known.
+
+    Attributes:
+        text: As it was written.
+        agents: Names of agents whose outputs it reads.
+        keys: Keys of the context that it reads.
+        reads_input: Whether it reads the run's input.
+        words: Unquoted texts: words that stand for themselves.
+        aliases: Variable -> name of the agent, where the name has a ``-`` that CEL does not have.
+        entered: Variables into which a path leads: a text that is JSON is read as JSON there.
+        loops: Whether it has a macro or a pattern, whose work does not follow from its length.
+    """
+
+    text: str
+    agents: frozenset[str]
+    keys: frozenset[str]
+    reads_input: bool
+    words: frozenset[str]
+    aliases: tuple[tuple[str, str], ...]
+    entered: frozenset[str]
+    loops: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    at: int
+
+
+def read_condition(text: object, *, agents: Iterable[str], keys: Iterable[str]) -> Condition:
+    """Read a condition.
+
+    Args:
+        text: The expression.
+        agents: Names of the workflow's agents.
+        keys: Keys of the context that its agents write.
+
+    Raises:
+        WorkflowError: If it is too long or too deep, has a character or a bracket too many, or
+            uses an unknown name; with the position.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise WorkflowError(f"is {shortened(text)}: give an expression such as input.amount > 100")
+    if len(text) > MAX_CONDITION_CHARS:
+        raise WorkflowError(
+            f"has {len(text):,} characters, the limit is {MAX_CONDITION_CHARS:,}: shorten it"
+        )
+    tokens = _tokens(text)
+    _check_brackets(tokens, text)
+    return _Reader(text, tokens, agents, keys).read()
+
+
+def _tokens(text: str) -> list[_Token]:
+    tokens = []
+    at = 0
+    while at < len(text):
+        match = _TOKEN.match(text, at)
+        if match is None:
+            raise _refused(text, at, f"{text[at]!r} does not belong into an expression")
+        if match.lastgroup != "space":
+            tokens.append(_Token(kind=str(match.lastgroup), text=match.group(), at=at))
+        at = match.end()
+    return tokens
+
+
+def _check_brackets(tokens: Collection[_Token], text: str) -> None:
+    awaited: list[tuple[str, int]] = []
+    for token in tokens:
+        if token.kind != "sign":
+            continue
+        if token.text in _OPEN:
+            awaited.append((_OPEN[token.text], token.at))
+            if len(awaited) > MAX_CONDITION_DEPTH:
+                raise _refused(
+                    text, token.at, f"brackets are nested more than {MAX_CONDITION_DEPTH} deep"
+                )
+        elif token.text in _OPEN.values() and (not awaited or awaited.pop()[0] != token.text):
+            raise _refused(text, token.at, f"{token.text!r} closes nothing")
+    if awaited:
+        closing, at = awaited[-1]
+        raise _refused(text, at, f"this bracket is not closed: add {closing!r}")
+
+
+class _Reader:
+    """Goes over the words of one condition and finds out what each stands for."""
+
+    def __init__(
+        self, text: str, tokens: list[_Token], agents: Iterable[str], keys: Iterable[str]
+    ) -> None:
+        self._text = text
+        self._tokens = tokens
+        self._keys = frozenset(keys)
+        names = frozenset(agents)
+        self._agent_of = {name.replace("-", "_"): name for name in names if "-" in name}
+        self._agent_of |= {name: name for name in names}
+        self._used: set[str] = set()
+        self._entered: set[str] = set()
+        self._words: set[str] = set()
+        self._loops = False
+        # What macros bind, each with the place at which its scope ends.
+        self._bound: list[tuple[str, int]] = []
+
+    def read(self) -> Condition:
+        for index, token in enumerate(self._tokens):
+            if token.kind != "word" or token.text in _KEYWORDS:
+                continue
+            called = self._sign(index + 1) == "("
+            if called or self._sign(index - 1) == ".":
+                self._note_function(token, index, called=called)
+            elif not self._is_bound(token, index):
+                self._note_name(token, index)
+        used, agent_of = self._used, self._agent_of
+        aliases = sorted((name, agent_of[name]) for name in used if name in agent_of)
+        return Condition(
+            text=self._text,
+            agents=frozenset(agent for _, agent in aliases),
+            keys=frozenset(used & self._keys),
+            reads_input=INPUT in used,
+            words=frozenset(self._words),
+            aliases=tuple(aliases),
+            entered=frozenset(self._entered),
+            loops=self._loops,
+        )
+
+    def _note_function(self, token: _Token, index: int, *, called: bool) -> None:
+        """A field, a function, or a macro, which goes over a list."""
+        if not called:
+            return
+        if token.text in _MACROS and self._sign(index - 1) == ".":
+            self._bind(index)
+            self._loops = True
+        elif token.text == "matches":
+            self._loops = True
+
+    def _note_name(self, token: _Token, index: int) -> None:
+        if self._is_known(token.text):
+            self._used.add(token.text)
+            if self._is_entered(index):
+                self._entered.add(token.text)
+        elif token.text in _TYPES:
+            return
+        elif token.text not in _RESERVED and self._is_compared(index):
+            self._words.add(token.text)
+        else:
+            raise self._unknown_name(token)
+
+    def _sign(self, index: int) -> str:
+        """The sign at a place; empty at both ends, and a space for what is no sign."""
+        if not 0 <= index < len(self._tokens):
+            return ""
+        token = self._tokens[index]
+        return token.text if token.kind == "sign" else " "
+
+    def _is_known(self, name: str) -> bool:
+        return name == INPUT or name in self._agent_of or name in self._keys
+
+    def _is_bound(self, token: _Token, index: int) -> bool:
+        self._bound = [bound for bound in self._bound if bound[1] > index]
+        return any(name == token.text for name, _ in self._bound)
+
+    def _bind(self, index: int) -> None:
+        """Note the variable of a macro, which is its first argument."""
+        first = index + 2
+        if first < len(self._tokens) and self._tokens[first].kind == "word":
+            depth, end = 0, index + 1
+            while True:
+                depth += (self._sign(end) in _OPEN) - (self._sign(end) in _OPEN.values())
+                if not depth:
+                    break
+                end += 1
+            self._bound.append((self._tokens[first].text, end))
+
+    def _is_entered(self, index: int) -> bool:
+        """Whether a path leads into the variable: a field or an index, not a function of it."""
+        if self._sign(index + 1) == "[":
+            return True
+        return self._sign(index + 1) == "." and self._sign(index + 3) != "("
+
+    def _is_compared(self, index: int) -> bool:
+        """Whether a word is the whole of one side of ``==`` or ``!=``, and the other is a name."""
+        before, after = self._sign(index - 1), self._sign(index + 1)
+        if before in ("==", "!=") and after in _ENDS_OPERAND:
+            return not self._is_bare_word(index - 2)
+        if after in ("==", "!=") and before in _STARTS_OPERAND:
+            return not self._is_bare_word(index + 2)
+        return False
+
+    def _is_bare_word(self, index: int) -> bool:
+        """Whether a word without a path stands for nothing known."""
+        if not 0 <= index < len(self._tokens) or self._sign(index - 1) == ".":
+            return False
+        token = self._tokens[index]
+        if token.kind != "word" or token.text in _KEYWORDS | _TYPES:
+            return False
+        return not self._is_known(token.text) and not self._is_bound(token, index)
+
+    def _unknown_name(self, token: _Token) -> WorkflowError:
+        known = [INPUT, *sorted(self._agent_of), *sorted(self._keys)]
+        if token.text in _RESERVED:
+            return _refused(self._text, token.at, f"{token.text!r} is a reserved word of CEL")
+        return _refused(
+            self._text,
+            token.at,
+            f"there is no {token.text!r}; there is {listed(known)}"
+            f"{did_you_mean(token.text, known)}",
+        )
+
+
+def _refused(text: str, at: int, problem: str) -> WorkflowError:
+    return WorkflowError(f"is refused: {problem} ({place_of(text, at)})")
+
+
+def place_of(text: str, at: int) -> str:
+    """A position of an expression in words: the character, and the line if it has several."""
+    line = text.count("\n", 0, at) + 1
+    column = at - (text.rfind("\n", 0, at) + 1) + 1
+    return f"character {column}" + (f" of line {line}" if "\n" in text else "")

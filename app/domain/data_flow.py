@@ -1,0 +1,244 @@
+"""Data flow between agents: the run's shared context, and what each prompt and condition sees.
+
+The context is not stored. It follows from the input and the outputs of the agents that completed,
+by their ``output_mapping``: an output is accepted in the transaction of its record, and so is what
+it contributes; an agent that runs again replaces it. An agent sees what agents contribute that it
+depends on, directly or not; where two give the same key, the one of the later level counts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from app.domain.agent import Agent
+from app.domain.condition import Condition, read_condition
+from app.domain.dependencies import DependencyResolver
+from app.domain.for_each import ITEM_NAMES, source_of
+from app.domain.kinds import LLM
+from app.domain.paths import parse_output_path, parse_path, part_of, reason_of
+from app.domain.prompt import Placeholder, look_up, placeholders
+from app.errors import MissingInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Writer:
+    """An agent that gives a key of the context its value, and from which part of its output."""
+
+    agent: str
+    level: int
+    path: Placeholder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """What one agent sees of its run.
+
+    Attributes:
+        values: The input, outputs, keys of the context and parameters, by name.
+        inputs: What an agent without a prompt is given: its parameters, or all if it names none.
+        absent: Names that stand for nothing, because who would have given the value was skipped or
+            failed; every path into them is null.
+    """
+
+    values: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    absent: AbstractSet[str]
+
+
+class DataFlow:
+    """Who writes what of a workflow, and who sees it.
+
+    Args:
+        agents: The agents, whose mappings have been found well formed.
+        resolver: Their graph.
+    """
+
+    def __init__(self, agents: Sequence[Agent], resolver: DependencyResolver) -> None:
+        self._resolver = resolver
+        self._names = {agent.name for agent in agents}
+        self._level = {
+            name: level
+            for level, names in enumerate(resolver.get_execution_levels())
+            for name in names
+        }
+        self.writers: dict[str, list[Writer]] = defaultdict(list)
+        for agent in agents:
+            for path, key in agent.output_mapping.items():
+                parsed = parse_output_path(path)
+                assert parsed is not None, "validate_agent lets no other path pass"
+                level = self._level[agent.name]
+                self.writers[key].append(Writer(agent=agent.name, level=level, path=parsed))
+        for writers in self.writers.values():
+            writers.sort(key=lambda writer: -writer.level)
+        self._seen: dict[str, dict[str, list[Writer]]] = {}
+        self._conditions: dict[str, Condition] = {}
+
+    def condition(self, agent: Agent) -> Condition | None:
+        """An agent's condition, its names resolved; None if it has none.
+
+        Raises:
+            WorkflowError: If it is malformed, or uses an unknown name.
+        """
+        if agent.condition is None:
+            return None
+        found = self._conditions.get(agent.name)
+        if found is None:
+            found = read_condition(agent.condition, agents=self._names, keys=self.writers)
+            self._conditions[agent.name] = found
+        return found
+
+    def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
+        """By key of the context that an agent asks for, who of those before it writes it.
+
+        The one of the last level comes first.
+        """
+        if not self.writers:
+            return {}
+        seen = self._seen.get(agent.name)
+        if seen is None:
+            sees_all = agent.kind != LLM and not agent.input_mapping
+            keys = self.writers.keys() & (self.writers if sees_all else self._named(agent))
+            before = set(self._resolver.get_dependency_chain(agent.name)) if keys else set()
+            ours = {key: [w for w in self.writers[key] if w.agent in before] for key in keys}
+            seen = self._seen[agent.name] = {key: found for key, found in ours.items() if found}
+        return seen
+
+    def _named(self, agent: Agent) -> set[str]:
+        """What prompt, mapping and condition name: agents, keys of the context or of the input."""
+        named = {
+            place.root
+            for place in placeholders(agent.prompt_template)
+            if place.root not in agent.input_mapping
+        }
+        named |= {place.root for place in self.sources(agent).values()}
+        if agent.for_each is not None:
+            named = named - {*ITEM_NAMES} | {source_of(agent.for_each, self._names).root}
+        if condition := self.condition(agent):
+            named |= condition.agents | condition.keys
+        return named
+
+    @staticmethod
+    def sources(agent: Agent) -> dict[str, Placeholder]:
+        """Where each of its parameters comes from."""
+        parsed = {name: parse_path(path) for name, path in agent.input_mapping.items()}
+        return {name: path for name, path in parsed.items() if path is not None}
+
+    def reads(self, agent: Agent) -> set[str]:
+        """Names of the agents whose outputs it needs."""
+        return self._read_by(agent, self._named(agent), set(agent.dependencies))
+
+    def reads_by_items(self, agent: Agent) -> set[str]:
+        """Names of the agents whose outputs each item of a for_each needs.
+
+        The list itself only if they name it: ten thousand items that each read the list would
+        read a hundred million elements.
+        """
+        assert agent.for_each is not None, "only called for agents with a for_each"
+        named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}
+        source = source_of(agent.for_each, self._names).root
+        return self._read_by(agent, named, {*agent.dependencies} - {source})
+
+    def _read_by(self, agent: Agent, named: set[str], else_: set[str]) -> set[str]:
+        sees_all = agent.kind != LLM and not agent.input_mapping
+        # Without a prompt or a mapping it is given all that it can see.
+        read = named & self._names | (else_ if sees_all else set())
+        return read.union(
+            *(
+                {writer.agent for writer in found}
+                for key, found in self.seen_writers(agent).items()
+                if sees_all or key in named
+            )
+        )
+
+    def view(
+        self,
+        agent: Agent,
+        run_input: Mapping[str, Any],
+        outputs: Mapping[str, Any],
+        element: Mapping[str, Any] = MappingProxyType({}),
+    ) -> "View":
+        """What an agent sees.
+
+        Args:
+            agent: The agent.
+            run_input: The run's input.
+            outputs: Outputs of the agents that it ``reads``; null of one that has none.
+            element: The element of its list and that one's place, by the names of prompts.
+
+        Raises:
+            MissingInput: If the source of a parameter is not there.
+        """
+        values = {**run_input, **outputs, **element}
+        absent = {name for name, output in outputs.items() if output is None}
+        if not self.writers and not agent.input_mapping:
+            return View(values=values, inputs=values, absent=absent)
+        given = self._context(self.seen_writers(agent), outputs)
+        values |= given
+        absent |= {key for key, value in given.items() if value is None}
+        parsed: dict[int, Any] = {}
+        parameters: dict[str, Any] = {}
+        for name, source in self.sources(agent).items():
+            is_absent = source.root in absent
+            parameters[name] = None if is_absent else _source(name, source, values, parsed)
+        nothing = {name for name in parameters if self.sources(agent)[name].root in absent}
+        return View(
+            values=values | parameters,
+            inputs=parameters or values,
+            absent=absent - parameters.keys() | nothing,
+        )
+
+    def assumed(self, agent: Agent, values: Mapping[str, Any]) -> dict[str, Any]:
+        """What an agent will see, by name, for an estimate: paths are not followed.
+
+        Args:
+            agent: The agent.
+            values: The run's input, and a text for each agent's output.
+        """
+        seen = {**values}
+        for key, writers in self.seen_writers(agent).items():
+            seen[key] = max((values[writer.agent] for writer in writers), key=len)
+        return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
+
+    def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """What a condition sees beside the input: outputs by agent, and keys of the context."""
+        return {**outputs, **self._context(self.seen_writers(agent), outputs)}
+
+    def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole shared context: the input, and what the outputs of a run contribute to it.
+
+        Args:
+            run_input: The run's input.
+            outputs: Outputs of the agents that completed, by name.
+        """
+        given = self._context(self.writers, outputs)
+        return {**run_input, **{key: value for key, value in given.items() if value is not None}}
+
+    def _context(
+        self, writers: Mapping[str, Sequence[Writer]], outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {key: _first_given(ours, outputs) for key, ours in writers.items()}
+
+
+def _source(
+    name: str, source: Placeholder, values: Mapping[str, Any], parsed: dict[int, Any]
+) -> Any:
+    try:
+        return look_up(source, values, parsed)
+    except MissingInput as error:
+        raise MissingInput(f"input_mapping of {name!r}: {reason_of(error)}") from error
+
+
+def _first_given(writers: Sequence[Writer], outputs: Mapping[str, Any]) -> Any:
+    for writer in writers:
+        output = outputs.get(writer.agent)
+        if output is None:
+            continue
+        try:
+            return part_of(output, writer.path)
+        except MissingInput:
+            # Only of outputs that were accepted before there was a mapping to check.
+            continue
+    return None

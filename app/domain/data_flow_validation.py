@@ -1,0 +1,144 @@
+"""Refuses workflows in which an agent asks for what is not sure to be there by then."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from app.domain.agent import Agent
+from app.domain.condition import INPUT
+from app.domain.data_flow import DataFlow
+from app.domain.dependencies import DependencyResolver
+from app.domain.for_each import ITEM_NAMES, source_of
+from app.domain.prompt import Placeholder, placeholders
+from app.errors import WorkflowError
+
+Wish = tuple[str, str]  # the field that asks, and what for
+
+
+def validate_data_flow(
+    agents: Sequence[Agent], resolver: DependencyResolver, flow: DataFlow
+) -> None:
+    """Check prompts, mappings and conditions against the graph.
+
+    Raises:
+        WorkflowError: Naming the agent, and carrying the path of the field.
+    """
+    index_of = {agent.name: index for index, agent in enumerate(agents)}
+    _validate_keys(flow, index_of)
+    _validate_items(agents, flow, index_of)
+    wishes = {agent.name: list(_wishes(agent, flow, index_of)) for agent in agents}
+    indirect: dict[str, list[str]] = {}
+    for agent in agents:
+        known = dict.fromkeys(root for _, root in wishes[agent.name] if root in index_of)
+        others = [root for root in known if root not in agent.dependencies]
+        if others:
+            indirect[agent.name] = others
+    for name, other in resolver.find_independent(indirect):
+        field = next(field for field, root in wishes[name] if root == other)
+        raise WorkflowError(
+            f"agent {name!r}: {_problem(field, name, other)}",
+            field=f"agents[{index_of[name]}].{field}",
+        )
+    for agent in agents:
+        for field, root in wishes[agent.name]:
+            if root in flow.writers and root not in flow.seen_writers(agent):
+                writer = flow.writers[root][-1].agent
+                raise WorkflowError(
+                    f"agent {agent.name!r}: its {_NOUNS[field]} uses {root!r}, which agent "
+                    f"{writer!r} writes into the context: add {writer!r} to its dependencies",
+                    field=f"agents[{index_of[agent.name]}].{field}",
+                )
+
+
+def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
+    """What may come from the run's input: the field that asks (empty: the prompt), and the place.
+
+    A condition reads the input as ``input.key``, and finds out by itself what there is.
+    """
+    own = ITEM_NAMES if agent.for_each is not None else ()
+    for name, source in DataFlow.sources(agent).items():
+        if source.root not in own:
+            yield f"input_mapping.{name}", source
+    for place in placeholders(agent.prompt_template):
+        if place.root not in agent.input_mapping and place.root not in own:
+            yield "", place
+
+
+_NOUNS = {
+    "prompt_template": "prompt",
+    "input_mapping": "input_mapping",
+    "condition": "condition",
+    "for_each": "for_each",
+}
+
+
+def _wishes(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Iterator[Wish]:
+    for place in placeholders(agent.prompt_template):
+        if place.root not in agent.input_mapping:
+            yield "prompt_template", place.root
+    for source in DataFlow.sources(agent).values():
+        yield "input_mapping", source.root
+    if agent.for_each is not None:
+        yield "for_each", source_of(agent.for_each, index_of).root
+    try:
+        condition = flow.condition(agent)
+    except WorkflowError as error:
+        raise WorkflowError(
+            f"agent {agent.name!r}: condition {error}",
+            field=f"agents[{index_of[agent.name]}].condition",
+        ) from error
+    if condition:
+        for root in sorted(condition.agents | condition.keys):
+            yield "condition", root
+
+
+def _validate_items(agents: Sequence[Agent], flow: DataFlow, index_of: dict[str, int]) -> None:
+    """What prompts call an element of a list can be nothing else there."""
+    lists = [agent.name for agent in agents if agent.for_each is not None]
+    for name in ITEM_NAMES if lists else ():
+        if name in index_of:
+            raise WorkflowError(
+                f"agent {name!r}: {name!r} is what prompts with a for_each call an element "
+                f"(agent {lists[0]!r}): rename the agent",
+                field=f"agents[{index_of[name]}].name",
+            )
+        if name in flow.writers:
+            writer = flow.writers[name][0].agent
+            raise WorkflowError(
+                f"agent {writer!r}: output_mapping writes the key {name!r}, which is what prompts "
+                f"with a for_each call an element (agent {lists[0]!r}): rename the key",
+                field=f"agents[{index_of[writer]}].output_mapping",
+            )
+
+
+def _validate_keys(flow: DataFlow, index_of: dict[str, int]) -> None:
+    for key, writers in flow.writers.items():
+        writer = writers[0].agent
+        problem = None
+        if key in index_of:
+            problem = f"writes the key {key!r}, which is the name of an agent: rename the key"
+        elif key == INPUT:
+            problem = f"writes the key {key!r}, which stands for the run's input: rename it"
+        for one, other in pairwise(writers):
+            if one.level == other.level:
+                writer = one.agent
+                problem = (
+                    f"writes the key {key!r}, as agent {other.agent!r} does, and the two may run "
+                    f"at the same time: rename a key, or have one of them depend on the other"
+                )
+        if problem:
+            raise WorkflowError(
+                f"agent {writer!r}: output_mapping {problem}",
+                field=f"agents[{index_of[writer]}].output_mapping",
+            )
+
+
+def _problem(field: str, name: str, other: str) -> str:
+    written = f"{{{other}}}" if field == "prompt_template" else repr(other)
+    noun = _NOUNS[field]
+    if name == other:
+        remedy = "remove the placeholder" if field == "prompt_template" else "remove it"
+        return f"its {noun} uses {written}, its own output: {remedy}"
+    return (
+        f"its {noun} uses {written}, the output of an agent that it does not depend on: "
+        f"add {other!r} to its dependencies"
+    )

@@ -1,0 +1,51 @@
+"""Paths of data flow: where an input comes from, and which part of an output goes into the context.
+
+They are written like placeholders without their braces: ``report.items[0].total``.
+"""
+
+import re
+from dataclasses import replace
+from typing import Any
+
+from app.domain.prompt import Placeholder, look_up, placeholders
+from app.errors import MissingInput
+
+#: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` begin there.
+WHOLE = "$"
+# What keys of the context and parameters may be called: what a placeholder can name.
+KEY = re.compile(r"[^\W\d][\w-]*")
+MAX_PATH_CHARS = 1000
+
+
+def parse_path(path: object) -> Placeholder | None:
+    """A path as the placeholder it would be in a prompt, without its braces; None if it is none."""
+    if not isinstance(path, str) or len(path) > MAX_PATH_CHARS:
+        return None
+    text = f"{{{path}}}"
+    found = placeholders(text)
+    return replace(found[0], text=path) if len(found) == 1 and found[0].text == text else None
+
+
+def parse_output_path(path: object) -> Placeholder | None:
+    """A path into an output, whose root is ``$``, or None if it is none."""
+    if not isinstance(path, str):
+        return None
+    inside = path.removeprefix(WHOLE)
+    below = parse_path(f"_{inside}" if path.startswith(WHOLE) else f"_.{path}")
+    if below is None or below.root != "_":
+        return None
+    return Placeholder(root=WHOLE, path=below.path, text=path)
+
+
+def part_of(output: Any, path: Placeholder) -> Any:
+    """The part of an output that a path of ``parse_output_path`` leads to.
+
+    Raises:
+        MissingInput: If there is no such part.
+    """
+    return look_up(path, {WHOLE: output})
+
+
+def reason_of(error: MissingInput) -> str:
+    """Why a path leads nowhere, without the words of a placeholder."""
+    return str(error).partition(": ")[2] or str(error)

@@ -1,0 +1,150 @@
+"""How a provider is told the JSON Schema of an answer: its own mode, or else an instruction.
+
+A provider's mode takes less than JSON Schema says, so it is told a schema that its answers fit and
+that is close to the agent's; the agent's own one is what the answer is checked with. Where a schema
+cannot be said so (maps with free keys, recursion), or the model has no such mode, the schema stands
+in the system prompt.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from app.llm.models import anthropic_takes_schema, openai_takes_schema
+
+#: Key of a request's parameters with the JSON Schema of its answer.
+OUTPUT_SCHEMA = "output_schema"
+MAX_DEPTH = 10  # neither provider takes deeper ones; it also ends recursion
+
+_COMMON = frozenset(
+    {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf"}
+    | {"$ref", "$defs", "description", "title"}
+)
+_CONSTRAINTS = frozenset(
+    {"pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
+    | {"minItems", "maxItems"}
+)
+#: What neither provider's mode can say.
+_UNSAID = frozenset({"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems"})
+_INSTRUCTION = (
+    "Answer with one JSON document that fits this JSON Schema, and with nothing else: "
+    "no explanation, no Markdown.\n"
+)
+
+
+class _CannotSay(Exception):
+    """The schema has a part that a provider's mode does not take."""
+
+
+def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
+    """``response_format`` for a schema, or None if it has to be an instruction."""
+    if not openai_takes_schema(model) or schema.get("type") != "object":
+        return None
+    try:
+        said, strict = _OPENAI.narrowed(schema), True
+    except _CannotSay:
+        # Not strictly, then: the provider follows the schema as well as it can.
+        said, strict = dict(schema), False
+    named = {"name": "output", "schema": said, "strict": strict}
+    return {"type": "json_schema", "json_schema": named}
+
+
+def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
+    """``output_config.format`` for a schema, or None if it has to be an instruction."""
+    if not anthropic_takes_schema(model):
+        return None
+    try:
+        return {"type": "json_schema", "schema": _ANTHROPIC.narrowed(schema)}
+    except _CannotSay:
+        return None
+
+
+def instruction(schema: Mapping[str, Any]) -> str:
+    """The schema as words of the system prompt."""
+    return _INSTRUCTION + json.dumps(schema)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Words:
+    """What a provider takes of JSON Schema.
+
+    Attributes:
+        keywords: What else there is becomes a remark.
+        all_required: Whether every property of an object has to be required.
+    """
+
+    keywords: frozenset[str]
+    all_required: bool
+
+    def narrowed(self, schema: Any, depth: int = 0) -> dict[str, Any]:
+        """A schema in these words; objects are closed.
+
+        Raises:
+            _CannotSay: If that would change what the schema means.
+        """
+        if not isinstance(schema, Mapping) or depth > MAX_DEPTH or schema.keys() & _UNSAID:
+            raise _CannotSay
+        kinds = schema.get("type")
+        if isinstance(kinds, list):
+            # Not every part may have a list of types, and every one may have anyOf.
+            each = [
+                {"type": kind} if kind == "null" else {**schema, "type": kind} for kind in kinds
+            ]
+            return {"anyOf": [self.narrowed(one, depth + 1) for one in each]}
+        if "$ref" in schema:
+            return _reference(schema)
+        part = self._inside(self._remarked(schema), depth)
+        if part.get("type") == "object":
+            return self._closed(part, schema)
+        if not part.keys() & {"type", "anyOf", "enum", "const"}:
+            raise _CannotSay
+        return part
+
+    def _remarked(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of a schema that is in these words, with the rest in its description."""
+        known = self.keywords | {"default"}
+        part = {key: value for key, value in schema.items() if key in self.keywords}
+        rest = {k: value for k, value in schema.items() if k not in known and k[:1] != "$"}
+        if rest:
+            remark = json.dumps(rest)
+            part["description"] = f"{part.get('description', '')} {remark}".strip()
+        return part
+
+    def _inside(self, part: dict[str, Any], depth: int) -> dict[str, Any]:
+        for name in {"properties", "$defs"} & part.keys():
+            part[name] = {k: self.narrowed(v, depth + 1) for k, v in part[name].items()}
+        if "items" in part:
+            part["items"] = self.narrowed(part["items"], depth + 1)
+        if "anyOf" in part:
+            part["anyOf"] = [self.narrowed(option, depth + 1) for option in part["anyOf"]]
+        return part
+
+    def _closed(self, part: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+        """An object without further keys, which must then be all there is to say about it."""
+        if schema.get("additionalProperties") not in (None, False) or "properties" not in part:
+            raise _CannotSay
+        if self.all_required:
+            optional = part["properties"].keys() - set(part.get("required", ()))
+            if any(not _may_be_null(part["properties"][name]) for name in optional):
+                raise _CannotSay
+            part["required"] = list(part["properties"])
+        return part | {"additionalProperties": False}
+
+
+def _reference(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A reference, which stands alone, into the schema's own definitions."""
+    if not str(schema["$ref"]).startswith("#/$defs/"):
+        raise _CannotSay
+    return {"$ref": schema["$ref"]}
+
+
+def _may_be_null(schema: Mapping[str, Any]) -> bool:
+    if "anyOf" in schema:
+        return any(_may_be_null(option) for option in schema["anyOf"])
+    kind = schema.get("type")
+    return "null" in (kind if isinstance(kind, list) else [kind])
+
+
+_OPENAI = _Words(keywords=_COMMON | _CONSTRAINTS, all_required=True)
+_ANTHROPIC = _Words(keywords=_COMMON, all_required=False)

@@ -1,0 +1,42 @@
+"""The ``steps`` form of workflow files: a step is an agent in other words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.kinds import LLM
+
+#: Words of a step -> fields of an agent.
+FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
+#: The same, as paths of errors name them.
+_WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
+
+
+def step_keys(agent_keys: list[str]) -> list[str]:
+    """The keys of a step: those of an agent, with the words of steps in place of some."""
+    return [*FIELD_OF, *(key for key in agent_keys if key not in FIELD_OF.values())]
+
+
+def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step as the keys of an agent.
+
+    The ``config`` of a step of the type ``llm`` holds its ``prompt_template``, and beside it what
+    ``llm_config`` would; for every other type it is the agent's ``config``.
+    """
+    agent = {FIELD_OF.get(key, key): value for key, value in step.items()}
+    config = agent.get("config")
+    if agent.get("kind") == LLM and isinstance(config, dict):
+        del agent["config"]
+        settings = dict(config)
+        if "prompt_template" in settings:
+            agent.setdefault("prompt_template", settings.pop("prompt_template"))
+        if settings and isinstance(agent.get("llm_config", {}), dict):
+            agent["llm_config"] = settings | agent.get("llm_config", {})
+    return agent
+
+
+def step_place(field: str) -> str:
+    """The path of an agent's field, such as ``agents[1].dependencies``, in a file of steps."""
+    path = field.replace("agents[", "steps[", 1) if field.startswith("agents") else field
+    for name, word in _WORD_OF.items():
+        path = path.replace(name, word, 1)
+    return "steps" if path == "agents" else path

@@ -1,0 +1,111 @@
+"""Structured output: an answer read as JSON and held against the agent's schema."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from app.domain.agent import Agent
+from app.domain.json_values import find_json_problem
+from app.errors import OutputInvalid, ResultTooLarge
+from app.llm.base import LLMResponse
+from app.llm.tokens import text_bytes
+from app.schemas import find_schema_problem
+from app.tools.threads import run_in_thread
+
+#: Longer answers are read in a thread, so that the process's other agents go on meanwhile.
+INLINE_BYTES = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fit:
+    """An answer that fits: its JSON value."""
+
+    value: Any
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unfit:
+    """An answer that does not fit, and why: the path of what is wrong, and what is wrong with it.
+
+    ``remedy`` is what the user may do about it. One that ended at ``max_tokens`` would do so
+    again: it is not ``repairable``.
+    """
+
+    problem: str
+    remedy: str
+    repairable: bool = True
+
+    def to_repair(self, response: LLMResponse) -> Sequence[Mapping[str, Any]]:
+        """The messages that ask the model to do better."""
+        request = {
+            "role": "user",
+            "content": f"Your answer does not fit its JSON Schema: {self.problem}. Answer again: "
+            "the whole JSON document, corrected, and nothing else.",
+        }
+        # Neither provider takes an empty answer back.
+        return [response.as_message(), request] if response.content.strip() else [request]
+
+    def error(self, agent: Agent) -> OutputInvalid:
+        """The failure of an agent that could not do better."""
+        return OutputInvalid(
+            f"agent {agent.name!r}: the answer does not fit output_schema"
+            f"{', and neither did the one before it' if self.repairable else ''}: {self.problem}: "
+            f"{self.remedy}"
+        )
+
+
+async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) -> Fit | Unfit:
+    """Read an answer as what the agent's schema says.
+
+    Args:
+        agent: An agent with an ``output_schema``.
+        response: The model's answer.
+        max_bytes: Largest answer that is read.
+
+    Raises:
+        OutputInvalid: If the model refused to answer: asking again would not help.
+        ResultTooLarge: If the answer is over the limit.
+    """
+    if response.finish_reason == "content_filter":
+        refusal = response.metadata.get("refusal") or response.content or "it gave no reason"
+        raise OutputInvalid(f"agent {agent.name!r}: the model refused to answer: {refusal:.300}")
+    size = text_bytes(response.content)
+    if size > max_bytes:
+        raise ResultTooLarge(
+            f"agent {agent.name!r} answered {size:,} bytes, the limit is {max_bytes:,}: "
+            "lower its max_tokens or raise engine.max_output_bytes"
+        )
+    if response.tool_calls:
+        return Unfit(problem="output: it asks for a tool", remedy="correct the prompt")
+    schema = agent.output_schema
+    if size <= INLINE_BYTES:
+        return _read(response, schema)
+    return await run_in_thread(lambda: _read(response, schema))
+
+
+def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
+    remedy = "correct the schema or the prompt, or take another model"
+    try:
+        value = orjson.loads(_bare(response.content))
+    except orjson.JSONDecodeError as error:
+        cut = response.finish_reason == "length"
+        return Unfit(
+            problem="output: it ends at max_tokens" if cut else f"output: it is no JSON: {error}",
+            remedy="raise its max_tokens" if cut else remedy,
+            repairable=not cut,
+        )
+    if found := find_json_problem(value, "output"):
+        return Unfit(problem=" ".join(found), remedy=remedy)
+    if problem := find_schema_problem(value, schema, "output"):
+        return Unfit(problem=problem, remedy=remedy)
+    return Fit(value=value)
+
+
+def _bare(text: str) -> str:
+    """A text without the Markdown fence that models like to put around JSON."""
+    bare = text.strip()
+    if bare.startswith("```") and bare.endswith("```"):
+        return bare[3:-3].removeprefix("json").strip()
+    return bare

@@ -184,7 +184,10 @@ def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
     assert sum(call["tenant"] == "acme" for call in calls) <= 70
     assert samples.excesses == []
     assert sum(statuses(stack, run)["completed"] for run in runs) == 130
-    assert sum(statuses(stack, run)["budget_exceeded"] for run in runs) == AGENTS - 130
+    ended = [statuses(stack, run) for run in runs]
+    # Who was given back while it waited is cancelled if its run fails meanwhile.
+    refused = sum(each.get("budget_exceeded", 0) + each.get("cancelled", 0) for each in ended)
+    assert refused == AGENTS - 130
     assert_refusals_were_needed(stack, runs, sizes)
 
 

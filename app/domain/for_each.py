@@ -72,8 +72,10 @@ def roots_read_by_items(agent: Agent) -> list[str]:
 
     Ten thousand items that each read the list would read a hundred million elements.
     """
+    named = [place.root for place in placeholders(agent.prompt_template)]
+    source = source_of(agent.for_each, agent.dependencies).root if agent.for_each else None
     roots = roots_read(replace(agent, for_each=None), ())
-    return [root for root in roots if root not in ITEM_NAMES]
+    return [root for root in roots if root not in ITEM_NAMES and (root != source or root in named)]
 
 
 def items_of(

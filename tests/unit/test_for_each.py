@@ -87,6 +87,20 @@ def test_an_agent_reads_its_list_and_its_items_only_what_they_name() -> None:
 
     assert roots_read(each, ["reader"]) == ["policy", "reader"]
     assert roots_read_by_items(each) == ["policy"]
+    whole = agent(for_each="reader.items", prompt_template="{item} of {reader}")
+    assert roots_read_by_items(whole) == ["reader"]
+
+
+def test_a_sub_workflow_for_each_element_is_given_the_element_and_not_the_list() -> None:
+    each = Agent(
+        name="each",
+        kind="workflow",
+        config={"workflow": "inner"},
+        for_each="reader",
+        dependencies=["reader", "policy"],
+    )
+
+    assert roots_read_by_items(each) == ["policy"]
 
 
 def test_an_agent_depends_on_whose_list_it_runs_over() -> None:

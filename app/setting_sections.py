@@ -130,7 +130,7 @@ class EngineSettings(Section):
     max_output_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
     max_items: int = Field(10_000, ge=1, le=100_000)
     max_collected_bytes: int = Field(50_000_000, ge=1, le=100_000_000)
-    max_depth: int = Field(8, ge=1, le=64)
+    max_depth: int = Field(8, ge=1, le=12)
     worker_threads: int = Field(128, ge=1, le=10_000)
     budget_thresholds: tuple[Annotated[int, Field(ge=1, le=1000)], ...] = DEFAULT_THRESHOLDS
 

@@ -60,9 +60,10 @@ SET_LEVELS: TextClause = text("""
     UPDATE runs SET level = m.level
     FROM jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(id uuid, level int) WHERE runs.id = m.id
 """)
+# A list may wait there already, all items of which had ended when its run was cancelled.
 HAS_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM agent_runs
-        WHERE run_id = :id AND level = :level AND status = 'pending')
+        WHERE run_id = :id AND level = :level AND status IN ('pending', 'waiting'))
 """)
 # Dependents of an agent that did not complete, unless they accept missing inputs.
 CANCEL_DEPENDENTS: TextClause = text("""

@@ -22,7 +22,8 @@ TALLY: TextClause = text("""
         count(*) FILTER (WHERE a.level = r.level AND (a.status = 'pending' OR s.running)) AS open,
         count(*) FILTER (WHERE a.level = r.level AND a.status = 'waiting'
             AND a.item_count IS NOT NULL) AS to_collect,
-        min(a.level) FILTER (WHERE a.level > r.level AND a.status = 'pending') AS next_level
+        min(a.level) FILTER (WHERE a.level > r.level AND a.status IN ('pending', 'waiting'))
+            AS next_level
     FROM agent_runs a JOIN runs r ON r.id = a.run_id
     CROSS JOIN LATERAL (
         SELECT a.status IN ('failed', 'rate_limited', 'budget_exceeded') AS failed,

@@ -1,6 +1,7 @@
 """Lists and sub-workflows on the whole stack."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -147,6 +148,22 @@ def test_a_stored_workflow_is_fixed_in_its_version_when_it_is_enqueued(stack: St
                 agents=[Agent(name="sub", kind="workflow", config={"workflow": "nowhere"})],
             )
         )
+
+
+def test_what_is_nested_too_deep_or_in_itself_is_refused_before_anything_is_stored(
+    stack: Stack,
+) -> None:
+    deep = Workflow(name="leaf", agents=[agent("a")])
+    for level in range(9):
+        sub = Agent(name="sub", kind="workflow", config={"workflow": deep})
+        deep = Workflow(name=f"level {level}", agents=[sub])
+    itself = replace(INNER, agents=[Agent(name="x", kind="workflow", config={"workflow": INNER})])
+
+    with pytest.raises(WorkflowError, match=r"nested 9 deep .* engine\.max_depth is 8"):
+        enqueue(deep)
+    with pytest.raises(WorkflowError, match="invoice check > invoice check"):
+        enqueue(itself)
+    assert stack.sql("SELECT 1 FROM workflows WHERE name = 'level 8'") == []
 
 
 def test_sub_workflows_for_each_element_end_although_one_run_may_run_at_once(

@@ -16,7 +16,7 @@ from app.storage.giving_up import give_up
 from app.storage.prune import prune_batch
 from app.storage.records import Record
 from tests.integration.cluster import Cluster, agent, ending, wish
-from tests.integration.run_control import admit, pause, read, rerun, resume, retry, stop
+from tests.integration.run_control import admit, end_level, pause, read, rerun, resume, retry, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -266,6 +266,28 @@ async def test_cancelling_ends_the_items_and_a_retry_goes_on_with_them(cluster: 
 
     assert ended.finished
     assert (await parent(cluster, run_id)).output == ["done", *({"of": n} for n in (1, 2, 3))]
+
+
+async def test_a_list_cancelled_after_its_last_item_is_collected_when_a_retry_comes_to_it(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.start(agent("x"), agent("y"), replace(LIST, dependencies=["y"]))
+    await end_level(cluster, run_id, 0, x=AgentStatus.FAILED)
+    (claimed,) = (await cluster.claim(run_id, level=1)).agents
+    await cluster.record(expansion(claimed, 1))
+    (item,) = (await cluster.claim(run_id, level=1)).agents
+    await cluster.record(ending(item, output="kept"))
+    await stop(cluster, run_id)
+
+    assert await retry(cluster, run_id)
+    await admit(cluster)
+    await end_level(cluster, run_id, 0)
+    stuck = await cluster.rows(str(STUCK))
+    await cluster.advance(run_id, 1)
+
+    assert stuck == [(run_id, 1)]
+    assert (await parent(cluster, run_id)).output == ["kept"]
+    assert (await read(cluster, run_id)).status == "completed"
 
 
 async def test_a_pause_keeps_items_from_starting_and_a_resume_goes_on(cluster: Cluster) -> None:

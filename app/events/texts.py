@@ -161,11 +161,11 @@ class Stream:
 
     def message(self) -> bytes:
         """All that waits, as one message; nothing waits any more."""
-        parts, self.parts = self.parts, []
-        return orjson.dumps(
-            self._head
-            | {"offset": self._first, "text": "".join(parts), "at": datetime.now(UTC).isoformat()}
-        )
+        # A stream may be cut between the halves of a surrogate pair, which is no Unicode alone.
+        text = "".join(self.parts).encode("utf-8", "replace").decode()
+        self.parts = []
+        at = datetime.now(UTC).isoformat()
+        return orjson.dumps(self._head | {"offset": self._first, "text": text, "at": at})
 
     async def close(self) -> None:
         """The answer is complete: send its end before the agent is told to have ended."""

@@ -17,6 +17,7 @@ from app.tools.threads import run_in_thread
 
 GROUP = "agentchord.functions"
 KEYS = ("function", "arguments")
+MAX_REASON_CHARS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +124,7 @@ def call_safely(call: Callable[[], Any], what: str) -> Any:
     except AgentError:
         raise
     except (Exception, SystemExit) as error:
-        raise FunctionFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+        raise _failed(what, error) from error
 
 
 async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
@@ -133,7 +134,12 @@ async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
     except AgentError:
         raise
     except (Exception, SystemExit) as error:
-        raise FunctionFailed(f"{what} failed: {type(error).__name__}: {error}") from error
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: BaseException) -> FunctionFailed:
+    reason = f"{type(error).__name__}: {error}"
+    return FunctionFailed(f"{what} failed: {reason[:MAX_REASON_CHARS]}")
 
 
 def _bound(function: Function, context: AgentContext) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -110,7 +111,7 @@ class NoRedis:
 async def test_what_does_not_fit_is_dropped_and_leaves_a_gap() -> None:
     client: Any = NoRedis()
     publisher = Publisher(client)
-    stream = publisher.open(run_id=Any, agent="a", attempt=1, turn=1)  # type: ignore[arg-type]
+    stream = publisher.open(run_id=UUID(int=1), agent="a", attempt=1, turn=1)
 
     stream.add("begin ")
     stream.add("x" * MAX_WAITING_CHARS)
@@ -125,6 +126,17 @@ async def test_what_does_not_fit_is_dropped_and_leaves_a_gap() -> None:
     offset = len("begin ") + MAX_WAITING_CHARS + len("after the gap")
     assert f'"offset":{offset},"text":"go on"'.encode() in second
     assert publisher.dropped_chars >= MAX_WAITING_CHARS
+
+
+async def test_half_a_surrogate_pair_stops_nothing() -> None:
+    client: Any = NoRedis()
+    publisher = Publisher(client)
+    stream = publisher.open(run_id=UUID(int=1), agent="a", attempt=1, turn=1)
+
+    stream.add("half \ud83d")
+
+    assert b'"text":"half ?"' in stream.message()
+    await publisher.close()
 
 
 def test_plain_lines_show_text_line_by_line_without_steering_the_terminal() -> None:

@@ -32,6 +32,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
+from app.domain.providers import routed
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.validation import BOUNDS, validate_input
@@ -39,7 +40,6 @@ from app.domain.workflow import Workflow
 from app.errors import (
     SchemaMismatch,
     ServiceUnavailable,
-    UnknownModel,
     UnknownRun,
     UnknownWorkflow,
     WaitTimeout,
@@ -47,6 +47,7 @@ from app.errors import (
 )
 from app.failures.circuit_redis import RedisCircuits
 from app.loop_thread import LoopThread
+from app.preflight import check_calls
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.storage import limits, runs, schema
@@ -98,6 +99,7 @@ class Client:
 
     async def register(self, workflow: Workflow) -> UUID:
         """Store a workflow; the same content keeps its id."""
+        workflow = routed(workflow, self._platform.settings.all_providers())
         return await self._transaction(lambda c: runs.store_workflow(c, workflow))
 
     async def enqueue(
@@ -111,13 +113,21 @@ class Client:
         If there is a run of the key in ``options``, it is that one's id.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow.
+            WorkflowError: If the input does not fit the workflow, no provider serves an agent, or
+                its model does not take a parameter.
             RunConflict: If the run of that key is one of another workflow, input or tenant.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
+        settings = self._platform.settings
         validate_input(workflow, input_)
-        self._refuse_unknown_models(workflow)
+        workflow = routed(workflow, settings.all_providers())
+        check_calls(
+            workflow,
+            providers=settings.all_providers(),
+            pricing=self._pricing,
+            default_max_tokens=settings.engine.default_max_tokens,
+        )
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
@@ -127,21 +137,12 @@ class Client:
                 workflow_id,
                 input_,
                 options,
-                self._platform.settings.engine.budget_thresholds,
+                settings.engine.budget_thresholds,
             )
 
         run_id = await self._transaction(create)
         await self._platform.scheduler.ask_for_admission(run_id)
         return run_id
-
-    def _refuse_unknown_models(self, workflow: Workflow) -> None:
-        """A model without a price is refused now, not when its agent's turn comes."""
-        named = {(agent.provider, agent.model): agent.name for agent in workflow.agents}
-        for (provider, model), name in named.items():
-            try:
-                self._pricing.price_of(provider, model)
-            except UnknownModel as error:
-                raise UnknownModel(f"agent {name!r}: {error}") from error
 
     async def workflow(self, workflow_id: UUID) -> Workflow:
         """A stored workflow; raises UnknownWorkflow."""
@@ -270,8 +271,9 @@ class Client:
 
     async def limits(self) -> LimitTable:
         """The rate limits in force: what is stored goes before the configuration."""
+        settings = self._platform.settings
         stored = await self._transaction(limits.read_limits)
-        return limit_table(self._platform.settings.rate_limits, stored)
+        return limit_table(settings.rate_limits, stored, settings.provider_names)
 
     async def set_limits(self, provider: str, model: str, values: Mapping[str, Any]) -> LimitTable:
         """Store limits of a block, and tell the workers; returns all that are in force then.
@@ -284,7 +286,7 @@ class Client:
         Raises:
             ConfigurationError: If a key or a value is not possible.
         """
-        check_block(provider, model, values)
+        check_block(provider, model, values, self._platform.settings.provider_names)
         await self._transaction(lambda c: limits.set_limits(c, provider, model, values))
         await self._platform.signals.send_limits_changed()
         return await self.limits()
@@ -295,7 +297,7 @@ class Client:
         Raises:
             ConfigurationError: If there is no such provider or key.
         """
-        check_block(provider, model, dict.fromkeys(keys))
+        check_block(provider, model, dict.fromkeys(keys), self._platform.settings.provider_names)
         forget = partial(limits.forget_limits, provider=provider, model=model, keys=keys)
         forgotten = await self._transaction(forget)
         await self._platform.signals.send_limits_changed()

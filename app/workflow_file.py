@@ -11,10 +11,12 @@ from typing import Any
 from app.documents import Document, Place, read_document
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
+from app.domain.providers import routed
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
+from app.settings import load_settings
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
 AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
@@ -69,7 +71,9 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         path: Path of the file.
 
     Raises:
-        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
+        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow for
+            the providers that are configured.
+        ConfigurationError: If the configuration is wrong.
     """
     document = read_document(path)
     _check_keys(document, (), document.value, [*WORKFLOW_KEYS, "input"], ("name", "agents"))
@@ -85,7 +89,9 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         _agent(document, ("agents", index), value) for index, value in enumerate(values["agents"])
     ]
     try:
-        return WorkflowFile(workflow=Workflow(**values), input=run_input)
+        workflow = Workflow(**values)
+        routed(workflow, load_settings().all_providers())
+        return WorkflowFile(workflow=workflow, input=run_input)
     except WorkflowError as error:
         raise document.error(str(error), error.field or ()) from error
 

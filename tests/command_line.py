@@ -8,7 +8,7 @@ import typer
 
 from app.domain.agent import PROVIDERS
 
-QUEUES = {*PROVIDERS, "scheduler"}
+QUEUES = {*PROVIDERS, "agents", "scheduler"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 

@@ -21,6 +21,7 @@ from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
+from app.llm.parameters import NOT_PARAMETERS
 from app.llm.tokens import expected_tokens, upper_bound_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
@@ -30,8 +31,6 @@ from workers.jobs import Job
 from workers.money import Money, Wish
 
 HTTP_ERROR = 400
-#: Keys of llm_config that are not parameters of the provider's API, or are given otherwise.
-NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +43,7 @@ class _Plan:
     max_tokens: int
     hold: HoldRequest
     limit: LimitRequest
+    bound_tokens: int
 
 
 class Caller:
@@ -136,9 +136,10 @@ class Caller:
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
-        expected = expected_tokens(messages, tools, parameters)
+        expected = expected_tokens(messages, tools, parameters, model=agent.model)
         window = self._pricing.context_window(agent.provider, agent.model)
-        if window is not None and expected > window:
+        # Not what a tokenizer that needs more than others may make of it: that is for the limits.
+        if window is not None and expected_tokens(messages, tools, parameters) > window:
             raise BadRequest(
                 f"agent {agent.name!r}: the prompt has about {expected:,} tokens, {agent.model} "
                 f"reads {window:,}: shorten its input",
@@ -147,7 +148,7 @@ class Caller:
             )
         bound = upper_bound_tokens(messages, tools, parameters)
         max_tokens = self._max_tokens(job, price, bound)
-        cache_writes = "cache_control" in str(parameters)
+        cache_writes = "cache_control" in str(parameters) or bool(parameters.get("prompt_cache"))
         worst_case_usd = price.worst_case(bound, max_tokens, cache_writes=cache_writes)
         return _Plan(
             cache_writes=cache_writes,
@@ -163,7 +164,10 @@ class Caller:
                 subjects=subjects_of(
                     workflow=job.run.workflow.name, module=agent.module, tenant=job.run.tenant
                 ),
+                provider=agent.provider,
+                model=agent.model,
             ),
+            bound_tokens=bound,
             limit=LimitRequest(
                 provider=agent.provider,
                 model=agent.model,
@@ -340,4 +344,6 @@ def _call(job: Job, plan: _Plan, kind: Kind, outcome: str, cost_usd: Decimal) ->
         kind=kind,
         outcome=outcome,
         price_version=plan.price.version,
+        expected_tokens=plan.limit.input_tokens,
+        bound_tokens=plan.bound_tokens,
     )

@@ -61,7 +61,7 @@ class GuardedCaller:
         """See ``Caller.call``.
 
         Raises:
-            CircuitOpen: If the circuit is open and the policy says not to wait.
+            CircuitOpen: If the circuit is open and the policy, or the job, says not to wait.
         """
         while True:
             job.ticket = ticket = await self._admit(job)
@@ -89,7 +89,7 @@ class GuardedCaller:
                 if len(self._told) > MAX_TOLD:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
-        ticket = await self._breakers.admit(provider, model)
+        ticket = await self._breakers.admit(provider, model, wait=job.patient)
         if not ticket.token and key in self._told:
             del self._told[key]
             self._note(job, "circuit_closed")

@@ -38,12 +38,14 @@ class Job:
 
     Attributes:
         run: What it shares with the other agents of its run.
-        agent: Its definition.
+        agent: Its definition; during a call of a fallback, with that one's ``llm_config``.
         claimed: The claim.
         lease: Its place in the heartbeat.
         calling_left_s: Seconds of its timeout that are left for calling.
         started_at: When it started, in seconds since the epoch, for those who watch.
         ticket: Its way through its model's circuit breaker, during a call.
+        option: The first of the agent's options that is still called: 0 is the agent itself.
+        patient: Whether it waits at an open circuit, if the configuration says so.
         calls: Calls made and not yet written; they are written with the next record.
     """
 
@@ -54,4 +56,6 @@ class Job:
     calling_left_s: float
     started_at: float = field(default_factory=time.time)
     ticket: Ticket | None = None
+    option: int = 0
+    patient: bool = True
     calls: list[CallRecord] = field(default_factory=list)

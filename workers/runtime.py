@@ -12,13 +12,14 @@ import structlog
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
 from app.costs.pricing import Pricing
-from app.domain.agent import PROVIDERS, AgentResult
+from app.domain.agent import AgentResult
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
 from app.failures.breakers import CircuitBreakers
 from app.failures.callback import load_callback
 from app.failures.circuit_redis import RedisCircuits
 from app.failures.handler import FailureHandler
+from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
@@ -32,7 +33,9 @@ from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
 from workers.agents.llm import Calls, LLMAgent
 from workers.announcements import Announcements
+from workers.cached_calls import CachedCaller
 from workers.calls import Caller
+from workers.fallback_calls import FallbackCaller
 from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
@@ -152,7 +155,7 @@ class Runtime:
             key=lambda hold: hold.agent_run_id,
         )
         self._clients = Clients(client_factories(settings))
-        self._limits = StoredLimits(engine, settings.rate_limits)
+        self._limits = StoredLimits(engine, settings.rate_limits, settings.provider_names)
         self._limiter = ClusterLimiter(
             platform.redis,
             self._limits.resolve,
@@ -160,7 +163,7 @@ class Runtime:
             cautious=True,
         )
         pricing = Pricing(settings.costs)
-        served = [provider for provider in PROVIDERS if provider in self._queues]
+        served = [provider for provider in settings.provider_names if provider in self._queues]
         self._clients.preload(served)
         if served:
             pricing.preload()
@@ -177,6 +180,10 @@ class Runtime:
         if settings.circuit_breaker.enabled:
             self._circuits.listen(self._breakers.hear)
             calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
+        calls = CachedCaller(
+            calls, cache=AnswerCache(platform.redis), signals=platform.signals, pricing=pricing
+        )
+        calls = FallbackCaller(calls, pricing=pricing, records=records, engine=engine)
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)

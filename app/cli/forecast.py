@@ -4,11 +4,12 @@ It assumes that every agent answers at its first try with an answer of a stated 
 with tools asks for them once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from app.cli.cache_forecast import CacheForecast, cache_forecast
 from app.cli.worst_case import (
     BYTES_PER_TOKEN,
     WorstCase,
@@ -19,6 +20,7 @@ from app.cli.worst_case import (
 )
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.providers import BUILT_IN, Provider
 from app.domain.retry import RetryPolicy
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
@@ -50,7 +52,8 @@ class AgentForecast:
         calls: Its calls, one after the other.
         most_calls: Calls it may make with all turns and all retries.
         expected_usd: What ``calls`` cost.
-        worst_usd: The most that its first attempt costs.
+        worst_usd: The most that its first attempt costs, with the dearest of its fallbacks.
+        cache: When its provider's cache pays, if it asks for one.
     """
 
     name: str
@@ -61,6 +64,7 @@ class AgentForecast:
     most_calls: int
     expected_usd: Decimal
     worst_usd: Decimal
+    cache: CacheForecast | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,6 +112,7 @@ def forecast(
     default_max_tokens: int,
     output_tokens: int,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
+    providers: Sequence[Provider] = BUILT_IN,
 ) -> Forecast:
     """Estimate a run.
 
@@ -118,6 +123,7 @@ def forecast(
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
         output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
         retry: Policy of agents without one of their own.
+        providers: The providers there are.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -138,6 +144,7 @@ def forecast(
             worst_usd=worst_case_of(agent, most, pricing, default_max_tokens),
             pricing=pricing,
             retry=retry,
+            providers=providers,
         )
         for level, members in enumerate(workflow.get_levels())
         for agent in members
@@ -159,6 +166,7 @@ def _forecast_agent(
     worst_usd: Decimal,
     pricing: Pricing,
     retry: RetryPolicy,
+    providers: Sequence[Provider],
 ) -> AgentForecast:
     price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
     retries = agent.policy(retry).max_retries
@@ -168,9 +176,10 @@ def _forecast_agent(
         provider=agent.provider,
         model=agent.model,
         calls=calls,
-        most_calls=(agent.max_turns if agent.tools else 1) * (1 + retries),
+        most_calls=(agent.max_turns if agent.tools else 1) * len(agent.options()) * (1 + retries),
         expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
         worst_usd=worst_usd,
+        cache=cache_forecast(agent, price, providers),
     )
 
 
@@ -179,7 +188,7 @@ def _calls(
 ) -> tuple[ExpectedCall, ...]:
     # A tool that is given by its name only has no schema here that could be counted.
     specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
-    prompt = expected_tokens(messages_of(agent, values), specs)
+    prompt = expected_tokens(messages_of(agent, values), specs, model=agent.model)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
     # With every turn the conversation grows by the request for tools and by what they say.
     return tuple(

@@ -13,7 +13,10 @@ FLOWER_VARIABLE = "FLOWER_BASIC_AUTH"
 def worker(
     queues: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[QUEUES]...", help="Providers, or 'scheduler'; all if none."),
+        typer.Argument(
+            metavar="[QUEUES]...",
+            help="Providers, 'agents' for all of them, or 'scheduler'; all if none.",
+        ),
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Lanes at a time; the default is in the settings.")
@@ -24,24 +27,29 @@ def worker(
 
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
-    from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
-    from app.domain.agent import PROVIDERS
+    from app.cli.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
     from app.domain.suggestions import did_you_mean, listed
     from app.settings import load_settings
 
-    known = (*PROVIDERS, SCHEDULER)
-    wanted, passed_on = _split(list(queues or []))
-    for queue in wanted:
-        if queue not in known:
+    settings = load_settings()
+    known = (*settings.provider_names, SCHEDULER)
+    words, passed_on = _split(list(queues or []))
+    for queue in words:
+        if queue not in (*known, AGENTS):
             raise typer.BadParameter(
                 f"there is no queue {queue!r}; there is {listed(known)}{did_you_mean(queue, known)}"
             )
-    default = SCHEDULER_THREADS if wanted == [SCHEDULER] else load_settings().engine.worker_threads
+    wanted = [
+        queue
+        for word in words
+        for queue in (settings.provider_names if word == AGENTS else (word,))
+    ]
+    default = SCHEDULER_THREADS if wanted == [SCHEDULER] else settings.engine.worker_threads
     _become(
         *worker_arguments(
-            tuple(wanted) or known,
+            tuple(dict.fromkeys(wanted)) or known,
             threads=threads or default,
-            name=name or "-".join(wanted) or "worker",
+            name=name or "-".join(words) or "worker",
         ),
         *passed_on,
     )

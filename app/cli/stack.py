@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from app.cli.process_output import Output
 from app.cli.supervisor import Program, Supervisor
-from app.domain.agent import PROVIDERS
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.simulator import SimulatorProcess
 
 SCHEDULER = "scheduler"
+#: Stands for every queue but the scheduler's.
+AGENTS = "agents"
 SCHEDULER_THREADS = 16
 #: Seconds beyond the calls' own grace period: for recording, and for Celery.
 WIND_UP_S = 10.0
@@ -41,7 +42,9 @@ def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> l
     serving = [
         Program(
             name=f"worker{number}",
-            arguments=worker_arguments(PROVIDERS, threads=threads, name=f"worker{number}"),
+            arguments=worker_arguments(
+                settings.provider_names, threads=threads, name=f"worker{number}"
+            ),
         )
         for number in range(1, workers + 1)
     ]

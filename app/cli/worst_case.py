@@ -62,7 +62,9 @@ def worst_case(
 def worst_case_of(
     agent: Agent, values: Mapping[str, Any], pricing: Pricing, default_max_tokens: int
 ) -> Decimal:
-    """The most that one agent's first attempt costs, in dollars.
+    """The most that an answer at one agent's first attempt costs, in dollars.
+
+    With fallbacks it is that of the dearest of them.
 
     Args:
         agent: The agent.
@@ -71,11 +73,19 @@ def worst_case_of(
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
     """
     limit_usd = Decimal(str(agent.cost_limit))
-    price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
+    options = agent.options()
+    prices = [pricing.price_of(each.provider, each.model, each.llm_config) for each in options]
     if agent.tools and agent.max_turns > 1:
         return limit_usd
-    bound = upper_bound_tokens(messages_of(agent, values))
-    return min(price.worst_case(bound, max_tokens_of(agent, default_max_tokens)), limit_usd)
+    dearest_usd = max(
+        price.worst_case(
+            upper_bound_tokens(messages_of(option, values)),
+            max_tokens_of(option, default_max_tokens),
+            cache_writes=bool(option.llm_config.get("prompt_cache")),
+        )
+        for option, price in zip(options, prices, strict=True)
+    )
+    return min(dearest_usd, limit_usd)
 
 
 def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:

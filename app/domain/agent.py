@@ -19,8 +19,18 @@ PROVIDER_OF_PREFIX = {
     "ft:gpt": "openai",
     "claude": "anthropic",
 }
-#: Providers with a client; each has a queue of its name.
+#: Providers that need no configuration; each has a queue of its name, like those that do.
 PROVIDERS = ("openai", "anthropic")
+#: Errors that say nothing about the request, so that another provider may well answer it.
+FALLBACK_ON = (
+    "CircuitOpen",
+    "ConnectionFailed",
+    "Overloaded",
+    "QuotaExhausted",
+    "RateLimited",
+    "ServerFailure",
+)
+DEFAULT_CACHE_TTL_S = 3600
 CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
 
@@ -111,6 +121,11 @@ class Agent:
         retry_policy: How retries are spaced; None takes the workers' default.
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls an attempt may make when the model goes on asking for tools.
+        fallbacks: What to try instead, in order, when a call fails: each a part of an
+            ``llm_config`` that is merged over the agent's, such as ``{"model": "gpt-4o"}``.
+        fallback_on: Names of the error classes that lead to the next fallback.
+        cache: Whether equal requests share one answer for an hour; ``{"ttl": 600}`` for so many
+            seconds.
         status: State, filled in by the engine.
         result: Result, filled in by the engine.
     """
@@ -129,6 +144,9 @@ class Agent:
     retry_policy: RetryPolicy | None = None
     accept_missing_inputs: bool = False
     max_turns: int = 10
+    fallbacks: Sequence[Mapping[str, Any]] = ()
+    fallback_on: Sequence[str] = FALLBACK_ON
+    cache: bool | Mapping[str, Any] = False
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
 
@@ -146,6 +164,23 @@ class Agent:
     def is_critical(self) -> bool:
         """Whether its failure fails the run."""
         return self.priority >= CRITICAL_PRIORITY
+
+    @property
+    def cache_ttl_s(self) -> int | None:
+        """Seconds for which its answers are shared, or None if they are not."""
+        if isinstance(self.cache, Mapping):
+            return int(self.cache.get("ttl") or DEFAULT_CACHE_TTL_S)
+        return DEFAULT_CACHE_TTL_S if self.cache else None
+
+    def options(self) -> list["Agent"]:
+        """The agent as it calls at first, and then with each of its fallbacks."""
+        return [
+            self,
+            *(
+                replace(self, llm_config=merged_config(self.llm_config, fallback), fallbacks=())
+                for fallback in self.fallbacks
+            ),
+        ]
 
     def policy(self, default: RetryPolicy) -> RetryPolicy:
         """Its own retry policy, or the default one with its ``max_retries`` if it names any."""
@@ -186,6 +221,9 @@ class Agent:
             "retry_policy": dict(vars(self.retry_policy)) if self.retry_policy else None,
             "accept_missing_inputs": self.accept_missing_inputs,
             "max_turns": self.max_turns,
+            "fallbacks": [dict(fallback) for fallback in self.fallbacks],
+            "fallback_on": list(self.fallback_on),
+            "cache": self.cache if isinstance(self.cache, bool) else dict(self.cache),
         }
 
     @classmethod
@@ -195,6 +233,14 @@ class Agent:
         if policy := fields.get("retry_policy"):
             fields["retry_policy"] = RetryPolicy(**policy)
         return cls(**fields)
+
+
+def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:
+    """A fallback over an agent's ``llm_config``; another model brings its own provider along."""
+    merged = {**llm_config, **fallback}
+    if "model" in fallback and "provider" not in fallback:
+        merged.pop("provider", None)
+    return merged
 
 
 def tool_reference(tool: Any) -> dict[str, Any] | str:

@@ -56,6 +56,8 @@ class HoldRequest:
         amount_usd: Worst case of the call.
         subjects: (scope, subject) of the standing budgets that apply, if there are any. Which
             accounts that means is found when the hold is placed.
+        provider: Who is going to be called; None for the provider of the agent run.
+        model: The model that is going to be called, likewise.
     """
 
     call_id: UUID
@@ -64,6 +66,8 @@ class HoldRequest:
     budget_ids: tuple[UUID, ...]
     amount_usd: Decimal
     subjects: tuple[tuple[str, str], ...] = ()
+    provider: str | None = None
+    model: str | None = None
 
 
 class HoldOutcome(StrEnum):

@@ -147,14 +147,19 @@ class CircuitBreakers:
         circuit = self._circuits.get(f"{provider}/{model}")
         return circuit is not None and circuit.opened
 
-    async def admit(self, provider: str, model: str) -> Ticket:
+    async def admit(self, provider: str, model: str, *, wait: bool = True) -> Ticket:
         """Wait until a call to the model may be tried.
+
+        Args:
+            provider: Provider name.
+            model: Model name.
+            wait: Whether to wait at all, if the policy says so.
 
         Returns:
             The way through; its ``ended`` must be called.
 
         Raises:
-            CircuitOpen: If the circuit is open and the policy says not to wait.
+            CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
         """
         name = f"{provider}/{model}"
         circuit = self._circuits.get(name)
@@ -166,7 +171,7 @@ class CircuitBreakers:
             await asyncio.shield(circuit.known)
         if not circuit.opened:
             return Ticket(self, circuit, "")
-        if self._config.when_open == "fail":
+        if not wait or self._config.when_open == "fail":
             return await self._probe_or_fail(circuit)
         self._counts["waited"] += 1
         return Ticket(self, circuit, await self._wait(circuit))

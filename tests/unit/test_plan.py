@@ -117,10 +117,10 @@ def test_tokens_count_as_the_provider_counts_them() -> None:
     assert (reserved.limit, reserved.amount) == ("tokens_per_minute", 30 * 1000)
     assert reserved.seconds == pytest.approx(240, rel=0.02)
     assert [(bound.limit, bound.amount) for bound in both] == [
-        ("input_tokens_per_minute", 30 * 105),
+        ("input_tokens_per_minute", 30 * 116),
         ("output_tokens_per_minute", 30 * 100),
     ]
-    assert both[0].seconds == pytest.approx(60 * (3150 - 600) / 600, rel=0.02)
+    assert both[0].seconds == pytest.approx(60 * (3480 - 600) / 600, rel=0.02)
     assert both[1].seconds == 0
 
 

@@ -80,7 +80,7 @@ class CachedCaller:
         wait do not fail one after the other. And nobody waits longer than he may call.
         """
         found = await self._cache.look(address, token)
-        if found is None or found.answer is not None or found.asked_by == token:
+        if found is None or found.answer is not None or found.asked_by in (token, None):
             return found
         first = found.asked_by
         job.lease.phase = Phase.WAITING

@@ -30,7 +30,7 @@ from app.errors import ConfigurationError
 
 #: Names of queues that are not those of providers, and words of the command line.
 RESERVED_NAMES = ("scheduler", "agents", "function", "http", "workflow")
-PROVIDER_NAME = re.compile(r"[a-z][a-z0-9_-]{0,49}")
+PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 #: A variable of the environment inside a header's value.
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SECRET_HEADERS = frozenset({"api-key", "authorization", "x-api-key"})
@@ -294,7 +294,7 @@ def _provider_problem(
     name: str, given: ProviderSettings, built_in: Mapping[str, str]
 ) -> str | None:
     if not PROVIDER_NAME.fullmatch(name):
-        return "is no name for a queue: use a-z, 0-9, _ and -, at most 50 of them"
+        return "is no name for a queue: use a-z, 0-9, and _ or - between them, 50 at most"
     if name in RESERVED_NAMES:
         return "is the name of another queue: choose another one"
     if name in built_in:

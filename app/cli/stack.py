@@ -83,11 +83,31 @@ def supervisor(
     )
 
 
-def simulated(simulator: "SimulatorProcess") -> dict[str, str]:
-    """Variables that lead both providers' clients to the simulator."""
-    return {
+def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:
+    """Variables that lead every provider's client to the simulator.
+
+    Args:
+        simulator: The simulator.
+        settings: Where further providers are configured.
+    """
+    variables = {} if settings is None else _simulated_providers(simulator, settings)
+    return variables | {
         "OPENAI_BASE_URL": simulator.openai_base_url,
         "OPENAI_API_KEY": "simulated",
         "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
         "ANTHROPIC_API_KEY": "simulated",
     }
+
+
+def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for provider in settings.all_providers():
+        given = settings.providers.get(provider.name)
+        if given is None:
+            continue
+        openai = provider.protocol == "openai"
+        url = simulator.openai_base_url if openai else simulator.anthropic_base_url
+        variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
+        if given.api_key_env:
+            variables[given.api_key_env] = "simulated"
+    return variables

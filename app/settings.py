@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from dotenv import dotenv_values
 from pydantic import (
     Field,
     SecretStr,
@@ -18,6 +17,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -83,7 +83,7 @@ class ProviderAccess:
 
 def _variable(name: str) -> str | None:
     """A variable of the environment, or else of ``.env``; an empty one counts as not set."""
-    return os.environ.get(name) or dotenv_values(DOTENV, encoding="utf-8").get(name) or None
+    return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
 def _unprefixed(name: str) -> Any:

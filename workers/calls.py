@@ -21,8 +21,9 @@ from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
+from app.llm.estimates import PromptEstimates
 from app.llm.parameters import NOT_PARAMETERS
-from app.llm.tokens import expected_tokens, upper_bound_tokens
+from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from app.storage.records import CallRecord, Kind
@@ -44,6 +45,8 @@ class _Plan:
     hold: HoldRequest
     limit: LimitRequest
     bound_tokens: int
+    guessed_tokens: int
+    least_tokens: int
 
 
 class Caller:
@@ -71,6 +74,7 @@ class Caller:
         self._pricing = pricing
         self._money = money
         self._default_max_tokens = default_max_tokens
+        self._estimates = PromptEstimates()
 
     async def call(
         self,
@@ -94,7 +98,9 @@ class Caller:
         """
         client = self._clients.get(job.agent.provider)
         plan = self._plan(job, messages, tools)
-        if refusal := self._limiter.refusal(plan.limit):
+        # A call is refused for good only if it is certain not to fit.
+        surely = min(plan.least_tokens, plan.limit.input_tokens)
+        if refusal := self._limiter.refusal(replace(plan.limit, input_tokens=surely)):
             raise BadRequest(
                 f"agent {job.agent.name!r}: {refusal}", provider=job.agent.provider, reached=False
             )
@@ -125,6 +131,11 @@ class Caller:
         finally:
             job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
+        if not response.metadata.get("usage_missing"):
+            counted = response.usage.prompt_tokens
+            self._estimates.learn(
+                plan.limit.provider, plan.limit.model, plan.guessed_tokens, counted
+            )
         job.calls.append(_answered(job, plan, response))
         return response
 
@@ -136,12 +147,13 @@ class Caller:
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
-        expected = expected_tokens(messages, tools, parameters, model=agent.model)
+        guess = expected_tokens(messages, tools, parameters, model=agent.model)
+        # What the most frugal tokenizer makes of it: less than that it never is.
+        least = usual_tokens(guess, agent.model)
         window = self._pricing.context_window(agent.provider, agent.model)
-        # Not what a tokenizer that needs more than others may make of it: that is for the limits.
-        if window is not None and expected_tokens(messages, tools, parameters) > window:
+        if window is not None and least > window:
             raise BadRequest(
-                f"agent {agent.name!r}: the prompt has about {expected:,} tokens, {agent.model} "
+                f"agent {agent.name!r}: the prompt has about {least:,} tokens, {agent.model} "
                 f"reads {window:,}: shorten its input",
                 provider=agent.provider,
                 reached=False,
@@ -168,11 +180,13 @@ class Caller:
                 model=agent.model,
             ),
             bound_tokens=bound,
+            guessed_tokens=guess,
+            least_tokens=least,
             limit=LimitRequest(
                 provider=agent.provider,
                 model=agent.model,
                 run_id=str(job.run.run_id),
-                input_tokens=expected,
+                input_tokens=self._estimates.corrected(agent.provider, agent.model, guess),
                 output_tokens=max_tokens,
                 priority=agent.priority,
                 weight=job.run.weight,

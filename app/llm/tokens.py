@@ -78,6 +78,11 @@ def expected_tokens(
     return 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
 
 
+def usual_tokens(expected: int, model: str) -> int:
+    """What an expected number of tokens would be with a token per 4 bytes, whatever the model."""
+    return int(expected * bytes_per_token(model) / _BYTES_PER_TOKEN)
+
+
 def bytes_per_token(model: str) -> float:
     """UTF-8 bytes of usual text that a model reads as one token."""
     if "claude" not in model:

@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -27,27 +28,16 @@ def worker(
 
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
-    from app.cli.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
-    from app.domain.suggestions import did_you_mean, listed
+    from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
     from app.settings import load_settings
 
     settings = load_settings()
-    known = (*settings.provider_names, SCHEDULER)
     words, passed_on = _split(list(queues or []))
-    for queue in words:
-        if queue not in (*known, AGENTS):
-            raise typer.BadParameter(
-                f"there is no queue {queue!r}; there is {listed(known)}{did_you_mean(queue, known)}"
-            )
-    wanted = [
-        queue
-        for word in words
-        for queue in (settings.provider_names if word == AGENTS else (word,))
-    ]
-    default = SCHEDULER_THREADS if wanted == [SCHEDULER] else settings.engine.worker_threads
+    wanted = queues_of(words, settings.provider_names)
+    default = SCHEDULER_THREADS if wanted == (SCHEDULER,) else settings.engine.worker_threads
     _become(
         *worker_arguments(
-            tuple(dict.fromkeys(wanted)) or known,
+            wanted,
             threads=threads or default,
             name=name or "-".join(words) or "worker",
         ),
@@ -84,6 +74,34 @@ def flower(
             user, _, password = account.partition(":")
             print(f"Flower at http://{address}:{port}, user {user}, password {password}")
     _become("-A", "app", "flower", f"--address={address}", f"--port={port}", *context.args)
+
+
+def queues_of(words: Sequence[str], providers: Sequence[str]) -> tuple[str, ...]:
+    """The queues that a worker is to serve.
+
+    Args:
+        words: Names of queues, ``agents`` for those of all providers; none at all for every queue.
+        providers: Names of the providers.
+
+    Raises:
+        typer.BadParameter: If there is no such queue.
+    """
+    from app.cli.stack import AGENTS, SCHEDULER
+    from app.domain.suggestions import did_you_mean, listed
+
+    known = (*providers, SCHEDULER)
+    wanted: list[str] = []
+    for word in words:
+        if word == AGENTS:
+            wanted += providers
+        elif word in known:
+            wanted.append(word)
+        else:
+            raise typer.BadParameter(
+                f"there is no queue {word!r}; there is {listed((*known, AGENTS))}"
+                f"{did_you_mean(word, known)}"
+            )
+    return tuple(dict.fromkeys(wanted)) or known
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -251,6 +251,31 @@ async def test_what_goes_back_is_what_the_protocol_asks_for(protocol: Protocol) 
         ]
 
 
+async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
+    protocol: Protocol,
+) -> None:
+    async with serving(protocol, "text") as server:
+        client: LLMClient
+        if protocol == "openai":
+            client = OpenAIClient(KEY, base_url=f"{server.url}/v1")
+        else:
+            client = AnthropicClient(KEY, base_url=server.url)
+        await client.complete(
+            "Hello.", MODELS[protocol], tools=TOOLS, system="The rules.", prompt_cache="1h"
+        )
+        await client.close()
+
+    (request,) = server.requests
+    assert "prompt_cache" not in request
+    if protocol == "openai":
+        assert len(request["prompt_cache_key"]) == 32
+        assert request["messages"][0] == {"role": "system", "content": "The rules."}
+    else:
+        mark = {"type": "ephemeral", "ttl": "1h"}
+        assert request["cache_control"] == mark
+        assert request["system"] == [{"type": "text", "text": "The rules.", "cache_control": mark}]
+
+
 async def test_a_refusal_is_told_by_its_finish_reason(wire: Wire) -> None:
     response = await wire.ask("refusal")
 

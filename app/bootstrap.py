@@ -82,6 +82,7 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
         provider=provider.name,
         api_key_env=access.api_key_env or "",
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
+        query=access.query,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import fields
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -235,6 +236,7 @@ class ProviderSettings(Section):
         base_url: Where it is: with ``/v1`` for the protocol of OpenAI, without for Anthropic's.
         api_key_env: Environment variable with its key; None for one that asks for no key.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
+        query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of models that it serves unless an agent names a provider.
     """
 
@@ -242,6 +244,7 @@ class ProviderSettings(Section):
     base_url: str | None = None
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
 
     @field_validator("base_url")
@@ -249,6 +252,11 @@ class ProviderSettings(Section):
     def _check_scheme(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
             raise ValueError("must begin with http:// or https://")
+        parts = urlsplit(value or "")
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                "is more than a base: give keys with api_key_env or headers, the rest with query"
+            )
         return value
 
     @field_validator("api_key_env")

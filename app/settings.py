@@ -71,6 +71,7 @@ class ProviderAccess:
         api_key: Its key; None if the variable is not set, or if it asks for none.
         api_key_env: The variable of its key; None if it asks for none.
         headers: Further headers.
+        query: Query parameters of every request.
         missing: Variables that the headers name and that are not set.
     """
 
@@ -78,6 +79,7 @@ class ProviderAccess:
     api_key: SecretStr | None
     api_key_env: str | None
     headers: Mapping[str, SecretStr]
+    query: Mapping[str, str]
     missing: tuple[str, ...] = ()
 
 
@@ -196,6 +198,7 @@ class Settings(BaseSettings):
                 name: SecretStr(VARIABLE.sub(lambda match: found[match[1]] or "", text))
                 for name, text in given.headers.items()
             },
+            query=given.query,
             missing=tuple(name for name, value in found.items() if not value),
         )
 

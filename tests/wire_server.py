@@ -27,6 +27,8 @@ class WireServer:
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
 
 
 @cache
@@ -55,6 +57,8 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
         answers = said.get("stream" if body.get("stream") else "whole") or said["whole"]
         answer = answers[len(server.requests)]
         server.requests.append(body)
+        server.headers.append({name.lower(): value for name, value in request.headers.items()})
+        server.queries.append(dict(request.query))
         return await _answer(request, answer)
 
     application = web.Application()

@@ -28,6 +28,7 @@ class OpenAIClient(SdkClient):
         provider: Name of the provider.
         api_key_env: Name of the environment variable that errors tell the user to set.
         headers: Further headers of every request.
+        query: Query parameters of every request.
         timeout_s: Seconds until a request without a timeout of its own is given up.
         max_connections: Connections open at once.
     """
@@ -42,6 +43,7 @@ class OpenAIClient(SdkClient):
         provider: str = "openai",
         api_key_env: str = "OPENAI_API_KEY",
         headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -51,6 +53,7 @@ class OpenAIClient(SdkClient):
             base_url=base_url or BASE_URL,
             api_key_env=api_key_env,
             headers=headers,
+            query=query,
             timeout_s=timeout_s,
             max_connections=max_connections,
         )

@@ -62,6 +62,7 @@ class SdkClient(LLMClient):
         base_url: str,
         api_key_env: str,
         headers: Mapping[str, str] | None,
+        query: Mapping[str, str] | None,
         timeout_s: float,
         max_connections: int,
     ) -> None:
@@ -70,6 +71,7 @@ class SdkClient(LLMClient):
         self._base_url = base_url
         self._api_key_env = api_key_env
         self._headers = dict(headers or {})
+        self._query = dict(query or {})
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
@@ -307,6 +309,7 @@ class SdkClient(LLMClient):
                 "api_key": self._api_key,
                 "base_url": self._base_url,
                 "default_headers": self._headers,
+                "default_query": self._query,
                 "max_retries": 0,
                 "timeout": timeout,
             },

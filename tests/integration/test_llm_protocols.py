@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 
+from app.bootstrap import client_factories
 from app.domain.usage import Partial
 from app.errors import (
     AuthenticationFailed,
@@ -26,6 +27,7 @@ from app.errors import (
 from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.openai import OpenAIClient
+from app.settings import load_settings
 from app.simulator.process import SimulatorProcess, run_in_process
 from tests.wire_server import names, serving, shapes
 
@@ -274,6 +276,33 @@ async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
         mark = {"type": "ephemeral", "ttl": "1h"}
         assert request["cache_control"] == mark
         assert request["system"] == [{"type": "text", "text": "The rules.", "cache_control": mark}]
+
+
+async def test_a_provider_of_the_configuration_is_asked_as_it_wants_to_be(
+    protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEAM_KEY", "k-1")
+    async with serving(protocol, "text") as server:
+        url = f"{server.url}/v1" if protocol == "openai" else server.url
+        settings = load_settings(
+            providers={
+                "gateway": {
+                    "protocol": protocol,
+                    "base_url": url,
+                    "headers": {"api-key": "${TEAM_KEY}", "X-Team": "erp"},
+                    "query": {"api-version": "2024-10-21"},
+                }
+            }
+        )
+        client = client_factories(settings)["gateway"]()
+        response = await client.complete("Hello.", "any-model")
+        await client.close()
+
+    (headers,) = server.headers
+    assert response.content.startswith("Hello!")
+    assert (headers["api-key"], headers["x-team"]) == ("k-1", "erp")
+    assert "none" in (headers.get("authorization", "") + headers.get("x-api-key", ""))
+    assert server.queries == [{"api-version": "2024-10-21"}]
 
 
 async def test_a_refusal_is_told_by_its_finish_reason(wire: Wire) -> None:

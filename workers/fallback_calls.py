@@ -21,6 +21,7 @@ from app.storage.history import HistoryLine, add_events
 from app.storage.records import Record
 from workers.agents.llm import Calls
 from workers.jobs import Job
+from workers.pipeline import storable
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +122,7 @@ class FallbackCaller:
             "agent": failed.name,
             "provider": failed.provider,
             "model": failed.model,
-            "error": str(error),
+            "error": storable(str(error)),
             "error_class": type(error).__name__,
             "next_provider": following.provider,
             "next_model": following.model,

@@ -116,7 +116,9 @@ class Caller:
                     job.agent.model,
                     tools or None,
                     max_tokens=plan.max_tokens,
-                    on_sent=None if permit.spec.unlimited else partial(self._limiter.sent, permit),
+                    before_sent=(
+                        None if permit.spec.unlimited else partial(self._limiter.set_out, permit)
+                    ),
                     on_broken=broken.append,
                     **plan.parameters,
                 )

@@ -1,7 +1,7 @@
 """The interface every provider's client has, and the shape of its answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +130,7 @@ class LLMClient(ABC):
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
-        on_sent: Callable[[], None] | None = None,
+        before_sent: Callable[[], Awaitable[None]] | None = None,
         stream: bool = False,
         on_text: Callable[[str], None] | None = None,
         on_broken: Callable[[Partial], None] | None = None,
@@ -151,8 +151,8 @@ class LLMClient(ABC):
             temperature: As in ``complete``.
             max_tokens: As in ``complete``.
             timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
-            on_sent: Called once a connection is there and the request goes out on it, for limits
-                that leave no room for late arrivals; a client may ignore it.
+            before_sent: Awaited once a connection is there, in the moment before the request goes
+                out on it: limits hold it back until its time; a client may ignore it.
             stream: Whether the answer is to come in pieces, as it is generated.
             on_text: Called with each piece of the answer's text as it comes, if it is streamed.
             on_broken: Called once if a stream that had begun brings no answer, whatever the reason,

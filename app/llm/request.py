@@ -1,6 +1,6 @@
 """A request to a provider as it is going to be sent."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ class Request:
         body: Its body, before it is encoded.
         headers: Headers beside the client's own.
         timeout_s: Seconds until it is given up.
-        on_sent: As in ``LLMClient.complete_with_tools``.
+        before_sent: As in ``LLMClient.complete_with_tools``.
         max_tokens: Most tokens that it lets the model generate.
         prompt_tokens: Asked for the upper bound of its prompt; raises BadRequest if that is not
             only text.
@@ -22,7 +22,7 @@ class Request:
     body: Mapping[str, Any]
     headers: Mapping[str, str]
     timeout_s: float
-    on_sent: Callable[[], None] | None
+    before_sent: Callable[[], Awaitable[None]] | None
     max_tokens: int
     prompt_tokens: Callable[[], int]
 
@@ -32,13 +32,15 @@ class Request:
         Args:
             encoded: The body, encoded.
         """
-        if self.on_sent is None:
+        if self.before_sent is None:
             return encoded, dict(self.headers)
         length = {"Content-Length": str(len(encoded))}
-        return _announced(encoded, self.on_sent), {**self.headers, **length}
+        return _held_back(encoded, self.before_sent), {**self.headers, **length}
 
 
-async def _announced(content: bytes, on_sent: Callable[[], None]) -> AsyncIterator[bytes]:
-    """A body that says when it is taken to be written: then the connection is there."""
-    on_sent()
+async def _held_back(
+    content: bytes, before_sent: Callable[[], Awaitable[None]]
+) -> AsyncIterator[bytes]:
+    """A body that is asked for once the connection is there; the headers go out with it."""
+    await before_sent()
     yield content

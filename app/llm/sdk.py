@@ -6,7 +6,7 @@ signs and sends, this module reads. A call then costs 0.5 ms of CPU instead of 1
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -86,7 +86,7 @@ class SdkClient(LLMClient):
         temperature: float | None = None,
         max_tokens: int | None = None,
         timeout_s: float | None = None,
-        on_sent: Callable[[], None] | None = None,
+        before_sent: Callable[[], Awaitable[None]] | None = None,
         stream: bool = False,
         on_text: Callable[[str], None] | None = None,
         on_broken: Callable[[Partial], None] | None = None,
@@ -104,7 +104,7 @@ class SdkClient(LLMClient):
             body=body,
             headers=headers,
             timeout_s=timeout_s or self._timeout_s,
-            on_sent=on_sent,
+            before_sent=before_sent,
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
         )

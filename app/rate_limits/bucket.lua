@@ -28,7 +28,6 @@ local LEARNED_S, LOWEST_OF_S = 3600, 60
 local RAMP_FROM, RAMP_LEAST, RAMP_S, RAMP_MAX_S = 0.5, 0.05, 10, 600
 local STRIKE_MEMORY_S = 600
 local NEARLY, JITTER_STEP_S, JITTER_MAX_S, JITTER_HALVED_S = 0.5, 0.002, 0.05, 30
-local COLD_AFTER_S, COLD_S = 1, 0.03
 local MEAN_SHARE = 0.1
 
 local function redis_time()
@@ -210,12 +209,12 @@ local function refund_in_window(s, tier, amount, start)
 end
 
 -- The gap after a start. Where one request fills the bucket there is no capacity to take a late
--- arrival, so each gap has room for it, and more after a rest, when connections are made anew.
-local function gap_after(s, tier, amount, start)
+-- arrival, so each gap has room for it.
+local function gap_after(s, tier, amount)
   if tier.name ~= 'requests' or tier.cap > 1 or tier.kind == 'window' then
     return amount * tier.spacing_s
   end
-  return 1 / tier.speed + s.jitter_s + (start - s.next > COLD_AFTER_S and COLD_S or 0)
+  return 1 / tier.speed + s.jitter_s
 end
 
 local function add_to_careful(s, tier, amount)
@@ -232,7 +231,7 @@ local function charge(s, tiers, amounts, start)
     local name, amount = tier.name, amounts[i]
     s.spent[name] = (s.spent[name] or 0) + amount
     add_to_careful(s, tier, -amount)
-    free_from = math.max(free_from, start + gap_after(s, tier, amount, start))
+    free_from = math.max(free_from, start + gap_after(s, tier, amount))
     if tier.kind == 'window' then
       count_in_window(s, tier, amount, start)
     else

@@ -25,8 +25,9 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
 MOST_OFFERED, LEAST_OFFERED = 128, 4
-#: A start this early counts as one on time.
-EARLY_S = 0.0005
+#: A start this early counts as one on time; where one request fills the bucket, the call is
+#: prepared meanwhile and sent at its moment.
+EARLY_S, PREPARE_S = 0.0005, 0.008
 #: Where one request fills the bucket, a permit that is later than this is void.
 STALE_S = 0.020
 FAILED_S = 1.0
@@ -59,14 +60,12 @@ class BucketClient:
         self._departures = Departures(spec)
         self._sights: dict[int, Sight] = {}
         self._spent: tuple[float, ...] = ()
-        self._ids = 0
-        self._exchanges = 0
+        self._ids = self._exchanges = 0
         self._epoch = ""
         self._spoke_s = -math.inf
-        self._renewing = False
+        self._renewing = self._told_to_wait = False
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
-        self._told_to_wait = False
 
     @property
     def waiting(self) -> int:
@@ -119,8 +118,9 @@ class BucketClient:
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
-    def sent(self, permit: Permit) -> None:
+    async def set_out(self, permit: Permit) -> None:
         """The request goes out now; what is unusual about the delay, those behind it must know."""
+        await self._departures.moment_of(permit)
         if permit in self._departures:
             self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
             self._depart(permit, measured=True)

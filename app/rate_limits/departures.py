@@ -5,6 +5,8 @@ new connection or a busy processor can make it a hundred, and by then a provider
 more than the calls behind it may count on.
 """
 
+import asyncio
+import math
 import time
 from collections.abc import Iterable
 
@@ -16,6 +18,8 @@ from app.rate_limits.tiers import BucketSpec
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
 #: A call that is this late may never set out: nobody waits for it any more.
 _LOST_S = 5.0
+#: Timers are that coarse; for what is left the loop turns idly.
+_TIMER_S = 0.001
 
 
 class Departures:
@@ -32,7 +36,8 @@ class Departures:
         self.told = False
         self._spec = spec
         self._calls: dict[int, Permit] = {}
-        self._usual_s = _USUAL_S
+        self._last_s = -math.inf
+        self._usual_s = 0.0 if spec.paced else _USUAL_S
 
     def __contains__(self, permit: Permit) -> bool:
         return permit.request_id in self._calls
@@ -47,6 +52,11 @@ class Departures:
         """A call will not be made, or has ended."""
         self._calls.pop(permit.request_id, None)
 
+    async def moment_of(self, permit: Permit) -> None:
+        """Wait until a call may go out: a paced one not close behind another that was late."""
+        while (lead_s := self._free_at_s(permit) - time.monotonic()) > 0:  # noqa: ASYNC110 a clock
+            await asyncio.sleep(lead_s - _TIMER_S if lead_s > 2 * _TIMER_S else 0)
+
     def depart(self, permit: Permit, *, measured: bool) -> tuple[float, tuple[float, ...]] | None:
         """A call sets out.
 
@@ -59,8 +69,10 @@ class Departures:
             If it is late, when it set out by the backend's clock, and the amounts of all calls that
             had not until then.
         """
-        late_s = time.monotonic() - permit.starts_at_s
+        now_s = time.monotonic()
+        late_s = now_s - permit.starts_at_s
         if measured:
+            self._last_s = now_s
             delay_s, late_s = late_s, late_s - self._usual_s
             self._usual_s += _MEAN_SHARE * (min(delay_s, _LONGEST_S) - self._usual_s)
         del self._calls[permit.request_id]
@@ -79,6 +91,9 @@ class Departures:
     def reconfigure(self, spec: BucketSpec) -> None:
         """Other limits are in force."""
         self._spec = spec
+
+    def _free_at_s(self, permit: Permit) -> float:
+        return max(permit.starts_at_s, self._last_s + self._spec.interval_s)
 
     def _waiting(self) -> list[Permit]:
         lost_s = time.monotonic() - _LOST_S

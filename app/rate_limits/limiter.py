@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from app.domain.policies import RateLimitConfig
 from app.domain.usage import Usage
 from app.rate_limits.base import LimiterBackend, LimitRequest, News, Permit
-from app.rate_limits.bucket_client import EARLY_S, BucketClient
+from app.rate_limits.bucket_client import EARLY_S, PREPARE_S, BucketClient
 from app.rate_limits.charges import too_large
 from app.rate_limits.fair_queue import Waiter
 from app.rate_limits.link import Link, RecentUse
@@ -126,15 +126,19 @@ class ClusterLimiter:
         bucket = self._buckets[permit.bucket]
         if permit.spec.unlimited:
             return True
+        early_s = PREPARE_S if permit.spec.paced else EARLY_S
         while True:
             lead_s = permit.starts_at_s - time.monotonic()
-            if lead_s <= EARLY_S:
+            if lead_s <= early_s:
                 return bucket.begin(permit)
-            await asyncio.sleep(lead_s)  # may end a little early: look again
+            await asyncio.sleep(lead_s - early_s)  # may end a little early: look again
 
-    def sent(self, permit: Permit) -> None:
-        """The request goes out now: where calls must not come late, those behind it make room."""
-        self._buckets[permit.bucket].sent(permit)
+    async def set_out(self, permit: Permit) -> None:
+        """The request is about to go out: return when it may, which mostly is at once.
+
+        If that is late, those behind it make room.
+        """
+        await self._buckets[permit.bucket].set_out(permit)
 
     def settle(
         self,

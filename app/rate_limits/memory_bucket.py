@@ -14,7 +14,6 @@ LEARNED_S, LOWEST_OF_S = 3600.0, 60.0
 RAMP_FROM, RAMP_LEAST, RAMP_S, RAMP_MAX_S = 0.5, 0.05, 10.0, 600.0
 STRIKE_MEMORY_S = 600.0
 NEARLY, JITTER_STEP_S, JITTER_MAX_S, JITTER_HALVED_S = 0.5, 0.002, 0.05, 30.0
-COLD_AFTER_S, COLD_S = 1.0, 0.03
 MEAN_SHARE = 0.1
 FLUSH_MEMORY_S = 60.0
 
@@ -119,7 +118,7 @@ class MemoryBucket:
         for tier, amount in zip(self.tiers, amounts, strict=True):
             self.spent[tier.name] = self.spent.get(tier.name, 0.0) + amount
             self._add_to_careful(tier, -amount)
-            free_from = max(free_from, start + self._gap_after(tier, amount, start))
+            free_from = max(free_from, start + self._gap_after(tier, amount))
             if tier.kind == "window":
                 self._count_in_window(tier, amount, start)
             else:
@@ -327,11 +326,10 @@ class MemoryBucket:
                 self.counted[tier.name] -= refund
                 return
 
-    def _gap_after(self, tier: Tier, amount: float, start: float) -> float:
+    def _gap_after(self, tier: Tier, amount: float) -> float:
         if tier.name != "requests" or self.cap[tier.name] > 1 or tier.kind == "window":
             return amount * tier.spacing_s
-        cold_s = COLD_S if start - self.next > COLD_AFTER_S else 0.0
-        return 1 / self.speed[tier.name] + self.jitter_s + cold_s
+        return 1 / self.speed[tier.name] + self.jitter_s
 
     def _learn(self, tier: Tier, limit: float, now: float) -> None:
         if limit <= 0:

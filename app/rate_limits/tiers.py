@@ -30,8 +30,8 @@ LEASE_S = 15.0
 
 _RATE_MARGIN = 0.003
 _JITTER_SHARE, _JITTER_LEAST_S, _JITTER_MOST_S = 0.05, 0.02, 0.2
-_PACING_MARGIN = 0.02
-_PACING_JITTER_S = 0.0025
+_PACING_MARGIN = 0.025
+_PACING_JITTER_S = 0.001
 _SLOTS = 200
 _WINDOW_MARGIN_S = 0.05
 _BURST_SHARE, _BURST_MAX_S = 0.05, 0.6
@@ -106,13 +106,18 @@ class BucketSpec:
         """Whether nothing but a pause can make anyone wait."""
         return not self.tiers and not self.concurrency
 
-    @cached_property
+    @property
     def paced(self) -> bool:
         """Whether one request fills the request bucket."""
-        return any(
-            tier.name == "requests" and tier.kind == "bucket" and tier.capacity < _TWO_REQUESTS
-            for tier in self.tiers
-        )
+        return self.interval_s > 0
+
+    @cached_property
+    def interval_s(self) -> float:
+        """Least time between two requests, if one fills the request bucket; else 0."""
+        for tier in self.tiers:
+            if tier.name == "requests" and tier.kind == "bucket" and tier.capacity < _TWO_REQUESTS:
+                return 1 / tier.rate
+        return 0.0
 
     @cached_property
     def on_time_s(self) -> float:

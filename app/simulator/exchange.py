@@ -156,7 +156,8 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        now_s = time.monotonic()
+        # The gate is where requests arrive, not where they have been read and understood.
+        now_s = delivery.record.arrived_s
         excess = group.admit(wire.charge(answer), now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))
         if excess is not None:

@@ -197,9 +197,10 @@ async def test_the_time_to_the_first_token_is_told(client: LLMClient) -> None:
 async def test_sending_is_announced_once(client: LLMClient) -> None:
     sent = list[int]()
 
-    await client.complete(
-        "Hello.", MODELS[client.provider], stream=True, on_sent=lambda: sent.append(1)
-    )
+    async def before_sent() -> None:
+        sent.append(1)
+
+    await client.complete("Hello.", MODELS[client.provider], stream=True, before_sent=before_sent)
 
     assert sent == [1]
 

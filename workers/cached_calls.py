@@ -73,6 +73,11 @@ class CachedCaller:
             return await self._caller.call(job, messages, tools)
         return await self._ask(job, messages, tools, address=address, token=token, ttl_s=ttl_s)
 
+    async def close(self) -> None:
+        """Let what is being said to the others be said."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=PATIENCE_S)
+
     async def _settled(self, job: Job, address: str, token: str) -> Look | None:
         """Wait until the answer is known, or it is one's own turn to ask.
 

@@ -180,10 +180,10 @@ class Runtime:
         if settings.circuit_breaker.enabled:
             self._circuits.listen(self._breakers.hear)
             calls = GuardedCaller(caller, self._breakers, records=records, engine=engine)
-        calls = CachedCaller(
+        self._cached = CachedCaller(
             calls, cache=AnswerCache(platform.redis), signals=platform.signals, pricing=pricing
         )
-        calls = FallbackCaller(calls, pricing=pricing, records=records, engine=engine)
+        calls = FallbackCaller(self._cached, pricing=pricing, records=records, engine=engine)
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports)
@@ -255,6 +255,7 @@ class Runtime:
         self._heartbeat.stop()
         self._announcements.stop()
         await self._failures.close()
+        await self._cached.close()
         await self._breakers.close()
         await self._circuits.close()
         log.info("failures", **self._failures.get_statistics())

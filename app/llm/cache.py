@@ -24,7 +24,7 @@ PREFIX = "agentchord:answers"
 #: A caller that asks a provider and dies lets the others go after this time.
 LEASE_S = 9.0
 #: What Redis does not say within this time it does not say.
-PATIENCE_S = 1.0
+PATIENCE_S = 2.0
 #: Larger answers are not kept: Redis holds the queues and the limits, too.
 MAX_BYTES = 256_000
 _COMPLETE = frozenset({"stop", "tool_calls"})

@@ -64,7 +64,7 @@ def test_parameters_are_mapped_to_what_the_model_takes(
         ("openai", "openai/gpt-4o", {"top_k": 3}, "takes no top_k"),
         ("openai", "any", {"messages": []}, "messages in llm_config is not supported"),
         ("openai", "any", {"tools": []}, "they are the agent's tools"),
-        ("openai", "any", {"on_sent": 1}, "AgentChord fills it in"),
+        ("openai", "any", {"before_sent": 1}, "AgentChord fills it in"),
         ("openai", "any", {"timeout": 5}, "it is the agent's timeout"),
         ("openai", "any", {"extra_body": {}}, "write its keys into llm_config themselves"),
         ("openai", "any", {"n": 2}, "one answer is read"),

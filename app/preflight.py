@@ -31,7 +31,7 @@ def check_calls(
         WorkflowError: If a model does not take a parameter; naming the agent.
     """
     for index, agent in enumerate(workflow.agents):
-        if not agent.model:  # another kind than llm
+        if not agent.llm_config.get("model"):  # another kind than llm
             continue
         for place, option in enumerate(agent.options()):
             field = f"fallbacks[{place - 1}]" if place else "llm_config"

@@ -65,7 +65,7 @@ def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol
 
 
 def _routed(agent: Agent, index: int, providers: Sequence[Provider]) -> Agent:
-    if not agent.model:  # another kind than llm
+    if not agent.llm_config.get("model"):  # another kind than llm
         return agent
     config = _with_provider(agent.llm_config, providers)
     _check(agent, config, index, "llm_config", providers)

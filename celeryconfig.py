@@ -11,8 +11,6 @@ from kombu import Queue
 
 from app.bootstrap import connected_settings, redis_url
 from app.celery import ADVANCE, SCHEDULER_QUEUE
-from app.domain.agent import PROVIDERS
-from app.domain.kinds import QUEUES_OF_KINDS
 from app.storage.redis import celery_redis_url
 
 _settings = connected_settings()
@@ -22,8 +20,7 @@ result_backend = broker_url
 _is_tcp = not broker_url.startswith("redis+socket://")
 
 # Queues and routes. The provider's name is the queue's name; lanes are routed when they are sent.
-_queues = (SCHEDULER_QUEUE, *PROVIDERS, *QUEUES_OF_KINDS.values())
-task_queues = [Queue(name, routing_key=name) for name in _queues]
+task_queues = [Queue(name, routing_key=name) for name in (SCHEDULER_QUEUE, *_settings.agent_queues)]
 task_default_queue = SCHEDULER_QUEUE
 task_create_missing_queues = False
 task_routes = {ADVANCE: {"queue": SCHEDULER_QUEUE}}

@@ -7,13 +7,14 @@
 import atexit
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
+from app.domain.providers import Provider
 from app.embedded import Services
 from app.events.signals import Signals
 from app.llm.anthropic import AnthropicClient
@@ -24,6 +25,9 @@ from app.scheduler.scheduler import Scheduler
 from app.settings import Settings, load_settings
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
+
+#: What is sent to a provider that asks for no key: the SDKs insist on one.
+NO_KEY = "none"
 
 
 @lru_cache(maxsize=1)
@@ -63,15 +67,23 @@ def redis_url(settings: Settings) -> str:
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
-    """What makes each provider's client, its key and base URL filled in."""
+    """What makes each provider's client; the key is looked up when the client is made."""
     return {
-        "openai": lambda: OpenAIClient(
-            secret(settings.openai_api_key), base_url=settings.openai_base_url
-        ),
-        "anthropic": lambda: AnthropicClient(
-            secret(settings.anthropic_api_key), base_url=settings.anthropic_base_url
-        ),
+        provider.name: partial(_client, settings, provider) for provider in settings.all_providers()
     }
+
+
+def _client(settings: Settings, provider: Provider) -> LLMClient:
+    access = settings.access_to(provider.name)
+    kind = OpenAIClient if provider.protocol == "openai" else AnthropicClient
+    return kind(
+        secret(access.api_key) if access.api_key_env else NO_KEY,
+        base_url=access.base_url,
+        provider=provider.name,
+        api_key_env=access.api_key_env or "",
+        headers={name: value.get_secret_value() for name, value in access.headers.items()},
+        query=access.query,
+    )
 
 
 def secret(value: SecretStr | None) -> str | None:

@@ -32,16 +32,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
 from app.costs.pricing import Pricing
-from app.domain.kinds import LLM
+from app.domain.providers import routed
 from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
-from app.domain.sub_workflow import all_workflows, check_nesting
+from app.domain.sub_workflow import all_workflows, check_nesting, transformed
 from app.domain.validation import BOUNDS, validate_input
 from app.domain.workflow import Workflow
 from app.errors import (
     SchemaMismatch,
     ServiceUnavailable,
-    UnknownModel,
     UnknownRun,
     UnknownWorkflow,
     WaitTimeout,
@@ -52,6 +51,7 @@ from app.events.texts import Feed, Piece
 from app.failures.circuit_redis import RedisCircuits
 from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
+from app.preflight import check_calls
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.registration import check_workflow
@@ -112,23 +112,23 @@ class Client:
         Sub-workflows that are only named are stored with it, as they are now.
 
         Raises:
-            WorkflowError: If there is none of such a name, they are nested too deep, a condition or
-                an output schema could not be used, or an agent's kind is not known here or refuses
-                its settings.
+            WorkflowError: If there is none of such a name, they are nested too deep, no provider
+                serves an agent, a condition or an output schema could not be used, or an agent's
+                kind is not known here or refuses its settings.
         """
 
         async def store(connection: AsyncConnection) -> UUID:
-            return await runs.store_workflow(
-                connection, await self._with_sub_workflows(connection, workflow)
-            )
+            whole = await self._completed(connection, workflow)
+            return await runs.store_workflow(connection, whole)
 
         return await self._transaction(store)
 
-    async def _with_sub_workflows(
-        self, connection: AsyncConnection, workflow: Workflow
-    ) -> Workflow:
+    async def _completed(self, connection: AsyncConnection, workflow: Workflow) -> Workflow:
+        """A workflow with its sub-workflows and providers filled in, and all of it checked."""
+        settings = self._platform.settings
         found = await runs.with_stored_workflows(connection, workflow)
-        check_nesting(found, max_depth=self._platform.settings.engine.max_depth)
+        found = transformed(found, partial(routed, providers=settings.all_providers()))
+        check_nesting(found, max_depth=settings.engine.max_depth)
         for each in all_workflows(found):
             check_workflow(each)
             self._kinds.validate(each)
@@ -145,18 +145,25 @@ class Client:
         If there is a run of the key in ``options``, it is that one's id.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow, or an agent's kind is not known
-                here or refuses its settings.
+            WorkflowError: If the input does not fit the workflow, no provider serves an agent, its
+                model does not take a parameter, or its kind is not known here or refuses its
+                settings.
             RunConflict: If the run of that key is one of another workflow, input or tenant.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
+        settings = self._platform.settings
         validate_input(workflow, input_)
 
         async def create(connection: AsyncConnection) -> UUID:
-            whole = await self._with_sub_workflows(connection, workflow)
+            whole = await self._completed(connection, workflow)
             for each in all_workflows(whole):
-                self._refuse_unknown_models(each)
+                check_calls(
+                    each,
+                    providers=settings.all_providers(),
+                    pricing=self._pricing,
+                    default_max_tokens=settings.engine.default_max_tokens,
+                )
             workflow_id = await runs.store_workflow(connection, whole)
             return await runs.create_run(
                 connection,
@@ -164,22 +171,12 @@ class Client:
                 workflow_id,
                 input_,
                 options,
-                self._platform.settings.engine.budget_thresholds,
+                settings.engine.budget_thresholds,
             )
 
         run_id = await self._transaction(create)
         await self._platform.scheduler.ask_for_admission(run_id)
         return run_id
-
-    def _refuse_unknown_models(self, workflow: Workflow) -> None:
-        """A model without a price is refused now, not when its agent's turn comes."""
-        asking = [agent for agent in workflow.agents if agent.kind == LLM]
-        named = {(agent.provider, agent.model): agent.name for agent in asking}
-        for (provider, model), name in named.items():
-            try:
-                self._pricing.price_of(provider, model)
-            except UnknownModel as error:
-                raise UnknownModel(f"agent {name!r}: {error}") from error
 
     async def workflow(self, workflow_id: UUID) -> Workflow:
         """A stored workflow; raises UnknownWorkflow."""
@@ -315,8 +312,9 @@ class Client:
 
     async def limits(self) -> LimitTable:
         """The rate limits in force: what is stored goes before the configuration."""
+        settings = self._platform.settings
         stored = await self._transaction(limits.read_limits)
-        return limit_table(self._platform.settings.rate_limits, stored)
+        return limit_table(settings.rate_limits, stored, settings.provider_names)
 
     async def set_limits(self, provider: str, model: str, values: Mapping[str, Any]) -> LimitTable:
         """Store limits of a block, and tell the workers; returns all that are in force then.
@@ -329,7 +327,7 @@ class Client:
         Raises:
             ConfigurationError: If a key or a value is not possible.
         """
-        check_block(provider, model, values)
+        check_block(provider, model, values, self._platform.settings.provider_names)
         await self._transaction(lambda c: limits.set_limits(c, provider, model, values))
         await self._platform.signals.send_limits_changed()
         return await self.limits()
@@ -340,7 +338,7 @@ class Client:
         Raises:
             ConfigurationError: If there is no such provider or key.
         """
-        check_block(provider, model, dict.fromkeys(keys))
+        check_block(provider, model, dict.fromkeys(keys), self._platform.settings.provider_names)
         forget = partial(limits.forget_limits, provider=provider, model=model, keys=keys)
         forgotten = await self._transaction(forget)
         await self._platform.signals.send_limits_changed()

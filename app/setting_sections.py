@@ -1,5 +1,9 @@
-"""The sections of the configuration: their keys, types, defaults and bounds."""
+"""The sections of the configuration: their keys, types, defaults and bounds.
 
+The file is over 400 lines because it is the one list of what can be configured.
+"""
+
+import re
 from collections.abc import Mapping
 from dataclasses import fields
 from fnmatch import fnmatchcase
@@ -7,6 +11,7 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -29,6 +34,13 @@ from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
+
+#: Names of queues that are not those of providers, and words of the command line.
+RESERVED_NAMES = ("scheduler", "agents", "function", "http", "workflow")
+PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
+#: A variable of the environment inside a header's value.
+VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_SECRET_HEADERS = frozenset({"api-key", "authorization", "x-api-key"})
 
 
 def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
@@ -310,3 +322,88 @@ class ProviderLimits(Section):
             }
         completed = {"default": default, "models": models}
         return dict(values) | {key: value for key, value in completed.items() if value is not None}
+
+
+class ProviderSettings(Section):
+    """A provider, or what is to be different about a built-in one.
+
+    Attributes:
+        protocol: What it speaks; only a built-in one may leave it out.
+        base_url: Where it is: with ``/v1`` for the protocol of OpenAI, without for Anthropic's.
+        api_key_env: Environment variable with its key; None for one that asks for no key.
+        headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
+        query: Query parameters of every request, such as an ``api-version``.
+        models: Names and patterns of models that it serves unless an agent names a provider.
+    """
+
+    protocol: Literal["openai", "anthropic"] | None = None
+    base_url: str | None = None
+    api_key_env: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    query: dict[str, str] = Field(default_factory=dict)
+    models: tuple[str, ...] = ()
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_scheme(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        parts = urlsplit(value or "")
+        if parts.username or parts.password or parts.query:
+            raise ValueError(
+                "is more than a base: give keys with api_key_env or headers, the rest with query"
+            )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _check_variable(cls, value: str | None) -> str | None:
+        if value is not None and not value.isidentifier():
+            # Not shown: it may well be the key itself.
+            raise ValueError("give the name of an environment variable, never the key itself")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _check_headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if name.lower() in _SECRET_HEADERS and not VARIABLE.search(text):
+                raise ValueError(
+                    f"{name} is a secret: write ${{NAME}}, the name of an environment variable"
+                )
+        return value
+
+
+def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping[str, str]) -> None:
+    """Refuse providers that cannot work together.
+
+    Args:
+        providers: As configured.
+        built_in: Protocols of those that need no configuration, by name.
+
+    Raises:
+        PydanticCustomError: With the name of the provider as ``key`` in its context.
+    """
+    owners: dict[str, str] = {}
+    for name, given in providers.items():
+        problem = _provider_problem(name, given, built_in)
+        for pattern in given.models:
+            if (other := owners.setdefault(pattern, name)) != name:
+                problem = f"models has {pattern!r}, which {other!r} has too: leave it to one"
+        if problem:
+            raise PydanticCustomError("key", "{problem}", {"key": name, "problem": problem})
+
+
+def _provider_problem(
+    name: str, given: ProviderSettings, built_in: Mapping[str, str]
+) -> str | None:
+    if not PROVIDER_NAME.fullmatch(name):
+        return "is no name for a queue: use a-z, 0-9, and _ or - between them, 50 at most"
+    if name in RESERVED_NAMES:
+        return "is the name of another queue: choose another one"
+    if name in built_in:
+        if given.protocol not in (None, built_in[name]):
+            return f"speaks {built_in[name]}: for another server choose another name"
+        return None
+    missing = [key for key in ("protocol", "base_url") if getattr(given, key) is None]
+    return f"the key {missing[0]!r} is missing: add it" if missing else None

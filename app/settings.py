@@ -2,33 +2,48 @@
 
 import os
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
-from app.domain.agent import PROVIDERS
 from app.domain.circuit import CircuitBreakerConfig
+from app.domain.kinds import QUEUES_OF_KINDS
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
+from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, WorkflowFileError
 from app.setting_sections import (
+    VARIABLE,
     CircuitBreaker,
     Costs,
     EngineSettings,
     LoggingSettings,
     Monitoring,
     ProviderLimits,
+    ProviderSettings,
     Retry,
     ToolSettings,
+    check_providers,
 )
 from app.setting_sources import DOTENV, NESTED, PREFIX, YamlFile, explain_decoding, explain_refusal
 
@@ -46,6 +61,35 @@ SCHEMES = {
     "openai_base_url": ("http://", "https://"),
     "anthropic_base_url": ("http://", "https://"),
 }
+
+
+_BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderAccess:
+    """How a provider is reached.
+
+    Attributes:
+        base_url: Where it is; None means the provider of the protocol itself.
+        api_key: Its key; None if the variable is not set, or if it asks for none.
+        api_key_env: The variable of its key; None if it asks for none.
+        headers: Further headers.
+        query: Query parameters of every request.
+        missing: Variables that the headers name and that are not set.
+    """
+
+    base_url: str | None
+    api_key: SecretStr | None
+    api_key_env: str | None
+    headers: Mapping[str, SecretStr]
+    query: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+
+
+def _variable(name: str) -> str | None:
+    """A variable of the environment, or else of ``.env``; an empty one counts as not set."""
+    return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
 def _unprefixed(name: str) -> Any:
@@ -77,6 +121,7 @@ class Settings(BaseSettings):
         imports: Modules with tools and functions that workers load.
         allow_addresses: Hosts, addresses and networks that agents may reach though not public.
         on_failure: ``package.module:function``, called for every agent that fails for good.
+        providers: Providers beside the built-in ones, or changes of those.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
         retry: Policy of agents without one of their own.
@@ -110,6 +155,7 @@ class Settings(BaseSettings):
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
     allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
     on_failure: str | None = None
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
     costs: Costs = CostConfig()
     retry: Retry = RetryPolicy()
@@ -118,6 +164,56 @@ class Settings(BaseSettings):
     logging: LoggingSettings = LoggingSettings()
     tools: ToolSettings = ToolSettings()
     monitoring: Monitoring = MonitorConfig()
+
+    def all_providers(self) -> tuple[Provider, ...]:
+        """Every provider there is, the built-in ones first."""
+        given = {each.name: each for each in BUILT_IN} | {
+            name: Provider(
+                name=name,
+                protocol=one.protocol or protocol_of(name),
+                models=one.models,
+            )
+            for name, one in self.providers.items()
+        }
+        return tuple(given.values())
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """Names of all providers, which are also the names of their queues."""
+        return tuple(dict.fromkeys((*(each.name for each in BUILT_IN), *self.providers)))
+
+    @property
+    def agent_queues(self) -> tuple[str, ...]:
+        """Names of all queues that carry agents: the providers', and those of other kinds."""
+        return (*self.provider_names, *QUEUES_OF_KINDS.values())
+
+    def access_to(self, provider: str) -> ProviderAccess:
+        """Where a provider is and what it wants to see, secrets looked up in the environment."""
+        given = self.providers.get(provider, ProviderSettings())
+        found = {
+            name: _variable(name)
+            for text in given.headers.values()
+            for name in VARIABLE.findall(text)
+        }
+        variable, key = given.api_key_env, None
+        base_url = given.base_url
+        if provider in _BUILT_IN_NAMES:
+            base_url = getattr(self, f"{provider}_base_url") or base_url
+            key = getattr(self, f"{provider}_api_key") if variable is None else None
+            variable = variable or f"{provider}_api_key".upper()
+        if key is None and variable is not None and (text := _variable(variable)):
+            key = SecretStr(text)
+        return ProviderAccess(
+            base_url=base_url,
+            api_key=key,
+            api_key_env=variable,
+            headers={
+                name: SecretStr(VARIABLE.sub(lambda match: found[match[1]] or "", text))
+                for name, text in given.headers.items()
+            },
+            query=given.query,
+            missing=tuple(name for name, value in found.items() if not value),
+        )
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
         """The bucket that a model's calls are counted in.
@@ -169,16 +265,25 @@ class Settings(BaseSettings):
                 f"there is no home directory: give an absolute path, such as {PREFIX}HOME=/var/..."
             ) from error
 
-    @field_validator("rate_limits")
+    @field_validator("providers")
     @classmethod
-    def _check_providers(cls, value: dict[str, ProviderLimits]) -> dict[str, ProviderLimits]:
-        for name in value:
-            if name not in PROVIDERS:
-                raise ValueError(
-                    f"there is no provider {name!r} (known: {listed(PROVIDERS)})"
-                    f"{did_you_mean(name, PROVIDERS)}"
-                )
+    def _check_each(cls, value: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        check_providers(value, {provider.name: provider.protocol for provider in BUILT_IN})
         return value
+
+    @model_validator(mode="after")
+    def _check_limited_providers(self) -> Self:
+        names = self.provider_names
+        for name in self.rate_limits:
+            if name not in names:
+                problem = (
+                    f"there is no provider {name!r} (known: {listed(names)})"
+                    f"{did_you_mean(name, names)}"
+                )
+                raise PydanticCustomError(
+                    "refused", "{problem}", {"problem": problem, "key": "rate_limits"}
+                )
+        return self
 
     @field_validator("imports", "allow_addresses", mode="before")
     @classmethod

@@ -12,12 +12,14 @@ from app.documents import Document, Place, place_of, read_document
 from app.domain.agent import Agent
 from app.domain.json_values import find_json_problem
 from app.domain.kinds import LLM, WORKFLOW
+from app.domain.providers import routed
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
 from app.kinds.registry import KindRegistry
 from app.registration import check_workflow
+from app.settings import load_settings
 from app.workflow_steps import agent_of_step, step_keys, step_place
 
 FILLED_BY_ENGINE = ("status", "result", "total_cost")
@@ -77,7 +79,9 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
         path: Path of the file.
 
     Raises:
-        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
+        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow for
+            the providers that are configured.
+        ConfigurationError: If the configuration is wrong.
     """
     document = read_document(path)
     value = document.value
@@ -143,6 +147,7 @@ def _workflow(
     ]
     try:
         workflow = Workflow(**values)
+        routed(workflow, load_settings().all_providers())
         KindRegistry().validate(workflow)
         check_workflow(workflow)
     except WorkflowError as error:

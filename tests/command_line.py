@@ -9,7 +9,7 @@ import typer
 from app.domain.agent import PROVIDERS
 from app.domain.kinds import QUEUES_OF_KINDS
 
-QUEUES = {*PROVIDERS, *QUEUES_OF_KINDS.values(), "scheduler"}
+QUEUES = {*PROVIDERS, *QUEUES_OF_KINDS.values(), "agents", "scheduler"}
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 

@@ -23,8 +23,10 @@ from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.events.texts import Publisher, Stream
 from app.llm.base import LLMResponse, Message
 from app.llm.clients import Clients
+from app.llm.estimates import PromptEstimates
+from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
-from app.llm.tokens import expected_tokens, upper_bound_tokens
+from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from app.storage.records import CallRecord, Kind
@@ -33,8 +35,6 @@ from workers.jobs import Job
 from workers.money import Money, Wish
 
 HTTP_ERROR = 400
-#: Keys of llm_config that are not parameters of the provider's API, or are given otherwise.
-NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +47,9 @@ class _Plan:
     max_tokens: int
     hold: HoldRequest
     limit: LimitRequest
+    bound_tokens: int
+    guessed_tokens: int
+    least_tokens: int
 
 
 class Caller:
@@ -80,6 +83,7 @@ class Caller:
         self._texts = texts
         self._default_max_tokens = default_max_tokens
         self._long_wait_s = long_wait_s
+        self._estimates = PromptEstimates()
 
     async def call(
         self,
@@ -104,7 +108,9 @@ class Caller:
         """
         client = self._clients.get(job.agent.provider)
         plan = self._plan(job, messages, tools)
-        if refusal := self._limiter.refusal(plan.limit):
+        # A call is refused for good only if it is certain not to fit.
+        surely = min(plan.least_tokens, plan.limit.input_tokens)
+        if refusal := self._limiter.refusal(replace(plan.limit, input_tokens=surely)):
             raise BadRequest(
                 f"agent {job.agent.name!r}: {refusal}", provider=job.agent.provider, reached=False
             )
@@ -140,6 +146,11 @@ class Caller:
         finally:
             job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
+        if not response.metadata.get("usage_missing"):
+            counted = response.usage.prompt_tokens
+            self._estimates.learn(
+                plan.limit.provider, plan.limit.model, plan.guessed_tokens, counted
+            )
         job.calls.append(_answered(job, plan, response))
         if text:
             if job.first_token_s is None:
@@ -165,18 +176,20 @@ class Caller:
         }
         if agent.output_schema is not None:
             parameters[OUTPUT_SCHEMA] = agent.output_schema
-        expected = expected_tokens(messages, tools, parameters)
+        guess = expected_tokens(messages, tools, parameters, model=agent.model)
+        # What the most frugal tokenizer makes of it: less than that it never is.
+        least = usual_tokens(guess, agent.model)
         window = self._pricing.context_window(agent.provider, agent.model)
-        if window is not None and expected > window:
+        if window is not None and least > window:
             raise BadRequest(
-                f"agent {agent.name!r}: the prompt has about {expected:,} tokens, {agent.model} "
+                f"agent {agent.name!r}: the prompt has about {least:,} tokens, {agent.model} "
                 f"reads {window:,}: shorten its input",
                 provider=agent.provider,
                 reached=False,
             )
         bound = upper_bound_tokens(messages, tools, parameters)
         max_tokens = self._max_tokens(job, price, bound)
-        cache_writes = "cache_control" in str(parameters)
+        cache_writes = "cache_control" in str(parameters) or bool(parameters.get("prompt_cache"))
         worst_case_usd = price.worst_case(bound, max_tokens, cache_writes=cache_writes)
         return _Plan(
             cache_writes=cache_writes,
@@ -193,12 +206,17 @@ class Caller:
                 subjects=subjects_of(
                     workflow=job.run.workflow.name, module=agent.module, tenant=job.run.tenant
                 ),
+                provider=agent.provider,
+                model=agent.model,
             ),
+            bound_tokens=bound,
+            guessed_tokens=guess,
+            least_tokens=least,
             limit=LimitRequest(
                 provider=agent.provider,
                 model=agent.model,
                 run_id=str(job.run.run_id),
-                input_tokens=expected,
+                input_tokens=self._estimates.corrected(agent.provider, agent.model, guess),
                 output_tokens=max_tokens,
                 priority=agent.priority,
                 weight=job.run.weight,
@@ -371,4 +389,6 @@ def _call(job: Job, plan: _Plan, kind: Kind, outcome: str, cost_usd: Decimal) ->
         kind=kind,
         outcome=outcome,
         price_version=plan.price.version,
+        expected_tokens=plan.limit.input_tokens,
+        bound_tokens=plan.bound_tokens,
     )

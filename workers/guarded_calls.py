@@ -65,7 +65,7 @@ class GuardedCaller:
         """See ``Caller.call``.
 
         Raises:
-            CircuitOpen: If the circuit is open and the policy says not to wait.
+            CircuitOpen: If the circuit is open and the policy, or the job, says not to wait.
             LongWait: If it is open for long, and the job can come back later.
         """
         while True:
@@ -95,7 +95,9 @@ class GuardedCaller:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
         patience_s = self._long_wait_s if job.may_be_given_back else math.inf
-        ticket = await self._breakers.admit(provider, model, patience_s=patience_s)
+        ticket = await self._breakers.admit(
+            provider, model, wait=job.patient, patience_s=patience_s
+        )
         if not ticket.token and key in self._told:
             del self._told[key]
             self._note(job, "circuit_closed")

@@ -44,7 +44,7 @@ class Job:
 
     Attributes:
         run: What it shares with the other agents of its run.
-        agent: Its definition.
+        agent: Its definition; during a call of a fallback, with that one's ``llm_config``.
         claimed: The claim.
         lease: Its place in the heartbeat.
         calling_left_s: Seconds of its timeout that are left for calling.
@@ -52,6 +52,8 @@ class Job:
         turns: Calls made so far.
         first_token_s: Seconds to the first token of its first streamed answer.
         ticket: Its way through its model's circuit breaker, during a call.
+        option: The first of the agent's options that is still called: 0 is the agent itself.
+        patient: Whether it waits at an open circuit, if the configuration says so.
         calls: Calls made and not yet written; they are written with the next record.
         tools: What has become of tool calls, as far as it is not yet written; so are they.
         called: Whether a call has been made that no other attempt could go on from.
@@ -66,6 +68,8 @@ class Job:
     turns: int = 0
     first_token_s: float | None = None
     ticket: Ticket | None = None
+    option: int = 0
+    patient: bool = True
     calls: list[CallRecord] = field(default_factory=list)
     tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False

@@ -15,7 +15,7 @@ from app.bootstrap import Platform, build_platform, client_factories, database_u
 from app.celery import app as celery
 from app.conditions.evaluator import ConditionEvaluator
 from app.costs.pricing import Pricing
-from app.domain.agent import PROVIDERS, AgentResult
+from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
@@ -25,6 +25,7 @@ from app.failures.callback import load_callback
 from app.failures.circuit_redis import RedisCircuits
 from app.failures.handler import FailureHandler
 from app.kinds.registry import KindRegistry
+from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
@@ -45,7 +46,9 @@ from workers.agents.llm import Calls, LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
 from workers.announcements import Announcements
+from workers.cached_calls import CachedCaller
 from workers.calls import Caller
+from workers.fallback_calls import FallbackCaller
 from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
@@ -168,7 +171,7 @@ class Runtime:
             key=lambda hold: hold.agent_run_id,
         )
         self._clients = Clients(client_factories(settings))
-        self._limits = StoredLimits(engine, settings.rate_limits)
+        self._limits = StoredLimits(engine, settings.rate_limits, settings.provider_names)
         self._limiter = ClusterLimiter(
             platform.redis,
             self._limits.resolve,
@@ -176,7 +179,7 @@ class Runtime:
             cautious=True,
         )
         pricing = Pricing(settings.costs)
-        served = [provider for provider in PROVIDERS if provider in self._queues]
+        served = [provider for provider in settings.provider_names if provider in self._queues]
         self._clients.preload(served)
         if served:
             pricing.preload()
@@ -202,6 +205,10 @@ class Runtime:
                 engine=engine,
                 long_wait_s=settings.engine.long_wait_s,
             )
+        self._cached = CachedCaller(
+            calls, cache=AnswerCache(platform.redis), signals=platform.signals, pricing=pricing
+        )
+        calls = FallbackCaller(self._cached, pricing=pricing, records=records, engine=engine)
         on_failure = settings.on_failure and load_callback(settings.on_failure)
         self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
         tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
@@ -304,6 +311,7 @@ class Runtime:
         self._heartbeat.stop()
         self._announcements.stop()
         await self._failures.close()
+        await self._cached.close()
         await self._breakers.close()
         await self._circuits.close()
         await self._texts.close()

@@ -6,7 +6,7 @@ known limits stay in force.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import structlog
 from sqlalchemy.exc import DBAPIError
@@ -33,13 +33,20 @@ class StoredLimits:
     Args:
         engine: The process's engine.
         configured: Limits by provider, as configured.
+        providers: Names of all providers.
     """
 
-    def __init__(self, engine: AsyncEngine, configured: Mapping[str, ProviderLimits]) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        configured: Mapping[str, ProviderLimits],
+        providers: Sequence[str],
+    ) -> None:
         self._engine = engine
         self._configured = configured
+        self._providers = providers
         self._stored: list[StoredBlock] = []
-        self._table = limit_table(configured, ())
+        self._table = limit_table(configured, (), providers)
         self._look = asyncio.Event()
 
     def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
@@ -101,5 +108,5 @@ class StoredLimits:
         if stored == self._stored:
             return False
         self._stored = stored
-        self._table = limit_table(self._configured, stored)
+        self._table = limit_table(self._configured, stored, self._providers)
         return True

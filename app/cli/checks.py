@@ -2,14 +2,15 @@
 
 import platform
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
 
 import app as own_package
-from app.domain.agent import PROVIDERS
 from app.domain.kinds import QUEUES_OF_KINDS
 from app.errors import AgentChordError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Level = Literal["ok", "warn", "fail"]
 OLDEST_POSTGRES = 150_000
 OLDEST_REDIS = (6, 2)
+CONNECT_S = 2.0
 LITTLE_DISK_BYTES = 1_000_000_000
 PACKAGES = ("celery", "redis", "sqlalchemy", "psycopg", "openai", "anthropic", "genai-prices")
 
@@ -67,7 +69,7 @@ def all_checks() -> Iterator[Check]:
     redis = list(_redis(connected, embedded=settings.redis_url is None))
     yield from redis
     if not any(check.level == "fail" for check in redis):
-        yield from _queues()
+        yield from _queues(settings.provider_names)
 
 
 def _python() -> Check:
@@ -119,19 +121,41 @@ def _disk(home: Path) -> Check:
 
 
 def _keys(settings: "Settings") -> Iterator[Check]:
-    for provider in PROVIDERS:
-        key = getattr(settings, f"{provider}_api_key")
-        base_url = getattr(settings, f"{provider}_base_url")
-        at = f", served at {base_url}" if base_url else ""
+    for provider in settings.provider_names:
+        access = settings.access_to(provider)
+        at = f", served at {access.base_url}" if access.base_url else ""
+        missing = list(access.missing)
+        if access.api_key_env and not access.api_key:
+            missing.insert(0, access.api_key_env)
+        finding = "present" if access.api_key_env else "not needed"
         yield Check(
             name=f"{provider} key",
-            level="ok" if key else "warn",
-            finding=f"present{at}" if key else f"not set{at}",
-            remedy=""
-            if key
-            else f"set {provider.upper()}_API_KEY where the workers start, if "
-            "you use its models; without keys try `agentchord up --simulator`",
+            level="warn" if missing else "ok",
+            finding=f"not set{at}" if missing else f"{finding}{at}",
+            remedy=f"set {', '.join(missing)} where the workers start, if "
+            "you use its models; without keys try `agentchord up --simulator`"
+            if missing
+            else "",
         )
+        if access.base_url:
+            yield _reachable(provider, access.base_url)
+
+
+def _reachable(provider: str, base_url: str) -> Check:
+    """Whether anything listens where a provider is said to be."""
+    try:
+        address = urlsplit(base_url)
+        port = address.port or {"http": 80, "https": 443}[address.scheme]
+        with socket.create_connection((address.hostname or "", port), timeout=CONNECT_S):
+            pass
+    except (OSError, ValueError) as error:
+        return Check(
+            name=f"{provider} server",
+            level="warn",
+            finding=f"nothing answers at {base_url}: {error}",
+            remedy="start it, or correct its base URL",
+        )
+    return Check(name=f"{provider} server", level="ok", finding=f"listens at {base_url}")
 
 
 def _postgres(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
@@ -213,14 +237,14 @@ def _redis(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
     )
 
 
-def _queues() -> Iterator[Check]:
+def _queues(providers: Sequence[str]) -> Iterator[Check]:
     from kombu.exceptions import OperationalError
     from redis.exceptions import RedisError
 
     from app.cli.cluster import served_queues
     from app.cli.stack import SCHEDULER
 
-    queues = {*PROVIDERS, *QUEUES_OF_KINDS.values(), SCHEDULER}
+    queues = {*providers, *QUEUES_OF_KINDS.values(), SCHEDULER}
     try:
         unserved = sorted(queues - served_queues(queues))
     except (OperationalError, RedisError, OSError) as error:

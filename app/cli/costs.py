@@ -39,6 +39,10 @@ RARE_COLUMNS = (
     ("unconfirmed", "unconfirmed_usd"),
     ("saved by caches", "saved_usd"),
 )
+ESTIMATES = (
+    *("model", "calls>", "prompt tokens>", "expected>", "off by>"),
+    *("upper bound>", "most used of it>", "above it>"),
+)
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -50,6 +54,9 @@ def costs(
     since: Annotated[
         str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")
     ] = None,
+    estimates: Annotated[
+        bool, typer.Option("--estimates", help="Show how good the token estimates were instead.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
@@ -62,6 +69,11 @@ def costs(
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
     start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    if estimates:
+        if run is not None or csv:
+            raise typer.BadParameter("--estimates are of all runs, as a table or as --json")
+        _show_estimates(start, json=json)
+        return
     run_id = None if run is None else transaction(partial(find_run, prefix=run))
     lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))
     if csv:
@@ -72,6 +84,32 @@ def costs(
         print_json({"by": by, "lines": lines, "total": total})
     else:
         console().print(cost_table(lines, total, by))
+
+
+def _show_estimates(start: datetime | None, *, json: bool) -> None:
+    from app.cli.cluster import transaction
+    from app.cli.output import console, print_json, table
+    from app.costs.estimates import read_estimates
+
+    day = None if start is None else start.astimezone(UTC).date()
+    lines = transaction(partial(read_estimates, since=day))
+    if json:
+        print_json(lines)
+        return
+    rows = [
+        (
+            f"{line.provider}/{line.model}",
+            f"{line.calls:,}",
+            f"{line.prompt_tokens:,}",
+            f"{line.bias_percent:+} %",
+            f"{line.error_percent} %",
+            f"{line.bound_factor} times",
+            f"{line.most_of_bound:.0%}",
+            f"{line.above_bound:,}",
+        )
+        for line in lines
+    ]
+    console().print(table(ESTIMATES, rows))
 
 
 def cost_table(lines: "list[CostLine]", total: "CostLine", by: str, *, title: str = "") -> "Table":

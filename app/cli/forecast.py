@@ -11,6 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
+from app.cli.cache_forecast import CacheForecast, cache_forecast
 from app.cli.worst_case import (
     Elements,
     WorstCase,
@@ -25,6 +26,7 @@ from app.cli.worst_case import (
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.kinds import LLM, WORKFLOW
+from app.domain.providers import BUILT_IN, Provider
 from app.domain.retry import RetryPolicy
 from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
@@ -57,10 +59,12 @@ class AgentForecast:
         calls: Its calls, one after the other.
         most_calls: Calls it may make with all turns and all retries.
         expected_usd: What ``calls`` cost.
-        worst_usd: The most that its first attempt costs, or those of all its elements.
+        worst_usd: The most that its first attempt costs, with the dearest of its fallbacks, or
+            those of all its elements.
         elements: Elements of its list; None for an agent that runs once.
         per_element: Whether the length of the list is not known, and all this is for one element.
         in_a_row: Calls of its own that wait for each other.
+        cache: When its provider's cache pays, if it asks for one.
     """
 
     name: str
@@ -74,6 +78,7 @@ class AgentForecast:
     elements: int | None = None
     per_element: bool = False
     in_a_row: int = 1
+    cache: CacheForecast | None = None
 
     @property
     def label(self) -> str:
@@ -130,6 +135,7 @@ def forecast(
     default_max_tokens: int,
     output_tokens: int,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
+    providers: Sequence[Provider] = BUILT_IN,
 ) -> Forecast:
     """Estimate a run.
 
@@ -140,6 +146,7 @@ def forecast(
         default_max_tokens: Tokens that an agent without a max_tokens may generate.
         output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
         retry: Policy of agents without one of their own.
+        providers: The providers there are.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -160,6 +167,7 @@ def forecast(
         default_max_tokens=default_max_tokens,
         output_tokens=output_tokens,
         retry=retry,
+        providers=providers,
     )
     agents: list[AgentForecast] = []
     in_a_row: dict[str, int] = {}
@@ -192,6 +200,7 @@ def forecast(
                 ),
                 pricing=pricing,
                 retry=retry,
+                providers=providers,
             )
             agents.append(_of_elements(made, agent, elements, in_a_row[agent.name]))
     path = _critical_path(workflow, in_a_row)
@@ -249,6 +258,7 @@ def _forecast_agent(
     worst_usd: Decimal,
     pricing: Pricing,
     retry: RetryPolicy,
+    providers: Sequence[Provider],
 ) -> AgentForecast:
     if agent.kind != LLM:
         return AgentForecast(
@@ -270,9 +280,12 @@ def _forecast_agent(
         provider=agent.provider,
         model=agent.model,
         calls=calls,
-        most_calls=((agent.max_turns if agent.tools else 1) + repairs) * (1 + retries),
+        most_calls=((agent.max_turns if agent.tools else 1) + repairs)
+        * len(agent.options())
+        * (1 + retries),
         expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
         worst_usd=worst_usd,
+        cache=cache_forecast(agent, price, providers),
     )
 
 
@@ -288,7 +301,7 @@ def _calls(
         return ()
     # A tool that is given by its name only has no schema here that could be counted.
     specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
-    prompt = expected_tokens(messages_of(agent, values), specs)
+    prompt = expected_tokens(messages_of(agent, values), specs, model=agent.model)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
     # With every turn the conversation grows by the request for tools and by what they say.
     return tuple(

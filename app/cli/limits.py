@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 WATCH_S = 1.0
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the buckets as JSON.")]
-Provider = Annotated[str, typer.Argument(metavar="PROVIDER", help="openai or anthropic.")]
+Provider = Annotated[
+    str, typer.Argument(metavar="PROVIDER", help="openai, anthropic or another provider.")
+]
 Model = Annotated[
     str,
     typer.Option(help="Name or pattern of models with a bucket of their own, such as 'gpt-4o*'."),

@@ -44,7 +44,9 @@ def plan(
     from app.cli.run_input import read_input
     from app.cli.time_bounds import time_bounds
     from app.costs.pricing import Pricing
+    from app.domain.providers import routed
     from app.domain.validation import validate_input
+    from app.preflight import check_calls
     from app.registration import check_workflow
     from app.settings import load_settings
 
@@ -56,25 +58,34 @@ def plan(
     check_workflow(loaded.workflow)
     validate_input(loaded.workflow, run_input)
     settings = load_settings()
+    providers, pricing = settings.all_providers(), Pricing(settings.costs)
+    workflow = routed(loaded.workflow, providers)
+    check_calls(
+        workflow,
+        providers=providers,
+        pricing=pricing,
+        default_max_tokens=settings.engine.default_max_tokens,
+    )
     found = forecast(
-        loaded.workflow,
+        workflow,
         run_input,
-        pricing=Pricing(settings.costs),
+        pricing=pricing,
         default_max_tokens=settings.engine.default_max_tokens,
         output_tokens=output_tokens,
         retry=settings.retry,
+        providers=providers,
     )
     bounds = time_bounds(
         found,
         settings.rate_limit_for,
-        max_parallel_agents=loaded.workflow.max_parallel_agents,
+        max_parallel_agents=workflow.max_parallel_agents,
         latency_s=latency,
     )
     assumed = {"output_tokens": output_tokens, "latency_s": latency}
     if json:
-        print_json(_as_json(loaded.workflow, found, bounds, assumed))
+        print_json(_as_json(workflow, found, bounds, assumed))
     else:
-        _show(loaded.workflow, found, bounds, assumed)
+        _show(workflow, found, bounds, assumed)
 
 
 def _show(
@@ -100,6 +111,7 @@ def _show(
         f"               {dollars(found.bounds.limit_usd)} at most, with every retry (the limits)",
         f"time           {_binding(bounds)}",
         *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
+        *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
         f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
         "retry, nobody else on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
@@ -133,6 +145,30 @@ def _row(agent: "AgentForecast") -> tuple[str, ...]:
         dollars(agent.expected_usd),
         dollars(agent.worst_usd),
     )
+
+
+def _cache(agent: "AgentForecast") -> str:
+    from app.cli.output import dollars
+
+    cache = agent.cache
+    assert cache is not None
+    if cache.too_short:
+        return (
+            f"{agent.name}: its requests begin with about {cache.tokens:,} equal tokens, "
+            f"{agent.model} keeps nothing below {cache.least_tokens:,}"
+        )
+    alike = f"{agent.name}: about {cache.tokens:,} equal tokens, kept {cache.lifetime}"
+    if cache.pays_from is None:
+        return f"{alike}, never pays: reading them costs as much"
+    return (
+        f"{alike}, pays from the {_ordinal(cache.pays_from)} request in that time on: "
+        f"{dollars(_usd(cache.write_usd))} more for the first, "
+        f"{dollars(_usd(cache.saved_usd))} less for each later one"
+    )
+
+
+def _ordinal(number: int) -> str:
+    return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
 def _binding(bounds: "list[TimeBound]") -> str:
@@ -186,6 +222,7 @@ def _as_json(
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
                 "expected_usd": _usd(agent.expected_usd),
                 "worst_usd": _usd(agent.worst_usd),
+                "prompt_cache": agent.cache and asdict(agent.cache),
             }
             for agent in found.agents
         ],

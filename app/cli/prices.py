@@ -27,7 +27,8 @@ def prices(
     from app.costs.pricing import Pricing
     from app.settings import load_settings
 
-    lines = price_lines(Pricing(load_settings().costs), model)
+    settings = load_settings()
+    lines = price_lines(Pricing(settings.costs), model, settings.provider_names)
     if json:
         print_json([_as_json(line) for line in lines])
     else:

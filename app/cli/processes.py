@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
@@ -14,7 +15,8 @@ def worker(
     queues: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[QUEUES]...", help="Providers, 'function', 'http', 'scheduler'; all if none."
+            metavar="[QUEUES]...",
+            help="Providers, 'function', 'http', 'agents' for all these, 'scheduler'; all if none.",
         ),
     ] = None,
     threads: Annotated[
@@ -27,24 +29,17 @@ def worker(
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
     from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
-    from app.domain.agent import PROVIDERS
-    from app.domain.kinds import QUEUES_OF_KINDS
-    from app.domain.suggestions import did_you_mean, listed
     from app.settings import load_settings
 
-    known = (*PROVIDERS, *QUEUES_OF_KINDS.values(), SCHEDULER)
-    wanted, passed_on = _split(list(queues or []))
-    for queue in wanted:
-        if queue not in known:
-            raise typer.BadParameter(
-                f"there is no queue {queue!r}; there is {listed(known)}{did_you_mean(queue, known)}"
-            )
-    default = SCHEDULER_THREADS if wanted == [SCHEDULER] else load_settings().engine.worker_threads
+    settings = load_settings()
+    words, passed_on = _split(list(queues or []))
+    wanted = queues_of(words, settings.agent_queues)
+    default = SCHEDULER_THREADS if wanted == (SCHEDULER,) else settings.engine.worker_threads
     _become(
         *worker_arguments(
-            tuple(wanted) or known,
+            wanted,
             threads=threads or default,
-            name=name or "-".join(wanted) or "worker",
+            name=name or "-".join(words) or "worker",
         ),
         *passed_on,
     )
@@ -79,6 +74,34 @@ def flower(
             user, _, password = account.partition(":")
             print(f"Flower at http://{address}:{port}, user {user}, password {password}")
     _become("-A", "app", "flower", f"--address={address}", f"--port={port}", *context.args)
+
+
+def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
+    """The queues that a worker is to serve.
+
+    Args:
+        words: Names of queues, ``agents`` for all but the scheduler's; none at all for every queue.
+        agents: Names of the queues that carry agents.
+
+    Raises:
+        typer.BadParameter: If there is no such queue.
+    """
+    from app.cli.stack import AGENTS, SCHEDULER
+    from app.domain.suggestions import did_you_mean, listed
+
+    known = (*agents, SCHEDULER)
+    wanted: list[str] = []
+    for word in words:
+        if word == AGENTS:
+            wanted += agents
+        elif word in known:
+            wanted.append(word)
+        else:
+            raise typer.BadParameter(
+                f"there is no queue {word!r}; there is {listed((*known, AGENTS))}"
+                f"{did_you_mean(word, known)}"
+            )
+    return tuple(dict.fromkeys(wanted)) or known
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

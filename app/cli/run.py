@@ -51,7 +51,9 @@ def run(
     from app.cli.cluster import connect
     from app.cli.output import print_json
     from app.cli.run_input import read_input
+    from app.domain.providers import routed
     from app.domain.run_options import RunOptions
+    from app.settings import load_settings
 
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
@@ -66,7 +68,8 @@ def run(
         print_json({"run_id": run_id, "workflow": loaded.workflow.name})
     else:
         print(run_id, flush=True)
-    _hint({agent.provider for agent in loaded.workflow.agents}, run_id)
+    workflow = routed(loaded.workflow, load_settings().all_providers())
+    _hint({agent.provider for agent in workflow.agents}, run_id)
     return 0
 
 

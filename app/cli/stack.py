@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 from app.cli.process_output import Output
 from app.cli.supervisor import Program, Supervisor
-from app.domain.agent import PROVIDERS
-from app.domain.kinds import QUEUES_OF_KINDS
 
 if TYPE_CHECKING:
     from app.settings import Settings
     from app.simulator import SimulatorProcess
 
 SCHEDULER = "scheduler"
+#: Stands for every queue but the scheduler's.
+AGENTS = "agents"
 SCHEDULER_THREADS = 16
 #: Seconds beyond the calls' own grace period: for recording, and for Celery.
 WIND_UP_S = 10.0
@@ -39,11 +39,12 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
     """Workers that each serve every provider's and kind's queue, and one for the scheduler's."""
     threads = settings.engine.worker_threads
-    queues = (*PROVIDERS, *QUEUES_OF_KINDS.values())
     serving = [
         Program(
             name=f"worker{number}",
-            arguments=worker_arguments(queues, threads=threads, name=f"worker{number}"),
+            arguments=worker_arguments(
+                settings.agent_queues, threads=threads, name=f"worker{number}"
+            ),
         )
         for number in range(1, workers + 1)
     ]
@@ -82,11 +83,31 @@ def supervisor(
     )
 
 
-def simulated(simulator: "SimulatorProcess") -> dict[str, str]:
-    """Variables that lead both providers' clients to the simulator."""
-    return {
+def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:
+    """Variables that lead every provider's client to the simulator.
+
+    Args:
+        simulator: The simulator.
+        settings: Where further providers are configured.
+    """
+    variables = {} if settings is None else _simulated_providers(simulator, settings)
+    return variables | {
         "OPENAI_BASE_URL": simulator.openai_base_url,
         "OPENAI_API_KEY": "simulated",
         "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
         "ANTHROPIC_API_KEY": "simulated",
     }
+
+
+def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for provider in settings.all_providers():
+        given = settings.providers.get(provider.name)
+        if given is None:
+            continue
+        openai = provider.protocol == "openai"
+        url = simulator.openai_base_url if openai else simulator.anthropic_base_url
+        variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
+        if given.api_key_env:
+            variables[given.api_key_env] = "simulated"
+    return variables

@@ -53,7 +53,7 @@ def up(
     with contextlib.ExitStack() as services:
         variables: dict[str, str] = {}
         if simulator:
-            variables = stack.simulated(services.enter_context(run_in_process()))
+            variables = stack.simulated(services.enter_context(run_in_process()), settings)
             # Whoever tries things out tries the examples.
             examples = ("app.examples.tools", "app.examples.functions")
             imports = dict.fromkeys([*settings.imports, *examples])

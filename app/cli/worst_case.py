@@ -3,8 +3,10 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
+from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent, schema_of
 from app.domain.data_flow import DataFlow
@@ -91,7 +93,9 @@ def worst_case(
 def worst_case_of(
     agent: Agent, values: Mapping[str, Any], pricing: Pricing, default_max_tokens: int
 ) -> Decimal:
-    """The most that one agent's first attempt costs, in dollars.
+    """The most that an answer at one agent's first attempt costs, in dollars.
+
+    With fallbacks it is that of the dearest of them.
 
     Args:
         agent: The agent.
@@ -109,19 +113,29 @@ def worst_case_of(
         given = input_of(inner, values)
         bounds = worst_case(inner, given, pricing=pricing, default_max_tokens=default_max_tokens)
         return min(bounds.once_usd, limit_usd)
-    price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
+    options = agent.options()
+    prices = [pricing.price_of(each.provider, each.model, each.llm_config) for each in options]
     if agent.tools and agent.max_turns > 1:
         return limit_usd
-    max_tokens = max_tokens_of(agent, default_max_tokens)
-    if agent.output_schema is None:
-        bound = upper_bound_tokens(messages_of(agent, values))
-        return min(price.worst_case(bound, max_tokens), limit_usd)
-    schema = {OUTPUT_SCHEMA: schema_of(agent.output_schema)}
-    bound = upper_bound_tokens(messages_of(agent, values), None, schema)
+    dearest_usd = max(
+        _worst_option(option, price, values, default_max_tokens)
+        for option, price in zip(options, prices, strict=True)
+    )
+    return min(dearest_usd, limit_usd)
+
+
+def _worst_option(
+    option: Agent, price: Price, values: Mapping[str, Any], default_max_tokens: int
+) -> Decimal:
+    max_tokens = max_tokens_of(option, default_max_tokens)
+    worst = partial(price.worst_case, cache_writes=bool(option.llm_config.get("prompt_cache")))
+    if option.output_schema is None:
+        return worst(upper_bound_tokens(messages_of(option, values)), max_tokens)
+    schema = {OUTPUT_SCHEMA: schema_of(option.output_schema)}
+    bound = upper_bound_tokens(messages_of(option, values), None, schema)
     # An answer that does not fit goes back with the reason, for one repair.
     repair = bound + max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
-    both_usd = price.worst_case(bound, max_tokens) + price.worst_case(repair, max_tokens)
-    return min(both_usd, limit_usd)
+    return worst(bound, max_tokens) + worst(repair, max_tokens)
 
 
 def elements_of(

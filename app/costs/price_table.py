@@ -1,5 +1,6 @@
 """The prices of all models as people look them up, and who set each of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -46,21 +47,24 @@ class PriceLine:
     published: tuple[Decimal, Decimal] | None
 
 
-def price_lines(pricing: Pricing, model: str | None = None) -> list[PriceLine]:
+def price_lines(
+    pricing: Pricing, model: str | None = None, providers: Sequence[str] = PROVIDERS
+) -> list[PriceLine]:
     """The prices that hold now.
 
     Args:
         pricing: Prices.
         model: A name, also a dated one or ``provider/name``: all its cases. A pattern with ``*``:
             the usual case of all models that match. None: of all models.
+        providers: Names of the providers there are.
 
     Raises:
         UnknownModel: If no model is named so, or none matches.
     """
     if model is not None and not set(_WILDCARDS) & set(model):
-        return _cases(pricing, *_split(pricing, model))
-    known = [(each, name) for each in PROVIDERS for name in pricing.published_models(each)]
-    own = [_split(pricing, name) for name in pricing.own_models]
+        return _cases(pricing, *_split(pricing, model, providers))
+    known = [(each, name) for each in providers for name in pricing.published_models(each)]
+    own = [_split(pricing, name, providers) for name in pricing.own_models]
     lines = [
         line
         for provider, name in sorted({*known, *own})
@@ -72,10 +76,10 @@ def price_lines(pricing: Pricing, model: str | None = None) -> list[PriceLine]:
     return lines
 
 
-def _split(pricing: Pricing, name: str) -> tuple[str, str]:
+def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, str]:
     """Provider and model of a name as people write it."""
     provider, slash, model = name.partition("/")
-    if slash and (provider in PROVIDERS or name in pricing.own_models):
+    if slash and (provider in providers or name in pricing.own_models):
         return provider, model
     try:
         return provider_of({"model": name}), name

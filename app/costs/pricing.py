@@ -33,7 +33,8 @@ class Pricing:
 
     Args:
         config: The operator's own prices and the defaults. A key of ``model_costs`` and of
-            ``model_prices`` is a model's name, or ``provider/model`` for one provider's only.
+            ``model_prices`` is a model's name, or ``provider/model`` for one provider's only, or
+            ``provider/*`` for all of its models without a price of their own.
     """
 
     def __init__(self, config: CostConfig | None = None) -> None:
@@ -70,7 +71,7 @@ class Pricing:
 
     def own_place(self, provider: str, model: str) -> str | None:
         """Where in the configuration the operator's price of a model is, or None."""
-        names = (f"{provider}/{model}", model)
+        names = (f"{provider}/{model}", model, f"{provider}/*")
         return next((place for name in names if (place := self._places.get(name))), None)
 
     def published(self, provider: str, model: str) -> Price | None:
@@ -188,7 +189,8 @@ class Pricing:
         batch: bool,
         at: datetime,
     ) -> Price:
-        own = self._own_at(f"{provider}/{model}", at) or self._own_at(model, at)
+        names = (f"{provider}/{model}", model, f"{provider}/*")
+        own = next((price for name in names if (price := self._own_at(name, at))), None)
         if own is not None:
             return own.halved() if batch else own
         asked = {"service_tier": service_tier, "speed": speed}

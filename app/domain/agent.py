@@ -21,8 +21,18 @@ PROVIDER_OF_PREFIX = {
     "ft:gpt": "openai",
     "claude": "anthropic",
 }
-#: Providers with a client; each has a queue of its name.
+#: Providers that need no configuration; each has a queue of its name, like those that do.
 PROVIDERS = ("openai", "anthropic")
+#: Errors that say nothing about the request, so that another provider may well answer it.
+FALLBACK_ON = (
+    "CircuitOpen",
+    "ConnectionFailed",
+    "Overloaded",
+    "QuotaExhausted",
+    "RateLimited",
+    "ServerFailure",
+)
+DEFAULT_CACHE_TTL_S = 3600
 CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
 #: Queues of the kinds of agents that ask no provider. To start the run of a sub-workflow is one
@@ -119,6 +129,11 @@ class Agent:
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls of a conversation, over all attempts, when the model goes on asking for
             tools.
+        fallbacks: What to try instead, in order, when a call fails: each a part of an
+            ``llm_config`` that is merged over the agent's, such as ``{"model": "gpt-4o"}``.
+        fallback_on: Names of the error classes that lead to the next fallback.
+        cache: Whether equal requests share one answer for an hour; ``{"ttl": 600}`` for so many
+            seconds.
         input_mapping: Parameter of the prompt -> where its value comes from: a path that begins
             with a key of the run's input, a key of the shared context, or an agent's name.
         output_mapping: Path in the output (``$`` is the whole of it) -> key of the run's shared
@@ -150,6 +165,9 @@ class Agent:
     retry_policy: RetryPolicy | None = None
     accept_missing_inputs: bool = False
     max_turns: int = 10
+    fallbacks: Sequence[Mapping[str, Any]] = ()
+    fallback_on: Sequence[str] = FALLBACK_ON
+    cache: bool | Mapping[str, Any] = False
     input_mapping: Mapping[str, str] = field(default_factory=dict)
     output_mapping: Mapping[str, str] = field(default_factory=dict)
     condition: str | None = None
@@ -190,6 +208,23 @@ class Agent:
     def is_critical(self) -> bool:
         """Whether its failure fails the run."""
         return self.priority >= CRITICAL_PRIORITY
+
+    @property
+    def cache_ttl_s(self) -> int | None:
+        """Seconds for which its answers are shared, or None if they are not."""
+        if isinstance(self.cache, Mapping):
+            return int(self.cache.get("ttl") or DEFAULT_CACHE_TTL_S)
+        return DEFAULT_CACHE_TTL_S if self.cache else None
+
+    def options(self) -> list["Agent"]:
+        """The agent as it calls at first, and then with each of its fallbacks."""
+        return [
+            self,
+            *(
+                replace(self, llm_config=merged_config(self.llm_config, fallback), fallbacks=())
+                for fallback in self.fallbacks
+            ),
+        ]
 
     def policy(self, default: RetryPolicy) -> RetryPolicy:
         """Its own retry policy, or the default one with its ``max_retries`` if it names any."""
@@ -235,7 +270,7 @@ class Agent:
                 "accept_missing_inputs": self.accept_missing_inputs,
                 "max_turns": self.max_turns,
             }
-            | self._data_flow()
+            | self._asked_for()
         )
 
     def _stored_config(self) -> dict[str, Any]:
@@ -244,8 +279,8 @@ class Agent:
             for key, value in self.config.items()
         }
 
-    def _data_flow(self) -> dict[str, Any]:
-        """Its list, mappings, condition and schema, so far as there are any.
+    def _asked_for(self) -> dict[str, Any]:
+        """Its fallbacks, cache, list, mappings, condition and schema, so far as there are any.
 
         What is not there is left out, so that workflows that use none keep their content hash. The
         schema is a text, because Postgres's jsonb does not keep the order of keys, and models
@@ -253,13 +288,16 @@ class Agent:
         """
         schema = schema_of(self.output_schema)
         fields = {
+            "fallbacks": [dict(fallback) for fallback in self.fallbacks],
+            "fallback_on": list(self.fallback_on) if self.fallback_on != FALLBACK_ON else None,
+            "cache": dict(self.cache) if isinstance(self.cache, Mapping) else self.cache or None,
             "for_each": self.for_each,
             "input_mapping": dict(self.input_mapping),
             "output_mapping": dict(self.output_mapping),
             "condition": self.condition,
             "output_schema": None if schema is None else json.dumps(schema),
         }
-        return {name: value for name, value in fields.items() if value not in ({}, None)}
+        return {name: value for name, value in fields.items() if value not in ([], {}, None)}
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Agent":
@@ -277,6 +315,14 @@ def schema_of(output_schema: Any) -> Any:
     if hasattr(output_schema, "model_json_schema"):
         return output_schema.model_json_schema()
     return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
+
+
+def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:
+    """A fallback over an agent's ``llm_config``; another model brings its own provider along."""
+    merged = {**llm_config, **fallback}
+    if "model" in fallback and "provider" not in fallback:
+        merged.pop("provider", None)
+    return merged
 
 
 def tool_reference(tool: Any) -> dict[str, Any] | str:

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from app.domain.agent import PROVIDERS, Agent, schema_of
+from app.domain.agent import FALLBACK_ON, Agent, merged_config, schema_of
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
@@ -29,6 +30,12 @@ LLM_BOUNDS = {
     "temperature": Bounds(high=2, optional=True),
 }
 
+CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
+#: What may lead to a fallback: everything that a call ends with before its agent's time is over.
+FALLBACK_CLASSES = tuple(
+    sorted({*FALLBACK_ON, "AuthenticationFailed", "BadRequest", "BudgetExceeded"})
+)
+
 # What is wrong with a field: its name or path, and the rest of the sentence.
 Problem = tuple[str, str]
 
@@ -43,8 +50,7 @@ def validate_agent(agent: Agent, index: int) -> None:
     Raises:
         WorkflowError: Naming the agent and carrying the path of the field.
     """
-    finders = (_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists)
-    for find in (*finders, _in_mappings, _in_for_each):
+    for find in _CHECKS:
         if found := find(agent):
             field, problem = found
             who = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
@@ -71,8 +77,7 @@ def _in_kind(agent: Agent) -> Problem | None:
     if kind == LLM:
         problem = 'is for other kinds: use llm_config, or give its kind, such as "function"'
         return ("config", problem) if config else None
-    idle = ("prompt_template", "llm_config", "tools", *(["output_schema"] * (kind == WORKFLOW)))
-    for field in idle:
+    for field in _ONLY_OF_LLM + (("output_schema",) if kind == WORKFLOW else ()):
         if getattr(agent, field):
             return field, f"means nothing to an agent of the kind {kind!r}: remove it"
     if kind != WORKFLOW:
@@ -162,19 +167,11 @@ def _in_llm_config(agent: Agent) -> Problem | None:
 
 
 def _in_model(agent: Agent) -> Problem | None:
+    # Which providers there are is the configuration's business: see ``app.domain.providers``.
     if not agent.llm_config.get("model"):
         return "llm_config", 'names no model: add one, such as "model": "gpt-4o-mini"'
     if len(agent.model) > MAX_NAME_CHARS:
         return "llm_config.model", f"is over {MAX_NAME_CHARS} characters long: shorten it"
-    try:
-        provider = agent.provider
-    except WorkflowError as error:
-        return "llm_config.model", f"is an {error}"
-    if provider not in PROVIDERS:
-        return "llm_config.provider", (
-            f"is {shortened(provider)}: no worker serves it (known: {listed(PROVIDERS)})"
-            f"{did_you_mean(provider, PROVIDERS)}"
-        )
     return None
 
 
@@ -237,3 +234,46 @@ def _in_lists(agent: Agent) -> Problem | None:
                 "or give the name of a tool that the workers load"
             )
     return None
+
+
+def _in_fallbacks(agent: Agent) -> Problem | None:
+    for field in ("fallbacks", "fallback_on"):
+        value = getattr(agent, field)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            return field, f"is {shortened(value)}: give a list"
+    for place, fallback in enumerate(agent.fallbacks):
+        if not isinstance(fallback, Mapping) or not {"model", "provider"} & fallback.keys():
+            return f"fallbacks[{place}]", (
+                f'is {shortened(fallback)}: give what it changes of llm_config, the "model" '
+                'or the "provider" at least'
+            )
+        # As it will call: whatever is wrong with that is the fallback's fault.
+        merged = replace(agent, llm_config=merged_config(agent.llm_config, fallback))
+        if found := _in_llm_config(merged):
+            field, problem = found
+            return field.replace("llm_config", f"fallbacks[{place}]", 1), problem
+    for place, name in enumerate(agent.fallback_on):
+        if name not in FALLBACK_CLASSES:
+            return f"fallback_on[{place}]", (
+                f"is {shortened(name)}: give one of {listed(FALLBACK_CLASSES)}"
+                f"{did_you_mean(str(name), FALLBACK_CLASSES)}"
+            )
+    return None
+
+
+def _in_cache(agent: Agent) -> Problem | None:
+    cache: object = agent.cache
+    if isinstance(cache, bool):
+        return None
+    if not isinstance(cache, Mapping) or cache.keys() - {"ttl"}:
+        return "cache", f'is {shortened(cache)}: give True, False or {{"ttl": seconds}}'
+    found = find_problem({"ttl": None, **cache}, {"ttl": CACHE_TTL})
+    return None if found is None else (f"cache.{found[0]}", found[1])
+
+
+#: Of other kinds they mean nothing.
+_ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache")
+_CHECKS = (
+    *(_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists),
+    *(_in_fallbacks, _in_cache, _in_mappings, _in_for_each),
+)

@@ -58,6 +58,8 @@ class HoldRequest:
             accounts that means is found when the hold is placed.
         begun: Whether its attempt has made calls before: it keeps its place until it has ended.
         away: Whether who waits has given its place back meanwhile.
+        provider: Who is going to be called; None for the provider of the agent run.
+        model: The model that is going to be called, likewise.
     """
 
     call_id: UUID
@@ -68,6 +70,8 @@ class HoldRequest:
     subjects: tuple[tuple[str, str], ...] = ()
     begun: bool = False
     away: bool = False
+    provider: str | None = None
+    model: str | None = None
 
 
 class HoldOutcome(StrEnum):

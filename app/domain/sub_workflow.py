@@ -5,7 +5,7 @@ workflow is stored. So a version of the outer one fixes versions of all inner on
 change because somebody stores a new version, and no cycle can come about later.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -101,6 +101,19 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
     for agent in workflow.agents:
         if (inner := embedded(agent)) is not None:
             yield from all_workflows(inner)
+
+
+def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
+    """A workflow and all that are in it, each as ``change`` makes it, the innermost first."""
+    agents = []
+    for agent in workflow.agents:
+        if (inner := embedded(agent)) is not None:
+            config = {**agent.config, "workflow": transformed(inner, change).definition()}
+            agent = replace(agent, config=config)  # noqa: PLW2901
+        agents.append(agent)
+    if any(new is not old for new, old in zip(agents, workflow.agents, strict=True)):
+        workflow = replace(workflow, agents=agents)
+    return change(workflow)
 
 
 def _paths(workflow: Workflow) -> Iterator[tuple[str, ...]]:

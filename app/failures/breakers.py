@@ -115,19 +115,22 @@ class CircuitBreakers:
         circuit = self._circuits.get(f"{provider}/{model}")
         return circuit is not None and circuit.opened
 
-    async def admit(self, provider: str, model: str, *, patience_s: float = math.inf) -> Ticket:
+    async def admit(
+        self, provider: str, model: str, *, wait: bool = True, patience_s: float = math.inf
+    ) -> Ticket:
         """Wait until a call to the model may be tried.
 
         Args:
-            provider: The provider.
-            model: Its model.
+            provider: Provider name.
+            model: Model name.
+            wait: Whether to wait at all, if the policy says so.
             patience_s: The longest wait that is worth it, once it is known.
 
         Returns:
             The way through; its ``ended`` must be called.
 
         Raises:
-            CircuitOpen: If the circuit is open and the policy says not to wait.
+            CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
             LongWait: If it may not be tried for longer than ``patience_s``.
         """
         name = f"{provider}/{model}"
@@ -140,7 +143,7 @@ class CircuitBreakers:
             await asyncio.shield(circuit.known)
         if not circuit.opened:
             return Ticket(self, circuit, "")
-        if self._config.when_open == "fail":
+        if not wait or self._config.when_open == "fail":
             return await self._probe_or_fail(circuit)
         self._counts["waited"] += 1
         if too_long := circuit.long_wait(patience_s):

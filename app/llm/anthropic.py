@@ -8,7 +8,7 @@ import orjson
 from app.llm.anthropic_stream import AnthropicAssembly, tool_input
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.headers import limit_headers, request_id
-from app.llm.models import anthropic_samples
+from app.llm.prompt_cache import ask_anthropic
 from app.llm.sdk import SdkClient
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
@@ -28,10 +28,6 @@ _SAMPLING = ("temperature", "top_p", "top_k")
 # The API version 2026-10-21, which the SDK asks for, refuses sampling parameters for every model;
 # the models that still sample do it under the version before.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
-_REFUSED = {
-    "container": "code execution is billed apart and has no price here",
-    "mcp_servers": "tools run in the workers",
-}
 
 
 class AnthropicClient(SdkClient):
@@ -43,6 +39,7 @@ class AnthropicClient(SdkClient):
         provider: Name of the provider.
         api_key_env: Name of the environment variable that errors tell the user to set.
         headers: Further headers of every request.
+        query: Query parameters of every request.
         timeout_s: Seconds until a request without a timeout of its own is given up.
         max_connections: Connections open at once.
     """
@@ -57,6 +54,7 @@ class AnthropicClient(SdkClient):
         provider: str = "anthropic",
         api_key_env: str = "ANTHROPIC_API_KEY",
         headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -66,6 +64,7 @@ class AnthropicClient(SdkClient):
             base_url=base_url or BASE_URL,
             api_key_env=api_key_env,
             headers=headers,
+            query=query,
             timeout_s=timeout_s,
             max_connections=max_connections,
         )
@@ -90,8 +89,8 @@ class AnthropicClient(SdkClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        params = dict(params)
-        headers = self._checked(model, params)
+        params = self._adapted("anthropic", model, params, max_tokens)
+        headers = _SAMPLING_VERSION if any(name in params for name in _SAMPLING) else {}
         system = [params.pop("system", None)]
         system += [message["content"] for message in messages if message.get("role") == "system"]
         if schema := params.pop(OUTPUT_SCHEMA, None):
@@ -108,6 +107,7 @@ class AnthropicClient(SdkClient):
             body["system"] = instructions
         if tools:
             body["tools"] = [_tool(tool) for tool in tools]
+        ask_anthropic(body)
         return body, headers
 
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -120,19 +120,6 @@ class AnthropicClient(SdkClient):
 
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         return AnthropicAssembly(body)
-
-    def _checked(self, model: str, params: dict[str, Any]) -> dict[str, str]:
-        """Refuse or drop what the model does not take; headers for what only they allow."""
-        for name in _REFUSED.keys() & params.keys():
-            raise self._refused(f"{name} in llm_config is not supported: {_REFUSED[name]}")
-        given = [name for name in _SAMPLING if name in params]
-        if given and anthropic_samples(model):
-            return _SAMPLING_VERSION
-        for name in given:
-            # 1 is what these models do anyway, but they refuse to be told.
-            if params.pop(name) != 1 or name == "top_k":
-                raise self._refused(f"model {model!r} takes no {name}: remove it from llm_config")
-        return {}
 
     def _messages(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         wire: list[dict[str, Any]] = []

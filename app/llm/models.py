@@ -12,11 +12,17 @@ _REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
 _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
 # claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514: the version, not the date.
 _CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
+_OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
 # gpt-4o since its second version, gpt-4.1, gpt-5 and newer, o1 and newer, and tunings of these.
 _TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
 _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")
+
+
+def is_of_openai(model: str) -> bool:
+    """Whether it is a model of OpenAI's own, also behind a gateway."""
+    return _OF_OPENAI.search(model) is not None
 
 
 def is_openai_reasoning(model: str) -> bool:
@@ -40,10 +46,16 @@ def anthropic_samples(model: str) -> bool:
     """Whether a model of Anthropic takes temperature, top_p and top_k: Claude up to 4.6 does."""
     if "claude" not in model:
         return True
-    version = _CLAUDE_VERSION.search(model)
+    version = claude_version(model)
     if version is None:
         return model.startswith("claude-instant")
-    return (int(version[1]), int(version[2] or 0)) <= _LAST_CLAUDE_THAT_SAMPLES
+    return version <= _LAST_CLAUDE_THAT_SAMPLES
+
+
+def claude_version(model: str) -> tuple[int, int] | None:
+    """Version of a model of Anthropic, such as (4, 6); None if its name does not tell."""
+    found = _CLAUDE_VERSION.search(model)
+    return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def anthropic_thinks_unasked(model: str) -> bool:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.headers import limit_headers, request_id
-from app.llm.models import is_openai_reasoning, openai_samples
+from app.llm.models import is_openai_reasoning
 from app.llm.openai_stream import OpenAIAssembly
+from app.llm.prompt_cache import ask_openai
 from app.llm.sdk import SdkClient
 from app.llm.streams import Assembly, text_of
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
 
 BASE_URL = "https://api.openai.com/v1"
 _FINISH_REASONS = {"length": "length", "content_filter": "content_filter"}
-_REFUSED = {
-    "audio": "only text is priced",
-    "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
-    "modalities": "only text is priced",
-    "web_search_options": "searches are billed apart and have no price here",
-}
 
 
 class OpenAIClient(SdkClient):
@@ -34,6 +29,7 @@ class OpenAIClient(SdkClient):
         provider: Name of the provider.
         api_key_env: Name of the environment variable that errors tell the user to set.
         headers: Further headers of every request.
+        query: Query parameters of every request.
         timeout_s: Seconds until a request without a timeout of its own is given up.
         max_connections: Connections open at once.
     """
@@ -48,6 +44,7 @@ class OpenAIClient(SdkClient):
         provider: str = "openai",
         api_key_env: str = "OPENAI_API_KEY",
         headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -57,6 +54,7 @@ class OpenAIClient(SdkClient):
             base_url=base_url or BASE_URL,
             api_key_env=api_key_env,
             headers=headers,
+            query=query,
             timeout_s=timeout_s,
             max_connections=max_connections,
         )
@@ -81,9 +79,8 @@ class OpenAIClient(SdkClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        self._check(model, params)
+        params = self._adapted("openai", model, params, max_tokens)
         wire_messages = [self._message(message) for message in messages]
-        params = dict(params)
         if system := params.pop("system", None):
             wire_messages.insert(0, {"role": "system", "content": system})
         if schema := params.pop(OUTPUT_SCHEMA, None):
@@ -95,6 +92,7 @@ class OpenAIClient(SdkClient):
         body = {"model": model, "messages": wire_messages, limit: max_tokens} | params
         if tools:
             body["tools"] = [_tool(tool) for tool in tools]
+        ask_openai(body)
         return body, {}
 
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,20 +106,6 @@ class OpenAIClient(SdkClient):
 
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         return OpenAIAssembly(body)
-
-    def _check(self, model: str, params: dict[str, Any]) -> None:
-        for name in _REFUSED.keys() & params.keys():
-            raise self._refused(f"{name} in llm_config is not supported: {_REFUSED[name]}")
-        if params.get("n", 1) != 1:
-            raise self._refused("n in llm_config is not supported: one answer is read")
-        if openai_samples(model, params.get("reasoning_effort")):
-            return
-        for name in ("temperature", "top_p"):
-            # 1 is what these models do anyway, but some refuse to be told.
-            if params.pop(name, 1) != 1:
-                raise self._refused(
-                    f"model {model!r} reasons and takes no {name}: remove it from llm_config"
-                )
 
     def _message(self, message: Message) -> dict[str, Any]:
         role, content = message.get("role"), message.get("content")

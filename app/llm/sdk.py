@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import orjson
 
 from app.domain.model_limits import limits_of
+from app.domain.providers import Protocol
 from app.domain.usage import Partial, Usage
 from app.errors import (
     AuthenticationFailed,
@@ -24,6 +25,7 @@ from app.errors import (
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.errors import from_answer, from_exception
 from app.llm.headers import limit_headers, request_id
+from app.llm.parameters import ParameterRefused, adapted
 from app.llm.request import Request
 from app.llm.streams import (
     PROTOCOL_ERRORS,
@@ -60,6 +62,7 @@ class SdkClient(LLMClient):
         base_url: str,
         api_key_env: str,
         headers: Mapping[str, str] | None,
+        query: Mapping[str, str] | None,
         timeout_s: float,
         max_connections: int,
     ) -> None:
@@ -68,6 +71,7 @@ class SdkClient(LLMClient):
         self._base_url = base_url
         self._api_key_env = api_key_env
         self._headers = dict(headers or {})
+        self._query = dict(query or {})
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
@@ -92,6 +96,8 @@ class SdkClient(LLMClient):
         params = {name: value for name, value in kwargs.items() if value is not None}
         if temperature is not None:
             params["temperature"] = temperature
+        if not isinstance(stream, bool | None):
+            raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
         most = max_tokens or DEFAULT_MAX_TOKENS
         body, headers = self._request(messages, model, tools or (), most, params)
         request = Request(
@@ -102,8 +108,6 @@ class SdkClient(LLMClient):
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
         )
-        if not isinstance(stream, bool | None):
-            raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
         if stream:
             return await self._streamed(request, on_text, on_broken)
         return self._read(await self._post(request), request)
@@ -305,6 +309,7 @@ class SdkClient(LLMClient):
                 "api_key": self._api_key,
                 "base_url": self._base_url,
                 "default_headers": self._headers,
+                "default_query": self._query,
                 "max_retries": 0,
                 "timeout": timeout,
             },
@@ -369,6 +374,15 @@ class SdkClient(LLMClient):
             request_id=request_id(response.headers),
             headers=limit_headers(response.headers),
         )
+
+    def _adapted(
+        self, protocol: Protocol, model: str, params: Mapping[str, Any], max_tokens: int
+    ) -> dict[str, Any]:
+        """The parameters as the model takes them; raises BadRequest for what it does not take."""
+        try:
+            return adapted(protocol, model, params, max_tokens=max_tokens)
+        except ParameterRefused as error:
+            raise self._refused(str(error)) from error
 
     def _refused(self, message: str) -> BadRequest:
         """The error for a request that is refused before it is sent."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from app.errors import BadRequest
 from app.llm.base import Message, ToolCall
+from app.llm.models import claude_version
 
 # Both providers wrap messages and tools in tokens of their own: 3 to 4 a message; with tools, a
 # system prompt of up to 530 (Anthropic, Claude 3 Opus) and some words around each tool.
@@ -19,8 +20,13 @@ _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
 # What is said around the JSON Schema of an answer, by the provider or in an instruction of ours.
 _SCHEMA_TOKENS = 600
-_BYTES_PER_TOKEN = 4
 _EXPECTED_MESSAGE_TOKENS = 4
+# Bytes of usual text per token, by how the model's name goes on after a gateway's prefix. Claude
+# since 4.7 has a tokenizer that needs up to 1.35 times the tokens of the one before.
+_BYTES_PER_TOKEN = 4.0
+_CLAUDE_BYTES_PER_TOKEN = 3.6
+_NEW_CLAUDE_BYTES_PER_TOKEN = 2.9
+_OLD_TOKENIZER = (4, 6)
 
 
 def upper_bound_tokens(
@@ -53,6 +59,8 @@ def expected_tokens(
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] | None = None,
     params: Mapping[str, Any] | None = None,
+    *,
+    model: str = "",
 ) -> int:
     """Input tokens that a request will probably have.
 
@@ -60,6 +68,7 @@ def expected_tokens(
         messages: As in ``LLMClient.complete_with_tools``.
         tools: The tools sent with them.
         params: As in ``upper_bound_tokens``.
+        model: Model name, which tells the tokenizer's habits.
 
     Returns:
         Tokens, at least 1.
@@ -70,7 +79,21 @@ def expected_tokens(
     size = sum(_bytes_of(message) for message in messages)
     size += sum(_json_bytes(tool) for tool in tools or ())
     size += _json_bytes(params) if params else 0
-    return 1 + size // _BYTES_PER_TOKEN + _EXPECTED_MESSAGE_TOKENS * len(messages)
+    return 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
+
+
+def usual_tokens(expected: int, model: str) -> int:
+    """What an expected number of tokens would be with a token per 4 bytes, whatever the model."""
+    return int(expected * bytes_per_token(model) / _BYTES_PER_TOKEN)
+
+
+def bytes_per_token(model: str) -> float:
+    """UTF-8 bytes of usual text that a model reads as one token."""
+    if "claude" not in model:
+        return _BYTES_PER_TOKEN
+    version = claude_version(model)
+    old = version is not None and version <= _OLD_TOKENIZER
+    return _CLAUDE_BYTES_PER_TOKEN if old else _NEW_CLAUDE_BYTES_PER_TOKEN
 
 
 def text_bytes(text: str) -> int:

@@ -59,9 +59,11 @@ class LimitTable:
 
 
 def limit_table(
-    configured: Mapping[str, ProviderLimits], stored: Sequence[StoredBlock]
+    configured: Mapping[str, ProviderLimits],
+    stored: Sequence[StoredBlock],
+    all_providers: Sequence[str] = PROVIDERS,
 ) -> LimitTable:
-    """Merge the configuration and what is stored.
+    """Merge the configuration and what is stored, for every provider there is.
 
     A stored model that the configuration lacks gets a bucket of its own; whatever a model's block
     does not name is that of ``default``, stored values included. A stored block that this version
@@ -69,7 +71,7 @@ def limit_table(
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}
-    for provider in PROVIDERS:
+    for provider in all_providers:
         given = configured.get(provider, ProviderLimits())
         kept = {
             block.model: block.limits
@@ -105,21 +107,27 @@ def read_assignments(words: Sequence[str]) -> dict[str, Any]:
     return limits
 
 
-def check_block(provider: str, model: str, limits: Mapping[str, Any]) -> None:
+def check_block(
+    provider: str,
+    model: str,
+    limits: Mapping[str, Any],
+    all_providers: Sequence[str] = PROVIDERS,
+) -> None:
     """Refuse what cannot be stored.
 
     Args:
         provider: Provider name.
         model: Model name or pattern, or ``default``.
         limits: Values by key; None means unlimited.
+        all_providers: Names of the providers there are.
 
     Raises:
         ConfigurationError: In one line: what is wrong, and what could be meant.
     """
-    if provider not in PROVIDERS:
+    if provider not in all_providers:
         raise ConfigurationError(
-            f"there is no provider {provider!r} (known: {listed(PROVIDERS)})"
-            f"{did_you_mean(provider, PROVIDERS)}"
+            f"there is no provider {provider!r} (known: {listed(all_providers)})"
+            f"{did_you_mean(provider, all_providers)}"
         )
     if not model.strip():
         raise ConfigurationError("the model is empty: give a name or a pattern, such as 'gpt-4o*'")

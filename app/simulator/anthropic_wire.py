@@ -194,6 +194,8 @@ def _tool_choice(choice: Mapping[str, Any]) -> str:
 
 
 def _content(answer: Answer) -> list[dict[str, Any]]:
+    if answer.reply.refused:
+        return []
     if not answer.reply.tool_calls:
         return [{"type": "text", "text": answer.reply.text}]
     return [
@@ -235,6 +237,8 @@ def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
 def _stop_reason(answer: Answer) -> str:
     if answer.reply.tool_calls:
         return "tool_use"
+    if answer.reply.refused:
+        return "refusal"
     return "max_tokens" if answer.reply.cut else "end_turn"
 
 

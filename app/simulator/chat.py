@@ -84,12 +84,16 @@ class ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the model says: text, or tool calls; `cut` when max_tokens ended it early."""
+    """What the model says: text, or tool calls; `cut` when max_tokens ended it early.
+
+    With `refused` the text says that it does not answer.
+    """
 
     text: str
     tool_calls: tuple[ToolCall, ...]
     reasoning_tokens: int
     cut: bool
+    refused: bool = False
 
     @property
     def output_tokens(self) -> int:

@@ -32,6 +32,7 @@ class Marker:
     tool_turns: int | None = None
     invalid_turns: int | None = None
     reply: str | None = None
+    refused: bool | None = None
 
 
 NOTHING = Marker()
@@ -95,6 +96,8 @@ def _parse(body: str) -> Marker:
         key, _, value = item.partition("=")
         if key in _FLAGS and not value:
             fault["kind"] = key
+        elif item == "refuse":
+            values["refused"] = True
         elif key in _VALUES:
             name, convert = _VALUES[key]
             values[name] = _converted(item, value, convert)
@@ -102,7 +105,7 @@ def _parse(body: str) -> Marker:
             name, convert = _FAULT_VALUES[key]
             fault[name] = _converted(item, value, convert)
         else:
-            known = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "reply"}))
+            known = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "refuse", "reply"}))
             raise ValueError(f"unknown simulator marker {item!r}: known are {known}")
     if fault:
         values["fault"] = Fault(**{"kind": "status", **fault})

@@ -111,6 +111,8 @@ class OpenAIWire:
         """See `Wire`."""
         reply = answer.reply
         message: dict[str, Any] = {"role": "assistant", "content": reply.text, "refusal": None}
+        if reply.refused:
+            message |= {"content": None, "refusal": reply.text}
         if reply.tool_calls:
             message["content"] = None
             message["tool_calls"] = [_call(call) for call in reply.tool_calls]
@@ -265,10 +267,10 @@ def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
     reply, tokens = answer.reply, answer.usage.reasoning_tokens
     content = "null" if reply.tool_calls else '""'
     yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens
-    sent = 0
+    sent, name = 0, "refusal" if reply.refused else "content"
     for piece in pieces(reply.text):
         sent += len(piece.encode("utf-8", "replace"))
-        yield f'{{"content":{compact(piece)}}}', "null", tokens + (sent + 3) // 4
+        yield f'{{"{name}":{compact(piece)}}}', "null", tokens + (sent + 3) // 4
     for index, call in enumerate(reply.tool_calls):
         tokens += count_tokens(call.name)
         opening = {"index": index, **_call(call)}

@@ -30,6 +30,7 @@ _KEYS = re.compile(
     re.IGNORECASE,
 )
 _TEMPLATE = re.compile(r"\bjson\b[^{]{0,80}(\{.*?\})", re.IGNORECASE | re.DOTALL)
+_REFUSAL = "I'm sorry, but I can't help with that."
 _DEFAULT_KEYS = ("status", "summary", "confidence")
 
 
@@ -51,6 +52,8 @@ def reply_to(
     if limit is not None:
         reasoning = min(reasoning, limit)
         limit -= reasoning
+    if marker.refused:
+        return Reply(text=_REFUSAL, tool_calls=(), reasoning_tokens=0, cut=False, refused=True)
     facts = Facts("\n".join([without_markers(request.prompt), *request.tool_results]))
     calls = _calls(request, facts, marker.tool_turns or 1)
     reply = Reply(text="", tool_calls=calls, reasoning_tokens=reasoning, cut=False)

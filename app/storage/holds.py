@@ -167,6 +167,8 @@ async def _apply(connection: AsyncConnection, granted: Sequence[HoldRequest]) ->
             "attempt": request.attempt,
             "budget_ids": request.budget_ids,
             "amount_usd": str(request.amount_usd),
+            "provider": request.provider,
+            "model": request.model,
         }
         for request in granted
     ]

@@ -42,7 +42,7 @@ RECENT_CALLS: TextClause = text("""
             AND kind IN ('actual', 'estimated', 'unconfirmed')
         GROUP BY provider, model, call_id
         UNION ALL
-        SELECT a.provider, a.model, h.call_id, 0
+        SELECT coalesce(h.provider, a.provider), coalesce(h.model, a.model), h.call_id, 0
         FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
         WHERE h.created_at > clock_timestamp() - make_interval(secs => :seconds)
     ) calls

@@ -41,7 +41,8 @@ class CallRecord:
 
     It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
     ``saved_usd`` is what the call would have cost more without any cache; ``corrects`` is set on
-    a correction that takes a guess back: the kind of that guess.
+    a correction that takes a guess back: the kind of that guess. ``expected_tokens`` and
+    ``bound_tokens`` are what was thought of the prompt before the call.
     """
 
     call_id: UUID
@@ -67,6 +68,8 @@ class CallRecord:
     tenant: str | None = None
     saved_usd: Decimal = ZERO
     corrects: Kind | None = None
+    expected_tokens: int | None = None
+    bound_tokens: int | None = None
 
     def entry(self) -> dict[str, Any]:
         """The columns of its cost entry."""
@@ -295,6 +298,8 @@ def _taking_back(call: CallRecord, guess: _Booked) -> CallRecord:
         outcome=guess.outcome,
         usage=Usage(**{name: -getattr(guess.usage, name) for name in TOKENS}),
         raw_usage={},
+        expected_tokens=None,
+        bound_tokens=None,
         cost_usd=-guess.cost_usd,
         saved_usd=-guess.saved_usd,
     )

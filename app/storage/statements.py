@@ -160,14 +160,15 @@ MAKE_ACCOUNTS: TextClause = text("""
     ON CONFLICT (scope, subject, period, period_start) DO NOTHING
 """)
 
-# The documents: holds with call_id, agent_run_id, attempt, budget_ids and amount_usd, and the sums
+# The documents: holds with the columns of their table, and the sums
 # of their amounts by budget, because a row can be updated only once in a statement.
 PLACE_HOLDS: TextClause = text("""
     WITH placed AS (
-        INSERT INTO holds (call_id, agent_run_id, attempt, budget_ids, amount_usd)
-        SELECT call_id, agent_run_id, attempt, budget_ids, amount_usd
+        INSERT INTO holds (call_id, agent_run_id, attempt, budget_ids, amount_usd, provider, model)
+        SELECT call_id, agent_run_id, attempt, budget_ids, amount_usd, provider, model
         FROM jsonb_to_recordset(CAST(:holds AS jsonb)) AS h(
-            call_id uuid, agent_run_id uuid, attempt int, budget_ids uuid[], amount_usd numeric)
+            call_id uuid, agent_run_id uuid, attempt int, budget_ids uuid[], amount_usd numeric,
+            provider text, model text)
         RETURNING agent_run_id, amount_usd
     ), own AS (
         UPDATE agent_runs a SET held_usd = a.held_usd + placed.amount_usd
@@ -309,14 +310,14 @@ ADD_ENTRIES: TextClause = text("""
         version, tenant, agent, module, provider, model, model_answered, kind, outcome,
         request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
         output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd,
-        saved_usd, corrects)
+        saved_usd, corrects, expected_tokens, bound_tokens)
     SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
         call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
         version int, tenant text, agent text, module text, provider text, model text,
         model_answered text, kind text, outcome text, request_id text,
         input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
         output_tokens int, reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
-        cost_usd numeric, saved_usd numeric, corrects text)
+        cost_usd numeric, saved_usd numeric, corrects text, expected_tokens int, bound_tokens int)
 """)
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------
@@ -344,7 +345,7 @@ LOCK_EXPIRED: TextClause = text("""
 HOLDS_OF_AGENT_RUNS: TextClause = text("""
     SELECT h.call_id, h.amount_usd, h.budget_ids, a.run_id, h.agent_run_id, h.attempt,
         r.workflow_id, w.name AS workflow, w.version, r.tenant, split_part(a.name, '[', 1) AS agent,
-        a.module, a.provider, a.model
+        a.module, coalesce(h.provider, a.provider) AS provider, coalesce(h.model, a.model) AS model
     FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
     JOIN runs r ON r.id = a.run_id JOIN workflows w ON w.id = r.workflow_id
     WHERE h.agent_run_id = ANY(CAST(:ids AS uuid[]))

@@ -408,6 +408,9 @@ class Hold(Table):
     attempt: Mapped[int]
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
+    # Who is called: a fallback calls another model than its agent run's. Null before it was kept.
+    provider: Mapped[str | None]
+    model: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -502,6 +505,9 @@ class CostEntry(Table):
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
     # The kind of the guess that a correction takes back; NULL for one after a change of prices.
     corrects: Mapped[str | None]
+    # What was thought of its prompt before the call: for the limits, and as the hold's upper bound.
+    expected_tokens: Mapped[int | None]
+    bound_tokens: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

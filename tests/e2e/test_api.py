@@ -228,7 +228,7 @@ def test_a_model_without_a_price_is_refused_before_anything_is_stored(nothing_st
 
 def test_a_model_of_no_known_provider_is_refused_with_the_remedy(nothing_stored: None) -> None:
     with pytest.raises(WorkflowError, match=r"agent 'a': .*unknown model 'my-own'.*provider"):
-        workflow(agent("a", llm_config={"model": "my-own"}))
+        enqueue(workflow(agent("a", llm_config={"model": "my-own"})))
 
 
 def test_a_placeholder_without_a_value_is_refused_before_any_call(nothing_stored: None) -> None:

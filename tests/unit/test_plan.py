@@ -134,10 +134,10 @@ def test_tokens_count_as_the_provider_counts_them() -> None:
     assert (reserved.limit, reserved.amount) == ("tokens_per_minute", 30 * 1000)
     assert reserved.seconds == pytest.approx(240, rel=0.02)
     assert [(bound.limit, bound.amount) for bound in both] == [
-        ("input_tokens_per_minute", 30 * 105),
+        ("input_tokens_per_minute", 30 * 116),
         ("output_tokens_per_minute", 30 * 100),
     ]
-    assert both[0].seconds == pytest.approx(60 * (3150 - 600) / 600, rel=0.02)
+    assert both[0].seconds == pytest.approx(60 * (3480 - 600) / 600, rel=0.02)
     assert both[1].seconds == 0
 
 
@@ -286,3 +286,45 @@ def test_a_plan_follows_mappings_and_counts_a_repair() -> None:
     assert judge.calls[0].usage.input_tokens > 1000
     assert answer.calls[0].usage.input_tokens > 200
     assert judge.worst_usd > 2 * answer.worst_usd > 0
+
+
+def test_the_worst_case_is_that_of_the_dearest_fallback_and_the_expected_one_is_not() -> None:
+    plain = planned(agent("a"))
+    cheaper = planned(agent("a", fallbacks=[{"model": "gpt-4o-mini", "max_tokens": 10}]))
+    dearer = planned(agent("a", fallbacks=[{"model": "gpt-4o"}, {"model": "claude-haiku-4-5"}]))
+
+    assert cheaper.agents[0].worst_usd == plain.agents[0].worst_usd
+    assert dearer.agents[0].worst_usd > 10 * plain.agents[0].worst_usd
+    assert dearer.agents[0].expected_usd == plain.agents[0].expected_usd
+    assert dearer.agents[0].most_calls == 3 * plain.agents[0].most_calls
+
+
+@pytest.mark.parametrize(
+    ("llm_config", "tokens", "pays_from", "write_usd", "saved_usd"),
+    [
+        # claude-sonnet-5: $2 fresh, $0.20 read, $2.50 and $4 written, per million.
+        ({"model": "claude-sonnet-5", "prompt_cache": True}, 1384, 2, "0.000692", "0.0024912"),
+        ({"model": "claude-sonnet-5", "prompt_cache": "1h"}, 1384, 3, "0.002768", "0.0024912"),
+        # gpt-4o writes for nothing and reads at half the price.
+        ({"model": "gpt-4o", "prompt_cache": True}, 1005, None, "0", "0.00125625"),
+    ],
+)
+def test_a_plan_tells_from_which_request_on_a_prompt_cache_pays(
+    llm_config: dict[str, Any],
+    tokens: int,
+    pays_from: int | None,
+    write_usd: str,
+    saved_usd: str,
+) -> None:
+    config = {**llm_config, "system": "x" * 4000, "max_tokens": 50}
+    (found,) = planned(agent("a", llm_config=config)).agents
+
+    assert found.cache is not None
+    assert (found.cache.tokens, found.cache.pays_from) == (tokens, pays_from)
+    assert found.cache.write_usd == Decimal(write_usd)
+    assert found.cache.saved_usd == Decimal(saved_usd)
+    assert found.cache.too_short is (tokens < 1024)
+
+
+def test_an_agent_that_asks_for_no_cache_has_none_in_the_plan() -> None:
+    assert planned(agent("a")).agents[0].cache is None

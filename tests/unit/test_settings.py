@@ -15,12 +15,15 @@ from app.documents import read_document
 from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.errors import ConfigurationError
+from app.setting_sections import ProviderSettings
 from app.settings import SECRETS, Settings, load_settings, unknown_variables
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "agentchord.example.yaml"
 # Keys that the example shows with a value of its own, because the default says nothing.
-SHOWN_OTHERWISE = {"imports", "rate_limits", "costs", "openai_base_url", "anthropic_base_url"}
+SHOWN_OTHERWISE = {
+    *("imports", "providers", "rate_limits", "costs", "openai_base_url", "anthropic_base_url"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -435,7 +438,7 @@ def test_the_example_loads_and_shows_every_key_with_its_default(
     defaults = load_settings(config=None)
     for name in set(example) - SHOWN_OTHERWISE:
         assert getattr(settings, name) == getattr(defaults, name), name
-    for name in set(example) - {"rate_limits", "costs"}:
+    for name in set(example) - {"providers", "rate_limits", "costs"}:
         assert names_in(getattr(settings, name)) <= names_in_example(example[name]), name
 
 
@@ -453,12 +456,21 @@ def test_the_example_shows_every_tier_and_every_price() -> None:
     assert set(example["costs"]) == {field.name for field in fields(CostConfig)}
 
 
+def test_the_example_shows_every_key_of_a_provider() -> None:
+    example = read_document(EXAMPLE).value
+
+    assert {name for given in example["providers"].values() for name in given} == set(
+        ProviderSettings.model_fields
+    )
+
+
 def test_the_documentation_names_every_variable() -> None:
     text = (DOCS / "configuration.md").read_text()
 
     for name, field in Settings.model_fields.items():
         prefix = "" if field.validation_alias else "AGENTCHORD_"
         sections = (
+            "providers",
             "rate_limits",
             "costs",
             "retry",

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from app.errors import BadRequest
 from app.llm.base import Message, ToolCall
-from app.llm.tokens import expected_tokens, upper_bound_tokens
+from app.llm.estimates import PromptEstimates
+from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 
 TOOL = {
     "name": "look_up",
@@ -85,3 +86,39 @@ def test_parts_of_text_are_counted_and_pictures_refused() -> None:
 def test_a_content_that_is_no_text_is_refused() -> None:
     with pytest.raises(BadRequest, match="int"):
         expected_tokens([{"role": "user", "content": 5}])
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens"),
+    [("gpt-4o", 1000), ("claude-sonnet-4-6", 1111), ("claude-sonnet-5", 1379), ("glm-4", 1000)],
+)
+def test_the_same_text_has_more_tokens_for_claude(model: str, tokens: int) -> None:
+    found = expected_tokens([user("a" * 4000)], model=model)
+
+    assert found == pytest.approx(tokens, rel=0.01)
+    assert usual_tokens(found, model) == pytest.approx(1000, rel=0.02)
+
+
+def test_estimates_learn_what_a_provider_counts_and_stay_apart_by_model() -> None:
+    estimates = PromptEstimates()
+    before = estimates.corrected("vllm", "a", 1000)
+
+    for _ in range(50):
+        estimates.learn("vllm", "a", 1000, 1500)
+
+    assert before == 1000
+    assert estimates.corrected("vllm", "a", 1000) == pytest.approx(1500, rel=0.02)
+    assert estimates.corrected("vllm", "b", 1000) == 1000
+
+
+def test_estimates_forget_and_believe_nothing_absurd() -> None:
+    estimates = PromptEstimates()
+
+    for counted in [1500] * 100 + [700] * 200:
+        estimates.learn("vllm", "a", 1000, counted)
+    estimates.learn("odd", "a", 10, 10_000_000)
+    estimates.learn("none", "a", 1000, 0)
+
+    assert estimates.corrected("vllm", "a", 1000) == pytest.approx(700, rel=0.02)
+    assert estimates.corrected("odd", "a", 10) == 50
+    assert estimates.corrected("none", "a", 1000) == 1000

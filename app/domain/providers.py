@@ -1,0 +1,131 @@
+"""Providers as agents see them: names, protocols, and which of them serves a model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from app.domain.agent import Agent, merged_config, provider_of
+from app.domain.suggestions import did_you_mean, listed, shortened
+from app.domain.workflow import Workflow
+from app.errors import WorkflowError
+
+Protocol = Literal["openai", "anthropic"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provider:
+    """A provider that workers can call.
+
+    Attributes:
+        name: Its name, which is also that of its queue, its buckets and its prices.
+        protocol: What it speaks.
+        models: Names and patterns of models (``llama-*``) that are its own unless an agent says
+            otherwise.
+    """
+
+    name: str
+    protocol: Protocol
+    models: tuple[str, ...] = ()
+
+
+#: Those that are there without any configuration.
+BUILT_IN = (
+    Provider(name="openai", protocol="openai"),
+    Provider(name="anthropic", protocol="anthropic"),
+)
+
+
+def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Workflow:
+    """A workflow whose agents all have a provider that there is.
+
+    Agents without a ``provider`` in their ``llm_config`` get the one whose ``models`` match, if
+    any do: an exact name before patterns, a longer pattern before a shorter one. The others have
+    the one that their model's name tells.
+
+    Args:
+        workflow: As its author wrote it.
+        providers: The providers of this cluster.
+
+    Returns:
+        The workflow itself if nothing had to be filled in.
+
+    Raises:
+        WorkflowError: Naming the agent, for a provider that there is not, or none at all.
+    """
+    agents = [_routed(agent, index, providers) for index, agent in enumerate(workflow.agents)]
+    if all(new is old for new, old in zip(agents, workflow.agents, strict=True)):
+        return workflow
+    return replace(workflow, agents=agents)
+
+
+def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol:
+    """What a provider speaks; OpenAI's protocol for one that is not known."""
+    return next((each.protocol for each in providers if each.name == name), "openai")
+
+
+def _routed(agent: Agent, index: int, providers: Sequence[Provider]) -> Agent:
+    if not agent.llm_config.get("model"):  # another kind than llm
+        return agent
+    config = _with_provider(agent.llm_config, providers)
+    _check(agent, config, index, "llm_config", providers)
+    fallbacks = []
+    for place, fallback in enumerate(agent.fallbacks):
+        merged = merged_config(config, fallback)
+        found = _with_provider(merged, providers)
+        _check(agent, found, index, f"fallbacks[{place}]", providers)
+        fallbacks.append(
+            fallback if found is merged else {**fallback, "provider": found["provider"]}
+        )
+    if config is agent.llm_config and fallbacks == list(agent.fallbacks):
+        return agent
+    return replace(agent, llm_config=config, fallbacks=fallbacks)
+
+
+def _check(
+    agent: Agent,
+    llm_config: Mapping[str, Any],
+    index: int,
+    field: str,
+    providers: Sequence[Provider],
+) -> None:
+    if problem := _problem(llm_config, providers):
+        key, text = problem
+        raise WorkflowError(
+            f"agent {agent.name!r}: {field}.{key} {text}", field=f"agents[{index}].{field}.{key}"
+        )
+
+
+def _with_provider(
+    llm_config: Mapping[str, Any], providers: Sequence[Provider]
+) -> Mapping[str, Any]:
+    if llm_config.get("provider"):
+        return llm_config
+    found = _owner(str(llm_config.get("model")), providers)
+    return llm_config if found is None else {**llm_config, "provider": found.name}
+
+
+def _owner(model: str, providers: Sequence[Provider]) -> Provider | None:
+    matching = [
+        ((pattern == model, len(pattern), provider.name), provider)
+        for provider in providers
+        for pattern in provider.models
+        if fnmatchcase(model, pattern)
+    ]
+    return max(matching, key=lambda match: match[0])[1] if matching else None
+
+
+def _problem(
+    llm_config: Mapping[str, Any], providers: Sequence[Provider]
+) -> tuple[str, str] | None:
+    names = [provider.name for provider in providers]
+    try:
+        name = provider_of(llm_config)
+    except WorkflowError as error:
+        return "model", f"is an {error} (configured: {listed(names)})"
+    if name in names:
+        return None
+    return "provider", (
+        f"is {shortened(name)}: no such provider is configured (there is {listed(names)}); "
+        f"describe it under providers in the configuration{did_you_mean(name, names)}"
+    )

@@ -1,0 +1,155 @@
+"""Answers that equal requests share, in Redis: content-addressed, and asked for once at a time.
+
+Without Redis there is nothing in it, and nothing is kept: whoever looks asks the provider. An
+answer stays for its time and no longer, whatever the model has become since.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from app.domain.usage import Usage
+from app.llm.base import LLMResponse, ToolCall
+
+PREFIX = "agentchord:answers"
+#: A caller that asks a provider and dies lets the others go after this time.
+LEASE_S = 9.0
+#: What Redis does not say within this time it does not say.
+PATIENCE_S = 2.0
+#: Larger answers are not kept: Redis holds the queues and the limits, too.
+MAX_BYTES = 256_000
+_COMPLETE = frozenset({"stop", "tool_calls"})
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What is known of a request.
+
+    Attributes:
+        answer: Its answer, or None.
+        asked_by: Token of the caller that asks the provider for it: one's own if nobody did.
+    """
+
+    answer: LLMResponse | None = None
+    asked_by: str | None = None
+
+
+def address_of(request: Mapping[str, Any]) -> str:
+    """SHA-256 of everything that makes a request what it is, as JSON with sorted keys."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+class AnswerCache:
+    """The answers of a cluster.
+
+    Args:
+        redis: The process's client, without ``decode_responses``. It is not closed here.
+        lease_s: Seconds after which a caller that has gone silent is no longer waited for.
+    """
+
+    def __init__(self, redis: Redis, *, lease_s: float = LEASE_S) -> None:
+        self._redis = redis
+        self.lease_s = lease_s
+        self._text = files("app.llm").joinpath("cache.lua").read_text("utf-8")
+        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._lost = False
+
+    async def look(self, address: str, token: str) -> Look | None:
+        """Look for an answer, or be the one who asks.
+
+        Args:
+            address: Of the request.
+            token: One's own, if one may ask.
+
+        Returns:
+            What is known; None if Redis does not say.
+        """
+        found = await self._exchange(address, "look", token)
+        if found is None:
+            return None
+        answer, asked_by = found
+        if answer is None:
+            return Look(asked_by=asked_by.decode())
+        return Look(answer=_read(answer))
+
+    async def keep(self, address: str, token: str) -> None:
+        """Say that one is still asking."""
+        await self._exchange(address, "keep", token)
+
+    async def finish(
+        self, address: str, token: str, answer: LLMResponse | None, ttl_s: float
+    ) -> None:
+        """Say that one has done asking.
+
+        Args:
+            address: Of the request.
+            token: One's own.
+            answer: What came of it, or None; one that was cut short or refused is not kept.
+            ttl_s: Seconds to keep it for.
+        """
+        value = b""
+        if answer is not None and answer.finish_reason in _COMPLETE:
+            value = _written(answer)
+        if len(value) > MAX_BYTES:
+            value = b""
+        await self._exchange(address, "finish", token, value, int(ttl_s * 1000))
+
+    async def _exchange(self, address: str, command: str, token: str, *values: Any) -> Any:
+        # One hash tag, so that a Redis Cluster has both keys in one place.
+        keys = f"{PREFIX}:{{{address}}}", f"{PREFIX}:{{{address}}}:asked"
+        arguments = (*keys, command, token, int(self.lease_s * 1000), *values)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                try:
+                    found = await self._redis.evalsha(self._hash, 2, *arguments)
+                except NoScriptError:
+                    found = await self._redis.eval(self._text, 2, *arguments)
+        except (RedisError, OSError) as error:
+            if not self._lost:
+                self._lost = True
+                log.warning("answers_unavailable", error=str(error), effect="nothing is shared")
+            return None
+        self._lost = False
+        return found
+
+
+def _written(answer: LLMResponse) -> bytes:
+    """An answer as it is kept: without what belongs to the one request that brought it."""
+    return orjson.dumps(
+        {
+            "content": answer.content,
+            "model": answer.model,
+            "input_tokens": answer.input_tokens,
+            "output_tokens": answer.output_tokens,
+            "finish_reason": answer.finish_reason,
+            "tool_calls": [asdict(call) for call in answer.tool_calls or ()],
+            "usage": asdict(answer.usage),
+            "blocks": answer.metadata.get("blocks"),
+        }
+    )
+
+
+def _read(value: bytes) -> LLMResponse | None:
+    """An answer that was kept; None for what another version of this program has written."""
+    try:
+        fields = orjson.loads(value)
+        calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]
+        blocks = fields.pop("blocks")
+        return LLMResponse(
+            **fields | {"usage": Usage(**fields["usage"])},
+            tool_calls=calls or None,
+            metadata={"cached": True} | ({"blocks": blocks} if blocks else {}),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None

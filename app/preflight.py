@@ -1,0 +1,62 @@
+"""What can be known of an agent's calls before anything is stored: price, parameters, limits."""
+
+from collections.abc import Sequence
+
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent
+from app.domain.model_limits import limits_of
+from app.domain.providers import Provider, protocol_of
+from app.domain.workflow import Workflow
+from app.errors import UnknownModel, WorkflowError
+from app.llm.parameters import NOT_PARAMETERS, ParameterRefused, adapted
+
+
+def check_calls(
+    workflow: Workflow,
+    *,
+    providers: Sequence[Provider],
+    pricing: Pricing,
+    default_max_tokens: int,
+) -> None:
+    """Refuse agents whose calls, or those of their fallbacks, could not be made.
+
+    Args:
+        workflow: Routed, see ``app.domain.providers.routed``.
+        providers: The providers there are.
+        pricing: Prices.
+        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+
+    Raises:
+        UnknownModel: If a model has no price; naming the agent.
+        WorkflowError: If a model does not take a parameter; naming the agent.
+    """
+    for index, agent in enumerate(workflow.agents):
+        if not agent.llm_config.get("model"):  # another kind than llm
+            continue
+        for place, option in enumerate(agent.options()):
+            field = f"fallbacks[{place - 1}]" if place else "llm_config"
+            try:
+                pricing.price_of(option.provider, option.model, option.llm_config)
+            except UnknownModel as error:
+                raise UnknownModel(f"agent {agent.name!r}: {error}") from error
+            try:
+                _check_parameters(option, providers, default_max_tokens)
+            except ParameterRefused as error:
+                raise WorkflowError(
+                    f"agent {agent.name!r}: {_as_called(place)}{error}",
+                    field=f"agents[{index}].{field}",
+                ) from error
+
+
+def _as_called(place: int) -> str:
+    return f"as fallbacks[{place - 1}] calls, " if place else ""
+
+
+def _check_parameters(agent: Agent, providers: Sequence[Provider], default_max_tokens: int) -> None:
+    most = limits_of(agent.model).max_output_tokens or default_max_tokens
+    adapted(
+        protocol_of(agent.provider, providers),
+        agent.model,
+        {key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS},
+        max_tokens=agent.llm_config.get("max_tokens") or min(most, default_max_tokens),
+    )

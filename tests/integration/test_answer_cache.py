@@ -1,0 +1,276 @@
+"""Shared answers on a real Redis, as several processes have them: who asks, and who waits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+from redis.asyncio import Redis
+
+from app import Agent, LLMResponse, Workflow
+from app.costs.pricing import Pricing
+from app.domain.usage import Usage
+from app.errors import Overloaded
+from app.events.signals import Signals
+from app.llm.base import ToolCall
+from app.llm.cache import MAX_BYTES, AnswerCache, address_of
+from app.storage.claims import ClaimedAgent
+from app.storage.redis import connect_redis
+from tests.waiting import wait_until_async
+from workers.cached_calls import CachedCaller
+from workers.inflight import Lease
+from workers.jobs import Job, RunContext
+
+pytestmark = pytest.mark.anyio
+
+ID = UUID(int=7)
+LEASE_S = 1.5
+ANSWER = LLMResponse(
+    content="blue",
+    model="gpt-4o-2024-08-06",
+    input_tokens=10,
+    output_tokens=2,
+    finish_reason="tool_calls",
+    tool_calls=[ToolCall(id="call_1", name="paint", arguments='{"in": "blue"}')],
+    usage=Usage(input_tokens=10, output_tokens=2),
+    metadata={"blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}]},
+)
+
+
+@dataclass
+class Provider:
+    """What stands behind the cache: answers, or fails, when it is told to."""
+
+    asked: int = 0
+    answers: list[asyncio.Future[LLMResponse]] = field(default_factory=list)
+
+    async def call(
+        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> LLMResponse:
+        self.asked += 1
+        future: asyncio.Future[LLMResponse] = asyncio.get_running_loop().create_future()
+        self.answers.append(future)
+        return await future
+
+
+@dataclass
+class Process:
+    redis: Redis
+    signals: Signals
+    caller: CachedCaller
+
+    def start(self, prompt: str = "Name a colour.") -> asyncio.Task[tuple[LLMResponse, Job]]:
+        async def call() -> tuple[LLMResponse, Job]:
+            job = job_of(ttl_s=60)
+            messages = [{"role": "user", "content": prompt}]
+            return await self.caller.call(job, messages, []), job
+
+        return asyncio.create_task(call())
+
+
+def job_of(*, ttl_s: int) -> Job:
+    agent = Agent(
+        name="a", prompt_template="go", llm_config={"model": "gpt-4o"}, cache={"ttl": ttl_s}
+    )
+    run = RunContext(
+        run_id=ID,
+        workflow_id=ID,
+        workflow=Workflow(name="shared", agents=[agent]),
+        version=1,
+        tenant=None,
+        input={},
+        weight=1.0,
+    )
+    claimed = ClaimedAgent(
+        id=ID,
+        run_id=ID,
+        name="a",
+        attempt=1,
+        retries=0,
+        limit_usd=Decimal(9),
+        spent_usd=Decimal(0),
+        outputs={},
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    lease = Lease(id=ID, attempt=1, task=task)
+    return Job(run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=30.0)
+
+
+@asynccontextmanager
+async def processes(
+    redis_url: str, provider: Provider, number: int = 2
+) -> AsyncIterator[list[Process]]:
+    made = []
+    for _ in range(number):
+        redis = connect_redis(redis_url)
+        signals = Signals(redis)
+        cache = AnswerCache(redis, lease_s=LEASE_S)
+        caller = CachedCaller(provider, cache=cache, signals=signals, pricing=Pricing())
+        made.append(Process(redis, signals, caller))
+    try:
+        yield made
+    finally:
+        for process in made:
+            await process.caller.close()
+            await process.signals.close()
+            await process.redis.aclose()
+
+
+async def asked(provider: Provider, times: int) -> None:
+    async def so_often() -> bool:
+        return provider.asked >= times
+
+    await wait_until_async(so_often, what=f"the provider is asked {times} times")
+
+
+async def test_one_asks_and_all_processes_have_the_answer(redis_url: str) -> None:
+    provider = Provider()
+
+    async with processes(redis_url, provider) as (first, second):
+        calls = [process.start() for process in (first, second) for _ in range(20)]
+        await asked(provider, 1)
+        provider.answers[0].set_result(ANSWER)
+        done = await asyncio.wait_for(asyncio.gather(*calls), 5)
+        again, _ = await second.start()
+
+    assert provider.asked == 1
+    entries = [job.calls for _, job in done if job.calls]
+    assert len(entries) == 39
+    assert {entry.kind for (entry,) in entries} == {"cached"}
+    assert {entry.saved_usd for (entry,) in entries} == {Decimal("0.000045")}
+    assert again.metadata == {"cached": True, "blocks": ANSWER.metadata["blocks"]}
+    assert (again.content, again.tool_calls, again.usage) == (
+        ANSWER.content,
+        ANSWER.tool_calls,
+        ANSWER.usage,
+    )
+
+
+async def test_a_process_that_dies_while_it_asks_holds_nobody_up(redis_url: str) -> None:
+    provider = Provider()
+
+    async with processes(redis_url, provider) as (_, second):
+        redis = Redis.from_url(redis_url)
+        dead = AnswerCache(redis, lease_s=LEASE_S)
+        job = job_of(ttl_s=60)
+        request: dict[str, Any] = {
+            "tenant": None,
+            "provider": "openai",
+            "model": job.agent.model,
+            "messages": [{"role": "user", "content": "Name a colour."}],
+            "tools": [],
+            "parameters": {},
+        }
+        look = await dead.look(address_of(request), "the dead one")
+        await redis.aclose()
+        call = second.start()
+        await asked(provider, 1)
+        provider.answers[0].set_result(ANSWER)
+        answer, _ = await asyncio.wait_for(call, 5)
+
+    assert look is not None
+    assert look.asked_by == "the dead one"
+    assert answer.content == "blue"
+
+
+async def test_one_who_asks_for_long_keeps_the_others_waiting(redis_url: str) -> None:
+    provider = Provider()
+
+    async with processes(redis_url, provider) as (first, second):
+        leading = first.start()
+        await asked(provider, 1)
+        following = second.start()
+        done, _ = await asyncio.wait([following], timeout=1.3 * LEASE_S)
+        provider.answers[0].set_result(ANSWER)
+        await asyncio.wait_for(asyncio.gather(leading, following), 5)
+
+    assert not done
+    assert provider.asked == 1
+
+
+async def test_the_others_ask_all_at_once_when_the_one_who_asked_has_failed(
+    redis_url: str,
+) -> None:
+    provider = Provider()
+
+    async with processes(redis_url, provider) as (first, second):
+        leading = first.start()
+        await asked(provider, 1)
+        following = [second.start() for _ in range(4)]
+        # They have looked, and wait, once their process has subscribed to the news.
+        await wait_until_async(lambda: _listeners(second.redis), what="they wait")
+        provider.answers[0].set_exception(Overloaded("busy"))
+        await asked(provider, 5)
+        for answer in provider.answers[1:]:
+            answer.set_result(ANSWER)
+        await asyncio.wait_for(asyncio.gather(*following), 5)
+        with pytest.raises(Overloaded):
+            await leading
+
+
+async def _listeners(redis: Redis) -> bool:
+    ((_, number),) = await redis.pubsub_numsub("agentchord:signals")
+    return bool(number)
+
+
+async def test_without_redis_everybody_asks_himself() -> None:
+    provider = Provider()
+
+    async with processes("redis://127.0.0.1:1/0", provider, 1) as (process,):
+        calls = [process.start() for _ in range(3)]
+        await asked(provider, 3)
+        for answer in provider.answers:
+            answer.set_result(ANSWER)
+        done = await asyncio.gather(*calls)
+
+    assert [job.calls for _, job in done] == [[], [], []]
+
+
+@pytest.mark.parametrize("stored", [b"", b"[]", b"{", b'{"content": 1}'])
+async def test_what_nobody_understands_is_a_miss(redis_url: str, stored: bytes) -> None:
+    redis = Redis.from_url(redis_url)
+    await redis.set("agentchord:answers:{a}", stored)
+
+    look = await AnswerCache(redis).look("a", "me")
+    await redis.aclose()
+
+    assert look is not None
+    assert look.answer is None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        LLMResponse(content="x" * MAX_BYTES, model="m", input_tokens=1, output_tokens=1),
+        LLMResponse(
+            content="cut", model="m", input_tokens=1, output_tokens=1, finish_reason="length"
+        ),
+    ],
+)
+async def test_what_is_too_large_or_incomplete_is_not_kept(
+    redis_url: str, answer: LLMResponse
+) -> None:
+    redis = Redis.from_url(redis_url)
+    cache = AnswerCache(redis)
+
+    await cache.look("a", "me")
+    await cache.finish("a", "me", answer, 60)
+    keys = await redis.keys("agentchord:answers*")
+    await redis.aclose()
+
+    assert keys == []
+
+
+async def test_answers_stay_for_their_time(redis_url: str) -> None:
+    redis = Redis.from_url(redis_url)
+
+    await AnswerCache(redis).finish("a", "me", ANSWER, 60)
+    left_ms = await redis.pttl("agentchord:answers:{a}")
+    await redis.aclose()
+
+    assert 50_000 < left_ms <= 60_000

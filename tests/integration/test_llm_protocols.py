@@ -1,0 +1,370 @@
+"""One suite over both protocols, through the real SDKs: the simulator, and the documented shapes.
+
+What holds of a client holds whether the simulator answers it or a server that repeats what the
+providers document, and whether the answer comes whole or as a stream.
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pytest
+
+from app.bootstrap import client_factories
+from app.domain.usage import Partial
+from app.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    ConnectionFailed,
+    Overloaded,
+    ProviderError,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailure,
+)
+from app.llm.anthropic import AnthropicClient
+from app.llm.base import LLMClient, LLMResponse, Message
+from app.llm.openai import OpenAIClient
+from app.settings import load_settings
+from app.simulator.process import SimulatorProcess, run_in_process
+from tests.wire_server import names, serving, shapes
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-test-of-the-clients"
+MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-5"}
+TOOLS = [
+    {
+        "name": name,
+        "description": "Looks something up.",
+        "parameters": {"type": "object", "properties": {"location": {"type": "string"}}},
+    }
+    for name in ("get_weather", "get_time")
+]
+# What leads the simulator to say what each file says.
+PROMPTS = {
+    "text": "Greet me.",
+    "cut_short": "Go on. [[sim:output_tokens=500]]",
+    "caching": "x" * 12_000 + "[[sim:cached_tokens=1920,reasoning_tokens=200]]",
+    "one_tool": "get_weather",
+    "parallel_tools": "get_weather, then get_time",
+    "refusal": "Misbehave. [[sim:refuse]]",
+    "error_after_200": "Fail late. [[sim:stream_error,output_tokens=300]]",
+    "cut_off": "Break off. [[sim:cut_stream,output_tokens=300]]",
+    "overloaded": "Fail. [[sim:status=529]]",
+    "rate_limited": "Fail. [[sim:status=429,retry_after=20]]",
+    "out_of_money": "Fail. [[sim:status=429,code=insufficient_quota]]",
+    "bad_request": "Fail. [[sim:status=400]]",
+    "wrong_key": "Fail. [[sim:status=401]]",
+    "server_error": "Fail. [[sim:status=500]]",
+}
+FAILURES: dict[str, type[ProviderError]] = {
+    "overloaded": Overloaded,
+    "rate_limited": RateLimited,
+    "out_of_money": QuotaExhausted,
+    "bad_request": BadRequest,
+    "wrong_key": AuthenticationFailed,
+    "server_error": ServerFailure,
+}
+CUT_SHORT_TOKENS = 3
+
+Protocol = Literal["openai", "anthropic"]
+
+
+@dataclass(kw_only=True)
+class Wire:
+    """A server that speaks one of the protocols, and how a client is to ask it."""
+
+    protocol: Protocol
+    server: Literal["simulator", "documented"]
+    stream: bool
+    simulator: SimulatorProcess
+    open: AsyncExitStack
+
+    async def client(self, name: str) -> LLMClient:
+        """A client of a server that is going to say what the file of that name says."""
+        if self.server == "simulator":
+            openai_url, url = self.simulator.openai_base_url, self.simulator.anthropic_base_url
+        else:
+            url = (await self.open.enter_async_context(serving(self.protocol, name))).url
+            openai_url = f"{url}/v1"
+        client: LLMClient
+        if self.protocol == "openai":
+            client = OpenAIClient(KEY, base_url=openai_url)
+        else:
+            client = AnthropicClient(KEY, base_url=url)
+        self.open.push_async_callback(client.close)
+        return client
+
+    async def ask(self, name: str, **kwargs: Any) -> LLMResponse:
+        """One request, and its answer."""
+        client = await self.client(name)
+        return await client.complete(
+            PROMPTS[name], MODELS[self.protocol], stream=self.stream, **kwargs
+        )
+
+
+@pytest.fixture(scope="module")
+def simulator() -> Iterator[SimulatorProcess]:
+    with run_in_process() as process:
+        yield process
+
+
+@pytest.fixture(params=["openai", "anthropic"])
+def protocol(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=["simulator", "documented"])
+def server(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+async def wire(
+    request: pytest.FixtureRequest, protocol: Protocol, server: Any, simulator: SimulatorProcess
+) -> AsyncIterator[Wire]:
+    async with AsyncExitStack() as stack:
+        yield Wire(
+            protocol=protocol,
+            server=server,
+            stream=request.param,
+            simulator=simulator,
+            open=stack,
+        )
+
+
+@pytest.fixture
+def streamed(wire: Wire) -> Wire:
+    wire.stream = True
+    return wire
+
+
+def test_every_file_has_its_scenario_in_both_protocols() -> None:
+    assert names("openai") == names("anthropic") == sorted(PROMPTS)
+
+
+async def test_a_text_comes_with_its_usage(wire: Wire) -> None:
+    pieces = list[str]()
+
+    response = await wire.ask("text", on_text=pieces.append)
+
+    assert response.content
+    assert response.finish_reason == "stop"
+    assert response.tool_calls is None
+    assert response.request_id
+    assert response.model.startswith(MODELS[wire.protocol])
+    assert response.usage.prompt_tokens == response.input_tokens > 0
+    assert response.usage.output_tokens == response.output_tokens > 0
+    assert response.raw_usage
+    assert "usage_missing" not in response.metadata
+    assert "".join(pieces) == (response.content if wire.stream else "")
+    if wire.server == "documented":
+        assert response.content == "Hello! How can I assist you today?"
+        assert (response.input_tokens, response.output_tokens) == (19, 10)
+        assert any("ratelimit" in name for name in response.headers)
+
+
+async def test_an_answer_that_is_capped_says_so(wire: Wire) -> None:
+    response = await wire.ask("cut_short", max_tokens=CUT_SHORT_TOKENS)
+
+    assert response.finish_reason == "length"
+    assert response.output_tokens == CUT_SHORT_TOKENS
+
+
+async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
+    response = await wire.ask("caching")
+
+    usage = response.usage
+    assert usage.cached_tokens == (1900 if _is_documented(wire, "anthropic") else 1920)
+    assert usage.prompt_tokens > usage.cached_tokens
+    assert usage.reasoning_tokens in (200, 0)  # Anthropic tells them only since November 2026
+    assert usage.output_tokens >= 200
+    if _is_documented(wire, "anthropic"):
+        assert usage.cache_write_tokens == 56
+        assert [block["type"] for block in response.metadata["blocks"]] == ["thinking", "text"]
+        assert response.metadata["blocks"][0]["signature"].startswith("EqQB")
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("one_tool", ["get_weather"]), ("parallel_tools", ["get_weather", "get_time"])],
+)
+async def test_calls_of_tools_are_whole_and_in_order_and_their_results_are_answered(
+    wire: Wire, name: str, called: list[str]
+) -> None:
+    client, model = await wire.client(name), MODELS[wire.protocol]
+    question: Message = {"role": "user", "content": PROMPTS[name]}
+
+    first = await client.complete_with_tools([question], model, TOOLS, stream=wire.stream)
+    calls = first.tool_calls or ()
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "14 degrees"} for call in calls]
+    second = await client.complete_with_tools(
+        [question, first.as_message(), *results], model, TOOLS, stream=wire.stream
+    )
+
+    assert first.finish_reason == "tool_calls"
+    assert [call.name for call in calls] == called
+    assert len({call.id for call in calls}) == len(called)
+    arguments = [json.loads(call.arguments) for call in calls]
+    assert all(each.keys() == {"location"} for each in arguments)
+    assert second.finish_reason == "stop"
+    assert "14 degrees" in second.content
+    if wire.server == "documented":
+        places = ["Paris, France", "Bogotá, Colombia"][: len(called)]
+        assert [each["location"] for each in arguments] == places
+
+
+async def test_what_goes_back_is_what_the_protocol_asks_for(protocol: Protocol) -> None:
+    question: Message = {"role": "user", "content": "Both, please."}
+
+    async with serving(protocol, "parallel_tools") as server:
+        client: LLMClient
+        if protocol == "openai":
+            client = OpenAIClient(KEY, base_url=f"{server.url}/v1")
+        else:
+            client = AnthropicClient(KEY, base_url=server.url)
+        first = await client.complete_with_tools([question], MODELS[protocol], TOOLS, stream=True)
+        results = [
+            {"role": "tool", "tool_call_id": call.id, "content": call.name}
+            for call in first.tool_calls or ()
+        ]
+        await client.complete_with_tools(
+            [question, first.as_message(), *results], MODELS[protocol], TOOLS, stream=True
+        )
+        await client.close()
+
+    _, assistant, *answers = server.requests[1]["messages"]
+    said = shapes(protocol, "parallel_tools")["whole"][0]["body"]
+    if protocol == "openai":
+        assert server.requests[1]["stream_options"] == {"include_usage": True}
+        assert assistant["tool_calls"] == said["choices"][0]["message"]["tool_calls"]
+        assert [each["role"] for each in answers] == ["tool", "tool"]
+        assert [each["tool_call_id"] for each in answers] == [
+            call["id"] for call in assistant["tool_calls"]
+        ]
+    else:
+        assert assistant["content"] == said["content"]
+        (together,) = answers
+        assert [each["tool_use_id"] for each in together["content"]] == [
+            block["id"] for block in said["content"] if block["type"] == "tool_use"
+        ]
+
+
+async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
+    protocol: Protocol,
+) -> None:
+    async with serving(protocol, "text") as server:
+        client: LLMClient
+        if protocol == "openai":
+            client = OpenAIClient(KEY, base_url=f"{server.url}/v1")
+        else:
+            client = AnthropicClient(KEY, base_url=server.url)
+        await client.complete(
+            "Hello.", MODELS[protocol], tools=TOOLS, system="The rules.", prompt_cache="1h"
+        )
+        await client.close()
+
+    (request,) = server.requests
+    assert "prompt_cache" not in request
+    if protocol == "openai":
+        assert len(request["prompt_cache_key"]) == 32
+        assert request["messages"][0] == {"role": "system", "content": "The rules."}
+    else:
+        mark = {"type": "ephemeral", "ttl": "1h"}
+        assert request["cache_control"] == mark
+        assert request["system"] == [{"type": "text", "text": "The rules.", "cache_control": mark}]
+
+
+async def test_a_provider_of_the_configuration_is_asked_as_it_wants_to_be(
+    protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEAM_KEY", "k-1")
+    async with serving(protocol, "text") as server:
+        url = f"{server.url}/v1" if protocol == "openai" else server.url
+        settings = load_settings(
+            providers={
+                "gateway": {
+                    "protocol": protocol,
+                    "base_url": url,
+                    "headers": {"api-key": "${TEAM_KEY}", "X-Team": "erp"},
+                    "query": {"api-version": "2024-10-21"},
+                }
+            }
+        )
+        client = client_factories(settings)["gateway"]()
+        response = await client.complete("Hello.", "any-model")
+        await client.close()
+
+    (headers,) = server.headers
+    assert response.content.startswith("Hello!")
+    assert (headers["api-key"], headers["x-team"]) == ("k-1", "erp")
+    assert "none" in (headers.get("authorization", "") + headers.get("x-api-key", ""))
+    assert server.queries == [{"api-version": "2024-10-21"}]
+
+
+async def test_a_refusal_is_told_by_its_finish_reason(wire: Wire) -> None:
+    response = await wire.ask("refusal")
+
+    assert response.finish_reason == "content_filter"
+    assert response.content == ""
+    assert response.output_tokens > 0
+    if wire.protocol == "openai":
+        assert "sorry" in response.metadata["refusal"]
+
+
+@pytest.mark.parametrize(("name", "expected"), FAILURES.items())
+async def test_every_refused_request_has_its_error(
+    wire: Wire, name: str, expected: type[ProviderError]
+) -> None:
+    told = list[Partial]()
+
+    with pytest.raises(ProviderError) as failed:
+        await wire.ask(name, on_broken=told.append)
+
+    error = failed.value
+    assert type(error) is expected
+    assert error.reached
+    assert error.request_id
+    assert (error.provider, error.partial, told) == (wire.protocol, None, [])
+    assert error.retry_after_s == {
+        ("rate_limited", "documented", "openai"): 19.8,
+        ("rate_limited", "documented", "anthropic"): 20,
+        ("rate_limited", "simulator", "openai"): 20,
+        ("rate_limited", "simulator", "anthropic"): 20,
+    }.get((name, wire.server, wire.protocol))
+    if name == "overloaded" and wire.protocol == "anthropic":
+        assert error.status == 529
+
+
+@pytest.mark.parametrize("name", ["error_after_200", "cut_off"])
+async def test_a_stream_that_fails_after_a_200_tells_what_had_come(
+    streamed: Wire, name: str
+) -> None:
+    pieces, told = list[str](), list[Partial]()
+
+    with pytest.raises(ProviderError) as failed:
+        await streamed.ask(name, on_text=pieces.append, on_broken=told.append)
+
+    error = failed.value
+    late = {"openai": ServerFailure, "anthropic": Overloaded}[streamed.protocol]
+    if streamed.server == "simulator":
+        late = ServerFailure
+    assert type(error) is (ConnectionFailed if name == "cut_off" else late)
+    assert error.retriable
+    assert error.reached
+    assert error.request_id
+    assert error.partial is not None
+    assert told == [error.partial]
+    assert not error.partial.final
+    assert pieces
+    assert error.partial.usage.output_tokens >= len("".join(pieces)) // 4
+    assert error.partial.prompt_counted is (streamed.protocol == "anthropic")
+    if streamed.server == "documented":
+        assert "".join(pieces).startswith("Hello! How")
+
+
+def _is_documented(wire: Wire, protocol: str) -> bool:
+    return (wire.server, wire.protocol) == ("documented", protocol)

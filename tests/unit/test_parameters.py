@@ -1,0 +1,150 @@
+"""Parameters as models take them, told by their names alone."""
+
+from typing import Any
+
+import pytest
+
+from app.domain.providers import Protocol
+from app.llm.parameters import ParameterRefused, adapted
+from app.llm.prompt_cache import ask_anthropic, ask_openai, least_tokens
+
+Params = dict[str, Any]
+THINKS = {"type": "adaptive"}
+BUDGET = {"type": "enabled", "budget_tokens": 2000}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "given", "sent"),
+    [
+        ("openai", "gpt-4o", {"temperature": 0.2, "seed": 1}, {"temperature": 0.2, "seed": 1}),
+        ("openai", "gpt-4o", {"reasoning_effort": "none"}, {}),
+        ("openai", "gpt-4o", {"temperature": None, "n": 1}, {"n": 1}),
+        ("openai", "gpt-5", {"temperature": 1, "top_p": 1}, {}),
+        ("openai", "llama-3", {"top_k": 5, "thinking": True}, {"top_k": 5, "thinking": True}),
+        ("anthropic", "claude-sonnet-4-5", {"temperature": 0.2}, {"temperature": 0.2}),
+        ("anthropic", "claude-opus-5", {"temperature": 1}, {}),
+        ("anthropic", "claude-opus-5", {"stop": "END"}, {"stop_sequences": ["END"]}),
+        ("anthropic", "claude-opus-5", {"stop": ["A", "B"]}, {"stop_sequences": ["A", "B"]}),
+        (
+            "anthropic",
+            "claude-opus-5",
+            {"reasoning_effort": "minimal"},
+            {"thinking": THINKS, "output_config": {"effort": "low"}},
+        ),
+        (
+            "anthropic",
+            "claude-opus-4-5",
+            {"reasoning_effort": "high"},
+            {"output_config": {"effort": "high"}},
+        ),
+        (
+            "anthropic",
+            "claude-opus-5",
+            {"reasoning_effort": "none"},
+            {"thinking": {"type": "disabled"}},
+        ),
+        ("anthropic", "claude-sonnet-4-5", {"thinking": BUDGET}, {"thinking": BUDGET}),
+        ("anthropic", "claude-opus-5", {"n": 1, "prompt_cache_key": "k"}, {}),
+        ("anthropic", "glm-4", {"thinking": BUDGET}, {"thinking": BUDGET}),
+    ],
+)
+def test_parameters_are_mapped_to_what_the_model_takes(
+    protocol: Protocol, model: str, given: Params, sent: Params
+) -> None:
+    assert adapted(protocol, model, given, max_tokens=4000) == sent
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "given", "complaint"),
+    [
+        ("openai", "gpt-5", {"temperature": 0.2}, "takes no temperature: remove it"),
+        ("openai", "gpt-4o", {"reasoning_effort": "low"}, "does not reason"),
+        ("openai", "gpt-5", {"reasoning_effort": "hard"}, "use one of 'none', 'minimal'"),
+        ("openai", "gpt-5", {"thinking": BUDGET}, "takes no thinking: give reasoning_effort"),
+        ("openai", "openai/gpt-4o", {"top_k": 3}, "takes no top_k"),
+        ("openai", "any", {"messages": []}, "messages in llm_config is not supported"),
+        ("openai", "any", {"tools": []}, "they are the agent's tools"),
+        ("openai", "any", {"before_sent": 1}, "AgentChord fills it in"),
+        ("openai", "any", {"timeout": 5}, "it is the agent's timeout"),
+        ("openai", "any", {"extra_body": {}}, "write its keys into llm_config themselves"),
+        ("openai", "any", {"n": 2}, "one answer is read"),
+        ("openai", "any", {"stream": "yes"}, "use true or false"),
+        ("openai", "any", {"prompt_cache": "1d"}, "use true, false, '5m' or '1h'"),
+        ("anthropic", "claude-opus-5", {"temperature": 0.2}, "takes no temperature: remove"),
+        ("anthropic", "claude-sonnet-4-5", {"temperature": 1.5}, "from 0 to 1, not 1.5"),
+        (
+            "anthropic",
+            "claude-sonnet-4-5",
+            {"temperature": 0.5, "thinking": BUDGET},
+            "takes no temperature while it thinks",
+        ),
+        ("anthropic", "claude-opus-5", {"thinking": BUDGET}, "takes no thinking budget"),
+        ("anthropic", "claude-sonnet-4-5", {"thinking": THINKS}, "does not think adaptively"),
+        (
+            "anthropic",
+            "claude-sonnet-4-5",
+            {"thinking": BUDGET | {"budget_tokens": 4000}},
+            "is 4,000, and max_tokens, which it is a part of, 4,000: raise",
+        ),
+        ("anthropic", "any", {"thinking": BUDGET | {"budget_tokens": 9}}, "at least 1,024"),
+        ("anthropic", "any", {"thinking": "on"}, 'use {"type": "adaptive"}'),
+        ("anthropic", "claude-haiku-4-5", {"reasoning_effort": "low"}, "takes no reasoning_effort"),
+        ("anthropic", "claude-opus-5", {"seed": 1}, "no parameter of Anthropic's messages"),
+        ("anthropic", "claude-3-haiku", {}, "generates at most 4,096 tokens: lower max_tokens"),
+    ],
+)
+def test_what_a_model_does_not_take_is_refused_with_the_remedy(
+    protocol: Protocol, model: str, given: Params, complaint: str
+) -> None:
+    most = 5000 if model == "claude-3-haiku" else 4000
+
+    with pytest.raises(ParameterRefused) as refused:
+        adapted(protocol, model, given, max_tokens=most)
+
+    assert complaint in str(refused.value)
+
+
+def test_equal_beginnings_have_one_key_of_openais_cache_and_others_another() -> None:
+    def key(system: str, user: str) -> str:
+        messages = [{"role": "system", "content": system}, {"role": "user", "content": user}]
+        body = {"model": "gpt-4o", "messages": messages, "prompt_cache": True}
+        ask_openai(body)
+        assert "prompt_cache" not in body
+        return str(body["prompt_cache_key"])
+
+    assert key("rules", "one") == key("rules", "two") != key("other rules", "one")
+
+
+def test_anthropics_cache_is_asked_for_at_the_end_of_what_requests_have_in_common() -> None:
+    mark = {"type": "ephemeral", "ttl": "1h"}
+    tools = [{"name": "a"}, {"name": "b"}]
+    instructed: Params = {"system": "rules", "prompt_cache": "1h"}
+    equipped: Params = {"tools": tools, "prompt_cache": True}
+    by_hand: Params = {"system": [{"text": "x", "cache_control": {}}], "prompt_cache": True}
+
+    for body in (instructed, equipped, by_hand):
+        ask_anthropic(body)
+
+    assert instructed == {"system": [{"type": "text", "text": "rules", "cache_control": mark}]}
+    short = {"type": "ephemeral"}
+    assert equipped == {
+        "tools": [{"name": "a"}, {"name": "b", "cache_control": short}],
+        "cache_control": short,
+    }
+    assert by_hand == {"system": [{"text": "x", "cache_control": {}}]}
+    assert tools == [{"name": "a"}, {"name": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "model", "least"),
+    [
+        ("openai", "gpt-4o", 1024),
+        ("anthropic", "claude-haiku-4-5-20251001", 4096),
+        ("anthropic", "claude-sonnet-4-6", 2048),
+        ("anthropic", "claude-sonnet-5", 1024),
+    ],
+)
+def test_the_least_that_a_provider_keeps_is_known(
+    protocol: Protocol, model: str, least: int
+) -> None:
+    assert least_tokens(protocol, model) == least

@@ -1,0 +1,95 @@
+"""A provider that says what the files under tests/wire say.
+
+Each file is a conversation, written from the providers' reference pages (developers.openai.com/api,
+platform.claude.com/docs/en/api; 2026): the answers to its requests one after the other, ``whole``
+or as a ``stream``, with status, headers and body, or server-sent events. ``cut`` ends the
+connection in the middle.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+WIRE = Path(__file__).parent / "wire"
+# Not where events or characters end, so that whoever reads has to put them together.
+SLICE_BYTES = 23
+
+
+@dataclass
+class WireServer:
+    """A running server, and what it was asked."""
+
+    url: str = ""
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    queries: list[dict[str, str]] = field(default_factory=list)
+
+
+@cache
+def shapes(protocol: str, name: str) -> dict[str, list[dict[str, Any]]]:
+    """The answers of a conversation, by ``whole`` and ``stream``."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(
+        (WIRE / protocol / f"{name}.json").read_text()
+    )
+    return found
+
+
+def names(protocol: str) -> list[str]:
+    """The conversations that there are."""
+    return sorted(file.stem for file in (WIRE / protocol).glob("*.json"))
+
+
+@asynccontextmanager
+async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
+    """A server of one conversation, on a free port of this machine."""
+    server = WireServer()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        said = shapes(protocol, name)
+        # An error comes as a plain answer, whatever was asked for.
+        answers = said.get("stream" if body.get("stream") else "whole") or said["whole"]
+        answer = answers[len(server.requests)]
+        server.requests.append(body)
+        server.headers.append({name.lower(): value for name, value in request.headers.items()})
+        server.queries.append(dict(request.query))
+        return await _answer(request, answer)
+
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", handle)
+    application.router.add_post("/v1/messages", handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield server
+    await runner.cleanup()
+
+
+async def _answer(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    headers = dict(answer["headers"])
+    if "events" not in answer:
+        content = json.dumps(answer["body"]).encode()
+        return web.Response(body=content, status=answer["status"], headers=headers)
+    response = web.StreamResponse(status=answer["status"], headers=headers)
+    await response.prepare(request)
+    content = b"".join(map(_event, answer["events"]))
+    for start in range(0, len(content), SLICE_BYTES):
+        await response.write(content[start : start + SLICE_BYTES])
+    if answer.get("cut"):
+        assert request.transport is not None
+        request.transport.close()
+    return response
+
+
+def _event(event: dict[str, Any]) -> bytes:
+    name = f"event: {event['event']}\n" if "event" in event else ""
+    data = event["data"]
+    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    return f"{name}data: {text}\n\n".encode()

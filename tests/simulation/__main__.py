@@ -6,14 +6,17 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import psycopg
+import pytest
 from sqlalchemy.engine import URL, make_url
 
 from app.embedded import Services
 from app.storage.schema import upgrade
 from tests.simulation.database import Database
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import Report, simulate
 
 JOBS = 2
@@ -26,6 +29,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=200, help="how many (default 200)")
     parser.add_argument("--first", type=int, default=0, help="the first of them (default 0)")
     parser.add_argument("--jobs", type=int, default=JOBS, help=f"processes (default {JOBS})")
+    parser.add_argument("--mutation", choices=MUTATIONS, help="break the protocol in this way")
     given = parser.parse_args()
     seeds = (
         [given.seed] if given.seed is not None else range(given.first, given.first + given.seeds)
@@ -40,7 +44,8 @@ def main() -> int:
         clocks = [Path(folder) / f"clock_{job}" for job in range(jobs)]
         shares = [seeds[job::jobs] for job in range(jobs)]
         with ProcessPoolExecutor(jobs) as pool:
-            reports = [r for share in pool.map(_simulate, databases, clocks, shares) for r in share]
+            work = partial(_simulate, mutation=given.mutation)
+            reports = [r for share in pool.map(work, databases, clocks, shares) for r in share]
     broken = [report for report in reports if report.broken]
     for report in reports if given.seed is not None else broken:
         sys.stdout.write(f"{report}\n\n")
@@ -66,10 +71,13 @@ def _clone(url: URL, name: str) -> str:
     return url.set(database=name).render_as_string(hide_password=False)
 
 
-def _simulate(url: str, clock: Path, seeds: Sequence[int]) -> list[Report]:
+def _simulate(url: str, clock: Path, seeds: Sequence[int], *, mutation: str | None) -> list[Report]:
     database = Database(url, clock)
     try:
-        return [simulate(database, seed) for seed in seeds]
+        with pytest.MonkeyPatch.context() as patch:
+            if mutation is not None:
+                MUTATIONS[mutation][0](patch)
+            return [simulate(database, seed) for seed in seeds]
     finally:
         database.close()
 

@@ -24,11 +24,11 @@ import psycopg
 from psycopg import errors, generators, pq, waiting
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.storage.session import MAX_CONNECTIONS, connect_args, database_url, dumps
+from app.storage.session import MAX_CONNECTIONS, database_url, dumps
+from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
 
 SCRIPT = Path(__file__).with_name("clock.sql")
-SEARCH_PATH = "simulation,pg_catalog,public"
 #: Real milliseconds after which a statement that does not answer is asked for what it waits.
 PATIENCE_MS = 2
 #: Processes that there can be at a time.
@@ -40,10 +40,6 @@ BLOCKERS = "SELECT pg_blocking_pids(%s)"
 Boundary = Callable[[str, Process], None]
 
 
-class DeadlockFound(Exception):
-    """Transactions wait for each other: locks were not taken in one order."""
-
-
 @dataclass(eq=False)
 class _Waiting:
     """A statement that waits for a lock."""
@@ -51,13 +47,6 @@ class _Waiting:
     steps: Generator[Any, Any, Any]
     state: Any
     future: asyncio.Future[Any]
-    blockers: list[int]
-
-
-def _closed_pgconn() -> pq.abc.PGconn:
-    pgconn = pq.PGconn.connect_start(b"host=/nowhere")
-    pgconn.finish()
-    return pgconn
 
 
 class Session(psycopg.AsyncConnection[Any]):
@@ -96,22 +85,22 @@ class Database:
 
     def __init__(self, url: str, clock: Path) -> None:
         self._url = database_url(url)
+        self._connections = Connections(self._url)
         self._clock = os.open(clock, os.O_CREAT | os.O_WRONLY, 0o644)
-        self._spare: list[pq.abc.PGconn] = []
         self._engines: dict[str, AsyncEngine] = {}
         self._sessions: list[Session] = []
         self._waiting: dict[Session, _Waiting] = {}
         self.away = False
         self.statements = 0
         self.lock_waits = 0
+        self.deadlocks = 0
         self.set_clock(EPOCH_S)
-        self.inspector = self._connect_inspector()
+        self.inspector = self._connections.inspector()
         script = SCRIPT.read_text().split("\n", 3)[3]
         literal = "'" + str(clock).replace("'", "''") + "'"
         self.inspector.execute((script % {"clock": literal}).encode())
         name = self.inspector.info.dbname
         self.inspector.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
-        self._dead = _closed_pgconn()
         self._begun = False
         asyncio.run(self._make_engines())
 
@@ -137,6 +126,7 @@ class Database:
         self.away = False
         self.statements = 0
         self.lock_waits = 0
+        self.deadlocks = 0
         self.inspector.execute("SELECT simulation.empty()")
 
     def end(self) -> None:
@@ -148,8 +138,7 @@ class Database:
 
     def close(self) -> None:
         """Close everything for good."""
-        for pgconn in self._spare:
-            pgconn.finish()
+        self._connections.close()
         self.inspector.close()
         os.close(self._clock)
 
@@ -262,14 +251,15 @@ class Database:
             return value
         self.lock_waits += 1
         future = self._loop.create_future()
-        self._waiting[session] = _Waiting(steps, value, future, self._blockers(session))
-        self._refuse_circles(session)
+        self._waiting[session] = _Waiting(steps, value, future)
+        if self._is_in_a_circle(session):
+            self.deadlocks += 1
+            self._break(session)
         try:
             return await future
         except asyncio.CancelledError:
             if session in self._waiting:  # psycopg has the server give up what nobody waits for
-                del self._waiting[session]
-                self._abort(session, steps)
+                self._break(session)
             raise
 
     def _drive(
@@ -307,16 +297,19 @@ class Database:
         blockers: list[int] = row[0]
         return blockers
 
-    def _refuse_circles(self, session: Session) -> None:
+    def _is_in_a_circle(self, session: Session) -> bool:
+        """Whether it waits for itself in the end: locks were not taken in one order."""
         waits = {s.pgconn.backend_pid: self._blockers(s) for s in self._waiting}
-        seen, front = set(), [session.pgconn.backend_pid]
+        own = session.pgconn.backend_pid
+        seen, front = {own}, list(waits[own])
         while front:
-            for pid in waits.get(front.pop(), ()):
-                if pid == session.pgconn.backend_pid:
-                    raise DeadlockFound(f"sessions wait for each other: {waits}")
-                if pid not in seen:
-                    seen.add(pid)
-                    front.append(pid)
+            pid = front.pop()
+            if pid == own:
+                return True
+            if pid not in seen:
+                seen.add(pid)
+                front += waits.get(pid, ())
+        return False
 
     def _look_again(self) -> None:
         """A transaction has ended: who waited for it may go on, in the order of coming."""
@@ -335,9 +328,11 @@ class Database:
                     continue
                 del self._waiting[session]
                 moved = moved or (was_open and not self._in_transaction(session))
+                if statement.future.done():
+                    continue
                 if isinstance(value, Exception):
                     statement.future.set_exception(value)
-                elif not statement.future.done():
+                else:
                     statement.future.set_result(value)
 
     # ---- connections ---------------------------------------------------------------------------
@@ -348,51 +343,24 @@ class Database:
         await self._travel(process, "connect")
         if self.away:
             raise errors.OperationalError("connection refused: the server is starting up")
-        session = Session(self._spare.pop() if self._spare else self._new_pgconn())
+        pgconn, prepared = self._connections.take()
+        session = Session(pgconn)
+        session._prepared = prepared
         session.server, session.process = self, process
         self._sessions.append(session)
         return session
 
-    def _new_pgconn(self) -> pq.abc.PGconn:
-        connection = waiting.wait_conn(Session._connect_gen(self._conninfo()))
-        pgconn = connection.pgconn
-        connection.pgconn = self._dead
-        return pgconn
-
-    def _conninfo(self) -> str:
-        options = connect_args("simulation")["options"] + f" -c search_path={SEARCH_PATH}"
-        query = {key: str(value) for key, value in self._url.query.items()}
-        return psycopg.conninfo.make_conninfo(
-            "",
-            **{"host": self._url.host, "port": self._url.port, **query},
-            user=self._url.username,
-            password=self._url.password,
-            dbname=self._url.database,
-            options=options,
-        )
-
-    def _connect_inspector(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(
-            self._conninfo().replace(SEARCH_PATH, "public"), autocommit=True
-        )
-        connection.prepare_threshold = 1
-        return connection
-
     def release(self, session: Session) -> None:
-        """Take the real connection from a session that is over, cleaned for the next one."""
+        """Take the real connection from a session that is over, with its prepared statements."""
         if session not in self._sessions:
             return
         self._sessions.remove(session)
         session._closed = not session.lost
-        pgconn, session.pgconn = session.pgconn, self._dead
+        pgconn, session.pgconn = session.pgconn, self._connections.closed
         if pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
             self.inspector.execute("SELECT pg_terminate_backend(%s, 5000)", [pgconn.backend_pid])
             pgconn.finish()
-        elif pgconn.status == pq.ConnStatus.OK:
-            if pgconn.transaction_status != pq.TransactionStatus.IDLE:
-                pgconn.exec_(b"ROLLBACK")
-            pgconn.exec_(b"DEALLOCATE ALL")
-            self._spare.append(pgconn)
+        self._connections.give_back(pgconn, session._prepared)
         self._look_again()
 
     def _break(self, session: Session) -> None:
@@ -405,10 +373,6 @@ class Database:
                     errors.OperationalError("server closed the connection unexpectedly")
                 )
         self.release(session)
-
-    def _abort(self, session: Session, steps: Generator[Any, Any, Any]) -> None:
-        steps.close()
-        self._break(session)
 
     def _lose_patience(self, session: Session, transaction: int) -> None:
         if session.process.frozen and session.transactions == transaction:

@@ -53,12 +53,12 @@ class Faults:
         if generator.random() < 0.8:
             cluster.broker.lost_share = generator.choice((0.0, 0.05, 0.2))
             cluster.broker.twice_share = generator.choice((0.0, 0.1, 0.3))
-            cluster.messenger.lost_share = generator.choice((0.0, 0.1, 1.0))
+            cluster.messenger.lost_share = generator.choice((0.0, 0.1, 1.0, 1.0))
             cluster.provider.trouble = generator.choice((0.0, 0.05, 0.15))
         kinds: Sequence[tuple[Callable[[], None], int]] = (
             (self._kill_somebody, 4),
             (self._kill_all, 1),
-            (self._freeze_somebody, 3),
+            (self._freeze_somebody, 4),
             (self._drain_somebody, 2),
             (self._ambush, 8),
             (self._cut_connections, 3),
@@ -136,7 +136,7 @@ class Faults:
     def _freeze(self, process: Process) -> None:
         if not process.alive or process.frozen:
             return
-        seconds = self.generator.choice((0.5, 4.0, 12.0, 17.0, LONGEST_S))
+        seconds = self.generator.choice((0.5, 4.0, 17.0, 22.0, LONGEST_S))
         self._tell(f"{process} frozen for {seconds:g} s")
         process.frozen = True
         self._cluster.database.freeze(process)

@@ -85,6 +85,7 @@ AT_REST = {
             OR attempt < old_attempt
             OR (attempt > old_attempt AND NOT (old_status = 'pending' AND status = 'running'))
             OR (status = 'running' AND attempt = old_attempt)
+            OR (old_status <> 'running' AND status NOT IN ('running', 'pending', 'cancelled'))
             OR (output IS DISTINCT FROM old_output AND status <> 'completed')
         """,
     "a hold was placed although its budget was closed or paused": """

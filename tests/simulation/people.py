@@ -86,12 +86,12 @@ class People:
         for number in range(generator.choice((1, 2, 3))):
             story = Story(number=number, workflow=draw_workflow(generator, number))
             self.stories.append(story)
-            cluster.loop.at(
-                generator.uniform(0.2, self._window_s / 2), partial(self._enqueue, story)
-            )
+            begins_s = generator.uniform(0.2, self._window_s / 2)
+            cluster.loop.at(begins_s, partial(self._enqueue, story))
             steps = (self.pause, self.resume, self.cancel, self.retry)
-            for step in generator.choices(steps, (4, 4, 1, 2), k=generator.choice((0, 0, 2, 5))):
-                cluster.loop.at(generator.uniform(1.0, self._window_s), partial(step, story))
+            for step in generator.choices(steps, (4, 4, 3, 2), k=generator.choice((0, 2, 4))):
+                then_s = begins_s + generator.uniform(0.1, self._window_s / 2)
+                cluster.loop.at(then_s, partial(step, story))
 
     @property
     def rest(self) -> bool:
@@ -232,7 +232,7 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
                         "max_tokens": 100,
                     },
                     dependencies=needs,
-                    tools=["look_up"] if generator.random() < 0.2 else [],
+                    tools=["look_up"] if generator.random() < 0.35 else [],
                     priority=generator.choice((1, 5, 5, 5, 8)),
                     timeout=generator.choice((8.0, 30.0)),
                     accept_missing_inputs=generator.random() < 0.1,

@@ -27,6 +27,8 @@ from tests.simulation.trace import Trace
 
 #: Dollars per 1,000 tokens, of input and output.
 INPUT_USD, OUTPUT_USD = Decimal("0.01"), Decimal("0.03")
+#: A conversation of fewer messages goes on with a tool: three of them.
+MESSAGES_WITH_TOOLS = 6
 ANSWER = re.compile(r"<[^<>]+>")
 ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
     (Overloaded, 503),
@@ -156,7 +158,7 @@ class SimulatedClient(LLMClient):
         )
         served.cost_usd = (usage.input_tokens * INPUT_USD + usage.output_tokens * OUTPUT_USD) / 1000
         await self._provider.answered(served)
-        wants_tool = tools and len(messages) == 1
+        wants_tool = tools and len(messages) < MESSAGES_WITH_TOOLS
         return LLMResponse(
             content=served.answer or "",
             model=model,

@@ -5,25 +5,21 @@ the protocol on purpose and look for a seed that finds it.
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import psycopg
 import pytest
-from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from app.domain.money import HoldAnswer, HoldOutcome
 from app.embedded import ServiceUrls
-from app.storage import claims, holds, progress, records
 from tests.simulation.database import Database
+from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import simulate
 
 SEEDS = 200
 CHUNK = 10
 #: Seeds among which a broken protocol must be found.
 SEARCHED = 30
-Break = Callable[[pytest.MonkeyPatch], None]
 
 
 @pytest.fixture(scope="module")
@@ -67,48 +63,11 @@ def test_the_same_seed_makes_the_same_simulation(database: Database) -> None:
     assert [report.trace for report in again] == [report.trace for report in first]
 
 
-def no_fence(patch: pytest.MonkeyPatch) -> None:
-    real = records._agent_row
-    patch.setattr(records, "_agent_row", lambda record, money, _: real(record, money, True))
-
-
-def no_budget_check(patch: pytest.MonkeyPatch) -> None:
-    def place_all(wishes: Any, *_: Any) -> list[HoldAnswer]:
-        return [HoldAnswer(outcome=HoldOutcome.PLACED) for _ in wishes]
-
-    patch.setattr(holds, "decide_holds", place_all)
-
-
-def a_cancel_that_leaves_the_budget_open(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        progress, "CLOSE_BUDGET", text("UPDATE budgets SET paused = false WHERE id = :id")
-    )
-
-
-def claims_that_do_not_lock_the_run(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(
-        claims, "LOCK_RUNS", text("SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))")
-    )
-
-
-@pytest.mark.parametrize(
-    ("broken", "found"),
-    [
-        (no_fence, "an attempt never ended"),
-        (no_budget_check, "has failed with IntegrityError"),
-        (a_cancel_that_leaves_the_budget_open, "holds committed after"),
-        (claims_that_do_not_lock_the_run, "more than max_parallel_agents"),
-    ],
-)
+@pytest.mark.parametrize("name", MUTATIONS)
 def test_a_broken_protocol_is_found(
-    database: Database, monkeypatch: pytest.MonkeyPatch, broken: Break, found: str
+    database: Database, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    broken(monkeypatch)
+    mutate, words = MUTATIONS[name]
+    mutate(monkeypatch)
 
-    assert any(found in str(simulate(database, seed)) for seed in range(SEARCHED))
-
-
-def test_a_cluster_without_a_watchdog_is_found(database: Database) -> None:
-    assert any(
-        "has not ended" in str(simulate(database, seed, watched=False)) for seed in range(SEARCHED)
-    )
+    assert any(words in str(simulate(database, seed)) for seed in range(SEARCHED))

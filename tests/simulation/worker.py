@@ -75,7 +75,6 @@ class Cluster:
         limits: Limits of every model.
         max_recoveries: Recoveries until an agent is quarantined.
         lane_width: Widest lane.
-        watched: Whether workers have a watchdog.
     """
 
     loop: VirtualLoop
@@ -87,7 +86,6 @@ class Cluster:
     limits: RateLimitConfig
     max_recoveries: int
     lane_width: int
-    watched: bool = True
 
     def __post_init__(self) -> None:
         self.buckets = MemoryBackend(clock=self.loop.wall_clock)
@@ -185,10 +183,7 @@ class Worker:
             max_recoveries=cluster.max_recoveries,
             on_quarantine=_tell_nobody,
         )
-        background = [self._heartbeat(), self._renew_limits()]
-        if cluster.watched:
-            background.append(watchdog.run())
-        for work in background:
+        for work in (self._heartbeat(), self._renew_limits(), watchdog.run()):
             cluster.loop.spawn(self.process, work, "background")
         self._opened = True
 

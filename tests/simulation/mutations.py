@@ -49,11 +49,11 @@ def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claims, "LOCK_RUNS", statement)
 
 
-#: Each with words of what a simulation must find.
-MUTATIONS: Mapping[str, tuple[Mutation, str]] = {
-    "no_fence": (no_fence, "a dead attempt changed an agent run"),
-    "no_watchdog": (no_watchdog, "has not ended"),
-    "no_budget_check": (no_budget_check, "has failed with IntegrityError"),
-    "open_budget": (open_budget, "holds committed after"),
-    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run"),
+#: Each with words of what a simulation must find, and a seed from which on to look for it.
+MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
+    "no_fence": (no_fence, "a dead attempt changed an agent run", 0),
+    "no_watchdog": (no_watchdog, "has not ended", 0),
+    "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
+    "open_budget": (open_budget, "holds committed after", 19),
+    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 0),
 }

@@ -62,6 +62,7 @@ class People:
         self._generator = generator
         self._window_s = window_s
         self._clients = 0
+        self._busy: list[Process] = []
         self.stories: list[Story] = []
         self.cluster: Cluster
 
@@ -95,8 +96,9 @@ class People:
 
     @property
     def rest(self) -> bool:
-        """Whether every run has ended."""
-        return all(self.status(story) in FINAL for story in self.stories)
+        """Whether every run has ended, and nobody is about to change that."""
+        self._busy = [client for client in self._busy if client.alive]
+        return not self._busy and all(self.status(story) in FINAL for story in self.stories)
 
     def status(self, story: Story) -> str:
         """The run's status as committed, empty before it is there."""
@@ -198,6 +200,7 @@ class People:
     def _do(self, what: str, step: Step) -> Process:
         self._clients += 1
         process = Process(f"client{self._clients}")
+        self._busy.append(process)
         self.cluster.trace.tell(f"{process}: {what}")
 
         async def act() -> None:

@@ -25,7 +25,7 @@ Args = tuple[Any, ...]
 
 
 class Consumer(Protocol):
-    """A worker process, as the broker sees it."""
+    """A worker process as the broker sees it."""
 
     process: Process
 

@@ -21,7 +21,7 @@ from app.embedded import Services, ServiceUrls
 
 FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
 KINDS = ("unit", "integration", "e2e", "faults", "browser", "benchmark")
-FOLDERS = {"benchmarks": "benchmark", "repository": "unit"}
+FOLDERS = {"benchmarks": "benchmark", "repository": "unit", "simulation": "faults"}
 TEMPLATE = "agentchord_template"
 REDIS_DATABASES = 16
 

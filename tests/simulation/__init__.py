@@ -1,0 +1,7 @@
+"""The whole cluster in one process: real code and real SQL, a clock that jumps, faults by seed.
+
+``world`` puts a cluster together and runs it to its end; ``loop``, ``database`` and ``clock.sql``
+make it deterministic; ``broker``, ``messenger`` and ``provider`` stand for what is outside;
+``worker`` is one worker process; ``people`` enqueue and control runs, ``faults`` break things,
+``invariants`` judge, ``trace`` remembers, and ``mutations`` break the protocol on purpose.
+"""

@@ -1,0 +1,70 @@
+"""Real connections to the simulation's Postgres, which outlive the simulated ones."""
+
+from typing import Any
+
+import psycopg
+from psycopg import pq, waiting
+from psycopg._preparing import PrepareManager
+from sqlalchemy.engine import URL
+
+from app.storage.session import connect_args
+
+SEARCH_PATH = "simulation,pg_catalog,public"
+
+
+class Connections:
+    """Connections that nobody uses, each with its prepared statements: to make one takes long.
+
+    Args:
+        url: The database.
+    """
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+        self._spare: list[tuple[pq.abc.PGconn, PrepareManager]] = []
+        #: What a session has when it is over.
+        self.closed = pq.PGconn.connect_start(b"host=/nowhere")
+        self.closed.finish()
+
+    def take(self) -> tuple[pq.abc.PGconn, PrepareManager]:
+        """A connection, and what psycopg knows of the statements prepared on it."""
+        if self._spare:
+            return self._spare.pop()
+        connection = waiting.wait_conn(psycopg.AsyncConnection._connect_gen(self._address()))
+        connection.prepare_threshold = 0
+        pgconn, connection.pgconn = connection.pgconn, self.closed
+        return pgconn, connection._prepared
+
+    def give_back(self, pgconn: pq.abc.PGconn, prepared: PrepareManager) -> None:
+        """Take a connection back, whatever its transaction is in."""
+        if pgconn.status != pq.ConnStatus.OK:
+            return
+        if pgconn.transaction_status != pq.TransactionStatus.IDLE:
+            pgconn.exec_(b"ROLLBACK")
+        self._spare.append((pgconn, prepared))
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        for pgconn, _ in self._spare:
+            pgconn.finish()
+        self._spare.clear()
+
+    def inspector(self) -> psycopg.Connection[Any]:
+        """A connection in real time, for whoever looks at what is committed."""
+        address = self._address().replace(SEARCH_PATH, "public")
+        connection = psycopg.connect(address, autocommit=True)
+        connection.prepare_threshold = 1
+        return connection
+
+    def _address(self) -> str:
+        # Planned once: what a simulation repeats thousands of times is not its speed.
+        settings = {"search_path": SEARCH_PATH, "plan_cache_mode": "force_generic_plan"}
+        query = {key: str(value) for key, value in self._url.query.items()}
+        return psycopg.conninfo.make_conninfo(
+            "",
+            **{"host": self._url.host, "port": self._url.port, **query},
+            user=self._url.username,
+            password=self._url.password,
+            dbname=self._url.database,
+            options=connect_args("simulation", **settings)["options"],
+        )

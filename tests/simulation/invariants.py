@@ -1,0 +1,178 @@
+"""What must hold of a simulation: at every step, and when it has come to rest."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+
+from app.storage.records import Kind
+from tests.ledgers import DIFFERENT_TOTALS
+from tests.simulation.people import FINAL, People
+from tests.simulation.provider import ANSWER, Provider, Served
+
+#: Errors that an agent may end with; any other one is a defect.
+KNOWN_ERRORS = {
+    "Overloaded",
+    "ServerFailure",
+    "RateLimited",
+    "BadRequest",
+    "ConnectionFailed",
+    "AgentTimeout",
+    "BudgetExceeded",
+    "RecoveriesExhausted",
+    "RunStopped",
+    "UpstreamFailed",
+    "WorkerLost",
+}
+GUESS: Kind = "unconfirmed"
+
+# No row when all is right.
+AT_EVERY_STEP = """
+    SELECT 'more than max_parallel_agents at a time' AS what, r.id::text AS who
+    FROM runs r JOIN agent_runs a ON a.run_id = r.id AND a.status = 'running'
+    GROUP BY r.id HAVING count(*) > r.max_parallel_agents
+    UNION ALL
+    SELECT 'started before its level', a.id::text
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id AND a.status = 'running'
+    WHERE a.level > r.level OR EXISTS (
+        SELECT FROM agent_runs d WHERE d.run_id = a.run_id AND d.level < a.level
+            AND d.status IN ('pending', 'running'))
+    UNION ALL
+    SELECT 'budget overspent', id::text FROM budgets
+    WHERE NOT soft AND (overdrawn_usd > 0 OR spent_usd + held_usd > limit_usd)
+    UNION ALL
+    SELECT 'held is not the sum of the holds', b.id::text FROM budgets b
+    WHERE b.held_usd <> coalesce(
+        (SELECT sum(amount_usd) FROM holds h WHERE b.id = ANY(h.budget_ids)), 0)
+    UNION ALL
+    SELECT 'a run has ended with work in progress', r.id::text FROM runs r
+    JOIN agent_runs a ON a.run_id = r.id AND a.status IN ('pending', 'running')
+    WHERE r.finished_at IS NOT NULL AND r.status IN ('completed', 'partially_completed', 'failed',
+        'cancelled')
+"""
+AT_REST = {
+    "a hold was never settled": "SELECT call_id FROM holds",
+    "somebody still waits for money": """
+        SELECT a.name FROM hold_queue q JOIN agent_runs a ON a.id = q.agent_run_id
+        WHERE a.status = 'running' AND a.attempt = q.attempt
+        """,
+    "spent is not the sum of the entries": """
+        SELECT b.id, b.spent_usd FROM budgets b WHERE b.spent_usd <> coalesce((
+            SELECT sum(cost_usd) FROM cost_entries e WHERE b.id = ANY(e.budget_ids)), 0)
+        UNION ALL
+        SELECT a.id, a.spent_usd FROM agent_runs a WHERE a.spent_usd <> coalesce((
+            SELECT sum(cost_usd) FROM cost_entries e WHERE e.agent_run_id = a.id), 0)
+        """,
+    "an agent's account is not settled": "SELECT id FROM agent_runs WHERE held_usd <> 0",
+    "the totals differ from the ledger": DIFFERENT_TOTALS,
+    "not exactly one accepted outcome": """
+        SELECT a.name, a.status, count(t) FILTER (WHERE t.outcome = 'completed') AS accepted
+        FROM agent_runs a LEFT JOIN attempts t ON t.agent_run_id = a.id GROUP BY a.id
+        HAVING count(t) FILTER (WHERE t.outcome = 'completed')
+            <> (CASE WHEN a.status = 'completed' THEN 1 ELSE 0 END)
+        """,
+    "an attempt never ended": "SELECT * FROM attempts WHERE outcome = 'running'",
+    "an attempt is missing": """
+        SELECT a.name FROM agent_runs a WHERE a.attempt
+            <> (SELECT count(*) FROM attempts t WHERE t.agent_run_id = a.id)
+        """,
+    "a dead attempt changed an agent run": """
+        SELECT name, old_status, status, old_attempt, attempt, at FROM simulation.steps
+        WHERE old_status = 'completed'
+            OR attempt < old_attempt
+            OR (attempt > old_attempt AND NOT (old_status = 'pending' AND status = 'running'))
+            OR (status = 'running' AND attempt = old_attempt)
+            OR (old_status <> 'running' AND status NOT IN ('running', 'pending', 'cancelled'))
+            OR (output IS DISTINCT FROM old_output AND status <> 'completed')
+        """,
+    "a hold was placed although its budget was closed or paused": """
+        SELECT call_id FROM simulation.placed WHERE barred
+        """,
+    "an agent started before the results it reads": """
+        SELECT a.name FROM agent_runs a JOIN attempts t ON t.agent_run_id = a.id
+        JOIN agent_runs d ON d.run_id = a.run_id AND d.name = ANY(a.dependencies)
+        WHERE NOT a.accept_missing_inputs
+            AND (d.status <> 'completed' OR t.started_at < d.finished_at)
+        """,
+}
+
+
+def broken_now(inspector: psycopg.Connection[Any]) -> list[str]:
+    """What is wrong with what is committed at this moment."""
+    return [f"{what}: {who}" for what, who in inspector.execute(AT_EVERY_STEP).fetchall()]
+
+
+def broken_at_rest(
+    inspector: psycopg.Connection[Any], provider: Provider, people: People
+) -> list[str]:
+    """What is wrong with a simulation that has come to rest."""
+    found = broken_now(inspector)
+    for what, question in AT_REST.items():
+        rows = inspector.execute(question).fetchmany(3)
+        found += [f"{what}: {row}" for row in rows]
+    for story in people.stories:
+        status = people.status(story)
+        if status not in FINAL:
+            found.append(f"run{story.number} has not ended: it is {status or 'not there'}")
+        people.look(story)
+        found += story.broken
+    with inspector.cursor(row_factory=dict_row) as cursor:
+        agents = cursor.execute("SELECT * FROM agent_runs").fetchall()
+        entries = cursor.execute("SELECT * FROM cost_entries ORDER BY created_at, id").fetchall()
+    found += _unknown_errors(agents)
+    found += _wrong_entries(entries, provider)
+    found += _wrong_results(agents, provider)
+    return found
+
+
+def _unknown_errors(agents: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        f"{agent['name']} has failed with {agent['error_class']}: {agent['error']}"
+        for agent in agents
+        if agent["error_class"] is not None and agent["error_class"] not in KNOWN_ERRORS
+    ]
+
+
+def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
+    """One entry per call that reached the provider; what nobody confirmed, at its worst case."""
+    by_call: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        by_call[entry["call_id"]].append(entry)
+    found = [
+        f"a call of {served.agent} has no entry"
+        for call_id, served in provider.served.items()
+        if call_id not in by_call
+    ]
+    for call_id, lines in by_call.items():
+        kinds = sorted(line["kind"] for line in lines)
+        total = sum((line["cost_usd"] for line in lines), Decimal(0))
+        served_ = provider.served.get(call_id)
+        if kinds not in (["actual"], [GUESS], ["actual", "correction", GUESS]):
+            found.append(f"a call of {lines[0]['agent']} has the entries {kinds}")
+        elif "actual" in kinds:
+            if served_ is None or total != served_.cost_usd:
+                found.append(f"a call of {lines[0]['agent']} is booked at {total}, not {served_}")
+        elif served_ is not None and total != served_.hold.amount_usd:
+            found.append(f"an unconfirmed call of {served_.agent} is not booked at its worst case")
+    return found
+
+
+def _wrong_results(agents: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
+    """A result is the last answer of the attempt that was accepted; only results are read."""
+    found = []
+    answers: dict[Any, list[Served]] = defaultdict(list)
+    for served in provider.served.values():
+        answers[served.hold.agent_run_id, served.hold.attempt].append(served)
+    accepted = {agent["output"] for agent in agents if agent["status"] == "completed"}
+    for agent in agents:
+        calls = answers[agent["id"], agent["attempt"]]
+        if agent["status"] == "completed" and (not calls or calls[-1].answer != agent["output"]):
+            found.append(f"the result of {agent['name']} is not its last answer")
+    return found + [
+        f"{served.agent} has read {strange}, which was not accepted"
+        for served in provider.served.values()
+        if (strange := set(ANSWER.findall(served.prompt)) - accepted)
+    ]

@@ -1,0 +1,123 @@
+"""Redis as simulated processes see it, apart from the queues: signals, and the epoch key.
+
+Signals get lost and come late; when Redis is away every command fails.
+"""
+
+import asyncio
+import random
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.simulation.loop import CURRENT, Process, VirtualLoop
+
+
+class Messenger:
+    """The server: keys and subscribers.
+
+    Args:
+        loop: The simulation's loop.
+        generator: Draws delays and losses.
+    """
+
+    def __init__(self, loop: VirtualLoop, generator: random.Random) -> None:
+        self._loop, self._generator = loop, generator
+        self.keys: dict[str, bytes] = {}
+        self.subscribers: list[tuple[Process, asyncio.Queue[dict[str, Any]]]] = []
+        self.away = False
+        self.lost_share = 0.0
+
+    def check(self) -> None:
+        """Raise if it cannot be reached."""
+        if self.away:
+            raise RedisConnectionError("connection refused")
+
+    async def travel(self) -> None:
+        """The way there and back."""
+        await asyncio.sleep(self._generator.expovariate(1 / 0.0005))
+        self.check()
+
+    def deliver(self, data: bytes) -> int:
+        """Send a message to all who listen; returns their number."""
+        for process, queue in self.subscribers:
+            if process.alive and self._generator.random() >= self.lost_share:
+                delay_s = self._generator.expovariate(1 / 0.002)
+                self._loop.at(delay_s, lambda q=queue: q.put_nowait({"data": data}))  # type: ignore[misc]
+        return len(self.subscribers)
+
+    def flush(self) -> None:
+        """FLUSHALL."""
+        self.keys.clear()
+
+
+class SimulatedRedis:
+    """What the product asks of ``redis.asyncio.Redis``."""
+
+    def __init__(self, messenger: Messenger) -> None:
+        self._messenger = messenger
+
+    async def set(self, key: str, value: str, *, nx: bool = False) -> bool:
+        """SET, with NX."""
+        await self._messenger.travel()
+        if nx and key in self._messenger.keys:
+            return False
+        self._messenger.keys[key] = value.encode()
+        return True
+
+    async def get(self, key: str) -> bytes | None:
+        """GET."""
+        await self._messenger.travel()
+        return self._messenger.keys.get(key)
+
+    async def publish(self, channel: str, message: str) -> int:
+        """PUBLISH; there is one channel."""
+        await self._messenger.travel()
+        return self._messenger.deliver(message.encode())
+
+    def pubsub(self, **_: Any) -> "Subscription":
+        """A subscription that has not begun."""
+        return Subscription(self._messenger)
+
+
+@dataclass(eq=False)
+class Subscription:
+    """What the product asks of ``PubSub``."""
+
+    messenger: Messenger
+
+    def __post_init__(self) -> None:
+        self._queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.messenger.subscribers = [
+            found for found in self.messenger.subscribers if found[1] is not self._queue
+        ]
+
+    async def subscribe(self, channel: str) -> None:
+        """SUBSCRIBE."""
+        await self.messenger.travel()
+        process = CURRENT.get()
+        assert process is not None, "only processes listen"
+        self.messenger.subscribers.append((process, self._queue))
+
+    def listen(self) -> Self:
+        """The messages as they come."""
+        return self
+
+    # No generator: one that a dead process leaves behind would have to be closed by the loop.
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        return await self._queue.get()

@@ -1,0 +1,259 @@
+"""What people do: they enqueue runs, and cancel, pause, resume and retry them at drawn moments.
+
+Every step is taken by a client process of its own, which may die or freeze in the middle of it.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app import Agent, RetryPolicy, RetryStrategy, Workflow, WorkflowStatus
+from app.domain.budgets import BudgetTerms, Period, StandingScope
+from app.domain.run_options import RunOptions
+from app.storage import runs, standing
+from app.storage.group_commit import persist
+from tests.simulation.loop import Process
+from tests.simulation.worker import Cluster, Platform
+
+MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
+TENANT = "acme"
+PLACED = "SELECT count(*) FROM simulation.placed WHERE run_id = %s"
+STATUS = "SELECT status FROM runs WHERE id = %s"
+FINAL = {"completed", "partially_completed", "failed", "cancelled"}
+Step = Callable[[Platform], Awaitable[object]]
+
+
+@dataclass(kw_only=True)
+class Story:
+    """One run and what people do to it.
+
+    Attributes:
+        number: Which of the simulation's runs.
+        workflow: Its workflow.
+        run_id: Its id, once the client knows it.
+        placed: Holds that had been placed when it was cancelled or paused, as long as nothing of it
+            may start.
+        opening: Client processes that may be letting it go on.
+        broken: What was found wrong.
+    """
+
+    number: int
+    workflow: Workflow
+    run_id: UUID | None = None
+    placed: int | None = None
+    opening: list[Process] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+
+class People:
+    """The users of a simulation.
+
+    Args:
+        generator: Draws what they want and when.
+        window_s: Seconds in which they want it.
+    """
+
+    def __init__(self, generator: random.Random, *, window_s: float) -> None:
+        self._generator = generator
+        self._window_s = window_s
+        self._clients = 0
+        self._busy: list[Process] = []
+        self.stories: list[Story] = []
+        self.cluster: Cluster
+
+    def begin(self, cluster: Cluster) -> None:
+        """Lay out what they will do."""
+        self.cluster = cluster
+        generator = self._generator
+        tight = generator.random() < 0.3
+        if generator.random() < 0.5:
+            terms = BudgetTerms(
+                scope=StandingScope.TENANT,
+                subject=TENANT,
+                limit_usd=Decimal("0.06") if tight else Decimal(10),
+                period=generator.choice((Period.DAY, Period.NONE)),
+            )
+            self._do(
+                "set budget",
+                lambda p: persist(
+                    p.engine, partial(standing.set_budget, terms=terms), name="set_budget"
+                ),
+            )
+        for number in range(generator.choice((1, 2, 3))):
+            story = Story(number=number, workflow=draw_workflow(generator, number))
+            self.stories.append(story)
+            begins_s = generator.uniform(0.2, self._window_s / 2)
+            cluster.loop.at(begins_s, partial(self._enqueue, story))
+            steps = (self.pause, self.resume, self.cancel, self.retry)
+            for step in generator.choices(steps, (4, 4, 3, 2), k=generator.choice((0, 2, 4))):
+                then_s = begins_s + generator.uniform(0.1, self._window_s / 2)
+                cluster.loop.at(then_s, partial(step, story))
+
+    @property
+    def rest(self) -> bool:
+        """Whether every run has ended, and nobody is about to change that."""
+        self._busy = [client for client in self._busy if client.alive]
+        return not self._busy and all(self.status(story) in FINAL for story in self.stories)
+
+    def status(self, story: Story) -> str:
+        """The run's status as committed, empty before it is there."""
+        if story.run_id is None:
+            return ""
+        row = self.cluster.database.inspector.execute(STATUS, [story.run_id]).fetchone()
+        return "" if row is None else str(row[0])
+
+    def pause(self, story: Story) -> None:
+        """Pause a run."""
+        self._close(story, "pause", lambda platform, id_: platform.scheduler.pause(id_))
+
+    def cancel(self, story: Story) -> None:
+        """Cancel a run."""
+        self._close(
+            story,
+            "cancel",
+            lambda platform, id_: platform.scheduler.stop(
+                id_, as_=WorkflowStatus.CANCELLED, reason="nobody wants it"
+            ),
+        )
+
+    def resume(self, story: Story) -> None:
+        """Resume a run."""
+        self._open(story, "resume", lambda platform, id_: platform.scheduler.resume(id_))
+
+    def retry(self, story: Story, cost_budget: Decimal | None = None) -> None:
+        """Retry what failed of a run."""
+        self._open(
+            story,
+            "retry_failed",
+            lambda platform, id_: platform.scheduler.retry_failed(id_, cost_budget=cost_budget),
+        )
+
+    def look(self, story: Story) -> None:
+        """Note the holds that were placed although nothing may start."""
+        if story.placed is not None and (now := self._placed(story)) != story.placed:
+            story.broken.append(
+                f"{now - story.placed} holds committed after run{story.number} was stopped"
+            )
+
+    def _enqueue(self, story: Story) -> None:
+        """Enqueue, again and again under the same key until it is known to be done."""
+
+        async def enqueue(platform: Platform) -> None:
+            async def create(connection: AsyncConnection) -> UUID:
+                options = RunOptions(tenant=TENANT, key=f"run{story.number}")
+                workflow_id = await runs.store_workflow(connection, story.workflow)
+                return await runs.create_run(
+                    connection, story.workflow, workflow_id, {"case": story.number}, options
+                )
+
+            story.run_id = await persist(platform.engine, create, name="enqueue")
+            self.cluster.trace.name(story.run_id, f"run{story.number}")
+            await platform.scheduler.ask_for_admission(story.run_id)
+
+        client = self._do(f"enqueue run{story.number}", enqueue)
+
+        def again() -> None:
+            if story.run_id is None and not client.alive:
+                self._enqueue(story)
+            elif story.run_id is None:
+                self.cluster.loop.at(5.0, again)
+
+        self.cluster.loop.at(5.0, again)
+
+    def _close(
+        self, story: Story, what: str, step: Callable[[Platform, UUID], Awaitable[bool]]
+    ) -> None:
+        async def close(platform: Platform) -> None:
+            assert story.run_id is not None
+            done = await step(platform, story.run_id)
+            self.cluster.trace.tell(f"{what} returned {done}")
+            story.opening = [p for p in story.opening if p.alive]
+            if done and story.placed is None and not story.opening:
+                story.placed = self._placed(story)
+
+        if story.run_id is not None:
+            self._do(f"{what} run{story.number}", close)
+
+    def _open(
+        self, story: Story, what: str, step: Callable[[Platform, UUID], Awaitable[bool]]
+    ) -> None:
+        async def open_(platform: Platform) -> None:
+            assert story.run_id is not None
+            done = await step(platform, story.run_id)
+            self.cluster.trace.tell(f"{what} returned {done}")
+
+        if story.run_id is not None:
+            self.look(story)
+            story.placed = None
+            story.opening.append(self._do(f"{what} run{story.number}", open_))
+
+    def _placed(self, story: Story) -> int:
+        row = self.cluster.database.inspector.execute(PLACED, [story.run_id]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def _do(self, what: str, step: Step) -> Process:
+        self._clients += 1
+        process = Process(f"client{self._clients}")
+        self._busy.append(process)
+        self.cluster.trace.tell(f"{process}: {what}")
+
+        async def act() -> None:
+            try:
+                await step(Platform(self.cluster, f"client{self._clients % 4}"))
+            finally:
+                self.cluster.loop.kill(process)
+                self.cluster.database.drop_process(process)
+
+        self.cluster.loop.spawn(process, act(), what)
+        return process
+
+
+def draw_workflow(generator: random.Random, number: int) -> Workflow:
+    """One to four levels of agents on two providers."""
+    agents: list[Agent] = []
+    above: Sequence[str] = ()
+    for level in range(generator.choice((2, 3, 4))):
+        names = []
+        for place in range(generator.randint(1, 5)):
+            needs = generator.sample(above, k=min(len(above), generator.choice((1, 1, 2))))
+            name = f"r{number}l{level}p{place}"
+            names.append(name)
+            provider = generator.choice(sorted(MODELS))
+            agents.append(
+                Agent(
+                    name=name,
+                    prompt_template=f"{name}: case {{case}} {' '.join(f'{{{n}}}' for n in needs)}",
+                    llm_config={
+                        "provider": provider,
+                        "model": MODELS[provider],
+                        "max_tokens": 100,
+                    },
+                    dependencies=needs,
+                    tools=["look_up"] if generator.random() < 0.35 else [],
+                    priority=generator.choice((1, 5, 5, 5, 8)),
+                    timeout=generator.choice((8.0, 30.0)),
+                    accept_missing_inputs=generator.random() < 0.1,
+                    cost_limit=generator.choice((1.0, 1.0, 0.02)),
+                    retry_policy=RetryPolicy(
+                        strategy=RetryStrategy.CONSTANT_DELAY,
+                        base_delay=generator.choice((0.0, 1.0, 12.0)),
+                        max_retries=generator.choice((1, 4)),
+                    ),
+                )
+            )
+        above = names
+    return Workflow(
+        name=f"flow{number}",
+        agents=agents,
+        max_parallel_agents=generator.choice((1, 2, 3, 10)),
+        cost_budget=generator.choice((0.02, 5.0, 5.0)),
+        allow_partial_completion=generator.random() < 0.8,
+        timeout=generator.choice((20.0, 3600.0, 3600.0, 3600.0)),
+        priority=generator.choice((3, 5)),
+    )

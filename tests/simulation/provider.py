@@ -1,0 +1,177 @@
+"""The provider as simulated processes see it: answers, errors, silence; and its own ledger."""
+
+import asyncio
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from app.domain.money import HoldRequest
+from app.domain.usage import Usage
+from app.errors import (
+    BadRequest,
+    ConnectionFailed,
+    Overloaded,
+    ProviderError,
+    RateLimited,
+    ServerFailure,
+)
+from app.llm.base import LLMClient, LLMResponse, Message, ToolCall
+from tests.simulation.database import Boundary
+from tests.simulation.loop import CURRENT
+from tests.simulation.trace import Trace
+
+#: Dollars per 1,000 tokens, of input and output.
+INPUT_USD, OUTPUT_USD = Decimal("0.01"), Decimal("0.03")
+#: A conversation of fewer messages goes on with a tool: three of them.
+MESSAGES_WITH_TOOLS = 6
+ANSWER = re.compile(r"<[^<>]+>")
+ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
+    (Overloaded, 503),
+    (ServerFailure, 500),
+    (RateLimited, 429),
+    (BadRequest, 400),
+)
+#: The hold of the call that the current task is about to make.
+HOLD: ContextVar[HoldRequest] = ContextVar("HOLD")
+
+
+@dataclass(kw_only=True)
+class Served:
+    """A request that reached the provider.
+
+    Attributes:
+        hold: What was held for it.
+        prompt: The user's message.
+        agent: Who asked.
+        answer: What was answered, if anybody was still there to be told.
+        cost_usd: What the provider bills, if it answered.
+        status: HTTP status, 0 if the connection was cut or the client left.
+    """
+
+    hold: HoldRequest
+    prompt: str
+    agent: str
+    answer: str | None = None
+    cost_usd: Decimal = Decimal(0)
+    status: int = 0
+
+
+@dataclass
+class Provider:
+    """All providers of the cluster.
+
+    Attributes:
+        trouble: Share of calls that meet an error, silence or a cut.
+    """
+
+    generator: random.Random
+    trace: Trace
+    boundary: Boundary
+    trouble: float = 0.0
+    served: dict[UUID, Served] = field(default_factory=dict)
+    in_flight: int = 0
+
+    async def serve(self, hold: HoldRequest, messages: Sequence[Message]) -> Served:
+        """Answer a request, late or never.
+
+        Raises:
+            ProviderError: As the SDKs' errors are told.
+        """
+        await self._boundary("call_before")
+        if self.generator.random() < self.trouble / 4:
+            raise ConnectionFailed("connection refused", reached=False)
+        prompt = str(messages[0]["content"])
+        agent = prompt.partition(":")[0]
+        assert hold.call_id not in self.served, f"call of {agent} was sent twice under one hold"
+        served = self.served[hold.call_id] = Served(hold=hold, prompt=prompt, agent=agent)
+        self.trace.name(hold.call_id, f"call{len(self.served)}")
+        self.trace.tell(f"{self.trace.called(hold.call_id)}: {agent} attempt {hold.attempt} sent")
+        try:
+            await self._boundary("call_sent")
+            await asyncio.sleep(self._latency_s())
+            if self.generator.random() < self.trouble:
+                await self._fail(served)
+        except asyncio.CancelledError:
+            self.trace.tell(f"{self.trace.called(hold.call_id)}: {agent} left")
+            raise
+        served.status = 200
+        served.answer = f"<{agent} {hold.attempt} {len(self.served)}>"
+        return served
+
+    async def answered(self, served: Served) -> None:
+        """The way back of an answer that has been billed."""
+        self.trace.tell(f"{self.trace.called(served.hold.call_id)}: {served.agent} answered")
+        await self._boundary("call_answered")
+
+    def _latency_s(self) -> float:
+        slow = self.generator.random() < 0.05
+        return self.generator.uniform(5, 20) if slow else self.generator.expovariate(1 / 1.5)
+
+    async def _fail(self, served: Served) -> None:
+        draw = self.generator.random()
+        if draw < 0.15:
+            await asyncio.sleep(10_000)  # silence: the agent's timeout ends it
+        if draw < 0.35:
+            raise ConnectionFailed("the connection was lost")
+        kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 1))[0]
+        served.status = status
+        raise kind(f"status {status}", status=status, request_id=str(served.hold.call_id))
+
+    async def _boundary(self, name: str) -> None:
+        process = CURRENT.get()
+        assert process is not None, "only processes call"
+        await asyncio.sleep(0)
+        self.boundary(name, process)
+        if not process.alive or process.frozen:
+            await asyncio.sleep(0)
+
+
+class SimulatedClient(LLMClient):
+    """The client of one process for one provider."""
+
+    def __init__(self, name: str, provider: Provider) -> None:
+        self.provider = name
+        self._provider = provider
+
+    async def complete_with_tools(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        max_tokens: int | None = None,
+        on_sent: Callable[[], None] | None = None,
+        **kwargs: Any,
+    ) -> LLMResponse:
+        """See ``LLMClient``."""
+        if on_sent is not None:
+            on_sent()
+        served = await self._provider.serve(HOLD.get(), messages)
+        # The prompt is counted from the text, so that its cost stays below the hold.
+        usage = Usage(
+            input_tokens=len(served.prompt) // 8 + 1, output_tokens=(max_tokens or 8) // 2 + 1
+        )
+        served.cost_usd = (usage.input_tokens * INPUT_USD + usage.output_tokens * OUTPUT_USD) / 1000
+        await self._provider.answered(served)
+        wants_tool = tools and len(messages) < MESSAGES_WITH_TOOLS
+        return LLMResponse(
+            content=served.answer or "",
+            model=model,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            usage=usage,
+            request_id=str(served.hold.call_id),
+            tool_calls=[ToolCall(id="t1", name="look_up", arguments="{}")] if wants_tool else None,
+        )
+
+    def get_model_info(self, model: str) -> dict[str, Any]:
+        """See ``LLMClient``."""
+        return {"provider": self.provider, "context_window": None, "max_output_tokens": None}
+
+    async def close(self) -> None:
+        """Nothing is open."""

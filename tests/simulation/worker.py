@@ -1,0 +1,321 @@
+"""A simulated worker process: the real collaborators, composed as ``workers.runtime`` does it."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import structlog
+from redis.asyncio import Redis
+from sqlalchemy.exc import DBAPIError
+
+from app import tool
+from app.costs.pricing import Pricing
+from app.domain.policies import CostConfig, RateLimitConfig
+from app.domain.retry import RetryPolicy
+from app.events.signals import Signals
+from app.failures.handler import FailureHandler
+from app.llm.clients import Clients
+from app.rate_limits.base import Exchange, News, Reply
+from app.rate_limits.limiter import ClusterLimiter
+from app.rate_limits.memory import MemoryBackend
+from app.rate_limits.tiers import BucketSpec
+from app.scheduler.scheduler import Scheduler
+from app.scheduler.watchdog import Watchdog
+from app.storage.claims import claim
+from app.storage.group_commit import GroupCommit
+from app.storage.holds import place_holds
+from app.storage.leases import Lost, renew_leases
+from app.storage.records import CallRecord, Ending, apply_records
+from app.tools.registry import ToolRegistry
+from tests.simulation.broker import Args, Broker, SimulatedDispatcher
+from tests.simulation.database import Database
+from tests.simulation.loop import Process, VirtualLoop
+from tests.simulation.messenger import Messenger, SimulatedRedis
+from tests.simulation.provider import HOLD, INPUT_USD, OUTPUT_USD, Provider, SimulatedClient
+from tests.simulation.trace import Trace
+from workers.agents.llm import LLMAgent
+from workers.announcements import Announcements
+from workers.calls import Caller
+from workers.inflight import InFlight
+from workers.jobs import Job
+from workers.lane import LaneRunner
+from workers.money import Money, Wakes, Wish
+from workers.pipeline import Pipeline
+from workers.run_contexts import RunContexts
+
+PROVIDERS = ("openai", "anthropic")
+LEASE_S, BEAT_S, WATCHDOG_S, LIMIT_RENEWAL_S = 15.0, 5.0, 5.0, 4.0
+DEFAULT_MAX_TOKENS = 50
+MAX_OUTPUT_BYTES = 100_000
+
+log = structlog.get_logger(__name__)
+
+
+@tool
+async def look_up() -> str:
+    """Look something up."""
+    await asyncio.sleep(0.05)
+    return "found"
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """What all processes of a simulation share.
+
+    Attributes:
+        loop: The simulation's loop.
+        trace: Told what happens.
+        database: Postgres.
+        broker: The broker.
+        messenger: Redis.
+        provider: The providers.
+        limits: Limits of every model.
+        max_recoveries: Recoveries until an agent is quarantined.
+        lane_width: Widest lane.
+    """
+
+    loop: VirtualLoop
+    trace: Trace
+    database: Database
+    broker: Broker
+    messenger: Messenger
+    provider: Provider
+    limits: RateLimitConfig
+    max_recoveries: int
+    lane_width: int
+
+    def __post_init__(self) -> None:
+        self.buckets = MemoryBackend(clock=self.loop.wall_clock)
+
+
+class Platform:
+    """What clients and workers have alike; see ``app.bootstrap``.
+
+    Args:
+        cluster: Where it is.
+        slot: Whose engine it uses.
+    """
+
+    def __init__(self, cluster: Cluster, slot: str) -> None:
+        self.redis = cast(Redis, SimulatedRedis(cluster.messenger))
+        self.engine = cluster.database.engine(slot)
+        self.signals = Signals(self.redis)
+        self.dispatcher = SimulatedDispatcher(cluster.broker, lane_width=cluster.lane_width)
+        self.scheduler = Scheduler(self.engine, self.dispatcher, self.signals, max_running=50)
+
+
+class Worker:
+    """One worker process.
+
+    Args:
+        cluster: Where it lives.
+        slot: Its place in the cluster; who follows on a dead worker has the same.
+        generation: How many were there before it.
+        queues: Queues it serves.
+    """
+
+    def __init__(self, cluster: Cluster, slot: str, generation: int, queues: Sequence[str]) -> None:
+        self.process = Process(f"{slot}.{generation}")
+        self.slot, self.generation, self.queues = slot, generation, queues
+        self._cluster = cluster
+        self._running = 0
+        self._opened = False
+        self._beat = asyncio.Event()
+        self._inflight = InFlight()
+        cluster.loop.spawn(self.process, self._open(), "open")
+
+    def serves(self, queue: str) -> bool:
+        """See ``Consumer``."""
+        return self._opened and queue in self.queues and not self._inflight.draining
+
+    def work(self, task: str, args: Args, done: Callable[[], None]) -> None:
+        """See ``Consumer``."""
+        self._cluster.loop.spawn(self.process, self._work(task, args, done), task)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has nothing to finish: frozen work may still be told to somebody."""
+        return not self.process.frozen and not len(self._inflight)
+
+    def drain(self, ended: Callable[[], None]) -> None:
+        """SIGTERM: hand back what waits; ``ended`` is called when nothing is left to do."""
+        self._inflight.drain()
+        self._cluster.loop.spawn(self.process, self._end(ended), "drain")
+
+    async def _work(self, task: str, args: Args, done: Callable[[], None]) -> None:
+        """See ``workers.tasks``."""
+        self._running += 1
+        try:
+            if task == "lane":
+                await self._lanes.run(*args)
+            else:
+                await self._platform.scheduler.advance(*args)
+        except Exception:
+            log.exception("lane_failed" if task == "lane" else "advance_failed", run_id=args[0])
+        finally:
+            self._running -= 1
+        done()
+
+    async def _end(self, ended: Callable[[], None]) -> None:
+        while self._running or len(self._inflight):  # noqa: ASYNC110  nobody can tell
+            await asyncio.sleep(0.1)
+        ended()
+
+    async def _open(self) -> None:
+        """See ``Runtime._open``: it runs on the loop, so that what it starts is this process's."""
+        cluster = self._cluster
+        self._platform = Platform(cluster, self.slot)
+        self._limiter = ClusterLimiter(
+            _Buckets(cluster, self.process),
+            lambda provider, model: (f"{provider}/{model}", cluster.limits),
+        )
+        self._build_lanes(self._platform)
+        self._platform.signals.on_stop(self._beat.set)
+        watchdog = Watchdog(
+            self._platform.engine,
+            self._platform.redis,
+            scheduler=self._platform.scheduler,
+            dispatcher=self._platform.dispatcher,
+            interval_s=WATCHDOG_S,
+            max_recoveries=cluster.max_recoveries,
+            on_quarantine=_tell_nobody,
+        )
+        for work in (self._heartbeat(), self._renew_limits(), watchdog.run()):
+            cluster.loop.spawn(self.process, work, "background")
+        self._opened = True
+
+    def _build_lanes(self, platform: Platform) -> None:
+        cluster, engine = self._cluster, platform.engine
+        claims = GroupCommit(
+            engine,
+            partial(
+                claim,
+                worker=self.process.name,
+                lease_s=LEASE_S,
+                max_recoveries=cluster.max_recoveries,
+            ),
+            name="claim",
+            key=lambda request: request.run_id,
+        )
+        wakes = Wakes(platform.signals)
+        records = GroupCommit(
+            engine,
+            partial(apply_records, wake=wakes),
+            name="record",
+            key=lambda record: record.agent_run_id,
+        )
+        holds = GroupCommit(
+            engine,
+            partial(place_holds, wake=wakes),
+            name="hold",
+            key=lambda hold: hold.agent_run_id,
+        )
+        provider = cluster.provider
+        prices = CostConfig(
+            default_input_cost=float(INPUT_USD), default_output_cost=float(OUTPUT_USD)
+        )
+        caller = Caller(
+            clients=Clients({name: partial(SimulatedClient, name, provider) for name in PROVIDERS}),
+            limiter=self._limiter,
+            pricing=Pricing(prices),
+            money=_WatchedMoney(holds, platform.signals),
+            default_max_tokens=DEFAULT_MAX_TOKENS,
+        )
+        tools = ToolRegistry([__name__])
+        pipeline = Pipeline(
+            inflight=self._inflight,
+            records=records,
+            llm=LLMAgent(caller=caller, tools=tools, records=records),
+            announcements=_Silence(),
+            failures=FailureHandler(RetryPolicy()),
+            give_up=platform.scheduler.give_up,
+            max_output_bytes=MAX_OUTPUT_BYTES,
+        )
+        self._lanes = LaneRunner(
+            claims=claims,
+            contexts=RunContexts(engine),
+            pipeline=pipeline,
+            inflight=self._inflight,
+            scheduler=platform.scheduler,
+            dispatcher=platform.dispatcher,
+        )
+
+    async def _heartbeat(self) -> None:
+        """See ``Heartbeat``, which is a thread; its statement is the same."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._beat.wait(), BEAT_S)
+            self._beat.clear()
+            held = self._inflight.held()
+            if not held:
+                continue
+            try:
+                async with self._platform.engine.begin() as connection:
+                    renew = partial(renew_leases, held=held, lease_s=LEASE_S)
+                    answer = await connection.run_sync(renew)
+            except (DBAPIError, TimeoutError) as error:
+                log.warning("heartbeat_failed", error=str(error))
+                continue
+            self._inflight.renewed(held, answer)
+
+    async def _renew_limits(self) -> None:
+        while True:
+            await asyncio.sleep(LIMIT_RENEWAL_S)
+            await self._limiter.renew()
+
+
+class _Buckets:
+    """The cluster's buckets, as one process hears of them."""
+
+    def __init__(self, cluster: Cluster, process: Process) -> None:
+        self._cluster, self._process = cluster, process
+
+    async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
+        """See ``LimiterBackend``."""
+        await asyncio.sleep(0.0005)
+        return await self._cluster.buckets.exchange(spec, message)
+
+    async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
+        """See ``LimiterBackend``; news come to the process, not into whoever sends them."""
+
+        async def hear(news: News) -> None:
+            on_news(news)
+
+        await self._cluster.buckets.listen(
+            process, lambda news: self._cluster.loop.spawn(self._process, hear(news), "news")
+        )
+
+    async def snapshot(self) -> list[dict[str, Any]]:
+        """See ``LimiterBackend``."""
+        return await self._cluster.buckets.snapshot()
+
+    async def close(self) -> None:
+        """See ``LimiterBackend``."""
+
+
+class _WatchedMoney(Money):
+    """Tells the provider under which hold the call comes that the task makes next."""
+
+    async def hold(self, wish: Wish) -> bool:
+        HOLD.set(wish.request)
+        return await super().hold(wish)
+
+
+class _Silence(Announcements):
+    """Nobody watches."""
+
+    def __init__(self) -> None:
+        pass
+
+    def started(self, job: Job) -> None:
+        pass
+
+    def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
+        pass
+
+
+async def _tell_nobody(lost: Lost) -> None:
+    """Quarantine has its own tests."""

@@ -1,0 +1,307 @@
+"""The cluster that faults are injected into: three workers, the scheduler's, and ways to hurt them.
+
+The first worker reaches Postgres and Redis through proxies, whose network can be cut.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import psutil
+import psycopg
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from app import Run, Workflow, enqueue
+from app.domain.agent import PROVIDERS
+from app.embedded import Services
+from app.simulator import run_in_process
+from app.storage.schema import upgrade
+from tests.faults.proxy import Proxy
+from tests.faults.scenario import Scale
+from tests.faults.seams import NONE, give
+from tests.stack import Stack, Worker
+from tests.waiting import wait_until
+
+WORKERS = ("worker1", "worker2", "worker3")
+SCHEDULER = "scheduler"
+RECOVERIES_OF_MIXES = 20
+BACK_S = 40.0
+SAMPLE_S = 0.05
+# Money that is promised or spent beyond a limit which nothing real has overdrawn.
+BROKEN_BUDGETS = """
+    SELECT id::text, spent_usd, held_usd, limit_usd, overdrawn_usd FROM budgets
+    WHERE NOT soft AND (spent_usd + held_usd > limit_usd OR overdrawn_usd > 0)
+    UNION ALL
+    SELECT name, spent_usd, held_usd, limit_usd, overdrawn_usd FROM agent_runs
+    WHERE spent_usd + held_usd > limit_usd OR overdrawn_usd > 0
+"""
+
+
+@dataclass
+class Cluster:
+    """A stack whose workers take orders.
+
+    Attributes:
+        stack: Services, simulator, and where they are.
+        scale: The size of the suite that it is made for.
+        postgres: The proxy on the first worker's way to Postgres.
+        redis: The same to Redis.
+        max_recoveries: What its workers were started with.
+        sabotage: A key of ``tests.faults.seams.SABOTAGES``, likewise.
+        workers: The processes by name.
+        stopped: Names of those that are stopped just now.
+        enqueued: The runs of the case.
+    """
+
+    stack: Stack
+    scale: Scale
+    postgres: Proxy
+    redis: Proxy
+    max_recoveries: int = 3
+    sabotage: str = NONE
+    workers: dict[str, Worker] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    enqueued: list[tuple[Run, Workflow]] = field(default_factory=list)
+
+    def start(self, *names: str) -> None:
+        """Start these workers anew, side by side, and wait until they are ready."""
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            for name, worker in zip(names, pool.map(self._start, names), strict=True):
+                self.workers[name] = worker
+
+    def replace_dead(self) -> None:
+        """What a supervisor does: start those that have ended."""
+        self.start(*(name for name, worker in self.workers.items() if not alive(worker)))
+
+    def change(self, *, max_recoveries: int, sabotage: str = NONE) -> None:
+        """Give all workers other settings, for which they are started anew."""
+        if (max_recoveries, sabotage) != (self.max_recoveries, self.sabotage):
+            self.max_recoveries, self.sabotage = max_recoveries, sabotage
+            self.stop()
+            self.start(*WORKERS, SCHEDULER)
+
+    def stop(self) -> None:
+        """End all workers."""
+        with ThreadPoolExecutor(len(self.workers) or 1) as pool:
+            list(pool.map(end, self.workers.values()))
+
+    def enqueue(self, workflow: Workflow) -> Run:
+        """Enqueue a run, to be looked at with the others."""
+        run = enqueue(workflow)
+        self.enqueued.append((run, workflow))
+        return run
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of the case."""
+        return [run for run, _ in self.enqueued]
+
+    def ended(self) -> bool:
+        """Whether all runs have."""
+        ids = [run.id for run in self.runs]
+        query = "SELECT 1 FROM runs WHERE id = ANY(%s::uuid[]) AND status IN ('pending', 'running')"
+        return not self.sql(query, ids)
+
+    def freeze(self, name: str) -> None:
+        """Stop a worker in the middle of whatever it does."""
+        self.stopped.add(name)
+        self.workers[name].process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let it go on."""
+        self.workers[name].process.send_signal(signal.SIGCONT)
+        self.stopped.discard(name)
+
+    def kill(self, *names: str) -> None:
+        """Kill these workers, and wait until they are gone."""
+        for name in names:
+            self.workers[name].process.kill()
+        for name in names:
+            self.workers[name].process.wait(BACK_S)
+            self.stopped.discard(name)
+
+    def order(self, name: str, **changes: Any) -> None:
+        """Give a worker orders; see ``tests.faults.seams.Orders``."""
+        give(self._orders(name), **changes)
+
+    def quiet(self) -> None:
+        """No worker has orders any more."""
+        for name in self.able():
+            self.order(name)
+
+    def able(self, *of: str) -> list[str]:
+        """The workers (of these, if some are named) that neither have ended nor are stopped."""
+        return [
+            name
+            for name in of or self.workers
+            if alive(self.workers[name]) and name not in self.stopped
+        ]
+
+    def busy(self) -> str:
+        """The worker that has the most calls out; waits until one has."""
+        if not self.able(*WORKERS):
+            self.replace_dead()
+
+        def most() -> str:
+            rows = self.sql(
+                "SELECT a.worker FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id"
+                " WHERE a.worker IS NOT NULL"
+            )
+            pids = [int(row["worker"].split(":")[1]) for row in rows]
+            able = self.able(*WORKERS)
+            calls = {name: pids.count(self.workers[name].process.pid) for name in able}
+            name = max(calls, key=lambda one: calls[one])
+            return name if calls[name] else ""
+
+        return wait_until(most, timeout_s=BACK_S, what="a worker has a call out")
+
+    def await_calls_of(self, name: str) -> None:
+        """Wait until this worker has a call out."""
+        pid = self.workers[name].process.pid
+        query = (
+            "SELECT 1 FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id"
+            " WHERE a.worker LIKE %s"
+        )
+        wait_until(
+            lambda: self.sql(query, f"%:{pid}:%"), timeout_s=BACK_S, what=f"{name} has a call out"
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Rows of a statement; Postgres may just be away."""
+        deadline_s = time.monotonic() + BACK_S
+        while True:
+            try:
+                return self.stack.sql(statement, *values)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(SAMPLE_S)
+
+    @contextmanager
+    def client_of_redis(self) -> Iterator[Redis]:
+        """A connection to Redis of our own."""
+        with Redis.from_url(self.stack.urls.redis_url) as redis:
+            yield redis
+
+    def redis_process(self) -> psutil.Process:
+        """The server's process."""
+        with self.client_of_redis() as redis:
+            return psutil.Process(int(redis.info("server")["process_id"]))
+
+    def postgres_process(self) -> psutil.Process:
+        """The server's first process."""
+        (row,) = self.sql("SELECT pg_read_file('postmaster.pid') AS text")
+        return psutil.Process(int(row["text"].split()[0]))
+
+    def services_are_back(self) -> None:
+        """Wait until Postgres and Redis answer."""
+        self.sql("SELECT 1")
+        wait_until(self._redis_answers, timeout_s=BACK_S, what="Redis answers")
+
+    def _redis_answers(self) -> bool:
+        from redis.exceptions import RedisError
+
+        try:
+            with self.client_of_redis() as redis:
+                return bool(redis.ping())
+        except RedisError:
+            return False
+
+    def _orders(self, name: str) -> Path:
+        return self.stack.folder / f"{name}.orders"
+
+    def _start(self, name: str) -> Worker:
+        if name in self.workers:
+            end(self.workers[name])
+        return self.stack.start_worker(
+            *((SCHEDULER,) if name == SCHEDULER else PROVIDERS),
+            name=f"{name}-{os.getpid()}",
+            program=("tests.faults.seams", str(self._orders(name)), self.sabotage),
+            AGENTCHORD_ENGINE__MAX_RECOVERIES=str(self.max_recoveries),
+            **(self._through_proxies() if name == WORKERS[0] else {}),
+        )
+
+    def _through_proxies(self) -> Mapping[str, str]:
+        database = make_url(self.stack.urls.database_url)
+        address = database.set(host="127.0.0.1", port=self.postgres.port, query={})
+        return {
+            "DATABASE_URL": address.render_as_string(hide_password=False),
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+        }
+
+
+def alive(worker: Worker) -> bool:
+    """Whether its process has not ended."""
+    return worker.process.poll() is None
+
+
+def end(worker: Worker) -> None:
+    """End a worker, also one that is stopped."""
+    if alive(worker):
+        worker.process.send_signal(signal.SIGCONT)
+    worker.stop()
+
+
+@contextmanager
+def run_cluster(folder: Path, scale: Scale) -> Iterator[Cluster]:
+    """A cluster with services and a simulator of its own."""
+    (folder / "agentchord.yaml").write_text(scale.configuration(), encoding="utf-8")
+    with ExitStack() as parts:
+        urls = parts.enter_context(Services(folder / "services"))
+        upgrade(urls.database_url)
+        simulator = parts.enter_context(run_in_process())
+        query = make_url(urls.database_url).query
+        socket = Path(str(query["host"])) / f".s.PGSQL.{query['port']}"
+        redis = Path(unquote(urlsplit(urls.redis_url).path))
+        cluster = Cluster(
+            stack=Stack(urls, simulator, folder),
+            scale=scale,
+            postgres=parts.enter_context(Proxy(socket)),
+            redis=parts.enter_context(Proxy(redis)),
+        )
+        parts.callback(cluster.stop)
+        cluster.start(*WORKERS, SCHEDULER)
+        yield cluster
+
+
+class BudgetWatch:
+    """Looks at all accounts, again and again, from a thread of its own.
+
+    Args:
+        cluster: Whose accounts.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.broken: list[dict[str, Any]] = []
+        self.looks = 0
+        self._cluster = cluster
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "BudgetWatch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join(BACK_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(SAMPLE_S):
+            self.broken += self._cluster.sql(BROKEN_BUDGETS)
+            self.looks += 1
+
+
+def now() -> datetime:
+    """This machine's clock, which is also the database's."""
+    return datetime.now(UTC)

@@ -1,4 +1,4 @@
-"""One case of the fault suite: two runs, the faults that meet them, and what must hold at the end."""
+"""One case of the fault suite: two runs, the faults that meet them, what must hold at the end."""
 
 import heapq
 import random
@@ -77,7 +77,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         ended_at = now()
         cluster.replace_dead()
         wait_until(cluster.ended, timeout_s=scale.ends_in_s, what="all runs have ended")
-        wait_until(lambda: _quiet(cluster), timeout_s=BACK_S, what="the last money is booked")
+        wait_until(cluster.idle, timeout_s=BACK_S, what="the last money is booked")
     account = account_of(cluster)
     assert watch.looks, "nobody looked at the budgets"
     closes_calls = any(fault.closes_calls for fault in faults)
@@ -93,7 +93,9 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         runs=len(account.runs),
         agents=len(account.agents),
         moved_s=moved_s,
-        ended_s=max(0.0, (max(run["finished_at"] for run in account.runs) - ended_at).total_seconds()),
+        ended_s=max(
+            0.0, (max(run["finished_at"] for run in account.runs) - ended_at).total_seconds()
+        ),
         repeated=_repeated(account),
         unconfirmed_usd=_unconfirmed_usd(account),
     )
@@ -110,7 +112,7 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
     began_s = time.monotonic()
     length_s = max(fault.lasts_s(cluster.scale) for fault in faults)
     timetable: list[tuple[float, int, str]] = []
-    for index, fault in enumerate(faults):
+    for index in range(len(faults)):
         start_s = 0.0 if len(faults) == 1 else chances.uniform(0, length_s * MIX_WITHIN_S)
         heapq.heappush(timetable, (start_s, index, "begins"))
     happening: dict[int, AbstractContextManager[Any]] = {}
@@ -119,7 +121,8 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
             due_s, index, what = heapq.heappop(timetable)
             _wait_for(began_s + due_s)
             if what == "begins":
-                happening[index] = unfinished.enter_context(_Closing(faults[index], cluster))
+                happening[index] = _Closing(faults[index], cluster)
+                unfinished.enter_context(happening[index])
                 ends_s = time.monotonic() - began_s + faults[index].lasts_s(cluster.scale)
                 heapq.heappush(timetable, (ends_s, index, "ends"))
             else:
@@ -132,12 +135,11 @@ class _Closing(AbstractContextManager[None]):
     def __init__(self, fault: Fault, cluster: Cluster) -> None:
         self._injection: AbstractContextManager[None] | None = fault.inject(cluster)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> None:
         assert self._injection is not None
         self._injection.__enter__()
-        return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         injection, self._injection = self._injection, None
         if injection is not None:
             injection.__exit__(None, None, None)
@@ -155,11 +157,6 @@ def _under_way(cluster: Cluster) -> bool:
     return row["level"] >= 1 and bool(cluster.stack.simulator.summary()["in_flight"])
 
 
-def _quiet(cluster: Cluster) -> bool:
-    (row,) = cluster.sql("SELECT count(*) AS holds FROM holds")
-    return not row["holds"] and not cluster.stack.simulator.summary()["in_flight"]
-
-
 def _moved_s(account: Account, ended_at: datetime) -> float:
     """See ``Result.moved_s``; 0 if everything was over with the fault."""
     accepted = [a["finished_at"] for a in account.attempts if a["outcome"] == "completed"]
@@ -175,8 +172,12 @@ def _moved_s(account: Account, ended_at: datetime) -> float:
 
 def _repeated(account: Account) -> int:
     """Answered requests that no accepted attempt needed."""
-    owners = {(a["agent_run_id"], a["number"]) for a in account.attempts if a["outcome"] == "completed"}
-    needed = {e["request_id"] for e in account.entries if (e["agent_run_id"], e["attempt"]) in owners}
+    owners = {
+        (a["agent_run_id"], a["number"]) for a in account.attempts if a["outcome"] == "completed"
+    }
+    needed = {
+        e["request_id"] for e in account.entries if (e["agent_run_id"], e["attempt"]) in owners
+    }
     answered = {r["request_id"] for r in account.served if r["status"] == OK}
     return len(answered - needed)
 

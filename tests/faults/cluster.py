@@ -3,17 +3,18 @@
 The first worker reaches Postgres and Redis through proxies, whose network can be cut.
 """
 
+import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import psutil
@@ -28,13 +29,13 @@ from app.simulator import run_in_process
 from app.storage.schema import upgrade
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scale
-from tests.faults.seams import NONE, give
+from tests.faults.seams import give
 from tests.stack import Stack, Worker
 from tests.waiting import wait_until
 
 WORKERS = ("worker1", "worker2", "worker3")
 SCHEDULER = "scheduler"
-RECOVERIES_OF_MIXES = 20
+RECOVERIES, RECOVERIES_OF_MIXES = 3, 20
 BACK_S = 40.0
 SAMPLE_S = 0.05
 # Money that is promised or spent beyond a limit which nothing real has overdrawn.
@@ -57,7 +58,7 @@ class Cluster:
         postgres: The proxy on the first worker's way to Postgres.
         redis: The same to Redis.
         max_recoveries: What its workers were started with.
-        sabotage: A key of ``tests.faults.seams.SABOTAGES``, likewise.
+        broken: What does not work in any of them; see ``Orders``.
         workers: The processes by name.
         stopped: Names of those that are stopped just now.
         enqueued: The runs of the case.
@@ -67,8 +68,8 @@ class Cluster:
     scale: Scale
     postgres: Proxy
     redis: Proxy
-    max_recoveries: int = 3
-    sabotage: str = NONE
+    max_recoveries: int = RECOVERIES
+    broken: str = ""
     workers: dict[str, Worker] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
     enqueued: list[tuple[Run, Workflow]] = field(default_factory=list)
@@ -83,11 +84,11 @@ class Cluster:
         """What a supervisor does: start those that have ended."""
         self.start(*(name for name, worker in self.workers.items() if not alive(worker)))
 
-    def change(self, *, max_recoveries: int, sabotage: str = NONE) -> None:
-        """Give all workers other settings, for which they are started anew."""
-        if (max_recoveries, sabotage) != (self.max_recoveries, self.sabotage):
-            self.max_recoveries, self.sabotage = max_recoveries, sabotage
-            self.stop()
+    def allow(self, *, max_recoveries: int) -> None:
+        """Give all workers another ``engine.max_recoveries``, for which they are started anew."""
+        if max_recoveries != self.max_recoveries:
+            self.max_recoveries = max_recoveries
+            self.kill(*self.workers)
             self.start(*WORKERS, SCHEDULER)
 
     def stop(self) -> None:
@@ -112,6 +113,24 @@ class Cluster:
         query = "SELECT 1 FROM runs WHERE id = ANY(%s::uuid[]) AND status IN ('pending', 'running')"
         return not self.sql(query, ids)
 
+    def clear(self) -> None:
+        """Heal what is hurt, and end what a failed case has left."""
+        for name in list(self.stopped):
+            self.thaw(name)
+        self.stack.simulator.configure(faults=[], latency_s=0, jitter_s=0)
+        self.replace_dead()
+        self.broken = ""
+        self.quiet()
+        for run in self.runs:
+            run.cancel()
+        wait_until(self.ended, timeout_s=BACK_S, what="what was cancelled has ended")
+        wait_until(self.idle, timeout_s=BACK_S, what="its money is booked")
+
+    def idle(self) -> bool:
+        """Whether no money is held, and no call is out."""
+        (row,) = self.sql("SELECT count(*) AS holds FROM holds")
+        return not row["holds"] and not self.stack.simulator.summary()["in_flight"]
+
     def freeze(self, name: str) -> None:
         """Stop a worker in the middle of whatever it does."""
         self.stopped.add(name)
@@ -132,10 +151,10 @@ class Cluster:
 
     def order(self, name: str, **changes: Any) -> None:
         """Give a worker orders; see ``tests.faults.seams.Orders``."""
-        give(self._orders(name), **changes)
+        give(self._orders(name), **({"broken": self.broken} | changes))
 
     def quiet(self) -> None:
-        """No worker has orders any more."""
+        """No worker has orders any more, but for what is broken in all."""
         for name in self.able():
             self.order(name)
 
@@ -223,15 +242,16 @@ class Cluster:
     def _start(self, name: str) -> Worker:
         if name in self.workers:
             end(self.workers[name])
+        first = json.dumps({"broken": self.broken})
         return self.stack.start_worker(
             *((SCHEDULER,) if name == SCHEDULER else PROVIDERS),
             name=f"{name}-{os.getpid()}",
-            program=("tests.faults.seams", str(self._orders(name)), self.sabotage),
+            program=("tests.faults.seams", str(self._orders(name)), first),
             AGENTCHORD_ENGINE__MAX_RECOVERIES=str(self.max_recoveries),
             **(self._through_proxies() if name == WORKERS[0] else {}),
         )
 
-    def _through_proxies(self) -> Mapping[str, str]:
+    def _through_proxies(self) -> dict[str, Any]:
         database = make_url(self.stack.urls.database_url)
         address = database.set(host="127.0.0.1", port=self.postgres.port, query={})
         return {
@@ -253,7 +273,9 @@ def end(worker: Worker) -> None:
 
 
 @contextmanager
-def run_cluster(folder: Path, scale: Scale) -> Iterator[Cluster]:
+def run_cluster(
+    folder: Path, scale: Scale, *, max_recoveries: int = RECOVERIES
+) -> Iterator[Cluster]:
     """A cluster with services and a simulator of its own."""
     (folder / "agentchord.yaml").write_text(scale.configuration(), encoding="utf-8")
     with ExitStack() as parts:
@@ -268,6 +290,7 @@ def run_cluster(folder: Path, scale: Scale) -> Iterator[Cluster]:
             scale=scale,
             postgres=parts.enter_context(Proxy(socket)),
             redis=parts.enter_context(Proxy(redis)),
+            max_recoveries=max_recoveries,
         )
         parts.callback(cluster.stop)
         cluster.start(*WORKERS, SCHEDULER)
@@ -288,7 +311,7 @@ class BudgetWatch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "BudgetWatch":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -137,10 +137,9 @@ def bend_clocks(cluster: Cluster) -> Iterator[None]:
 @contextmanager
 def disturb(cluster: Cluster, lost: float, doubled: float, late: float) -> Iterator[None]:
     """Messages are lost, doubled and overtaken, from all workers and from the client."""
-    shares = {"lost": lost, "doubled": doubled, "late": late}
     for seed, name in enumerate(cluster.able()):
-        cluster.order(name, seed=seed, **shares)
-    client = Orders(**shares)
+        cluster.order(name, seed=seed, lost=lost, doubled=doubled, late=late)
+    client = Orders(lost=lost, doubled=doubled, late=late)
     with ExitStack() as own:
         own.callback(disturb_messages(client))
         cluster.enqueue(tight(cluster.scale, "with bad messages"))
@@ -191,7 +190,7 @@ def kill_redis_clients(cluster: Cluster) -> Iterator[None]:
     with cluster.client_of_redis() as redis:
         for kind in ("normal", "pubsub"):
             with suppress(RedisConnectionError):
-                redis.execute_command("CLIENT", "KILL", "TYPE", kind)
+                redis.client_kill_filter(_type=kind)
     yield
 
 

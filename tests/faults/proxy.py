@@ -1,7 +1,7 @@
 """A TCP proxy whose network can be cut: what is sent goes nowhere, and nobody is told.
 
-It stands between one worker and Postgres or Redis, which listen on Unix sockets. A cut one is a
-black hole, not a closed connection. When it ends, what was sent arrives, as TCP would send it again;
+It stands between one worker and Postgres or Redis, which listen on Unix sockets. A cut is a black
+hole, not a closed connection. When it ends, what was sent arrives, as TCP would send it again;
 after a long cut both ends are closed, because by then both would have given up.
 """
 

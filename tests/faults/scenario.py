@@ -12,6 +12,10 @@ BURST = 10
 AT_ONCE = 20
 ANSWER_TOKENS = 40
 MOST_TOKENS = 60
+#: Above what an agent costs, and above the most that one call may cost: so much for all of them
+#: that none has to fail, and so little that few calls can be out at a time.
+PER_AGENT_USD = 0.00018
+SPARE_USD = 0.0006
 #: What the suite allows for the way from a permit to the simulator on a busy machine, in requests.
 JITTER = 2
 
@@ -29,7 +33,8 @@ class Scale:
         beat_s: Its ``heartbeat_s`` and its ``watchdog_s``.
         stop_s: How long a stopped process, a pause or a cut lasts: longer than a lease.
         trouble_s: How long a provider, or the messages, are bad.
-        timeout_s: Timeout of the agents, which is what ends a call that hangs.
+        timeout_s: Timeout of the agents, which is what ends a call that hangs; longer than ``stop_s``,
+            so that a stopped worker wakes up with answers.
         moves_in_s: Work must move again in so many seconds after the fault.
         ends_in_s: And all runs have ended in so many.
     """
@@ -81,7 +86,7 @@ FULL = Scale(
     beat_s=5.0,
     stop_s=20.0,
     trouble_s=10.0,
-    timeout_s=10.0,
+    timeout_s=24.0,
 )
 #: The same with everything shorter, for every day.
 SHORT = Scale(
@@ -91,9 +96,9 @@ SHORT = Scale(
     latency_s=0.2,
     lease_s=1.6,
     beat_s=0.4,
-    stop_s=3.0,
+    stop_s=2.5,
     trouble_s=1.0,
-    timeout_s=2.0,
+    timeout_s=3.5,
     ends_in_s=40.0,
 )
 
@@ -130,14 +135,14 @@ def tight(scale: Scale, name: str) -> Workflow:
         name="faults tight",
         agents=agents,
         max_parallel_agents=scale.tight,
-        cost_budget=0.001 * scale.tight,
+        cost_budget=SPARE_USD + PER_AGENT_USD * scale.tight,
         timeout=600,
     )
 
 
 def _agent(scale: Scale, run: str, name: str, needs: list[str], place: int) -> Agent:
     provider = ("openai", "anthropic")[place % 2]
-    talks, streams = place % 8 == 3, place % 3 == 0  # noqa: PLR2004
+    talks, streams = place % 8 == 3, place % 3 == 0
     quotes = " ".join(f"{{{need}}}" for need in needs)
     steer = f"[[sim:output_tokens={ANSWER_TOKENS}{',tool_turns=1' if talks else ''}]]"
     return Agent(

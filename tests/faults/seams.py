@@ -1,12 +1,13 @@
 """What a worker of the fault suite does beside its work: it takes orders.
 
-Run as ``python -m tests.faults.seams ORDERS SABOTAGE`` and then the arguments of
-``app.cli.supervised``. Orders arrive on the Unix socket ORDERS. They let the process die at a
-boundary, set its clock wrong, or lose and double the messages it sends: from outside nobody could
-hit these moments. Nothing of this is in the product; here its classes are wrapped. SABOTAGE names a
-promise that is broken from the start, or is ``none``: see ``SABOTAGES``.
+Run as ``python -m tests.faults.seams SOCKET ORDERS`` and then the arguments of
+``app.cli.supervised``. ORDERS, in JSON, are the first ones; others arrive on the Unix socket. They
+let the process die at a boundary, set its clock wrong, lose and double the messages it sends, or
+take a part of the protocol away: from outside nobody could hit these moments. Nothing of this is in
+the product; here its classes are wrapped.
 """
 
+import json
 import os
 import random
 import signal
@@ -23,7 +24,8 @@ from typing import Any
 #: Where a process may be told to die: after the commit of a claim, after that of a hold, after the
 #: request went out, after its answer came, and before the commit of a record.
 BOUNDARIES = ("claim", "hold", "send", "response", "record")
-NONE = "none"
+#: Parts of the protocol that may be taken away, to see whether the suite notices.
+FENCING, WATCHDOG = "fencing", "watchdog"
 LATE_S = 0.3
 
 
@@ -39,6 +41,7 @@ class Orders:
         doubled: Share that is sent twice.
         late: Share that is sent after what follows it.
         seed: Of these shares.
+        broken: FENCING or WATCHDOG: what does not work.
     """
 
     clock_s: float = 0.0
@@ -48,6 +51,7 @@ class Orders:
     doubled: float = 0.0
     late: float = 0.0
     seed: int = 0
+    broken: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     chances: random.Random = field(default_factory=random.Random, repr=False)
 
@@ -94,7 +98,8 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
     """Let this process lose, double and delay what it sends; returns what ends that."""
     from kombu.transport.redis import Channel
 
-    put = Channel._put
+    transport: Any = Channel
+    put = transport._put
 
     def disturbed(channel: Any, queue: str, message: Any, **how: Any) -> None:
         count, late = orders.copies()
@@ -106,8 +111,8 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
             else:
                 put(channel, queue, message, **how)
 
-    Channel._put = disturbed
-    return lambda: setattr(Channel, "_put", put)
+    transport._put = disturbed
+    return lambda: setattr(transport, "_put", put)
 
 
 def _bend_clock(orders: Orders) -> None:
@@ -123,7 +128,7 @@ def _bend_clock(orders: Orders) -> None:
 
     class Bent(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(seconds=orders.clock_s)
 
     modules: tuple[Any, ...] = (app.costs.pricing, app.llm.headers, workers.pipeline)
@@ -180,38 +185,52 @@ class _Dying:
         return results
 
 
-def _without_fencing() -> None:
-    """Every record counts, whoever owns the agent by now; and nobody hears that he lost it."""
-    import app.storage.records as records
-    import workers.inflight as inflight
+def _break_promises(orders: Orders) -> None:
+    """Fencing and the watchdog, which an order takes away.
 
-    class Connection:
+    Without fencing every record counts, whoever owns the agent by now, and nobody hears that he
+    lost it. Without the watchdog nobody looks for what was lost.
+    """
+    from app.scheduler.watchdog import Watchdog
+    from app.storage import records, statements
+    from workers import inflight
+
+    apply_records, renewed = records.apply_records, inflight.InFlight.renewed
+    look = Watchdog.look
+
+    class Unfenced:
         def __init__(self, connection: Any) -> None:
             self._connection = connection
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
         async def execute(self, statement: Any, *given: Any) -> Any:
             rows = await self._connection.execute(statement, *given)
-            if statement is not records.LOCK_AGENT_RUNS:
+            if statement is not statements.LOCK_AGENT_RUNS:
                 return rows
             return [_Owned(row.id) for row in rows]
 
-    apply_records = records.apply_records
+    async def apply(connection: Any, given: Any, **how: Any) -> Any:
+        taken: Any = Unfenced(connection) if orders.broken == FENCING else connection
+        return await apply_records(taken, given, **how)
 
-    async def apply_all(connection: Any, given: Any, **how: Any) -> Any:
-        return await apply_records(Connection(connection), given, **how)
+    def hear(held: Any, asked: Any, answer: Any) -> None:
+        known = asked
+        if orders.broken == FENCING:
+            known = {id_: attempt for id_, attempt in asked.items() if id_ in answer}
+        renewed(held, known, answer)
 
-    renewed = inflight.InFlight.renewed
+    async def look_or_not(watchdog: Any) -> None:
+        if orders.broken != WATCHDOG:
+            await look(watchdog)
 
-    def all_renewed(held: Any, asked: Any, answer: Any) -> None:
-        renewed(held, {id_: asked[id_] for id_ in asked if id_ in answer}, answer)
+    modules: tuple[Any, ...] = (records, inflight.InFlight, Watchdog)
+    modules[0].apply_records, modules[1].renewed, modules[2].look = apply, hear, look_or_not
 
-    module: Any = records
-    module.apply_records = apply_all
-    leases: Any = inflight.InFlight
-    leases.renewed = all_renewed
+
+class _Owned:
+    """A row that says that whoever asks owns the agent."""
+
+    def __init__(self, id_: Any) -> None:
+        self.id, self.attempt, self.status = id_, _EqualToAll(), "running"
 
 
 class _EqualToAll:
@@ -221,30 +240,6 @@ class _EqualToAll:
     __hash__ = None  # type: ignore[assignment]
 
 
-class _Owned:
-    def __init__(self, id_: Any) -> None:
-        self.id, self.attempt, self.status = id_, _EqualToAll(), "running"
-
-
-def _without_watchdog() -> None:
-    """Nobody looks for what was lost."""
-    from app.scheduler.watchdog import Watchdog
-
-    async def look(_watchdog: Any) -> None:
-        pass
-
-    watchdog: Any = Watchdog
-    watchdog.look = look
-
-
-#: Broken protocols, which the suite must notice.
-SABOTAGES: dict[str, Callable[[], None]] = {
-    NONE: lambda: None,
-    "no_fencing": _without_fencing,
-    "no_watchdog": _without_watchdog,
-}
-
-
 def _take_orders(listener: Listener, orders: Orders) -> None:
     while True:
         with listener.accept() as connection:
@@ -252,16 +247,17 @@ def _take_orders(listener: Listener, orders: Orders) -> None:
             connection.send("done")
 
 
-def main(address: str, sabotage: str, arguments: list[str]) -> None:
+def main(address: str, first: Mapping[str, Any], arguments: list[str]) -> None:
     """Run a worker that takes orders.
 
     Args:
         address: Path of the socket on which it takes them.
-        sabotage: A key of ``SABOTAGES``.
+        first: The orders that it begins with.
         arguments: FD, GRACE_S and the command line of ``celery``.
     """
     orders = Orders()
-    SABOTAGES[sabotage]()
+    orders.take(first)
+    _break_promises(orders)
     _bend_clock(orders)
     _watch_boundaries(orders)
     disturb_messages(orders)
@@ -274,4 +270,4 @@ def main(address: str, sabotage: str, arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:])

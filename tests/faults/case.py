@@ -10,7 +10,8 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.faults.cluster import BACK_S, BudgetWatch, Cluster, now
+from tests.faults.cluster import Cluster, now
+from tests.faults.database import BACK_S, BudgetWatch
 from tests.faults.injections import FAULTS, Fault
 from tests.faults.invariants import (
     Account,
@@ -69,7 +70,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     cluster.enqueued.clear()
     simulator.reset()
     simulator.configure(latency_s=scale.latency_s, jitter_s=scale.latency_s, signed=True, seed=seed)
-    with BudgetWatch(cluster) as watch:
+    with BudgetWatch(cluster.stack.urls.database_url) as watch:
         cluster.enqueue(layered(scale, f"{name} {seed}"))
         cluster.enqueue(tight(scale, f"{name} {seed}"))
         wait_until(lambda: _under_way(cluster), timeout_s=BACK_S, what="the runs are under way")
@@ -119,7 +120,8 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
     with ExitStack() as unfinished:
         while timetable:
             due_s, index, what = heapq.heappop(timetable)
-            _wait_for(began_s + due_s)
+            # A fault lasts as long as it lasts: there is nothing to wait for but the time.
+            wait_until(lambda: time.monotonic() >= began_s + due_s, timeout_s=due_s + BACK_S)  # noqa: B023
             if what == "begins":
                 happening[index] = _Closing(faults[index], cluster)
                 unfinished.enter_context(happening[index])
@@ -143,12 +145,6 @@ class _Closing(AbstractContextManager[None]):
         injection, self._injection = self._injection, None
         if injection is not None:
             injection.__exit__(None, None, None)
-
-
-def _wait_for(moment_s: float) -> None:
-    """A fault lasts as long as it lasts: there is nothing to wait for but the time."""
-    while (left_s := moment_s - time.monotonic()) > 0:
-        time.sleep(left_s)
 
 
 def _under_way(cluster: Cluster) -> bool:

@@ -6,19 +6,16 @@ The first worker reaches Postgres and Redis through proxies, whose network can b
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import psutil
-import psycopg
 from redis import Redis
 from sqlalchemy.engine import make_url
 
@@ -27,6 +24,7 @@ from app.domain.agent import PROVIDERS
 from app.embedded import Services
 from app.simulator import run_in_process
 from app.storage.schema import upgrade
+from tests.faults.database import BACK_S, Database
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scale
 from tests.faults.seams import give
@@ -36,16 +34,6 @@ from tests.waiting import wait_until
 WORKERS = ("worker1", "worker2", "worker3")
 SCHEDULER = "scheduler"
 RECOVERIES, RECOVERIES_OF_MIXES = 3, 20
-BACK_S = 40.0
-SAMPLE_S = 0.05
-# Money that is promised or spent beyond a limit which nothing real has overdrawn.
-BROKEN_BUDGETS = """
-    SELECT id::text, spent_usd, held_usd, limit_usd, overdrawn_usd FROM budgets
-    WHERE NOT soft AND (spent_usd + held_usd > limit_usd OR overdrawn_usd > 0)
-    UNION ALL
-    SELECT name, spent_usd, held_usd, limit_usd, overdrawn_usd FROM agent_runs
-    WHERE spent_usd + held_usd > limit_usd OR overdrawn_usd > 0
-"""
 
 
 @dataclass
@@ -55,6 +43,7 @@ class Cluster:
     Attributes:
         stack: Services, simulator, and where they are.
         scale: The size of the suite that it is made for.
+        database: Our own connection to Postgres.
         postgres: The proxy on the first worker's way to Postgres.
         redis: The same to Redis.
         max_recoveries: What its workers were started with.
@@ -66,6 +55,7 @@ class Cluster:
 
     stack: Stack
     scale: Scale
+    database: Database
     postgres: Proxy
     redis: Proxy
     max_recoveries: int = RECOVERIES
@@ -197,14 +187,7 @@ class Cluster:
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Rows of a statement; Postgres may just be away."""
-        deadline_s = time.monotonic() + BACK_S
-        while True:
-            try:
-                return self.stack.sql(statement, *values)
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline_s:
-                    raise
-                time.sleep(SAMPLE_S)
+        return self.database.sql(statement, *values)
 
     @contextmanager
     def client_of_redis(self) -> Iterator[Redis]:
@@ -288,41 +271,15 @@ def run_cluster(
         cluster = Cluster(
             stack=Stack(urls, simulator, folder),
             scale=scale,
+            database=Database(urls.database_url),
             postgres=parts.enter_context(Proxy(socket)),
             redis=parts.enter_context(Proxy(redis)),
             max_recoveries=max_recoveries,
         )
+        parts.callback(cluster.database.close)
         parts.callback(cluster.stop)
         cluster.start(*WORKERS, SCHEDULER)
         yield cluster
-
-
-class BudgetWatch:
-    """Looks at all accounts, again and again, from a thread of its own.
-
-    Args:
-        cluster: Whose accounts.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.broken: list[dict[str, Any]] = []
-        self.looks = 0
-        self._cluster = cluster
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        self._thread.join(BACK_S)
-
-    def _run(self) -> None:
-        while not self._ended.wait(SAMPLE_S):
-            self.broken += self._cluster.sql(BROKEN_BUDGETS)
-            self.looks += 1
 
 
 def now() -> datetime:

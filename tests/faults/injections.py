@@ -15,7 +15,8 @@ import psutil
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.embedded_home import gone
-from tests.faults.cluster import BACK_S, SCHEDULER, WORKERS, Cluster, alive
+from tests.faults.cluster import SCHEDULER, WORKERS, Cluster, alive
+from tests.faults.database import BACK_S
 from tests.faults.proxy import Way
 from tests.faults.scenario import AT_ONCE, BURST, Scale, tight
 from tests.faults.seams import BOUNDARIES, Orders, disturb_messages

@@ -11,7 +11,8 @@ from typing import Any
 from app import Workflow
 from app.domain.prompt import render
 from app.simulator.facts import digest_of
-from tests.faults.cluster import BROKEN_BUDGETS, Cluster
+from tests.faults.cluster import Cluster
+from tests.faults.database import BROKEN_BUDGETS
 from tests.faults.scenario import AT_ONCE, BURST, JITTER, PER_MINUTE
 from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 

@@ -33,8 +33,8 @@ class Scale:
         beat_s: Its ``heartbeat_s`` and its ``watchdog_s``.
         stop_s: How long a stopped process, a pause or a cut lasts: longer than a lease.
         trouble_s: How long a provider, or the messages, are bad.
-        timeout_s: Timeout of the agents, which is what ends a call that hangs; longer than ``stop_s``,
-            so that a stopped worker wakes up with answers.
+        timeout_s: Timeout of the agents, which is what ends a call that hangs; longer than
+            ``stop_s``, so that a stopped worker wakes up with answers.
         moves_in_s: Work must move again in so many seconds after the fault.
         ends_in_s: And all runs have ended in so many.
     """
@@ -96,10 +96,10 @@ SHORT = Scale(
     latency_s=0.2,
     lease_s=1.6,
     beat_s=0.4,
-    stop_s=2.5,
+    stop_s=3.0,
     trouble_s=1.0,
-    timeout_s=3.5,
-    ends_in_s=40.0,
+    timeout_s=4.0,
+    ends_in_s=80.0,
 )
 
 

@@ -1,19 +1,20 @@
 """Every fault of the suite once, in small, and some mixes; `make faults` has the full form."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
 from tests.faults.case import mix, run_case
 from tests.faults.cluster import RECOVERIES_OF_MIXES, Cluster, run_cluster
-from tests.faults.injections import FAULTS, Fault
+from tests.faults.injections import FAULTS, Fault, freeze_worker, kill_worker
 from tests.faults.scenario import SHORT
 from tests.faults.seams import FENCING, WATCHDOG
 from tests.stack import client_of
+from tests.waiting import wait_until
 
 MIXES = 3
-BY_NAME = {fault.name: fault for fault in FAULTS}
 
 
 @pytest.fixture(scope="module")
@@ -43,19 +44,32 @@ def test_nothing_is_lost_and_no_promise_is_broken_by_a_mix(cluster: Cluster, mix
     run_case(cluster, *mix(mixed), name=f"mix {mixed}", seed=mixed)
 
 
-@pytest.mark.parametrize(
-    ("broken", "fault", "complaint"),
-    [
-        (FENCING, "a worker stopped, then awake", "accepted|came to pending"),
-        (WATCHDOG, "a worker killed", "all runs have ended"),
-    ],
-)
-def test_the_suite_notices_a_protocol_without(
-    cluster: Cluster, broken: str, fault: str, complaint: str
-) -> None:
-    cluster.broken = broken
-    cluster.quiet()
-    cluster.scale = replace(SHORT, ends_in_s=6.0)
+@contextmanager
+def frozen_until_others_have_taken_over(cluster: Cluster) -> Iterator[None]:
+    with freeze_worker(cluster):
+        ids = [run.id for run in cluster.runs]
+        query = (
+            "SELECT 1 FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id"
+            " WHERE a.run_id = ANY(%s::uuid[]) AND t.outcome = 'lost'"
+        )
+        wait_until(lambda: cluster.sql(query, ids), timeout_s=30, what="its leases are gone")
+        yield
 
-    with pytest.raises(AssertionError, match=complaint):
-        run_case(cluster, BY_NAME[fault])
+
+def test_the_suite_notices_that_fencing_is_off(cluster: Cluster) -> None:
+    cluster.scale = replace(SHORT, latency_s=0.5)
+    cluster.broken = FENCING
+    cluster.quiet()
+    awake = Fault(name="awake", inject=frozen_until_others_have_taken_over, closes_calls=True)
+
+    with pytest.raises(AssertionError, match=r"accepted|came to pending"):
+        run_case(cluster, awake)
+
+
+def test_the_suite_notices_that_the_watchdog_is_off(cluster: Cluster) -> None:
+    cluster.scale = replace(SHORT, ends_in_s=6.0)
+    cluster.broken = WATCHDOG
+    cluster.quiet()
+
+    with pytest.raises(AssertionError, match="all runs have ended"):
+        run_case(cluster, Fault(name="killed", inject=kill_worker, closes_calls=True))

@@ -35,10 +35,11 @@ class Database:
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Rows of a statement, which is repeated until Postgres has answered it."""
-        (rows,) = wait_until(
+        answer = wait_until(
             lambda: self._attempt(statement, values), timeout_s=BACK_S, what="Postgres answers"
         )
-        return rows
+        assert answer is not None
+        return answer[0]
 
     def close(self) -> None:
         """End the connection."""

@@ -68,6 +68,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     name = name or faults[0].name
     scale, simulator = cluster.scale, cluster.stack.simulator
     cluster.enqueued.clear()
+    cluster.missed.clear()
     simulator.reset()
     simulator.configure(latency_s=scale.latency_s, jitter_s=scale.latency_s, signed=True, seed=seed)
     with BudgetWatch(cluster.stack.urls.database_url) as watch:
@@ -75,10 +76,14 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         cluster.enqueue(tight(scale, f"{name} {seed}"))
         wait_until(lambda: _under_way(cluster), timeout_s=BACK_S, what="the runs are under way")
         _let_happen(cluster, faults, random.Random(seed))
+        cluster.services_are_back()
+        if any(fault.until_restart for fault in faults):
+            cluster.replace_dead()
         ended_at = now()
         cluster.replace_dead()
         wait_until(cluster.ended, timeout_s=scale.ends_in_s, what="all runs have ended")
         wait_until(cluster.idle, timeout_s=BACK_S, what="the last money is booked")
+    assert not cluster.missed or len(faults) > 1, "the runs ended before the fault could happen"
     account = account_of(cluster)
     assert watch.looks, "nobody looked at the budgets"
     closes_calls = any(fault.closes_calls for fault in faults)
@@ -125,6 +130,8 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
             if what == "begins":
                 happening[index] = _Closing(faults[index], cluster)
                 unfinished.enter_context(happening[index])
+                if faults[index].by_itself:
+                    continue
                 ends_s = time.monotonic() - began_s + faults[index].lasts_s(cluster.scale)
                 heapq.heappush(timetable, (ends_s, index, "ends"))
             else:

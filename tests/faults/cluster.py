@@ -8,12 +8,13 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from uuid import uuid4
 
 import psutil
 from redis import Redis
@@ -22,6 +23,7 @@ from sqlalchemy.engine import make_url
 from app import Run, Workflow, enqueue
 from app.domain.agent import PROVIDERS
 from app.embedded import Services
+from app.errors import ServiceUnavailable
 from app.simulator import run_in_process
 from app.storage.schema import upgrade
 from tests.faults.database import BACK_S, Database
@@ -34,6 +36,8 @@ from tests.waiting import wait_until
 WORKERS = ("worker1", "worker2", "worker3")
 SCHEDULER = "scheduler"
 RECOVERIES, RECOVERIES_OF_MIXES = 3, 20
+OCCASION_S = 5.0
+ANSWER_S = 2.0
 
 
 @dataclass
@@ -50,6 +54,9 @@ class Cluster:
         broken: What does not work in any of them; see ``Orders``.
         workers: The processes by name.
         stopped: Names of those that are stopped just now.
+        orders: What they were told, by name.
+        trouble: What goes wrong at the providers now: rules of the simulator.
+        missed: Faults that had no occasion to happen.
         enqueued: The runs of the case.
     """
 
@@ -62,6 +69,9 @@ class Cluster:
     broken: str = ""
     workers: dict[str, Worker] = field(default_factory=dict)
     stopped: set[str] = field(default_factory=set)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trouble: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     enqueued: list[tuple[Run, Workflow]] = field(default_factory=list)
 
     def start(self, *names: str) -> None:
@@ -88,7 +98,11 @@ class Cluster:
 
     def enqueue(self, workflow: Workflow) -> Run:
         """Enqueue a run, to be looked at with the others."""
-        run = enqueue(workflow)
+        key = uuid4().hex
+        run = wait_until(
+            lambda: _enqueued(workflow, key), timeout_s=BACK_S, what="the client has enqueued"
+        )
+        assert run is not None
         self.enqueued.append((run, workflow))
         return run
 
@@ -107,6 +121,7 @@ class Cluster:
         """Heal what is hurt, and end what a failed case has left."""
         for name in list(self.stopped):
             self.thaw(name)
+        self.trouble.clear()
         self.stack.simulator.configure(faults=[], latency_s=0, jitter_s=0)
         self.replace_dead()
         self.broken = ""
@@ -120,6 +135,11 @@ class Cluster:
         """Whether no money is held, and no call is out."""
         (row,) = self.sql("SELECT count(*) AS holds FROM holds")
         return not row["holds"] and not self.stack.simulator.summary()["in_flight"]
+
+    def trouble_with_providers(self, rule: dict[str, Any], *, begins: bool) -> None:
+        """Something goes wrong at the providers, beside what does already; or no longer."""
+        (self.trouble.append if begins else self.trouble.remove)(rule)
+        self.stack.simulator.configure(faults=self.trouble)
 
     def freeze(self, name: str) -> None:
         """Stop a worker in the middle of whatever it does."""
@@ -140,12 +160,19 @@ class Cluster:
             self.stopped.discard(name)
 
     def order(self, name: str, **changes: Any) -> None:
-        """Give a worker orders; see ``tests.faults.seams.Orders``."""
-        give(self._orders(name), **({"broken": self.broken} | changes))
+        """Give a worker orders beside those that it has; see ``tests.faults.seams.Orders``."""
+        orders = self.orders.setdefault(name, {})
+        orders.update(changes)
+        # One that has just died, as it was told to, needs no others.
+        with suppress(OSError, EOFError):
+            give(self._socket(name), broken=self.broken, **orders)
 
-    def quiet(self) -> None:
-        """No worker has orders any more, but for what is broken in all."""
+    def quiet(self, *orders: str) -> None:
+        """No worker has these orders any more, or any, but for what is broken in all."""
         for name in self.able():
+            given = self.orders.setdefault(name, {})
+            for order in orders or tuple(given):
+                given.pop(order, None)
             self.order(name)
 
     def able(self, *of: str) -> list[str]:
@@ -157,9 +184,15 @@ class Cluster:
         ]
 
     def busy(self) -> str:
-        """The worker that has the most calls out; waits until one has."""
-        if not self.able(*WORKERS):
-            self.replace_dead()
+        """The worker that has the most calls out; any, if none has one for OCCASION_S."""
+        return self._occasion(*WORKERS) or next(iter(self.able(*WORKERS)), WORKERS[0])
+
+    def await_calls_of(self, name: str) -> None:
+        """Wait until this worker has a call out, for OCCASION_S at most."""
+        self._occasion(name)
+
+    def _occasion(self, *of: str) -> str:
+        """The one of these workers that has the most calls out, as soon as one has any."""
 
         def most() -> str:
             rows = self.sql(
@@ -167,23 +200,13 @@ class Cluster:
                 " WHERE a.worker IS NOT NULL"
             )
             pids = [int(row["worker"].split(":")[1]) for row in rows]
-            able = self.able(*WORKERS)
-            calls = {name: pids.count(self.workers[name].process.pid) for name in able}
-            name = max(calls, key=lambda one: calls[one])
-            return name if calls[name] else ""
+            calls = {name: pids.count(self.workers[name].process.pid) for name in self.able(*of)}
+            return max((name for name in calls if calls[name]), key=lambda n: calls[n], default="")
 
-        return wait_until(most, timeout_s=BACK_S, what="a worker has a call out")
-
-    def await_calls_of(self, name: str) -> None:
-        """Wait until this worker has a call out."""
-        pid = self.workers[name].process.pid
-        query = (
-            "SELECT 1 FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id"
-            " WHERE a.worker LIKE %s"
-        )
-        wait_until(
-            lambda: self.sql(query, f"%:{pid}:%"), timeout_s=BACK_S, what=f"{name} has a call out"
-        )
+        found = ""
+        with suppress(AssertionError):
+            found = wait_until(most, timeout_s=OCCASION_S)
+        return found
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
         """Rows of a statement; Postgres may just be away."""
@@ -192,13 +215,13 @@ class Cluster:
     @contextmanager
     def client_of_redis(self) -> Iterator[Redis]:
         """A connection to Redis of our own."""
-        with Redis.from_url(self.stack.urls.redis_url) as redis:
+        with Redis.from_url(self.stack.urls.redis_url, socket_timeout=ANSWER_S) as redis:
             yield redis
 
     def redis_process(self) -> psutil.Process:
-        """The server's process."""
-        with self.client_of_redis() as redis:
-            return psutil.Process(int(redis.info("server")["process_id"]))
+        """The server's process, also if it does not answer."""
+        data = self.stack.folder / "services" / "redis"
+        return psutil.Process(int((data / "redis.pid").read_text()))
 
     def postgres_process(self) -> psutil.Process:
         """The server's first process."""
@@ -219,17 +242,18 @@ class Cluster:
         except RedisError:
             return False
 
-    def _orders(self, name: str) -> Path:
+    def _socket(self, name: str) -> Path:
         return self.stack.folder / f"{name}.orders"
 
     def _start(self, name: str) -> Worker:
         if name in self.workers:
             end(self.workers[name])
+        self.orders.pop(name, None)
         first = json.dumps({"broken": self.broken})
         return self.stack.start_worker(
             *((SCHEDULER,) if name == SCHEDULER else PROVIDERS),
             name=f"{name}-{os.getpid()}",
-            program=("tests.faults.seams", str(self._orders(name)), first),
+            program=("tests.faults.seams", str(self._socket(name)), first),
             AGENTCHORD_ENGINE__MAX_RECOVERIES=str(self.max_recoveries),
             **(self._through_proxies() if name == WORKERS[0] else {}),
         )
@@ -241,6 +265,14 @@ class Cluster:
             "DATABASE_URL": address.render_as_string(hide_password=False),
             "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
         }
+
+
+def _enqueued(workflow: Workflow, key: str) -> Run | None:
+    """What a client does whose Postgres is away: it asks again, with the same key."""
+    try:
+        return enqueue(workflow, key=key)
+    except ServiceUnavailable:
+        return None
 
 
 def alive(worker: Worker) -> bool:

@@ -14,8 +14,8 @@ ANSWER_TOKENS = 40
 MOST_TOKENS = 60
 #: Above what an agent costs, and above the most that one call may cost: so much for all of them
 #: that none has to fail, and so little that few calls can be out at a time.
-PER_AGENT_USD = 0.00018
-SPARE_USD = 0.0006
+PER_AGENT_USD = 0.00014
+SPARE_USD = 0.0005
 #: What the suite allows for the way from a permit to the simulator on a busy machine, in requests.
 JITTER = 2
 
@@ -92,7 +92,7 @@ FULL = Scale(
 SHORT = Scale(
     name="short",
     width=8,
-    tight=6,
+    tight=10,
     latency_s=0.2,
     lease_s=1.6,
     beat_s=0.4,

@@ -77,6 +77,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
         wait_until(lambda: _under_way(cluster), timeout_s=BACK_S, what="the runs are under way")
         _let_happen(cluster, faults, random.Random(seed))
         cluster.services_are_back()
+        cluster.quiet()
         if any(fault.until_restart for fault in faults):
             cluster.replace_dead()
         ended_at = now()

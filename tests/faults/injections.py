@@ -144,7 +144,8 @@ def disturb(cluster: Cluster, lost: float, doubled: float, late: float) -> Itera
     """Messages are lost, doubled and overtaken, from all workers and from the client."""
     for seed, name in enumerate(cluster.able()):
         cluster.order(name, seed=seed, lost=lost, doubled=doubled, late=late)
-    client = Orders(lost=lost, doubled=doubled, late=late)
+    client = Orders()
+    client.take({"lost": lost, "doubled": doubled, "late": late})
     with ExitStack() as own:
         own.callback(disturb_messages(client))
         cluster.enqueue(tight(cluster.scale, "with bad messages"))

@@ -19,7 +19,7 @@ from tests.faults.scenario import FULL, SHORT
 from tests.faults.table import faults_table
 from tests.stack import client_of
 
-ROUNDS = 3
+ROUNDS = 2
 MIXES = 20
 MARK = "faults: written by `make faults`"
 

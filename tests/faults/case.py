@@ -40,7 +40,8 @@ class Result:
         moved_s: Seconds from the fault's end until work moved again: until the next result was
             accepted, and until everything that lost its worker was begun anew.
         ended_s: Seconds from the fault's end to the end of all runs.
-        repeated: Requests that were answered beyond those of accepted attempts.
+        repeated: Requests that were answered beyond those of accepted attempts, of agents that
+            completed.
         unconfirmed_usd: Dollars that were booked because nobody knows.
     """
 
@@ -175,14 +176,19 @@ def _moved_s(account: Account, ended_at: datetime) -> float:
 
 
 def _repeated(account: Account) -> int:
-    """Answered requests that no accepted attempt needed."""
-    owners = {
-        (a["agent_run_id"], a["number"]) for a in account.attempts if a["outcome"] == "completed"
+    """Answered requests that no accepted attempt needed; what an agent asked in vain is none."""
+    accepted = {
+        (attempt["agent_run_id"], attempt["number"])
+        for attempt in account.attempts
+        if attempt["outcome"] == "completed"
     }
+    undone = {agent["id"] for agent in account.agents if agent["status"] != "completed"}
     needed = {
-        e["request_id"] for e in account.entries if (e["agent_run_id"], e["attempt"]) in owners
+        entry["request_id"]
+        for entry in account.entries
+        if (entry["agent_run_id"], entry["attempt"]) in accepted or entry["agent_run_id"] in undone
     }
-    answered = {r["request_id"] for r in account.served if r["status"] == OK}
+    answered = {record["request_id"] for record in account.served if record["status"] == OK}
     return len(answered - needed)
 
 

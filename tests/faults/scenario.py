@@ -1,6 +1,7 @@
 """What the fault suite runs: its sizes, its workflows, and the configuration of its cluster."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app import Agent, RetryPolicy, Workflow
@@ -115,7 +116,8 @@ def layered(scale: Scale, name: str) -> Workflow:
         above = [agent.name for agent in agents[-scale.width :]] if level else []
         for place in range(scale.width):
             needs = chances.sample(above, 2) if above else []
-            agents.append(_agent(scale, name, f"l{level}_{place:02}", needs, place))
+            talks = place % 8 == 3
+            agents.append(_agent(scale, name, f"l{level}_{place:02}", place, needs, talks=talks))
     return Workflow(
         name="faults layered",
         agents=agents,
@@ -130,7 +132,7 @@ def tight(scale: Scale, name: str) -> Workflow:
 
     The budget is enough for all as long as nothing is lost on the way.
     """
-    agents = [_agent(scale, name, f"tight{place:02}", [], place) for place in range(scale.tight)]
+    agents = [_agent(scale, name, f"tight{place:02}", place) for place in range(scale.tight)]
     return Workflow(
         name="faults tight",
         agents=agents,
@@ -140,9 +142,16 @@ def tight(scale: Scale, name: str) -> Workflow:
     )
 
 
-def _agent(scale: Scale, run: str, name: str, needs: list[str], place: int) -> Agent:
-    provider = ("openai", "anthropic")[place % 2]
-    talks, streams = place % 8 == 3, place % 3 == 0
+def _agent(
+    scale: Scale,
+    run: str,
+    name: str,
+    place: int,
+    needs: Sequence[str] = (),
+    *,
+    talks: bool = False,
+) -> Agent:
+    provider, streams = ("openai", "anthropic")[place % 2], place % 3 == 0
     quotes = " ".join(f"{{{need}}}" for need in needs)
     steer = f"[[sim:output_tokens={ANSWER_TOKENS}{',tool_turns=1' if talks else ''}]]"
     return Agent(
@@ -154,7 +163,7 @@ def _agent(scale: Scale, run: str, name: str, needs: list[str], place: int) -> A
             "max_tokens": MOST_TOKENS,
             **({"stream": True} if streams and not talks else {}),
         },
-        dependencies=needs,
+        dependencies=list(needs),
         timeout=scale.timeout_s,
         retry_policy=RetryPolicy(max_retries=30, base_delay=0.2, max_delay=2.0),
     )

@@ -16,7 +16,7 @@ SCRIPTS := scripts/setup .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format coverage bench limits lock clean
+.PHONY: help setup demo test faults check format coverage bench limits lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ coverage: setup ## the tests again, with branch coverage (subprocesses included)
 	@env $(PRIVATE:%=-u %) $(BIN)/coverage run -m pytest -m "not benchmark" $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+faults: setup ## every fault in full size, and 20 random mixes, with a table for docs/reliability.md (50 minutes)
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.faults --markdown docs/reliability.md $(ARGS)
 
 limits: setup ## how well limits are kept and used, in full (40 minutes)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.limits $(ARGS)

@@ -391,8 +391,7 @@ class Client:
 
     async def _transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         try:
-            async with self._platform.engine.begin() as connection:
-                return await step(connection)
+            return await self._attempt(step)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
                 raise SchemaMismatch(
@@ -402,6 +401,23 @@ class Client:
                 url = database_url(self._platform.settings)
                 raise ServiceUnavailable(schema.unreachable(url, error)) from error
             raise
+
+    async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+        """Run a step, and once more if it met a connection that Postgres had ended long ago.
+
+        A commit that met one is not repeated: it may have happened.
+        """
+        taken = False
+        try:
+            async with self._platform.engine.begin() as connection:
+                result = await step(connection)
+                taken = True
+            return result
+        except DBAPIError as error:
+            if taken or not error.connection_invalidated:
+                raise
+        async with self._platform.engine.begin() as connection:
+            return await step(connection)
 
 
 async def _look(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[RunRecord | None]:

@@ -30,6 +30,7 @@ from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[1]
 ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
+SUPERVISED = "app.cli.supervised"
 READY_S = 60.0
 END_S = 20.0
 GRACE_S = 5.0
@@ -90,7 +91,8 @@ class Stack:
     @contextmanager
     def worker(self, *queues: str, threads: int = 32) -> Iterator[Worker]:
         """A worker for these queues (all, if none is named), from its readiness to its end."""
-        worker = self._start_worker(queues or ALL_QUEUES, threads)
+        name = f"w{len(self.workers)}-{os.getpid()}"
+        worker = self.start_worker(*queues or ALL_QUEUES, name=name, threads=threads)
         self.workers.append(worker)
         try:
             yield worker
@@ -131,19 +133,34 @@ class Stack:
             cursor = connection.execute(statement.encode(), values)
             return cursor.fetchall() if cursor.description else []
 
-    def _start_worker(self, queues: Sequence[str], threads: int) -> Worker:
-        name = f"w{len(self.workers)}-{os.getpid()}"
-        arguments = worker_arguments(tuple(queues), threads=threads, name=name)
+    def start_worker(
+        self,
+        *queues: str,
+        name: str,
+        threads: int = 32,
+        program: Sequence[str] = (SUPERVISED,),
+        **environment: str,
+    ) -> Worker:
+        """Start a worker and wait until it is ready; whoever asks for it ends it.
+
+        Args:
+            *queues: Queues it serves.
+            name: First part of its node name, and of its log's.
+            threads: Lanes it runs at a time.
+            program: The module that runs it, and arguments that go before the usual ones.
+            **environment: Variables that differ from the stack's.
+        """
+        arguments = worker_arguments(queues, threads=threads, name=name)
         log = self.folder / f"{name}.log"
         ours, theirs = socket.socketpair()
         with theirs, log.open("ab") as output:
             process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "app.cli.supervised"),
+                    *(sys.executable, "-m", *program),
                     *(str(theirs.fileno()), str(GRACE_S), *arguments),
                 ],
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": search_path(), **self.environment},
+                env=os.environ | {"PYTHONPATH": search_path()} | self.environment | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -40,6 +40,7 @@ class SimulatorConfig:
         jitter_s: up to so many seconds more, drawn evenly from a generator seeded with `seed`.
         time_to_first_token_s: of a stream; the rest of the latency is spread over its pieces.
         output_tokens: size of every text reply; None lets the text decide.
+        signed: whether a text reply begins with its request's id, so that no two are alike.
         cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
         seed: of the jitter and of random faults.
         models: `provider:pattern` of the models that exist; others get 404.
@@ -53,6 +54,7 @@ class SimulatorConfig:
     jitter_s: float = 0.0
     time_to_first_token_s: float = 0.0
     output_tokens: int | None = None
+    signed: bool = False
     cached_share: float = 0.0
     seed: int = 0
     models: tuple[str, ...] = DEFAULT_MODELS

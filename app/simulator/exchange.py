@@ -102,7 +102,12 @@ class Exchange:
 
     async def _answer(self, delivery: Delivery, request: ChatRequest) -> web.StreamResponse:
         marker = self._marker(request, delivery.record.prompt_hash)
-        reply = reply_to(request, marker=marker, output_tokens=self.config.output_tokens)
+        reply = reply_to(
+            request,
+            marker=marker,
+            output_tokens=self.config.output_tokens,
+            signature=delivery.record.request_id if self.config.signed else "",
+        )
         answer = Answer(
             id=delivery.record.request_id.removeprefix("req_"),
             created=int(time.time()),

@@ -35,7 +35,11 @@ _DEFAULT_KEYS = ("status", "summary", "confidence")
 
 
 def reply_to(
-    request: ChatRequest, *, marker: Marker = NOTHING, output_tokens: int | None = None
+    request: ChatRequest,
+    *,
+    marker: Marker = NOTHING,
+    output_tokens: int | None = None,
+    signature: str = "",
 ) -> Reply:
     """Answers a request.
 
@@ -43,6 +47,7 @@ def reply_to(
         request: what was asked.
         marker: what the prompt's markers say.
         output_tokens: the size of a text reply; None lets the text decide.
+        signature: what a reply in plain text begins with, as far as its size allows.
 
     Returns:
         A reply of at most `request.max_tokens` tokens, reasoning included.
@@ -60,7 +65,7 @@ def reply_to(
     if calls and (limit is None or reply.output_tokens - reasoning <= limit):
         return reply
     size = marker.output_tokens or output_tokens
-    text = _text(request, facts, size) if marker.reply is None else marker.reply
+    text = _text(request, facts, size, signature) if marker.reply is None else marker.reply
     if request.questions <= (marker.invalid_turns or 0):
         text = _spoiled(text)
     shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
@@ -86,7 +91,7 @@ def _call(index: int, tool: Tool, request: ChatRequest, facts: Facts) -> ToolCal
     return ToolCall(id=name, name=tool.name, arguments=_compact(arguments))
 
 
-def _text(request: ChatRequest, facts: Facts, size: int | None) -> str:
+def _text(request: ChatRequest, facts: Facts, size: int | None, signature: str) -> str:
     if request.schema is not None:
         return _padded(_compact(value_of_schema(request.schema, facts)), size)
     if request.wants_json or _ASKS_JSON.search(facts.text):
@@ -100,6 +105,7 @@ def _text(request: ChatRequest, facts: Facts, size: int | None) -> str:
     if request.tool_results:
         quoted = "; ".join(result.strip()[:_RESULT_CHARS] for result in request.tool_results)
         text = f"According to the tools: {quoted}. {text}"
+    text = f"{signature} {text}" if signature else text
     return text if size is None else _sized(text, size)
 
 

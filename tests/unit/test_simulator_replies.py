@@ -182,6 +182,15 @@ def test_a_fixed_size_is_exact_and_max_tokens_still_cuts() -> None:
     assert (cut.output_tokens, cut.cut) == (7, True)
 
 
+def test_a_signature_begins_a_text_within_its_size_and_leaves_json_alone() -> None:
+    text = reply_to(asked("Tell me about lighthouses"), output_tokens=20, signature="req_1")
+    document = reply_to(asked("Respond with JSON"), signature="req_1")
+
+    assert text.text.startswith("req_1 ")
+    assert text.output_tokens == 20
+    assert "req_1" not in document.text
+
+
 def test_json_of_a_fixed_size_stays_json() -> None:
     reply = reply_to(asked("Respond with JSON"), output_tokens=200)
 

@@ -1,0 +1,113 @@
+"""`python -m tests.faults`: every fault in full size, random mixes, and the table of the docs."""
+
+import argparse
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks.machine import describe
+from tests.benchmarks.tables import write_into
+from tests.faults.case import Result, mix, run_case
+from tests.faults.cluster import RECOVERIES, RECOVERIES_OF_MIXES, Cluster, run_cluster
+from tests.faults.injections import FAULTS, Fault
+from tests.faults.scenario import FULL, SHORT
+from tests.faults.table import faults_table
+from tests.stack import client_of
+
+ROUNDS = 2
+MIXES = 20
+MARK = "faults: written by `make faults`"
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run every case, print the table, and write it down if it was asked for.
+
+    Returns:
+        How many cases failed; a case is never repeated because it failed.
+    """
+    scale = SHORT if options.short else FULL
+    results: list[Result] = []
+    failed = 0
+    chosen = [
+        fault for fault in FAULTS if not options.only or any(o in fault.name for o in options.only)
+    ]
+    cases: list[tuple[str, Sequence[Fault], int]] = [
+        (fault.name, [fault], number) for fault in chosen for number in range(options.rounds)
+    ]
+    cases += [("random mixes", mix(seed), seed) for seed in range(options.mixes)]
+    with tempfile.TemporaryDirectory(prefix="agentchord-faults-") as folder:
+        place = Path(folder)
+        number = 0
+        while cases:
+            # Whatever a case that failed has left behind, the next one begins on a new cluster.
+            number += 1
+            (place / str(number)).mkdir()
+            with (
+                run_cluster(place / str(number), scale) as cluster,
+                pytest.MonkeyPatch.context() as patch,
+                client_of(cluster.stack, patch),
+            ):
+                facts = describe(place, cluster.stack.urls)
+                while cases:
+                    name, faults, seed = cases.pop(0)
+                    result = _run(cluster, name, faults, seed)
+                    if result is None:
+                        failed += 1
+                        break
+                    results.append(result)
+    text = (
+        f"{facts['date']}, {facts['cores']} cores, Python {facts['python']}, Postgres "
+        f"{facts['postgres']}, Redis {facts['redis']}.\n\n{faults_table(results)}"
+    )
+    sys.stdout.write(text + "\n")
+    if failed:
+        _say(f"{failed} cases failed")
+    elif options.markdown:
+        write_into(options.markdown, text, mark=MARK)
+    return failed
+
+
+def _run(cluster: Cluster, name: str, faults: Sequence[Fault], seed: int) -> Result | None:
+    what = " + ".join(fault.name for fault in faults)
+    began_s = time.monotonic()
+    try:
+        cluster.allow(max_recoveries=RECOVERIES_OF_MIXES if len(faults) > 1 else RECOVERIES)
+        result = run_case(cluster, *faults, name=name, seed=seed)
+    except Exception:  # noqa: BLE001  whatever it is, the other cases are run
+        _say(f"FAILED {name} {seed} ({what})\n{traceback.format_exc()}")
+        return None
+    _say(f"{time.monotonic() - began_s:6.1f} s  {what} {seed}: {result}")
+    return result
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description="A run of 200 agents meets every fault, and random mixes of them. The table "
+        "goes to standard output, progress to standard error.",
+    )
+    parser.add_argument("--only", nargs="+", metavar="TEXT", help="faults whose name has this")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="cases of each fault")
+    parser.add_argument("--mixes", type=int, default=MIXES, help="random mixes")
+    parser.add_argument("--short", action="store_true", help="in the size of `make test`")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="put the table into this file, in place of the one that is there, if nothing failed",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(min(main(_arguments()), 1))

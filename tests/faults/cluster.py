@@ -1,0 +1,319 @@
+"""The cluster that faults are injected into: three workers, the scheduler's, and ways to hurt them.
+
+The first worker reaches Postgres and Redis through proxies, whose network can be cut.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+import psutil
+from redis import Redis
+from sqlalchemy.engine import make_url
+
+from app import Run, Workflow, enqueue
+from app.domain.agent import PROVIDERS
+from app.embedded import Services
+from app.errors import ServiceUnavailable
+from app.simulator import run_in_process
+from app.storage.schema import upgrade
+from tests.faults.database import BACK_S, Database
+from tests.faults.proxy import Proxy
+from tests.faults.scenario import Scale
+from tests.faults.seams import give
+from tests.stack import Stack, Worker
+from tests.waiting import wait_until
+
+WORKERS = ("worker1", "worker2", "worker3")
+SCHEDULER = "scheduler"
+RECOVERIES, RECOVERIES_OF_MIXES = 3, 20
+OCCASION_S = 5.0
+ANSWER_S = 2.0
+
+
+@dataclass
+class Cluster:
+    """A stack whose workers take orders.
+
+    Attributes:
+        stack: Services, simulator, and where they are.
+        scale: The size of the suite that it is made for.
+        database: Our own connection to Postgres.
+        postgres: The proxy on the first worker's way to Postgres.
+        redis: The same to Redis.
+        max_recoveries: What its workers were started with.
+        broken: What does not work in any of them; see ``Orders``.
+        workers: The processes by name.
+        stopped: Names of those that are stopped just now.
+        orders: What they were told, by name.
+        trouble: What goes wrong at the providers now: rules of the simulator.
+        missed: Faults that had no occasion to happen.
+        enqueued: The runs of the case.
+    """
+
+    stack: Stack
+    scale: Scale
+    database: Database
+    postgres: Proxy
+    redis: Proxy
+    max_recoveries: int = RECOVERIES
+    broken: str = ""
+    workers: dict[str, Worker] = field(default_factory=dict)
+    stopped: set[str] = field(default_factory=set)
+    orders: dict[str, dict[str, Any]] = field(default_factory=dict)
+    trouble: list[dict[str, Any]] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    enqueued: list[tuple[Run, Workflow]] = field(default_factory=list)
+
+    def start(self, *names: str) -> None:
+        """Start these workers anew, side by side, and wait until they are ready."""
+        with ThreadPoolExecutor(len(names) or 1) as pool:
+            for name, worker in zip(names, pool.map(self._start, names), strict=True):
+                self.workers[name] = worker
+
+    def replace_dead(self) -> None:
+        """What a supervisor does: start those that have ended."""
+        self.start(*(name for name, worker in self.workers.items() if not alive(worker)))
+
+    def allow(self, *, max_recoveries: int) -> None:
+        """Give all workers another ``engine.max_recoveries``, for which they are started anew."""
+        if max_recoveries != self.max_recoveries:
+            self.max_recoveries = max_recoveries
+            self.kill(*self.workers)
+            self.start(*WORKERS, SCHEDULER)
+
+    def stop(self) -> None:
+        """End all workers."""
+        with ThreadPoolExecutor(len(self.workers) or 1) as pool:
+            list(pool.map(end, self.workers.values()))
+
+    def enqueue(self, workflow: Workflow) -> Run:
+        """Enqueue a run, to be looked at with the others."""
+        key = uuid4().hex
+        run = wait_until(
+            lambda: _enqueued(workflow, key), timeout_s=BACK_S, what="the client has enqueued"
+        )
+        assert run is not None
+        self.enqueued.append((run, workflow))
+        return run
+
+    @property
+    def runs(self) -> list[Run]:
+        """The runs of the case."""
+        return [run for run, _ in self.enqueued]
+
+    def ended(self) -> bool:
+        """Whether all runs have."""
+        ids = [run.id for run in self.runs]
+        query = "SELECT 1 FROM runs WHERE id = ANY(%s::uuid[]) AND status IN ('pending', 'running')"
+        return not self.sql(query, ids)
+
+    def clear(self) -> None:
+        """Heal what is hurt, and end what a failed case has left."""
+        for name in list(self.stopped):
+            self.thaw(name)
+        self.trouble.clear()
+        self.stack.simulator.configure(faults=[], latency_s=0, jitter_s=0)
+        self.replace_dead()
+        self.broken = ""
+        self.quiet()
+        for run in self.runs:
+            run.cancel()
+        wait_until(self.ended, timeout_s=BACK_S, what="what was cancelled has ended")
+        wait_until(self.idle, timeout_s=BACK_S, what="its money is booked")
+
+    def idle(self) -> bool:
+        """Whether no money is held, and no call is out."""
+        (row,) = self.sql("SELECT count(*) AS holds FROM holds")
+        return not row["holds"] and not self.stack.simulator.summary()["in_flight"]
+
+    def trouble_with_providers(self, rule: dict[str, Any], *, begins: bool) -> None:
+        """Something goes wrong at the providers, beside what does already; or no longer."""
+        (self.trouble.append if begins else self.trouble.remove)(rule)
+        self.stack.simulator.configure(faults=self.trouble)
+
+    def freeze(self, name: str) -> None:
+        """Stop a worker in the middle of whatever it does."""
+        self.stopped.add(name)
+        self.workers[name].process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let it go on."""
+        self.workers[name].process.send_signal(signal.SIGCONT)
+        self.stopped.discard(name)
+
+    def kill(self, *names: str) -> None:
+        """Kill these workers, and wait until they are gone."""
+        for name in names:
+            self.workers[name].process.kill()
+        for name in names:
+            self.workers[name].process.wait(BACK_S)
+            self.stopped.discard(name)
+
+    def order(self, name: str, **changes: Any) -> None:
+        """Give a worker orders beside those that it has; see ``tests.faults.seams.Orders``."""
+        orders = self.orders.setdefault(name, {})
+        orders.update(changes)
+        # One that has just died, as it was told to, needs no others.
+        with suppress(OSError, EOFError):
+            give(self._socket(name), broken=self.broken, **orders)
+
+    def quiet(self, *orders: str) -> None:
+        """No worker has these orders any more, or any, but for what is broken in all."""
+        for name in self.able():
+            given = self.orders.setdefault(name, {})
+            for order in orders or tuple(given):
+                given.pop(order, None)
+            self.order(name)
+
+    def able(self, *of: str) -> list[str]:
+        """The workers (of these, if some are named) that neither have ended nor are stopped."""
+        return [
+            name
+            for name in of or self.workers
+            if alive(self.workers[name]) and name not in self.stopped
+        ]
+
+    def busy(self) -> str:
+        """The worker that has the most calls out; any, if none has one for OCCASION_S."""
+        return self._occasion(*WORKERS) or next(iter(self.able(*WORKERS)), WORKERS[0])
+
+    def await_calls_of(self, name: str) -> None:
+        """Wait until this worker has a call out, for OCCASION_S at most."""
+        self._occasion(name)
+
+    def _occasion(self, *of: str) -> str:
+        """The one of these workers that has the most calls out, as soon as one has any."""
+
+        def most() -> str:
+            rows = self.sql(
+                "SELECT a.worker FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id"
+                " WHERE a.worker IS NOT NULL"
+            )
+            pids = [int(row["worker"].split(":")[1]) for row in rows]
+            calls = {name: pids.count(self.workers[name].process.pid) for name in self.able(*of)}
+            return max((name for name in calls if calls[name]), key=lambda n: calls[n], default="")
+
+        found = ""
+        with suppress(AssertionError):
+            found = wait_until(most, timeout_s=OCCASION_S)
+        return found
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Rows of a statement; Postgres may just be away."""
+        return self.database.sql(statement, *values)
+
+    @contextmanager
+    def client_of_redis(self) -> Iterator[Redis]:
+        """A connection to Redis of our own."""
+        with Redis.from_url(self.stack.urls.redis_url, socket_timeout=ANSWER_S) as redis:
+            yield redis
+
+    def redis_process(self) -> psutil.Process:
+        """The server's process, also if it does not answer."""
+        data = self.stack.folder / "services" / "redis"
+        return psutil.Process(int((data / "redis.pid").read_text()))
+
+    def postgres_process(self) -> psutil.Process:
+        """The server's first process."""
+        (row,) = self.sql("SELECT pg_read_file('postmaster.pid') AS text")
+        return psutil.Process(int(row["text"].split()[0]))
+
+    def services_are_back(self) -> None:
+        """Wait until Postgres and Redis answer."""
+        self.sql("SELECT 1")
+        wait_until(self._redis_answers, timeout_s=BACK_S, what="Redis answers")
+
+    def _redis_answers(self) -> bool:
+        from redis.exceptions import RedisError
+
+        try:
+            with self.client_of_redis() as redis:
+                return bool(redis.ping())
+        except RedisError:
+            return False
+
+    def _socket(self, name: str) -> Path:
+        return self.stack.folder / f"{name}.orders"
+
+    def _start(self, name: str) -> Worker:
+        if name in self.workers:
+            end(self.workers[name])
+        self.orders.pop(name, None)
+        first = json.dumps({"broken": self.broken})
+        return self.stack.start_worker(
+            *((SCHEDULER,) if name == SCHEDULER else PROVIDERS),
+            name=f"{name}-{os.getpid()}",
+            program=("tests.faults.seams", str(self._socket(name)), first),
+            AGENTCHORD_ENGINE__MAX_RECOVERIES=str(self.max_recoveries),
+            **(self._through_proxies() if name == WORKERS[0] else {}),
+        )
+
+    def _through_proxies(self) -> dict[str, Any]:
+        database = make_url(self.stack.urls.database_url)
+        address = database.set(host="127.0.0.1", port=self.postgres.port, query={})
+        return {
+            "DATABASE_URL": address.render_as_string(hide_password=False),
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis.port}/0",
+        }
+
+
+def _enqueued(workflow: Workflow, key: str) -> Run | None:
+    """What a client does whose Postgres is away: it asks again, with the same key."""
+    try:
+        return enqueue(workflow, key=key)
+    except ServiceUnavailable:
+        return None
+
+
+def alive(worker: Worker) -> bool:
+    """Whether its process has not ended."""
+    return worker.process.poll() is None
+
+
+def end(worker: Worker) -> None:
+    """End a worker, also one that is stopped."""
+    if alive(worker):
+        worker.process.send_signal(signal.SIGCONT)
+    worker.stop()
+
+
+@contextmanager
+def run_cluster(
+    folder: Path, scale: Scale, *, max_recoveries: int = RECOVERIES
+) -> Iterator[Cluster]:
+    """A cluster with services and a simulator of its own."""
+    (folder / "agentchord.yaml").write_text(scale.configuration(), encoding="utf-8")
+    with ExitStack() as parts:
+        urls = parts.enter_context(Services(folder / "services"))
+        upgrade(urls.database_url)
+        simulator = parts.enter_context(run_in_process())
+        query = make_url(urls.database_url).query
+        socket = Path(str(query["host"])) / f".s.PGSQL.{query['port']}"
+        redis = Path(unquote(urlsplit(urls.redis_url).path))
+        cluster = Cluster(
+            stack=Stack(urls, simulator, folder),
+            scale=scale,
+            database=Database(urls.database_url),
+            postgres=parts.enter_context(Proxy(socket)),
+            redis=parts.enter_context(Proxy(redis)),
+            max_recoveries=max_recoveries,
+        )
+        parts.callback(cluster.database.close)
+        parts.callback(cluster.stop)
+        cluster.start(*WORKERS, SCHEDULER)
+        yield cluster
+
+
+def now() -> datetime:
+    """This machine's clock, which is also the database's."""
+    return datetime.now(UTC)

@@ -1,0 +1,273 @@
+"""What a worker of the fault suite does beside its work: it takes orders.
+
+Run as ``python -m tests.faults.seams SOCKET ORDERS`` and then the arguments of
+``app.cli.supervised``. ORDERS, in JSON, are the first ones; others arrive on the Unix socket. They
+let the process die at a boundary, set its clock wrong, lose and double the messages it sends, or
+take a part of the protocol away: from outside nobody could hit these moments. Nothing of this is in
+the product; here its classes are wrapped.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from typing import Any
+
+#: Where a process may be told to die: after the commit of a claim, after that of a hold, after the
+#: request went out, after its answer came, and before the commit of a record.
+BOUNDARIES = ("claim", "hold", "send", "response", "record")
+#: Parts of the protocol that may be taken away, to see whether the suite notices.
+FENCING, WATCHDOG = "fencing", "watchdog"
+LATE_S = 0.3
+
+
+@dataclass
+class Orders:
+    """What this process has been told; all quiet at first.
+
+    Attributes:
+        clock_s: Seconds that its clock is ahead.
+        die_at: A boundary.
+        passings: How often the boundary is passed alive.
+        lost: Share of the messages that are lost, 0 to 1.
+        doubled: Share that is sent twice.
+        late: Share that is sent after what follows it.
+        seed: Of these shares.
+        broken: FENCING or WATCHDOG: what does not work.
+    """
+
+    clock_s: float = 0.0
+    die_at: str = ""
+    passings: int = 0
+    lost: float = 0.0
+    doubled: float = 0.0
+    late: float = 0.0
+    seed: int = 0
+    broken: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    chances: random.Random = field(default_factory=random.Random, repr=False)
+
+    def take(self, changes: Mapping[str, Any]) -> None:
+        """Forget the last orders and follow these."""
+        with self.lock:
+            for name, value in vars(Orders()).items():
+                if name not in ("lock", "chances"):
+                    setattr(self, name, changes.get(name, value))
+            self.chances.seed(self.seed)
+
+    def pass_boundary(self, name: str) -> None:
+        """Die here, if that was the order."""
+        with self.lock:
+            if self.die_at != name:
+                return
+            self.passings -= 1
+            if self.passings < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def copies(self) -> tuple[int, bool]:
+        """How often the next message is sent, and whether late."""
+        with self.lock:
+            chance = self.chances.random()
+            late = self.chances.random() < self.late
+        if chance < self.lost:
+            return 0, late
+        return (2 if chance < self.lost + self.doubled else 1), late
+
+
+def give(address: Path, **changes: Any) -> None:
+    """Give a worker its orders; they are followed when this returns.
+
+    Args:
+        address: Where the worker listens.
+        **changes: Attributes of ``Orders``; those that are not named are quiet again.
+    """
+    with Client(str(address)) as connection:
+        connection.send(changes)
+        connection.recv()
+
+
+def disturb_messages(orders: Orders) -> Callable[[], None]:
+    """Let this process lose, double and delay what it sends; returns what ends that."""
+    from kombu.transport.redis import Channel
+
+    transport: Any = Channel
+    put = transport._put
+
+    def disturbed(channel: Any, queue: str, message: Any, **how: Any) -> None:
+        count, late = orders.copies()
+        for _ in range(count):
+            if late:
+                timer = threading.Timer(LATE_S, put, (channel, queue, message))
+                timer.daemon = True
+                timer.start()
+            else:
+                put(channel, queue, message, **how)
+
+    transport._put = disturbed
+    return lambda: setattr(transport, "_put", put)
+
+
+def _bend_clock(orders: Orders) -> None:
+    """What reads the time of day gets it with the error that was ordered."""
+    right = time.time
+    time.time = lambda: right() + orders.clock_s
+    from uuid_utils.compat import uuid7
+
+    import app.costs.pricing
+    import app.llm.headers
+    import workers.calls
+    import workers.pipeline
+
+    class Bent(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=orders.clock_s)
+
+    modules: tuple[Any, ...] = (app.costs.pricing, app.llm.headers, workers.pipeline)
+    for module in modules:
+        module.datetime = Bent
+    calls: Any = workers.calls
+    calls.uuid7 = lambda: uuid7(nanoseconds=int(time.time() * 1e9))
+
+
+def _watch_boundaries(orders: Orders) -> None:
+    from app.rate_limits.limiter import ClusterLimiter
+    from app.storage.group_commit import GroupCommit
+
+    commit: Any = GroupCommit._commit
+    sent, settle = ClusterLimiter.sent, ClusterLimiter.settle
+
+    async def watched_commit(group: Any, items: Any) -> Any:
+        if group._name == "record" and any(item.ending for item in items):
+            # What the batch wrote stands in a transaction that nobody will commit.
+            group = _Dying(group, orders)
+        results = await commit(group, items)
+        if group._name == "hold" or any(getattr(one, "agents", ()) for one in results):
+            orders.pass_boundary(group._name)
+        return results
+
+    def watched_sent(limiter: Any, permit: Any) -> None:
+        sent(limiter, permit)
+        # The callback comes before the last bytes are written.
+        timer = threading.Timer(0.02, orders.pass_boundary, ("send",))
+        timer.daemon = True
+        timer.start()
+
+    def watched_settle(limiter: Any, permit: Any, **how: Any) -> None:
+        if how.get("usage") is not None:
+            orders.pass_boundary("response")
+        settle(limiter, permit, **how)
+
+    group_commit: Any = GroupCommit
+    limiter: Any = ClusterLimiter
+    group_commit._commit = watched_commit
+    limiter.sent, limiter.settle = watched_sent, watched_settle
+
+
+class _Dying:
+    """A group commit whose statements are followed by a boundary."""
+
+    def __init__(self, group: Any, orders: Orders) -> None:
+        self._engine, self._name = group._engine, group._name
+        self._group, self._orders = group, orders
+
+    async def _execute(self, connection: Any, items: Any) -> Any:
+        results = await self._group._execute(connection, items)
+        self._orders.pass_boundary("record")
+        return results
+
+
+def _break_promises(orders: Orders) -> None:
+    """Fencing and the watchdog, which an order takes away.
+
+    Without fencing every record counts, whoever owns the agent by now, and nobody hears that he
+    lost it. Without the watchdog nobody looks for what was lost.
+    """
+    from app.scheduler.watchdog import Watchdog
+    from app.storage import records, statements
+    from workers import inflight
+
+    apply_records, renewed = records.apply_records, inflight.InFlight.renewed
+    look = Watchdog.look
+
+    class Unfenced:
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        async def execute(self, statement: Any, *given: Any) -> Any:
+            rows = await self._connection.execute(statement, *given)
+            if statement is not statements.LOCK_AGENT_RUNS:
+                return rows
+            return [_Owned(row.id) for row in rows]
+
+    async def apply(connection: Any, given: Any, **how: Any) -> Any:
+        taken: Any = Unfenced(connection) if orders.broken == FENCING else connection
+        return await apply_records(taken, given, **how)
+
+    def hear(held: Any, asked: Any, answer: Any) -> None:
+        known = asked
+        if orders.broken == FENCING:
+            known = {id_: attempt for id_, attempt in asked.items() if id_ in answer}
+        renewed(held, known, answer)
+
+    async def look_or_not(watchdog: Any) -> None:
+        if orders.broken != WATCHDOG:
+            await look(watchdog)
+
+    modules: tuple[Any, ...] = (records, inflight.InFlight, Watchdog)
+    modules[0].apply_records, modules[1].renewed, modules[2].look = apply, hear, look_or_not
+
+
+class _Owned:
+    """A row that says that whoever asks owns the agent."""
+
+    def __init__(self, id_: Any) -> None:
+        self.id, self.attempt, self.status = id_, _EqualToAll(), "running"
+
+
+class _EqualToAll:
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _take_orders(listener: Listener, orders: Orders) -> None:
+    while True:
+        with listener.accept() as connection:
+            orders.take(connection.recv())
+            connection.send("done")
+
+
+def main(address: str, first: Mapping[str, Any], arguments: list[str]) -> None:
+    """Run a worker that takes orders.
+
+    Args:
+        address: Path of the socket on which it takes them.
+        first: The orders that it begins with.
+        arguments: FD, GRACE_S and the command line of ``celery``.
+    """
+    orders = Orders()
+    orders.take(first)
+    _break_promises(orders)
+    _bend_clock(orders)
+    _watch_boundaries(orders)
+    disturb_messages(orders)
+    Path(address).unlink(missing_ok=True)
+    listener = Listener(address)
+    threading.Thread(target=_take_orders, args=(listener, orders), daemon=True).start()
+    from app.cli.supervised import main as supervised
+
+    supervised(int(arguments[0]), float(arguments[1]), arguments[2:])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]), sys.argv[3:])

@@ -118,6 +118,7 @@ class Caller:
                 )
         except BaseException as error:
             self._account_for(job, plan, permit, error, broken[0] if broken else None)
+            _time(job, loop.time() - started_at_s)
             if isinstance(error, TimeoutError):
                 raise AgentTimeout(
                     f"agent {job.agent.name!r} was still calling after {job.agent.timeout:g} s: "
@@ -128,6 +129,7 @@ class Caller:
             job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
         job.calls.append(_answered(job, plan, response))
+        _time(job, loop.time() - started_at_s)
         return response
 
     def _plan(
@@ -251,6 +253,11 @@ class Caller:
         left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
         affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
+
+
+def _time(job: Job, seconds: float) -> None:
+    """The call that was noted last took so long."""
+    job.calls[-1] = replace(job.calls[-1], seconds=round(seconds, 3))
 
 
 def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:

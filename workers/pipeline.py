@@ -24,6 +24,7 @@ from workers.agents.llm import LLMAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
+from workers.meters import Meters
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +37,7 @@ class Pipeline:
         records: Group commit of records.
         llm: Runs llm agents.
         announcements: Tells Flower and the event stream.
+        meters: Counts for Prometheus.
         failures: Decides what follows from a failure.
         give_up: Told of the run whenever one of its agents has failed, for good or not.
         max_output_bytes: Largest output that is stored.
@@ -48,6 +50,7 @@ class Pipeline:
         records: GroupCommit[Record, bool],
         llm: LLMAgent,
         announcements: Announcements,
+        meters: Meters,
         failures: FailureHandler,
         give_up: Callable[[UUID], Awaitable[None]],
         max_output_bytes: int,
@@ -56,6 +59,7 @@ class Pipeline:
         self._records = records
         self._llm = llm
         self._announcements = announcements
+        self._meters = meters
         self._failures = failures
         self._give_up = give_up
         self._max_output_bytes = max_output_bytes
@@ -77,7 +81,8 @@ class Pipeline:
                 run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=agent.timeout
             )
             self._announcements.started(job)
-            ending = await self._attempt(job)
+            with self._meters.running(job):
+                ending = await self._attempt(job)
             lease.phase = Phase.RECORDING
             record = Record(
                 agent_run_id=claimed.id,
@@ -90,6 +95,7 @@ class Pipeline:
             log.warning("attempt_fenced", **_ids(job))
             return None
         self._announcements.ended(job, ending, record.calls)
+        self._meters.ended(job, ending, record.calls)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":

@@ -37,6 +37,7 @@ from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
+from workers.meters import Meters
 from workers.money import Money, Wakes
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContexts
@@ -90,10 +91,12 @@ class Runtime:
         settings = self._platform.settings
         self._inflight = InFlight()
         self._announcements = Announcements(celery, self.worker)
+        self._meters = Meters(settings.monitoring)
         # First what can be refused, such as a module of imports: that does not exist.
         self._build_lanes(self._platform)
         await self._limits.load()
         self._announcements.start()
+        self._meters.start()
         self._heartbeat = Heartbeat(
             database_url(settings),
             self._inflight,
@@ -186,6 +189,7 @@ class Runtime:
             records=records,
             llm=LLMAgent(caller=calls, tools=tools, records=records),
             announcements=self._announcements,
+            meters=self._meters,
             failures=self._failures,
             give_up=platform.scheduler.give_up,
             max_output_bytes=settings.engine.max_output_bytes,
@@ -247,6 +251,7 @@ class Runtime:
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
         self._heartbeat.stop()
         self._announcements.stop()
+        self._meters.stop()
         await self._failures.close()
         await self._breakers.close()
         await self._circuits.close()

@@ -38,8 +38,9 @@ class CallRecord:
     """What is known of one call to a provider: a line of the ledger.
 
     It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
-    ``saved_usd`` is what the call would have cost more without any cache; ``corrects`` is set on
-    a correction that takes a guess back: the kind of that guess.
+    ``saved_usd`` is what the call would have cost more without any cache; ``seconds`` is how long
+    it took, if it was watched to its end; ``corrects`` is set on a correction that takes a guess
+    back: the kind of that guess.
     """
 
     call_id: UUID
@@ -64,6 +65,7 @@ class CallRecord:
     version: int | None = None
     tenant: str | None = None
     saved_usd: Decimal = ZERO
+    seconds: float | None = None
     corrects: Kind | None = None
 
     def entry(self) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -48,12 +48,11 @@ from app.errors import (
 )
 from app.events.following import Look, follow
 from app.events.texts import Feed, Piece
-from app.failures.circuit_redis import RedisCircuits
 from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
 from app.preflight import check_calls
-from app.rate_limits.redis import RedisBackend
 from app.rate_limits.stored import LimitTable, check_block, limit_table
+from app.readings import Readings
 from app.registration import check_workflow
 from app.storage import limits, runs, schema
 from app.storage.group_commit import GroupCommit, is_transient, persist
@@ -98,6 +97,7 @@ class Client:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
+        self.readings = Readings(platform, self._transaction)
         self._pricing = Pricing(platform.settings.costs)
         self._kinds = KindRegistry()
         self._feed = Feed(platform.redis)
@@ -343,35 +343,6 @@ class Client:
         forgotten = await self._transaction(forget)
         await self._platform.signals.send_limits_changed()
         return forgotten
-
-    async def live_buckets(self) -> list[dict[str, Any]]:
-        """The buckets in use, as ``ClusterLimiter.snapshot`` returns them.
-
-        Raises:
-            ServiceUnavailable: If Redis cannot be reached.
-        """
-        return await RedisBackend(self._platform.redis).snapshot()
-
-    async def live_circuits(self) -> list[dict[str, Any]]:
-        """The circuit breakers that have counted failures lately.
-
-        Returns:
-            One dict each: ``provider``, ``model``, ``state``, ``wait_s`` (until the next try, or
-            until the probe under way counts as lost), ``opening`` (how many times it has opened),
-            ``ok`` and ``bad`` (calls in the window).
-
-        Raises:
-            ServiceUnavailable: If Redis cannot be reached.
-        """
-        circuits = RedisCircuits(self._platform.redis, self._platform.settings.circuit_breaker)
-        found = []
-        for name in await circuits.names():
-            view = await circuits.exchange(name, None)
-            provider, _, model = name.partition("/")
-            shown = asdict(view)
-            del shown["granted"], shown["change"], shown["at"]
-            found.append({"provider": provider, "model": model} | shown)
-        return found
 
     async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
         """Have agents that wait for money try again at once."""

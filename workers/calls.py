@@ -137,6 +137,7 @@ class Caller:
                 )
         except BaseException as error:
             self._account_for(job, plan, permit, error, broken[0] if broken else None)
+            _time(job, loop.time() - started_at_s)
             if isinstance(error, TimeoutError):
                 raise AgentTimeout(
                     f"agent {job.agent.name!r} was still calling after {job.agent.timeout:g} s: "
@@ -152,6 +153,7 @@ class Caller:
                 plan.limit.provider, plan.limit.model, plan.guessed_tokens, counted
             )
         job.calls.append(_answered(job, plan, response))
+        _time(job, loop.time() - started_at_s)
         if text:
             if job.first_token_s is None:
                 job.first_token_s = response.metadata.get("first_token_s")
@@ -298,6 +300,11 @@ class Caller:
         left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
         affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
+
+
+def _time(job: Job, seconds: float) -> None:
+    """The call that was noted last took so long."""
+    job.calls[-1] = replace(job.calls[-1], seconds=round(seconds, 3))
 
 
 def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:

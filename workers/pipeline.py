@@ -40,6 +40,7 @@ from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.announcements import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
+from workers.meters import Meters
 from workers.texts import storable
 
 #: Who waits longer looks again after this time: what he waits for may have been reconfigured.
@@ -66,6 +67,7 @@ class Pipeline:
         records: Group commit of records.
         agents: What runs them.
         announcements: Tells Flower and the event stream.
+        meters: Counts for Prometheus.
         failures: Decides what follows from a failure.
         scheduler: Told whenever an agent has failed, for good or not, when the items of a list
             have become ready, and when the run of a sub-workflow is stored.
@@ -79,6 +81,7 @@ class Pipeline:
         records: GroupCommit[Record, bool],
         agents: Agents,
         announcements: Announcements,
+        meters: Meters,
         failures: FailureHandler,
         scheduler: Scheduler,
         limits: EngineSettings,
@@ -87,6 +90,7 @@ class Pipeline:
         self._records = records
         self._agents = agents
         self._announcements = announcements
+        self._meters = meters
         self._failures = failures
         self._scheduler = scheduler
         self._limits = limits
@@ -109,7 +113,8 @@ class Pipeline:
                 run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=agent.timeout
             )
             self._announcements.started(job)
-            ending = await self._attempt(job)
+            with self._meters.running(job):
+                ending = await self._attempt(job)
             lease.phase = Phase.RECORDING
             if isinstance(ending, SubRunAnswer):
                 self._announcements.ended(job, _waiting(job), ())
@@ -127,6 +132,7 @@ class Pipeline:
             log.warning("attempt_fenced", **_ids(job))
             return None
         self._announcements.ended(job, ending, record.calls)
+        self._meters.ended(job, ending, record.calls)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":

@@ -53,6 +53,7 @@ from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
+from workers.meters import Meters
 from workers.money import Money, Wakes
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
@@ -106,10 +107,12 @@ class Runtime:
         settings = self._platform.settings
         self._inflight = InFlight()
         self._announcements = Announcements(celery, self.worker)
+        self._meters = Meters(settings.monitoring)
         # First what can be refused, such as a module of imports: that does not exist.
         self._build_lanes(self._platform)
         await self._limits.load()
         self._announcements.start()
+        self._meters.start()
         self._heartbeat = Heartbeat(
             database_url(settings),
             self._inflight,
@@ -243,6 +246,7 @@ class Runtime:
             records=records,
             agents=agents,
             announcements=self._announcements,
+            meters=self._meters,
             failures=self._failures,
             scheduler=platform.scheduler,
             limits=settings.engine,
@@ -310,6 +314,7 @@ class Runtime:
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
         self._heartbeat.stop()
         self._announcements.stop()
+        self._meters.stop()
         await self._failures.close()
         await self._cached.close()
         await self._breakers.close()

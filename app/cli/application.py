@@ -17,6 +17,7 @@ from app.cli import (
     database,
     demo,
     doctor,
+    exporter,
     limits,
     plan,
     prices,
@@ -58,6 +59,7 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ..
     ("worker", processes.worker, PASSED_ON),
     ("beat", processes.beat, PASSED_ON),
     ("flower", processes.flower, PASSED_ON),
+    ("exporter", exporter.exporter, {}),
     ("simulator", simulator.simulator, PASSED_ON | {"help_option_names": []}),
     ("version", version.version, {}),
 )

@@ -135,6 +135,9 @@ def _check_prices(
         raise ConfigurationError(f"{place}: {name} {problem}")
 
 
+LAST_PORT = 65_535
+
+
 @dataclass(frozen=True, kw_only=True)
 class MonitorConfig:
     """What is watched.
@@ -143,13 +146,21 @@ class MonitorConfig:
         enable_metrics: Whether metrics are collected.
         enable_logging: Whether events are logged.
         metrics_interval: Seconds between two collections.
+        metrics_host: Address on which workers serve their metrics.
+        metrics_port: First port for that; each worker takes the next free one. None: they do not.
     """
 
     enable_metrics: bool = True
     enable_logging: bool = True
     metrics_interval: float = 60.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = None
 
     def __post_init__(self) -> None:
+        if self.metrics_port is not None and not 1 <= self.metrics_port <= LAST_PORT:
+            raise ConfigurationError(
+                f"metrics_port is {self.metrics_port!r}: use a port from 1 to {LAST_PORT}, or none"
+            )
         if problem := Bounds(high=YEAR_S, positive=True).problem(self.metrics_interval):
             raise ConfigurationError(f"metrics_interval {problem}")
 

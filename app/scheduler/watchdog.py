@@ -5,6 +5,7 @@ database's clock.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -26,6 +27,8 @@ from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
 EPOCH_KEY = "agentchord:epoch"
+#: A sign of life that fades: what is left of its time tells when a watchdog has last looked.
+LOOKED_KEY, LOOKED_MS = "agentchord:watchdog", 600_000
 
 TRY_LOCK: TextClause = text("SELECT pg_try_advisory_xact_lock(:key)")
 OVERDUE: TextClause = text("""
@@ -125,6 +128,7 @@ class Watchdog:
             await self._scheduler.advance(run_id, level)
         await self._scheduler.admit()
         everything = await self._redis_was_replaced()
+        await self._tell_of_looking()
         ready = self._all_ready if everything else self._idle
         for plan in await self._in_turn(ready) or ():
             await self._send_again(plan, everything=everything)
@@ -170,6 +174,10 @@ class Watchdog:
         replaced = self._epoch is not None and epoch != self._epoch
         self._epoch = epoch
         return replaced
+
+    async def _tell_of_looking(self) -> None:
+        with contextlib.suppress(RedisError):
+            await self._redis.set(LOOKED_KEY, "", px=LOOKED_MS)
 
     async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
         """Send lanes for ready agents that nobody seems to come for."""

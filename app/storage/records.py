@@ -40,9 +40,10 @@ class CallRecord:
     """What is known of one call to a provider: a line of the ledger.
 
     It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
-    ``saved_usd`` is what the call would have cost more without any cache; ``corrects`` is set on
-    a correction that takes a guess back: the kind of that guess. ``expected_tokens`` and
-    ``bound_tokens`` are what was thought of the prompt before the call.
+    ``saved_usd`` is what the call would have cost more without any cache; ``seconds`` is how long
+    it took, if it was watched to its end; ``corrects`` is set on a correction that takes a guess
+    back: the kind of that guess. ``expected_tokens`` and ``bound_tokens`` are what was thought of
+    the prompt before the call.
     """
 
     call_id: UUID
@@ -67,6 +68,7 @@ class CallRecord:
     version: int | None = None
     tenant: str | None = None
     saved_usd: Decimal = ZERO
+    seconds: float | None = None
     corrects: Kind | None = None
     expected_tokens: int | None = None
     bound_tokens: int | None = None

@@ -310,14 +310,15 @@ ADD_ENTRIES: TextClause = text("""
         version, tenant, agent, module, provider, model, model_answered, kind, outcome,
         request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
         output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd,
-        saved_usd, corrects, expected_tokens, bound_tokens)
+        saved_usd, seconds, corrects, expected_tokens, bound_tokens)
     SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
         call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
         version int, tenant text, agent text, module text, provider text, model text,
         model_answered text, kind text, outcome text, request_id text,
         input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
         output_tokens int, reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
-        cost_usd numeric, saved_usd numeric, corrects text, expected_tokens int, bound_tokens int)
+        cost_usd numeric, saved_usd numeric, seconds real, corrects text, expected_tokens int,
+        bound_tokens int)
 """)
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    REAL,
     BigInteger,
     CheckConstraint,
     DateTime,
@@ -503,6 +504,8 @@ class CostEntry(Table):
     # What the provider's cache, or an answer kept here, made the call cheaper; negative where
     # writing to the cache cost more than it saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
+    # From sending to the end of the answer; null if nobody saw its end.
+    seconds: Mapped[float | None] = mapped_column(REAL)
     # The kind of the guess that a correction takes back; NULL for one after a change of prices.
     corrects: Mapped[str | None]
     # What was thought of its prompt before the call: for the limits, and as the hold's upper bound.

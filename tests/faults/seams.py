@@ -143,7 +143,7 @@ def _watch_boundaries(orders: Orders) -> None:
     from app.storage.group_commit import GroupCommit
 
     commit: Any = GroupCommit._commit
-    sent, settle = ClusterLimiter.sent, ClusterLimiter.settle
+    set_out, settle = ClusterLimiter.set_out, ClusterLimiter.settle
 
     async def watched_commit(group: Any, items: Any) -> Any:
         if group._name == "record" and any(item.ending for item in items):
@@ -154,8 +154,8 @@ def _watch_boundaries(orders: Orders) -> None:
             orders.pass_boundary(group._name)
         return results
 
-    def watched_sent(limiter: Any, permit: Any) -> None:
-        sent(limiter, permit)
+    async def watched_set_out(limiter: Any, permit: Any) -> None:
+        await set_out(limiter, permit)
         # The callback comes before the last bytes are written.
         timer = threading.Timer(0.02, orders.pass_boundary, ("send",))
         timer.daemon = True
@@ -169,7 +169,7 @@ def _watch_boundaries(orders: Orders) -> None:
     group_commit: Any = GroupCommit
     limiter: Any = ClusterLimiter
     group_commit._commit = watched_commit
-    limiter.sent, limiter.settle = watched_sent, watched_settle
+    limiter.set_out, limiter.settle = watched_set_out, watched_settle
 
 
 class _Dying:

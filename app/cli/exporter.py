@@ -1,0 +1,49 @@
+"""`agentchord exporter`: the cluster's state for Prometheus, over HTTP."""
+
+from typing import Annotated
+
+import typer
+
+PORT = 9464
+
+
+def exporter(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes a free one.")] = PORT,
+) -> None:
+    """Serve the cluster's metrics for Prometheus.
+
+    Queues, backlog, rate limits, circuits, budgets, the ledger and the runs, read anew for each
+    request at /metrics. One exporter is enough for a cluster; workers have metrics of their own.
+    """
+    from aiohttp import web
+
+    from app.cli.cluster import connect
+    from app.errors import ConfigurationError
+    from app.monitoring.exporter import Exporter
+
+    connected = connect()
+    readings = connected.client.readings
+    readers = {"postgres": readings.from_postgres, "redis": readings.from_redis}
+    application = Exporter(readers).application()
+
+    async def serve() -> None:
+        import asyncio
+
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            ) from error
+        at = runner.addresses[0]
+        print(f"metrics at http://{at[0]}:{at[1]}/metrics", flush=True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
+
+    connected.loop.run(serve())

@@ -1,0 +1,156 @@
+"""The cluster's state as metrics: read anew from Postgres and Redis whenever somebody asks."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.telemetry import metrics
+from app.telemetry.metrics import ClusterMetric
+
+#: A metric, the values of its labels, its value.
+Sample = tuple[ClusterMetric, tuple[str, ...], float]
+
+RUNS: TextClause = text("SELECT status, count(*) FROM runs GROUP BY status")
+AGENTS: TextClause = text("""
+    SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
+    WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
+""")
+# What the claims of free lanes would find: no more of a run than its max_parallel_agents allows.
+ADMISSIBLE: TextClause = text("""
+    SELECT provider, sum(least(ready, share)) FROM (
+        SELECT a.provider, count(*) AS ready, greatest(r.max_parallel_agents - (
+            SELECT count(*) FROM agent_runs b WHERE b.run_id = r.id AND b.status = 'running'
+                AND b.level = r.level), 0) AS share
+        FROM runs r JOIN agent_runs a ON a.run_id = r.id AND a.level = r.level
+        WHERE r.status = 'running' AND r.stop_as IS NULL AND a.status = 'pending'
+            AND a.ready_at <= clock_timestamp()
+        GROUP BY r.id, a.provider
+    ) ready GROUP BY provider
+""")
+BUDGETS: TextClause = text("""
+    SELECT DISTINCT ON (b.scope, b.subject, b.period)
+        b.scope, b.subject, b.period, b.limit_usd, b.spent_usd, b.held_usd
+    FROM budgets b JOIN standing_budgets s USING (scope, subject, period)
+    WHERE b.period_start IS NULL OR b.period_start <= clock_timestamp()
+    ORDER BY b.scope, b.subject, b.period, b.period_start DESC NULLS LAST
+""")
+RUN_BUDGETS: TextClause = text("""
+    SELECT max(b.spent_usd / b.limit_usd) FROM runs r JOIN budgets b ON b.id = r.id
+    WHERE r.status IN ('pending', 'running', 'paused') AND b.limit_usd > 0
+""")
+LEDGER: TextClause = text("""
+    SELECT provider, model, module, kind, outcome, sum(calls) AS calls, sum(cost_usd) AS cost_usd,
+        sum(prompt_tokens) AS prompt_tokens, sum(output_tokens) AS output_tokens
+    FROM cost_totals GROUP BY provider, model, module, kind, outcome
+""")
+HOURS: TextClause = text("""
+    SELECT day, coalesce((SELECT sum(cost_usd) FROM cost_entries
+        WHERE created_at > now() - make_interval(days => day, hours => 1)
+            AND created_at <= now() - make_interval(days => day)), 0)
+    FROM generate_series(0, 7) AS day
+""")
+STALLED: TextClause = text("""
+    SELECT max(extract(epoch FROM clock_timestamp() - coalesce(
+        (SELECT max(at) FROM events e WHERE e.run_id = r.id), r.created_at)))
+    FROM runs r WHERE r.status = 'running'
+""")
+WORKERS: TextClause = text("""
+    SELECT count(DISTINCT worker) FROM agent_runs WHERE status = 'running'
+""")
+
+
+async def read_cluster(connection: AsyncConnection) -> list[Sample]:
+    """What Postgres knows.
+
+    Args:
+        connection: Inside a transaction, which sees one moment of it.
+    """
+    found: list[Sample] = [
+        *await _counted(connection, RUNS, metrics.RUNS),
+        *await _counted(connection, AGENTS, metrics.AGENTS),
+        *await _counted(connection, ADMISSIBLE, metrics.AGENTS_ADMISSIBLE),
+    ]
+    for row in await connection.execute(BUDGETS):
+        labels = row.scope, row.subject, row.period
+        found += [
+            (metrics.BUDGET_LIMIT, labels, float(row.limit_usd)),
+            (metrics.BUDGET_SPENT, labels, float(row.spent_usd)),
+            (metrics.BUDGET_HELD, labels, float(row.held_usd)),
+        ]
+    for metric, statement in (
+        (metrics.RUN_BUDGET_USED, RUN_BUDGETS),
+        (metrics.STALLED, STALLED),
+        (metrics.WORKERS, WORKERS),
+    ):
+        found.append((metric, (), float(await connection.scalar(statement) or 0)))
+    found += ledger_samples((await connection.execute(LEDGER)).mappings())
+    last, *before = [float(row[1]) for row in await connection.execute(HOURS)]
+    found += [
+        (metrics.SPENT_LAST_HOUR, (), last),
+        (metrics.SPENT_USUALLY, (), sum(before) / len(before)),
+    ]
+    return found
+
+
+def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
+    """Totals of the ledger: dollars, calls and tokens, each by its own labels."""
+    sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = {}
+
+    def add(metric: ClusterMetric, labels: Sequence[str], amount: Any) -> None:
+        key = metric, tuple(labels)
+        sums[key] = sums.get(key, 0.0) + float(amount)
+
+    for line in lines:
+        who = line["provider"], line["model"]
+        add(metrics.LEDGER_COST, (*who, line["module"], line["kind"]), line["cost_usd"])
+        calls = (*who, line["module"], line["kind"], line["outcome"])
+        add(metrics.LEDGER_CALLS, calls, line["calls"])
+        add(metrics.LEDGER_TOKENS, (*who, "input"), line["prompt_tokens"])
+        add(metrics.LEDGER_TOKENS, (*who, "output"), line["output_tokens"])
+    return [(metric, labels, amount) for (metric, labels), amount in sums.items()]
+
+
+def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
+    """What the live buckets of the rate limits say.
+
+    Args:
+        buckets: As ``ClusterLimiter.snapshot`` returns them.
+    """
+    found: list[Sample] = []
+    for bucket in buckets:
+        name = bucket["bucket"]
+        found += [
+            (metrics.LIMIT_WAITING, (name,), float(bucket["waiting"])),
+            (metrics.LIMIT_PAUSED, (name,), float(bucket["paused_s"])),
+        ]
+        found += [
+            (metrics.LIMIT_LEFT, (name, tier["tier"]), tier["level"] / tier["capacity"])
+            for tier in bucket["tiers"]
+        ]
+    return found
+
+
+def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
+    """Which circuits are not closed.
+
+    Args:
+        circuits: As ``Readings.circuits`` returns them.
+    """
+    return [
+        (
+            metrics.CIRCUITS_OPEN,
+            (circuit["provider"], circuit["model"]),
+            float(circuit["state"] != "closed"),
+        )
+        for circuit in circuits
+    ]
+
+
+async def _counted(
+    connection: AsyncConnection, statement: TextClause, metric: ClusterMetric
+) -> list[Sample]:
+    """Rows of labels and a number."""
+    rows = await connection.execute(statement)
+    return [(metric, tuple(row[:-1]), float(row[-1])) for row in rows]

@@ -1,0 +1,92 @@
+"""The exporter: a web server that shows the cluster's state to Prometheus."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from app.errors import ServiceUnavailable
+from app.monitoring.cluster import Sample
+from app.telemetry import metrics
+from app.telemetry.metrics import ClusterMetric
+
+#: Reads a part of the cluster's state; raises ServiceUnavailable.
+Reader = Callable[[], Awaitable[Sequence[Sample]]]
+#: A reading that takes longer is given up: Prometheus asks again.
+READ_S = 8.0
+TOTAL = "_total"
+
+log = structlog.get_logger(__name__)
+
+
+class Exporter:
+    """Answers ``/metrics`` with what is true now, and ``/healthz``.
+
+    Args:
+        readers: Name of a service -> what reads its part.
+    """
+
+    def __init__(self, readers: Mapping[str, Reader]) -> None:
+        self._readers = readers
+
+    def application(self) -> web.Application:
+        """The web application."""
+        application = web.Application()
+        application.router.add_get("/metrics", self._metrics)
+        application.router.add_get("/healthz", _healthz)
+        return application
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        body = generate_latest(registry_of(await self.read()))
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def read(self) -> list[Sample]:
+        """Everything that can be read now, and which service could not."""
+        answers = await asyncio.gather(
+            *(self._read(name, reader) for name, reader in self._readers.items())
+        )
+        return [sample for samples in answers for sample in samples]
+
+    async def _read(self, name: str, reader: Reader) -> list[Sample]:
+        try:
+            async with asyncio.timeout(READ_S):
+                found = [*await reader(), (metrics.SERVICE_UP, (name,), 1.0)]
+        except (ServiceUnavailable, TimeoutError) as error:
+            log.warning("reading_failed", service=name, error=str(error) or "too slow")
+            found = [(metrics.SERVICE_UP, (name,), 0.0)]
+        return found
+
+
+def registry_of(samples: Iterable[Sample]) -> CollectorRegistry:
+    """Samples in the form that prometheus_client prints."""
+    registry = CollectorRegistry()
+    registry.register(_Reading(samples))
+    return registry
+
+
+class _Reading(Collector):
+    def __init__(self, samples: Iterable[Sample]) -> None:
+        self._families: dict[ClusterMetric, Metric] = {}
+        for metric, labels, value in samples:
+            family = self._families.get(metric)
+            if family is None:
+                family = self._families[metric] = _family(metric)
+            family.add_metric(labels, value)  # type: ignore[attr-defined]
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families.values()
+
+
+def _family(metric: ClusterMetric) -> Metric:
+    if metric.name.endswith(TOTAL):
+        name = metric.name.removesuffix(TOTAL)
+        return CounterMetricFamily(name, metric.help, labels=metric.labels)
+    return GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+
+
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response(text="ok\n")

@@ -1,0 +1,90 @@
+"""What a worker process counts, and where Prometheus reads it."""
+
+import contextlib
+import errno
+import time
+from collections.abc import Iterator, Sequence
+from threading import Thread
+from wsgiref.simple_server import WSGIServer
+
+import structlog
+from prometheus_client import CollectorRegistry, start_http_server
+
+from app.domain.policies import MonitorConfig
+from app.storage.records import CallRecord, Ending
+from app.telemetry.metrics import WorkerMetrics
+from workers.jobs import Job
+
+#: So many ports from the first are tried: one for each worker of a machine.
+PORTS = 100
+
+log = structlog.get_logger(__name__)
+
+
+class Meters:
+    """Counts attempts, calls, tokens and dollars of this process.
+
+    Args:
+        config: Whether to count, and where to show it.
+    """
+
+    def __init__(self, config: MonitorConfig) -> None:
+        self._config = config
+        self._metrics = WorkerMetrics(CollectorRegistry())
+        self._server: tuple[WSGIServer, Thread] | None = None
+
+    def start(self) -> None:
+        """Serve ``/metrics``, if the configuration says so."""
+        first, host = self._config.metrics_port, self._config.metrics_host
+        if first is None or not self._config.enable_metrics:
+            return
+        for port in range(first, first + PORTS):
+            try:
+                self._server = start_http_server(port, host, self._metrics.registry)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    log.exception("metrics_not_served", host=host, port=port)
+                    return
+            else:
+                log.info("metrics_served", host=host, port=port)
+                return
+        log.error("metrics_not_served", host=host, first_port=first, error="all ports are taken")
+
+    def stop(self) -> None:
+        """Stop serving."""
+        if self._server is not None:
+            server, thread = self._server
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+    @contextlib.contextmanager
+    def running(self, job: Job) -> Iterator[None]:
+        """An attempt is under way."""
+        gauge = self._metrics.in_flight.labels(job.agent.provider)
+        gauge.inc()
+        try:
+            yield
+        finally:
+            gauge.dec()
+
+    def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
+        """An attempt has ended and is recorded."""
+        if not self._config.enable_metrics:
+            return
+        agent, metrics = job.agent, self._metrics
+        outcome = "retried" if ending.retry else ending.outcome
+        metrics.attempts.labels(agent.provider, agent.module, outcome).inc()
+        metrics.attempt_seconds.labels(agent.provider).observe(time.time() - job.started_at)
+        for call in calls:
+            if call.kind != "void":
+                self._count_call(call)
+
+    def _count_call(self, call: CallRecord) -> None:
+        metrics, who = self._metrics, (call.provider, call.model)
+        metrics.calls.labels(*who, call.outcome).inc()
+        if call.seconds is not None:
+            metrics.call_seconds.labels(*who).observe(call.seconds)
+        metrics.cost_usd.labels(*who, call.module, call.kind).inc(max(float(call.cost_usd), 0.0))
+        metrics.tokens.labels(*who, "input").inc(call.usage.prompt_tokens)
+        metrics.tokens.labels(*who, "output").inc(call.usage.output_tokens)

@@ -7,8 +7,7 @@ that the next record settles it.
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from uuid_utils.compat import uuid7
 from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.domain.budgets import subjects_of
-from app.domain.money import HoldRequest, round_to_ledger, round_up
+from app.domain.money import HoldRequest, round_up
 from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.events.texts import Publisher, Stream
@@ -29,27 +28,18 @@ from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
-from app.storage.records import CallRecord, Kind
+from workers.call_records import (
+    CallPlan,
+    answered,
+    broken_off,
+    note_seconds,
+    refused,
+    unconfirmed,
+    void,
+)
 from workers.inflight import Phase
 from workers.jobs import Job
 from workers.money import Money, Wish
-
-HTTP_ERROR = 400
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """One call as it is going to be made, and what it needs to be allowed."""
-
-    price: Price
-    cache_writes: bool
-    parameters: Mapping[str, Any]
-    max_tokens: int
-    hold: HoldRequest
-    limit: LimitRequest
-    bound_tokens: int
-    guessed_tokens: int
-    least_tokens: int
 
 
 class Caller:
@@ -137,7 +127,7 @@ class Caller:
                 )
         except BaseException as error:
             self._account_for(job, plan, permit, error, broken[0] if broken else None)
-            _time(job, loop.time() - started_at_s)
+            note_seconds(job, loop.time() - started_at_s)
             if isinstance(error, TimeoutError):
                 raise AgentTimeout(
                     f"agent {job.agent.name!r} was still calling after {job.agent.timeout:g} s: "
@@ -152,8 +142,8 @@ class Caller:
             self._estimates.learn(
                 plan.limit.provider, plan.limit.model, plan.guessed_tokens, counted
             )
-        job.calls.append(_answered(job, plan, response))
-        _time(job, loop.time() - started_at_s)
+        job.calls.append(answered(job, plan, response))
+        note_seconds(job, loop.time() - started_at_s)
         if text:
             if job.first_token_s is None:
                 job.first_token_s = response.metadata.get("first_token_s")
@@ -170,7 +160,7 @@ class Caller:
 
     def _plan(
         self, job: Job, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]
-    ) -> _Plan:
+    ) -> CallPlan:
         agent = job.agent
         price = self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
         parameters = {
@@ -193,7 +183,7 @@ class Caller:
         max_tokens = self._max_tokens(job, price, bound)
         cache_writes = "cache_control" in str(parameters) or bool(parameters.get("prompt_cache"))
         worst_case_usd = price.worst_case(bound, max_tokens, cache_writes=cache_writes)
-        return _Plan(
+        return CallPlan(
             cache_writes=cache_writes,
             price=price,
             parameters=parameters,
@@ -226,7 +216,7 @@ class Caller:
         )
 
     def _account_for(
-        self, job: Job, plan: _Plan, permit: Permit, error: BaseException, came: Partial | None
+        self, job: Job, plan: CallPlan, permit: Permit, error: BaseException, came: Partial | None
     ) -> None:
         """Settle a call that brought no answer, whatever stopped it and whatever came of it."""
         outcome = type(error).__name__
@@ -244,13 +234,13 @@ class Caller:
             whole=came is None,
         )
         if came:
-            job.calls.append(_broken_off(job, plan, outcome, came))
+            job.calls.append(broken_off(job, plan, outcome, came))
         elif refusal:
-            job.calls.append(_refused(job, plan, refusal))
+            job.calls.append(refused(job, plan, refusal))
         else:
-            job.calls.append(_unconfirmed(job, plan, outcome))
+            job.calls.append(unconfirmed(job, plan, outcome))
 
-    async def _permit_and_hold(self, job: Job, plan: _Plan) -> Permit:
+    async def _permit_and_hold(self, job: Job, plan: CallPlan) -> Permit:
         """Take the limit, then the money; whoever has to wait for money gives the limit back.
 
         Who has waited keeps the money while he takes the limit again: nobody waits for money
@@ -276,7 +266,7 @@ class Caller:
                     await self._money.wait(wish, patience_s=patience_s)
         except BaseException:
             if wish.placed:
-                job.calls.append(_void(job, plan))
+                job.calls.append(void(job, plan))
             raise
 
     async def _start(self, permit: Permit) -> bool:
@@ -300,102 +290,3 @@ class Caller:
         left_usd = job.claimed.limit_usd - spent_usd - prompt_usd
         affordable = int(left_usd / per_token_usd) if per_token_usd else cap
         return max(min(cap, affordable), 1)
-
-
-def _time(job: Job, seconds: float) -> None:
-    """The call that was noted last took so long."""
-    job.calls[-1] = replace(job.calls[-1], seconds=round(seconds, 3))
-
-
-def _answered(job: Job, plan: _Plan, response: LLMResponse) -> CallRecord:
-    record = _call(job, plan, "actual", "ok", Decimal(0))
-    record = replace(record, model_answered=response.model, request_id=response.request_id)
-    if response.metadata.get("usage_missing"):
-        # Without the provider's own usage the tokens are upper bounds of ours.
-        return _estimated(record, plan, response.usage)
-    return _counted(record, plan, response.usage, response.raw_usage)
-
-
-def _broken_off(job: Job, plan: _Plan, outcome: str, came: Partial) -> CallRecord:
-    """A streamed answer that nobody saw the end of: what was generated until then is billed."""
-    record = _call(job, plan, "actual", outcome, Decimal(0))
-    record = replace(record, model_answered=came.model, request_id=came.request_id)
-    if came.final:
-        return _counted(record, plan, came.usage, came.raw_usage)
-    if came.prompt_counted:
-        counted = _counted(record, plan, came.usage, came.raw_usage)
-        return replace(counted, kind="estimated")
-    return _estimated(record, plan, came.usage)
-
-
-def _counted(
-    record: CallRecord, plan: _Plan, usage: Usage, raw_usage: Mapping[str, Any]
-) -> CallRecord:
-    return replace(
-        record,
-        cost_usd=round_to_ledger(plan.price.cost(usage)),
-        usage=usage,
-        raw_usage=raw_usage,
-        saved_usd=round_to_ledger(plan.price.saving(usage)),
-    )
-
-
-def _estimated(record: CallRecord, plan: _Plan, usage: Usage) -> CallRecord:
-    """Book a prompt that the provider has not counted as the dearest that it can have been.
-
-    The tokens are booked as what makes them so dear, so that pricing the entry again finds the
-    same cost.
-    """
-    prompt_tokens = usage.prompt_tokens
-    parts = ["input_tokens"]
-    if plan.cache_writes:
-        parts += ["cache_write_tokens", "cache_write_1h_tokens"]
-    elif plan.price.writes_unasked:
-        parts.append("cache_write_tokens")
-    rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
-    dearest = max((replace(rest, **{part: prompt_tokens}) for part in parts), key=plan.price.cost)
-    cost_usd = round_to_ledger(plan.price.cost(dearest))
-    return replace(record, kind="estimated", cost_usd=cost_usd, usage=dearest)
-
-
-def _refused(job: Job, plan: _Plan, error: ProviderError) -> CallRecord:
-    """A call that failed costs nothing if the provider itself says so; else nobody knows."""
-    if not error.reached:
-        return _void(job, plan)
-    if error.status is None or error.status < HTTP_ERROR:
-        return _unconfirmed(job, plan, type(error).__name__)
-    free = _call(job, plan, "actual", type(error).__name__, Decimal(0))
-    return replace(free, request_id=error.request_id)
-
-
-def _unconfirmed(job: Job, plan: _Plan, outcome: str) -> CallRecord:
-    return _call(job, plan, "unconfirmed", outcome, plan.hold.amount_usd)
-
-
-def _void(job: Job, plan: _Plan) -> CallRecord:
-    """A call that was never made: its hold is released and the ledger says nothing."""
-    return _call(job, plan, "void", "not_made", Decimal(0))
-
-
-def _call(job: Job, plan: _Plan, kind: Kind, outcome: str, cost_usd: Decimal) -> CallRecord:
-    return CallRecord(
-        call_id=plan.hold.call_id,
-        run_id=job.run.run_id,
-        agent_run_id=job.claimed.id,
-        attempt=job.claimed.attempt,
-        workflow_id=job.run.workflow_id,
-        workflow=job.run.workflow.name,
-        version=job.run.version,
-        tenant=job.run.tenant,
-        agent=job.agent.name,
-        module=job.agent.module,
-        provider=job.agent.provider,
-        model=job.agent.model,
-        budget_ids=job.run.budget_ids,
-        cost_usd=cost_usd,
-        kind=kind,
-        outcome=outcome,
-        price_version=plan.price.version,
-        expected_tokens=plan.limit.input_tokens,
-        bound_tokens=plan.bound_tokens,
-    )

@@ -106,14 +106,18 @@ class Publisher:
             messages = [(stream.channel, stream.message()) for stream in streams]
             if not messages:
                 return
+            sent = False
             try:
                 async with asyncio.timeout(SEND_S), self._redis.pipeline(transaction=False) as pipe:
                     for channel, message in messages:
                         pipe.execute_command("PUBLISH", channel, message)
                     await pipe.execute()
+                sent = True
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
-                self.dropped_chars += sum(len(message) for _, message in messages)
                 log.debug("texts_not_sent", error=str(error) or type(error).__name__)
+            finally:  # also if whoever sends has no more time for it
+                if not sent:
+                    self.dropped_chars += sum(len(message) for _, message in messages)
 
     async def close(self) -> None:
         """Stop sending."""

@@ -49,7 +49,7 @@ coverage: setup ## the tests again, with branch coverage (subprocesses included)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-faults: setup ## every fault in full size, and 20 random mixes, with a table for docs/reliability.md (50 minutes)
+faults: setup ## every fault in full size, and 20 random mixes, with a table for docs/reliability.md (45 minutes)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.faults --markdown docs/reliability.md $(ARGS)
 
 limits: setup ## how well limits are kept and used, in full (40 minutes)

@@ -12,11 +12,11 @@ PER_MINUTE = 600
 BURST = 10
 AT_ONCE = 20
 ANSWER_TOKENS = 40
-MOST_TOKENS = 60
+MOST_TOKENS, TIGHT_TOKENS = 60, 300
 #: Above what an agent costs, and above the most that one call may cost: so much for all of them
 #: that none has to fail, and so little that few calls can be out at a time.
 PER_AGENT_USD = 0.00014
-SPARE_USD = 0.0005
+SPARE_USD = 0.0019
 #: What the suite allows for the way from a permit to the simulator on a busy machine, in requests.
 JITTER = 2
 
@@ -132,7 +132,10 @@ def tight(scale: Scale, name: str) -> Workflow:
 
     The budget is enough for all as long as nothing is lost on the way.
     """
-    agents = [_agent(scale, name, f"tight{place:02}", place) for place in range(scale.tight)]
+    agents = [
+        _agent(scale, name, f"tight{place:02}", place, most_tokens=TIGHT_TOKENS)
+        for place in range(scale.tight)
+    ]
     return Workflow(
         name="faults tight",
         agents=agents,
@@ -150,6 +153,7 @@ def _agent(
     needs: Sequence[str] = (),
     *,
     talks: bool = False,
+    most_tokens: int = MOST_TOKENS,
 ) -> Agent:
     provider, streams = ("openai", "anthropic")[place % 2], place % 3 == 0
     quotes = " ".join(f"{{{need}}}" for need in needs)
@@ -160,7 +164,7 @@ def _agent(
         tools=["check_total"] if talks else [],
         llm_config={
             "model": MODELS[provider],
-            "max_tokens": MOST_TOKENS,
+            "max_tokens": most_tokens,
             **({"stream": True} if streams and not talks else {}),
         },
         dependencies=list(needs),

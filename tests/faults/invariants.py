@@ -67,7 +67,8 @@ def assert_one_outcome_each(account: Account) -> None:
     poor = {agent["run_id"] for agent in account.agents if agent["status"] == "budget_exceeded"}
     for run in account.runs:
         # Only the run without enough money may leave something undone.
-        assert run["status"] in (ENDED if run["id"] in poor else {"completed"}), run["error"]
+        allowed = ENDED if run["id"] in poor else {"completed"}
+        assert run["status"] in allowed, f"a run came to {run['status']!r}: {run['error']}"
     accepted: dict[Any, list[Row]] = defaultdict(list)
     for attempt in account.attempts:
         if attempt["outcome"] == "completed":

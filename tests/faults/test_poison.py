@@ -49,7 +49,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
     """A stack whose worker for providers is started by the test."""
     module = MODULE.format(told=str(tmp_path / "told"))
     (tmp_path / "poison.py").write_text(module, encoding="utf-8")
-    configuration = CONFIGURATION.replace("[app.examples.tools]", "[app.examples.tools, poison]")
+    configuration = CONFIGURATION.replace("imports: [", "imports: [poison, ")
     with (
         run_stack(tmp_path, "scheduler", configuration=configuration + ENGINE) as stack,
         client_of(stack, monkeypatch),

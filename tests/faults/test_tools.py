@@ -96,7 +96,7 @@ async def leave() -> str:
 def tool_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("tools")
     (folder / "slow_tools.py").write_text(MODULE, encoding="utf-8")
-    configuration = CONFIGURATION.replace("[app.examples.tools]", "[slow_tools]")
+    configuration = CONFIGURATION.replace("imports: [app.examples.tools,", "imports: [slow_tools,")
     configuration = configuration.replace("drain_grace_s: 3", "drain_grace_s: 0.2")
     with (
         pytest.MonkeyPatch.context() as patch,

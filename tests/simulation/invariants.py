@@ -39,7 +39,7 @@ AT_EVERY_STEP = """
     FROM agent_runs a JOIN runs r ON r.id = a.run_id AND a.status = 'running'
     WHERE a.level > r.level OR EXISTS (
         SELECT FROM agent_runs d WHERE d.run_id = a.run_id AND d.level < a.level
-            AND d.status IN ('pending', 'running'))
+            AND d.status IN ('pending', 'running', 'waiting'))
     UNION ALL
     SELECT 'budget overspent', id::text FROM budgets
     WHERE NOT soft AND (overdrawn_usd > 0 OR spent_usd + held_usd > limit_usd)
@@ -48,8 +48,15 @@ AT_EVERY_STEP = """
     WHERE b.held_usd <> coalesce(
         (SELECT sum(amount_usd) FROM holds h WHERE b.id = ANY(h.budget_ids)), 0)
     UNION ALL
+    SELECT 'money is held for an attempt that is over', a.id::text
+    FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
+    WHERE a.status <> 'running' OR a.attempt <> h.attempt
+    UNION ALL
+    SELECT 'who waits has something', id::text FROM agent_runs
+    WHERE waits_for IS NOT NULL AND (status <> 'pending' OR held_usd <> 0)
+    UNION ALL
     SELECT 'a run has ended with work in progress', r.id::text FROM runs r
-    JOIN agent_runs a ON a.run_id = r.id AND a.status IN ('pending', 'running')
+    JOIN agent_runs a ON a.run_id = r.id AND a.status IN ('pending', 'running', 'waiting')
     WHERE r.finished_at IS NOT NULL AND r.status IN ('completed', 'partially_completed', 'failed',
         'cancelled')
 """
@@ -81,12 +88,14 @@ AT_REST = {
         """,
     "a dead attempt changed an agent run": """
         SELECT name, old_status, status, old_attempt, attempt, at FROM simulation.steps
-        WHERE old_status = 'completed'
+        WHERE (old_status = 'completed' AND status <> 'waiting')
             OR attempt < old_attempt
             OR (attempt > old_attempt AND NOT (old_status = 'pending' AND status = 'running'))
             OR (status = 'running' AND attempt = old_attempt)
-            OR (old_status <> 'running' AND status NOT IN ('running', 'pending', 'cancelled'))
-            OR (output IS DISTINCT FROM old_output AND status <> 'completed')
+            OR (old_status NOT IN ('running', 'waiting')
+                AND status NOT IN ('running', 'pending', 'waiting', 'cancelled'))
+            OR (output IS DISTINCT FROM old_output AND status <> 'completed'
+                AND NOT (output IS NULL AND status = 'waiting'))
         """,
     "a hold was placed although its budget was closed or paused": """
         SELECT call_id FROM simulation.placed WHERE barred

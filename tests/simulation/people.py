@@ -21,6 +21,7 @@ from tests.simulation.loop import Process
 from tests.simulation.worker import Cluster, Platform
 
 MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
+TOOLS = (["look_up"], ["send"], ["look_up", "send"])
 TENANT = "acme"
 PLACED = "SELECT count(*) FROM simulation.placed WHERE run_id = %s"
 STATUS = "SELECT status FROM runs WHERE id = %s"
@@ -235,7 +236,7 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
                         "max_tokens": 100,
                     },
                     dependencies=needs,
-                    tools=["look_up"] if generator.random() < 0.35 else [],
+                    tools=generator.choice(TOOLS) if generator.random() < 0.5 else [],
                     priority=generator.choice((1, 5, 5, 5, 8)),
                     timeout=generator.choice((8.0, 30.0)),
                     accept_missing_inputs=generator.random() < 0.1,

@@ -94,18 +94,24 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# With all, also what waits for items: their list is of no use any more.
+# With all, also what waits for items: their list is of no use any more. Without, who was given back
+# because there was no money for it has failed for that reason, like those who wait in their place.
 CANCEL_PENDING: TextClause = text("""
-    WITH cancelled AS (
-        UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
-            error_class = 'RunStopped', error = CAST(:reason AS text), waits_for = NULL
-        WHERE run_id = :id AND (status = 'pending'
+    WITH ending AS MATERIALIZED (
+        SELECT id, NOT :all AND coalesce(waits_for LIKE 'money of %', false) AS is_poor, waits_for
+        FROM agent_runs WHERE run_id = :id AND (status = 'pending'
             OR status = 'waiting' AND item_count IS NOT NULL AND :all)
-        RETURNING id, run_id, name
+    ), cancelled AS (
+        UPDATE agent_runs a SET finished_at = clock_timestamp(), waits_for = NULL,
+            status = CASE WHEN is_poor THEN 'budget_exceeded' ELSE 'cancelled' END,
+            error_class = CASE WHEN is_poor THEN 'BudgetExceeded' ELSE 'RunStopped' END,
+            error = CASE WHEN is_poor THEN replace(ending.waits_for, 'money of ', '')
+                || ' has nothing left for it: ' ELSE '' END || CAST(:reason AS text)
+        FROM ending WHERE a.id = ending.id
+        RETURNING a.id, a.run_id, a.name, a.status, a.error
     )
     INSERT INTO events (run_id, agent_run_id, type, data)
-    SELECT run_id, id, 'agent_cancelled',
-        jsonb_build_object('agent', name, 'error', CAST(:reason AS text))
+    SELECT run_id, id, 'agent_' || status, jsonb_build_object('agent', name, 'error', error)
     FROM cancelled
 """)
 # Ready for a few seconds already, so that messages on their way are not sent twice.

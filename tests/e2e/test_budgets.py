@@ -1,6 +1,7 @@
 """Budgets under load: hundreds of agents on four worker processes, never a cent too much."""
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -184,10 +185,7 @@ def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
     assert sum(call["tenant"] == "acme" for call in calls) <= 70
     assert samples.excesses == []
     assert sum(statuses(stack, run)["completed"] for run in runs) == 130
-    ended = [statuses(stack, run) for run in runs]
-    # Who was given back while it waited is cancelled if its run fails meanwhile.
-    refused = sum(each.get("budget_exceeded", 0) + each.get("cancelled", 0) for each in ended)
-    assert refused == AGENTS - 130
+    assert sum(statuses(stack, run)["budget_exceeded"] for run in runs) == AGENTS - 130
     assert_refusals_were_needed(stack, runs, sizes)
 
 
@@ -204,7 +202,8 @@ def assert_refusals_were_needed(stack: Stack, runs: list[Run], sizes: Sizes) -> 
         " AND run_id = ANY(%s::uuid[])",
         [run.id for run in runs],
     )
-    named = {row["error"].split("budget of ")[1].split(" is $")[0] for row in refused}
+    said = (row["error"].split("budget of ")[1] for row in refused)
+    named = {re.split(r" is \$| has nothing left", text)[0] for text in said}
     for name in named:
         scope, _, subject = name.partition(" per ")[0].partition(" ")
         assert (scope, subject) in full, name
@@ -212,7 +211,7 @@ def assert_refusals_were_needed(stack: Stack, runs: list[Run], sizes: Sizes) -> 
 
 def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) -> None:
     stack = standing
-    stack.simulator.configure(latency_s=3)
+    stack.simulator.configure(latency_s=8)
     limit = sizes.worst_usd + sizes.cost_usd
     set_budget(stack, "module", "Slow", "--limit", str(limit))
 
@@ -220,7 +219,7 @@ def test_a_raised_limit_sets_waiting_agents_free(standing: Stack, sizes: Sizes) 
     wait_until(lambda: stack.sql("SELECT 1 FROM hold_queue"))
     set_budget(stack, "module", "Slow", "--limit", str(2 * sizes.worst_usd))
 
-    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=3)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == 2, timeout_s=6)
     assert run.wait(END_S) is WorkflowStatus.COMPLETED
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 VIEWS = {
     *(f"costs_by_{name}" for name in ("day", "workflow", "version", "module", "provider", "model")),
     *("costs_by_tenant", "costs_by_kind", "costs_by_agent", "costs_by_run", "costs_daily"),
-    *("cost_lines", "cost_waste", "cost_cache_savings", "budget_burndown"),
+    *("cost_lines", "cost_waste", "cost_cache_savings", "budget_burndown", "token_estimates"),
 }
 MEASURES = [
     *("calls", "prompt_tokens", "cached_tokens", "cache_write_tokens", "output_tokens"),
@@ -125,7 +125,7 @@ async def test_the_views_and_their_columns_are_stable_and_documented(cluster: Cl
 
     assert columns.keys() == VIEWS
     assert [name for name in VIEWS if f"`{name}`" not in page or name not in queries] == []
-    for name in VIEWS - {"cost_waste", "cost_cache_savings", "budget_burndown"}:
+    for name in VIEWS - {"cost_waste", "cost_cache_savings", "budget_burndown", "token_estimates"}:
         assert columns[name][-len(MEASURES) :] == MEASURES, name
     assert columns["costs_by_model"][:2] == ["provider", "model"]
     assert columns["costs_by_run"][:4] == ["run_id", "tenant", "workflow", "version"]

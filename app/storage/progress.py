@@ -98,7 +98,7 @@ OPEN_BY_PROVIDER: TextClause = text("""
 CANCEL_PENDING: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
-            error_class = 'RunStopped', error = CAST(:reason AS text)
+            error_class = 'RunStopped', error = CAST(:reason AS text), waits_for = NULL
         WHERE run_id = :id AND (status = 'pending'
             OR status = 'waiting' AND item_count IS NOT NULL AND :all)
         RETURNING id, run_id, name

@@ -10,7 +10,7 @@ from app.storage import returns
 from app.storage.claims import ClaimedAgent
 from app.storage.progress import LevelPlan
 from tests.integration.cluster import Cluster, agent, ending
-from tests.integration.run_control import pause
+from tests.integration.run_control import pause, retry, stop
 
 pytestmark = pytest.mark.anyio
 
@@ -80,3 +80,16 @@ async def test_changed_limits_call_back_who_waits_for_one(cluster: Cluster) -> N
 
     assert [one.name for one in (await cluster.claim(run_id, width=1)).agents] == ["a"]
     assert await cluster.rows("SELECT waits_for FROM agent_runs WHERE waits_for <> ''") == []
+
+
+async def test_who_is_cancelled_while_it_is_away_waits_for_nothing_any_more(
+    cluster: Cluster,
+) -> None:
+    run_id = await cluster.start(agent("a"))
+    (only,) = (await cluster.claim(run_id)).agents
+    await give_back(cluster, only, 3000.0)
+
+    await stop(cluster, run_id)
+    await retry(cluster, run_id)
+
+    assert await cluster.rows("SELECT status, waits_for FROM agent_runs") == [("pending", None)]

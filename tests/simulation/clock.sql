@@ -35,8 +35,10 @@ CREATE TABLE simulation.placed (
 CREATE FUNCTION simulation.note_hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO simulation.placed (run_id, agent_run_id, call_id, at, barred)
-    SELECT a.run_id, a.id, NEW.call_id, simulation.clock_timestamp(), b.closed OR b.paused
-    FROM agent_runs a JOIN budgets b ON b.id = a.run_id WHERE a.id = NEW.agent_run_id;
+    SELECT a.run_id, a.id, NEW.call_id, simulation.clock_timestamp(), (
+        SELECT bool_or(b.closed OR b.paused) FROM budgets b
+        WHERE b.id = a.run_id OR b.id = ANY(r.ancestors))
+    FROM agent_runs a JOIN runs r ON r.id = a.run_id WHERE a.id = NEW.agent_run_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER note_hold AFTER INSERT ON holds

@@ -26,6 +26,8 @@ KNOWN_ERRORS = {
     "RunStopped",
     "UpstreamFailed",
     "WorkerLost",
+    "ItemsFailed",
+    "SubWorkflowFailed",
 }
 GUESS: Kind = "unconfirmed"
 
@@ -39,7 +41,7 @@ AT_EVERY_STEP = """
     FROM agent_runs a JOIN runs r ON r.id = a.run_id AND a.status = 'running'
     WHERE a.level > r.level OR EXISTS (
         SELECT FROM agent_runs d WHERE d.run_id = a.run_id AND d.level < a.level
-            AND d.status IN ('pending', 'running'))
+            AND d.status IN ('pending', 'running', 'waiting'))
     UNION ALL
     SELECT 'budget overspent', id::text FROM budgets
     WHERE NOT soft AND (overdrawn_usd > 0 OR spent_usd + held_usd > limit_usd)
@@ -48,8 +50,23 @@ AT_EVERY_STEP = """
     WHERE b.held_usd <> coalesce(
         (SELECT sum(amount_usd) FROM holds h WHERE b.id = ANY(h.budget_ids)), 0)
     UNION ALL
+    SELECT 'money is held for an attempt that is over', a.id::text
+    FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
+    WHERE a.status <> 'running' OR a.attempt <> h.attempt
+    UNION ALL
+    SELECT 'who waits has something', id::text FROM agent_runs
+    WHERE waits_for IS NOT NULL AND (status <> 'pending' OR held_usd <> 0)
+    UNION ALL
+    SELECT 'a sub-workflow goes on for nobody', r.id::text
+    FROM runs r JOIN agent_runs a ON a.id = r.parent_agent_run_id
+    WHERE r.finished_at IS NULL AND a.status <> 'waiting'
+    UNION ALL
+    SELECT 'who waits for a sub-workflow waits for nothing', a.id::text
+    FROM agent_runs a LEFT JOIN runs r ON r.parent_agent_run_id = a.id AND r.finished_at IS NULL
+    WHERE a.status = 'waiting' AND a.item_count IS NULL AND r.id IS NULL
+    UNION ALL
     SELECT 'a run has ended with work in progress', r.id::text FROM runs r
-    JOIN agent_runs a ON a.run_id = r.id AND a.status IN ('pending', 'running')
+    JOIN agent_runs a ON a.run_id = r.id AND a.status IN ('pending', 'running', 'waiting')
     WHERE r.finished_at IS NOT NULL AND r.status IN ('completed', 'partially_completed', 'failed',
         'cancelled')
 """
@@ -81,12 +98,38 @@ AT_REST = {
         """,
     "a dead attempt changed an agent run": """
         SELECT name, old_status, status, old_attempt, attempt, at FROM simulation.steps
-        WHERE old_status = 'completed'
+        WHERE (old_status = 'completed' AND status <> 'waiting')
             OR attempt < old_attempt
             OR (attempt > old_attempt AND NOT (old_status = 'pending' AND status = 'running'))
             OR (status = 'running' AND attempt = old_attempt)
-            OR (old_status <> 'running' AND status NOT IN ('running', 'pending', 'cancelled'))
-            OR (output IS DISTINCT FROM old_output AND status <> 'completed')
+            OR (old_status NOT IN ('running', 'waiting')
+                AND status NOT IN ('running', 'pending', 'waiting', 'cancelled'))
+            OR (output IS DISTINCT FROM old_output AND status <> 'completed'
+                AND NOT (output IS NULL AND status = 'waiting'))
+        """,
+    "not every element has one item": """
+        SELECT p.name, p.item_count, array_agg(i.item_index) FROM agent_runs p
+        LEFT JOIN agent_runs i ON i.parent_id = p.id GROUP BY p.id
+        HAVING count(i) <> coalesce(p.item_count, 0)
+            OR p.item_count <> max(i.item_index) + 1
+        """,
+    "a list is not what its items have answered": """
+        SELECT p.name, p.output FROM agent_runs p JOIN LATERAL (
+            SELECT jsonb_agg(CASE WHEN i.status = 'completed' THEN i.output END
+                ORDER BY i.item_index) AS outputs
+            FROM agent_runs i WHERE i.parent_id = p.id
+        ) items ON items.outputs IS NOT NULL
+        WHERE p.status = 'completed' AND p.output <> items.outputs
+        """,
+    "a sub-workflow is not what its agents have answered": """
+        SELECT p.name, p.output FROM agent_runs p
+        JOIN runs r ON r.parent_agent_run_id = p.id
+        JOIN LATERAL (
+            SELECT jsonb_object_agg(i.name, CASE WHEN i.status = 'completed' THEN i.output END)
+                AS outputs
+            FROM agent_runs i WHERE i.run_id = r.id AND i.parent_id IS NULL
+        ) inner_ones ON true
+        WHERE p.status = 'completed' AND p.output <> inner_ones.outputs
         """,
     "a hold was placed although its budget was closed or paused": """
         SELECT call_id FROM simulation.placed WHERE barred
@@ -166,10 +209,14 @@ def _wrong_results(agents: Sequence[dict[str, Any]], provider: Provider) -> list
     answers: dict[Any, list[Served]] = defaultdict(list)
     for served in provider.served.values():
         answers[served.hold.agent_run_id, served.hold.attempt].append(served)
-    accepted = {agent["output"] for agent in agents if agent["status"] == "completed"}
-    for agent in agents:
+    completed = [agent for agent in agents if agent["status"] == "completed"]
+    # Those of lists and sub-workflows are put together in Postgres.
+    accepted = {agent["output"] for agent in completed if isinstance(agent["output"], str)}
+    for agent in completed:
         calls = answers[agent["id"], agent["attempt"]]
-        if agent["status"] == "completed" and (not calls or calls[-1].answer != agent["output"]):
+        if isinstance(agent["output"], (list, dict)) and not calls:
+            continue
+        if not calls or calls[-1].answer != agent["output"]:
             found.append(f"the result of {agent['name']} is not its last answer")
     return found + [
         f"{served.agent} has read {strange}, which was not accepted"

@@ -58,12 +58,12 @@ class SimulatedRedis:
     def __init__(self, messenger: Messenger) -> None:
         self._messenger = messenger
 
-    async def set(self, key: str, value: str, *, nx: bool = False) -> bool:
-        """SET, with NX."""
+    async def set(self, key: str, value: str | int, *, nx: bool = False, **_: int) -> bool:
+        """SET, with NX; what expires does so after the end of any simulation."""
         await self._messenger.travel()
         if nx and key in self._messenger.keys:
             return False
-        self._messenger.keys[key] = value.encode()
+        self._messenger.keys[key] = str(value).encode()
         return True
 
     async def get(self, key: str) -> bytes | None:

@@ -12,17 +12,20 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import Agent, RetryPolicy, RetryStrategy, Workflow, WorkflowStatus
+from app import Workflow, WorkflowStatus
 from app.domain.budgets import BudgetTerms, Period, StandingScope
 from app.domain.run_options import RunOptions
 from app.storage import runs, standing
 from app.storage.group_commit import persist
 from tests.simulation.loop import Process
 from tests.simulation.worker import Cluster, Platform
+from tests.simulation.workflows import draw_workflow
 
-MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
 TENANT = "acme"
-PLACED = "SELECT count(*) FROM simulation.placed WHERE run_id = %s"
+PLACED = """
+    SELECT count(*) FROM simulation.placed p JOIN runs r ON r.id = p.run_id
+    WHERE r.id = %(id)s OR r.ancestors @> ARRAY[%(id)s]
+"""
 STATUS = "SELECT status FROM runs WHERE id = %s"
 FINAL = {"completed", "partially_completed", "failed", "cancelled"}
 Step = Callable[[Platform], Awaitable[object]]
@@ -35,6 +38,7 @@ class Story:
     Attributes:
         number: Which of the simulation's runs.
         workflow: Its workflow.
+        cases: A list in its input.
         run_id: Its id, once the client knows it.
         placed: Holds that had been placed when it was cancelled or paused, as long as nothing of it
             may start.
@@ -44,6 +48,7 @@ class Story:
 
     number: int
     workflow: Workflow
+    cases: Sequence[str]
     run_id: UUID | None = None
     placed: int | None = None
     opening: list[Process] = field(default_factory=list)
@@ -85,7 +90,11 @@ class People:
                 ),
             )
         for number in range(generator.choice((1, 2, 3))):
-            story = Story(number=number, workflow=draw_workflow(generator, number))
+            story = Story(
+                number=number,
+                workflow=draw_workflow(generator, number),
+                cases=[f"case {n}" for n in range(generator.choice((0, 1, 2, 2, 3)))],
+            )
             self.stories.append(story)
             begins_s = generator.uniform(0.2, self._window_s / 2)
             cluster.loop.at(begins_s, partial(self._enqueue, story))
@@ -147,8 +156,9 @@ class People:
             async def create(connection: AsyncConnection) -> UUID:
                 options = RunOptions(tenant=TENANT, key=f"run{story.number}")
                 workflow_id = await runs.store_workflow(connection, story.workflow)
+                given = {"case": story.number, "cases": story.cases}
                 return await runs.create_run(
-                    connection, story.workflow, workflow_id, {"case": story.number}, options
+                    connection, story.workflow, workflow_id, given, options
                 )
 
             story.run_id = await persist(platform.engine, create, name="enqueue")
@@ -193,7 +203,7 @@ class People:
             story.opening.append(self._do(f"{what} run{story.number}", open_))
 
     def _placed(self, story: Story) -> int:
-        row = self.cluster.database.inspector.execute(PLACED, [story.run_id]).fetchone()
+        row = self.cluster.database.inspector.execute(PLACED, {"id": story.run_id}).fetchone()
         assert row is not None
         return int(row[0])
 
@@ -212,48 +222,3 @@ class People:
 
         self.cluster.loop.spawn(process, act(), what)
         return process
-
-
-def draw_workflow(generator: random.Random, number: int) -> Workflow:
-    """One to four levels of agents on two providers."""
-    agents: list[Agent] = []
-    above: Sequence[str] = ()
-    for level in range(generator.choice((2, 3, 4))):
-        names = []
-        for place in range(generator.randint(1, 5)):
-            needs = generator.sample(above, k=min(len(above), generator.choice((1, 1, 2))))
-            name = f"r{number}l{level}p{place}"
-            names.append(name)
-            provider = generator.choice(sorted(MODELS))
-            agents.append(
-                Agent(
-                    name=name,
-                    prompt_template=f"{name}: case {{case}} {' '.join(f'{{{n}}}' for n in needs)}",
-                    llm_config={
-                        "provider": provider,
-                        "model": MODELS[provider],
-                        "max_tokens": 100,
-                    },
-                    dependencies=needs,
-                    tools=["look_up"] if generator.random() < 0.35 else [],
-                    priority=generator.choice((1, 5, 5, 5, 8)),
-                    timeout=generator.choice((8.0, 30.0)),
-                    accept_missing_inputs=generator.random() < 0.1,
-                    cost_limit=generator.choice((1.0, 1.0, 0.02)),
-                    retry_policy=RetryPolicy(
-                        strategy=RetryStrategy.CONSTANT_DELAY,
-                        base_delay=generator.choice((0.0, 1.0, 12.0)),
-                        max_retries=generator.choice((1, 4)),
-                    ),
-                )
-            )
-        above = names
-    return Workflow(
-        name=f"flow{number}",
-        agents=agents,
-        max_parallel_agents=generator.choice((1, 2, 3, 10)),
-        cost_budget=generator.choice((0.02, 5.0, 5.0)),
-        allow_partial_completion=generator.random() < 0.8,
-        timeout=generator.choice((20.0, 3600.0, 3600.0, 3600.0)),
-        priority=generator.choice((3, 5)),
-    )

@@ -1,9 +1,10 @@
 """The provider as simulated processes see it: answers, errors, silence; and its own ledger."""
 
 import asyncio
+import json
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -48,6 +49,7 @@ class Served:
         hold: What was held for it.
         prompt: The user's message.
         agent: Who asked.
+        turns: Answers of earlier calls that came with it.
         answer: What was answered, if anybody was still there to be told.
         cost_usd: What the provider bills, if it answered.
         status: HTTP status, 0 if the connection was cut or the client left.
@@ -56,6 +58,7 @@ class Served:
     hold: HoldRequest
     prompt: str
     agent: str
+    turns: int
     answer: str | None = None
     cost_usd: Decimal = Decimal(0)
     status: int = 0
@@ -88,7 +91,12 @@ class Provider:
         prompt = str(messages[0]["content"])
         agent = prompt.partition(":")[0]
         assert hold.call_id not in self.served, f"call of {agent} was sent twice under one hold"
-        served = self.served[hold.call_id] = Served(hold=hold, prompt=prompt, agent=agent)
+        served = self.served[hold.call_id] = Served(
+            hold=hold,
+            prompt=prompt,
+            agent=agent,
+            turns=sum(message["role"] == "assistant" for message in messages),
+        )
         self.trace.name(hold.call_id, f"call{len(self.served)}")
         self.trace.tell(f"{self.trace.called(hold.call_id)}: {agent} attempt {hold.attempt} sent")
         try:
@@ -131,6 +139,12 @@ class Provider:
             await asyncio.sleep(0)
 
 
+def _wish(tool: Mapping[str, Any], served: Served) -> ToolCall:
+    """A wish like no other, so that whoever executes it knows which one it is."""
+    key = f"{served.hold.call_id} {tool['name']}"
+    return ToolCall(id=key, name=tool["name"], arguments=json.dumps({"key": key}))
+
+
 class SimulatedClient(LLMClient):
     """The client of one process for one provider."""
 
@@ -145,12 +159,12 @@ class SimulatedClient(LLMClient):
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         max_tokens: int | None = None,
-        on_sent: Callable[[], None] | None = None,
+        before_sent: Callable[[], Awaitable[None]] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
         """See ``LLMClient``."""
-        if on_sent is not None:
-            on_sent()
+        if before_sent is not None:
+            await before_sent()
         served = await self._provider.serve(HOLD.get(), messages)
         # The prompt is counted from the text, so that its cost stays below the hold.
         usage = Usage(
@@ -158,7 +172,9 @@ class SimulatedClient(LLMClient):
         )
         served.cost_usd = (usage.input_tokens * INPUT_USD + usage.output_tokens * OUTPUT_USD) / 1000
         await self._provider.answered(served)
-        wants_tool = tools and len(messages) < MESSAGES_WITH_TOOLS
+        wishes = []
+        if tools and len(messages) < MESSAGES_WITH_TOOLS:
+            wishes = [_wish(tool, served) for tool in tools]
         return LLMResponse(
             content=served.answer or "",
             model=model,
@@ -166,7 +182,7 @@ class SimulatedClient(LLMClient):
             output_tokens=usage.output_tokens,
             usage=usage,
             request_id=str(served.hold.call_id),
-            tool_calls=[ToolCall(id="t1", name="look_up", arguments="{}")] if wants_tool else None,
+            tool_calls=wishes or None,
         )
 
     def get_model_info(self, model: str) -> dict[str, Any]:

@@ -6,17 +6,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
+from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 
-from app import tool
+from app.conditions.evaluator import ConditionEvaluator
 from app.costs.pricing import Pricing
-from app.domain.policies import CostConfig, RateLimitConfig
+from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.events.signals import Signals
+from app.events.texts import Publisher
 from app.failures.handler import FailureHandler
+from app.kinds.registry import KindRegistry
 from app.llm.clients import Clients
 from app.rate_limits.base import Exchange, News, Reply
 from app.rate_limits.limiter import ClusterLimiter
@@ -24,41 +27,42 @@ from app.rate_limits.memory import MemoryBackend
 from app.rate_limits.tiers import BucketSpec
 from app.scheduler.scheduler import Scheduler
 from app.scheduler.watchdog import Watchdog
+from app.setting_sections import EngineSettings
 from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost, renew_leases
 from app.storage.records import CallRecord, Ending, apply_records
+from app.storage.returns import call_back
+from app.storage.turns import read_turns
 from app.tools.registry import ToolRegistry
+from tests.simulation import tools
 from tests.simulation.broker import Args, Broker, SimulatedDispatcher
 from tests.simulation.database import Database
 from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.messenger import Messenger, SimulatedRedis
 from tests.simulation.provider import HOLD, INPUT_USD, OUTPUT_USD, Provider, SimulatedClient
 from tests.simulation.trace import Trace
+from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
+from workers.agents.sub_workflow import SubWorkflowAgent
+from workers.agents.tool_turns import ToolTurns
 from workers.announcements import Announcements
 from workers.calls import Caller
+from workers.fallback_calls import FallbackCaller
 from workers.inflight import InFlight
 from workers.jobs import Job
 from workers.lane import LaneRunner
+from workers.meters import Meters
 from workers.money import Money, Wakes, Wish
-from workers.pipeline import Pipeline
+from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
 
 PROVIDERS = ("openai", "anthropic")
-LEASE_S, BEAT_S, WATCHDOG_S, LIMIT_RENEWAL_S = 15.0, 5.0, 5.0, 4.0
-DEFAULT_MAX_TOKENS = 50
-MAX_OUTPUT_BYTES = 100_000
+SETTINGS = EngineSettings(default_max_tokens=50)
+LIMIT_RENEWAL_S = 4.0
 
 log = structlog.get_logger(__name__)
-
-
-@tool
-async def look_up() -> str:
-    """Look something up."""
-    await asyncio.sleep(0.05)
-    return "found"
 
 
 @dataclass(kw_only=True)
@@ -104,7 +108,13 @@ class Platform:
         self.engine = cluster.database.engine(slot)
         self.signals = Signals(self.redis)
         self.dispatcher = SimulatedDispatcher(cluster.broker, lane_width=cluster.lane_width)
-        self.scheduler = Scheduler(self.engine, self.dispatcher, self.signals, max_running=50)
+        self.scheduler = Scheduler(
+            self.engine,
+            self.dispatcher,
+            self.signals,
+            max_running=SETTINGS.max_concurrent_workflows,
+            max_collected_bytes=SETTINGS.max_collected_bytes,
+        )
 
 
 class Worker:
@@ -174,12 +184,12 @@ class Worker:
         )
         self._build_lanes(self._platform)
         self._platform.signals.on_stop(self._beat.set)
-        watchdog = Watchdog(
+        self._watchdog = watchdog = Watchdog(
             self._platform.engine,
             self._platform.redis,
             scheduler=self._platform.scheduler,
             dispatcher=self._platform.dispatcher,
-            interval_s=WATCHDOG_S,
+            interval_s=SETTINGS.watchdog_s,
             max_recoveries=cluster.max_recoveries,
             on_quarantine=_tell_nobody,
         )
@@ -194,13 +204,14 @@ class Worker:
             partial(
                 claim,
                 worker=self.process.name,
-                lease_s=LEASE_S,
+                lease_s=SETTINGS.lease_s,
                 max_recoveries=cluster.max_recoveries,
             ),
             name="claim",
             key=lambda request: request.run_id,
         )
-        wakes = Wakes(platform.signals)
+        self._call_backs = GroupCommit(engine, call_back, name="call_back")
+        wakes = Wakes(platform.signals, self._call_back)
         records = GroupCommit(
             engine,
             partial(apply_records, wake=wakes),
@@ -217,22 +228,41 @@ class Worker:
         prices = CostConfig(
             default_input_cost=float(INPUT_USD), default_output_cost=float(OUTPUT_USD)
         )
+        pricing = Pricing(prices)
         caller = Caller(
             clients=Clients({name: partial(SimulatedClient, name, provider) for name in PROVIDERS}),
             limiter=self._limiter,
-            pricing=Pricing(prices),
+            pricing=pricing,
             money=_WatchedMoney(holds, platform.signals),
-            default_max_tokens=DEFAULT_MAX_TOKENS,
+            texts=Publisher(platform.redis),
+            default_max_tokens=SETTINGS.default_max_tokens,
+            long_wait_s=SETTINGS.long_wait_s,
         )
-        tools = ToolRegistry([__name__])
+        agents = Agents(
+            llm=LLMAgent(
+                caller=FallbackCaller(caller, pricing=pricing, records=records, engine=engine),
+                registry=ToolRegistry([tools.__name__]),
+                tool_turns=ToolTurns(
+                    records=records, engine=engine, max_output_bytes=SETTINGS.max_output_bytes
+                ),
+                stored=GroupCommit(engine, read_turns, name="read_turns"),
+                max_output_bytes=SETTINGS.max_output_bytes,
+            ),
+            kinds=KindAgents(KindRegistry(), max_output_bytes=SETTINGS.max_output_bytes),
+            sub_workflows=SubWorkflowAgent(
+                engine, max_depth=SETTINGS.max_depth, thresholds=SETTINGS.budget_thresholds
+            ),
+            conditions=ConditionEvaluator(),
+        )
         pipeline = Pipeline(
             inflight=self._inflight,
             records=records,
-            llm=LLMAgent(caller=caller, tools=tools, records=records),
+            agents=agents,
             announcements=_Silence(),
+            meters=Meters(MonitorConfig(enable_metrics=False)),
             failures=FailureHandler(RetryPolicy()),
-            give_up=platform.scheduler.give_up,
-            max_output_bytes=MAX_OUTPUT_BYTES,
+            scheduler=platform.scheduler,
+            limits=SETTINGS,
         )
         self._lanes = LaneRunner(
             claims=claims,
@@ -241,20 +271,27 @@ class Worker:
             inflight=self._inflight,
             scheduler=platform.scheduler,
             dispatcher=platform.dispatcher,
+            signals=platform.signals,
         )
+
+    async def _call_back(self, agent_run_ids: Sequence[UUID]) -> None:
+        """See ``Runtime._call_back``."""
+        with contextlib.suppress(DBAPIError, TimeoutError):
+            if await self._call_backs.submit(agent_run_ids):
+                await self._watchdog.returns.look()
 
     async def _heartbeat(self) -> None:
         """See ``Heartbeat``, which is a thread; its statement is the same."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._beat.wait(), BEAT_S)
+                await asyncio.wait_for(self._beat.wait(), SETTINGS.heartbeat_s)
             self._beat.clear()
             held = self._inflight.held()
             if not held:
                 continue
             try:
                 async with self._platform.engine.begin() as connection:
-                    renew = partial(renew_leases, held=held, lease_s=LEASE_S)
+                    renew = partial(renew_leases, held=held, lease_s=SETTINGS.lease_s)
                     answer = await connection.run_sync(renew)
             except (DBAPIError, TimeoutError) as error:
                 log.warning("heartbeat_failed", error=str(error))

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from app.domain.policies import RateLimitConfig
 from tests.simulation.broker import Broker
+from tests.simulation.conversations import broken_conversations
 from tests.simulation.database import Database
 from tests.simulation.faults import LONGEST_S, Faults
 from tests.simulation.invariants import broken_at_rest, broken_now
@@ -21,6 +22,7 @@ from tests.simulation.loop import EPOCH_S, Stalled, VirtualLoop, silence, virtua
 from tests.simulation.messenger import Messenger
 from tests.simulation.people import People
 from tests.simulation.provider import Provider
+from tests.simulation.tools import EXECUTED
 from tests.simulation.trace import Trace, is_an_outage
 from tests.simulation.worker import Cluster
 
@@ -102,6 +104,7 @@ class _World:
         self._database = database
         self._trace = Trace()
         self._broken: list[str] = []
+        self._executed: list[tuple[str, float]] = []
         self._transactions = 0
         self._loop = VirtualLoop(draws[1], database.set_clock)
         self._trace.loop = self._loop
@@ -145,6 +148,9 @@ class _World:
             self._broken += broken_at_rest(
                 self._database.inspector, self._cluster.provider, self._people
             )
+            self._broken += broken_conversations(
+                self._database.inspector, self._cluster.provider, self._executed
+            )
             for name, crash in self._loop.crashed():
                 if not is_an_outage(crash):
                     self._trace.alarm(f"task {name}: {type(crash).__name__}: {crash}")
@@ -167,6 +173,7 @@ class _World:
         )
 
     async def _live(self) -> None:
+        EXECUTED.set(self._note_execution)
         self._faults.begin(self._cluster)
         self._people.begin(self._cluster)
         await asyncio.sleep(self._window_s)
@@ -197,6 +204,11 @@ class _World:
         self._transactions += 1
         if self._transactions % LOOK_EVERY == 0 and not self._broken:
             self._broken += broken_now(self._database.inspector)
+
+    def _note_execution(self, key: str) -> None:
+        call_id, tool = key.split()
+        self._trace.tell(f"{tool} of {self._trace.called(call_id)} is executed")
+        self._executed.append((key, self._loop.wall_clock()))
 
     def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")

@@ -1,0 +1,30 @@
+"""What agents of a simulation may call; each execution is noted."""
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+
+from app import tool
+
+#: Told the key of every wish whose execution begins.
+EXECUTED: ContextVar[Callable[[str], None]] = ContextVar("EXECUTED")
+
+
+#: Names of those of which a call may be repeated whose end nobody has stored.
+MAY_BE_REPEATED = frozenset({"look_up"})
+
+
+@tool(idempotent=True)
+async def look_up(key: str) -> str:
+    """Look something up; may be repeated."""
+    EXECUTED.get()(key)
+    await asyncio.sleep(0.05)
+    return "found"
+
+
+@tool
+async def send(key: str) -> str:
+    """Send something, which must not happen twice."""
+    EXECUTED.get()(key)
+    await asyncio.sleep(2.0)
+    return "sent"

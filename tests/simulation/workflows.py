@@ -1,0 +1,93 @@
+"""The workflows that people of a simulation enqueue, as a seed draws them."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from app import Agent, RetryPolicy, RetryStrategy, Workflow
+
+MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
+TOOLS = (["look_up"], ["send"], ["look_up", "send"])
+FALLBACKS = [{"provider": "anthropic", "model": "sim-other"}]
+#: How often a run has an agent of each of these kinds.
+LIST_SHARE, SUB_WORKFLOW_SHARE = 0.25, 0.25
+
+
+def draw_workflow(generator: random.Random, number: int) -> Workflow:
+    """Two to four levels of agents on two providers, some with a list or a sub-workflow.
+
+    Args:
+        generator: Draws it.
+        number: Number of the run, which its names begin with.
+    """
+    agents: list[Agent] = []
+    above: Sequence[str] = ()
+    for level in range(generator.choice((2, 3, 4))):
+        names = []
+        for place in range(generator.randint(1, 5)):
+            needs = generator.sample(above, k=min(len(above), generator.choice((1, 1, 2))))
+            names.append(f"r{number}l{level}p{place}")
+            agents.append(_draw_agent(generator, names[-1], needs))
+        if level < 2 and generator.random() < LIST_SHARE / 2:
+            names.append(f"r{number}l{level}list")
+            needs = list(above[:1])
+            agents.append(_draw_agent(generator, names[-1], needs, for_each="input.cases"))
+        if level < 2 and generator.random() < SUB_WORKFLOW_SHARE / 2:
+            names.append(f"r{number}l{level}sub")
+            agents.append(_draw_sub_workflow(generator, names[-1], above[:1]))
+        above = names
+    return Workflow(
+        name=f"flow{number}",
+        agents=agents,
+        max_parallel_agents=generator.choice((1, 2, 3, 10)),
+        cost_budget=generator.choice((0.02, 5.0, 5.0)),
+        allow_partial_completion=generator.random() < 0.8,
+        timeout=generator.choice((20.0, 3600.0, 3600.0, 3600.0)),
+        priority=generator.choice((3, 5)),
+    )
+
+
+def _draw_sub_workflow(generator: random.Random, name: str, needs: Sequence[str]) -> Agent:
+    first, second = f"{name}a", f"{name}b"
+    inner = Workflow(
+        name=f"flow of {name}",
+        agents=[
+            _draw_agent(generator, first, ()),
+            _draw_agent(generator, second, [first]),
+        ],
+        max_parallel_agents=1,
+        cost_budget=generator.choice((0.02, 1.0, 1.0)),
+        timeout=generator.choice((20.0, 3600.0, 3600.0)),
+    )
+    return Agent(
+        name=name,
+        kind="workflow",
+        config={"workflow": inner},
+        dependencies=needs,
+        for_each=generator.choice((None, None, "input.cases")),
+        cost_limit=generator.choice((1.0, 0.02)),
+    )
+
+
+def _draw_agent(generator: random.Random, name: str, needs: Sequence[str], **fields: Any) -> Agent:
+    provider = generator.choice(sorted(MODELS))
+    place = "[{index}]" if fields else ""
+    read = " ".join(f"{{{need}}}" for need in needs)
+    return Agent(
+        name=name,
+        prompt_template=f"{name}{place}: case {{case}} {read}",
+        llm_config={"provider": provider, "model": MODELS[provider], "max_tokens": 100},
+        dependencies=needs,
+        tools=generator.choice(TOOLS) if generator.random() < 0.5 else [],
+        fallbacks=FALLBACKS if generator.random() < 0.2 else [],
+        priority=generator.choice((1, 5, 5, 5, 8)),
+        timeout=generator.choice((8.0, 30.0)),
+        accept_missing_inputs=generator.random() < 0.1,
+        cost_limit=generator.choice((1.0, 1.0, 0.02)),
+        retry_policy=RetryPolicy(
+            strategy=RetryStrategy.CONSTANT_DELAY,
+            base_delay=generator.choice((0.0, 1.0, 12.0)),
+            max_retries=generator.choice((1, 4)),
+        ),
+        **fields,
+    )

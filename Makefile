@@ -4,6 +4,7 @@ BIN := .venv/bin
 PYTHON ?=
 ARGS ?=
 JOBS ?= 2
+SEEDS ?= 1000
 
 # Keys, and addresses of services that hold somebody's data: never for tests.
 PRIVATE := $(filter OPENAI_% ANTHROPIC_% AGENTCHORD_% DATABASE_URL REDIS_URL,$(.VARIABLES))
@@ -49,8 +50,9 @@ coverage: setup ## the tests again, with branch coverage (subprocesses included)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-faults: setup ## every fault in full size, and 20 random mixes, with a table for docs/reliability.md (50 minutes)
+faults: setup ## every fault in full size, 20 random mixes, and 1000 simulations (SEEDS=...), with a table for docs/reliability.md (an hour)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.faults --markdown docs/reliability.md $(ARGS)
+	@[ $(SEEDS) = 0 ] || env $(PRIVATE:%=-u %) $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
 
 limits: setup ## how well limits are kept and used, in full (40 minutes)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.limits $(ARGS)

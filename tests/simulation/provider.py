@@ -37,6 +37,8 @@ ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
     (RateLimited, 429),
     (BadRequest, 400),
 )
+#: What a provider that refuses asks for; the longest makes those who wait give their places back.
+RETRY_AFTER_S = (None, 2.0, 9.0)
 #: The hold of the call that the current task is about to make.
 HOLD: ContextVar[HoldRequest] = ContextVar("HOLD")
 
@@ -128,7 +130,12 @@ class Provider:
             raise ConnectionFailed("the connection was lost")
         kind, status = self.generator.choices(ERRORS, weights=(4, 4, 4, 1))[0]
         served.status = status
-        raise kind(f"status {status}", status=status, request_id=str(served.hold.call_id))
+        raise kind(
+            f"status {status}",
+            status=status,
+            request_id=str(served.hold.call_id),
+            retry_after_s=self.generator.choice(RETRY_AFTER_S) if kind is RateLimited else None,
+        )
 
     async def _boundary(self, name: str) -> None:
         process = CURRENT.get()

@@ -40,7 +40,7 @@ def draw_workflow(generator: random.Random, number: int) -> Workflow:
         name=f"flow{number}",
         agents=agents,
         max_parallel_agents=generator.choice((1, 2, 3, 10)),
-        cost_budget=generator.choice((0.02, 5.0, 5.0)),
+        cost_budget=generator.choice((0.02, 5.0, 5.0, 5.0)),
         allow_partial_completion=generator.random() < 0.8,
         timeout=generator.choice((20.0, 3600.0, 3600.0, 3600.0)),
         priority=generator.choice((3, 5)),
@@ -65,7 +65,7 @@ def _draw_sub_workflow(generator: random.Random, name: str, needs: Sequence[str]
         config={"workflow": inner},
         dependencies=needs,
         for_each=generator.choice((None, None, "input.cases")),
-        cost_limit=generator.choice((1.0, 0.02)),
+        cost_limit=generator.choice((1.0, 1.0, 0.02)),
     )
 
 
@@ -79,11 +79,11 @@ def _draw_agent(generator: random.Random, name: str, needs: Sequence[str], **fie
         llm_config={"provider": provider, "model": MODELS[provider], "max_tokens": 100},
         dependencies=needs,
         tools=generator.choice(TOOLS) if generator.random() < 0.5 else [],
-        fallbacks=FALLBACKS if generator.random() < 0.2 else [],
+        fallbacks=FALLBACKS if generator.random() < 0.3 else [],
         priority=generator.choice((1, 5, 5, 5, 8)),
         timeout=generator.choice((8.0, 30.0)),
         accept_missing_inputs=generator.random() < 0.1,
-        cost_limit=generator.choice((1.0, 1.0, 0.02)),
+        cost_limit=generator.choice((1.0, 1.0, 1.0, 1.0, 0.02)),
         retry_policy=RetryPolicy(
             strategy=RetryStrategy.CONSTANT_DELAY,
             base_delay=generator.choice((0.0, 1.0, 12.0)),

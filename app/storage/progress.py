@@ -101,7 +101,12 @@ CANCEL_PENDING: TextClause = text("""
             error_class = 'RunStopped', error = CAST(:reason AS text), waits_for = NULL
         WHERE run_id = :id AND (status = 'pending'
             OR status = 'waiting' AND item_count IS NOT NULL AND :all)
-        RETURNING id, run_id, name
+        RETURNING id, run_id, name, attempt, item_count
+    ), attempted AS (
+        UPDATE attempts t SET outcome = 'cancelled', finished_at = clock_timestamp(),
+            error_class = 'RunStopped', error = CAST(:reason AS text)
+        FROM cancelled c WHERE c.item_count IS NOT NULL
+            AND t.agent_run_id = c.id AND t.number = c.attempt
     )
     INSERT INTO events (run_id, agent_run_id, type, data)
     SELECT run_id, id, 'agent_cancelled',

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.domain.money import HoldAnswer, HoldOutcome
 from app.scheduler.watchdog import Watchdog
-from app.storage import claims, holds, progress, records
+from app.storage import claims, holds, progress, records, turns
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -49,11 +49,17 @@ def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claims, "LOCK_RUNS", statement)
 
 
+def forgotten_turns(patch: pytest.MonkeyPatch) -> None:
+    """A new attempt begins its conversation anew."""
+    patch.setattr(turns, "READ_TURNS", text(f"SELECT * FROM ({turns.READ_TURNS}) t WHERE false"))
+
+
 #: Each with words of what a simulation must find, and a seed from which on to look for it.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_fence": (no_fence, "a dead attempt changed an agent run", 0),
     "no_watchdog": (no_watchdog, "has not ended", 0),
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
     "open_budget": (open_budget, "holds committed after", 19),
+    "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
     "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 0),
 }

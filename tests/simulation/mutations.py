@@ -39,8 +39,8 @@ def no_budget_check(patch: pytest.MonkeyPatch) -> None:
 
 def open_budget(patch: pytest.MonkeyPatch) -> None:
     """A cancel tells the workers, but does not close the run's budget."""
-    statement = text("UPDATE budgets SET paused = false WHERE id = :id")
-    patch.setattr(progress, "CLOSE_BUDGET", statement)
+    statement = text("UPDATE budgets SET paused = false WHERE id = ANY(CAST(:ids AS uuid[]))")
+    patch.setattr(progress, "CLOSE_BUDGETS", statement)
 
 
 def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
@@ -56,10 +56,10 @@ def forgotten_turns(patch: pytest.MonkeyPatch) -> None:
 
 #: Each with words of what a simulation must find, and a seed from which on to look for it.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
-    "no_fence": (no_fence, "a dead attempt changed an agent run", 0),
+    "no_fence": (no_fence, "a dead attempt changed an agent run", 17),
     "no_watchdog": (no_watchdog, "has not ended", 0),
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
-    "open_budget": (open_budget, "holds committed after", 19),
+    "open_budget": (open_budget, "holds committed after", 32),
     "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
-    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 0),
+    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 6),
 }

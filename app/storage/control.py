@@ -61,8 +61,9 @@ LOCK_RUN: TextClause = text("""
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # After the run's lock. An agent that has items waits for those of them that are tried again.
-# Attempts go on counting, so whatever an old one still says is fenced off. Conversations with tools
-# begin anew: what failed would else go on from where it failed.
+# Attempts go on counting, so whatever an old one still says is fenced off; only that of an agent
+# that has items goes on, as they do. Conversations with tools begin anew: what failed would else
+# go on from where it failed.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -77,7 +78,12 @@ RETRY: TextClause = text("""
             status = CASE WHEN a.item_count IS NULL THEN 'pending' ELSE 'waiting' END,
             output = NULL, ready_at = clock_timestamp(), finished_at = NULL,
             started_at = CASE WHEN a.item_count IS NULL THEN NULL ELSE a.started_at END
-        FROM locked WHERE a.id = locked.id RETURNING a.level
+        FROM locked WHERE a.id = locked.id RETURNING a.level, a.id, a.attempt, a.status
+    ), reattempted AS (
+        UPDATE attempts t SET outcome = 'running', error = NULL, error_class = NULL,
+            finished_at = NULL
+        FROM again WHERE again.status = 'waiting'
+            AND t.agent_run_id = again.id AND t.number = again.attempt
     ), anew AS (
         UPDATE turns SET set_aside = true FROM locked WHERE turns.agent_run_id = locked.id
             AND NOT turns.set_aside

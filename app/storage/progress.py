@@ -108,7 +108,12 @@ CANCEL_PENDING: TextClause = text("""
             error = CASE WHEN is_poor THEN replace(ending.waits_for, 'money of ', '')
                 || ' has nothing left for it: ' ELSE '' END || CAST(:reason AS text)
         FROM ending WHERE a.id = ending.id
-        RETURNING a.id, a.run_id, a.name, a.status, a.error
+        RETURNING a.id, a.run_id, a.name, a.status, a.error, a.attempt, a.item_count
+    ), attempted AS (
+        UPDATE attempts t SET outcome = 'cancelled', finished_at = clock_timestamp(),
+            error_class = 'RunStopped', error = CAST(:reason AS text)
+        FROM cancelled c WHERE c.item_count IS NOT NULL
+            AND t.agent_run_id = c.id AND t.number = c.attempt
     )
     INSERT INTO events (run_id, agent_run_id, type, data)
     SELECT run_id, id, 'agent_' || status, jsonb_build_object('agent', name, 'error', error)

@@ -290,6 +290,41 @@ async def test_a_list_cancelled_after_its_last_item_is_collected_when_a_retry_co
     assert (await read(cluster, run_id)).status == "completed"
 
 
+async def test_the_attempt_of_a_list_ends_with_a_cancel_and_goes_on_with_a_retry(
+    cluster: Cluster,
+) -> None:
+    run_id = await expanded(cluster, 1, 2)
+    seen = []
+    for step in (stop, retry, stop):
+        await step(cluster, run_id)
+        (attempt,) = await cluster.rows(
+            "SELECT outcome, error_class, finished_at IS NULL AS open FROM attempts"
+        )
+        seen.append(tuple(attempt))
+
+    assert seen == [
+        ("cancelled", "RunStopped", False),
+        ("running", None, True),
+        ("cancelled", "RunStopped", False),
+    ]
+
+
+async def test_a_list_that_is_collected_anew_has_one_accepted_outcome(cluster: Cluster) -> None:
+    run_id = await expanded(cluster, 1, 2)
+    await end_items(cluster, run_id, 1)
+    await cluster.advance(run_id, 0)
+
+    await retry(cluster, run_id)
+    await stop(cluster, run_id)
+
+    assert (await parent(cluster, run_id)).status == "cancelled"
+    outcomes = await cluster.rows(
+        "SELECT outcome FROM attempts WHERE agent_run_id = :id",
+        id=(await parent(cluster, run_id)).id,
+    )
+    assert outcomes == [("cancelled",)]
+
+
 async def test_a_pause_keeps_items_from_starting_and_a_resume_goes_on(cluster: Cluster) -> None:
     run_id = await expanded(cluster, 1, 2)
 

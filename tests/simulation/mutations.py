@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.domain.money import HoldAnswer, HoldOutcome
 from app.scheduler.watchdog import Watchdog
-from app.storage import claims, holds, progress, records
+from app.storage import claims, holds, progress, records, turns
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -39,8 +39,8 @@ def no_budget_check(patch: pytest.MonkeyPatch) -> None:
 
 def open_budget(patch: pytest.MonkeyPatch) -> None:
     """A cancel tells the workers, but does not close the run's budget."""
-    statement = text("UPDATE budgets SET paused = false WHERE id = :id")
-    patch.setattr(progress, "CLOSE_BUDGET", statement)
+    statement = text("UPDATE budgets SET paused = false WHERE id = ANY(CAST(:ids AS uuid[]))")
+    patch.setattr(progress, "CLOSE_BUDGETS", statement)
 
 
 def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
@@ -49,11 +49,17 @@ def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claims, "LOCK_RUNS", statement)
 
 
+def forgotten_turns(patch: pytest.MonkeyPatch) -> None:
+    """A new attempt begins its conversation anew."""
+    patch.setattr(turns, "READ_TURNS", text(f"SELECT * FROM ({turns.READ_TURNS}) t WHERE false"))
+
+
 #: Each with words of what a simulation must find, and a seed from which on to look for it.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
-    "no_fence": (no_fence, "a dead attempt changed an agent run", 0),
+    "no_fence": (no_fence, "a dead attempt changed an agent run", 17),
     "no_watchdog": (no_watchdog, "has not ended", 0),
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
-    "open_budget": (open_budget, "holds committed after", 19),
-    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 0),
+    "open_budget": (open_budget, "holds committed after", 32),
+    "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
+    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 6),
 }

@@ -18,6 +18,13 @@ from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 
 Row = Mapping[str, Any]
 MINUTE_S = 60.0
+#: In one statement, because who was stopped may book at any moment.
+BOOKED = """
+    SELECT b.id, b.spent_usd, b.held_usd, b.limit_usd, (
+        SELECT coalesce(sum(cost_usd), 0) FROM cost_entries e WHERE e.run_id = b.id
+    ) AS booked_usd
+    FROM budgets b WHERE b.id = ANY(%s::uuid[])
+"""
 #: What runs and agents may come to if a worst case has used up their budget.
 ENDED = {"completed", "partially_completed", "failed"}
 UNDONE = {"completed", "budget_exceeded", "cancelled"}
@@ -118,13 +125,10 @@ def assert_money_is_right(
     assert cluster.sql(DIFFERENT_TOTALS) == []
     assert list(broken) == [], "a budget was overspent"
     assert cluster.sql(BROKEN_BUDGETS) == []
-    spent: dict[str, Any] = defaultdict(int)
-    for entry in account.entries:
-        spent[str(entry["run_id"])] += entry["cost_usd"]
-    for run_id in account.workflows:
-        (budget,) = cluster.sql("SELECT * FROM budgets WHERE id = %s", run_id)
-        assert (budget["spent_usd"], budget["held_usd"]) == (spent[run_id], 0)
-        assert budget["spent_usd"] <= budget["limit_usd"]
+    for budget in cluster.sql(BOOKED, list(account.workflows)):
+        assert budget["spent_usd"] == budget["booked_usd"], f"not what is booked: {budget}"
+        assert budget["held_usd"] == 0, f"money is held for nothing: {budget}"
+        assert budget["spent_usd"] <= budget["limit_usd"], f"overspent: {budget}"
 
 
 def assert_limits_were_kept(account: Account, *, permits: int) -> None:

@@ -1,3 +1,8 @@
+"""Lists: their expansion, their elements and their collection, on real SQL.
+
+The file is over 400 lines because all of it is about the same rows.
+"""
+
 import asyncio
 from dataclasses import replace
 from time import monotonic

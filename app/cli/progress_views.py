@@ -95,7 +95,7 @@ class LineView:
             took = seconds(agent.started_at, agent.finished_at)
             parts = (took, _first_token(agent), _cost(agent))
             text += "".join(f", {part}" for part in parts if part)
-        if agent.error and agent.status != "completed":
+        if agent.error:
             text += f": {reason(agent.error, ERROR_WIDTH)}"
         self.note(text)
 
@@ -159,7 +159,7 @@ def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> "Group"
             if agent.status is AgentStatus.RUNNING and (said := (texts or {}).get(agent.name)):
                 end = " ".join(printable(said).split())[-TEXT_WIDTH:]
                 parts.append(Text(f"      {end}", "dim", no_wrap=True))
-            if agent.error and agent.status != "completed":
+            if agent.error:
                 parts.append(Text(f"      {shorten(agent.error, ERROR_WIDTH)}", style="red"))
     return Group(*parts)
 

@@ -16,7 +16,8 @@ class Tally:
         failed: Those that failed, were rate-limited to the end, or exceeded a budget.
         critical_failed: Those of them with a priority of 8 or more.
         cancelled: Those that were cancelled, mostly because a dependency failed.
-        failed_items: Items of for_each agents that failed; an item is no agent of the others.
+        failed_items: Items of for_each agents that failed (an item is no agent of the others), and
+            sub-workflows that completed in part.
         decisive_items: Those of them whose agent, still waiting, fails with any of its items.
     """
 

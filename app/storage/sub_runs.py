@@ -54,9 +54,12 @@ RETURN: TextClause = text("""
                 WHEN bytes > :max_bytes
                 THEN format('run %s of workflow %s has outputs of %s bytes, '
                     'engine.max_collected_bytes is %s', id, workflow, bytes, :max_bytes)
+                WHEN status = 'partially_completed'
+                THEN format('run %s of workflow %s completed in part', id, workflow)
                 END AS error,
             CASE WHEN status IN ('failed', 'cancelled') THEN 'SubWorkflowFailed'
-                WHEN bytes > :max_bytes THEN 'ResultTooLarge' END AS error_class
+                WHEN bytes > :max_bytes THEN 'ResultTooLarge'
+                WHEN status = 'partially_completed' THEN 'SubWorkflowPartial' END AS error_class
         FROM child
     ), ended AS (
         UPDATE agent_runs p SET status = j.status, error = j.error, error_class = j.error_class,

@@ -8,13 +8,15 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 # An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
-# waits for items is open as long as one of them is, which the items say themselves.
+# waits for items is open as long as one of them is, which the items say themselves. What failed in
+# a sub-workflow that completed in part is like an item that failed.
 TALLY: TextClause = text("""
     SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL AND a.priority >= 8)
             AS critical_failed,
-        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL) AS failed_items,
+        count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL
+            OR a.error_class = 'SubWorkflowPartial') AS failed_items,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NOT NULL AND a.level = r.level
             AND (a.priority >= 8 OR NOT r.allow_partial_completion)) AS decisive_items,
         count(*) FILTER (WHERE a.status = 'cancelled') AS cancelled,

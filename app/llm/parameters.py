@@ -24,9 +24,17 @@ LIFETIMES = ("5m", "1h")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _OWN = "AgentChord fills it in"
+_WITH_PROVIDER = "it stands with the provider, in the configuration of the workers"
 _RESERVED = {
+    # Workflows are stored as they are registered: a secret must never be in one.
+    "api_key": "keys come from the environment of the workers only",
+    "api_key_env": _WITH_PROVIDER,
+    "base_url": _WITH_PROVIDER,
+    "default_headers": _WITH_PROVIDER,
+    "headers": _WITH_PROVIDER,
+    "organization": _WITH_PROVIDER,
     "extra_body": "write its keys into llm_config themselves",
-    "extra_headers": "headers stand with the provider, in the configuration",
+    "extra_headers": _WITH_PROVIDER,
     "extra_query": "the request's path is fixed",
     "before_sent": _OWN,
     "messages": _OWN,

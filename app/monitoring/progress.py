@@ -21,7 +21,7 @@ READ_RUN: TextClause = text("""
 """)
 READ_AGENTS: TextClause = text("""
     SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
-        a.recoveries, a.error, a.started_at, a.finished_at, a.item_count, t.first_token_s,
+        a.recoveries, coalesce(a.error, items.error) AS error, a.started_at, a.finished_at, a.item_count, t.first_token_s,
         CASE WHEN a.status = 'pending' THEN a.waits_for END AS waits_for,
         CASE WHEN a.status = 'pending' AND a.waits_for IS NOT NULL THEN a.ready_at END
             AS waits_until,
@@ -37,7 +37,9 @@ READ_AGENTS: TextClause = text("""
         SELECT count(*) FILTER (WHERE i.finished_at IS NOT NULL) AS ended,
             count(*) FILTER (WHERE i.status IN ('failed', 'rate_limited', 'budget_exceeded'))
                 AS failed,
-            sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd
+            sum(i.spent_usd + coalesce(b.spent_usd, 0)) AS spent_usd,
+            (array_agg(i.name || ': ' || i.error ORDER BY i.item_index)
+                FILTER (WHERE i.error IS NOT NULL))[1] AS error
         FROM agent_runs i LEFT JOIN runs r ON r.parent_agent_run_id = i.id
         LEFT JOIN budgets b ON b.id = r.id
         WHERE i.parent_id = a.id

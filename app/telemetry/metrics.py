@@ -176,8 +176,8 @@ WATCHDOG_SILENT = ClusterMetric(
     help="Since when no watchdog has looked",
 )
 WORKERS = ClusterMetric(
-    name="agentchord_workers",
-    help="Worker processes that hold leases now",
+    name="agentchord_workers_busy",
+    help="Worker processes that have agents in progress now",
 )
 SERVICE_UP = ClusterMetric(
     name="agentchord_service_up",

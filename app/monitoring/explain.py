@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any
 
 from app.domain.budgets import budget_label
@@ -81,7 +80,7 @@ class Live:
         unserved: Queues that no worker listens to.
     """
 
-    buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: MappingProxyType({}))
+    buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     bucket_of: Callable[[str, str], str] = "{}/{}".format
     circuits: Sequence[Mapping[str, Any]] = ()
     unserved: frozenset[str] = frozenset()

@@ -89,14 +89,15 @@ def explain_money(
     if not total:
         return ()
     dearest = sorted(by_agent.items(), key=lambda item: -item[1])[:DEAREST]
-    shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in dearest)
+    enough = [item for item in dearest if item[1] > total * NOTABLE_SHARE]
+    shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in enough)
     calls = sum(call.kind != "correction" for call in history.calls)
     found = [
         Finding(
             reason=Reason.DEAR,
             text=(
-                f"has spent {money(total)} of {money(history.run.limit_usd)} in {calls} calls; "
-                f"most of it: {shares}"
+                f"has spent {money(total)} of {money(history.run.limit_usd)} in {calls} calls"
+                + (f"; most of it: {shares}" if shares else "")
             ),
         )
     ]

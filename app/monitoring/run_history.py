@@ -5,10 +5,9 @@ its own, under its name.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from types import MappingProxyType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -231,7 +230,7 @@ class RunHistory:
     tools: tuple[ToolUse, ...] = ()
     events: tuple[HistoryEvent, ...] = ()
     standing: tuple[Standing, ...] = ()
-    usual_usd: Mapping[str, Decimal] = MappingProxyType({})
+    usual_usd: Mapping[str, Decimal] = field(default_factory=dict)
 
     def agent(self, name: str) -> AgentProgress | None:
         """The agent of a name."""

@@ -240,7 +240,7 @@ def _critical_path(history: RunHistory, agents: Sequence[AgentTimeline]) -> tupl
             if known is None or each.spans[-1].end > known.spans[-1].end:
                 last_of[each.agent.level] = each
     chain = [last_of[level] for level in sorted(last_of)]
-    followers = [*chain[1:], None]
+    followers = [*chain[1:], None][: len(chain)]
     return tuple(
         Step(
             timeline=each,

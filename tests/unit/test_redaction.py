@@ -13,7 +13,7 @@ from app.settings import load_settings
 from app.telemetry.logging import configure_logging
 from app.telemetry.redaction import HIDDEN, Redactor
 
-PASSWORD = "correct horse/battery"  # noqa: S105
+PASSWORD = "correct horse/battery"
 KEYS = (
     "sk-ant-api03-abcdefghijklmnopqrstuvwxyz",
     "sk-proj-ABCDEFGHIJKLMNOPQRST_uv",
@@ -83,7 +83,7 @@ def test_no_field_and_no_traceback_of_a_log_line_has_a_planted_secret(output: io
 
     log.info("told", text=PASSWORD, nested={PASSWORD: [KEYS[0], {"deep": (PASSWORD,)}]}, count=3)
     log.info("error", error=ValueError(PASSWORD))
-    log.info(f"in the event {PASSWORD}")
+    log.info("%s in the event", PASSWORD)
     logging.getLogger("other").warning("of the standard library: %s", KEYS[1])
     try:
         raise RuntimeError(PASSWORD)

@@ -121,7 +121,7 @@ def _show(
         printer.print(Text(note, style="yellow"))
     for each in findings:
         who = names(each.agents) if each.agents else "the run"
-        printer.print(Text(printable(f"- {who} {each.text}")))
+        printer.print(Text(printable(f"- {who} {each.predicate}")))
         if each.remedy:
             printer.print(Text(f"  -> {each.remedy}", style="dim"))
     if not findings:

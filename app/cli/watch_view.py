@@ -136,7 +136,9 @@ def _levels(run: RunProgress, width: int, most: int) -> "list[Text]":
 def _waits(waits: Sequence[Finding], width: int, most: int) -> "list[Text]":
     lines = [_line("", width)]
     by_number = sorted(waits, key=lambda each: -len(each.agents))
-    lines += [_line(f"{_who(each.agents)} {each.text}", width, "cyan") for each in by_number[:most]]
+    lines += [
+        _line(f"{_who(each.agents)} {each.predicate}", width, "cyan") for each in by_number[:most]
+    ]
     if len(by_number) > most:
         left = sum(len(each.agents) for each in by_number[most:])
         lines[-1] = _line(f"{left + len(by_number[most - 1].agents)} others wait", width, "cyan")

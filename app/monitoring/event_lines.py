@@ -18,7 +18,7 @@ ERRORS = frozenset(
 )
 #: Facts that are told in words of their own, or in a place of their own.
 TOLD = frozenset(("agent", "error", "error_class"))
-UNITS = {"_s": " s", "seconds": " s"}
+UNITS = {"_s": " s"}
 
 
 class Level(StrEnum):

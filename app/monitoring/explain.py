@@ -48,6 +48,11 @@ class Reason(StrEnum):
     DEAR = "dear"
 
 
+PLURALS = {
+    "is": "are",
+    "was": "were",
+    **{f"{verb}s": verb for verb in ("wait", "rest", "call", "run", "work")},
+}
 #: In these an agent does what it is there for.
 AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))
 
@@ -67,6 +72,12 @@ class Finding:
     agents: tuple[str, ...] = ()
     text: str
     remedy: str = ""
+
+    @property
+    def predicate(self) -> str:
+        """The text with its verb in the number of those whom it concerns."""
+        verb, rest = self.text.partition(" ")[::2]
+        return f"{PLURALS.get(verb, verb) if len(self.agents) > 1 else verb} {rest}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +179,7 @@ def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
         finding = Finding(
             reason=Reason.PLACE,
             text=(
-                "is ready and has not been claimed: max_parallel_agents of its workflow are "
+                "is ready but not claimed yet: max_parallel_agents of its workflow are "
                 f"running, or the workers of queue {one.provider!r} are busy"
             ),
             remedy="start more workers, or raise max_parallel_agents",

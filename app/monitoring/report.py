@@ -145,7 +145,7 @@ def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
     items = (
         Markup("<li><b>{}</b> {}{}</li>").format(
             names(each.agents) if each.agents else "The run",
-            redact(each.text),
+            redact(each.predicate),
             Markup('<span class="remedy">{}</span>').format(each.remedy) if each.remedy else EMPTY,
         )
         for each in found

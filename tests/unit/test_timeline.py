@@ -1,6 +1,7 @@
 """Where the time of a run went."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -119,19 +120,15 @@ def test_the_spans_cover_the_time_without_gaps_and_take_turns(
 ) -> None:
     run = history(
         agent("a", finished_at=at(60)),
-        attempts=tuple(
-            attempt("a", min(pair), max(pair) + 1) for pair in zip(tries, tries[1:], strict=False)
-        ),
-        calls=tuple(
-            call("a", min(pair), max(pair) + 1) for pair in zip(calls, calls[1:], strict=False)
-        ),
+        attempts=tuple(attempt("a", min(pair), max(pair) + 1) for pair in pairwise(tries)),
+        calls=tuple(call("a", min(pair), max(pair) + 1) for pair in pairwise(calls)),
     )
 
     (found,) = timeline_of(run).agents
 
     assert found.spans[0].start == at(0)
     assert found.spans[-1].end == at(60)
-    for before, after in zip(found.spans, found.spans[1:], strict=False):
+    for before, after in pairwise(found.spans):
         assert before.end == after.start
         assert before.phase is not after.phase
     assert found.waiting_s + found.calling_s == pytest.approx(60)

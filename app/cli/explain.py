@@ -12,7 +12,7 @@ from app.cli.runs import AsJson, RunId
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from app.monitoring.explain import Finding
+    from app.monitoring.findings import Finding
     from app.monitoring.run_history import RunHistory
     from app.monitoring.timeline import Timeline
 
@@ -25,7 +25,7 @@ def explain(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Tell in words why a run, or one of its agents, waits, was slow, failed or was dear."""
+    """Tell why a run or an agent waits, is slow, failed or dear."""
     from app.cli.cluster import transaction
     from app.cli.live_state import queues_of, read_live
     from app.cli.output import print_json
@@ -55,8 +55,9 @@ def _findings(
 ) -> "list[Finding]":
     from dataclasses import replace
 
-    from app.monitoring.explain import Live, explain_outcomes, explain_waits
+    from app.monitoring.explain import Live, explain_waits
     from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
+    from app.monitoring.explain_outcomes import explain_outcomes
 
     assert isinstance(live, Live)
     found = [*explain_waits(history, live), *explain_outcomes(history)]
@@ -110,7 +111,7 @@ def _show(
     from rich.text import Text
 
     from app.cli.output import STYLES, console, printable
-    from app.monitoring.explain import names
+    from app.monitoring.wording import names
 
     printer, run = console(), history.run
     shown = history.agent(agent) if agent is not None else None

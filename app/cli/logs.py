@@ -1,6 +1,5 @@
 """`agentchord logs`: the history of a run, one line for each event."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ def logs(
         bool, typer.Option("--json", help="Print one JSON object per line for each event.")
     ] = False,
 ) -> None:
-    """Show the history of a run, from Postgres: one line for each event, oldest first."""
+    """Show the history of a run, from Postgres: a line per event."""
     from app.cli.cluster import transaction
     from app.monitoring.progress import find_run
 
@@ -70,6 +69,8 @@ def logs(
         _check_agent(run_id, agent)
     show = _show_json if json else _show
     if follow:
+        import asyncio
+
         asyncio.run(_follow(run_id, wanted, show))
         return
     for event in _events(run_id):

@@ -18,9 +18,10 @@ def report(
         bool, typer.Option("--outputs", help="Show what the agents answered, too.")
     ] = False,
 ) -> None:
-    """Write a report of a run: graph, timeline, costs, failures, on one page without network.
+    """Write a report of a run: one page of HTML.
 
-    No prompt and no output is in it unless --outputs is given.
+    Graph, timeline, costs and failures, without network. No prompt is in it, and no output unless
+    --outputs is given.
     """
     from app.cli.cluster import connect, transaction
     from app.cli.output import console

@@ -1,6 +1,5 @@
 """`agentchord watch`: one run as a picture that fits the screen, until it has ended."""
 
-import asyncio
 import contextlib
 import sys
 from functools import partial
@@ -27,12 +26,14 @@ def watch(
         float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
     ] = None,
 ) -> int:
-    """Watch a run on the whole screen: levels, agents, cost, and what is waiting for what.
+    """Watch a run live: levels, agents, cost, and what waits.
 
     Into a pipe it prints the lines of `agentchord status --follow`. The exit code tells how the
     run ended: 0 completed, 3 partially completed, 1 failed or cancelled, 4 still going when
     --timeout was over.
     """
+    import asyncio
+
     from app.cli.cluster import transaction
     from app.cli.follow import follow
     from app.cli.progress_views import LineView, summary
@@ -67,6 +68,8 @@ def watch(
 
 async def _look(run_id: UUID, view: "WatchView") -> None:
     """Tell the picture again and again what the agents wait for."""
+    import asyncio
+
     from app.cli.live_state import queues_of_standing, read_live
     from app.errors import ServiceUnavailable
     from app.monitoring.explain import Live

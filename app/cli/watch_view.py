@@ -10,8 +10,10 @@ from app.cli.progress_views import MARKS
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.activity import Activity
-from app.monitoring.explain import AT_WORK, Finding, Live, explain_waits, names, seconds_of
+from app.monitoring.explain import Live, explain_waits
+from app.monitoring.findings import AT_WORK, Finding
 from app.monitoring.progress import AgentProgress, RunProgress
+from app.monitoring.wording import names, seconds_of
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -1,83 +1,20 @@
-"""Why a run is where it is, in words: what each agent waits for, and what became of the others."""
+"""What every agent of a run that has not ended does or waits for, in words."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any
 
 from app.domain.budgets import budget_label
-from app.domain.status import AgentStatus, WorkflowStatus
+from app.domain.status import WorkflowStatus
+from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import BudgetState, RunHistory, Standing
+from app.monitoring.wording import money, names, seconds_of
 
 #: What is closer than this to the next call is no wait that anybody would ask about.
 SOON_S = 0.05
-
-
-class Reason(StrEnum):
-    """Why something is as it is; programs tell the cases apart by these words."""
-
-    PAUSED = "paused"
-    ADMISSION = "admission"
-    STOPPING = "stopping"
-    DEPENDENCY = "dependency"
-    LEVEL = "level"
-    NO_WORKER = "no_worker"
-    PLACE = "place"
-    LIMIT = "limit"
-    PROVIDER_PAUSE = "provider_pause"
-    MONEY = "money"
-    CIRCUIT = "circuit"
-    BACKOFF = "backoff"
-    CALLING = "calling"
-    TOOL = "tool"
-    WORKING = "working"
-    SUB_RUN = "sub_run"
-    ITEMS = "items"
-    FAILED = "failed"
-    UPSTREAM = "upstream"
-    CANCELLED = "cancelled"
-    SKIPPED = "skipped"
-    RUN_ENDED = "run_ended"
-    RETRIED = "retried"
-    RECOVERED = "recovered"
-    FALLBACK = "fallback"
-    SLOW = "slow"
-    DEAR = "dear"
-
-
-PLURALS = {
-    "is": "are",
-    "was": "were",
-    **{f"{verb}s": verb for verb in ("wait", "rest", "call", "run", "work")},
-}
-#: In these an agent does what it is there for.
-AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that explains something.
-
-    Attributes:
-        reason: What kind of thing it is.
-        agents: Whom it concerns; empty if it is the whole run.
-        text: It in words, to be read after the names.
-        remedy: What could be done, or empty.
-    """
-
-    reason: Reason
-    agents: tuple[str, ...] = ()
-    text: str
-    remedy: str = ""
-
-    @property
-    def predicate(self) -> str:
-        """The text with its verb in the number of those whom it concerns."""
-        verb, rest = self.text.partition(" ")[::2]
-        return f"{PLURALS.get(verb, verb) if len(self.agents) > 1 else verb} {rest}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,53 +44,7 @@ def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
     open_ = {agent.name for agent in history.run.agents if not agent.status.is_final}
     found = [_stands(each, history, live) for each in history.standing if each.agent in open_]
     found += [_goes_on(agent) for agent in history.run.agents if agent.status == "waiting"]
-    return _grouped(found)
-
-
-def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
-    """Why agents have failed, or have not run at all, and what was tried again."""
-    found: list[Finding] = []
-    run = history.run
-    if run.status.is_final and run.error:
-        found.append(Finding(reason=Reason.RUN_ENDED, text=f"ended {run.status}: {run.error}"))
-    for agent in run.agents:
-        if agent.status.is_failure:
-            found.append(_failed(agent, history))
-        elif agent.status is AgentStatus.CANCELLED:
-            found.append(_cancelled(agent))
-        elif agent.status is AgentStatus.SKIPPED:
-            found.append(
-                Finding(
-                    reason=Reason.SKIPPED,
-                    agents=(agent.name,),
-                    text=f"did not run: {agent.error or 'its condition was false'}",
-                )
-            )
-        found += _tried_again(agent, history)
-    found += [
-        Finding(
-            reason=Reason.FALLBACK,
-            agents=(event.agent,),
-            text=(
-                f"went on with {event.data.get('next_provider')}/{event.data.get('next_model')} "
-                f"after {event.data.get('error_class')} of "
-                f"{event.data.get('provider')}/{event.data.get('model')}"
-            ),
-        )
-        for event in history.events
-        if event.type == "agent_fallback" and event.agent is not None
-    ]
-    return _grouped(found)
-
-
-def _grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    groups: dict[tuple[Reason, str, str], Finding] = {}
-    for finding in findings:
-        key = finding.reason, finding.text, finding.remedy
-        known = groups.get(key)
-        agents = dict.fromkeys((*known.agents, *finding.agents)) if known else finding.agents
-        groups[key] = replace(finding, agents=tuple(agents))
-    return tuple(groups.values())
+    return grouped(found)
 
 
 def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
@@ -366,88 +257,9 @@ def _goes_on(agent: AgentProgress) -> Finding:
     )
 
 
-def _failed(agent: AgentProgress, history: RunHistory) -> Finding:
-    tries = [each for each in history.attempts if each.agent == agent.name]
-    classes = [each.error_class for each in tries if each.error_class]
-    kind = f"{classes[-1]}: " if classes else ""
-    error = agent.error or f"{agent.items_failed} of its items failed"
-    many = f" after {agent.retries} retries" if agent.retries else ""
-    remedy = {
-        AgentStatus.BUDGET_EXCEEDED: "raise its cost_limit or the budget, then agentchord retry",
-        AgentStatus.RATE_LIMITED: "agentchord limits shows the limits; then agentchord retry",
-    }.get(agent.status, "agentchord retry runs only what failed again")
-    return Finding(
-        reason=Reason.FAILED,
-        agents=(agent.name,),
-        text=f"ended {agent.status}{many}: {kind}{error}",
-        remedy=remedy if history.run.status.is_final else "",
-    )
-
-
-def _cancelled(agent: AgentProgress) -> Finding:
-    error = agent.error or "the run was stopped"
-    upstream = error.startswith("upstream failed")
-    return Finding(
-        reason=Reason.UPSTREAM if upstream else Reason.CANCELLED,
-        agents=(agent.name,),
-        text=f"was cancelled: {error}",
-    )
-
-
-def _tried_again(agent: AgentProgress, history: RunHistory) -> list[Finding]:
-    tries = [each for each in history.attempts if each.agent == agent.name]
-    last = {each.item: each.number for each in tries}
-    failed = [each for each in tries if each.outcome == "failed" and each.number < last[each.item]]
-    lost = [each for each in tries if each.outcome == "lost"]
-    found = []
-    if failed:
-        kinds = dict.fromkeys(each.error_class or "Error" for each in failed)
-        counts = [(kind, sum(each.error_class == kind for each in failed)) for kind in kinds]
-        text = ", ".join(f"{count} x {kind}" for kind, count in counts)
-        times = "once" if len(failed) == 1 else f"{len(failed)} times"
-        found.append(
-            Finding(
-                reason=Reason.RETRIED,
-                agents=(agent.name,),
-                text=f"was retried {times}: {text}; the last was {failed[-1].error}",
-            )
-        )
-    if lost:
-        workers = names([each.worker for each in lost])
-        found.append(
-            Finding(
-                reason=Reason.RECOVERED,
-                agents=(agent.name,),
-                text=f"was begun again because its worker was gone: {workers}",
-            )
-        )
-    return found
-
-
 def room(budget: BudgetState) -> Decimal:
     """What is neither spent nor held of a budget."""
     return max(budget.limit_usd - budget.spent_usd - budget.held_usd, Decimal(0))
-
-
-def money(amount: Decimal) -> str:
-    """Dollars in a sentence."""
-    return f"${amount:,.6f}".rstrip("0").rstrip(".") if amount else "$0"
-
-
-def seconds_of(seconds: float) -> str:
-    """A duration in a sentence: ``1.2 s``, ``3 min``, ``5.1 h``."""
-    if seconds < 100:  # noqa: PLR2004  until minutes read better
-        return f"{seconds:.1f} s"
-    if seconds < 2 * 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def names(all_names: Sequence[str], most: int = 5) -> str:
-    """Names in a sentence, the first of them if they are many."""
-    unique = list(dict.fromkeys(all_names))
-    shown = ", ".join(unique[:most])
-    return shown if len(unique) <= most else f"{shown} and {len(unique) - most} more"
 
 
 def _since(moment: datetime, history: RunHistory) -> str:

@@ -4,9 +4,10 @@ from collections import defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 
-from app.monitoring.explain import Finding, Reason, money, names, seconds_of
+from app.monitoring.findings import Finding, Reason
 from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline
+from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter waits explain nothing.
 NOTABLE_S = 0.5

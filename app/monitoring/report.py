@@ -12,11 +12,14 @@ from typing import Any
 import orjson
 from markupsafe import Markup
 
-from app.monitoring.explain import Finding, Live, explain_outcomes, explain_waits, names, seconds_of
+from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_money, explain_time
+from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.findings import Finding
 from app.monitoring.report_graph import graph, state_of
 from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
+from app.monitoring.wording import names, seconds_of
 
 #: More rows than this are folded away, but for those that matter.
 MOST_ROWS = 40

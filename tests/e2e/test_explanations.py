@@ -1,33 +1,53 @@
 """`logs`, `watch`, `report` and `explain` on runs that wait, fail and go on."""
 
+import contextlib
+import io
 import json
+import logging
 import os
 import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app import Agent, Run, Workflow, enqueue
+from app.cli import application
 from tests.ledgers import assert_ledgers_agree
-from tests.stack import ROOT, Stack, client_of, run_stack
+from tests.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 from tests.waiting import wait_until
 
+FRAGILE = (
+    CONFIGURATION
+    + "circuit_breaker: {window_s: 10, min_failures: 3, open_s: 60, max_open_s: 60}\n"
+    + "retry: {strategy: constant_delay, base_delay: 0.05, jitter: false}\n"
+)
 SLOW = "[[sim:latency=60]]"
 
 
-def cli(stack: Stack, *words: str) -> str:
-    done = stack.python("-m", "app.cli", *words)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def execute(*words: str) -> tuple[int, str, str]:
+    """A command in this process, which is a client of the stack: exit code, output, errors."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = application.execute(words)
+    root.handlers, root.level = handlers, level
+    return code, out.getvalue(), errors.getvalue()
+
+
+def cli(*words: str) -> str:
+    code, out, errors = execute(*words)
+    assert code == 0, errors
+    return out
 
 
 def llm(name: str, prompt: str = "go", *needs: str, **fields: Any) -> Agent:
-    config = {"model": fields.pop("model", "gpt-4o-mini"), "max_tokens": 20}
+    defaults = {"model": "gpt-4o-mini", "max_tokens": 20}
+    config = {name: fields.pop(name, value) for name, value in defaults.items()}
     return Agent(name=name, prompt_template=prompt, llm_config=config, dependencies=needs, **fields)
 
 
@@ -35,7 +55,7 @@ def start(*agents: Agent, **rules: Any) -> Run:
     return enqueue(Workflow(name="explained", agents=agents, **rules))
 
 
-@contextmanager
+@contextlib.contextmanager
 def going(*agents: Agent, **rules: Any) -> Iterator[Run]:
     """A run that is cancelled in the end."""
     run = start(*agents, **rules)
@@ -45,9 +65,9 @@ def going(*agents: Agent, **rules: Any) -> Iterator[Run]:
         run.cancel()
 
 
-def reasons(stack: Stack, run: Run, *words: str) -> dict[str, dict[str, str]]:
+def reasons(run: Run, *words: str) -> dict[str, dict[str, str]]:
     """What explains each agent: texts by reason."""
-    found = json.loads(cli(stack, "explain", run.id, *words, "--json"))
+    found = json.loads(cli("explain", run.id, *words, "--json"))
     told: dict[str, dict[str, str]] = {}
     for finding in found["findings"]:
         for name in finding["agents"] or ["the run"]:
@@ -56,13 +76,13 @@ def reasons(stack: Stack, run: Run, *words: str) -> dict[str, dict[str, str]]:
 
 
 def explained(
-    stack: Stack, run: Run, until: Callable[[dict[str, dict[str, str]]], object]
+    run: Run, until: Callable[[dict[str, dict[str, str]]], object]
 ) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
 
     def holds() -> bool:
         found.clear()
-        found.update(reasons(stack, run))
+        found.update(reasons(run))
         return bool(until(found))
 
     wait_until(holds, timeout_s=20, what=f"{found}")
@@ -71,9 +91,9 @@ def explained(
 
 def test_a_call_under_way_what_depends_on_it_and_a_pause(stack: Stack) -> None:
     with going(llm("first", SLOW), llm("then", "go", "first")) as run:
-        found = explained(stack, run, lambda told: "calling" in told.get("first", {}))
+        found = explained(run, lambda told: "calling" in told.get("first", {}))
         run.pause()
-        paused = explained(stack, run, lambda told: "paused" in told.get("then", {}))
+        paused = explained(run, lambda told: "paused" in told.get("then", {}))
 
     assert found["first"]["calling"].startswith("calls openai/gpt-4o-mini, for ")
     assert found["then"]["dependency"] == "waits for what it depends on: first"
@@ -82,24 +102,23 @@ def test_a_call_under_way_what_depends_on_it_and_a_pause(stack: Stack) -> None:
 
 def test_a_used_up_rate_limit_is_named(stack: Stack) -> None:
     model = "gpt-4.1-mini"
-    cli(stack, "limits", "set", "openai", "concurrent_requests=1", "--model", model)
+    cli("limits", "set", "openai", "concurrent_requests=1", "--model", model)
     try:
         with going(*(llm(f"a{n}", SLOW, model=model) for n in range(3))) as run:
-            found = explained(
-                stack, run, lambda told: sum("limit" in why for why in told.values()) == 2
-            )
+            found = explained(run, lambda told: sum("limit" in why for why in told.values()) == 2)
     finally:
-        cli(stack, "limits", "reset", "openai", "--model", model)
+        cli("limits", "reset", "openai", "--model", model)
 
     (text,) = {why["limit"] for why in found.values() if "limit" in why}
     assert text.startswith(f"waits for the rate limit openai/{model}: 1 of 1 concurrent requests")
 
 
 def test_a_hold_that_waits_for_money_names_the_budget(stack: Stack) -> None:
-    agents = [llm(f"a{n}", f"{SLOW} " + "word " * 2000) for n in range(3)]
+    agents = [llm(f"a{n}", SLOW, max_tokens=1000) for n in range(3)]
 
-    with going(*agents, cost_budget=0.0005) as run:
-        found = explained(stack, run, lambda told: any("money" in why for why in told.values()))
+    # One call may cost 0.0006 dollars.
+    with going(*agents, cost_budget=0.001) as run:
+        found = explained(run, lambda told: any("money" in why for why in told.values()))
 
     text = next(why["money"] for why in found.values() if "money" in why)
     assert text.startswith("waits for money, for ")
@@ -127,22 +146,22 @@ def finished(stack: Stack, ended: dict[str, str]) -> Run:
 
 
 def test_what_has_ended_is_explained(stack: Stack, finished: Run) -> None:
-    told = reasons(stack, finished)
+    told = reasons(finished)
 
     assert told["shaky"]["retried"].startswith("was retried once: 1 x ServerFailure")
     assert told["broken"]["failed"].startswith("ended failed: ")
     assert told["after"]["upstream"] == "was cancelled: upstream failed: broken"
     assert "critical path" in told["the run"]["slow"]
-    assert reasons(stack, finished, "shaky").keys() == {"shaky"}
-    assert f"run {finished.id} (explained) is " in cli(stack, "explain", finished.id)
+    assert reasons(finished, "shaky").keys() == {"shaky"}
+    assert f"run {finished.id} (explained) is " in cli("explain", finished.id)
 
 
 def test_the_history_is_searched_by_level_agent_and_text(stack: Stack, finished: Run) -> None:
-    all_lines = cli(stack, "logs", finished.id).splitlines()
-    errors = cli(stack, "logs", finished.id, "--level", "error").splitlines()
-    shaky = cli(stack, "logs", finished.id, "--agent", "shaky").splitlines()
-    found = cli(stack, "logs", finished.id, "--search", "SERVERFAILURE").splitlines()
-    followed = cli(stack, "logs", finished.id, "--follow", "--json").splitlines()
+    all_lines = cli("logs", finished.id).splitlines()
+    errors = cli("logs", finished.id, "--level", "error").splitlines()
+    shaky = cli("logs", finished.id, "--agent", "shaky").splitlines()
+    found = cli("logs", finished.id, "--search", "SERVERFAILURE").splitlines()
+    followed = cli("logs", finished.id, "--follow", "--json").splitlines()
 
     assert "run: created, " in all_lines[0]
     assert all("  error    " in line for line in errors)
@@ -161,17 +180,17 @@ def test_the_history_is_searched_by_level_agent_and_text(stack: Stack, finished:
 
 def test_an_agent_that_is_not_there_is_named(stack: Stack, finished: Run) -> None:
     for words in (("logs", finished.id, "--agent", "shakey"), ("explain", finished.id, "shakey")):
-        done = stack.python("-m", "app.cli", *words)
+        code, _, errors = execute(*words)
 
-        assert done.returncode == 1
-        assert "has no agent 'shakey'" in done.stderr
-        assert "shaky" in done.stderr
+        assert code == 1
+        assert "has no agent 'shakey'" in errors
+        assert "shaky" in errors.partition("'shakey'")[2]
 
 
 def test_the_report_of_a_run_is_one_file(stack: Stack, finished: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.html"
 
-    printed = cli(stack, "report", finished.id, "--output", str(file))
+    printed = cli("report", finished.id, "--output", str(file))
 
     page = file.read_text(encoding="utf-8")
     assert printed.strip() == str(file)
@@ -212,17 +231,33 @@ def read_all(descriptor: int) -> str:
 
 
 def test_watching_into_a_pipe_prints_lines(stack: Stack, finished: Run) -> None:
-    done = stack.python("-m", "app.cli", "watch", finished.id)
+    code, out, _ = execute("watch", finished.id)
 
-    assert done.returncode in (1, 3)
-    assert f"run {finished.id} (explained): " in done.stdout
-    assert "\x1b" not in done.stdout
+    assert code in (1, 3)
+    assert f"run {finished.id} (explained): " in out
+    assert "\x1b" not in out
 
 
-def test_a_queue_without_a_worker_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with run_stack(tmp_path, "anthropic", "scheduler") as alone, client_of(alone, monkeypatch):
-        with going(llm("a")) as run:
-            found = explained(alone, run, lambda told: "no_worker" in told.get("a", {}))
+def test_a_queue_without_a_worker_and_an_open_circuit_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = [{"kind": "status", "status": 500, "provider": "anthropic"}]
+    claude = (llm(f"c{n}", model="claude-haiku-4-5") for n in range(4))
+    with (
+        run_stack(tmp_path, "anthropic", "scheduler", configuration=FRAGILE) as alone,
+        client_of(alone, monkeypatch),
+    ):
+        alone.simulator.configure(faults=down)
+        with going(llm("a"), *claude) as run:
+            found = explained(
+                run,
+                lambda told: (
+                    "no_worker" in told.get("a", {})
+                    and any("circuit" in why for why in told.values())
+                ),
+            )
         assert_ledgers_agree(alone.sql("SELECT * FROM cost_entries"), alone.simulator.ledger())
 
     assert found["a"]["no_worker"] == "waits for a worker: none serves queue 'openai'"
+    circuit = next(why["circuit"] for why in found.values() if "circuit" in why)
+    assert "anthropic/claude-haiku-4-5" in circuit

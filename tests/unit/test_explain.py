@@ -8,18 +8,13 @@ from uuid import UUID
 import pytest
 
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.monitoring.explain import (
-    Finding,
-    Live,
-    Reason,
-    explain_outcomes,
-    explain_waits,
-    names,
-    seconds_of,
-)
+from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
+from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.findings import Finding, Reason
 from app.monitoring.run_history import BudgetState, Standing
 from app.monitoring.timeline import timeline_of
+from app.monitoring.wording import names, seconds_of
 from tests.histories import RUN_ID, agent, at, attempt, call, event, history, standing
 
 BUCKET = {

@@ -11,6 +11,8 @@ from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter waits explain nothing.
 NOTABLE_S = 0.5
+#: What is shorter would be told as 0.0 s.
+SHOWN_S = 0.05
 #: So much more than usual, or than planned, is worth a word.
 MUCH = Decimal("1.5")
 #: Less than this share of the money is not worth one.
@@ -181,7 +183,9 @@ def _length(timeline: AgentTimeline) -> float:
 def _parts(timelines: list[AgentTimeline]) -> str:
     sums = {phase: sum(each.seconds(phase) for each in timelines) for phase in Phase}
     parts = sorted(sums.items(), key=lambda item: -item[1])
-    return ", ".join(f"{seconds_of(spent)} {WORDS[phase]}" for phase, spent in parts if spent > 0)
+    return ", ".join(
+        f"{seconds_of(spent)} {WORDS[phase]}" for phase, spent in parts if spent > SHOWN_S
+    )
 
 
 def _remedy(timelines: list[AgentTimeline]) -> str:

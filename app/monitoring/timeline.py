@@ -136,7 +136,7 @@ def timeline_of(history: RunHistory) -> Timeline:
             agent=agent,
             spans=_spans(
                 start=min(released[agent.level] or started[agent.name], started[agent.name]),
-                end=min(agent.finished_at or end, end),
+                end=_end(agent, tries[agent.name], end),
                 busy=busy.get(agent.name, []),
                 tries=tries[agent.name],
             ),
@@ -152,6 +152,13 @@ def timeline_of(history: RunHistory) -> Timeline:
         critical_path=_critical_path(history, agents),
         pauses=_pauses(history, end),
     )
+
+
+def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> datetime:
+    """When an agent ended: with its last attempt, if there was none to come."""
+    if agent.finished_at is None:
+        return now
+    return min(agent.finished_at, max(last for _, last in tries))
 
 
 def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:

@@ -124,12 +124,14 @@ def test_the_spans_cover_the_time_without_gaps_and_take_turns(
         calls=tuple(call("a", min(pair), max(pair) + 1) for pair in pairwise(calls)),
     )
 
+    end = 1 + max(tries)
+
     (found,) = timeline_of(run).agents
 
     assert found.spans[0].start == at(0)
-    assert found.spans[-1].end == at(60)
+    assert found.spans[-1].end == at(end)
     for before, after in pairwise(found.spans):
         assert before.end == after.start
         assert before.phase is not after.phase
-    assert found.waiting_s + found.calling_s == pytest.approx(60)
-    assert found.seconds(*Phase) == pytest.approx(60)
+    assert found.waiting_s + found.calling_s == pytest.approx(end)
+    assert found.seconds(*Phase) == pytest.approx(end)

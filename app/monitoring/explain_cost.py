@@ -45,27 +45,28 @@ def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]
             reason=Reason.SLOW,
             agents=(longest[0].agent.name,),
             text=f"is the longest part of the critical path: {_parts(longest[:1])}",
+            remedy=_remedy(longest[:1]) if _is_patient(longest[0]) else "",
         ),
     ]
     paused_s = sum((end - start).total_seconds() for start, end in timeline.pauses)
     if paused_s > NOTABLE_S:
         text = f"was paused for {seconds_of(paused_s)} of that time"
         found.append(Finding(reason=Reason.SLOW, text=text))
-    patient = [
-        each
-        for each in timeline.agents
-        if each.waiting_s > NOTABLE_S and each.waiting_s > each.calling_s
-    ]
-    if patient:
+    patient = [each for each in timeline.agents if _is_patient(each)]
+    if patient not in ([], longest[:1]):
         found.append(
             Finding(
                 reason=Reason.SLOW,
                 agents=tuple(each.agent.name for each in patient),
-                text=f"spent most of the time waiting: {_parts(patient)} in all",
+                text=f"spent most of the time waiting: {_parts(patient)}",
                 remedy=_remedy(patient),
             )
         )
     return tuple(found)
+
+
+def _is_patient(each: AgentTimeline) -> bool:
+    return each.waiting_s > max(NOTABLE_S, each.calling_s)
 
 
 def explain_agent_time(timeline: AgentTimeline) -> tuple[Finding, ...]:

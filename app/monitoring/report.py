@@ -25,6 +25,8 @@ from app.monitoring.wording import names, seconds_of
 MOST_ROWS = 40
 MOST_LINES = 20
 TICKS = 4
+#: A wait of less of the run than this is not drawn.
+VISIBLE_SHARE = 0.004
 PHASES = {
     Phase.CALLING: "calling or working",
     Phase.HELD: "waiting for a limit, money or a circuit",
@@ -219,6 +221,7 @@ def _row(each: AgentTimeline, timeline: Timeline, critical: set[str]) -> Markup:
             f"{PHASES[span.phase]}, {seconds_of(span.seconds)}",
         )
         for span in each.spans
+        if span.phase is Phase.CALLING or span.seconds > whole * VISIBLE_SHARE
     ]
     bars += [
         bar(

@@ -15,6 +15,8 @@ MOST_BOXES = 48
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 158, 42, 56, 12, 6
 HEAD = 22
 NAME_CHARS = 20
+#: Of its size; a narrower screen moves it instead.
+READABLE = 0.7
 STATES = ("completed", "running", "waiting", "pending", "skipped", "cancelled", "failed")
 
 
@@ -61,9 +63,16 @@ def graph(history: RunHistory, critical: Collection[str]) -> Markup:
     height = HEAD + tallest * (BOX_HEIGHT + GAP_Y) + MARGIN
     edges = _edges(history, places, critical)
     return Markup(
-        '<svg class="graph" viewBox="0 0 {w} {h}" width="{w}" height="{h}" role="img" '
+        '<svg class="graph" viewBox="0 0 {w} {h}" role="img" '
+        'style="width:100%;max-width:{w}px;min-width:{least:.0f}px" '
         'aria-label="The agents by level, with their states">{edges}{boxes}</svg>'
-    ).format(w=max(width, BOX_WIDTH), h=height, edges=edges, boxes=Markup("").join(drawn))
+    ).format(
+        w=max(width, BOX_WIDTH),
+        h=height,
+        least=READABLE * width,
+        edges=edges,
+        boxes=Markup("").join(drawn),
+    )
 
 
 def _boxes(history: RunHistory) -> list[_Box]:

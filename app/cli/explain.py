@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from app.monitoring.run_history import RunHistory
     from app.monitoring.timeline import Timeline
 
+#: People are told no more of a kind; --json has all.
+MOST_OF_A_REASON = 6
 #: Tokens of an answer that a plan assumes; see `agentchord plan`.
 PLANNED_OUTPUT_TOKENS = 300
 
@@ -111,6 +113,7 @@ def _show(
     from rich.text import Text
 
     from app.cli.output import STYLES, console, printable
+    from app.monitoring.findings import condensed
     from app.monitoring.wording import names
 
     printer, run = console(), history.run
@@ -120,7 +123,7 @@ def _show(
     printer.print(Text(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
     for note in unknown:
         printer.print(Text(note, style="yellow"))
-    for each in findings:
+    for each in condensed(findings, MOST_OF_A_REASON):
         who = names(each.agents) if each.agents else "the run"
         printer.print(Text(printable(f"- {who} {each.predicate}")))
         if each.remedy:

@@ -11,7 +11,7 @@ from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.activity import Activity
 from app.monitoring.explain import Live, explain_waits
-from app.monitoring.findings import AT_WORK, Finding
+from app.monitoring.findings import AT_WORK, Finding, condensed
 from app.monitoring.progress import AgentProgress, RunProgress
 from app.monitoring.wording import names, seconds_of
 
@@ -89,7 +89,7 @@ def watch_lines(
     lines = _head(run, activity, width)
     room = max(height - len(lines) - 3, 3 * FEWEST_LINES)
     lines += _levels(run, width, max(FEWEST_LINES, int(room * LEVEL_SHARE)))
-    waiting = [each for each in waits if each.reason not in AT_WORK]
+    waiting = condensed((each for each in waits if each.reason not in AT_WORK), 1)
     lines += _waits(waiting, width, max(FEWEST_LINES, int(room * WAIT_SHARE)))
     return (lines + _agents(run, activity, width, height - len(lines)))[:height]
 

@@ -43,6 +43,20 @@ PLURALS = {
     **{f"{verb}s": verb for verb in ("wait", "rest", "call", "run", "work")},
 }
 
+#: What many findings of one reason have in common, without their details.
+GENERAL = {
+    Reason.DEPENDENCY: "waits for what it depends on",
+    Reason.LEVEL: "waits for the levels before its own",
+    Reason.BACKOFF: "waits for its next try",
+    Reason.MONEY: "waits for money",
+    Reason.CALLING: "calls a model",
+    Reason.FAILED: "failed, too",
+    Reason.UPSTREAM: "was cancelled because something it depends on failed",
+    Reason.SKIPPED: "did not run because its condition was false",
+    Reason.RETRIED: "was retried, too",
+    Reason.RECOVERED: "was begun again because its worker was gone",
+    Reason.FALLBACK: "went on with another model",
+}
 #: In these an agent does what it is there for.
 AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))
 
@@ -79,3 +93,24 @@ def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
         agents = dict.fromkeys((*known.agents, *finding.agents)) if known else finding.agents
         groups[key] = replace(finding, agents=tuple(agents))
     return tuple(groups.values())
+
+
+def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:
+    """The same with at most so many of each reason: the last of them stands for all others.
+
+    Args:
+        findings: What has been found.
+        most: How many of a reason, from 1.
+    """
+    by_reason: dict[Reason, list[Finding]] = {}
+    for finding in findings:
+        by_reason.setdefault(finding.reason, []).append(finding)
+    shown: list[Finding] = []
+    for reason, same in by_reason.items():
+        if len(same) <= most or reason not in GENERAL:
+            shown += same
+            continue
+        agents = dict.fromkeys(name for each in same[most - 1 :] for name in each.agents)
+        rest = Finding(reason=reason, agents=tuple(agents), text=GENERAL[reason])
+        shown += [*same[: most - 1], rest]
+    return shown

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
-from app.monitoring.findings import Finding
+from app.monitoring.findings import Finding, condensed
 from app.monitoring.report_graph import graph, state_of
 from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
@@ -24,6 +24,7 @@ from app.monitoring.wording import names, seconds_of
 #: More rows than this are folded away, but for those that matter.
 MOST_ROWS = 40
 MOST_LINES = 20
+MOST_OF_A_REASON = 4
 TICKS = 4
 #: A wait of less of the run than this is not drawn.
 VISIBLE_SHARE = 0.004
@@ -153,7 +154,7 @@ def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
             redact(each.predicate),
             Markup('<span class="remedy">{}</span>').format(each.remedy) if each.remedy else EMPTY,
         )
-        for each in found
+        for each in condensed(found, MOST_OF_A_REASON)
     )
     return Markup('<ul class="reasons">{}</ul>').format(EMPTY.join(items))
 

@@ -11,7 +11,7 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
-from app.monitoring.findings import Finding, Reason
+from app.monitoring.findings import Finding, Reason, condensed
 from app.monitoring.run_history import BudgetState, Standing
 from app.monitoring.timeline import timeline_of
 from app.monitoring.wording import names, seconds_of
@@ -216,6 +216,23 @@ def test_agents_that_wait_for_the_same_are_told_together() -> None:
 
     assert found.agents == tuple(crowd)
     assert names(found.agents) == "a0, a1, a2, a3, a4 and 495 more"
+
+
+def test_many_findings_of_a_kind_are_told_in_short() -> None:
+    crowd = [agent(f"b{number}", 1, status="pending") for number in range(9)]
+    run = history(
+        agent("slow", status="running"),
+        *(agent(f"a{number}", status="running") for number in range(9)),
+        *crowd,
+        dependencies={one.name: [one.name.replace("b", "a")] for one in crowd},
+        standing=tuple(standing(one.name, level=1) for one in crowd),
+    )
+
+    *first, rest = condensed(explain_waits(run, Live()), 3)
+
+    assert [each.agents for each in first] == [("b0",), ("b1",)]
+    assert len(rest.agents) == 7
+    assert rest.predicate == "wait for what it depends on"
 
 
 def test_a_failure_is_told_with_its_error_and_its_retries() -> None:

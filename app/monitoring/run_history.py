@@ -31,13 +31,17 @@ READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
         t.error_class, t.started_at, t.finished_at
     FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
 """)  # noqa: S608  a constant of this module
+# A guess that was taken back, and the entry that took it back, come to nothing together.
 READ_CALLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, o.item_index AS item, c.attempt, c.provider, c.model, c.module, c.kind,
         c.outcome, c.cost_usd, c.saved_usd, c.created_at AS ended_at, c.seconds,
         c.input_tokens + c.cached_tokens + c.cache_write_tokens + c.cache_write_1h_tokens
             AS prompt_tokens, c.output_tokens
     FROM cost_entries c JOIN owned o ON o.id = c.agent_run_id
-    WHERE c.run_id = :run_id ORDER BY c.id
+    WHERE c.run_id = :run_id AND c.corrects IS NULL AND NOT EXISTS (
+        SELECT FROM cost_entries back
+        WHERE back.run_id = :run_id AND back.call_id = c.call_id AND back.corrects = c.kind
+    ) ORDER BY c.id
 """)  # noqa: S608
 READ_TOOLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, o.item_index AS item, t.tool, t.state, t.started_at, t.finished_at

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,7 +53,8 @@ def llm(name: str, prompt: str = "go", *needs: str, **fields: Any) -> Agent:
 
 
 def start(*agents: Agent, **rules: Any) -> Run:
-    return enqueue(Workflow(name="explained", agents=agents, **rules))
+    things = {"things": ["one", "two", "three"]}
+    return enqueue(Workflow(name="explained", agents=agents, **rules), things)
 
 
 @contextlib.contextmanager
@@ -133,10 +135,11 @@ def ended(running_stack: Stack) -> dict[str, str]:
 
 @pytest.fixture
 def finished(stack: Stack, ended: dict[str, str]) -> Run:
-    """A run with a retry, a failure, and one that it took with it."""
+    """A run with a retry, a list, a failure, and one that it took with it."""
     if "run" not in ended:
         run = start(
             llm("shaky", "[[sim:status=500,times=1]]"),
+            llm("many", "{item} [[sim:latency=0.2]]", for_each="things"),
             llm("broken", "[[sim:status=400]]", max_retries=0),
             llm("after", "go", "broken"),
         )
@@ -197,6 +200,9 @@ def test_the_report_of_a_run_is_one_file(stack: Stack, finished: Run, tmp_path: 
     for part in ("<h2>Timeline</h2>", "<h2>Costs</h2>", "<h2>Failures</h2>", "<h2>Retries</h2>"):
         assert part in page
     assert "<h2>Outputs</h2>" not in page
+    # A list is one row, with the calls of its items.
+    assert re.search(r'title="many 3/3: completed".*?class="calling"', page)
+    assert re.search(r"<td>many</td>.*?<td class=\"num\">3</td>", page)
 
 
 def test_watching_draws_on_a_terminal_and_ends_with_the_run(stack: Stack, finished: Run) -> None:

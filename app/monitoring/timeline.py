@@ -5,7 +5,7 @@ whether or not anything depends on it: the critical path is the chain of these, 
 planned.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -126,11 +126,7 @@ def timeline_of(history: RunHistory) -> Timeline:
     end = run.finished_at or history.now
     busy, tries = _busy(history), _tries(history)
     started = {name: min(first for first, _ in times) for name, times in tries.items()}
-    released: list[datetime | None] = [run.started_at]
-    for level in run.levels():
-        ends = [agent.finished_at for agent in level if agent.finished_at and agent.name in started]
-        before = released[-1]
-        released.append(max([before, *ends]) if before else None)
+    released = _released(history, started)
     agents = tuple(
         AgentTimeline(
             agent=agent,
@@ -152,6 +148,20 @@ def timeline_of(history: RunHistory) -> Timeline:
         critical_path=_critical_path(history, agents),
         pauses=_pauses(history, end),
     )
+
+
+def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
+    """When each level could begin: with the end of all before it, or not yet."""
+    found: list[datetime | None] = [history.run.started_at]
+    for level in history.run.levels():
+        before = found[-1]
+        if before is None or not all(agent.status.is_final for agent in level):
+            found.append(None)
+            continue
+        # What was cancelled or copied without an attempt held nobody up.
+        ends = (agent.finished_at for agent in level if agent.name in started)
+        found.append(max([before, *(end for end in ends if end is not None)]))
+    return found
 
 
 def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> datetime:

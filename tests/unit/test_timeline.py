@@ -90,6 +90,22 @@ def test_the_critical_path_is_the_agent_that_each_level_waited_for() -> None:
     assert [(step.name, step.is_dependency) for step in path] == [("slow", False), ("next", True)]
 
 
+def test_a_level_that_cannot_begin_yet_is_in_no_path() -> None:
+    run = history(
+        agent("done", finished_at=at(1)),
+        agent("open", status="running"),
+        agent("later", 1, status="pending", started_at=None),
+        now=9,
+        attempts=(attempt("done", 0, 1), attempt("open", 0, None, outcome="running")),
+        standing=(standing("open", status="running"), standing("later", level=1)),
+    )
+
+    timeline = timeline_of(run)
+
+    assert [step.name for step in timeline.critical_path] == ["open"]
+    assert timeline.agents[2].spans == ()
+
+
 def test_a_pause_is_a_part_of_the_time() -> None:
     run = history(
         agent("a", finished_at=at(9)),

@@ -12,17 +12,18 @@ from urllib.parse import quote, unquote
 HIDDEN = "[redacted]"
 #: Shorter values are found in ordinary words, and would make a log unreadable.
 MIN_SECRET_CHARS = 8
+#: No alternative may begin at many places of one run of characters: the time is linear.
 KEYS = re.compile(
     r"""
       \b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}                     # OpenAI, Anthropic and their likes
     | \bgh[oprsu]_[A-Za-z0-9]{20,} | \bgithub_pat_[A-Za-z0-9_]{20,}
     | \bxox[a-z]-[A-Za-z0-9-]{10,}                          # Slack
     | \bA(?:KIA|SIA)[A-Z0-9]{16}\b | \bAIza[A-Za-z0-9_-]{30,}  # Amazon, Google
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*  # JSON Web Tokens
-    | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
+    | (?<![\w-])eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*  # JSON Web Tokens
+    | -----BEGIN[ ][A-Z ]{0,40}PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]{0,40}PRIVATE[ ]KEY-----|\Z)
     | (?<=://)(?P<user>[^\s/@:'"]*):[^\s/@'"]+(?=@)         # the password of a URL
-    | (?P<scheme>\b(?:bearer|basic)\s+)[A-Za-z0-9._~+/=-]{12,}
-    | (?P<name>\b[\w-]*(?:api[_-]?key|secret|password|passwd|authorization|access[_-]?token)
+    | (?P<scheme>\b(?:bearer|basic)\s{1,8})[A-Za-z0-9._~+/=-]{12,}
+    | (?P<name>(?:api[_-]?key|secret|password|passwd|authorization|access[_-]?token)
         ["']?\s*[:=]\s*["']?)(?!bearer\b|basic\b)[^\s"',;&}\])]{8,}
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,

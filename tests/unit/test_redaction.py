@@ -71,6 +71,14 @@ def test_ordinary_text_stays_as_it_is(text: str) -> None:
     assert Redactor(["short"]).text(text) == text
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "piece", ["a-", "sk-", "eyJ-", "api_key", "://u", "secret ", "bearer ", "-----BEGIN A", "xoxb-"]
+)
+def test_hostile_text_takes_no_longer_than_any_other(piece: str) -> None:
+    assert Redactor([PASSWORD]).text(piece * 20_000)
+
+
 def test_a_known_value_is_hidden_in_every_spelling() -> None:
     redactor = Redactor([PASSWORD])
 

@@ -292,11 +292,22 @@ class Client:
         """
         return await self._platform.scheduler.rerun(run_id, agent)
 
-    async def prune(self, older_than_s: float, *, dry_run: bool = False) -> Pruned:
+    async def prune(
+        self,
+        older_than_s: float,
+        *,
+        dry_run: bool = False,
+        on_batch: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
         """Remove inputs, outputs and histories of runs that ended so many seconds ago.
 
         Each batch is a transaction of its own, so what is removed stays removed, whatever stops
         this; the ledger is never touched.
+
+        Args:
+            older_than_s: The age of the runs, since their end.
+            dry_run: Whether to count only.
+            on_batch: Told what each batch has removed.
 
         Returns:
             What was removed, or would be.
@@ -309,6 +320,8 @@ class Client:
             if not batch.runs:
                 return removed
             removed += batch
+            if on_batch is not None:
+                on_batch(batch)
 
     async def limits(self) -> LimitTable:
         """The rate limits in force: what is stored goes before the configuration."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -55,6 +56,8 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
+#: Variables that agents, tools and headers may name: what is in them is a secret.
+SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "redis_url": ("redis://", "rediss://", "unix://", "redis+socket://"),
@@ -214,6 +217,21 @@ class Settings(BaseSettings):
             query=given.query,
             missing=tuple(name for name, value in found.items() if not value),
         )
+
+    def secret_values(self) -> set[str]:
+        """Every secret that is known here, in the clear: for what hides them, and nothing else."""
+        named = [name for name in os.environ if SECRET_VARIABLE.search(name)]
+        found = {_variable(name) or "" for name in named}
+        given = [getattr(self, name) for name in SECRETS]
+        given += [database.url for database in self.tools.sql.values()]
+        for provider in self.all_providers():
+            access = self.access_to(provider.name)
+            given += [access.api_key, *access.headers.values()]
+        for text in (each.get_secret_value() for each in given if each is not None):
+            # The parts of a URL that are no secret are what an error is about.
+            found.add((urlsplit(text).password or "") if "://" in text else text)
+            found.add(text.partition(" ")[2] if text.lower().startswith("bearer ") else "")
+        return found - {""}
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
         """The bucket that a model's calls are counted in.

@@ -1,6 +1,7 @@
 """Functions for function agents in tests: they sleep, fail, and tell what happened to them."""
 
 import asyncio
+import logging
 import threading
 import time
 from pathlib import Path
@@ -87,3 +88,9 @@ async def stubborn(seconds: float) -> str:
 
 def _mark(path: str, text: str) -> None:
     Path(path).write_text(text, encoding="utf-8")
+
+
+def leak(key: str) -> None:
+    """Tells a key to a log and to whoever reads its error, as careless code does."""
+    logging.getLogger("careless").warning("the key is %s", key)
+    raise OSError(f"401 for the key {key}")

@@ -5,7 +5,7 @@ limits, the hold and the circuit breaker of its own provider, and has its own co
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -38,6 +38,7 @@ class FallbackCaller:
         pricing: Prices: all options have one, or none is called.
         records: Group commit of records: a failed call is settled before the next one is made.
         engine: The process's engine, for the runs' history.
+        redact: Takes secrets out of what is told of an error.
     """
 
     def __init__(
@@ -47,7 +48,9 @@ class FallbackCaller:
         pricing: Pricing,
         records: GroupCommit[Record, bool],
         engine: AsyncEngine,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        self._redact = redact
         self._caller = caller
         self._pricing = pricing
         self._records = records
@@ -122,7 +125,7 @@ class FallbackCaller:
             "agent": failed.name,
             "provider": failed.provider,
             "model": failed.model,
-            "error": storable(str(error)),
+            "error": storable(self._redact(str(error))),
             "error_class": type(error).__name__,
             "next_provider": following.provider,
             "next_model": following.model,

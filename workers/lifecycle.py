@@ -15,6 +15,7 @@ from app.bootstrap import connected_settings, database_url
 from app.errors import AgentChordError, ServiceUnavailable
 from app.storage import schema
 from app.telemetry.logging import configure_logging
+from app.telemetry.redaction import Redactor
 from workers.runtime import Runtime
 
 STARTUP_PATIENCE_S = 30.0
@@ -47,7 +48,7 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
     """Refuse what cannot work, in one line; then open everything."""
     global _runtime  # noqa: PLW0603  Celery offers no other place for what a process owns
     settings = connected_settings()
-    configure_logging(settings.logging)
+    configure_logging(settings.logging, Redactor(settings.secret_values()))
     pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
     if not pool.endswith(("thread", "threads", "thread:TaskPool")):
         refuse(f"the worker's pool is {pool!r}, AgentChord needs threads: start it with -P threads")

@@ -7,10 +7,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import orjson
 import structlog
+from structlog.contextvars import bound_contextvars
 
 from app.conditions.evaluator import ConditionEvaluator
 from app.domain.agent import Agent, AgentResult
@@ -106,6 +106,12 @@ class Pipeline:
             Seconds until it may be claimed again if it was given back for a retry or a long wait,
             else None.
         """
+        ids = {"run_id": str(run.run_id), "agent": claimed.name, "attempt": claimed.attempt}
+        # Every line that is logged meanwhile, by whatever module, says whom it concerns.
+        with bound_contextvars(**ids):
+            return await self._execute(run, claimed)
+
+    async def _execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
         agent = run.workflow.get_agent_by_name(agent_of(claimed.name))
         assert agent is not None, f"claimed agent {claimed.name!r} is not in its own workflow"
         with self._inflight.lease(claimed) as lease:
@@ -118,7 +124,7 @@ class Pipeline:
             lease.phase = Phase.RECORDING
             if isinstance(ending, SubRunAnswer):
                 self._announcements.ended(job, _waiting(job), ())
-                await self._go_on(self._scheduler.admit(), job)
+                await self._go_on(self._scheduler.admit())
                 return None
             record = Record(
                 agent_run_id=claimed.id,
@@ -129,24 +135,24 @@ class Pipeline:
             )
             accepted = await self._record(record, job)
         if ending is None or not accepted:
-            log.warning("attempt_fenced", **_ids(job))
+            log.warning("attempt_fenced")
             return None
         self._announcements.ended(job, ending, record.calls)
         self._meters.ended(job, ending, record.calls)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":
-            await self._go_on(self._scheduler.give_up(run.run_id), job)
+            await self._go_on(self._scheduler.give_up(run.run_id))
         elif ending.items is not None:
-            await self._go_on(self._scheduler.spread(run.run_id), job)
+            await self._go_on(self._scheduler.spread(run.run_id))
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
-    async def _go_on(self, step: Awaitable[None], job: Job) -> None:
+    async def _go_on(self, step: Awaitable[None]) -> None:
         """Tell the scheduler of what is recorded; if it does not hear, the watchdog finds it."""
         try:
             await step
         except Exception:
-            log.exception("scheduler_not_told", **_ids(job))
+            log.exception("scheduler_not_told")
 
     async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
         """How the attempt ended, or that a sub-workflow goes on with it.
@@ -167,8 +173,8 @@ class Pipeline:
             return _stopped(job, job.lease.stopped or StopReason.DRAINED)
         except Exception as error:
             # A defect must cost one agent, not the lane with all its neighbours.
-            log.exception("agent_crashed", **_ids(job))
-            return _ended(job, AgentStatus.FAILED, error)
+            log.exception("agent_crashed")
+            return self._ended(job, AgentStatus.FAILED, error)
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         condition = job.run.workflow.data_flow.condition(job.agent)
@@ -215,8 +221,8 @@ class Pipeline:
             return await self._records.submit(record)
         except Exception as error:
             # The row itself is refused: keep the money and the failure, drop the result.
-            log.exception("record_refused", **_ids(job))
-            ending = _ended(job, AgentStatus.FAILED, error)
+            log.exception("record_refused")
+            ending = self._ended(job, AgentStatus.FAILED, error)
             return await self._records.submit(replace(record, ending=ending, tools=()))
 
     def _check_size(self, job: Job, output: Any) -> None:
@@ -231,10 +237,21 @@ class Pipeline:
     def _failure(self, job: Job, error: AgentError) -> Ending:
         match self._failures.decide(job.agent, error, retries=job.claimed.retries):
             case Retry(after_s=after_s):
-                retrying = _ended(job, AgentStatus.PENDING, error)
+                retrying = self._ended(job, AgentStatus.PENDING, error)
                 return replace(retrying, event="agent_retrying", ready_in_s=after_s, retry=True)
             case Fail(status=status):
-                return _ended(job, status, error)
+                return self._ended(job, status, error)
+
+    def _ended(self, job: Job, status: AgentStatus, error: Exception) -> Ending:
+        return Ending(
+            run_id=job.run.run_id,
+            name=job.claimed.name,
+            status=status,
+            outcome="failed",
+            event=f"agent_{status}",
+            error=storable(self._failures.text_of(error)),
+            error_class=type(error).__name__,
+        )
 
 
 def _completed(job: Job, output: Any) -> Ending:
@@ -299,18 +316,6 @@ def _skipped(job: Job, condition: Condition) -> Ending:
     )
 
 
-def _ended(job: Job, status: AgentStatus, error: Exception) -> Ending:
-    return Ending(
-        run_id=job.run.run_id,
-        name=job.claimed.name,
-        status=status,
-        outcome="failed",
-        event=f"agent_{status}",
-        error=storable(str(error) or type(error).__name__),
-        error_class=type(error).__name__,
-    )
-
-
 def _stopped(job: Job, reason: StopReason) -> Ending | None:
     match reason:
         case StopReason.LEASE_LOST:
@@ -357,11 +362,3 @@ def _result(job: Job, ending: Ending) -> AgentResult:
             **({} if job.claimed.item_index is None else {"item": job.claimed.item_index}),
         },
     )
-
-
-def _ids(job: Job) -> dict[str, str | int | UUID]:
-    return {
-        "run_id": str(job.run.run_id),
-        "agent": job.claimed.name,
-        "attempt": job.claimed.attempt,
-    }

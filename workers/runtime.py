@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import DBAPIError
+from structlog.contextvars import bound_contextvars
 
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
@@ -38,6 +39,7 @@ from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.storage.returns import call_back
 from app.storage.turns import read_turns
+from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
@@ -87,11 +89,13 @@ class Runtime:
 
     async def lane(self, run_id: UUID, level: int, provider: str, width: int) -> None:
         """Run a lane; see LaneRunner."""
-        await self._lanes.run(run_id, level, provider, width)
+        with bound_contextvars(run_id=str(run_id)):
+            await self._lanes.run(run_id, level, provider, width)
 
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Move a run on; see Scheduler."""
-        await self._platform.scheduler.advance(run_id, level)
+        with bound_contextvars(run_id=str(run_id)):
+            await self._platform.scheduler.advance(run_id, level)
 
     def drain(self) -> None:
         """Take no more work: hand back what waits, let calls finish within the grace period."""
@@ -211,9 +215,14 @@ class Runtime:
         self._cached = CachedCaller(
             calls, cache=AnswerCache(platform.redis), signals=platform.signals, pricing=pricing
         )
-        calls = FallbackCaller(self._cached, pricing=pricing, records=records, engine=engine)
+        redactor = Redactor(settings.secret_values())
+        calls = FallbackCaller(
+            self._cached, pricing=pricing, records=records, engine=engine, redact=redactor.text
+        )
         on_failure = settings.on_failure and load_callback(settings.on_failure)
-        self._failures = FailureHandler(settings.retry, on_failure or None, in_thread=run_in_thread)
+        self._failures = FailureHandler(
+            settings.retry, on_failure or None, in_thread=run_in_thread, redact=redactor.text
+        )
         tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
         tools.load()
         kinds = KindRegistry(

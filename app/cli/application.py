@@ -19,10 +19,12 @@ from app.cli import (
     doctor,
     exporter,
     limits,
+    logs,
     plan,
     prices,
     processes,
     prune,
+    report,
     reprice,
     run,
     runs,
@@ -30,7 +32,9 @@ from app.cli import (
     simulator,
     up,
     version,
+    watch,
 )
+from app.cli import explain as explanations
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
@@ -43,6 +47,10 @@ COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ..
     ("schema", schema.schema, {}),
     ("runs", runs.runs, {}),
     ("status", runs.status, {}),
+    ("watch", watch.watch, {}),
+    ("logs", logs.logs, {}),
+    ("explain", explanations.explain, {}),
+    ("report", report.report, {}),
     ("pause", control.pause, {}),
     ("resume", control.resume, {}),
     ("cancel", runs.cancel, {}),

@@ -44,7 +44,7 @@ def console(*, stderr: bool = False) -> "Console":
 
 def print_json(value: Any) -> None:
     """Print a value as JSON: times in ISO 8601, money as text so that no digit is lost."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=plain)
     sys.stdout.write(f"{text}\n")
 
 
@@ -107,7 +107,8 @@ def reason(error: str | None, width: int) -> str:
     return shorten(flat, width) if console().is_terminal else flat
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """JSON of what has no JSON form of its own, for ``default`` of ``json.dumps``."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -30,10 +30,15 @@ def prune(
 
     from app.cli.cluster import connect
     from app.cli.output import print_json
+    from app.cli.progress_bar import ProgressBar
 
     age_s = parse_age(older_than)
     connected = connect()
-    removed = connected.loop.run(connected.client.prune(age_s, dry_run=dry_run))
+    removed = connected.loop.run(connected.client.prune(age_s, dry_run=True))
+    if not dry_run and removed.runs:
+        with ProgressBar("runs", removed.runs) as bar:
+            step = connected.client.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
+            removed = connected.loop.run(step)
     if json:
         print_json({"removed": not dry_run, **asdict(removed)})
         return

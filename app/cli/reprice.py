@@ -29,6 +29,7 @@ def reprice(
     """Price calls again and book the difference."""
     from app.cli.cluster import transaction
     from app.cli.output import print_json
+    from app.cli.progress_bar import ProgressBar
     from app.costs.pricing import Pricing
     from app.costs.reprice import BATCH
     from app.costs.reprice import reprice as reprice_batch
@@ -39,17 +40,16 @@ def reprice(
     pricing = Pricing(load_settings().costs)
     changes: list[Repriced] = []
     unpriced = 0
-    for first in range(0, len(runs), BATCH):
-        step = partial(
-            reprice_batch,
-            run_ids=runs[first : first + BATCH],
-            pricing=pricing,
-            since=start,
-            dry_run=dry_run,
-        )
-        done = transaction(step)
-        changes += done.changes
-        unpriced += done.unpriced
+    with ProgressBar("runs", len(runs)) as bar:
+        for first in range(0, len(runs), BATCH):
+            batch = runs[first : first + BATCH]
+            step = partial(
+                reprice_batch, run_ids=batch, pricing=pricing, since=start, dry_run=dry_run
+            )
+            done = transaction(step)
+            changes += done.changes
+            unpriced += done.unpriced
+            bar.advance(len(batch))
     if json:
         print_json({"booked": not dry_run, "changes": changes, "unpriced_calls": unpriced})
     else:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from contextvars import Context
 from uuid import UUID
 
 import structlog
@@ -88,7 +89,7 @@ class Signals:
 
     def _listen(self) -> None:
         if self._listener is None:
-            self._listener = asyncio.create_task(self._receive(), name="signals")
+            self._listener = asyncio.create_task(self._receive(), name="signals", context=Context())
 
     async def _receive(self) -> None:
         while not self._closed:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -96,7 +97,7 @@ class Publisher:
         if not stream.parts:
             self._waiting.append(stream)
         if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name="texts")
+            self._flusher = asyncio.create_task(self._flush(), name="texts", context=Context())
         return True
 
     async def send(self) -> None:

@@ -11,6 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Coroutine
+from contextvars import Context
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -211,7 +212,9 @@ class CircuitBreakers:
         circuit.waiters.append(future)
         circuit.patience_s[future] = patience_s
         if circuit.keeper is None or circuit.keeper.done():
-            circuit.keeper = asyncio.create_task(self._keep(circuit), name="circuit_keeper")
+            circuit.keeper = asyncio.create_task(
+                self._keep(circuit), name="circuit_keeper", context=Context()
+            )
         try:
             return await future
         except asyncio.CancelledError:

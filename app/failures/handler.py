@@ -38,6 +38,7 @@ class FailureHandler:
         default_policy: Retry policy of agents without one of their own.
         on_failure: Called once for every agent that fails for good. What it raises is logged.
         in_thread: Runs a callback that is no coroutine; by default in the loop's executor.
+        redact: Takes secrets out of what is told of an error.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class FailureHandler:
         on_failure: OnFailure | None = None,
         *,
         in_thread: InThread | None = None,
+        redact: Callable[[str], str] = str,
     ) -> None:
+        self._redact = redact
         self._default_policy = default_policy or RetryPolicy()
         self._on_failure = on_failure
         self._in_thread = in_thread or asyncio.to_thread
@@ -78,6 +81,10 @@ class FailureHandler:
         self._counts["failures"] += 1
         self._counts["retries" if isinstance(decision, Retry) else "final"] += 1
         return decision
+
+    def text_of(self, error: Exception) -> str:
+        """What is told of an error, in the history and to whoever asks: no secrets."""
+        return self._redact(str(error) or type(error).__name__)
 
     def handle_failure(
         self, agent: Agent, result: AgentResult, policy: RetryPolicy | None = None

@@ -8,6 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from secrets import token_hex
 from typing import Any
 
@@ -241,7 +242,9 @@ class ClusterLimiter:
             name = self._enter_name(*key)
             if self._listening is None:
                 listen = self._backend.listen(self._link.process, self._hear)
-                self._listening = asyncio.create_task(listen, name="limit_listen")
+                self._listening = asyncio.create_task(
+                    listen, name="limit_listen", context=Context()
+                )
         return self._buckets[name]
 
     def _enter_name(self, provider: str, model: str) -> str:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 
 
 class Pump:
@@ -56,7 +57,7 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._next_s = None, math.inf
-        self._task = asyncio.create_task(self._run(), name=self._name)
+        self._task = asyncio.create_task(self._run(), name=self._name, context=Context())
 
     async def _run(self) -> None:
         try:

@@ -7,6 +7,7 @@ log's (Gawlick and Kinkade, 1985); the price is that an item waits for at most o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
+from contextvars import Context
 from typing import Generic, TypeVar
 
 import structlog
@@ -91,7 +92,11 @@ class GroupCommit(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None or self._runner.done():
-            self._runner = asyncio.create_task(self._run(), name=f"group_commit_{self._name}")
+            # A context of its own: a batch is not the business of the agent that comes first, whose
+            # ids would be in its log lines.
+            self._runner = asyncio.create_task(
+                self._run(), name=f"group_commit_{self._name}", context=Context()
+            )
         return await future
 
     async def flush(self) -> None:

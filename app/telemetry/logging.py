@@ -1,10 +1,12 @@
-"""Structured logs: readable in a terminal, JSON elsewhere."""
+"""Structured logs: readable in a terminal, JSON elsewhere, without secrets in both."""
 
 import logging
 import sys
 from typing import Protocol
 
 import structlog
+
+from app.telemetry.redaction import Redactor
 
 
 class LoggingSettings(Protocol):
@@ -19,8 +21,13 @@ class LoggingSettings(Protocol):
         """``auto``, ``console`` or ``json``."""
 
 
-def configure_logging(settings: LoggingSettings) -> None:
-    """Send structlog and the standard library's logging to standard error in one form."""
+def configure_logging(settings: LoggingSettings, redactor: Redactor | None = None) -> None:
+    """Send structlog and the standard library's logging to standard error in one form.
+
+    Args:
+        settings: Level and format.
+        redactor: What hides secrets in every line; by default only what looks like a key.
+    """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -44,6 +51,7 @@ def configure_logging(settings: LoggingSettings) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                redactor or Redactor(),
                 renderer,
             ],
         )

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from app.storage.group_commit import GroupCommit, persist
 from tests.integration.cluster import Cluster
@@ -17,12 +18,14 @@ class Numbers:
 
     def __init__(self, cluster: Cluster) -> None:
         self.batches: list[list[int]] = []
+        self.logged_with: dict[str, object] | None = None
         self.commit: GroupCommit[int, int] = GroupCommit(
             cluster.engine, self.write, name="numbers", key=lambda number: number % 100
         )
 
     async def write(self, connection: AsyncConnection, numbers: Sequence[int]) -> list[int]:
         self.batches.append(list(numbers))
+        self.logged_with = get_contextvars()
         for number in numbers:
             await connection.execute(text("INSERT INTO numbers VALUES (:n)"), {"n": number})
         return [number * 10 for number in numbers]
@@ -51,6 +54,15 @@ async def test_items_of_one_key_never_share_a_batch(numbers: Numbers) -> None:
     await asyncio.gather(*(numbers.commit.submit(n) for n in (1, 101, 201)))
 
     assert all(len({n % 100 for n in batch}) == len(batch) for batch in numbers.batches)
+
+
+async def test_a_batch_is_not_logged_as_the_business_of_whoever_came_first(
+    numbers: Numbers,
+) -> None:
+    with bound_contextvars(agent="first"):
+        await numbers.commit.submit(1)
+
+    assert numbers.logged_with == {}
 
 
 async def test_one_bad_item_fails_alone(cluster: Cluster, numbers: Numbers) -> None:

@@ -1,0 +1,132 @@
+"""`agentchord explain`: why a run waits, is slow, failed or dear, in words."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.runs import AsJson, RunId
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from app.monitoring.findings import Finding
+    from app.monitoring.run_history import RunHistory
+    from app.monitoring.timeline import Timeline
+
+#: People are told no more of a kind; --json has all.
+MOST_OF_A_REASON = 6
+#: Tokens of an answer that a plan assumes; see `agentchord plan`.
+PLANNED_OUTPUT_TOKENS = 300
+
+
+def explain(
+    run: RunId,
+    agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Tell why a run or an agent waits, is slow, failed or dear."""
+    from app.cli.cluster import transaction
+    from app.cli.live_state import queues_of, read_live
+    from app.cli.output import print_json
+    from app.domain.suggestions import did_you_mean
+    from app.errors import WorkflowError
+    from app.monitoring.explain import Live
+    from app.monitoring.progress import find_run
+    from app.monitoring.run_history import read_history
+    from app.monitoring.timeline import timeline_of
+
+    run_id = transaction(partial(find_run, prefix=run))
+    history = transaction(partial(read_history, run_id=run_id))
+    if agent is not None and history.agent(agent) is None:
+        hint = did_you_mean(agent, [each.name for each in history.run.agents])
+        raise WorkflowError(f"run {run_id} has no agent {agent!r}{hint}", field="agent")
+    live, unknown = (Live(), []) if not history.standing else read_live(queues_of(history))
+    findings = _findings(history, timeline_of(history), live, agent)
+    if json:
+        facts = {"run_id": run_id, "status": history.run.status, "agent": agent}
+        print_json({**facts, "findings": [asdict(each) for each in findings], "unknown": unknown})
+        return
+    _show(history, findings, unknown, agent)
+
+
+def _findings(
+    history: "RunHistory", timeline: "Timeline", live: object, agent: str | None
+) -> "list[Finding]":
+    from dataclasses import replace
+
+    from app.monitoring.explain import Live, explain_waits
+    from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
+    from app.monitoring.explain_outcomes import explain_outcomes
+
+    assert isinstance(live, Live)
+    found = [*explain_waits(history, live), *explain_outcomes(history)]
+    if agent is None:
+        found += explain_time(history, timeline)
+    elif (own := timeline.of(agent)) is not None:
+        found += explain_agent_time(own)
+    found += explain_money(history, _planned(history))
+    if agent is None:
+        return found
+    return [replace(each, agents=(agent,)) for each in found if agent in each.agents]
+
+
+def _planned(history: "RunHistory") -> "dict[str, Decimal]":
+    """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
+    from app.cli.cluster import connect
+    from app.cli.forecast import forecast
+    from app.costs.pricing import Pricing
+    from app.errors import AgentChordError
+    from app.settings import load_settings
+
+    if history.run.pruned_at is not None or not history.calls:
+        return {}
+    connected = connect()
+    settings = load_settings()
+    try:
+        record = connected.loop.run(connected.client.read(history.run.id))
+        found = forecast(
+            connected.loop.run(connected.client.workflow(record.workflow_id)),
+            record.input or {},
+            pricing=Pricing(settings.costs),
+            default_max_tokens=settings.engine.default_max_tokens,
+            output_tokens=PLANNED_OUTPUT_TOKENS,
+            retry=settings.retry,
+            providers=settings.all_providers(),
+        )
+    except AgentChordError:  # a price or a provider that is not configured here
+        return {}
+    planned: dict[str, Decimal] = {}
+    for each in found.agents:
+        name = each.name.partition("/")[0]
+        # Of a list of unknown length one element is planned, and says nothing of all.
+        if not each.per_element:
+            planned[name] = planned.get(name, each.expected_usd * 0) + each.expected_usd
+    return planned
+
+
+def _show(
+    history: "RunHistory", findings: "Sequence[Finding]", unknown: Sequence[str], agent: str | None
+) -> None:
+    from rich.text import Text
+
+    from app.cli.output import STYLES, console, printable
+    from app.monitoring.findings import condensed
+    from app.monitoring.wording import names
+
+    printer, run = console(), history.run
+    shown = history.agent(agent) if agent is not None else None
+    state = shown.status if shown is not None else run.status
+    whose = f"agent {agent} of run {run.id}" if shown is not None else f"run {run.id}"
+    printer.print(Text(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
+    for note in unknown:
+        printer.print(Text(note, style="yellow"))
+    for each in condensed(findings, MOST_OF_A_REASON):
+        who = names(each.agents) if each.agents else "the run"
+        printer.print(Text(printable(f"- {who} {each.predicate}")))
+        if each.remedy:
+            printer.print(Text(f"  -> {each.remedy}", style="dim"))
+    if not findings:
+        printer.print("nothing is remarkable")

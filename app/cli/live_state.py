@@ -1,0 +1,52 @@
+"""What the cluster is like at this moment, as far as Redis and the workers answer."""
+
+from typing import TYPE_CHECKING
+
+from app.cli.cluster import connect, served_queues
+
+if TYPE_CHECKING:
+    from app.monitoring.explain import Live
+    from app.monitoring.run_history import RunHistory, Standing
+
+
+def read_live(queues: set[str], *, ask_workers: bool = True) -> "tuple[Live, list[str]]":
+    """The live state, and what could not be found out.
+
+    Args:
+        queues: The queues that matter.
+        ask_workers: Whether to ask the workers what they listen to, which takes half a second.
+    """
+    from kombu.exceptions import OperationalError
+    from redis.exceptions import RedisError
+
+    from app.errors import ServiceUnavailable
+    from app.monitoring.explain import Live
+
+    connected = connect()
+    table = connected.loop.run(connected.client.limits())
+    readings = connected.client.readings
+    try:
+        buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(readings.buckets())}
+        circuits = connected.loop.run(readings.circuits())
+        unserved = queues - served_queues(queues) if ask_workers and queues else set()
+    except (ServiceUnavailable, OperationalError, RedisError, OSError) as error:
+        return Live(), [f"Redis cannot be reached ({error}): calls wait for it"]
+    return (
+        Live(
+            buckets=buckets,
+            bucket_of=lambda provider, model: table.resolve(provider, model)[0],
+            circuits=circuits,
+            unserved=frozenset(unserved),
+        ),
+        [],
+    )
+
+
+def queues_of(history: "RunHistory") -> set[str]:
+    """The queues that what has not ended needs, the scheduler's included."""
+    return queues_of_standing(history.standing)
+
+
+def queues_of_standing(standing: "tuple[Standing, ...]") -> set[str]:
+    """The queues of agent runs, and the scheduler's."""
+    return {one.provider for one in standing} | ({"scheduler"} if standing else set())

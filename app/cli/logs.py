@@ -1,0 +1,150 @@
+"""`agentchord logs`: the history of a run, one line for each event."""
+
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
+
+import typer
+
+from app.cli.runs import RunId
+from app.monitoring.event_lines import EventLine, Level, event_line
+
+if TYPE_CHECKING:
+    from app.client import Event
+
+PAGE = 1000
+COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which events are shown.
+
+    Attributes:
+        search: A part of their line, in whatever case.
+        level: The least that they matter.
+        agent: Of which agent, its items included; None means of all, and of the run.
+    """
+
+    search: str = ""
+    level: Level = Level.INFO
+    agent: str | None = None
+
+    def accepts(self, line: EventLine) -> bool:
+        """Whether a line is one of them."""
+        own = self.agent is None or line.subject.partition("[")[0] == self.agent
+        whole = line.subject == self.agent
+        found = self.search.lower() in f"{line.subject} {line.text}".lower()
+        return (own or whole) and line.level.rank >= self.level.rank and found
+
+
+def logs(
+    run: RunId,
+    search: Annotated[
+        str, typer.Option("--search", "-s", help="Only events with this text in their line.")
+    ] = "",
+    level: Annotated[
+        Level, typer.Option("--level", "-l", help="Only events that matter at least so much.")
+    ] = Level.INFO,
+    agent: Annotated[
+        str | None, typer.Option("--agent", "-a", help="Only events of this agent.")
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show further events until the run has ended.")
+    ] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line for each event.")
+    ] = False,
+) -> None:
+    """Show the history of a run, from Postgres: a line per event."""
+    from app.cli.cluster import transaction
+    from app.monitoring.progress import find_run
+
+    run_id = transaction(partial(find_run, prefix=run))
+    wanted = Wanted(search=search, level=level, agent=agent)
+    if agent is not None:
+        _check_agent(run_id, agent)
+    show = _show_json if json else _show
+    if follow:
+        import asyncio
+
+        asyncio.run(_follow(run_id, wanted, show))
+        return
+    for event in _events(run_id):
+        _tell(event, wanted, show)
+
+
+async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
+    from app.cli.cluster import connect
+
+    connected = connect()
+    events = connected.client.events(run_id, 0)
+    while True:
+        try:
+            # The client lives on a loop of its own.
+            event = await connected.loop.run_async(_next(events))
+        except StopAsyncIteration:
+            return
+        if event is None:
+            return
+        if event.type != "agent_text":
+            facts = {"id": event.id, "type": event.type, "at": event.at}
+            _tell({**facts, "attempt": event.attempt, "data": dict(event.data)}, wanted, show)
+
+
+async def _next(events: "AsyncIterator[Event]") -> "Event | None":
+    return await anext(events, None)
+
+
+def _check_agent(run_id: UUID, agent: str) -> None:
+    from app.cli.cluster import transaction
+    from app.domain.suggestions import did_you_mean
+    from app.errors import WorkflowError
+    from app.monitoring.progress import read_progress
+
+    names = [each.name for each in transaction(partial(read_progress, run_id=run_id)).agents]
+    if agent.partition("[")[0] not in names:
+        hint = did_you_mean(agent, names)
+        raise WorkflowError(f"run {run_id} has no agent {agent!r}{hint}", field="agent")
+
+
+def _events(run_id: UUID) -> Iterator[dict[str, Any]]:
+    from app.cli.cluster import transaction
+    from app.storage.runs import read_events
+
+    after = 0
+    while True:
+        page = transaction(partial(read_events, run_id=run_id, after=after, limit=PAGE))
+        yield from page
+        if len(page) < PAGE:
+            return
+        after = page[-1]["id"]
+
+
+def _tell(event: dict[str, Any], wanted: Wanted, show: Any) -> None:
+    line = event_line(event["type"], event["data"], event["attempt"])
+    if wanted.accepts(line):
+        show(event, line)
+
+
+def _show(event: dict[str, Any], line: EventLine) -> None:
+    from rich.text import Text
+
+    from app.cli.output import console, printable
+
+    at = f"{event['at']:%Y-%m-%d %H:%M:%S}.{event['at'].microsecond // 1000:03d}"
+    text = printable(f"{at}  {line.level:<7}  {line.subject}: {line.text}")
+    console().print(Text(text, style=COLOURS[line.level]), soft_wrap=True)
+
+
+def _show_json(event: dict[str, Any], line: EventLine) -> None:
+    import json
+
+    from app.cli.output import plain
+
+    facts = {"level": line.level, "subject": line.subject, "text": line.text}
+    sys.stdout.write(f"{json.dumps({**event, **facts}, ensure_ascii=False, default=plain)}\n")
+    sys.stdout.flush()

@@ -1,0 +1,59 @@
+"""A bar for what takes longer than somebody likes to look at nothing."""
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+#: What is done sooner needs no bar.
+PATIENCE_S = 2.0
+
+
+class ProgressBar:
+    """Shows on a terminal's standard error how much is done; use it as a context manager.
+
+    Args:
+        title: What is being done.
+        total: How much there is to do.
+        patience_s: Nothing is shown before so many seconds have passed.
+    """
+
+    def __init__(self, title: str, total: int, *, patience_s: float = PATIENCE_S) -> None:
+        self._title, self._total = title, total
+        self._shown_from_s = time.monotonic() + patience_s
+        self._done = 0
+        self._shown: tuple[Progress, TaskID] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown is not None:
+            self._shown[0].stop()
+
+    def advance(self, done: int) -> None:
+        """So much more is done."""
+        self._done += done
+        if self._shown is None and time.monotonic() >= self._shown_from_s and sys.stderr.isatty():
+            self._shown = self._start()
+        if self._shown is not None:
+            progress, task = self._shown
+            progress.update(task, completed=self._done)
+
+    def _start(self) -> "tuple[Progress, TaskID]":
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        from app.cli.output import console
+
+        progress = Progress(
+            "{task.description}",
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console(stderr=True),
+            transient=True,
+        )
+        progress.start()
+        return progress, progress.add_task(self._title, total=self._total)

@@ -1,0 +1,45 @@
+"""`agentchord report`: a run as one page of HTML."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.runs import RunId
+
+
+def report(
+    run: RunId,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file; else run-ID.html.")
+    ] = None,
+    outputs: Annotated[
+        bool, typer.Option("--outputs", help="Show what the agents answered, too.")
+    ] = False,
+) -> None:
+    """Write a report of a run: one page of HTML.
+
+    Graph, timeline, costs and failures, without network. No prompt is in it, and no output unless
+    --outputs is given.
+    """
+    from app.cli.cluster import connect, transaction
+    from app.cli.output import console
+    from app.cli.run import outputs_of
+    from app.monitoring.progress import find_run
+    from app.monitoring.report import report_page
+    from app.monitoring.run_history import read_history
+    from app.settings import load_settings
+    from app.telemetry.redaction import Redactor
+
+    run_id = transaction(partial(find_run, prefix=run))
+    connect()
+    printer = console(stderr=True)
+    with printer.status(f"reading run {run_id}"):
+        history = transaction(partial(read_history, run_id=run_id))
+        said = outputs_of(run_id) if outputs else None
+        redactor = Redactor(load_settings().secret_values())
+        page = report_page(history, redactor.value(said), redact=redactor.text)
+    target = output or Path(f"run-{run_id.hex[:13]}.html")
+    target.write_text(page, encoding="utf-8")
+    print(target)

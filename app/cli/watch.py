@@ -1,0 +1,102 @@
+"""`agentchord watch`: one run as a picture that fits the screen, until it has ended."""
+
+import contextlib
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import typer
+
+from app.cli.runs import RunId
+
+if TYPE_CHECKING:
+    from app.cli.watch_view import WatchView
+    from app.monitoring.activity import Activity
+
+#: How often the picture learns what the agents wait for.
+LOOK_S = 1.0
+#: How often the workers are asked what they listen to.
+ASK_EVERY = 5
+
+
+def watch(
+    run: RunId,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
+    ] = None,
+) -> int:
+    """Watch a run live: levels, agents, cost, and what waits.
+
+    Into a pipe it prints the lines of `agentchord status --follow`. The exit code tells how the
+    run ended: 0 completed, 3 partially completed, 1 failed or cancelled, 4 still going when
+    --timeout was over.
+    """
+    import asyncio
+
+    from app.cli.cluster import transaction
+    from app.cli.follow import follow
+    from app.cli.progress_views import LineView, summary
+    from app.cli.run import EXIT_CODES, STILL_GOING
+    from app.cli.watch_view import WatchView
+    from app.errors import WaitTimeout
+    from app.monitoring.progress import find_run
+
+    run_id = transaction(partial(find_run, prefix=run))
+
+    async def on_screen() -> int:
+        with WatchView() as view:
+            looking = asyncio.create_task(_look(run_id, view))
+            try:
+                ended = await follow(run_id, view, timeout_s=timeout)
+            finally:
+                looking.cancel()
+                await asyncio.wait([looking])
+        print(summary(ended))
+        return EXIT_CODES.get(ended.status, 1)
+
+    async def in_lines() -> int:
+        ended = await follow(run_id, LineView(), timeout_s=timeout)
+        return EXIT_CODES.get(ended.status, 1)
+
+    try:
+        return asyncio.run(on_screen() if sys.stdout.isatty() else in_lines())
+    except WaitTimeout as error:
+        print(f"agentchord: {error}", file=sys.stderr)
+        return STILL_GOING
+
+
+async def _look(run_id: UUID, view: "WatchView") -> None:
+    """Tell the picture again and again what the agents wait for."""
+    import asyncio
+
+    from app.cli.live_state import queues_of_standing, read_live
+    from app.errors import ServiceUnavailable
+    from app.monitoring.explain import Live
+
+    asked, unserved = 0, frozenset[str]()
+    while True:
+        with contextlib.suppress(ServiceUnavailable):  # who follows the run tells of it
+            activity = await asyncio.to_thread(_read, run_id)
+            queues = queues_of_standing(activity.history.standing)
+            ask = asked % ASK_EVERY == 0
+            live, _ = await asyncio.to_thread(read_live, queues, ask_workers=ask)
+            unserved = live.unserved if ask else unserved
+            view.learn(
+                activity,
+                Live(
+                    buckets=live.buckets,
+                    bucket_of=live.bucket_of,
+                    circuits=live.circuits,
+                    unserved=unserved,
+                ),
+            )
+            asked += 1
+        await asyncio.sleep(LOOK_S)
+
+
+def _read(run_id: UUID) -> "Activity":
+    from app.cli.cluster import transaction
+    from app.monitoring.activity import read_activity
+
+    return transaction(partial(read_activity, run_id=run_id))

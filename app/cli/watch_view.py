@@ -1,0 +1,205 @@
+"""How `agentchord watch` looks: as many lines as the screen has, however many agents there are."""
+
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING, Self
+
+from app.cli.output import STYLES, console, dollars, printable, shorten
+from app.cli.progress_views import MARKS
+from app.domain.status import AgentStatus
+from app.events.texts import Piece
+from app.monitoring.activity import Activity
+from app.monitoring.explain import Live, explain_waits
+from app.monitoring.findings import AT_WORK, Finding, condensed
+from app.monitoring.progress import AgentProgress, RunProgress
+from app.monitoring.wording import names, seconds_of
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+BAR_WIDTH = 24
+#: Shares of the screen's lines below the head: levels and waits get this much, agents the rest.
+LEVEL_SHARE, WAIT_SHARE = 0.35, 0.35
+FEWEST_LINES = 3
+ORDER = ("completed", "running", "waiting", "pending", "skipped", "cancelled")
+
+
+class WatchView:
+    """The picture on the whole screen; use it as a context manager."""
+
+    def __init__(self) -> None:
+        from rich.live import Live as Screen
+
+        self._console = console()
+        # Drawn over in place, and only when told: nothing is ever blank in between.
+        self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
+        self._activity: Activity | None = None
+        self._live = Live()
+        self._notes: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._screen.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._screen.stop()
+        for note in self._notes:
+            self._console.print(note, markup=False)
+
+    def learn(self, activity: Activity, live: Live) -> None:
+        """Hear what the agents wait for."""
+        self._activity, self._live = activity, live
+
+    def show(self, run: RunProgress) -> None:
+        """Draw it."""
+        from rich.console import Group
+
+        width, height = self._console.size
+        activity = self._activity
+        waits = explain_waits(activity.history, self._live) if activity else ()
+        lines = watch_lines(run, activity, waits, width=width, height=height - 1)
+        self._screen.update(Group(*lines), refresh=True)
+
+    def hear(self, piece: Piece) -> None:
+        """Texts have no place in this picture."""
+
+    def note(self, text: str) -> None:
+        """Keep a line until the picture is gone."""
+        self._notes.append(text)
+
+
+def watch_lines(
+    run: RunProgress,
+    activity: Activity | None,
+    waits: Sequence[Finding],
+    *,
+    width: int,
+    height: int,
+) -> "list[Text]":
+    """A run in so many lines of so many characters.
+
+    Args:
+        run: The run.
+        activity: What it does now, once that is known.
+        waits: What its agents do or wait for.
+        width: Characters of a line.
+        height: Lines at most.
+    """
+    lines = _head(run, activity, width)
+    room = max(height - len(lines) - 3, 3 * FEWEST_LINES)
+    lines += _levels(run, width, max(FEWEST_LINES, int(room * LEVEL_SHARE)))
+    waiting = condensed((each for each in waits if each.reason not in AT_WORK), 1)
+    lines += _waits(waiting, width, max(FEWEST_LINES, int(room * WAIT_SHARE)))
+    return (lines + _agents(run, activity, width, height - len(lines)))[:height]
+
+
+def _head(run: RunProgress, activity: Activity | None, width: int) -> "list[Text]":
+    done = sum(agent.status.is_final for agent in run.agents)
+    now = activity.history.now if activity else None
+    end = run.finished_at or now
+    took = (
+        seconds_of(max((end - run.started_at).total_seconds(), 0))
+        if end and (run.started_at)
+        else ""
+    )
+    level = f"level {min(run.level + 1, run.level_count)} of {run.level_count}"
+    title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
+    spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    calls = (
+        f"  {activity.calls:,} calls, {activity.calls_per_s:.1f}/s" if activity is not None else ""
+    )
+    lines = [
+        _line(title, width, f"bold {STYLES.get(run.status, '')}"),
+        _line(f"agents {_bar(done / max(len(run.agents), 1))} {_counted(run.agents)}", width),
+        _line(
+            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {_short(run.limit_usd)}{calls}",
+            width,
+            "yellow" if spent >= 0.8 else "",  # noqa: PLR2004  as the budgets' thresholds
+        ),
+    ]
+    return [*lines, _line(run.error, width, "red")] if run.error else lines
+
+
+def _levels(run: RunProgress, width: int, most: int) -> "list[Text]":
+    levels = run.levels()
+    first = max(0, min(run.level - most // 2, len(levels) - most))
+    lines = [_line("", width)]
+    for number in range(first, min(first + most, len(levels))):
+        agents = levels[number]
+        done = sum(agent.status.is_final for agent in agents)
+        failed = any(agent.status.is_failure for agent in agents)
+        style = "red" if failed else "bold" if number == run.level else ""
+        bar = _bar(done / max(len(agents), 1))
+        lines.append(_line(f"level {number + 1:<3} {bar} {_counted(agents)}", width, style))
+    return lines
+
+
+def _waits(waits: Sequence[Finding], width: int, most: int) -> "list[Text]":
+    lines = [_line("", width)]
+    by_number = sorted(waits, key=lambda each: -len(each.agents))
+    lines += [
+        _line(f"{_who(each.agents)} {each.predicate}", width, "cyan") for each in by_number[:most]
+    ]
+    if len(by_number) > most:
+        left = sum(len(each.agents) for each in by_number[most:])
+        lines[-1] = _line(f"{left + len(by_number[most - 1].agents)} others wait", width, "cyan")
+    return lines if len(lines) > 1 else []
+
+
+def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> "list[Text]":
+    """Failures first, then what runs longest, then what ended last."""
+    now = activity.history.now if activity else None
+
+    def urgency(agent: AgentProgress) -> tuple[int, float]:
+        failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
+        since = agent.started_at.timestamp() if agent.started_at else 0.0
+        if failed or runs:
+            return (0 if failed else 1), since
+        return (2 if agent.finished_at else 3), -since
+
+    shown = sorted(run.agents, key=urgency)
+    shown = [agent for agent in shown if agent.started_at or agent.status.is_failure]
+    lines = [_line("", width)] if shown and room > 1 else []
+    for agent in shown[: max(room - 1, 0)]:
+        end = agent.finished_at or now
+        took = (
+            seconds_of(max((end - agent.started_at).total_seconds(), 0))
+            if end and agent.started_at
+            else ""
+        )
+        retries = f"retry {agent.retries}" if agent.retries else ""
+        error = shorten(agent.error, width) if agent.error and agent.status != "completed" else ""
+        cost = dollars(agent.spent_usd) if agent.spent_usd else ""
+        facts = (agent.module, agent.model, took, cost, retries, error)
+        text = "  ".join(fact for fact in facts if fact)
+        mark = MARKS.get(agent.status, "!")
+        lines.append(_line(f"{mark} {agent.label}  {text}", width, STYLES[agent.status]))
+    return lines
+
+
+def _who(agents: Sequence[str]) -> str:
+    return names(agents) if len(agents) <= 2 else f"{len(agents)} agents"  # noqa: PLR2004  fits
+
+
+def _counted(agents: Sequence[AgentProgress]) -> str:
+    counts = Counter(str(agent.status) for agent in agents)
+    states = sorted(counts, key=lambda each: ORDER.index(each) if each in ORDER else -1)
+    return f"{len(agents)}: " + ", ".join(f"{counts[state]} {state}" for state in states)
+
+
+def _bar(share: float) -> str:
+    full = min(max(round(share * BAR_WIDTH), 0), BAR_WIDTH)
+    return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
+
+
+def _short(amount: Decimal) -> str:
+    return f"${amount:,.2f}"
+
+
+def _line(text: str, width: int, style: str = "") -> "Text":
+    from rich.text import Text
+
+    line = Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
+    line.truncate(width, overflow="ellipsis")
+    return line

@@ -1,0 +1,62 @@
+"""What a run does at this moment, cheap enough to be read every second."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.monitoring.progress import read_progress
+from app.monitoring.run_history import (
+    READ_DEPENDENCIES,
+    RunHistory,
+    read_now,
+    read_standing,
+)
+
+#: The time over which calls are counted for their rate.
+WINDOW_S = 10.0
+READ_RATE: TextClause = text("""
+    SELECT count(*) AS calls, count(*) FILTER (
+        WHERE created_at > clock_timestamp() - make_interval(secs => :window_s)) AS lately
+    FROM cost_entries WHERE run_id = :run_id AND kind NOT IN ('correction', 'cached')
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Activity:
+    """A moment of a run.
+
+    Attributes:
+        history: The run without its past.
+        calls: Calls made so far.
+        calls_per_s: Calls that ended per second, lately.
+    """
+
+    history: RunHistory
+    calls: int
+    calls_per_s: float
+
+
+async def read_activity(connection: AsyncConnection, run_id: UUID) -> Activity:
+    """What a run does now.
+
+    Raises:
+        UnknownRun: If there is no such run.
+    """
+    run = await read_progress(connection, run_id)
+    now = await read_now(connection)
+    found = await connection.execute(READ_RATE, {"run_id": run_id, "window_s": WINDOW_S})
+    counted = found.one()
+    age_s = (now - (run.started_at or now)).total_seconds()
+    history = RunHistory(
+        now=now,
+        run=run,
+        dependencies={
+            row.name: tuple(row.dependencies)
+            for row in await connection.execute(READ_DEPENDENCIES, {"run_id": run_id})
+        },
+        standing=await read_standing(connection, run_id),
+    )
+    over_s = min(max(age_s, 1.0), WINDOW_S)
+    return Activity(history=history, calls=counted.calls, calls_per_s=counted.lately / over_s)

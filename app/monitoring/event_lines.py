@@ -1,0 +1,85 @@
+"""The events of a run's history as lines for people: how much each matters, and it in words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+#: Kinds of events that somebody should look at, and those that are failures.
+WARNINGS = frozenset(
+    """
+    agent_retrying agent_recovered agent_waiting agent_handed_back agent_cancelled agent_fallback
+    budget_threshold circuit_open tool_failed tool_unknown run_cancelled run_paused
+    run_partially_completed
+    """.split()
+)
+ERRORS = frozenset(
+    "agent_failed agent_rate_limited agent_budget_exceeded run_failed agent_crashed".split()
+)
+#: Facts that are told in words of their own, or in a place of their own.
+TOLD = frozenset(("agent", "error", "error_class"))
+UNITS = {"_s": " s"}
+
+
+class Level(StrEnum):
+    """How much an event matters, in ascending order."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def rank(self) -> int:
+        """Place in the order."""
+        return list(Level).index(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EventLine:
+    """An event in words.
+
+    Attributes:
+        level: How much it matters.
+        subject: The agent's name, or ``run``.
+        text: What happened, in one line.
+    """
+
+    level: Level
+    subject: str
+    text: str
+
+
+def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> EventLine:
+    """An event as a line; types that are not known here are told, too.
+
+    Args:
+        type_: Its type, such as ``agent_retrying``.
+        data: Its facts.
+        attempt: Attempt of the agent, or None.
+    """
+    subject = str(data.get("agent") or "run")
+    words = type_.partition("_")[2] if type_.startswith(("agent_", "run_")) else type_
+    said = words.replace("_", " ") or type_
+    if attempt is not None and attempt > 1:
+        said += f" (attempt {attempt})"
+    facts = [_fact(name, value) for name, value in data.items() if name not in TOLD]
+    if facts:
+        said += f", {', '.join(facts)}"
+    if error := data.get("error"):
+        kind = data.get("error_class")
+        said += f": {kind}: {error}" if kind else f": {error}"
+    return EventLine(level=level_of(type_), subject=subject, text=" ".join(said.split()))
+
+
+def level_of(type_: str) -> Level:
+    """How much events of a type matter."""
+    if type_ in ERRORS:
+        return Level.ERROR
+    return Level.WARNING if type_ in WARNINGS else Level.INFO
+
+
+def _fact(name: str, value: Any) -> str:
+    for ending, unit in UNITS.items():
+        if name.endswith(ending) and isinstance(value, int | float):
+            return f"{name.removesuffix('_s').replace('_', ' ')} {value:g}{unit}"
+    return f"{name.replace('_', ' ')} {value}"

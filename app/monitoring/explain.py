@@ -1,0 +1,266 @@
+"""What every agent of a run that has not ended does or waits for, in words."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from app.domain.budgets import budget_label
+from app.domain.status import WorkflowStatus
+from app.monitoring.findings import Finding, Reason, grouped
+from app.monitoring.progress import AgentProgress
+from app.monitoring.run_history import BudgetState, RunHistory, Standing
+from app.monitoring.wording import money, names, seconds_of
+
+#: What is closer than this to the next call is no wait that anybody would ask about.
+SOON_S = 0.05
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Live:
+    """What the rest of the cluster is like at this moment; empty where nobody knows.
+
+    Attributes:
+        buckets: The rate limits' buckets in use, by name, as ``Readings.buckets`` gives them.
+        bucket_of: The bucket of a provider and a model.
+        circuits: Circuit breakers that have counted failures, as ``Readings.circuits`` gives them.
+        unserved: Queues that no worker listens to.
+    """
+
+    buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bucket_of: Callable[[str, str], str] = "{}/{}".format
+    circuits: Sequence[Mapping[str, Any]] = ()
+    unserved: frozenset[str] = frozenset()
+
+
+def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
+    """What every agent that has not ended does or waits for; equal ones together.
+
+    Args:
+        history: The run.
+        live: The cluster.
+    """
+    open_ = {agent.name for agent in history.run.agents if not agent.status.is_final}
+    found = [_stands(each, history, live) for each in history.standing if each.agent in open_]
+    found += [_goes_on(agent) for agent in history.run.agents if agent.status == "waiting"]
+    return grouped(found)
+
+
+def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
+    run = history.run
+    finding: Finding | None = None
+    if one.status == "running":
+        return _runs(one, history, live)
+    if run.status is WorkflowStatus.PAUSED:
+        finding = Finding(
+            reason=Reason.PAUSED,
+            text="rests: the run is paused, and nothing of it starts until it is resumed",
+            remedy=f"agentchord resume {run.id}",
+        )
+    elif run.status is WorkflowStatus.PENDING:
+        finding = _not_admitted(live)
+    elif one.level > run.level:
+        finding = _comes_later(one, history)
+    elif one.ready_at > history.now:
+        finding = _was_given_back(one, history)
+    elif one.provider in live.unserved:
+        finding = _unserved(one.provider)
+    if finding is None:
+        finding = Finding(
+            reason=Reason.PLACE,
+            text=(
+                "is ready but not claimed yet: max_parallel_agents of its workflow are "
+                f"running, or the workers of queue {one.provider!r} are busy"
+            ),
+            remedy="start more workers, or raise max_parallel_agents",
+        )
+    return replace(finding, agents=(one.agent,))
+
+
+def _not_admitted(live: Live) -> Finding:
+    if "scheduler" in live.unserved:
+        return _unserved("scheduler")
+    return Finding(
+        reason=Reason.ADMISSION,
+        text=(
+            "waits for the run to be admitted: as many runs as engine.max_concurrent_workflows "
+            "allows are running, or the scheduler is about to"
+        ),
+    )
+
+
+def _unserved(queue: str) -> Finding:
+    return Finding(
+        reason=Reason.NO_WORKER,
+        text=f"waits for a worker: none serves queue {queue!r}",
+        remedy=f"agentchord up, or agentchord worker {queue}",
+    )
+
+
+def _comes_later(one: Standing, history: RunHistory) -> Finding:
+    agents = {agent.name: agent for agent in history.run.agents}
+    needed = [
+        name
+        for name in history.dependencies.get(one.agent, ())
+        if name in agents and not agents[name].status.is_final
+    ]
+    if needed:
+        return Finding(
+            reason=Reason.DEPENDENCY,
+            text=f"waits for what it depends on: {names(needed)}",
+        )
+    holding = [
+        agent.name
+        for agent in history.run.agents
+        if agent.level < one.level and not agent.status.is_final
+    ]
+    return Finding(
+        reason=Reason.LEVEL,
+        text=f"waits for the levels before its own: {names(holding)} not done"
+        if holding
+        else "waits for its level to be started",
+    )
+
+
+def _was_given_back(one: Standing, history: RunHistory) -> Finding:
+    left = seconds_of((one.ready_at - history.now).total_seconds())
+    if one.waits_for is None:
+        errors = [each for each in history.attempts if each.agent == one.agent and each.error]
+        because = f" after {errors[-1].error_class}: {errors[-1].error}" if errors else ""
+        return Finding(
+            reason=Reason.BACKOFF,
+            text=f"waits {left} before its next try (retry {one.retries}){because}",
+        )
+    if one.waits_for.startswith("money"):
+        return Finding(
+            reason=Reason.MONEY,
+            text=f"waits for {one.waits_for}, and looks again in {left} or when there is some",
+            remedy="raise the budget: agentchord budgets set",
+        )
+    if one.waits_for.endswith("circuit"):
+        return Finding(
+            reason=Reason.CIRCUIT,
+            text=f"waits {left} for the {one.waits_for}, which is open because calls failed",
+        )
+    return Finding(
+        reason=Reason.LIMIT,
+        text=f"waits {left} for the rate limit {one.waits_for}, which is used up until then",
+        remedy="agentchord limits shows it, agentchord limits set changes it",
+    )
+
+
+def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
+    if one.tool is not None:
+        finding = Finding(reason=Reason.TOOL, text=f"runs the tool {one.tool!r}")
+    elif one.calling_since is not None:
+        provider, model = one.called or (one.provider, one.model)
+        since = _since(one.calling_since, history)
+        finding = Finding(reason=Reason.CALLING, text=f"calls {provider}/{model}, for {since}")
+    elif one.money_since is not None:
+        finding = _waits_for_money(one, history)
+    else:
+        finding = _limited(one, live) or Finding(
+            reason=Reason.WORKING,
+            text=f"is at work on {one.worker or 'a worker'}: no call of it is out at this moment",
+        )
+    return replace(finding, agents=(one.agent,))
+
+
+def _waits_for_money(one: Standing, history: RunHistory) -> Finding:
+    assert one.money_since is not None
+    needed = one.money_usd or Decimal(0)
+    short = [each for each in one.budgets if room(each) < needed] or list(one.budgets)
+    budgets = "; ".join(
+        f"{budget_label(each.scope, each.subject, each.period)} has {money(room(each))} free of "
+        f"{money(each.limit_usd)} ({money(each.held_usd)} held by calls under way)"
+        for each in short
+    )
+    return Finding(
+        reason=Reason.MONEY,
+        text=(
+            f"waits for money, for {_since(one.money_since, history)}: its next call may cost up "
+            f"to {money(needed)}, and {budgets or 'its budgets have too little free'}"
+        ),
+        remedy="it goes on when calls under way settle for less; or raise the budget",
+    )
+
+
+def _limited(one: Standing, live: Live) -> Finding | None:
+    for circuit in live.circuits:
+        if (circuit["provider"], circuit["model"]) == (one.provider, one.model) and (
+            circuit["state"] != "closed"
+        ):
+            return Finding(
+                reason=Reason.CIRCUIT,
+                text=(
+                    f"waits for the circuit of {one.provider}/{one.model}, which is "
+                    f"{circuit['state']} because calls failed; next try in "
+                    f"{seconds_of(float(circuit['wait_s']))}"
+                ),
+                remedy="agentchord limits shows the circuits",
+            )
+    name = live.bucket_of(one.provider, one.model)
+    bucket = live.buckets.get(name)
+    if bucket is None:
+        return None
+    if (paused_s := float(bucket["paused_s"])) > SOON_S:
+        return Finding(
+            reason=Reason.PROVIDER_PAUSE,
+            text=(
+                f"waits {seconds_of(paused_s)}: the provider asked everybody of {name} to pause "
+                "(a 429 with Retry-After)"
+            ),
+        )
+    if bucket["waiting"] and (limit := _binding(bucket)):
+        return Finding(
+            reason=Reason.LIMIT,
+            text=(
+                f"waits for the rate limit {name}: {limit}; {bucket['waiting']} requests of the "
+                f"cluster wait for it{_next_free(bucket)}"
+            ),
+            remedy="agentchord limits shows it, agentchord limits set changes it",
+        )
+    return None
+
+
+def _binding(bucket: Mapping[str, Any]) -> str:
+    """The limit of a bucket that is nearest to its end, in words."""
+    concurrency = bucket.get("concurrency")
+    if concurrency and int(bucket["in_flight"]) >= int(concurrency):
+        return f"{bucket['in_flight']} of {concurrency} concurrent requests are out"
+    tiers = [tier for tier in bucket.get("tiers", ()) if tier["capacity"]]
+    if not tiers:
+        return ""
+    tier = min(tiers, key=lambda each: float(each["level"]) / float(each["capacity"]))
+    left, limit = max(float(tier["level"]), 0.0), tier.get("learned_limit") or tier["limit"]
+    return f"{tier['tier'].replace('_', ' ')}, {left:,.1f} left, limit {float(limit):,.0f}"
+
+
+def _next_free(bucket: Mapping[str, Any]) -> str:
+    free_s = float(bucket.get("next_free_s") or 0)
+    return f", the next may start in {seconds_of(free_s)}" if free_s > SOON_S else ""
+
+
+def _goes_on(agent: AgentProgress) -> Finding:
+    if agent.sub_run_id is not None:
+        return Finding(
+            reason=Reason.SUB_RUN,
+            agents=(agent.name,),
+            text=f"is run {agent.sub_run_id}, which goes on",
+            remedy=f"agentchord explain {agent.sub_run_id}",
+        )
+    return Finding(
+        reason=Reason.ITEMS,
+        agents=(agent.name,),
+        text=f"works on its items: {agent.items_ended} of {agent.item_count} have ended",
+    )
+
+
+def room(budget: BudgetState) -> Decimal:
+    """What is neither spent nor held of a budget."""
+    return max(budget.limit_usd - budget.spent_usd - budget.held_usd, Decimal(0))
+
+
+def _since(moment: datetime, history: RunHistory) -> str:
+    return seconds_of(max((history.now - moment).total_seconds(), 0.0))

@@ -1,0 +1,314 @@
+"""What has happened in one run, and what happens now: read once, for reports and explanations.
+
+An agent with a for_each stands for its items here: their attempts, calls and events are told as
+its own, under its name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+from uuid import UUID
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.monitoring.progress import AgentProgress, RunProgress, read_progress
+
+OWNERS = """
+    WITH owned AS (
+        SELECT a.*, coalesce(p.name, a.name) AS owner FROM agent_runs a
+        LEFT JOIN agent_runs p ON p.id = a.parent_id WHERE a.run_id = :run_id
+    )
+"""
+READ_NOW: TextClause = text("SELECT clock_timestamp() AS now")
+READ_DEPENDENCIES: TextClause = text("""
+    SELECT name, dependencies FROM agent_runs WHERE run_id = :run_id AND parent_id IS NULL
+""")
+READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
+    SELECT o.owner AS agent, o.item_index AS item, t.number, t.worker, t.outcome, t.error,
+        t.error_class, t.started_at, t.finished_at
+    FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
+""")  # noqa: S608  a constant of this module
+# A guess that was taken back, and the entry that took it back, come to nothing together.
+READ_CALLS: TextClause = text(f"""{OWNERS}
+    SELECT o.owner AS agent, o.item_index AS item, c.attempt, c.provider, c.model, c.module, c.kind,
+        c.outcome, c.cost_usd, c.saved_usd, c.created_at AS ended_at, c.seconds,
+        c.input_tokens + c.cached_tokens + c.cache_write_tokens + c.cache_write_1h_tokens
+            AS prompt_tokens, c.output_tokens
+    FROM cost_entries c JOIN owned o ON o.id = c.agent_run_id
+    WHERE c.run_id = :run_id AND c.corrects IS NULL AND NOT EXISTS (
+        SELECT FROM cost_entries back
+        WHERE back.run_id = :run_id AND back.call_id = c.call_id AND back.corrects = c.kind
+    ) ORDER BY c.id
+""")  # noqa: S608
+READ_TOOLS: TextClause = text(f"""{OWNERS}
+    SELECT o.owner AS agent, o.item_index AS item, t.tool, t.state, t.started_at, t.finished_at
+    FROM owned o JOIN tool_calls t ON t.agent_run_id = o.id ORDER BY t.started_at
+""")  # noqa: S608
+READ_EVENTS: TextClause = text(f"""{OWNERS}
+    SELECT e.id, e.type, e.at, e.attempt, e.data, o.owner AS agent
+    FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
+    WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
+""")  # noqa: S608
+#: Events that the attempts tell as well.
+TOLD_BY_ATTEMPTS = ("agent_started", "agent_completed", "tool_started", "tool_finished")
+READ_NOW_OF_AGENTS: TextClause = text(f"""{OWNERS}
+    SELECT o.owner AS agent, o.item_index AS item, o.status, o.ready_at, o.waits_for, o.retries,
+        q.since AS money_since, q.amount_usd AS money_usd, q.budget_ids,
+        h.created_at AS calling_since, h.provider AS called_provider, h.model AS called_model,
+        t.tool, o.provider, o.model, o.level, o.worker, o.started_at
+    FROM owned o
+    LEFT JOIN hold_queue q ON q.agent_run_id = o.id AND q.attempt = o.attempt
+    LEFT JOIN LATERAL (
+        SELECT * FROM holds WHERE agent_run_id = o.id AND attempt = o.attempt
+        ORDER BY created_at DESC LIMIT 1
+    ) h ON true
+    LEFT JOIN LATERAL (
+        SELECT tool FROM tool_calls WHERE agent_run_id = o.id AND state = 'running'
+        ORDER BY started_at DESC LIMIT 1
+    ) t ON true
+    WHERE o.status IN ('pending', 'running')
+    ORDER BY o.level, o.position, o.item_index
+""")  # noqa: S608
+READ_BUDGETS: TextClause = text("""
+    SELECT id, scope, subject, period, limit_usd, spent_usd, held_usd FROM budgets
+    WHERE id = ANY(CAST(:ids AS uuid[]))
+""")
+# What the same agents have cost in the runs before this one, of whatever version.
+READ_USUAL: TextClause = text("""
+    SELECT agent, percentile_cont(0.5) WITHIN GROUP (ORDER BY cost_usd)::numeric AS cost_usd,
+        count(*) AS runs
+    FROM (
+        SELECT c.run_id, split_part(c.agent, '[', 1) AS agent, sum(c.cost_usd) AS cost_usd
+        FROM cost_entries c JOIN (
+            SELECT r.id FROM runs r JOIN workflows w ON w.id = r.workflow_id
+            WHERE w.name = :workflow AND r.id < :run_id AND r.status = 'completed'
+            ORDER BY r.id DESC LIMIT 20
+        ) earlier ON earlier.id = c.run_id
+        GROUP BY c.run_id, split_part(c.agent, '[', 1)
+    ) costs GROUP BY agent
+""")
+
+Fact = TypeVar("Fact")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One try of an agent, or of one of its items."""
+
+    agent: str
+    item: int | None = None
+    number: int
+    worker: str
+    outcome: str
+    error: str | None = None
+    error_class: str | None = None
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Call:
+    """One entry of the ledger; ``seconds`` is None if nobody saw the call's end."""
+
+    agent: str
+    item: int | None = None
+    attempt: int
+    provider: str
+    model: str
+    module: str
+    kind: str
+    outcome: str
+    cost_usd: Decimal
+    saved_usd: Decimal = Decimal(0)
+    ended_at: datetime
+    seconds: float | None = None
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolUse:
+    """One call of a tool."""
+
+    agent: str
+    item: int | None = None
+    tool: str
+    state: str
+    started_at: datetime
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HistoryEvent:
+    """One line of the history; ``agent`` is None if it is the run's."""
+
+    id: int
+    type: str
+    at: datetime
+    attempt: int | None = None
+    data: Mapping[str, Any]
+    agent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetState:
+    """A budget that somebody waits for."""
+
+    id: UUID
+    scope: str
+    subject: str
+    period: str
+    limit_usd: Decimal
+    spent_usd: Decimal
+    held_usd: Decimal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """Where one agent run stands that has not ended.
+
+    Attributes:
+        agent: Its agent.
+        item: Its place in the list, if it is an item.
+        status: ``pending`` or ``running``.
+        level: Its level, from 0.
+        provider: Its queue.
+        model: Its model.
+        ready_at: From when on it may be claimed.
+        waits_for: What it was given back for, if that is a limit, money or a circuit.
+        retries: Retries so far.
+        worker: Who runs it.
+        started_at: When it was claimed first.
+        money_since: Since when its hold waits for money, or None.
+        money_usd: How much it waits for.
+        budgets: The budgets that it needs it from.
+        calling_since: When the money of the call under way was reserved, or None.
+        called: Provider and model of that call.
+        tool: The tool that runs, or None.
+    """
+
+    agent: str
+    item: int | None = None
+    status: str
+    level: int
+    provider: str
+    model: str
+    ready_at: datetime
+    waits_for: str | None = None
+    retries: int = 0
+    worker: str | None = None
+    started_at: datetime | None = None
+    money_since: datetime | None = None
+    money_usd: Decimal | None = None
+    budgets: tuple[BudgetState, ...] = ()
+    calling_since: datetime | None = None
+    called: tuple[str, str] | None = None
+    tool: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunHistory:
+    """A run with everything that is known of it but its inputs and outputs.
+
+    Attributes:
+        now: The database's clock at the time of reading.
+        run: The run and its agents.
+        dependencies: By agent.
+        attempts: By time.
+        calls: Entries of the ledger, in their order.
+        tools: Calls of tools, by time.
+        events: What the attempts do not tell, in order.
+        standing: The agent runs that have not ended.
+        usual_usd: What each agent cost in the middle of the earlier runs of this workflow, if
+            there are enough of them to say so.
+    """
+
+    now: datetime
+    run: RunProgress
+    dependencies: Mapping[str, tuple[str, ...]]
+    attempts: tuple[Attempt, ...] = ()
+    calls: tuple[Call, ...] = ()
+    tools: tuple[ToolUse, ...] = ()
+    events: tuple[HistoryEvent, ...] = ()
+    standing: tuple[Standing, ...] = ()
+    usual_usd: Mapping[str, Decimal] = field(default_factory=dict)
+
+    def agent(self, name: str) -> AgentProgress | None:
+        """The agent of a name."""
+        return next((agent for agent in self.run.agents if agent.name == name), None)
+
+
+#: Fewer earlier runs say nothing about what is usual.
+ENOUGH_RUNS = 3
+
+
+async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
+    """Everything that is known of a run.
+
+    Args:
+        connection: Inside a transaction.
+        run_id: The run.
+
+    Raises:
+        UnknownRun: If there is no such run.
+    """
+    run = await read_progress(connection, run_id)
+    values = {"run_id": run_id}
+    usual = await connection.execute(READ_USUAL, {**values, "workflow": run.workflow})
+    events = {**values, "but": list(TOLD_BY_ATTEMPTS)}
+    return RunHistory(
+        now=await read_now(connection),
+        run=run,
+        dependencies={
+            row.name: tuple(row.dependencies)
+            for row in await connection.execute(READ_DEPENDENCIES, values)
+        },
+        attempts=await _facts(connection, Attempt, READ_ATTEMPTS, values),
+        calls=await _facts(connection, Call, READ_CALLS, values),
+        tools=await _facts(connection, ToolUse, READ_TOOLS, values),
+        events=await _facts(connection, HistoryEvent, READ_EVENTS, events),
+        standing=await read_standing(connection, run_id),
+        usual_usd={row.agent: row.cost_usd for row in usual if row.runs >= ENOUGH_RUNS},
+    )
+
+
+async def read_now(connection: AsyncConnection) -> datetime:
+    """The database's clock, which all times of a run are of."""
+    now: datetime = (await connection.execute(READ_NOW)).one().now
+    return now
+
+
+async def read_standing(connection: AsyncConnection, run_id: UUID) -> tuple[Standing, ...]:
+    """Where the agent runs stand that have not ended."""
+    rows = (await connection.execute(READ_NOW_OF_AGENTS, {"run_id": run_id})).mappings().all()
+    ids = {id_ for row in rows for id_ in row["budget_ids"] or ()}
+    budgets: dict[UUID, BudgetState] = {}
+    if ids:
+        found = await connection.execute(READ_BUDGETS, {"ids": sorted(ids)})
+        budgets = {row["id"]: BudgetState(**row) for row in found.mappings()}
+    standing = []
+    for row in rows:
+        facts = dict(row)
+        called = facts.pop("called_provider"), facts.pop("called_model")
+        needed = facts.pop("budget_ids") or ()
+        standing.append(
+            Standing(
+                **facts,
+                called=(called[0], called[1]) if all(called) else None,
+                budgets=tuple(budgets[id_] for id_ in needed if id_ in budgets),
+            )
+        )
+    return tuple(standing)
+
+
+async def _facts(
+    connection: AsyncConnection,
+    kind: type[Fact],
+    statement: TextClause,
+    values: Mapping[str, Any],
+) -> tuple[Fact, ...]:
+    rows = await connection.execute(statement, values)
+    return tuple(kind(**row) for row in rows.mappings())

@@ -1,0 +1,280 @@
+"""Where the time of a run went: when each agent waited and when it called, and the critical path.
+
+Levels start together, so what holds a level up is the agent of the one before that ended last,
+whether or not anything depends on it: the critical path is the chain of these, measured, not
+planned.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import pairwise
+
+from app.domain.kinds import QUEUES_OF_KINDS, WORKFLOW, queue_of
+from app.monitoring.progress import AgentProgress
+from app.monitoring.run_history import RunHistory
+
+Interval = tuple[datetime, datetime]
+#: Queues of agents that make no calls of the ledger: their attempts are their work.
+WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
+
+
+class Phase(StrEnum):
+    """What an agent does; all but CALLING is waiting."""
+
+    QUEUED = "queued"  # ready, and no lane has claimed it
+    HELD = "held"  # claimed: it waits for a limit, for money or for a circuit
+    AWAY = "away"  # between attempts: a backoff, a long wait, a worker that died
+    CALLING = "calling"  # a request is out, a tool runs, a function works
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """A time in which an agent did one thing."""
+
+    phase: Phase
+    start: datetime
+    end: datetime
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return (self.end - self.start).total_seconds()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentTimeline:
+    """One agent in time.
+
+    Attributes:
+        agent: The agent.
+        spans: What it did from when its level began until it ended; empty if it never started.
+    """
+
+    agent: AgentProgress
+    spans: tuple[Span, ...] = ()
+
+    def seconds(self, *phases: Phase) -> float:
+        """How long it was in these phases."""
+        return sum(span.seconds for span in self.spans if span.phase in phases)
+
+    @property
+    def calling_s(self) -> float:
+        """How long it called or worked."""
+        return self.seconds(Phase.CALLING)
+
+    @property
+    def waiting_s(self) -> float:
+        """How long it waited, for whatever reason."""
+        return self.seconds(Phase.QUEUED, Phase.HELD, Phase.AWAY)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A part of the critical path.
+
+    Attributes:
+        timeline: The agent that its level waited for.
+        is_dependency: Whether the next step depends on it, or only waits for its level.
+    """
+
+    timeline: AgentTimeline
+    is_dependency: bool = True
+
+    @property
+    def name(self) -> str:
+        """The agent's name."""
+        return self.timeline.agent.name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timeline:
+    """A run in time.
+
+    Attributes:
+        start: When the run was admitted, or made if it has not been.
+        end: When it ended, or now.
+        agents: Its agents, by level.
+        critical_path: What its duration is made of, first to last.
+        pauses: When the run was paused.
+    """
+
+    start: datetime
+    end: datetime
+    agents: tuple[AgentTimeline, ...]
+    critical_path: tuple[Step, ...]
+    pauses: tuple[Interval, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """How long the run took, or has taken so far."""
+        return (self.end - self.start).total_seconds()
+
+    def of(self, name: str) -> AgentTimeline | None:
+        """The agent of a name."""
+        return next((each for each in self.agents if each.agent.name == name), None)
+
+
+def timeline_of(history: RunHistory) -> Timeline:
+    """Where the time of a run went.
+
+    Args:
+        history: What is known of it.
+    """
+    run = history.run
+    end = run.finished_at or history.now
+    busy, tries = _busy(history), _tries(history)
+    started = {name: min(first for first, _ in times) for name, times in tries.items()}
+    released = _released(history, started)
+    agents = tuple(
+        AgentTimeline(
+            agent=agent,
+            spans=_spans(
+                start=min(released[agent.level] or started[agent.name], started[agent.name]),
+                end=_end(agent, tries[agent.name], end),
+                busy=busy.get(agent.name, []),
+                tries=tries[agent.name],
+            ),
+        )
+        if agent.name in started
+        else _unstarted(agent, released[agent.level], end)
+        for agent in run.agents
+    )
+    return Timeline(
+        start=run.started_at or run.created_at,
+        end=end,
+        agents=agents,
+        critical_path=_critical_path(history, agents),
+        pauses=_pauses(history, end),
+    )
+
+
+def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
+    """When each level could begin: with the end of all before it, or not yet."""
+    found: list[datetime | None] = [history.run.started_at]
+    for level in history.run.levels():
+        before = found[-1]
+        if before is None or not all(agent.status.is_final for agent in level):
+            found.append(None)
+            continue
+        # What was cancelled or copied without an attempt held nobody up.
+        ends = (agent.finished_at for agent in level if agent.name in started)
+        found.append(max([before, *(end for end in ends if end is not None)]))
+    return found
+
+
+def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> datetime:
+    """When an agent ended: with its last attempt, if there was none to come."""
+    if agent.finished_at is None:
+        return now
+    return min(agent.finished_at, max(last for _, last in tries))
+
+
+def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:
+    """Only who is ready and has not been claimed waits already."""
+    if released is None or agent.status.is_final or released >= end:
+        return AgentTimeline(agent=agent)
+    waiting = Span(phase=Phase.QUEUED, start=released, end=end)
+    return AgentTimeline(agent=agent, spans=(waiting,))
+
+
+def _tries(history: RunHistory) -> dict[str, list[Interval]]:
+    found: dict[str, list[Interval]] = {}
+    for attempt in history.attempts:
+        ended = attempt.finished_at or history.run.finished_at or history.now
+        found.setdefault(attempt.agent, []).append((attempt.started_at, ended))
+    return found
+
+
+def _busy(history: RunHistory) -> dict[str, list[Interval]]:
+    """When somebody called or worked for each agent."""
+    found: dict[str, list[Interval]] = {}
+
+    def add(agent: str, start: datetime, end: datetime | None) -> None:
+        found.setdefault(agent, []).append((start, end or history.now))
+
+    for call in history.calls:
+        if call.seconds is not None and call.kind not in ("correction", "cached"):
+            add(call.agent, call.ended_at - timedelta(seconds=call.seconds), call.ended_at)
+    for tool in history.tools:
+        if tool.finished_at is not None or tool.state == "running":
+            add(tool.agent, tool.started_at, tool.finished_at)
+    for standing in history.standing:
+        if standing.calling_since is not None:
+            add(standing.agent, standing.calling_since, None)
+    working = {
+        agent.name
+        for agent in history.run.agents
+        if agent.provider in WORKING_QUEUES or agent.sub_run_id is not None
+    }
+    return found | {name: times for name, times in _tries(history).items() if name in working}
+
+
+def _spans(
+    *, start: datetime, end: datetime, busy: Iterable[Interval], tries: Sequence[Interval]
+) -> tuple[Span, ...]:
+    """The time of an agent without gaps."""
+    calling, trying = _union(busy, start, end), _union(tries, start, end)
+    edges = sorted({start, end, *(edge for interval in (*calling, *trying) for edge in interval)})
+    spans: list[Span] = []
+    tried = False
+    for left, right in pairwise(edges):
+        inside = any(first <= left and right <= last for first, last in trying)
+        if any(first <= left and right <= last for first, last in calling):
+            phase = Phase.CALLING
+        elif inside:
+            phase = Phase.HELD
+        else:
+            phase = Phase.AWAY if tried else Phase.QUEUED
+        tried = tried or inside
+        if spans and spans[-1].phase is phase:
+            spans[-1] = Span(phase=phase, start=spans[-1].start, end=right)
+        else:
+            spans.append(Span(phase=phase, start=left, end=right))
+    return tuple(spans)
+
+
+def _union(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:
+    """Intervals that do not overlap, within bounds."""
+    merged: list[Interval] = []
+    for first, last in sorted(intervals):
+        first, last = max(first, start), min(last, end)  # noqa: PLW2901  clipped
+        if first >= last:
+            continue
+        if merged and first <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _critical_path(history: RunHistory, agents: Sequence[AgentTimeline]) -> tuple[Step, ...]:
+    last_of: dict[int, AgentTimeline] = {}
+    for each in agents:
+        if each.spans:
+            known = last_of.get(each.agent.level)
+            if known is None or each.spans[-1].end > known.spans[-1].end:
+                last_of[each.agent.level] = each
+    chain = [last_of[level] for level in sorted(last_of)]
+    followers = [*chain[1:], None][: len(chain)]
+    return tuple(
+        Step(
+            timeline=each,
+            is_dependency=after is None
+            or each.agent.name in history.dependencies.get(after.agent.name, ()),
+        )
+        for each, after in zip(chain, followers, strict=True)
+    )
+
+
+def _pauses(history: RunHistory, end: datetime) -> tuple[Interval, ...]:
+    found: list[Interval] = []
+    since: datetime | None = None
+    for event in history.events:
+        if event.type == "run_paused":
+            since = event.at
+        elif since is not None and event.type in ("run_resumed", "run_stopped", "run_cancelled"):
+            found.append((since, event.at))
+            since = None
+    return (*found, (since, end)) if since is not None and since < end else tuple(found)

@@ -1,0 +1,271 @@
+"""`logs`, `watch`, `report` and `explain` on runs that wait, fail and go on."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import pty
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import Agent, Run, Workflow, enqueue
+from app.cli import application
+from tests.ledgers import assert_ledgers_agree
+from tests.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
+from tests.waiting import wait_until
+
+FRAGILE = (
+    CONFIGURATION
+    + "circuit_breaker: {window_s: 10, min_failures: 3, open_s: 60, max_open_s: 60}\n"
+    + "retry: {strategy: constant_delay, base_delay: 0.05, jitter: false}\n"
+)
+SLOW = "[[sim:latency=60]]"
+
+
+def execute(*words: str) -> tuple[int, str, str]:
+    """A command in this process, which is a client of the stack: exit code, output, errors."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    out, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = application.execute(words)
+    root.handlers, root.level = handlers, level
+    return code, out.getvalue(), errors.getvalue()
+
+
+def cli(*words: str) -> str:
+    code, out, errors = execute(*words)
+    assert code == 0, errors
+    return out
+
+
+def llm(name: str, prompt: str = "go", *needs: str, **fields: Any) -> Agent:
+    defaults = {"model": "gpt-4o-mini", "max_tokens": 20}
+    config = {name: fields.pop(name, value) for name, value in defaults.items()}
+    return Agent(name=name, prompt_template=prompt, llm_config=config, dependencies=needs, **fields)
+
+
+def start(*agents: Agent, **rules: Any) -> Run:
+    things = {"things": ["one", "two", "three"]}
+    return enqueue(Workflow(name="explained", agents=agents, **rules), things)
+
+
+@contextlib.contextmanager
+def going(*agents: Agent, **rules: Any) -> Iterator[Run]:
+    """A run that is cancelled in the end."""
+    run = start(*agents, **rules)
+    try:
+        yield run
+    finally:
+        run.cancel()
+
+
+def reasons(run: Run, *words: str) -> dict[str, dict[str, str]]:
+    """What explains each agent: texts by reason."""
+    found = json.loads(cli("explain", run.id, *words, "--json"))
+    told: dict[str, dict[str, str]] = {}
+    for finding in found["findings"]:
+        for name in finding["agents"] or ["the run"]:
+            told.setdefault(name, {})[finding["reason"]] = finding["text"]
+    return told
+
+
+def explained(
+    run: Run, until: Callable[[dict[str, dict[str, str]]], object]
+) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = {}
+
+    def holds() -> bool:
+        found.clear()
+        found.update(reasons(run))
+        return bool(until(found))
+
+    wait_until(holds, timeout_s=20, what=f"{found}")
+    return found
+
+
+def test_a_call_under_way_what_depends_on_it_and_a_pause(stack: Stack) -> None:
+    with going(llm("first", SLOW), llm("then", "go", "first")) as run:
+        found = explained(run, lambda told: "calling" in told.get("first", {}))
+        run.pause()
+        paused = explained(run, lambda told: "paused" in told.get("then", {}))
+
+    assert found["first"]["calling"].startswith("calls openai/gpt-4o-mini, for ")
+    assert found["then"]["dependency"] == "waits for what it depends on: first"
+    assert "paused" in paused["then"]["paused"]
+
+
+def test_a_used_up_rate_limit_is_named(stack: Stack) -> None:
+    model = "gpt-4.1-mini"
+    cli("limits", "set", "openai", "concurrent_requests=1", "--model", model)
+    try:
+        with going(*(llm(f"a{n}", SLOW, model=model) for n in range(3))) as run:
+            found = explained(run, lambda told: sum("limit" in why for why in told.values()) == 2)
+    finally:
+        cli("limits", "reset", "openai", "--model", model)
+
+    (text,) = {why["limit"] for why in found.values() if "limit" in why}
+    assert text.startswith(f"waits for the rate limit openai/{model}: 1 of 1 concurrent requests")
+
+
+def test_a_hold_that_waits_for_money_names_the_budget(stack: Stack) -> None:
+    agents = [llm(f"a{n}", SLOW, max_tokens=1000) for n in range(3)]
+
+    # One call may cost 0.0006 dollars.
+    with going(*agents, cost_budget=0.001) as run:
+        found = explained(run, lambda told: any("money" in why for why in told.values()))
+
+    text = next(why["money"] for why in found.values() if "money" in why)
+    assert text.startswith("waits for money, for ")
+    assert "budget of run" in text
+
+
+@pytest.fixture(scope="module")
+def ended(running_stack: Stack) -> dict[str, str]:
+    """Where the id of the run that has ended is kept for the tests that read it."""
+    return {}
+
+
+@pytest.fixture
+def finished(stack: Stack, ended: dict[str, str]) -> Run:
+    """A run with a retry, a list, a failure, and one that it took with it."""
+    if "run" not in ended:
+        run = start(
+            llm("shaky", "[[sim:status=500,times=1]]"),
+            llm("many", "{item} [[sim:latency=0.2]]", for_each="things"),
+            llm("broken", "[[sim:status=400]]", max_retries=0),
+            llm("after", "go", "broken"),
+        )
+        run.wait(timeout=30)
+        ended["run"] = run.id
+    return Run(ended["run"])
+
+
+def test_what_has_ended_is_explained(stack: Stack, finished: Run) -> None:
+    told = reasons(finished)
+
+    assert told["shaky"]["retried"].startswith("was retried once: 1 x ServerFailure")
+    assert told["broken"]["failed"].startswith("ended failed: ")
+    assert told["after"]["upstream"] == "was cancelled: upstream failed: broken"
+    assert "critical path" in told["the run"]["slow"]
+    assert reasons(finished, "shaky").keys() == {"shaky"}
+    assert f"run {finished.id} (explained) is " in cli("explain", finished.id)
+
+
+def test_the_history_is_searched_by_level_agent_and_text(stack: Stack, finished: Run) -> None:
+    all_lines = cli("logs", finished.id).splitlines()
+    errors = cli("logs", finished.id, "--level", "error").splitlines()
+    shaky = cli("logs", finished.id, "--agent", "shaky").splitlines()
+    found = cli("logs", finished.id, "--search", "SERVERFAILURE").splitlines()
+    followed = cli("logs", finished.id, "--follow", "--json").splitlines()
+
+    assert "run: created, " in all_lines[0]
+    assert all("  error    " in line for line in errors)
+    assert any("broken: failed" in line for line in errors)
+    assert [line.partition("shaky: ")[2].partition(",")[0] for line in shaky] == [
+        "started",
+        "retrying",
+        "started (attempt 2)",
+        "completed (attempt 2)",
+    ]
+    assert len(found) == 1
+    facts = [json.loads(line) for line in followed]
+    assert len(facts) == len(all_lines)
+    assert {"id", "type", "at", "level", "text"} <= facts[0].keys()
+
+
+def test_an_agent_that_is_not_there_is_named(stack: Stack, finished: Run) -> None:
+    for words in (("logs", finished.id, "--agent", "shakey"), ("explain", finished.id, "shakey")):
+        code, _, errors = execute(*words)
+
+        assert code == 1
+        assert "has no agent 'shakey'" in errors
+        assert "shaky" in errors.partition("'shakey'")[2]
+
+
+def test_the_report_of_a_run_is_one_file(stack: Stack, finished: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+
+    printed = cli("report", finished.id, "--output", str(file))
+
+    page = file.read_text(encoding="utf-8")
+    assert printed.strip() == str(file)
+    for part in ("<h2>Timeline</h2>", "<h2>Costs</h2>", "<h2>Failures</h2>", "<h2>Retries</h2>"):
+        assert part in page
+    assert "<h2>Outputs</h2>" not in page
+    # A list is one row, with the calls of its items.
+    assert re.search(r'title="many 3/3: completed".*?class="calling"', page)
+    assert re.search(r"<td>many</td>.*?<td class=\"num\">3</td>", page)
+
+
+def test_watching_draws_on_a_terminal_and_ends_with_the_run(stack: Stack) -> None:
+    run = start(llm("slow", "[[sim:latency=4]]"), llm("then", "go", "slow"))
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "app.cli", "watch", run.id],
+        cwd=stack.folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT), **stack.environment, "TERM": "xterm"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        drawn = read_all(ours)
+
+    assert run.wait(timeout=10) == "completed"
+    assert process.returncode == 0
+    assert "then waits for what it depends on" in drawn
+    assert f"run {run.id} (explained): completed" in drawn
+
+
+def read_all(descriptor: int) -> str:
+    parts: list[bytes] = []
+    while True:
+        try:
+            part = os.read(descriptor, 65536)
+        except OSError:  # Linux tells so that the other side is closed
+            part = b""
+        if not part:
+            os.close(descriptor)
+            return b"".join(parts).decode()
+        parts.append(part)
+
+
+def test_watching_into_a_pipe_prints_lines(stack: Stack, finished: Run) -> None:
+    code, out, _ = execute("watch", finished.id)
+
+    assert code in (1, 3)
+    assert f"run {finished.id} (explained): " in out
+    assert "\x1b" not in out
+
+
+def test_a_queue_without_a_worker_and_an_open_circuit_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = [{"kind": "status", "status": 500, "provider": "anthropic"}]
+    claude = (llm(f"c{n}", model="claude-haiku-4-5") for n in range(4))
+    with (
+        run_stack(tmp_path, "anthropic", "scheduler", configuration=FRAGILE) as alone,
+        client_of(alone, monkeypatch),
+    ):
+        alone.simulator.configure(faults=down)
+        with going(llm("a"), *claude) as run:
+            found = explained(
+                run,
+                lambda told: (
+                    "no_worker" in told.get("a", {})
+                    and any("circuit" in why for why in told.values())
+                ),
+            )
+        assert_ledgers_agree(alone.sql("SELECT * FROM cost_entries"), alone.simulator.ledger())
+
+    assert found["a"]["no_worker"] == "waits for a worker: none serves queue 'openai'"
+    circuit = next(why["circuit"] for why in found.values() if "circuit" in why)
+    assert "anthropic/claude-haiku-4-5" in circuit

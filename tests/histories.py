@@ -1,0 +1,117 @@
+"""Runs as the monitoring reads them, made up piece by piece."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.monitoring.progress import AgentProgress, RunProgress
+from app.monitoring.run_history import Attempt, Call, HistoryEvent, RunHistory, Standing
+
+START = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUN_ID = UUID(int=1)
+
+
+def at(seconds: float) -> datetime:
+    """So many seconds after the run has started."""
+    return START + timedelta(seconds=seconds)
+
+
+def agent(name: str, level: int = 0, **fields: Any) -> AgentProgress:
+    """An agent that has completed from second 0 to 1 of its run, unless told otherwise."""
+    given: dict[str, Any] = {
+        "name": name,
+        "module": "HR",
+        "provider": "openai",
+        "model": "gpt-4o",
+        "level": level,
+        "status": AgentStatus.COMPLETED,
+        "attempt": 1,
+        "retries": 0,
+        "recoveries": 0,
+        "error": None,
+        "spent_usd": Decimal("0.001"),
+        "started_at": at(0),
+        "finished_at": at(1),
+    } | fields
+    if not AgentStatus(given["status"]).is_final:
+        given |= {"finished_at": None}
+    return AgentProgress(**given | {"status": AgentStatus(given["status"])})
+
+
+def attempt(name: str, start: float, end: float | None, **fields: Any) -> Attempt:
+    """An attempt between these seconds."""
+    given: dict[str, Any] = {"number": 1, "worker": "w1", "outcome": "completed"} | fields
+    ended = None if end is None else at(end)
+    return Attempt(agent=name, started_at=at(start), finished_at=ended, **given)
+
+
+def call(name: str, start: float, end: float, **fields: Any) -> Call:
+    """A call between these seconds, for a tenth of a cent."""
+    given: dict[str, Any] = {
+        "attempt": 1,
+        "provider": "openai",
+        "model": "gpt-4o",
+        "module": "HR",
+        "kind": "actual",
+        "outcome": "ok",
+        "cost_usd": Decimal("0.001"),
+        "prompt_tokens": 100,
+        "output_tokens": 20,
+    } | fields
+    return Call(agent=name, ended_at=at(end), seconds=end - start, **given)
+
+
+def event(type_: str, seconds: float, **fields: Any) -> HistoryEvent:
+    """An event at this second."""
+    given: dict[str, Any] = {"id": 1, "data": {}} | fields
+    return HistoryEvent(type=type_, at=at(seconds), **given)
+
+
+def standing(name: str, **fields: Any) -> Standing:
+    """An agent that is ready to be claimed."""
+    given: dict[str, Any] = {
+        "status": "pending",
+        "level": 0,
+        "provider": "openai",
+        "model": "gpt-4o",
+        "ready_at": at(0),
+    } | fields
+    return Standing(agent=name, **given)
+
+
+def history(
+    *agents: AgentProgress,
+    dependencies: Mapping[str, Sequence[str]] | None = None,
+    now: float = 100.0,
+    run: Mapping[str, Any] | None = None,
+    **facts: Any,
+) -> RunHistory:
+    """A run of these agents; it has ended if they have."""
+    ends = [one.finished_at for one in agents if one.finished_at is not None]
+    ended = len(ends) == len(agents)
+    given: dict[str, Any] = {
+        "id": RUN_ID,
+        "workflow": "hiring",
+        "version": 1,
+        "status": WorkflowStatus.COMPLETED if ended else WorkflowStatus.RUNNING,
+        "error": None,
+        "level": 0,
+        "level_count": 1 + max((one.level for one in agents), default=0),
+        "limit_usd": Decimal(1),
+        "spent_usd": Decimal("0.01"),
+        "created_at": START,
+        "started_at": START,
+        "finished_at": max(ends) if ended and ends else None,
+        "agents": agents,
+    } | dict(run or {})
+    needed = {one.name: tuple((dependencies or {}).get(one.name, ())) for one in agents}
+    made = RunHistory(
+        now=at(now),
+        run=RunProgress(**given | {"status": WorkflowStatus(given["status"])}),
+        dependencies=needed,
+    )
+    return replace(made, **facts)

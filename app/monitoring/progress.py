@@ -21,7 +21,8 @@ READ_RUN: TextClause = text("""
 """)
 READ_AGENTS: TextClause = text("""
     SELECT a.name, a.module, a.provider, a.model, a.level, a.status, a.attempt, a.retries,
-        a.recoveries, coalesce(a.error, items.error) AS error, a.started_at, a.finished_at, a.item_count, t.first_token_s,
+        a.recoveries, coalesce(a.error, items.error) AS error, a.started_at, a.finished_at,
+        a.item_count, t.first_token_s,
         CASE WHEN a.status = 'pending' THEN a.waits_for END AS waits_for,
         CASE WHEN a.status = 'pending' AND a.waits_for IS NOT NULL THEN a.ready_at END
             AS waits_until,

@@ -34,6 +34,7 @@ PATIENCE_MS = 2
 #: Processes that there can be at a time.
 SLOTS = ("w1", "w2", "w3", "client0", "client1", "client2", "client3")
 IDLE_IN_TRANSACTION_S = 15.0
+TABLES = b"SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 BLOCKERS = "SELECT pg_blocking_pids(%s)"
 
 #: Called at every boundary with its name and the process; may break, freeze or kill.
@@ -101,6 +102,11 @@ class Database:
         self.inspector.execute((script % {"clock": literal}).encode())
         name = self.inspector.info.dbname
         self.inspector.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
+        # New statistics make new plans, and those another order of rows, at moments of their own.
+        for table in self.inspector.execute(TABLES).fetchall():
+            self.inspector.execute(
+                f'ALTER TABLE "{table[0]}" SET (autovacuum_enabled = off)'.encode()
+            )
         self._begun = False
         asyncio.run(self._make_engines())
 

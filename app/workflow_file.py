@@ -16,7 +16,7 @@ from app.domain.providers import routed
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
-from app.errors import ConfigurationError, WorkflowError, WorkflowFileError
+from app.errors import ConfigurationError, UnknownFunction, WorkflowError, WorkflowFileError
 from app.kinds.registry import KindRegistry
 from app.registration import check_workflow
 from app.settings import load_settings
@@ -159,13 +159,19 @@ def _workflow(
 
 def _step(document: Document, place: Place, value: Any) -> Agent:
     _check_keys(document, place, value, STEP_KEYS, ("name", "agent_type"))
-    return _agent(document, place, agent_of_step(value))
+    return _agent(document, place, agent_of_step(value), kind_key="agent_type")
 
 
-def _agent(document: Document, place: Place, value: Any) -> Agent:
+def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind") -> Agent:
     kind = value.get("kind", LLM) if isinstance(value, dict) else LLM
     required = ("name", "prompt_template") if kind == LLM else ("name",)
     _check_keys(document, place, value, AGENT_KEYS, required)
+    if isinstance(kind, str) and kind not in (LLM, WORKFLOW):
+        # Before its other fields are held against a kind that there is not.
+        try:
+            KindRegistry().get(kind)
+        except UnknownFunction as error:
+            raise document.error(f"agent {value['name']!r}: {error}", (*place, kind_key)) from error
     config = value.get("config")
     if kind == WORKFLOW and isinstance(config, dict) and isinstance(config.get("workflow"), dict):
         inner = _workflow(document, (*place, "config", "workflow"), config["workflow"])

@@ -3,7 +3,7 @@
 A condition is an expression of CEL (https://cel.dev), which ``app.conditions`` compiles and
 evaluates. Here is only what can be known without it, in one pass over the words: how long and how
 deep it is, which agents and keys of the context it reads, and whether they exist. A word that is
-no name and is compared with ``==`` or ``!=`` is a text: ``sentiment == positive``.
+no name and is compared with a name by ``==`` or ``!=`` is a text: ``sentiment == positive``.
 """
 
 import re
@@ -42,6 +42,7 @@ _TOKEN = re.compile(
 _OPEN = {"(": ")", "[": "]", "{": "}"}
 _ENDS_OPERAND = frozenset({"", ")", "]", "}", "&&", "||", "?", ":", ","})
 _STARTS_OPERAND = frozenset({"", "(", "[", "{", "&&", "||", "!", "?", ":", ","})
+_BETWEEN_SIDES = frozenset({"==", "!=", "<", "<=", ">", ">=", "&&", "||", "?", ":", ","})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,13 +77,16 @@ class _Token:
     at: int
 
 
-def read_condition(text: object, *, agents: Iterable[str], keys: Iterable[str]) -> Condition:
+def read_condition(
+    text: object, *, agents: Iterable[str], keys: Iterable[str], own: str = ""
+) -> Condition:
     """Read a condition.
 
     Args:
         text: The expression.
         agents: Names of the workflow's agents.
         keys: Keys of the context that its agents write.
+        own: Name of the condition's agent, which a refusal does not offer.
 
     Raises:
         WorkflowError: If it is too long or too deep, has a character or a bracket too many, or
@@ -96,7 +100,7 @@ def read_condition(text: object, *, agents: Iterable[str], keys: Iterable[str]) 
         )
     tokens = _tokens(text)
     _check_brackets(tokens, text)
-    return _Reader(text, tokens, agents, keys).read()
+    return _Reader(text, tokens, agents, keys, own).read()
 
 
 def _tokens(text: str) -> list[_Token]:
@@ -134,11 +138,17 @@ class _Reader:
     """Goes over the words of one condition and finds out what each stands for."""
 
     def __init__(
-        self, text: str, tokens: list[_Token], agents: Iterable[str], keys: Iterable[str]
+        self,
+        text: str,
+        tokens: list[_Token],
+        agents: Iterable[str],
+        keys: Iterable[str],
+        own: str,
     ) -> None:
         self._text = text
         self._tokens = tokens
         self._keys = frozenset(keys)
+        self._own = own
         names = frozenset(agents)
         self._agent_of = {name.replace("-", "_"): name for name in names if "-" in name}
         self._agent_of |= {name: name for name in names}
@@ -226,32 +236,41 @@ class _Reader:
         return self._sign(index + 1) == "." and self._sign(index + 3) != "("
 
     def _is_compared(self, index: int) -> bool:
-        """Whether a word is the whole of one side of ``==`` or ``!=``, and the other is a name."""
+        """Whether a word is the whole of one side of ``==`` or ``!=``, and the other has a name.
+
+        With a literal on the other side it would be constant, so it is a name that is mistyped.
+        """
         before, after = self._sign(index - 1), self._sign(index + 1)
         if before in ("==", "!=") and after in _ENDS_OPERAND:
-            return not self._is_bare_word(index - 2)
+            return self._has_name(index - 2, -1)
         if after in ("==", "!=") and before in _STARTS_OPERAND:
-            return not self._is_bare_word(index + 2)
+            return self._has_name(index + 2, 1)
         return False
 
-    def _is_bare_word(self, index: int) -> bool:
-        """Whether a word without a path stands for nothing known."""
-        if not 0 <= index < len(self._tokens) or self._sign(index - 1) == ".":
-            return False
-        token = self._tokens[index]
-        if token.kind != "word" or token.text in _KEYWORDS | _TYPES:
-            return False
-        return not self._is_known(token.text) and not self._is_bound(token, index)
+    def _has_name(self, index: int, step: int) -> bool:
+        """Whether the side of a comparison that begins here has a known name; step is 1 or -1."""
+        depth = 0
+        while 0 <= index < len(self._tokens):
+            token, sign = self._tokens[index], self._sign(index)
+            depth += step * ((sign in _OPEN) - (sign in _OPEN.values()))
+            if depth < 0 or (not depth and (sign in _BETWEEN_SIDES or token.text == "in")):
+                return False
+            is_name = token.kind == "word" and self._sign(index - 1) != "."
+            if is_name and (self._is_known(token.text) or self._is_bound(token, index)):
+                return True
+            index += step
+        return False
 
     def _unknown_name(self, token: _Token) -> WorkflowError:
-        known = [INPUT, *sorted(self._agent_of), *sorted(self._keys)]
+        others = sorted(name for name, agent in self._agent_of.items() if agent != self._own)
+        known = [INPUT, *others, *sorted(self._keys)]
         if token.text in _RESERVED:
             return _refused(self._text, token.at, f"{token.text!r} is a reserved word of CEL")
         return _refused(
             self._text,
             token.at,
             f"there is no {token.text!r}; there is {listed(known)}"
-            f"{did_you_mean(token.text, known)}",
+            f"{did_you_mean(token.text, [*known, *sorted(_KEYWORDS)])}",
         )
 
 

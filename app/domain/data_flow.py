@@ -86,7 +86,9 @@ class DataFlow:
             return None
         found = self._conditions.get(agent.name)
         if found is None:
-            found = read_condition(agent.condition, agents=self._names, keys=self.writers)
+            found = read_condition(
+                agent.condition, agents=self._names, keys=self.writers, own=agent.name
+            )
             self._conditions[agent.name] = found
         return found
 

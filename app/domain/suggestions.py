@@ -2,11 +2,15 @@
 
 import difflib
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 
 MAX_WORD_CHARS = 100
 MAX_WORDS_COMPARED = 10_000
 MAX_WORDS_SHOWN = 20
+#: How alike two words are, from 0 to 1, of which one is surely the other mistyped.
+MISTYPED = 0.8
+MIN_PREFIX_CHARS = 3
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -22,8 +26,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     # Not at any length and number: comparing two words is quadratic.
     compared = itertools.islice(known, MAX_WORDS_COMPARED)
     by_lower = {name.lower(): name for name in compared if len(name) <= MAX_WORD_CHARS}
-    near = difflib.get_close_matches(word[:MAX_WORD_CHARS].lower(), by_lower, n=1)
-    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
+    near = _nearest(word[:MAX_WORD_CHARS].lower(), by_lower)
+    return f"; did you mean {by_lower[near]!r}?" if near is not None else ""
+
+
+def _nearest(word: str, names: Iterable[str]) -> str | None:
+    """The name that is this word mistyped, or that alone begins with it, or else is nearest."""
+    names = list(names)
+    found = difflib.get_close_matches(word, names, n=1, cutoff=MISTYPED)
+    if not found and len(word) >= MIN_PREFIX_CHARS:
+        begins = {name[: len(word)]: name for name in names}
+        counts = Counter(name[: len(word)] for name in names)
+        alone = [begin for begin in begins if counts[begin] == 1]
+        found = [
+            begins[begin] for begin in difflib.get_close_matches(word, alone, n=1, cutoff=MISTYPED)
+        ]
+    found = found or difflib.get_close_matches(word, names, n=1)
+    return found[0] if found else None
 
 
 def listed(words: Iterable[str]) -> str:

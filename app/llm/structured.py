@@ -93,7 +93,7 @@ class _Words:
             ]
             return {"anyOf": [self.narrowed(one, depth + 1) for one in each]}
         if "$ref" in schema:
-            return _reference(schema)
+            return _reference(schema, depth)
         part = self._inside(self._remarked(schema), depth)
         if part.get("type") == "object":
             return self._closed(part, schema)
@@ -132,9 +132,9 @@ class _Words:
         return part | {"additionalProperties": False}
 
 
-def _reference(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A reference, which stands alone, into the schema's own definitions."""
-    if not str(schema["$ref"]).startswith("#/$defs/"):
+def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+    """A reference, which stands alone, into the schema's own definitions: not the root's."""
+    if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}
 

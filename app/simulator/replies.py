@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from app.simulator.chat import ChatRequest, Reply, Tool, ToolCall
 from app.simulator.facts import Facts, digest_of
+from app.simulator.instructed import schema_in
 from app.simulator.markers import NOTHING, Marker, without_markers
 from app.simulator.prose import chosen_from, paragraph
 from app.simulator.values import value_of_key, value_of_schema
@@ -59,13 +61,15 @@ def reply_to(
         limit -= reasoning
     if marker.refused:
         return Reply(text=_REFUSAL, tool_calls=(), reasoning_tokens=0, cut=False, refused=True)
-    facts = Facts("\n".join([without_markers(request.prompt), *request.tool_results]))
+    instructed, prompt = schema_in(without_markers(request.prompt))
+    schema = instructed if request.schema is None else request.schema
+    facts = Facts("\n".join([prompt, *request.tool_results]))
     calls = _calls(request, facts, marker.tool_turns or 1)
     reply = Reply(text="", tool_calls=calls, reasoning_tokens=reasoning, cut=False)
     if calls and (limit is None or reply.output_tokens - reasoning <= limit):
         return reply
     size = marker.output_tokens or output_tokens
-    text = _text(request, facts, size, signature) if marker.reply is None else marker.reply
+    text = _text(request, schema, facts, size, signature) if marker.reply is None else marker.reply
     if request.questions <= (marker.invalid_turns or 0):
         text = _spoiled(text)
     shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
@@ -91,9 +95,15 @@ def _call(index: int, tool: Tool, request: ChatRequest, facts: Facts) -> ToolCal
     return ToolCall(id=name, name=tool.name, arguments=_compact(arguments))
 
 
-def _text(request: ChatRequest, facts: Facts, size: int | None, signature: str) -> str:
-    if request.schema is not None:
-        return _padded(_compact(value_of_schema(request.schema, facts)), size)
+def _text(
+    request: ChatRequest,
+    schema: Mapping[str, Any] | None,
+    facts: Facts,
+    size: int | None,
+    signature: str,
+) -> str:
+    if schema is not None:
+        return _padded(_compact(value_of_schema(schema, facts)), size)
     if request.wants_json or _ASKS_JSON.search(facts.text):
         keys, rest = _keys_in(facts.text)
         stated = Facts(rest)

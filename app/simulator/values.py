@@ -5,16 +5,29 @@ Arguments of tool calls and JSON answers are both made here.
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
+from uuid import UUID
 
 from app.simulator.facts import NUMBER, Facts, normalised, number_in
 from app.simulator.prose import paragraph
 
 _MAX_DEPTH = 6
+_MAX_ITEMS = 1000
+_MAX_VALUES = 5000
+_MAX_CHARS = 100_000
 _TEXT_CHARS = 160
+_TYPE_WORDS = {
+    "object": {"properties", "additionalProperties", "required", "minProperties"},
+    "array": {"items", "prefixItems", "minItems"},
+    "number": {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"},
+}
+_BOUNDS = _TYPE_WORDS["number"] | {"minItems", "maxItems", "minLength", "maxLength", "format"}
+_REMARK = re.compile(r"\{\"[^{}]*\}$")
 _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -31,84 +44,194 @@ def value_of_key(key: str, facts: Facts) -> Any:
 
 
 def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
-    """A value that fits a JSON schema, its own `$ref`s resolved."""
+    """A value that fits a JSON schema, its own `$ref`s resolved.
+
+    Patterns, `uniqueItems`, `not` and `if` are not looked at.
+    """
     return _SchemaValues(facts, schema).value("", schema, 0)
 
 
 class _SchemaValues:
-    """Walks one schema; recursive ones end at a depth of 6."""
+    """Walks one schema. From a depth of 6 on, recursive ones take what ends them."""
 
     def __init__(self, facts: Facts, root: Mapping[str, Any]) -> None:
         self._facts = facts
         self._root = root
+        # Some recursion is never ended by the schema itself.
+        self._left = _MAX_VALUES
 
-    def value(self, name: str, schema: Mapping[str, Any], depth: int) -> Any:
+    def value(self, name: str, schema: Any, depth: int) -> Any:
         """A value for the property `name`."""
-        schema = self._resolved(schema)
+        self._left -= 1
+        schema = self._resolved(schema, depth)
         if "const" in schema:
             return schema["const"]
         if schema.get("enum"):
             return self._enumerated(name, schema["enum"])
-        kind = schema.get("type")
+        kind = schema.get("type") or _implied_type(schema)
         if isinstance(kind, list):
             kind = next((item for item in kind if item != "null"), "null")
-        if kind == "object" or "properties" in schema:
+        if kind == "object":
             return self._object(schema, depth)
         if kind == "array":
-            items = schema.get("items") or {"type": "string"}
-            count = 0 if depth >= _MAX_DEPTH else max(1, int(schema.get("minItems", 1)))
-            return [self.value(name, items, depth + 1) for _ in range(count)]
+            return self._array(name, schema, depth)
         return self._scalar(name, schema, str(kind))
 
     def _scalar(self, name: str, schema: Mapping[str, Any], kind: str) -> Any:
         if kind in ("number", "integer"):
-            number = self._bounded(name, schema)
-            return int(number) if kind == "integer" else number
+            return self._bounded(name, schema, whole=kind == "integer")
         if kind == "boolean":
             return _boolean(name, self._facts)
         return None if kind == "null" else self._string(name, schema)
 
+    def _array(self, name: str, schema: Mapping[str, Any], depth: int) -> list[Any]:
+        first: Sequence[Any] = schema.get("prefixItems") or ()
+        wished = 0 if depth >= _MAX_DEPTH or schema.get("items") is False else 1
+        count = max(wished, len(first), int(_number(schema, "minItems") or 0))
+        most = _number(schema, "maxItems")
+        count = min(count, _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
+        items = schema.get("items") or {"type": "string"}
+        return [
+            self.value(name, first[index] if index < len(first) else items, depth + 1)
+            for index in range(count)
+        ]
+
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties: Mapping[str, Any] = schema.get("properties") or {}
-        required: Sequence[str] = schema.get("required") or list(properties)
-        if depth >= _MAX_DEPTH:
+        rest = schema.get("additionalProperties")
+        required: Sequence[str] = schema.get("required") or (
+            [] if depth >= _MAX_DEPTH else list(properties)
+        )
+        if self._left < 0 or depth >= 2 * _MAX_DEPTH:
             return {}
-        return {key: self.value(key, properties.get(key) or {}, depth + 1) for key in required}
+        keys = list(required)
+        if not properties and isinstance(rest, Mapping):
+            keys += [key for key in self._free_keys(schema, depth) if key not in keys]
+        other = rest if isinstance(rest, Mapping) else {}
+        return {key: self.value(key, properties.get(key, other), depth + 1) for key in keys}
 
-    def _resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _free_keys(self, schema: Mapping[str, Any], depth: int) -> list[str]:
+        """Keys of a map: two, or as many as it has to have."""
+        least = int(_number(schema, "minProperties") or 0)
+        count = max(least, 0 if depth >= _MAX_DEPTH else 2)
+        most = _number(schema, "maxProperties")
+        count = min(count, _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
+        names = self._resolved(schema.get("propertyNames"), depth)
+        offered = list(names.get("enum") or self._facts.words)
+        offered += [f"key_{index}" for index in range(len(offered), count) if "enum" not in names]
+        return offered[:count]
+
+    def _resolved(self, schema: Any, depth: int) -> Mapping[str, Any]:
+        """A schema with its references followed, and one of its options chosen."""
+        found: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
         for _ in range(_MAX_DEPTH):
-            reference = schema.get("$ref")
-            options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
-            if isinstance(reference, str) and reference.startswith("#/"):
-                target: Any = self._root
-                for part in reference[2:].split("/"):
-                    target = target.get(part, {})
-                schema = target
+            reference = found.get("$ref")
+            options = found.get("anyOf") or found.get("oneOf")
+            if isinstance(reference, str) and reference.startswith("#"):
+                found = _merged(_without(found, "$ref"), _pointed(self._root, reference))
             elif options:
-                schema = next((option for option in options if option.get("type") != "null"), {})
+                chosen = self._chosen(options, depth)
+                found = _merged(_without(found, "anyOf", "oneOf"), chosen)
+            elif parts := found.get("allOf"):
+                found = _without(found, "allOf")
+                for part in parts:
+                    found = _merged(found, self._resolved(part, depth))
             else:
                 break
-        return schema
+        return {**_remarks(found), **found}
+
+    def _chosen(self, options: Sequence[Any], depth: int) -> Any:
+        """The first option that is more than null; below a depth of 6, null if there is one."""
+        null = {"type": "null"}
+        if depth >= _MAX_DEPTH and null in options:
+            return null
+        return next((option for option in options if option != null), null)
 
     def _enumerated(self, name: str, options: Sequence[Any]) -> Any:
         stated = (self._facts.label(name) or "").lower()
         return next((option for option in options if str(option).lower() == stated), options[0])
 
-    def _bounded(self, name: str, schema: Mapping[str, Any]) -> float:
+    def _bounded(self, name: str, schema: Mapping[str, Any], *, whole: bool) -> float:
         value = _stated_number(name, self._facts)
         if value is None:
             value = next(iter(self._facts.numbers), self._facts.draw(name) % 90 + 10)
-        low, high = schema.get("minimum"), schema.get("maximum")
+        low, high = _number(schema, "minimum"), _number(schema, "maximum")
+        above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
+        step = _number(schema, "multipleOf") or (1 if whole else None)
+        # Exclusive bounds are kept by a step, or by half of what is between them.
+        room = below - above if above is not None and below is not None else 2
+        apart = step or min(1, room / 2)
+        if above is not None:
+            low = max(above + apart, above + apart if low is None else low)
+        if below is not None:
+            high = min(below - apart, below - apart if high is None else high)
+        value = value if high is None else min(value, high)
         value = value if low is None else max(value, low)
-        return value if high is None else min(value, high)
+        if step:
+            steps = math.floor(value / step)
+            steps += low is not None and steps * step < low
+            value = round(steps * step, 10)
+        return int(value) if whole else value
 
     def _string(self, name: str, schema: Mapping[str, Any]) -> str:
-        if str(schema.get("format", "")).startswith("date"):
-            time = "T09:00:00Z" if schema["format"] == "date-time" else ""
+        format_ = str(schema.get("format", ""))
+        if format_.startswith("date"):
+            time = "T09:00:00Z" if format_ == "date-time" else ""
             return _date(name, self._facts) + time
+        if format_ in _FORMATS:
+            return _FORMATS[format_](name, self._facts)
         value = self._facts.label(name) or value_of_key(name, self._facts)
         text = ", ".join(value) if isinstance(value, list) else str(value)
-        return text[: schema.get("maxLength", _TEXT_CHARS)]
+        text = text.ljust(min(int(_number(schema, "minLength") or 0), _MAX_CHARS), ".")
+        most = _number(schema, "maxLength")
+        return text[: max(_TEXT_CHARS, len(text)) if most is None else int(most)]
+
+
+def _implied_type(schema: Mapping[str, Any]) -> str:
+    """The type that a schema without one is about."""
+    return next((kind for kind, words in _TYPE_WORDS.items() if words & schema.keys()), "string")
+
+
+def _number(schema: Mapping[str, Any], key: str) -> float | None:
+    value = schema.get(key)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _without(schema: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in keys}
+
+
+def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
+    """What fits both, so far as properties and required keys are concerned."""
+    other = other if isinstance(other, Mapping) else {}
+    both = {**schema, **other}
+    if "properties" in schema and "properties" in other:
+        both["properties"] = {**schema["properties"], **other["properties"]}
+    if "required" in schema and "required" in other:
+        both["required"] = list(dict.fromkeys([*schema["required"], *other["required"]]))
+    return both
+
+
+def _pointed(root: Mapping[str, Any], reference: str) -> Any:
+    """What a reference such as `#/$defs/line` points at, empty if nothing."""
+    target: Any = root
+    for word in reference.split("/")[1:]:
+        part = word.replace("~1", "/").replace("~0", "~")
+        if isinstance(target, list) and part.isdigit() and int(part) < len(target):
+            target = target[int(part)]
+        else:
+            target = target.get(part, {}) if isinstance(target, Mapping) else {}
+    return target
+
+
+def _remarks(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds that a description ends with, as JSON: a provider's mode may not take them."""
+    found = _REMARK.search(str(schema.get("description", "")))
+    try:
+        remark = json.loads(found[0]) if found else {}
+    except ValueError:
+        return {}
+    return {key: value for key, value in remark.items() if key in _BOUNDS}
 
 
 def _stated_number(key: str, facts: Facts) -> float | None:
@@ -185,6 +308,12 @@ def _short(text: str) -> str:
     return text[:_TEXT_CHARS]
 
 
+_FORMATS: Mapping[str, Callable[[str, Facts], str]] = {
+    "email": _email,
+    "uuid": lambda name, facts: str(UUID(int=facts.draw(name) % 2**128, version=4)),
+    "uri": lambda name, facts: f"https://example.com/{facts.draw(name) % 10_000}",
+    "time": lambda *_: "09:00:00Z",
+}
 _BOOLEAN_STARTS = frozenset(("is", "has", "can", "needs", "requires", "should", "was"))
 _KINDS: tuple[tuple[frozenset[str], Callable[[str, Facts], Any]], ...] = (
     (

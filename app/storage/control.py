@@ -14,6 +14,7 @@ from sqlalchemy import Row, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
+from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import RunConflict, UnknownRun, WorkflowError
@@ -309,6 +310,12 @@ def _to_run_again(run_id: UUID, rows: Sequence[Row[Any]], agent: str) -> Collect
     """The agent, all that depends on it, and whatever has no result to take over."""
     names = [row.name for row in rows]
     if agent not in names:
+        if (each := agent_of(agent)) in names:
+            raise WorkflowError(
+                f"{agent!r} names an element of a list, which cannot be run again alone: "
+                f"`agentchord retry {run_id}` runs those that failed, "
+                f"`agentchord rerun {run_id} {each}` the whole list"
+            )
         raise WorkflowError(
             f"run {run_id} has no agent {agent!r}{did_you_mean(agent, names)}; "
             f"it has {listed(names)}"

@@ -31,6 +31,11 @@ async def holds(text: str, **values: object) -> bool:
         ("content_sentiment == positive", True),
         ("positive == content_sentiment", True),
         ("content_sentiment != positive", False),
+        ("'positive' == content_sentiment", True),
+        ("positive == (true ? content_sentiment : '')", True),
+        ("screen.tags[0] == a && a == screen.tags[0]", True),
+        ("size(screen.tags) == two || string(total) == none || true", True),
+        ("screen.tags.exists(tag, b == tag)", True),
         ("content_sentiment == 'positive' && total > 100", True),
         ("(content_sentiment == negative) || total == 119.0", True),
         ("input.amount >= 10 ? total > 0 : false", True),
@@ -96,6 +101,32 @@ def test_a_condition_that_cannot_be_meant_is_refused_with_its_place(
     assert problem in str(caught.value)
     assert len(str(caught.value)) < 500
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("content_sentimen == 'positive'", "did you mean 'content_sentiment'?"),
+        ("total > 1 && 'positive' != content_sentimen", "did you mean 'content_sentiment'?"),
+        ("true == tru", "there is no 'tru'; there is 'input', .*; did you mean 'true'?"),
+        ("tt == 'y'", r"there is no 'tt'.* \(character 1\)"),
+        ("-1 == tt || total == 1", "there is no 'tt'"),
+        ("total == 1 || ('y') == tt", "there is no 'tt'"),
+        ("[1, 2] == tt", "there is no 'tt'"),
+        ("size('abc') == three", "there is no 'three'"),
+        ("totl == 1 && total == 1", "did you mean 'total'?"),
+        ("screen.tags.all(tag, tga == 'b')", "there is no 'tga'"),
+        ("tt == 'a' in screen.tags", "there is no 'tt'"),
+    ],
+)
+def test_a_word_that_is_compared_with_a_literal_is_a_mistyped_name(text: str, problem: str) -> None:
+    with pytest.raises(WorkflowError, match=problem.replace("?", r"\?")):
+        condition(text)
+
+
+def test_a_refusal_does_not_offer_the_agent_its_own_output() -> None:
+    with pytest.raises(WorkflowError, match=r"there is 'input', 'screen', 'total' \("):
+        read_condition("x > 1", agents=("screen", "my-own"), keys=["total"], own="my-own")
 
 
 @pytest.mark.parametrize("opening", ["(", "[", "{", "!(", "total.map(x, ", "has("])

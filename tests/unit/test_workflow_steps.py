@@ -87,6 +87,8 @@ def test_the_pipelines_are_steps_that_fit_the_schema(file: Path) -> None:
             "agent_type: text_procesor",
             ":5: steps[0].agent_type: agent 'first'",
         ),
+        ("agent_type: llm", "agent_type: lml", ":5: steps[0].agent_type: agent 'first': there is"),
+        ("agent_type: llm", "agent_type: lml", "did you mean 'llm'?"),
         ("steps:", "agents: []\nsteps:", "no such key"),
     ],
 )

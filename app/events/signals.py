@@ -7,12 +7,13 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
-from contextvars import Context
 from uuid import UUID
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from app.telemetry.logging import of_nobody
 
 CHANNEL = "agentchord:signals"
 LIMITS_CHANGED = "limits changed"
@@ -89,7 +90,9 @@ class Signals:
 
     def _listen(self) -> None:
         if self._listener is None:
-            self._listener = asyncio.create_task(self._receive(), name="signals", context=Context())
+            self._listener = asyncio.create_task(
+                self._receive(), name="signals", context=of_nobody()
+            )
 
     async def _receive(self) -> None:
         while not self._closed:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator
-from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +19,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
+
+from app.telemetry.logging import of_nobody
 
 CHANNEL = "agentchord:text:"
 #: Pieces gather for so long: a message each would cost Redis more than the calls do.
@@ -97,7 +98,7 @@ class Publisher:
         if not stream.parts:
             self._waiting.append(stream)
         if self._flusher is None or self._flusher.done():
-            self._flusher = asyncio.create_task(self._flush(), name="texts", context=Context())
+            self._flusher = asyncio.create_task(self._flush(), name="texts", context=of_nobody())
         return True
 
     async def send(self) -> None:

@@ -11,7 +11,6 @@ import math
 import time
 from collections import Counter
 from collections.abc import Coroutine
-from contextvars import Context
 from itertools import count
 from secrets import token_hex
 from typing import Any
@@ -30,6 +29,7 @@ from app.errors import (
 )
 from app.failures.circuit import SLOTS, CircuitBackend, CircuitNews, Message, Verdict, View
 from app.failures.local_circuit import LocalCircuit
+from app.telemetry.logging import of_nobody
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Between two reports of successes and renewals of probes.
@@ -213,7 +213,7 @@ class CircuitBreakers:
         circuit.patience_s[future] = patience_s
         if circuit.keeper is None or circuit.keeper.done():
             circuit.keeper = asyncio.create_task(
-                self._keep(circuit), name="circuit_keeper", context=Context()
+                self._keep(circuit), name="circuit_keeper", context=of_nobody()
             )
         try:
             return await future

@@ -8,7 +8,6 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextvars import Context
 from secrets import token_hex
 from typing import Any
 
@@ -24,6 +23,7 @@ from app.rate_limits.link import Link, RecentUse
 from app.rate_limits.redis import RedisBackend
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import spec_of
+from app.telemetry.logging import of_nobody
 
 #: Provider and model -> name of their bucket, and its limits.
 Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
@@ -243,7 +243,7 @@ class ClusterLimiter:
             if self._listening is None:
                 listen = self._backend.listen(self._link.process, self._hear)
                 self._listening = asyncio.create_task(
-                    listen, name="limit_listen", context=Context()
+                    listen, name="limit_listen", context=of_nobody()
                 )
         return self._buckets[name]
 

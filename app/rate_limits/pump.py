@@ -4,7 +4,8 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextvars import Context
+
+from app.telemetry.logging import of_nobody
 
 
 class Pump:
@@ -57,7 +58,7 @@ class Pump:
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._next_s = None, math.inf
-        self._task = asyncio.create_task(self._run(), name=self._name, context=Context())
+        self._task = asyncio.create_task(self._run(), name=self._name, context=of_nobody())
 
     async def _run(self) -> None:
         try:

@@ -61,8 +61,7 @@ LOCK_RUN: TextClause = text("""
 """)
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
-# After the run's lock. An agent that has items waits for those of them that are tried again, and
-# one whose sub-workflow completed in part starts that one again, which tries again what failed.
+# After the run's lock. An agent that has items waits for those of them that are tried again.
 # Attempts go on counting, so whatever an old one still says is fenced off; only that of an agent
 # that has items goes on, as they do. Conversations with tools begin anew: what failed would else
 # go on from where it failed.
@@ -70,11 +69,9 @@ RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
             AND (status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
-                OR error_class = 'SubWorkflowPartial'
                 OR item_count IS NOT NULL AND EXISTS (
                     SELECT FROM agent_runs i WHERE i.parent_id = a.id
-                        AND (i.status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
-                            OR i.error_class = 'SubWorkflowPartial')
+                        AND i.status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
                 ))
         ORDER BY id FOR NO KEY UPDATE
     ), again AS (

@@ -7,12 +7,13 @@ log's (Gawlick and Kinkade, 1985); the price is that an item waits for at most o
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextvars import Context
 from typing import Generic, TypeVar
 
 import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.telemetry.logging import of_nobody
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -95,7 +96,7 @@ class GroupCommit(Generic[Item, Result]):
             # A context of its own: a batch is not the business of the agent that comes first, whose
             # ids would be in its log lines.
             self._runner = asyncio.create_task(
-                self._run(), name=f"group_commit_{self._name}", context=Context()
+                self._run(), name=f"group_commit_{self._name}", context=of_nobody()
             )
         return await future
 

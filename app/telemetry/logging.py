@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextvars import Context, copy_context
 from typing import Protocol
 
 import structlog
@@ -62,3 +63,10 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
     # Celery announces every received message, which says nothing that the history does not.
     for noisy in ("alembic", "celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def of_nobody() -> Context:
+    """The context of a task that works for many: its log lines have the ids of none of them."""
+    context = copy_context()
+    context.run(structlog.contextvars.clear_contextvars)
+    return context

@@ -28,6 +28,7 @@ KNOWN_ERRORS = {
     "WorkerLost",
     "ItemsFailed",
     "SubWorkflowFailed",
+    "SubWorkflowPartial",
 }
 GUESS: Kind = "unconfirmed"
 

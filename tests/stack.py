@@ -45,6 +45,7 @@ rate_limits:
     default: {concurrent_requests: 500}
 engine:
   drain_grace_s: 3
+  long_wait_s: 60  # a busy machine keeps agents waiting; long waits have a stack of their own
 """
 
 

@@ -94,21 +94,14 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# With all, also what waits for items: their list is of no use any more. Without, who was given back
-# because there was no money for it has failed for that reason, like those who wait in their place.
+# With all, also what waits for items: their list is of no use any more.
 CANCEL_PENDING: TextClause = text("""
-    WITH ending AS MATERIALIZED (
-        SELECT id, NOT :all AND coalesce(waits_for LIKE 'money of %', false) AS is_poor, waits_for
-        FROM agent_runs WHERE run_id = :id AND (status = 'pending'
+    WITH cancelled AS (
+        UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
+            error_class = 'RunStopped', error = CAST(:reason AS text), waits_for = NULL
+        WHERE run_id = :id AND (status = 'pending'
             OR status = 'waiting' AND item_count IS NOT NULL AND :all)
-    ), cancelled AS (
-        UPDATE agent_runs a SET finished_at = clock_timestamp(), waits_for = NULL,
-            status = CASE WHEN is_poor THEN 'budget_exceeded' ELSE 'cancelled' END,
-            error_class = CASE WHEN is_poor THEN 'BudgetExceeded' ELSE 'RunStopped' END,
-            error = CASE WHEN is_poor THEN replace(ending.waits_for, 'money of ', '')
-                || ' has nothing left for it: ' ELSE '' END || CAST(:reason AS text)
-        FROM ending WHERE a.id = ending.id
-        RETURNING a.id, a.run_id, a.name, a.status, a.error, a.attempt, a.item_count
+        RETURNING id, run_id, name, attempt, item_count
     ), attempted AS (
         UPDATE attempts t SET outcome = 'cancelled', finished_at = clock_timestamp(),
             error_class = 'RunStopped', error = CAST(:reason AS text)
@@ -116,7 +109,8 @@ CANCEL_PENDING: TextClause = text("""
             AND t.agent_run_id = c.id AND t.number = c.attempt
     )
     INSERT INTO events (run_id, agent_run_id, type, data)
-    SELECT run_id, id, 'agent_' || status, jsonb_build_object('agent', name, 'error', error)
+    SELECT run_id, id, 'agent_cancelled',
+        jsonb_build_object('agent', name, 'error', CAST(:reason AS text))
     FROM cancelled
 """)
 # Ready for a few seconds already, so that messages on their way are not sent twice.

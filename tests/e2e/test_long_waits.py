@@ -17,9 +17,13 @@ from tests.waiting import wait_until
 SCARCE = "gpt-4.1-nano"
 DAILY = 4
 CIRCUIT = {"window_s": 10, "min_failures": 3, "open_s": 3, "max_open_s": 3}
-CONFIGURED = CONFIGURATION.replace(
-    "openai:\n", f"openai:\n    models: {{{SCARCE}: {{requests_per_day: {DAILY}}}}}\n"
-).replace("engine:\n", "engine:\n  long_wait_s: 1\n  watchdog_s: 2\n")
+CONFIGURED = (
+    CONFIGURATION.replace(
+        "openai:\n", f"openai:\n    models: {{{SCARCE}: {{requests_per_day: {DAILY}}}}}\n"
+    )
+    .replace("long_wait_s: 60", "long_wait_s: 1")
+    .replace("engine:\n", "engine:\n  watchdog_s: 2\n")
+)
 PROMPT_S = 1.5
 
 

@@ -14,7 +14,8 @@ from app.rate_limits.base import Permit
 from app.rate_limits.tiers import BucketSpec
 
 #: From a start until the request is on its way it takes so long at first, and at most; the mean
-#: follows by this share of each.
+#: follows by this share of each. Paced calls wait for their moment on an open connection: any delay
+#: is one, as the next call may be another process's, which does not share the mean.
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
 #: A call that is this late may never set out: nobody waits for it any more.
 _LOST_S = 5.0
@@ -37,7 +38,7 @@ class Departures:
         self._spec = spec
         self._calls: dict[int, Permit] = {}
         self._last_s = -math.inf
-        self._usual_s = 0.0 if spec.paced else _USUAL_S
+        self._mean_s = _USUAL_S
 
     def __contains__(self, permit: Permit) -> bool:
         return permit.request_id in self._calls
@@ -74,7 +75,7 @@ class Departures:
         if measured:
             self._last_s = now_s
             delay_s, late_s = late_s, late_s - self._usual_s
-            self._usual_s += _MEAN_SHARE * (min(delay_s, _LONGEST_S) - self._usual_s)
+            self._mean_s += _MEAN_SHARE * (min(delay_s, _LONGEST_S) - self._mean_s)
         del self._calls[permit.request_id]
         if late_s <= self._spec.on_time_s or permit.spec is not self._spec:
             return None
@@ -91,6 +92,10 @@ class Departures:
     def reconfigure(self, spec: BucketSpec) -> None:
         """Other limits are in force."""
         self._spec = spec
+
+    @property
+    def _usual_s(self) -> float:
+        return 0.0 if self._spec.paced else self._mean_s
 
     def _free_at_s(self, permit: Permit) -> float:
         return max(permit.starts_at_s, self._last_s + self._spec.interval_s)

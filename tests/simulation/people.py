@@ -43,6 +43,7 @@ class Story:
         placed: Holds that had been placed when it was cancelled or paused, as long as nothing of it
             may start.
         opening: Client processes that may be letting it go on.
+        opened: How many there have been.
         broken: What was found wrong.
     """
 
@@ -52,6 +53,7 @@ class Story:
     run_id: UUID | None = None
     placed: int | None = None
     opening: list[Process] = field(default_factory=list)
+    opened: int = 0
     broken: list[str] = field(default_factory=list)
 
 
@@ -180,10 +182,12 @@ class People:
     ) -> None:
         async def close(platform: Platform) -> None:
             assert story.run_id is not None
+            opened = story.opened
             done = await step(platform, story.run_id)
             self.cluster.trace.tell(f"{what} returned {done}")
             story.opening = [p for p in story.opening if p.alive]
-            if done and story.placed is None and not story.opening:
+            stays = not story.opening and story.opened == opened
+            if done and stays and story.placed is None:
                 story.placed = self._placed(story)
 
         if story.run_id is not None:
@@ -200,6 +204,7 @@ class People:
         if story.run_id is not None:
             self.look(story)
             story.placed = None
+            story.opened += 1
             story.opening.append(self._do(f"{what} run{story.number}", open_))
 
     def _placed(self, story: Story) -> int:

@@ -123,6 +123,7 @@ READY_RUNS: TextClause = text("""
         ) AND NOT (:idle_only AND EXISTS (
             SELECT FROM agent_runs a WHERE a.run_id = r.id AND a.status = 'running'
         ))
+    ORDER BY r.id
 """)
 # Until its calls are closed a run that is being stopped is running, whatever it was before.
 STOP: TextClause = text("""

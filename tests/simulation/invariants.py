@@ -139,7 +139,11 @@ AT_REST = {
         SELECT a.name FROM agent_runs a JOIN attempts t ON t.agent_run_id = a.id
         JOIN agent_runs d ON d.run_id = a.run_id AND d.name = ANY(a.dependencies)
         WHERE NOT a.accept_missing_inputs
-            AND (d.status <> 'completed' OR t.started_at < d.finished_at)
+            AND (d.status <> 'completed' OR t.started_at < coalesce(
+                -- A list that completed in part may have been completed since, by a retry.
+                (SELECT min(e.at) FROM events e WHERE e.agent_run_id = d.id
+                    AND e.type = 'agent_completed' AND d.item_count IS NOT NULL),
+                d.finished_at))
         """,
 }
 

@@ -55,7 +55,7 @@ from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.readings import Readings
 from app.registration import check_workflow
 from app.storage import limits, runs, schema
-from app.storage.group_commit import GroupCommit, is_transient, persist
+from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch
 from app.storage.returns import call_back
 from app.storage.runs import AgentRunRecord, RunRecord
@@ -88,6 +88,15 @@ class Event:
     data: Mapping[str, Any]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    """A run that somebody wants."""
+
+    workflow: Workflow
+    input: Mapping[str, Any]
+    options: RunOptions
+
+
 class Client:
     """The asynchronous core; its coroutines run on the process's background loop.
 
@@ -101,7 +110,13 @@ class Client:
         self._pricing = Pricing(platform.settings.costs)
         self._kinds = KindRegistry()
         self._feed = Feed(platform.redis)
-        # A hundred waiting callers look at their runs with one statement.
+        # A hundred callers share statements and commits, and so do those who wait for their runs.
+        self._enqueues: Batches[_Wanted, UUID] = Batches(
+            self._create_runs, name="enqueue", key=lambda wanted: wanted.options.key or id(wanted)
+        )
+        self._reads: Batches[UUID, RunRecord | None] = Batches(
+            lambda ids: self._transaction(partial(_look, run_ids=ids)), name="read"
+        )
         self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
             platform.engine, _look, name="look"
         )
@@ -152,31 +167,43 @@ class Client:
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
-        settings = self._platform.settings
         validate_input(workflow, input_)
+        wanted = _Wanted(workflow=workflow, input=input_, options=options)
+        run_id = await self._enqueues.submit(wanted)
+        await self._platform.scheduler.ask_for_admission(run_id)
+        return run_id
 
-        async def create(connection: AsyncConnection) -> UUID:
-            whole = await self._completed(connection, workflow)
-            for each in all_workflows(whole):
+    async def _create_runs(self, wanted: Sequence[_Wanted]) -> list[UUID]:
+        return await self._transaction(partial(self._create, wanted=wanted))
+
+    async def _create(self, connection: AsyncConnection, wanted: Sequence[_Wanted]) -> list[UUID]:
+        settings = self._platform.settings
+        known: dict[int, tuple[Workflow, list[dict[str, Any]]]] = {}
+        for each in wanted:
+            if id(each.workflow) in known:
+                continue
+            whole = await self._completed(connection, each.workflow)
+            for inner in all_workflows(whole):
                 check_calls(
-                    each,
+                    inner,
                     providers=settings.all_providers(),
                     pricing=self._pricing,
                     default_max_tokens=settings.engine.default_max_tokens,
                 )
-            workflow_id = await runs.store_workflow(connection, whole)
-            return await runs.create_run(
-                connection,
-                whole,
-                workflow_id,
-                input_,
-                options,
-                settings.engine.budget_thresholds,
+            known[id(each.workflow)] = whole, runs.agent_rows(whole)
+        stored = await runs.store_workflows(connection, [whole for whole, _ in known.values()])
+        workflow_ids = dict(zip(known, stored, strict=True))
+        new = [
+            runs.NewRun(
+                workflow=known[id(each.workflow)][0],
+                workflow_id=workflow_ids[id(each.workflow)],
+                agents=known[id(each.workflow)][1],
+                input=each.input,
+                options=each.options,
             )
-
-        run_id = await self._transaction(create)
-        await self._platform.scheduler.ask_for_admission(run_id)
-        return run_id
+            for each in wanted
+        ]
+        return await runs.create_runs(connection, new, settings.engine.budget_thresholds)
 
     async def workflow(self, workflow_id: UUID) -> Workflow:
         """A stored workflow; raises UnknownWorkflow."""
@@ -187,10 +214,10 @@ class Client:
 
     async def read(self, run_id: UUID) -> RunRecord:
         """A run as it stands; raises UnknownRun."""
-        found = await self._transaction(lambda c: runs.read_runs(c, [run_id]))
-        if not found:
+        found = await self._reads.submit(run_id)
+        if found is None:
             raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
-        return found[0]
+        return found
 
     async def agents(self, run_id: UUID) -> list[AgentRunRecord]:
         """The agent runs of a run, in the order of its workflow."""

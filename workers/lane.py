@@ -70,17 +70,21 @@ class LaneRunner:
                 left = await self._work(run, level, lane, news)
                 lane, level = await self._leave(run, level, lane, left)
 
-    async def _work(self, run: RunContext, level: int, lane: Lane, news: asyncio.Event) -> Claim:
+    async def _work(
+        self, run: RunContext, level: int, lane: Lane, news: asyncio.Event
+    ) -> Claim | None:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
-            The last claim, which is empty and says what is left.
+            The last claim, which is empty and says what is left; None if all that was open of the
+            level was this lane's, and has ended.
         """
         loop = asyncio.get_running_loop()
         turn_ends_s = loop.time() + TURN_S
         yielding = passed_on = False
         tasks: set[asyncio.Task[float | None]] = set()
         retry_at_s: float | None = None
+        all_ended = True
         while True:
             if loop.time() > turn_ends_s:
                 turn_ends_s = loop.time() + TURN_S
@@ -88,7 +92,13 @@ class LaneRunner:
             closed = yielding or self._inflight.draining
             width = 0 if closed else lane.width - len(tasks)
             claim = await self._claims.submit(
-                ClaimRequest(run_id=run.run_id, level=level, provider=lane.provider, width=width)
+                ClaimRequest(
+                    run_id=run.run_id,
+                    level=level,
+                    provider=lane.provider,
+                    width=width,
+                    busy=len(tasks),
+                )
             )
             for agent in claim.agents:
                 tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
@@ -98,9 +108,12 @@ class LaneRunner:
                 # Calls in flight may take their time: what was handed back need not wait for them.
                 passed_on = True
                 await self._dispatcher.send_lane(_plan(run, level), lane)
-            tasks, retry_at_s = await self._until_worth_claiming(
+            tasks, retry_at_s, ended = await self._until_worth_claiming(
                 tasks, retry_at_s, news, more=claim.more and not closed
             )
+            all_ended = all_ended and ended
+            if not tasks and all_ended and claim.alone:
+                return None
 
     async def _until_worth_claiming(
         self,
@@ -109,8 +122,13 @@ class LaneRunner:
         news: asyncio.Event,
         *,
         more: bool,
-    ) -> tuple[set[asyncio.Task[float | None]], float | None]:
-        """Wait until a place is free and work may be there for it, or until all is done."""
+    ) -> tuple[set[asyncio.Task[float | None]], float | None, bool]:
+        """Wait until a place is free and work may be there for it, or until all is done.
+
+        Returns:
+            What is in progress, when one that was given back is ready again, and whether none was.
+        """
+        ended = True
         loop = asyncio.get_running_loop()
         while tasks:
             timeout_s = None if retry_at_s is None else max(retry_at_s - loop.time(), 0.0)
@@ -119,24 +137,28 @@ class LaneRunner:
             )
             for task in done:
                 delay_s = task.result()
+                ended = ended and delay_s is None
                 if delay_s is not None and delay_s <= LINGER_S:
                     retry_at_s = min(retry_at_s or math.inf, loop.time() + delay_s)
             if retry_at_s is not None and loop.time() >= retry_at_s:
-                return tasks, None
+                return tasks, None, ended
             if done and (more or self._inflight.draining):
-                return tasks, retry_at_s
+                return tasks, retry_at_s, ended
         if retry_at_s is not None:
             # Of a run that was paused or stopped meanwhile nothing comes back soon.
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
-        return tasks, None
+        return tasks, None, ended
 
     async def _leave(
-        self, run: RunContext, level: int, lane: Lane, left: Claim
+        self, run: RunContext, level: int, lane: Lane, left: Claim | None
     ) -> tuple[Lane | None, int]:
         """Go on with the next level, or pass the permission to where it is needed, or end."""
         plan = _plan(run, level)
-        if not left.open:
-            following = await self._scheduler.step(run.run_id, level)
+        if left is None or not left.open:
+            progress = await self._scheduler.step(run.run_id, level)
+            if progress.open and left is None:
+                return lane, level  # something has come up meanwhile: look what it is
+            following = progress.plan
             if following is None:
                 return None, level
             lanes = self._dispatcher.lanes(following)

@@ -16,7 +16,7 @@ from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.storage import control
 from app.storage.giving_up import give_up
-from app.storage.group_commit import GroupCommit, persist
+from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, admit, advance, plan_levels, stop
 from app.storage.sub_runs import ParentStep
 
@@ -58,6 +58,7 @@ class Scheduler:
         self._admissions: GroupCommit[None, list[LevelPlan]] = GroupCommit(
             engine, self._admit, name="admit"
         )
+        self._asks: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
         self._failing: GroupCommit[UUID, str | None] = GroupCommit(engine, give_up, name="give_up")
 
     async def admit(self) -> None:
@@ -75,19 +76,15 @@ class Scheduler:
         plans = await admit(connection, max_running=self._max_running)
         return [plans, *([] for _ in items[1:])]
 
-    async def step(self, run_id: UUID, level: int) -> LevelPlan | None:
-        """Move a run on if its level is done, without dispatching the next one.
-
-        Returns:
-            The level that is to be run now, or None.
-        """
+    async def step(self, run_id: UUID, level: int) -> Progress:
+        """Move a run on if its level is done, without dispatching the next one."""
         progress = await self._advances.submit((run_id, level))
         if progress.finished:
             await self._signals.send(run_id, "finished")
             await self.admit()
         if (outer := progress.parent) is not None:
             await self.on_parent(outer)
-        return progress.plan
+        return progress
 
     async def on_parent(self, outer: ParentStep) -> None:
         """Go on with the run around a sub-workflow that has ended."""
@@ -106,7 +103,7 @@ class Scheduler:
         """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""
         if level is None:
             await self.admit()
-        elif (plan := await self.step(run_id, level)) is not None:
+        elif (plan := (await self.step(run_id, level)).plan) is not None:
             await self._dispatcher.send_level(plan)
 
     async def ask_for_admission(self, run_id: UUID) -> None:
@@ -114,10 +111,15 @@ class Scheduler:
 
         If it cannot be asked, because Redis is away, the watchdog finds the run when it is back.
         """
+        await self._asks.submit(run_id)
+
+    async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
+        """One message is enough: whoever gets it looks at all runs."""
         try:
-            await self._dispatcher.send_advance(run_id)
+            await self._dispatcher.send_advance(run_ids[0])
         except (BrokerError, RedisError, OSError) as error:
-            log.warning("redis_unavailable", run_id=str(run_id), error=str(error))
+            log.warning("redis_unavailable", run_id=str(run_ids[0]), error=str(error))
+        return [None] * len(run_ids)
 
     async def stop(self, run_id: UUID, *, as_: WorkflowStatus, reason: str) -> bool:
         """Have a run end early; returns whether it was still going.

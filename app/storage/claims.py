@@ -1,7 +1,7 @@
 """Claiming: up to ``width`` ready agents of a run's level become this worker's."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -14,12 +14,13 @@ from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimRequest:
-    """A lane's wish for work."""
+    """A lane's wish for work: up to ``width`` agents beside the ``busy`` ones it has."""
 
     run_id: UUID
     level: int
     provider: str
     width: int
+    busy: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +61,7 @@ class Claim:
         more: Whether the same provider has more agents that are ready now.
         other_provider: Another provider with ready agents, if any.
         open: Whether any agent of the level is not final yet, the claimed ones included.
+        alone: Whether all of these are the lane's own.
         room: Whether the run may have more agents in progress than it has now.
     """
 
@@ -67,6 +69,7 @@ class Claim:
     more: bool
     other_provider: str | None
     open: bool
+    alone: bool
     room: bool
 
 
@@ -85,12 +88,7 @@ async def claim(
     Repeating it is safe: what an unknown commit claimed is in nobody's heartbeat, so its lease
     ends by itself.
     """
-    document = dumps(
-        [
-            {"run_id": q.run_id, "level": q.level, "provider": q.provider, "width": q.width}
-            for q in requests
-        ]
-    )
+    document = dumps([asdict(request) for request in requests])
     last_chance = max(max_recoveries, 1)
     await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
     rows = await connection.execute(
@@ -118,7 +116,8 @@ async def claim(
             agents=tuple(agents[q.run_id]),
             more=left[q.run_id].more,
             other_provider=left[q.run_id].other_provider,
-            open=left[q.run_id].open,
+            open=left[q.run_id].open > 0,
+            alone=left[q.run_id].open <= q.busy + len(agents[q.run_id]),
             room=left[q.run_id].room,
         )
         for q in requests

@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.errors import ServiceUnavailable
 from app.telemetry.logging import of_nobody
 
 Item = TypeVar("Item")
@@ -59,26 +60,23 @@ async def persist(
             await asyncio.sleep(delay_s)
 
 
-class GroupCommit(Generic[Item, Result]):
-    """Collects items and executes them in batches, one transaction each.
+class Batches(Generic[Item, Result]):
+    """Collects items and executes them in batches, one after the other.
 
     Args:
-        engine: The process's engine.
-        execute: The statements of one batch; returns one result per item, in order. It must be
-            idempotent: it is repeated when a commit's outcome is unknown.
+        execute: Executes one batch; returns one result per item, in order. If it raises, its items
+            are executed one by one, unless a service is unavailable.
         name: For the log.
         key: Items of equal key never share a batch (None: all may).
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
-        execute: Statement[Item, Result],
+        execute: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         name: str,
         key: Callable[[Item], Hashable] | None = None,
     ) -> None:
-        self._engine = engine
         self._execute = execute
         self._name = name
         self._key = key
@@ -109,12 +107,13 @@ class GroupCommit(Generic[Item, Result]):
         while self._waiting:
             batch = self._take()
             try:
-                results = await self._commit([item for item, _ in batch])
+                results = await self._execute([item for item, _ in batch])
             except Exception as error:  # noqa: BLE001  it belongs to the callers
-                if len(batch) > 1:
+                if len(batch) > 1 and not isinstance(error, ServiceUnavailable):
                     await self._one_by_one(batch, error)
                 else:
-                    _fail(batch[0][1], error)
+                    for _, future in batch:
+                        _fail(future, error)
                 continue
             for (_, future), result in zip(batch, results, strict=True):
                 _succeed(future, result)
@@ -134,11 +133,6 @@ class GroupCommit(Generic[Item, Result]):
         self._waiting = later
         return batch
 
-    async def _commit(self, items: Sequence[Item]) -> Sequence[Result]:
-        return await persist(
-            self._engine, lambda connection: self._execute(connection, items), name=self._name
-        )
-
     async def _one_by_one(
         self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
     ) -> None:
@@ -146,11 +140,40 @@ class GroupCommit(Generic[Item, Result]):
         log.warning("batch_failed", batch=self._name, items=len(batch), error=cause(error))
         for item, future in batch:
             try:
-                (result,) = await self._commit([item])
+                (result,) = await self._execute([item])
             except Exception as own:  # noqa: BLE001  it belongs to the caller
                 _fail(future, own)
             else:
                 _succeed(future, result)
+
+
+class GroupCommit(Batches[Item, Result]):
+    """Batches that are one transaction each.
+
+    Args:
+        engine: The process's engine.
+        execute: The statements of one batch; returns one result per item, in order. It must be
+            idempotent: it is repeated when a commit's outcome is unknown.
+        name: For the log.
+        key: Items of equal key never share a batch (None: all may).
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        execute: Statement[Item, Result],
+        *,
+        name: str,
+        key: Callable[[Item], Hashable] | None = None,
+    ) -> None:
+        super().__init__(self._commit, name=name, key=key)
+        self._engine = engine
+        self._statements = execute
+
+    async def _commit(self, items: Sequence[Item]) -> Sequence[Result]:
+        return await persist(
+            self._engine, lambda connection: self._statements(connection, items), name=self._name
+        )
 
 
 def _succeed(future: asyncio.Future[Result], result: Result) -> None:

@@ -6,7 +6,6 @@ so it may be called early, late or twice.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +25,9 @@ ADMISSION_LOCK = 7_465_002
 #: The default of engine.max_collected_bytes.
 MAX_COLLECTED_BYTES = 50_000_000
 
+SOME_PENDING: TextClause = text("""
+    SELECT EXISTS (SELECT FROM runs WHERE status = 'pending' AND stop_as IS NULL)
+""")
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
 # The runs of sub-workflows take no place of their own, so that runs around them that have all the
 # places do not wait for them for ever.
@@ -134,17 +136,21 @@ STOP: TextClause = text("""
 CLOSE_BUDGETS: TextClause = text("""
     UPDATE budgets SET closed = true, paused = false WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
+# ends: [{id, status, error}].
 FINISH: TextClause = text("""
     WITH finished AS (
-        UPDATE runs SET status = :status, error = CAST(:error AS text),
-            finished_at = clock_timestamp()
-        WHERE id = :id RETURNING id
+        UPDATE runs r SET status = e.status, error = e.error, finished_at = clock_timestamp()
+        FROM jsonb_to_recordset(CAST(:ends AS jsonb)) AS e(id uuid, status text, error text)
+        WHERE r.id = e.id RETURNING r.id, r.status, r.error
     )
     INSERT INTO events (run_id, type, data)
-    SELECT id, 'run_' || :status,
-        jsonb_strip_nulls(jsonb_build_object('error', CAST(:error AS text)))
+    SELECT id, 'run_' || status, jsonb_strip_nulls(jsonb_build_object('error', error))
     FROM finished
 """)
+
+
+#: A locked run, the state it ends in, and why.
+_End = tuple[Row[Any], str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,11 +176,16 @@ class LevelPlan:
 class Progress:
     """What advancing did to one run: it ended, or a level is to be dispatched, or neither.
 
-    ``parent`` is the run around it, if its end was the end of an agent there.
+    Attributes:
+        plan: The level that is to be run now.
+        finished: Whether it ended.
+        open: Whether it stays, because something of its level has not ended.
+        parent: The run around it, if its end was the end of an agent there.
     """
 
     plan: LevelPlan | None = None
     finished: bool = False
+    open: bool = False
     parent: ParentStep | None = None
 
 
@@ -189,6 +200,8 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
         The level at which each admitted run stands. It has no agents if a run that is resumed has
         nothing left to start there: then it is to be advanced.
     """
+    if not await connection.scalar(SOME_PENDING):
+        return []
     await connection.execute(LOCK_ADMISSION, {"key": ADMISSION_LOCK})
     rows = (await connection.execute(ADMIT, {"max_running": max_running})).mappings()
     standing = {row["run_id"]: LevelPlan(**row) for row in rows}
@@ -255,8 +268,8 @@ async def advance(
             )
             counted |= await tallies(connection, [run.id])
     moved: dict[UUID, int] = {}
-    finished: dict[UUID, ParentStep | None] = {}
-    end = partial(_finish, connection, max_bytes=max_collected_bytes)
+    ends: list[_End] = []
+    staying: set[UUID] = set()
     for run in runs:
         counts = counted[run.id]
         if run.stop_as is not None:
@@ -264,19 +277,27 @@ async def advance(
                 # What was given back while it was being stopped: a retry, a recovered agent.
                 told = {"id": run.id, "reason": run.stop_reason, "all": True}
                 await connection.execute(CANCEL_PENDING, told)
-                finished[run.id] = await end(run, run.stop_as, run.stop_reason)
+                ends.append((run, run.stop_as, run.stop_reason))
         elif not counts.open:
             following = await _next_level(connection, run, counts)
             if isinstance(following, int):
                 moved[run.id] = following
             else:
-                finished[run.id] = await end(run, *following)
+                ends.append((run, *following))
+        else:
+            staying.add(run.id)
+    finished = await _finish(connection, ends, max_bytes=max_collected_bytes)
     if moved:
         moves = dumps([{"id": run_id, "level": level} for run_id, level in moved.items()])
         await connection.execute(SET_LEVELS, {"moves": moves})
     plans = {plan.run_id: plan for plan in await plan_levels(connection, list(moved))}
     return [
-        Progress(plan=plans.get(run_id), finished=run_id in finished, parent=finished.get(run_id))
+        Progress(
+            plan=plans.get(run_id),
+            finished=run_id in finished,
+            open=run_id in staying,
+            parent=finished.get(run_id),
+        )
         for run_id, _ in steps
     ]
 
@@ -335,7 +356,8 @@ async def _stop_locked(
         await connection.execute(CANCEL_PENDING, told | {"all": True})
         counts = (await tallies(connection, [run.id]))[run.id]
         if not counts.running:
-            await _finish(connection, run, run.stop_as or as_, run.stop_reason or reason)
+            end = (run, run.stop_as or as_, run.stop_reason or reason)
+            await _finish(connection, [end])
 
 
 async def _next_level(
@@ -369,16 +391,21 @@ async def _next_level(
 
 async def _finish(
     connection: AsyncConnection,
-    run: Row[Any],
-    status: str,
-    error: str | None,
+    ends: Sequence[_End],
     *,
     max_bytes: int = MAX_COLLECTED_BYTES,
-) -> ParentStep | None:
-    await connection.execute(FINISH, {"id": run.id, "status": str(status), "error": error})
-    if run.parent_agent_run_id is None:
-        return None
-    return await return_to_parent(connection, run.id, max_bytes=max_bytes)
+) -> dict[UUID, ParentStep | None]:
+    """End runs; returns for each where the run around it may go on."""
+    if not ends:
+        return {}
+    told = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]
+    await connection.execute(FINISH, {"ends": dumps(told)})
+    return {
+        run.id: None
+        if run.parent_agent_run_id is None
+        else await return_to_parent(connection, run.id, max_bytes=max_bytes)
+        for run, _, _ in ends
+    }
 
 
 async def plan_ready_levels(connection: AsyncConnection, *, idle_only: bool) -> list[LevelPlan]:

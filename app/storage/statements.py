@@ -98,17 +98,20 @@ REMAINING: TextClause = text("""
                 AND a.recoveries < :last_chance
             LIMIT 1
         ) END AS other_provider,
-        EXISTS (
-            SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
-                AND (a.status = 'running' OR a.status = 'waiting' AND a.item_count IS NULL
-                    OR a.status = 'pending' AND runs.stop_as IS NULL)
+        (
+            SELECT count(*) FROM (
+                SELECT FROM agent_runs a WHERE a.run_id = q.run_id AND a.level = q.level
+                    AND (a.status = 'running' OR a.status = 'waiting' AND a.item_count IS NULL
+                        OR a.status = 'pending' AND runs.stop_as IS NULL)
+                LIMIT q.busy + q.width + 1
+            ) few
         ) AS open,
         (
             SELECT count(*) FROM agent_runs a
             WHERE a.run_id = q.run_id AND a.status = 'running'
         ) < runs.max_parallel_agents AS room
     FROM jsonb_to_recordset(CAST(:requests AS jsonb))
-        AS q(run_id uuid, level int, provider text, width int)
+        AS q(run_id uuid, level int, provider text, width int, busy int)
     JOIN runs ON runs.id = q.run_id
     CROSS JOIN LATERAL (
         SELECT runs.status = 'running' AND runs.level = q.level AND runs.stop_as IS NULL AS claim

@@ -1,5 +1,6 @@
 """What a user's program does: enqueue a run, wait for it, read it, stop it; and what it may not."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from decimal import Decimal
@@ -52,6 +53,26 @@ def test_a_run_ends_with_outputs_results_and_its_cost(stack: Stack) -> None:
     }
     assert run.cost == sum(cost_by_agent(stack, run).values())
     assert run.error is None
+
+
+@pytest.mark.anyio
+async def test_of_many_enqueued_at_once_each_succeeds_or_fails_for_itself(stack: Stack) -> None:
+    dear = workflow(agent("a", llm_config={"model": "sim-without-price"}))
+    plans = [CHAIN, dear, CHAIN, workflow(agent("a"))]
+
+    made = await asyncio.gather(
+        *(
+            enqueue_async(plan, input={"invoice": "9"} if plan is CHAIN else {})
+            for plan in plans * 5
+        ),
+        return_exceptions=True,
+    )
+
+    assert [isinstance(each, Run) for each in made] == [plan is not dear for plan in plans * 5]
+    assert all(isinstance(each, UnknownModel) for each in made[1::4])
+    runs = [each for each in made if isinstance(each, Run)]
+    assert len({run.id for run in runs}) == 15
+    assert {await run.wait_async(timeout=WAIT_S) for run in runs} == {"completed"}
 
 
 def test_a_prompt_reaches_into_the_json_of_an_earlier_answer(stack: Stack) -> None:

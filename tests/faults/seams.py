@@ -179,8 +179,8 @@ class _Dying:
         self._engine, self._name = group._engine, group._name
         self._group, self._orders = group, orders
 
-    async def _execute(self, connection: Any, items: Any) -> Any:
-        results = await self._group._execute(connection, items)
+    async def _statements(self, connection: Any, items: Any) -> Any:
+        results = await self._group._statements(connection, items)
         self._orders.pass_boundary("record")
         return results
 

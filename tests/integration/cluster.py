@@ -64,11 +64,14 @@ class Cluster:
         level: int = 0,
         provider: str = "openai",
         width: int = 100,
+        busy: int = 0,
         lease_s: float = 60.0,
         max_recoveries: int = 3,
         worker: str = "w1",
     ) -> claims.Claim:
-        request = claims.ClaimRequest(run_id=run_id, level=level, provider=provider, width=width)
+        request = claims.ClaimRequest(
+            run_id=run_id, level=level, provider=provider, width=width, busy=busy
+        )
         (claim,) = await self.commit(
             lambda c: claims.claim(
                 c, [request], worker=worker, lease_s=lease_s, max_recoveries=max_recoveries

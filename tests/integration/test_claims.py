@@ -42,6 +42,18 @@ async def test_a_claim_tells_what_is_left_for_whom(cluster: Cluster) -> None:
     assert (second.more, second.room) == (False, False)
 
 
+async def test_a_claim_tells_whether_all_that_is_open_is_the_lanes_own(cluster: Cluster) -> None:
+    run_id = await cluster.start(agent("a"), agent("b"), agent("c", provider="anthropic"))
+
+    one = await cluster.claim(run_id, width=1)
+    other = await cluster.claim(run_id, width=1, busy=1)
+    (c,) = (await cluster.claim(run_id, provider="anthropic")).agents
+    await cluster.record(ending(c))
+    last = await cluster.claim(run_id, width=0, busy=2)
+
+    assert [claim.alone for claim in (one, other, last)] == [False, False, True]
+
+
 async def test_a_late_lane_of_an_earlier_level_claims_nothing(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"), agent("b", "a"))
     (a,) = (await cluster.claim(run_id)).agents

@@ -47,7 +47,7 @@ LEDGER: TextClause = text("""
 """)
 RUNS_ENDED: TextClause = text("""
     SELECT status, count(*) FROM runs
-    WHERE pruned_at IS NULL AND finished_at > clock_timestamp() - interval '1 hour'
+    WHERE pruned_at IS NULL AND finished_at > now() - interval '1 hour'
     GROUP BY status
 """)
 # Days before the first entry say nothing about what is usual.

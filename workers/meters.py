@@ -68,6 +68,11 @@ class Meters:
         """Where the metrics are kept."""
         return self._metrics.registry
 
+    @property
+    def port(self) -> int | None:
+        """Where they are served; None where they are not."""
+        return None if self._server is None else self._server[0].server_port
+
     def start(self) -> None:
         """Serve ``/metrics``, if the configuration says so."""
         first, host = self._config.metrics_port, self._config.metrics_host

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.status import WorkflowStatus
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
@@ -82,8 +83,12 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
         connection: Inside a transaction, which sees one moment of it.
     """
     found: list[Sample] = [
-        *await _counted(connection, RUNS, metrics.RUNS),
-        *await _counted(connection, RUNS_ENDED, metrics.RUNS_ENDED),
+        *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
+        *with_zeros(
+            await _counted(connection, RUNS_ENDED, metrics.RUNS_ENDED),
+            metrics.RUNS_ENDED,
+            [status for status in WorkflowStatus if status.is_final],
+        ),
         *await _counted(connection, AGENTS, metrics.AGENTS),
         *await _counted(connection, ADMISSIBLE, metrics.AGENTS_ADMISSIBLE),
     ]
@@ -106,6 +111,17 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
     if before:
         found.append((metrics.SPENT_USUALLY, (), sum(before) / len(before)))
     return found
+
+
+def with_zeros(
+    found: Sequence[Sample], metric: ClusterMetric, values: Iterable[str]
+) -> list[Sample]:
+    """Samples, with a zero for each value of a metric's only label that is not among them.
+
+    A series that is missing is not zero: a graph has a gap there, and nothing scales by it.
+    """
+    there = {labels for each, labels, _ in found if each is metric}
+    return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]
 
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:

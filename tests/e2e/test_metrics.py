@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from app.domain.status import WorkflowStatus
 from tests.promql import page_at, summed
 from tests.stack import Stack
 from tests.waiting import wait_until
@@ -33,7 +34,8 @@ def test_the_exporter_agrees_with_the_ledger_the_run_tables_and_the_provider(sta
 
     by_state = stack.sql("SELECT status, count(*) AS runs FROM runs GROUP BY status")
     assert summed(samples, "agentchord_runs", "status") == {
-        (row["status"],): row["runs"] for row in by_state
+        **{(status.value,): 0 for status in WorkflowStatus},
+        **{(row["status"],): row["runs"] for row in by_state},
     }
     booked = stack.sql(
         "SELECT provider, model, module, kind, sum(cost_usd) AS usd FROM cost_entries "
@@ -48,6 +50,27 @@ def test_the_exporter_agrees_with_the_ledger_the_run_tables_and_the_provider(sta
     }
     (calls,) = stack.sql("SELECT count(*) AS n FROM cost_entries WHERE kind <> 'correction'")
     assert sum(summed(samples, "agentchord_ledger_calls_total", "kind").values()) == calls["n"]
+    (tokens,) = stack.sql(
+        "SELECT sum(input_tokens + cached_tokens + cache_write_tokens + cache_write_1h_tokens)"
+        " AS input, sum(output_tokens) AS output FROM cost_entries"
+    )
+    exported = summed(samples, "agentchord_ledger_tokens_total", "direction")
+    assert exported == {("input",): tokens["input"], ("output",): tokens["output"]}
+    (spent,) = stack.sql(
+        "SELECT sum(cost_usd) AS usd FROM cost_entries WHERE created_at > now() - interval '1 hour'"
+    )
+    assert summed(samples, "agentchord_spent_last_hour_usd")[()] == float(spent["usd"])
+    (ended,) = stack.sql(
+        "SELECT count(*) AS runs FROM runs"
+        " WHERE finished_at > now() - interval '1 hour' AND pruned_at IS NULL"
+    )
+    assert summed(samples, "agentchord_runs_ended_last_hour") == {(): ended["runs"]}
+    # Nothing goes on any more.
+    assert summed(samples, "agentchord_agents") == {}
+    ready = summed(samples, "agentchord_agents_admissible", "provider")
+    assert ready == dict.fromkeys((("openai",), ("anthropic",), ("function",), ("http",)), 0)
+    for name in ("agentchord_run_stalled_seconds", "agentchord_workers_busy"):
+        assert summed(samples, name) == {(): 0}
     assert summed(samples, "agentchord_queue_messages", "queue")[("scheduler",)] == 0
     assert summed(samples, "agentchord_service_up", "service") == {("postgres",): 1, ("redis",): 1}
 

@@ -28,10 +28,10 @@ from app.failures.circuit_redis import RedisCircuits
 from app.monitoring.exporter import Exporter, registry_of
 from app.readings import Readings
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
-from app.storage.records import CallRecord, Ending, Record
+from app.storage.records import Ending, Record
 from tests.integration.cluster import Cluster, agent, call, wish
-from tests.integration.metered import ID, job_of
 from tests.markdown import ROOT
+from tests.metered import ID, call_of, job_of
 from tests.promql import History, Page, alerts_of, page_of
 from workers.meters import Meters
 
@@ -96,26 +96,8 @@ class Watched:
         if status is AgentStatus.COMPLETED:
             ending = replace(ending, outcome="completed")
         for _ in range(times):
-            self.meters.booked([_call(took_s)])
+            self.meters.booked([call_of("gpt-4o-mini", seconds=took_s)])
             self.meters.ended(job, ending)
-
-
-def _call(took_s: float) -> CallRecord:
-    return CallRecord(
-        call_id=ID,
-        run_id=ID,
-        agent_run_id=ID,
-        attempt=1,
-        workflow_id=ID,
-        workflow="w",
-        agent="a",
-        module="General",
-        provider="openai",
-        model="gpt-4o-mini",
-        budget_ids=(),
-        cost_usd=Decimal("0.01"),
-        seconds=took_s,
-    )
 
 
 @pytest.fixture

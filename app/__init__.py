@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from app.llm.anthropic import AnthropicClient
     from app.llm.base import LLMClient, LLMResponse
     from app.llm.openai import OpenAIClient
+    from app.monitor import Monitor
+    from app.monitoring.recent import MetricEvent
     from app.rate_limits.single import RateLimiter
     from app.rate_limits.token_bucket import TokenBucket
     from app.run import Run, enqueue, enqueue_async
@@ -40,6 +42,8 @@ _MODULES = {
     "FailureHandler": "app.failures.handler",
     "LLMClient": "app.llm.base",
     "LLMResponse": "app.llm.base",
+    "MetricEvent": "app.monitoring.recent",
+    "Monitor": "app.monitor",
     "MonitorConfig": "app.domain.policies",
     "OpenAIClient": "app.llm.openai",
     "OrchestrationEngine": "app.engine",
@@ -70,6 +74,8 @@ __all__ = [
     "FailureHandler",
     "LLMClient",
     "LLMResponse",
+    "MetricEvent",
+    "Monitor",
     "MonitorConfig",
     "OpenAIClient",
     "OrchestrationEngine",

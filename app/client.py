@@ -56,7 +56,7 @@ from app.readings import Readings
 from app.registration import check_workflow
 from app.storage import limits, runs, schema
 from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
-from app.storage.prune import Pruned, count_prunable, prune_batch
+from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
 from app.storage.returns import call_back
 from app.storage.runs import AgentRunRecord, RunRecord
 
@@ -328,6 +328,8 @@ class Client:
     ) -> Pruned:
         """Remove inputs, outputs and histories of runs that ended so many seconds ago.
 
+        Events that programs recorded before then go, too.
+
         Each batch is a transaction of its own, so what is removed stays removed, whatever stops
         this; the ledger is never touched.
 
@@ -341,7 +343,7 @@ class Client:
         """
         if dry_run:
             return await self._transaction(partial(count_prunable, older_than_s=older_than_s))
-        removed = Pruned()
+        removed = await self._transaction(partial(prune_recorded, older_than_s=older_than_s))
         while True:
             batch = await self._transaction(partial(prune_batch, older_than_s=older_than_s))
             if not batch.runs:

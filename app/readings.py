@@ -11,7 +11,13 @@ from app.bootstrap import Platform
 from app.celery import SCHEDULER_QUEUE
 from app.errors import ServiceUnavailable
 from app.failures.circuit_redis import RedisCircuits
-from app.monitoring.cluster import Sample, circuit_samples, limit_samples, read_cluster
+from app.monitoring.cluster import (
+    Sample,
+    circuit_samples,
+    limit_samples,
+    read_cluster,
+    with_zeros,
+)
 from app.rate_limits.redis import RedisBackend
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.telemetry import metrics
@@ -90,7 +96,9 @@ class Readings:
 
     async def from_postgres(self) -> Sequence[Sample]:
         """What the tables say, as metrics."""
-        return await self._transaction(read_cluster)
+        found = await self._transaction(read_cluster)
+        queues = self._platform.settings.agent_queues
+        return with_zeros(found, metrics.AGENTS_ADMISSIBLE, queues)
 
     async def from_redis(self) -> Sequence[Sample]:
         """What Redis says, as metrics."""

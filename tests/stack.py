@@ -115,12 +115,12 @@ class Stack:
             check=False,
         )
 
-    def start_python(self, *arguments: str) -> subprocess.Popen[str]:
+    def start_python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Start a Python program as ``python`` runs it, to talk with it meanwhile."""
         return subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": search_path(), **self.environment},
+            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

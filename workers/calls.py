@@ -251,7 +251,10 @@ class Caller:
         try:
             while True:
                 job.lease.phase = Phase.WAITING
-                permit = await self._limiter.acquire(plan.limit, early=True, patience_s=patience_s)
+                with job.waiting("limit"):
+                    permit = await self._limiter.acquire(
+                        plan.limit, early=True, patience_s=patience_s
+                    )
                 try:
                     if job.ticket is not None:
                         job.ticket.check()
@@ -259,20 +262,22 @@ class Caller:
                 except BaseException:
                     self._limiter.hand_back(permit)
                     raise
-                if placed and await self._start(permit):
+                if placed and await self._start(job, permit):
                     return permit
                 if not placed:
                     self._limiter.hand_back(permit)
-                    await self._money.wait(wish, patience_s=patience_s)
+                    with job.waiting("money"):
+                        await self._money.wait(wish, patience_s=patience_s)
         except BaseException:
             if wish.placed:
                 job.calls.append(void(job, plan))
             raise
 
-    async def _start(self, permit: Permit) -> bool:
+    async def _start(self, job: Job, permit: Permit) -> bool:
         """Wait for the permit's moment; False if it has passed and another one is needed."""
         try:
-            return await self._limiter.start(permit)
+            with job.waiting("limit"):
+                return await self._limiter.start(permit)
         except BaseException:
             self._limiter.hand_back(permit)
             raise

@@ -95,9 +95,10 @@ class GuardedCaller:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
         patience_s = self._long_wait_s if job.may_be_given_back else math.inf
-        ticket = await self._breakers.admit(
-            provider, model, wait=job.patient, patience_s=patience_s
-        )
+        with job.waiting("circuit"):
+            ticket = await self._breakers.admit(
+                provider, model, wait=job.patient, patience_s=patience_s
+            )
         if not ticket.token and key in self._told:
             del self._told[key]
             self._note(job, "circuit_closed")

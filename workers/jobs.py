@@ -1,7 +1,8 @@
 """A job: one claimed agent together with everything its execution needs to know."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -57,6 +58,7 @@ class Job:
         calls: Calls made and not yet written; they are written with the next record.
         tools: What has become of tool calls, as far as it is not yet written; so are they.
         called: Whether a call has been made that no other attempt could go on from.
+        waited_s: Seconds it has waited, by reason: ``limit``, ``money``, ``circuit``.
     """
 
     run: RunContext
@@ -73,6 +75,16 @@ class Job:
     calls: list[CallRecord] = field(default_factory=list)
     tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False
+    waited_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def waiting(self, reason: str) -> Iterator[None]:
+        """It waits, if only for a moment."""
+        since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self.waited_s[reason] = self.waited_s.get(reason, 0.0) + time.monotonic() - since_s
 
     @property
     def may_be_given_back(self) -> bool:

@@ -3,15 +3,17 @@
 import contextlib
 import errno
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from threading import Thread
 from wsgiref.simple_server import WSGIServer
 
 import structlog
 from prometheus_client import CollectorRegistry, start_http_server
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.policies import MonitorConfig
-from app.storage.records import CallRecord, Ending
+from app.storage.group_commit import GroupCommit, Statement
+from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerMetrics
 from workers.jobs import Job
 
@@ -19,6 +21,34 @@ from workers.jobs import Job
 PORTS = 100
 
 log = structlog.get_logger(__name__)
+
+
+class MeteredRecords(GroupCommit[Record, bool]):
+    """Group commit of records that counts their calls, whoever writes them, once they are booked.
+
+    Args:
+        meters: Counts.
+        engine: As for GroupCommit.
+        execute: As for GroupCommit.
+        key: As for GroupCommit.
+    """
+
+    def __init__(
+        self,
+        meters: "Meters",
+        engine: AsyncEngine,
+        execute: Statement[Record, bool],
+        *,
+        key: Callable[[Record], Hashable] | None,
+    ) -> None:
+        super().__init__(engine, execute, name="record", key=key)
+        self._meters = meters
+
+    async def submit(self, item: Record) -> bool:
+        """See GroupCommit; what is fenced has booked its money all the same."""
+        accepted = await super().submit(item)
+        self._meters.booked(item.calls)
+        return accepted
 
 
 class Meters:
@@ -32,6 +62,16 @@ class Meters:
         self._config = config
         self._metrics = WorkerMetrics(CollectorRegistry())
         self._server: tuple[WSGIServer, Thread] | None = None
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """Where the metrics are kept."""
+        return self._metrics.registry
+
+    @property
+    def port(self) -> int | None:
+        """Where they are served; None where they are not."""
+        return None if self._server is None else self._server[0].server_port
 
     def start(self) -> None:
         """Serve ``/metrics``, if the configuration says so."""
@@ -68,17 +108,30 @@ class Meters:
         finally:
             gauge.dec()
 
-    def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
+    def ended(self, job: Job, ending: Ending) -> None:
         """An attempt has ended and is recorded."""
         if not self._config.enable_metrics:
             return
         agent, metrics = job.agent, self._metrics
-        outcome = "retried" if ending.retry else ending.outcome
-        metrics.attempts.labels(agent.provider, agent.module, outcome).inc()
+        metrics.attempts.labels(agent.provider, agent.module, _outcome(ending)).inc()
         metrics.attempt_seconds.labels(agent.provider).observe(time.time() - job.started_at)
+        for reason, seconds in job.waited_s.items():
+            metrics.wait_seconds.labels(agent.provider, reason).observe(seconds)
+        if job.first_token_s is not None:
+            model = metrics.first_token_seconds.labels(agent.provider, agent.model)
+            model.observe(job.first_token_s)
+
+    def booked(self, calls: Sequence[CallRecord]) -> None:
+        """Calls have been written to the ledger."""
+        if not self._config.enable_metrics:
+            return
         for call in calls:
-            if call.kind != "void":
+            if call.kind not in ("void", "cached"):
                 self._count_call(call)
+
+    def watch_dropped(self, dropped: Callable[[], float]) -> None:
+        """Show how many task events have been dropped so far."""
+        self._metrics.events_dropped.set_function(dropped)
 
     def _count_call(self, call: CallRecord) -> None:
         metrics, who = self._metrics, (call.provider, call.model)
@@ -88,3 +141,10 @@ class Meters:
         metrics.cost_usd.labels(*who, call.module, call.kind).inc(max(float(call.cost_usd), 0.0))
         metrics.tokens.labels(*who, "input").inc(call.usage.prompt_tokens)
         metrics.tokens.labels(*who, "output").inc(call.usage.output_tokens)
+
+
+def _outcome(ending: Ending) -> str:
+    """What became of an attempt: a failure by its kind, else the outcome of its row."""
+    if ending.retry:
+        return "retried"
+    return str(ending.status) if ending.status.is_failure else ending.outcome

@@ -138,7 +138,7 @@ class Pipeline:
             log.warning("attempt_fenced")
             return None
         self._announcements.ended(job, ending, record.calls)
-        self._meters.ended(job, ending, record.calls)
+        self._meters.ended(job, ending)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":

@@ -55,7 +55,7 @@ from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
-from workers.meters import Meters
+from workers.meters import MeteredRecords, Meters
 from workers.money import Money, Wakes
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
@@ -112,6 +112,7 @@ class Runtime:
         self._inflight = InFlight()
         self._announcements = Announcements(celery, self.worker)
         self._meters = Meters(settings.monitoring)
+        self._meters.watch_dropped(lambda: self._announcements.dropped)
         # First what can be refused, such as a module of imports: that does not exist.
         self._build_lanes(self._platform)
         await self._limits.load()
@@ -165,10 +166,10 @@ class Runtime:
         )
         self._call_backs = GroupCommit(engine, call_back, name="call_back")
         wakes = Wakes(platform.signals, self._call_back)
-        records = GroupCommit(
+        records = MeteredRecords(
+            self._meters,
             engine,
             partial(apply_records, wake=wakes),
-            name="record",
             key=lambda record: record.agent_run_id,
         )
         holds = GroupCommit(

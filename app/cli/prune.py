@@ -35,7 +35,7 @@ def prune(
     age_s = parse_age(older_than)
     connected = connect()
     removed = connected.loop.run(connected.client.prune(age_s, dry_run=True))
-    if not dry_run and removed.runs:
+    if not dry_run and (removed.runs or removed.recorded_events):
         with ProgressBar("runs", removed.runs) as bar:
             step = connected.client.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
             removed = connected.loop.run(step)
@@ -46,7 +46,7 @@ def prune(
     print(
         f"{verb} the payload of {removed.runs:,} runs: {removed.agents:,} outputs, "
         f"{removed.attempts:,} attempts, {removed.events:,} events, "
-        f"{removed.tool_calls:,} tool calls"
+        f"{removed.tool_calls:,} tool calls; {removed.recorded_events:,} recorded events"
     )
 
 

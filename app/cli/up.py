@@ -28,6 +28,14 @@ def up(
         bool,
         typer.Option("--log-files", help="Write one log per process to the home's log folder."),
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=65_535,
+            help="First port of the workers' metrics for Prometheus; each takes the next free one.",
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Say that all is ready as one line of JSON.")
     ] = False,
@@ -60,6 +68,8 @@ def up(
             variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
         if settings.logging.format == "auto" and sys.stderr.isatty() and not log_files:
             variables["AGENTCHORD_LOGGING__FORMAT"] = "console"
+        if metrics_port is not None:
+            variables["AGENTCHORD_MONITORING__METRICS_PORT"] = str(metrics_port)
         supervisor = stack.supervisor(
             settings,
             inherited_environment(**variables),

@@ -143,9 +143,9 @@ class MonitorConfig:
     """What is watched.
 
     Attributes:
-        enable_metrics: Whether metrics are collected.
-        enable_logging: Whether events are logged.
-        metrics_interval: Seconds between two collections.
+        enable_metrics: Whether workers count, and a Monitor stores events.
+        enable_logging: Whether a Monitor logs events and metrics.
+        metrics_interval: Seconds between two lines of metrics that a Monitor logs.
         metrics_host: Address on which workers serve their metrics.
         metrics_port: First port for that; each worker takes the next free one. None: they do not.
     """

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.status import WorkflowStatus
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
@@ -45,16 +46,30 @@ LEDGER: TextClause = text("""
         sum(prompt_tokens) AS prompt_tokens, sum(output_tokens) AS output_tokens
     FROM cost_totals GROUP BY provider, model, module, kind, outcome
 """)
+RUNS_ENDED: TextClause = text("""
+    SELECT status, count(*) FROM runs
+    WHERE pruned_at IS NULL AND finished_at > now() - interval '1 hour'
+    GROUP BY status
+""")
+# Days before the first entry say nothing about what is usual.
 HOURS: TextClause = text("""
     SELECT day, coalesce((SELECT sum(cost_usd) FROM cost_entries
         WHERE created_at > now() - make_interval(days => day, hours => 1)
             AND created_at <= now() - make_interval(days => day)), 0)
     FROM generate_series(0, 7) AS day
+    WHERE day = 0 OR now() - make_interval(days => day) > (SELECT min(created_at) FROM cost_entries)
+    ORDER BY day
 """)
 STALLED: TextClause = text("""
     SELECT max(extract(epoch FROM clock_timestamp() - coalesce(
-        (SELECT max(at) FROM events e WHERE e.run_id = r.id), r.created_at)))
-    FROM runs r WHERE r.status = 'running'
+        (SELECT at FROM events e WHERE e.run_id = r.id ORDER BY id DESC LIMIT 1), r.created_at)))
+    FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
+        SELECT FROM agent_runs a WHERE a.run_id = r.id AND a.status = 'pending'
+            AND a.attempt > 0 AND a.ready_at > clock_timestamp()
+    ) AND NOT EXISTS (
+        SELECT FROM agent_runs a WHERE a.run_id = r.id AND a.status = 'waiting'
+            AND EXISTS (SELECT FROM runs s WHERE s.parent_agent_run_id = a.id)
+    )
 """)
 WORKERS: TextClause = text("""
     SELECT count(DISTINCT worker) FROM agent_runs WHERE status = 'running'
@@ -68,7 +83,12 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
         connection: Inside a transaction, which sees one moment of it.
     """
     found: list[Sample] = [
-        *await _counted(connection, RUNS, metrics.RUNS),
+        *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
+        *with_zeros(
+            await _counted(connection, RUNS_ENDED, metrics.RUNS_ENDED),
+            metrics.RUNS_ENDED,
+            [status for status in WorkflowStatus if status.is_final],
+        ),
         *await _counted(connection, AGENTS, metrics.AGENTS),
         *await _counted(connection, ADMISSIBLE, metrics.AGENTS_ADMISSIBLE),
     ]
@@ -87,11 +107,21 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
         found.append((metric, (), float(await connection.scalar(statement) or 0)))
     found += ledger_samples((await connection.execute(LEDGER)).mappings())
     last, *before = [float(row[1]) for row in await connection.execute(HOURS)]
-    found += [
-        (metrics.SPENT_LAST_HOUR, (), last),
-        (metrics.SPENT_USUALLY, (), sum(before) / len(before)),
-    ]
+    found.append((metrics.SPENT_LAST_HOUR, (), last))
+    if before:
+        found.append((metrics.SPENT_USUALLY, (), sum(before) / len(before)))
     return found
+
+
+def with_zeros(
+    found: Sequence[Sample], metric: ClusterMetric, values: Iterable[str]
+) -> list[Sample]:
+    """Samples, with a zero for each value of a metric's only label that is not among them.
+
+    A series that is missing is not zero: a graph has a gap there, and nothing scales by it.
+    """
+    there = {labels for each, labels, _ in found if each is metric}
+    return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]
 
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:

@@ -9,12 +9,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from app.errors import ServiceUnavailable
+from app.errors import AgentChordError
 from app.monitoring.cluster import Sample
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
-#: Reads a part of the cluster's state; raises ServiceUnavailable.
+#: Reads a part of the cluster's state; raises AgentChordError, such as ServiceUnavailable.
 Reader = Callable[[], Awaitable[Sequence[Sample]]]
 #: A reading that takes longer is given up: Prometheus asks again.
 READ_S = 8.0
@@ -55,7 +55,7 @@ class Exporter:
         try:
             async with asyncio.timeout(READ_S):
                 found = [*await reader(), (metrics.SERVICE_UP, (name,), 1.0)]
-        except (ServiceUnavailable, TimeoutError) as error:
+        except (AgentChordError, TimeoutError) as error:
             log.warning("reading_failed", service=name, error=str(error) or "too slow")
             found = [(metrics.SERVICE_UP, (name,), 0.0)]
         return found

@@ -1,5 +1,7 @@
 """Numbers about workflows and the cluster, read from Postgres: they survive every restart."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -31,24 +33,68 @@ WORKFLOWS: TextClause = text("""
         count(*) FILTER (WHERE status = 'paused') AS paused
     FROM runs
 """)
-# Completed attempts of old runs are pruned; their agents are not.
 AGENTS: TextClause = text("""
-    SELECT (SELECT count(*) FROM agent_runs WHERE status = 'completed' AND attempt > 0)
-            AS completed,
-        count(*) FILTER (WHERE outcome = 'failed') AS failed,
-        count(*) FILTER (WHERE outcome = 'running') AS active,
-        coalesce(avg(extract(epoch FROM finished_at - started_at))
-            FILTER (WHERE outcome = 'completed'), 0)::float8 AS avg_execution_time
-    FROM attempts
+    SELECT count(*) FILTER (WHERE status = 'completed' AND attempt > 0) AS completed,
+        count(*) FILTER (WHERE status IN ('failed', 'rate_limited', 'budget_exceeded')) AS failed,
+        count(*) FILTER (WHERE status = 'running') AS active
+    FROM agent_runs
 """)
+# Attempts of old runs are pruned, so this is the mean of those that are still known.
+EXECUTION_TIME: TextClause = text("""
+    SELECT coalesce(avg(extract(epoch FROM finished_at - started_at)), 0)::float8
+    FROM attempts WHERE outcome = 'completed'
+""")
+# The ledger summed up by day; an answer from a cache was no call.
 CALLS: TextClause = text("""
-    SELECT count(*) FILTER (WHERE kind <> 'correction') AS calls,
-        count(*) FILTER (WHERE outcome = 'RateLimited') AS rate_limited,
-        coalesce(sum(input_tokens + cached_tokens + cache_write_tokens + cache_write_1h_tokens
-            + output_tokens), 0)::bigint AS tokens,
+    SELECT coalesce(sum(calls) FILTER (WHERE kind <> 'cached'), 0)::bigint AS calls,
+        coalesce(sum(calls) FILTER (WHERE outcome = 'RateLimited'), 0)::bigint AS rate_limited,
+        coalesce(sum(prompt_tokens + output_tokens), 0)::bigint AS tokens,
         coalesce(sum(cost_usd), 0) AS cost
-    FROM cost_entries
+    FROM cost_totals
 """)
+SINCE: TextClause = text("""
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8
+    FROM workflows
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SystemTotals:
+    """What the whole cluster has done since its first workflow was registered.
+
+    Attributes:
+        uptime_s: Seconds since then.
+        workflows: Runs by state, ``started`` for all of them and ``active`` for those that run.
+        completed: Agents that have run and completed.
+        failed: Agents that have failed for good.
+        active: Agents that run.
+        execution_s: Mean seconds of a completed attempt.
+        calls: Calls to providers.
+        rate_limited: Calls that a provider refused with 429.
+        tokens: Tokens of all calls.
+        cost_usd: What they cost.
+    """
+
+    uptime_s: float
+    workflows: Mapping[str, int]
+    completed: int
+    failed: int
+    active: int
+    execution_s: float
+    calls: int
+    rate_limited: int
+    tokens: int
+    cost_usd: float
+
+    @property
+    def executed(self) -> int:
+        """Agents that have run to their end."""
+        return self.completed + self.failed
+
+    @property
+    def ended(self) -> int:
+        """Runs that have ended."""
+        return self.workflows["started"] - sum(self.workflows[open_] for open_ in OPEN)
 
 
 async def workflow_status(connection: AsyncConnection, id_: UUID) -> dict[str, Any] | None:
@@ -68,22 +114,80 @@ async def workflow_status(connection: AsyncConnection, id_: UUID) -> dict[str, A
     }
 
 
-async def system_status(connection: AsyncConnection) -> dict[str, Any]:
-    """Metrics of the whole cluster, since its first day."""
-    workflows = dict((await connection.execute(WORKFLOWS)).mappings().one())
-    agents = dict((await connection.execute(AGENTS)).mappings().one())
-    calls = (await connection.execute(CALLS)).mappings().one()
-    ended = workflows["started"] - sum(workflows[open_] for open_ in OPEN)
-    good = workflows["completed"] + workflows["partially_completed"]
-    return {
-        "monitoring": {
-            "workflows": workflows | {"success_rate": 100.0 * good / ended if ended else 0.0},
-            "agents": agents | {"executed": agents["completed"] + agents["failed"]},
-        },
-        "rate_limiting": {
-            "total_requests": calls["calls"],
-            "total_tokens": calls["tokens"],
-            "rate_limited": calls["rate_limited"],
-        },
-        "cost_tracking": {"total_cost": float(calls["cost"]), "total_calls": calls["calls"]},
+async def system_totals(connection: AsyncConnection) -> SystemTotals:
+    """Totals of the whole cluster, since its first day."""
+    agents = (await connection.execute(AGENTS)).one()
+    calls = (await connection.execute(CALLS)).one()
+    return SystemTotals(
+        uptime_s=await connection.scalar(SINCE) or 0.0,
+        workflows=dict((await connection.execute(WORKFLOWS)).mappings().one()),
+        completed=agents.completed,
+        failed=agents.failed,
+        active=agents.active,
+        execution_s=await connection.scalar(EXECUTION_TIME) or 0.0,
+        calls=calls.calls,
+        rate_limited=calls.rate_limited,
+        tokens=calls.tokens,
+        cost_usd=float(calls.cost),
+    )
+
+
+def metrics_of(totals: SystemTotals) -> dict[str, Any]:
+    """The totals as ``Monitor.get_metrics`` gives them."""
+    states = ("started", "completed", "partially_completed", "failed", "cancelled", "active")
+    return {f"workflows_{state}": totals.workflows[state] for state in states} | {
+        "agents_executed": totals.executed,
+        "agents_failed": totals.failed,
+        "agents_active": totals.active,
+        "total_api_calls": totals.calls,
+        "total_tokens": totals.tokens,
+        "total_cost": totals.cost_usd,
+        "rate_limit_hits": totals.rate_limited,
+        "avg_agent_execution_time": totals.execution_s,
+        "uptime_seconds": totals.uptime_s,
     }
+
+
+def summary_of(totals: SystemTotals) -> dict[str, Any]:
+    """The totals as ``Monitor.get_summary`` gives them."""
+    good = totals.workflows["completed"] + totals.workflows["partially_completed"]
+    return {
+        "uptime_seconds": totals.uptime_s,
+        "workflows": {**totals.workflows, "success_rate": _percent(good, totals.ended)},
+        "agents": {
+            "executed": totals.executed,
+            "completed": totals.completed,
+            "failed": totals.failed,
+            "active": totals.active,
+            "success_rate": _percent(totals.completed, totals.executed),
+            "avg_execution_time": totals.execution_s,
+        },
+        "api": {
+            "total_calls": totals.calls,
+            "total_tokens": totals.tokens,
+            "rate_limited": totals.rate_limited,
+        },
+        "costs": {
+            "total_cost": totals.cost_usd,
+            "cost_per_workflow": totals.cost_usd / totals.ended if totals.ended else 0.0,
+        },
+    }
+
+
+async def system_status(connection: AsyncConnection) -> dict[str, Any]:
+    """Metrics of the whole cluster, since its first day, as the engine gives them."""
+    totals = await system_totals(connection)
+    summary = summary_of(totals)
+    return {
+        "monitoring": summary,
+        "rate_limiting": {
+            "total_requests": totals.calls,
+            "total_tokens": totals.tokens,
+            "rate_limited": totals.rate_limited,
+        },
+        "cost_tracking": {"total_cost": totals.cost_usd, "total_calls": totals.calls},
+    }
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100.0 * part / whole if whole else 0.0

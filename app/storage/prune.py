@@ -61,6 +61,16 @@ COUNT_PRUNABLE: TextClause = text("""
         (SELECT count(*) FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id
             JOIN old ON old.id = a.run_id) AS tool_calls
 """)
+PRUNE_RECORDED: TextClause = text("""
+    WITH gone AS (
+        DELETE FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)
+        RETURNING 1
+    )
+    SELECT count(*) FROM gone
+""")
+COUNT_RECORDED: TextClause = text("""
+    SELECT count(*) FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)
+""")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +83,7 @@ class Pruned:
         attempts: Attempts that were removed.
         events: Lines of history that were removed.
         tool_calls: Tool calls that were removed, with the turns that asked for them.
+        recorded_events: Events of programs that were removed.
     """
 
     runs: int = 0
@@ -80,6 +91,7 @@ class Pruned:
     attempts: int = 0
     events: int = 0
     tool_calls: int = 0
+    recorded_events: int = 0
 
     def __add__(self, other: "Pruned") -> "Pruned":
         return Pruned(
@@ -88,6 +100,7 @@ class Pruned:
             attempts=self.attempts + other.attempts,
             events=self.events + other.events,
             tool_calls=self.tool_calls + other.tool_calls,
+            recorded_events=self.recorded_events + other.recorded_events,
         )
 
 
@@ -111,4 +124,11 @@ async def prune_batch(connection: AsyncConnection, *, older_than_s: float) -> Pr
 async def count_prunable(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
     """What pruning would remove now."""
     row = await connection.execute(COUNT_PRUNABLE, {"older_than_s": older_than_s})
-    return Pruned(**row.mappings().one())
+    recorded = await connection.scalar(COUNT_RECORDED, {"older_than_s": older_than_s})
+    return Pruned(**row.mappings().one(), recorded_events=recorded or 0)
+
+
+async def prune_recorded(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
+    """Remove events that programs recorded so long ago."""
+    gone = await connection.scalar(PRUNE_RECORDED, {"older_than_s": older_than_s})
+    return Pruned(recorded_events=gone or 0)

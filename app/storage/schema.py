@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: Revision this version needs. Revisions are numbered, so a higher one is a newer schema.
-HEAD = "0012"
+HEAD = "0013"
 MIGRATION_LOCK = 7_465_001
 
 

@@ -560,3 +560,16 @@ class Event(Table):
     type: Mapped[str]
     data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class RecordedEvent(Table):
+    """An event that a program recorded itself; it need not belong to a run."""
+
+    __tablename__ = "recorded_events"
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    type: Mapped[str]
+    agent_id: Mapped[str | None]
+    workflow_id: Mapped[str | None]
+    data: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -25,6 +25,13 @@ class WorkerMetrics:
             ("provider", "module", "outcome"),
             registry=registry,
         )
+        self.wait_seconds = Histogram(
+            "agentchord_wait_seconds",
+            "How long an attempt waited: for a limit, for money, or at an open circuit",
+            ("provider", "reason"),
+            buckets=SECONDS,
+            registry=registry,
+        )
         self.attempt_seconds = Histogram(
             "agentchord_attempt_seconds",
             "How long attempts took, waiting for limits and money included",
@@ -41,6 +48,13 @@ class WorkerMetrics:
         self.call_seconds = Histogram(
             "agentchord_call_seconds",
             "How long calls took, from sending to the end of the answer",
+            ("provider", "model"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.first_token_seconds = Histogram(
+            "agentchord_first_token_seconds",
+            "How long streamed answers let wait for their first token",
             ("provider", "model"),
             buckets=SECONDS,
             registry=registry,
@@ -88,6 +102,11 @@ class ClusterMetric:
 RUNS = ClusterMetric(
     name="agentchord_runs",
     help="Runs by state; those that have ended, until they are deleted",
+    labels=("status",),
+)
+RUNS_ENDED = ClusterMetric(
+    name="agentchord_runs_ended_last_hour",
+    help="Runs that ended in the last 60 minutes, by how",
     labels=("status",),
 )
 AGENTS = ClusterMetric(
@@ -165,11 +184,12 @@ SPENT_LAST_HOUR = ClusterMetric(
 )
 SPENT_USUALLY = ClusterMetric(
     name="agentchord_spent_usual_hour_usd",
-    help="Mean of what was spent in these 60 minutes of the day on the seven days before",
+    help="Mean of what was spent in these 60 minutes of the day on up to seven days before",
 )
 STALLED = ClusterMetric(
     name="agentchord_run_stalled_seconds",
-    help="For how long nothing has happened in the running run in which that is longest",
+    help="For how long nothing has happened in the running run in which that is longest; a run "
+    "in which an agent waits until a given time, or for a sub-workflow, is not stalled",
 )
 WATCHDOG_SILENT = ClusterMetric(
     name="agentchord_watchdog_silent_seconds",

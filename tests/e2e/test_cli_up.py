@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ import psutil
 import pytest
 
 from app.simulator import SimulatorProcess, run_in_process
+from tests.ledgers import dollars_of
+from tests.promql import page_at, summed
 from tests.stack import ROOT
 from tests.waiting import wait_until
 
@@ -96,6 +100,50 @@ def running_up(folder: Path, simulator: SimulatorProcess, *words: str) -> Iterat
                 process.kill()
 
 
+def free_ports(number: int) -> int:
+    """The first of so many ports in a row that are free."""
+    with ExitStack() as sockets:
+        while True:
+            found = [sockets.enter_context(socket.socket()) for _ in range(number)]
+            with suppress(OSError):
+                found[0].bind(("127.0.0.1", 0))
+                first = int(found[0].getsockname()[1])
+                for offset, other in enumerate(found[1:], 1):
+                    other.bind(("127.0.0.1", first + offset))
+                return first
+
+
+def counted(addresses: list[str]) -> dict[str, object]:
+    """What the workers' metrics say of their calls and attempts."""
+    page = {key: value for address in addresses for key, value in page_at(address).items()}
+    return {
+        "calls": summed(page, "agentchord_calls_total", "provider", "model", "outcome"),
+        "tokens": summed(page, "agentchord_tokens_total", "direction"),
+        "usd": round(sum(summed(page, "agentchord_cost_usd_total").values()), 9),
+        "timed": sum(summed(page, "agentchord_call_seconds_count").values()),
+        "attempts": summed(page, "agentchord_attempts_total", "outcome"),
+        "waited": summed(page, "agentchord_wait_seconds_count", "reason")[("limit",)],
+        "under way": sum(summed(page, "agentchord_attempts_in_flight").values()),
+    }
+
+
+def served(simulator: SimulatorProcess) -> dict[str, object]:
+    """The same, as the provider has seen it."""
+    records = simulator.ledger()
+    outcomes = {200: "ok", 500: "ServerFailure"}
+    return {
+        "calls": Counter((r["provider"], r["model"], outcomes[r["status"]]) for r in records),
+        "tokens": {
+            ("input",): sum(record["input_tokens"] for record in records),
+            ("output",): sum(record["output_tokens"] for record in records),
+        },
+        "usd": round(float(sum(dollars_of(record) for record in records)), 9),
+        "timed": len(records),
+        "waited": 4,
+        "under way": 0,
+    }
+
+
 @pytest.fixture(scope="module")
 def simulator() -> Iterator[SimulatorProcess]:
     with run_in_process() as simulator:
@@ -105,7 +153,9 @@ def simulator() -> Iterator[SimulatorProcess]:
 def test_it_serves_runs_restarts_what_dies_and_ends_cleanly_on_sigterm(
     tmp_path: Path, simulator: SimulatorProcess
 ) -> None:
-    with running_up(tmp_path, simulator) as up:
+    simulator.configure(faults=[{"kind": "status", "status": 500, "first": 1}])
+    port = free_ports(2)
+    with running_up(tmp_path, simulator, "--metrics-port", str(port)) as up:
         assert up.ready["workers"] == 1
         assert up.ready["pids"].keys() == {"worker1", "scheduler"}
 
@@ -114,6 +164,12 @@ def test_it_serves_runs_restarts_what_dies_and_ends_cleanly_on_sigterm(
         outputs = json.loads(first.stdout)["outputs"]
         assert outputs.keys() == {"data_extractor", "data_validator", "report_generator"}
         assert '"correct":true' in outputs["data_validator"]
+
+        # The worker and the scheduler's have a port each, whoever was first.
+        addresses = [f"http://127.0.0.1:{number}/metrics" for number in (port, port + 1)]
+        ended = {("completed",): 3, ("retried",): 1}
+        wait_until(lambda: counted(addresses)["attempts"] == ended, what="all are counted")
+        assert counted(addresses) == served(simulator) | {"attempts": ended}
 
         os.kill(up.ready["pids"]["worker1"], signal.SIGKILL)
         wait_until(

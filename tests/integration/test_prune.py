@@ -80,7 +80,7 @@ async def everything_about_costs(cluster: Cluster) -> dict[str, Any]:
         found: dict[str, Any] = {each: await costs_by(connection, each) for each in by}
         metrics = (await system_status(connection))["monitoring"]
         # How long they took is asked of the attempts themselves.
-        del metrics["agents"]["avg_execution_time"]
+        del metrics["agents"]["avg_execution_time"], metrics["uptime_seconds"]
         return found | {"total": await total_costs(connection), "monitoring": metrics}
 
     views = await cluster.rows("SELECT viewname FROM pg_views WHERE schemaname = 'public'")
@@ -195,3 +195,18 @@ async def all_pruned(cluster: Cluster, runs: int) -> bool:
 async def pruned_runs(cluster: Cluster) -> int:
     (row,) = await cluster.rows("SELECT count(*) AS n FROM runs WHERE pruned_at IS NOT NULL")
     return int(row.n)
+
+
+async def test_events_that_programs_recorded_grow_old_too(cluster: Cluster) -> None:
+    for days_ago in (100, 95, 80):
+        await cluster.rows(
+            "INSERT INTO recorded_events (type, at)"
+            " VALUES ('seen', now() - make_interval(days => :days)) RETURNING 1",
+            days=days_ago,
+        )
+    counted = await cluster.commit(partial(prune.count_prunable, older_than_s=90 * 86_400))
+
+    removed = await cluster.commit(partial(prune.prune_recorded, older_than_s=90 * 86_400))
+
+    assert counted == removed == prune.Pruned(recorded_events=2)
+    assert await cluster.rows("SELECT count(*) FROM recorded_events") == [(1,)]

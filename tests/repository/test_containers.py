@@ -29,13 +29,14 @@ def test_the_configuration_of_the_containers_loads(
 def test_containers_run_commands_that_exist_with_queues_that_exist() -> None:
     lines = [" ".join(arguments) for arguments in (*compose_commands(), *kubernetes_commands())]
 
-    assert {line.split()[0] for line in lines} == {"worker", "migrate", "flower"}
+    assert {line.split()[0] for line in lines} == {"worker", "migrate", "flower", "exporter"}
     assert [line for line in lines if not is_known(*line.partition(" ")[::2])] == []
 
 
 def compose_commands() -> list[list[str]]:
     services = yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]
-    return [services[name]["command"] for name in ("migrate", "scheduler", "worker", "flower")]
+    ours = ("migrate", "scheduler", "worker", "flower", "exporter")
+    return [services[name]["command"] for name in ours]
 
 
 def kubernetes_commands() -> list[list[str]]:

@@ -1,0 +1,105 @@
+"""What has happened lately in the whole cluster: histories, calls, and what programs recorded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+#: The type of an event that is an entry of the ledger.
+API_CALL = "api_call"
+# Each part is read backwards along its key, so only as many rows are looked at as are wanted;
+# with a type, as many as it takes to find so many of it.
+RECENT: TextClause = text(f"""
+    (SELECT e.at, e.type, CAST(e.agent_run_id AS text) AS agent_id,
+        CAST(e.run_id AS text) AS workflow_id, e.data, e.id
+    FROM events e
+    WHERE CAST(:type AS text) IS NULL OR (e.type = :type AND :type <> '{API_CALL}')
+    ORDER BY e.id DESC LIMIT :count)
+    UNION ALL
+    (SELECT r.at, r.type, r.agent_id, r.workflow_id, r.data, r.id
+    FROM recorded_events r
+    WHERE CAST(:type AS text) IS NULL OR r.type = :type ORDER BY r.id DESC LIMIT :count)
+    UNION ALL
+    (SELECT c.created_at, '{API_CALL}', CAST(c.agent_run_id AS text), CAST(c.run_id AS text),
+        jsonb_build_object('agent', c.agent, 'provider', c.provider, 'model', c.model,
+            'outcome', c.outcome, 'kind', c.kind, 'seconds', c.seconds, 'input_tokens',
+            c.input_tokens + c.cached_tokens + c.cache_write_tokens + c.cache_write_1h_tokens,
+            'output_tokens', c.output_tokens, 'cost_usd', CAST(c.cost_usd AS float8)), c.id
+    FROM cost_entries c
+    WHERE coalesce(:type, '{API_CALL}') = '{API_CALL}' AND c.kind NOT IN ('correction', 'cached')
+    ORDER BY c.id DESC LIMIT :count)
+    ORDER BY at DESC, id DESC LIMIT :count
+""")  # noqa: S608  a constant
+RECORD: TextClause = text("""
+    INSERT INTO recorded_events (type, agent_id, workflow_id, data)
+    VALUES (:type, :agent_id, :workflow_id, CAST(:data AS jsonb)) RETURNING at
+""")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MetricEvent:
+    """Something that has happened.
+
+    Attributes:
+        timestamp: When (UTC).
+        event_type: What: a type of a run's history such as ``agent_completed``, ``api_call``, or
+            what a program recorded.
+        agent_id: Id of the agent run, as in its result, or what a program called it; or None.
+        workflow_id: Id of the run, or what a program called it; or None.
+        data: Facts, such as the agent's name, the model, tokens and dollars.
+    """
+
+    timestamp: datetime
+    event_type: str
+    agent_id: str | None
+    workflow_id: str | None
+    data: Mapping[str, Any]
+
+
+async def recent_events(
+    connection: AsyncConnection, *, count: int, event_type: str | None
+) -> list[MetricEvent]:
+    """The newest events, oldest first.
+
+    Args:
+        connection: Inside a transaction.
+        count: How many at most.
+        event_type: Only those of this type; None for all.
+    """
+    found = await connection.execute(RECENT, {"type": event_type, "count": count})
+    events = [
+        MetricEvent(
+            timestamp=row.at,
+            event_type=row.type,
+            agent_id=row.agent_id,
+            workflow_id=row.workflow_id,
+            data=row.data,
+        )
+        for row in found
+    ]
+    return events[::-1]
+
+
+async def record_event(
+    connection: AsyncConnection,
+    *,
+    event_type: str,
+    agent_id: str | None,
+    workflow_id: str | None,
+    data: str,
+) -> datetime:
+    """Keep an event of a program's own; returns when it was.
+
+    Args:
+        connection: Inside a transaction.
+        event_type: What happened.
+        agent_id: Whom it concerns.
+        workflow_id: Which run or workflow it concerns.
+        data: Facts, as JSON.
+    """
+    values = {"type": event_type, "agent_id": agent_id, "workflow_id": workflow_id, "data": data}
+    at: datetime = await connection.scalar(RECORD, values)
+    return at

@@ -1,8 +1,9 @@
 """A job: one claimed agent together with everything its execution needs to know."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +58,8 @@ class Job:
         calls: Calls made and not yet written; they are written with the next record.
         tools: What has become of tool calls, as far as it is not yet written; so are they.
         called: Whether a call has been made that no other attempt could go on from.
+        settled_usd: Dollars of calls that were written before its end.
+        prompt: What its model is asked, once it is put together.
     """
 
     run: RunContext
@@ -73,6 +76,12 @@ class Job:
     calls: list[CallRecord] = field(default_factory=list)
     tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False
+    settled_usd: Decimal = Decimal(0)
+    prompt: str | None = None
+
+    def settled(self, calls: Sequence[CallRecord]) -> None:
+        """Calls were written before its end."""
+        self.settled_usd += sum((call.cost_usd for call in calls), Decimal(0))
 
     @property
     def may_be_given_back(self) -> bool:

@@ -232,7 +232,7 @@ class Client:
             read = partial(event_log.read_run, run_id=run_id, after=after, limit=EVENT_PAGE)
             page = await self._transaction(read)
             ended = run.status.is_final and not page.held
-            return Look(rows=list(page.rows), more=page.more, ended=ended)
+            return Look(rows=page.rows, more=page.more, ended=ended)
 
         async with (
             self._platform.signals.watching(run_id) as news,

@@ -10,7 +10,7 @@ from functools import partial
 from app.client import process
 from app.domain.events import RunEvent
 from app.events.stream import consume
-from app.storage.event_log import last_id, parse_event, read_all
+from app.storage.event_log import last_id, parse_event, read_all, read_horizon
 
 PAGE = 500
 #: Between two tries to end an iteration whose last step has not ended yet.
@@ -79,13 +79,14 @@ class EventBus:
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
         """
+        horizon = process().loop.run(process().client.transaction(read_horizon))
         while True:
-            read = partial(read_all, after=after, limit=PAGE)
+            read = partial(read_all, after=after, limit=PAGE, horizon=horizon)
             page = process().loop.run(process().client.transaction(read))
-            yield from (parse_event(row["document"]) for row in page.rows)
-            if not page.more:
+            yield from map(parse_event, page.documents)
+            if len(page.ids) < PAGE:
                 return
-            after = page.rows[-1]["id"]
+            after, horizon = page.ids[-1], page.horizon
 
 
 async def _live(

@@ -10,25 +10,26 @@ Richardson's Microservices Patterns, with the history as the outbox.
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.events import RunEvent
 from app.events.stream import EventStream
-from app.storage.event_log import last_id, parse_event, read_all
+from app.storage.event_log import Page, last_id, parse_event, read_all, read_horizon
 from app.storage.group_commit import cause
 
 LEADER_KEY = "agentchord:events:relay"
 LEADER_MS = 5000
 RENEWAL_S = 1.0
 #: Between two looks while something happens, and when nothing has happened for a while.
-BUSY_S, IDLE_S = 0.1, 0.5
+BUSY_S, IDLE_S = 0.2, 0.5
 PAGE = 1000
 
 log = structlog.get_logger(__name__)
@@ -66,7 +67,8 @@ class Relay:
         # Where it stands, None before it knows; and from where on events are told.
         self._after: int | None = None
         self._told = 0
-        self._make = False
+        self._horizon = datetime.min.replace(tzinfo=UTC)
+        self._busy = self._make = False
 
     async def run(self) -> None:
         """Copy until cancelled."""
@@ -88,32 +90,35 @@ class Relay:
         """Copy a page of what has been committed since the last one; returns how many events."""
         if self._after is None:
             self._after = await self._begin()
-        async with self._engine.begin() as connection:
-            page = await read_all(connection, after=self._after, limit=PAGE)
-        if not page.rows:
+        async with self._reading() as connection:
+            page = await read_all(connection, after=self._after, limit=PAGE, horizon=self._horizon)
+        self._horizon, self._busy = page.horizon, page.more or bool(page.ids)
+        if not page.ids:
             return 0
-        entries = [(row["id"], row["document"]) for row in page.rows]
-        if not await self._stream.add(entries, make=self._make):
+        if not await self._stream.add(page.ids, page.documents, make=self._make):
             log.warning("event_stream_lost", after=self._after)
             self._after = None
             return 0
         self._make = False
-        self._after = entries[-1][0]
-        self._tell_of(page.rows)
-        return len(entries)
+        self._after = page.ids[-1]
+        self._tell_of(page)
+        return len(page.ids)
+
+    def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
 
     async def _copy_for(self, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         end_s = loop.time() + seconds
         while loop.time() < end_s:
-            copied = await self.copy()
-            if copied < PAGE:
-                await asyncio.sleep(BUSY_S if copied else IDLE_S)
+            if await self.copy() < PAGE:
+                await asyncio.sleep(BUSY_S if self._busy else IDLE_S)
 
     async def _begin(self) -> int:
         """Go on where the stream ends; one that is made anew gets the newest events first."""
-        async with self._engine.begin() as connection:
+        async with self._reading() as connection:
             newest = await last_id(connection)
+            self._horizon = await read_horizon(connection)
         last = await self._stream.last()
         if last is not None and last > newest:
             log.warning("event_stream_of_another_database", last=last, newest=newest)
@@ -123,11 +128,15 @@ class Relay:
         self._told = newest if last is None else last
         return max(newest - self._length, 0) if last is None else last
 
-    def _tell_of(self, rows: Sequence[Any]) -> None:
+    def _tell_of(self, page: Page) -> None:
         """What is copied again, because the stream was gone, was told before."""
-        wanted = [row for row in rows if row["type"] in self._types and row["id"] > self._told]
+        wanted = [
+            document
+            for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
+            if type_ in self._types and id_ > self._told
+        ]
         if wanted:
-            self._tell([parse_event(row["document"]) for row in wanted])
+            self._tell([parse_event(document) for document in wanted])
 
     async def _leads(self) -> bool:
         """Whether this process is the one that copies; if nobody is, it is from now on."""

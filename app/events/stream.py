@@ -7,6 +7,7 @@ has read to an event of the one can go on in the other, and writing an event twi
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -20,6 +21,8 @@ RETRY_S = 1.0
 BATCH = 100
 
 log = structlog.get_logger(__name__)
+
+ADD = Path(__file__).with_name("stream.lua").read_text(encoding="utf-8")
 
 #: Id of an event and its JSON.
 Entry = tuple[int, bytes]
@@ -36,6 +39,7 @@ class EventStream:
     def __init__(self, redis: Redis, length: int = 10_000) -> None:
         self._redis = redis
         self._length = length
+        self._script = redis.register_script(ADD)
 
     async def last(self) -> int | None:
         """Id of the newest event in it, or None if there is none."""
@@ -46,27 +50,21 @@ class EventStream:
         """Remove it, and the groups that read it."""
         await self._redis.delete(STREAM)
 
-    async def add(self, events: Sequence[tuple[int, str]], *, make: bool) -> bool:
-        """Write events, each with its JSON, in one round trip; those that are there stay as is.
+    async def add(self, ids: Sequence[int], documents: Sequence[str], *, make: bool) -> bool:
+        """Write events in one command; those that are there stay as they are.
 
         Args:
-            events: Events by id, ascending.
+            ids: Ids of the events, ascending.
+            documents: Each event as JSON.
             make: Whether to make the stream if there is none.
 
         Returns:
             Whether there is a stream; if not, nothing was written.
         """
-        options: tuple[str | int, ...] = ("MAXLEN", "~", self._length)
-        if not make:
-            options = ("NOMKSTREAM", *options)
-        async with self._redis.pipeline(transaction=False) as pipe:
-            for id_, document in events:
-                pipe.execute_command("XADD", STREAM, *options, f"{id_}-0", FIELD, document)
-            answers = await pipe.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, RedisError) and not _is_there_already(answer):
-                raise answer
-        return None not in answers
+        given: list[str | int] = [self._length, int(make)]
+        for id_, document in zip(ids, documents, strict=True):
+            given += (id_, document)
+        return bool(await self._script(keys=[STREAM], args=given))
 
 
 class Group:
@@ -187,7 +185,3 @@ def _entries(found: Sequence[Any]) -> list[Entry]:
 
 def _number(id_: bytes) -> int:
     return int(id_.partition(b"-")[0])
-
-
-def _is_there_already(error: RedisError) -> bool:
-    return "equal or smaller" in str(error)

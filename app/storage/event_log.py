@@ -10,7 +10,6 @@ named ``agentchord...`` and end within seconds, whatever becomes of their proces
 of the reader sees them in pg_stat_activity, as the role that owns them does.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -33,10 +32,23 @@ READ_RUN: TextClause = text("""
     SELECT id, type, at, attempt, data FROM events
     WHERE run_id = :run_id AND id > :after ORDER BY id LIMIT :limit
 """)
-# As JSON, which is how they travel on.
+# As JSON, which is how they travel on, in arrays: one row instead of a thousand. The horizon that
+# comes back is for the next page: that one's snapshot is younger.
 READ_ALL: TextClause = text("""
-    SELECT e.id, e.at, e.type, row_to_json(e)::text AS document FROM events e
-    WHERE e.id > :after ORDER BY e.id LIMIT :limit
+    WITH page AS (
+        SELECT e.id, e.type, row_to_json(e)::text AS document, e.at >= :horizon AS young
+        FROM events e WHERE e.id > :after ORDER BY e.id LIMIT :limit
+    ), settled AS (
+        SELECT * FROM page WHERE id < ALL (SELECT id FROM page WHERE young)
+    )
+    SELECT array_agg(id ORDER BY id) AS ids, array_agg(type ORDER BY id) AS types,
+        array_agg(document ORDER BY id) AS documents,
+        (SELECT count(*) FROM page) AS found, (
+            SELECT least(statement_timestamp(), min(xact_start)) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()
+                AND application_name LIKE 'agentchord%'
+        ) AS horizon
+    FROM settled
 """)
 # The number that was given out last; it never falls, whatever is removed.
 LAST_ID: TextClause = text("""
@@ -46,32 +58,68 @@ LAST_ID: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """Events before which nothing can appear any more.
+    """Events of a run before which none can appear any more.
 
     Attributes:
-        rows: The events, by id.
+        rows: The events as dicts with id, type, at, attempt and data, by id.
         more: Whether there may be more than fit the page.
         held: Whether there are younger ones that are held back.
     """
 
-    rows: Sequence[Any]
+    rows: list[dict[str, Any]]
     more: bool
     held: bool
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """Events of all runs before which none can appear any more.
+
+    Attributes:
+        ids: Their ids, ascending.
+        types: Their types.
+        documents: Each as JSON.
+        more: Whether there are others: more than fit the page, or some that are held back.
+        horizon: For the next page: what is older is settled then.
+    """
+
+    ids: list[int]
+    types: list[str]
+    documents: list[str]
+    more: bool
+    horizon: datetime
+
+
 async def read_run(connection: AsyncConnection, run_id: UUID, *, after: int, limit: int) -> Settled:
-    """A page of a run's history, as dicts with id, type, at, attempt and data."""
-    horizon = await connection.scalar(HORIZON)
+    """A page of a run's history."""
+    horizon = await read_horizon(connection)
     values = {"run_id": run_id, "after": after, "limit": limit}
     found = (await connection.execute(READ_RUN, values)).mappings()
-    return _until([dict(row) for row in found], horizon, limit)
+    rows = [dict(row) for row in found]
+    count = next((place for place, row in enumerate(rows) if row["at"] >= horizon), len(rows))
+    held = count < len(rows)
+    return Settled(rows=rows[:count], more=not held and len(rows) == limit, held=held)
 
 
-async def read_all(connection: AsyncConnection, *, after: int, limit: int) -> Settled:
-    """A page of the history of all runs, as rows with id, at, type and document (JSON)."""
-    horizon = await connection.scalar(HORIZON)
-    found = (await connection.execute(READ_ALL, {"after": after, "limit": limit})).mappings()
-    return _until([dict(row) for row in found], horizon, limit)
+async def read_horizon(connection: AsyncConnection) -> datetime:
+    """What is older than this will be settled in every statement from the next one on."""
+    horizon: datetime = (await connection.execute(HORIZON)).scalar_one()
+    return horizon
+
+
+async def read_all(
+    connection: AsyncConnection, *, after: int, limit: int, horizon: datetime
+) -> Page:
+    """A page of the history of all runs, as far as it is settled by a horizon read before."""
+    values = {"after": after, "limit": limit, "horizon": horizon}
+    row = (await connection.execute(READ_ALL, values)).one()
+    return Page(
+        ids=row.ids or [],
+        types=row.types or [],
+        documents=row.documents or [],
+        more=row.found == limit or row.found > len(row.ids or ()),
+        horizon=row.horizon,
+    )
 
 
 async def last_id(connection: AsyncConnection) -> int:
@@ -93,10 +141,3 @@ def parse_event(document: str | bytes) -> RunEvent:
         at=datetime.fromisoformat(fields["at"]),
         data=fields["data"],
     )
-
-
-def _until(rows: list[dict[str, Any]], horizon: datetime, limit: int) -> Settled:
-    """The rows before the first one that is too young."""
-    settled = next((place for place, row in enumerate(rows) if row["at"] >= horizon), len(rows))
-    held = settled < len(rows)
-    return Settled(rows=rows[:settled], more=not held and len(rows) == limit, held=held)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from tests.history_checks import assert_history_is_complete
 from tests.ledgers import assert_ledgers_agree
 from tests.stack import Stack, Worker, run_stack
 from tests.waiting import wait_until
@@ -82,6 +83,7 @@ def assert_all_is_well(stack: Stack) -> None:
     assert budget["spent_usd"] == sum(entry["cost_usd"] for entry in entries)
     assert budget["held_usd"] == budget["overdrawn_usd"] == 0
     assert_ledgers_agree(entries, stack.simulator.ledger())
+    assert_history_is_complete(stack.sql)
 
 
 def pid_of(worker_name: str) -> int:

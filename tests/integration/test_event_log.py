@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 from sqlalchemy import text
 
-from app.storage.event_log import last_id, parse_event, read_all, read_run
+from app.storage.event_log import last_id, parse_event, read_all, read_horizon, read_run
 from tests.integration.cluster import Cluster, agent
 
 pytestmark = pytest.mark.anyio
@@ -28,9 +28,31 @@ async def test_an_event_is_held_back_until_none_with_a_lower_id_can_come(cluster
     later = await cluster.commit(lambda c: read_run(c, run_id, after=row.seen, limit=10))
 
     assert lower < higher
-    assert (list(during.rows), during.held, during.more) == ([], True, False)
+    assert (during.rows, during.held, during.more) == ([], True, False)
     assert [event["id"] for event in later.rows] == [lower, higher]
     assert not later.held
+
+
+async def test_pages_of_all_runs_end_before_what_is_not_settled(cluster: Cluster) -> None:
+    run_id = await cluster.start(agent("a"))
+    old = [row.id for row in await cluster.rows("SELECT id FROM events ORDER BY id")]
+    pages = []
+    async with cluster.engine.connect() as slow:
+        lower = await slow.scalar(ADD, {"run_id": run_id, "type": "run_paused"})
+        horizon = await cluster.commit(read_horizon)
+        higher = await cluster.commit(
+            lambda c: c.scalar(ADD, {"run_id": run_id, "type": "run_resumed"})
+        )
+        for end in (False, True):
+            if end:
+                await slow.commit()
+            for _ in range(2):
+                read = partial(read_all, after=0, limit=100, horizon=horizon)
+                page = await cluster.commit(read)
+                horizon = page.horizon
+                pages.append((page.ids, page.more))
+
+    assert pages == [(old, True), (old, True), (old, True), ([*old, lower, higher], False)]
 
 
 async def test_pages_follow_each_other_without_a_gap(cluster: Cluster) -> None:
@@ -38,11 +60,12 @@ async def test_pages_follow_each_other_without_a_gap(cluster: Cluster) -> None:
     await cluster.claim(run_id)
     seen: list[int] = []
     more = True
+    horizon = await cluster.commit(read_horizon)
 
     while more:
-        read = partial(read_all, after=seen[-1] if seen else 0, limit=3)
-        page = await cluster.commit(read)
-        seen += [row["id"] for row in page.rows]
+        after = seen[-1] if seen else 0
+        page = await cluster.commit(partial(read_all, after=after, limit=3, horizon=horizon))
+        seen += page.ids
         more = page.more
 
     stored = await cluster.rows("SELECT id FROM events ORDER BY id")
@@ -54,9 +77,10 @@ async def test_an_event_of_the_history_is_read_whole(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (claimed,) = (await cluster.claim(run_id)).agents
 
-    page = await cluster.commit(lambda c: read_all(c, after=0, limit=100))
+    horizon = await cluster.commit(read_horizon)
+    page = await cluster.commit(lambda c: read_all(c, after=0, limit=100, horizon=horizon))
 
-    event = parse_event(page.rows[-1]["document"])
+    event = parse_event(page.documents[-1])
     assert (event.run_id, event.agent_run_id, event.attempt) == (run_id, claimed.id, 1)
     assert (event.type, event.data, event.level) == ("agent_started", {"agent": "a"}, "info")
     assert abs(event.at - datetime.now(UTC)) < timedelta(minutes=1)

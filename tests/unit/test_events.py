@@ -19,7 +19,10 @@ NO_EVENTS = {"run_id", "agent_run_id", "budget_exceeded"}
 #: Names of the parameters that take the type of an event, and functions that take it second.
 PARAMETERS, FUNCTIONS = {"event", "type"}, {"_note", "_handed_back"}
 ENDINGS = {"Ending", "HistoryLine", "replace"}
-STATUSES = {"agent_": AgentStatus, "run_": WorkflowStatus}
+STATUSES: dict[str, type[AgentStatus] | type[WorkflowStatus]] = {
+    "agent_": AgentStatus,
+    "run_": WorkflowStatus,
+}
 
 
 def in_statements(text: str) -> Iterator[str]:

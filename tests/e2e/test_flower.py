@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from app import enqueue
+from app import Agent, Run, Workflow, enqueue
 from app.examples import erp
 from tests.stack import Stack, search_path
 from tests.waiting import wait_until
@@ -94,9 +94,10 @@ def running(stack: Stack, folder: Path, *words: str) -> Iterator[Flower]:
             process.terminate()
 
 
-@pytest.fixture
-def flower(stack: Stack, tmp_path: Path) -> Iterator[Flower]:
-    with running(stack, tmp_path) as flower:
+@pytest.fixture(scope="module")
+def flower(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
+    """One for all tests here: it takes seconds to start, and to ask the workers for events."""
+    with running(running_stack, tmp_path_factory.mktemp("flower")) as flower:
         yield flower
 
 
@@ -136,6 +137,56 @@ def test_every_agent_of_the_erp_example_is_a_task_with_its_state_and_runtime(
     assert "executive_summary" in shown
     assert [text for text in (secret, key, "sk-planted", *outputs) if text in shown] == []
     assert stack.environment["OPENAI_API_KEY"] not in shown
+
+
+def test_failures_retries_lists_and_what_never_started_are_told_without_their_texts(
+    stack: Stack, flower: Flower
+) -> None:
+    words = "[[sim:status=400]] tell nobody about Project Zephyr"
+    run = enqueue(
+        Workflow(
+            name="mixed",
+            agents=[
+                agent("flaky", "[[sim:status=500,times=1]]"),
+                agent("broken", words),
+                agent("behind", "{broken}", dependencies=["broken"]),
+                agent("each", "Read {item}", for_each="documents"),
+            ],
+            allow_partial_completion=True,
+        ),
+        input={"documents": ["one", "two"]},
+    )
+
+    assert run.wait(timeout=RUNTIME_S) == "partially_completed"
+    expected = {"flaky": "SUCCESS", "broken": "FAILURE", "behind": "REVOKED", "each": "SUCCESS"}
+    wait_until(
+        lambda: {n: t["state"] for n, t in by_id(flower, run).items()} == expected,
+        timeout_s=READY_S,
+        what="Flower knows the end of every agent",
+    )
+    tasks = by_id(flower, run)
+
+    assert (tasks["flaky"]["retries"], tasks["flaky"]["exception"]) == (1, None)
+    assert tasks["broken"]["exception"] == "BadRequest"
+    assert tasks["behind"]["started"] is None
+    ids = [result.agent_id for result in run.results.values()]
+    assert "Zephyr" not in everything_of(flower, ids)
+
+
+def agent(name: str, prompt: str, **fields: Any) -> Agent:
+    config = {"model": "gpt-4o-mini", "max_tokens": 20}
+    return Agent(name=name, prompt_template=prompt, llm_config=config, **fields)
+
+
+def by_id(flower: Flower, run: Run) -> dict[str, dict[str, Any]]:
+    """The task of each agent of a run, by the agent's name."""
+    found = flower.json("/api/tasks?limit=1000")
+    results = run.results.items()
+    return {
+        name: found[result.agent_id]
+        for name, result in results
+        if result.agent_id in found and "[" not in name
+    }
 
 
 def asked_for_without_a_password(flower: Flower) -> set[int]:

@@ -167,9 +167,9 @@ class Announcements:
     def _shown(self, value: Any) -> str:
         """A value as it may be shown: short, and without secrets."""
         text = value if isinstance(value, str) else repr(value)
-        if len(text) > MAX_CHARS:
-            text = f"{text[:MAX_CHARS]}..."
-        return self._redact(text)
+        # A secret that is cut in two would not be recognised: what is left of it is cut off, too.
+        shown = self._redact(text[: 2 * MAX_CHARS])
+        return shown if len(shown) <= MAX_CHARS else f"{shown[:MAX_CHARS]}..."
 
     def _put(self, kind: str, fields: dict[str, Any]) -> None:
         try:

@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from app.cost_tracker import CostTracker
     from app.domain.agent import Agent, AgentResult
     from app.domain.dependencies import DependencyResolver
+    from app.domain.events import RunEvent
     from app.domain.policies import CostConfig, EngineConfig, MonitorConfig, RateLimitConfig
     from app.domain.retry import RetryPolicy, RetryStrategy
     from app.domain.status import AgentStatus, WorkflowStatus
     from app.domain.workflow import Workflow
     from app.engine import OrchestrationEngine
     from app.errors import AgentChordError
+    from app.event_bus import EventBus
     from app.failures.handler import FailureHandler
     from app.llm.anthropic import AnthropicClient
     from app.llm.base import LLMClient, LLMResponse
@@ -39,6 +41,7 @@ _MODULES = {
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
     "Event": "app.client",
+    "EventBus": "app.event_bus",
     "FailureHandler": "app.failures.handler",
     "LLMClient": "app.llm.base",
     "LLMResponse": "app.llm.base",
@@ -52,6 +55,7 @@ _MODULES = {
     "RetryPolicy": "app.domain.retry",
     "RetryStrategy": "app.domain.retry",
     "Run": "app.run",
+    "RunEvent": "app.domain.events",
     "TokenBucket": "app.rate_limits.token_bucket",
     "Workflow": "app.domain.workflow",
     "WorkflowStatus": "app.domain.status",
@@ -71,6 +75,7 @@ __all__ = [
     "DependencyResolver",
     "EngineConfig",
     "Event",
+    "EventBus",
     "FailureHandler",
     "LLMClient",
     "LLMResponse",
@@ -84,6 +89,7 @@ __all__ = [
     "RetryPolicy",
     "RetryStrategy",
     "Run",
+    "RunEvent",
     "TokenBucket",
     "Workflow",
     "WorkflowStatus",

@@ -1,6 +1,11 @@
 """The Celery instance: ``celery -A app worker``; its settings are in celeryconfig.py."""
 
+from typing import Any
+
 from celery import Celery
+from celery.signals import import_modules
+
+from app.flower_access import is_flower, protect
 
 app = Celery("agentchord")
 app.config_from_object("celeryconfig")
@@ -9,3 +14,10 @@ app.config_from_object("celeryconfig")
 ADVANCE = "agentchord.advance"
 LANE = "agentchord.lane"
 SCHEDULER_QUEUE = "scheduler"
+
+
+@import_modules.connect
+def protect_flower(**_: Any) -> None:
+    """Flower has read its options and does not listen yet: the moment to ask for a password."""
+    if is_flower():
+        protect()

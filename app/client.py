@@ -47,6 +47,7 @@ from app.errors import (
     WorkflowError,
 )
 from app.events.following import Look, follow
+from app.events.stream import Group
 from app.events.texts import Feed, Piece
 from app.kinds.registry import KindRegistry
 from app.loop_thread import LoopThread
@@ -54,7 +55,7 @@ from app.preflight import check_calls
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.readings import Readings
 from app.registration import check_workflow
-from app.storage import limits, runs, schema
+from app.storage import event_log, limits, runs, schema
 from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
 from app.storage.returns import call_back
@@ -255,9 +256,10 @@ class Client:
 
         async def look(after: int) -> Look:
             run = await self.read(run_id)
-            read = partial(runs.read_events, run_id=run_id, after=after, limit=EVENT_PAGE)
-            rows = await self._transaction(read)
-            return Look(rows=rows, more=len(rows) == EVENT_PAGE, ended=run.status.is_final)
+            read = partial(event_log.read_run, run_id=run_id, after=after, limit=EVENT_PAGE)
+            page = await self._transaction(read)
+            ended = run.status.is_final and not page.held
+            return Look(rows=page.rows, more=page.more, ended=ended)
 
         async with (
             self._platform.signals.watching(run_id) as news,
@@ -265,6 +267,10 @@ class Client:
         ):
             async for row in follow(after, look=look, news=news, inbox=inbox):
                 yield Event(**row)
+
+    def consumer(self, group: str, name: str, *, stale_s: float) -> Group:
+        """A member of a group that reads the stream of all events."""
+        return Group(self._platform.redis, group, name, stale_s=stale_s)
 
     async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
         """What the streaming agents of a run generate from now on, without an end."""

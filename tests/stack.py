@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from app.cli.stack import simulated, worker_arguments
 from app.embedded import Services, ServiceUrls
 from app.simulator import SimulatorProcess, run_in_process
+from tests.history_checks import assert_history_is_complete
 from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 from tests.waiting import wait_until
 
@@ -224,6 +225,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     entries = running_stack.sql("SELECT * FROM cost_entries WHERE id > %s", before["id"])
     assert_ledgers_agree(entries, running_stack.simulator.ledger())
     assert running_stack.sql(DIFFERENT_TOTALS) == []
+    assert_history_is_complete(running_stack.sql)
 
 
 def _quiet(stack: Stack) -> bool:

@@ -3,30 +3,44 @@
 Each agent run is a task ``agent.<name>`` whose id is the agent run's. The events leave in batches
 through a bounded queue and one thread, never on the loop; when the queue is full they are dropped
 and counted, because the history is in Postgres anyway.
+
+Whoever looks at Flower sees names, ids, states, times, models and costs. What a model was asked,
+what it has answered, and the text of an error, which may repeat either, are shown only if the
+configuration says so.
 """
 
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Any
 
 import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 
+from app.domain.events import RunEvent
+from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
 from app.storage.records import CallRecord, Ending
 from workers.jobs import Job
 
 MAX_QUEUED = 20_000
 FLUSH_S = 0.2
+#: Characters of a prompt, an output or an error that are shown.
+MAX_CHARS = 2000
 EVENT_OF_STATUS = {
     AgentStatus.COMPLETED: "task-succeeded",
     AgentStatus.SKIPPED: "task-succeeded",
     AgentStatus.PENDING: "task-retried",
-    AgentStatus.WAITING: "task-succeeded",  # others go on with it, each a task of its own
     AgentStatus.CANCELLED: "task-revoked",
+}
+#: What may end an agent run without the worker that had it, in Postgres alone.
+EVENT_OF_TYPE = {
+    "agent_completed": "task-succeeded",
+    "agent_failed": "task-failed",
+    "agent_cancelled": "task-revoked",
 }
 
 log = structlog.get_logger(__name__)
@@ -39,11 +53,22 @@ class Announcements:
     Args:
         celery: The Celery instance.
         hostname: Node name of this worker, as Flower lists it.
+        redact: Hides secrets in what is shown.
+        payloads: Whether prompts, outputs and the texts of errors are shown.
     """
 
-    def __init__(self, celery: Celery, hostname: str) -> None:
+    def __init__(
+        self,
+        celery: Celery,
+        hostname: str,
+        *,
+        redact: Callable[[str], str],
+        payloads: bool = False,
+    ) -> None:
         self._celery = celery
         self._hostname = hostname
+        self._redact = redact
+        self._payloads = payloads
         self._queue: queue.Queue[Announcement | None] = queue.Queue(MAX_QUEUED)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
@@ -60,13 +85,22 @@ class Announcements:
         self._thread.join(timeout=5)
 
     def started(self, job: Job) -> None:
-        """An attempt has started. Neither prompt nor input is told."""
+        """An attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
+        if job.claimed.attempt > 1:
+            # Only after a retry a task may start again; who ended the last attempt may be dead.
+            self._put("task-retried", {"uuid": uuid, "timestamp": now})
+        facts = {
+            "run_id": str(job.run.run_id),
+            "workflow": job.run.workflow.name,
+            "model": job.agent.model,
+            "attempt": job.claimed.attempt,
+        }
         about = {
             "uuid": uuid,
             "name": f"agent.{job.agent.name}",
             "args": "()",
-            "kwargs": f"run_id={job.run.run_id} model={job.agent.model}",
+            "kwargs": repr(facts),
             "root_id": str(job.run.run_id),
             "parent_id": None,
             "retries": job.claimed.retries,
@@ -79,19 +113,63 @@ class Announcements:
 
     def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
         """An attempt has ended and is recorded."""
-        uuid, now = str(job.claimed.id), time.time()
+        now = time.time()
+        spent_usd = sum((call.cost_usd for call in calls), job.settled_usd)
+        fields: dict[str, Any] = {
+            "uuid": str(job.claimed.id),
+            "timestamp": now,
+            "runtime": now - job.started_at,
+            "result": _dollars(spent_usd),
+        }
         kind = EVENT_OF_STATUS.get(ending.status, "task-failed")
-        fields: dict[str, Any] = {"uuid": uuid, "timestamp": now, "runtime": now - job.started_at}
+        if self._payloads and job.prompt is not None:
+            fields["args"] = self._shown((job.prompt,))
         if kind == "task-succeeded":
-            fields["result"] = f"${sum(call.cost_usd for call in calls):f}"
+            fields |= {"exception": None, "traceback": None}
+            if self._payloads:
+                fields["result"] += f" {self._shown(ending.output)}"
         elif kind == "task-revoked":
             fields |= {"terminated": False, "signum": None, "expired": False}
         else:
-            reason = f"waits for {ending.waits_for}" if ending.waits_for else ending.outcome
-            if ending.error_class:
-                reason = f"{ending.error_class}: {ending.error}"
-            fields |= {"exception": reason, "traceback": ""}
+            fields |= {"exception": self._reason(ending), "traceback": None}
         self._put(kind, fields)
+
+    def tell(self, events: Sequence[RunEvent]) -> None:
+        """Announce what became of agent runs that no worker has had in the end.
+
+        Those are the agents that are cancelled before they start, have lost their last worker, or
+        get their end from their items or their sub-workflow. What this or another worker has
+        recorded is passed over: it was announced there.
+        """
+        for event in events:
+            if event.agent_run_id is None or not _by_nobody(event):
+                continue
+            kind = EVENT_OF_TYPE[event.type]
+            uuid, at = str(event.agent_run_id), event.at.timestamp()
+            if event.attempt is None:
+                facts = {"run_id": str(event.run_id)}
+                about = {"name": f"agent.{agent_of(event.data['agent'])}", "kwargs": repr(facts)}
+                self._put("task-received", {"uuid": uuid, "timestamp": at, "args": "()", **about})
+            fields: dict[str, Any] = {"uuid": uuid, "timestamp": at}
+            if (error_class := event.data.get("error_class")) is not None:
+                error = self._shown(event.data["error"]) if self._payloads else None
+                fields["exception"] = f"{error_class}: {error}" if error else error_class
+            self._put(kind, fields)
+
+    def _reason(self, ending: Ending) -> str:
+        if ending.waits_for:
+            return f"waits for {ending.waits_for}"
+        if ending.error_class is None:
+            return ending.outcome
+        text = f": {self._shown(ending.error)}" if self._payloads else ""
+        return f"{ending.error_class}{text}"
+
+    def _shown(self, value: Any) -> str:
+        """A value as it may be shown: short, and without secrets."""
+        text = value if isinstance(value, str) else repr(value)
+        # A secret that is cut in two would not be recognised: what is left of it is cut off, too.
+        shown = self._redact(text[: 2 * MAX_CHARS])
+        return shown if len(shown) <= MAX_CHARS else f"{shown[:MAX_CHARS]}..."
 
     def _put(self, kind: str, fields: dict[str, Any]) -> None:
         try:
@@ -124,3 +202,15 @@ class Announcements:
             except queue.Empty:
                 return True
         return False
+
+
+def _by_nobody(event: RunEvent) -> bool:
+    """Whether no worker has announced it."""
+    facts = event.data
+    together = "items" in facts or "run_id" in facts  # the end of a list, or of a sub-workflow
+    silent = facts.get("error_class") == "RecoveriesExhausted"
+    return event.attempt is None or together or silent
+
+
+def _dollars(amount: Decimal) -> str:
+    return f"${amount.normalize():f}"

@@ -118,6 +118,7 @@ class FallbackCaller:
             # Whether it was written is not known here; a call that comes twice is booked once.
             job.calls = [*calls, *job.calls]
             raise
+        job.settled(calls)
 
     def _note(self, job: Job, failed: Agent, following: Agent, error: AgentError) -> None:
         """Write a line of the run's history, in the background."""

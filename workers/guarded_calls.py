@@ -109,6 +109,7 @@ class GuardedCaller:
         if calls:
             record = Record(agent_run_id=job.claimed.id, attempt=job.claimed.attempt, calls=calls)
             await self._records.submit(record)
+            job.settled(calls)
 
     def _note(self, job: Job, type_: str) -> None:
         """Write a line of the run's history, in the background."""

@@ -1,9 +1,10 @@
 """A job: one claimed agent together with everything its execution needs to know."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -59,6 +60,8 @@ class Job:
         tools: What has become of tool calls, as far as it is not yet written; so are they.
         called: Whether a call has been made that no other attempt could go on from.
         waited_s: Seconds it has waited, by reason: ``limit``, ``money``, ``circuit``.
+        settled_usd: Dollars of calls that were written before its end.
+        prompt: What its model is asked, once it is put together.
     """
 
     run: RunContext
@@ -76,6 +79,8 @@ class Job:
     tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False
     waited_s: dict[str, float] = field(default_factory=dict)
+    settled_usd: Decimal = Decimal(0)
+    prompt: str | None = None
 
     @contextmanager
     def waiting(self, reason: str) -> Iterator[None]:
@@ -85,6 +90,10 @@ class Job:
             yield
         finally:
             self.waited_s[reason] = self.waited_s.get(reason, 0.0) + time.monotonic() - since_s
+
+    def settled(self, calls: Sequence[CallRecord]) -> None:
+        """Calls were written before its end."""
+        self.settled_usd += sum((call.cost_usd for call in calls), Decimal(0))
 
     @property
     def may_be_given_back(self) -> bool:

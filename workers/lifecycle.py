@@ -56,7 +56,8 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
         _await_database(database_url(settings))
         _runtime = Runtime(
             f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}",
-            sender.app.amqp.queues.consume_from,
+            node=sender.hostname,
+            queues=sender.app.amqp.queues.consume_from,
         )
     except AgentChordError as error:
         refuse(str(error))

@@ -123,7 +123,6 @@ class Pipeline:
                 ending = await self._attempt(job)
             lease.phase = Phase.RECORDING
             if isinstance(ending, SubRunAnswer):
-                self._announcements.ended(job, _waiting(job), ())
                 await self._go_on(self._scheduler.admit())
                 return None
             record = Record(
@@ -137,7 +136,8 @@ class Pipeline:
         if ending is None or not accepted:
             log.warning("attempt_fenced")
             return None
-        self._announcements.ended(job, ending, record.calls)
+        if ending.status is not AgentStatus.WAITING:  # else its end comes from others
+            self._announcements.ended(job, ending, record.calls)
         self._meters.ended(job, ending)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
@@ -202,7 +202,7 @@ class Pipeline:
             output = await self._agents.kinds.run(job, view.inputs)
             _check_schema(agent, output)
             return output
-        prompt = render(agent.prompt_template, view.values, absent=view.absent)
+        prompt = job.prompt = render(agent.prompt_template, view.values, absent=view.absent)
         output = await self._agents.llm.run(job, prompt)
         return storable(output) if isinstance(output, str) else output
 

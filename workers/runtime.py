@@ -20,6 +20,8 @@ from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
 from app.errors import RecoveriesExhausted
+from app.events.relay import Relay
+from app.events.stream import EventStream
 from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
 from app.failures.callback import load_callback
@@ -47,7 +49,7 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import Calls, LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
-from workers.announcements import Announcements
+from workers.announcements import EVENT_OF_TYPE, Announcements
 from workers.cached_calls import CachedCaller
 from workers.calls import Caller
 from workers.fallback_calls import FallbackCaller
@@ -74,11 +76,13 @@ class Runtime:
 
     Args:
         worker: Unique name of this process: the owner of its leases.
+        node: Its name among Celery's workers, under which Flower shows what it does.
         queues: Queues it serves: what their providers need is loaded before the first call.
     """
 
-    def __init__(self, worker: str, queues: Container[str]) -> None:
+    def __init__(self, worker: str, *, node: str, queues: Container[str]) -> None:
         self.worker = worker
+        self._node = node
         self._queues = queues
         self._loop = LoopThread("agentchord")
         self.run(self._open())
@@ -110,7 +114,12 @@ class Runtime:
         self._platform = build_platform(application_name=f"agentchord {self.worker}")
         settings = self._platform.settings
         self._inflight = InFlight()
-        self._announcements = Announcements(celery, self.worker)
+        self._announcements = Announcements(
+            celery,
+            self._node,
+            redact=Redactor(settings.secret_values()).text,
+            payloads=settings.monitoring.flower_payloads,
+        )
         self._meters = Meters(settings.monitoring)
         self._meters.watch_dropped(lambda: self._announcements.dropped)
         # First what can be refused, such as a module of imports: that does not exist.
@@ -145,6 +154,9 @@ class Runtime:
                 self._limits.follow(self._limiter, watchdog.returns.look), name="stored_limits"
             ),
         ]
+        if settings.monitoring.stream_events:
+            relay = self._relay(settings.monitoring.stream_length)
+            self._background.append(asyncio.create_task(relay.run(), name="events_relay"))
         # Half a million objects of imported modules live as long as the process: the garbage
         # collector need not look at them again and again.
         gc.collect()
@@ -270,6 +282,16 @@ class Runtime:
             scheduler=platform.scheduler,
             dispatcher=platform.dispatcher,
             signals=platform.signals,
+        )
+
+    def _relay(self, length: int) -> Relay:
+        return Relay(
+            self._platform.engine,
+            self._platform.redis,
+            EventStream(self._platform.redis, length),
+            length=length,
+            tell=self._announcements.tell,
+            types=frozenset(EVENT_OF_TYPE),
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:

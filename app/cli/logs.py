@@ -10,7 +10,8 @@ from uuid import UUID
 import typer
 
 from app.cli.runs import RunId
-from app.monitoring.event_lines import EventLine, Level, event_line
+from app.domain.events import Level
+from app.monitoring.event_lines import EventLine, event_line
 
 if TYPE_CHECKING:
     from app.client import Event

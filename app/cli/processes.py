@@ -1,14 +1,11 @@
 """`agentchord worker`, `beat` and `flower`: the plain Celery commands, with what they need."""
 
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
 
 import typer
-
-FLOWER_VARIABLE = "FLOWER_BASIC_AUTH"
 
 
 def worker(
@@ -63,16 +60,6 @@ def flower(
     Other options go to Flower. It asks for a user and a password: those of FLOWER_BASIC_AUTH
     (user:password), or of the setting flower_basic_auth, or else new ones, which are printed.
     """
-    from app.settings import load_settings
-
-    stored = load_settings().flower_basic_auth
-    if FLOWER_VARIABLE not in os.environ:  # noqa: TID251  Flower's own variable, which it reads
-        account = stored.get_secret_value() if stored else f"agentchord:{secrets.token_urlsafe(12)}"
-        # Not as an argument, which everybody on the machine could read.
-        os.environ[FLOWER_VARIABLE] = account  # noqa: TID251
-        if stored is None:
-            user, _, password = account.partition(":")
-            print(f"Flower at http://{address}:{port}, user {user}, password {password}")
     _become("-A", "app", "flower", f"--address={address}", f"--port={port}", *context.args)
 
 

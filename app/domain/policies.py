@@ -148,6 +148,9 @@ class MonitorConfig:
         metrics_interval: Seconds between two lines of metrics that a Monitor logs.
         metrics_host: Address on which workers serve their metrics.
         metrics_port: First port for that; each worker takes the next free one. None: they do not.
+        stream_events: Whether events are put on the Redis stream, for those who follow them live.
+        stream_length: How many of the newest events it keeps, about.
+        flower_payloads: Whether Flower shows prompts, outputs and the texts of errors.
     """
 
     enable_metrics: bool = True
@@ -155,12 +158,17 @@ class MonitorConfig:
     metrics_interval: float = 60.0
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
+    stream_events: bool = True
+    stream_length: int = 10_000
+    flower_payloads: bool = False
 
     def __post_init__(self) -> None:
         if self.metrics_port is not None and not 1 <= self.metrics_port <= LAST_PORT:
             raise ConfigurationError(
                 f"metrics_port is {self.metrics_port!r}: use a port from 1 to {LAST_PORT}, or none"
             )
+        if problem := Bounds(low=1, high=10_000_000, whole=True).problem(self.stream_length):
+            raise ConfigurationError(f"stream_length {problem}")
         if problem := Bounds(high=YEAR_S, positive=True).problem(self.metrics_interval):
             raise ConfigurationError(f"metrics_interval {problem}")
 

@@ -2,36 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-#: Kinds of events that somebody should look at, and those that are failures.
-WARNINGS = frozenset(
-    """
-    agent_retrying agent_recovered agent_waiting agent_handed_back agent_cancelled agent_fallback
-    budget_threshold circuit_open tool_failed tool_unknown run_cancelled run_paused
-    run_partially_completed
-    """.split()
-)
-ERRORS = frozenset(
-    "agent_failed agent_rate_limited agent_budget_exceeded run_failed agent_crashed".split()
-)
+from app.domain.events import Level, level_of
+
 #: Facts that are told in words of their own, or in a place of their own.
 TOLD = frozenset(("agent", "error", "error_class"))
 UNITS = {"_s": " s"}
-
-
-class Level(StrEnum):
-    """How much an event matters, in ascending order."""
-
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-    @property
-    def rank(self) -> int:
-        """Place in the order."""
-        return list(Level).index(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,13 +46,6 @@ def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> Even
         kind = data.get("error_class")
         said += f": {kind}: {error}" if kind else f": {error}"
     return EventLine(level=level_of(type_), subject=subject, text=" ".join(said.split()))
-
-
-def level_of(type_: str) -> Level:
-    """How much events of a type matter."""
-    if type_ in ERRORS:
-        return Level.ERROR
-    return Level.WARNING if type_ in WARNINGS else Level.INFO
 
 
 def _fact(name: str, value: Any) -> str:

@@ -22,6 +22,7 @@ from tests.faults.invariants import (
     assert_only_accepted_results_were_read,
 )
 from tests.faults.scenario import layered, tight
+from tests.history_checks import assert_history_is_complete
 from tests.waiting import wait_until
 
 FAULTS_OF_A_MIX = 3
@@ -94,6 +95,7 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     assert_only_accepted_results_were_read(account)
     assert_money_is_right(cluster, account, watch.broken, closes_calls=closes_calls)
     assert_limits_were_kept(account, permits=permits)
+    assert_history_is_complete(cluster.sql)
     moved_s = _moved_s(account, ended_at)
     assert moved_s <= scale.moves_in_s, f"work moved again after {moved_s:.1f} s"
     return Result(

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 from redis import Redis
 
+from app.events.stream import STREAM
+from tests.faults.database import Database
+from tests.history_checks import assert_history_is_complete
 from tests.ledgers import assert_ledgers_agree
 from tests.stack import Stack, Worker, run_stack
 from tests.waiting import wait_until
@@ -22,6 +25,11 @@ ENQUEUE = """
 from app import enqueue
 from app.examples import erp
 print(enqueue(erp.workflow(), erp.INPUT).id)
+"""
+TELL = """
+from app import Run
+for event in Run("{run_id}").events():
+    print(event.id)
 """
 
 
@@ -82,6 +90,7 @@ def assert_all_is_well(stack: Stack) -> None:
     assert budget["spent_usd"] == sum(entry["cost_usd"] for entry in entries)
     assert budget["held_usd"] == budget["overdrawn_usd"] == 0
     assert_ledgers_agree(entries, stack.simulator.ledger())
+    assert_history_is_complete(stack.sql)
 
 
 def pid_of(worker_name: str) -> int:
@@ -135,6 +144,43 @@ def test_a_flushed_redis_loses_nothing(tmp_path: Path) -> None:
         assert seconds < 45
         assert_all_is_well(stack)
         assert stack.sql("SELECT 1 FROM cost_entries WHERE kind <> 'actual'") == []
+
+
+def test_no_event_is_lost_when_everything_is_killed_flushed_and_started_again(
+    tmp_path: Path,
+) -> None:
+    with erp_under_way(tmp_path) as (stack, _, run_id):
+        before = stack.sql("SELECT id, type, at FROM events ORDER BY id")
+        database = Database(stack.urls.database_url)
+        (postmaster,) = database.sql("SELECT pg_read_file('postmaster.pid') AS text")
+        with Redis.from_url(stack.urls.redis_url) as redis:
+            redis.flushall()
+        for worker in stack.workers:
+            worker.process.kill()
+        os.kill(int(postmaster["text"].split()[0]), signal.SIGINT)
+        after = database.sql("SELECT id, type, at FROM events ORDER BY id LIMIT %s", len(before))
+        database.close()
+
+        with stack.worker("scheduler"), stack.worker(*PROVIDERS):
+            finished(stack, timeout_s=60)
+            # What the stream has missed is copied to it, and the history is told to its end.
+            history = [str(row["id"]) for row in stack.sql("SELECT id FROM events ORDER BY id")]
+            told = wait_until(
+                lambda: found if (found := in_stream(stack)) == history else None,
+                what="the stream is the history again",
+            )
+            program = stack.python("-c", TELL.format(run_id=run_id))
+
+        assert after == before
+        assert program.stdout.split() == told, program.stderr
+        assert_all_is_well(stack)
+
+
+def in_stream(stack: Stack) -> list[str]:
+    """Ids of the events in Redis."""
+    with Redis.from_url(stack.urls.redis_url, decode_responses=True) as redis:
+        entries: Any = redis.xrange(STREAM)
+    return [id_.partition("-")[0] for id_, _ in entries]
 
 
 def test_dropped_connections_to_postgres_repeat_no_call(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from app.monitoring.event_lines import Level, event_line, level_of
+from app.domain.events import Level, level_of
+from app.monitoring.event_lines import event_line
 
 
 @pytest.mark.parametrize(

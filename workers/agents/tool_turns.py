@@ -133,11 +133,13 @@ class ToolTurns:
             tools=tuple(tools),
         )
         try:
-            return await self._records.submit(record)
+            accepted = await self._records.submit(record)
         except BaseException:
             # Whether it was written is not known here; a call that comes twice is booked once.
             job.calls = [*calls, *job.calls]
             raise
+        job.settled(calls)
+        return accepted
 
     async def _stopped(self, job: Job) -> LeaseGone:
         """Why the tools may not start."""

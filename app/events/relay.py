@@ -1,0 +1,154 @@
+"""The relay: copies the history of all runs from Postgres to the stream, in order, without a gap.
+
+Every worker has one, and one of them in the cluster works: whoever holds a key in Redis. It reads
+what others have committed, so no transaction waits for Redis, and nothing is dropped when Redis is
+away or slow: the relay goes on where the stream ends. That two of them work for a moment is
+harmless, because entries have the ids of the events. This is the transactional outbox of
+Richardson's Microservices Patterns, with the history as the outbox.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.domain.events import RunEvent
+from app.events.stream import EventStream
+from app.storage.event_log import Page, last_id, parse_event, read_all, read_horizon
+from app.storage.group_commit import cause
+
+LEADER_KEY = "agentchord:events:relay"
+LEADER_MS = 5000
+RENEWAL_S = 1.0
+#: Between two looks while something happens, and when nothing has happened for a while.
+BUSY_S, IDLE_S = 0.2, 0.5
+PAGE = 1000
+
+log = structlog.get_logger(__name__)
+
+
+class Relay:
+    """Copies, as long as this process is the one that does it.
+
+    Args:
+        engine: The process's engine.
+        redis: The process's client.
+        stream: Where the events go.
+        length: How many of the newest events go into a stream that is made anew.
+        tell: Told each batch that was written, of the types it asks for.
+        types: Those types.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        redis: Redis,
+        stream: EventStream,
+        *,
+        length: int,
+        tell: Callable[[Sequence[RunEvent]], None],
+        types: frozenset[str],
+    ) -> None:
+        self._engine = engine
+        self._redis = redis
+        self._stream = stream
+        self._length = length
+        self._tell = tell
+        self._types = types
+        self._token = uuid4().hex
+        # Where it stands, None before it knows; and from where on events are told.
+        self._after: int | None = None
+        self._told = 0
+        self._horizon = datetime.min.replace(tzinfo=UTC)
+        self._busy = self._make = False
+
+    async def run(self) -> None:
+        """Copy until cancelled."""
+        try:
+            while True:
+                try:
+                    if await self._leads():
+                        await self._copy_for(RENEWAL_S)
+                        continue
+                    self._after = None
+                except (RedisError, DBAPIError, OSError) as error:  # TimeoutError is an OSError
+                    log.warning("events_not_copied", error=cause(error), retry_in_s=RENEWAL_S)
+                    self._after = None
+                await asyncio.sleep(RENEWAL_S)
+        finally:
+            await self._resign()
+
+    async def copy(self) -> int:
+        """Copy a page of what has been committed since the last one; returns how many events."""
+        if self._after is None:
+            self._after = await self._begin()
+        async with self._reading() as connection:
+            page = await read_all(connection, after=self._after, limit=PAGE, horizon=self._horizon)
+        self._horizon, self._busy = page.horizon, page.more or bool(page.ids)
+        if not page.ids:
+            return 0
+        if not await self._stream.add(page.ids, page.documents, make=self._make):
+            log.warning("event_stream_lost", after=self._after)
+            self._after = None
+            return 0
+        self._make = False
+        self._after = page.ids[-1]
+        self._tell_of(page)
+        return len(page.ids)
+
+    def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        return self._engine.execution_options(isolation_level="AUTOCOMMIT").connect()
+
+    async def _copy_for(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + seconds
+        while loop.time() < end_s:
+            if await self.copy() < PAGE:
+                await asyncio.sleep(BUSY_S if self._busy else IDLE_S)
+
+    async def _begin(self) -> int:
+        """Go on where the stream ends; one that is made anew gets the newest events first."""
+        async with self._reading() as connection:
+            newest = await last_id(connection)
+            self._horizon = await read_horizon(connection)
+        last = await self._stream.last()
+        if last is not None and last > newest:
+            log.warning("event_stream_of_another_database", last=last, newest=newest)
+            await self._stream.remove()
+            last = None
+        self._make = last is None
+        self._told = newest if last is None else last
+        return max(newest - self._length, 0) if last is None else last
+
+    def _tell_of(self, page: Page) -> None:
+        """What is copied again, because the stream was gone, was told before."""
+        wanted = [
+            document
+            for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
+            if type_ in self._types and id_ > self._told
+        ]
+        if wanted:
+            self._tell([parse_event(document) for document in wanted])
+
+    async def _leads(self) -> bool:
+        """Whether this process is the one that copies; if nobody is, it is from now on."""
+        if await self._redis.set(LEADER_KEY, self._token, nx=True, px=LEADER_MS):
+            return True
+        if await self._redis.get(LEADER_KEY) != self._token.encode():
+            return False
+        await self._redis.pexpire(LEADER_KEY, LEADER_MS)
+        return True
+
+    async def _resign(self) -> None:
+        """Let another process go on at once."""
+        with contextlib.suppress(RedisError, OSError):
+            if await self._redis.get(LEADER_KEY) == self._token.encode():
+                await self._redis.delete(LEADER_KEY)

@@ -1,0 +1,187 @@
+"""The stream: the newest events of all runs in Redis, for services that follow them live.
+
+It is a copy of the history in Postgres, in its order: the id of an entry is the event's, so whoever
+has read to an event of the one can go on in the other, and writing an event twice writes it once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError, ResponseError
+
+STREAM = "agentchord:events"
+FIELD = b"event"
+BLOCK_MS = 1000
+RETRY_S = 1.0
+BATCH = 100
+
+log = structlog.get_logger(__name__)
+
+ADD = Path(__file__).with_name("stream.lua").read_text(encoding="utf-8")
+
+#: Id of an event and its JSON.
+Entry = tuple[int, bytes]
+
+
+class EventStream:
+    """Writes and reads the stream.
+
+    Args:
+        redis: The process's client.
+        length: How many events it keeps, about.
+    """
+
+    def __init__(self, redis: Redis, length: int = 10_000) -> None:
+        self._redis = redis
+        self._length = length
+        self._script = redis.register_script(ADD)
+
+    async def last(self) -> int | None:
+        """Id of the newest event in it, or None if there is none."""
+        newest: Any = await self._redis.xrevrange(STREAM, count=1)
+        return _number(newest[0][0]) if newest else None
+
+    async def remove(self) -> None:
+        """Remove it, and the groups that read it."""
+        await self._redis.delete(STREAM)
+
+    async def add(self, ids: Sequence[int], documents: Sequence[str], *, make: bool) -> bool:
+        """Write events in one command; those that are there stay as they are.
+
+        Args:
+            ids: Ids of the events, ascending.
+            documents: Each event as JSON.
+            make: Whether to make the stream if there is none.
+
+        Returns:
+            Whether there is a stream; if not, nothing was written.
+        """
+        given: list[str | int] = [self._length, int(make)]
+        for id_, document in zip(ids, documents, strict=True):
+            given += (id_, document)
+        return bool(await self._script(keys=[STREAM], args=given))
+
+
+class Group:
+    """One member of a consumer group: what it has taken and not acknowledged is given to others.
+
+    Args:
+        redis: The process's client.
+        group: Name of the group: each event goes to one of its members.
+        consumer: Name of this member; one that comes back under it gets first what it had.
+        stale_s: Seconds after which an event that a member has not acknowledged goes to another.
+    """
+
+    def __init__(self, redis: Redis, group: str, consumer: str, *, stale_s: float) -> None:
+        self._redis = redis
+        self.name = group
+        self._consumer = consumer
+        self._stale_ms = int(stale_s * 1000)
+        #: Seconds between two looks for what others have left.
+        self.look_s = stale_s / 2
+
+    async def join(self, after: int) -> None:
+        """Make the group, unless it is there: it begins behind an event."""
+        try:
+            await self._redis.xgroup_create(STREAM, self.name, id=f"{after}-0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+    async def own(self, after: int) -> list[Entry]:
+        """Events that this member has taken before and not acknowledged, behind one of them."""
+        return await self._read(f"{after}-0", block_ms=None)
+
+    async def new(self) -> list[Entry]:
+        """Events that no member has taken; waits a moment for the first."""
+        return await self._read(">", block_ms=BLOCK_MS)
+
+    async def stale(self) -> list[Entry]:
+        """Events that other members have taken long ago; they are this one's now."""
+        answer = await self._redis.xautoclaim(
+            STREAM, self.name, self._consumer, self._stale_ms, count=BATCH
+        )
+        return _entries(answer[1])
+
+    async def acknowledge(self, ids: Sequence[int]) -> None:
+        """These are done: nobody gets them again."""
+        if ids:
+            await self._redis.xack(STREAM, self.name, *(f"{id_}-0" for id_ in ids))
+
+    async def leave(self, done: Sequence[int]) -> None:
+        """Acknowledge what is done, if Redis lets it."""
+        with contextlib.suppress(RedisError, OSError):
+            await self.acknowledge(done)
+
+    async def _read(self, from_: str, *, block_ms: int | None) -> list[Entry]:
+        answer: Any = await self._redis.xreadgroup(
+            self.name, self._consumer, {STREAM: from_}, count=BATCH, block=block_ms
+        )
+        return [entry for _, found in answer or () for entry in _entries(found)]
+
+
+async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
+    """The JSON of each event, without an end; asking for the next one acknowledges the last.
+
+    At least once: an event whose consumer died, or was stopped, comes again, to it or to another
+    member. If Redis is away it is waited for; if the stream is gone, the group is made again where
+    this member stood.
+
+    Args:
+        group: The member.
+        after: Where a new group begins.
+    """
+    done: list[int] = []
+    try:
+        while True:
+            try:
+                await group.join(after)
+                async for id_, document in _entries_of(group, done):
+                    if document:
+                        yield document
+                    done.append(id_)
+                    after = max(after, id_)
+            except (RedisError, OSError) as error:
+                if isinstance(error, ResponseError) and str(error).startswith("NOGROUP"):
+                    log.info("event_group_lost", group=group.name, after=after)
+                    continue
+                log.warning("events_not_read", error=str(error), retry_in_s=RETRY_S)
+                await asyncio.sleep(RETRY_S)
+    finally:
+        await group.leave(done)
+
+
+async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
+    """What this member had, then what others have left, and what is new, until Redis fails."""
+    loop = asyncio.get_running_loop()
+    behind = 0
+    while entries := await group.own(behind):
+        for entry in entries:
+            yield entry
+        behind = entries[-1][0]
+        await group.acknowledge(done)
+        done.clear()
+    look_at_s = loop.time()
+    while True:
+        entries = []
+        if loop.time() >= look_at_s:
+            look_at_s = loop.time() + group.look_s
+            entries = await group.stale()
+        for entry in entries or await group.new():
+            yield entry
+        await group.acknowledge(done)
+        done.clear()
+
+
+def _entries(found: Sequence[Any]) -> list[Entry]:
+    # What was trimmed meanwhile has lost its fields, or even its id.
+    return [(_number(id_), (fields or {}).get(FIELD, b"")) for id_, fields in found if id_]
+
+
+def _number(id_: bytes) -> int:
+    return int(id_.partition(b"-")[0])

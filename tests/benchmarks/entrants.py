@@ -34,11 +34,14 @@ class Entrant:
         module: Module of this package that calls ``serve``.
         environment: Folder of its environment; empty if it runs in this project's own. A database
             of the same name is made for it.
+        extension: Extension of Postgres that it cannot do without; where the server has it not, no
+            database is made, and the peer uses what it has of its own.
     """
 
     name: str
     module: str
     environment: str = ""
+    extension: str = ""
 
     @property
     def python(self) -> Path | None:
@@ -59,7 +62,12 @@ OWN = (
 PEERS = (
     Entrant(name="LangGraph", module="peers.with_langgraph", environment="langgraph"),
     Entrant(name="DBOS", module="peers.with_dbos", environment="dbos"),
-    Entrant(name="Prefect", module="peers.with_prefect", environment="prefect"),
+    Entrant(
+        name="Prefect",
+        module="peers.with_prefect",
+        environment="prefect",
+        extension="pg_trgm",
+    ),
 )
 
 
@@ -78,6 +86,11 @@ class Application:
     roles: Roles
     watched: Sequence[psutil.Process]
     idle_mb: float
+
+
+def entrant_named(name: str) -> Entrant:
+    """The one of that name."""
+    return next(entrant for entrant in (*OWN, *PEERS) if entrant.name == name)
 
 
 @contextmanager
@@ -100,7 +113,7 @@ def open_entrant(entrant: Entrant, stack: Stack, *, workers: int) -> Iterator[Ap
         if entrant.name == AGENTCHORD:
             roles = _agentchord_workers(parts, stack, workers)
         elif entrant.environment:
-            variables["PEER_DATABASE_URL"] = _own_database(stack, entrant.environment)
+            variables["PEER_DATABASE_URL"] = _own_database(stack, entrant)
         contender = parts.enter_context(
             Contender(
                 entrant.name, entrant.module, stack, python=entrant.python, variables=variables
@@ -135,9 +148,17 @@ def _variables(stack: Stack, workers: int) -> dict[str, str]:
     }
 
 
-def _own_database(stack: Stack, name: str) -> str:
-    """Create a database; its address in libpq's form."""
+def _own_database(stack: Stack, entrant: Entrant) -> str:
+    """Create a database; its address in libpq's form, or "" if an extension is missing."""
+    name = entrant.environment
     with connect(stack.urls) as postgres:
+        if (
+            entrant.extension
+            and not postgres.execute(
+                "SELECT FROM pg_available_extensions WHERE name = %s", [entrant.extension]
+            ).fetchone()
+        ):
+            return ""
         postgres.execute(f"CREATE DATABASE {name}".encode())
     url = make_url(stack.urls.database_url).set(drivername="postgresql", database=name)
     return url.render_as_string(hide_password=False)

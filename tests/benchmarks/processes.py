@@ -15,6 +15,8 @@ from tests.waiting import wait_until
 Roles = Mapping[str, Sequence[psutil.Process]]
 SAMPLE_S = 0.02
 REST_S = 0.3
+#: Prefect records for half a minute what it has done.
+REST_TIMEOUT_S = 120.0
 #: Share of one core that a stack without work may use.
 RESTING_SHARE = 0.1
 MB = 1_000_000
@@ -92,7 +94,7 @@ def wait_for_rest(roles: Roles) -> None:
         seen[:] = time.monotonic(), seen[1] + used_s
         return used_s < RESTING_SHARE * passed_s
 
-    wait_until(resting, timeout_s=20, what="the stack to come to rest")
+    wait_until(resting, timeout_s=REST_TIMEOUT_S, what="the contender to come to rest")
 
 
 class Observation:

@@ -23,7 +23,7 @@ PROFILED_RUNS = 5
 def main(options: argparse.Namespace) -> None:
     """Measure, then write down what was found, as far as it was asked for."""
     profiler = find_profiler() if options.profile else None
-    entrants = [*OWN, *_installed_peers()] if options.peers else OWN
+    entrants = _entrants(options)
     with (
         tempfile.TemporaryDirectory(prefix="agentchord-bench-") as folder,
         open_bench(Path(folder), entrants, workers=options.workers) as bench,
@@ -48,11 +48,16 @@ def main(options: argparse.Namespace) -> None:
         write_into(options.markdown, text, mark=PEERS_MARK if options.peers else MARK)
 
 
-def _installed_peers() -> list[Entrant]:
-    for peer in PEERS:
-        if not peer.installed:
+def _entrants(options: argparse.Namespace) -> list[Entrant]:
+    """Those asked for and there; AgentChord always, because all are compared with it."""
+    found = list(OWN)
+    for peer in PEERS if options.peers else ():
+        if peer.installed:
+            found.append(peer)
+        else:
             _say(f"{peer.name} is not installed, and left out")
-    return [peer for peer in PEERS if peer.installed]
+    left_out = {name.casefold() for name in options.without} - {AGENTCHORD.casefold()}
+    return [entrant for entrant in found if entrant.name.casefold() not in left_out]
 
 
 def _measure(bench: Bench, results: Results) -> None:
@@ -145,6 +150,13 @@ def _arguments() -> argparse.Namespace:
         "--peers",
         action="store_true",
         help="also those that scripts/peers has installed: LangGraph, DBOS, Prefect",
+    )
+    parser.add_argument(
+        "--without",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="NAME,NAME",
+        help="leave these out",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument(

@@ -18,7 +18,7 @@ from tests.benchmarks.workloads import (
     prompt,
 )
 
-TIMEOUT_S = 120.0
+TIMEOUT_S = 600.0
 
 
 @cache
@@ -38,13 +38,14 @@ def workflow_of(workload: Workload) -> Workflow:
     )
 
 
-async def _start_and_wait(workload: Workload, number: int) -> Run:
+async def _start_and_wait(workload: Workload, number: int) -> tuple[Run, float]:
     run = await enqueue_async(workflow_of(workload), {"batch": number})
+    accepted_s = time.perf_counter()
     await run.wait_async(timeout=TIMEOUT_S)
-    return run
+    return run, accepted_s
 
 
-async def _all(workload: Workload) -> list[Run]:
+async def _all(workload: Workload) -> list[tuple[Run, float]]:
     runs = (_start_and_wait(workload, number) for number in range(workload.runs))
     return await asyncio.gather(*runs)
 
@@ -55,7 +56,8 @@ def _run(workload: Workload) -> Answer:
     runs = asyncio.run(_all(workload))
     return Answer(
         wall_s=time.perf_counter() - started_s,
-        run_ids=[run.id for run in runs],
+        accepted_s=max(accepted_s for _, accepted_s in runs) - started_s,
+        run_ids=[run.id for run, _ in runs],
     )
 
 

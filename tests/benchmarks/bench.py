@@ -43,6 +43,7 @@ class Sample:
         contender: Who.
         workload: Name of what was run.
         wall_s: Seconds from the first enqueue until the last agent was known to have ended.
+        accepted_s: Seconds of these until the last run was accepted.
         cpu_s: CPU seconds by role, until everything was at rest again.
         others_share: Part of the machine's cores that was busy meanwhile with something else.
         peak_mb: Most memory that all of its processes had together.
@@ -53,6 +54,7 @@ class Sample:
     contender: str
     workload: str
     wall_s: float
+    accepted_s: float
     cpu_s: dict[str, float]
     others_share: float
     peak_mb: float
@@ -103,6 +105,7 @@ class Bench:
             contender=name,
             workload=workload.name,
             wall_s=answer.wall_s,
+            accepted_s=answer.accepted_s,
             cpu_s=seen.cpu_s,
             others_share=seen.others_share,
             peak_mb=seen.peak_mb,

@@ -18,10 +18,12 @@ class Answer:
 
     Attributes:
         wall_s: Seconds until the last agent was known to have ended.
+        accepted_s: Seconds until the last run was accepted, where that is a step of its own.
         run_ids: Runs it made, if what it made has ids that the benchmark looks up.
     """
 
     wall_s: float
+    accepted_s: float = 0.0
     run_ids: list[str] = field(default_factory=list)
 
 

@@ -10,17 +10,17 @@ SEEDS ?= 1000
 PRIVATE := $(filter OPENAI_% ANTHROPIC_% AGENTCHORD_% DATABASE_URL REDIS_URL,$(.VARIABLES))
 COMPOSE := $(wildcard docker/compose*.yaml)
 DOCKERFILES := $(wildcard docker/Dockerfile*)
-SCRIPTS := scripts/setup .ci/run
+SCRIPTS := scripts/setup scripts/peers .ci/run
 
 # Another project's environment must not leak into this one, and compiled modules make each of
 # our many processes start faster.
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format coverage bench limits lock clean
+.PHONY: help setup demo test faults check format coverage bench bench-peers limits lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## .venv with the locked dependencies; instant the second time (PYTHON=... to choose)
 	@PYTHON='$(PYTHON)' scripts/setup
@@ -57,8 +57,12 @@ faults: setup ## every fault in full size, 20 random mixes, 1000 simulations (SE
 limits: setup ## how well limits are kept and used, in full (40 minutes)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.limits $(ARGS)
 
-bench: setup ## the benchmark of docs/performance.md
+bench: setup ## AgentChord beside plain asyncio and raw Celery: docs/performance.md
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-peers: setup ## the same beside LangGraph, DBOS and Prefect too (installs them into .bench)
+	@scripts/peers
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks --peers $(ARGS)
 
 lock: ## resolve the newest allowed versions and write the locks (needs uv)
 	@uv --version >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }
@@ -71,6 +75,6 @@ lock: ## resolve the newest allowed versions and write the locks (needs uv)
 	done
 
 clean: ## remove .venv, caches and builds (never the data in .agentchord)
-	rm -rf .venv .venv.lock build dist htmlcov .coverage .coverage.*
+	rm -rf .venv .venv.lock .bench build dist htmlcov .coverage .coverage.*
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find app workers migrations tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,12 +8,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.bench import AGENTCHORD, Bench, Sample, open_bench
+from tests.benchmarks.bench import Bench, Sample, open_bench
 from tests.benchmarks.contenders import BenchmarkFailed
+from tests.benchmarks.entrants import AGENTCHORD, OWN, PEERS, Entrant
 from tests.benchmarks.machine import describe
 from tests.benchmarks.profiling import find_profiler, record, summary
 from tests.benchmarks.results import Results
-from tests.benchmarks.tables import block, write_into
+from tests.benchmarks.tables import MARK, PEERS_MARK, block, peers_block, write_into
 from tests.benchmarks.workloads import WORKLOADS, Workload
 
 PROFILED_RUNS = 5
@@ -22,9 +23,10 @@ PROFILED_RUNS = 5
 def main(options: argparse.Namespace) -> None:
     """Measure, then write down what was found, as far as it was asked for."""
     profiler = find_profiler() if options.profile else None
+    entrants = _entrants(options)
     with (
         tempfile.TemporaryDirectory(prefix="agentchord-bench-") as folder,
-        open_bench(Path(folder), workers=options.workers) as bench,
+        open_bench(Path(folder), entrants, workers=options.workers) as bench,
     ):
         results = Results(
             machine=describe(Path(folder), bench.stack.urls),
@@ -34,29 +36,48 @@ def main(options: argparse.Namespace) -> None:
             idle_mb={name: found.idle_mb for name, found in bench.applications.items()},
         )
         _measure(bench, results)
+        if not options.peers:
+            _count_statements(bench, results)
         if profiler:
             _profile(bench, options.only, profiler, options.profile)
-    text = block(results)
+    text = peers_block(results) if options.peers else block(results)
     sys.stdout.write(text + "\n")
     if options.json:
         options.json.write_text(json.dumps(results.as_json(), indent=1), encoding="utf-8")
     if options.markdown:
-        write_into(options.markdown, text)
+        write_into(options.markdown, text, mark=PEERS_MARK if options.peers else MARK)
+
+
+def _entrants(options: argparse.Namespace) -> list[Entrant]:
+    """Those asked for and there; AgentChord always, because all are compared with it."""
+    found = list(OWN)
+    for peer in PEERS if options.peers else ():
+        if peer.installed:
+            found.append(peer)
+        else:
+            _say(f"{peer.name} is not installed, and left out")
+    left_out = {name.casefold() for name in options.without} - {AGENTCHORD.casefold()}
+    return [entrant for entrant in found if entrant.name.casefold() not in left_out]
 
 
 def _measure(bench: Bench, results: Results) -> None:
-    """A warm-up, the rounds, and one more round in which Postgres writes down what it does."""
+    """A warm-up, and the rounds."""
+    names = list(bench.applications)
     for number in range(results.rounds + 1):
         _say(f"round {number} of {results.rounds}" if number else "warm-up")
-        # Who comes first changes, so that neither always finds the machine as the other left it.
-        names = sorted(bench.applications, reverse=bool(number % 2))
+        # Who comes first changes, so that nobody always finds the machine as the same one left it.
+        first = number % len(names)
         samples = [
             _shown(bench.measure(name, workload))
             for workload in results.workloads
-            for name in names
+            for name in (*names[first:], *names[:first])
         ]
         _check_equal_work(samples)
         results.samples += samples if number else []
+
+
+def _count_statements(bench: Bench, results: Results) -> None:
+    """One more round of AgentChord, in which Postgres writes down what it does."""
     _say("counting statements")
     for workload in results.workloads:
         with bench.counters.statements() as counted:
@@ -113,8 +134,8 @@ def _positive(text: str) -> int:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks",
-        description="AgentChord's whole stack beside plain asyncio, on the simulator. The tables "
-        "go to standard output, progress to standard error.",
+        description="AgentChord's whole stack beside plain asyncio and raw Celery, on the "
+        "simulator. The tables go to standard output, progress to standard error.",
     )
     parser.add_argument("--rounds", type=_positive, default=3, help="measured rounds (3)")
     parser.add_argument(
@@ -125,6 +146,18 @@ def _arguments() -> argparse.Namespace:
         help="only these workloads",
     )
     parser.add_argument("--workers", type=_positive, default=2, help="worker processes (2)")
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="also those that scripts/peers has installed: LangGraph, DBOS, Prefect",
+    )
+    parser.add_argument(
+        "--without",
+        type=lambda text: [name.strip() for name in text.split(",")],
+        default=[],
+        metavar="NAME,NAME",
+        help="leave these out",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument(
         "--markdown",

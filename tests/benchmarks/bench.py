@@ -7,22 +7,18 @@ from pathlib import Path
 
 import psutil
 
-from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
-from app.domain.agent import PROVIDERS
 from app.embedded import Services
 from app.simulator import run_in_process
 from app.storage.schema import upgrade
-from tests.benchmarks.contenders import Answer, Contender
 from tests.benchmarks.counters import Counters, Counts
-from tests.benchmarks.processes import Observation, Roles, resident_mb, wait_for_rest
+from tests.benchmarks.entrants import AGENTCHORD, Application, Entrant, open_entrant
+from tests.benchmarks.processes import Observation, Roles, wait_for_rest
+from tests.benchmarks.protocol import Answer
 from tests.benchmarks.verification import verify_requests, verify_runs
 from tests.benchmarks.workloads import Workload
 from tests.embedded_home import server_ids
 from tests.stack import Stack
 
-AGENTCHORD = "AgentChord"
-PLAIN = "plain asyncio"
-WORKER_THREADS = 128
 # Every limit is there and is kept, and none is in the way.
 CONFIGURATION = """\
 rate_limits:
@@ -47,9 +43,10 @@ class Sample:
         contender: Who.
         workload: Name of what was run.
         wall_s: Seconds from the first enqueue until the last agent was known to have ended.
+        accepted_s: Seconds of these until the last run was accepted.
         cpu_s: CPU seconds by role, until everything was at rest again.
         others_share: Part of the machine's cores that was busy meanwhile with something else.
-        peak_mb: Most memory that workers and scheduler (or the plain process) had together.
+        peak_mb: Most memory that all of its processes had together.
         counts: What Redis and Postgres did.
         tokens: Input and output tokens that the simulator served.
     """
@@ -57,28 +54,12 @@ class Sample:
     contender: str
     workload: str
     wall_s: float
+    accepted_s: float
     cpu_s: dict[str, float]
     others_share: float
     peak_mb: float
     counts: Counts
     tokens: tuple[int, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Application:
-    """The processes that a contender consists of.
-
-    Attributes:
-        contender: The process that is told what to run.
-        roles: All of them by role, the contender's own among them.
-        watched: Those whose memory is looked at.
-        idle_mb: Memory of these before the first run.
-    """
-
-    contender: Contender
-    roles: Roles
-    watched: Sequence[psutil.Process]
-    idle_mb: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +105,7 @@ class Bench:
             contender=name,
             workload=workload.name,
             wall_s=answer.wall_s,
+            accepted_s=answer.accepted_s,
             cpu_s=seen.cpu_s,
             others_share=seen.others_share,
             peak_mb=seen.peak_mb,
@@ -133,12 +115,13 @@ class Bench:
 
 
 @contextmanager
-def open_bench(folder: Path, *, workers: int) -> Iterator[Bench]:
+def open_bench(folder: Path, entrants: Sequence[Entrant], *, workers: int) -> Iterator[Bench]:
     """Start everything, fresh, and end it afterwards.
 
     Args:
         folder: Where all files go.
-        workers: Worker processes; each serves every provider's queue.
+        entrants: Who takes part.
+        workers: Worker processes of those that have any; AgentChord's serve every provider's queue.
     """
     with ExitStack() as parts:
         urls = parts.enter_context(Services(folder / "services"))
@@ -152,30 +135,18 @@ def open_bench(folder: Path, *, workers: int) -> Iterator[Bench]:
             folder=folder,
             overrides={"AGENTCHORD_CONFIG": str(configuration)},
         )
-        serving = [
-            parts.enter_context(stack.worker(*PROVIDERS, threads=WORKER_THREADS))
-            for _ in range(workers)
-        ]
-        scheduler = parts.enter_context(stack.worker(SCHEDULER, threads=SCHEDULER_THREADS))
-        client = parts.enter_context(Contender(AGENTCHORD, "agentchord", stack))
-        plain = parts.enter_context(Contender(PLAIN, "plain_asyncio", stack))
+        applications = {
+            entrant.name: parts.enter_context(open_entrant(entrant, stack, workers=workers))
+            for entrant in entrants
+        }
         postgres, redis = map(psutil.Process, server_ids(urls))
         counters = Counters(urls, folder / "services" / "log" / "postgres.log")
         parts.callback(counters.close)
-        agentchord: Roles = {
-            "client": [client.process],
-            "workers": [psutil.Process(worker.process.pid) for worker in serving],
-            "scheduler": [psutil.Process(scheduler.process.pid)],
-        }
-        wait_for_rest(agentchord)
+        for application in applications.values():
+            wait_for_rest(application.roles)
         yield Bench(
             stack=stack,
-            applications={
-                AGENTCHORD: _application(
-                    client, agentchord, [*agentchord["workers"], *agentchord["scheduler"]]
-                ),
-                PLAIN: _application(plain, {"client": [plain.process]}, [plain.process]),
-            },
+            applications=applications,
             servers={
                 "Postgres": [postgres],
                 "Redis": [redis],
@@ -183,11 +154,3 @@ def open_bench(folder: Path, *, workers: int) -> Iterator[Bench]:
             },
             counters=counters,
         )
-
-
-def _application(
-    contender: Contender, roles: Roles, watched: Sequence[psutil.Process]
-) -> Application:
-    return Application(
-        contender=contender, roles=roles, watched=watched, idle_mb=resident_mb(watched)
-    )

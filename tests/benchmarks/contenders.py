@@ -1,38 +1,29 @@
-"""Who is measured: a process that waits, warm, for the name of a workload and runs it."""
+"""Who is measured: a process that waits, warm, for a workload and runs it."""
 
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import psutil
 
-from tests.benchmarks.workloads import WORKLOADS, Workload
-from tests.stack import ROOT, Stack
+from tests.benchmarks.processes import Roles
+from tests.benchmarks.protocol import Answer, workload_line
+from tests.benchmarks.workloads import Workload
+from tests.stack import Stack, search_path
 
 END_S = 20.0
+#: The role of the contender's own process.
+CLIENT = "client"
 
 
 class BenchmarkFailed(Exception):
     """A figure would be worth nothing: something did not run, or not to the end."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """What a contender says of one workload.
-
-    Attributes:
-        wall_s: Seconds until the last agent was known to have ended.
-        run_ids: Runs it made, if what it made has ids.
-    """
-
-    wall_s: float
-    run_ids: list[str] = field(default_factory=list)
 
 
 class Contender:
@@ -42,23 +33,46 @@ class Contender:
         name: What the table calls it.
         module: Module of this package that calls ``serve``.
         stack: Where its requests go.
+        python: The interpreter of its environment; this one's if None.
+        variables: Environment variables of its own.
     """
 
-    def __init__(self, name: str, module: str, stack: Stack) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        stack: Stack,
+        *,
+        python: Path | None = None,
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
+        self.roles: Roles = {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", f"tests.benchmarks.{module}"],
+            [python or sys.executable, "-m", f"tests.benchmarks.{module}"],
             cwd=stack.folder,
-            env={**os.environ, **stack.environment, "PYTHONPATH": _search_path()},
+            env={
+                **os.environ,
+                **stack.environment,
+                "PYTHONPATH": search_path(),
+                **(variables or {}),
+            },
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.process = psutil.Process(self._process.pid)
 
     def __enter__(self) -> Self:
-        """Wait until it is ready."""
-        self._read()
+        """Wait until it is ready, with all that it starts; these are its ``roles`` then."""
+        try:
+            started = self._read()
+        except BaseException:
+            self._process.kill()
+            raise
+        self.roles = {
+            CLIENT: [psutil.Process(self._process.pid)],
+            **{role: [psutil.Process(pid) for pid in pids] for role, pids in started.items()},
+        }
         return self
 
     def __exit__(
@@ -67,10 +81,13 @@ class Contender:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End it; it ends what it has started."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.communicate(timeout=END_S)
         self._process.kill()
+        for process in (process for group in self.roles.values() for process in group):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def run(self, workload: Workload) -> Answer:
         """Have it run a workload.
@@ -79,7 +96,7 @@ class Contender:
             BenchmarkFailed: If it fails; what it said is on standard error.
         """
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{workload.name}\n")
+        self._process.stdin.write(workload_line(workload))
         self._process.stdin.flush()
         return Answer(**self._read())
 
@@ -90,18 +107,3 @@ class Contender:
             raise BenchmarkFailed(f"the process of {self.name!r} has ended")
         answer: dict[str, Any] = json.loads(line)
         return answer
-
-
-def serve(run: Callable[[Workload], Answer]) -> None:
-    """Be a contender: run what standard input names, one line each, until it is closed."""
-    # Whatever prints to standard output must not get between the answers.
-    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
-        os.dup2(2, 1)
-        answers.write("{}\n")
-        for line in sys.stdin:
-            answers.write(json.dumps(asdict(run(WORKLOADS[line.strip()]))) + "\n")
-
-
-def _search_path() -> str:
-    inherited = os.environ.get("PYTHONPATH", "")
-    return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)

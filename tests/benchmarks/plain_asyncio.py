@@ -6,14 +6,9 @@ Nothing is stored, limited, paid for or retried, and what is in flight is lost w
 import asyncio
 import time
 
-import httpx2
-from openai import AsyncOpenAI, DefaultAioHttpClient
-
-from tests.benchmarks.contenders import Answer, serve
-from tests.benchmarks.workloads import MAX_TOKENS, MODEL, Workload, agent_name, prompt
-
-# As the workers have it: connections outlive the pause between two measurements.
-LIMITS = httpx2.Limits(max_connections=1000, keepalive_expiry=30)
+from tests.benchmarks.protocol import Answer, serve
+from tests.benchmarks.sdk_calls import ask, open_client
+from tests.benchmarks.workloads import Workload, agent_name, prompt
 
 
 class PlainAsyncio:
@@ -21,7 +16,7 @@ class PlainAsyncio:
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
-        self._client = self._runner.run(self._open())
+        self._client = self._runner.run(open_client())
 
     def run(self, workload: Workload) -> Answer:
         """Run all batches side by side."""
@@ -34,9 +29,6 @@ class PlainAsyncio:
         self._runner.run(self._client.close())
         self._runner.close()
 
-    async def _open(self) -> AsyncOpenAI:
-        return AsyncOpenAI(http_client=DefaultAioHttpClient(limits=LIMITS), max_retries=0)
-
     async def _all(self, workload: Workload) -> None:
         await asyncio.gather(*(self._batch(workload, number) for number in range(workload.runs)))
 
@@ -44,16 +36,8 @@ class PlainAsyncio:
         known: dict[str, object] = {"batch": number}
         for level in range(workload.levels):
             texts = (prompt(level, item).format_map(known) for item in range(workload.width))
-            answers = await asyncio.gather(*map(self._call, texts))
+            answers = await asyncio.gather(*(ask(self._client, text) for text in texts))
             known |= {agent_name(level, item): text for item, text in enumerate(answers)}
-
-    async def _call(self, text: str) -> str:
-        completion = await self._client.chat.completions.create(
-            model=MODEL,
-            max_tokens=MAX_TOKENS,
-            messages=[{"role": "user", "content": text}],
-        )
-        return completion.choices[0].message.content or ""
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -15,28 +15,51 @@ from tests.waiting import wait_until
 Roles = Mapping[str, Sequence[psutil.Process]]
 SAMPLE_S = 0.02
 REST_S = 0.3
+#: Prefect records for half a minute what it has done.
+REST_TIMEOUT_S = 120.0
 #: Share of one core that a stack without work may use.
 RESTING_SHARE = 0.1
 MB = 1_000_000
 
 
-def cpu_s(root: psutil.Process) -> float:
-    """CPU seconds, user and system, of a process and all its descendants.
+def cpu_by_role(roles: Roles) -> dict[str, float]:
+    """CPU seconds so far, user and system, of processes and their descendants, by role.
 
     The living are asked one by one. A child that has ended is in its parent's account as soon as
     the parent has noticed, so that a Postgres backend that comes and goes is counted all the same.
+    A process that has a role of its own counts there only, whoever has started it.
     """
-    total = 0.0
-    for process in (*root.children(recursive=True), root):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
+    named = {process.pid for group in roles.values() for process in group}
+    return {
+        role: sum(_cpu_s(process) for root in group for process in _tree(root, named))
+        for role, group in roles.items()
+    }
 
 
-def cpu_by_role(roles: Roles) -> dict[str, float]:
-    """CPU seconds so far, by role."""
-    return {role: sum(map(cpu_s, processes)) for role, processes in roles.items()}
+def with_descendants(roles: Roles) -> list[psutil.Process]:
+    """All processes of all roles, and what they have started, each once."""
+    found = (one for group in roles.values() for root in group for one in _tree(root, set()))
+    return list({process.pid: process for process in found}.values())
+
+
+def _tree(root: psutil.Process, named: Collection[int]) -> Iterator[psutil.Process]:
+    """A process and its descendants, but for other named ones and theirs."""
+    yield root
+    apart: set[int] = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in root.children(recursive=True):  # parents come before their children
+            if process.pid in named or process.ppid() in apart:
+                apart.add(process.pid)
+            else:
+                yield process
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    try:
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(times.user + times.system + times.children_user + times.children_system)
 
 
 def cores() -> int:
@@ -49,23 +72,29 @@ def cores() -> int:
 
 def resident_mb(processes: Sequence[psutil.Process]) -> float:
     """Memory of the processes; what they share is counted in each."""
-    return sum(process.memory_info().rss for process in processes) / MB
+    return sum(map(_resident_bytes, processes)) / MB
+
+
+def _resident_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def wait_for_rest(roles: Roles) -> None:
     """Wait until what goes on after the last answer is over, such as events on their way."""
-    processes = [process for group in roles.values() for process in group]
-    seen = [time.monotonic(), sum(map(cpu_s, processes))]
+    seen = [time.monotonic(), sum(cpu_by_role(roles).values())]
 
     def resting() -> bool:
         passed_s = time.monotonic() - seen[0]
         if passed_s < REST_S:
             return False
-        used_s = sum(map(cpu_s, processes)) - seen[1]
+        used_s = sum(cpu_by_role(roles).values()) - seen[1]
         seen[:] = time.monotonic(), seen[1] + used_s
         return used_s < RESTING_SHARE * passed_s
 
-    wait_until(resting, timeout_s=20, what="the stack to come to rest")
+    wait_until(resting, timeout_s=REST_TIMEOUT_S, what="the contender to come to rest")
 
 
 class Observation:

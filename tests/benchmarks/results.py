@@ -1,12 +1,13 @@
 """What many measurements say together: medians, spreads, ratios."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.bench import AGENTCHORD, PLAIN, Sample
+from tests.benchmarks.bench import Sample
 from tests.benchmarks.counters import Statements
+from tests.benchmarks.entrants import AGENTCHORD
 from tests.benchmarks.workloads import Workload
 
 
@@ -56,10 +57,20 @@ class Results:
         values = [figure(sample) for sample in self.of(contender, workload)]
         return Spread(median=median(values), low=min(values), high=max(values))
 
-    def ratio(self, workload: Workload, figure: Callable[[Sample], float]) -> float:
-        """Median over the rounds of AgentChord's figure by plain asyncio's in the same round."""
-        pairs = zip(self.of(AGENTCHORD, workload), self.of(PLAIN, workload), strict=True)
-        return median(figure(own) / figure(plain) for own, plain in pairs)
+    @property
+    def contenders(self) -> list[str]:
+        """Who was measured, AgentChord first."""
+        return list(self.idle_mb)
+
+    @property
+    def others(self) -> list[str]:
+        """All but AgentChord."""
+        return [name for name in self.contenders if name != AGENTCHORD]
+
+    def ratio(self, workload: Workload, figure: Callable[[Sample], float], *, to: str) -> float:
+        """Median over the rounds of AgentChord's figure by another's in the same round."""
+        pairs = zip(self.of(AGENTCHORD, workload), self.of(to, workload), strict=True)
+        return median(figure(own) / figure(other) for own, other in pairs)
 
     def as_json(self) -> dict[str, Any]:
         """All of it, as JSON values."""
@@ -76,11 +87,7 @@ class Results:
 
 def application_cpu_s(sample: Sample) -> float:
     """CPU of a contender's own processes: all but the servers'."""
-    return sum(used for role, used in sample.cpu_s.items() if role in APPLICATION)
+    return sum(used for role, used in sample.cpu_s.items() if role not in SERVERS)
 
 
-APPLICATION: Mapping[str, str] = {
-    "client": "the process that enqueues and waits, or that of plain asyncio",
-    "workers": "the worker processes",
-    "scheduler": "the worker process of the scheduler's queue",
-}
+SERVERS = ("Postgres", "Redis", "simulator")

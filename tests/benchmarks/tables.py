@@ -4,40 +4,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks.bench import AGENTCHORD, PLAIN, Sample
+from tests.benchmarks.bench import Sample
 from tests.benchmarks.contenders import BenchmarkFailed
-from tests.benchmarks.results import Results, application_cpu_s
+from tests.benchmarks.entrants import AGENTCHORD
+from tests.benchmarks.results import SERVERS, Results, application_cpu_s
 from tests.benchmarks.workloads import Workload
 
 MARK = "benchmark: written by `make bench`"
+PEERS_MARK = "peers: written by `make bench-peers`"
 END = "<!-- end of the benchmark -->"
+OWN_ROLES = ("client", "workers", "scheduler")
 
 
 def block(results: Results) -> str:
-    """All tables, with the facts of the machine."""
-    machine = results.machine
-    facts = (
-        f"{machine['date']}, {machine['cores']} cores, {machine['system']}, Python "
-        f"{machine['python']}, Postgres {machine['postgres']}, Redis {machine['redis']}, "
-        f"{machine['fsync_ms']} ms per fsync; {results.workers} worker processes; median "
-        f"(least-most) of {results.rounds} rounds after a warm-up. Something else used "
-        f"{median(sample.others_share for sample in results.samples):.0%} of the machine meanwhile."
-    )
-    return "\n".join(
+    """All tables of `make bench`, with the facts of the machine."""
+    return "\n\n".join(
         [
-            facts,
-            "",
-            _speed(results),
-            "",
-            "CPU in milliseconds per agent:",
-            "",
-            _cpu(results),
-            "",
-            "Per agent, and memory in MB:",
-            "",
+            *_compared(results),
+            f"{AGENTCHORD}'s CPU in milliseconds per agent, by process:",
+            _cpu_by_role(results),
+            f"{AGENTCHORD} per agent, and the memory of all its processes in MB:",
             _counts(results),
         ]
     )
+
+
+def peers_block(results: Results) -> str:
+    """All tables of `make bench-peers`."""
+    return "\n\n".join(_compared(results))
 
 
 def write_into(file: Path, text: str, *, mark: str = MARK) -> None:
@@ -53,51 +47,93 @@ def write_into(file: Path, text: str, *, mark: str = MARK) -> None:
     file.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
+def _compared(results: Results) -> list[str]:
+    return [
+        _facts(results),
+        "Seconds until all is done:",
+        _speed(results),
+        f"{AGENTCHORD}'s time by that of each in the same round; below 1, {AGENTCHORD} is quicker:",
+        _ratios(results, _wall_s),
+        f"{AGENTCHORD}'s CPU by that of each, all but the servers':",
+        _ratios(results, application_cpu_s),
+        "CPU in milliseconds per agent, and memory in MB:",
+        _cost(results),
+    ]
+
+
+def _facts(results: Results) -> str:
+    machine = results.machine
+    return (
+        f"{machine['date']}, {machine['cores']} cores, {machine['system']}, Python "
+        f"{machine['python']}, Postgres {machine['postgres']}, Redis {machine['redis']}, "
+        f"{machine['fsync_ms']} ms per fsync; {results.workers} worker processes; median "
+        f"(least-most) of {results.rounds} rounds after a warm-up. Something else used "
+        f"{median(sample.others_share for sample in results.samples):.0%} of the machine meanwhile."
+    )
+
+
 def _speed(results: Results) -> str:
-    headers = ["", "workload", "ideal s", f"{AGENTCHORD} s", f"{PLAIN} s", "ratio", "agents/s"]
+    headers = ["", "workload", "ideal", *results.contenders]
     rows = [
         [
             workload.name,
             f"{workload.title}, {workload.latency_s * 1000:.0f} ms",
             f"{workload.ideal_s:.1f}",
-            _wall(results, AGENTCHORD, workload),
-            _wall(results, PLAIN, workload),
-            f"{results.ratio(workload, lambda sample: sample.wall_s):.2f}",
-            f"{workload.agents / results.spread(AGENTCHORD, workload, _wall_s).median:.0f}",
+            *(_wall(results, name, workload) for name in results.contenders),
         ]
         for workload in results.workloads
     ]
     return table(headers, rows)
 
 
-def _cpu(results: Results) -> str:
-    headers = ["", "client", "workers", "scheduler", f"{AGENTCHORD} in all", PLAIN, "ratio"]
-    headers += ["Postgres", "Redis", "simulator"]
+def _ratios(results: Results, figure: Callable[[Sample], float]) -> str:
+    rows = [
+        [
+            workload.name,
+            *(f"{results.ratio(workload, figure, to=name):.2f}" for name in results.others),
+        ]
+        for workload in results.workloads
+    ]
+    return table(["", *results.others], rows)
+
+
+def _cost(results: Results) -> str:
+    headers = ["", "", "application", *SERVERS, "idle memory", "peak memory", "added"]
     rows = []
     for workload in results.workloads:
-        own, plain = (_per_agent(results, name, workload) for name in (AGENTCHORD, PLAIN))
-        rows.append(
-            [
-                workload.name,
-                *(own(_role(role)) for role in ("client", "workers", "scheduler")),
-                own(application_cpu_s),
-                plain(application_cpu_s),
-                f"{results.ratio(workload, application_cpu_s):.2f}",
-                *(own(_role(role)) for role in ("Postgres", "Redis", "simulator")),
-            ]
-        )
+        for name in results.contenders:
+            per_agent = _per_agent(results, name, workload)
+            idle_mb = results.idle_mb[name]
+            peak_mb = results.spread(name, workload, lambda sample: sample.peak_mb).median
+            rows.append(
+                [
+                    workload.name,
+                    name,
+                    per_agent(application_cpu_s),
+                    *(per_agent(_role(role)) for role in SERVERS),
+                    f"{idle_mb:.0f}",
+                    f"{peak_mb:.0f}",
+                    f"{peak_mb - idle_mb:.0f}",
+                ]
+            )
     return table(headers, rows)
+
+
+def _cpu_by_role(results: Results) -> str:
+    rows = []
+    for workload in results.workloads:
+        per_agent = _per_agent(results, AGENTCHORD, workload)
+        rows.append([workload.name, *(per_agent(_role(role)) for role in OWN_ROLES)])
+    return table(["", *OWN_ROLES], rows)
 
 
 def _counts(results: Results) -> str:
     headers = ["", "Postgres commits", "of these written", "statements", "Redis round trips"]
-    headers += ["Redis commands", "idle memory", "peak memory", "added"]
-    idle_mb = results.idle_mb[AGENTCHORD]
+    headers += ["Redis commands"]
     rows = []
     for workload in results.workloads:
         statements = results.statements[workload.name]
         own = _median_of(results, workload)
-        peak_mb = own(lambda sample: sample.peak_mb)
         rows.append(
             [
                 workload.name,
@@ -106,9 +142,6 @@ def _counts(results: Results) -> str:
                 f"{statements.total / workload.agents:.2f}",
                 f"{own(lambda s: s.counts.redis_round_trips) / workload.agents:.1f}",
                 f"{own(lambda s: s.counts.redis_commands) / workload.agents:.1f}",
-                f"{idle_mb:.0f}",
-                f"{peak_mb:.0f}",
-                f"{peak_mb - idle_mb:.0f}",
             ]
         )
     return table(headers, rows)

@@ -1,10 +1,10 @@
-"""What is run: the same agents, prompts and answers for everybody who is measured."""
+"""What is run: the same agents, prompts and answers for everybody who is measured.
 
+Peers import this in environments of their own, where nothing of AgentChord is installed.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-
-from app.domain.agent import Agent
-from app.domain.workflow import Workflow
 
 MODEL = "gpt-4o-mini"
 MAX_TOKENS = 50
@@ -40,22 +40,9 @@ class Workload:
         """Seconds if nothing but the provider took any time."""
         return self.levels * self.latency_s
 
-    @cached_property
-    def workflow(self) -> Workflow:
-        """The workflow of every run; a run's input is ``{"batch": number}``."""
-        agents = [
-            Agent(
-                name=agent_name(level, item),
-                prompt_template=prompt(level, item),
-                llm_config={"model": MODEL, "max_tokens": MAX_TOKENS},
-                dependencies=[agent_name(level - 1, item)] if level else [],
-            )
-            for level in range(self.levels)
-            for item in range(self.width)
-        ]
-        return Workflow(
-            name=f"benchmark {self.name}", agents=agents, max_parallel_agents=self.width
-        )
+    def places(self) -> Iterator[tuple[int, int]]:
+        """Level and item of each agent of a run, level by level."""
+        return ((level, item) for level in range(self.levels) for item in range(self.width))
 
 
 def agent_name(level: int, item: int) -> str:
@@ -70,6 +57,19 @@ def prompt(level: int, item: int) -> str:
     return (
         f"Step {level}, item {item}, batch {{batch}}: go on from {{{agent_name(level - 1, item)}}}"
     )
+
+
+def filled_prompt(batch: int, level: int, item: int, previous: str | None) -> str:
+    """The same with its placeholders filled in, for who has no templates.
+
+    Args:
+        batch: Number of the run.
+        level: Level of the agent.
+        item: Item of the agent.
+        previous: Answer of the same item on the level before.
+    """
+    known = {"batch": batch, agent_name(level - 1, item): previous}
+    return prompt(level, item).format_map(known)
 
 
 WORKLOADS = {

@@ -30,7 +30,7 @@ from tests.markdown import (
 VARIABLE = re.compile(
     r"\b(?:AGENTCHORD|OPENAI|ANTHROPIC)_[A-Z_]*[A-Z]\b|\b(?:DATABASE|REDIS)_URL\b"
 )
-MAKE = re.compile(r"(?:^|&& )make ((?:[a-z]+ ?)+)")
+MAKE = re.compile(r"(?:^|&& )make ((?:[a-z-]+ ?)+)")
 COMMAND = re.compile(r"(?:^|[ =])agentchord ([a-z]+)\b(.*)")
 CELERY = re.compile(r"celery -A (\S+) (\S+)(.*)")
 # Written in two pieces, so that this file does not break its own rule.
@@ -172,13 +172,13 @@ def test_every_workflow_file_in_the_documentation_loads(block: Block, tmp_path: 
 def test_the_help_of_make_lists_every_target() -> None:
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
 
-    listed = set(re.findall(r"^  make ([a-z]+)", done.stdout, re.MULTILINE))
+    listed = set(re.findall(r"^  make ([a-z-]+)", done.stdout, re.MULTILINE))
     assert listed == make_targets()
 
 
 def make_targets() -> set[str]:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    return set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
 
 
 def test_every_celery_setting_has_its_reason() -> None:

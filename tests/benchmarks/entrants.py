@@ -1,0 +1,164 @@
+"""Who takes part, and how each is started on a stack that all share."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from sqlalchemy.engine import make_url
+
+from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
+from app.domain.agent import PROVIDERS
+from tests.benchmarks.contenders import BenchmarkFailed, Contender
+from tests.benchmarks.processes import Roles, resident_mb, with_descendants
+from tests.embedded_home import connect
+from tests.stack import ROOT, Stack
+
+AGENTCHORD = "AgentChord"
+PLAIN = "plain asyncio"
+RAW_CELERY = "raw Celery"
+WORKER_THREADS = 128
+#: Where scripts/peers makes the environments of peers.
+ENVIRONMENTS = ROOT / ".bench"
+#: Redis database of a peer; AgentChord has the first.
+PEER_DB = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entrant:
+    """One who takes part.
+
+    Attributes:
+        name: What the tables call it.
+        module: Module of this package that calls ``serve``.
+        environment: Folder of its environment; empty if it runs in this project's own. A database
+            of the same name is made for it.
+        extension: Extension of Postgres that it cannot do without; where the server has it not, no
+            database is made, and the peer uses what it has of its own.
+    """
+
+    name: str
+    module: str
+    environment: str = ""
+    extension: str = ""
+
+    @property
+    def python(self) -> Path | None:
+        """Interpreter of its environment; None is this one's."""
+        return ENVIRONMENTS / self.environment / "bin" / "python" if self.environment else None
+
+    @property
+    def installed(self) -> bool:
+        """Whether its environment is there."""
+        return self.python is None or self.python.exists()
+
+
+OWN = (
+    Entrant(name=AGENTCHORD, module="agentchord"),
+    Entrant(name=PLAIN, module="plain_asyncio"),
+    Entrant(name=RAW_CELERY, module="peers.raw_celery"),
+)
+PEERS = (
+    Entrant(name="LangGraph", module="peers.with_langgraph", environment="langgraph"),
+    Entrant(name="DBOS", module="peers.with_dbos", environment="dbos"),
+    Entrant(
+        name="Prefect",
+        module="peers.with_prefect",
+        environment="prefect",
+        extension="pg_trgm",
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The processes that an entrant consists of.
+
+    Attributes:
+        contender: The process that is told what to run.
+        roles: All of them by role, the contender's own among them.
+        watched: Those whose memory is looked at: all.
+        idle_mb: Memory of these before the first run.
+    """
+
+    contender: Contender
+    roles: Roles
+    watched: Sequence[psutil.Process]
+    idle_mb: float
+
+
+def entrant_named(name: str) -> Entrant:
+    """The one of that name."""
+    return next(entrant for entrant in (*OWN, *PEERS) if entrant.name == name)
+
+
+@contextmanager
+def open_entrant(entrant: Entrant, stack: Stack, *, workers: int) -> Iterator[Application]:
+    """Start all that an entrant consists of, and end it afterwards.
+
+    Args:
+        entrant: Who.
+        stack: Services and simulator, shared by all.
+        workers: Worker processes of those that have any.
+
+    Raises:
+        BenchmarkFailed: If it does not start.
+    """
+    if not entrant.installed:
+        raise BenchmarkFailed(f"{entrant.name} is not installed: run scripts/peers first")
+    with ExitStack() as parts:
+        roles: Roles = {}
+        variables = _variables(stack, workers)
+        if entrant.name == AGENTCHORD:
+            roles = _agentchord_workers(parts, stack, workers)
+        elif entrant.environment:
+            variables["PEER_DATABASE_URL"] = _own_database(stack, entrant)
+        contender = parts.enter_context(
+            Contender(
+                entrant.name, entrant.module, stack, python=entrant.python, variables=variables
+            )
+        )
+        roles = {**contender.roles, **roles}
+        watched = with_descendants(roles)
+        yield Application(
+            contender=contender, roles=roles, watched=watched, idle_mb=resident_mb(watched)
+        )
+
+
+def _agentchord_workers(parts: ExitStack, stack: Stack, workers: int) -> Roles:
+    serving = [
+        parts.enter_context(stack.worker(*PROVIDERS, threads=WORKER_THREADS))
+        for _ in range(workers)
+    ]
+    scheduler = parts.enter_context(stack.worker(SCHEDULER, threads=SCHEDULER_THREADS))
+    return {
+        "workers": [psutil.Process(worker.process.pid) for worker in serving],
+        "scheduler": [psutil.Process(scheduler.process.pid)],
+    }
+
+
+def _variables(stack: Stack, workers: int) -> dict[str, str]:
+    """What a peer needs to know beside the simulator's address."""
+    socket = stack.urls.redis_url.removeprefix("unix://").partition("?")[0]
+    return {
+        "PEER_REDIS_URL": f"redis+socket://{socket}?virtual_host={PEER_DB}",
+        "PEER_WORKERS": str(workers),
+        "PEER_FOLDER": str(stack.folder),
+    }
+
+
+def _own_database(stack: Stack, entrant: Entrant) -> str:
+    """Create a database; its address in libpq's form, or "" if an extension is missing."""
+    name = entrant.environment
+    with connect(stack.urls) as postgres:
+        if (
+            entrant.extension
+            and not postgres.execute(
+                "SELECT FROM pg_available_extensions WHERE name = %s", [entrant.extension]
+            ).fetchone()
+        ):
+            return ""
+        postgres.execute(f"CREATE DATABASE {name}".encode())
+    url = make_url(stack.urls.database_url).set(drivername="postgresql", database=name)
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,1 @@
+"""Other ways to do the same work, each in its documented best form; each runs without `app`."""

@@ -64,8 +64,12 @@ class Worker:
         try:
             return self.process.wait(END_S)
         finally:
-            self.process.kill()
-            self.lifeline.close()
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.lifeline.close()
 
 
 @dataclass
@@ -168,10 +172,15 @@ class Stack:
                 stderr=subprocess.STDOUT,
                 pass_fds=(theirs.fileno(),),
             )
+        worker = Worker(process=process, lifeline=ours, log=log)
         ours.settimeout(READY_S)
-        if not ours.recv(16):
-            raise RuntimeError(f"the worker did not start:\n{log.read_text(errors='replace')}")
-        return Worker(process=process, lifeline=ours, log=log)
+        try:
+            if not ours.recv(16):
+                raise RuntimeError(f"the worker did not start:\n{log.read_text(errors='replace')}")
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
 
 
 @contextmanager

@@ -77,8 +77,7 @@ class Cluster:
     def start(self, *names: str) -> None:
         """Start these workers anew, side by side, and wait until they are ready."""
         with ThreadPoolExecutor(len(names) or 1) as pool:
-            for name, worker in zip(names, pool.map(self._start, names), strict=True):
-                self.workers[name] = worker
+            list(pool.map(self._start, names))
 
     def replace_dead(self) -> None:
         """What a supervisor does: start those that have ended."""
@@ -245,12 +244,12 @@ class Cluster:
     def _socket(self, name: str) -> Path:
         return self.stack.folder / f"{name}.orders"
 
-    def _start(self, name: str) -> Worker:
+    def _start(self, name: str) -> None:
         if name in self.workers:
             end(self.workers[name])
         self.orders.pop(name, None)
         first = json.dumps({"broken": self.broken})
-        return self.stack.start_worker(
+        self.workers[name] = self.stack.start_worker(
             *((SCHEDULER,) if name == SCHEDULER else PROVIDERS),
             name=f"{name}-{os.getpid()}",
             program=("tests.faults.seams", str(self._socket(name)), first),

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -32,7 +32,7 @@ class EventBus:
         *,
         after: int | None = None,
         stale_s: float = 60.0,
-    ) -> Iterator[RunEvent]:
+    ) -> Generator[RunEvent, None, None]:
         """Take part in a group, each event of which goes to one of its members; has no end.
 
         Asking for the next event says that the last one is done. Each comes at least once: one
@@ -63,7 +63,7 @@ class EventBus:
         *,
         after: int | None = None,
         stale_s: float = 60.0,
-    ) -> AsyncIterator[RunEvent]:
+    ) -> AsyncGenerator[RunEvent, None]:
         """``consume`` for a caller on an event loop."""
         events = _live(group, consumer, after, stale_s)
         loop = process().loop

@@ -21,7 +21,7 @@ from app.examples import erp
 from tests.stack import Stack, search_path
 from tests.waiting import wait_until
 
-READY_S = 40.0
+READY_S = 60.0
 RUNTIME_S = 60.0
 
 

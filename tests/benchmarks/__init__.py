@@ -1,1 +1,1 @@
-"""The whole stack beside others: `make bench`, `make bench-peers`; see docs/performance.md."""
+"""AgentChord's whole stack beside others: `make bench`; see docs/performance.md."""

@@ -61,10 +61,11 @@ def _entrants(options: argparse.Namespace) -> list[Entrant]:
 
 
 def _measure(bench: Bench, results: Results) -> None:
-    """A warm-up, and the rounds."""
-    names = list(bench.applications)
-    for number in range(results.rounds + 1):
-        _say(f"round {number} of {results.rounds}" if number else "warm-up")
+    """The rounds, after a warm-up."""
+    _warm_up(bench, results)
+    names = results.contenders
+    for number in range(1, results.rounds + 1):
+        _say(f"round {number} of {results.rounds}")
         # Who comes first changes, so that nobody always finds the machine as the same one left it.
         first = number % len(names)
         samples = [
@@ -73,7 +74,21 @@ def _measure(bench: Bench, results: Results) -> None:
             for name in (*names[first:], *names[:first])
         ]
         _check_equal_work(samples)
-        results.samples += samples if number else []
+        results.samples += samples
+
+
+def _warm_up(bench: Bench, results: Results) -> None:
+    """Every workload once; a peer that does not get through it is left out, with a word."""
+    _say("warm-up")
+    for name in results.contenders:
+        try:
+            for workload in results.workloads:
+                _shown(bench.measure(name, workload))
+        except (BenchmarkFailed, AssertionError) as failure:
+            if name not in {peer.name for peer in PEERS}:
+                raise
+            _say(f"{name} is left out: {failure}")
+            del results.idle_mb[name]
 
 
 def _count_statements(bench: Bench, results: Results) -> None:

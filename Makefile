@@ -17,7 +17,7 @@ SCRIPTS := scripts/setup scripts/peers .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format coverage bench bench-peers scale limits lock clean
+.PHONY: help setup demo test faults check format coverage bench bench-peers scale limits watching lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ bench-peers: setup ## the same beside LangGraph, DBOS and Prefect too (installs 
 
 scale: setup ## what an agent costs in runs of 500 to 10,000, and among 200,000 finished ones
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.scale $(ARGS)
+
+watching: setup ## what metrics and the stream of events cost, in CPU per agent
+	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.watching $(ARGS)
 
 lock: ## resolve the newest allowed versions and write the locks (needs uv)
 	@uv --version >/dev/null || { echo "make lock needs uv: pip install uv" >&2; exit 1; }

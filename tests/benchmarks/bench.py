@@ -115,14 +115,18 @@ class Bench:
 
 
 @contextmanager
-def open_bench(folder: Path, entrants: Sequence[Entrant], *, workers: int) -> Iterator[Bench]:
+def open_bench(
+    folder: Path, entrants: Sequence[Entrant], *, workers: int, **variables: str
+) -> Iterator[Bench]:
     """Start everything, fresh, and end it afterwards.
 
     Args:
         folder: Where all files go.
         entrants: Who takes part.
         workers: Worker processes of those that have any; AgentChord's serve every provider's queue.
+        **variables: Environment of AgentChord's processes, beside the usual one.
     """
+    folder.mkdir(exist_ok=True)
     with ExitStack() as parts:
         urls = parts.enter_context(Services(folder / "services"))
         upgrade(urls.database_url)
@@ -133,7 +137,7 @@ def open_bench(folder: Path, entrants: Sequence[Entrant], *, workers: int) -> It
             urls=urls,
             simulator=simulator,
             folder=folder,
-            overrides={"AGENTCHORD_CONFIG": str(configuration)},
+            overrides={"AGENTCHORD_CONFIG": str(configuration), **variables},
         )
         applications = {
             entrant.name: parts.enter_context(open_entrant(entrant, stack, workers=workers))

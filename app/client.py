@@ -55,7 +55,7 @@ from app.preflight import check_calls
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.readings import Readings
 from app.registration import check_workflow
-from app.storage import event_log, limits, runs, schema
+from app.storage import event_log, limits, new_runs, runs, schema
 from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
 from app.storage.returns import call_back
@@ -191,11 +191,11 @@ class Client:
                     pricing=self._pricing,
                     default_max_tokens=settings.engine.default_max_tokens,
                 )
-            known[id(each.workflow)] = whole, runs.agent_rows(whole)
+            known[id(each.workflow)] = whole, new_runs.agent_rows(whole)
         stored = await runs.store_workflows(connection, [whole for whole, _ in known.values()])
         workflow_ids = dict(zip(known, stored, strict=True))
         new = [
-            runs.NewRun(
+            new_runs.NewRun(
                 workflow=known[id(each.workflow)][0],
                 workflow_id=workflow_ids[id(each.workflow)],
                 agents=known[id(each.workflow)][1],
@@ -204,7 +204,7 @@ class Client:
             )
             for each in wanted
         ]
-        return await runs.create_runs(connection, new, settings.engine.budget_thresholds)
+        return await new_runs.create_runs(connection, new, settings.engine.budget_thresholds)
 
     async def workflow(self, workflow_id: UUID) -> Workflow:
         """A stored workflow; raises UnknownWorkflow."""

@@ -1,6 +1,5 @@
-"""Runs as clients see them: written once by enqueue, read by everybody."""
+"""Workflows and runs as clients see them: stored once, read by everybody."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,16 +7,13 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, RowMapping, TextClause, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from uuid_utils.compat import uuid7
 
-from app.domain.budgets import DEFAULT_THRESHOLDS
-from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.sub_workflow import named_workflows, with_embedded
 from app.domain.workflow import Workflow
-from app.errors import RunConflict
 from app.storage.session import dumps
 
 LOCK_NAME: TextClause = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7465))")
@@ -33,47 +29,6 @@ READ_WORKFLOW: TextClause = text("SELECT definition FROM workflows WHERE id = :i
 NEWEST_DEFINITIONS: TextClause = text("""
     SELECT DISTINCT ON (name) name, definition FROM workflows
     WHERE name = ANY(CAST(:names AS text[])) ORDER BY name, version DESC
-""")
-# Runs, their budgets (of the same ids), agent runs and the first lines of their histories; nothing
-# of a run whose key there is already. One of that key whose commit is under way is waited for.
-ADD_RUNS: TextClause = text("""
-    WITH given AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS r(id uuid, workflow_id uuid,
-            input jsonb, priority int, tenant text, weight float8, level_count int,
-            max_parallel_agents int, allow_partial_completion bool, timeout_s float8, key text,
-            input_hash text, parent_agent_run_id uuid, ancestors uuid[], cost_budget numeric,
-            created jsonb)
-    ), run AS (
-        INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash,
-            parent_agent_run_id, ancestors)
-        SELECT id, workflow_id, input, priority, tenant, weight, level_count,
-            max_parallel_agents, allow_partial_completion, timeout_s, key, input_hash,
-            parent_agent_run_id, ancestors
-        FROM given
-        ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING
-        RETURNING id
-    ), budget AS (
-        INSERT INTO budgets (id, scope, subject, limit_usd, thresholds)
-        SELECT id, 'run', CAST(id AS text), given.cost_budget, CAST(:thresholds AS int[])
-        FROM run JOIN given USING (id)
-    ), agents AS (
-        INSERT INTO agent_runs (id, run_id, name, position, level, module, provider, model,
-            priority, dependencies, reads, accept_missing_inputs, limit_usd)
-        SELECT a.id, run.id, name, position, level, module, provider, model,
-            priority, dependencies, reads, accept_missing_inputs, limit_usd
-        FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS a(id uuid, run_id uuid, name text,
-            position int, level int, module text, provider text, model text, priority int,
-            dependencies text[], reads text[], accept_missing_inputs bool, limit_usd numeric)
-        JOIN run ON run.id = a.run_id
-    )
-    INSERT INTO events (run_id, type, data)
-    SELECT id, 'run_created', given.created FROM run JOIN given USING (id) RETURNING run_id
-""")
-FIND_KEYS: TextClause = text("""
-    SELECT r.key, r.id, r.workflow_id, w.name AS workflow, w.version, r.tenant, r.input_hash
-    FROM runs r JOIN workflows w ON w.id = r.workflow_id
-    WHERE r.key = ANY(CAST(:keys AS text[]))
 """)
 READ_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
@@ -185,40 +140,6 @@ class AgentRunRecord:
     sub_run_id: UUID | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Parent:
-    """What the run of a sub-workflow is: an agent run, inside of runs, outermost first."""
-
-    agent_run_id: UUID
-    ancestors: tuple[UUID, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewRun:
-    """A run that is wanted.
-
-    Attributes:
-        workflow: Its workflow.
-        workflow_id: That of the stored workflow.
-        agents: ``agent_rows`` of it.
-        input: JSON values by key.
-        options: Tenant, weight and key.
-        parent: What it is the sub-workflow of.
-    """
-
-    workflow: Workflow
-    workflow_id: UUID
-    agents: Sequence[Mapping[str, Any]]
-    input: Mapping[str, Any]
-    options: RunOptions
-    parent: Parent | None = None
-
-    @property
-    def level_count(self) -> int:
-        """Levels of the workflow."""
-        return 1 + max(int(agent["level"]) for agent in self.agents)
-
-
 async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUID:
     """Store a workflow unless this very version is stored already; returns its id."""
     key = {"name": workflow.name, "content_hash": workflow.content_hash()}
@@ -261,140 +182,6 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
         return workflow
     rows = await connection.execute(NEWEST_DEFINITIONS, {"names": sorted(names)})
     return with_embedded(workflow, {row.name: row.definition for row in rows})
-
-
-async def create_run(
-    connection: AsyncConnection,
-    workflow: Workflow,
-    workflow_id: UUID,
-    input_: Mapping[str, Any],
-    options: RunOptions,
-    thresholds: Sequence[int] = DEFAULT_THRESHOLDS,
-    *,
-    parent: Parent | None = None,
-) -> UUID:
-    """Write one run; see ``create_runs``."""
-    new = NewRun(
-        workflow=workflow,
-        workflow_id=workflow_id,
-        agents=agent_rows(workflow),
-        input=input_,
-        options=options,
-        parent=parent,
-    )
-    (id_,) = await create_runs(connection, [new], thresholds)
-    return id_
-
-
-async def create_runs(
-    connection: AsyncConnection, new: Sequence[NewRun], thresholds: Sequence[int]
-) -> list[UUID]:
-    """Write runs, their budgets and agent runs, except where there is a run of that key already.
-
-    Nothing happens to them before ``advance`` is asked for, which the caller does after the commit.
-
-    Args:
-        connection: Inside a transaction.
-        new: The runs; no two have the same key.
-        thresholds: Percentages of their budgets whose passing is told.
-
-    Returns:
-        The ids of the runs.
-
-    Raises:
-        RunConflict: If the run of a key is one of another workflow, input or tenant.
-    """
-    ids: list[UUID] = [uuid7() for _ in new]
-    rows = [_run_row(each, id_) for each, id_ in zip(new, ids, strict=True)]
-    written = {
-        # Who waits for the same keys waits in the same order.
-        "runs": dumps(sorted(rows, key=lambda row: row["key"] or "")),
-        "agents": dumps(
-            [row for each, id_ in zip(new, ids, strict=True) for row in _agents(each, id_)]
-        ),
-        "thresholds": list(thresholds),
-    }
-    added = set(await connection.scalars(ADD_RUNS, written))
-    keys = [row["key"] for row in rows if row["id"] not in added]
-    found = (await connection.execute(FIND_KEYS, {"keys": keys})).all() if keys else []
-    there = {row.key: row for row in found}
-    return [
-        id_ if id_ in added else _same(row, there[row["key"]])
-        for id_, row in zip(ids, rows, strict=True)
-    ]
-
-
-def _same(wanted: Mapping[str, Any], found: Row[Any]) -> UUID:
-    """The id of the run that has the key of the one that is wanted, if they are the same."""
-    different = {
-        f"workflow {found.workflow!r} v{found.version}": found.workflow_id != wanted["workflow_id"],
-        "another input": found.input_hash != wanted["input_hash"],
-        f"the tenant {found.tenant!r}": found.tenant != wanted["tenant"],
-    }
-    if any(different.values()):
-        has = ", ".join(fact for fact, differs in different.items() if differs)
-        raise RunConflict(
-            f"the key {found.key!r} is that of run {found.id}, which has {has}: a key names one "
-            "run for good, so give another key"
-        )
-    id_: UUID = found.id
-    return id_
-
-
-def _hash(input_: Mapping[str, Any]) -> str:
-    return hashlib.sha256(dumps(input_, sort_keys=True).encode()).hexdigest()
-
-
-def _run_row(new: NewRun, id_: UUID) -> dict[str, Any]:
-    workflow, options, parent = new.workflow, new.options, new.parent
-    return {
-        "id": id_,
-        "workflow_id": new.workflow_id,
-        "input": new.input,
-        "priority": workflow.priority,
-        "tenant": options.tenant,
-        "weight": options.weight,
-        "level_count": new.level_count,
-        "max_parallel_agents": workflow.max_parallel_agents,
-        "allow_partial_completion": workflow.allow_partial_completion,
-        "timeout_s": workflow.timeout,
-        "key": options.key,
-        "input_hash": None if options.key is None else _hash(new.input),
-        "parent_agent_run_id": parent and parent.agent_run_id,
-        "ancestors": parent.ancestors if parent else (),
-        "cost_budget": str(workflow.cost_budget),
-        "created": {
-            "workflow": workflow.name,
-            "agents": len(workflow.agents),
-            "levels": new.level_count,
-        },
-    }
-
-
-def _agents(new: NewRun, run_id: UUID) -> list[dict[str, Any]]:
-    return [{"id": uuid7(), "run_id": run_id, **row} for row in new.agents]
-
-
-def agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    """What every run of a workflow writes down of its agents."""
-    levels = workflow.get_levels()
-    level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
-    return [
-        {
-            "name": agent.name,
-            "position": position,
-            "level": level_of[agent.name],
-            "module": agent.module,
-            "provider": agent.provider,
-            "model": agent.model,
-            "priority": agent.priority,
-            "dependencies": list(agent.dependencies),
-            "reads": sorted(workflow.data_flow.reads(agent)),
-            "accept_missing_inputs": agent.accept_missing_inputs,
-            "limit_usd": str(agent.cost_limit),
-        }
-        for position, agent in enumerate(workflow.agents)
-    ]
 
 
 async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:

@@ -18,7 +18,8 @@ from app.domain.run_options import RunOptions
 from app.domain.status import WorkflowStatus
 from app.domain.workflow import Workflow
 from app.storage.control import retry_failed
-from app.storage.runs import Parent, create_run, store_workflow
+from app.storage.new_runs import Parent, create_run
+from app.storage.runs import store_workflow
 from app.storage.statements import LOCK_AGENT_RUNS
 
 LOCK_BOTH: TextClause = text("""

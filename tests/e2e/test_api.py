@@ -57,7 +57,7 @@ def test_a_run_ends_with_outputs_results_and_its_cost(stack: Stack) -> None:
 
 @pytest.mark.anyio
 async def test_of_many_enqueued_at_once_each_succeeds_or_fails_for_itself(stack: Stack) -> None:
-    dear = workflow(agent("a", llm_config={"model": "sim-without-price"}))
+    dear = workflow(agent("a", llm_config={"model": "gpt-99"}))
     plans = [CHAIN, dear, CHAIN, workflow(agent("a"))]
 
     made = await asyncio.gather(

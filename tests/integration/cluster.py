@@ -16,7 +16,17 @@ from app.domain.money import HoldAnswer, HoldRequest
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
-from app.storage import claims, holds, leases, progress, records, runs, standing
+from app.storage import (
+    admission,
+    claims,
+    holds,
+    leases,
+    new_runs,
+    progress,
+    records,
+    runs,
+    standing,
+)
 
 T = TypeVar("T")
 
@@ -51,10 +61,10 @@ class Cluster:
 
         async def create(connection: AsyncConnection) -> UUID:
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, {}, options)
+            return await new_runs.create_run(connection, workflow, workflow_id, {}, options)
 
         run_id = await self.commit(create)
-        await self.commit(lambda c: progress.admit(c, max_running=1000))
+        await self.commit(lambda c: admission.admit(c, max_running=1000))
         return run_id
 
     async def claim(

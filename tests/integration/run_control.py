@@ -5,7 +5,7 @@ from functools import partial
 from uuid import UUID
 
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import control, progress, runs
+from app.storage import admission, control, progress, runs
 from app.storage.runs import RunRecord
 from tests.integration.cluster import Cluster, ending
 
@@ -33,7 +33,7 @@ async def rerun(cluster: Cluster, run_id: UUID, name: str) -> control.Rerun:
 
 
 async def admit(cluster: Cluster) -> list[progress.LevelPlan]:
-    return await cluster.commit(lambda c: progress.admit(c, max_running=1000))
+    return await cluster.commit(lambda c: admission.admit(c, max_running=1000))
 
 
 async def read(cluster: Cluster, run_id: UUID) -> RunRecord:

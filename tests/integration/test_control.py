@@ -7,7 +7,7 @@ import pytest
 
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import progress
+from app.storage import admission, progress
 from tests.integration.cluster import Cluster, agent, call, ending, wish
 from tests.integration.run_control import admit, end_level, events, pause, read, resume, stop
 
@@ -89,12 +89,12 @@ async def test_a_paused_run_gives_its_place_to_another(cluster: Cluster) -> None
         "UPDATE runs SET status = 'pending', started_at = NULL WHERE id <> :id RETURNING 1",
         id=first,
     )
-    full = await cluster.commit(lambda c: progress.admit(c, max_running=1))
+    full = await cluster.commit(lambda c: admission.admit(c, max_running=1))
     await pause(cluster, first)
 
-    (freed,) = await cluster.commit(lambda c: progress.admit(c, max_running=1))
+    (freed,) = await cluster.commit(lambda c: admission.admit(c, max_running=1))
     await resume(cluster, first)
-    again = await cluster.commit(lambda c: progress.admit(c, max_running=1))
+    again = await cluster.commit(lambda c: admission.admit(c, max_running=1))
 
     assert full == again == []
     assert freed.run_id != first

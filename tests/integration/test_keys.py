@@ -9,7 +9,7 @@ import pytest
 from app.domain.run_options import RunOptions
 from app.domain.workflow import Workflow
 from app.errors import RunConflict, WorkflowError
-from app.storage import runs
+from app.storage import new_runs, runs
 from tests.integration.cluster import Cluster, agent
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +26,7 @@ async def enqueue(
     async def create(connection):  # type: ignore[no-untyped-def]
         workflow_id = await runs.store_workflow(connection, workflow)
         given = RunOptions(**options)
-        return await runs.create_run(connection, workflow, workflow_id, input_, given)
+        return await new_runs.create_run(connection, workflow, workflow_id, input_, given)
 
     return await cluster.commit(create)
 

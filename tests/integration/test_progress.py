@@ -6,7 +6,7 @@ import pytest
 from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
-from app.storage import progress, runs
+from app.storage import admission, new_runs, progress, runs
 from tests.integration.cluster import Cluster, agent, ending, wish
 
 pytestmark = pytest.mark.anyio
@@ -109,15 +109,15 @@ async def test_only_so_many_runs_are_admitted_by_priority_and_then_age(cluster: 
 
             workflow = Workflow(name=name, agents=[agent("a")], priority=priority)
             workflow_id = await runs.store_workflow(connection, workflow)
-            return await runs.create_run(connection, workflow, workflow_id, {}, RunOptions())
+            return await new_runs.create_run(connection, workflow, workflow_id, {}, RunOptions())
 
         return await cluster.commit(step)
 
     old, urgent, young = await create("old", 5), await create("urgent", 9), await create("young", 5)
 
-    first = await cluster.commit(lambda c: progress.admit(c, max_running=2))
-    second = await cluster.commit(lambda c: progress.admit(c, max_running=2))
-    third = await cluster.commit(lambda c: progress.admit(c, max_running=3))
+    first = await cluster.commit(lambda c: admission.admit(c, max_running=2))
+    second = await cluster.commit(lambda c: admission.admit(c, max_running=2))
+    third = await cluster.commit(lambda c: admission.admit(c, max_running=3))
 
     assert {plan.run_id for plan in first} == {urgent, old}
     assert second == []
@@ -130,7 +130,7 @@ async def test_concurrent_admissions_never_admit_too_many(cluster: Cluster) -> N
     await cluster.rows("UPDATE runs SET status = 'pending', started_at = NULL RETURNING id")
 
     plans = await asyncio.gather(
-        *(cluster.commit(lambda c: progress.admit(c, max_running=4)) for _ in range(5))
+        *(cluster.commit(lambda c: admission.admit(c, max_running=4)) for _ in range(5))
     )
 
     assert sum(len(each) for each in plans) == 4

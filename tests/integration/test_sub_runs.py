@@ -15,7 +15,7 @@ from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus
 from app.domain.workflow import Workflow
 from app.scheduler.watchdog import STUCK
-from app.storage import progress, runs
+from app.storage import admission, new_runs, progress, runs
 from app.storage.control import rerun, retry_failed
 from app.storage.fan_out import Items
 from app.storage.sub_runs import ParentStep
@@ -109,8 +109,8 @@ async def test_an_inner_run_is_admitted_although_all_places_are_taken(cluster: C
     outer = await cluster.start(CHECK)
     await start(cluster, sub_run(await claim_check(cluster, outer)))
 
-    (plan,) = await cluster.commit(lambda c: progress.admit(c, max_running=1))
-    third = await cluster.commit(lambda c: progress.admit(c, max_running=1))
+    (plan,) = await cluster.commit(lambda c: admission.admit(c, max_running=1))
+    third = await cluster.commit(lambda c: admission.admit(c, max_running=1))
 
     assert plan.run_id == await inner_of(cluster, outer)
     assert third == []
@@ -122,10 +122,10 @@ async def test_an_inner_run_takes_no_place_from_others(cluster: Cluster) -> None
 
     async def create(connection: AsyncConnection) -> UUID:
         id_ = await runs.store_workflow(connection, waiting)
-        return await runs.create_run(connection, waiting, id_, {}, RunOptions())
+        return await new_runs.create_run(connection, waiting, id_, {}, RunOptions())
 
     other = await cluster.commit(create)
-    admitted = await cluster.commit(lambda c: progress.admit(c, max_running=2))
+    admitted = await cluster.commit(lambda c: admission.admit(c, max_running=2))
 
     assert [plan.run_id for plan in admitted] == [other]
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import Workflow, WorkflowStatus
 from app.domain.budgets import BudgetTerms, Period, StandingScope
 from app.domain.run_options import RunOptions
-from app.storage import runs, standing
+from app.storage import new_runs, runs, standing
 from app.storage.group_commit import persist
 from tests.simulation.loop import Process
 from tests.simulation.worker import Cluster, Platform
@@ -159,7 +159,7 @@ class People:
                 options = RunOptions(tenant=TENANT, key=f"run{story.number}")
                 workflow_id = await runs.store_workflow(connection, story.workflow)
                 given = {"case": story.number, "cases": story.cases}
-                return await runs.create_run(
+                return await new_runs.create_run(
                     connection, story.workflow, workflow_id, given, options
                 )
 

@@ -84,9 +84,13 @@ def _wait_for(process: "subprocess.Popen[bytes]", url: str) -> None:
             with urllib.request.urlopen(url, timeout=1):
                 return
         except (urllib.error.URLError, OSError):
-            if process.poll() is not None or time.monotonic() > deadline_s:
+            if time.monotonic() > deadline_s:
                 raise
-            time.sleep(0.2)
+            try:
+                process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
+            raise
 
 
 def main() -> None:

@@ -1,0 +1,62 @@
+"""Which pending runs may start: as many as may run at once, by priority and then age."""
+
+from sqlalchemy import TextClause, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.progress import LevelPlan, plan_levels
+
+ADMISSION_LOCK = 7_465_002
+
+SOME_PENDING: TextClause = text("""
+    SELECT EXISTS (SELECT FROM runs WHERE status = 'pending' AND stop_as IS NULL)
+""")
+LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
+# The runs of sub-workflows take no place of their own, so that runs around them that have all the
+# places do not wait for them for ever.
+ADMIT: TextClause = text("""
+    WITH next AS (
+        SELECT id, started_at IS NULL AS first FROM runs
+        WHERE status = 'pending' AND stop_as IS NULL AND parent_agent_run_id IS NULL
+        ORDER BY priority DESC, id
+        LIMIT greatest(:max_running - (
+            SELECT count(*) FROM runs WHERE status = 'running' AND parent_agent_run_id IS NULL
+        ), 0)
+        FOR NO KEY UPDATE
+    ), inner_ones AS (
+        SELECT id, started_at IS NULL AS first FROM runs
+        WHERE status = 'pending' AND stop_as IS NULL AND parent_agent_run_id IS NOT NULL
+        ORDER BY id FOR NO KEY UPDATE
+    ), admitted AS (
+        UPDATE runs SET status = 'running',
+            started_at = coalesce(started_at, clock_timestamp()), time_left_s = NULL,
+            deadline_at = clock_timestamp()
+                + make_interval(secs => coalesce(time_left_s, timeout_s))
+        FROM (SELECT * FROM next UNION ALL SELECT * FROM inner_ones) next
+        WHERE runs.id = next.id
+        RETURNING runs.id, runs.level, runs.max_parallel_agents, runs.priority, next.first
+    ), noted AS (
+        INSERT INTO events (run_id, type)
+        SELECT id, CASE WHEN first THEN 'run_started' ELSE 'run_continued' END FROM admitted
+    )
+    SELECT id AS run_id, level, max_parallel_agents, priority FROM admitted
+""")
+
+
+async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelPlan]:
+    """Start pending runs, by priority and then age, up to the number that may run at once.
+
+    Args:
+        connection: Inside a transaction.
+        max_running: Runs that may be running at once in the whole cluster.
+
+    Returns:
+        The level at which each admitted run stands. It has no agents if a run that is resumed has
+        nothing left to start there: then it is to be advanced.
+    """
+    if not await connection.scalar(SOME_PENDING):
+        return []
+    await connection.execute(LOCK_ADMISSION, {"key": ADMISSION_LOCK})
+    rows = (await connection.execute(ADMIT, {"max_running": max_running})).mappings()
+    standing = {row["run_id"]: LevelPlan(**row) for row in rows}
+    ready = await plan_levels(connection, list(standing))
+    return list((standing | {plan.run_id: plan for plan in ready}).values())

@@ -6,6 +6,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,7 +25,11 @@ from tests.stack import client_of
 
 ROUNDS = 2
 MIXES = 20
+JOBS = 2
 MARK = "faults: written by `make faults`"
+
+
+Case = tuple[str, Sequence[Fault], int]
 
 
 def main(options: argparse.Namespace) -> int:
@@ -30,39 +38,19 @@ def main(options: argparse.Namespace) -> int:
     Returns:
         How many cases failed; a case is never repeated because it failed.
     """
-    scale = SHORT if options.short else FULL
-    results: list[Result] = []
-    failed = 0
-    chosen = [
-        fault for fault in FAULTS if not options.only or any(o in fault.name for o in options.only)
-    ]
-    cases: list[tuple[str, Sequence[Fault], int]] = [
-        (fault.name, [fault], number) for fault in chosen for number in range(options.rounds)
-    ]
-    cases += [("random mixes", mix(seed), seed) for seed in range(options.mixes)]
     with tempfile.TemporaryDirectory(prefix="agentchord-faults-") as folder:
-        place = Path(folder)
-        number = 0
-        while cases:
-            # Whatever a case that failed has left behind, the next one begins on a new cluster.
-            number += 1
-            (place / str(number)).mkdir()
-            with (
-                run_cluster(place / str(number), scale) as cluster,
-                pytest.MonkeyPatch.context() as patch,
-                client_of(cluster.stack, patch),
-            ):
-                facts = describe(place, cluster.stack.urls)
-                while cases:
-                    name, faults, seed = cases.pop(0)
-                    result = _run(cluster, name, faults, seed)
-                    if result is None:
-                        failed += 1
-                        break
-                    results.append(result)
+        run = partial(_run_share, options, Path(folder))
+        with ProcessPoolExecutor(options.jobs) as pool:
+            shares = list(pool.map(run, range(options.jobs)))
+    order = [name for name, _, _ in _cases(options)]
+    results = [result for share in shares for result in share.results]
+    results.sort(key=lambda result: order.index(result.name))
+    failed = sum(share.failed for share in shares)
+    facts = shares[0].machine
     text = (
         f"{facts['date']}, {facts['cores']} cores, Python {facts['python']}, Postgres "
-        f"{facts['postgres']}, Redis {facts['redis']}.\n\n{faults_table(results)}"
+        f"{facts['postgres']}, Redis {facts['redis']}; {options.jobs} clusters side by side."
+        f"\n\n{faults_table(results)}"
     )
     sys.stdout.write(text + "\n")
     if failed:
@@ -70,6 +58,51 @@ def main(options: argparse.Namespace) -> int:
     elif options.markdown:
         write_into(options.markdown, text, mark=MARK)
     return failed
+
+
+def _cases(options: argparse.Namespace) -> list[Case]:
+    chosen = [
+        fault for fault in FAULTS if not options.only or any(o in fault.name for o in options.only)
+    ]
+    single: list[Case] = [
+        (fault.name, [fault], number) for fault in chosen for number in range(options.rounds)
+    ]
+    return single + [("random mixes", mix(seed), seed) for seed in range(options.mixes)]
+
+
+@dataclass(kw_only=True)
+class _Share:
+    """What one of several processes has found with its share of the cases."""
+
+    machine: dict[str, str] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    failed: int = 0
+
+
+def _run_share(options: argparse.Namespace, folder: Path, job: int) -> _Share:
+    scale = SHORT if options.short else FULL
+    share = _Share()
+    cases = _cases(options)[job :: options.jobs]
+    for number in count():
+        # Whatever a case that failed has left behind, the next one begins on a new cluster.
+        place = folder / f"{job}-{number}"
+        place.mkdir()
+        with (
+            run_cluster(place, scale) as cluster,
+            pytest.MonkeyPatch.context() as patch,
+            client_of(cluster.stack, patch),
+        ):
+            share.machine = describe(folder, cluster.stack.urls)
+            while cases:
+                name, faults, seed = cases.pop(0)
+                result = _run(cluster, name, faults, seed)
+                if result is None:
+                    share.failed += 1
+                    break
+                share.results.append(result)
+        if not cases:
+            break
+    return share
 
 
 def _run(cluster: Cluster, name: str, faults: Sequence[Fault], seed: int) -> Result | None:
@@ -99,6 +132,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="TEXT", help="faults whose name has this")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="cases of each fault")
     parser.add_argument("--mixes", type=int, default=MIXES, help="random mixes")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="clusters side by side")
     parser.add_argument("--short", action="store_true", help="in the size of `make test`")
     parser.add_argument(
         "--markdown",

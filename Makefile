@@ -50,7 +50,7 @@ coverage: setup ## the tests again, with branch coverage (subprocesses included)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-faults: setup ## every fault in full size, 20 random mixes, 1000 simulations (SEEDS=...): the table of docs/reliability.md (an hour)
+faults: setup ## every fault in full size, 20 random mixes, 1000 simulations (SEEDS=...): the table of docs/reliability.md (half an hour)
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.faults --markdown docs/reliability.md $(ARGS)
 	@[ $(SEEDS) = 0 ] || env $(PRIVATE:%=-u %) $(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS)
 

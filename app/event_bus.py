@@ -49,6 +49,7 @@ class EventBus:
         Raises:
             ServiceUnavailable: If Postgres cannot be reached at the start. If Redis cannot, it is
                 waited for.
+            ValueError: If the group has no name, or ``after`` or ``stale_s`` is out of range.
         """
         events = _live(group, consumer, after, stale_s)
         try:
@@ -93,6 +94,12 @@ async def _live(
     group: str, consumer: str | None, after: int | None, stale_s: float
 ) -> AsyncGenerator[RunEvent, None]:
     """On the client's loop."""
+    if not isinstance(group, str) or not group:
+        raise ValueError(f"group is {group!r}: give the name of the service, such as 'mailer'")
+    if after is not None and (not isinstance(after, int) or after < 0):
+        raise ValueError(f"after is {after!r}: give the id of an event, 0 or None")
+    if not stale_s > 0:
+        raise ValueError(f"stale_s is {stale_s!r}: give seconds above 0")
     client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"
     begin = await client.transaction(last_id) if after is None else after

@@ -29,6 +29,7 @@ def protect() -> None:
 
     Raises:
         ConfigurationError: If the settings cannot be read.
+        ClickException: If an account lacks a name or a password.
     """
     from flower.views.monitor import Metrics  # type: ignore[import-untyped]
     from tornado.options import options
@@ -38,9 +39,16 @@ def protect() -> None:
         options.address = LOCAL
     # Flower leaves its metrics, which have the names of all agents, open to everybody.
     Metrics.get = authenticated(Metrics.get)
-    if options.auth or any(options.basic_auth or ()):
+    if options.auth:
         return
-    options.basic_auth = [_account(options)]
+    if not any(options.basic_auth or ()):
+        options.basic_auth = [_account(options)]
+    for account in options.basic_auth:
+        user, _, password = account.partition(":")
+        if not user or not password:
+            raise click.ClickException(
+                "Flower's account needs a name and a password: write it as user:password"
+            )
 
 
 def _account(options: Any) -> str:

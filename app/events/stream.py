@@ -95,16 +95,19 @@ class Group:
 
     async def own(self, after: int) -> list[Entry]:
         """Events that this member has taken before and not acknowledged, behind one of them."""
-        return await self._read(f"{after}-0", block_ms=None)
+        return await self._read(f"{after}-0", count=BATCH, block_ms=None)
 
     async def new(self) -> list[Entry]:
-        """Events that no member has taken; waits a moment for the first."""
-        return await self._read(">", block_ms=BLOCK_MS)
+        """An event that no member has taken; waits a moment for it.
+
+        One at a time: what a member takes the others do not get, and it comes again if it dies.
+        """
+        return await self._read(">", count=1, block_ms=BLOCK_MS)
 
     async def stale(self) -> list[Entry]:
-        """Events that other members have taken long ago; they are this one's now."""
+        """An event that another member has taken long ago; it is this one's now."""
         answer = await self._redis.xautoclaim(
-            STREAM, self.name, self._consumer, self._stale_ms, count=BATCH
+            STREAM, self.name, self._consumer, self._stale_ms, count=1
         )
         return _entries(answer[1])
 
@@ -118,9 +121,9 @@ class Group:
         with contextlib.suppress(RedisError, OSError):
             await self.acknowledge(done)
 
-    async def _read(self, from_: str, *, block_ms: int | None) -> list[Entry]:
+    async def _read(self, from_: str, *, count: int, block_ms: int | None) -> list[Entry]:
         answer: Any = await self._redis.xreadgroup(
-            self.name, self._consumer, {STREAM: from_}, count=BATCH, block=block_ms
+            self.name, self._consumer, {STREAM: from_}, count=count, block=block_ms
         )
         return [entry for _, found in answer or () for entry in _entries(found)]
 
@@ -170,8 +173,8 @@ async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
     while True:
         entries = []
         if loop.time() >= look_at_s:
-            look_at_s = loop.time() + group.look_s
             entries = await group.stale()
+            look_at_s = loop.time() + (0.0 if entries else group.look_s)
         for entry in entries or await group.new():
             yield entry
         await group.acknowledge(done)

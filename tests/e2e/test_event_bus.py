@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import aclosing, closing
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,15 @@ def finished_run(stack: Stack) -> tuple[Run, int]:
     run = enqueue(Workflow(name="watched", agents=agents))
     assert run.wait(timeout=WAIT_S) == "completed"
     return run, row["id"]
+
+
+@pytest.mark.parametrize(
+    ("group", "after", "problem"),
+    [("", 0, "name of the service"), (None, 0, "name of the service"), ("a", -1, "id of an event")],
+)
+def test_what_makes_no_sense_is_refused(group: Any, after: int, problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        next(EventBus().consume(group, after=after))
 
 
 def test_live_events_are_those_of_the_run_and_of_the_history(stack: Stack) -> None:

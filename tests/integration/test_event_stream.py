@@ -131,6 +131,17 @@ async def test_of_a_group_one_member_gets_each_event_and_what_it_leaves_another_
     assert left == history[-1:]
 
 
+async def test_members_of_a_group_take_one_event_at_a_time(cluster: Cluster, redis: Redis) -> None:
+    await some_events(cluster)
+    await copied(relay_of(cluster, redis))
+    one, two = member(redis, "one"), member(redis, "two")
+    await one.join(0)
+
+    taken = [(await each.new())[0][0] for each in (one, two, one)]
+
+    assert taken == (await history_of(cluster))[:3]
+
+
 async def test_a_group_goes_on_where_it_stood_when_its_stream_was_lost(
     cluster: Cluster, redis: Redis
 ) -> None:

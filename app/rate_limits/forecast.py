@@ -13,7 +13,7 @@ from app.rate_limits.base import LimitRequest
 #: Answers remembered per model and size of ``max_tokens``.
 _SAMPLES = 100
 #: Share added to the largest of n answers: this, divided by n.
-_CAUTION = 2.0
+_CAUTION = 4.0
 
 
 class Forecast:

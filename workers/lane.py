@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import structlog
@@ -11,8 +12,8 @@ from app.scheduler.dispatch import Dispatcher
 from app.scheduler.lanes import Lane
 from app.scheduler.scheduler import Scheduler
 from app.storage.claims import Claim, ClaimRequest
-from app.storage.group_commit import GroupCommit
 from app.storage.progress import LevelPlan
+from workers.claims import Claims, Step
 from workers.inflight import InFlight
 from workers.jobs import RunContext
 from workers.pipeline import Pipeline
@@ -26,15 +27,24 @@ TURN_S = 5.0
 log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where a lane works: its level, its width there, and what it has claimed on the way."""
+
+    level: int
+    lane: Lane
+    claim: Claim | None = None
+
+
 class LaneRunner:
     """Runs the lanes of this process.
 
     Args:
-        claims: Group commit of claims.
+        claims: Takes agents on.
         contexts: Runs by id.
         pipeline: Executes an agent.
         inflight: Tells when the process is draining.
-        scheduler: Moves a run on.
+        scheduler: Told when a run has moved on.
         dispatcher: Sends lanes.
         signals: Brings the word that a run is paused or stopped.
     """
@@ -42,7 +52,7 @@ class LaneRunner:
     def __init__(
         self,
         *,
-        claims: GroupCommit[ClaimRequest, Claim],
+        claims: Claims,
         contexts: RunContexts,
         pipeline: Pipeline,
         inflight: InFlight,
@@ -64,15 +74,13 @@ class LaneRunner:
         if run is None:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
             return
-        lane: Lane | None = Lane(provider=provider, width=width)
+        place: _Place | None = _Place(level=level, lane=Lane(provider=provider, width=width))
         async with self._signals.watching(run_id) as news:
-            while lane is not None:
-                left = await self._work(run, level, lane, news)
-                lane, level = await self._leave(run, level, lane, left)
+            while place is not None:
+                left = await self._work(run, place, news)
+                place = await self._leave(run, place, left)
 
-    async def _work(
-        self, run: RunContext, level: int, lane: Lane, news: asyncio.Event
-    ) -> Claim | None:
+    async def _work(self, run: RunContext, place: _Place, news: asyncio.Event) -> Claim | None:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
@@ -80,6 +88,7 @@ class LaneRunner:
             level was this lane's, and has ended.
         """
         loop = asyncio.get_running_loop()
+        lane, first = place.lane, place.claim
         turn_ends_s = loop.time() + TURN_S
         yielding = passed_on = False
         tasks: set[asyncio.Task[float | None]] = set()
@@ -91,15 +100,16 @@ class LaneRunner:
                 yielding = await self._dispatcher.backlog(lane.provider) > 0
             closed = yielding or self._inflight.draining
             width = 0 if closed else lane.width - len(tasks)
-            claim = await self._claims.submit(
+            claim = first or await self._claims.claim(
                 ClaimRequest(
                     run_id=run.run_id,
-                    level=level,
+                    level=place.level,
                     provider=lane.provider,
                     width=width,
                     busy=len(tasks),
                 )
             )
+            first = None
             for agent in claim.agents:
                 tasks.add(asyncio.create_task(self._pipeline.execute(run, agent)))
             if not tasks and (retry_at_s is None or closed):
@@ -107,7 +117,7 @@ class LaneRunner:
             if self._inflight.draining and not passed_on and claim.more and claim.room:
                 # Calls in flight may take their time: what was handed back need not wait for them.
                 passed_on = True
-                await self._dispatcher.send_lane(_plan(run, level), lane)
+                await self._dispatcher.send_lane(_plan(run, place.level), lane)
             tasks, retry_at_s, ended = await self._until_worth_claiming(
                 tasks, retry_at_s, news, more=claim.more and not closed
             )
@@ -149,31 +159,38 @@ class LaneRunner:
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
-    async def _leave(
-        self, run: RunContext, level: int, lane: Lane, left: Claim | None
-    ) -> tuple[Lane | None, int]:
+    async def _leave(self, run: RunContext, place: _Place, left: Claim | None) -> _Place | None:
         """Go on with the next level, or pass the permission to where it is needed, or end."""
-        plan = _plan(run, level)
+        lane, plan = place.lane, _plan(run, place.level)
         if left is None or not left.open:
-            progress = await self._scheduler.step(run.run_id, level)
-            if progress.open and left is None:
-                return lane, level  # something has come up meanwhile: look what it is
-            following = progress.plan
-            if following is None:
-                return None, level
-            lanes = self._dispatcher.lanes(following)
-            alone = len(lanes) == 1 and lanes[0].provider == lane.provider
-            if alone and not self._inflight.draining:
-                return lanes[0], following.level
-            await self._dispatcher.send_level(following)
-        elif left.more and left.room:
+            return await self._move_on(run, place, looks_again=left is None)
+        if left.more and left.room:
             # This lane was told to stop claiming: whoever comes next in the queue goes on.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(
                 plan, Lane(provider=left.other_provider, width=lane.width)
             )
-        return None, level
+        return None
+
+    async def _move_on(self, run: RunContext, place: _Place, *, looks_again: bool) -> _Place | None:
+        move = await self._claims.move_on(
+            Step(
+                run_id=run.run_id,
+                level=place.level,
+                provider=place.lane.provider,
+                goes_on=not self._inflight.draining,
+            )
+        )
+        await self._scheduler.follow(run.run_id, move.progress)
+        if move.progress.open and looks_again:
+            return replace(place, claim=None)  # something has come up meanwhile
+        if (following := move.progress.plan) is None:
+            return None
+        if move.lane is not None:
+            return _Place(level=following.level, lane=move.lane, claim=move.claim)
+        await self._dispatcher.send_level(following)
+        return None
 
 
 def _plan(run: RunContext, level: int) -> LevelPlan:

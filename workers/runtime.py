@@ -34,7 +34,6 @@ from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
 from app.settings import agent_secret
-from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
@@ -52,6 +51,7 @@ from workers.agents.tool_turns import ToolTurns
 from workers.announcements import EVENT_OF_TYPE, Announcements
 from workers.cached_calls import CachedCaller
 from workers.calls import Caller
+from workers.claims import Claims
 from workers.fallback_calls import FallbackCaller
 from workers.guarded_calls import GuardedCaller
 from workers.heartbeat import Heartbeat
@@ -165,16 +165,13 @@ class Runtime:
 
     def _build_lanes(self, platform: Platform) -> None:
         settings, engine = platform.settings, platform.engine
-        claims = GroupCommit(
+        claims = Claims(
             engine,
-            partial(
-                claim,
-                worker=self.worker,
-                lease_s=settings.engine.lease_s,
-                max_recoveries=settings.engine.max_recoveries,
-            ),
-            name="claim",
-            key=lambda request: request.run_id,
+            worker=self.worker,
+            lease_s=settings.engine.lease_s,
+            max_recoveries=settings.engine.max_recoveries,
+            max_collected_bytes=settings.engine.max_collected_bytes,
+            lanes=platform.dispatcher.lanes,
         )
         self._call_backs = GroupCommit(engine, call_back, name="call_back")
         wakes = Wakes(platform.signals, self._call_back)

@@ -77,15 +77,13 @@ class Scheduler:
         plans = await admit(connection, max_running=self._max_running)
         return [plans, *([] for _ in items[1:])]
 
-    async def step(self, run_id: UUID, level: int) -> Progress:
-        """Move a run on if its level is done, without dispatching the next one."""
-        progress = await self._advances.submit((run_id, level))
+    async def follow(self, run_id: UUID, progress: Progress) -> None:
+        """What comes of a step that is committed, beside the dispatch of the next level."""
         if progress.finished:
             await self._signals.send(run_id, "finished")
             await self.admit()
         if (outer := progress.parent) is not None:
             await self.on_parent(outer)
-        return progress
 
     async def on_parent(self, outer: ParentStep) -> None:
         """Go on with the run around a sub-workflow that has ended."""
@@ -104,8 +102,11 @@ class Scheduler:
         """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""
         if level is None:
             await self.admit()
-        elif (plan := (await self.step(run_id, level)).plan) is not None:
-            await self._dispatcher.send_level(plan)
+        else:
+            progress = await self._advances.submit((run_id, level))
+            await self.follow(run_id, progress)
+            if progress.plan is not None:
+                await self._dispatcher.send_level(progress.plan)
 
     async def ask_for_admission(self, run_id: UUID) -> None:
         """Have the scheduler look at what may start now; a client dispatches nothing itself.

@@ -80,6 +80,7 @@ async def claim(
     worker: str,
     lease_s: float,
     max_recoveries: int,
+    locked: bool = False,
 ) -> list[Claim]:
     """Claim for several lanes at once, each of another run.
 
@@ -87,10 +88,19 @@ async def claim(
 
     Repeating it is safe: what an unknown commit claimed is in nobody's heartbeat, so its lease
     ends by itself.
+
+    Args:
+        connection: Inside a transaction.
+        requests: The wishes.
+        worker: The owner of the leases.
+        lease_s: Seconds until a lease ends that nobody renews.
+        max_recoveries: Recoveries after which an agent is a suspect.
+        locked: Whether the transaction has locked the runs already.
     """
     document = dumps([asdict(request) for request in requests])
     last_chance = max(max_recoveries, 1)
-    await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
+    if not locked:
+        await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
     rows = await connection.execute(
         CLAIM,
         {

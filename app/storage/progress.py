@@ -4,7 +4,7 @@ Every function locks the run's row first and acts only if the run stands where t
 so it may be called early, late or twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
@@ -24,9 +24,18 @@ from app.storage.tallies import tallies
 #: The default of engine.max_collected_bytes.
 MAX_COLLECTED_BYTES = 50_000_000
 
-SET_LEVELS: TextClause = text("""
-    UPDATE runs SET level = m.level
-    FROM jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(id uuid, level int) WHERE runs.id = m.id
+# moves: [{id, level}] of runs that are locked, running and not being stopped.
+MOVE: TextClause = text("""
+    WITH moved AS (
+        UPDATE runs r SET level = m.level
+        FROM jsonb_to_recordset(CAST(:moves AS jsonb)) AS m(id uuid, level int) WHERE r.id = m.id
+        RETURNING r.id, r.level, r.max_parallel_agents, r.priority
+    )
+    SELECT a.run_id, m.level, m.max_parallel_agents, m.priority, a.provider, count(*) AS agents
+    FROM moved m JOIN agent_runs a ON a.run_id = m.id AND a.level = m.level
+    WHERE a.status = 'pending'
+    GROUP BY a.run_id, m.level, m.max_parallel_agents, m.priority, a.provider
+    ORDER BY a.run_id, agents DESC
 """)
 # A list may wait there already, all items of which had ended when its run was cancelled.
 HAS_PENDING: TextClause = text("""
@@ -159,8 +168,20 @@ async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> l
     """What is pending in the current level of running runs."""
     if not run_ids:
         return []
+    return _plans(await connection.execute(OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
+
+
+async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list[LevelPlan]:
+    """Have runs stand at other levels; returns what is pending there."""
+    if not levels:
+        return []
+    moves = [{"id": run_id, "level": level} for run_id, level in levels.items()]
+    return _plans(await connection.execute(MOVE, {"moves": dumps(moves)}))
+
+
+def _plans(rows: Iterable[Row[Any]]) -> list[LevelPlan]:
     plans: dict[UUID, LevelPlan] = {}
-    for row in await connection.execute(OPEN_BY_PROVIDER, {"ids": list(run_ids)}):
+    for row in rows:
         plan = plans.setdefault(
             row.run_id,
             LevelPlan(
@@ -233,10 +254,7 @@ async def advance(
         else:
             staying.add(run.id)
     finished = await _finish(connection, ends, max_bytes=max_collected_bytes)
-    if moved:
-        moves = dumps([{"id": run_id, "level": level} for run_id, level in moved.items()])
-        await connection.execute(SET_LEVELS, {"moves": moves})
-    plans = {plan.run_id: plan for plan in await plan_levels(connection, list(moved))}
+    plans = {plan.run_id: plan for plan in await _move(connection, moved)}
     return [
         Progress(
             plan=plans.get(run_id),

@@ -150,8 +150,10 @@ def _watch_boundaries(orders: Orders) -> None:
             # What the batch wrote stands in a transaction that nobody will commit.
             group = _Dying(group, orders)
         results = await commit(group, items)
-        if group._name == "hold" or any(getattr(one, "agents", ()) for one in results):
-            orders.pass_boundary(group._name)
+        if group._name == "hold":
+            orders.pass_boundary("hold")
+        elif any(getattr(one, "agents", ()) for one in results):
+            orders.pass_boundary("claim")
         return results
 
     async def watched_set_out(limiter: Any, permit: Any) -> None:

@@ -28,7 +28,6 @@ from app.rate_limits.tiers import BucketSpec
 from app.scheduler.scheduler import Scheduler
 from app.scheduler.watchdog import Watchdog
 from app.setting_sections import EngineSettings
-from app.storage.claims import claim
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost, renew_leases
@@ -49,6 +48,7 @@ from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
 from workers.announcements import Announcements
 from workers.calls import Caller
+from workers.claims import Claims
 from workers.fallback_calls import FallbackCaller
 from workers.inflight import InFlight
 from workers.jobs import Job
@@ -199,16 +199,13 @@ class Worker:
 
     def _build_lanes(self, platform: Platform) -> None:
         cluster, engine = self._cluster, platform.engine
-        claims = GroupCommit(
+        claims = Claims(
             engine,
-            partial(
-                claim,
-                worker=self.process.name,
-                lease_s=SETTINGS.lease_s,
-                max_recoveries=cluster.max_recoveries,
-            ),
-            name="claim",
-            key=lambda request: request.run_id,
+            worker=self.process.name,
+            lease_s=SETTINGS.lease_s,
+            max_recoveries=cluster.max_recoveries,
+            max_collected_bytes=SETTINGS.max_collected_bytes,
+            lanes=platform.dispatcher.lanes,
         )
         self._call_backs = GroupCommit(engine, call_back, name="call_back")
         wakes = Wakes(platform.signals, self._call_back)

@@ -1,0 +1,120 @@
+"""What a lane takes on: agents of its level and, once that is done, of the next."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.scheduler.lanes import Lane
+from app.storage.claims import Claim, ClaimRequest, claim
+from app.storage.group_commit import GroupCommit
+from app.storage.progress import LevelPlan, Progress, advance
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """A lane's wish to move its run on.
+
+    Attributes:
+        run_id: The run.
+        level: The level that the lane believes done.
+        provider: The lane's provider.
+        goes_on: Whether the lane takes the next level on, if one lane of its provider is enough.
+    """
+
+    run_id: UUID
+    level: int
+    provider: str
+    goes_on: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Move:
+    """What became of a step.
+
+    Attributes:
+        progress: What it did to the run.
+        lane: The lane that is enough for the next level, if the one that asked takes it on.
+        claim: What that has claimed already.
+    """
+
+    progress: Progress
+    lane: Lane | None = None
+    claim: Claim | None = None
+
+    @property
+    def agents(self) -> Sequence[object]:
+        """The agents that it claimed."""
+        return self.claim.agents if self.claim else ()
+
+
+class Claims:
+    """Claims of a process, in batches that share a transaction.
+
+    Args:
+        engine: The process's engine.
+        worker: The owner of the leases.
+        lease_s: Seconds until a lease ends that nobody renews.
+        max_recoveries: Recoveries after which an agent is a suspect.
+        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
+        lanes: Cuts a level into lanes.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        worker: str,
+        lease_s: float,
+        max_recoveries: int,
+        max_collected_bytes: int,
+        lanes: Callable[[LevelPlan], Sequence[Lane]],
+    ) -> None:
+        self._claim = partial(claim, worker=worker, lease_s=lease_s, max_recoveries=max_recoveries)
+        self._advance = partial(advance, max_collected_bytes=max_collected_bytes)
+        self._lanes = lanes
+        self._claims: GroupCommit[ClaimRequest, Claim] = GroupCommit(
+            engine,
+            self._claim,
+            name="claim",
+            key=lambda request: request.run_id,
+        )
+        self._steps: GroupCommit[Step, Move] = GroupCommit(
+            engine, self._move_on, name="move_on", key=lambda step: step.run_id
+        )
+
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """Claim agents of a level; see ``storage.claims``."""
+        return await self._claims.submit(request)
+
+    async def move_on(self, step: Step) -> Move:
+        """Move a run on whose level is done, and claim of the next level what is the lane's."""
+        return await self._steps.submit(step)
+
+    async def _move_on(self, connection: AsyncConnection, steps: Sequence[Step]) -> list[Move]:
+        done = await self._advance(connection, [(step.run_id, step.level) for step in steps])
+        moves = [
+            Move(progress=progress, lane=self._only_lane(step, progress.plan))
+            for step, progress in zip(steps, done, strict=True)
+        ]
+        wishes = [
+            ClaimRequest(
+                run_id=move.progress.plan.run_id,
+                level=move.progress.plan.level,
+                provider=move.lane.provider,
+                width=move.lane.width,
+            )
+            for move in moves
+            if move.progress.plan and move.lane
+        ]
+        claims = iter(await self._claim(connection, wishes, locked=True) if wishes else ())
+        return [replace(move, claim=next(claims)) if move.lane else move for move in moves]
+
+    def _only_lane(self, step: Step, plan: LevelPlan | None) -> Lane | None:
+        if plan is None or not step.goes_on:
+            return None
+        lanes = self._lanes(plan)
+        alone = len(lanes) == 1 and lanes[0].provider == step.provider
+        return lanes[0] if alone else None

@@ -1,9 +1,8 @@
-"""Booking on shared budgets: what is settled is spent, thresholds are told, waiters are woken."""
+"""After a booking on shared budgets: thresholds are told, and who waits for money is woken."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import structlog
 from sqlalchemy import Row
@@ -12,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.budgets import budget_label, passed_thresholds
 from app.storage.hold_queue import next_in_queue
 from app.storage.session import dumps
-from app.storage.statements import LOCK_BUDGETS, NOTE_THRESHOLDS, SETTLE_BUDGETS
+from app.storage.statements import NOTE_THRESHOLDS
 from app.storage.wakes import Wake, nobody
 
 Entry = Mapping[str, Any]
@@ -20,29 +19,22 @@ Entry = Mapping[str, Any]
 log = structlog.get_logger(__name__)
 
 
-async def book_on_budgets(
+async def tell_booked(
     connection: AsyncConnection,
-    amounts: Mapping[UUID, tuple[Decimal, Decimal]],
+    rows: Sequence[Row[Any]],
     entries: Sequence[Entry],
     *,
     wake: Wake = nobody,
 ) -> None:
-    """Release holds and add what was spent.
+    """Tell what a booking has changed.
 
     Args:
-        connection: Inside a transaction, which has locked no budget yet.
-        amounts: (released, spent) in dollars by budget.
+        connection: Inside the transaction of the booking.
+        rows: The budgets as APPLY_RECORDS returns them.
         entries: The cost entries that make up what is spent, in order: whose booking passes a
             threshold has it in its history.
         wake: Told the agent runs whose holds may fit now.
     """
-    if len(amounts) > 1:
-        await connection.execute(LOCK_BUDGETS, {"ids": sorted(amounts)})
-    given = [
-        {"id": id_, "held": str(held), "spent": str(spent)}
-        for id_, (held, spent) in amounts.items()
-    ]
-    rows = (await connection.execute(SETTLE_BUDGETS, {"budgets": dumps(given)})).all()
     passed = [line for row in rows for line in _passed(row, entries)]
     if passed:
         await connection.execute(NOTE_THRESHOLDS, {"passed": dumps(passed)})

@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
-from app.storage.booking import book_on_budgets
+from app.storage.booking import tell_booked
 from app.storage.fan_out import Items, expand
 from app.storage.session import dumps
 from app.storage.statements import (
-    ADD_ENTRIES,
     APPLY_RECORDS,
     ENTRIES_OF_CALLS,
     LOCK_AGENT_RUNS,
+    LOCK_BUDGETS,
     TAKE_HOLDS,
 )
 from app.storage.turns import ToolCallRecord, TurnRecord, TurnWrites, write_turns
@@ -169,10 +169,16 @@ async def apply_records(
         _agent_row(record, settlement, is_owner)
         for record, is_owner in zip(records, accepted, strict=True)
     ]
-    if settlement.budgets:
-        await book_on_budgets(connection, settlement.budgets, settlement.entries, wake=wake)
-    if settlement.entries:
-        await connection.execute(ADD_ENTRIES, {"entries": dumps(settlement.entries)})
+    if len(settlement.budgets) > 1:
+        await connection.execute(LOCK_BUDGETS, {"ids": sorted(settlement.budgets)})
+    documents = {
+        "agents": dumps(agents),
+        "entries": dumps(settlement.entries),
+        "budgets": dumps(settlement.budget_rows()),
+    }
+    booked = (await connection.execute(APPLY_RECORDS, documents)).all()
+    if booked:
+        await tell_booked(connection, booked, settlement.entries, wake=wake)
     writes = [
         TurnWrites(
             agent_run_id=record.agent_run_id,
@@ -184,7 +190,6 @@ async def apply_records(
         if is_owner and record.tools
     ]
     going = await write_turns(connection, writes) if writes else set()
-    await connection.execute(APPLY_RECORDS, {"agents": dumps(agents)})
     for record, is_owner in zip(records, accepted, strict=True):
         if is_owner and record.ending is not None and record.ending.items is not None:
             await expand(connection, record.agent_run_id, record.ending.items)
@@ -224,6 +229,13 @@ class _Settlement:
             self.budgets[budget_id] = (before[0] + held, before[1] + spent)
         if call.kind != "void":
             self.entries.append(call.entry())
+
+    def budget_rows(self) -> list[dict[str, Any]]:
+        """What each budget is to be booked."""
+        return [
+            {"id": id_, "held": str(held), "spent": str(spent)}
+            for id_, (held, spent) in self.budgets.items()
+        ]
 
 
 async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _Settlement:

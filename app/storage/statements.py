@@ -242,35 +242,11 @@ ENTRIES_OF_CALLS: TextClause = text("""
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
 """)
 
-# overdrawn_usd is what is above the limit now, so the CHECK is never looser than it must be: a
-# settlement raises it only if the call cost more than was held for it.
-SETTLE_BUDGETS: TextClause = text("""
-    UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
-        overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,
-            b.spent_usd + t.spent + b.held_usd - t.held - b.limit_usd) END
-    FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, held numeric, spent numeric)
-    WHERE b.id = t.id
-    RETURNING b.id, b.scope, b.subject, b.period, b.limit_usd, b.spent_usd, b.overdrawn_usd,
-        b.thresholds, b.reached, b.awaited, t.held AS released, t.spent AS booked
-""")
-
-# passed: [{id, reached, run_id, agent_run_id, attempt, data}]. Spending outside the workers may
-# belong to no run; then nobody's history is told.
-NOTE_THRESHOLDS: TextClause = text("""
-    WITH passed AS (
-        SELECT * FROM jsonb_to_recordset(CAST(:passed AS jsonb)) AS p(
-            id uuid, reached int, run_id uuid, agent_run_id uuid, attempt int, data jsonb)
-    ), marked AS (
-        UPDATE budgets b SET reached = t.reached
-        FROM (SELECT id, max(reached) AS reached FROM passed GROUP BY id) t WHERE b.id = t.id
-    )
-    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
-    SELECT p.run_id, p.agent_run_id, p.attempt, 'budget_threshold', p.data
-    FROM passed p JOIN runs ON runs.id = p.run_id ORDER BY p.reached
-""")
-
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An
-# agent that still calls (a tool loop) has none: only its account moves.
+# agent that still calls (a tool loop) has none: only its account moves. entries are lines of the
+# ledger, budgets the sums that they and their holds make: [{id, held, spent}]. overdrawn_usd is
+# what is above the limit now, so the CHECK is never looser than it must be: a settlement raises it
+# only if the call cost more than was held for it. Several budgets are locked before, in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
@@ -303,25 +279,46 @@ APPLY_RECORDS: TextClause = text("""
             finished_at = clock_timestamp(), first_token_s = g.first_token_s
         FROM given g WHERE g.ended AND g.status <> 'waiting'  -- then the attempt goes on
             AND t.agent_run_id = g.id AND t.number = g.attempt
+    ), noted AS (
+        INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+        SELECT run_id, id, attempt, event, data FROM given WHERE ended
+    ), booked AS (
+        INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
+            version, tenant, agent, module, provider, model, model_answered, kind, outcome,
+            request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
+            output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd,
+            saved_usd, seconds, corrects, expected_tokens, bound_tokens)
+        SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
+            call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid,
+            workflow text, version int, tenant text, agent text, module text, provider text,
+            model text, model_answered text, kind text, outcome text, request_id text,
+            input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
+            output_tokens int, reasoning_tokens int, usage jsonb, price_version text,
+            budget_ids uuid[], cost_usd numeric, saved_usd numeric, seconds real, corrects text,
+            expected_tokens int, bound_tokens int)
     )
-    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
-    SELECT run_id, id, attempt, event, data FROM given WHERE ended
+    UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
+        overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,
+            b.spent_usd + t.spent + b.held_usd - t.held - b.limit_usd) END
+    FROM jsonb_to_recordset(CAST(:budgets AS jsonb)) AS t(id uuid, held numeric, spent numeric)
+    WHERE b.id = t.id
+    RETURNING b.id, b.scope, b.subject, b.period, b.limit_usd, b.spent_usd, b.overdrawn_usd,
+        b.thresholds, b.reached, b.awaited, t.held AS released, t.spent AS booked
 """)
 
-ADD_ENTRIES: TextClause = text("""
-    INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
-        version, tenant, agent, module, provider, model, model_answered, kind, outcome,
-        request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
-        output_tokens, reasoning_tokens, usage, price_version, budget_ids, cost_usd,
-        saved_usd, seconds, corrects, expected_tokens, bound_tokens)
-    SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
-        call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid, workflow text,
-        version int, tenant text, agent text, module text, provider text, model text,
-        model_answered text, kind text, outcome text, request_id text,
-        input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
-        output_tokens int, reasoning_tokens int, usage jsonb, price_version text, budget_ids uuid[],
-        cost_usd numeric, saved_usd numeric, seconds real, corrects text, expected_tokens int,
-        bound_tokens int)
+# passed: [{id, reached, run_id, agent_run_id, attempt, data}]. Spending outside the workers may
+# belong to no run; then nobody's history is told.
+NOTE_THRESHOLDS: TextClause = text("""
+    WITH passed AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:passed AS jsonb)) AS p(
+            id uuid, reached int, run_id uuid, agent_run_id uuid, attempt int, data jsonb)
+    ), marked AS (
+        UPDATE budgets b SET reached = t.reached
+        FROM (SELECT id, max(reached) AS reached FROM passed GROUP BY id) t WHERE b.id = t.id
+    )
+    INSERT INTO events (run_id, agent_run_id, attempt, type, data)
+    SELECT p.run_id, p.agent_run_id, p.attempt, 'budget_threshold', p.data
+    FROM passed p JOIN runs ON runs.id = p.run_id ORDER BY p.reached
 """)
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------

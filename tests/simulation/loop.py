@@ -141,7 +141,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(lambda *_: None)
         with silence():
             self._abandon_tasks()
-        self.close()
+            self.close()
 
     def _abandon_tasks(self) -> None:
         for task in self._tasks:

@@ -11,8 +11,9 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Finding, Reason, condensed
-from app.monitoring.run_history import BudgetState, Standing
+from app.monitoring.run_history import BudgetState, Standing, Wait
 from app.monitoring.timeline import timeline_of
 from app.monitoring.wording import names, seconds_of
 from tests.histories import RUN_ID, agent, at, attempt, call, event, history, standing
@@ -111,6 +112,7 @@ def test_an_agent_waits_for_the_end_of_its_backoff() -> None:
 @pytest.mark.parametrize(
     ("waits_for", "reason"),
     [
+        ("openai/default pause", Reason.PROVIDER_PAUSE),
         ("openai/default requests_per_day", Reason.LIMIT),
         ("openai/gpt-4o circuit", Reason.CIRCUIT),
         ("money of the budget of all", Reason.MONEY),
@@ -120,7 +122,7 @@ def test_a_long_wait_says_what_it_is_for(waits_for: str, reason: Reason) -> None
     found = why(standing("a", ready_at=at(100 + 7200), waits_for=waits_for))
 
     assert found.reason is reason
-    assert waits_for in found.text
+    assert waits_for.removesuffix(" pause") in found.text
     assert "2.0 h" in found.text
 
 
@@ -314,7 +316,7 @@ def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
     assert whole.text == f"took 10.0 s; on its critical path (a): {parts}"
     assert longest.agents == ("a",)
     assert longest.remedy.startswith("agentchord limits")
-    assert explain_agent_time(timeline_of(run).agents[0])[0].text == (
+    assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
         f"10.0 s from when its level began: {parts}"
     )
 
@@ -366,3 +368,38 @@ def test_worst_cases_of_calls_that_nobody_saw_end_are_told() -> None:
 )
 def test_durations_read_well(seconds: float, text: str) -> None:
     assert seconds_of(seconds) == text
+
+
+WAITS = (
+    Wait(agent="a", waits_for="openai/gpt-4o requests_per_minute", seconds=4, longest_s=3, count=2),
+    Wait(agent="b", waits_for="openai/gpt-4o requests_per_minute", seconds=6, longest_s=6),
+    Wait(agent="a", waits_for="money of the budget of module Legal", seconds=12, longest_s=12),
+    Wait(agent="a", waits_for="openai/gpt-4o circuit", seconds=0.2, longest_s=0.2),
+)
+
+
+def test_each_limit_and_budget_that_was_waited_for_is_named_with_how_long() -> None:
+    run = history(agent("a"), agent("b"), waits=WAITS)
+
+    money, limit = explain_waited(run)
+    of_b = explain_waited(run, "b")
+
+    assert money.text == "waited 12.0 s for money of the budget of module Legal"
+    assert (money.reason, money.agents) == (Reason.MONEY, ("a",))
+    assert limit.text == (
+        "waited 10.0 s in all, 6.0 s at most, for the rate limit openai/gpt-4o requests_per_minute"
+    )
+    assert (limit.reason, limit.agents) == (Reason.LIMIT, ("a", "b"))
+    assert [each.text for each in of_b] == [
+        "waited 6.0 s for the rate limit openai/gpt-4o requests_per_minute"
+    ]
+
+
+def test_a_wait_that_is_named_has_the_only_remedy() -> None:
+    run = history(
+        agent("a", finished_at=at(10)), attempts=(attempt("a", 1, 10),), calls=(), waits=WAITS
+    )
+
+    _, longest = explain_time(run, timeline_of(run))
+
+    assert longest.remedy == ""

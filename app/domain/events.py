@@ -248,6 +248,29 @@ _TYPES = (
 CATALOGUE: Mapping[str, EventType] = {each.name: each for each in _TYPES}
 
 
+#: The largest number that an id can have.
+LAST_ID = 2**63 - 1
+
+
+def checked_after(after: int | None) -> int:
+    """Where to go on reading a history: behind an event, or at the beginning.
+
+    Args:
+        after: Id of the last event seen; 0 or None for the beginning.
+
+    Raises:
+        ValueError: If it is no id.
+    """
+    if after is None:
+        return 0
+    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= LAST_ID:
+        raise ValueError(
+            f"after is {after!r}: give the id of an event, which is a whole number (event.id), "
+            "or 0 or None for the beginning"
+        )
+    return after
+
+
 def level_of(name: str) -> Level:
     """How much events of a type matter; one that a newer version has written is info."""
     return CATALOGUE[name].level if name in CATALOGUE else Level.INFO

@@ -192,7 +192,8 @@ def _postgres(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
         schema.require(url)
     except AgentChordError as error:
         remedy = "start `agentchord up`, which does it" if embedded else "run `agentchord migrate`"
-        yield Check(name="schema", level="fail", finding=str(error), remedy=remedy)
+        finding = str(error).partition(": ")[0]
+        yield Check(name="schema", level="fail", finding=finding, remedy=remedy)
     else:
         yield Check(name="schema", level="ok", finding=schema.HEAD)
 

@@ -73,7 +73,8 @@ def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Fi
     """Where the time of one agent went."""
     if not timeline.spans:
         return ()
-    took = f"{seconds_of(_length(timeline))} from when its level began: {_parts([timeline])}"
+    verb = "took" if timeline.agent.status.is_final else "has taken"
+    took = f"{verb} {seconds_of(_length(timeline))} from when its level began: {_parts([timeline])}"
     patient = timeline.waiting_s > timeline.calling_s
     remedy = _remedy([timeline], history) if patient else ""
     agents = (timeline.agent.name,)
@@ -163,7 +164,8 @@ def _why(name: str, history: RunHistory) -> str:
     prompt = sum(call.prompt_tokens for call in calls)
     output = sum(call.output_tokens for call in calls)
     failed = sum(call.outcome != "ok" for call in calls)
-    text = f"{len(calls)} calls, {prompt:,} tokens read, {output:,} written"
+    count = "1 call" if len(calls) == 1 else f"{len(calls)} calls"
+    text = f"{count}, {prompt:,} tokens read, {output:,} written"
     return f"{text}, {failed} calls failed" if failed else text
 
 

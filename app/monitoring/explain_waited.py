@@ -42,6 +42,9 @@ def awaited(waits_for: str) -> Awaited:
     if what == "pause":
         text = f"a pause of {name} that the provider had asked for (a 429, or Retry-After)"
         return Awaited(reason=Reason.PROVIDER_PAUSE, text=text)
+    if what == "without_redis":
+        text = f"Redis, which did not answer and counts the rate limit {name}"
+        return Awaited(reason=Reason.LIMIT, text=text, remedy="agentchord doctor")
     return Awaited(reason=Reason.LIMIT, text=f"the rate limit {waits_for}", remedy=LIMITS)
 
 

@@ -8,7 +8,7 @@ from app.rate_limits.tiers import BucketSpec
 
 #: An answer that took longer than this is itself what everybody has waited for.
 AWAY_S = 0.5
-WORDS = {"concurrency": "concurrent_requests", "redis": "(Redis did not answer)"}
+WORDS = {"concurrency": "concurrent_requests", "redis": "without_redis"}
 
 
 class Held:

@@ -317,7 +317,7 @@ def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
     assert longest.agents == ("a",)
     assert longest.remedy.startswith("agentchord limits")
     assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
-        f"10.0 s from when its level began: {parts}"
+        f"took 10.0 s from when its level began: {parts}"
     )
 
 
@@ -350,8 +350,8 @@ def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> N
         "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
         "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
         "cost 2.8 times what was planned, $0.04",
-        "cost 3.0 times what is usual ($0.09 for $0.03): 1 calls, 9,000 tokens read, 20 written",
-        "cost 4.5 times what is planned ($0.09 for $0.02): 1 calls, 9,000 tokens read, 20 written",
+        "cost 3.0 times what is usual ($0.09 for $0.03): 1 call, 9,000 tokens read, 20 written",
+        "cost 4.5 times what is planned ($0.09 for $0.02): 1 call, 9,000 tokens read, 20 written",
     ]
 
 
@@ -393,6 +393,16 @@ def test_each_limit_and_budget_that_was_waited_for_is_named_with_how_long() -> N
     assert [each.text for each in of_b] == [
         "waited 6.0 s for the rate limit openai/gpt-4o requests_per_minute"
     ]
+
+
+def test_a_wait_for_redis_is_not_told_as_one_for_a_limit_that_was_used_up() -> None:
+    wait = Wait(agent="a", waits_for="openai/default without_redis", seconds=9, longest_s=9)
+
+    (found,) = explain_waited(history(agent("a"), waits=(wait,)))
+
+    assert found.text == (
+        "waited 9.0 s for Redis, which did not answer and counts the rate limit openai/default"
+    )
 
 
 def test_a_wait_that_is_named_has_the_only_remedy() -> None:

@@ -7,7 +7,6 @@ from app.monitoring.run_history import Wait
 from app.monitoring.timeline import timeline_of
 from tests.histories import agent, at, attempt, history
 
-
 WAITS = (
     Wait(agent="a", waits_for="openai/gpt-4o requests_per_minute", seconds=4, longest_s=3, count=2),
     Wait(agent="b", waits_for="openai/gpt-4o requests_per_minute", seconds=6, longest_s=6),

@@ -20,4 +20,4 @@ SCHEDULER_QUEUE = "scheduler"
 def protect_flower(**_: Any) -> None:
     """Flower has read its options and does not listen yet: the moment to ask for a password."""
     if is_flower():
-        protect()
+        protect(app)

@@ -55,6 +55,7 @@ from app.preflight import check_calls
 from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.readings import Readings
 from app.registration import check_workflow
+from app.settings import load_settings
 from app.storage import event_log, limits, new_runs, runs, schema
 from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
@@ -413,9 +414,8 @@ class Client:
             return await self._attempt(step)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) == UNDEFINED_TABLE:
-                raise SchemaMismatch(
-                    "the database has no AgentChord tables: run `agentchord migrate`"
-                ) from error
+                own = load_settings().database_url is None
+                raise SchemaMismatch(schema.no_tables(embedded=own)) from error
             if is_transient(error):
                 url = database_url(self._platform.settings)
                 raise ServiceUnavailable(schema.unreachable(url, error)) from error

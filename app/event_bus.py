@@ -8,7 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 from app.client import process
-from app.domain.events import RunEvent
+from app.domain.events import RunEvent, checked_after
 from app.events.stream import consume
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon
 
@@ -74,20 +74,28 @@ class EventBus:
         finally:
             await loop.run_async(_close(events))
 
-    def history(self, after: int = 0) -> Iterator[RunEvent]:
+    def history(self, after: int | None = 0) -> Iterator[RunEvent]:
         """The events of all runs from Postgres, up to now, from the one after that id on.
+
+        Args:
+            after: Id of the last event already seen; 0 and None start from the beginning.
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
+            ValueError: If ``after`` is no id of an event.
         """
-        horizon = process().loop.run(process().client.transaction(read_horizon))
-        while True:
-            read = partial(read_all, after=after, limit=PAGE, horizon=horizon)
-            page = process().loop.run(process().client.transaction(read))
-            yield from map(parse_event, page.documents)
-            if len(page.ids) < PAGE:
-                return
-            after, horizon = page.ids[-1], page.horizon
+        return _history(checked_after(after))
+
+
+def _history(after: int) -> Iterator[RunEvent]:
+    horizon = process().loop.run(process().client.transaction(read_horizon))
+    while True:
+        read = partial(read_all, after=after, limit=PAGE, horizon=horizon)
+        page = process().loop.run(process().client.transaction(read))
+        yield from map(parse_event, page.documents)
+        if len(page.ids) < PAGE:
+            return
+        after, horizon = page.ids[-1], page.horizon
 
 
 async def _live(
@@ -96,13 +104,11 @@ async def _live(
     """On the client's loop."""
     if not isinstance(group, str) or not group:
         raise ValueError(f"group is {group!r}: give the name of the service, such as 'mailer'")
-    if after is not None and (not isinstance(after, int) or after < 0):
-        raise ValueError(f"after is {after!r}: give the id of an event, 0 or None")
     if not stale_s > 0:
         raise ValueError(f"stale_s is {stale_s!r}: give seconds above 0")
     client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"
-    begin = await client.transaction(last_id) if after is None else after
+    begin = await client.transaction(last_id) if after is None else checked_after(after)
     async for document in consume(client.consumer(group, name, stale_s=stale_s), after=begin):
         yield parse_event(document)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
+from uuid import UUID
 
 import orjson
 import structlog
@@ -13,6 +14,7 @@ import structlog
 from app.client import process
 from app.domain.bounds import Bounds
 from app.domain.policies import MonitorConfig
+from app.domain.suggestions import shortened
 from app.errors import WorkflowError
 from app.monitoring.recent import MetricEvent, recent_events, record_event
 from app.monitoring.status import metrics_of, summary_of, system_totals
@@ -45,8 +47,8 @@ class Monitor:
     def record_event(
         self,
         event_type: str,
-        agent_id: str | None = None,
-        workflow_id: str | None = None,
+        agent_id: str | UUID | None = None,
+        workflow_id: str | UUID | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep an event of one's own; what agents do is kept by the workers.
@@ -60,11 +62,13 @@ class Monitor:
             data: Facts, as JSON.
 
         Raises:
-            WorkflowError: (a ValueError) if the type is empty or too long, or the data is no JSON.
+            WorkflowError: (a ValueError) if the type is empty or too long, an id is no text, or the
+                data is no JSON.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         facts = dict(data or {})
         text = _checked(event_type, facts)
+        agent_id, workflow_id = _id("agent_id", agent_id), _id("workflow_id", workflow_id)
         if self._config.enable_logging:
             _logger().info(
                 "event", event_type=event_type, agent_id=agent_id, workflow_id=workflow_id, **facts
@@ -163,6 +167,8 @@ class Monitor:
 
 def _checked(event_type: str, facts: dict[str, Any]) -> str:
     """The facts as JSON that Postgres takes."""
+    if not isinstance(event_type, str):
+        raise WorkflowError(f"event_type is {event_type!r}: give it a name", field="event_type")
     if not event_type or len(event_type) > MAX_NAME or "\0" in event_type:
         raise WorkflowError(
             f"event_type is {event_type[:MAX_NAME]!r}: give it 1 to {MAX_NAME} characters",
@@ -175,6 +181,17 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
     if NUL in text:
         raise WorkflowError(f"data of {event_type!r} has a NUL character", field="data")
     return text
+
+
+def _id(name: str, value: str | UUID | None) -> str | None:
+    """An id as text; what is none is mostly an argument in the wrong place."""
+    if value is None or isinstance(value, UUID):
+        return None if value is None else str(value)
+    if not isinstance(value, str) or "\0" in value:
+        raise WorkflowError(
+            f"{name} is {shortened(value)}: give an id or a name (facts are data=...)", field=name
+        )
+    return value
 
 
 def _logger() -> Any:

@@ -1,6 +1,8 @@
 """What Redis and the tables say of the cluster at this moment: for people, and for Prometheus."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -26,6 +28,20 @@ Step = Callable[[AsyncConnection], Awaitable[list[Sample]]]
 #: Runs a step in a transaction of its own, with the errors of this package.
 Transaction = Callable[[Step], Awaitable[list[Sample]]]
 
+#: Whoever asks how things stand wants an answer soon: a Redis that is cut off or frozen gives none.
+ANSWER_S = 3.0
+
+
+@asynccontextmanager
+async def _in_time() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(ANSWER_S):
+            yield
+    except TimeoutError as error:
+        raise ServiceUnavailable(
+            f"Redis cannot be reached: no answer within {ANSWER_S:g} s"
+        ) from error
+
 
 class Readings:
     """The live state of the cluster.
@@ -45,7 +61,8 @@ class Readings:
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
         """
-        return await RedisBackend(self._platform.redis).snapshot()
+        async with _in_time():
+            return await RedisBackend(self._platform.redis).snapshot()
 
     async def circuits(self) -> list[dict[str, Any]]:
         """The circuit breakers that have counted failures lately.
@@ -60,12 +77,13 @@ class Readings:
         """
         circuits = RedisCircuits(self._platform.redis, self._platform.settings.circuit_breaker)
         found = []
-        for name in await circuits.names():
-            view = await circuits.exchange(name, None)
-            provider, _, model = name.partition("/")
-            shown = asdict(view)
-            del shown["granted"], shown["change"], shown["at"]
-            found.append({"provider": provider, "model": model} | shown)
+        async with _in_time():
+            for name in await circuits.names():
+                view = await circuits.exchange(name, None)
+                provider, _, model = name.partition("/")
+                shown = asdict(view)
+                del shown["granted"], shown["change"], shown["at"]
+                found.append({"provider": provider, "model": model} | shown)
         return found
 
     async def backlogs(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from app.client import Event, process
 from app.domain.agent import AgentResult
+from app.domain.events import checked_after
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
@@ -110,16 +111,19 @@ class Run:
         """``wait`` for a caller on an event loop."""
         return (await process().loop.run_async(process().client.wait(self._id, timeout))).status
 
-    def events(self, after: int = 0) -> Iterator[Event]:
+    def events(self, after: int | None = 0) -> Iterator[Event]:
         """Follow the history until the run has ended, with the text of streaming agents live.
 
         Events ``agent_text`` are stored nowhere: who comes late gets what is still to come. They
         have the id of the event before them, so that ``after`` never misses an event.
 
         Args:
-            after: Id of the last event already seen; 0 starts from the beginning.
+            after: Id of the last event already seen; 0 and None start from the beginning.
+
+        Raises:
+            ValueError: If ``after`` is no id of an event.
         """
-        return process().iterate(process().client.events(self._id, after))
+        return process().iterate(process().client.events(self._id, checked_after(after)))
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
         """Stop the run; calls in flight are closed, and no call starts after this returns.

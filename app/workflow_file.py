@@ -112,6 +112,12 @@ def load_python_workflow(path: Path | str, attribute: str | None = None) -> Work
         raise WorkflowFileError(" ".join(problem), file=str(path))
     if not isinstance(run_input, dict):
         raise WorkflowFileError(f"INPUT is {shortened(run_input)}: give a dict", file=str(path))
+    if not found and callable(getattr(module, "main", None)):
+        raise WorkflowFileError(
+            "defines no Workflow: it is a program, which is started with "
+            f"`python -m {module.__name__}`",
+            file=str(path),
+        )
     return WorkflowFile(workflow=_choose(found, attribute, str(path)), input=run_input)
 
 

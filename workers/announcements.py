@@ -90,33 +90,15 @@ class Announcements:
         if job.claimed.attempt > 1:
             # Only after a retry a task may start again; who ended the last attempt may be dead.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
-        facts = {
-            "run_id": str(job.run.run_id),
-            "workflow": job.run.workflow.name,
-            "model": job.agent.model,
-            "attempt": job.claimed.attempt,
-        }
-        about = {
-            "uuid": uuid,
-            "name": f"agent.{job.agent.name}",
-            "args": "()",
-            "kwargs": repr(facts),
-            "root_id": str(job.run.run_id),
-            "parent_id": None,
-            "retries": job.claimed.retries,
-            "eta": None,
-            "expires": None,
-            "timestamp": now,
-        }
-        self._put("task-received", about)
+        received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
+        self._put("task-received", _about(job) | received)
         self._put("task-started", {"uuid": uuid, "timestamp": now})
 
     def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
         """An attempt has ended and is recorded."""
         now = time.time()
         spent_usd = sum((call.cost_usd for call in calls), job.settled_usd)
-        fields: dict[str, Any] = {
-            "uuid": str(job.claimed.id),
+        fields = _about(job) | {  # once more, for a Flower that has started meanwhile
             "timestamp": now,
             "runtime": now - job.started_at,
             "result": _dollars(spent_usd),
@@ -145,12 +127,15 @@ class Announcements:
             if event.agent_run_id is None or not _by_nobody(event):
                 continue
             kind = EVENT_OF_TYPE[event.type]
-            uuid, at = str(event.agent_run_id), event.at.timestamp()
+            name = f"agent.{agent_of(event.data['agent'])}"
+            fields = {
+                "uuid": str(event.agent_run_id),
+                "timestamp": event.at.timestamp(),
+                "name": name,
+            }
             if event.attempt is None:
-                facts = {"run_id": str(event.run_id)}
-                about = {"name": f"agent.{agent_of(event.data['agent'])}", "kwargs": repr(facts)}
-                self._put("task-received", {"uuid": uuid, "timestamp": at, "args": "()", **about})
-            fields: dict[str, Any] = {"uuid": uuid, "timestamp": at}
+                about = {"args": "()", "kwargs": repr({"run_id": str(event.run_id)})}
+                self._put("task-received", fields | about)
             if (error_class := event.data.get("error_class")) is not None:
                 error = self._shown(event.data["error"]) if self._payloads else None
                 fields["exception"] = f"{error_class}: {error}" if error else error_class
@@ -202,6 +187,24 @@ class Announcements:
             except queue.Empty:
                 return True
         return False
+
+
+def _about(job: Job) -> dict[str, Any]:
+    """What tells an agent run from others."""
+    facts = {
+        "run_id": str(job.run.run_id),
+        "workflow": job.run.workflow.name,
+        "model": job.agent.model,
+        "attempt": job.claimed.attempt,
+    }
+    return {
+        "uuid": str(job.claimed.id),
+        "name": f"agent.{job.agent.name}",
+        "args": "()",
+        "kwargs": repr(facts),
+        "root_id": str(job.run.run_id),
+        "retries": job.claimed.retries,
+    }
 
 
 def _by_nobody(event: RunEvent) -> bool:

@@ -248,10 +248,11 @@ class Caller:
         """
         wish = Wish(agent=job.agent.name, request=plan.hold)
         patience_s = self._long_wait_s if job.may_be_given_back else math.inf
+        held_by = partial(self._limiter.held_by, plan.limit)
         try:
             while True:
                 job.lease.phase = Phase.WAITING
-                with job.waiting("limit"):
+                with job.waiting("limit", held_by):
                     permit = await self._limiter.acquire(
                         plan.limit, early=True, patience_s=patience_s
                     )
@@ -266,7 +267,7 @@ class Caller:
                     return permit
                 if not placed:
                     self._limiter.hand_back(permit)
-                    with job.waiting("money"):
+                    with job.waiting("money", lambda: wish.waits_for):
                         await self._money.wait(wish, patience_s=patience_s)
         except BaseException:
             if wish.placed:
@@ -276,7 +277,7 @@ class Caller:
     async def _start(self, job: Job, permit: Permit) -> bool:
         """Wait for the permit's moment; False if it has passed and another one is needed."""
         try:
-            with job.waiting("limit"):
+            with job.waiting("limit", partial(self._limiter.held_by, permit.request)):
                 return await self._limiter.start(permit)
         except BaseException:
             self._limiter.hand_back(permit)

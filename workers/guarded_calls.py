@@ -95,7 +95,7 @@ class GuardedCaller:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
         patience_s = self._long_wait_s if job.may_be_given_back else math.inf
-        with job.waiting("circuit"):
+        with job.waiting("circuit", lambda: f"{provider}/{model} circuit"):
             ticket = await self._breakers.admit(
                 provider, model, wait=job.patient, patience_s=patience_s
             )

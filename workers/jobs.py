@@ -1,7 +1,7 @@
 """A job: one claimed agent together with everything its execution needs to know."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -16,6 +16,9 @@ from app.storage.claims import ClaimedAgent
 from app.storage.records import CallRecord
 from app.storage.turns import ToolCallRecord
 from workers.inflight import Lease
+
+#: What was shorter is not noted in the history.
+NOTABLE_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +62,8 @@ class Job:
         calls: Calls made and not yet written; they are written with the next record.
         tools: What has become of tool calls, as far as it is not yet written; so are they.
         called: Whether a call has been made that no other attempt could go on from.
-        waited_s: Seconds it has waited, by reason: ``limit``, ``money``, ``circuit``.
+        waits_s: Seconds it has waited, by reason (``limit``, ``money``, ``circuit``) and by what
+            it was in words, such as ``openai/default requests_per_minute``.
         settled_usd: Dollars of calls that were written before its end.
         prompt: What its model is asked, once it is put together.
     """
@@ -78,18 +82,36 @@ class Job:
     calls: list[CallRecord] = field(default_factory=list)
     tools: list[ToolCallRecord] = field(default_factory=list)
     called: bool = False
-    waited_s: dict[str, float] = field(default_factory=dict)
+    waits_s: dict[tuple[str, str], float] = field(default_factory=dict)
     settled_usd: Decimal = Decimal(0)
     prompt: str | None = None
 
     @contextmanager
-    def waiting(self, reason: str) -> Iterator[None]:
-        """It waits, if only for a moment."""
+    def waiting(self, reason: str, waits_for: Callable[[], str]) -> Iterator[None]:
+        """It waits, if only for a moment; at the end of it is asked what for."""
         since_s = time.monotonic()
         try:
             yield
         finally:
-            self.waited_s[reason] = self.waited_s.get(reason, 0.0) + time.monotonic() - since_s
+            key = reason, waits_for()
+            self.waits_s[key] = self.waits_s.get(key, 0.0) + time.monotonic() - since_s
+
+    @property
+    def waited_s(self) -> dict[str, float]:
+        """Seconds it has waited, by reason."""
+        sums: dict[str, float] = {}
+        for (reason, _), seconds in self.waits_s.items():
+            sums[reason] = sums.get(reason, 0.0) + seconds
+        return sums
+
+    @property
+    def notable_waits_s(self) -> dict[str, float]:
+        """Seconds it has waited, by what for, as far as anybody would ask about it."""
+        return {
+            waits_for: seconds
+            for (_, waits_for), seconds in self.waits_s.items()
+            if seconds >= NOTABLE_S
+        }
 
     def settled(self, calls: Sequence[CallRecord]) -> None:
         """Calls were written before its end."""

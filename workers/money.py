@@ -40,6 +40,11 @@ class Wish:
     placed: bool = False
     short_of: str = ""
 
+    @property
+    def waits_for(self) -> str:
+        """What it waits for, in words."""
+        return f"money of the {self.short_of}" if self.short_of else "money"
+
 
 class Money:
     """Places the holds of all jobs of a process.
@@ -97,7 +102,7 @@ class Money:
                 if time.monotonic() - started_s > patience_s:
                     # Whoever settles enough calls him back; this is for the case that he does not.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
-                    raise LongWait(wait_s=back_in_s, waits_for=f"money of the {wish.short_of}")
+                    raise LongWait(wait_s=back_in_s, waits_for=wish.waits_for)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), LOOK_AGAIN_S * random.uniform(0.75, 1.25))
                 news.clear()

@@ -125,6 +125,8 @@ class Pipeline:
             if isinstance(ending, SubRunAnswer):
                 await self._go_on(self._scheduler.admit())
                 return None
+            if ending is not None and (waited_s := job.notable_waits_s):
+                ending = replace(ending, waited_s=waited_s)
             record = Record(
                 agent_run_id=claimed.id,
                 attempt=claimed.attempt,

@@ -14,7 +14,7 @@ from workers import lifecycle
 log = structlog.get_logger(__name__)
 
 
-@app.task(name=LANE, ignore_result=True)
+@app.task(name=LANE, ignore_result=True, Request="workers.requests:NamedRequest")
 def lane(run_id: str, level: int, provider: str, width: int) -> None:
     """Run up to ``width`` agents of a run's level at a time, on this provider's queue."""
     try:
@@ -25,7 +25,7 @@ def lane(run_id: str, level: int, provider: str, width: int) -> None:
         log.exception("lane_failed", run_id=run_id, level=level, provider=provider)
 
 
-@app.task(name=ADVANCE, ignore_result=True)
+@app.task(name=ADVANCE, ignore_result=True, Request="workers.requests:NamedRequest")
 def advance(run_id: str, level: int | None = None) -> None:
     """Move a run on if its level is done; level None admits it."""
     try:

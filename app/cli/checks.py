@@ -191,9 +191,9 @@ def _postgres(settings: "Settings", *, embedded: bool) -> Iterator[Check]:
     try:
         schema.require(url)
     except AgentChordError as error:
-        yield Check(
-            name="schema", level="fail", finding=str(error), remedy="run `agentchord migrate`"
-        )
+        remedy = "start `agentchord up`, which does it" if embedded else "run `agentchord migrate`"
+        finding = str(error).partition(": ")[0]
+        yield Check(name="schema", level="fail", finding=finding, remedy=remedy)
     else:
         yield Check(name="schema", level="ok", finding=schema.HEAD)
 

@@ -60,13 +60,15 @@ def _findings(
     from app.monitoring.explain import Live, explain_waits
     from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
     from app.monitoring.explain_outcomes import explain_outcomes
+    from app.monitoring.explain_waited import explain_waited
 
     assert isinstance(live, Live)
     found = [*explain_waits(history, live), *explain_outcomes(history)]
     if agent is None:
         found += explain_time(history, timeline)
     elif (own := timeline.of(agent)) is not None:
-        found += explain_agent_time(own)
+        found += explain_agent_time(history, own)
+    found += explain_waited(history, agent)
     found += explain_money(history, _planned(history))
     if agent is None:
         return found
@@ -123,10 +125,12 @@ def _show(
     printer.print(Text(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
     for note in unknown:
         printer.print(Text(note, style="yellow"))
+    told = {""}
     for each in condensed(findings, MOST_OF_A_REASON):
         who = names(each.agents) if each.agents else "the run"
         printer.print(Text(printable(f"- {who} {each.predicate}")))
-        if each.remedy:
+        if each.remedy not in told:
             printer.print(Text(f"  -> {each.remedy}", style="dim"))
+            told.add(each.remedy)
     if not findings:
         printer.print("nothing is remarkable")

@@ -29,7 +29,9 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> "tuple[Live, lis
         buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(readings.buckets())}
         circuits = connected.loop.run(readings.circuits())
         unserved = queues - served_queues(queues) if ask_workers and queues else set()
-    except (ServiceUnavailable, OperationalError, RedisError, OSError) as error:
+    except ServiceUnavailable as error:
+        return Live(), [f"{error}; calls wait for it"]
+    except (OperationalError, RedisError, OSError) as error:
         return Live(), [f"Redis cannot be reached ({error}): calls wait for it"]
     return (
         Live(

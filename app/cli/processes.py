@@ -52,15 +52,23 @@ def beat(context: typer.Context) -> None:
 
 def flower(
     context: typer.Context,
-    address: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5555,
+    address: Annotated[
+        str, typer.Option(help="Address to listen on.", envvar="FLOWER_ADDRESS")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on.", envvar="FLOWER_PORT", min=0, max=65535)
+    ] = 5555,
+    logging: Annotated[
+        str, typer.Option(help="What Flower logs: info, warning, error.", envvar="FLOWER_LOGGING")
+    ] = "error",
 ) -> None:
     """Run Flower, which shows workers and agents.
 
     Other options go to Flower. It asks for a user and a password: those of FLOWER_BASIC_AUTH
     (user:password), or of the setting flower_basic_auth, or else new ones, which are printed.
     """
-    _become("-A", "app", "flower", f"--address={address}", f"--port={port}", *context.args)
+    own = f"--address={address}", f"--port={port}", f"--logging={logging}"
+    _become("-A", "app", "flower", *own, *context.args)
 
 
 def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:

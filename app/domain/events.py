@@ -91,7 +91,8 @@ def _type(
     return EventType(name=name, about=about, level=level, help=help_, facts=tuple(facts.split()))
 
 
-_ENDED = "agent error error_class"
+_TOLD = "agent error error_class"
+_ENDED = f"{_TOLD} waited"
 _TYPES = (
     _type(
         "run_created",
@@ -139,9 +140,9 @@ _TYPES = (
         "agent_completed",
         About.AGENT,
         "It has completed, and its output is stored.",
-        "agent first_token_s items failed run_id error error_class",
+        f"{_ENDED} first_token_s items failed run_id",
     ),
-    _type("agent_skipped", About.AGENT, "Its condition is false.", _ENDED),
+    _type("agent_skipped", About.AGENT, "Its condition is false.", _TOLD),
     _type(
         "agent_retrying",
         About.AGENT,
@@ -181,28 +182,28 @@ _TYPES = (
         "agent_waiting",
         About.LIMIT,
         "It has to wait long for a limit, a circuit or money, and gave its place back meanwhile.",
-        "agent waits_for ready_in_s",
+        "agent waits_for ready_in_s waited",
         level=Level.WARNING,
     ),
     _type(
         "agent_handed_back",
         About.WORKER,
         "Its worker drains, or its run was paused: another attempt follows, which is no retry.",
-        "agent",
+        "agent waited",
         level=Level.WARNING,
     ),
     _type(
         "agent_recovered",
         About.WORKER,
         "Its worker went silent; another attempt follows.",
-        _ENDED,
+        _TOLD,
         level=Level.WARNING,
     ),
     _type(
         "agent_fallback",
         About.CALL,
         "A call has failed, and another model is asked in its place.",
-        f"{_ENDED} provider model next_provider next_model",
+        f"{_TOLD} provider model next_provider next_model",
         level=Level.WARNING,
     ),
     _type("tool_started", About.TOOL, "A tool was started.", "agent tool seconds"),
@@ -245,6 +246,29 @@ _TYPES = (
 
 #: Every type of event by name.
 CATALOGUE: Mapping[str, EventType] = {each.name: each for each in _TYPES}
+
+
+#: The largest number that an id can have.
+LAST_ID = 2**63 - 1
+
+
+def checked_after(after: int | None) -> int:
+    """Where to go on reading a history: behind an event, or at the beginning.
+
+    Args:
+        after: Id of the last event seen; 0 or None for the beginning.
+
+    Raises:
+        ValueError: If it is no id.
+    """
+    if after is None:
+        return 0
+    if not isinstance(after, int) or isinstance(after, bool) or not 0 <= after <= LAST_ID:
+        raise ValueError(
+            f"after is {after!r}: give the id of an event, which is a whole number (event.id), "
+            "or 0 or None for the beginning"
+        )
+    return after
 
 
 def level_of(name: str) -> Level:

@@ -52,4 +52,7 @@ def _fact(name: str, value: Any) -> str:
     for ending, unit in UNITS.items():
         if name.endswith(ending) and isinstance(value, int | float):
             return f"{name.removesuffix('_s').replace('_', ' ')} {value:g}{unit}"
+    if isinstance(value, Mapping):
+        spent = ", ".join(f"{seconds:g} s for {what}" for what, seconds in value.items())
+        return f"{name} {spent}"
     return f"{name.replace('_', ' ')} {value}"

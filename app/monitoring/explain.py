@@ -8,6 +8,7 @@ from typing import Any
 
 from app.domain.budgets import budget_label
 from app.domain.status import WorkflowStatus
+from app.monitoring.explain_waited import awaited
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import BudgetState, RunHistory, Standing
@@ -132,22 +133,12 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
             reason=Reason.BACKOFF,
             text=f"waits {left} before its next try (retry {one.retries}){because}",
         )
-    if one.waits_for.startswith("money"):
-        return Finding(
-            reason=Reason.MONEY,
-            text=f"waits for {one.waits_for}, and looks again in {left} or when there is some",
-            remedy="raise the budget: agentchord budgets set",
-        )
-    if one.waits_for.endswith("circuit"):
-        return Finding(
-            reason=Reason.CIRCUIT,
-            text=f"waits {left} for the {one.waits_for}, which is open because calls failed",
-        )
-    return Finding(
-        reason=Reason.LIMIT,
-        text=f"waits {left} for the rate limit {one.waits_for}, which is used up until then",
-        remedy="agentchord limits shows it, agentchord limits set changes it",
-    )
+    what = awaited(one.waits_for)
+    if what.reason is Reason.MONEY:
+        text = f"waits for {what.text}, and looks again in {left} or when there is some"
+    else:
+        text = f"waits {left} for {what.text}"
+    return Finding(reason=what.reason, text=text, remedy=what.remedy)
 
 
 def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:

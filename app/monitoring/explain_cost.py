@@ -45,7 +45,7 @@ def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]
             reason=Reason.SLOW,
             agents=(longest[0].agent.name,),
             text=f"is the longest part of the critical path: {_parts(longest[:1])}",
-            remedy=_remedy(longest[:1]) if _is_patient(longest[0]) else "",
+            remedy=_remedy(longest[:1], history) if _is_patient(longest[0]) else "",
         ),
     ]
     paused_s = sum((end - start).total_seconds() for start, end in timeline.pauses)
@@ -59,7 +59,7 @@ def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]
                 reason=Reason.SLOW,
                 agents=tuple(each.agent.name for each in patient),
                 text=f"spent most of the time waiting: {_parts(patient)}",
-                remedy=_remedy(patient),
+                remedy=_remedy(patient, history),
             )
         )
     return tuple(found)
@@ -69,12 +69,14 @@ def _is_patient(each: AgentTimeline) -> bool:
     return each.waiting_s > max(NOTABLE_S, each.calling_s)
 
 
-def explain_agent_time(timeline: AgentTimeline) -> tuple[Finding, ...]:
+def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Finding, ...]:
     """Where the time of one agent went."""
     if not timeline.spans:
         return ()
-    took = f"{seconds_of(_length(timeline))} from when its level began: {_parts([timeline])}"
-    remedy = _remedy([timeline]) if timeline.waiting_s > timeline.calling_s else ""
+    verb = "took" if timeline.agent.status.is_final else "has taken"
+    took = f"{verb} {seconds_of(_length(timeline))} from when its level began: {_parts([timeline])}"
+    patient = timeline.waiting_s > timeline.calling_s
+    remedy = _remedy([timeline], history) if patient else ""
     agents = (timeline.agent.name,)
     return (Finding(reason=Reason.SLOW, agents=agents, text=took, remedy=remedy),)
 
@@ -162,7 +164,8 @@ def _why(name: str, history: RunHistory) -> str:
     prompt = sum(call.prompt_tokens for call in calls)
     output = sum(call.output_tokens for call in calls)
     failed = sum(call.outcome != "ok" for call in calls)
-    text = f"{len(calls)} calls, {prompt:,} tokens read, {output:,} written"
+    count = "1 call" if len(calls) == 1 else f"{len(calls)} calls"
+    text = f"{count}, {prompt:,} tokens read, {output:,} written"
     return f"{text}, {failed} calls failed" if failed else text
 
 
@@ -189,9 +192,12 @@ def _parts(timelines: list[AgentTimeline]) -> str:
     )
 
 
-def _remedy(timelines: list[AgentTimeline]) -> str:
+def _remedy(timelines: list[AgentTimeline], history: RunHistory) -> str:
     phases = [phase for phase in Phase if phase is not Phase.CALLING]
     most = max(phases, key=lambda phase: sum(each.seconds(phase) for each in timelines))
+    whose = {each.agent.name for each in timelines}
+    if most is Phase.HELD and any(wait.agent in whose for wait in history.waits):
+        return ""  # each of these waits is told with a remedy of its own
     return {
         Phase.QUEUED: "more workers, or a higher max_parallel_agents",
         Phase.HELD: "agentchord limits shows the limits, agentchord budgets the budgets",

@@ -52,6 +52,24 @@ READ_EVENTS: TextClause = text(f"""{OWNERS}
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
+# What each attempt says of itself, and how long those were away who gave their places back: until
+# the next attempt, but not for what else that one waited, such as a worker.
+READ_WAITS: TextClause = text(f"""{OWNERS}
+    SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
+        count(*) AS count
+    FROM (
+        SELECT e.agent_run_id, told.key AS waits_for, told.value::float8 AS seconds
+        FROM events e CROSS JOIN LATERAL jsonb_each_text(e.data -> 'waited') told
+        WHERE e.run_id = :run_id
+        UNION ALL
+        SELECT e.agent_run_id, e.data ->> 'waits_for', extract(epoch FROM least(t.started_at - e.at,
+            make_interval(secs => (e.data ->> 'ready_in_s')::float8)))::float8
+        FROM events e
+        JOIN attempts t ON t.agent_run_id = e.agent_run_id AND t.number = e.attempt + 1
+        WHERE e.run_id = :run_id AND e.type = 'agent_waiting'
+    ) w JOIN owned o ON o.id = w.agent_run_id
+    GROUP BY o.level, o.owner, w.waits_for ORDER BY o.level, o.owner, w.waits_for
+""")  # noqa: S608
 #: Events that the attempts tell as well.
 TOLD_BY_ATTEMPTS = ("agent_started", "agent_completed", "tool_started", "tool_finished")
 READ_NOW_OF_AGENTS: TextClause = text(f"""{OWNERS}
@@ -142,6 +160,25 @@ class ToolUse:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Wait:
+    """What an agent has waited for, and does no more.
+
+    Attributes:
+        agent: The agent.
+        waits_for: In the words of the history: ``openai/default requests_per_minute``.
+        seconds: How long, added up over its attempts and items.
+        longest_s: The longest of these waits.
+        count: How many they were.
+    """
+
+    agent: str
+    waits_for: str
+    seconds: float
+    longest_s: float
+    count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryEvent:
     """One line of the history; ``agent`` is None if it is the run's."""
 
@@ -221,6 +258,7 @@ class RunHistory:
         calls: Entries of the ledger, in their order.
         tools: Calls of tools, by time.
         events: What the attempts do not tell, in order.
+        waits: What was waited for, by agent.
         standing: The agent runs that have not ended.
         usual_usd: What each agent cost in the middle of the earlier runs of this workflow, if
             there are enough of them to say so.
@@ -233,6 +271,7 @@ class RunHistory:
     calls: tuple[Call, ...] = ()
     tools: tuple[ToolUse, ...] = ()
     events: tuple[HistoryEvent, ...] = ()
+    waits: tuple[Wait, ...] = ()
     standing: tuple[Standing, ...] = ()
     usual_usd: Mapping[str, Decimal] = field(default_factory=dict)
 
@@ -270,6 +309,7 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
         calls=await _facts(connection, Call, READ_CALLS, values),
         tools=await _facts(connection, ToolUse, READ_TOOLS, values),
         events=await _facts(connection, HistoryEvent, READ_EVENTS, events),
+        waits=await _facts(connection, Wait, READ_WAITS, values),
         standing=await read_standing(connection, run_id),
         usual_usd={row.agent: row.cost_usd for row in usual if row.runs >= ENOUGH_RUNS},
     )

@@ -134,6 +134,8 @@ class Reply:
         shares: The runs' virtual times, in the order asked, and last the bucket's own.
         long_s: Seconds until the limits per hour and day have room for one request.
         long_tier: The one of them that does last; empty if all have room.
+        held_by: What the process's first request waits for: the name of a tier, ``concurrency`` or
+            ``pause``; empty if none waits.
     """
 
     time_s: float
@@ -147,6 +149,7 @@ class Reply:
     shares: list[float]
     long_s: float = 0.0
     long_tier: str = ""
+    held_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

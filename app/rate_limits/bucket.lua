@@ -166,20 +166,26 @@ local function window_fit(s, tier, amount, now)
   return tier.window_s
 end
 
--- Seconds until the amounts fit into all tiers, after `reserve` (amounts of others, or nil).
--- What is larger than a tier waits until the tier is full.
-local function fit(s, tiers, amounts, reserve, now)
-  local delay = 0
+-- Seconds until the amounts fit into all tiers, after `reserve` (amounts of others, or nil), and
+-- which has room last (nil: all have). What is larger than a tier waits until the tier is full.
+local function last_to_fit(s, tiers, amounts, reserve, now)
+  local longest, name = 0, nil
   for i, tier in ipairs(tiers) do
     local before = reserve and reserve[i] or 0
     local need = math.min(amounts[i], tier.cap) + before
-    delay = math.max(delay, careful_fit(s, tier, amounts[i], before, now))
+    local delay = careful_fit(s, tier, amounts[i], before, now)
     if tier.kind == 'window' then
       delay = math.max(delay, window_fit(s, tier, need, now))
     elseif need - s.level[tier.name] > EPSILON then
       delay = math.max(delay, (need - s.level[tier.name]) / tier.speed)
     end
+    if delay > longest then longest, name = delay, tier.name end
   end
+  return longest, name
+end
+
+local function fit(s, tiers, amounts, reserve, now)
+  local delay = last_to_fit(s, tiers, amounts, reserve, now)
   return delay
 end
 

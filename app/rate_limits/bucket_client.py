@@ -16,6 +16,7 @@ from app.rate_limits.base import Exchange, Grant, LimitRequest, Permit, Reply, S
 from app.rate_limits.candidates import Candidates
 from app.rate_limits.departures import Departures
 from app.rate_limits.fair_queue import FairQueue, Waiter
+from app.rate_limits.held import Held
 from app.rate_limits.link import Link
 from app.rate_limits.long_waits import Closed, closed_by_limits, closed_by_pause, later, send_away
 from app.rate_limits.open_gate import STEP_S, OpenGate
@@ -67,6 +68,7 @@ class BucketClient:
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
         self._paused: Closed | None = None
+        self.held = Held()
 
     @property
     def waiting(self) -> int:
@@ -175,6 +177,7 @@ class BucketClient:
                 if not waiter.early:
                     self._wait_for_turn(waiter)
         self._gate.close_for(seconds)
+        self.held.pause()
         self._paused = later(self._paused, closed_by_pause(seconds))
         send_away(self._queue, self._paused, self.spec.bucket)
         if self.spec.unlimited:
@@ -217,7 +220,7 @@ class BucketClient:
     async def _exchange(self) -> None:
         try:
             message = self._compose()
-            reply = await self._link.exchange(self.spec, message)
+            reply = await self.held.heard(self._link.exchange(self.spec, message))
             await self._learn(reply)
             self._apply(message, reply)
         except Exception:  # whatever it is (who remembers the use may fail): the waiters go on
@@ -348,6 +351,8 @@ class BucketClient:
 
     def _wait_for_turn(self, waiter: Waiter) -> None:
         waiter.gone = False
+        if not self._queue:
+            self.held.forget()
         first = self._queue.enter(waiter)
         if first or not self._told_to_wait:
             self._pump.run_in(0.0)

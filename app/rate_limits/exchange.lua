@@ -256,6 +256,15 @@ local function next_turn(s, own, others, shares, free, paused_s)
   return #own > 0 and math.min(due, LONGEST_POLL_S) or nil
 end
 
+-- What the requests that go on waiting here wait for, for those who ask why.
+local function held_by(s, own, others, free, paused_s)
+  if #own == 0 then return '' end
+  if paused_s > 0 then return 'pause' end
+  if free < 1 then return 'concurrency' end
+  local _, tier = last_to_fit(s, tiers, own[1].amounts, sum_of(others), now)
+  return tier or (tiers[1] and tiers[1].name) or ''
+end
+
 -- Remember who waits here, for the others.
 local function note_heads(own, taken, ask_in)
   if #own == 0 then
@@ -302,7 +311,7 @@ local function exchange()
   local long_s, long_tier = long_wait(s, tiers)
   return {
     time_s = {math.floor(now), now % 1}, epoch = s.epoch, grants = grants, ask_in_s = ask_in,
-    long_s = long_s, long_tier = long_tier,
+    long_s = long_s, long_tier = long_tier, held_by = held_by(s, own, others, free, paused_s),
     paused_s = paused_s, careful = s.careful ~= nil, rebuild = s.unknown, spent = spent, shares = virtual,
   }
 end

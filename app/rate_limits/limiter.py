@@ -126,6 +126,11 @@ class ClusterLimiter:
                 if timer is not None:
                     timer.cancel()
 
+    def held_by(self, request: LimitRequest) -> str:
+        """What such a call has just waited for, such as ``openai/default requests_per_minute``."""
+        bucket = self._bucket(request)
+        return bucket.held.label(bucket.spec)
+
     async def start(self, permit: Permit) -> bool:
         """Wait for the moment of an early permit.
 

@@ -145,6 +145,7 @@ class _Turn:
             shares=[self.shares[run[0]] for run in self.ask.runs] + [s.v],
             long_s=long_s,
             long_tier=long_tier,
+            held_by=self._held_by(own, paused_s),
         )
 
     def _load(self) -> MemoryBucket:
@@ -308,6 +309,16 @@ class _Turn:
                 self.tell(first.process, News(bucket=self.spec.bucket, ask_in_s=due))
             due = max(SAFETY_POLL_S, start / 2 if start < math.inf else 0.0)
         return min(due, LONGEST_POLL_S) if own else None
+
+    def _held_by(self, own: list[_Head], paused_s: float) -> str:
+        if not own:
+            return ""
+        if paused_s > 0:
+            return "pause"
+        if self.free < 1:
+            return "concurrency"
+        _, tier = self.bucket.last_to_fit(own[0].amounts, self._sum(self.others), self.now)
+        return tier or next((each.name for each in self.spec.tiers), "")
 
     def _note_heads(self, own: list[_Head], ask_in_s: float | None) -> None:
         records, process = self.shared.records, self.ask.process

@@ -99,16 +99,24 @@ class MemoryBucket:
 
     def fit(self, amounts: Amounts, reserve: Amounts | None, now: float) -> float:
         """Seconds until the amounts fit into all tiers, after those of others."""
-        delay = 0.0
+        return self.last_to_fit(amounts, reserve, now)[0]
+
+    def last_to_fit(
+        self, amounts: Amounts, reserve: Amounts | None, now: float
+    ) -> tuple[float, str]:
+        """The same, and which tier has room last; empty if all have."""
+        longest, name = 0.0, ""
         for i, tier in enumerate(self.tiers):
             before = reserve[i] if reserve else 0.0
             need = min(amounts[i], self.cap[tier.name]) + before
-            delay = max(delay, self._careful_fit(tier, amounts[i], before, now))
+            delay = self._careful_fit(tier, amounts[i], before, now)
             if tier.kind == "window":
                 delay = max(delay, self._window_fit(tier, need, now))
             elif need - self.level[tier.name] > EPSILON:
                 delay = max(delay, (need - self.level[tier.name]) / self.speed[tier.name])
-        return delay
+            if delay > longest:
+                longest, name = delay, tier.name
+        return longest, name
 
     def long_wait(self) -> tuple[float, str]:
         """Seconds until the limits per hour and day have room for one request, and which last."""

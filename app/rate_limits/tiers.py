@@ -78,6 +78,11 @@ class Tier:
         return self.name.startswith("requests")
 
     @property
+    def label(self) -> str:
+        """Its name with the period, as it is set: ``requests_per_minute``."""
+        return self.name if "_per_" in self.name else f"{self.name}_per_minute"
+
+    @property
     def is_short(self) -> bool:
         """Whether it is a minute tier."""
         return self.period_s < HOUR_S

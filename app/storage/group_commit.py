@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
 import structlog
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import ServiceUnavailable
@@ -34,6 +34,8 @@ def is_transient(error: Exception) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
+    if state is None and isinstance(error, DataError):
+        return False  # the driver refuses a value, and will for ever
     return error.connection_invalidated or state is None or state.startswith(TRANSIENT_SQLSTATES)
 
 

@@ -106,6 +106,7 @@ class Ending:
         recovery: Whether this counts as a recovery.
         items: The list that an agent, now WAITING, is to run over.
         first_token_s: Seconds to the first token of its first streamed answer.
+        waited_s: Seconds the attempt has waited, by what for; short waits are left out.
     """
 
     run_id: UUID
@@ -122,6 +123,7 @@ class Ending:
     recovery: bool = False
     items: Items | None = None
     first_token_s: float | None = None
+    waited_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -363,4 +365,6 @@ def _event_data(ending: Ending) -> dict[str, Any]:
         data["waits_for"] = ending.waits_for
     if ending.first_token_s is not None:
         data["first_token_s"] = round(ending.first_token_s, 3)
+    if ending.waited_s:
+        data["waited"] = {what: round(spent, 3) for what, spent in ending.waited_s.items()}
     return data

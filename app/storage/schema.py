@@ -44,6 +44,20 @@ def current(url: str) -> str | None:
         raise ServiceUnavailable(unreachable(url, error)) from error
 
 
+def no_tables(*, embedded: bool) -> str:
+    """What to tell of a database without any tables, and what to do.
+
+    Args:
+        embedded: Whether it is the built-in one of AGENTCHORD_HOME.
+    """
+    if embedded:
+        return (
+            "the built-in database is empty, because nothing has run in this AGENTCHORD_HOME yet: "
+            "start `agentchord up`"
+        )
+    return "the database has no AgentChord tables: run `agentchord migrate`"
+
+
 def unreachable(url: str, error: Exception) -> str:
     """One line that names the server but not the password."""
     parsed = database_url(url)

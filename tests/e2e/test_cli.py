@@ -271,9 +271,13 @@ def test_an_unknown_run_is_one_line(stack: Stack) -> None:
     done = cli(stack, "status", UNKNOWN)
 
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"agentchord: no run has an id that begins with '{UNKNOWN}': see `agentchord runs`\n"
-    )
+    assert done.stderr == (f"agentchord: no run has the id '{UNKNOWN}': see `agentchord runs`\n")
+
+
+def test_a_first_part_of_an_id_that_no_run_has_is_told_as_such(stack: Stack) -> None:
+    done = cli(stack, "status", UNKNOWN[:9])
+
+    assert done.stderr.startswith(f"agentchord: no run has an id that begins with '{UNKNOWN[:9]}'")
 
 
 def test_help_comes_in_less_than_0_3_seconds() -> None:

@@ -92,7 +92,7 @@ def test_flower_asks_for_a_password_that_it_printed(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with running(environment, tmp_path, "flower", "--port", str(port)) as (_, log):
+    with running(environment, tmp_path, "flower", "--port", str(port)) as (process, log):
         printed = wait_until(
             lambda: re.search(r"user (\S+), password (\S+)", log.read_text()), timeout_s=READY_S
         )
@@ -101,6 +101,28 @@ def test_flower_asks_for_a_password_that_it_printed(
 
         assert answers(port, "") == 401
         assert answers(port, f"{printed[1]}:{printed[2]}") == 200
+        wait_until(lambda: "start them with `agentchord up`" in log.read_text(), timeout_s=READY_S)
+        process.terminate()
+        assert process.wait(20) == 0
+        assert len(log.read_text().splitlines()) == 2  # the account, and that no worker answers
+
+
+@pytest.mark.parametrize("program", ["app.cli flower", "celery -A app flower"])
+def test_flower_refuses_an_account_without_a_password_in_one_line(
+    environment: dict[str, str], program: str
+) -> None:
+    refused = subprocess.run(
+        [sys.executable, "-m", *program.split(), "--port=0"],
+        env=environment | {"AGENTCHORD_FLOWER_BASIC_AUTH": "secret"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "Error: Flower's account needs a name and a password: write it as user:password\n"
+    )
 
 
 def answers(port: int, account: str) -> int | None:

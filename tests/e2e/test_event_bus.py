@@ -33,6 +33,14 @@ def test_what_makes_no_sense_is_refused(group: Any, after: int, problem: str) ->
         next(EventBus().consume(group, after=after))
 
 
+@pytest.mark.parametrize("after", ["x", "12", 1.5, True, -1, 2**63])
+def test_a_history_is_read_behind_an_id_and_nothing_else(after: Any) -> None:
+    with pytest.raises(ValueError, match="give the id of an event"):
+        EventBus().history(after=after)
+    with pytest.raises(ValueError, match="give the id of an event"):
+        Run(uuid4()).events(after=after)
+
+
 def test_live_events_are_those_of_the_run_and_of_the_history(stack: Stack) -> None:
     run, before = finished_run(stack)
     expected = [(event.id, event.type) for event in run.events()]
@@ -44,6 +52,8 @@ def test_live_events_are_those_of_the_run_and_of_the_history(stack: Stack) -> No
 
     assert told == expected
     assert stored == expected
+    assert [(event.id, event.type) for event in run.events(after=None)] == expected
+    assert next(bus.history(after=None)) == next(bus.history())
 
 
 def test_what_a_member_has_not_done_comes_again_to_it(stack: Stack) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import structlog
@@ -146,6 +147,11 @@ def test_what_cannot_be_an_event_is_refused_in_words(stack: Stack) -> None:
         monitor.record_event("x", data={"a": object()})
     with pytest.raises(ValueError, match="NUL"):
         monitor.record_event("x", data={"a": "\0"})
+    misplaced: Any = {"version": 7}
+    with pytest.raises(ValueError, match=r"agent_id is .*facts are data="):
+        monitor.record_event("deployed", misplaced)
+    with pytest.raises(ValueError, match="workflow_id is"):
+        monitor.record_event("deployed", workflow_id="a\0")
     with pytest.raises(ValueError, match="count is 0"):
         monitor.get_recent_events(0)
 

@@ -3,7 +3,7 @@ from collections.abc import Sequence
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.contextvars import bound_contextvars, get_contextvars
 
@@ -100,3 +100,13 @@ async def test_a_lost_connection_is_waited_out(cluster: Cluster) -> None:
         return tries
 
     assert await persist(cluster.engine, step, name="test") == 2
+
+
+async def test_a_value_that_the_driver_refuses_is_not_tried_for_ever(cluster: Cluster) -> None:
+    async with asyncio.timeout(5):
+        with pytest.raises(DataError):
+            await persist(
+                cluster.engine,
+                lambda connection: connection.execute(text("SELECT :it"), {"it": "\0"}),
+                name="refused",
+            )

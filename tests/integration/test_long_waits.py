@@ -20,6 +20,7 @@ from tests.integration.limit_cluster import (
     take,
     timed,
 )
+from tests.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
@@ -117,3 +118,21 @@ async def test_a_limit_per_minute_is_waited_for_in_place(cluster: LimitCluster) 
     waited_s = await timed(limiter.acquire(request(), patience_s=0.2))
 
     assert waited_s > 0.8
+    assert limiter.held_by(request()) == "acme/default requests_per_minute"
+
+
+async def test_who_waited_can_say_for_which_limit(cluster: LimitCluster) -> None:
+    limiter = cluster.limiter(limits(requests_per_minute=6000, concurrent_requests=1))
+    (held,) = await take(limiter, 1)
+    waiting = asyncio.create_task(limiter.acquire(request(), timeout_s=5))
+    named = "acme/default concurrent_requests"
+
+    async def is_named() -> bool:
+        return limiter.held_by(request()) == named
+
+    await wait_until_async(is_named)
+
+    limiter.settle(held, usage=Usage())
+    await waiting
+
+    assert limiter.held_by(request()) == named

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from app.domain.status import AgentStatus
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.findings import Reason
 from app.monitoring.run_history import RunHistory, read_history
@@ -93,3 +94,29 @@ async def test_what_is_usual_is_known_after_three_runs(cluster: Cluster) -> None
 
         usual = (await read(cluster, run_id)).usual_usd
         assert usual == ({"a": Decimal("0.02")} if number == 3 else {})
+
+
+async def test_what_was_waited_for_is_known_by_name_long_waits_included(cluster: Cluster) -> None:
+    limit, day = "openai/gpt-4o requests_per_minute", "openai/gpt-4o requests_per_day"
+    run_id = await cluster.start(agent("a"), agent("b"))
+    first, other = (await cluster.claim(run_id)).agents
+    away = ending(
+        first,
+        AgentStatus.PENDING,
+        event="agent_waiting",
+        outcome="handed_back",
+        waits_for=day,
+        ready_in_s=0.001,
+    )
+    await cluster.record(away)
+    (again,) = (await cluster.claim(run_id)).agents
+    await cluster.record(ending(again, waited_s={limit: 2.5}))
+    await cluster.record(ending(other, waited_s={limit: 1.25}))
+
+    waits = {(wait.agent, wait.waits_for): wait for wait in (await read(cluster, run_id)).waits}
+
+    assert {key: wait.seconds for key, wait in waits.items() if key[1] == limit} == {
+        ("a", limit): 2.5,
+        ("b", limit): 1.25,
+    }
+    assert 0 < waits["a", day].seconds <= 0.001

@@ -47,6 +47,15 @@ def test_an_empty_database_is_refused_with_the_remedy(database_url: str) -> None
         schema.require(database_url)
 
 
+@pytest.mark.parametrize(
+    ("embedded", "remedy"), [(True, "`agentchord up`"), (False, "`agentchord migrate`")]
+)
+def test_a_database_without_tables_is_told_with_what_makes_them(
+    embedded: bool, remedy: str
+) -> None:
+    assert remedy in schema.no_tables(embedded=embedded)
+
+
 def test_a_newer_schema_is_refused(database_url: str) -> None:
     engine = create_engine(parse(database_url))
     with engine.begin() as connection:

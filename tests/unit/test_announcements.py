@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any, cast
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from app.telemetry.redaction import Redactor
 from workers.announcements import MAX_CHARS, Announcements
 from workers.inflight import Lease
 from workers.jobs import Job, RunContext
+from workers.requests import NamedRequest
 
 KEY = "sk-planted-0123456789abcdef0123456789"
 PROMPT, OUTPUT = f"about Zephyr, {KEY}", f"Zephyr it is, {KEY}"
@@ -145,3 +147,42 @@ def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
     by.tell([happened])
 
     assert [kind for kind, _ in told(by)] == kinds
+
+
+def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
+    by = announcements(payloads=False)
+    by.ended(job_of(), DONE, ())
+    by.tell([event("agent_failed", 2, agent="b[3]", error_class="RecoveriesExhausted")])
+
+    (_, ended), (_, lost) = told(by)
+
+    assert (ended["name"], lost["name"]) == ("agent.a", "agent.b")
+    assert str(ID) in ended["kwargs"]
+
+
+def test_lanes_that_were_received_before_flower_listened_have_a_name() -> None:
+    sent: list[tuple[str, dict[str, Any]]] = []
+
+    class Eventer:
+        enabled = True
+
+        def send(self, type_: str, **fields: Any) -> None:
+            sent.append((type_, fields))
+
+    @Celery().task(name="agentchord.lane")
+    def lane() -> None:
+        """Carry nothing."""
+
+    headers = {"id": "1", "task": lane.name, "argsrepr": "('run', 0)", "kwargsrepr": "{}"}
+    message = SimpleNamespace(
+        headers=headers, body=b"", content_type="", content_encoding="", delivery_info={},
+        properties={}, payload=((), {}, {}),
+    )  # fmt: skip
+    request = NamedRequest(
+        message, task=lane, eventer=Eventer(), decoded=True, body=message.payload
+    )
+
+    request.send_event("task-succeeded", runtime=1.0)
+
+    ((_, fields),) = sent
+    assert (fields["name"], fields["args"]) == ("agentchord.lane", "('run', 0)")

@@ -111,6 +111,7 @@ def test_an_agent_waits_for_the_end_of_its_backoff() -> None:
 @pytest.mark.parametrize(
     ("waits_for", "reason"),
     [
+        ("openai/default pause", Reason.PROVIDER_PAUSE),
         ("openai/default requests_per_day", Reason.LIMIT),
         ("openai/gpt-4o circuit", Reason.CIRCUIT),
         ("money of the budget of all", Reason.MONEY),
@@ -120,7 +121,7 @@ def test_a_long_wait_says_what_it_is_for(waits_for: str, reason: Reason) -> None
     found = why(standing("a", ready_at=at(100 + 7200), waits_for=waits_for))
 
     assert found.reason is reason
-    assert waits_for in found.text
+    assert waits_for.removesuffix(" pause") in found.text
     assert "2.0 h" in found.text
 
 
@@ -314,8 +315,8 @@ def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
     assert whole.text == f"took 10.0 s; on its critical path (a): {parts}"
     assert longest.agents == ("a",)
     assert longest.remedy.startswith("agentchord limits")
-    assert explain_agent_time(timeline_of(run).agents[0])[0].text == (
-        f"10.0 s from when its level began: {parts}"
+    assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
+        f"took 10.0 s from when its level began: {parts}"
     )
 
 
@@ -348,8 +349,8 @@ def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> N
         "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
         "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
         "cost 2.8 times what was planned, $0.04",
-        "cost 3.0 times what is usual ($0.09 for $0.03): 1 calls, 9,000 tokens read, 20 written",
-        "cost 4.5 times what is planned ($0.09 for $0.02): 1 calls, 9,000 tokens read, 20 written",
+        "cost 3.0 times what is usual ($0.09 for $0.03): 1 call, 9,000 tokens read, 20 written",
+        "cost 4.5 times what is planned ($0.09 for $0.02): 1 call, 9,000 tokens read, 20 written",
     ]
 
 

@@ -32,9 +32,9 @@ async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -
 
     with meters.running(job):
         under_way = summed(shown(meters), "agentchord_attempts_in_flight", "provider")
-        with job.waiting("limit"):
+        with job.waiting("limit", lambda: "openai/default"):
             pass
-        with job.waiting("limit"), job.waiting("money"):
+        with job.waiting("limit", lambda: "openai/default"), job.waiting("money", lambda: "money"):
             pass
     job.first_token_s = 0.3
     for ending in (

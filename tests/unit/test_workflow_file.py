@@ -284,6 +284,7 @@ def test_a_workflow_that_a_python_file_does_not_define_is_refused(tmp_path: Path
     ("code", "line", "message"),
     [
         ("x = 1\n", None, "defines no Workflow: assign one to `workflow`"),
+        ("def main():\n    pass\n", None, "is started with `python -m flow_broken`"),
         ("x = 1\ny = z\n", 2, "cannot be imported: NameError: name 'z' is not defined"),
         ("x = 1\ny = (\n", 2, "cannot be imported: SyntaxError"),
         ("import sys\n\nsys.exit(3)\n", 3, "cannot be imported: SystemExit: 3"),

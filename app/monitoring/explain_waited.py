@@ -1,0 +1,90 @@
+"""What was waited for and how long, in words: each limit, budget and circuit by its name."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from app.monitoring.findings import Finding, Reason
+from app.monitoring.run_history import RunHistory, Wait
+from app.monitoring.wording import seconds_of
+
+#: Shorter waits explain nothing.
+NOTABLE_S = 0.5
+LIMITS = "agentchord limits shows it, agentchord limits set changes it"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Awaited:
+    """What somebody waits for.
+
+    Attributes:
+        reason: What kind of thing it is.
+        text: It in a sentence, after "waits for".
+        remedy: What could be done, or empty.
+    """
+
+    reason: Reason
+    text: str
+    remedy: str = ""
+
+
+def awaited(waits_for: str) -> Awaited:
+    """What is meant by the words of the history, such as ``openai/default requests_per_day``."""
+    if waits_for.startswith("money"):
+        return Awaited(
+            reason=Reason.MONEY,
+            text=waits_for,
+            remedy="raise the budget: agentchord budgets set",
+        )
+    name, _, what = waits_for.rpartition(" ")
+    if what == "circuit":
+        text = f"the {waits_for}, open because calls had failed"
+        return Awaited(reason=Reason.CIRCUIT, text=text, remedy="agentchord limits shows it")
+    if what == "pause":
+        text = f"a pause of {name} that the provider had asked for (a 429, or Retry-After)"
+        return Awaited(reason=Reason.PROVIDER_PAUSE, text=text)
+    if what == "without_redis":
+        text = f"Redis, which did not answer and counts the rate limit {name}"
+        return Awaited(reason=Reason.LIMIT, text=text, remedy="agentchord doctor")
+    return Awaited(reason=Reason.LIMIT, text=f"the rate limit {waits_for}", remedy=LIMITS)
+
+
+def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Finding, ...]:
+    """The waits that are over, those for the same thing together, the longest first.
+
+    Args:
+        history: The run.
+        agent: Only of this agent.
+    """
+    by_name: dict[str, list[Wait]] = {}
+    for wait in history.waits:
+        if agent in (None, wait.agent):
+            by_name.setdefault(wait.waits_for, []).append(wait)
+    found = [(_total(waits), name, waits) for name, waits in by_name.items()]
+    return tuple(
+        _finding(name, waits)
+        for total, name, waits in sorted(found, reverse=True, key=_first)
+        if total >= NOTABLE_S
+    )
+
+
+def _finding(name: str, waits: Sequence[Wait]) -> Finding:
+    what, total_s = awaited(name), seconds_of(_total(waits))
+    longest = max(waits, key=lambda each: each.longest_s)
+    if sum(each.count for each in waits) == 1:
+        time = total_s
+    else:
+        time = f"{total_s} in all, {seconds_of(longest.longest_s)} at most,"
+    return Finding(
+        reason=what.reason,
+        agents=tuple(dict.fromkeys(each.agent for each in waits)),
+        text=f"waited {time} for {what.text}",
+        remedy=what.remedy,
+    )
+
+
+def _total(waits: Iterable[Wait]) -> float:
+    return sum(each.seconds for each in waits)
+
+
+def _first(found: tuple[float, str, list[Wait]]) -> float:
+    return found[0]

@@ -1,0 +1,118 @@
+"""`python -m tests.benchmarks.footprint`: how soon everything is there, and what it weighs."""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from app.domain.agent import PROVIDERS
+from tests.benchmarks.bench import Bench, open_bench
+from tests.benchmarks.contenders import BenchmarkFailed
+from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
+from tests.benchmarks.machine import describe
+from tests.benchmarks.processes import MB, Observation, resident_mb
+from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.workloads import WORKLOADS
+from tests.stack import Stack
+
+MARK = "footprint: written by `make footprint`"
+#: What is in flight at once, and for how long.
+IN_FLIGHT = replace(WORKLOADS["W4"], latency_s=3.0)
+
+
+def main(options: argparse.Namespace) -> None:
+    """Measure, then print, and write down if it was asked for."""
+    with ExitStack() as parts:
+        folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="agentchord-foot-")))
+        entrants = [entrant_named(AGENTCHORD)]
+        bench = parts.enter_context(open_bench(folder / "bench", entrants, workers=2))
+        stack = bench.stack
+        rows = [
+            _seconds("`agentchord --help`", lambda: _help(stack), options.rounds),
+            _seconds("`import app`", lambda: _import(stack), options.rounds),
+            _seconds("a worker is ready", lambda: _ready_s(stack), options.rounds),
+            *_memory(bench),
+        ]
+        facts = describe(folder, stack.urls)
+    head = f"{facts['date']}, {facts['cores']} cores; times are medians of {options.rounds}."
+    text = "\n\n".join([head, table(("what", "median", "least", "most"), rows)])
+    sys.stdout.write(text + "\n")
+    if options.markdown:
+        write_into(options.markdown, text, mark=MARK)
+
+
+def _seconds(title: str, act: Callable[[], float], rounds: int) -> Sequence[str]:
+    act()  # the files are read from the disk for the first time
+    times_s = [act() for _ in range(rounds)]
+    return (title, *(f"{value:.2f} s" for value in (median(times_s), min(times_s), max(times_s))))
+
+
+def _help(stack: Stack) -> float:
+    return _run_s(stack, "-m", "app.cli", "--help")
+
+
+def _import(stack: Stack) -> float:
+    return _run_s(stack, "-c", "import app")
+
+
+def _run_s(stack: Stack, *arguments: str) -> float:
+    began_s = time.perf_counter()
+    done = stack.python(*arguments)
+    if done.returncode != 0:
+        raise BenchmarkFailed(done.stderr)
+    return time.perf_counter() - began_s
+
+
+def _ready_s(stack: Stack) -> float:
+    began_s = time.perf_counter()
+    worker = stack.start_worker(*PROVIDERS, name="footprint", threads=WORKER_THREADS)
+    ready_s = time.perf_counter() - began_s
+    try:
+        worker.stop()
+    except subprocess.TimeoutExpired as error:
+        raise BenchmarkFailed("a worker did not end") from error
+    return ready_s
+
+
+def _memory(bench: Bench) -> list[Sequence[str]]:
+    """A worker at rest, and what each agent in flight adds to the workers."""
+    workers = bench.applications[AGENTCHORD].roles["workers"]
+    own = [_unshared_mb(process) for process in workers]
+    bench.measure(AGENTCHORD, WORKLOADS["W2"])
+    at_rest = resident_mb(workers)
+    with Observation({"workers": workers}, workers) as seen:
+        bench.run(AGENTCHORD, IN_FLIGHT)
+    added_kb = 1000 * (seen.peak_mb - at_rest) / IN_FLIGHT.agents
+    resident = [resident_mb([process]) for process in workers]
+    return [
+        _range("memory of a worker at rest, its own", own, "MB"),
+        _range("the same, with what it shares with others, after a run", resident, "MB"),
+        ("memory of an agent in flight, in its worker", f"{added_kb:.0f} kB", "", ""),
+    ]
+
+
+def _unshared_mb(process: psutil.Process) -> float:
+    return float(process.memory_full_info().uss) / MB
+
+
+def _range(title: str, values: Sequence[float], unit: str) -> Sequence[str]:
+    return (title, *(f"{value:.0f} {unit}" for value in (median(values), min(values), max(values))))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.footprint")
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds (5)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table there")
+    try:
+        main(parser.parse_args())
+    except BenchmarkFailed as failure:
+        sys.stderr.write(f"the benchmark failed: {failure}\n")
+        sys.exit(1)

@@ -2,6 +2,7 @@
 
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -29,14 +30,18 @@ class Fleet:
 
     def staff(self) -> None:
         """Start a worker in the place of each that has ended, and reset the simulator."""
-        workers = self.stack.workers
-        for place, queues in enumerate((SCHEDULER, *self.posts)):
-            if place == len(workers):
-                workers.append(self._start(queues))
-            elif workers[place].process.poll() is not None:
-                workers[place].kill()
-                workers[place] = self._start(queues)
+        with ThreadPoolExecutor() as side_by_side:
+            self.stack.workers[:] = side_by_side.map(self._at_post, range(1 + len(self.posts)))
         self.stack.simulator.reset()
+
+    def _at_post(self, place: int) -> Worker:
+        """The worker that is there, or else a new one."""
+        if place < len(self.stack.workers):
+            worker = self.stack.workers[place]
+            if worker.process.poll() is None:
+                return worker
+            worker.kill()
+        return self._start((SCHEDULER, *self.posts)[place])
 
     def _start(self, queues: tuple[str, ...]) -> Worker:
         return self.stack.start_worker(*queues, name=f"post{next(self.numbers)}")

@@ -6,8 +6,8 @@ once, into a template; each test gets a clone of it, which takes 20 ms.
 
 import os
 import signal
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Generator, Iterator, Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 
 import psutil
@@ -20,6 +20,8 @@ from sqlalchemy.engine import URL, make_url
 from app.embedded import Services, ServiceUrls
 
 FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
+#: Kinds whose tests start services and wait.
+SLOW = ("e2e", "faults")
 KINDS = ("unit", "integration", "e2e", "faults", "browser", "benchmark")
 FOLDERS = {"benchmarks": "benchmark", "repository": "unit", "simulation": "faults"}
 TEMPLATE = "agentchord_template"
@@ -58,14 +60,40 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("seed", range(metafunc.config.getoption("--seeds")))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the kind that its folder below tests/ names."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
+    """Mark each test with the kind that its folder names, and begin with those that take long."""
     root = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(root).parts[0]
         kind = FOLDERS.get(folder, folder)
         if kind in KINDS:
             item.add_marker(kind)
+    yield
+    if processes := getattr(config, "workerinput", {}).get("workercount"):
+        items[:] = _dealt(items, processes)
+
+
+def _dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
+    """The tests in the order that xdist hands out: an equal number in a row to each process.
+
+    Each begins with its share of the modules that start services and wait; what is left to be
+    stolen in the end are tests of milliseconds, and few modules are torn apart.
+    """
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        modules.setdefault(item.path, []).append(item)
+    slow = [tests for tests in modules.values() if any(map(tests[0].get_closest_marker, SLOW))]
+    slow.sort(key=lambda tests: tests[0].get_closest_marker("timeout") is None)
+    quick = chain.from_iterable(tests for tests in modules.values() if tests not in slow)
+    dealt: list[pytest.Item] = []
+    for process in range(processes):
+        own = list(chain.from_iterable(slow[process::processes]))
+        share = (len(items) - len(dealt)) // (processes - process)
+        dealt += own + list(islice(quick, max(share - len(own), 0)))
+    return dealt
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,23 +3,21 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
-from app import Agent, Workflow
+import pytest
+
+from app import Agent, Run, Workflow, enqueue
+from tests.faults.fleet import Fleet, run_fleet
 from tests.faults.test_workers import finished, pid_of
 from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack, run_stack
+from tests.stack import CONFIGURATION, client_of
 from tests.waiting import wait_until
 
 LATENCY_S = 2.0
-ENQUEUE = """
-import sys
-from decimal import Decimal
-from app import enqueue
-from tests.faults.test_budgets import workflow
-print(enqueue(workflow(float(sys.argv[1]))).id)
-"""
+# How long its lease outlives a worker is the matter of others.
+CONFIGURED = CONFIGURATION.replace(
+    "engine:\n", "engine:\n  lease_s: 3\n  heartbeat_s: 1\n  watchdog_s: 1\n"
+)
 
 
 def workflow(cost_budget: float) -> Workflow:
@@ -32,49 +30,65 @@ def workflow(cost_budget: float) -> Workflow:
     return Workflow(name="killed", agents=[caller], cost_budget=cost_budget)
 
 
-@contextmanager
-def killed_while_calling(folder: Path, cost_budget: float) -> Iterator[Stack]:
-    """A stack of two workers, of which one was killed with a call out; the run has ended."""
-    with (
-        run_stack(folder, "scheduler") as stack,
-        stack.worker("openai"),
-        stack.worker("openai"),
-    ):
-        stack.simulator.configure(latency_s=LATENCY_S)
-        program = stack.python("-c", ENQUEUE, str(cost_budget))
-        assert program.returncode == 0, program.stderr
-        wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=30)
-        (holder,) = stack.sql("SELECT worker FROM agent_runs WHERE status = 'running'")
-        os.kill(pid_of(holder["worker"]), signal.SIGKILL)
-        finished(stack, timeout_s=60)
-        yield stack
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    folder = tmp_path_factory.mktemp("budgets")
+    with run_fleet(folder, ("openai",), ("openai",), configuration=CONFIGURED) as fleet:
+        yield fleet
 
 
-def test_the_call_of_a_killed_worker_is_booked_once_at_its_worst_case(tmp_path: Path) -> None:
-    with killed_while_calling(tmp_path, 1.0) as stack:
-        entries = stack.sql("SELECT * FROM cost_entries ORDER BY id")
+@pytest.fixture
+def two_workers(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Two workers, the scheduler's, and this process as their client."""
+    fleet.staff()
+    with client_of(fleet.stack, monkeypatch):
+        yield fleet
 
-        assert [entry["kind"] for entry in entries] == ["unconfirmed", "actual"]
-        unconfirmed, actual = entries
-        assert unconfirmed["call_id"] != actual["call_id"]
-        assert unconfirmed["cost_usd"] >= actual["cost_usd"]
-        (budget,) = stack.sql("SELECT * FROM budgets")
-        assert budget["spent_usd"] == unconfirmed["cost_usd"] + actual["cost_usd"]
-        assert budget["held_usd"] == budget["overdrawn_usd"] == 0
-        assert stack.sql("SELECT status FROM agent_runs") == [{"status": "completed"}]
-        assert_ledgers_agree(entries, stack.simulator.ledger())
+
+def killed_while_calling(fleet: Fleet, cost_budget: float) -> Run:
+    """A run that has ended, after one of two workers was killed with its call out."""
+    stack = fleet.stack
+    stack.simulator.configure(latency_s=LATENCY_S)
+    run = enqueue(workflow(cost_budget))
+    wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=30)
+    (holder,) = stack.sql("SELECT worker FROM agent_runs WHERE status = 'running'")
+    os.kill(pid_of(holder["worker"]), signal.SIGKILL)
+    finished(stack, run.id, timeout_s=60)
+    return run
+
+
+def test_the_call_of_a_killed_worker_is_booked_once_at_its_worst_case(two_workers: Fleet) -> None:
+    run = killed_while_calling(two_workers, 1.0)
+
+    stack = two_workers.stack
+    entries = stack.sql("SELECT * FROM cost_entries WHERE run_id = %s ORDER BY id", run.id)
+    assert [entry["kind"] for entry in entries] == ["unconfirmed", "actual"]
+    unconfirmed, actual = entries
+    assert unconfirmed["call_id"] != actual["call_id"]
+    assert unconfirmed["cost_usd"] >= actual["cost_usd"]
+    (budget,) = stack.sql("SELECT * FROM budgets WHERE id = %s", run.id)
+    assert budget["spent_usd"] == unconfirmed["cost_usd"] + actual["cost_usd"]
+    assert budget["held_usd"] == budget["overdrawn_usd"] == 0
+    assert statuses(two_workers, run) == ["completed"]
+    assert_ledgers_agree(entries, stack.simulator.ledger())
 
 
 def test_a_budget_that_a_lost_call_used_up_is_not_exceeded_by_the_next_attempt(
-    tmp_path: Path,
+    two_workers: Fleet,
 ) -> None:
-    with killed_while_calling(tmp_path, 0.00004) as stack:
-        (entry,) = stack.sql("SELECT kind, cost_usd FROM cost_entries")
-        (budget,) = stack.sql("SELECT * FROM budgets")
+    run = killed_while_calling(two_workers, 0.00004)
 
-        assert entry["kind"] == "unconfirmed"
-        assert budget["spent_usd"] == entry["cost_usd"] <= budget["limit_usd"]
-        assert 2 * entry["cost_usd"] > budget["limit_usd"]
-        assert budget["held_usd"] == budget["overdrawn_usd"] == 0
-        assert stack.sql("SELECT status FROM agent_runs") == [{"status": "budget_exceeded"}]
-        assert len(stack.simulator.ledger()) == 1
+    stack = two_workers.stack
+    (entry,) = stack.sql("SELECT kind, cost_usd FROM cost_entries WHERE run_id = %s", run.id)
+    (budget,) = stack.sql("SELECT * FROM budgets WHERE id = %s", run.id)
+    assert entry["kind"] == "unconfirmed"
+    assert budget["spent_usd"] == entry["cost_usd"] <= budget["limit_usd"]
+    assert 2 * entry["cost_usd"] > budget["limit_usd"]
+    assert budget["held_usd"] == budget["overdrawn_usd"] == 0
+    assert statuses(two_workers, run) == ["budget_exceeded"]
+    assert len(stack.simulator.ledger()) == 1
+
+
+def statuses(fleet: Fleet, run: Run) -> list[str]:
+    rows = fleet.stack.sql("SELECT status FROM agent_runs WHERE run_id = %s", run.id)
+    return [row["status"] for row in rows]

@@ -22,8 +22,10 @@ from tests.ledgers import assert_ledgers_agree
 from tests.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.waiting import wait_until
 
-# What no signal has told, a heartbeat brings soon.
-CONFIGURED = CONFIGURATION.replace("engine:\n", "engine:\n  heartbeat_s: 1\n")
+# What no signal has told, a heartbeat brings soon, or a sweep.
+CONFIGURED = CONFIGURATION.replace(
+    "engine:\n", "engine:\n  lease_s: 4\n  heartbeat_s: 1\n  watchdog_s: 1\n"
+)
 CLOSED_S = 2.0
 WAIT_S = 60.0
 TALKERS = 0.2

@@ -8,54 +8,64 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import yaml
 from redis import Redis
 
+from app import Agent, Run, Workflow
+from app import enqueue as enqueue_workflow
 from tests.embedded_home import gone
+from tests.faults.fleet import Fleet, run_fleet
 from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack, run_stack
+from tests.stack import Stack, client_of
 from tests.waiting import wait_until
 
-MODEL = "gpt-4.1-nano"
 BURST = 5
 PER_MINUTE = 600
-ENQUEUE = f"""
-import sys
-from app import Agent, Workflow, enqueue
-config = {{"model": "{MODEL}", "max_tokens": 20}}
-agents = [
-    Agent(name=f"a{{number}}", prompt_template="go", llm_config=config)
-    for number in range(int(sys.argv[1]))
-]
-workflow = Workflow(name=f"limited {{len(agents)}}", agents=agents, max_parallel_agents=100)
-print(enqueue(workflow, {{}}).id)
-"""
-
-
-@contextmanager
-def limited_stack(folder: Path, **limits: int) -> Iterator[Stack]:
-    """Two workers and a scheduler under these limits, lanes narrow enough for both to get some."""
-    configuration = {
-        "rate_limits": {"openai": {"default": limits}},
+PLACES = 4
+HOURLY = 30
+# Each test has a model of its own, so that none meets what another has used.
+LIMITS = {
+    "gpt-4.1-nano": {"concurrent_requests": PLACES},
+    "gpt-4.1-mini": {"requests_per_hour": HOURLY},
+    "gpt-4.1": {"requests_per_hour": HOURLY},
+    "gpt-4o-mini": {"requests_per_minute": PER_MINUTE, "burst": BURST},
+    "gpt-4o": {"requests_per_minute": PER_MINUTE, "burst": BURST},
+}
+CONFIGURATION = yaml.safe_dump(
+    {
+        "rate_limits": {"openai": {"default": {}, "models": LIMITS}},
         # Who waits stays where it can be seen waiting.
         "engine": {"drain_grace_s": 1, "lane_width": 5, "long_wait_s": 86_400},
     }
-    with (
-        run_stack(folder, "scheduler", configuration=yaml.safe_dump(configuration)) as stack,
-        stack.worker("openai"),
-        stack.worker("openai"),
-    ):
-        yield stack
+)
 
 
-def enqueue(stack: Stack, agents: int) -> str:
-    program = stack.python("-c", ENQUEUE, str(agents))
-    assert program.returncode == 0, program.stderr
-    return program.stdout.strip()
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Two workers and a scheduler, with lanes narrow enough for both to get some."""
+    folder = tmp_path_factory.mktemp("limits")
+    with run_fleet(folder, ("openai",), ("openai",), configuration=CONFIGURATION) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def stack(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """The stack, complete, with this process as its client."""
+    fleet.staff()
+    with client_of(fleet.stack, monkeypatch):
+        yield fleet.stack
+
+
+def enqueue(model: str, number: int) -> Run:
+    """A run of so many agents with this model."""
+    config = {"model": model, "max_tokens": 20}
+    agents = [Agent(name=f"a{n}", prompt_template="go", llm_config=config) for n in range(number)]
+    workflow = Workflow(name=f"limited {number}", agents=agents, max_parallel_agents=100)
+    return enqueue_workflow(workflow, {})
 
 
 def served(stack: Stack) -> int:
@@ -70,21 +80,28 @@ def ended(stack: Stack, *, timeout_s: float = 60) -> None:
     )
 
 
-def bucket(stack: Stack) -> dict[str, Any]:
-    """State of the one bucket, as the command line shows it."""
+def bucket(stack: Stack, model: str) -> dict[str, Any]:
+    """State of the model's bucket, as the command line shows it."""
     done = stack.python("-m", "app.cli", "limits", "--json")
     assert done.returncode == 0, done.stderr
     found = {line["bucket"]: line for line in json.loads(done.stdout)}
-    return dict(found["openai/default"]["state"] or {})
+    return dict(found[f"openai/{model}"]["state"] or {})
 
 
-def assert_completed(stack: Stack, *, agents: int) -> None:
+def assert_completed(stack: Stack, run: Run, *, agents: int) -> None:
     """Everything completed at the first attempt, and both ledgers have the same calls."""
-    assert {run["status"] for run in stack.sql("SELECT status FROM runs")} == {"completed"}
-    attempts = Counter(row["outcome"] for row in stack.sql("SELECT outcome FROM attempts"))
+    assert {
+        row["status"] for row in stack.sql("SELECT status FROM runs WHERE id = %s", run.id)
+    } == {"completed"}
+    rows = stack.sql(
+        "SELECT t.outcome FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id"
+        " WHERE a.run_id = %s",
+        run.id,
+    )
+    attempts = Counter(row["outcome"] for row in rows)
     assert attempts["completed"] == agents
     assert not attempts["lost"]
-    entries = stack.sql("SELECT * FROM cost_entries")
+    entries = stack.sql("SELECT * FROM cost_entries WHERE run_id = %s", run.id)
     assert {entry["kind"] for entry in entries} == {"actual"}
     assert_ledgers_agree(entries, stack.simulator.ledger())
 
@@ -106,27 +123,27 @@ def most_at_once(records: list[dict[str, Any]]) -> int:
     return most
 
 
-def test_the_places_of_a_killed_worker_come_back_within_20_s(tmp_path: Path) -> None:
-    with limited_stack(tmp_path, concurrent_requests=4) as stack:
-        stack.simulator.configure(latency_s=40)
-        enqueue(stack, 40)
-        wait_until(lambda: stack.simulator.summary()["in_flight"] == 4, timeout_s=20)
-        wait_until(lambda: len(workers_of(stack, "agent_runs a")) == 2)
-        held = workers_of(stack, "holds h JOIN agent_runs a ON a.id = h.agent_run_id")
-        victim, places = held.most_common(1)[0]
+def test_the_places_of_a_killed_worker_come_back_within_20_s(stack: Stack) -> None:
+    stack.simulator.configure(latency_s=40)
+    run = enqueue("gpt-4.1-nano", 40)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == PLACES, timeout_s=20)
+    wait_until(lambda: len(workers_of(stack, "agent_runs a")) == 2)
+    held = workers_of(stack, "holds h JOIN agent_runs a ON a.id = h.agent_run_id")
+    victim, places = held.most_common(1)[0]
 
-        os.kill(int(victim.split(":")[1]), signal.SIGKILL)
-        killed_s = time.monotonic()
-        wait_until(lambda: stack.simulator.summary()["in_flight"] == 4 - places)
-        stack.simulator.configure(latency_s=0.5)
-        lost = served(stack)
-        wait_until(lambda: served(stack) >= lost + places, timeout_s=30)
+    os.kill(int(victim.split(":")[1]), signal.SIGKILL)
+    killed_s = time.monotonic()
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == PLACES - places)
+    stack.simulator.configure(latency_s=0.5)
+    lost = served(stack)
+    wait_until(lambda: served(stack) >= lost + places, timeout_s=30)
 
-        assert time.monotonic() - killed_s < 20
-        assert stack.simulator.summary()["in_flight"] <= 4
-        ended(stack, timeout_s=90)
-        assert stack.sql("SELECT DISTINCT status FROM agent_runs") == [{"status": "completed"}]
-        assert most_at_once(stack.simulator.ledger()) == 4
+    assert time.monotonic() - killed_s < 20
+    assert stack.simulator.summary()["in_flight"] <= PLACES
+    ended(stack, timeout_s=90)
+    statuses = stack.sql("SELECT DISTINCT status FROM agent_runs WHERE run_id = %s", run.id)
+    assert statuses == [{"status": "completed"}]
+    assert most_at_once(stack.simulator.ledger()) == PLACES
 
 
 def workers_of(stack: Stack, tables: str) -> Counter[str]:
@@ -135,69 +152,68 @@ def workers_of(stack: Stack, tables: str) -> Counter[str]:
     return Counter(row["worker"] for row in rows)
 
 
-def test_a_flushed_redis_does_not_forget_what_the_hour_has_used(tmp_path: Path) -> None:
-    with limited_stack(tmp_path, requests_per_hour=30) as stack:
-        enqueue(stack, 20)
-        ended(stack)
+def test_a_flushed_redis_does_not_forget_what_the_hour_has_used(stack: Stack) -> None:
+    model = "gpt-4.1-mini"
+    enqueue(model, 20)
+    ended(stack)
 
-        flush(stack)
-        enqueue(stack, 15)
-        wait_until(lambda: bucket(stack).get("waiting") == 5, timeout_s=30)
+    flush(stack)
+    enqueue(model, 15)
+    wait_until(lambda: bucket(stack, model).get("waiting") == 5, timeout_s=30)
 
-        assert bucket(stack)["next_free_s"] > 60
-        assert served(stack) == 30
-        cancel_all(stack)
-
-
-def test_a_flushed_redis_does_not_forget_the_calls_in_flight(tmp_path: Path) -> None:
-    with limited_stack(tmp_path, requests_per_hour=30) as stack:
-        stack.simulator.configure(latency_s=8)
-        enqueue(stack, 40)
-        wait_until(lambda: stack.simulator.summary()["in_flight"] == 30, timeout_s=30)
-        assert stack.sql("SELECT 1 FROM cost_entries") == []
-
-        flush(stack)
-        wait_until(lambda: bucket(stack).get("waiting") == 10, timeout_s=30)
-        wait_until(lambda: not stack.simulator.summary()["in_flight"], timeout_s=30)
-
-        assert bucket(stack)["next_free_s"] > 60
-        assert served(stack) == 30
-        cancel_all(stack)
+    assert bucket(stack, model)["next_free_s"] > 60
+    assert served(stack) == HOURLY
+    cancel_all(stack)
 
 
-def test_a_flushed_redis_breaks_a_minute_limit_by_no_more_than_one_burst(tmp_path: Path) -> None:
-    with limited_stack(tmp_path, requests_per_minute=PER_MINUTE, burst=BURST) as stack:
-        stack.simulator.configure(
-            limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
-        )
-        enqueue(stack, 100)
-        wait_until(lambda: served(stack) >= 30, timeout_s=30)
+def test_a_flushed_redis_does_not_forget_the_calls_in_flight(stack: Stack) -> None:
+    model = "gpt-4.1"
+    stack.simulator.configure(latency_s=8)
+    run = enqueue(model, 40)
+    wait_until(lambda: stack.simulator.summary()["in_flight"] == HOURLY, timeout_s=30)
+    assert stack.sql("SELECT 1 FROM cost_entries WHERE run_id = %s", run.id) == []
 
-        flush(stack)
-        ended(stack)
+    flush(stack)
+    wait_until(lambda: bucket(stack, model).get("waiting") == 10, timeout_s=30)
+    wait_until(lambda: not stack.simulator.summary()["in_flight"], timeout_s=30)
 
-        assert throttled(stack) <= BURST
-        assert_completed(stack, agents=100)
+    assert bucket(stack, model)["next_free_s"] > 60
+    assert served(stack) == HOURLY
+    cancel_all(stack)
 
 
-def test_while_redis_is_away_calls_wait_and_nothing_else_happens(tmp_path: Path) -> None:
-    with limited_stack(tmp_path, requests_per_minute=PER_MINUTE, burst=BURST) as stack:
-        stack.simulator.configure(
-            limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
-        )
-        enqueue(stack, 100)
-        wait_until(lambda: served(stack) >= 30, timeout_s=30)
+def test_a_flushed_redis_breaks_a_minute_limit_by_no_more_than_one_burst(stack: Stack) -> None:
+    stack.simulator.configure(
+        limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
+    )
+    run = enqueue("gpt-4o-mini", 100)
+    wait_until(lambda: served(stack) >= 30, timeout_s=30)
 
-        with redis_away(stack):
-            wait_until(lambda: all_say(stack, "limits_unavailable"), timeout_s=20)
-            wait_until(lambda: not stack.simulator.summary()["in_flight"])
-            before = served(stack)
-            wait_until(lambda: beats_later(stack, seconds=3), timeout_s=20)
-            assert served(stack) == before < 100
-        ended(stack)
+    flush(stack)
+    ended(stack)
 
-        assert throttled(stack) <= BURST
-        assert_completed(stack, agents=100)
+    assert throttled(stack) <= BURST
+    assert_completed(stack, run, agents=100)
+
+
+def test_while_redis_is_away_calls_wait_and_nothing_else_happens(stack: Stack) -> None:
+    stack.simulator.configure(
+        limits=[{"provider": "openai", "requests_per_minute": PER_MINUTE, "burst": BURST}]
+    )
+    run = enqueue("gpt-4o", 100)
+    wait_until(lambda: served(stack) >= 30, timeout_s=30)
+    assert not any_says(stack, "limits_unavailable")
+
+    with redis_away(stack):
+        wait_until(lambda: all_say(stack, "limits_unavailable"), timeout_s=20)
+        wait_until(lambda: not stack.simulator.summary()["in_flight"])
+        before = served(stack)
+        wait_until(lambda: beats_later(stack, seconds=3), timeout_s=20)
+        assert served(stack) == before < 100
+    ended(stack)
+
+    assert throttled(stack) <= BURST
+    assert_completed(stack, run, agents=100)
 
 
 def flush(stack: Stack) -> None:
@@ -207,7 +223,7 @@ def flush(stack: Stack) -> None:
 
 def cancel_all(stack: Stack) -> None:
     for run in stack.sql("SELECT id FROM runs WHERE status = 'running'"):
-        stack.python("-m", "app.cli", "cancel", str(run["id"]))
+        Run(str(run["id"])).cancel()
     ended(stack)
 
 
@@ -227,8 +243,13 @@ def redis_away(stack: Stack) -> Iterator[None]:
         caretaker.resume()
 
 
+def any_says(stack: Stack, word: str) -> bool:
+    """Whether the log of any worker with calls to make has this word."""
+    return any(word in worker.log.read_text(errors="replace") for worker in stack.workers[1:])
+
+
 def all_say(stack: Stack, word: str) -> bool:
-    """Whether the logs of all workers with calls to make have this word."""
+    """Whether the logs of all of them have it."""
     return all(word in worker.log.read_text(errors="replace") for worker in stack.workers[1:])
 
 

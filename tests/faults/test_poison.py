@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,20 +43,28 @@ def note(agent, result):
 """
 
 
-@pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+@pytest.fixture(scope="module")
+def poisoned_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack whose worker for providers is started by the test."""
-    module = MODULE.format(told=str(tmp_path / "told"))
-    (tmp_path / "poison.py").write_text(module, encoding="utf-8")
+    folder = tmp_path_factory.mktemp("poison")
+    module = MODULE.format(told=str(folder / "told"))
+    (folder / "poison.py").write_text(module, encoding="utf-8")
     configuration = CONFIGURATION.replace("imports: [", "imports: [poison, ")
-    with (
-        run_stack(tmp_path, "scheduler", configuration=configuration + ENGINE) as stack,
-        client_of(stack, monkeypatch),
-    ):
+    with run_stack(folder, "scheduler", configuration=configuration + ENGINE) as stack:
         yield stack
-        entries = stack.sql("SELECT * FROM cost_entries")
-        assert_ledgers_agree(entries, stack.simulator.ledger())
-        assert stack.sql("SELECT call_id FROM holds") == []
+
+
+@pytest.fixture
+def stack(poisoned_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """The same with a simulator and a folder as new; the ledgers agree in the end."""
+    (poisoned_stack.folder / "told").unlink(missing_ok=True)
+    poisoned_stack.simulator.reset()
+    (before,) = poisoned_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
+    with client_of(poisoned_stack, monkeypatch):
+        yield poisoned_stack
+        entries = poisoned_stack.sql("SELECT * FROM cost_entries WHERE id > %s", before["id"])
+        assert_ledgers_agree(entries, poisoned_stack.simulator.ledger())
+        assert poisoned_stack.sql("SELECT call_id FROM holds") == []
 
 
 def told(stack: Stack) -> list[dict[str, Any]]:
@@ -123,7 +130,10 @@ def test_a_result_that_is_too_large_fails_its_agent_and_keeps_the_cost(stack: St
         result.error
     )
     assert (result.output, result.retry_count) == (None, 0)
-    (entry,) = stack.sql("SELECT kind, outcome, cost_usd FROM cost_entries WHERE agent = 'large'")
+    (entry,) = stack.sql(
+        "SELECT kind, outcome, cost_usd FROM cost_entries WHERE run_id = %s AND agent = 'large'",
+        run.id,
+    )
     assert (entry["kind"], entry["outcome"]) == ("actual", "ok")
     assert float(entry["cost_usd"]) == result.cost > 0
     # The callback raises each time: that harms nobody, and it is called once for each.
@@ -144,7 +154,11 @@ def test_an_agents_timeout_is_retried_and_a_runs_timeout_ends_it(stack: Stack) -
         assert overdue.wait(30) is WorkflowStatus.FAILED
 
     assert timed.results["slow"].retry_count == 1
-    (first,) = stack.sql("SELECT error_class FROM attempts WHERE outcome = 'failed'")
+    (first,) = stack.sql(
+        "SELECT t.error_class FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id"
+        " WHERE a.run_id = %s AND t.outcome = 'failed'",
+        timed.id,
+    )
     assert first["error_class"] == "AgentTimeout"
     assert overdue.error == "the run's timeout of 2 s is over"
     assert {result.status for result in overdue.results.values()} == {"cancelled"}

@@ -2,30 +2,26 @@
 
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from redis import Redis
 
+from app import Run, enqueue
 from app.events.stream import STREAM
+from app.examples import erp
 from tests.faults.database import Database
+from tests.faults.fleet import Fleet, run_fleet
 from tests.history_checks import assert_history_is_complete
 from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack, Worker, run_stack
+from tests.stack import END_S, Stack, client_of
 from tests.waiting import wait_until
 
 PROVIDERS = ("openai", "anthropic")
 LATENCY_S = 1.0
-ENQUEUE = """
-from app import enqueue
-from app.examples import erp
-print(enqueue(erp.workflow(), erp.INPUT).id)
-"""
 TELL = """
 from app import Run
 for event in Run("{run_id}").events():
@@ -33,24 +29,46 @@ for event in Run("{run_id}").events():
 """
 
 
-@contextmanager
-def erp_under_way(folder: Path) -> Iterator[tuple[Stack, list[Worker], str]]:
-    """A stack of two workers and a scheduler, with the ERP example's second level in progress."""
-    with (
-        run_stack(folder, "scheduler") as stack,
-        stack.worker(*PROVIDERS) as first,
-        stack.worker(*PROVIDERS) as second,
-    ):
-        stack.simulator.configure(latency_s=LATENCY_S)
-        program = stack.python("-c", ENQUEUE)
-        assert program.returncode == 0, program.stderr
-        run_id = program.stdout.strip()
-        wait_until(lambda: level(stack) >= 1 and in_progress(stack), timeout_s=30)
-        yield stack, [first, second], run_id
+@dataclass(frozen=True, kw_only=True)
+class UnderWay:
+    """The ERP example in progress, alone in its stack, on two workers and a scheduler."""
+
+    fleet: Fleet
+    run: Run
+
+    @property
+    def stack(self) -> Stack:
+        return self.fleet.stack
+
+    def sql(self, statement: str) -> list[dict[str, Any]]:
+        """Rows of a statement about this run, which it calls %s."""
+        return self.stack.sql(statement, self.run.id)
 
 
-def level(stack: Stack) -> int:
-    return int(stack.sql("SELECT level FROM runs")[0]["level"])
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """Leases, heartbeats and sweeps are those that users have."""
+    with run_fleet(tmp_path_factory.mktemp("workers"), PROVIDERS, PROVIDERS) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def erp_run(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[UnderWay]:
+    """The ERP example with its second level in progress."""
+    fleet.staff()
+    fleet.stack.simulator.configure(latency_s=LATENCY_S)
+    with client_of(fleet.stack, monkeypatch):
+        under_way = UnderWay(fleet=fleet, run=enqueue(erp.workflow(), erp.INPUT))
+        wait_until(
+            lambda: level(under_way) >= 1 and in_progress(under_way.stack),
+            timeout_s=30,
+            what="its second level is in progress",
+        )
+        yield under_way
+
+
+def level(erp_run: UnderWay) -> int:
+    return int(erp_run.sql("SELECT level FROM runs WHERE id = %s")[0]["level"])
 
 
 def in_progress(stack: Stack) -> list[dict[str, Any]]:
@@ -61,32 +79,49 @@ def in_progress(stack: Stack) -> list[dict[str, Any]]:
     """)
 
 
-def finished(stack: Stack, *, timeout_s: float) -> float:
+def finished(stack: Stack, run_id: str, *, timeout_s: float) -> float:
     """Wait for the run's end; returns the seconds it took."""
     started_s = time.monotonic()
     wait_until(
-        lambda: stack.sql("SELECT 1 FROM runs WHERE status NOT IN ('pending', 'running')"),
+        lambda: stack.sql(
+            "SELECT 1 FROM runs WHERE id = %s AND status NOT IN ('pending', 'running')", run_id
+        ),
         timeout_s=timeout_s,
         what="the run has ended",
     )
     return time.monotonic() - started_s
 
 
-def assert_all_is_well(stack: Stack) -> None:
+def ended(erp_run: UnderWay, *, timeout_s: float = 60) -> float:
+    return finished(erp_run.stack, erp_run.run.id, timeout_s=timeout_s)
+
+
+LOST = """
+    SELECT 1 FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id
+    WHERE a.run_id = %s AND t.outcome = 'lost'
+"""
+NOT_ACTUAL = "SELECT 1 FROM cost_entries WHERE run_id = %s AND kind <> 'actual'"
+UNCONFIRMED = "SELECT 1 FROM cost_entries WHERE run_id = %s AND kind = 'unconfirmed'"
+
+
+def assert_all_is_well(erp_run: UnderWay) -> None:
     """Every agent completed once, every call has one entry, the budget agrees with the ledger."""
-    assert stack.sql("SELECT status FROM runs") == [{"status": "completed"}]
-    assert stack.sql("SELECT name FROM agent_runs WHERE status <> 'completed'") == []
-    accepted = stack.sql("""
-        SELECT agent_run_id FROM attempts WHERE outcome = 'completed'
-        GROUP BY agent_run_id HAVING count(*) <> 1
+    stack, sql = erp_run.stack, erp_run.sql
+    assert sql("SELECT status FROM runs WHERE id = %s") == [{"status": "completed"}]
+    open_ = sql("SELECT name FROM agent_runs WHERE run_id = %s AND status <> 'completed'")
+    assert open_ == []
+    accepted = sql("""
+        SELECT t.agent_run_id FROM attempts t JOIN agent_runs a ON a.id = t.agent_run_id
+        WHERE a.run_id = %s AND t.outcome = 'completed'
+        GROUP BY t.agent_run_id HAVING count(*) <> 1
     """)
     assert accepted == []
     doubled = stack.sql("""
         SELECT call_id FROM cost_entries GROUP BY call_id HAVING count(*) > 1
     """)
     assert doubled == []
-    entries = stack.sql("SELECT * FROM cost_entries")
-    (budget,) = stack.sql("SELECT * FROM budgets")
+    entries = sql("SELECT * FROM cost_entries WHERE run_id = %s")
+    (budget,) = sql("SELECT * FROM budgets WHERE id = %s")
     assert budget["spent_usd"] == sum(entry["cost_usd"] for entry in entries)
     assert budget["held_usd"] == budget["overdrawn_usd"] == 0
     assert_ledgers_agree(entries, stack.simulator.ledger())
@@ -98,82 +133,78 @@ def pid_of(worker_name: str) -> int:
     return int(worker_name.split(":")[1])
 
 
-def test_a_run_completes_within_30_s_of_a_killed_worker(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, _):
-        victim = in_progress(stack)[0]["worker"]
+def test_a_run_completes_within_30_s_of_a_killed_worker(erp_run: UnderWay) -> None:
+    victim = in_progress(erp_run.stack)[0]["worker"]
 
-        os.kill(pid_of(victim), signal.SIGKILL)
-        seconds = finished(stack, timeout_s=60)
+    os.kill(pid_of(victim), signal.SIGKILL)
+    seconds = ended(erp_run)
 
-        assert seconds < 30
-        assert_all_is_well(stack)
-        lost = stack.sql("SELECT 1 FROM attempts WHERE outcome = 'lost'")
-        unconfirmed = stack.sql("SELECT 1 FROM cost_entries WHERE kind = 'unconfirmed'")
-        assert len(lost) >= len(unconfirmed) >= 1
+    assert seconds < 30
+    assert_all_is_well(erp_run)
+    assert len(erp_run.sql(LOST)) >= len(erp_run.sql(UNCONFIRMED)) >= 1
 
 
-def test_a_run_completes_after_its_scheduler_is_killed_and_started_again(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, _):
-        scheduler = stack.workers[0]
-        scheduler.process.kill()
-        with stack.worker("scheduler"):
-            finished(stack, timeout_s=60)
+def test_a_run_completes_after_its_scheduler_is_killed_and_started_again(
+    erp_run: UnderWay,
+) -> None:
+    scheduler = erp_run.stack.workers[0]
+    scheduler.process.kill()
+    with erp_run.stack.worker("scheduler"):
+        ended(erp_run)
 
-        assert_all_is_well(stack)
-
-
-def test_a_worker_told_to_end_finishes_its_calls_and_repeats_none(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, _):
-        leaving = in_progress(stack)[0]["worker"]
-
-        os.kill(pid_of(leaving), signal.SIGTERM)
-        finished(stack, timeout_s=60)
-
-        assert_all_is_well(stack)
-        assert stack.sql("SELECT 1 FROM attempts WHERE outcome = 'lost'") == []
-        assert stack.sql("SELECT 1 FROM cost_entries WHERE kind <> 'actual'") == []
+    assert_all_is_well(erp_run)
 
 
-def test_a_flushed_redis_loses_nothing(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, _):
-        with Redis.from_url(stack.urls.redis_url) as redis:
-            redis.flushall()
+def test_a_worker_told_to_end_finishes_its_calls_and_repeats_none(erp_run: UnderWay) -> None:
+    name = in_progress(erp_run.stack)[0]["worker"]
+    leaving = next(w for w in erp_run.stack.workers if w.process.pid == pid_of(name))
 
-        seconds = finished(stack, timeout_s=60)
+    leaving.process.terminate()
+    ended(erp_run)
 
-        assert seconds < 45
-        assert_all_is_well(stack)
-        assert stack.sql("SELECT 1 FROM cost_entries WHERE kind <> 'actual'") == []
+    assert leaving.process.wait(END_S) == 0
+    assert_all_is_well(erp_run)
+    assert erp_run.sql(LOST) == []
+    assert erp_run.sql(NOT_ACTUAL) == []
+
+
+def test_a_flushed_redis_loses_nothing(erp_run: UnderWay) -> None:
+    with Redis.from_url(erp_run.stack.urls.redis_url) as redis:
+        redis.flushall()
+
+    seconds = ended(erp_run)
+
+    assert seconds < 45
+    assert_all_is_well(erp_run)
+    assert erp_run.sql(NOT_ACTUAL) == []
 
 
 def test_no_event_is_lost_when_everything_is_killed_flushed_and_started_again(
-    tmp_path: Path,
+    erp_run: UnderWay,
 ) -> None:
-    with erp_under_way(tmp_path) as (stack, _, run_id):
-        before = stack.sql("SELECT id, type, at FROM events ORDER BY id")
-        database = Database(stack.urls.database_url)
-        (postmaster,) = database.sql("SELECT pg_read_file('postmaster.pid') AS text")
-        with Redis.from_url(stack.urls.redis_url) as redis:
-            redis.flushall()
-        for worker in stack.workers:
-            worker.process.kill()
-        os.kill(int(postmaster["text"].split()[0]), signal.SIGINT)
-        after = database.sql("SELECT id, type, at FROM events ORDER BY id LIMIT %s", len(before))
-        database.close()
+    stack = erp_run.stack
+    before = stack.sql("SELECT id, type, at FROM events ORDER BY id")
+    database = Database(stack.urls.database_url)
+    (postmaster,) = database.sql("SELECT pg_read_file('postmaster.pid') AS text")
+    with Redis.from_url(stack.urls.redis_url) as redis:
+        redis.flushall()
+    for worker in stack.workers:
+        worker.process.kill()
+    os.kill(int(postmaster["text"].split()[0]), signal.SIGINT)
+    after = database.sql("SELECT id, type, at FROM events ORDER BY id LIMIT %s", len(before))
+    database.close()
 
-        with stack.worker("scheduler"), stack.worker(*PROVIDERS):
-            finished(stack, timeout_s=60)
-            # What the stream has missed is copied to it, and the history is told to its end.
-            history = [str(row["id"]) for row in stack.sql("SELECT id FROM events ORDER BY id")]
-            told = wait_until(
-                lambda: found if (found := in_stream(stack)) == history else None,
-                what="the stream is the history again",
-            )
-            program = stack.python("-c", TELL.format(run_id=run_id))
+    with stack.worker("scheduler"), stack.worker(*PROVIDERS):
+        ended(erp_run)
+        # What the stream has missed is copied to it, and the history is told to its end.
+        history = [str(row["id"]) for row in stack.sql("SELECT id FROM events ORDER BY id")]
+        wait_until(lambda: in_stream(stack) == history, what="the stream is the history again")
+        program = stack.python("-c", TELL.format(run_id=erp_run.run.id))
 
-        assert after == before
-        assert program.stdout.split() == told, program.stderr
-        assert_all_is_well(stack)
+    assert after == before
+    own = erp_run.sql("SELECT id FROM events WHERE run_id = %s ORDER BY id")
+    assert program.stdout.split() == [str(row["id"]) for row in own], program.stderr
+    assert_all_is_well(erp_run)
 
 
 def in_stream(stack: Stack) -> list[str]:
@@ -183,44 +214,29 @@ def in_stream(stack: Stack) -> list[str]:
     return [id_.partition("-")[0] for id_, _ in entries]
 
 
-def test_dropped_connections_to_postgres_repeat_no_call(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, _):
-        stack.sql("""
-            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()
-        """)
+def test_dropped_connections_to_postgres_repeat_no_call(erp_run: UnderWay) -> None:
+    erp_run.stack.sql("""
+        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+    """)
 
-        finished(stack, timeout_s=60)
+    ended(erp_run)
 
-        assert_all_is_well(stack)
-        assert stack.sql("SELECT 1 FROM cost_entries WHERE kind <> 'actual'") == []
-
-
-def test_cancelling_closes_the_calls_in_flight(tmp_path: Path) -> None:
-    with erp_under_way(tmp_path) as (stack, _, run_id):
-        stack.simulator.configure(latency_s=30)
-        wait_until(lambda: stack.simulator.summary()["in_flight"], timeout_s=30)
-
-        program = stack.python("-c", f"from app import Run; print(Run('{run_id}').cancel())")
-        closed_in_s = finished(stack, timeout_s=10)
-
-        assert program.stdout.strip() == "True", program.stderr
-        assert closed_in_s < 5
-        wait_until(lambda: not stack.simulator.summary()["in_flight"], timeout_s=5)
-        assert stack.sql("SELECT status FROM runs") == [{"status": "cancelled"}]
-        assert stack.sql("SELECT call_id FROM holds") == []
+    assert_all_is_well(erp_run)
+    assert erp_run.sql(NOT_ACTUAL) == []
 
 
-@pytest.fixture(autouse=True)
-def no_process_is_left(tmp_path: Path) -> Iterator[None]:
-    """What a test has started, its stack has ended."""
-    yield
-    wait_until(lambda: not processes_of(tmp_path), what=f"{processes_of(tmp_path)} have ended")
+def test_cancelling_closes_the_calls_in_flight(erp_run: UnderWay) -> None:
+    simulator = erp_run.stack.simulator
+    simulator.configure(latency_s=30)
+    wait_until(lambda: simulator.summary()["in_flight"], timeout_s=30)
 
+    cancelled = erp_run.run.cancel()
+    closed_in_s = ended(erp_run, timeout_s=10)
 
-def processes_of(folder: Path) -> str:
-    """Ids of the processes whose command line names the folder."""
-    found = subprocess.run(
-        ["pgrep", "-f", str(folder)], check=False, capture_output=True, text=True
-    )
-    return found.stdout
+    assert cancelled
+    assert closed_in_s < 5
+    wait_until(lambda: not simulator.summary()["in_flight"], timeout_s=5)
+    assert erp_run.sql("SELECT status FROM runs WHERE id = %s") == [{"status": "cancelled"}]
+    holds = "SELECT call_id FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id"
+    assert erp_run.sql(f"{holds} WHERE a.run_id = %s") == []

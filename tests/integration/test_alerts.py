@@ -30,8 +30,9 @@ from app.readings import Readings
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.storage.records import Ending, Record
 from tests.integration.cluster import Cluster, agent, call, wish
+from tests.jobs import ID, agent_of, job_of
 from tests.markdown import ROOT
-from tests.metered import ID, call_of, job_of
+from tests.metered import call_of
 from tests.promql import History, Page, alerts_of, page_of
 from workers.meters import Meters
 
@@ -91,7 +92,7 @@ class Watched:
         self, status: AgentStatus = AgentStatus.COMPLETED, *, times: int = 1, took_s: float = 1.0
     ) -> None:
         """Attempts end in a worker, after a call each that took so long."""
-        job = job_of("gpt-4o-mini")
+        job = job_of(agent_of("gpt-4o-mini"))
         ending = Ending(run_id=ID, name="a", status=status, outcome="failed", event="ended")
         if status is AgentStatus.COMPLETED:
             ending = replace(ending, outcome="completed")

@@ -6,28 +6,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import pytest
 from redis.asyncio import Redis
 
-from app import Agent, LLMResponse, Workflow
+from app import Agent, LLMResponse
 from app.costs.pricing import Pricing
 from app.domain.usage import Usage
 from app.errors import Overloaded
 from app.events.signals import Signals
 from app.llm.base import ToolCall
 from app.llm.cache import MAX_BYTES, AnswerCache, address_of
-from app.storage.claims import ClaimedAgent
 from app.storage.redis import connect_redis
+from tests.jobs import job_of
 from tests.waiting import wait_until_async
 from workers.cached_calls import CachedCaller
-from workers.inflight import Lease
-from workers.jobs import Job, RunContext
+from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
 
-ID = UUID(int=7)
 LEASE_S = 1.5
 ANSWER = LLMResponse(
     content="blue",
@@ -65,40 +62,18 @@ class Process:
 
     def start(self, prompt: str = "Name a colour.") -> asyncio.Task[tuple[LLMResponse, Job]]:
         async def call() -> tuple[LLMResponse, Job]:
-            job = job_of(ttl_s=60)
+            job = cached(ttl_s=60)
             messages = [{"role": "user", "content": prompt}]
             return await self.caller.call(job, messages, []), job
 
         return asyncio.create_task(call())
 
 
-def job_of(*, ttl_s: int) -> Job:
+def cached(*, ttl_s: int) -> Job:
     agent = Agent(
         name="a", prompt_template="go", llm_config={"model": "gpt-4o"}, cache={"ttl": ttl_s}
     )
-    run = RunContext(
-        run_id=ID,
-        workflow_id=ID,
-        workflow=Workflow(name="shared", agents=[agent]),
-        version=1,
-        tenant=None,
-        input={},
-        weight=1.0,
-    )
-    claimed = ClaimedAgent(
-        id=ID,
-        run_id=ID,
-        name="a",
-        attempt=1,
-        retries=0,
-        limit_usd=Decimal(9),
-        spent_usd=Decimal(0),
-        outputs={},
-    )
-    task = asyncio.current_task()
-    assert task is not None
-    lease = Lease(id=ID, attempt=1, task=task)
-    return Job(run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=30.0)
+    return job_of(agent)
 
 
 @asynccontextmanager
@@ -157,7 +132,7 @@ async def test_a_process_that_dies_while_it_asks_holds_nobody_up(redis_url: str)
     async with processes(redis_url, provider) as (_, second):
         redis = Redis.from_url(redis_url)
         dead = AnswerCache(redis, lease_s=LEASE_S)
-        job = job_of(ttl_s=60)
+        job = cached(ttl_s=60)
         request: dict[str, Any] = {
             "tenant": None,
             "provider": "openai",

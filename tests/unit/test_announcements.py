@@ -5,27 +5,23 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
-from uuid import uuid4
 
 import pytest
 from celery import Celery
 
-from app.domain.agent import Agent
 from app.domain.events import RunEvent
 from app.domain.status import AgentStatus
-from app.domain.workflow import Workflow
-from app.storage.claims import ClaimedAgent
 from app.storage.records import Ending
 from app.telemetry.redaction import Redactor
+from tests.jobs import ID, agent_of, job_of
 from workers.announcements import MAX_CHARS, Announcements
 from workers.inflight import Lease
-from workers.jobs import Job, RunContext
+from workers.jobs import Job
 from workers.requests import NamedRequest
 
 KEY = "sk-planted-0123456789abcdef0123456789"
 PROMPT, OUTPUT = f"about Zephyr, {KEY}", f"Zephyr it is, {KEY}"
 ERROR = f"the provider said: no Zephyr, {KEY}"
-ID = uuid4()
 
 
 def announcements(*, payloads: bool) -> Announcements:
@@ -36,29 +32,9 @@ def told(by: Announcements) -> list[tuple[str, dict[str, Any]]]:
     return [cast(Any, by._queue.get_nowait()) for _ in range(by._queue.qsize())]
 
 
-def job_of(*, attempt: int = 1) -> Job:
-    agent = Agent(name="a", prompt_template="go", llm_config={"model": "gpt-4o-mini"})
-    run = RunContext(
-        run_id=ID,
-        workflow_id=ID,
-        workflow=Workflow(name="w", agents=[agent]),
-        version=1,
-        tenant=None,
-        input={},
-        weight=1.0,
-    )
-    claimed = ClaimedAgent(
-        id=ID,
-        run_id=ID,
-        name="a",
-        attempt=attempt,
-        retries=0,
-        limit_usd=Decimal(9),
-        spent_usd=Decimal(0),
-        outputs={},
-    )
+def announced(*, attempt: int = 1) -> Job:
     lease = Lease(id=ID, attempt=attempt, task=cast(Any, None))
-    job = Job(run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=30.0)
+    job = job_of(agent_of("gpt-4o-mini"), attempt=attempt, lease=lease)
     job.prompt, job.settled_usd = PROMPT, Decimal("0.0100")
     return job
 
@@ -92,8 +68,8 @@ def event(type_: str, attempt: int | None, **data: Any) -> RunEvent:
 def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) -> None:
     by = announcements(payloads=False)
 
-    by.started(job_of())
-    by.ended(job_of(), ending, ())
+    by.started(announced())
+    by.ended(announced(), ending, ())
     by.tell([event("agent_failed", 1, error=ERROR, error_class="RecoveriesExhausted")])
 
     (_, received), (_, started), (_, ended), (_, silent) = found = told(by)
@@ -109,9 +85,9 @@ def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) 
 def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
     by = announcements(payloads=True)
 
-    by.ended(job_of(), DONE, ())
-    by.ended(job_of(), BROKEN, ())
-    by.ended(job_of(), replace(DONE, output="x" * 3 * MAX_CHARS), ())
+    by.ended(announced(), DONE, ())
+    by.ended(announced(), BROKEN, ())
+    by.ended(announced(), replace(DONE, output="x" * 3 * MAX_CHARS), ())
 
     (_, done), (_, broken), (_, long) = found = told(by)
     assert "sk-planted" not in repr(found)
@@ -124,7 +100,7 @@ def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
 def test_a_further_attempt_begins_with_a_retry_because_the_worker_before_may_be_dead() -> None:
     by = announcements(payloads=False)
 
-    by.started(job_of(attempt=2))
+    by.started(announced(attempt=2))
 
     assert [kind for kind, _ in told(by)] == ["task-retried", "task-received", "task-started"]
 

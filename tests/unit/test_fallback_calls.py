@@ -1,15 +1,12 @@
 """Which options are called in which order, and what comes of it when none answers."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 from typing import Any, cast
-from uuid import UUID
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import Agent, LLMResponse, Workflow
+from app import Agent, LLMResponse
 from app.costs.pricing import Pricing
 from app.errors import (
     AgentError,
@@ -20,16 +17,14 @@ from app.errors import (
     Overloaded,
     UnknownModel,
 )
-from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import Record
+from tests.jobs import job_of
 from workers.fallback_calls import FallbackCaller
-from workers.inflight import Lease
-from workers.jobs import Job, RunContext
+from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
 
-ID = UUID(int=7)
 FIRST, SECOND, THIRD = "gpt-4o", "claude-haiku-4-5", "gpt-4o-mini"
 ANSWER = LLMResponse(content="hi", model="m", input_tokens=1, output_tokens=1)
 
@@ -52,7 +47,7 @@ class Provider:
         return ANSWER
 
 
-def job_of(*fallbacks: str, **fields: Any) -> Job:
+def with_fallbacks(*fallbacks: str, **fields: Any) -> Job:
     agent = Agent(
         name="a",
         prompt_template="go",
@@ -60,29 +55,7 @@ def job_of(*fallbacks: str, **fields: Any) -> Job:
         fallbacks=[{"model": model} for model in fallbacks],
         **fields,
     )
-    run = RunContext(
-        run_id=ID,
-        workflow_id=ID,
-        workflow=Workflow(name="w", agents=[agent]),
-        version=1,
-        tenant=None,
-        input={},
-        weight=1.0,
-    )
-    claimed = ClaimedAgent(
-        id=ID,
-        run_id=ID,
-        name="a",
-        attempt=1,
-        retries=0,
-        limit_usd=Decimal(9),
-        spent_usd=Decimal(0),
-        outputs={},
-    )
-    task = asyncio.current_task()
-    assert task is not None
-    lease = Lease(id=ID, attempt=1, task=task)
-    return Job(run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=30.0)
+    return job_of(agent)
 
 
 class Nowhere:
@@ -116,28 +89,28 @@ async def outcome_of(provider: Provider, job: Job) -> LLMResponse | AgentError:
 async def test_without_fallbacks_the_call_is_passed_on() -> None:
     provider = Provider(gpt_4o=[Overloaded("busy")])
 
-    assert isinstance(await outcome_of(provider, job_of()), Overloaded)
+    assert isinstance(await outcome_of(provider, with_fallbacks()), Overloaded)
     assert provider.called == [(FIRST, True)]
 
 
 async def test_nobody_waits_at_a_circuit_while_somebody_else_may_answer() -> None:
     provider = Provider(gpt_4o=[CircuitOpen("open")])
 
-    assert await outcome_of(provider, job_of(SECOND)) is ANSWER
+    assert await outcome_of(provider, with_fallbacks(SECOND)) is ANSWER
     assert provider.called == [(FIRST, False), (SECOND, False)]
 
 
 async def test_with_all_circuits_open_the_first_one_is_waited_for() -> None:
     provider = Provider(gpt_4o=[CircuitOpen("open"), None], claude_haiku_4_5=[CircuitOpen("too")])
 
-    assert await outcome_of(provider, job_of(SECOND)) is ANSWER
+    assert await outcome_of(provider, with_fallbacks(SECOND)) is ANSWER
     assert provider.called == [(FIRST, False), (SECOND, False), (FIRST, True)]
 
 
 async def test_who_does_not_name_open_circuits_waits_at_them() -> None:
     provider = Provider(gpt_4o=[Overloaded("busy")])
 
-    await outcome_of(provider, job_of(SECOND, fallback_on=["Overloaded"]))
+    await outcome_of(provider, with_fallbacks(SECOND, fallback_on=["Overloaded"]))
 
     assert provider.called == [(FIRST, True), (SECOND, True)]
 
@@ -158,7 +131,7 @@ async def test_the_first_error_that_a_retry_may_help_against_is_the_failure(
     provider = Provider(gpt_4o=[first], claude_haiku_4_5=[second], gpt_4o_mini=[third])
     wanted = ["BadRequest", "CircuitOpen", "ConnectionFailed", "Overloaded"]
 
-    failure = await outcome_of(provider, job_of(SECOND, THIRD, fallback_on=wanted))
+    failure = await outcome_of(provider, with_fallbacks(SECOND, THIRD, fallback_on=wanted))
 
     assert str(failure) == expected
     assert [model for model, _ in provider.called] == [FIRST, SECOND, THIRD]
@@ -167,7 +140,7 @@ async def test_the_first_error_that_a_retry_may_help_against_is_the_failure(
 async def test_an_error_that_is_not_named_ends_the_search() -> None:
     provider = Provider(gpt_4o=[Overloaded("1")], claude_haiku_4_5=[AgentTimeout("2")])
 
-    failure = await outcome_of(provider, job_of(SECOND, THIRD))
+    failure = await outcome_of(provider, with_fallbacks(SECOND, THIRD))
 
     assert str(failure) == "1"
     assert [model for model, _ in provider.called] == [FIRST, SECOND]
@@ -175,7 +148,7 @@ async def test_an_error_that_is_not_named_ends_the_search() -> None:
 
 async def test_no_time_left_means_no_further_call() -> None:
     provider = Provider(gpt_4o=[Overloaded("1")])
-    job = job_of(SECOND)
+    job = with_fallbacks(SECOND)
     job.calling_left_s = 0.0
 
     assert str(await outcome_of(provider, job)) == "1"
@@ -183,7 +156,7 @@ async def test_no_time_left_means_no_further_call() -> None:
 
 
 async def test_the_next_turn_begins_with_whom_the_last_one_ended() -> None:
-    provider, job = Provider(gpt_4o=[Overloaded("1"), None]), job_of(SECOND)
+    provider, job = Provider(gpt_4o=[Overloaded("1"), None]), with_fallbacks(SECOND)
     caller = caller_of(provider)
 
     await caller.call(job, [], [])
@@ -195,5 +168,5 @@ async def test_the_next_turn_begins_with_whom_the_last_one_ended() -> None:
 async def test_no_option_is_called_if_one_has_no_price() -> None:
     provider = Provider()
 
-    assert isinstance(await outcome_of(provider, job_of("gpt-99")), UnknownModel)
+    assert isinstance(await outcome_of(provider, with_fallbacks("gpt-99")), UnknownModel)
     assert provider.called == []

@@ -10,7 +10,8 @@ from app.domain.policies import MonitorConfig
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.records import Ending
-from tests.metered import ID, call_of, job_of
+from tests.jobs import ID, agent_of, job_of
+from tests.metered import call_of
 from tests.promql import Page, page_at, page_of, summed
 from workers.meters import Meters
 
@@ -28,7 +29,7 @@ def shown(meters: Meters) -> Page:
 
 async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -> None:
     meters = Meters(MonitorConfig())
-    job = job_of("gpt-4o-mini")
+    job = job_of(agent_of("gpt-4o-mini"))
 
     with meters.running(job):
         under_way = summed(shown(meters), "agentchord_attempts_in_flight", "provider")
@@ -87,7 +88,7 @@ async def test_nothing_is_counted_where_metrics_are_switched_off() -> None:
     meters = Meters(MonitorConfig(enable_metrics=False))
 
     meters.booked([call_of("gpt-4o")])
-    meters.ended(job_of("gpt-4o"), COMPLETED)
+    meters.ended(job_of(agent_of("gpt-4o")), COMPLETED)
 
     assert summed(shown(meters), "agentchord_attempts_total") == {}
     assert summed(shown(meters), "agentchord_calls_total") == {}

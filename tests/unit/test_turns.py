@@ -10,43 +10,23 @@ from uuid import UUID
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app import Agent, LLMResponse, Workflow
+from app import LLMResponse
 from app.llm.base import ToolCall
-from app.storage.claims import ClaimedAgent
 from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
+from tests.jobs import CLAIMED, ID, agent_of, job_of
 from workers.agents.conversation import decode_message, encode_message
 from workers.agents.llm import Calls, LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
 from workers.inflight import InFlight
-from workers.jobs import Job, RunContext
+from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
 
-ID = UUID(int=7)
-AGENT = Agent(name="a", prompt_template="go", llm_config={"model": "gpt-4o"})
-CLAIMED = ClaimedAgent(
-    id=ID,
-    run_id=ID,
-    name="a",
-    attempt=1,
-    retries=0,
-    limit_usd=Decimal(9),
-    spent_usd=Decimal(0),
-    outputs={},
-)
-RUN = RunContext(
-    run_id=ID,
-    workflow_id=ID,
-    workflow=Workflow(name="turns", agents=[AGENT]),
-    version=1,
-    tenant=None,
-    input={},
-    weight=1.0,
-)
+AGENT = agent_of("gpt-4o")
 
 
 class AlwaysAsksForATool:
@@ -145,7 +125,7 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
     records = NeverCommits()
     agent = llm_agent(records)
     with InFlight().lease(CLAIMED) as lease:
-        job = Job(run=RUN, agent=AGENT, claimed=CLAIMED, lease=lease, calling_left_s=10)
+        job = job_of(AGENT, lease=lease)
         turn = asyncio.create_task(agent.run(job, "go"))
         await asyncio.wait_for(records.asked.wait(), 5)
 
@@ -170,7 +150,7 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
     agent = replace(AGENT, tools=["double"])
     records = Commits()
     with InFlight().lease(CLAIMED) as lease:
-        job = Job(run=RUN, agent=agent, claimed=CLAIMED, lease=lease, calling_left_s=10)
+        job = job_of(agent, lease=lease)
 
         output = await llm_agent(records, calls).run(job, "go")
 

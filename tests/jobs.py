@@ -1,0 +1,54 @@
+"""An attempt of an agent as its worker has it, made up, for tests that run no worker."""
+
+import asyncio
+from dataclasses import replace
+from decimal import Decimal
+from uuid import UUID
+
+from app.domain.agent import Agent
+from app.domain.workflow import Workflow
+from app.storage.claims import ClaimedAgent
+from workers.inflight import Lease
+from workers.jobs import Job, RunContext
+
+ID = UUID(int=7)
+CLAIMED = ClaimedAgent(
+    id=ID,
+    run_id=ID,
+    name="a",
+    attempt=1,
+    retries=0,
+    limit_usd=Decimal(9),
+    spent_usd=Decimal(0),
+    outputs={},
+)
+
+
+def agent_of(model: str) -> Agent:
+    """An agent that says go to this model."""
+    return Agent(name="a", prompt_template="go", llm_config={"model": model})
+
+
+def job_of(agent: Agent, *, attempt: int = 1, lease: Lease | None = None) -> Job:
+    """An attempt of an agent, in a run of its own.
+
+    Args:
+        agent: The only one of its workflow.
+        attempt: Its number.
+        lease: Whose it is; without one it belongs to the task that runs now.
+    """
+    run = RunContext(
+        run_id=ID,
+        workflow_id=ID,
+        workflow=Workflow(name="w", agents=[agent]),
+        version=1,
+        tenant=None,
+        input={},
+        weight=1.0,
+    )
+    if lease is None:
+        task = asyncio.current_task()
+        assert task is not None
+        lease = Lease(id=ID, attempt=attempt, task=task)
+    claimed = replace(CLAIMED, attempt=attempt)
+    return Job(run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=30.0)

@@ -127,7 +127,7 @@ def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
 
 def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
     by = announcements(payloads=False)
-    by.ended(job_of(), DONE, ())
+    by.ended(announced(), DONE, ())
     by.tell([event("agent_failed", 2, agent="b[3]", error_class="RecoveriesExhausted")])
 
     (_, ended), (_, lost) = told(by)

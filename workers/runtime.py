@@ -111,6 +111,9 @@ class Runtime:
         self._loop.close()
 
     async def _open(self) -> None:
+        # Half a million objects of imported modules live as long as the process: the garbage
+        # collector need not look at them again and again, neither now nor later.
+        gc.disable()
         self._platform = build_platform(application_name=f"agentchord {self.worker}")
         settings = self._platform.settings
         self._inflight = InFlight()
@@ -157,11 +160,10 @@ class Runtime:
         if settings.monitoring.stream_events:
             relay = self._relay(settings.monitoring.stream_length)
             self._background.append(asyncio.create_task(relay.run(), name="events_relay"))
-        # Half a million objects of imported modules live as long as the process: the garbage
-        # collector need not look at them again and again.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        gc.enable()
 
     def _build_lanes(self, platform: Platform) -> None:
         settings, engine = platform.settings, platform.engine

@@ -104,7 +104,7 @@ async def _live(
     """On the client's loop."""
     if not isinstance(group, str) or not group:
         raise ValueError(f"group is {group!r}: give the name of the service, such as 'mailer'")
-    if not stale_s > 0:
+    if not isinstance(stale_s, int | float) or not stale_s > 0:
         raise ValueError(f"stale_s is {stale_s!r}: give seconds above 0")
     client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"

@@ -66,6 +66,8 @@ class Monitor:
                 data is no JSON.
             ServiceUnavailable: If Postgres cannot be reached.
         """
+        if not isinstance(data, Mapping | None):
+            raise WorkflowError(f"data is {shortened(data)}: give facts by name", field="data")
         facts = dict(data or {})
         text = _checked(event_type, facts)
         agent_id, workflow_id = _id("agent_id", agent_id), _id("workflow_id", workflow_id)
@@ -126,11 +128,15 @@ class Monitor:
                 program recorded.
 
         Raises:
-            WorkflowError: (a ValueError) if the count is out of bounds.
+            WorkflowError: (a ValueError) if the count is out of bounds, or the type no name.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if problem := COUNT.problem(count):
             raise WorkflowError(f"count {problem}", field="count")
+        if not isinstance(event_type, str | None):
+            raise WorkflowError(
+                f"event_type is {event_type!r}: give the name of one", field="event_type"
+            )
         found: list[MetricEvent] = _transaction(
             partial(recent_events, count=count, event_type=event_type)
         )

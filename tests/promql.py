@@ -125,6 +125,8 @@ class History:
         raise NotImplementedError(expr.prettify())
 
     def _now(self, selector: Any, at: float) -> Vector:
+        if selector.offset is not None:
+            at -= selector.offset.total_seconds()
         seen = [page for when, page in self.pages if at - LOOK_BACK_S < when <= at]
         return _select(seen[-1], selector) if seen else {}
 
@@ -206,10 +208,10 @@ COMPARISONS = {
 
 
 def _combine(op: str, left: Vector | float, right: Vector | float) -> Vector | float:
-    if op == "and":
+    if op in SETS:
         assert not isinstance(left, float)
         assert not isinstance(right, float)
-        return {labels: value for labels, value in left.items() if labels in right}
+        return SETS[op](left, right)
     if isinstance(left, float) and isinstance(right, float):
         return float(ARITHMETIC[op](left, right))
     keys = right if isinstance(left, float) else left
@@ -223,6 +225,13 @@ def _combine(op: str, left: Vector | float, right: Vector | float) -> Vector | f
         return {labels: float(ARITHMETIC[op](a, b)) for labels, (a, b) in pairs.items()}
     kept = {labels: pair for labels, pair in pairs.items() if COMPARISONS[op](*pair)}
     return {labels: b if isinstance(left, float) else a for labels, (a, b) in kept.items()}
+
+
+SETS: Mapping[str, Callable[[Vector, Vector], Vector]] = {
+    "and": lambda a, b: {labels: value for labels, value in a.items() if labels in b},
+    "or": lambda a, b: {**b, **a},
+    "unless": lambda a, b: {labels: value for labels, value in a.items() if labels not in b},
+}
 
 
 def _has(side: Vector | float, labels: Labels) -> bool:

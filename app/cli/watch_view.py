@@ -57,7 +57,9 @@ class WatchView:
 
         width, height = self._console.size
         activity = self._activity
-        waits = explain_waits(activity.history, self._live) if activity else ()
+        # What was last heard of a run that has ended is older than its end.
+        waiting = activity is not None and not run.status.is_final
+        waits = explain_waits(activity.history, self._live) if activity and waiting else ()
         lines = watch_lines(run, activity, waits, width=width, height=height - 1)
         self._screen.update(Group(*lines), refresh=True)
 

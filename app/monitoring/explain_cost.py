@@ -21,7 +21,8 @@ DEAREST = 3
 WORDS = {
     Phase.QUEUED: "waiting to be claimed",
     Phase.HELD: "waiting for limits, money or circuits",
-    Phase.AWAY: "between attempts (backoffs, long waits)",
+    Phase.LOST: "lost with a worker that died",
+    Phase.AWAY: "between attempts",
     Phase.CALLING: "calling or working",
 }
 
@@ -201,6 +202,7 @@ def _remedy(timelines: list[AgentTimeline], history: RunHistory) -> str:
     return {
         Phase.QUEUED: "more workers, or a higher max_parallel_agents",
         Phase.HELD: "agentchord limits shows the limits, agentchord budgets the budgets",
+        Phase.LOST: "",
         Phase.AWAY: "the errors behind the retries: agentchord logs RUN --level warning",
     }[most]
 

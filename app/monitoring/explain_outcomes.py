@@ -50,7 +50,10 @@ def _failed(agent: AgentProgress, history: RunHistory) -> Finding:
     error = agent.error or f"{agent.items_failed} of its items failed"
     many = f" after {agent.retries} retries" if agent.retries else ""
     remedy = {
-        AgentStatus.BUDGET_EXCEEDED: "raise its cost_limit or the budget, then agentchord retry",
+        AgentStatus.BUDGET_EXCEEDED: (
+            "raise its cost_limit or the budget, then agentchord retry "
+            "(--cost-budget raises the run's own)"
+        ),
         AgentStatus.RATE_LIMITED: "agentchord limits shows the limits; then agentchord retry",
     }.get(agent.status, "agentchord retry runs only what failed again")
     return Finding(

@@ -9,6 +9,7 @@ from app.monitoring.wording import seconds_of
 
 #: Shorter waits explain nothing.
 NOTABLE_S = 0.5
+RUN_BUDGET = "a larger cost_budget: agentchord retry RUN --cost-budget, once it has ended"
 LIMITS = "agentchord limits shows it, agentchord limits set changes it"
 
 
@@ -30,10 +31,11 @@ class Awaited:
 def awaited(waits_for: str) -> Awaited:
     """What is meant by the words of the history, such as ``openai/default requests_per_day``."""
     if waits_for.startswith("money"):
+        is_the_runs = waits_for.startswith("money of the budget of run ")
         return Awaited(
             reason=Reason.MONEY,
             text=waits_for,
-            remedy="raise the budget: agentchord budgets set",
+            remedy=RUN_BUDGET if is_the_runs else "raise the budget: agentchord budgets set",
         )
     name, _, what = waits_for.rpartition(" ")
     if what == "circuit":

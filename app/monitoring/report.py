@@ -32,6 +32,7 @@ PHASES = {
     Phase.CALLING: "calling or working",
     Phase.HELD: "waiting for a limit, money or a circuit",
     Phase.QUEUED: "waiting to be claimed",
+    Phase.LOST: "lost with a worker",
     Phase.AWAY: "between attempts",
 }
 

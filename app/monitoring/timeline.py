@@ -24,8 +24,9 @@ class Phase(StrEnum):
     """What an agent does; all but CALLING is waiting."""
 
     QUEUED = "queued"  # ready, and no lane has claimed it
-    HELD = "held"  # claimed: it waits for a limit, for money or for a circuit
-    AWAY = "away"  # between attempts: a backoff, a long wait, a worker that died
+    HELD = "held"  # it waits for a limit, for money or for a circuit, with its place or without
+    LOST = "lost"  # with a worker that died, until that was found
+    AWAY = "away"  # between attempts: a backoff, or no worker is free
     CALLING = "calling"  # a request is out, a tool runs, a function works
 
 
@@ -67,7 +68,7 @@ class AgentTimeline:
     @property
     def waiting_s(self) -> float:
         """How long it waited, for whatever reason."""
-        return self.seconds(Phase.QUEUED, Phase.HELD, Phase.AWAY)
+        return self.seconds(*(phase for phase in Phase if phase is not Phase.CALLING))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,7 +125,8 @@ def timeline_of(history: RunHistory) -> Timeline:
     """
     run = history.run
     end = run.finished_at or history.now
-    busy, tries = _busy(history), _tries(history)
+    busy, tries, away = _busy(history), _tries(history), _long_waits(history)
+    lost = _tries(history, outcome="lost")
     started = {name: min(first for first, _ in times) for name, times in tries.items()}
     released = _released(history, started)
     agents = tuple(
@@ -135,6 +137,8 @@ def timeline_of(history: RunHistory) -> Timeline:
                 end=_end(agent, tries[agent.name], end),
                 busy=busy.get(agent.name, []),
                 tries=tries[agent.name],
+                lost=lost.get(agent.name, []),
+                away=away.get(agent.name, []),
             ),
         )
         if agent.name in started
@@ -179,11 +183,28 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
     return AgentTimeline(agent=agent, spans=(waiting,))
 
 
-def _tries(history: RunHistory) -> dict[str, list[Interval]]:
+def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
+    """When each agent's attempts ran, or only those that ended so."""
     found: dict[str, list[Interval]] = {}
     for attempt in history.attempts:
-        ended = attempt.finished_at or history.run.finished_at or history.now
-        found.setdefault(attempt.agent, []).append((attempt.started_at, ended))
+        if outcome in (None, attempt.outcome):
+            ended = attempt.finished_at or history.run.finished_at or history.now
+            found.setdefault(attempt.agent, []).append((attempt.started_at, ended))
+    return found
+
+
+def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
+    """When each agent waited without its place, until its next attempt."""
+    found: dict[str, list[Interval]] = {}
+    for event in history.events:
+        if event.type == "agent_waiting" and event.agent is not None:
+            following = (
+                attempt.started_at
+                for attempt in history.attempts
+                if attempt.agent == event.agent and attempt.started_at > event.at
+            )
+            ended = min(following, default=history.run.finished_at or history.now)
+            found.setdefault(event.agent, []).append((event.at, ended))
     return found
 
 
@@ -212,27 +233,39 @@ def _busy(history: RunHistory) -> dict[str, list[Interval]]:
 
 
 def _spans(
-    *, start: datetime, end: datetime, busy: Iterable[Interval], tries: Sequence[Interval]
+    *,
+    start: datetime,
+    end: datetime,
+    busy: Iterable[Interval],
+    tries: Sequence[Interval],
+    lost: Iterable[Interval],
+    away: Iterable[Interval],
 ) -> tuple[Span, ...]:
-    """The time of an agent without gaps."""
-    calling, trying = _union(busy, start, end), _union(tries, start, end)
-    edges = sorted({start, end, *(edge for interval in (*calling, *trying) for edge in interval)})
+    """The time of an agent without gaps: the first of these that fits a moment is what it did."""
+    phases = [
+        (phase, _union(intervals, start, end))
+        for phase, intervals in (
+            (Phase.CALLING, busy),
+            (Phase.LOST, lost),
+            (Phase.HELD, [*tries, *away]),
+        )
+    ]
+    edges = {edge for _, found in phases for interval in found for edge in interval}
     spans: list[Span] = []
-    tried = False
-    for left, right in pairwise(edges):
-        inside = any(first <= left and right <= last for first, last in trying)
-        if any(first <= left and right <= last for first, last in calling):
-            phase = Phase.CALLING
-        elif inside:
-            phase = Phase.HELD
-        else:
-            phase = Phase.AWAY if tried else Phase.QUEUED
-        tried = tried or inside
+    otherwise = Phase.QUEUED
+    for left, right in pairwise(sorted({start, end, *edges})):
+        phase = next((phase for phase, found in phases if _within(found, left, right)), otherwise)
+        if phase is not Phase.QUEUED:
+            otherwise = Phase.AWAY
         if spans and spans[-1].phase is phase:
             spans[-1] = Span(phase=phase, start=spans[-1].start, end=right)
         else:
             spans.append(Span(phase=phase, start=left, end=right))
     return tuple(spans)
+
+
+def _within(intervals: Iterable[Interval], left: datetime, right: datetime) -> bool:
+    return any(first <= left and right <= last for first, last in intervals)
 
 
 def _union(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:

@@ -40,8 +40,8 @@ pytestmark = pytest.mark.anyio
 
 RULES = ROOT / "docker" / "prometheus" / "alerts.yaml"
 ALERTS = alerts_of(RULES)
-#: Longer than any rule waits before it fires.
-MINUTES = 8
+#: Further back than any rule looks, and then longer than any waits before it fires.
+BEFORE, AFTER = 16, 8
 
 
 @dataclass
@@ -89,10 +89,15 @@ class Watched:
         )
 
     def end(
-        self, status: AgentStatus = AgentStatus.COMPLETED, *, times: int = 1, took_s: float = 1.0
+        self,
+        status: AgentStatus = AgentStatus.COMPLETED,
+        *,
+        times: int = 1,
+        took_s: float = 1.0,
+        module: str = "General",
     ) -> None:
         """Attempts end in a worker, after a call each that took so long."""
-        job = job_of(agent_of("gpt-4o-mini"))
+        job = job_of(replace(agent_of("gpt-4o-mini"), module=module))
         ending = Ending(run_id=ID, name="a", status=status, outcome="failed", event="ended")
         if status is AgentStatus.COMPLETED:
             ending = replace(ending, outcome="completed")
@@ -120,7 +125,8 @@ async def watched(
     await found.book(0, "0", "RateLimited")
     for status in (AgentStatus.COMPLETED, AgentStatus.FAILED, AgentStatus.BUDGET_EXCEEDED):
         found.end(status)
-    found.history.pages.append((0.0, await found.read()))
+    page = await found.read()
+    found.history.pages += [(60.0 * minute, page) for minute in range(BEFORE)]
     yield found
     await client.close()
     connected_settings.cache_clear()
@@ -159,7 +165,7 @@ async def _failing(watched: Watched) -> None:
 
 
 async def _runs_failing(watched: Watched) -> None:
-    for status in ("failed", "completed", "completed", "completed"):
+    for status in ("failed", "failed", "completed", "completed"):
         run_id = await watched.cluster.start(agent("a"))
         await watched.cluster.rows(
             "UPDATE runs SET status = :status, finished_at = now() WHERE id = :id RETURNING id",
@@ -248,9 +254,21 @@ async def test_an_alert_fires_when_its_reason_is_there_and_no_other(
     _judge_with_promtool(watched.history, {name}, tmp_path)
 
 
+async def test_the_first_agent_that_a_worker_refuses_for_money_is_told(
+    watched: Watched, tmp_path: Path
+) -> None:
+    watched.end(AgentStatus.BUDGET_EXCEEDED, module="Finance")
+
+    await _watch_on(watched)
+
+    assert watched.history.firing(ALERTS) == {"AgentsRefusedForMoney"}
+    _judge_with_promtool(watched.history, {"AgentsRefusedForMoney"}, tmp_path)
+
+
 async def _watch_on(watched: Watched) -> None:
     page = await watched.read()
-    watched.history.pages += [(60.0 * minute, page) for minute in range(1, MINUTES + 1)]
+    minutes = range(BEFORE, BEFORE + AFTER + 1)
+    watched.history.pages += [(60.0 * minute, page) for minute in minutes]
 
 
 def _judge_with_promtool(history: History, firing: set[str], folder: Path) -> None:
@@ -278,7 +296,7 @@ def _judge_with_promtool(history: History, firing: set[str], folder: Path) -> No
                 "promql_expr_test": [
                     {
                         "expr": 'max by (alertname) (ALERTS{alertstate="firing"})',
-                        "eval_time": f"{MINUTES}m",
+                        "eval_time": f"{BEFORE + AFTER}m",
                         "exp_samples": [
                             {"labels": f'{{alertname="{name}"}}', "value": 1} for name in firing
                         ],

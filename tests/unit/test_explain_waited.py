@@ -32,6 +32,19 @@ def test_each_limit_and_budget_that_was_waited_for_is_named_with_how_long() -> N
     ]
 
 
+def test_the_budget_of_a_run_is_raised_otherwise_than_a_standing_one() -> None:
+    remedies = [
+        explain_waited(history(agent("a"), waits=(wait,)))[0].remedy
+        for budget in ("run 0197", "module Legal")
+        for wait in [
+            Wait(agent="a", waits_for=f"money of the budget of {budget}", seconds=9, longest_s=9)
+        ]
+    ]
+
+    assert "agentchord retry RUN --cost-budget" in remedies[0]
+    assert "agentchord budgets set" in remedies[1]
+
+
 def test_a_wait_for_redis_is_not_told_as_one_for_a_limit_that_was_used_up() -> None:
     wait = Wait(agent="a", waits_for="openai/default without_redis", seconds=9, longest_s=9)
 

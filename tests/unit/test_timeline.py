@@ -45,6 +45,33 @@ def test_between_two_attempts_it_is_away() -> None:
     assert phases("a", run) == [("calling", 0, 2), ("away", 2, 5), ("calling", 5, 8)]
 
 
+def test_a_long_wait_without_a_place_is_no_retry() -> None:
+    run = history(
+        agent("a", finished_at=at(9)),
+        attempts=(attempt("a", 0, 2, outcome="handed_back"), attempt("a", 8, 9, number=2)),
+        calls=(call("a", 8, 9, attempt=2),),
+        events=(event("agent_waiting", 2, agent="a"),),
+    )
+
+    assert phases("a", run) == [("held", 0, 8), ("calling", 8, 9)]
+
+
+def test_the_time_with_a_worker_that_died_is_lost_and_was_no_wait() -> None:
+    run = history(
+        agent("a", finished_at=at(20), recoveries=1),
+        attempts=(attempt("a", 0, 15, outcome="lost"), attempt("a", 16, 20, number=2)),
+        calls=(call("a", 1, 3), call("a", 16, 20, attempt=2)),
+    )
+
+    assert phases("a", run) == [
+        ("lost", 0, 1),
+        ("calling", 1, 3),
+        ("lost", 3, 15),
+        ("away", 15, 16),
+        ("calling", 16, 20),
+    ]
+
+
 def test_calls_that_overlap_count_once() -> None:
     run = history(
         agent("list", finished_at=at(5), item_count=2),

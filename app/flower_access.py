@@ -72,7 +72,7 @@ def protect(celery: Celery) -> None:
 def _accounts(options: Any) -> str:
     """Who may look, in words; without any account there is one from now on."""
     if options.auth:
-        if not options.auth_provider or not options.oauth2_key:
+        if not (options.auth_provider and options.oauth2_key):
             raise click.ClickException(
                 "Flower's --auth needs an OAuth provider: add --auth-provider, --oauth2-key, "
                 "--oauth2-secret and --oauth2-redirect-uri, or give --basic-auth instead"

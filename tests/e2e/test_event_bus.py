@@ -33,6 +33,12 @@ def test_what_makes_no_sense_is_refused(group: Any, after: int, problem: str) ->
         next(EventBus().consume(group, after=after))
 
 
+@pytest.mark.parametrize("stale_s", ["x", 0, None])
+def test_a_time_that_is_none_is_refused(stale_s: Any) -> None:
+    with pytest.raises(ValueError, match="give seconds above 0"):
+        next(EventBus().consume("mailer", stale_s=stale_s))
+
+
 @pytest.mark.parametrize("after", ["x", "12", 1.5, True, -1, 2**63])
 def test_a_history_is_read_behind_an_id_and_nothing_else(after: Any) -> None:
     with pytest.raises(ValueError, match="give the id of an event"):

@@ -154,6 +154,11 @@ def test_what_cannot_be_an_event_is_refused_in_words(stack: Stack) -> None:
         monitor.record_event("deployed", workflow_id="a\0")
     with pytest.raises(ValueError, match="count is 0"):
         monitor.get_recent_events(0)
+    misplaced = 5
+    with pytest.raises(ValueError, match="event_type is 5"):
+        monitor.get_recent_events(5, misplaced)
+    with pytest.raises(ValueError, match="give facts by name"):
+        monitor.record_event("x", data=misplaced)
 
 
 def test_what_is_switched_off_is_neither_stored_nor_logged(

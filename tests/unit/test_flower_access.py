@@ -13,7 +13,9 @@ from app import flower_access
 def options(**given: Any) -> OptionParser:
     parser = OptionParser()
     defaults = {"auth": None, "basic_auth": None, "unix_socket": "", "address": "127.0.0.1"}
-    for name, value in (defaults | {"port": 0, "certfile": None, "url_prefix": ""} | given).items():
+    oauth = {"auth_provider": None, "oauth2_key": None}
+    rest = {"port": 0, "certfile": None, "url_prefix": ""}
+    for name, value in (defaults | oauth | rest | given).items():
         parser.define(name, default=value, type=object)
     return parser
 
@@ -30,6 +32,14 @@ def test_the_account_of_the_settings_is_named(monkeypatch: pytest.MonkeyPatch) -
 
     assert flower_access._accounts(given) == "user ann"
     assert given.basic_auth == ["ann:very:secret"]
+
+
+def test_accounts_of_an_oauth_provider_need_one() -> None:
+    with pytest.raises(click.ClickException, match="--auth-provider"):
+        flower_access._accounts(options(auth=".*@example.com"))
+
+    given = options(auth=".*@example.com", auth_provider="a.Handler", oauth2_key="k")
+    assert flower_access._accounts(given) == "for the accounts of its OAuth provider"
 
 
 def test_a_taken_port_is_named_with_the_option_that_changes_it() -> None:

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -20,9 +20,12 @@ from app.monitoring.recent import MetricEvent, recent_events, record_event
 from app.monitoring.status import metrics_of, summary_of, system_totals
 from app.settings import load_settings
 from app.storage.session import dumps
+from app.telemetry.redaction import Redactor
 
 COUNT = Bounds(low=1, high=10_000, whole=True)
 MAX_NAME = 200
+#: An event is a line of a history, not a place for documents.
+MAX_DATA_BYTES = 100_000
 #: JSON's way to write the one character that Postgres stores in no text.
 NUL = "\\u0000"
 
@@ -44,6 +47,10 @@ class Monitor:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
+    @cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(load_settings().secret_values())
+
     def record_event(
         self,
         event_type: str,
@@ -59,17 +66,17 @@ class Monitor:
             event_type: What happened, in a word or a few, at most 200 characters.
             agent_id: Whom it concerns: the id of an agent run, or a name of one's own.
             workflow_id: Id of a run or a workflow, or a name of one's own.
-            data: Facts, as JSON.
+            data: Facts, as JSON of up to 100,000 bytes. What looks like a key is stored as
+                ``[redacted]``.
 
         Raises:
             WorkflowError: (a ValueError) if the type is empty or too long, an id is no text, or the
-                data is no JSON.
+                data is no JSON or too large.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if not isinstance(data, Mapping | None):
             raise WorkflowError(f"data is {shortened(data)}: give facts by name", field="data")
-        facts = dict(data or {})
-        text = _checked(event_type, facts)
+        facts = self._redactor.value(orjson.loads(_checked(event_type, dict(data or {}))))
         agent_id, workflow_id = _id("agent_id", agent_id), _id("workflow_id", workflow_id)
         if self._config.enable_logging:
             _logger().info(
@@ -82,7 +89,7 @@ class Monitor:
                     event_type=event_type,
                     agent_id=agent_id,
                     workflow_id=workflow_id,
-                    data=text,
+                    data=dumps(facts),
                 )
             )
 
@@ -184,6 +191,12 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
         text = dumps(facts)
     except (TypeError, orjson.JSONEncodeError) as error:
         raise WorkflowError(f"data of {event_type!r} is no JSON: {error}", field="data") from error
+    if len(text.encode()) > MAX_DATA_BYTES:
+        raise WorkflowError(
+            f"data of {event_type!r} has {len(text.encode()):,} bytes, at most {MAX_DATA_BYTES:,} "
+            "are stored: keep the rest elsewhere, and a reference to it here",
+            field="data",
+        )
     if NUL in text:
         raise WorkflowError(f"data of {event_type!r} has a NUL character", field="data")
     return text

@@ -21,6 +21,7 @@ from app import (
 from tests.stack import Stack
 from tests.waiting import wait_until
 
+FACTS = {"by": "Kim", "amount": 12.5}
 SILENT = MonitorConfig(enable_logging=False)
 
 
@@ -109,7 +110,9 @@ def test_recent_events_are_the_histories_the_calls_and_what_programs_recorded(
     assert run.wait(timeout=30) == "completed"
     (result,) = run.results.values()
 
-    monitor.record_event("approved", workflow_id=run.id, data={"by": "Kim", "amount": 12.5})
+    monitor.record_event(
+        "approved", workflow_id=run.id, data=FACTS | {"key": "sk-planted-0123456789abcdef0123"}
+    )
 
     events = monitor.get_recent_events(20)
     ours = [event for event in events if event.workflow_id == run.id]
@@ -130,7 +133,7 @@ def test_recent_events_are_the_histories_the_calls_and_what_programs_recorded(
         event_type="approved",
         agent_id=None,
         workflow_id=run.id,
-        data={"by": "Kim", "amount": 12.5},
+        data=FACTS | {"key": "[redacted]"},
     )
     assert [event.event_type for event in monitor.get_recent_events(2, "run_completed")][-1] == (
         "run_completed"
@@ -157,6 +160,8 @@ def test_what_cannot_be_an_event_is_refused_in_words(stack: Stack) -> None:
     misplaced = 5
     with pytest.raises(ValueError, match="event_type is 5"):
         monitor.get_recent_events(5, misplaced)
+    with pytest.raises(ValueError, match="has 100,012 bytes, at most 100,000"):
+        monitor.record_event("x", data={"text": "a" * 100_001})
     with pytest.raises(ValueError, match="give facts by name"):
         monitor.record_event("x", data=misplaced)
 

@@ -1,6 +1,7 @@
 """Streaming agents, watched live: their text reaches events and the terminal before they end."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -127,6 +128,9 @@ def test_nothing_of_a_text_is_kept_in_redis_or_in_the_history(stack: Stack) -> N
     assert stack.sql("SELECT id FROM events WHERE type = 'agent_text'") == []
 
 
+END = re.compile(r"  w0 \(General.*: completed")
+
+
 def test_following_on_the_terminal_shows_text_line_by_line(stack: Stack) -> None:
     (stack.folder / "live.json").write_text(json.dumps(writers(SLOW).definition()), "utf-8")
 
@@ -135,7 +139,7 @@ def test_following_on_the_terminal_shows_text_line_by_line(stack: Stack) -> None
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     text = next(place for place, line in enumerate(lines) if line.startswith("  w0 | "))
-    end = next(place for place, line in enumerate(lines) if "w0 (General" in line and place > text)
+    end = next(place for place, line in enumerate(lines) if END.match(line))
     assert text < end
     assert "first token " in lines[end]
 

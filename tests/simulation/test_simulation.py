@@ -22,7 +22,7 @@ CHUNK = 10
 SEARCHED = 60
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # other modules may come between two of its tests
 def database(
     services: ServiceUrls, database_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.domain.budgets import budget_label
 from app.domain.status import WorkflowStatus
-from app.monitoring.explain_waited import awaited
+from app.monitoring.explain_waited import LIMITS, awaited
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import BudgetState, RunHistory, Standing
@@ -210,7 +210,7 @@ def _limited(one: Standing, live: Live) -> Finding | None:
                 f"waits for the rate limit {name}: {limit}; {bucket['waiting']} requests of the "
                 f"cluster wait for it{_next_free(bucket)}"
             ),
-            remedy="agentchord limits shows it, agentchord limits set changes it",
+            remedy=LIMITS,
         )
     return None
 

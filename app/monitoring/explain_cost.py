@@ -4,13 +4,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from decimal import Decimal
 
+from app.monitoring.explain_waited import NOTABLE_S
 from app.monitoring.findings import Finding, Reason
 from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline
 from app.monitoring.wording import money, names, seconds_of
 
-#: Shorter waits explain nothing.
-NOTABLE_S = 0.5
 #: What is shorter would be told as 0.0 s.
 SHOWN_S = 0.05
 #: So much more than usual, or than planned, is worth a word.

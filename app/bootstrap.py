@@ -5,9 +5,10 @@
 """
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from types import MappingProxyType
 
 from pydantic import SecretStr
 from redis.asyncio import Redis
@@ -109,14 +110,21 @@ class Platform:
         await self.engine.dispose()
 
 
-def build_platform(*, application_name: str) -> Platform:
+def build_platform(
+    *, application_name: str, session_settings: Mapping[str, str] = MappingProxyType({})
+) -> Platform:
     """Build the platform of this process; call it on the loop that will use it.
 
     Args:
         application_name: Shown in pg_stat_activity.
+        session_settings: Settings of its sessions in Postgres.
     """
     settings = connected_settings()
-    engine = create_engine(database_url(settings), application_name=application_name)
+    engine = create_engine(
+        database_url(settings),
+        application_name=application_name,
+        session_settings=session_settings,
+    )
     redis = connect_redis(redis_url(settings))
     signals = Signals(redis)
     dispatcher = Dispatcher(celery, redis, lane_width=settings.engine.lane_width)

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError
 
 from app.storage.leases import renew_leases
-from app.storage.session import connect_args, database_url
+from app.storage.session import LOOKUP_SETTINGS, connect_args, database_url
 from workers.inflight import InFlight
 
 #: A loop that has not run for so long is not slow any more.
@@ -40,7 +40,7 @@ class Heartbeat:
     ) -> None:
         self._engine = create_engine(
             database_url(url),
-            connect_args=connect_args("agentchord heartbeat", lock_timeout="3s"),
+            connect_args=connect_args("agentchord heartbeat", lock_timeout="3s", **LOOKUP_SETTINGS),
             pool_size=1,
             max_overflow=0,
         )

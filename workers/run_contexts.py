@@ -8,6 +8,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.workflow import Workflow
+from app.storage.fetch import fetch
 from app.storage.group_commit import GroupCommit
 from app.storage.runs import read_workflow
 from workers.jobs import RunContext
@@ -41,7 +42,7 @@ class RunContexts:
         self, connection: AsyncConnection, run_ids: Sequence[UUID]
     ) -> list[RunContext | None]:
         contexts: dict[UUID, RunContext] = {}
-        for row in (await connection.execute(READ, {"ids": list(run_ids)})).all():
+        for row in await fetch(connection, READ, {"ids": list(run_ids)}):
             contexts[row.id] = RunContext(
                 run_id=row.id,
                 workflow_id=row.workflow_id,

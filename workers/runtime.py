@@ -39,6 +39,7 @@ from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
 from app.storage.returns import call_back
+from app.storage.session import LOOKUP_SETTINGS
 from app.storage.turns import read_turns
 from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
@@ -114,7 +115,9 @@ class Runtime:
         # Half a million objects of imported modules live as long as the process: the garbage
         # collector need not look at them again and again, neither now nor later.
         gc.disable()
-        self._platform = build_platform(application_name=f"agentchord {self.worker}")
+        self._platform = build_platform(
+            application_name=f"agentchord {self.worker}", session_settings=LOOKUP_SETTINGS
+        )
         settings = self._platform.settings
         self._inflight = InFlight()
         self._announcements = Announcements(

@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import budget_label, passed_thresholds
+from app.storage.fetch import Row
 from app.storage.hold_queue import next_in_queue
 from app.storage.session import dumps
 from app.storage.statements import NOTE_THRESHOLDS
@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 async def tell_booked(
     connection: AsyncConnection,
-    rows: Sequence[Row[Any]],
+    rows: Sequence[Row],
     entries: Sequence[Entry],
     *,
     wake: Wake = nobody,
@@ -51,7 +51,7 @@ async def tell_booked(
         wake(await next_in_queue(connection, awaited))
 
 
-def _passed(row: Row[Any], entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
     """The thresholds that a budget has passed with this booking, each with who passed it."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
@@ -59,7 +59,7 @@ def _passed(row: Row[Any], entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [_told(row, percent, _who_passed(row, percent, entries)) for percent in found]
 
 
-def _who_passed(row: Row[Any], percent: int, entries: Sequence[Entry]) -> Entry:
+def _who_passed(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
     """The entry with which the spending came to a percentage of the limit."""
     mine = [entry for entry in entries if row.id in entry["budget_ids"]]
     spent_usd = row.spent_usd - row.booked
@@ -71,7 +71,7 @@ def _who_passed(row: Row[Any], percent: int, entries: Sequence[Entry]) -> Entry:
     return mine[-1] if mine else {}
 
 
-def _told(row: Row[Any], percent: int, entry: Entry) -> dict[str, Any]:
+def _told(row: Row, percent: int, entry: Entry) -> dict[str, Any]:
     data = {
         "scope": row.scope,
         "subject": row.subject,

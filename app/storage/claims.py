@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.storage.fetch import fetch
 from app.storage.session import dumps
 from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
 
@@ -100,8 +101,9 @@ async def claim(
     document = dumps([asdict(request) for request in requests])
     last_chance = max(max_recoveries, 1)
     if not locked:
-        await connection.execute(LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
-    rows = await connection.execute(
+        await fetch(connection, LOCK_RUNS, {"ids": sorted(q.run_id for q in requests)})
+    rows = await fetch(
+        connection,
         CLAIM,
         {
             "requests": document,
@@ -111,14 +113,14 @@ async def claim(
         },
     )
     agents: dict[UUID, list[ClaimedAgent]] = {q.run_id: [] for q in requests}
-    for row in rows.mappings():
-        fields = dict(row)
+    for row in rows:
+        fields = row._asdict()
         fields["outputs"] = fields["outputs"] or {}
-        agents[row["run_id"]].append(ClaimedAgent(**fields))
+        agents[row.run_id].append(ClaimedAgent(**fields))
     left = {
         row.run_id: row
-        for row in await connection.execute(
-            REMAINING, {"requests": document, "last_chance": last_chance}
+        for row in await fetch(
+            connection, REMAINING, {"requests": document, "last_chance": last_chance}
         )
     }
     return [

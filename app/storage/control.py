@@ -70,7 +70,7 @@ RETRY: TextClause = text("""
         SELECT id FROM agent_runs a WHERE run_id = :id
             AND (status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
                 OR item_count IS NOT NULL AND EXISTS (
-                    SELECT FROM agent_runs i WHERE i.parent_id = a.id
+                    SELECT FROM agent_runs i WHERE i.run_id = :id AND i.parent_id = a.id
                         AND i.status IN ('failed', 'rate_limited', 'budget_exceeded', 'cancelled')
                 ))
         ORDER BY id FOR NO KEY UPDATE

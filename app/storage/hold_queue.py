@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import budget_label
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
+from app.storage.fetch import Row
 from app.storage.session import dumps
 from app.storage.statements import CHANGE_QUEUE, READ_BUDGETS, READ_QUEUE
 
@@ -137,7 +136,7 @@ async def next_in_queue(
     )
 
 
-def own_account(agent_run_id: UUID, row: Row[Any]) -> Account:
+def own_account(agent_run_id: UUID, row: Row) -> Account:
     """The account of an agent's cost_limit."""
     return Account(
         id=agent_run_id,
@@ -148,7 +147,7 @@ def own_account(agent_run_id: UUID, row: Row[Any]) -> Account:
     )
 
 
-def shared_account(row: Row[Any]) -> Account:
+def shared_account(row: Row) -> Account:
     """The account of a row of ``budgets``."""
     return Account(
         id=row.id,

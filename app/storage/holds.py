@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
+from app.storage.fetch import fetch
 from app.storage.hold_queue import (
     HoldQueue,
     change_queue,
@@ -81,7 +82,7 @@ async def _lock_agent_runs(
     """The agents' own accounts by id, and the running attempt of each."""
     accounts, attempts = {}, {}
     ids = sorted({request.agent_run_id for request in requests})
-    for row in await connection.execute(LOCK_AGENT_RUNS, {"ids": ids}):
+    for row in await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids}):
         accounts[row.id] = own_account(row.id, row)
         if row.status == "running":
             attempts[row.id] = row.attempt
@@ -103,10 +104,10 @@ async def read_standing(
     """
     wanted = [{"scope": scope, "subject": subject} for scope, subject in sorted(subjects)]
     values = {"call_ids": list(call_ids), "subjects": dumps(wanted)}
-    row = (await connection.execute(HOLDS_AND_STANDING_BUDGETS, values)).one()
+    [row] = await fetch(connection, HOLDS_AND_STANDING_BUDGETS, values)
     if any(found["account"] is None for found in row.standing or ()):
         await connection.execute(MAKE_ACCOUNTS, {"subjects": values["subjects"]})
-        row = (await connection.execute(HOLDS_AND_STANDING_BUDGETS, values)).one()
+        [row] = await fetch(connection, HOLDS_AND_STANDING_BUDGETS, values)
     accounts: dict[Subject, list[UUID]] = defaultdict(list)
     for found in row.standing or ():
         # It has none if it was set or removed just now: it applies from the next hold on.
@@ -130,7 +131,7 @@ class _Shared:
 
 async def _lock_budgets(connection: AsyncConnection, ids: Collection[UUID]) -> _Shared:
     shared = _Shared()
-    for row in await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)}):
+    for row in await fetch(connection, LOCK_BUDGETS, {"ids": sorted(ids)}):
         shared.accounts[row.id] = shared_account(row)
         if row.awaited:
             shared.awaited.add(row.id)
@@ -173,4 +174,4 @@ async def _apply(connection: AsyncConnection, granted: Sequence[HoldRequest]) ->
         for request in granted
     ]
     budgets = [{"id": id_, "amount_usd": str(amount)} for id_, amount in totals.items()]
-    await connection.execute(PLACE_HOLDS, {"holds": dumps(holds), "budgets": dumps(budgets)})
+    await fetch(connection, PLACE_HOLDS, {"holds": dumps(holds), "budgets": dumps(budgets)})

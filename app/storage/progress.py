@@ -6,16 +6,16 @@ so it may be called early, late or twice.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.outcome import Tally, failure_reason, final_status
 from app.domain.status import WorkflowStatus
 from app.storage.families import LOCK_RUNS_FULL, lock_family
 from app.storage.fan_out import collect
+from app.storage.fetch import Row, fetch
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 from app.storage.sub_runs import ParentStep, return_to_parent
@@ -125,7 +125,7 @@ FINISH: TextClause = text("""
 
 
 #: A locked run, the state it ends in, and why.
-_End = tuple[Row[Any], str, str | None]
+_End = tuple[Row, str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,7 +168,7 @@ async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> l
     """What is pending in the current level of running runs."""
     if not run_ids:
         return []
-    return _plans(await connection.execute(OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
+    return _plans(await fetch(connection, OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
 
 
 async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list[LevelPlan]:
@@ -176,10 +176,10 @@ async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list
     if not levels:
         return []
     moves = [{"id": run_id, "level": level} for run_id, level in levels.items()]
-    return _plans(await connection.execute(MOVE, {"moves": dumps(moves)}))
+    return _plans(await fetch(connection, MOVE, {"moves": dumps(moves)}))
 
 
-def _plans(rows: Iterable[Row[Any]]) -> list[LevelPlan]:
+def _plans(rows: Iterable[Row]) -> list[LevelPlan]:
     plans: dict[UUID, LevelPlan] = {}
     for row in rows:
         plan = plans.setdefault(
@@ -213,7 +213,7 @@ async def advance(
         What became of each.
     """
     level_of = dict(steps)
-    locked = await connection.execute(LOCK_RUNS_FULL, {"ids": sorted(level_of)})
+    locked = await fetch(connection, LOCK_RUNS_FULL, {"ids": sorted(level_of)})
     runs = [
         row
         for row in locked
@@ -293,7 +293,7 @@ async def stop(
     return True
 
 
-async def stop_inner(connection: AsyncConnection, runs: Sequence[Row[Any]], *, reason: str) -> None:
+async def stop_inner(connection: AsyncConnection, runs: Sequence[Row], *, reason: str) -> None:
     """Stop runs of sub-workflows that are locked, inner ones before outer ones.
 
     Their budgets are to be closed then, with those of the runs around them.
@@ -309,7 +309,7 @@ async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
 
 
 async def _stop_locked(
-    connection: AsyncConnection, runs: Sequence[Row[Any]], *, as_: WorkflowStatus, reason: str
+    connection: AsyncConnection, runs: Sequence[Row], *, as_: WorkflowStatus, reason: str
 ) -> None:
     """The end of an inner run ends an agent of the one around it, which comes after it."""
     for run in runs:
@@ -325,7 +325,7 @@ async def _stop_locked(
 
 
 async def _next_level(
-    connection: AsyncConnection, run: Row[Any], counts: Row[Any]
+    connection: AsyncConnection, run: Row, counts: Row
 ) -> int | tuple[WorkflowStatus, str | None]:
     """The level a run goes on with, past those that have nothing to start; or how it ends."""
     tally = Tally(
@@ -363,7 +363,7 @@ async def _finish(
     if not ends:
         return {}
     told = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]
-    await connection.execute(FINISH, {"ends": dumps(told)})
+    await fetch(connection, FINISH, {"ends": dumps(told)})
     return {
         run.id: None
         if run.parent_agent_run_id is None

@@ -14,6 +14,7 @@ from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.booking import tell_booked
 from app.storage.fan_out import Items, expand
+from app.storage.fetch import fetch
 from app.storage.session import dumps
 from app.storage.statements import (
     APPLY_RECORDS,
@@ -162,7 +163,7 @@ async def apply_records(
     ids = sorted({record.agent_run_id for record in records})
     owners = {
         row.id: row.attempt
-        for row in await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
+        for row in await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids})
         if row.status == "running"
     }
     accepted = [owners.get(record.agent_run_id) == record.attempt for record in records]
@@ -172,13 +173,13 @@ async def apply_records(
         for record, is_owner in zip(records, accepted, strict=True)
     ]
     if len(settlement.budgets) > 1:
-        await connection.execute(LOCK_BUDGETS, {"ids": sorted(settlement.budgets)})
+        await fetch(connection, LOCK_BUDGETS, {"ids": sorted(settlement.budgets)})
     documents = {
         "agents": dumps(agents),
         "entries": dumps(settlement.entries),
         "budgets": dumps(settlement.budget_rows()),
     }
-    booked = (await connection.execute(APPLY_RECORDS, documents)).all()
+    booked = await fetch(connection, APPLY_RECORDS, documents)
     if booked:
         await tell_booked(connection, booked, settlement.entries, wake=wake)
     writes = [
@@ -245,7 +246,7 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
     if not calls:
         return settlement
     call_ids = [call.call_id for call in calls]
-    taken = await connection.execute(TAKE_HOLDS, {"call_ids": call_ids})
+    taken = await fetch(connection, TAKE_HOLDS, {"call_ids": call_ids})
     held = {row.call_id: row for row in taken}
     known = await _known_entries(connection, [id_ for id_ in call_ids if id_ not in held])
     for given in calls:
@@ -291,7 +292,7 @@ async def _known_entries(
     known: dict[UUID, _Booked] = {}
     if not call_ids:
         return known
-    for row in await connection.execute(ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
+    for row in await fetch(connection, ENTRIES_OF_CALLS, {"call_ids": list(call_ids)}):
         first = _Booked(kind=row.kind, outcome=row.outcome, budget_ids=row.budget_ids)
         booked = known.setdefault(row.call_id, first)
         if KNOWLEDGE.get(row.kind, 0) > KNOWLEDGE.get(booked.kind, 0):

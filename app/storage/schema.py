@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 #: Revision this version needs. Revisions are numbered, so a higher one is a newer schema.
-HEAD = "0013"
+HEAD = "0014"
 MIGRATION_LOCK = 7_465_001
 
 

@@ -236,10 +236,15 @@ TAKE_HOLDS: TextClause = text("""
     RETURNING call_id, agent_run_id, budget_ids, amount_usd
 """)
 
+# In two parts, because each kind has an index of its own.
 ENTRIES_OF_CALLS: TextClause = text("""
     SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
         cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens
-    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
+    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind <> 'correction'
+    UNION ALL
+    SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
+        cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens
+    FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An

@@ -467,6 +467,7 @@ class CostEntry(Table):
             unique=True,
             postgresql_where="kind <> 'correction'",
         ),
+        Index("ix_cost_entries_corrections", "call_id", postgresql_where="kind = 'correction'"),
         Index(None, "run_id"),
         Index(None, "created_at"),
     )

@@ -1,11 +1,12 @@
 """How the agents of runs stand: what decides whether a level is done, and how a run ends."""
 
 from collections.abc import Sequence
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, TextClause, text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage.fetch import Row, fetch
 
 # An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
 # waits for items is open as long as one of them is, which the items say themselves. What failed in
@@ -35,6 +36,6 @@ TALLY: TextClause = text("""
 """)
 
 
-async def tallies(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row[Any]]:
+async def tallies(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Counts by run, of agents by their states and of what is open at the level it stands at."""
-    return {row.run_id: row for row in await connection.execute(TALLY, {"ids": list(run_ids)})}
+    return {row.run_id: row for row in await fetch(connection, TALLY, {"ids": list(run_ids)})}

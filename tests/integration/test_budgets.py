@@ -8,8 +8,8 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+import psycopg
 import pytest
-from sqlalchemy import event
 
 from app.domain.budgets import Period, StandingScope
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
@@ -69,20 +69,23 @@ async def test_a_hold_is_placed_on_every_standing_budget_that_counts_the_call(
 
 
 async def test_standing_budgets_cost_a_hold_no_further_trip_to_the_database(
-    cluster: Cluster,
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, c = await claimed(cluster, 3)
-    statements: list[str] = []
-    event.listen(
-        cluster.engine.sync_engine,
-        "before_cursor_execute",
-        lambda _c, _u, statement, *_: statements.append(statement),
-    )
+    execute = psycopg.AsyncCursor.execute
+    statements = 0
+
+    async def counted(*args: Any, **options: Any) -> Any:
+        nonlocal statements
+        statements += 1
+        return await execute(*args, **options)
+
+    monkeypatch.setattr(psycopg.AsyncCursor, "execute", counted)
 
     async def trips(who: ClaimedAgent) -> int:
-        statements.clear()
+        before = statements
         await cluster.hold(wish(who, "0.01", ALL, FINANCE))
-        return len(statements)
+        return statements - before
 
     without = await trips(a)
     await cluster.set_budget(*ALL, "1", period=Period.DAY)

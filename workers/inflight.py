@@ -10,6 +10,9 @@ from uuid import UUID
 from app.storage.claims import ClaimedAgent
 from app.storage.leases import Renewed
 
+#: So long fewer records than enough wait for company if so many other agents may end meanwhile.
+COMMIT_DELAY_S, ENOUGH, SIBLINGS = 0.005, 8, 8
+
 
 class Phase(StrEnum):
     """Where an agent run is on its way."""
@@ -113,6 +116,15 @@ class InFlight:
         for lease in list(self._leases.values()):
             if calls_too or lease.phase is Phase.WAITING:
                 lease.stop(StopReason.DRAINED)
+
+    def commit_delay_s(self, records: int) -> float:
+        """Seconds that so many records wait for others to share their commit.
+
+        A record comes first of what its agent's run does next, so those that are committed
+        together go on together, and share the commits after it too.
+        """
+        others = len(self._leases) - records
+        return COMMIT_DELAY_S if records < ENOUGH and others >= SIBLINGS else 0.0
 
     def __len__(self) -> int:
         return len(self._leases)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.domain.policies import MonitorConfig
-from app.storage.group_commit import GroupCommit, Statement
+from app.storage.group_commit import Delay, GroupCommit, Statement
 from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerMetrics
 from workers.jobs import Job
@@ -31,6 +31,7 @@ class MeteredRecords(GroupCommit[Record, bool]):
         engine: As for GroupCommit.
         execute: As for GroupCommit.
         key: As for GroupCommit.
+        delay_s: As for GroupCommit.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class MeteredRecords(GroupCommit[Record, bool]):
         execute: Statement[Record, bool],
         *,
         key: Callable[[Record], Hashable] | None,
+        delay_s: Delay,
     ) -> None:
-        super().__init__(engine, execute, name="record", key=key)
+        super().__init__(engine, execute, name="record", key=key, delay_s=delay_s)
         self._meters = meters
 
     async def submit(self, item: Record) -> bool:

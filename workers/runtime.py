@@ -185,6 +185,7 @@ class Runtime:
             engine,
             partial(apply_records, wake=wakes),
             key=lambda record: record.agent_run_id,
+            delay_s=self._inflight.commit_delay_s,
         )
         holds = GroupCommit(
             engine,

@@ -214,6 +214,7 @@ class Worker:
             partial(apply_records, wake=wakes),
             name="record",
             key=lambda record: record.agent_run_id,
+            delay_s=self._inflight.commit_delay_s,
         )
         holds = GroupCommit(
             engine,

@@ -64,8 +64,9 @@ CLAIM: TextClause = text("""
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
             a.priority, a.position, a.item_index, a.item
     ), attempted AS (
-        INSERT INTO attempts (agent_run_id, number, worker)
-        SELECT id, attempt, :worker FROM claimed
+        -- now() is when the transaction began, in which what they read may have been collected.
+        INSERT INTO attempts (agent_run_id, number, worker, started_at)
+        SELECT id, attempt, :worker, clock_timestamp() FROM claimed
     ), noted AS (
         INSERT INTO events (run_id, agent_run_id, attempt, type, data)
         SELECT run_id, id, attempt, 'agent_started', jsonb_build_object('agent', name)

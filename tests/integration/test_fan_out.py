@@ -11,11 +11,12 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
 from app.scheduler.watchdog import STUCK
 from app.storage import progress
-from app.storage.claims import ClaimedAgent
+from app.storage.claims import ClaimedAgent, ClaimRequest, claim
 from app.storage.fan_out import Items
 from app.storage.giving_up import give_up
 from app.storage.prune import prune_batch
@@ -46,6 +47,27 @@ async def expanded(cluster: Cluster, *values: Any, **fields: Any) -> UUID:
     (claimed,) = (await cluster.claim(run_id, width=1)).agents
     assert await cluster.record(expansion(claimed, *values)) == [True]
     return run_id
+
+
+async def test_what_reads_a_list_starts_after_it_although_one_transaction_does_both(
+    cluster: Cluster,
+) -> None:
+    run_id = await expanded(cluster, 1, 2, more=[agent("reader", "list")])
+    await end_items(cluster, run_id)
+
+    async def move_on(connection: AsyncConnection) -> None:
+        await progress.advance(connection, [(run_id, 0)])
+        wishes = [ClaimRequest(run_id=run_id, level=1, provider="openai", width=1)]
+        await claim(connection, wishes, worker="w", lease_s=15, max_recoveries=3, locked=True)
+
+    await cluster.commit(move_on)
+
+    [(ended, started, attempted)] = await cluster.rows("""
+        SELECT d.finished_at, a.started_at, t.started_at FROM agent_runs d, agent_runs a
+        JOIN attempts t ON t.agent_run_id = a.id WHERE d.name = 'list' AND a.name = 'reader'
+    """)
+    assert ended <= started
+    assert ended <= attempted
 
 
 async def end_items(cluster: Cluster, run_id: UUID, *failing: int) -> None:

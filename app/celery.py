@@ -13,6 +13,7 @@ app.config_from_object("celeryconfig")
 #: Names of the tasks. Messages are sent by name, so that clients never import the workers.
 ADVANCE = "agentchord.advance"
 LANE = "agentchord.lane"
+LANES = "agentchord.lanes"
 SCHEDULER_QUEUE = "scheduler"
 
 

@@ -189,7 +189,7 @@ class LaneRunner:
             return None
         if move.lane is not None:
             return _Place(level=following.level, lane=move.lane, claim=move.claim)
-        await self._dispatcher.send_level(following)
+        await self._dispatcher.send_levels([following])
         return None
 
 

@@ -97,6 +97,15 @@ class Runtime:
         with bound_contextvars(run_id=str(run_id)):
             await self._lanes.run(run_id, level, provider, width)
 
+    async def lanes(self, provider: str, lanes: Sequence[tuple[UUID, int, int]]) -> None:
+        """Run several lanes at once, each of a run, at a level, with a width."""
+        ends = await asyncio.gather(
+            *(self.lane(run_id, level, provider, width) for run_id, level, width in lanes),
+            return_exceptions=True,
+        )
+        if errors := [end for end in ends if isinstance(end, Exception)]:
+            raise ExceptionGroup("lanes failed", errors)
+
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Move a run on; see Scheduler."""
         with bound_contextvars(run_id=str(run_id)):

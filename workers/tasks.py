@@ -8,7 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from app.celery import ADVANCE, LANE, app
+from app.celery import ADVANCE, LANE, LANES, app
 from workers import lifecycle
 
 log = structlog.get_logger(__name__)
@@ -23,6 +23,16 @@ def lane(run_id: str, level: int, provider: str, width: int) -> None:
         )
     except Exception:
         log.exception("lane_failed", run_id=run_id, level=level, provider=provider)
+
+
+@app.task(name=LANES, ignore_result=True, Request="workers.requests:NamedRequest")
+def lanes(provider: str, lanes: list[tuple[str, int, int]]) -> None:
+    """Run several lanes on this provider's queue, each given as run id, level and width."""
+    try:
+        given = [(UUID(run_id), int(level), int(width)) for run_id, level, width in lanes]
+        lifecycle.runtime().run(lifecycle.runtime().lanes(str(provider), given))
+    except Exception:
+        log.exception("lane_failed", lanes=lanes, provider=provider)
 
 
 @app.task(name=ADVANCE, ignore_result=True, Request="workers.requests:NamedRequest")

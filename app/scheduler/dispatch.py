@@ -1,17 +1,22 @@
 """Sends the messages: a level as a chord of lanes, and the wish to advance a run."""
 
 import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
 from uuid import UUID
 
 from celery import Celery, Signature, chord
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 from redis.asyncio import Redis
 
-from app.celery import ADVANCE, LANE, SCHEDULER_QUEUE
-from app.scheduler.lanes import Lane, cut_lanes
+from app.celery import ADVANCE, LANE, LANES, SCHEDULER_QUEUE
+from app.scheduler.lanes import MANY_MESSAGES, Lane, cut_lanes, share_messages
 from app.storage.progress import LevelPlan
 
 HIGHEST_PRIORITY = 10
+
+Level = tuple[LevelPlan, list[Lane]]
+Message = list[tuple[LevelPlan, Lane]]
 
 
 class Dispatcher:
@@ -21,12 +26,21 @@ class Dispatcher:
         celery: The Celery instance.
         redis: The broker's Redis, to look into its queues.
         lane_width: Widest lane.
+        many_messages: Lanes that are sent at once share messages from so many on.
     """
 
-    def __init__(self, celery: Celery, redis: Redis, *, lane_width: int) -> None:
+    def __init__(
+        self,
+        celery: Celery,
+        redis: Redis,
+        *,
+        lane_width: int,
+        many_messages: int = MANY_MESSAGES,
+    ) -> None:
         self._celery = celery
         self._redis = redis
         self._lane_width = lane_width
+        self._many_messages = many_messages
 
     def lanes(self, plan: LevelPlan) -> list[Lane]:
         """The lanes that a level is run with."""
@@ -36,17 +50,13 @@ class Dispatcher:
             lane_width=self._lane_width,
         )
 
-    async def send_level(self, plan: LevelPlan) -> None:
-        """Send a level: a chord of its lanes whose body advances the run.
+    async def send_levels(self, plans: Sequence[LevelPlan]) -> None:
+        """Send levels, each as a chord of its lanes whose body advances the run.
 
-        A level of one lane needs no chord: the lane advances the run itself.
+        A level of one lane needs no chord: the lane advances the run itself. Where many such levels
+        are to be sent at once, their lanes share messages.
         """
-        lanes = [self._lane(plan, lane) for lane in self.lanes(plan)]
-        if len(lanes) == 1:
-            await asyncio.to_thread(lanes[0].apply_async)
-        elif lanes:
-            body = self._advance(plan.run_id, plan.level)
-            await asyncio.to_thread(lambda: chord(lanes, app=self._celery)(body))
+        await asyncio.to_thread(self._send_levels, plans)
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
         """Send a single lane, to pass a permission on."""
@@ -64,10 +74,50 @@ class Dispatcher:
                 pipe.execute_command("LLEN", key)
             return sum(await pipe.execute())
 
+    def cut(self, plans: Sequence[LevelPlan]) -> tuple[list[Level], list[Message]]:
+        """The levels that need a chord, and the messages of those that do not."""
+        wide: list[Level] = []
+        single: dict[tuple[str, int], Message] = defaultdict(list)
+        for plan in plans:
+            lanes = self.lanes(plan)
+            if len(lanes) > 1:
+                wide.append((plan, lanes))
+            for lane in lanes if len(lanes) == 1 else ():
+                single[lane.provider, plan.priority].append((plan, lane))
+        messages = [
+            message
+            for alike in single.values()
+            for message in share_messages(
+                alike, lane_width=self._lane_width, many_messages=self._many_messages
+            )
+        ]
+        return wide, messages
+
+    def _send_levels(self, plans: Sequence[LevelPlan]) -> None:
+        wide, messages = self.cut(plans)
+        for plan, lanes in wide:
+            header = [self._lane(plan, lane) for lane in lanes]
+            chord(header, app=self._celery)(self._advance(plan.run_id, plan.level))
+        for message in messages:
+            self._lanes(message).apply_async()
+
+    def _lanes(self, message: Message) -> Signature:
+        plan, lane = message[0]
+        if len(message) == 1:
+            return self._lane(plan, lane)
+        lanes = [(str(plan.run_id), plan.level, lane.width) for plan, lane in message]
+        return self._signature(LANES, (lane.provider, lanes), plan, lane)
+
     def _lane(self, plan: LevelPlan, lane: Lane) -> Signature:
+        args = (str(plan.run_id), plan.level, lane.provider, lane.width)
+        return self._signature(LANE, args, plan, lane)
+
+    def _signature(
+        self, task: str, args: tuple[object, ...], plan: LevelPlan, lane: Lane
+    ) -> Signature:
         return self._celery.signature(
-            LANE,
-            args=(str(plan.run_id), plan.level, lane.provider, lane.width),
+            task,
+            args=args,
             queue=lane.provider,
             # Redis serves low numbers first.
             priority=HIGHEST_PRIORITY - plan.priority,

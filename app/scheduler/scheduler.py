@@ -64,10 +64,10 @@ class Scheduler:
 
     async def admit(self) -> None:
         """Start the pending runs that may start now, and dispatch the levels they stand at."""
-        for plan in await self._admissions.submit(None):
-            if plan.agents:
-                await self._dispatcher.send_level(plan)
-            else:
+        plans = await self._admissions.submit(None)
+        await self._dispatcher.send_levels([plan for plan in plans if plan.agents])
+        for plan in plans:
+            if not plan.agents:
                 await self.advance(plan.run_id, plan.level)
 
     async def _admit(
@@ -95,8 +95,7 @@ class Scheduler:
         """Send lanes for what has just become ready of a level that is under way."""
         async with self._engine.connect() as connection:
             plans = await plan_levels(connection, [run_id])
-        for plan in plans:
-            await self._dispatcher.send_level(plan)
+        await self._dispatcher.send_levels(plans)
 
     async def advance(self, run_id: UUID, level: int | None) -> None:
         """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""
@@ -106,7 +105,7 @@ class Scheduler:
             progress = await self._advances.submit((run_id, level))
             await self.follow(run_id, progress)
             if progress.plan is not None:
-                await self._dispatcher.send_level(progress.plan)
+                await self._dispatcher.send_levels([progress.plan])
 
     async def ask_for_admission(self, run_id: UUID) -> None:
         """Have the scheduler look at what may start now; a client dispatches nothing itself.

@@ -1,11 +1,13 @@
 """How lanes share a worker, a provider's queue, and the places of a run."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 
-from app import Agent, Workflow, WorkflowStatus, enqueue
+from app import Agent, Workflow, WorkflowStatus, enqueue, enqueue_async
 from tests.stack import Stack, client_of, run_stack
 from tests.waiting import wait_until
 
@@ -80,3 +82,27 @@ def test_a_run_that_takes_long_makes_way_for_one_that_waits(
 
         assert short.wait(15) is WorkflowStatus.COMPLETED
         assert long.status is WorkflowStatus.RUNNING
+
+
+def test_runs_that_start_at_once_share_messages_and_end_each_for_itself(stack: Stack) -> None:
+    stack.simulator.configure(latency_s=0.05)
+    (good,) = agents(1, "openai")
+    (bad,) = agents(1, "openai", prompt="[[sim:status=400]] go")
+    shapes = {
+        "fine": Workflow(name="fine", agents=[good]),
+        "broken": Workflow(name="broken", agents=[bad]),
+    }
+    names = ["broken" if index % 7 == 3 else "fine" for index in range(48)]
+
+    async def run_all() -> list[WorkflowStatus]:
+        runs = await asyncio.gather(*(enqueue_async(shapes[name]) for name in names))
+        return await asyncio.gather(*(run.wait_async(30) for run in runs))
+
+    with Redis.from_url(stack.urls.redis_url) as redis:
+        before = redis.info("commandstats")["cmdstat_lpush"]["calls"]
+        ends = asyncio.run(run_all())
+        sent = redis.info("commandstats")["cmdstat_lpush"]["calls"] - before
+
+    wanted = {"fine": WorkflowStatus.COMPLETED, "broken": WorkflowStatus.FAILED}
+    assert ends == [wanted[name] for name in names]
+    assert sent < len(names)

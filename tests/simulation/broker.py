@@ -6,7 +6,7 @@ A message takes its time, so that messages overtake each other; some are lost an
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from uuid import UUID
@@ -14,7 +14,7 @@ from uuid import UUID
 from kombu.exceptions import OperationalError
 
 from app.celery import SCHEDULER_QUEUE
-from app.scheduler.dispatch import Dispatcher
+from app.scheduler.dispatch import Dispatcher, Message
 from app.scheduler.lanes import Lane
 from app.storage.progress import LevelPlan
 from tests.simulation.loop import Process, VirtualLoop
@@ -116,6 +116,9 @@ class Broker:
             self.send(chord.body)
 
     def _shown(self, message: _Message) -> str:
+        if message.task == "lanes":
+            _, lanes = message.args
+            return f"lanes {[self._trace.called(run_id) for run_id, *_ in lanes]}"
         run_id, *rest = message.args
         return f"{message.task} {self._trace.called(run_id)} {rest}"
 
@@ -126,17 +129,20 @@ class SimulatedDispatcher(Dispatcher):
     def __init__(self, broker: Broker, *, lane_width: int) -> None:
         self._broker = broker
         self._lane_width = lane_width
+        self._many_messages = 1  # a simulation has few runs
 
-    async def send_level(self, plan: LevelPlan) -> None:
+    async def send_levels(self, plans: Sequence[LevelPlan]) -> None:
         """See ``Dispatcher``."""
         await self._travel()
-        lanes = [self._message(plan, lane) for lane in self.lanes(plan)]
-        if len(lanes) > 1:
+        wide, messages = self.cut(plans)
+        for plan, cut in wide:
+            lanes = [self._message(plan, lane) for lane in cut]
             chord = _Chord(_advance(plan.run_id, plan.level), {id(lane) for lane in lanes})
             for lane in lanes:
                 lane.chord = chord
-        for lane in lanes:
-            self._broker.send(lane)
+                self._broker.send(lane)
+        for message in messages:
+            self._broker.send(self._shared(message))
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
         """See ``Dispatcher``."""
@@ -160,6 +166,13 @@ class SimulatedDispatcher(Dispatcher):
     def _message(self, plan: LevelPlan, lane: Lane) -> _Message:
         args = (plan.run_id, plan.level, lane.provider, lane.width)
         return _Message(lane.provider, "lane", args)
+
+    def _shared(self, message: Message) -> _Message:
+        plan, lane = message[0]
+        if len(message) == 1:
+            return self._message(plan, lane)
+        lanes = [(plan.run_id, plan.level, lane.width) for plan, lane in message]
+        return _Message(lane.provider, "lanes", (lane.provider, lanes))
 
 
 def _advance(run_id: UUID, level: int | None) -> _Message:

@@ -161,10 +161,15 @@ class Worker:
         try:
             if task == "lane":
                 await self._lanes.run(*args)
+            elif task == "lanes":
+                provider, lanes = args
+                await asyncio.gather(
+                    *(self._lanes.run(run_id, at, provider, width) for run_id, at, width in lanes)
+                )
             else:
                 await self._platform.scheduler.advance(*args)
         except Exception:
-            log.exception("lane_failed" if task == "lane" else "advance_failed", run_id=args[0])
+            log.exception("advance_failed" if task == "advance" else "lane_failed", args=args)
         finally:
             self._running -= 1
         done()

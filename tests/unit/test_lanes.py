@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.scheduler.lanes import Lane, cut_lanes
+from app.scheduler.lanes import MANY_MESSAGES, MOST_LANES, Lane, cut_lanes, share_messages
 
 
 def test_a_level_that_fits_is_cut_into_lanes_of_equal_width() -> None:
@@ -38,3 +38,38 @@ def test_lanes_use_all_the_room_there_is_and_no_more(
         widths = [lane.width for lane in lanes if lane.provider == provider]
         assert sum(widths) <= count
         assert widths or room < len(agents)
+
+
+def widths(*given: int) -> list[tuple[int, Lane]]:
+    return [(index, Lane(provider="a", width=width)) for index, width in enumerate(given)]
+
+
+def test_few_lanes_have_a_message_each() -> None:
+    messages = list(share_messages(widths(*[1] * 31), lane_width=50))
+
+    assert [len(message) for message in messages] == [1] * 31
+
+
+def test_many_lanes_share_messages_of_about_the_same_size() -> None:
+    messages = list(share_messages(widths(*[1] * 100), lane_width=50))
+
+    assert [len(message) for message in messages] == [6] * 16 + [4]
+
+
+def test_wide_lanes_share_no_message() -> None:
+    messages = list(share_messages(widths(*[50] * 100), lane_width=50))
+
+    assert [len(message) for message in messages] == [1] * 100
+
+
+@given(given=st.lists(st.integers(1, 60), max_size=300), lane_width=st.integers(1, 60))
+def test_every_lane_is_in_one_message_that_is_no_longer_and_no_wider_than_it_may_be(
+    given: list[int], lane_width: int
+) -> None:
+    messages = list(share_messages(widths(*given), lane_width=lane_width))
+
+    assert [item for message in messages for item in message] == widths(*given)
+    assert len(messages) >= min(len(given), MANY_MESSAGES)
+    for message in messages:
+        assert 1 <= len(message) <= MOST_LANES
+        assert len(message) == 1 or sum(lane.width for _, lane in message) <= lane_width

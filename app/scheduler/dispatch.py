@@ -56,7 +56,8 @@ class Dispatcher:
         A level of one lane needs no chord: the lane advances the run itself. Where many such levels
         are to be sent at once, their lanes share messages.
         """
-        await asyncio.to_thread(self._send_levels, plans)
+        if plans:
+            await asyncio.to_thread(self._send_levels, plans)
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
         """Send a single lane, to pass a permission on."""

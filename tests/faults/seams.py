@@ -194,25 +194,18 @@ def _break_promises(orders: Orders) -> None:
     lost it. Without the watchdog nobody looks for what was lost.
     """
     from app.scheduler.watchdog import Watchdog
+    from app.storage import fetch as fetching
     from app.storage import records, statements
     from workers import inflight
 
-    apply_records, renewed = records.apply_records, inflight.InFlight.renewed
+    fetch, renewed = fetching.fetch, inflight.InFlight.renewed
     look = Watchdog.look
 
-    class Unfenced:
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
-
-        async def execute(self, statement: Any, *given: Any) -> Any:
-            rows = await self._connection.execute(statement, *given)
-            if statement is not statements.LOCK_AGENT_RUNS:
-                return rows
-            return [_Owned(row.id) for row in rows]
-
-    async def apply(connection: Any, given: Any, **how: Any) -> Any:
-        taken: Any = Unfenced(connection) if orders.broken == FENCING else connection
-        return await apply_records(taken, given, **how)
+    async def fetch_or_own(connection: Any, statement: Any, values: Any) -> Any:
+        rows = await fetch(connection, statement, values)
+        if orders.broken != FENCING or statement is not statements.LOCK_AGENT_RUNS:
+            return rows
+        return [_Owned(row.id) for row in rows]
 
     def hear(held: Any, asked: Any, answer: Any) -> None:
         known = asked
@@ -225,7 +218,7 @@ def _break_promises(orders: Orders) -> None:
             await look(watchdog)
 
     modules: tuple[Any, ...] = (records, inflight.InFlight, Watchdog)
-    modules[0].apply_records, modules[1].renewed, modules[2].look = apply, hear, look_or_not
+    modules[0].fetch, modules[1].renewed, modules[2].look = fetch_or_own, hear, look_or_not
 
 
 class _Owned:

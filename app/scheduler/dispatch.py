@@ -26,7 +26,7 @@ class Dispatcher:
         celery: The Celery instance.
         redis: The broker's Redis, to look into its queues.
         lane_width: Widest lane.
-        many_messages: Lanes that are sent at once share messages from so many on.
+        many_messages: Lanes share messages only if there are so many all the same.
     """
 
     def __init__(

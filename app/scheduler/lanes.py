@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-#: Lanes that a message carries at most. Below so many messages each lane has one of its own, so
-#: that all workers get some.
+#: Lanes that a message carries at most; and messages that there are before any carries more than
+#: one, so that all workers get some.
 MOST_LANES, MANY_MESSAGES = 8, 16
 
 Sent = TypeVar("Sent")
@@ -52,12 +52,12 @@ def share_messages(
 ) -> Iterator[list[tuple[Sent, Lane]]]:
     """Put lanes that are to be sent at once into messages.
 
-    A message costs sender and receiver 3 ms of CPU, as much as the first agent of its run.
+    A message costs sender and receiver 2 to 3 ms of CPU.
 
     Args:
         lanes: Lanes on one queue, each with what else there is to say of it.
         lane_width: Widest lane; those of a message together are no wider.
-        many_messages: As long as there are fewer lanes, each has a message of its own.
+        many_messages: There are so many messages at least, or one for each lane.
     """
     most = min(max(len(lanes) // many_messages, 1), MOST_LANES)
     message: list[tuple[Sent, Lane]] = []

@@ -69,7 +69,7 @@ async def test_errors_are_those_of_sqlalchemy_and_keep_values_to_themselves(
     assert not is_transient(unknown)
 
 
-async def test_a_lost_connection_is_replaced_with_all_that_were_lost_with_it(
+async def test_a_lost_connection_is_told_as_one_and_replaced(
     cluster: Cluster,
 ) -> None:
     errors: list[DBAPIError] = []

@@ -77,17 +77,19 @@ async def test_one_bad_item_fails_alone(cluster: Cluster, numbers: Numbers) -> N
 
 async def test_a_batch_waits_for_others_as_long_as_it_is_told_to(cluster: Cluster) -> None:
     batches: list[list[int]] = []
+    waits = asyncio.Event()
 
     async def write(_: AsyncConnection, numbers: Sequence[int]) -> Sequence[int]:
         batches.append(list(numbers))
         return numbers
 
     def delay_s(items: int) -> float:
+        waits.set()
         return 0.2 if items < 3 else 0.0
 
     commit = GroupCommit(cluster.engine, write, name="numbers", delay_s=delay_s)
     first = asyncio.create_task(commit.submit(1))
-    await asyncio.sleep(0.02)  # its batch waits
+    await waits.wait()
     others = [asyncio.create_task(commit.submit(n)) for n in (2, 3, 4)]
     await asyncio.gather(first, *others)
     await asyncio.gather(*(commit.submit(n) for n in (5, 6, 7)))

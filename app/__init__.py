@@ -7,8 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.client import Event
-    from app.cost_tracker import CostTracker
+    from app.client.client import Event
+    from app.client.cost_tracker import CostTracker
+    from app.client.engine import OrchestrationEngine
+    from app.client.event_bus import EventBus
+    from app.client.monitor import Monitor
+    from app.client.run import Run, enqueue, enqueue_async
     from app.domain.agent import Agent, AgentResult
     from app.domain.dependencies import DependencyResolver
     from app.domain.events import RunEvent
@@ -16,18 +20,14 @@ if TYPE_CHECKING:
     from app.domain.retry import RetryPolicy, RetryStrategy
     from app.domain.status import AgentStatus, WorkflowStatus
     from app.domain.workflow import Workflow
-    from app.engine import OrchestrationEngine
     from app.errors import AgentChordError
-    from app.event_bus import EventBus
     from app.failures.handler import FailureHandler
     from app.llm.anthropic import AnthropicClient
     from app.llm.base import LLMClient, LLMResponse
     from app.llm.openai import OpenAIClient
-    from app.monitor import Monitor
     from app.monitoring.recent import MetricEvent
     from app.rate_limits.single import RateLimiter
     from app.rate_limits.token_bucket import TokenBucket
-    from app.run import Run, enqueue, enqueue_async
     from app.tools.tool import tool
 
 _MODULES = {
@@ -37,30 +37,30 @@ _MODULES = {
     "AgentStatus": "app.domain.status",
     "AnthropicClient": "app.llm.anthropic",
     "CostConfig": "app.domain.policies",
-    "CostTracker": "app.cost_tracker",
+    "CostTracker": "app.client.cost_tracker",
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
-    "Event": "app.client",
-    "EventBus": "app.event_bus",
+    "Event": "app.client.client",
+    "EventBus": "app.client.event_bus",
     "FailureHandler": "app.failures.handler",
     "LLMClient": "app.llm.base",
     "LLMResponse": "app.llm.base",
     "MetricEvent": "app.monitoring.recent",
-    "Monitor": "app.monitor",
+    "Monitor": "app.client.monitor",
     "MonitorConfig": "app.domain.policies",
     "OpenAIClient": "app.llm.openai",
-    "OrchestrationEngine": "app.engine",
+    "OrchestrationEngine": "app.client.engine",
     "RateLimitConfig": "app.domain.policies",
     "RateLimiter": "app.rate_limits.single",
     "RetryPolicy": "app.domain.retry",
     "RetryStrategy": "app.domain.retry",
-    "Run": "app.run",
+    "Run": "app.client.run",
     "RunEvent": "app.domain.events",
     "TokenBucket": "app.rate_limits.token_bucket",
     "Workflow": "app.domain.workflow",
     "WorkflowStatus": "app.domain.status",
-    "enqueue": "app.run",
-    "enqueue_async": "app.run",
+    "enqueue": "app.client.run",
+    "enqueue_async": "app.client.run",
     "tool": "app.tools.tool",
 }
 

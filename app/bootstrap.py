@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
+from app.configuration.settings import Settings, load_settings
 from app.domain.providers import Provider
 from app.embedded import Services
 from app.events.signals import Signals
@@ -23,7 +24,6 @@ from app.llm.base import LLMClient
 from app.llm.openai import OpenAIClient
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
-from app.settings import Settings, load_settings
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
 

@@ -98,7 +98,7 @@ def _accounts(options: Any) -> str:
 
 def _stored() -> str | None:
     """The configured ``user:password``."""
-    from app.settings import load_settings
+    from app.configuration.settings import load_settings
 
     stored = load_settings().flower_basic_auth
     return None if stored is None else stored.get_secret_value()

@@ -13,6 +13,7 @@ import structlog
 from structlog.contextvars import bound_contextvars
 
 from app.conditions.evaluator import ConditionEvaluator
+from app.configuration.sections import EngineSettings
 from app.domain.agent import Agent, AgentResult
 from app.domain.condition import Condition
 from app.domain.data_flow import View
@@ -26,9 +27,8 @@ from app.domain.waits import LongWait
 from app.errors import AgentError, MissingInput, OutputInvalid, ResultTooLarge
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
+from app.registration.output_schemas import find_schema_problem
 from app.scheduler.scheduler import Scheduler
-from app.schemas import find_schema_problem
-from app.setting_sections import EngineSettings
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
 from app.storage.group_commit import GroupCommit
@@ -37,11 +37,11 @@ from app.storage.sub_runs import SubRunAnswer
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
-from workers.announcements import Announcements
+from workers.flower_events import Announcements
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
-from workers.meters import Meters
 from workers.texts import storable
+from workers.worker_metrics import Meters
 
 #: Who waits longer looks again after this time: what he waits for may have been reconfigured.
 LOOK_AGAIN_S = 3600.0

@@ -15,6 +15,7 @@ from structlog.contextvars import bound_contextvars
 from app.bootstrap import Platform, build_platform, client_factories, database_url
 from app.celery import app as celery
 from app.conditions.evaluator import ConditionEvaluator
+from app.configuration.settings import agent_secret
 from app.costs.pricing import Pricing
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
@@ -33,12 +34,11 @@ from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
-from app.settings import agent_secret
+from app.storage.deferred import call_back
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
 from app.storage.records import apply_records
-from app.storage.returns import call_back
 from app.storage.session import LOOKUP_SETTINGS
 from app.storage.turns import read_turns
 from app.telemetry.redaction import Redactor
@@ -49,20 +49,20 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import Calls, LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
-from workers.announcements import EVENT_OF_TYPE, Announcements
-from workers.cached_calls import CachedCaller
-from workers.calls import Caller
+from workers.calls.cache import CachedCaller
+from workers.calls.circuit import GuardedCaller
+from workers.calls.fallback import FallbackCaller
+from workers.calls.money import Money, Wakes
+from workers.calls.provider import Caller
 from workers.claims import Claims
-from workers.fallback_calls import FallbackCaller
-from workers.guarded_calls import GuardedCaller
+from workers.flower_events import EVENT_OF_TYPE, Announcements
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
-from workers.meters import MeteredRecords, Meters
-from workers.money import Money, Wakes
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
 from workers.stored_limits import StoredLimits
+from workers.worker_metrics import MeteredRecords, Meters
 
 Result = TypeVar("Result")
 LIMIT_RENEWAL_S = 4.0

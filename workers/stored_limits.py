@@ -12,14 +12,14 @@ import structlog
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from app.configuration.sections import ProviderLimits
 from app.domain.policies import RateLimitConfig
 from app.errors import ServiceUnavailable
 from app.rate_limits.limiter import ClusterLimiter
 from app.rate_limits.stored import limit_table
-from app.setting_sections import ProviderLimits
+from app.storage.deferred import call_back_from_limits
 from app.storage.group_commit import cause, persist
 from app.storage.limits import StoredBlock, read_limits, recent_calls
-from app.storage.returns import call_back_from_limits
 
 #: A change whose signal was lost is seen after this time.
 LOOK_S = 3.0

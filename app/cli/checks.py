@@ -15,7 +15,7 @@ from app.domain.kinds import QUEUES_OF_KINDS
 from app.errors import AgentChordError
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.configuration.settings import Settings
 
 Level = Literal["ok", "warn", "fail"]
 OLDEST_POSTGRES = 150_000
@@ -47,7 +47,7 @@ def all_checks() -> Iterator[Check]:
     yield _python()
     yield _packages()
     yield _package_name()
-    from app.settings import load_settings
+    from app.configuration.settings import load_settings
 
     try:
         settings = load_settings()
@@ -242,7 +242,7 @@ def _queues(providers: Sequence[str]) -> Iterator[Check]:
     from redis.exceptions import RedisError
 
     from app.cli.cluster import served_queues
-    from app.cli.stack import SCHEDULER
+    from app.local_stack.stack import SCHEDULER
 
     queues = {*providers, *QUEUES_OF_KINDS.values(), SCHEDULER}
     try:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from app.client import Process
-    from app.settings import Settings
+    from app.client.client import Process
+    from app.configuration.settings import Settings
 
 Result = TypeVar("Result")
 INSPECT_S = 0.4
@@ -21,7 +21,7 @@ def connect() -> "Process":
         ConfigurationError: If a setting is wrong.
         EmbeddedServicesError: If a built-in service cannot be started.
     """
-    from app.client import process
+    from app.client.client import process
 
     quiet_logs()
     return process()
@@ -29,7 +29,7 @@ def connect() -> "Process":
 
 def quiet_logs() -> None:
     """Warnings to standard error, and nothing else: standard output belongs to the answer."""
-    from app.setting_sections import LoggingSettings
+    from app.configuration.sections import LoggingSettings
     from app.telemetry.logging import configure_logging
 
     configure_logging(LoggingSettings(level="WARNING"))

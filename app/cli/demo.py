@@ -51,9 +51,9 @@ def demo(
 def _run(home: Path, program: str, *, live: bool) -> int:
     import asyncio
 
-    from app.cli import stack
     from app.cli.cluster import quiet_logs
     from app.cli.demo_home import set_variables
+    from app.local_stack import stack
     from app.simulator import run_in_process
 
     quiet_logs()
@@ -80,13 +80,13 @@ def _run(home: Path, program: str, *, live: bool) -> int:
 async def _work(home: Path) -> "RunProgress":
     """Start the workers, run the example, and stop the workers."""
     from app.bootstrap import connected_settings
-    from app.cli import stack
     from app.cli.cluster import connect
     from app.cli.demo_home import cancel_leftovers
     from app.cli.follow import follow
     from app.cli.progress_views import LineView, LiveView
-    from app.cli.supervisor import inherited_environment
     from app.examples import erp
+    from app.local_stack import stack
+    from app.local_stack.supervisor import inherited_environment
 
     connected = connect()
     await cancel_leftovers()
@@ -123,10 +123,10 @@ def _show(
 
 def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
     from app.cli.output import dollars
-    from app.cli.worst_case import worst_case
+    from app.configuration.settings import load_settings
     from app.costs.pricing import Pricing
     from app.examples import erp
-    from app.settings import load_settings
+    from app.planning.worst_case import worst_case
 
     settings = load_settings()
     bounds = worst_case(

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.cli.supervisor import inherited_environment
+from app.local_stack.supervisor import inherited_environment
 
 if TYPE_CHECKING:
-    from app.settings import Settings
+    from app.configuration.settings import Settings
 
 HOME = "AGENTCHORD_HOME"
 CONFIG = "AGENTCHORD_CONFIG"
@@ -40,7 +40,7 @@ def enter_home(*, live: bool) -> Path:
     Returns:
         The home: ``demo`` inside the user's.
     """
-    from app.settings import load_settings
+    from app.configuration.settings import load_settings
 
     variables = inherited_environment()
     kept = _providers(load_settings()) if live else {}

@@ -78,10 +78,10 @@ def _findings(
 def _planned(history: "RunHistory") -> "dict[str, Decimal]":
     """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
     from app.cli.cluster import connect
-    from app.cli.forecast import forecast
+    from app.configuration.settings import load_settings
     from app.costs.pricing import Pricing
     from app.errors import AgentChordError
-    from app.settings import load_settings
+    from app.planning.forecast import forecast
 
     if history.run.pruned_at is not None or not history.calls:
         return {}

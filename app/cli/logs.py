@@ -14,7 +14,7 @@ from app.domain.events import Level
 from app.monitoring.event_lines import EventLine, event_line
 
 if TYPE_CHECKING:
-    from app.client import Event
+    from app.client.client import Event
 
 PAGE = 1000
 COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}

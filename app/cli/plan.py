@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.cli.forecast import AgentForecast, Forecast
-    from app.cli.time_bounds import TimeBound
     from app.domain.workflow import Workflow
+    from app.planning.forecast import AgentForecast, Forecast
+    from app.planning.time_bounds import TimeBound
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
@@ -38,17 +38,17 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Tell what a run will need, without any call."""
-    from app.cli.forecast import forecast
     from app.cli.output import print_json
     from app.cli.run import load_workflow
     from app.cli.run_input import read_input
-    from app.cli.time_bounds import time_bounds
+    from app.configuration.settings import load_settings
     from app.costs.pricing import Pricing
     from app.domain.providers import routed
     from app.domain.validation import validate_input
-    from app.preflight import check_calls
-    from app.registration import check_workflow
-    from app.settings import load_settings
+    from app.planning.forecast import forecast
+    from app.planning.time_bounds import time_bounds
+    from app.registration.calls import check_calls
+    from app.registration.workflows import check_workflow
 
     if latency is not None and not isfinite(latency):
         raise typer.BadParameter("give a number of seconds", param_hint="--latency")

@@ -23,9 +23,9 @@ def prices(
 ) -> None:
     """Show what a million tokens of each model cost."""
     from app.cli.output import console, print_json, table
+    from app.configuration.settings import load_settings
     from app.costs.price_table import price_lines
     from app.costs.pricing import Pricing
-    from app.settings import load_settings
 
     settings = load_settings()
     lines = price_lines(Pricing(settings.costs), model, settings.provider_names)

@@ -25,8 +25,8 @@ def worker(
 
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
-    from app.cli.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
-    from app.settings import load_settings
+    from app.configuration.settings import load_settings
+    from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
 
     settings = load_settings()
     words, passed_on = _split(list(queues or []))
@@ -81,8 +81,8 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
     Raises:
         typer.BadParameter: If there is no such queue.
     """
-    from app.cli.stack import AGENTS, SCHEDULER
     from app.domain.suggestions import did_you_mean, listed
+    from app.local_stack.stack import AGENTS, SCHEDULER
 
     known = (*agents, SCHEDULER)
     wanted: list[str] = []

@@ -26,10 +26,10 @@ def report(
     from app.cli.cluster import connect, transaction
     from app.cli.output import console
     from app.cli.run import outputs_of
+    from app.configuration.settings import load_settings
     from app.monitoring.progress import find_run
     from app.monitoring.report import report_page
     from app.monitoring.run_history import read_history
-    from app.settings import load_settings
     from app.telemetry.redaction import Redactor
 
     run_id = transaction(partial(find_run, prefix=run))

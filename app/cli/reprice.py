@@ -30,10 +30,10 @@ def reprice(
     from app.cli.cluster import transaction
     from app.cli.output import print_json
     from app.cli.progress_bar import ProgressBar
+    from app.configuration.settings import load_settings
     from app.costs.pricing import Pricing
     from app.costs.reprice import BATCH
     from app.costs.reprice import reprice as reprice_batch
-    from app.settings import load_settings
 
     start = None if since is None else parse_since(since, now=datetime.now(UTC))
     runs = _runs(run, start)

@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from app.monitoring.progress import RunProgress
-    from app.workflow_file import WorkflowFile
+    from app.workflow_files.loader import WorkflowFile
 
 EXIT_CODES = {"completed": 0, "partially_completed": 3}
 STILL_GOING = 4
@@ -51,9 +51,9 @@ def run(
     from app.cli.cluster import connect
     from app.cli.output import print_json
     from app.cli.run_input import read_input
+    from app.configuration.settings import load_settings
     from app.domain.providers import routed
     from app.domain.run_options import RunOptions
-    from app.settings import load_settings
 
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
@@ -144,7 +144,7 @@ def load_workflow(file: str) -> "WorkflowFile":
     from importlib.util import find_spec
     from pathlib import Path
 
-    from app.workflow_file import load
+    from app.workflow_files.loader import load
 
     is_name = all(part.isidentifier() for part in file.split("."))
     if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):

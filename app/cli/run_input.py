@@ -58,7 +58,7 @@ def _json(text: str, word: str) -> Any:
 
 
 def _document(path: str) -> Any:
-    from app.documents import read_document
+    from app.documents.files import read_document
 
     return read_document(path).value
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from app.cli.supervisor import Supervisor
-    from app.settings import Settings
+    from app.configuration.settings import Settings
+    from app.local_stack.supervisor import Supervisor
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,8 +51,8 @@ def up(
     import asyncio
 
     from app.bootstrap import connected_settings, database_url
-    from app.cli import stack
-    from app.cli.supervisor import inherited_environment
+    from app.local_stack import stack
+    from app.local_stack.supervisor import inherited_environment
     from app.simulator import run_in_process
     from app.storage import schema
 

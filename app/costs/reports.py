@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage.families import family_ids
+from app.storage.run_tree import family_ids
 
 #: What a report can be grouped by: the columns of a group, and the text that names it.
 DIMENSIONS = {

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from app.embedded.folders import clear_folder, open_home, private_folder
 from app.embedded.locks import POLL_S, FileLock
-from app.embedded.stray import stop_stray
+from app.embedded.orphans import stop_stray
 from app.errors import EmbeddedServicesError
 
 START_TIMEOUT_S = 60.0
@@ -223,7 +223,7 @@ class SharedServer:
 
 
 def _start_caretaker(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[bytes]:
-    script = Path(__file__).with_name("caretaker.py")
+    script = Path(__file__).with_name("keeper.py")
     _caretakers[:] = [caretaker for caretaker in _caretakers if caretaker.poll() is None]
     with log.open("ab") as output:
         caretaker = subprocess.Popen(

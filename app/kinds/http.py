@@ -10,7 +10,6 @@ import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
-from app.addresses import resolve_public, url_problem
 from app.domain.bounds import YEAR_S, Bounds
 from app.domain.suggestions import shortened
 from app.errors import (
@@ -27,6 +26,7 @@ from app.kinds.base import AgentContext, Config
 from app.kinds.config import check_keys, refuse
 from app.kinds.signatures import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, signature
 from app.llm.headers import retry_after_s
+from app.outbound.addresses import resolve_public, url_problem
 
 KEYS = ("url", "headers", "timeout", "secret_env")
 #: Only these variables of the environment can be named by an agent, for what it names is sent out.

@@ -13,15 +13,15 @@ import structlog
 
 from app.domain.usage import Usage
 from app.rate_limits.base import Exchange, Grant, LimitRequest, Permit, Reply, Sight
-from app.rate_limits.candidates import Candidates
-from app.rate_limits.departures import Departures
+from app.rate_limits.blocked_by import Held
+from app.rate_limits.corrections import FLUSH_S, Outbox
+from app.rate_limits.exchange_timer import Pump
 from app.rate_limits.fair_queue import FairQueue, Waiter
-from app.rate_limits.held import Held
+from app.rate_limits.limit_requests import Candidates
 from app.rate_limits.link import Link
 from app.rate_limits.long_waits import Closed, closed_by_limits, closed_by_pause, later, send_away
-from app.rate_limits.open_gate import STEP_S, OpenGate
-from app.rate_limits.outbox import FLUSH_S, Outbox
-from app.rate_limits.pump import Pump
+from app.rate_limits.pending_sends import Departures
+from app.rate_limits.slow_start import STEP_S, OpenGate
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 

@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
 from app.domain.usage import Usage
+from app.rate_limits.backends.redis import RedisBackend
 from app.rate_limits.base import LimiterBackend, LimitRequest, News, Permit
 from app.rate_limits.bucket_client import EARLY_S, PREPARE_S, BucketClient
 from app.rate_limits.charges import too_large
 from app.rate_limits.fair_queue import Waiter
 from app.rate_limits.link import Link, RecentUse
-from app.rate_limits.redis import RedisBackend
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import spec_of
 from app.telemetry.logging import of_nobody

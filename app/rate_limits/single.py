@@ -4,9 +4,9 @@ from collections import deque
 from typing import Any
 
 from app.domain.policies import RateLimitConfig
+from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.base import LimiterBackend, LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
-from app.rate_limits.memory import MemoryBackend
 
 _BUCKET = "default"
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import structlog
 
+from app.configuration.sections import DEFAULT_BUCKET, ProviderLimits
 from app.domain.agent import PROVIDERS
 from app.domain.policies import RateLimitConfig
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
-from app.setting_sections import DEFAULT_BUCKET, ProviderLimits
 from app.storage.limits import StoredBlock
 
 KEYS = tuple(field.name for field in fields(RateLimitConfig))

@@ -16,7 +16,7 @@ from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.storage import control
 from app.storage.admission import admit
-from app.storage.giving_up import give_up
+from app.storage.fail_early import give_up
 from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
 from app.storage.sub_runs import ParentStep

@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
+from app.scheduler.deferred import Returns
 from app.scheduler.dispatch import Dispatcher
-from app.scheduler.returns import Returns
 from app.scheduler.scheduler import Scheduler
 from app.storage.group_commit import cause
 from app.storage.leases import Lost, recover_expired

@@ -8,11 +8,11 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import budget_label, passed_thresholds
+from app.storage.budget_waiters import Wake, nobody
 from app.storage.fetch import Row
 from app.storage.hold_queue import next_in_queue
 from app.storage.session import dumps
 from app.storage.statements import NOTE_THRESHOLDS
-from app.storage.wakes import Wake, nobody
 
 Entry = Mapping[str, Any]
 

@@ -18,7 +18,7 @@ from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import RunConflict, UnknownRun, WorkflowError
-from app.storage.families import lock_family
+from app.storage.run_tree import lock_family
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 

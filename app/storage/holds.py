@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
+from app.storage.budget_waiters import Wake, nobody
 from app.storage.fetch import fetch
 from app.storage.hold_queue import (
     HoldQueue,
@@ -27,7 +28,6 @@ from app.storage.statements import (
     MAKE_ACCOUNTS,
     PLACE_HOLDS,
 )
-from app.storage.wakes import Wake, nobody
 
 Subject = tuple[str, str]
 

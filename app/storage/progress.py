@@ -13,13 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.outcome import Tally, failure_reason, final_status
 from app.domain.status import WorkflowStatus
-from app.storage.families import LOCK_RUNS_FULL, lock_family
+from app.storage.agent_counts import tallies
 from app.storage.fan_out import collect
 from app.storage.fetch import Row, fetch
+from app.storage.run_tree import LOCK_RUNS_FULL, lock_family
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 from app.storage.sub_runs import ParentStep, return_to_parent
-from app.storage.tallies import tallies
 
 #: The default of engine.max_collected_bytes.
 MAX_COLLECTED_BYTES = 50_000_000

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.booking import tell_booked
+from app.storage.budget_waiters import Wake, nobody
 from app.storage.fan_out import Items, expand
 from app.storage.fetch import fetch
 from app.storage.session import dumps
@@ -24,7 +25,6 @@ from app.storage.statements import (
     TAKE_HOLDS,
 )
 from app.storage.turns import ToolCallRecord, TurnRecord, TurnWrites, write_turns
-from app.storage.wakes import Wake, nobody
 
 log = structlog.get_logger(__name__)
 

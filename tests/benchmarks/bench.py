@@ -16,8 +16,8 @@ from tests.benchmarks.processes import Observation, Roles, wait_for_rest
 from tests.benchmarks.protocol import Answer
 from tests.benchmarks.verification import verify_requests, verify_runs
 from tests.benchmarks.workloads import Workload
-from tests.embedded_home import server_ids
-from tests.stack import Stack
+from tests.support.embedded_home import server_ids
+from tests.support.stack import Stack
 
 # Every limit is there and is kept, and none is in the way.
 CONFIGURATION = """\

@@ -15,7 +15,7 @@ import psutil
 from tests.benchmarks.processes import Roles
 from tests.benchmarks.protocol import Answer, workload_line
 from tests.benchmarks.workloads import Workload
-from tests.stack import Stack, search_path
+from tests.support.stack import Stack, search_path
 
 END_S = 20.0
 #: The role of the contender's own process.

@@ -10,8 +10,8 @@ from pathlib import Path
 from redis import Redis
 
 from app.embedded import ServiceUrls
-from tests.embedded_home import connect
-from tests.waiting import wait_until
+from tests.support.embedded_home import connect
+from tests.support.waiting import wait_until
 
 # Postgres's own counter of commits lags by up to 10 s, which is longer than a measurement, and
 # pg_stat_statements is not in the wheel: so Postgres writes down every statement, for one round.

@@ -8,12 +8,12 @@ from pathlib import Path
 import psutil
 from sqlalchemy.engine import make_url
 
-from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
 from app.domain.agent import PROVIDERS
+from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS
 from tests.benchmarks.contenders import BenchmarkFailed, Contender
 from tests.benchmarks.processes import Roles, resident_mb, with_descendants
-from tests.embedded_home import connect
-from tests.stack import ROOT, Stack
+from tests.support.embedded_home import connect
+from tests.support.stack import ROOT, Stack
 
 AGENTCHORD = "AgentChord"
 PLAIN = "plain asyncio"

@@ -1,6 +1,6 @@
 """Tables full of finished runs: copies of one that has really run, each with ids of its own."""
 
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 CHUNK = 20_000
 #: The columns that tell copies apart, by table, in the order that foreign keys want.

@@ -21,7 +21,7 @@ from tests.benchmarks.machine import describe
 from tests.benchmarks.processes import MB, Observation, resident_mb
 from tests.benchmarks.tables import table, write_into
 from tests.benchmarks.workloads import WORKLOADS
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 MARK = "footprint: written by `make footprint`"
 #: What is in flight at once, and for how long.

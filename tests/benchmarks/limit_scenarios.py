@@ -14,14 +14,14 @@ from typing import Any
 
 import yaml
 
-from app.cli.stack import SCHEDULER, SCHEDULER_THREADS
 from app.domain.agent import PROVIDERS, Agent
 from app.domain.workflow import Workflow
 from app.embedded import Services
+from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS
 from app.simulator import run_in_process
 from app.storage.schema import upgrade
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 THROTTLED = 429
 LATENCY_S = 0.05

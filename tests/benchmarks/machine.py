@@ -11,7 +11,7 @@ from redis import Redis
 
 from app.embedded import ServiceUrls
 from tests.benchmarks.processes import cores
-from tests.embedded_home import connect
+from tests.support.embedded_home import connect
 
 FSYNCS = 50
 

@@ -10,7 +10,7 @@ from typing import Self
 
 import psutil
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 Roles = Mapping[str, Sequence[psutil.Process]]
 SAMPLE_S = 0.02

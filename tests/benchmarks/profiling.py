@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.contenders import BenchmarkFailed
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 # py-spy stops the process for each sample, and a worker has many threads.
 SAMPLES_PER_S = 100

@@ -6,8 +6,8 @@ from typing import Any
 
 from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.workloads import Workload
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import Stack
 
 Row = Mapping[str, Any]
 

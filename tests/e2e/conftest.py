@@ -1,3 +1,3 @@
-from tests.stack import running_stack, stack
+from tests.support.stack import running_stack, stack
 
 __all__ = ["running_stack", "stack"]

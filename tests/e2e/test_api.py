@@ -12,8 +12,8 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue, enqueue_async
 from app.errors import UnknownModel, UnknownRun, WaitTimeout, WorkflowError
-from tests.stack import Stack, run_stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack, run_stack
+from tests.support.waiting import wait_until
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 WAIT_S = 30.0

@@ -8,7 +8,7 @@ import pytest
 from tests.benchmarks.entrants import PLAIN, RAW_CELERY, Application, entrant_named, open_entrant
 from tests.benchmarks.verification import verify_requests
 from tests.benchmarks.workloads import WORKLOADS, Workload
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.e2e
 

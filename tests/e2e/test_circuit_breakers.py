@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 POLICY = {"window_s": 10, "min_failures": 5, "open_s": 0.5, "max_open_s": 1}
 RETRY = {"strategy": "constant_delay", "base_delay": 0.05, "jitter": False}

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from app import Run, enqueue
-from app.workflow_file import load
-from tests.stack import ROOT, Stack
-from tests.waiting import wait_until
+from app.workflow_files.loader import load
+from tests.support.stack import ROOT, Stack
+from tests.support.waiting import wait_until
 
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
 WORKFLOW = """\

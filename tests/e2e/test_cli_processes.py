@@ -16,8 +16,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.stack import ROOT
-from tests.waiting import wait_until
+from tests.support.stack import ROOT
+from tests.support.waiting import wait_until
 
 READY_S = 40.0
 

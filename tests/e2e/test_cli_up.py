@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from app.simulator import SimulatorProcess, run_in_process
-from tests.ledgers import dollars_of
-from tests.promql import page_at, summed
-from tests.stack import ROOT
-from tests.waiting import wait_until
+from tests.support.ledgers import dollars_of
+from tests.support.promql import page_at, summed
+from tests.support.stack import ROOT
+from tests.support.waiting import wait_until
 
 READY_S = 60.0
 CONFIGURATION = "imports: [app.examples.tools]\nengine: {worker_threads: 16, drain_grace_s: 3}\n"

@@ -1,7 +1,7 @@
 """Clients whose connections have died since they were last used."""
 
 from app import Agent, Workflow, enqueue
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 
 def test_a_client_whose_connections_postgres_has_ended_goes_on(stack: Stack) -> None:

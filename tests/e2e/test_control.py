@@ -10,8 +10,8 @@ import pytest
 from app import Agent, OpenAIClient, OrchestrationEngine, Run, Workflow, enqueue
 from app.errors import RunConflict
 from tests.e2e.test_cli import answer, cli
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 WAIT_S = 30.0
 
@@ -193,7 +193,7 @@ def test_a_rerun_is_a_run_of_its_own_that_costs_only_what_it_repeats(stack: Stac
 ENQUEUE_WITH_A_KEY = """
 import sys, time
 from tests.e2e.test_control import agent, enqueue, workflow
-from app.client import process
+from app.client.client import process
 process()
 print("ready", flush=True)
 sys.stdin.readline()

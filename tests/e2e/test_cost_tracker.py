@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stack import run_stack
+from tests.support.stack import run_stack
 
 PROGRAM = """
 import json

@@ -8,8 +8,8 @@ from pydantic import BaseModel
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.errors import WorkflowError
-from app.workflow_file import load
-from tests.stack import Stack
+from app.workflow_files.loader import load
+from tests.support.stack import Stack
 
 WAIT_S = 30.0
 MODELS = ["gpt-4o-mini", "claude-haiku-4-5"]
@@ -119,7 +119,7 @@ def test_a_condition_that_cannot_be_evaluated_fails_its_agent_before_any_call(
 
 
 def test_an_agent_that_runs_again_replaces_what_it_gave_to_the_context(stack: Stack) -> None:
-    place = {"function": "tests.agent_functions:where"}
+    place = {"function": "tests.support.agent_functions:where"}
     writer = Agent(name="writer", kind="function", config=place, output_mapping={"key": "made_by"})
     kept = agent("kept", condition="input.careful")
     reader = agent("reader", "Made by {made_by}", "writer", condition="made_by != nobody")
@@ -139,7 +139,7 @@ def test_what_is_retried_gives_the_context_what_its_last_attempt_made(stack: Sta
     counted = Agent(
         name="counted",
         kind="function",
-        config={"function": "tests.agent_functions:fail_twice"},
+        config={"function": "tests.support.agent_functions:fail_twice"},
         retry_policy=at_once,
         output_mapping={"$": "attempt"},
     )

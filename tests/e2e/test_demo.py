@@ -8,8 +8,8 @@ from pathlib import Path
 
 import psutil
 
-from tests.stack import ROOT
-from tests.waiting import wait_until
+from tests.support.stack import ROOT
+from tests.support.waiting import wait_until
 
 POISON = {
     "OPENAI_API_KEY": "sk-real-money",

@@ -8,8 +8,8 @@ import pytest
 from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue, enqueue_async
-from tests.stack import Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-haiku-4-5"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from app import enqueue
-from app.workflow_file import load
-from tests.markdown import ROOT, Block, commands, files_of, marked
-from tests.stack import Stack, search_path
+from app.workflow_files.loader import load
+from tests.support.markdown import ROOT, Block, commands, files_of, marked
+from tests.support.stack import Stack, search_path
 
 FIRST_WORKFLOW = ROOT / "docs" / "first-workflow.md"
 PROGRAMS = {

@@ -17,7 +17,7 @@ from app import (
     Workflow,
 )
 from app.errors import ConfigurationError
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from app import Agent, EventBus, Run, Workflow, enqueue
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 pytestmark = pytest.mark.usefixtures("stack")
 WAIT_S = 30.0

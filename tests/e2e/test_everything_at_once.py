@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from app import Agent, Workflow, enqueue
 from app.examples.tools import check_total
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 ITEMS = 500
 OPENAI = {"model": "gpt-4o-mini", "max_tokens": 60}

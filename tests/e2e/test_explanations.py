@@ -17,9 +17,9 @@ import pytest
 
 from app import Agent, Run, Workflow, enqueue
 from app.cli import application
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 FRAGILE = (
     CONFIGURATION

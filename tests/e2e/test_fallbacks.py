@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
+from app.client.run import Run
 from app.errors import UnknownModel
-from app.run import Run
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 NO_RETRY = {"max_retries": 0}
 OPENAI, ANTHROPIC = "gpt-4o-mini", "claude-haiku-4-5"

@@ -18,8 +18,8 @@ import pytest
 
 from app import Agent, Run, Workflow, enqueue
 from app.examples import erp
-from tests.stack import Stack, search_path
-from tests.waiting import wait_until
+from tests.support.stack import Stack, search_path
+from tests.support.waiting import wait_until
 
 READY_S = 60.0
 RUNTIME_S = 60.0

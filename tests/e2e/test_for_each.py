@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, enqueue
-from app.client import process
+from app.client.client import process
 from app.errors import WorkflowError
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 WAIT_S = 60.0
 

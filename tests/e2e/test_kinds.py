@@ -8,10 +8,10 @@ import pytest
 from aiohttp import web
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
-from tests.agent_server import AgentServer
-from tests.command_line import QUEUES
-from tests.stack import ALL_QUEUES, Stack
-from tests.waiting import wait_until
+from tests.support.agent_server import AgentServer
+from tests.support.command_line import QUEUES
+from tests.support.stack import ALL_QUEUES, Stack
+from tests.support.waiting import wait_until
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 NEVER = RetryPolicy(max_retries=0)
@@ -20,7 +20,7 @@ LINES = [{"item": "bolt", "quantity": 100, "price": "0.19"}]
 
 
 def function(name: str, path: str, *, arguments: Any = None, **fields: Any) -> Agent:
-    config = {"function": f"tests.agent_functions:{path}"}
+    config = {"function": f"tests.support.agent_functions:{path}"}
     return Agent(
         name=name,
         kind="function",
@@ -59,7 +59,7 @@ def test_functions_and_models_work_on_each_others_outputs(stack: Stack) -> None:
         Agent(
             name="reader",
             kind="function",
-            config={"function": "tests.agent_functions:everything"},
+            config={"function": "tests.support.agent_functions:everything"},
             dependencies=["writer", "totals"],
         ),
         lines=LINES,

@@ -9,8 +9,8 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
-from tests.ledgers import dollars_of
-from tests.stack import Stack
+from tests.support.ledgers import dollars_of
+from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = ("gpt-4o-mini", "gpt-6.1-terra", "claude-haiku-4-5", "claude-sonnet-5")

@@ -11,8 +11,8 @@ from app import Agent, EngineConfig, OrchestrationEngine, RateLimitConfig, Run, 
 from app.domain.status import WorkflowStatus
 from app.errors import ConfigurationError
 from app.llm.openai import OpenAIClient
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 MODEL = "gpt-4.1-nano"
 BUCKET = f"openai/{MODEL}*"

@@ -13,7 +13,7 @@ from tests.benchmarks.limit_scenarios import (
     measure_together,
     workers,
 )
-from tests.stack import client_of
+from tests.support.stack import client_of
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -9,7 +9,7 @@ from redis import Redis
 
 from app import Agent, Event, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = {0: "gpt-4o-mini", 1: "claude-haiku-4-5"}

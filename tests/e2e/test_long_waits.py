@@ -10,9 +10,9 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
 from app.celery import app as celery
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 SCARCE = "gpt-4.1-nano"
 DAILY = 4

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 import pytest
 
 from app.domain.status import WorkflowStatus
-from tests.promql import page_at, summed
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.promql import page_at, summed
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 
 @contextmanager

@@ -18,8 +18,8 @@ from app import (
     Workflow,
     enqueue,
 )
-from tests.stack import Stack
-from tests.waiting import wait_until
+from tests.support.stack import Stack
+from tests.support.waiting import wait_until
 
 FACTS = {"by": "Kim", "amount": 12.5}
 SILENT = MonitorConfig(enable_logging=False)
@@ -169,7 +169,7 @@ def test_what_cannot_be_an_event_is_refused_in_words(stack: Stack) -> None:
 def test_what_is_switched_off_is_neither_stored_nor_logged(
     stack: Stack, unconfigured: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="app.monitor")
+    caplog.set_level(logging.INFO, logger="app.client.monitor")
 
     Monitor(MonitorConfig(enable_metrics=False)).record_event("only logged", "me", data={"n": 1})
     Monitor(SILENT).record_event("only stored")
@@ -182,7 +182,7 @@ def test_what_is_switched_off_is_neither_stored_nor_logged(
 def test_as_a_context_manager_it_logs_the_metrics_again_and_again(
     stack: Stack, unconfigured: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="app.monitor")
+    caplog.set_level(logging.INFO, logger="app.client.monitor")
 
     with Monitor(MonitorConfig(metrics_interval=0.05)):
         wait_until(lambda: len(caplog.records) > 1, what="two lines")

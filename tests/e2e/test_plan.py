@@ -4,8 +4,8 @@ import json
 import time
 from pathlib import Path
 
-from app.workflow_file import load
-from tests.stack import run_stack
+from app.workflow_files.loader import load
+from tests.support.stack import run_stack
 
 LIMITED = """\
 rate_limits:

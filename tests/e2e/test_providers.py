@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
-from app.client import process
-from app.run import Run
+from app.client.client import process
+from app.client.run import Run
 from app.simulator import SimulatorProcess, run_in_process
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import ALL_QUEUES, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 PROTOCOLS = {"vllm": "openai", "gateway": "anthropic"}
 CONFIGURATION = """\

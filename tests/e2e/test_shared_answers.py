@@ -5,8 +5,8 @@ from typing import Any
 from redis import Redis
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
-from app.run import Run
-from tests.stack import Stack
+from app.client.run import Run
+from tests.support.stack import Stack
 
 
 def labels(name: str, count: int, prompt: str, **fields: Any) -> Workflow:

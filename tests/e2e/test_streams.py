@@ -10,9 +10,9 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.examples.tools import check_total
-from tests.ledgers import assert_ledgers_agree, dollars_of
-from tests.stack import CONFIGURATION, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree, dollars_of
+from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 MODELS = ("gpt-4o-mini", "claude-haiku-4-5")

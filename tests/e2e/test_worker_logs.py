@@ -4,7 +4,7 @@ import json
 
 from app import Agent, Workflow, enqueue
 from app.telemetry.redaction import HIDDEN
-from tests.stack import Stack
+from tests.support.stack import Stack
 
 KEY = "sk-planted-0123456789abcdefghij"
 
@@ -13,7 +13,7 @@ def test_a_planted_key_is_in_no_log_no_event_and_no_stored_error(stack: Stack) -
     agent = Agent(
         name="careless",
         kind="function",
-        config={"function": "tests.agent_functions:leak"},
+        config={"function": "tests.support.agent_functions:leak"},
         input_mapping={"key": "key"},
         max_retries=0,
     )

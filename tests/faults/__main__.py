@@ -21,7 +21,7 @@ from tests.faults.cluster import RECOVERIES, RECOVERIES_OF_MIXES, Cluster, run_c
 from tests.faults.injections import FAULTS, Fault
 from tests.faults.scenario import FULL, SHORT
 from tests.faults.table import faults_table
-from tests.stack import client_of
+from tests.support.stack import client_of
 
 ROUNDS = 2
 MIXES = 20

@@ -22,8 +22,8 @@ from tests.faults.invariants import (
     assert_only_accepted_results_were_read,
 )
 from tests.faults.scenario import layered, tight
-from tests.history_checks import assert_history_is_complete
-from tests.waiting import wait_until
+from tests.support.history_checks import assert_history_is_complete
+from tests.support.waiting import wait_until
 
 FAULTS_OF_A_MIX = 3
 MIX_WITHIN_S = 0.5

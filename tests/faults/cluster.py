@@ -30,8 +30,8 @@ from tests.faults.database import BACK_S, Database
 from tests.faults.proxy import Proxy
 from tests.faults.scenario import Scale
 from tests.faults.seams import give
-from tests.stack import Stack, Worker
-from tests.waiting import wait_until
+from tests.support.stack import Stack, Worker
+from tests.support.waiting import wait_until
 
 WORKERS = ("worker1", "worker2", "worker3")
 SCHEDULER = "scheduler"

@@ -7,7 +7,7 @@ import psycopg
 from psycopg.rows import dict_row
 from sqlalchemy.engine import make_url
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 BACK_S = 40.0
 SAMPLE_S = 0.1

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tests.stack import CONFIGURATION, Stack, Worker, run_stack
-from tests.waiting import wait_until
+from tests.support.stack import CONFIGURATION, Stack, Worker, run_stack
+from tests.support.waiting import wait_until
 
 SCHEDULER = ("scheduler",)
 

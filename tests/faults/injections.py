@@ -14,13 +14,13 @@ from typing import Any
 import psutil
 from redis.exceptions import RedisError
 
-from tests.embedded_home import gone
 from tests.faults.cluster import SCHEDULER, WORKERS, Cluster, alive
 from tests.faults.database import BACK_S
 from tests.faults.proxy import Way
 from tests.faults.scenario import AT_ONCE, BURST, Scale, tight
 from tests.faults.seams import BOUNDARIES, Orders, disturb_messages
-from tests.waiting import wait_until
+from tests.support.embedded_home import gone
+from tests.support.waiting import wait_until
 
 Injection = Callable[[Cluster], AbstractContextManager[None]]
 FIVE_MINUTES_S = 300.0

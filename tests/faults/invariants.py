@@ -14,7 +14,7 @@ from app.simulator.facts import digest_of
 from tests.faults.cluster import Cluster
 from tests.faults.database import BROKEN_BUDGETS
 from tests.faults.scenario import AT_ONCE, BURST, JITTER, PER_MINUTE
-from tests.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
+from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 
 Row = Mapping[str, Any]
 MINUTE_S = 60.0

@@ -1,10 +1,10 @@
 """What a worker of the fault suite does beside its work: it takes orders.
 
 Run as ``python -m tests.faults.seams SOCKET ORDERS`` and then the arguments of
-``app.cli.supervised``. ORDERS, in JSON, are the first ones; others arrive on the Unix socket. They
-let the process die at a boundary, set its clock wrong, lose and double the messages it sends, or
-take a part of the protocol away: from outside nobody could hit these moments. Nothing of this is in
-the product; here its classes are wrapped.
+``app.local_stack.supervised``. ORDERS, in JSON, are the first ones; others arrive on the Unix
+socket. They let the process die at a boundary, set its clock wrong, lose and double the messages it
+sends, or take a part of the protocol away: from outside nobody could hit these moments. Nothing of
+this is in the product; here its classes are wrapped.
 """
 
 import json
@@ -123,7 +123,7 @@ def _bend_clock(orders: Orders) -> None:
 
     import app.costs.pricing
     import app.llm.headers
-    import workers.calls
+    import workers.calls.provider
     import workers.pipeline
 
     class Bent(datetime):
@@ -134,7 +134,7 @@ def _bend_clock(orders: Orders) -> None:
     modules: tuple[Any, ...] = (app.costs.pricing, app.llm.headers, workers.pipeline)
     for module in modules:
         module.datetime = Bent
-    calls: Any = workers.calls
+    calls: Any = workers.calls.provider
     calls.uuid7 = lambda: uuid7(nanoseconds=int(time.time() * 1e9))
 
 
@@ -259,7 +259,7 @@ def main(address: str, first: Mapping[str, Any], arguments: list[str]) -> None:
     Path(address).unlink(missing_ok=True)
     listener = Listener(address)
     threading.Thread(target=_take_orders, args=(listener, orders), daemon=True).start()
-    from app.cli.supervised import main as supervised
+    from app.local_stack.supervised import main as supervised
 
     supervised(int(arguments[0]), float(arguments[1]), arguments[2:])
 

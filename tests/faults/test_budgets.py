@@ -9,9 +9,9 @@ import pytest
 from app import Agent, Run, Workflow, enqueue
 from tests.faults.fleet import Fleet, run_fleet
 from tests.faults.test_workers import finished, pid_of
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, client_of
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, client_of
+from tests.support.waiting import wait_until
 
 LATENCY_S = 2.0
 # How long its lease outlives a worker is the matter of others.

@@ -15,12 +15,12 @@ from uuid import UUID
 import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
-from app.client import process
+from app.client.client import process
 from app.storage import control, progress
 from tests.faults.test_workers import pid_of
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, Stack, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 # What no signal has told, a heartbeat brings soon, or a sweep.
 CONFIGURED = CONFIGURATION.replace(

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.faults.test_workers import in_progress, pid_of
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import run_stack
+from tests.support.waiting import wait_until
 
 # Short leases, so that the test is.
 CONFIGURATION = """\

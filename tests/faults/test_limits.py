@@ -17,11 +17,11 @@ from redis import Redis
 
 from app import Agent, Run, Workflow
 from app import enqueue as enqueue_workflow
-from tests.embedded_home import gone
 from tests.faults.fleet import Fleet, run_fleet
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import Stack, client_of
-from tests.waiting import wait_until
+from tests.support.embedded_home import gone
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import Stack, client_of
+from tests.support.waiting import wait_until
 
 BURST = 5
 PER_MINUTE = 600

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
+from tests.support.waiting import wait_until
 
 MAX_RECOVERIES = 2
 ENGINE = f"""\

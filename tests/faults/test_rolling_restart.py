@@ -10,9 +10,9 @@ import pytest
 
 from app import Agent, Run, Workflow, WorkflowStatus, enqueue
 from tests.faults.test_workers import pid_of
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
-from tests.waiting import wait_until
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import CONFIGURATION, Stack, Worker, client_of, run_stack
+from tests.support.waiting import wait_until
 
 LEVELS, WIDTH = 5, 100
 PROVIDERS = ("openai", "anthropic")

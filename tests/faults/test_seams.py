@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from tests.faults.seams import Orders
-from tests.stack import search_path
+from tests.support.stack import search_path
 
 AHEAD_S = 300.0
 CLOCKS = f"""
@@ -17,14 +17,15 @@ from tests.faults.seams import Orders, _bend_clock
 orders = Orders()
 _bend_clock(orders)
 orders.take({{"clock_s": {AHEAD_S}}})
-import app.costs.pricing, app.llm.headers, kombu.transport.redis, workers.calls, workers.pipeline
+import app.costs.pricing, app.llm.headers, kombu.transport.redis
+import workers.calls.provider, workers.pipeline
 print(json.dumps([moment - right() for moment in (
     time.time(),
     kombu.transport.redis.time(),
     app.costs.pricing.datetime.now(UTC).timestamp(),
     app.llm.headers.datetime.now(UTC).timestamp(),
     workers.pipeline.datetime.now(UTC).timestamp(),
-    (workers.calls.uuid7().int >> 80) / 1000,
+    (workers.calls.provider.uuid7().int >> 80) / 1000,
 )]))
 """
 

@@ -11,8 +11,8 @@ from tests.faults.cluster import RECOVERIES_OF_MIXES, Cluster, run_cluster
 from tests.faults.injections import FAULTS, Fault, freeze_worker, kill_worker
 from tests.faults.scenario import SHORT
 from tests.faults.seams import FENCING, WATCHDOG
-from tests.stack import client_of
-from tests.waiting import wait_until
+from tests.support.stack import client_of
+from tests.support.waiting import wait_until
 
 MIXES = 3
 #: In which a broken promise is noticed; mostly it is in the first.

@@ -15,10 +15,10 @@ from app.events.stream import STREAM
 from app.examples import erp
 from tests.faults.database import Database
 from tests.faults.fleet import Fleet, run_fleet
-from tests.history_checks import assert_history_is_complete
-from tests.ledgers import assert_ledgers_agree
-from tests.stack import END_S, Stack, client_of
-from tests.waiting import wait_until
+from tests.support.history_checks import assert_history_is_complete
+from tests.support.ledgers import assert_ledgers_agree
+from tests.support.stack import END_S, Stack, client_of
+from tests.support.waiting import wait_until
 
 PROVIDERS = ("openai", "anthropic")
 LATENCY_S = 1.0

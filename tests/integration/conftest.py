@@ -3,7 +3,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from app.storage.session import create_engine
-from tests.integration.cluster import Cluster
+from tests.support.database_cluster import Cluster
 
 
 @pytest.fixture

@@ -20,21 +20,21 @@ from redis.asyncio import Redis
 from uuid_utils.compat import uuid7
 
 from app.bootstrap import Platform, build_platform, connected_settings
-from app.client import Client
+from app.client.client import Client
+from app.client.live_state import Readings
 from app.domain.policies import MonitorConfig
 from app.domain.status import AgentStatus
 from app.failures.circuit import Message
 from app.failures.circuit_redis import RedisCircuits
 from app.monitoring.exporter import Exporter, registry_of
-from app.readings import Readings
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.storage.records import Ending, Record
-from tests.integration.cluster import Cluster, agent, call, wish
-from tests.jobs import ID, agent_of, job_of
-from tests.markdown import ROOT
-from tests.metered import call_of
-from tests.promql import History, Page, alerts_of, page_of
-from workers.meters import Meters
+from tests.support.database_cluster import Cluster, agent, call, wish
+from tests.support.jobs import ID, agent_of, job_of
+from tests.support.markdown import ROOT
+from tests.support.metered import call_of
+from tests.support.promql import History, Page, alerts_of, page_of
+from workers.worker_metrics import Meters
 
 pytestmark = pytest.mark.anyio
 

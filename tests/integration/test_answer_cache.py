@@ -18,9 +18,9 @@ from app.events.signals import Signals
 from app.llm.base import ToolCall
 from app.llm.cache import MAX_BYTES, AnswerCache, address_of
 from app.storage.redis import connect_redis
-from tests.jobs import job_of
-from tests.waiting import wait_until_async
-from workers.cached_calls import CachedCaller
+from tests.support.jobs import job_of
+from tests.support.waiting import wait_until_async
+from workers.calls.cache import CachedCaller
 from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio

@@ -14,9 +14,9 @@ import pytest
 from app.domain.budgets import Period, StandingScope
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
 from app.domain.status import AgentStatus
-from app.storage import holds, records, returns, standing
+from app.storage import deferred, holds, records, standing
 from app.storage.claims import ClaimedAgent
-from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
 
 pytestmark = pytest.mark.anyio
 
@@ -306,7 +306,7 @@ async def test_who_gives_its_place_back_while_it_waits_keeps_its_turn(cluster: C
     behind = await cluster.hold(small)
     woken = await settle(cluster, a, running, "1")
     called_back = await cluster.commit(
-        lambda connection: returns.call_back(connection, [woken, [small.agent_run_id]])
+        lambda connection: deferred.call_back(connection, [woken, [small.agent_run_id]])
     )
     (again,) = (await cluster.claim(b.run_id)).agents
     still_behind = await cluster.hold(small)

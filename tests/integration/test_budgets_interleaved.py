@@ -20,7 +20,7 @@ from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
 from app.storage import records
 from app.storage.claims import ClaimedAgent
 from app.storage.session import create_engine
-from tests.integration.cluster import Cluster, agent, call, wish
+from tests.support.database_cluster import Cluster, agent, call, wish
 
 AGENTS = 6
 RUN_LIMIT = "12"

@@ -8,7 +8,7 @@ import pytest
 from app.costs.estimates import read_estimates
 from app.domain.usage import Usage
 from app.storage.limits import recent_calls
-from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from app.domain.circuit import CircuitBreakerConfig
 from app.errors import ServerFailure
 from app.failures.breakers import CircuitBreakers
 from app.failures.circuit_redis import RedisCircuits
-from tests.waiting import wait_until_async
+from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 

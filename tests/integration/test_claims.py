@@ -3,7 +3,7 @@ import asyncio
 import pytest
 
 from app.domain.status import AgentStatus
-from tests.integration.cluster import Cluster, agent, ending
+from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
 

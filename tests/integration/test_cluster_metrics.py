@@ -6,7 +6,7 @@ from uuid_utils.compat import uuid7
 from app.monitoring.cluster import read_cluster
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
-from tests.integration.cluster import Cluster, agent
+from tests.support.database_cluster import Cluster, agent
 
 pytestmark = pytest.mark.anyio
 

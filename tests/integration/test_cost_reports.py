@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from app.costs.reports import DIMENSIONS, FROM_DAYS, FROM_LINES, costs_by, total_costs
 from app.domain.usage import Usage
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.markdown import ROOT, marked
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.markdown import ROOT, marked
 
 pytestmark = pytest.mark.anyio
 

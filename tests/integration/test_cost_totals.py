@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError
 
-from tests.integration.cluster import Cluster
-from tests.ledgers import DIFFERENT_TOTALS
+from tests.support.database_cluster import Cluster
+from tests.support.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
 

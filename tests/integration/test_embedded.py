@@ -15,7 +15,7 @@ from app.embedded import postgres as postgres_module
 from app.embedded import redis as redis_module
 from app.embedded.account import closed_part
 from app.errors import EmbeddedServicesError
-from tests.embedded_home import (
+from tests.support.embedded_home import (
     answers,
     caretaker_ids,
     connect,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.embedded import Services
-from tests.embedded_home import (
+from tests.support.embedded_home import (
     answers,
     caretaker_ids,
     gone,
@@ -18,7 +18,7 @@ from tests.embedded_home import (
     silent,
     user_process,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_a_second_process_joins_the_same_servers_and_the_last_one_stops_them(home: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon, read_run
-from tests.integration.cluster import Cluster, agent
+from tests.support.database_cluster import Cluster, agent
 
 pytestmark = pytest.mark.anyio
 

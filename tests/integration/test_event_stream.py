@@ -13,7 +13,7 @@ from app.domain.events import RunEvent
 from app.events.relay import Relay
 from app.events.stream import STREAM, EventStream, Group, consume
 from app.storage.redis import connect_redis
-from tests.integration.cluster import Cluster, agent, ending
+from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
 

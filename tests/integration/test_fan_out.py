@@ -17,12 +17,12 @@ from app.domain.status import AgentStatus
 from app.scheduler.watchdog import STUCK
 from app.storage import progress
 from app.storage.claims import ClaimedAgent, ClaimRequest, claim
+from app.storage.fail_early import give_up
 from app.storage.fan_out import Items
-from app.storage.giving_up import give_up
 from app.storage.prune import prune_batch
 from app.storage.records import Record
-from tests.integration.cluster import Cluster, agent, ending, wish
-from tests.integration.run_control import admit, end_level, pause, read, rerun, resume, retry, stop
+from tests.support.database_cluster import Cluster, agent, ending, wish
+from tests.support.run_control import admit, end_level, pause, read, rerun, resume, retry, stop
 
 pytestmark = pytest.mark.anyio
 

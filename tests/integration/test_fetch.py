@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.fetch import fetch
 from app.storage.group_commit import is_transient, persist
-from tests.integration.cluster import Cluster
+from tests.support.database_cluster import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from structlog.contextvars import bound_contextvars, get_contextvars
 
 from app.storage.group_commit import GroupCommit, persist
-from tests.integration.cluster import Cluster
+from tests.support.database_cluster import Cluster
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from app.domain.run_options import RunOptions
 from app.domain.workflow import Workflow
 from app.errors import RunConflict, WorkflowError
 from app.storage import new_runs, runs
-from tests.integration.cluster import Cluster, agent
+from tests.support.database_cluster import Cluster, agent
 
 pytestmark = pytest.mark.anyio
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pytest
 
 from app.bootstrap import client_factories
+from app.configuration.settings import load_settings
 from app.domain.usage import Partial
 from app.errors import (
     AuthenticationFailed,
@@ -27,9 +28,8 @@ from app.errors import (
 from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.openai import OpenAIClient
-from app.settings import load_settings
 from app.simulator.process import SimulatorProcess, run_in_process
-from tests.wire_server import names, serving, shapes
+from tests.support.wire_server import names, serving, shapes
 
 pytestmark = pytest.mark.anyio
 

@@ -16,7 +16,7 @@ from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 

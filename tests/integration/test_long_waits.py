@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from app.domain.usage import Usage
 from app.domain.waits import LongWait
 from app.rate_limits.limiter import ClusterLimiter
-from tests.integration.limit_cluster import (
+from tests.support.limit_cluster import (
     InMemory,
     InRedis,
     LimitCluster,
@@ -20,7 +20,7 @@ from tests.integration.limit_cluster import (
     take,
     timed,
 )
-from tests.waiting import wait_until_async
+from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 

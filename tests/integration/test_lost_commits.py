@@ -13,8 +13,8 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
-from tests.integration.cluster import Cluster, agent
-from tests.integration.run_control import admit, end_level
+from tests.support.database_cluster import Cluster, agent
+from tests.support.run_control import admit, end_level
 
 pytestmark = pytest.mark.anyio
 

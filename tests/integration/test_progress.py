@@ -7,7 +7,7 @@ from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.storage import admission, new_runs, progress, runs
-from tests.integration.cluster import Cluster, agent, ending, wish
+from tests.support.database_cluster import Cluster, agent, ending, wish
 
 pytestmark = pytest.mark.anyio
 

@@ -20,8 +20,8 @@ from app.errors import RunConflict
 from app.monitoring.progress import read_progress
 from app.monitoring.status import system_status
 from app.storage import control, prune
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.waiting import wait_until_async
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 

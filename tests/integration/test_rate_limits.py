@@ -11,11 +11,11 @@ from redis.exceptions import ResponseError
 
 from app.domain.policies import RateLimitConfig
 from app.domain.usage import Usage
+from app.rate_limits.backends.redis import RedisBackend
 from app.rate_limits.base import Exchange, Permit
 from app.rate_limits.limiter import ClusterLimiter
-from app.rate_limits.redis import RedisBackend
 from app.rate_limits.tiers import spec_of
-from tests.integration.limit_cluster import (
+from tests.support.limit_cluster import (
     InMemory,
     InRedis,
     LimitCluster,
@@ -26,7 +26,7 @@ from tests.integration.limit_cluster import (
     take,
     timed,
 )
-from tests.waiting import wait_until_async
+from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 

@@ -21,9 +21,9 @@ from hypothesis.stateful import (
 from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
+from app.rate_limits.backends.memory import MemoryBackend
+from app.rate_limits.backends.redis import RedisBackend
 from app.rate_limits.base import Candidate, Exchange, Reply, WaitingRun
-from app.rate_limits.memory import MemoryBackend
-from app.rate_limits.redis import RedisBackend
 from app.rate_limits.tiers import BucketSpec, spec_of
 from app.rate_limits.token_bucket import TokenBucket
 

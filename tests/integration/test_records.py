@@ -7,8 +7,8 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.ledgers import DIFFERENT_TOTALS
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
 

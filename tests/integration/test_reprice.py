@@ -13,8 +13,8 @@ from app.costs.reprice import Repricing, reprice, runs_since
 from app.domain.agent import Agent
 from app.domain.policies import CostConfig
 from app.domain.usage import Usage
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.ledgers import DIFFERENT_TOTALS
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
 

@@ -9,8 +9,8 @@ import pytest
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import RunConflict, UnknownRun, WorkflowError
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.integration.run_control import (
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.run_control import (
     admit,
     end_level,
     events,

@@ -5,8 +5,8 @@ from uuid import UUID
 import pytest
 
 from app.domain.status import AgentStatus
-from app.storage.giving_up import give_up
-from tests.integration.cluster import Cluster, agent, ending
+from app.storage.fail_early import give_up
+from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
 FAILED = AgentStatus.FAILED

@@ -11,7 +11,7 @@ from app.monitoring.findings import Reason
 from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import timeline_of
 from app.storage.records import Record
-from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
 
 pytestmark = pytest.mark.anyio
 

@@ -5,7 +5,7 @@ import pytest
 
 from app.errors import UnknownRun
 from app.monitoring.progress import find_run, read_progress
-from tests.integration.cluster import Cluster, agent, ending
+from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
 

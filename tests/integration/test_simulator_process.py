@@ -13,7 +13,7 @@ from openai import AsyncOpenAI
 
 from app.simulator import Simulator, run_in_process
 from app.simulator.__main__ import main
-from tests.waiting import wait_until, wait_until_async
+from tests.support.waiting import wait_until, wait_until_async
 
 pytestmark = pytest.mark.anyio
 

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from app.configuration.sections import Database
 from app.errors import ConfigurationError
-from app.setting_sections import Database
 from app.storage.session import database_url as parse
 from app.tools.builtin.sql import QueryTools, Rows, sql_tools
 

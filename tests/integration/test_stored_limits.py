@@ -13,7 +13,7 @@ from app.storage.limits import (
     recent_calls,
     set_limits,
 )
-from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
 
 DAY_S = timedelta(days=1).total_seconds()
 

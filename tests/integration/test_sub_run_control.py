@@ -9,9 +9,9 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
 from app.storage import progress
-from app.storage.giving_up import give_up
-from tests.integration.cluster import Cluster, agent, ending, wish
-from tests.integration.nesting import (
+from app.storage.fail_early import give_up
+from tests.support.database_cluster import Cluster, agent, ending, wish
+from tests.support.nesting import (
     CHECK,
     check,
     claim_check,
@@ -20,7 +20,7 @@ from tests.integration.nesting import (
     start,
     sub_run,
 )
-from tests.integration.run_control import admit, end_level, pause, read, resume, retry, stop
+from tests.support.run_control import admit, end_level, pause, read, resume, retry, stop
 
 pytestmark = pytest.mark.anyio
 

@@ -19,8 +19,8 @@ from app.storage import admission, new_runs, progress, runs
 from app.storage.control import rerun, retry_failed
 from app.storage.fan_out import Items
 from app.storage.sub_runs import ParentStep
-from tests.integration.cluster import Cluster, agent, call, ending, wish
-from tests.integration.nesting import (
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.nesting import (
     CHECK,
     INNER,
     check,
@@ -30,7 +30,7 @@ from tests.integration.nesting import (
     start,
     sub_run,
 )
-from tests.integration.run_control import admit, end_level, read
+from tests.support.run_control import admit, end_level, read
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from app.events.texts import Feed, Piece, Publisher
 from app.storage.redis import connect_redis
-from tests.waiting import wait_until_async
+from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 

@@ -17,7 +17,7 @@ from app.storage import control, progress, prune, turns
 from app.storage.claims import ClaimedAgent
 from app.storage.records import Record
 from app.storage.turns import StoredTurn, ToolCallRecord, ToolState, TurnRecord
-from tests.integration.cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, wish
 
 pytestmark = pytest.mark.anyio
 

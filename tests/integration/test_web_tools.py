@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from app.configuration.sections import HttpTools
 from app.errors import AddressRefused
-from app.setting_sections import HttpTools
+from app.outbound.fetching import Fetcher, WebRequest
 from app.tools.builtin.web import WebTools, web_tools
-from app.tools.fetching import Fetcher, WebRequest
 
 pytestmark = pytest.mark.anyio
 

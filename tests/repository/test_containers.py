@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from app.configuration.settings import load_settings
 from app.domain.agent import PROVIDERS
-from app.settings import load_settings
-from tests.command_line import is_known
-from tests.markdown import ROOT
+from tests.support.command_line import is_known
+from tests.support.markdown import ROOT
 
 DOCKER = ROOT / "docker"
 

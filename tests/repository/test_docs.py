@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import app
-from app.settings import Settings, load_settings
+from app.configuration.settings import Settings, load_settings
 from app.storage.tables import CostEntry
-from app.workflow_file import load_workflow_file
-from tests.command_line import QUEUES, is_known
-from tests.markdown import (
+from app.workflow_files.loader import load_workflow_file
+from tests.support.command_line import QUEUES, is_known
+from tests.support.markdown import (
     CODE_SPAN,
     HEADING,
     ROOT,

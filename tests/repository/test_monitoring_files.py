@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric, WorkerMetrics
-from tests.markdown import ROOT
-from tests.promql import alerts_of
+from tests.support.markdown import ROOT
+from tests.support.promql import alerts_of
 
 DOCKER = ROOT / "docker"
 RULES = DOCKER / "prometheus" / "alerts.yaml"

@@ -9,9 +9,9 @@ import psycopg
 from psycopg.rows import dict_row
 
 from app.storage.records import Kind
-from tests.ledgers import DIFFERENT_TOTALS
 from tests.simulation.people import FINAL, People
 from tests.simulation.provider import ANSWER, Provider, Served
+from tests.support.ledgers import DIFFERENT_TOTALS
 
 #: Errors that an agent may end with; any other one is a defect.
 KNOWN_ERRORS = {

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy.exc import DBAPIError
 
 from app.conditions.evaluator import ConditionEvaluator
+from app.configuration.sections import EngineSettings
 from app.costs.pricing import Pricing
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
@@ -21,18 +22,17 @@ from app.events.texts import Publisher
 from app.failures.handler import FailureHandler
 from app.kinds.registry import KindRegistry
 from app.llm.clients import Clients
+from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.base import Exchange, News, Reply
 from app.rate_limits.limiter import ClusterLimiter
-from app.rate_limits.memory import MemoryBackend
 from app.rate_limits.tiers import BucketSpec
 from app.scheduler.scheduler import Scheduler
 from app.scheduler.watchdog import Watchdog
-from app.setting_sections import EngineSettings
+from app.storage.deferred import call_back
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost, renew_leases
 from app.storage.records import CallRecord, Ending, apply_records
-from app.storage.returns import call_back
 from app.storage.turns import read_turns
 from app.tools.registry import ToolRegistry
 from tests.simulation import tools
@@ -46,17 +46,17 @@ from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
-from workers.announcements import Announcements
-from workers.calls import Caller
+from workers.calls.fallback import FallbackCaller
+from workers.calls.money import Money, Wakes, Wish
+from workers.calls.provider import Caller
 from workers.claims import Claims
-from workers.fallback_calls import FallbackCaller
+from workers.flower_events import Announcements
 from workers.inflight import InFlight
 from workers.jobs import Job
 from workers.lane import LaneRunner
-from workers.meters import Meters
-from workers.money import Money, Wakes, Wish
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
+from workers.worker_metrics import Meters
 
 PROVIDERS = ("openai", "anthropic")
 SETTINGS = EngineSettings(default_max_tokens=50)

@@ -11,7 +11,7 @@ from app.domain.json_values import find_json_problem
 from app.errors import OutputInvalid, ResultTooLarge
 from app.llm.base import LLMResponse
 from app.llm.tokens import text_bytes
-from app.schemas import find_schema_problem
+from app.registration.output_schemas import find_schema_problem
 from app.tools.threads import run_in_thread
 
 #: Longer answers are read in a thread, so that the process's other agents go on meanwhile.

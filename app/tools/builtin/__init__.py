@@ -4,7 +4,7 @@ Tools from elsewhere (servers of the Model Context Protocol, plugins) join here:
 tools by name can stand beside these in the registry.
 """
 
-from app.setting_sections import ToolSettings
+from app.configuration.sections import ToolSettings
 from app.tools.builtin.files import file_tools
 from app.tools.builtin.sql import sql_tools
 from app.tools.builtin.web import web_tools

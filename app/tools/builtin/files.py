@@ -13,8 +13,8 @@ from typing import TypedDict
 
 from uuid_utils.compat import uuid7
 
+from app.configuration.sections import FileTools
 from app.domain.suggestions import shortened
-from app.setting_sections import FileTools
 from app.tools.tool import Tool
 
 MAX_LISTED = 1000

@@ -20,9 +20,9 @@ from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from app.configuration.sections import Database
 from app.domain.suggestions import listed, shortened
 from app.errors import ConfigurationError
-from app.setting_sections import Database
 from app.tools.tool import Tool
 
 MAX_QUERY_CHARS = 100_000

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
+from app.configuration.sections import HttpTools
 from app.domain.suggestions import shortened
-from app.setting_sections import HttpTools
-from app.tools.fetching import Fetcher, WebAnswer, WebRequest
+from app.outbound.fetching import Fetcher, WebAnswer, WebRequest
 from app.tools.readable import readable_text
 from app.tools.threads import run_in_thread
 from app.tools.tool import Tool

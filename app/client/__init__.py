@@ -1,0 +1,1 @@
+"""What a program calls: enqueue, run handles, the engine, costs, events, monitoring."""

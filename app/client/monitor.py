@@ -1,0 +1,227 @@
+"""Monitor: what happens and has happened in the whole cluster, and events of a program's own."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from functools import cached_property, partial
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import orjson
+import structlog
+
+from app.client.client import process
+from app.configuration.settings import load_settings
+from app.domain.bounds import Bounds
+from app.domain.policies import MonitorConfig
+from app.domain.suggestions import shortened
+from app.errors import WorkflowError
+from app.monitoring.recent import MetricEvent, recent_events, record_event
+from app.monitoring.status import metrics_of, summary_of, system_totals
+from app.storage.session import dumps
+from app.telemetry.redaction import Redactor
+
+COUNT = Bounds(low=1, high=10_000, whole=True)
+MAX_NAME = 200
+#: An event is a line of a history, not a place for documents.
+MAX_DATA_BYTES = 100_000
+#: JSON's way to write the one character that Postgres stores in no text.
+NUL = "\\u0000"
+
+
+class Monitor:
+    """Tells what the cluster does, and keeps events of the caller's own.
+
+    All numbers are read from Postgres when they are asked for: from the run tables, the histories
+    and the ledger. So all monitors say the same, in whatever process, and after every restart.
+
+    As a context manager it also logs the metrics every ``metrics_interval`` seconds.
+
+    Args:
+        config: What is watched; None takes the configuration's.
+    """
+
+    def __init__(self, config: MonitorConfig | None = None) -> None:
+        self._config = config or load_settings().monitoring
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @cached_property
+    def _redactor(self) -> Redactor:
+        return Redactor(load_settings().secret_values())
+
+    def record_event(
+        self,
+        event_type: str,
+        agent_id: str | UUID | None = None,
+        workflow_id: str | UUID | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep an event of one's own; what agents do is kept by the workers.
+
+        It is stored if ``enable_metrics``, and logged if ``enable_logging``.
+
+        Args:
+            event_type: What happened, in a word or a few, at most 200 characters.
+            agent_id: Whom it concerns: the id of an agent run, or a name of one's own.
+            workflow_id: Id of a run or a workflow, or a name of one's own.
+            data: Facts, as JSON of up to 100,000 bytes. What looks like a key is stored as
+                ``[redacted]``.
+
+        Raises:
+            WorkflowError: (a ValueError) if the type is empty or too long, an id is no text, or the
+                data is no JSON or too large.
+            ServiceUnavailable: If Postgres cannot be reached.
+        """
+        if not isinstance(data, Mapping | None):
+            raise WorkflowError(f"data is {shortened(data)}: give facts by name", field="data")
+        facts = self._redactor.value(orjson.loads(_checked(event_type, dict(data or {}))))
+        agent_id, workflow_id = _id("agent_id", agent_id), _id("workflow_id", workflow_id)
+        if self._config.enable_logging:
+            _logger().info(
+                "event", event_type=event_type, agent_id=agent_id, workflow_id=workflow_id, **facts
+            )
+        if self._config.enable_metrics:
+            _transaction(
+                partial(
+                    record_event,
+                    event_type=event_type,
+                    agent_id=agent_id,
+                    workflow_id=workflow_id,
+                    data=dumps(facts),
+                )
+            )
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Numbers of the whole cluster since its first workflow was registered.
+
+        Returns:
+            ``workflows_started``, ``workflows_completed``, ``workflows_partially_completed``,
+            ``workflows_failed``, ``workflows_cancelled``, ``workflows_active``; ``agents_executed``
+            (completed or failed), ``agents_failed``, ``agents_active``; ``total_api_calls``,
+            ``total_tokens``, ``total_cost`` (dollars), ``rate_limit_hits``;
+            ``avg_agent_execution_time`` (seconds of a completed attempt) and ``uptime_seconds``
+            (since that first workflow).
+
+        Raises:
+            ServiceUnavailable: If Postgres cannot be reached.
+        """
+        return metrics_of(_transaction(system_totals))
+
+    def get_summary(self) -> dict[str, Any]:
+        """The same in groups, with shares.
+
+        Returns:
+            ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of those
+            that ended; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
+            (``total_calls``, ``total_tokens``, ``rate_limited``); ``costs`` (``total_cost``,
+            ``cost_per_workflow``).
+
+        Raises:
+            ServiceUnavailable: If Postgres cannot be reached.
+        """
+        return summary_of(_transaction(system_totals))
+
+    def get_recent_events(
+        self, count: int = 100, event_type: str | None = None
+    ) -> list[MetricEvent]:
+        """The newest events of the whole cluster, oldest first.
+
+        Args:
+            count: How many at most, up to 10,000.
+            event_type: Only those of this type, such as ``run_failed``, ``agent_completed``,
+                ``budget_threshold``, ``api_call`` (one for each call in the ledger), or one that a
+                program recorded.
+
+        Raises:
+            WorkflowError: (a ValueError) if the count is out of bounds, or the type no name.
+            ServiceUnavailable: If Postgres cannot be reached.
+        """
+        if problem := COUNT.problem(count):
+            raise WorkflowError(f"count {problem}", field="count")
+        if not isinstance(event_type, str | None):
+            raise WorkflowError(
+                f"event_type is {event_type!r}: give the name of one", field="event_type"
+            )
+        found: list[MetricEvent] = _transaction(
+            partial(recent_events, count=count, event_type=event_type)
+        )
+        return found
+
+    def __enter__(self) -> Self:
+        """Start to log the metrics, if ``enable_metrics`` and ``enable_logging``."""
+        if self._config.enable_metrics and self._config.enable_logging:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._log, name="monitor", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop logging."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _log(self) -> None:
+        while not self._stopping.wait(self._config.metrics_interval):
+            try:
+                metrics = self.get_metrics()
+            except Exception as error:  # noqa: BLE001  the next time may be better
+                _logger().warning("metrics_not_read", error=str(error))
+            else:
+                _logger().info("metrics", **metrics)
+
+
+def _checked(event_type: str, facts: dict[str, Any]) -> str:
+    """The facts as JSON that Postgres takes."""
+    if not isinstance(event_type, str):
+        raise WorkflowError(f"event_type is {event_type!r}: give it a name", field="event_type")
+    if not event_type or len(event_type) > MAX_NAME or "\0" in event_type:
+        raise WorkflowError(
+            f"event_type is {event_type[:MAX_NAME]!r}: give it 1 to {MAX_NAME} characters",
+            field="event_type",
+        )
+    try:
+        text = dumps(facts)
+    except (TypeError, orjson.JSONEncodeError) as error:
+        raise WorkflowError(f"data of {event_type!r} is no JSON: {error}", field="data") from error
+    if len(text.encode()) > MAX_DATA_BYTES:
+        raise WorkflowError(
+            f"data of {event_type!r} has {len(text.encode()):,} bytes, at most {MAX_DATA_BYTES:,} "
+            "are stored: keep the rest elsewhere, and a reference to it here",
+            field="data",
+        )
+    if NUL in text:
+        raise WorkflowError(f"data of {event_type!r} has a NUL character", field="data")
+    return text
+
+
+def _id(name: str, value: str | UUID | None) -> str | None:
+    """An id as text; what is none is mostly an argument in the wrong place."""
+    if value is None or isinstance(value, UUID):
+        return None if value is None else str(value)
+    if not isinstance(value, str) or "\0" in value:
+        raise WorkflowError(
+            f"{name} is {shortened(value)}: give an id or a name (facts are data=...)", field=name
+        )
+    return value
+
+
+def _logger() -> Any:
+    """Structlog prints to standard output until somebody configures it, which no library may."""
+    if structlog.is_configured():
+        return structlog.get_logger(__name__)
+    return structlog.wrap_logger(
+        logging.getLogger(__name__), processors=[structlog.stdlib.render_to_log_kwargs]
+    )
+
+
+def _transaction(step: Any) -> Any:
+    connected = process()
+    return connected.loop.run(connected.client.transaction(step))

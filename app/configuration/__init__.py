@@ -1,0 +1,1 @@
+"""Every setting, typed: where it may come from, and what it means."""

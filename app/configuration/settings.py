@@ -1,0 +1,393 @@
+"""Every setting, from the environment, ``.env`` and one YAML file; nothing else reads them."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from app.configuration.sections import (
+    VARIABLE,
+    CircuitBreaker,
+    Costs,
+    EngineSettings,
+    LoggingSettings,
+    Monitoring,
+    ProviderLimits,
+    ProviderSettings,
+    Retry,
+    ToolSettings,
+    check_providers,
+)
+from app.configuration.sources import (
+    DOTENV,
+    NESTED,
+    PREFIX,
+    YamlFile,
+    explain_decoding,
+    explain_refusal,
+)
+from app.domain.circuit import CircuitBreakerConfig
+from app.domain.kinds import QUEUES_OF_KINDS
+from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
+from app.domain.providers import BUILT_IN, Provider, protocol_of
+from app.domain.retry import RetryPolicy
+from app.domain.suggestions import did_you_mean, listed
+from app.errors import ConfigurationError, WorkflowFileError
+
+SECRETS = (
+    "database_url",
+    "redis_url",
+    "openai_api_key",
+    "anthropic_api_key",
+    "flower_basic_auth",
+)
+ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
+#: Variables that agents, tools and headers may name: what is in them is a secret.
+SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
+SCHEMES = {
+    "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
+    "redis_url": ("redis://", "rediss://", "unix://", "redis+socket://"),
+    "openai_base_url": ("http://", "https://"),
+    "anthropic_base_url": ("http://", "https://"),
+}
+
+
+_BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProviderAccess:
+    """How a provider is reached.
+
+    Attributes:
+        base_url: Where it is; None means the provider of the protocol itself.
+        api_key: Its key; None if the variable is not set, or if it asks for none.
+        api_key_env: The variable of its key; None if it asks for none.
+        headers: Further headers.
+        query: Query parameters of every request.
+        missing: Variables that the headers name and that are not set.
+    """
+
+    base_url: str | None
+    api_key: SecretStr | None
+    api_key_env: str | None
+    headers: Mapping[str, SecretStr]
+    query: Mapping[str, str]
+    missing: tuple[str, ...] = ()
+
+
+def _variable(name: str) -> str | None:
+    """A variable of the environment, or else of ``.env``; an empty one counts as not set."""
+    return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
+
+
+def _unprefixed(name: str) -> Any:
+    """A field whose environment variable is its own name in capitals, without AGENTCHORD_."""
+    return Field(default=None, validation_alias=name)
+
+
+def _default_home() -> Path:
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data) / "agentchord"
+
+
+class Settings(BaseSettings):
+    """What an operator configures; build it with ``load_settings``.
+
+    The environment goes before ``.env`` in the working directory, that before the YAML file named
+    by AGENTCHORD_CONFIG, that before the defaults. Sections are merged key by key.
+
+    Attributes:
+        database_url: Postgres, as ``postgresql://...``; None starts the embedded one.
+        redis_url: Redis, as ``redis://...``; None starts the embedded one.
+        openai_api_key: Key for OpenAI, or a server that speaks like it.
+        openai_base_url: Where it is reached; None means OpenAI itself.
+        anthropic_api_key: Key for Anthropic, or a server that speaks like it.
+        anthropic_base_url: Where it is reached; None means Anthropic itself.
+        config: The YAML file.
+        home: Folder of the embedded services and of everything else that is kept on disk.
+        flower_basic_auth: ``user:password`` for Flower.
+        imports: Modules with tools and functions that workers load.
+        allow_addresses: Hosts, addresses and networks that agents may reach though not public.
+        on_failure: ``package.module:function``, called for every agent that fails for good.
+        providers: Providers beside the built-in ones, or changes of those.
+        rate_limits: Limits by provider.
+        costs: The operator's own prices.
+        retry: Policy of agents without one of their own.
+        circuit_breaker: When calls to a model that fails for everybody are held back.
+        engine: Scheduling and workers.
+        logging: What is logged, and how.
+        tools: What tools may answer, and what the built-in ones may reach.
+        monitoring: What is watched.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_nested_delimiter=NESTED,
+        env_ignore_empty=True,
+        env_file=DOTENV,
+        env_file_encoding="utf-8",
+        dotenv_filtering="only_existing",
+        hide_input_in_errors=True,
+        frozen=True,
+    )
+
+    database_url: SecretStr | None = _unprefixed("database_url")
+    redis_url: SecretStr | None = _unprefixed("redis_url")
+    openai_api_key: SecretStr | None = _unprefixed("openai_api_key")
+    openai_base_url: str | None = _unprefixed("openai_base_url")
+    anthropic_api_key: SecretStr | None = _unprefixed("anthropic_api_key")
+    anthropic_base_url: str | None = _unprefixed("anthropic_base_url")
+    config: Path | None = None
+    home: Path = Field(default_factory=_default_home)
+    flower_basic_auth: SecretStr | None = None
+    imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
+    on_failure: str | None = None
+    providers: dict[str, ProviderSettings] = Field(default_factory=dict)
+    rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
+    costs: Costs = CostConfig()
+    retry: Retry = RetryPolicy()
+    circuit_breaker: CircuitBreaker = CircuitBreakerConfig()
+    engine: EngineSettings = EngineSettings()
+    logging: LoggingSettings = LoggingSettings()
+    tools: ToolSettings = ToolSettings()
+    monitoring: Monitoring = MonitorConfig()
+
+    def all_providers(self) -> tuple[Provider, ...]:
+        """Every provider there is, the built-in ones first."""
+        given = {each.name: each for each in BUILT_IN} | {
+            name: Provider(
+                name=name,
+                protocol=one.protocol or protocol_of(name),
+                models=one.models,
+            )
+            for name, one in self.providers.items()
+        }
+        return tuple(given.values())
+
+    @property
+    def provider_names(self) -> tuple[str, ...]:
+        """Names of all providers, which are also the names of their queues."""
+        return tuple(dict.fromkeys((*(each.name for each in BUILT_IN), *self.providers)))
+
+    @property
+    def agent_queues(self) -> tuple[str, ...]:
+        """Names of all queues that carry agents: the providers', and those of other kinds."""
+        return (*self.provider_names, *QUEUES_OF_KINDS.values())
+
+    def access_to(self, provider: str) -> ProviderAccess:
+        """Where a provider is and what it wants to see, secrets looked up in the environment."""
+        given = self.providers.get(provider, ProviderSettings())
+        found = {
+            name: _variable(name)
+            for text in given.headers.values()
+            for name in VARIABLE.findall(text)
+        }
+        variable, key = given.api_key_env, None
+        base_url = given.base_url
+        if provider in _BUILT_IN_NAMES:
+            base_url = getattr(self, f"{provider}_base_url") or base_url
+            key = getattr(self, f"{provider}_api_key") if variable is None else None
+            variable = variable or f"{provider}_api_key".upper()
+        if key is None and variable is not None and (text := _variable(variable)):
+            key = SecretStr(text)
+        return ProviderAccess(
+            base_url=base_url,
+            api_key=key,
+            api_key_env=variable,
+            headers={
+                name: SecretStr(VARIABLE.sub(lambda match: found[match[1]] or "", text))
+                for name, text in given.headers.items()
+            },
+            query=given.query,
+            missing=tuple(name for name, value in found.items() if not value),
+        )
+
+    def secret_values(self) -> set[str]:
+        """Every secret that is known here, in the clear: for what hides them, and nothing else."""
+        named = [name for name in os.environ if SECRET_VARIABLE.search(name)]
+        found = {_variable(name) or "" for name in named}
+        given = [getattr(self, name) for name in SECRETS]
+        given += [database.url for database in self.tools.sql.values()]
+        for provider in self.all_providers():
+            access = self.access_to(provider.name)
+            given += [access.api_key, *access.headers.values()]
+        for text in (each.get_secret_value() for each in given if each is not None):
+            # The parts of a URL that are no secret are what an error is about.
+            found.add((urlsplit(text).password or "") if "://" in text else text)
+            found.add(text.partition(" ")[2] if text.lower().startswith("bearer ") else "")
+        return found - {""}
+
+    def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
+        """The bucket that a model's calls are counted in.
+
+        Args:
+            provider: Provider name.
+            model: Model name.
+
+        Returns:
+            Name of the bucket, ``openai/default`` or ``openai/gpt-4o*``, and its limits. The exact
+            name goes before patterns, a longer pattern before a shorter one.
+        """
+        block, limits = self.rate_limits.get(provider, ProviderLimits()).bucket_of(model)
+        return f"{provider}/{block}", limits
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - an overridden method's
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Add the YAML file below the others."""
+        return init_settings, env_settings, dotenv_settings, YamlFile(settings_cls)
+
+    @field_validator(*SECRETS, "openai_base_url", "anthropic_base_url", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator(*SCHEMES)
+    @classmethod
+    def _check_scheme(cls, value: Any, info: ValidationInfo) -> Any:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        schemes = SCHEMES[str(info.field_name)]
+        if text is not None and not text.startswith(schemes):
+            raise ValueError(f"must begin with {' or '.join(schemes)}")
+        return value
+
+    @field_validator("config", "home")
+    @classmethod
+    def _expand(cls, value: Path | None) -> Path | None:
+        try:
+            return value and value.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(
+                f"there is no home directory: give an absolute path, such as {PREFIX}HOME=/var/..."
+            ) from error
+
+    @field_validator("providers")
+    @classmethod
+    def _check_each(cls, value: dict[str, ProviderSettings]) -> dict[str, ProviderSettings]:
+        check_providers(value, {provider.name: provider.protocol for provider in BUILT_IN})
+        return value
+
+    @model_validator(mode="after")
+    def _check_limited_providers(self) -> Self:
+        names = self.provider_names
+        for name in self.rate_limits:
+            if name not in names:
+                problem = (
+                    f"there is no provider {name!r} (known: {listed(names)})"
+                    f"{did_you_mean(name, names)}"
+                )
+                raise PydanticCustomError(
+                    "refused", "{problem}", {"problem": problem, "key": "rate_limits"}
+                )
+        return self
+
+    @field_validator("imports", "allow_addresses", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("allow_addresses")
+    @classmethod
+    def _check_addresses(cls, value: list[str]) -> list[str]:
+        for entry in value:
+            if not ADDRESS.fullmatch(entry):
+                raise ValueError(
+                    f"{entry!r} is neither a host, such as agents.internal, nor an address, nor a "
+                    "network, such as 10.0.0.0/8"
+                )
+        return value
+
+    @field_validator("on_failure")
+    @classmethod
+    def _check_callback(cls, value: str | None) -> str | None:
+        module, _, name = (value or "module:name").partition(":")
+        if not all(part.isidentifier() for part in (*module.split("."), name)):
+            raise ValueError("write package.module:function")
+        return value
+
+    @field_validator("imports")
+    @classmethod
+    def _check_modules(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if not all(part.isidentifier() for part in name.split(".")):
+                raise ValueError(f"{name!r} is not a module's name: write it as in an import")
+        return value
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read every setting.
+
+    Args:
+        **overrides: Fields of ``Settings`` that go before every source.
+
+    Returns:
+        The settings, immutable.
+
+    Raises:
+        ConfigurationError: In one line: which variable, or which file, line and key, and why.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        refusal = explain_refusal(error, Settings, overrides, SECRETS)
+        raise ConfigurationError(refusal) from error
+    except SettingsError as error:
+        raise ConfigurationError(explain_decoding(error)) from error
+    except WorkflowFileError as error:
+        hint = "" if error.line else f" (the file is named by {PREFIX}CONFIG)"
+        raise ConfigurationError(f"{error}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{DOTENV} is not UTF-8 text: save it as UTF-8") from error
+
+
+def agent_secret(name: str) -> SecretStr | None:
+    """A secret that agents name, from the environment; None if it is not set.
+
+    Args:
+        name: Name of the variable, as an agent's config gives it; the kind of the agent has
+            checked that it is one of those that agents may name.
+    """
+    value = os.environ.get(name)
+    return SecretStr(value) if value else None
+
+
+def unknown_variables() -> list[str]:
+    """Environment variables that begin with AGENTCHORD_ and that no setting reads.
+
+    They are not refused: Kubernetes, for one, sets AGENTCHORD_PORT beside a service of this name.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(PREFIX) and name.partition(NESTED)[0] not in known
+    )

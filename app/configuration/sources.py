@@ -1,0 +1,127 @@
+"""The YAML file as a source of settings, and where a value that was refused came from."""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
+
+from app.domain.suggestions import did_you_mean, listed, shortened
+
+if TYPE_CHECKING:
+    from app.documents.files import Document
+
+PREFIX = "AGENTCHORD_"
+NESTED = "__"
+DOTENV = ".env"
+
+Place = tuple[str | int, ...]
+
+
+class YamlFile(PydanticBaseSettingsSource):
+    """The file that the sources before it name as ``config``."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Part of the interface; the file is read as a whole."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        """The file's values; nothing when no file is named."""
+        document = _document(self.current_state)
+        if document is None or document.value is None:
+            return {}
+        if not isinstance(document.value, dict):
+            raise document.error(f"is {shortened(document.value)}: give a mapping of settings")
+        known = self.settings_cls.model_fields.keys() - {"config"}
+        for key in document.value:
+            if key not in known:
+                hint = did_you_mean(key, known) or f"; there is {listed(sorted(known))}"
+                raise document.error(f"there is no such key{hint}", (key,))
+        # A section whose lines are all commented out is null.
+        return {key: value for key, value in document.value.items() if value is not None}
+
+
+def explain_refusal(
+    error: ValidationError,
+    settings_cls: type[BaseSettings],
+    overrides: Mapping[str, Any],
+    secrets: Collection[str],
+) -> str:
+    """One line about the first value that was refused: where it is, and what is wrong.
+
+    Args:
+        error: The refusal.
+        settings_cls: The settings that were loaded.
+        overrides: The arguments they were loaded with.
+        secrets: Fields whose values are never shown.
+    """
+    first = error.errors(include_url=False)[0]
+    place: Place = tuple(first["loc"])
+    problem = first["msg"].removeprefix("Value error, ")
+    value = first["input"]
+    if (key := first.get("ctx", {}).get("key")) is not None:
+        place = (*place, key)
+    if first["type"] == "extra_forbidden":
+        hint = did_you_mean(str(place[-1]), settings_cls.model_fields)
+        problem = f"there is no such setting{hint}"
+    elif first["type"] in ("key", "refused", "value_error"):
+        pass  # in words of our own, which show the value where it is no secret
+    elif place[0] not in secrets and isinstance(value, str | int | float):
+        problem = f"is {shortened(value)}: {problem[0].lower()}{problem[1:]}"
+    return _located(problem, place, settings_cls, overrides)
+
+
+def explain_decoding(error: SettingsError) -> str:
+    """One line about a variable that should hold JSON and does not."""
+    match = re.search(r'field "(\w+)" from source "(\w+)"', str(error))
+    if not match:
+        return str(error)
+    name = f"{PREFIX}{match[1].upper()}"
+    where = DOTENV if match[2].startswith("DotEnv") else "environment variable"
+    return (
+        f"{where} {name} is not JSON: give a JSON object, or a variable per key: {name}{NESTED}KEY"
+    )
+
+
+def _located(
+    problem: str, place: Place, settings_cls: type[BaseSettings], overrides: Mapping[str, Any]
+) -> str:
+    field = ".".join(str(key) for key in place)
+    if place[0] in overrides:
+        return f"setting {field}: {problem}"
+    environment, dotenv = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
+    document = _document({**dotenv(), **environment(), **overrides})
+    # The deepest place that a source names is where the value came from.
+    for length in range(len(place), 0, -1):
+        name = _variable(place[:length], settings_cls)
+        for where, source in (("environment variable", environment), (DOTENV, dotenv)):
+            if name.lower() in source.env_vars:
+                inside = f": {field}" if length < len(place) else ""
+                return f"{where} {name}{inside}: {problem}"
+        if document and place[:length] in document.places():
+            return str(document.error(problem, place))
+    return f"setting {field}: {problem}"
+
+
+def _variable(place: Place, settings_cls: type[BaseSettings]) -> str:
+    field = settings_cls.model_fields.get(str(place[0]))
+    prefix = PREFIX if field is None or field.validation_alias is None else ""
+    return f"{prefix}{NESTED.join(map(str, place))}".upper()
+
+
+def _document(state: Mapping[str, Any]) -> "Document | None":
+    """The YAML file that the other sources name, if they do."""
+    if not state.get("config"):
+        return None
+    # Late: most processes of a client have no file, and need no YAML parser.
+    from app.documents.files import read_document
+
+    return read_document(state["config"])

@@ -1,0 +1,149 @@
+"""YAML and JSON files, read as plain JSON values of which every one knows its line."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.documents.yaml_reader import YamlReader
+from app.errors import WorkflowFileError
+
+MAX_FILE_BYTES = 10_000_000
+
+Place = tuple[str | int, ...]  # keys and indices that lead to a value
+
+_FIELD_PART = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
+_JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]++')
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A file's content.
+
+    Attributes:
+        file: Path as the user gave it.
+        value: Content as JSON values.
+        places: Tells the line, from 1, of every value by its path.
+    """
+
+    file: str
+    value: Any
+    places: Callable[[], Mapping[Place, int]]
+
+    def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
+        """An error at a place: with its line, or the line of the nearest place around it.
+
+        Args:
+            message: What is wrong and what to do.
+            place: Path of the value: ``("agents", 2, "priority")`` or ``agents[2].priority``.
+        """
+        if isinstance(place, str):
+            place = place_of(place)
+        lines = self.places()
+        known = next((place[:n] for n in range(len(place), 0, -1) if place[:n] in lines), None)
+        line = lines[known] if known else None
+        path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+        return WorkflowFileError(
+            message, file=self.file, line=line, field=path.removeprefix(".") or None
+        )
+
+
+def place_of(path: str) -> Place:
+    """The place that a path such as ``agents[2].priority`` means."""
+    return tuple(key or int(index) for index, key in _FIELD_PART.findall(path))
+
+
+def read_document(path: Path | str) -> Document:
+    """Read a file: JSON by the suffix ``.json``, YAML by any other.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        WorkflowFileError: If it cannot be read, is no valid YAML or JSON, or is over a limit.
+    """
+    file = str(path)
+    text = _read_text(Path(path), file)
+    if Path(path).suffix == ".json":
+        value, places = _read_json(text, file), lambda: dict(_json_places(text))
+        return Document(file=file, value=value, places=places)
+    reader = YamlReader(file=file)
+    return Document(file=file, value=reader.read(text), places=lambda: reader.places)
+
+
+def _read_text(path: Path, file: str) -> str:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise WorkflowFileError(f"cannot be read: {error.strerror}", file=file) from error
+    if len(content) > MAX_FILE_BYTES:
+        raise WorkflowFileError(f"is over {MAX_FILE_BYTES:,} bytes: split it", file=file)
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WorkflowFileError(
+            f"is not UTF-8 text (byte 0x{content[error.start]:02x}): save it as UTF-8",
+            file=file,
+            line=content.count(b"\n", 0, error.start) + 1,
+        ) from error
+
+
+def _read_json(text: str, file: str) -> Any:
+    def build(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(mapping := dict(pairs)) < len(pairs):
+            raise _repeated_json_key(text, file)
+        return mapping
+
+    def refuse(constant: str) -> Any:
+        raise WorkflowFileError(f"{constant} is not JSON: write null", file=file)
+
+    try:
+        return json.loads(text, object_pairs_hook=build, parse_constant=refuse)
+    except json.JSONDecodeError as error:
+        message = f"is not valid JSON: {error.msg}"
+        raise WorkflowFileError(message, file=file, line=error.lineno) from error
+    except RecursionError as error:
+        raise WorkflowFileError("is nested too deeply", file=file) from error
+
+
+def _repeated_json_key(text: str, file: str) -> WorkflowFileError:
+    seen: set[Place] = set()
+    for place, line in _json_places(text):
+        if place in seen:
+            message = f"the key {place[-1]!r} is there twice: remove one"
+            return WorkflowFileError(message, file=file, line=line)
+        seen.add(place)
+    return WorkflowFileError("a key is there twice: remove one", file=file)
+
+
+def _json_places(text: str) -> Iterator[tuple[Place, int]]:
+    """Path and line of every key and element of a JSON text."""
+    path: list[str | int] = []
+    line, counted = 1, 0
+    awaits_key = False
+    for match in _JSON_TOKEN.finditer(text):
+        lexeme = match.group()
+        if lexeme in ("}", "]"):
+            path.pop()
+            awaits_key = False
+        elif lexeme == ",":
+            if isinstance(path[-1], int):
+                path[-1] += 1
+            else:
+                awaits_key = True
+        elif lexeme != ":":
+            if awaits_key:
+                path[-1] = json.loads(lexeme)
+            if awaits_key or (path and isinstance(path[-1], int)):
+                line += text.count("\n", counted, match.start())
+                counted = match.start()
+                yield tuple(path), line
+            awaits_key = lexeme == "{"
+            if lexeme in ("{", "["):
+                path.append("" if awaits_key else 0)

@@ -1,0 +1,113 @@
+"""The stack of one machine: what its processes are called, and how they are started."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from app.local_stack.process_output import Output
+from app.local_stack.supervisor import Program, Supervisor
+
+if TYPE_CHECKING:
+    from app.configuration.settings import Settings
+    from app.simulator import SimulatorProcess
+
+SCHEDULER = "scheduler"
+#: Stands for every queue but the scheduler's.
+AGENTS = "agents"
+SCHEDULER_THREADS = 16
+#: Seconds beyond the calls' own grace period: for recording, and for Celery.
+WIND_UP_S = 10.0
+
+
+def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tuple[str, ...]:
+    """Command line of a plain Celery worker, without the program.
+
+    Args:
+        queues: Queues it serves.
+        threads: Lanes it runs at a time.
+        name: First part of its node name.
+    """
+    return (
+        *("-A", "app", "--quiet", "worker", "-Q", ",".join(queues), "-P", "threads"),
+        *("-c", str(threads), "-n", f"{name}@%h"),
+        # They cost a second at the start and messages ever after, and AgentChord uses neither.
+        *("--without-mingle", "--without-gossip"),
+    )
+
+
+def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
+    """Workers that each serve every provider's and kind's queue, and one for the scheduler's."""
+    threads = settings.engine.worker_threads
+    serving = [
+        Program(
+            name=f"worker{number}",
+            arguments=worker_arguments(
+                settings.agent_queues, threads=threads, name=f"worker{number}"
+            ),
+        )
+        for number in range(1, workers + 1)
+    ]
+    arguments = worker_arguments((SCHEDULER,), threads=scheduler_threads, name=SCHEDULER)
+    return [*serving, Program(name=SCHEDULER, arguments=arguments)]
+
+
+def supervisor(
+    settings: "Settings",
+    environment: Mapping[str, str],
+    *,
+    workers: int,
+    scheduler_threads: int = SCHEDULER_THREADS,
+    log_folder: Path | None = None,
+) -> Supervisor:
+    """The supervisor of a stack.
+
+    Args:
+        settings: What the processes will read too.
+        environment: Environment of the processes.
+        workers: Worker processes for the providers' queues.
+        scheduler_threads: Threads of the scheduler's worker.
+        log_folder: Folder for one log per process; None sends all to standard error.
+    """
+    if log_folder is not None:
+        log_folder.mkdir(parents=True, exist_ok=True)
+    return Supervisor(
+        programs(settings, workers=workers, scheduler_threads=scheduler_threads),
+        environment=environment,
+        output=Output(
+            stream=None if log_folder else sys.stderr.buffer,
+            folder=log_folder,
+            say=lambda text: print(f"agentchord: {text}", file=sys.stderr, flush=True),
+        ),
+        grace_s=settings.engine.drain_grace_s + WIND_UP_S,
+    )
+
+
+def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:
+    """Variables that lead every provider's client to the simulator.
+
+    Args:
+        simulator: The simulator.
+        settings: Where further providers are configured.
+    """
+    variables = {} if settings is None else _simulated_providers(simulator, settings)
+    return variables | {
+        "OPENAI_BASE_URL": simulator.openai_base_url,
+        "OPENAI_API_KEY": "simulated",
+        "ANTHROPIC_BASE_URL": simulator.anthropic_base_url,
+        "ANTHROPIC_API_KEY": "simulated",
+    }
+
+
+def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") -> dict[str, str]:
+    variables: dict[str, str] = {}
+    for provider in settings.all_providers():
+        given = settings.providers.get(provider.name)
+        if given is None:
+            continue
+        openai = provider.protocol == "openai"
+        url = simulator.openai_base_url if openai else simulator.anthropic_base_url
+        variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
+        if given.api_key_env:
+            variables[given.api_key_env] = "simulated"
+    return variables

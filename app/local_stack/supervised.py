@@ -1,0 +1,54 @@
+"""What a supervised worker does beside its work: it says "ready", and ends with its supervisor.
+
+Run as ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``; the arguments are those of
+the ``celery`` command, and FD is a socket whose other end only the supervisor has.
+"""
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+from celery.__main__ import main as celery
+from celery.signals import worker_ready
+
+READY = b"ready\n"
+
+
+def main(fd: int, grace_s: float, arguments: list[str]) -> None:
+    """Run Celery.
+
+    Args:
+        fd: The socket.
+        grace_s: Seconds between the polite and the impolite end after the supervisor's.
+        arguments: The command line of ``celery``.
+    """
+    supervisor = socket.socket(fileno=fd)
+
+    def say_ready(**_: Any) -> None:
+        supervisor.send(READY)
+
+    worker_ready.connect(say_ready, weak=False)
+    threading.Thread(target=_end_with, args=(supervisor, grace_s), daemon=True).start()
+    sys.argv = ["celery", *arguments]
+    celery()
+
+
+def _end_with(supervisor: socket.socket, grace_s: float) -> None:
+    """Wait until the other end is closed: nothing is ever sent from there."""
+    while supervisor.recv(16):
+        pass
+    # The logs went to the supervisor: nobody reads that pipe any more.
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(grace_s)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), float(sys.argv[2]), sys.argv[3:])

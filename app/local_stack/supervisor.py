@@ -1,0 +1,221 @@
+"""Keeps the processes of a stack running, and ends them in good order.
+
+Every process is in a session of its own, so that Ctrl-C reaches only the supervisor, which then
+asks each process once to end. A socket per process tells the supervisor that the process is ready,
+and the process that the supervisor is gone.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from app.errors import AgentChordError
+from app.local_stack.process_output import MAX_LINE_BYTES, Output
+
+HEALTHY_AFTER_S = 5.0
+FIRST_DELAY_S = 0.5
+MAX_DELAY_S = 30.0
+#: A process that never got ready and has died so often is not going to.
+MAX_FALSE_STARTS = 3
+#: Seconds until the user is told what a slow start waits for.
+REMINDER_S = 15.0
+
+
+class ProcessFailed(AgentChordError):
+    """A process of the stack cannot be started; the message carries its last words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A Celery process to keep running.
+
+    Attributes:
+        name: For people, and for its lines in the log.
+        arguments: Command line of ``celery``.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+class Supervisor:
+    """Starts processes, starts them again, and stops them.
+
+    Args:
+        programs: What to run.
+        environment: Environment of the processes.
+        output: Where their lines go.
+        grace_s: Seconds they get to end by themselves.
+    """
+
+    def __init__(
+        self,
+        programs: Sequence[Program],
+        *,
+        environment: Mapping[str, str],
+        output: Output,
+        grace_s: float,
+    ) -> None:
+        self._programs = programs
+        self._environment = dict(environment)
+        self._output = output
+        self._grace_s = grace_s
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._ready = {program.name: asyncio.Event() for program in programs}
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """Process id by name, of the processes that run now."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has called ``stop``."""
+        return self._stopping.is_set()
+
+    async def __aenter__(self) -> Self:
+        """Start all, and wait until every one of them is ready, or somebody calls ``stop``.
+
+        Raises:
+            ProcessFailed: If one of them does not start.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop, and wait until every process has ended; after the grace period, kill the rest."""
+        await self._close()
+
+    async def _start(self) -> None:
+        self._tasks = [
+            asyncio.create_task(self._keep_running(program), name=program.name)
+            for program in self._programs
+        ]
+        while not self._stopping.is_set() and (late := self._not_ready()):
+            await self._until(self._all_ready(), asyncio.sleep(REMINDER_S))
+            if self._not_ready() == late and not self._stopping.is_set():
+                words = self._output.last_words(late[0])
+                self._output.say(f"waiting for {', '.join(late)}; {late[0]} says: {words}")
+
+    async def wait(self) -> None:
+        """Wait until somebody calls ``stop``.
+
+        Raises:
+            ProcessFailed: If a process cannot be kept running.
+        """
+        await self._until()
+
+    def stop(self) -> None:
+        """Ask every process to end; the second time, end them at once. Safe in signal handlers."""
+        impolite = self._stopping.is_set()
+        self._stopping.set()
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGKILL if impolite else signal.SIGTERM)
+
+    async def _close(self) -> None:
+        if not self._stopping.is_set():
+            self.stop()
+        _, late = await asyncio.wait(self._tasks, timeout=self._grace_s)
+        if late:
+            names = ", ".join(sorted(task.get_name() for task in late))
+            self._output.say(f"{names} did not end within {self._grace_s:g} s: killed")
+            self.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _until(self, *conditions: Coroutine[Any, Any, object]) -> None:
+        """Wait for a condition or ``stop``; the failure of a process comes before them."""
+        waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in conditions]
+        waiting.append(asyncio.create_task(self._stopping.wait()))
+        try:
+            await asyncio.wait([*waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+        for task in self._tasks:
+            if task.done() and (error := task.exception()) is not None:
+                raise error
+
+    def _not_ready(self) -> list[str]:
+        return [name for name, event in self._ready.items() if not event.is_set()]
+
+    async def _all_ready(self) -> None:
+        for event in self._ready.values():
+            await event.wait()
+
+    async def _keep_running(self, program: Program) -> None:
+        loop = asyncio.get_running_loop()
+        false_starts = 0
+        while not self._stopping.is_set():
+            started_s = loop.time()
+            code = await self._run(program)
+            if self._stopping.is_set():
+                return
+            healthy = loop.time() - started_s >= HEALTHY_AFTER_S
+            false_starts = 0 if healthy else false_starts + 1
+            ended = f"{program.name} {_how_it_ended(code)}"
+            if false_starts >= MAX_FALSE_STARTS and not self._ready[program.name].is_set():
+                words = self._output.last_words(program.name)
+                raise ProcessFailed(f"{ended}, {false_starts} times at its start: {words}")
+            delay_s = min(FIRST_DELAY_S * 2 ** max(false_starts - 1, 0), MAX_DELAY_S)
+            self._output.say(f"{ended}: starting it again in {delay_s:g} s")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
+
+    async def _run(self, program: Program) -> int:
+        """Run a process to its end; returns its exit code."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with ours:
+            with theirs:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-m", "app.local_stack.supervised"),
+                    *(str(theirs.fileno()), str(self._grace_s), *program.arguments),
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.STDOUT,
+                    env=self._environment,
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    limit=MAX_LINE_BYTES,
+                )
+            self._processes[program.name] = process
+            if self._stopping.is_set():  # it came while the process was being made
+                process.terminate()
+            listening = asyncio.create_task(self._listen(program, ours))
+            try:
+                assert process.stdout is not None
+                await self._output.copy(program.name, process.stdout)
+                return await process.wait()
+            finally:
+                listening.cancel()
+                del self._processes[program.name]
+
+    async def _listen(self, program: Program, ours: socket.socket) -> None:
+        if await asyncio.get_running_loop().sock_recv(ours, 16):
+            self._ready[program.name].set()
+
+
+def _how_it_ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"
+
+
+def inherited_environment(**changes: str) -> dict[str, str]:
+    """This process's environment, to hand on, with some variables set."""
+    return {**os.environ, **changes}  # noqa: TID251  passed on, not read

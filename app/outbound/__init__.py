@@ -1,0 +1,1 @@
+"""The one guarded way to addresses outside: for agents, tools and notifications."""

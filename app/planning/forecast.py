@@ -1,0 +1,331 @@
+"""What a run will probably need: calls, tokens and dollars by agent, without making a call.
+
+It assumes that every agent answers at its first try with an answer of a stated size, and that one
+with tools asks for them once. A list in the input is counted; of one that an agent is to answer the
+figures are those of one element. Agents of a sub-workflow are told as ``agent/inner``.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent
+from app.domain.kinds import LLM, WORKFLOW
+from app.domain.providers import BUILT_IN, Provider
+from app.domain.retry import RetryPolicy
+from app.domain.sub_workflow import embedded
+from app.domain.usage import Usage
+from app.domain.workflow import Workflow
+from app.llm.tokens import expected_tokens
+from app.planning.prompt_cache import CacheForecast, cache_forecast
+from app.planning.worst_case import (
+    Elements,
+    WorstCase,
+    elements_of,
+    input_of,
+    max_tokens_of,
+    messages_of,
+    texts,
+    worst_case,
+    worst_case_of,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedCall:
+    """One call as it will probably be.
+
+    Attributes:
+        usage: Its tokens.
+        max_tokens: Tokens that its answer may have.
+    """
+
+    usage: Usage
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AgentForecast:
+    """What one agent will probably need.
+
+    Attributes:
+        name: The agent.
+        level: Its level, from 0.
+        provider: Provider name.
+        model: Model name.
+        calls: Its calls, one after the other.
+        most_calls: Calls it may make with all turns and all retries.
+        expected_usd: What ``calls`` cost.
+        worst_usd: The most that its first attempt costs, with the dearest of its fallbacks, or
+            those of all its elements.
+        elements: Elements of its list; None for an agent that runs once.
+        per_element: Whether the length of the list is not known, and all this is for one element.
+        in_a_row: Calls of its own that wait for each other.
+        cache: When its provider's cache pays, if it asks for one.
+    """
+
+    name: str
+    level: int
+    provider: str
+    model: str
+    calls: tuple[ExpectedCall, ...]
+    most_calls: int
+    expected_usd: Decimal
+    worst_usd: Decimal
+    elements: int | None = None
+    per_element: bool = False
+    in_a_row: int = 1
+    cache: CacheForecast | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, and how often it runs."""
+        if self.per_element:
+            return f"{self.name} (per item)"
+        return self.name if self.elements is None else f"{self.name} x {self.elements:,}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Forecast:
+    """What a run will probably need.
+
+    Attributes:
+        agents: By level, and within a level in order of definition.
+        critical_path: The chain of agents with the most calls in a row.
+        bounds: Bounds of the cost.
+        in_a_row: Calls of the critical path.
+    """
+
+    agents: tuple[AgentForecast, ...]
+    critical_path: tuple[str, ...]
+    bounds: WorstCase
+    in_a_row: int = 0
+
+    @property
+    def calls(self) -> int:
+        """Calls of all agents."""
+        return sum(len(agent.calls) for agent in self.agents)
+
+    @property
+    def most_calls(self) -> int:
+        """Calls of all agents with all turns and retries."""
+        return sum(agent.most_calls for agent in self.agents)
+
+    @property
+    def expected_usd(self) -> Decimal:
+        """What the run will probably cost."""
+        return sum((agent.expected_usd for agent in self.agents), Decimal(0))
+
+    def levels(self) -> list[list[AgentForecast]]:
+        """The agents level by level."""
+        found: dict[int, list[AgentForecast]] = {}
+        for agent in self.agents:
+            found.setdefault(agent.level, []).append(agent)
+        return list(found.values())
+
+
+def forecast(
+    workflow: Workflow,
+    run_input: Mapping[str, Any],
+    *,
+    pricing: Pricing,
+    default_max_tokens: int,
+    output_tokens: int,
+    retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
+    providers: Sequence[Provider] = BUILT_IN,
+) -> Forecast:
+    """Estimate a run.
+
+    Args:
+        workflow: What is to be run.
+        run_input: Its input, already checked.
+        pricing: Prices.
+        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+        output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
+        retry: Policy of agents without one of their own.
+        providers: The providers there are.
+
+    Raises:
+        UnknownModel: If a model has no price.
+    """
+    bounds = worst_case(workflow, run_input, pricing=pricing, default_max_tokens=default_max_tokens)
+    answers = {
+        agent.name: min(
+            output_tokens * _answers_in(agent), max_tokens_of(agent, default_max_tokens)
+        )
+        for agent in workflow.agents
+    }
+    expected = {**run_input, **texts(answers)}
+    longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
+    most = {**run_input, **texts(longest)}
+    again = partial(
+        forecast,
+        pricing=pricing,
+        default_max_tokens=default_max_tokens,
+        output_tokens=output_tokens,
+        retry=retry,
+        providers=providers,
+    )
+    agents: list[AgentForecast] = []
+    in_a_row: dict[str, int] = {}
+    for level, members in enumerate(workflow.get_levels()):
+        for agent in members:
+            elements = elements_of(agent, workflow.data_flow, answers, run_input, expected)
+            largest = elements_of(agent, workflow.data_flow, answers, run_input, most)
+            if agent.kind == WORKFLOW:
+                inner = embedded(agent)
+                # Nothing is known of one that is only named.
+                runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
+                in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
+                agents += _inner_rows(agent, level, runs, elements)
+                continue
+            calls = [
+                _calls(agent, values, answers[agent.name], longest[agent.name])
+                for values in elements.values
+            ]
+            in_a_row[agent.name] = max((len(each) for each in calls), default=0)
+            made = _forecast_agent(
+                agent,
+                level,
+                calls=tuple(call for each in calls for call in each),
+                worst_usd=sum(
+                    (
+                        worst_case_of(agent, values, pricing, default_max_tokens)
+                        for values in largest.values
+                    ),
+                    Decimal(0),
+                ),
+                pricing=pricing,
+                retry=retry,
+                providers=providers,
+            )
+            agents.append(_of_elements(made, agent, elements, in_a_row[agent.name]))
+    path = _critical_path(workflow, in_a_row)
+    return Forecast(
+        agents=tuple(agents),
+        critical_path=path,
+        bounds=bounds,
+        in_a_row=sum(in_a_row[name] for name in path),
+    )
+
+
+def _of_elements(
+    made: AgentForecast, agent: Agent, elements: Elements, in_a_row: int
+) -> AgentForecast:
+    if agent.for_each is None:
+        return replace(made, in_a_row=in_a_row)
+    count = len(elements.values)
+    return replace(
+        made,
+        most_calls=made.most_calls * count,
+        elements=count,
+        per_element=not elements.counted,
+        in_a_row=in_a_row,
+    )
+
+
+def _inner_rows(
+    agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
+) -> list[AgentForecast]:
+    """The agents of a sub-workflow, each with what it needs for all elements of the outer one."""
+    rows = []
+    for same in zip(*(run.agents for run in runs), strict=True):
+        first = same[0]
+        rows.append(
+            replace(
+                first,
+                name=f"{agent.name}/{first.name}",
+                level=level,
+                calls=tuple(call for one in same for call in one.calls),
+                most_calls=sum(one.most_calls for one in same),
+                expected_usd=sum((one.expected_usd for one in same), Decimal(0)),
+                worst_usd=sum((one.worst_usd for one in same), Decimal(0)),
+                elements=first.elements if agent.for_each is None else len(elements.values),
+                per_element=first.per_element or not elements.counted,
+            )
+        )
+    return rows
+
+
+def _forecast_agent(
+    agent: Agent,
+    level: int,
+    *,
+    calls: tuple[ExpectedCall, ...],
+    worst_usd: Decimal,
+    pricing: Pricing,
+    retry: RetryPolicy,
+    providers: Sequence[Provider],
+) -> AgentForecast:
+    if agent.kind != LLM:
+        return AgentForecast(
+            name=agent.name,
+            level=level,
+            provider=agent.provider,
+            model=agent.model,
+            calls=(),
+            most_calls=0,
+            expected_usd=Decimal(0),
+            worst_usd=Decimal(0),
+        )
+    price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
+    retries = agent.policy(retry).max_retries
+    repairs = 0 if agent.output_schema is None else 1
+    return AgentForecast(
+        name=agent.name,
+        level=level,
+        provider=agent.provider,
+        model=agent.model,
+        calls=calls,
+        most_calls=((agent.max_turns if agent.tools else 1) + repairs)
+        * len(agent.options())
+        * (1 + retries),
+        expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
+        worst_usd=worst_usd,
+        cache=cache_forecast(agent, price, providers),
+    )
+
+
+def _answers_in(agent: Agent) -> int:
+    inner = embedded(agent)
+    return 1 if inner is None else sum(_answers_in(one) for one in inner.agents)
+
+
+def _calls(
+    agent: Agent, values: Mapping[str, Any], answer: int, max_tokens: int
+) -> tuple[ExpectedCall, ...]:
+    if agent.kind != LLM:
+        return ()
+    # A tool that is given by its name only has no schema here that could be counted.
+    specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
+    prompt = expected_tokens(messages_of(agent, values), specs, model=agent.model)
+    turns = 2 if agent.tools and agent.max_turns > 1 else 1
+    # With every turn the conversation grows by the request for tools and by what they say.
+    return tuple(
+        ExpectedCall(
+            usage=Usage(input_tokens=prompt + 2 * turn * answer, output_tokens=answer),
+            max_tokens=max_tokens,
+        )
+        for turn in range(turns)
+    )
+
+
+def _critical_path(workflow: Workflow, calls: Mapping[str, int]) -> tuple[str, ...]:
+    """The longest chain, counted in calls; the agents come by level."""
+    dependencies = {agent.name: agent.dependencies for agent in workflow.agents}
+    length: dict[str, int] = {}
+    before: dict[str, str | None] = {}
+    for agent, own in calls.items():
+        names = dependencies[agent]
+        last = max(names, key=length.__getitem__) if names else None
+        before[agent] = last
+        length[agent] = own + (length[last] if last else 0)
+    path: list[str] = []
+    name: str | None = max(length, key=length.__getitem__, default=None)
+    while name is not None:
+        path.append(name)
+        name = before[name]
+    return tuple(reversed(path))

@@ -1,0 +1,137 @@
+"""How long a run takes at least: what the limits allow an idle cluster, and waiting for answers.
+
+A bucket that refills grants an amount no sooner than (amount - burst) / rate, whatever the order of
+the calls; the levels of a run follow each other. The largest of these bounds is the binding one.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from app.domain.policies import RateLimitConfig
+from app.planning.forecast import AgentForecast, ExpectedCall, Forecast
+from app.rate_limits.base import LimitRequest
+from app.rate_limits.charges import charged_amounts
+from app.rate_limits.tiers import MINUTE_S, BucketSpec, Tier, spec_of
+
+#: The bucket of a model's calls: its name and its limits, from a provider and a model.
+BucketOf = Callable[[str, str], tuple[str, RateLimitConfig]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimeBound:
+    """One reason why a run takes at least so long.
+
+    Attributes:
+        bucket: Name of the bucket, or ``run``.
+        limit: The limit, as the configuration names it.
+        allowed: Its number.
+        amount: What the run counts against it.
+        seconds: How long that takes at least.
+    """
+
+    bucket: str
+    limit: str
+    allowed: float
+    amount: float
+    seconds: float
+
+
+def time_bounds(
+    forecast: Forecast,
+    bucket_of: BucketOf,
+    *,
+    max_parallel_agents: int,
+    latency_s: float | None,
+) -> list[TimeBound]:
+    """All bounds, the binding one first.
+
+    Args:
+        forecast: The run.
+        bucket_of: The bucket of a provider's model.
+        max_parallel_agents: Agents of the run that may be in progress at once.
+        latency_s: Seconds that a call takes; None leaves answering times out.
+    """
+    calls: dict[str, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)
+    configs: dict[str, RateLimitConfig] = {}
+    for agent in forecast.agents:
+        if not agent.calls:
+            continue
+        bucket, config = bucket_of(agent.provider, agent.model)
+        configs[bucket] = config
+        calls[bucket] += [(agent, call) for call in agent.calls]
+    bounds = [
+        bound
+        for bucket, made in calls.items()
+        for bound in _of_bucket(spec_of(bucket, configs[bucket]), made, latency_s)
+    ]
+    if latency_s is not None:
+        bounds += _of_levels(forecast, max_parallel_agents, latency_s)
+    return sorted(bounds, key=lambda bound: -bound.seconds)
+
+
+def _of_bucket(
+    spec: BucketSpec, made: list[tuple[AgentForecast, ExpectedCall]], latency_s: float | None
+) -> list[TimeBound]:
+    totals = [0.0] * len(spec.tiers)
+    for agent, call in made:
+        request = LimitRequest(
+            provider=agent.provider,
+            model=agent.model,
+            run_id="",
+            input_tokens=call.usage.input_tokens,
+            output_tokens=call.max_tokens,
+        )
+        charged = charged_amounts(request, call.usage, spec)
+        totals = [total + amount for total, amount in zip(totals, charged, strict=True)]
+    bounds = [
+        TimeBound(
+            bucket=spec.bucket,
+            limit=_configured_name(tier),
+            allowed=tier.limit,
+            amount=total,
+            seconds=_least_s(tier, total),
+        )
+        for tier, total in zip(spec.tiers, totals, strict=True)
+    ]
+    if spec.concurrency and latency_s is not None:
+        bounds.append(
+            TimeBound(
+                bucket=spec.bucket,
+                limit="concurrent_requests",
+                allowed=spec.concurrency,
+                amount=len(made),
+                seconds=latency_s * max(len(made) / spec.concurrency, 1.0),
+            )
+        )
+    return bounds
+
+
+def _least_s(tier: Tier, amount: float) -> float:
+    if tier.kind == "window":
+        full_windows = max(-(-amount // tier.capacity) - 1, 0.0)
+        return full_windows * tier.window_s
+    return max(amount - tier.capacity, 0.0) / tier.rate
+
+
+def _of_levels(forecast: Forecast, max_parallel_agents: int, latency_s: float) -> list[TimeBound]:
+    in_a_row = 0.0
+    in_places = 0.0
+    for level in forecast.levels():
+        longest = max(agent.in_a_row for agent in level)
+        in_a_row += longest
+        in_places += max(sum(len(agent.calls) for agent in level) / max_parallel_agents, longest)
+    facts = (
+        ("levels", float(len(forecast.levels())), in_a_row),
+        ("max_parallel_agents", float(max_parallel_agents), in_places),
+    )
+    return [
+        TimeBound(
+            bucket="run", limit=limit, allowed=allowed, amount=calls, seconds=calls * latency_s
+        )
+        for limit, allowed, calls in facts
+    ]
+
+
+def _configured_name(tier: Tier) -> str:
+    return f"{tier.name}_per_minute" if tier.period_s == MINUTE_S else tier.name

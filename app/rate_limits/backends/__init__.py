@@ -1,0 +1,1 @@
+"""Where buckets live: in Redis, shared by the cluster, or in this process's memory."""

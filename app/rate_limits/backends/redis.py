@@ -1,0 +1,183 @@
+"""The backend of clusters: buckets live in Redis, and a Lua script makes each exchange atomic.
+
+Weakness: with hundreds of processes waiting for one bucket, every exchange reads the first requests
+of all of them; give such a fleet several buckets (accounts), or fewer, larger processes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+import orjson
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from app.errors import ServiceUnavailable
+from app.rate_limits.base import Exchange, News, Reply
+from app.rate_limits.tiers import BucketSpec
+
+PREFIX = "agentchord:limits"
+RECONNECT_S = 0.5
+CLOSE_STEP_S = 0.1
+#: A silent connection is asked for a sign of life after this time, and given it once more.
+QUIET_S = 15.0
+
+log = structlog.get_logger(__name__)
+
+
+class RedisBackend:
+    """Buckets in Redis 6.2 or newer.
+
+    Args:
+        redis: The process's client, without ``decode_responses``. It is not closed here.
+        clock: Seconds since the epoch instead of Redis's own clock, for tests.
+    """
+
+    def __init__(self, redis: Redis, *, clock: Callable[[], float] | None = None) -> None:
+        self._redis = redis
+        self._clock = clock
+        self._exchange = _Script(redis, "exchange.lua")
+        self._snapshot = _Script(redis, "snapshot.lua")
+        self._epochs: dict[str, str] = {}
+        self._listener: asyncio.Task[None] | None = None
+
+    async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
+        """See ``LimiterBackend``."""
+        keys = _keys(spec.bucket, "state", "leases", "shares", "heads")
+        keys.append(f"{PREFIX}:{{{_tag(spec.bucket)}}}:answer:{message.process}")
+        arguments = [spec.wire, orjson.dumps(message), PREFIX, *self._now()]
+        try:
+            raw = await self._exchange.run(keys, arguments)
+            answer = orjson.loads(raw)
+            if self._epochs.get(spec.bucket) != answer["epoch"]:
+                await self._redis.sadd(f"{PREFIX}:buckets", spec.bucket)
+                self._epochs[spec.bucket] = answer["epoch"]
+        except (RedisError, OSError) as error:
+            if _is_mistake(error):
+                raise  # to repeat it would not help
+            raise ServiceUnavailable(f"Redis does not serve rate limits: {error}") from error
+        return _reply(answer)
+
+    async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
+        """See ``LimiterBackend``."""
+        listening = asyncio.Event()
+        self._listener = asyncio.create_task(
+            self._listen(process, on_news, listening), name="limit_news"
+        )
+        await listening.wait()
+
+    async def snapshot(self) -> list[dict[str, Any]]:
+        """See ``LimiterBackend``."""
+        found = []
+        try:
+            for name in sorted(await self._redis.smembers(f"{PREFIX}:buckets")):
+                bucket = name if isinstance(name, str) else name.decode()
+                raw = await self._snapshot.run(
+                    _keys(bucket, "state", "leases", "heads"), self._now()
+                )
+                if raw is None:
+                    await self._redis.srem(f"{PREFIX}:buckets", name)
+                else:
+                    shown = orjson.loads(raw)
+                    found.append(shown | {"tiers": shown["tiers"] or []})
+        except (RedisError, OSError) as error:
+            raise ServiceUnavailable(f"Redis does not serve rate limits: {error}") from error
+        return found
+
+    async def close(self) -> None:
+        """See ``LimiterBackend``."""
+        while self._listener is not None and not self._listener.done():
+            # Again and again: redis-py may swallow a cancellation that meets an answer.
+            self._listener.cancel()
+            await asyncio.wait([self._listener], timeout=CLOSE_STEP_S)
+
+    def _now(self) -> list[str]:
+        return [] if self._clock is None else [repr(self._clock())]
+
+    async def _listen(
+        self, process: str, on_news: Callable[[News], None], listening: asyncio.Event
+    ) -> None:
+        channels = (f"{PREFIX}:pauses", f"{PREFIX}:process:{process}")
+        while True:
+            try:
+                async with self._redis.pubsub() as pubsub:
+                    await pubsub.subscribe(*channels)
+                    async for message in _messages(pubsub):
+                        if message["type"] == "message":
+                            on_news(News(**orjson.loads(message["data"])))
+                        elif message["type"] == "subscribe":  # also after every reconnect
+                            listening.set()
+                            on_news(News(bucket=""))
+            except (RedisError, OSError) as error:
+                log.debug("limit_news_lost", error=str(error), retry_in_s=RECONNECT_S)
+            await asyncio.sleep(RECONNECT_S)
+
+
+def _is_mistake(error: Exception) -> bool:
+    """Whether a script failed for its own reasons, not for the state that Redis is in."""
+    text = str(error)
+    return "user_script" in text and not any(
+        word in text for word in ("OOM", "MISCONF", "READONLY")
+    )
+
+
+async def _messages(pubsub: Any) -> Any:
+    """Messages until the connection is silent although it was asked for a sign of life."""
+    asked = False
+    while True:
+        message = await pubsub.get_message(timeout=QUIET_S)
+        if message is not None:
+            asked = False
+            yield message
+        elif asked:
+            return
+        else:
+            await pubsub.ping()
+            asked = True
+
+
+class _Script:
+    """A Lua script, sent as its hash."""
+
+    def __init__(self, redis: Redis, name: str) -> None:
+        folder = files("app.rate_limits.backends")
+        parts = [folder.joinpath(part).read_text("utf-8") for part in ("bucket.lua", name)]
+        self._redis = redis
+        self._text = "\n".join(parts)
+        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, keys: list[str], arguments: list[Any]) -> Any:
+        try:
+            return await self._redis.evalsha(self._hash, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._redis.eval(self._text, len(keys), *keys, *arguments)
+
+
+def _keys(bucket: str, *names: str) -> list[str]:
+    return [f"{PREFIX}:{{{_tag(bucket)}}}:{name}" for name in names]
+
+
+def _tag(bucket: str) -> str:
+    """The bucket's name as a hash tag: braces would end it early."""
+    return bucket.translate({ord("{"): "(", ord("}"): ")"})
+
+
+def _reply(answer: dict[str, Any]) -> Reply:
+    seconds, fraction = answer["time_s"]
+    return Reply(
+        time_s=seconds + fraction,
+        epoch=answer["epoch"],
+        grants=answer["grants"] or [],  # an empty Lua table is written as {}
+        ask_in_s=answer.get("ask_in_s"),
+        paused_s=answer["paused_s"],
+        careful=answer["careful"],
+        rebuild=answer.get("rebuild") or [],
+        spent=tuple(answer["spent"]),
+        shares=answer["shares"],
+        long_s=answer["long_s"],
+        long_tier=answer.get("long_tier") or "",
+        held_by=answer["held_by"],
+    )

@@ -1,0 +1,30 @@
+"""What is checked of a workflow when it is registered, beyond what the domain can know by itself.
+
+Conditions are compiled and schemas read here, by the libraries that will use them.
+"""
+
+from app.conditions.program import compiled
+from app.domain.agent import schema_of
+from app.domain.workflow import Workflow
+from app.errors import WorkflowError
+from app.registration.output_schemas import check_schema
+
+
+def check_workflow(workflow: Workflow) -> None:
+    """Refuse a workflow whose conditions or schemas could not be used.
+
+    Raises:
+        WorkflowError: Naming the agent, and carrying the path of the field.
+    """
+    for index, agent in enumerate(workflow.agents):
+        field = "condition"
+        try:
+            if condition := workflow.data_flow.condition(agent):
+                compiled(condition)
+            field = "output_schema"
+            if agent.output_schema is not None:
+                check_schema(schema_of(agent.output_schema))
+        except WorkflowError as error:
+            raise WorkflowError(
+                f"agent {agent.name!r}: {field} {error}", field=f"agents[{index}].{field}"
+            ) from error

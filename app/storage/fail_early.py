@@ -1,0 +1,57 @@
+"""Runs that are bound to fail: what has not started of them never will, what has may end."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.outcome import Tally, failure_reason
+from app.domain.status import WorkflowStatus
+from app.storage.agent_counts import tallies
+from app.storage.progress import CANCEL_PENDING, close_budgets, stop_inner
+from app.storage.run_tree import LOCK_RUNS_FULL, lock_family
+
+
+async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
+    """Cancel what is pending of runs that can only fail any more.
+
+    Calls in flight end and their results are kept: they are paid for, and a retry of the run can
+    use them. Sub-workflows under way are stopped, because they would start more of them. The run
+    itself ends, as failed, when its level is done. Repeating it changes nothing.
+
+    Args:
+        connection: Inside a transaction.
+        run_ids: Runs of which an agent has just failed; one may be there several times.
+
+    Returns:
+        For each, why it fails, or None if it goes on.
+    """
+    ids = sorted(set(run_ids))
+    reasons: dict[UUID, str] = {}
+    locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": ids})).all()
+    counts = await tallies(connection, ids)
+    for run in locked:
+        if run.status != WorkflowStatus.RUNNING or run.stop_as is not None:
+            continue
+        counted = counts[run.id]
+        tally = Tally(
+            total=counted.total,
+            failed=counted.failed,
+            critical_failed=counted.critical_failed,
+            decisive_items=counted.decisive_items,
+        )
+        reason = failure_reason(tally, allow_partial_completion=run.allow_partial_completion)
+        if reason is not None:
+            reasons[run.id] = reason
+    # The runs inside are locked before any agent run is.
+    family = await lock_family(connection, sorted(reasons)) if reasons else []
+    for run in family:
+        if run.id in reasons:
+            told = {"id": run.id, "reason": f"run failed: {reasons[run.id]}", "all": False}
+            await connection.execute(CANCEL_PENDING, told)
+    inner = [run for run in reversed(family) if run.id not in reasons]
+    reason = "the run that it is a part of has failed"
+    if inner:
+        await stop_inner(connection, inner, reason=reason)
+        await close_budgets(connection, [run.id for run in inner])
+    return [reasons.get(run_id) for run_id in run_ids]

@@ -1,0 +1,1 @@
+"""Workflows from YAML, JSON and Python files."""

@@ -1,0 +1,113 @@
+"""The JSON Schema of workflow files, for editors: completion, types and help while one writes.
+
+It says what keys there are; what only the whole graph can tell is checked when the file is loaded.
+"""
+
+import inspect
+import re
+from typing import Any, get_type_hints
+
+from app.domain.agent import Agent
+from app.domain.agent_validation import BOUNDS as AGENT_BOUNDS
+from app.domain.agent_validation import NAME
+from app.domain.bounds import Bounds
+from app.domain.kinds import LLM
+from app.domain.retry import RetryPolicy, RetryStrategy
+from app.domain.validation import BOUNDS as WORKFLOW_BOUNDS
+from app.domain.workflow import Workflow
+from app.workflow_files.loader import AGENT_KEYS, RETRY_KEYS, STEP_KEYS, WORKFLOW_KEYS
+from app.workflow_files.steps import FIELD_OF
+
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {8,}.*)*)", re.MULTILINE)
+_TEXT: dict[str, Any] = {"type": "string"}
+_TRUTH: dict[str, Any] = {"type": "boolean"}
+_OBJECT: dict[str, Any] = {"type": "object"}
+_TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
+_TYPES: dict[str, dict[str, Any]] = {
+    "name": _TEXT,
+    "module": _TEXT,
+    "description": _TEXT,
+    "kind": _TEXT,
+    "prompt_template": _TEXT,
+    "condition": _TEXT,
+    "accept_missing_inputs": _TRUTH,
+    "allow_partial_completion": _TRUTH,
+    "jitter": _TRUTH,
+    "config": _OBJECT,
+    "llm_config": _OBJECT,
+    "output_schema": _OBJECT,
+    "input_mapping": _TEXTS,
+    "output_mapping": _TEXTS,
+    "dependencies": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+    "tools": {"type": "array", "items": {"type": ["string", "object"]}},
+    "retry_policy": {"$ref": "#/$defs/retry_policy"},
+    "strategy": {"enum": [str(strategy) for strategy in RetryStrategy]},
+}
+
+
+def workflow_schema() -> dict[str, Any]:
+    """The schema, in draft 2020-12."""
+    agent = _properties(Agent, AGENT_KEYS, AGENT_BOUNDS)
+    agent["name"] = {**agent["name"], "pattern": f"^{NAME.pattern}$"}
+    step = {word: agent[FIELD_OF.get(word, word)] for word in STEP_KEYS}
+    workflow = _properties(
+        Workflow, [key for key in WORKFLOW_KEYS if key != "agents"], WORKFLOW_BOUNDS
+    )
+    for word in ("agents", "steps"):
+        items = {"$ref": f"#/$defs/{word.removesuffix('s')}"}
+        workflow[word] = {"type": "array", "items": items, "minItems": 1}
+    workflow["$schema"] = {"type": "string", "description": "For editors: not read."}
+    workflow["input"] = {
+        "type": "object",
+        "description": "The file's own input for a run: JSON values by key.",
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "AgentChord workflow",
+        **_closed(workflow, ["name"]),
+        "oneOf": [{"required": ["agents"]}, {"required": ["steps"]}],
+        "$defs": {
+            "agent": _closed(agent, ["name"])
+            | {
+                "if": {"properties": {"kind": {"const": LLM}}},
+                "then": {"required": ["prompt_template", "llm_config"]},
+            },
+            "step": _closed(step, ["name", "agent_type"]),
+            "retry_policy": _closed(_properties(RetryPolicy, RETRY_KEYS, {}), []),
+        },
+    }
+
+
+def _closed(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _properties(kind: type, keys: list[str], bounds: dict[str, Bounds]) -> dict[str, Any]:
+    said = {
+        name: re.sub(r"\s+", " ", text).replace("``", "`")
+        for name, text in _ATTRIBUTE.findall(inspect.getdoc(kind) or "")
+    }
+    hints = get_type_hints(kind)
+    return {
+        key: {**_type(key, bounds.get(key), hints[key])}
+        | ({"description": said[key]} if key in said else {})
+        for key in keys
+    }
+
+
+def _type(key: str, bounds: Bounds | None, hint: Any) -> dict[str, Any]:
+    if bounds is not None:
+        return _number(bounds)
+    # A field that nothing is known about takes anything here, and its own check when it is loaded.
+    return _TYPES.get(key, {"type": "number"} if hint in (int, float) else {})
+
+
+def _number(bounds: Bounds) -> dict[str, Any]:
+    number: dict[str, Any] = {"type": "integer" if bounds.whole else "number"}
+    low = "exclusiveMinimum" if bounds.positive else "minimum"
+    return number | {low: bounds.low, "maximum": bounds.high}

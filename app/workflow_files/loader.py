@@ -1,0 +1,254 @@
+"""Loads a workflow from a YAML, JSON or Python file; a refusal names the file, line and field."""
+
+import importlib
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from app.configuration.settings import load_settings
+from app.documents.files import Document, Place, place_of, read_document
+from app.domain.agent import Agent
+from app.domain.json_values import find_json_problem
+from app.domain.kinds import LLM, WORKFLOW
+from app.domain.providers import routed
+from app.domain.retry import RetryPolicy
+from app.domain.suggestions import did_you_mean, listed, shortened
+from app.domain.workflow import Workflow
+from app.errors import ConfigurationError, UnknownFunction, WorkflowError, WorkflowFileError
+from app.kinds.registry import KindRegistry
+from app.registration.workflows import check_workflow
+from app.workflow_files.steps import agent_of_step, step_keys, step_place
+
+FILLED_BY_ENGINE = ("status", "result", "total_cost")
+AGENT_KEYS = [field.name for field in fields(Agent) if field.name not in FILLED_BY_ENGINE]
+WORKFLOW_KEYS = [
+    field.name for field in fields(Workflow) if field.init and field.name not in FILLED_BY_ENGINE
+]
+STEP_KEYS = step_keys(AGENT_KEYS)
+#: By which JSON files tell editors their schema.
+EDITORS_KEY = "$schema"
+RETRY_KEYS = [field.name for field in fields(RetryPolicy)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkflowFile:
+    """What a file says.
+
+    Attributes:
+        workflow: The workflow.
+        input: The file's own input for a run: JSON values by key.
+    """
+
+    workflow: Workflow
+    input: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(path: Path | str) -> WorkflowFile:
+    """Load a workflow from any file.
+
+    Args:
+        path: A ``.yaml``, ``.yml``, ``.json`` or ``.py`` file; ``FILE.py:name`` picks one of
+            several workflows of a Python file.
+
+    Raises:
+        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
+    """
+    file, colon, attribute = str(path).rpartition(":")
+    if colon and file.endswith(".py"):
+        return load_python_workflow(file, attribute)
+    suffix = Path(path).suffix
+    if suffix == ".py":
+        return load_python_workflow(path)
+    if suffix in (".yaml", ".yml", ".json"):
+        return load_workflow_file(path)
+    raise WorkflowFileError(
+        f"has the suffix {suffix!r}: give a .yaml, .yml, .json or .py file", file=str(path)
+    )
+
+
+def load_workflow_file(path: Path | str) -> WorkflowFile:
+    """Load a workflow from YAML or JSON.
+
+    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` in
+    place of ``agents`` says the same in the words of steps.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow for
+            the providers that are configured.
+        ConfigurationError: If the configuration is wrong.
+    """
+    document = read_document(path)
+    value = document.value
+    workflow = _workflow(document, (), value, ("input", EDITORS_KEY))
+    run_input = value.get("input") or {}
+    if not isinstance(run_input, dict):
+        raise document.error("give a mapping with one key per placeholder", "input")
+    if found := find_json_problem(run_input, "input"):
+        raise document.error(" ".join(found), found[0])
+    return WorkflowFile(workflow=workflow, input=run_input)
+
+
+def load_python_workflow(path: Path | str, attribute: str | None = None) -> WorkflowFile:
+    """Load a workflow from a Python file, which is imported as ``python FILE`` would find it.
+
+    Args:
+        path: Path of the file. Its ``INPUT``, if there is one, is the input for a run.
+        attribute: Name of the Workflow in it; None takes ``workflow``, or else the only one.
+
+    Raises:
+        WorkflowFileError: If the file cannot be imported, or it is not clear which workflow is
+            meant.
+    """
+    module = _import(Path(path), str(path))
+    found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}
+    run_input = getattr(module, "INPUT", {})
+    if problem := find_json_problem(run_input, "INPUT"):
+        raise WorkflowFileError(" ".join(problem), file=str(path))
+    if not isinstance(run_input, dict):
+        raise WorkflowFileError(f"INPUT is {shortened(run_input)}: give a dict", file=str(path))
+    if not found and callable(getattr(module, "main", None)):
+        raise WorkflowFileError(
+            "defines no Workflow: it is a program, which is started with "
+            f"`python -m {module.__name__}`",
+            file=str(path),
+        )
+    return WorkflowFile(workflow=_choose(found, attribute, str(path)), input=run_input)
+
+
+def _check_keys(
+    document: Document, place: Place, value: Any, known: Collection[str], required: Collection[str]
+) -> None:
+    if not isinstance(value, dict):
+        raise document.error(
+            f"is {shortened(value)}: give a mapping with {listed(required)}", place
+        )
+    for key in value:
+        if key not in known:
+            hint = did_you_mean(key, known) or f"; there is {listed(known)}"
+            raise document.error(f"there is no such key{hint}", (*place, key))
+    for key in required:
+        if key not in value:
+            raise document.error(f"the key {key!r} is missing: add it", place)
+
+
+def _workflow(
+    document: Document, place: Place, value: Any, besides: Collection[str] = ()
+) -> Workflow:
+    """The workflow at a place of a document, without the keys that are there besides."""
+    is_steps = isinstance(value, dict) and "steps" in value
+    word, make = ("steps", _step) if is_steps else ("agents", _agent)
+    known = [*(key for key in WORKFLOW_KEYS if key != "agents"), word, *besides]
+    _check_keys(document, place, value, known, ("name", word))
+    values = {key: each for key, each in value.items() if key not in (*besides, word)}
+    if not isinstance(value[word], list):
+        raise document.error(f"give a list of {word}", (*place, word))
+    values["agents"] = [
+        make(document, (*place, word, index), each) for index, each in enumerate(value[word])
+    ]
+    try:
+        workflow = Workflow(**values)
+        routed(workflow, load_settings().all_providers())
+        KindRegistry().validate(workflow)
+        check_workflow(workflow)
+    except WorkflowError as error:
+        field = error.field or ""
+        inner = place_of(step_place(field) if is_steps else field)
+        raise document.error(str(error), (*place, *inner)) from error
+    return workflow
+
+
+def _step(document: Document, place: Place, value: Any) -> Agent:
+    _check_keys(document, place, value, STEP_KEYS, ("name", "agent_type"))
+    return _agent(document, place, agent_of_step(value), kind_key="agent_type")
+
+
+def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind") -> Agent:
+    kind = value.get("kind", LLM) if isinstance(value, dict) else LLM
+    required = ("name", "prompt_template") if kind == LLM else ("name",)
+    _check_keys(document, place, value, AGENT_KEYS, required)
+    if isinstance(kind, str) and kind not in (LLM, WORKFLOW):
+        # Before its other fields are held against a kind that there is not.
+        try:
+            KindRegistry().get(kind)
+        except UnknownFunction as error:
+            raise document.error(f"agent {value['name']!r}: {error}", (*place, kind_key)) from error
+    config = value.get("config")
+    if kind == WORKFLOW and isinstance(config, dict) and isinstance(config.get("workflow"), dict):
+        inner = _workflow(document, (*place, "config", "workflow"), config["workflow"])
+        value = value | {"config": {**config, "workflow": inner}}
+    policy = value.get("retry_policy")
+    if policy is not None:
+        place = (*place, "retry_policy")
+        _check_keys(document, place, policy, RETRY_KEYS, ())
+        try:
+            value = value | {"retry_policy": RetryPolicy(**policy)}
+        except ConfigurationError as error:
+            raise document.error(str(error), place) from error
+    return Agent(**value)
+
+
+def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> Workflow:
+    if attribute is not None:
+        if attribute in found:
+            return found[attribute]
+        raise WorkflowFileError(
+            f"defines no Workflow named {attribute!r}; it defines {listed(found)}"
+            f"{did_you_mean(attribute, found)}",
+            file=file,
+        )
+    if "workflow" in found or len({id(workflow) for workflow in found.values()}) == 1:
+        return found.get("workflow") or next(iter(found.values()))
+    if not found:
+        raise WorkflowFileError("defines no Workflow: assign one to `workflow`", file=file)
+    raise WorkflowFileError(
+        f"defines several workflows, {listed(found)}: "
+        f"name one, such as {file}:{next(iter(found))}, or call one of them `workflow`",
+        file=file,
+    )
+
+
+def _import(path: Path, file: str) -> ModuleType:
+    """Import a file under the name that workers will find it by."""
+    if not path.is_file():
+        raise WorkflowFileError("cannot be read: there is no such file", file=file)
+    if "." in path.stem:
+        raise WorkflowFileError(
+            "has a dot in its name: rename it, so that it can be imported", file=file
+        )
+    path = path.resolve()
+    root, name = path.parent, path.stem
+    while (root / "__init__.py").is_file():
+        root, name = root.parent, f"{root.name}.{name}"
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    importlib.invalidate_caches()
+    try:
+        module = importlib.import_module(name)
+    # Whatever the user's own code raises, sys.exit() included, is an error of that file.
+    except (Exception, SystemExit) as error:
+        raise _import_error(error, path, file) from error
+    if Path(module.__file__ or "").resolve() != path:
+        raise WorkflowFileError(
+            f"cannot be imported as {name!r}, which is {module.__file__ or 'built in'}: "
+            "rename the file",
+            file=file,
+        )
+    return module
+
+
+def _import_error(error: BaseException, path: Path, file: str) -> WorkflowFileError:
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    known = isinstance(error, WorkflowError)
+    problem = str(error) if known else f"cannot be imported: {type(error).__name__}: {error}"
+    return WorkflowFileError(problem, file=file, line=line)

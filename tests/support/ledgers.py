@@ -1,0 +1,166 @@
+"""Compares the ledger in Postgres with what the simulator says it served, line by line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from app.configuration.settings import load_settings
+from app.costs.pricing import Pricing
+from app.domain.money import round_to_ledger
+
+Row = Mapping[str, Any]
+# What the daily totals and the ledger itself say differently; no row when all is right.
+DIFFERENT_TOTALS = """
+    WITH summed AS (
+        SELECT day, tenant, workflow, version, module, provider, model, kind, outcome,
+            sum(calls)::bigint AS calls, sum(prompt_tokens)::bigint AS prompt_tokens,
+            sum(cached_tokens)::bigint AS cached_tokens,
+            sum(cache_write_tokens)::bigint AS cache_write_tokens,
+            sum(output_tokens)::bigint AS output_tokens,
+            sum(reasoning_tokens)::bigint AS reasoning_tokens, sum(cost_usd) AS cost_usd,
+            sum(wasted_usd) AS wasted_usd, sum(unconfirmed_usd) AS unconfirmed_usd,
+            sum(saved_usd) AS saved_usd
+        FROM cost_lines GROUP BY 1, 2, 3, 4, 5, 6, 7, 8, 9
+    )
+    (TABLE summed EXCEPT TABLE costs_daily) UNION ALL (TABLE costs_daily EXCEPT TABLE summed)
+"""
+# Dollars per million tokens: input, cached input, cache write, output. Written down here from
+# developers.openai.com/api/docs/pricing and platform.claude.com/docs/en/about-claude/pricing, so
+# that the application's prices and arithmetic are checked by something else.
+PRICES = {
+    "openai/gpt-4": ("30", "30", "37.50", "60"),
+    "openai/gpt-4o": ("2.50", "1.25", "3.125", "10"),
+    "openai/gpt-4o-mini": ("0.15", "0.075", "0.1875", "0.60"),
+    "openai/gpt-6.1-terra": ("1", "0.05", "1.25", "5"),
+    "anthropic/claude-haiku-4-5": ("1", "0.10", "1.25", "5"),
+    "anthropic/claude-sonnet-4-5": ("3", "0.30", "3.75", "15"),
+    "anthropic/claude-sonnet-5": ("2", "0.20", "2.50", "10"),
+}
+GUESSES = ("unconfirmed", "estimated")
+CLIENT_LEFT = 499
+FIRST_ERROR = 400
+
+
+def assert_ledgers_agree(
+    entries: Sequence[Row], served: Sequence[Row], *, cut: bool = False
+) -> None:
+    """Every answered request has its entry, token for token and dollar for dollar, and vice versa.
+
+    A call whose usage nobody knows has a guess, which is never below what was served. A stream that
+    broke off has the provider's own usage if that had arrived, else an estimate of its own.
+
+    Args:
+        entries: Rows of cost_entries.
+        served: Records of the simulator.
+        cut: Whether calls were closed that may have been answered in that very moment: they have a
+            guess then.
+
+    Raises:
+        AssertionError: If they differ.
+    """
+    actual = [entry for entry in entries if entry["kind"] == "actual"]
+    known = {entry["call_id"] for entry in actual}
+    guesses = [e for e in entries if e["kind"] in GUESSES and e["call_id"] not in known]
+    guessed = {e["request_id"] for e in guesses} - {None}
+    counted = {entry["request_id"] for entry in actual}
+    answered = [
+        r
+        for r in served
+        if (_was_answered(r) and r["request_id"] not in guessed) or r["request_id"] in counted
+    ]
+    if cut:
+        answered = [record for record in answered if record["request_id"] in counted]
+    assert _by_request(actual, _facts_of_entry) == _by_request(answered, _facts_of_record)
+    assert sum(entry["cost_usd"] for entry in actual) == sum(map(dollars_of, answered))
+    for entry in actual:
+        _assert_complete(entry)
+    by_request = {record["request_id"]: record for record in served}
+    for guess in guesses:
+        if guess["request_id"]:
+            _assert_never_below(guess, by_request[guess["request_id"]])
+    rest = [record for record in served if record not in answered]
+    # A call that was cancelled on its way may never have arrived.
+    assert len(guesses) >= len(rest)
+    assert sum(entry["cost_usd"] for entry in guesses) >= sum(map(dollars_of, rest))
+
+
+def dollars_of(record: Row) -> Decimal:
+    """What the provider bills for a request of the simulator's: nothing for an error."""
+    if not record["model"]:
+        return Decimal(0)
+    written, cached = record["cache_write_tokens"], record["cached_tokens"]
+    fresh = record["input_tokens"] - cached - written
+    rates = _per_million(record["provider"], record["model"])
+    parts = zip((fresh, cached, written, record["output_tokens"]), rates, strict=True)
+    return round_to_ledger(sum((n * rate for n, rate in parts), Decimal(0)) / 1_000_000)
+
+
+def _per_million(provider: str, model: str) -> list[Decimal]:
+    if written_down := PRICES.get(f"{provider}/{model}"):
+        return [Decimal(rate) for rate in written_down]
+    # A model of the test's own, such as sim-1, has the prices of the test's configuration.
+    price = Pricing(load_settings().costs).price_of(provider, model)
+    rates = (price.input, price.cached_input, price.cache_write, price.output)
+    return [rate * 1_000_000 for rate in rates]
+
+
+def _by_request(rows: Sequence[Row], facts: Callable[[Row], tuple[Any, ...]]) -> dict[str, Any]:
+    found = {row["request_id"]: facts(row) for row in rows}
+    assert len(found) == len(rows), "a request has two entries"
+    return found
+
+
+def _was_answered(record: Row) -> bool:
+    if record["status"] in (None, 0, CLIENT_LEFT):
+        return False
+    return bool(record["finished"]) and record["fault"] != "garbage"
+
+
+def _assert_complete(entry: Row) -> None:
+    """Whatever has to be known of a call whose answer arrived."""
+    missing = [name for name in ("module", "price_version", "request_id") if not entry[name]]
+    if entry["outcome"] == "ok":
+        missing += [name for name in ("model_answered", "usage") if not entry[name]]
+    assert missing == []
+    assert entry["attempt"] >= 1
+
+
+def _assert_never_below(guess: Row, record: Row) -> None:
+    """What is booked for a stream that broke off covers what the provider had sent of it."""
+    assert guess["output_tokens"] >= record["output_tokens"]
+    assert _prompt_tokens(guess) >= record["input_tokens"]
+    assert guess["cost_usd"] >= dollars_of(record)
+
+
+def _prompt_tokens(entry: Row) -> int:
+    written: int = entry["cache_write_tokens"] + entry["cache_write_1h_tokens"]
+    prompt_tokens: int = entry["input_tokens"] + entry["cached_tokens"] + written
+    return prompt_tokens
+
+
+def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
+    written = entry["cache_write_tokens"] + entry["cache_write_1h_tokens"]
+    return (
+        entry["provider"],
+        entry["model"],
+        # A stream that broke off after its usage was answered by the provider, and yet failed.
+        entry["outcome"] == "ok" or bool(entry["usage"]),
+        _prompt_tokens(entry),
+        entry["cached_tokens"],
+        written,
+        entry["output_tokens"],
+        entry["cost_usd"],
+    )
+
+
+def _facts_of_record(record: Row) -> tuple[Any, ...]:
+    return (
+        record["provider"],
+        record["model"],
+        record["status"] < FIRST_ERROR,
+        record["input_tokens"],
+        record["cached_tokens"],
+        record["cache_write_tokens"],
+        record["output_tokens"],
+        dollars_of(record),
+    )

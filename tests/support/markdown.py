@@ -1,0 +1,102 @@
+"""The project's Markdown files, and what the tests look for in them.
+
+The words after a code block's language say what a test does with it: ``run`` executes it, ``file=``
+writes it, ``config`` and ``workflow`` load it. Readers do not see these words.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
+LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
+CODE_SPAN = re.compile(r"`([^`\n]+)`")
+CONSOLE = ("console", "sh", "shell", "bash")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A fenced code block.
+
+    Attributes:
+        page: The file it is in.
+        line: Line of its fence, from 1.
+        language: First word after the fence.
+        words: The other words.
+        text: What it contains.
+    """
+
+    page: Path
+    line: int
+    language: str
+    words: tuple[str, ...]
+    text: str
+
+    @property
+    def place(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def pages() -> list[Path]:
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "docker").rglob("*.md")]
+    return sorted(found)
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    text = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(text):
+        language, *words = match[1].split() or [""]
+        line = text.count("\n", 0, match.start()) + 1
+        yield Block(page=page, line=line, language=language, words=tuple(words), text=match[2])
+
+
+def marked(language: str, word: str) -> list[Block]:
+    """Every block of a language with this word after it."""
+    return [
+        block
+        for page in pages()
+        for block in blocks(page)
+        if block.language == language and word in block.words
+    ]
+
+
+def files_of(page: Path) -> dict[str, str]:
+    """The files that a page tells its reader to write."""
+    return {
+        word.removeprefix("file="): block.text
+        for block in blocks(page)
+        for word in block.words
+        if word.startswith("file=")
+    }
+
+
+def without_blocks(page: Path) -> str:
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def links(page: Path) -> list[str]:
+    return LINK.findall(without_blocks(page))
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    found: set[str] = set()
+    for heading in HEADING.findall(without_blocks(page)):
+        plain = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.add(plain)
+    return found
+
+
+def commands(page: Path) -> list[str]:
+    """What a reader may type: console lines without their prompt and comment, and code spans."""
+    found = [
+        re.sub(r"\s+#.*", "", line.removeprefix("$ ")).strip()
+        for block in blocks(page)
+        if block.language in CONSOLE
+        for line in block.text.splitlines()
+        if line.startswith("$ ")
+    ]
+    return found + CODE_SPAN.findall(without_blocks(page))

@@ -1,0 +1,28 @@
+"""A call for meters to count, made up."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+from app.storage.records import CallRecord
+from tests.support.jobs import ID
+
+
+def call_of(model: str, **fields: Any) -> CallRecord:
+    """A call of a cent that took a second."""
+    made = CallRecord(
+        call_id=ID,
+        run_id=ID,
+        agent_run_id=ID,
+        attempt=1,
+        workflow_id=ID,
+        workflow="w",
+        agent="a",
+        module="General",
+        provider="openai",
+        model=model,
+        budget_ids=(),
+        cost_usd=Decimal("0.01"),
+        seconds=1.0,
+    )
+    return replace(made, **fields)

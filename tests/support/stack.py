@@ -1,0 +1,292 @@
+"""The whole stack for tests: services of its own, the simulator, and real Celery workers.
+
+``stack`` is what a test asks for: one stack serves all tests of a process. While a test has it,
+this process is a client of it, too, so ``enqueue`` and ``OrchestrationEngine`` work as they would
+in a user's program. When the test is over, the ledger must equal the simulator's.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from sqlalchemy.engine import make_url
+
+from app.embedded import Services, ServiceUrls
+from app.local_stack.stack import simulated, worker_arguments
+from app.simulator import SimulatorProcess, run_in_process
+from tests.support.history_checks import assert_history_is_complete
+from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+ALL_QUEUES = ("openai", "anthropic", "function", "http", "scheduler")
+SUPERVISED = "app.local_stack.supervised"
+READY_S = 60.0
+END_S = 20.0
+GRACE_S = 5.0
+# Out of the way: tests of limits configure their own.
+CONFIGURATION = """\
+imports: [app.examples.tools, app.examples.functions, tests.support.agent_functions]
+allow_addresses: [127.0.0.1]
+rate_limits:
+  openai:
+    default: {concurrent_requests: 500}
+  anthropic:
+    default: {concurrent_requests: 500}
+engine:
+  drain_grace_s: 3
+  long_wait_s: 60  # a busy machine keeps agents waiting; long waits have a stack of their own
+"""
+
+
+@dataclass
+class Worker:
+    """A Celery worker process; it also ends when this process does."""
+
+    process: subprocess.Popen[bytes]
+    lifeline: socket.socket
+    log: Path
+
+    def stop(self) -> int:
+        """Ask it to end, and wait for that; returns its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(END_S)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.lifeline.close()
+
+
+@dataclass
+class Stack:
+    """Services, simulator and workers, and the environment that leads to them."""
+
+    urls: ServiceUrls
+    simulator: SimulatorProcess
+    folder: Path
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables for clients and workers; an empty one counts as not set."""
+        return {
+            "DATABASE_URL": self.urls.database_url,
+            "REDIS_URL": self.urls.redis_url,
+            "AGENTCHORD_CONFIG": str(self.folder / "agentchord.yaml"),
+            "AGENTCHORD_HOME": str(self.folder / "home"),
+            **simulated(self.simulator),
+            **self.overrides,
+        }
+
+    @contextmanager
+    def worker(self, *queues: str, threads: int = 32) -> Iterator[Worker]:
+        """A worker for these queues (all, if none is named), from its readiness to its end."""
+        name = f"w{len(self.workers)}-{os.getpid()}"
+        worker = self.start_worker(*queues or ALL_QUEUES, name=name, threads=threads)
+        self.workers.append(worker)
+        try:
+            yield worker
+        finally:
+            self.workers.remove(worker)
+            worker.stop()
+
+    def python(
+        self, *arguments: str, cwd: Path | None = None, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a Python program to its end, as a client of this stack, outside the source tree."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            cwd=cwd or self.folder,
+            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=END_S,
+            check=False,
+        )
+
+    def start_python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start a Python program as ``python`` runs it, to talk with it meanwhile."""
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "PYTHONPATH": search_path(), **self.environment, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Rows of a statement, as dicts."""
+        address = make_url(self.urls.database_url).set(drivername="postgresql")
+        text = address.render_as_string(hide_password=False)
+        with psycopg.connect(text, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement.encode(), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def start_worker(
+        self,
+        *queues: str,
+        name: str,
+        threads: int = 32,
+        program: Sequence[str] = (SUPERVISED,),
+        **environment: str,
+    ) -> Worker:
+        """Start a worker and wait until it is ready; whoever asks for it ends it.
+
+        Args:
+            *queues: Queues it serves.
+            name: First part of its node name, and of its log's.
+            threads: Lanes it runs at a time.
+            program: The module that runs it, and arguments that go before the usual ones.
+            **environment: Variables that differ from the stack's.
+        """
+        arguments = worker_arguments(queues, threads=threads, name=name)
+        log = self.folder / f"{name}.log"
+        ours, theirs = socket.socketpair()
+        with theirs, log.open("ab") as output:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", *program),
+                    *(str(theirs.fileno()), str(GRACE_S), *arguments),
+                ],
+                cwd=self.folder,
+                env=os.environ | {"PYTHONPATH": search_path()} | self.environment | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(theirs.fileno(),),
+            )
+        worker = Worker(process=process, lifeline=ours, log=log)
+        ours.settimeout(READY_S)
+        try:
+            if not ours.recv(16):
+                raise RuntimeError(f"the worker did not start:\n{log.read_text(errors='replace')}")
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
+
+
+@contextmanager
+def run_stack(
+    folder: Path,
+    *queues: str,
+    configuration: str = CONFIGURATION,
+    **overrides: str,
+) -> Iterator[Stack]:
+    """A stack with one worker, with services and a simulator of its own.
+
+    Args:
+        folder: Where all its files go.
+        *queues: Queues of the worker; all, if none is named.
+        configuration: The YAML file.
+        **overrides: Environment variables; an empty one takes its default away.
+    """
+    from app.storage.schema import upgrade
+
+    (folder / "agentchord.yaml").write_text(configuration, encoding="utf-8")
+    with ExitStack() as parts:
+        urls = parts.enter_context(Services(folder / "services"))
+        upgrade(urls.database_url)
+        simulator = parts.enter_context(run_in_process())
+        stack = Stack(urls, simulator, folder, overrides)
+        parts.enter_context(stack.worker(*queues))
+        yield stack
+
+
+@pytest.fixture(scope="session")
+def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The stack of this process's tests; ask for ``stack`` instead."""
+    with run_stack(tmp_path_factory.mktemp("stack")) as stack:
+        yield stack
+        _close_client()
+
+
+@pytest.fixture
+def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """The stack, with the simulator as new, and this process as its client."""
+    from app.bootstrap import connected_settings
+
+    for name, value in running_stack.environment.items():
+        monkeypatch.setenv(name, value)
+    connected_settings.cache_clear()
+    _lead_celery_to(running_stack)
+    running_stack.simulator.reset()
+    (before,) = running_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
+    yield running_stack
+    wait_until(lambda: _quiet(running_stack), what="nothing is in progress any more")
+    entries = running_stack.sql("SELECT * FROM cost_entries WHERE id > %s", before["id"])
+    assert_ledgers_agree(entries, running_stack.simulator.ledger())
+    assert running_stack.sql(DIFFERENT_TOTALS) == []
+    assert_history_is_complete(running_stack.sql)
+
+
+def _quiet(stack: Stack) -> bool:
+    (open_,) = stack.sql(
+        "SELECT (SELECT count(*) FROM runs WHERE status IN ('pending', 'running', 'paused'))"
+        " + (SELECT count(*) FROM holds) AS things"
+    )
+    return not open_["things"] and not stack.simulator.summary()["in_flight"]
+
+
+@contextmanager
+def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process as a client of a stack other than the one all tests share, for a while."""
+    from app.bootstrap import connected_settings
+
+    _close_client()
+    for name, value in stack.environment.items():
+        monkeypatch.setenv(name, value)
+    connected_settings.cache_clear()
+    _lead_celery_to(stack)
+    yield
+    _close_client()
+
+
+def _lead_celery_to(stack: Stack) -> None:
+    """The Celery instance has read its URLs once; give it those of the stack in use."""
+    from kombu import pools
+
+    from app.celery import app
+    from app.storage.redis import celery_redis_url
+
+    celery: Any = app
+    url = celery_redis_url(stack.urls.redis_url)
+    if celery.conf.broker_url != url:
+        celery.conf.update(broker_url=url, result_backend=url)
+        pools.reset()
+        celery._pool = celery.amqp._producer_pool = celery._backend_cache = None
+        celery._local = threading.local()
+
+
+def _close_client() -> None:
+    """Close this process's client before the services that it is connected to end."""
+    from app.client.client import _process, process
+
+    if _process.cache_info().currsize:
+        client = process()
+        _process.cache_clear()
+        atexit.unregister(client.close)
+        client.close(os.getpid())
+
+
+def search_path() -> str:
+    """The source tree, wherever the process is started."""
+    inherited = os.environ.get("PYTHONPATH", "")
+    return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)

@@ -1,0 +1,79 @@
+"""The picture of a run fits the screen, however large the run is."""
+
+import pytest
+
+from app.cli.watch_view import watch_lines
+from app.monitoring.activity import Activity
+from app.monitoring.explain import Live, explain_waits
+from app.monitoring.run_history import RunHistory
+from tests.support.histories import agent, history, standing
+
+BUSY = Live(
+    buckets={
+        "openai/default": {
+            "waiting": 40,
+            "concurrency": 10,
+            "in_flight": 10,
+            "paused_s": 0,
+            "tiers": [],
+        }
+    },
+    bucket_of=lambda provider, _: f"{provider}/default",
+)
+
+
+def drawn(run: RunHistory, width: int = 80, height: int = 24) -> list[str]:
+    activity = Activity(history=run, calls=1234, calls_per_s=12.34)
+    waits = explain_waits(run, BUSY)
+    lines = watch_lines(run.run, activity, waits, width=width, height=height)
+    assert len(lines) <= height
+    assert all(line.cell_len <= width for line in lines)
+    return [line.plain for line in lines]
+
+
+def test_a_small_run_is_shown_whole() -> None:
+    run = history(
+        agent("parser"),
+        agent("screener", status="running"),
+        agent("writer", 1, status="pending", started_at=None),
+        dependencies={"writer": ["screener"]},
+        standing=(
+            standing("screener", status="running"),
+            standing("writer", level=1),
+        ),
+    )
+
+    lines = drawn(run, width=120)
+
+    assert lines[0].startswith("hiring  running  level 1 of 2  2 min")
+    assert lines[1] == "agents [########................] 3: 1 completed, 1 running, 1 pending"
+    assert lines[2].endswith("$0.010000 of $1.00  1,234 calls, 12.3/s")
+    assert "level 1   [############............] 2: 1 completed, 1 running" in lines
+    assert any(line.startswith("screener waits for the rate limit openai/d") for line in lines)
+    assert any(line.startswith("writer waits for what it depends on: scr") for line in lines)
+    assert any(line.startswith("▶ screener  HR  gpt-4o  2 min") for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (60, 15), (200, 60)])
+def test_five_hundred_agents_fit_the_screen(width: int, height: int) -> None:
+    crowd = [agent(f"a{number}", number // 50, status="running") for number in range(499)]
+    odd = agent("odd", 9, status="failed", error="broken\x1b[2J " * 50)
+    run = history(
+        *crowd,
+        odd,
+        standing=tuple(standing(one.name, status="running") for one in crowd),
+    )
+
+    lines = drawn(run, width, height)
+
+    assert any("499 agents wait for the rate limit" in line for line in lines)
+    assert any("odd" in line for line in lines) or height == 15
+    assert not any("\x1b" in line for line in lines)
+
+
+def test_nothing_is_known_yet_of_what_a_run_does() -> None:
+    run = history(agent("a", status="running")).run
+
+    lines = watch_lines(run, None, (), width=80, height=24)
+
+    assert lines[0].plain.startswith("hiring  running  level 1 of 1")

@@ -1,0 +1,196 @@
+"""Answers held against a schema, and how each provider is told of it."""
+
+import time
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from app import Agent, Workflow
+from app.errors import OutputInvalid, ResultTooLarge, WorkflowError
+from app.llm.base import LLMResponse
+from app.llm.structured import anthropic_format, openai_format
+from app.registration.output_schemas import check_schema, find_schema_problem
+from workers.agents.structured import Fit, Unfit, read_answer
+
+pytestmark = pytest.mark.anyio
+
+TOTAL = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
+
+
+class Line(BaseModel):
+    zeal: int
+    amount: float | None = None
+
+
+class Order(BaseModel):
+    zone: str
+    lines: list[Line]
+
+
+def agent(schema: Any = None) -> Agent:
+    return Agent(
+        name="a",
+        prompt_template="go",
+        llm_config={"model": "gpt-4o"},
+        output_schema=TOTAL if schema is None else schema,
+    )
+
+
+def answer(content: str, **fields: Any) -> LLMResponse:
+    fields = {"model": "m", "input_tokens": 1, "output_tokens": 1, **fields}
+    return LLMResponse(content=content, **fields)
+
+
+async def read(content: str, schema: Any = None, **fields: Any) -> Fit | Unfit:
+    return await read_answer(agent(schema), answer(content, **fields), max_bytes=1_000_000)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"total": 1.5}', '```json\n{"total": 1.5}\n```', ' {"total":1.5}']
+)
+async def test_an_answer_that_fits_is_a_json_value(text: str) -> None:
+    assert await read(text) == Fit(value={"total": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "output: it is no JSON"),
+        ("twelve", "output: it is no JSON"),
+        ('{"total": "12"}', 'output.total: "12" is not of type "number"'),
+        ("{}", 'output: "total" is a required property'),
+        ('{"total": NaN}', "output: it is no JSON"),
+        ('{"total": 1, "more": "a\\u0000b"}', "output.more contains a NUL character"),
+        ("[" * 500 + "]" * 500, "nested more than 64 levels deep"),
+        ("[" * 100_000, "output: it is no JSON"),
+        ('{"total": "' + "x" * 10_000 + '"}', 'is not of type "number"'),
+    ],
+)
+async def test_what_does_not_fit_says_where(text: str, problem: str) -> None:
+    found = await read(text)
+
+    assert isinstance(found, Unfit)
+    assert problem in found.problem
+    assert len(found.problem) < 500
+
+
+async def test_an_answer_that_was_cut_says_what_to_raise() -> None:
+    found = await read('{"total": 1', finish_reason="length")
+
+    assert isinstance(found, Unfit)
+    assert (found.problem, found.remedy, found.repairable) == (
+        "output: it ends at max_tokens",
+        "raise its max_tokens",
+        False,
+    )
+
+
+async def test_a_refusal_is_not_repaired() -> None:
+    with pytest.raises(OutputInvalid, match="refused to answer: I can't"):
+        await read("", finish_reason="content_filter", metadata={"refusal": "I can't"})
+
+
+async def test_fifty_megabytes_are_refused_unread() -> None:
+    text = '{"total": "' + "x" * 50_000_000 + '"}'
+    started_at_s = time.monotonic()
+
+    with pytest.raises(ResultTooLarge, match="answered 50,000,013 bytes, the limit is 1,000,000"):
+        await read(text)
+
+    assert time.monotonic() - started_at_s < 1
+
+
+async def test_a_pattern_that_explodes_elsewhere_takes_linear_time() -> None:
+    schema = {"type": "string", "pattern": "^(a+)+$"}
+    started_at_s = time.monotonic()
+
+    found = await read('"' + "a" * 50_000 + '!"', schema)
+
+    assert isinstance(found, Unfit)
+    assert time.monotonic() - started_at_s < 2
+
+
+def test_the_schema_of_a_model_is_stored_with_its_order() -> None:
+    workflow = Workflow(name="w", agents=[agent(Order)])
+
+    stored = Workflow.from_definition(workflow.definition())
+
+    schema = stored.agents[0].output_schema
+    assert schema == Order.model_json_schema()
+    assert list(schema["properties"]) == ["zone", "lines"]
+    assert stored.content_hash() == workflow.content_hash()
+
+
+@pytest.mark.parametrize(
+    ("schema", "problem"),
+    [
+        ({"type": "txt"}, "is no JSON Schema at type"),
+        ({"$ref": "http://127.0.0.1:9/x"}, "is outside the schema: put it under $defs"),
+        ({"$ref": "file:///etc/passwd"}, "is outside the schema"),
+        ({"$ref": "#/nothing"}, "is no JSON Schema"),
+        ({"type": "string", "pattern": "(?=a)b"}, "is no JSON Schema"),
+        ({"description": "x" * 100_000}, "the limit is 100,000"),
+    ],
+)
+def test_what_is_no_schema_is_refused(schema: dict[str, Any], problem: str) -> None:
+    with pytest.raises(WorkflowError) as caught:
+        check_schema(schema)
+
+    assert problem in str(caught.value)
+
+
+def test_a_schema_that_contains_itself_is_applied() -> None:
+    schema = {
+        "type": "object",
+        "properties": {"parts": {"type": "array", "items": {"$ref": "#"}}},
+        "additionalProperties": False,
+    }
+    check_schema(schema)
+
+    assert find_schema_problem({"parts": [{"parts": []}]}, schema, "output") is None
+    problem = find_schema_problem({"parts": [{}, {"part": 1}]}, schema, "output")
+    assert problem is not None
+    assert problem.startswith("output.parts[1]: ")
+
+
+def test_openai_is_told_a_schema_strictly_where_it_can_be() -> None:
+    strict = openai_format(Order.model_json_schema(), "gpt-4o-mini")
+    loose = openai_format({**TOTAL, "additionalProperties": True}, "gpt-4o-mini")
+
+    assert strict is not None
+    assert loose is not None
+    said = strict["json_schema"]
+    assert said["strict"] is True
+    assert said["schema"]["additionalProperties"] is False
+    assert said["schema"]["$defs"]["Line"]["required"] == ["zeal", "amount"]
+    assert "default" not in str(said)
+    assert loose["json_schema"]["strict"] is False
+    assert openai_format(TOTAL, "gpt-3.5-turbo") is None
+    assert openai_format({"type": "array", "items": TOTAL}, "gpt-4o") is None
+
+
+def test_anthropic_is_told_what_its_mode_takes() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": ["integer", "null"], "minimum": 3}}}
+
+    told = anthropic_format(schema, "claude-haiku-4-5")
+
+    assert told == {
+        "type": "json_schema",
+        "schema": {
+            "type": "object",
+            "properties": {
+                "n": {
+                    "anyOf": [
+                        {"type": "integer", "description": '{"minimum": 3}'},
+                        {"type": "null"},
+                    ]
+                }
+            },
+            "additionalProperties": False,
+        },
+    }
+    assert anthropic_format(schema, "claude-sonnet-4-20250514") is None
+    assert anthropic_format(schema, "claude-opus-4-1") is not None
+    assert anthropic_format({"type": "object"}, "claude-haiku-4-5") is None
+    assert anthropic_format({"$ref": "#"}, "claude-haiku-4-5") is None

@@ -1,0 +1,369 @@
+"""Why a run is where it is: a sentence for each reason."""
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from app.domain.status import AgentStatus, WorkflowStatus
+from app.monitoring.explain import Live, explain_waits
+from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
+from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.findings import Finding, Reason, condensed
+from app.monitoring.run_history import BudgetState, Standing
+from app.monitoring.timeline import timeline_of
+from app.monitoring.wording import names, seconds_of
+from tests.support.histories import RUN_ID, agent, at, attempt, call, event, history, standing
+
+BUCKET = {
+    "bucket": "openai/default",
+    "waiting": 12,
+    "concurrency": None,
+    "in_flight": 3,
+    "paused_s": 0,
+    "next_free_s": 3.2,
+    "tiers": [
+        {"tier": "tokens", "limit": 90_000, "level": 80_000, "capacity": 90_000},
+        {"tier": "requests", "limit": 60, "level": 0.4, "capacity": 60},
+    ],
+}
+LIMITED = Live(
+    buckets={"openai/default": BUCKET}, bucket_of=lambda provider, _: f"{provider}/default"
+)
+
+
+def why(one: Standing, live: Live = Live(), **run: Any) -> Finding:  # noqa: B008  immutable
+    open_ = agent(one.agent, one.level, status=one.status)
+    (found,) = explain_waits(history(open_, standing=(one,), run=run), live)
+    return found
+
+
+def test_an_agent_of_a_paused_run_rests() -> None:
+    found = why(standing("a"), status=WorkflowStatus.PAUSED)
+
+    assert (found.reason, found.agents) == (Reason.PAUSED, ("a",))
+    assert found.remedy == f"agentchord resume {RUN_ID}"
+
+
+def test_a_run_waits_to_be_admitted() -> None:
+    assert why(standing("a"), status=WorkflowStatus.PENDING).reason is Reason.ADMISSION
+
+
+@pytest.mark.parametrize("status", [WorkflowStatus.PENDING, WorkflowStatus.RUNNING])
+def test_no_worker_serves_its_queue(status: WorkflowStatus) -> None:
+    queue = "scheduler" if status is WorkflowStatus.PENDING else "openai"
+
+    found = why(standing("a"), Live(unserved=frozenset((queue,))), status=status)
+
+    assert found.reason is Reason.NO_WORKER
+    assert found.text == f"waits for a worker: none serves queue {queue!r}"
+
+
+def test_an_agent_waits_for_what_it_depends_on() -> None:
+    run = history(
+        agent("done"),
+        agent("open", status="running"),
+        agent("next", 1, status="pending"),
+        dependencies={"next": ["done", "open"]},
+        standing=(standing("next", level=1),),
+    )
+
+    (found,) = explain_waits(run, Live())
+
+    assert (found.reason, found.text) == (
+        Reason.DEPENDENCY,
+        "waits for what it depends on: open",
+    )
+
+
+def test_an_agent_whose_dependencies_are_done_waits_for_its_level() -> None:
+    run = history(
+        agent("done"),
+        agent("other", status="running"),
+        agent("next", 1, status="pending"),
+        dependencies={"next": ["done"]},
+        standing=(standing("next", level=1),),
+    )
+
+    (found,) = explain_waits(run, Live())
+
+    assert found.reason is Reason.LEVEL
+    assert found.text == "waits for the levels before its own: other not done"
+
+
+def test_an_agent_waits_for_a_place() -> None:
+    assert why(standing("a")).reason is Reason.PLACE
+
+
+def test_an_agent_waits_for_the_end_of_its_backoff() -> None:
+    failed = attempt("a", 0, 1, outcome="failed", error="503", error_class="ServerFailure")
+    open_ = agent("a", status="pending")
+    run = history(open_, standing=(standing("a", ready_at=at(104), retries=2),), attempts=(failed,))
+
+    (found,) = explain_waits(run, Live())
+
+    assert found.reason is Reason.BACKOFF
+    assert found.text == "waits 4.0 s before its next try (retry 2) after ServerFailure: 503"
+
+
+@pytest.mark.parametrize(
+    ("waits_for", "reason"),
+    [
+        ("openai/default pause", Reason.PROVIDER_PAUSE),
+        ("openai/default requests_per_day", Reason.LIMIT),
+        ("openai/gpt-4o circuit", Reason.CIRCUIT),
+        ("money of the budget of all", Reason.MONEY),
+    ],
+)
+def test_a_long_wait_says_what_it_is_for(waits_for: str, reason: Reason) -> None:
+    found = why(standing("a", ready_at=at(100 + 7200), waits_for=waits_for))
+
+    assert found.reason is reason
+    assert waits_for.removesuffix(" pause") in found.text
+    assert "2.0 h" in found.text
+
+
+def test_an_agent_waits_for_a_rate_limit() -> None:
+    found = why(standing("a", status="running"), LIMITED)
+
+    assert found.reason is Reason.LIMIT
+    assert found.text == (
+        "waits for the rate limit openai/default: requests, 0.4 left, limit 60; "
+        "12 requests of the cluster wait for it, the next may start in 3.2 s"
+    )
+
+
+def test_an_agent_waits_for_a_place_among_concurrent_requests() -> None:
+    bucket = BUCKET | {"concurrency": 3, "tiers": []}
+    live = replace(LIMITED, buckets={"openai/default": bucket})
+
+    found = why(standing("a", status="running"), live)
+
+    assert "3 of 3 concurrent requests are out" in found.text
+
+
+def test_an_agent_waits_for_a_provider_that_asked_for_a_pause() -> None:
+    live = replace(LIMITED, buckets={"openai/default": BUCKET | {"paused_s": 20}})
+
+    assert why(standing("a", status="running"), live).reason is Reason.PROVIDER_PAUSE
+
+
+def test_an_agent_waits_for_an_open_circuit() -> None:
+    circuit = {"provider": "openai", "model": "gpt-4o", "state": "open", "wait_s": 12}
+
+    found = why(standing("a", status="running"), replace(LIMITED, circuits=(circuit,)))
+
+    assert found.reason is Reason.CIRCUIT
+    assert "next try in 12.0 s" in found.text
+
+
+def test_an_agent_waits_for_money_of_the_budget_that_is_short() -> None:
+    budgets = [
+        BudgetState(
+            id=UUID(int=number),
+            scope=scope,
+            subject=subject,
+            period="none",
+            limit_usd=Decimal(limit),
+            spent_usd=Decimal("0.5"),
+            held_usd=Decimal("0.4"),
+        )
+        for number, (scope, subject, limit) in enumerate([("run", "", "1"), ("module", "HR", "9")])
+    ]
+    one = standing(
+        "a",
+        status="running",
+        money_since=at(95),
+        money_usd=Decimal("0.2"),
+        budgets=tuple(budgets),
+    )
+
+    found = why(one)
+
+    assert found.reason is Reason.MONEY
+    assert "for 5.0 s: its next call may cost up to $0.2" in found.text
+    assert "budget of run has $0.1 free of $1 ($0.4 held by calls under way)" in found.text
+    assert "HR" not in found.text
+
+
+def test_an_agent_that_calls_or_uses_a_tool_does_not_wait() -> None:
+    calling = why(standing("a", status="running", calling_since=at(97.5)), LIMITED)
+    tool = why(standing("a", status="running", tool="fetch_page"))
+
+    assert (calling.reason, calling.text) == (Reason.CALLING, "calls openai/gpt-4o, for 2.5 s")
+    assert (tool.reason, tool.text) == (Reason.TOOL, "runs the tool 'fetch_page'")
+
+
+def test_an_agent_that_is_a_run_or_a_list_goes_on_with_it() -> None:
+    child = agent("child", status="waiting", sub_run_id=UUID(int=7))
+    items = agent("list", status="waiting", item_count=9, items_ended=4)
+
+    sub_run, list_ = explain_waits(history(child, items), Live())
+
+    assert (sub_run.reason, list_.reason) == (Reason.SUB_RUN, Reason.ITEMS)
+    assert list_.text == "works on its items: 4 of 9 have ended"
+
+
+def test_agents_that_wait_for_the_same_are_told_together() -> None:
+    crowd = [f"a{number}" for number in range(500)]
+    run = history(
+        *(agent(name, status="running") for name in crowd),
+        standing=tuple(standing(name, status="running") for name in crowd),
+    )
+
+    (found,) = explain_waits(run, LIMITED)
+
+    assert found.agents == tuple(crowd)
+    assert names(found.agents) == "a0, a1, a2, a3, a4 and 495 more"
+
+
+def test_many_findings_of_a_kind_are_told_in_short() -> None:
+    crowd = [agent(f"b{number}", 1, status="pending") for number in range(9)]
+    run = history(
+        agent("slow", status="running"),
+        *(agent(f"a{number}", status="running") for number in range(9)),
+        *crowd,
+        dependencies={one.name: [one.name.replace("b", "a")] for one in crowd},
+        standing=tuple(standing(one.name, level=1) for one in crowd),
+    )
+
+    *first, rest = condensed(explain_waits(run, Live()), 3)
+
+    assert [each.agents for each in first] == [("b0",), ("b1",)]
+    assert len(rest.agents) == 7
+    assert rest.predicate == "wait for what it depends on"
+
+
+def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
+    broken = agent("a", status=AgentStatus.FAILED, retries=2, error="no such model")
+    last = attempt("a", 0, 1, outcome="failed", error="no such model", error_class="NotFound")
+
+    (found,) = explain_outcomes(history(broken, attempts=(last,)))
+
+    assert found.reason is Reason.FAILED
+    assert found.text == "ended failed after 2 retries: NotFound: no such model"
+    assert found.remedy == "agentchord retry runs only what failed again"
+
+
+def test_what_did_not_run_says_why() -> None:
+    run = history(
+        agent("up", status="cancelled", error="upstream failed: a", started_at=None),
+        agent("stop", status="cancelled", error="cancelled by the user", started_at=None),
+        agent("skip", status="skipped", error="condition is false: x > 1"),
+        run={"status": WorkflowStatus.CANCELLED, "error": "cancelled by the user"},
+    )
+
+    found = {each.agents: (each.reason, each.text) for each in explain_outcomes(run)}
+
+    assert found == {
+        (): (Reason.RUN_ENDED, "ended cancelled: cancelled by the user"),
+        ("up",): (Reason.UPSTREAM, "was cancelled: upstream failed: a"),
+        ("stop",): (Reason.CANCELLED, "was cancelled: cancelled by the user"),
+        ("skip",): (Reason.SKIPPED, "did not run: condition is false: x > 1"),
+    }
+
+
+def test_retries_recoveries_and_fallbacks_are_told() -> None:
+    run = history(
+        agent("a", retries=2),
+        attempts=(
+            attempt("a", 0, 1, outcome="failed", error="503", error_class="ServerFailure"),
+            attempt("a", 1, 2, number=2, outcome="lost", worker="w7"),
+            attempt("a", 3, 4, number=3),
+        ),
+        events=(
+            event(
+                "agent_fallback",
+                1,
+                agent="a",
+                data={
+                    "provider": "openai",
+                    "model": "gpt-4o",
+                    "error_class": "Overloaded",
+                    "next_provider": "anthropic",
+                    "next_model": "claude-haiku-4-5",
+                },
+            ),
+        ),
+    )
+
+    assert [(each.reason, each.text) for each in explain_outcomes(run)] == [
+        (Reason.RETRIED, "was retried once: 1 x ServerFailure; the last was 503"),
+        (Reason.RECOVERED, "was begun again because its worker was gone: w7"),
+        (
+            Reason.FALLBACK,
+            "went on with anthropic/claude-haiku-4-5 after Overloaded of openai/gpt-4o",
+        ),
+    ]
+
+
+def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
+    run = history(
+        agent("a", finished_at=at(10)),
+        attempts=(attempt("a", 1, 10),),
+        calls=(call("a", 8, 10),),
+    )
+
+    whole, longest = explain_time(run, timeline_of(run))
+
+    parts = (
+        "7.0 s waiting for limits, money or circuits, 2.0 s calling or working, "
+        "1.0 s waiting to be claimed"
+    )
+    assert whole.text == f"took 10.0 s; on its critical path (a): {parts}"
+    assert longest.agents == ("a",)
+    assert longest.remedy.startswith("agentchord limits")
+    assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
+        f"took 10.0 s from when its level began: {parts}"
+    )
+
+
+def test_agents_that_waited_most_of_their_time_are_named() -> None:
+    crowd = [agent(f"a{number}", finished_at=at(10)) for number in range(3)]
+    run = history(*crowd, attempts=tuple(attempt(one.name, 9, 10) for one in crowd))
+
+    *_, waiting = explain_time(run, timeline_of(run))
+
+    assert waiting.agents == ("a0", "a1", "a2")
+    assert waiting.text.startswith("spent most of the time waiting: 27.0 s waiting to be claimed")
+    assert waiting.remedy == "more workers, or a higher max_parallel_agents"
+
+
+def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> None:
+    run = history(
+        agent("a"),
+        agent("b"),
+        calls=(
+            call("a", 0, 1, cost_usd=Decimal("0.09"), prompt_tokens=9000),
+            call("b", 0, 1, cost_usd=Decimal("0.01")),
+            call("b", 0, 1, cost_usd=Decimal("0.01"), outcome="ServerFailure"),
+        ),
+        usual_usd={"a": Decimal("0.03"), "b": Decimal("0.02")},
+    )
+
+    found = explain_money(run, {"a": Decimal("0.02"), "b": Decimal("0.02")})
+
+    assert [each.text for each in found] == [
+        "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
+        "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
+        "cost 2.8 times what was planned, $0.04",
+        "cost 3.0 times what is usual ($0.09 for $0.03): 1 call, 9,000 tokens read, 20 written",
+        "cost 4.5 times what is planned ($0.09 for $0.02): 1 call, 9,000 tokens read, 20 written",
+    ]
+
+
+def test_worst_cases_of_calls_that_nobody_saw_end_are_told() -> None:
+    run = history(agent("a"), calls=(call("a", 0, 1, kind="unconfirmed"),))
+
+    texts = [each.text for each in explain_money(run)]
+
+    assert "is booked at the worst case, $0.001, for calls whose end nobody saw" in texts
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.04, "0.0 s"), (99, "99.0 s"), (180, "3 min"), (9000, "2.5 h")]
+)
+def test_durations_read_well(seconds: float, text: str) -> None:
+    assert seconds_of(seconds) == text

@@ -1,0 +1,184 @@
+"""The turns of a conversation are booked one by one, and none is lost or forgotten."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import LLMResponse
+from app.llm.base import ToolCall
+from app.storage.group_commit import GroupCommit
+from app.storage.records import CallRecord, Record
+from app.storage.turns import ToolState
+from app.tools.registry import ToolRegistry
+from app.tools.tool import tool
+from tests.support.jobs import CLAIMED, ID, agent_of, job_of
+from workers.agents.conversation import decode_message, encode_message
+from workers.agents.llm import Calls, LLMAgent, StoredTurns
+from workers.agents.tool_turns import ToolTurns
+from workers.inflight import InFlight
+from workers.jobs import Job
+
+pytestmark = pytest.mark.anyio
+
+AGENT = agent_of("gpt-4o")
+
+
+class AlwaysAsksForATool:
+    """Calls that cost a dollar each."""
+
+    async def call(
+        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> LLMResponse:
+        job.calls.append(
+            CallRecord(
+                call_id=UUID(int=len(messages)),
+                run_id=ID,
+                agent_run_id=ID,
+                attempt=1,
+                workflow_id=ID,
+                workflow="turns",
+                agent="a",
+                module="General",
+                provider="openai",
+                model="gpt-4o",
+                budget_ids=(ID,),
+                cost_usd=Decimal(1),
+            )
+        )
+        wish = ToolCall(id="call_1", name="unknown", arguments="{}")
+        return LLMResponse(
+            content="", model="gpt-4o", input_tokens=1, output_tokens=1, tool_calls=[wish]
+        )
+
+
+class NeverCommits:
+    """Records that take in what they are given, and never say that it is written."""
+
+    def __init__(self) -> None:
+        self.given: list[Record] = []
+        self.asked = asyncio.Event()
+
+    async def submit(self, record: Record) -> bool:
+        self.given.append(record)
+        self.asked.set()
+        await asyncio.Event().wait()
+        return True
+
+
+class Commits:
+    """Records that are written at once."""
+
+    def __init__(self) -> None:
+        self.given: list[Record] = []
+
+    async def submit(self, record: Record) -> bool:
+        self.given.append(record)
+        return True
+
+
+class Asks:
+    """Calls that ask for tools once, and then answer; keeps the conversation."""
+
+    def __init__(self, *wishes: ToolCall) -> None:
+        self._wishes = wishes
+        self.heard: Sequence[Mapping[str, Any]] = ()
+
+    async def call(
+        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
+    ) -> LLMResponse:
+        self.heard = list(messages)
+        asks = len(messages) == 1
+        return LLMResponse(
+            content="" if asks else "done",
+            model="gpt-4o",
+            input_tokens=1,
+            output_tokens=1,
+            tool_calls=self._wishes if asks else None,
+        )
+
+
+@tool
+def double(number: int) -> int:
+    """Double a number."""
+    return 2 * number
+
+
+def llm_agent(records: NeverCommits | Commits, calls: Calls | None = None) -> LLMAgent:
+    given = cast("GroupCommit[Record, bool]", records)
+    nowhere = cast("AsyncEngine", None)
+    return LLMAgent(
+        caller=calls or AlwaysAsksForATool(),
+        registry=ToolRegistry([], {"double": double}),
+        tool_turns=ToolTurns(records=given, engine=nowhere, max_output_bytes=1000),
+        stored=cast("StoredTurns", None),
+        max_output_bytes=1_000_000,
+    )
+
+
+async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_job() -> None:
+    records = NeverCommits()
+    agent = llm_agent(records)
+    with InFlight().lease(CLAIMED) as lease:
+        job = job_of(AGENT, lease=lease)
+        turn = asyncio.create_task(agent.run(job, "go"))
+        await asyncio.wait_for(records.asked.wait(), 5)
+
+        turn.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+    assert job.calls == list(records.given[0].calls) != []
+    started = records.given[0].tools
+    assert [(call.tool, call.state) for call in started] == [("unknown", ToolState.RUNNING)]
+    assert job.tools == [replace(started[0], state=ToolState.UNKNOWN)]
+
+
+async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> None:
+    calls = Asks(
+        ToolCall(id="1", name="triple", arguments="{}"),
+        ToolCall(id="2", name="double", arguments="not json \x00"),
+        ToolCall(id="3", name="double", arguments='{"number": "many"}'),
+        ToolCall(id="4", name="double", arguments="[" * 100_000),
+        ToolCall(id="5", name="double", arguments='{"number": 21}'),
+    )
+    agent = replace(AGENT, tools=["double"])
+    records = Commits()
+    with InFlight().lease(CLAIMED) as lease:
+        job = job_of(agent, lease=lease)
+
+        output = await llm_agent(records, calls).run(job, "go")
+
+    answers = [(m["tool_call_id"], m["content"], m["is_error"]) for m in calls.heard[2:]]
+    assert output == "done"
+    assert answers[0] == ("1", "there is no tool 'triple'; there are: double", True)
+    assert all("was not run" in text and failed for _, text, failed in answers[1:4])
+    assert answers[4] == ("5", "42", False)
+    start, *ends = records.given
+    assert [call.state for call in start.tools] == [ToolState.RUNNING] * 5
+    assert start.turn is not None
+    states = {call.position: call.state for end in ends for call in end.tools}
+    assert states == dict.fromkeys(range(4), ToolState.FAILED) | {4: ToolState.COMPLETED}
+    assert "\x00" not in start.tools[1].arguments
+    assert (job.calls, job.tools) == ([], [])
+
+
+def test_a_message_that_is_stored_comes_back_as_it_was() -> None:
+    wish = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
+    message = {
+        "role": "assistant",
+        "content": "Let me look. \x00 \ud800 é",
+        "tool_calls": [wish],
+        "blocks": [{"type": "thinking", "thinking": "a\x00", "signature": "x/1+="}],
+    }
+
+    stored = encode_message(message)
+
+    assert stored.isascii()
+    assert "\x00" not in stored
+    assert decode_message(stored) == message

@@ -1,0 +1,1 @@
+"""The rings around a call to a provider; base.py states their order."""

@@ -131,7 +131,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "home"
     for process in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
-            process.terminate()  # a caretaker takes its server along
+            process.terminate()  # a keeper takes its server along
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from app.storage.progress import LevelPlan, Progress, advance
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """A lane's wish to move its run on.
+    """A lane's request to move its run on.
 
     Attributes:
         run_id: The run.
@@ -99,7 +99,7 @@ class Claims:
             Move(progress=progress, lane=self._only_lane(step, progress.plan))
             for step, progress in zip(steps, done, strict=True)
         ]
-        wishes = [
+        requests = [
             ClaimRequest(
                 run_id=move.progress.plan.run_id,
                 level=move.progress.plan.level,
@@ -109,7 +109,7 @@ class Claims:
             for move in moves
             if move.progress.plan and move.lane
         ]
-        claims = iter(await self._claim(connection, wishes, locked=True) if wishes else ())
+        claims = iter(await self._claim(connection, requests, locked=True) if requests else ())
         return [replace(move, claim=next(claims)) if move.lane else move for move in moves]
 
     def _only_lane(self, step: Step, plan: LevelPlan | None) -> Lane | None:

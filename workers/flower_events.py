@@ -44,10 +44,10 @@ EVENT_OF_TYPE = {
 }
 
 log = structlog.get_logger(__name__)
-Announcement = tuple[str, dict[str, Any]]
+FlowerEvent = tuple[str, dict[str, Any]]
 
 
-class Announcements:
+class FlowerEvents:
     """Tells whoever watches; never slows down the work.
 
     Args:
@@ -69,9 +69,9 @@ class Announcements:
         self._hostname = hostname
         self._redact = redact
         self._payloads = payloads
-        self._queue: queue.Queue[Announcement | None] = queue.Queue(MAX_QUEUED)
+        self._queue: queue.Queue[FlowerEvent | None] = queue.Queue(MAX_QUEUED)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="announcements", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="flower_events", daemon=True)
         self.dropped = 0
 
     def start(self) -> None:
@@ -173,7 +173,7 @@ class Announcements:
                 try:
                     dispatcher.flush()
                 except (OSError, OperationalError) as error:
-                    log.warning("announcements_not_sent", error=str(error))
+                    log.warning("flower_events_not_sent", error=str(error))
 
     def _forward(self, dispatcher: Any) -> bool:
         """Move what is queued into the dispatcher's buffer; False once told to stop."""

@@ -22,7 +22,7 @@ from workers.run_contexts import RunContexts
 #: An agent that comes back sooner than this is waited for; a later one is sent a lane of its own.
 LINGER_S = 10.0
 #: After this time a lane makes way if others wait for a place in its queue.
-TURN_S = 5.0
+TIME_SLICE_S = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -89,14 +89,14 @@ class LaneRunner:
         """
         loop = asyncio.get_running_loop()
         lane, first = place.lane, place.claim
-        turn_ends_s = loop.time() + TURN_S
+        slice_ends_s = loop.time() + TIME_SLICE_S
         yielding = passed_on = False
         tasks: set[asyncio.Task[float | None]] = set()
         retry_at_s: float | None = None
         all_ended = True
         while True:
-            if loop.time() > turn_ends_s:
-                turn_ends_s = loop.time() + TURN_S
+            if loop.time() > slice_ends_s:
+                slice_ends_s = loop.time() + TIME_SLICE_S
                 yielding = await self._dispatcher.backlog(lane.provider) > 0
             closed = yielding or self._inflight.draining
             width = 0 if closed else lane.width - len(tasks)

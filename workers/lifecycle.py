@@ -18,7 +18,7 @@ from app.telemetry.logging import configure_logging
 from app.telemetry.redaction import Redactor
 from workers.runtime import Runtime
 
-STARTUP_PATIENCE_S = 30.0
+STARTUP_MAX_WAIT_S = 30.0
 STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
@@ -83,7 +83,7 @@ def close_runtime(**_: Any) -> None:
 
 def _await_database(url: str) -> None:
     """Check the schema; a server that is only just starting is waited for."""
-    deadline_s = time.monotonic() + STARTUP_PATIENCE_S
+    deadline_s = time.monotonic() + STARTUP_MAX_WAIT_S
     while True:
         try:
             schema.require(url)

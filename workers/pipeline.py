@@ -37,11 +37,11 @@ from app.storage.sub_runs import SubRunAnswer
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
-from workers.flower_events import Announcements
+from workers.flower_events import FlowerEvents
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
 from workers.jobs import Job, RunContext
 from workers.texts import storable
-from workers.worker_metrics import Meters
+from workers.worker_metrics import WorkerMetrics
 
 #: Who waits longer looks again after this time: what he waits for may have been reconfigured.
 LOOK_AGAIN_S = 3600.0
@@ -66,8 +66,8 @@ class Pipeline:
         inflight: The leases of this process.
         records: Group commit of records.
         agents: What runs them.
-        announcements: Tells Flower and the event stream.
-        meters: Counts for Prometheus.
+        flower_events: Tells Flower and the event stream.
+        metrics: Counts for Prometheus.
         failures: Decides what follows from a failure.
         scheduler: Told whenever an agent has failed, for good or not, when the items of a list
             have become ready, and when the run of a sub-workflow is stored.
@@ -80,8 +80,8 @@ class Pipeline:
         inflight: InFlight,
         records: GroupCommit[Record, bool],
         agents: Agents,
-        announcements: Announcements,
-        meters: Meters,
+        flower_events: FlowerEvents,
+        metrics: WorkerMetrics,
         failures: FailureHandler,
         scheduler: Scheduler,
         limits: EngineSettings,
@@ -89,8 +89,8 @@ class Pipeline:
         self._inflight = inflight
         self._records = records
         self._agents = agents
-        self._announcements = announcements
-        self._meters = meters
+        self._flower_events = flower_events
+        self._metrics = metrics
         self._failures = failures
         self._scheduler = scheduler
         self._limits = limits
@@ -118,8 +118,8 @@ class Pipeline:
             job = Job(
                 run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=agent.timeout
             )
-            self._announcements.started(job)
-            with self._meters.running(job):
+            self._flower_events.started(job)
+            with self._metrics.running(job):
                 ending = await self._attempt(job)
             lease.phase = Phase.RECORDING
             if isinstance(ending, SubRunAnswer):
@@ -139,12 +139,12 @@ class Pipeline:
             log.warning("attempt_fenced")
             return None
         if ending.status is not AgentStatus.WAITING:  # else its end comes from others
-            self._announcements.ended(job, ending, record.calls)
-        self._meters.ended(job, ending)
+            self._flower_events.ended(job, ending, record.calls)
+        self._metrics.ended(job, ending)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
         if ending.outcome == "failed":
-            await self._go_on(self._scheduler.give_up(run.run_id))
+            await self._go_on(self._scheduler.fail_early(run.run_id))
         elif ending.items is not None:
             await self._go_on(self._scheduler.spread(run.run_id))
         return ending.ready_in_s if ending.retry or ending.waits_for else None

@@ -34,7 +34,7 @@ from app.llm.clients import Clients
 from app.loop_thread import LoopThread
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
-from app.storage.deferred import call_back
+from app.storage.deferred import wake_deferred
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost
@@ -52,17 +52,17 @@ from workers.agents.tool_turns import ToolTurns
 from workers.calls.cache import CachedCaller
 from workers.calls.circuit import GuardedCaller
 from workers.calls.fallback import FallbackCaller
-from workers.calls.money import Money, Wakes
+from workers.calls.money import BudgetWaiters, Money
 from workers.calls.provider import Caller
 from workers.claims import Claims
-from workers.flower_events import EVENT_OF_TYPE, Announcements
+from workers.flower_events import EVENT_OF_TYPE, FlowerEvents
 from workers.heartbeat import Heartbeat
 from workers.inflight import InFlight
 from workers.lane import LaneRunner
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
 from workers.stored_limits import StoredLimits
-from workers.worker_metrics import MeteredRecords, Meters
+from workers.worker_metrics import MeteredRecords, WorkerMetrics
 
 Result = TypeVar("Result")
 LIMIT_RENEWAL_S = 4.0
@@ -129,19 +129,19 @@ class Runtime:
         )
         settings = self._platform.settings
         self._inflight = InFlight()
-        self._announcements = Announcements(
+        self._flower_events = FlowerEvents(
             celery,
             self._node,
             redact=Redactor(settings.secret_values()).text,
             payloads=settings.monitoring.flower_payloads,
         )
-        self._meters = Meters(settings.monitoring)
-        self._meters.watch_dropped(lambda: self._announcements.dropped)
+        self._metrics = WorkerMetrics(settings.monitoring)
+        self._metrics.watch_dropped(lambda: self._flower_events.dropped)
         # First what can be refused, such as a module of imports: that does not exist.
         self._build_lanes(self._platform)
         await self._limits.load()
-        self._announcements.start()
-        self._meters.start()
+        self._flower_events.start()
+        self._metrics.start()
         self._heartbeat = Heartbeat(
             database_url(settings),
             self._inflight,
@@ -166,7 +166,7 @@ class Runtime:
             asyncio.create_task(self._renew_limits(), name="renew_limits"),
             asyncio.create_task(self._breakers.run(), name="circuit_breakers"),
             asyncio.create_task(
-                self._limits.follow(self._limiter, watchdog.returns.look), name="stored_limits"
+                self._limits.follow(self._limiter, watchdog.deferred.look), name="stored_limits"
             ),
         ]
         if settings.monitoring.stream_events:
@@ -187,18 +187,18 @@ class Runtime:
             max_collected_bytes=settings.engine.max_collected_bytes,
             lanes=platform.dispatcher.lanes,
         )
-        self._call_backs = GroupCommit(engine, call_back, name="call_back")
-        wakes = Wakes(platform.signals, self._call_back)
+        self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")
+        budget_waiters = BudgetWaiters(platform.signals, self._wake_deferred)
         records = MeteredRecords(
-            self._meters,
+            self._metrics,
             engine,
-            partial(apply_records, wake=wakes),
+            partial(apply_records, wake=budget_waiters),
             key=lambda record: record.agent_run_id,
             delay_s=self._inflight.commit_delay_s,
         )
         holds = GroupCommit(
             engine,
-            partial(place_holds, wake=wakes),
+            partial(place_holds, wake=budget_waiters),
             name="hold",
             key=lambda hold: hold.agent_run_id,
         )
@@ -279,8 +279,8 @@ class Runtime:
             inflight=self._inflight,
             records=records,
             agents=agents,
-            announcements=self._announcements,
-            meters=self._meters,
+            flower_events=self._flower_events,
+            metrics=self._metrics,
             failures=self._failures,
             scheduler=platform.scheduler,
             limits=settings.engine,
@@ -302,7 +302,7 @@ class Runtime:
             self._platform.redis,
             EventStream(self._platform.redis, length),
             length=length,
-            tell=self._announcements.tell,
+            tell=self._flower_events.tell,
             types=frozenset(EVENT_OF_TYPE),
         )
 
@@ -329,10 +329,10 @@ class Runtime:
             ),
         )
 
-    async def _call_back(self, agent_run_ids: Sequence[UUID]) -> None:
+    async def _wake_deferred(self, agent_run_ids: Sequence[UUID]) -> None:
         with contextlib.suppress(DBAPIError, TimeoutError):  # the watchdog's next look finds them
-            if await self._call_backs.submit(agent_run_ids):
-                await self._watchdog.returns.look()
+            if await self._wakings.submit(agent_run_ids):
+                await self._watchdog.deferred.look()
 
     async def _renew_limits(self) -> None:
         """Concurrency slots are leases too: whoever dies gives them back."""
@@ -357,8 +357,8 @@ class Runtime:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)
         self._heartbeat.stop()
-        self._announcements.stop()
-        self._meters.stop()
+        self._flower_events.stop()
+        self._metrics.stop()
         await self._failures.close()
         await self._cached.close()
         await self._breakers.close()

@@ -17,7 +17,7 @@ from app.domain.policies import RateLimitConfig
 from app.errors import ServiceUnavailable
 from app.rate_limits.limiter import ClusterLimiter
 from app.rate_limits.stored import limit_table
-from app.storage.deferred import call_back_from_limits
+from app.storage.deferred import wake_deferred_by_limits
 from app.storage.group_commit import cause, persist
 from app.storage.limits import StoredBlock, read_limits, recent_calls
 
@@ -84,7 +84,7 @@ class StoredLimits:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
                 # Only now: who came back to the old limits would be sent away for as long again.
-                await persist(self._engine, call_back_from_limits, name="call_back")
+                await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 
     async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:

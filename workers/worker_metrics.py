@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.domain.policies import MonitorConfig
 from app.storage.group_commit import Delay, GroupCommit, Statement
 from app.storage.records import CallRecord, Ending, Record
-from app.telemetry.metrics import WorkerMetrics
+from app.telemetry.metrics import WorkerInstruments
 from workers.jobs import Job
 
 #: So many ports from the first are tried: one for each worker of a machine.
@@ -27,7 +27,7 @@ class MeteredRecords(GroupCommit[Record, bool]):
     """Group commit of records that counts their calls, whoever writes them, once they are booked.
 
     Args:
-        meters: Counts.
+        metrics: Counts.
         engine: As for GroupCommit.
         execute: As for GroupCommit.
         key: As for GroupCommit.
@@ -36,7 +36,7 @@ class MeteredRecords(GroupCommit[Record, bool]):
 
     def __init__(
         self,
-        meters: "Meters",
+        metrics: "WorkerMetrics",
         engine: AsyncEngine,
         execute: Statement[Record, bool],
         *,
@@ -44,16 +44,16 @@ class MeteredRecords(GroupCommit[Record, bool]):
         delay_s: Delay,
     ) -> None:
         super().__init__(engine, execute, name="record", key=key, delay_s=delay_s)
-        self._meters = meters
+        self._metrics = metrics
 
     async def submit(self, item: Record) -> bool:
         """See GroupCommit; what is fenced has booked its money all the same."""
         accepted = await super().submit(item)
-        self._meters.booked(item.calls)
+        self._metrics.booked(item.calls)
         return accepted
 
 
-class Meters:
+class WorkerMetrics:
     """Counts attempts, calls, tokens and dollars of this process.
 
     Args:
@@ -62,7 +62,7 @@ class Meters:
 
     def __init__(self, config: MonitorConfig) -> None:
         self._config = config
-        self._metrics = WorkerMetrics(CollectorRegistry())
+        self._metrics = WorkerInstruments(CollectorRegistry())
         self._server: tuple[WSGIServer, Thread] | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""`agentchord explain`: why a run waits, is slow, failed or dear, in words."""
+"""`agentchord explain`: why a run waits, is slow, failed or expensive, in words."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +27,7 @@ def explain(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Tell why a run or an agent waits, is slow, failed or dear."""
+    """Tell why a run or an agent waits, is slow, failed or expensive."""
     from app.cli.cluster import transaction
     from app.cli.live_state import queues_of, read_live
     from app.cli.output import print_json
@@ -125,12 +125,12 @@ def _show(
     printer.print(Text(f"{whose} ({run.workflow}) is {state}", style=STYLES.get(state, "")))
     for note in unknown:
         printer.print(Text(note, style="yellow"))
-    told = {""}
+    printed = {""}
     for each in condensed(findings, MOST_OF_A_REASON):
         who = names(each.agents) if each.agents else "the run"
         printer.print(Text(printable(f"- {who} {each.predicate}")))
-        if each.remedy not in told:
+        if each.remedy not in printed:
             printer.print(Text(f"  -> {each.remedy}", style="dim"))
-            told.add(each.remedy)
+            printed.add(each.remedy)
     if not findings:
         printer.print("nothing is remarkable")

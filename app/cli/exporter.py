@@ -23,8 +23,8 @@ def exporter(
     from app.monitoring.exporter import Exporter
 
     connected = connect()
-    readings = connected.client.readings
-    readers = {"postgres": readings.from_postgres, "redis": readings.from_redis}
+    live_state = connected.client.live_state
+    readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
     application = Exporter(readers).application()
 
     async def serve() -> None:

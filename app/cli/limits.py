@@ -103,8 +103,8 @@ def _buckets() -> list[dict[str, Any]]:
     connected = connect()
     table = connected.loop.run(connected.client.limits())
     try:
-        live = connected.loop.run(connected.client.readings.buckets())
-        circuits = connected.loop.run(connected.client.readings.circuits())
+        live = connected.loop.run(connected.client.live_state.buckets())
+        circuits = connected.loop.run(connected.client.live_state.circuits())
     except ServiceUnavailable as error:
         print(f"agentchord: {error}; calls wait for it", file=sys.stderr)
         live, circuits = [], []

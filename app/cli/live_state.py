@@ -24,10 +24,10 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> "tuple[Live, lis
 
     connected = connect()
     table = connected.loop.run(connected.client.limits())
-    readings = connected.client.readings
+    live_state = connected.client.live_state
     try:
-        buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(readings.buckets())}
-        circuits = connected.loop.run(readings.circuits())
+        buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(live_state.buckets())}
+        circuits = connected.loop.run(live_state.circuits())
         unserved = queues - served_queues(queues) if ask_workers and queues else set()
     except ServiceUnavailable as error:
         return Live(), [f"{error}; calls wait for it"]

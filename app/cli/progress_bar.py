@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 #: What is done sooner needs no bar.
-PATIENCE_S = 2.0
+MAX_WAIT_S = 2.0
 
 
 class ProgressBar:
@@ -17,12 +17,12 @@ class ProgressBar:
     Args:
         title: What is being done.
         total: How much there is to do.
-        patience_s: Nothing is shown before so many seconds have passed.
+        max_wait_s: Nothing is shown before so many seconds have passed.
     """
 
-    def __init__(self, title: str, total: int, *, patience_s: float = PATIENCE_S) -> None:
+    def __init__(self, title: str, total: int, *, max_wait_s: float = MAX_WAIT_S) -> None:
         self._title, self._total = title, total
-        self._shown_from_s = time.monotonic() + patience_s
+        self._shown_from_s = time.monotonic() + max_wait_s
         self._done = 0
         self._shown: tuple[Progress, TaskID] | None = None
 

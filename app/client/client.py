@@ -31,7 +31,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import Platform, build_platform, database_url
-from app.client.live_state import Readings
+from app.client.live_state import LiveState
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.domain.providers import routed
@@ -57,7 +57,7 @@ from app.rate_limits.stored import LimitTable, check_block, limit_table
 from app.registration.calls import check_calls
 from app.registration.workflows import check_workflow
 from app.storage import event_log, limits, new_runs, runs, schema
-from app.storage.deferred import call_back
+from app.storage.deferred import wake_deferred
 from app.storage.group_commit import Batches, GroupCommit, is_transient, persist
 from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
 from app.storage.runs import AgentRunRecord, RunRecord
@@ -108,7 +108,7 @@ class Client:
 
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
-        self.readings = Readings(platform, self._transaction)
+        self.live_state = LiveState(platform, self._transaction)
         self._pricing = Pricing(platform.settings.costs)
         self._kinds = KindRegistry()
         self._feed = Feed(platform.redis)
@@ -397,8 +397,8 @@ class Client:
         """Have agents that wait for money try again at once."""
         for id_ in agent_run_ids:
             await self._platform.signals.send(id_, "money")
-        step = partial(call_back, wakes=[agent_run_ids])
-        await persist(self._platform.engine, step, name="call_back")
+        step = partial(wake_deferred, waiters=[agent_run_ids])
+        await persist(self._platform.engine, step, name="wake_deferred")
 
     async def close(self) -> None:
         """Close all connections."""

@@ -43,7 +43,7 @@ async def _in_time() -> AsyncIterator[None]:
         ) from error
 
 
-class Readings:
+class LiveState:
     """The live state of the cluster.
 
     Args:

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage.run_tree import family_ids
+from app.storage.run_tree import run_tree_ids
 
 #: What a report can be grouped by: the columns of a group, and the text that names it.
 DIMENSIONS = {
@@ -146,7 +146,7 @@ async def _range(
 
     Of a run also the lines of its sub-workflows.
     """
-    run_ids = None if run_id is None else await family_ids(connection, run_id)
+    run_ids = None if run_id is None else await run_tree_ids(connection, run_id)
     if since is None:
         return {"run_ids": run_ids, "since": None, "until": None, "first_day": None}
     until = _next_midnight(since)

@@ -11,7 +11,7 @@ from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
-Wish = tuple[str, str]  # the field that asks, and what for
+Reference = tuple[str, str]  # the field that asks, and what for
 
 
 def validate_data_flow(
@@ -25,21 +25,21 @@ def validate_data_flow(
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
     _validate_items(agents, flow, index_of)
-    wishes = {agent.name: list(_wishes(agent, flow, index_of)) for agent in agents}
+    references = {agent.name: list(_references(agent, flow, index_of)) for agent in agents}
     indirect: dict[str, list[str]] = {}
     for agent in agents:
-        known = dict.fromkeys(root for _, root in wishes[agent.name] if root in index_of)
+        known = dict.fromkeys(root for _, root in references[agent.name] if root in index_of)
         others = [root for root in known if root not in agent.dependencies]
         if others:
             indirect[agent.name] = others
     for name, other in resolver.find_independent(indirect):
-        field = next(field for field, root in wishes[name] if root == other)
+        field = next(field for field, root in references[name] if root == other)
         raise WorkflowError(
             f"agent {name!r}: {_problem(field, name, other)}",
             field=f"agents[{index_of[name]}].{field}",
         )
     for agent in agents:
-        for field, root in wishes[agent.name]:
+        for field, root in references[agent.name]:
             if root in flow.writers and root not in flow.seen_writers(agent):
                 writer = flow.writers[root][-1].agent
                 raise WorkflowError(
@@ -71,7 +71,7 @@ _NOUNS = {
 }
 
 
-def _wishes(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Iterator[Wish]:
+def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Iterator[Reference]:
     for place in placeholders(agent.prompt_template):
         if place.root not in agent.input_mapping:
             yield "prompt_template", place.root

@@ -46,7 +46,7 @@ class Account:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoldRequest:
-    """The wish to make one call.
+    """The request to hold money for one call.
 
     Attributes:
         call_id: Id of the call.
@@ -106,7 +106,7 @@ def decide_holds(
     is away: that one may be waiting for just his place.
 
     Args:
-        requests: The wishes, in order of arrival.
+        requests: The holds asked for, in order of arrival.
         accounts: The accounts they touch, locked; granted amounts are added to ``held_usd``.
         queue: Who waits already, in order; requests among them keep their places, all others
             come behind.
@@ -114,28 +114,28 @@ def decide_holds(
     Returns:
         One answer per request.
     """
-    wishes = {request.call_id: request for request in requests}
+    asked_now = {request.call_id: request for request in requests}
     waiting = {waiter.call_id for waiter in queue}
-    turns = [wishes.get(waiter.call_id, waiter) for waiter in queue]
-    turns.extend(request for request in requests if request.call_id not in waiting)
+    in_order = [asked_now.get(waiter.call_id, waiter) for waiter in queue]
+    in_order.extend(request for request in requests if request.call_id not in waiting)
     set_aside: dict[UUID, Decimal] = defaultdict(Decimal)
     for_present: dict[UUID, Decimal] = defaultdict(Decimal)
     answers = {}
-    for turn in turns:
-        asked = turn.call_id in wishes
-        ids = (turn.agent_run_id, *turn.budget_ids)
+    for request in in_order:
+        asked = request.call_id in asked_now
+        ids = (request.agent_run_id, *request.budget_ids)
         # Of somebody else's accounts only those that are asked for here are known.
         touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
-        answer = answers[turn.call_id] = _decide(
-            turn.amount_usd, touched, for_present if turn.begun else set_aside
+        answer = answers[request.call_id] = _decide(
+            request.amount_usd, touched, for_present if request.begun else set_aside
         )
         if answer.outcome is HoldOutcome.PLACED and asked:
             for account in touched:
-                account.held_usd += turn.amount_usd
+                account.held_usd += request.amount_usd
         elif answer.outcome in (HoldOutcome.PLACED, HoldOutcome.WAIT):
             for account in touched:
-                set_aside[account.id] += turn.amount_usd
-                for_present[account.id] += 0 if turn.away else turn.amount_usd
+                set_aside[account.id] += request.amount_usd
+                for_present[account.id] += 0 if request.away else request.amount_usd
     return [answers[request.call_id] for request in requests]
 
 

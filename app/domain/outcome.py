@@ -8,7 +8,7 @@ MAX_FAILED_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tally:
+class AgentCounts:
     """Counts of one run's agents.
 
     Attributes:
@@ -29,32 +29,32 @@ class Tally:
     decisive_items: int = 0
 
 
-def failure_reason(tally: Tally, *, allow_partial_completion: bool) -> str | None:
+def failure_reason(agents: AgentCounts, *, allow_partial_completion: bool) -> str | None:
     """Why the run has failed, or None if it may go on.
 
     A run fails when partial completion is not allowed and an agent failed, when a critical agent
     failed, or when more than half of its agents failed. An item that failed counts with its agent.
     """
-    if tally.decisive_items:
+    if agents.decisive_items:
         return (
-            f"{tally.decisive_items} items failed of agents that need all of theirs: they are "
+            f"{agents.decisive_items} items failed of agents that need all of theirs: they are "
             "critical (priority 8 or more), or partial completion is not allowed"
         )
-    if not tally.failed:
+    if not agents.failed:
         return None
     if not allow_partial_completion:
         return (
-            f"{tally.failed} of {tally.total} agents failed and partial completion is not allowed"
+            f"{agents.failed} of {agents.total} agents failed and partial completion is not allowed"
         )
-    if tally.critical_failed:
-        return f"{tally.critical_failed} critical agents (priority 8 or more) failed"
-    if tally.failed > tally.total * MAX_FAILED_SHARE:
-        return f"more than half of the agents failed ({tally.failed} of {tally.total})"
+    if agents.critical_failed:
+        return f"{agents.critical_failed} critical agents (priority 8 or more) failed"
+    if agents.failed > agents.total * MAX_FAILED_SHARE:
+        return f"more than half of the agents failed ({agents.failed} of {agents.total})"
     return None
 
 
-def final_status(tally: Tally) -> WorkflowStatus:
+def final_status(agents: AgentCounts) -> WorkflowStatus:
     """The state of a run that came through all its levels."""
-    if tally.failed or tally.cancelled or tally.failed_items:
+    if agents.failed or agents.cancelled or agents.failed_items:
         return WorkflowStatus.PARTIALLY_COMPLETED
     return WorkflowStatus.COMPLETED

@@ -1,6 +1,6 @@
 """The process that runs one embedded server for as long as somebody uses it.
 
-A script of its own (``python -I -S caretaker.py RECORD LOCK_FD``) on the standard library alone, so
+A script of its own (``python -I -S keeper.py RECORD LOCK_FD``) on the standard library alone, so
 that it starts in milliseconds and outlives whoever started it. It is the parent of the server,
 starts it again when it dies, and stops it once the kernel grants it the exclusive lock on the
 users' file: that is, when the last user has left, was killed, or lost power.
@@ -28,17 +28,17 @@ MAX_DELAY_S = 2.0
 STOP_TIMEOUT_S = 10.0
 
 
-class Caretaker:
+class Keeper:
     """Keeps the server of one record running, and stops it.
 
     Args:
         record: What ``server.py`` wrote: argv, log, user, stop_signal.
-        give_up: Called when the server dies at once, again and again.
+        on_crash_loop: Called when the server dies at once, again and again.
     """
 
-    def __init__(self, record: dict[str, Any], give_up: Callable[[], None]) -> None:
+    def __init__(self, record: dict[str, Any], on_crash_loop: Callable[[], None]) -> None:
         self._record = record
-        self._give_up = give_up
+        self._on_crash_loop = on_crash_loop
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,7 +59,7 @@ class Caretaker:
             # still holds its shared memory. One that never worked is not going to.
             if false_starts >= MAX_FALSE_STARTS and not ever_healthy:
                 self._note("the server does not start: giving up")
-                self._give_up()
+                self._on_crash_loop()
                 return
             self._stopping.wait(min(FIRST_DELAY_S * 2**false_starts, MAX_DELAY_S))
 
@@ -95,7 +95,7 @@ class Caretaker:
 
     def _note(self, text: str) -> None:
         with Path(self._record["log"]).open("a", encoding="utf-8") as log:
-            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC caretaker: {text}\n")
+            log.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC keeper: {text}\n")
 
 
 def main(record_path: str, lock_fd: int) -> None:
@@ -111,16 +111,16 @@ def main(record_path: str, lock_fd: int) -> None:
 
     signal.signal(signal.SIGTERM, leave)
     record = json.loads(Path(record_path).read_text(encoding="utf-8"))
-    caretaker = Caretaker(record, give_up=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    threading.Thread(target=caretaker.keep_running, daemon=True).start()
+    keeper = Keeper(record, on_crash_loop=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    threading.Thread(target=keeper.keep_running, daemon=True).start()
     with Path(record["users_lock"]).open("rb") as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX)
         finally:
-            caretaker.stop()
+            keeper.stop()
             with contextlib.suppress(OSError):
                 Path(record["sockets"]).rmdir()
-            # First this one: whoever gets in next must not find a caretaker that is leaving.
+            # First this one: whoever gets in next must not find a keeper that is leaving.
             os.close(lock_fd)
 
 

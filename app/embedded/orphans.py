@@ -1,4 +1,4 @@
-"""Ending a server that was left behind: its caretaker was killed, and nobody looks after it."""
+"""Ending a server that was left behind: its keeper was killed, and nobody looks after it."""
 
 import contextlib
 import time
@@ -11,8 +11,8 @@ STOP_TIMEOUT_S = 10.0
 POLL_S = 0.02
 
 
-def stop_stray(record: dict[str, Any]) -> None:
-    """End a server whose caretaker was killed, recognised by its command line, and its pid file.
+def stop_orphan(record: dict[str, Any]) -> None:
+    """End a server whose keeper was killed, recognised by its command line, and its pid file.
 
     A process id alone is not trusted: after a restart of the machine it may be anybody's.
     """

@@ -1,6 +1,6 @@
 """One embedded server of one home, shared by every process that uses the home.
 
-Who uses the server holds a shared lock on a file for as long as it lives; the server's caretaker
+Who uses the server holds a shared lock on a file for as long as it lives; the server's keeper
 waits for the exclusive one and then stops it. Starting and stopping happen under a third lock,
 one process at a time. All three are given back by the kernel, so no kill leaves them stale.
 """
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Protocol
 
 from app.embedded.folders import clear_folder, open_home, private_folder
 from app.embedded.locks import POLL_S, FileLock
-from app.embedded.orphans import stop_stray
+from app.embedded.orphans import stop_orphan
 from app.errors import EmbeddedServicesError
 
 START_TIMEOUT_S = 60.0
@@ -129,12 +129,12 @@ class SharedServer:
             self._leave()
             if self._has_users():
                 return
-            with FileLock.acquire(self._file("caretaker.lock"), timeout_s=STOP_TIMEOUT_S):
+            with FileLock.acquire(self._file("keeper.lock"), timeout_s=STOP_TIMEOUT_S):
                 self._tidy()
         self._reap()
 
     def _ensure(self) -> str:
-        alive = FileLock.attempt(self._file("caretaker.lock"))
+        alive = FileLock.attempt(self._file("keeper.lock"))
         if alive is None:
             sockets = Path(self._record().get("sockets", self._home / "nowhere"))
         else:
@@ -146,10 +146,10 @@ class SharedServer:
         return self._kind.url(sockets)
 
     def _launch(self, alive: FileLock) -> Path:
-        """Start a caretaker, which inherits the lock that says it is alive."""
-        stop_stray(self._record())
+        """Start a keeper, which inherits the lock that says it is alive."""
+        stop_orphan(self._record())
         launch = self._kind.prepare(self._home)
-        stop_stray(asdict(launch))  # the record may be lost
+        stop_orphan(asdict(launch))  # the record may be lost
         log = self._home / "log" / f"{self._kind.name}.log"
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
@@ -158,13 +158,13 @@ class SharedServer:
         fresh = record.with_suffix(".new")
         fresh.write_text(json.dumps(fields, default=str, indent=2), encoding="utf-8")
         fresh.replace(record)
-        self._caretaker = _start_caretaker(record, log, alive.fileno())
+        self._caretaker = _start_keeper(record, log, alive.fileno())
         return launch.sockets
 
     def _tidy(self) -> None:
-        """Remove what a killed caretaker has left: its server, the sockets."""
+        """Remove what a killed keeper has left: its server, the sockets."""
         record = self._record()
-        stop_stray(record)
+        stop_orphan(record)
         if "sockets" in record:
             with contextlib.suppress(OSError):
                 clear_folder(Path(record["sockets"]))
@@ -175,7 +175,7 @@ class SharedServer:
         while not self._kind.ready(sockets):
             if not sockets.is_dir():
                 raise self._failure(f"its socket folder {str(sockets)!r} is gone")
-            if (gone := FileLock.attempt(self._file("caretaker.lock"))) is not None:
+            if (gone := FileLock.attempt(self._file("keeper.lock"))) is not None:
                 gone.release()
                 raise self._failure("it ended while starting")
             if time.monotonic() > deadline:
@@ -188,13 +188,13 @@ class SharedServer:
             self._users = None
 
     def _reap(self) -> None:
-        """Wait for the end of the caretaker that this process started, if it did."""
+        """Wait for the end of the keeper that this process started, if it did."""
         if self._caretaker is not None:
             self._caretaker.wait(STOP_TIMEOUT_S)
             self._caretaker = None
 
     def _has_users(self) -> bool:
-        """Whether another process uses the server; the caretaker's own lock does not count."""
+        """Whether another process uses the server; the keeper's own lock does not count."""
         for shared in (False, True):
             lock = FileLock.attempt(self._file("users.lock"), shared=shared)
             if lock is not None:
@@ -222,11 +222,11 @@ class SharedServer:
         return self._home / "run" / f"{self._kind.name}.{suffix}"
 
 
-def _start_caretaker(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[bytes]:
+def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[bytes]:
     script = Path(__file__).with_name("keeper.py")
-    _caretakers[:] = [caretaker for caretaker in _caretakers if caretaker.poll() is None]
+    _caretakers[:] = [keeper for keeper in _caretakers if keeper.poll() is None]
     with log.open("ab") as output:
-        caretaker = subprocess.Popen(
+        keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(record), str(lock_fd)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -239,8 +239,8 @@ def _start_caretaker(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[
             start_new_session=True,
             umask=0o077,
         )
-    _caretakers.append(caretaker)
-    return caretaker
+    _caretakers.append(keeper)
+    return keeper
 
 
 def server_environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ Every worker has one, and one of them in the cluster works: whoever holds a key 
 what others have committed, so no transaction waits for Redis, and nothing is dropped when Redis is
 away or slow: the relay goes on where the stream ends. That two of them work for a moment is
 harmless, because entries have the ids of the events. This is the transactional outbox of
-Richardson's Microservices Patterns, with the history as the outbox.
+Richardson's Microservices Patterns, with the history as the table that is copied.
 """
 
 import asyncio

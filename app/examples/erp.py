@@ -65,7 +65,7 @@ def _hr() -> list[Agent]:
             llm_config=CLAUDE_QUICK,
             prompt_template=(
                 "Compare this candidate with the position, on skills and experience only.\n\n"
-                "Candidate: {resume_parser}\n\n{job}\n\n"
+                "WaitingRequest: {resume_parser}\n\n{job}\n\n"
                 "Respond with JSON only, with the keys match_ratio, recommendation, reasons "
                 "and questions."
             ),

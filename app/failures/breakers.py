@@ -117,7 +117,7 @@ class CircuitBreakers:
         return circuit is not None and circuit.opened
 
     async def admit(
-        self, provider: str, model: str, *, wait: bool = True, patience_s: float = math.inf
+        self, provider: str, model: str, *, wait: bool = True, max_wait_s: float = math.inf
     ) -> Ticket:
         """Wait until a call to the model may be tried.
 
@@ -125,14 +125,14 @@ class CircuitBreakers:
             provider: Provider name.
             model: Model name.
             wait: Whether to wait at all, if the policy says so.
-            patience_s: The longest wait that is worth it, once it is known.
+            max_wait_s: The longest wait that is worth it, once it is known.
 
         Returns:
             The way through; its ``ended`` must be called.
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
-            LongWait: If it may not be tried for longer than ``patience_s``.
+            LongWait: If it may not be tried for longer than ``max_wait_s``.
         """
         name = f"{provider}/{model}"
         circuit = self._circuits.get(name)
@@ -147,9 +147,9 @@ class CircuitBreakers:
         if not wait or self._config.when_open == "fail":
             return await self._probe_or_fail(circuit)
         self._counts["waited"] += 1
-        if too_long := circuit.long_wait(patience_s):
+        if too_long := circuit.long_wait(max_wait_s):
             raise too_long
-        return Ticket(self, circuit, await self._wait(circuit, patience_s))
+        return Ticket(self, circuit, await self._wait(circuit, max_wait_s))
 
     def ended(
         self, circuit: LocalCircuit, token: str, error: BaseException | None, called_s: float
@@ -207,10 +207,10 @@ class CircuitBreakers:
 
     # ---- waiting ---------------------------------------------------------------------------
 
-    async def _wait(self, circuit: LocalCircuit, patience_s: float) -> str:
+    async def _wait(self, circuit: LocalCircuit, max_wait_s: float) -> str:
         future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         circuit.waiters.append(future)
-        circuit.patience_s[future] = patience_s
+        circuit.max_wait_s[future] = max_wait_s
         if circuit.keeper is None or circuit.keeper.done():
             circuit.keeper = asyncio.create_task(
                 self._keep(circuit), name="circuit_keeper", context=of_nobody()
@@ -222,7 +222,7 @@ class CircuitBreakers:
                 self._give_up_probe(circuit, future.result())
             raise
         finally:
-            del circuit.patience_s[future]
+            del circuit.max_wait_s[future]
             with contextlib.suppress(ValueError):
                 circuit.waiters.remove(future)
 
@@ -295,8 +295,8 @@ class CircuitBreakers:
                 future = circuit.waiters.popleft()
                 if not future.done():
                     future.set_result("")
-        for future, patience_s in circuit.patience_s.items():
-            if not future.done() and (too_long := circuit.long_wait(patience_s)):
+        for future, max_wait_s in circuit.max_wait_s.items():
+            if not future.done() and (too_long := circuit.long_wait(max_wait_s)):
                 future.set_exception(too_long)
 
     async def _look(self, circuit: LocalCircuit) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from app.domain.agent import Agent, AgentResult
-from app.domain.outcome import Tally, failure_reason
+from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
 from app.errors import AgentError
@@ -104,7 +104,7 @@ class FailureHandler:
         decision = self.decide(agent, _class_of(result), retries=result.retry_count, policy=policy)
         if isinstance(decision, Retry):
             return True
-        self._call_back(agent, result)
+        self._run_callback(agent, result)
         return False
 
     def should_fail_workflow(
@@ -117,12 +117,12 @@ class FailureHandler:
             total_agents: Number of all agents of the workflow.
             allow_partial: Whether partial completion is allowed.
         """
-        tally = Tally(
+        agents = AgentCounts(
             total=total_agents,
             failed=len(failed_agents),
             critical_failed=sum(1 for agent in failed_agents if agent.is_critical),
         )
-        return failure_reason(tally, allow_partial_completion=allow_partial) is not None
+        return failure_reason(agents, allow_partial_completion=allow_partial) is not None
 
     def tell(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` in the background; called on the loop of a worker."""
@@ -157,7 +157,7 @@ class FailureHandler:
                 self._counts["callbacks_failed"] += 1
                 log.exception("on_failure_failed", agent=agent.name)
 
-    def _call_back(self, agent: Agent, result: AgentResult) -> None:
+    def _run_callback(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` for a caller that is not asynchronous."""
         callback = self._on_failure
         if callback is None:

@@ -26,7 +26,7 @@ class LocalCircuit:
         self.ask_at_s = 0.0
         self.news = asyncio.Event()
         self.waiters: deque[asyncio.Future[str]] = deque()
-        self.patience_s: dict[asyncio.Future[str], float] = {}
+        self.max_wait_s: dict[asyncio.Future[str], float] = {}
         self.keeper: asyncio.Task[None] | None = None
         self.reporting = False
         self.numbers = count(1)
@@ -34,10 +34,10 @@ class LocalCircuit:
         self.counted_until_s = 0.0
         self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
 
-    def long_wait(self, patience_s: float) -> LongWait | None:
+    def long_wait(self, max_wait_s: float) -> LongWait | None:
         """What somebody is told who would wait no longer than this."""
         wait_s = self.ask_at_s - time.monotonic()
-        if not self.opened or self.probed or wait_s <= patience_s:
+        if not self.opened or self.probed or wait_s <= max_wait_s:
             return None
         wait_s += random.uniform(0, min(SPREAD * wait_s, MOST_SPREAD_S))
         return LongWait(wait_s=wait_s, waits_for=f"{self.name} circuit")

@@ -74,10 +74,10 @@ class AnthropicAssembly(Assembly):
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:
-        told = {name: value for name, value in (usage or {}).items() if value is not None}
-        if told:
-            anthropic_usage(self.raw_usage | told)
-            self.raw_usage = self.raw_usage | told
+        reported = {name: value for name, value in (usage or {}).items() if value is not None}
+        if reported:
+            anthropic_usage(self.raw_usage | reported)
+            self.raw_usage = self.raw_usage | reported
 
     def _start_block(self, index: int, block: dict[str, Any]) -> str:
         self._blocks[index], self._pieces[index] = block, []

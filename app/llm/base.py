@@ -12,10 +12,10 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCall:
-    """A model's wish to have a tool called.
+    """A model's request to have a tool called.
 
     Attributes:
-        id: The provider's id of this wish; the answer must carry it.
+        id: The provider's id of this request; the answer must carry it.
         name: Name of the tool.
         arguments: The arguments as the model wrote them: JSON text, not yet parsed or trusted.
     """

@@ -24,7 +24,7 @@ PREFIX = "agentchord:answers"
 #: A caller that asks a provider and dies lets the others go after this time.
 LEASE_S = 9.0
 #: What Redis does not say within this time it does not say.
-PATIENCE_S = 2.0
+MAX_WAIT_S = 2.0
 #: Larger answers are not kept: Redis holds the queues and the limits, too.
 MAX_BYTES = 256_000
 _COMPLETE = frozenset({"stop", "tool_calls"})
@@ -110,7 +110,7 @@ class AnswerCache:
         keys = f"{PREFIX}:{{{address}}}", f"{PREFIX}:{{{address}}}:asked"
         arguments = (*keys, command, token, int(self.lease_s * 1000), *values)
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(MAX_WAIT_S):
                 try:
                     found = await self._redis.evalsha(self._hash, 2, *arguments)
                 except NoScriptError:

@@ -188,9 +188,9 @@ def _read(body: Any) -> tuple[str, list[str]]:
     if not isinstance(error, Mapping):
         return str(error), []
     details = error.get("details")
-    candidates = (_text(details, "error_code"), _text(error, "code"), _text(error, "type"))
+    fields = (_text(details, "error_code"), _text(error, "code"), _text(error, "type"))
     text = _text(error, "message") or _text(error, "detail") or str(dict(error))
-    return text, [code for code in candidates if code]
+    return text, [code for code in fields if code]
 
 
 def _text(value: Any, key: str) -> str | None:

@@ -166,7 +166,7 @@ def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
     """Which circuits are not closed.
 
     Args:
-        circuits: As ``Readings.circuits`` returns them.
+        circuits: As ``LiveState.circuits`` returns them.
     """
     return [
         (

@@ -23,9 +23,9 @@ class Live:
     """What the rest of the cluster is like at this moment; empty where nobody knows.
 
     Attributes:
-        buckets: The rate limits' buckets in use, by name, as ``Readings.buckets`` gives them.
+        buckets: The rate limits' buckets in use, by name, as ``LiveState.buckets`` gives them.
         bucket_of: The bucket of a provider and a model.
-        circuits: Circuit breakers that have counted failures, as ``Readings.circuits`` gives them.
+        circuits: Circuit breakers that have counted failures, as ``LiveState.circuits`` gives them.
         unserved: Queues that no worker listens to.
     """
 

@@ -1,4 +1,4 @@
-"""Why a run was slow or dear, in words: where its time and its money went."""
+"""Why a run was slow or expensive, in words: where its time and its money went."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ SHOWN_S = 0.05
 MUCH = Decimal("1.5")
 #: Less than this share of the money is not worth one.
 NOTABLE_SHARE = Decimal("0.05")
-DEAREST = 3
+MOST_EXPENSIVE = 3
 WORDS = {
     Phase.QUEUED: "waiting to be claimed",
     Phase.HELD: "waiting for limits, money or circuits",
@@ -94,13 +94,13 @@ def explain_money(
     total = sum(by_agent.values(), Decimal(0))
     if not total:
         return ()
-    dearest = sorted(by_agent.items(), key=lambda item: -item[1])[:DEAREST]
+    dearest = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
     enough = [item for item in dearest if item[1] > total * NOTABLE_SHARE]
     shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in enough)
     calls = sum(call.kind != "correction" for call in history.calls)
     found = [
         Finding(
-            reason=Reason.DEAR,
+            reason=Reason.EXPENSIVE,
             text=(
                 f"has spent {money(total)} of {money(history.run.limit_usd)} in {calls} calls"
                 + (f"; most of it: {shares}" if shares else "")
@@ -112,7 +112,7 @@ def explain_money(
     if wasted_usd > total * NOTABLE_SHARE:
         found.append(
             Finding(
-                reason=Reason.DEAR,
+                reason=Reason.EXPENSIVE,
                 agents=tuple(dict.fromkeys(call.agent for call in wasted)),
                 text=(
                     f"paid {money(wasted_usd)} ({wasted_usd / total:.0%} of the run) for calls "
@@ -124,7 +124,7 @@ def explain_money(
     if unconfirmed:
         found.append(
             Finding(
-                reason=Reason.DEAR,
+                reason=Reason.EXPENSIVE,
                 agents=tuple(dict.fromkeys(call.agent for call in unconfirmed)),
                 text=(
                     f"is booked at the worst case, {money(_total(unconfirmed))}, for calls whose "
@@ -143,14 +143,14 @@ def _above(
     planned_total = sum(planned_usd.values(), Decimal(0))
     if planned_total and total > MUCH * planned_total:
         text = f"cost {total / planned_total:.1f} times what was planned, {money(planned_total)}"
-        found.append(Finding(reason=Reason.DEAR, text=text))
+        found.append(Finding(reason=Reason.EXPENSIVE, text=text))
     for name, cost in by_agent.items():
         for what, known in (("usual", history.usual_usd), ("planned", planned_usd)):
             expected = known.get(name)
             if expected and cost > MUCH * expected and cost > total * NOTABLE_SHARE:
                 found.append(
                     Finding(
-                        reason=Reason.DEAR,
+                        reason=Reason.EXPENSIVE,
                         agents=(name,),
                         text=f"cost {cost / expected:.1f} times what is {what} "
                         f"({money(cost)} for {money(expected)}): {_why(name, history)}",

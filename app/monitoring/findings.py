@@ -34,7 +34,7 @@ class Reason(StrEnum):
     RECOVERED = "recovered"
     FALLBACK = "fallback"
     SLOW = "slow"
-    DEAR = "dear"
+    EXPENSIVE = "expensive"
 
 
 PLURALS = {

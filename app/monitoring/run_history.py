@@ -58,8 +58,8 @@ READ_WAITS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
         count(*) AS count
     FROM (
-        SELECT e.agent_run_id, told.key AS waits_for, told.value::float8 AS seconds
-        FROM events e CROSS JOIN LATERAL jsonb_each_text(e.data -> 'waited') told
+        SELECT e.agent_run_id, waits.key AS waits_for, waits.value::float8 AS seconds
+        FROM events e CROSS JOIN LATERAL jsonb_each_text(e.data -> 'waited') waits
         WHERE e.run_id = :run_id
         UNION ALL
         SELECT e.agent_run_id, e.data ->> 'waits_for', extract(epoch FROM least(t.started_at - e.at,

@@ -13,9 +13,9 @@ from app.rate_limits.tiers import BucketSpec
 
 #: Id, priority, arrival (milliseconds, the backend's clock), cost (seconds of the bucket), and the
 #: amount for each tier, in the order of the bucket's tiers.
-Candidate: TypeAlias = tuple[int, int, int, float, tuple[float, ...]]
+WaitingRequest: TypeAlias = tuple[int, int, int, float, tuple[float, ...]]
 #: Run, weight, requests waiting in this process, and the first of them.
-WaitingRun: TypeAlias = tuple[str, float, int, list[Candidate]]
+WaitingRun: TypeAlias = tuple[str, float, int, list[WaitingRequest]]
 #: Id, start (backend's clock), and what each tier gets back (may be empty).
 Settlement: TypeAlias = tuple[int, float, tuple[float, ...]]
 #: Tier's index, limit and remaining as the provider's headers say (-1: unknown), the tier's spent
@@ -134,8 +134,8 @@ class Reply:
         shares: The runs' virtual times, in the order asked, and last the bucket's own.
         long_s: Seconds until the limits per hour and day have room for one request.
         long_tier: The one of them that does last; empty if all have room.
-        held_by: What the process's first request waits for: the name of a tier, ``concurrency`` or
-            ``pause``; empty if none waits.
+        blocked_by: What the process's first request waits for: the name of a tier, ``concurrency``
+            or ``pause``; empty if none waits.
     """
 
     time_s: float
@@ -149,7 +149,7 @@ class Reply:
     shares: list[float]
     long_s: float = 0.0
     long_tier: str = ""
-    held_by: str = ""
+    blocked_by: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

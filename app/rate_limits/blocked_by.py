@@ -11,7 +11,7 @@ AWAY_S = 0.5
 WORDS = {"concurrency": "concurrent_requests", "redis": "without_redis"}
 
 
-class Held:
+class BlockedBy:
     """Remembers of one bucket what a process's waiters have waited for last."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Held:
         reply = await answer
         if time.monotonic() - asked_s > AWAY_S:
             self._by = "redis"
-        self._by = reply.held_by or self._by
+        self._by = reply.blocked_by or self._by
         return reply
 
     def label(self, spec: BucketSpec) -> str:

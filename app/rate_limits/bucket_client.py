@@ -13,15 +13,15 @@ import structlog
 
 from app.domain.usage import Usage
 from app.rate_limits.base import Exchange, Grant, LimitRequest, Permit, Reply, Sight
-from app.rate_limits.blocked_by import Held
-from app.rate_limits.corrections import FLUSH_S, Outbox
-from app.rate_limits.exchange_timer import Pump
+from app.rate_limits.blocked_by import BlockedBy
+from app.rate_limits.corrections import FLUSH_S, Corrections
+from app.rate_limits.exchange_timer import ExchangeTimer
 from app.rate_limits.fair_queue import FairQueue, Waiter
-from app.rate_limits.limit_requests import Candidates
+from app.rate_limits.forecast import LimitRequests
 from app.rate_limits.link import Link
 from app.rate_limits.long_waits import Closed, closed_by_limits, closed_by_pause, later, send_away
-from app.rate_limits.pending_sends import Departures
-from app.rate_limits.slow_start import STEP_S, OpenGate
+from app.rate_limits.pending_sends import PendingSends
+from app.rate_limits.slow_start import STEP_S, SlowStart
 from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
@@ -50,15 +50,15 @@ class BucketClient:
         self.statistics = Statistics(totals)
         self._link = link
         self._loop = asyncio.get_running_loop()
-        self._pump = Pump(self._exchange, name=f"limits_{spec.bucket}")
-        self._gate = OpenGate()
+        self._exchange_timer = ExchangeTimer(self._exchange, name=f"limits_{spec.bucket}")
+        self._slow_start = SlowStart()
         self._queue = FairQueue(self._refresh)
-        self._candidates = Candidates(link.clock)
-        self._outbox = Outbox(spec)
+        self._limit_requests = LimitRequests(link.clock)
+        self._corrections = Corrections(spec)
         self._next_spec: BucketSpec | None = None
         self._live: dict[int, Permit] = {}
         self._planned: dict[int, Waiter] = {}
-        self._departures = Departures(spec)
+        self._pending_sends = PendingSends(spec)
         self._sights: dict[int, Sight] = {}
         self._spent: tuple[float, ...] = ()
         self._ids = self._exchanges = 0
@@ -68,7 +68,7 @@ class BucketClient:
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
         self._paused: Closed | None = None
-        self.held = Held()
+        self.blocked_by = BlockedBy()
 
     @property
     def waiting(self) -> int:
@@ -77,24 +77,24 @@ class BucketClient:
 
     def at_once(self, request: LimitRequest) -> Permit | None:
         """A permit without asking anybody, where nothing is limited and nothing paused."""
-        if not self.spec.unlimited or not self._gate.is_open or self._queue:
+        if not self.spec.unlimited or not self._slow_start.is_open or self._queue:
             return None
         self._ids += 1
         return self._open_permit(self._ids, request, time.monotonic())
 
-    def enter(self, request: LimitRequest, *, early: bool, patience_s: float) -> Waiter:
+    def enter(self, request: LimitRequest, *, early: bool, max_wait_s: float) -> Waiter:
         """Queue a request; its future gets the permit, or the word that it waits too long."""
         self._ids += 1
         waiter = Waiter(
             id=self._ids,
             request=request,
-            candidate=self._candidates.new(self._ids, request, self.spec),
+            entry=self._limit_requests.new(self._ids, request, self.spec),
             future=self._loop.create_future(),
             entered_s=time.monotonic(),
             early=early,
-            patience_s=patience_s,
+            max_wait_s=max_wait_s,
         )
-        self._wait_for_turn(waiter)
+        self._enqueue(waiter)
         send_away(self._queue, self._paused, self.spec.bucket)
         return waiter
 
@@ -105,7 +105,7 @@ class BucketClient:
         elif not waiter.gone:
             self._queue.leave(waiter)
             if not self._queue:
-                self._pump.run_in(FLUSH_S)
+                self._exchange_timer.run_in(FLUSH_S)
 
     def begin(self, permit: Permit) -> bool:
         """The call starts now; False if the permit is void: paused meanwhile, or too late."""
@@ -119,16 +119,16 @@ class BucketClient:
             self._give_back(permit)
             return False
         if not waiter.early:
-            self._depart(permit, measured=False)
+            self._mark_sent(permit, measured=False)
         self.statistics.granted(now_s - waiter.entered_s, permit.request)
         return True
 
-    async def set_out(self, permit: Permit) -> None:
+    async def mark_sent(self, permit: Permit) -> None:
         """The request goes out now; what is unusual about the delay, those behind it must know."""
-        await self._departures.moment_of(permit)
-        if permit in self._departures:
+        await self._pending_sends.moment_of(permit)
+        if permit in self._pending_sends:
             self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
-            self._depart(permit, measured=True)
+            self._mark_sent(permit, measured=True)
 
     def settle(
         self,
@@ -144,16 +144,16 @@ class BucketClient:
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
-        self._departures.forget(permit)
+        self._pending_sends.forget(permit)
         sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
         if whole and usage:
-            self._candidates.learn(permit.request, usage, self.spec)
-        self._outbox.settle(permit, usage, headers, sight)
+            self._limit_requests.learn(permit.request, usage, self.spec)
+        self._corrections.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:
             if throttled:
                 self.statistics.count("throttled")
-            self.pause(self._outbox.refuse(permit, retry_after_s, headers, hard=throttled))
-        self._pump.run_in(self._outbox.patience_s)
+            self.pause(self._corrections.refuse(permit, retry_after_s, headers, hard=throttled))
+        self._exchange_timer.run_in(self._corrections.max_wait_s)
 
     def hand_back(self, permit: Permit) -> None:
         """The permit is not used."""
@@ -165,7 +165,7 @@ class BucketClient:
         """Renew the concurrency slots of all permits in use with the next exchange."""
         if self.spec.concurrency and self._live:
             self._renewing = True
-            self._pump.run_in(0.0)
+            self._exchange_timer.run_in(0.0)
 
     def pause(self, seconds: float) -> None:
         """Start nothing for so long; what is granted and has not started waits again."""
@@ -175,9 +175,9 @@ class BucketClient:
             if permit.starts_at_s > now_s:
                 self._give_back(permit)
                 if not waiter.early:
-                    self._wait_for_turn(waiter)
-        self._gate.close_for(seconds)
-        self.held.pause()
+                    self._enqueue(waiter)
+        self._slow_start.close_for(seconds)
+        self.blocked_by.pause()
         self._paused = later(self._paused, closed_by_pause(seconds))
         send_away(self._queue, self._paused, self.spec.bucket)
         if self.spec.unlimited:
@@ -186,22 +186,22 @@ class BucketClient:
     def catch_up(self) -> None:
         """News may have been missed: ask."""
         if self.spec.unlimited or self._queue:
-            self._pump.run_in(0.0)
+            self._exchange_timer.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:
         """Ask the backend after this time, or sooner."""
-        self._pump.run_in(delay_s)
+        self._exchange_timer.run_in(delay_s)
 
     def reconfigure(self, spec: BucketSpec) -> None:
         """Take other limits into use, with the next exchange."""
         if spec != self.spec:
             self._next_spec = spec
-            self._pump.run_in(0.0)
+            self._exchange_timer.run_in(0.0)
 
     async def flush(self) -> None:
         """Return when everything said so far has reached the backend."""
-        while self._pump.busy or self._outbox or self._renewing or self._next_spec:
-            await self._pump.run_now()
+        while self._exchange_timer.busy or self._corrections or self._renewing or self._next_spec:
+            await self._exchange_timer.run_now()
 
     async def close(self, *, timeout_s: float) -> None:
         """Hand back what has not started, say goodbye, and stop; nothing may wait any more."""
@@ -215,18 +215,18 @@ class BucketClient:
         except TimeoutError:
             log.warning("limit_corrections_lost", bucket=self.spec.bucket)
         finally:
-            self._pump.stop()
+            self._exchange_timer.stop()
 
     async def _exchange(self) -> None:
         try:
             message = self._compose()
-            reply = await self.held.heard(self._link.exchange(self.spec, message))
+            reply = await self.blocked_by.heard(self._link.exchange(self.spec, message))
             await self._learn(reply)
             self._apply(message, reply)
         except Exception:  # whatever it is (who remembers the use may fail): the waiters go on
             log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
             self._queue.take_back()
-            self._pump.run_in(FAILED_S)
+            self._exchange_timer.run_in(FAILED_S)
 
     def _compose(self, *, leaving: bool = False) -> Exchange:
         if self._next_spec is not None:
@@ -243,8 +243,8 @@ class BucketClient:
             leaving=leaving,
         )
         self._used = {}
-        self._outbox.fill(message)
-        message.overdue = self._departures.overdue()
+        self._corrections.fill(message)
+        message.overdue = self._pending_sends.overdue()
         if self._renewing:
             message.renewals = list(self._live)
             self._renewing = False
@@ -261,11 +261,11 @@ class BucketClient:
         self._epoch = reply.epoch
         if reply.rebuild:
             self._used = await self._link.recent_use(self.spec, reply.rebuild)
-            self._pump.run_in(0.0)
+            self._exchange_timer.run_in(0.0)
 
     def _apply(self, message: Exchange, reply: Reply) -> None:
-        self._gate.know()
-        self._outbox.careful = reply.careful
+        self._slow_start.know()
+        self._corrections.careful = reply.careful
         self._spent = reply.spent
         if reply.paused_s > 0:
             self.pause(reply.paused_s)
@@ -283,8 +283,8 @@ class BucketClient:
         if self.spec.unlimited:
             self._let_go()
         elif self._queue:
-            self._pump.run_in(reply.ask_in_s or 0.0)
-        self._pump.run_in(FLUSH_S if self._renewing else self._outbox.patience_s)
+            self._exchange_timer.run_in(reply.ask_in_s or 0.0)
+        self._exchange_timer.run_in(FLUSH_S if self._renewing else self._corrections.max_wait_s)
 
     def _granted(self, grant: Grant, reply: Reply) -> None:
         number, delay_s = grant
@@ -296,7 +296,7 @@ class BucketClient:
             request_id=number,
             request=waiter.request,
             spec=self.spec,
-            taken=waiter.candidate[4],
+            taken=waiter.entry[4],
             granted_at=granted_at,
             starts_at_s=self._link.clock.to_local_s(granted_at),
             spent=reply.spent,
@@ -305,7 +305,7 @@ class BucketClient:
         if waiter.gone or waiter.future.done():
             self._give_back(permit)
             return
-        late_in_s = self._departures.expect(permit)
+        late_in_s = self._pending_sends.expect(permit)
         self._queue.leave(waiter)
         self._planned[number] = waiter
         if waiter.early:
@@ -327,49 +327,49 @@ class BucketClient:
             if not waiter.future.done():
                 waiter.future.set_result(permit)
         else:
-            self._wait_for_turn(waiter)
+            self._enqueue(waiter)
 
     def _look_after(self, permit: Permit) -> None:
         """A call should be under way by now: if it is not, those behind it must know."""
-        if permit in self._departures and not self._departures.told:
-            self._pump.run_in(0.0)
+        if permit in self._pending_sends and not self._pending_sends.told:
+            self._exchange_timer.run_in(0.0)
 
-    def _depart(self, permit: Permit, *, measured: bool) -> None:
+    def _mark_sent(self, permit: Permit, *, measured: bool) -> None:
         """A call sets out; if it is late, those behind it must know."""
-        late = self._departures.depart(permit, measured=measured)
+        late = self._pending_sends.mark_sent(permit, measured=measured)
         if late is not None:
-            self._outbox.note_delay(permit, *late)
-        if late is not None or self._departures.told:
-            self._pump.run_in(0.0 if self.spec.paced else FLUSH_S)
+            self._corrections.note_delay(permit, *late)
+        if late is not None or self._pending_sends.told:
+            self._exchange_timer.run_in(0.0 if self.spec.paced else FLUSH_S)
 
     def _give_back(self, permit: Permit) -> None:
         del self._live[permit.request_id]
-        self._departures.forget(permit)
+        self._pending_sends.forget(permit)
         self._planned.pop(permit.request_id, None)
-        self._outbox.give_back(permit)
-        self._pump.run_in(self._outbox.patience_s)
+        self._corrections.give_back(permit)
+        self._exchange_timer.run_in(self._corrections.max_wait_s)
 
-    def _wait_for_turn(self, waiter: Waiter) -> None:
+    def _enqueue(self, waiter: Waiter) -> None:
         waiter.gone = False
         if not self._queue:
-            self.held.forget()
+            self.blocked_by.forget()
         first = self._queue.enter(waiter)
         if first or not self._told_to_wait:
-            self._pump.run_in(0.0)
+            self._exchange_timer.run_in(0.0)
 
     def _let_go(self) -> None:
         """Let waiters of an unlimited bucket go: all, or after a pause more and more."""
         if not self.spec.unlimited or not self._queue:
             return
-        count = self._gate.let_go(len(self._queue))
+        count = self._slow_start.let_go(len(self._queue))
         runs = self._queue.offer(count) if count else []
-        for number in [candidate[0] for run in runs for candidate in run[3]]:
+        for number in [entry[0] for run in runs for entry in run[3]]:
             waiter = self._queue.take(number)
             assert waiter is not None
             self._queue.leave(waiter)
             waiter.future.set_result(self._open_permit(number, waiter.request, waiter.entered_s))
         if self._queue:
-            self._loop.call_later(max(self._gate.opens_in_s, STEP_S), self._let_go)
+            self._loop.call_later(max(self._slow_start.opens_in_s, STEP_S), self._let_go)
 
     def _open_permit(self, number: int, request: LimitRequest, entered_s: float) -> Permit:
         now_s = time.monotonic()
@@ -387,13 +387,13 @@ class BucketClient:
         return permit
 
     def _refresh(self, waiter: Waiter) -> None:
-        waiter.candidate = self._candidates.refreshed(waiter.candidate, waiter.request, self.spec)
+        waiter.entry = self._limit_requests.refreshed(waiter.entry, waiter.request, self.spec)
 
     def _adopt(self, spec: BucketSpec) -> None:
         self.spec, self._next_spec, self._spent = spec, None, ()
         self._sights.clear()
-        self._outbox.reconfigure(spec)
-        self._departures.reconfigure(spec)
-        self._gate.forget()
+        self._corrections.reconfigure(spec)
+        self._pending_sends.reconfigure(spec)
+        self._slow_start.forget()
         for waiter in self._queue.waiters():
-            waiter.candidate = self._candidates.again(waiter.candidate, waiter.request, spec)
+            waiter.entry = self._limit_requests.again(waiter.entry, waiter.request, spec)

@@ -24,7 +24,7 @@ DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 log = structlog.get_logger(__name__)
 
 
-class Outbox:
+class Corrections:
     """What one bucket has to be told.
 
     Args:
@@ -57,7 +57,7 @@ class Outbox:
         )
 
     @property
-    def patience_s(self) -> float:
+    def max_wait_s(self) -> float:
         """How long its content may wait for others to share an exchange; infinite if empty."""
         if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S

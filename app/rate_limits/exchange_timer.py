@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from app.telemetry.logging import of_nobody
 
 
-class Pump:
+class ExchangeTimer:
     """Runs one exchange at a time.
 
     Args:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from app.rate_limits.base import Candidate, LimitRequest, Permit, WaitingRun
+from app.rate_limits.base import LimitRequest, Permit, WaitingRequest, WaitingRun
 
 #: Runs that are offered at once; the others have had more.
 MOST_RUNS = 8
@@ -24,22 +24,22 @@ class Waiter:
     Attributes:
         id: Unique in the process and bucket; grows with the arrival.
         request: What it wants.
-        candidate: The same as the backend hears it.
+        entry: The same as the backend hears it.
         future: Gets the permit.
         entered_s: Since when it waits, as ``time.monotonic()``.
         early: Whether it takes its permit before the start, and waits for that itself.
-        patience_s: It is sent away if it is known that it has to wait longer.
+        max_wait_s: It is sent away if it is known that it has to wait longer.
         gone: Whether it gave up.
         second_try: Whether a permit came too late for it already.
     """
 
     id: int
     request: LimitRequest
-    candidate: Candidate
+    entry: WaitingRequest
     future: asyncio.Future[Permit]
     entered_s: float
     early: bool = False
-    patience_s: float = math.inf
+    max_wait_s: float = math.inf
     gone: bool = False
     second_try: bool = False
 
@@ -56,8 +56,8 @@ class FairQueue:
     """The waiters of a process for one bucket.
 
     Args:
-        refresh: Called with a waiter that is about to be offered, to bring its candidate up to
-            date.
+        refresh: Called with a waiter that is about to be offered, to bring its entry up
+            to date.
     """
 
     def __init__(self, refresh: Callable[[Waiter], None]) -> None:
@@ -94,19 +94,19 @@ class FairQueue:
 
     def waiters(self) -> list[Waiter]:
         """All of them, in no particular order."""
-        queued = [entry[2] for run in self._runs.values() for entry in run.heap]
+        queued = [waiter for run in self._runs.values() for _, _, waiter in run.heap]
         return [waiter for waiter in (*queued, *self._offered.values()) if not waiter.gone]
 
     def in_order(self) -> list[Waiter]:
         """Those that are not being offered, in the order in which they will probably be served."""
-        turns: list[tuple[float, int, Waiter]] = []
+        in_order: list[tuple[float, int, Waiter]] = []
         for run in self._runs.values():
             share_s = run.share_s
             for _, number, waiter in sorted(run.heap):
                 if not waiter.gone:
-                    turns.append((share_s, number, waiter))
-                    share_s += waiter.candidate[3] / run.weight
-        return [waiter for _, _, waiter in sorted(turns)]
+                    in_order.append((share_s, number, waiter))
+                    share_s += waiter.entry[3] / run.weight
+        return [waiter for _, _, waiter in sorted(in_order)]
 
     def offer(self, most: int) -> list[WaitingRun]:
         """The first waiters, at most ``most``, and always the first of each run."""
@@ -115,23 +115,23 @@ class FairQueue:
             if len(self._runs) > MOST_RUNS
             else self._runs.items()
         )
-        chosen: dict[str, list[Candidate]] = {name: [] for name in runs}
+        chosen: dict[str, list[WaitingRequest]] = {name: [] for name in runs}
         order = [(run.share_s, name) for name, run in runs.items()]
         heapq.heapify(order)
         while order and most > 0:
             share_s, name = heapq.heappop(order)
             waiter = self._pop(runs[name])
             if waiter is not None:
-                chosen[name].append(waiter.candidate)
-                heapq.heappush(order, (share_s + waiter.candidate[3] / runs[name].weight, name))
+                chosen[name].append(waiter.entry)
+                heapq.heappush(order, (share_s + waiter.entry[3] / runs[name].weight, name))
                 most -= 1
         for _, name in order:
             if not chosen[name] and (waiter := self._pop(runs[name])) is not None:
-                chosen[name].append(waiter.candidate)
+                chosen[name].append(waiter.entry)
         return [
-            (name, runs[name].weight, runs[name].waiting, candidates)
-            for name, candidates in chosen.items()
-            if candidates
+            (name, runs[name].weight, runs[name].waiting, requests)
+            for name, requests in chosen.items()
+            if requests
         ]
 
     def take(self, waiter_id: int) -> Waiter | None:

@@ -8,7 +8,11 @@ that is longer is charged when it is known, like every correction.
 
 from collections import defaultdict, deque
 
-from app.rate_limits.base import LimitRequest
+from app.domain.usage import Usage
+from app.rate_limits.base import LimitRequest, WaitingRequest
+from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
+from app.rate_limits.clock import BackendClock
+from app.rate_limits.tiers import BucketSpec
 
 #: Answers remembered per model and size of ``max_tokens``.
 _SAMPLES = 100
@@ -40,3 +44,47 @@ class Forecast:
 
 def _key(request: LimitRequest) -> tuple[str, int]:
     return request.model, request.output_tokens.bit_length()
+
+
+class LimitRequests:
+    """Requests of one bucket as a backend hears of them: what each will probably take.
+
+    Args:
+        clock: The backend's.
+    """
+
+    def __init__(self, clock: BackendClock) -> None:
+        self._clock = clock
+        self._forecast = Forecast()
+
+    def new(self, number: int, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
+        """A request that arrives now."""
+        arrival_ms = int(self._clock.backend_time_s() * 1000)
+        return self._as_waiting(number, request, arrival_ms, spec)
+
+    def again(self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
+        """The same under other limits."""
+        return self._as_waiting(old[0], request, old[2], spec)
+
+    def refreshed(
+        self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec
+    ) -> WaitingRequest:
+        """The same after more has been learned of how long answers are."""
+        if not _counts_real_output(request, spec):
+            return old
+        return self.again(old, request, spec)
+
+    def learn(self, request: LimitRequest, usage: Usage, spec: BucketSpec) -> None:
+        """A whole answer has come."""
+        if usage.total_tokens and _counts_real_output(request, spec):
+            self._forecast.learn(request, usage.output_tokens)
+
+    def _as_waiting(
+        self, number: int, request: LimitRequest, arrival_ms: int, spec: BucketSpec
+    ) -> WaitingRequest:
+        amounts = expected_amounts(request, spec, self._forecast.output_tokens(request))
+        return number, request.priority, arrival_ms, cost_s(amounts, spec), amounts
+
+
+def _counts_real_output(request: LimitRequest, spec: BucketSpec) -> bool:
+    return any(counts_real_output(tier, request.provider) for tier in spec.tiers)

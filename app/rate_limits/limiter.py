@@ -83,7 +83,7 @@ class ClusterLimiter:
         timeout_s: float | None = None,
         *,
         early: bool = False,
-        patience_s: float = math.inf,
+        max_wait_s: float = math.inf,
     ) -> Permit:
         """Wait until the call may start.
 
@@ -92,7 +92,7 @@ class ClusterLimiter:
             timeout_s: Longest wait in seconds; None waits for ever.
             early: Return up to 50 ms before the start; the caller prepares the call meanwhile and
                 then awaits ``start``.
-            patience_s: Longest wait that is worth it, once it is known: during a pause, and where
+            max_wait_s: Longest wait that is worth it, once it is known: during a pause, and where
                 a limit per hour or day is used up.
 
         Returns:
@@ -100,7 +100,7 @@ class ClusterLimiter:
 
         Raises:
             TimeoutError: If it did not come in time; nothing was taken.
-            LongWait: If it cannot come within ``patience_s``; nothing was taken.
+            LongWait: If it cannot come within ``max_wait_s``; nothing was taken.
         """
         loop = asyncio.get_running_loop()
         deadline_s = None if timeout_s is None else loop.time() + timeout_s
@@ -109,7 +109,7 @@ class ClusterLimiter:
             permit = bucket.at_once(request)
             if permit is not None:
                 return permit
-            waiter = bucket.enter(request, early=early, patience_s=patience_s)
+            waiter = bucket.enter(request, early=early, max_wait_s=max_wait_s)
             self._waiting[waiter] = bucket
             timer = None
             if timeout_s is not None and deadline_s is not None:
@@ -126,10 +126,10 @@ class ClusterLimiter:
                 if timer is not None:
                     timer.cancel()
 
-    def held_by(self, request: LimitRequest) -> str:
+    def blocked_by(self, request: LimitRequest) -> str:
         """What such a call has just waited for, such as ``openai/default requests_per_minute``."""
         bucket = self._bucket(request)
-        return bucket.held.label(bucket.spec)
+        return bucket.blocked_by.label(bucket.spec)
 
     async def start(self, permit: Permit) -> bool:
         """Wait for the moment of an early permit.
@@ -148,12 +148,12 @@ class ClusterLimiter:
                 return bucket.begin(permit)
             await asyncio.sleep(lead_s - early_s)  # may end a little early: look again
 
-    async def set_out(self, permit: Permit) -> None:
+    async def mark_sent(self, permit: Permit) -> None:
         """The request is about to go out: return when it may, which mostly is at once.
 
         If that is late, those behind it make room.
         """
-        await self._buckets[permit.bucket].set_out(permit)
+        await self._buckets[permit.bucket].mark_sent(permit)
 
     def settle(
         self,

@@ -62,7 +62,7 @@ def send_away(queue: FairQueue, closed: Closed | None, bucket: str) -> None:
     if wait_s <= 0:
         return
     for waiter in queue.in_order():
-        if wait_s > waiter.patience_s and not waiter.future.done():
+        if wait_s > waiter.max_wait_s and not waiter.future.done():
             _send_away(queue, waiter, wait_s, f"{bucket} {closed.reason}")
         wait_s += closed.interval_s
 

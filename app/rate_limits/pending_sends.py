@@ -23,7 +23,7 @@ _LOST_S = 5.0
 _TIMER_S = 0.001
 
 
-class Departures:
+class PendingSends:
     """The calls of one bucket in this process that have not set out.
 
     Args:
@@ -58,7 +58,9 @@ class Departures:
         while (lead_s := self._free_at_s(permit) - time.monotonic()) > 0:  # noqa: ASYNC110 a clock
             await asyncio.sleep(lead_s - _TIMER_S if lead_s > 2 * _TIMER_S else 0)
 
-    def depart(self, permit: Permit, *, measured: bool) -> tuple[float, tuple[float, ...]] | None:
+    def mark_sent(
+        self, permit: Permit, *, measured: bool
+    ) -> tuple[float, tuple[float, ...]] | None:
         """A call sets out.
 
         Args:

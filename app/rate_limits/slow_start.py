@@ -6,7 +6,7 @@ import time
 STEP_S = 0.05
 
 
-class OpenGate:
+class SlowStart:
     """Whether requests of an unlimited bucket may go at once.
 
     It is closed until the bucket's pauses are known, so that a process that starts during one does

@@ -21,13 +21,13 @@ from app.storage.group_commit import cause
 SLOT_S = 0.5
 #: After a slot's end: time for those who lingered.
 GRACE_S = 0.25
-SENT_KEY = "agentchord:returns:{slot}"
+SENT_KEY = "agentchord:deferred:{slot}"
 SENT_FOR_S = 600
 
 log = structlog.get_logger(__name__)
 
 
-class Returns:
+class Deferred:
     """The next few seconds of agents that were given back.
 
     Args:
@@ -58,7 +58,7 @@ class Returns:
         for slot, ends_in_s in slots:
             if slot not in self._timers:
                 self._timers[slot] = asyncio.create_task(
-                    self._wake(slot, max(ends_in_s + GRACE_S, 0.0)), name="returns"
+                    self._wake(slot, max(ends_in_s + GRACE_S, 0.0)), name="deferred"
                 )
         coming = {slot for slot, _ in slots}
         for slot in [slot for slot, task in self._timers.items() if task.done()]:
@@ -81,6 +81,6 @@ class Returns:
                 for lane in self._dispatcher.lanes(plan):
                     await self._dispatcher.send_lane(plan, lane)
         except (DBAPIError, RedisError, TimeoutError, OSError) as error:
-            log.warning("returns_interrupted", error=cause(error))
+            log.warning("deferred_interrupted", error=cause(error))
         except Exception:
-            log.exception("returns_failed", slot=slot)
+            log.exception("deferred_failed", slot=slot)

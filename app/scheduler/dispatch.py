@@ -1,4 +1,4 @@
-"""Sends the messages: a level as a chord of lanes, and the wish to advance a run."""
+"""Sends the messages: a level as a chord of lanes, and the request to advance a run."""
 
 import asyncio
 from collections import defaultdict

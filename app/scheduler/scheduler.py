@@ -16,7 +16,7 @@ from app.events.signals import Signals
 from app.scheduler.dispatch import Dispatcher
 from app.storage import control
 from app.storage.admission import admit
-from app.storage.fail_early import give_up
+from app.storage.fail_early import fail_early
 from app.storage.group_commit import Batches, GroupCommit, persist
 from app.storage.progress import LevelPlan, Progress, advance, plan_levels, stop
 from app.storage.sub_runs import ParentStep
@@ -60,7 +60,9 @@ class Scheduler:
             engine, self._admit, name="admit"
         )
         self._asks: Batches[UUID, None] = Batches(self._ask, name="ask_for_admission")
-        self._failing: GroupCommit[UUID, str | None] = GroupCommit(engine, give_up, name="give_up")
+        self._failing: GroupCommit[UUID, str | None] = GroupCommit(
+            engine, fail_early, name="fail_early"
+        )
 
     async def admit(self) -> None:
         """Start the pending runs that may start now, and dispatch the levels they stand at."""
@@ -88,7 +90,7 @@ class Scheduler:
     async def on_parent(self, outer: ParentStep) -> None:
         """Go on with the run around a sub-workflow that has ended."""
         if outer.failed:
-            await self.give_up(outer.run_id)
+            await self.fail_early(outer.run_id)
         await self.advance(outer.run_id, outer.level)
 
     async def spread(self, run_id: UUID) -> None:
@@ -193,7 +195,7 @@ class Scheduler:
 
         return await persist(self._engine, attempt, name=name)
 
-    async def give_up(self, run_id: UUID) -> None:
+    async def fail_early(self, run_id: UUID) -> None:
         """Start nothing more of a run that can only fail, now that one of its agents has failed."""
         reason = await self._failing.submit(run_id)
         if reason is not None:

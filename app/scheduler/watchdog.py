@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.domain.status import WorkflowStatus
-from app.scheduler.deferred import Returns
+from app.scheduler.deferred import Deferred
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.group_commit import cause
@@ -66,7 +66,7 @@ class Watchdog:
             gone nobody could renew one.
 
     Attributes:
-        returns: Looks ahead with every look, for agents that come back.
+        deferred: Looks ahead with every look, for agents that come back.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Watchdog:
         self._redis = redis
         self._scheduler = scheduler
         self._dispatcher = dispatcher
-        self.returns = Returns(engine, redis, dispatcher, interval_s=interval_s)
+        self.deferred = Deferred(engine, redis, dispatcher, interval_s=interval_s)
         self._interval_s = interval_s
         self._max_recoveries = max_recoveries
         self._on_quarantine = on_quarantine
@@ -101,7 +101,7 @@ class Watchdog:
                 await asyncio.sleep(self._interval_s)
                 await self._try_to_look()
         finally:
-            self.returns.close()
+            self.deferred.close()
 
     async def _try_to_look(self) -> None:
         try:
@@ -117,24 +117,24 @@ class Watchdog:
     async def look(self) -> None:
         """Look once at everything that may have been lost."""
         self._quarantined = []
-        for plan in await self._in_turn(self._recover) or ():
+        for plan in await self._alone(self._recover) or ():
             await self._send(plan, set(plan.agents))
         while self._quarantined:
             await self._on_quarantine(self._quarantined.pop())
-        for run_id, timeout_s in await self._in_turn(self._overdue) or ():
+        for run_id, timeout_s in await self._alone(self._overdue) or ():
             reason = f"the run's timeout of {timeout_s:g} s is over"
             await self._scheduler.stop(run_id, as_=WorkflowStatus.FAILED, reason=reason)
-        for run_id, level in await self._in_turn(self._stuck) or ():
+        for run_id, level in await self._alone(self._stuck) or ():
             await self._scheduler.advance(run_id, level)
         await self._scheduler.admit()
         everything = await self._redis_was_replaced()
         await self._tell_of_looking()
         ready = self._all_ready if everything else self._idle
-        for plan in await self._in_turn(ready) or ():
+        for plan in await self._alone(ready) or ():
             await self._send_again(plan, everything=everything)
-        await self.returns.look()
+        await self.deferred.look()
 
-    async def _in_turn(self, step: Callable[[AsyncConnection], Awaitable[Found]]) -> Found | None:
+    async def _alone(self, step: Callable[[AsyncConnection], Awaitable[Found]]) -> Found | None:
         """Run a step unless another watchdog is at it."""
         async with self._engine.begin() as connection:
             if not (await connection.execute(TRY_LOCK, {"key": WATCHDOG_LOCK})).scalar_one():

@@ -11,7 +11,7 @@ from app.storage.fetch import Row, fetch
 # An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
 # waits for items is open as long as one of them is, which the items say themselves. What failed in
 # a sub-workflow that completed in part is like an item that failed.
-TALLY: TextClause = text("""
+AGENT_COUNTS: TextClause = text("""
     SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL AND a.priority >= 8)
@@ -36,6 +36,8 @@ TALLY: TextClause = text("""
 """)
 
 
-async def tallies(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
+async def agent_counts(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
     """Counts by run, of agents by their states and of what is open at the level it stands at."""
-    return {row.run_id: row for row in await fetch(connection, TALLY, {"ids": list(run_ids)})}
+    return {
+        row.run_id: row for row in await fetch(connection, AGENT_COUNTS, {"ids": list(run_ids)})
+    }

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import budget_label, passed_thresholds
-from app.storage.budget_waiters import Wake, nobody
+from app.storage.budget_waiters import WakeWaiters, nobody
 from app.storage.fetch import Row
 from app.storage.hold_queue import next_in_queue
 from app.storage.session import dumps
@@ -24,7 +24,7 @@ async def tell_booked(
     rows: Sequence[Row],
     entries: Sequence[Entry],
     *,
-    wake: Wake = nobody,
+    wake: WakeWaiters = nobody,
 ) -> None:
     """Tell what a booking has changed.
 

@@ -5,8 +5,8 @@ from uuid import UUID
 
 #: Called inside the transaction with the agent runs whose holds should be tried again. They find
 #: the budgets locked until it has committed, so being told early costs nothing.
-Wake = Callable[[Sequence[UUID]], None]
+WakeWaiters = Callable[[Sequence[UUID]], None]
 
 
 def nobody(_: Sequence[UUID]) -> None:
-    """Wake nobody: those who wait look again by themselves, a little later."""
+    """WakeWaiters nobody: those who wait look again by themselves, a little later."""

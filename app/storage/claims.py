@@ -15,7 +15,7 @@ from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimRequest:
-    """A lane's wish for work: up to ``width`` agents beside the ``busy`` ones it has."""
+    """A lane's request for work: up to ``width`` agents beside the ``busy`` ones it has."""
 
     run_id: UUID
     level: int
@@ -92,7 +92,7 @@ async def claim(
 
     Args:
         connection: Inside a transaction.
-        requests: The wishes.
+        requests: What lanes ask for.
         worker: The owner of the leases.
         lease_s: Seconds until a lease ends that nobody renews.
         max_recoveries: Recoveries after which an agent is a suspect.

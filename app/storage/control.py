@@ -18,7 +18,7 @@ from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import RunConflict, UnknownRun, WorkflowError
-from app.storage.run_tree import lock_family
+from app.storage.run_tree import lock_run_tree
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 
@@ -145,7 +145,7 @@ RERUN: TextClause = text("""
     INSERT INTO events (run_id, type, data)
     SELECT run.id, 'run_created', CAST(:created AS jsonb) FROM run
     UNION ALL
-    SELECT CAST(:id AS uuid), 'run_rerun', CAST(:told AS jsonb) FROM run
+    SELECT CAST(:id AS uuid), 'run_rerun', CAST(:data AS jsonb) FROM run
 """)
 
 
@@ -170,19 +170,19 @@ async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
     Returns:
         Whether it was going, and not being stopped.
     """
-    return run_id in await _on_family(connection, PAUSE, run_id)
+    return run_id in await _on_run_tree(connection, PAUSE, run_id)
 
 
 async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
     """Let a paused run be admitted again, with its sub-workflows; returns whether it was paused."""
-    return run_id in await _on_family(connection, RESUME, run_id)
+    return run_id in await _on_run_tree(connection, RESUME, run_id)
 
 
-async def _on_family(
+async def _on_run_tree(
     connection: AsyncConnection, statement: TextClause, run_id: UUID
 ) -> Collection[UUID]:
     """Which of a run and those of its sub-workflows a statement has changed."""
-    ids = [run.id for run in await lock_family(connection, [run_id])]
+    ids = [run.id for run in await lock_run_tree(connection, [run_id])]
     if len(ids) > 1:  # in the order in which holds lock them
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
     return set(await connection.scalars(statement, {"ids": ids}))
@@ -282,7 +282,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
         "level": min(row.level for row in rows if row.name in again),
         "agents": dumps(agents),
         "created": dumps(created),
-        "told": dumps({"agent": agent, "run_id": new}),
+        "data": dumps({"agent": agent, "run_id": new}),
     }
     await connection.execute(RERUN, given | values)
     return Rerun(run_id=new, made=True)

@@ -37,7 +37,7 @@ DUE: TextClause = text("""
 """)
 
 # Passed over are those that somebody is at: they are being claimed, or cancelled.
-CALL_BACK: TextClause = text("""
+WAKE_DEFERRED_BY_LIMITS: TextClause = text("""
     WITH waiting AS (
         SELECT id FROM agent_runs
         WHERE status = 'pending' AND attempt > 0 AND ready_at > clock_timestamp()
@@ -46,7 +46,7 @@ CALL_BACK: TextClause = text("""
     )
     UPDATE agent_runs a SET ready_at = clock_timestamp() FROM waiting WHERE a.id = waiting.id
 """)
-CALL_BACK_AGENTS: TextClause = text("""
+WAKE_DEFERRED: TextClause = text("""
     WITH waiting AS (
         SELECT id FROM agent_runs
         WHERE id = ANY(CAST(:ids AS uuid[])) AND status = 'pending' AND waits_for IS NOT NULL
@@ -58,24 +58,26 @@ CALL_BACK_AGENTS: TextClause = text("""
 """)
 
 
-async def call_back_from_limits(connection: AsyncConnection) -> None:
+async def wake_deferred_by_limits(connection: AsyncConnection) -> None:
     """Let everybody come back at once who was given back for a limit per hour or day."""
-    await connection.execute(CALL_BACK, {"pattern": "% requests_per_%"})
+    await connection.execute(WAKE_DEFERRED_BY_LIMITS, {"pattern": "% requests_per_%"})
 
 
-async def call_back(connection: AsyncConnection, wakes: Sequence[Sequence[UUID]]) -> list[bool]:
+async def wake_deferred(
+    connection: AsyncConnection, waiters: Sequence[Sequence[UUID]]
+) -> list[bool]:
     """Let those of some agent runs come back at once who were given back.
 
     Args:
         connection: Inside a transaction.
-        wakes: Agent runs, as several callers name them.
+        waiters: Agent runs, as several callers name them.
 
     Returns:
         For each caller, whether somebody comes back.
     """
-    ids = sorted({id_ for wake in wakes for id_ in wake})
-    back = set(await connection.scalars(CALL_BACK_AGENTS, {"ids": ids}))
-    return [not back.isdisjoint(wake) for wake in wakes]
+    ids = sorted({id_ for each in waiters for id_ in each})
+    back = set(await connection.scalars(WAKE_DEFERRED, {"ids": ids}))
+    return [not back.isdisjoint(each) for each in waiters]
 
 
 async def coming_slots(

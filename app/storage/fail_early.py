@@ -5,14 +5,14 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.outcome import Tally, failure_reason
+from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.status import WorkflowStatus
-from app.storage.agent_counts import tallies
+from app.storage.agent_counts import agent_counts
 from app.storage.progress import CANCEL_PENDING, close_budgets, stop_inner
-from app.storage.run_tree import LOCK_RUNS_FULL, lock_family
+from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 
 
-async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
+async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
     """Cancel what is pending of runs that can only fail any more.
 
     Calls in flight end and their results are kept: they are paid for, and a retry of the run can
@@ -29,27 +29,27 @@ async def give_up(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[
     ids = sorted(set(run_ids))
     reasons: dict[UUID, str] = {}
     locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": ids})).all()
-    counts = await tallies(connection, ids)
+    counts = await agent_counts(connection, ids)
     for run in locked:
         if run.status != WorkflowStatus.RUNNING or run.stop_as is not None:
             continue
         counted = counts[run.id]
-        tally = Tally(
+        agents = AgentCounts(
             total=counted.total,
             failed=counted.failed,
             critical_failed=counted.critical_failed,
             decisive_items=counted.decisive_items,
         )
-        reason = failure_reason(tally, allow_partial_completion=run.allow_partial_completion)
+        reason = failure_reason(agents, allow_partial_completion=run.allow_partial_completion)
         if reason is not None:
             reasons[run.id] = reason
     # The runs inside are locked before any agent run is.
-    family = await lock_family(connection, sorted(reasons)) if reasons else []
-    for run in family:
+    run_tree = await lock_run_tree(connection, sorted(reasons)) if reasons else []
+    for run in run_tree:
         if run.id in reasons:
-            told = {"id": run.id, "reason": f"run failed: {reasons[run.id]}", "all": False}
-            await connection.execute(CANCEL_PENDING, told)
-    inner = [run for run in reversed(family) if run.id not in reasons]
+            params = {"id": run.id, "reason": f"run failed: {reasons[run.id]}", "all": False}
+            await connection.execute(CANCEL_PENDING, params)
+    inner = [run for run in reversed(run_tree) if run.id not in reasons]
     reason = "the run that it is a part of has failed"
     if inner:
         await stop_inner(connection, inner, reason=reason)

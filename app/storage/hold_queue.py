@@ -80,8 +80,8 @@ async def change_queue(
         for request, answer in asked
         if answer.outcome is HoldOutcome.WAIT
     ]
-    come = [wish for wish in waiting if budgets_of.get(wish.call_id) != wish.budget_ids]
-    coming = {wish.agent_run_id for wish in come}
+    come = [request for request in waiting if budgets_of.get(request.call_id) != request.budget_ids]
+    coming = {request.agent_run_id for request in come}
     gone = [
         (request.agent_run_id, queue.places[request.agent_run_id])
         for request, answer in asked

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
-from app.storage.budget_waiters import Wake, nobody
+from app.storage.budget_waiters import WakeWaiters, nobody
 from app.storage.fetch import fetch
 from app.storage.hold_queue import (
     HoldQueue,
@@ -33,7 +33,7 @@ Subject = tuple[str, str]
 
 
 async def place_holds(
-    connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: Wake = nobody
+    connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = nobody
 ) -> list[HoldAnswer]:
     """Reserve the worst case of several calls, each on all of its accounts or on none.
 
@@ -43,7 +43,7 @@ async def place_holds(
 
     Args:
         connection: Inside a transaction.
-        requests: The wishes, each of another agent run.
+        requests: The holds asked for, each of another agent run.
         wake: Told the agent runs whose holds should be tried again, because somebody before them
             in the queue wants no more.
     """
@@ -56,18 +56,20 @@ async def place_holds(
         for request in requests
         if attempts.get(request.agent_run_id) == request.attempt and request.call_id not in placed
     ]
-    shared = await _lock_budgets(connection, {id_ for wish in live for id_ in wish.budget_ids})
+    shared = await _lock_budgets(
+        connection, {id_ for request in live for id_ in request.budget_ids}
+    )
     accounts = {**own, **shared.accounts}
     queue = await read_queue(connection, shared.awaited) if shared.awaited else HoldQueue(own={})
-    turns = queue.taken_up(live).waiting
-    decided = list(zip(live, decide_holds(live, accounts, turns), strict=True))
-    granted = [wish for wish, answer in decided if answer.outcome is HoldOutcome.PLACED]
+    waiting = queue.taken_up(live).waiting
+    decided = list(zip(live, decide_holds(live, accounts, waiting), strict=True))
+    granted = [request for request, answer in decided if answer.outcome is HoldOutcome.PLACED]
     if granted:
         await _apply(connection, granted)
     if shared.awaited or any(answer.outcome is HoldOutcome.WAIT for _, answer in decided):
         await change_queue(connection, queue, accounts, decided)
         await _wake_next(connection, queue, decided, wake)
-    answers = {wish.call_id: answer for wish, answer in decided}
+    answers = {request.call_id: answer for request, answer in decided}
     already = HoldAnswer(outcome=HoldOutcome.PLACED)
     fenced = HoldAnswer(outcome=HoldOutcome.FENCED)
     return [
@@ -142,15 +144,15 @@ async def _wake_next(
     connection: AsyncConnection,
     queue: HoldQueue,
     decided: Sequence[tuple[HoldRequest, HoldAnswer]],
-    wake: Wake,
+    wake: WakeWaiters,
 ) -> None:
     """Who leaves the queue without a hold makes room for those behind."""
     left = {
         id_
-        for wish, answer in decided
-        if wish.agent_run_id in queue.places
+        for request, answer in decided
+        if request.agent_run_id in queue.places
         and answer.outcome in (HoldOutcome.EXCEEDED, HoldOutcome.CLOSED, HoldOutcome.PAUSED)
-        for id_ in wish.budget_ids
+        for id_ in request.budget_ids
     }
     if left:
         wake(await next_in_queue(connection, left))

@@ -11,12 +11,12 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.outcome import Tally, failure_reason, final_status
+from app.domain.outcome import AgentCounts, failure_reason, final_status
 from app.domain.status import WorkflowStatus
-from app.storage.agent_counts import tallies
+from app.storage.agent_counts import agent_counts
 from app.storage.fan_out import collect
 from app.storage.fetch import Row, fetch
-from app.storage.run_tree import LOCK_RUNS_FULL, lock_family
+from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 from app.storage.sub_runs import ParentStep, return_to_parent
@@ -222,7 +222,7 @@ async def advance(
     ]
     if not runs:
         return [Progress() for _ in steps]
-    counted = await tallies(connection, [run.id for run in runs])
+    counted = await agent_counts(connection, [run.id for run in runs])
     for run in runs:
         counts = counted[run.id]
         if counts.to_collect and not counts.open and run.stop_as is None:
@@ -233,7 +233,7 @@ async def advance(
                 allow_partial_completion=run.allow_partial_completion,
                 max_bytes=max_collected_bytes,
             )
-            counted |= await tallies(connection, [run.id])
+            counted |= await agent_counts(connection, [run.id])
     moved: dict[UUID, int] = {}
     ends: list[_End] = []
     staying: set[UUID] = set()
@@ -242,8 +242,8 @@ async def advance(
         if run.stop_as is not None:
             if not counts.running:
                 # What was given back while it was being stopped: a retry, a recovered agent.
-                told = {"id": run.id, "reason": run.stop_reason, "all": True}
-                await connection.execute(CANCEL_PENDING, told)
+                params = {"id": run.id, "reason": run.stop_reason, "all": True}
+                await connection.execute(CANCEL_PENDING, params)
                 ends.append((run, run.stop_as, run.stop_reason))
         elif not counts.open:
             following = await _next_level(connection, run, counts)
@@ -283,13 +283,13 @@ async def stop(
     Returns:
         Whether the run was still going.
     """
-    family = await lock_family(connection, [run_id])
-    if not family or WorkflowStatus(family[0].status).is_final:
+    run_tree = await lock_run_tree(connection, [run_id])
+    if not run_tree or WorkflowStatus(run_tree[0].status).is_final:
         return False
-    *inner, outer = reversed(family)
+    *inner, outer = reversed(run_tree)
     await stop_inner(connection, inner, reason=reason)
     await _stop_locked(connection, [outer], as_=as_, reason=reason)
-    await close_budgets(connection, [run.id for run in family])
+    await close_budgets(connection, [run.id for run in run_tree])
     return True
 
 
@@ -315,10 +315,10 @@ async def _stop_locked(
     for run in runs:
         if WorkflowStatus(run.status).is_final:
             continue
-        told = {"id": run.id, "reason": reason}
-        await connection.execute(STOP, told | {"as_": as_})
-        await connection.execute(CANCEL_PENDING, told | {"all": True})
-        counts = (await tallies(connection, [run.id]))[run.id]
+        params = {"id": run.id, "reason": reason}
+        await connection.execute(STOP, params | {"as_": as_})
+        await connection.execute(CANCEL_PENDING, params | {"all": True})
+        counts = (await agent_counts(connection, [run.id]))[run.id]
         if not counts.running:
             end = (run, run.stop_as or as_, run.stop_reason or reason)
             await _finish(connection, [end])
@@ -328,29 +328,29 @@ async def _next_level(
     connection: AsyncConnection, run: Row, counts: Row
 ) -> int | tuple[WorkflowStatus, str | None]:
     """The level a run goes on with, past those that have nothing to start; or how it ends."""
-    tally = Tally(
+    agents = AgentCounts(
         total=counts.total,
         failed=counts.failed,
         critical_failed=counts.critical_failed,
         cancelled=counts.cancelled,
         failed_items=counts.failed_items,
     )
-    reason = failure_reason(tally, allow_partial_completion=run.allow_partial_completion)
+    reason = failure_reason(agents, allow_partial_completion=run.allow_partial_completion)
     if reason is not None:
-        told = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
-        await connection.execute(CANCEL_PENDING, told)
+        params = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
+        await connection.execute(CANCEL_PENDING, params)
         return WorkflowStatus.FAILED, reason
     # Levels may have ended before: an agent that is tried again may be all that is left of one.
     following = run.level_count if counts.next_level is None else counts.next_level
     for level in range(following, run.level_count):
-        if tally.failed or tally.cancelled:
+        if agents.failed or agents.cancelled:
             where = {"id": run.id, "level": level}
             cancelled = (await connection.execute(CANCEL_DEPENDENTS, where)).scalar_one()
-            tally = replace(tally, cancelled=tally.cancelled + cancelled)
+            agents = replace(agents, cancelled=agents.cancelled + cancelled)
             if not (await connection.execute(HAS_PENDING, where)).scalar_one():
                 continue
         return level
-    return final_status(tally), None
+    return final_status(agents), None
 
 
 async def _finish(
@@ -362,8 +362,8 @@ async def _finish(
     """End runs; returns for each where the run around it may go on."""
     if not ends:
         return {}
-    told = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]
-    await fetch(connection, FINISH, {"ends": dumps(told)})
+    rows = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]
+    await fetch(connection, FINISH, {"ends": dumps(rows)})
     return {
         run.id: None
         if run.parent_agent_run_id is None

@@ -20,7 +20,7 @@ LOCK_PRUNABLE: TextClause = text("""
     ORDER BY finished_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 PRUNE: TextClause = text("""
-    WITH told AS (
+    WITH event_lines AS (
         DELETE FROM events WHERE run_id = ANY(CAST(:ids AS uuid[])) RETURNING 1
     ), tried AS (
         DELETE FROM attempts t USING agent_runs a
@@ -45,7 +45,7 @@ PRUNE: TextClause = text("""
         WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING 1
     )
     SELECT (SELECT count(*) FROM pruned) AS runs, (SELECT count(*) FROM emptied) AS agents,
-        (SELECT count(*) FROM tried) AS attempts, (SELECT count(*) FROM told) AS events,
+        (SELECT count(*) FROM tried) AS attempts, (SELECT count(*) FROM event_lines) AS events,
         (SELECT count(*) FROM used) AS tool_calls
 """)
 COUNT_PRUNABLE: TextClause = text("""

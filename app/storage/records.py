@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.booking import tell_booked
-from app.storage.budget_waiters import Wake, nobody
+from app.storage.budget_waiters import WakeWaiters, nobody
 from app.storage.fan_out import Items, expand
 from app.storage.fetch import fetch
 from app.storage.session import dumps
@@ -144,7 +144,7 @@ class Record:
 
 
 async def apply_records(
-    connection: AsyncConnection, records: Sequence[Record], *, wake: Wake = nobody
+    connection: AsyncConnection, records: Sequence[Record], *, wake: WakeWaiters = nobody
 ) -> list[bool]:
     """Write a batch of records, each of another agent run.
 

@@ -20,13 +20,13 @@ LOCK_DESCENDANTS: TextClause = text(f"""
     WHERE r.ancestors <> '{{}}' AND r.ancestors && CAST(:ids AS uuid[])
     ORDER BY r.id FOR NO KEY UPDATE
 """)
-FAMILY_IDS: TextClause = text("""
+RUN_TREE_IDS: TextClause = text("""
     SELECT id FROM runs
     WHERE ancestors <> '{}' AND ancestors @> ARRAY[CAST(:run_id AS uuid)]
 """)
 
 
-async def lock_family(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[Row[Any]]:
+async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[Row[Any]]:
     """Lock runs and all runs of their sub-workflows, at any depth.
 
     A sub-workflow starts under the lock of the run around it, so once nothing new is found nothing
@@ -46,6 +46,6 @@ async def lock_family(connection: AsyncConnection, run_ids: Sequence[UUID]) -> l
     return sorted(rows.values(), key=lambda row: (len(row.ancestors), row.id))
 
 
-async def family_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
+async def run_tree_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
     """A run and the runs of its sub-workflows, at any depth."""
-    return [run_id, *await connection.scalars(FAMILY_IDS, {"run_id": run_id})]
+    return [run_id, *await connection.scalars(RUN_TREE_IDS, {"run_id": run_id})]

@@ -98,8 +98,8 @@ class ParentStep:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SubRunWish:
-    """An agent run's wish to run a workflow in its place.
+class SubRunRequest:
+    """An agent run's request to run a workflow in its place.
 
     Attributes:
         agent_run_id: The agent run.
@@ -121,7 +121,7 @@ class SubRunWish:
 
 
 class SubRunAnswer(StrEnum):
-    """What became of a wish."""
+    """What became of a request."""
 
     WAITING = "waiting"  # the inner run is going, and will end the agent run
     ENDED = "ended"  # it had ended already, and has ended the agent run
@@ -130,7 +130,7 @@ class SubRunAnswer(StrEnum):
     FENCED = "fenced"  # the attempt is no longer this worker's
 
 
-async def start_sub_run(connection: AsyncConnection, wish: SubRunWish) -> SubRunAnswer:
+async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> SubRunAnswer:
     """Start the run of a sub-workflow, or let the one there is try again what failed of it.
 
     The agent run waits from then on, without lease and place. Repeating it is safe: an agent run
@@ -138,26 +138,26 @@ async def start_sub_run(connection: AsyncConnection, wish: SubRunWish) -> SubRun
 
     Args:
         connection: Inside a transaction.
-        wish: What is to be run.
+        request: What is to be run.
 
     Raises:
         RunConflict: If the inner run is there, but its input has been removed.
     """
     locked = await connection.execute(
-        LOCK_BOTH, {"run_id": wish.run_id, "agent_run_id": wish.agent_run_id}
+        LOCK_BOTH, {"run_id": request.run_id, "agent_run_id": request.agent_run_id}
     )
     runs = {row.id: row for row in locked}
-    outer = runs.pop(wish.run_id)
-    (agent_run,) = await connection.execute(LOCK_AGENT_RUNS, {"ids": [wish.agent_run_id]})
-    if agent_run.status != "running" or agent_run.attempt != wish.attempt:
+    outer = runs.pop(request.run_id)
+    (agent_run,) = await connection.execute(LOCK_AGENT_RUNS, {"ids": [request.agent_run_id]})
+    if agent_run.status != "running" or agent_run.attempt != request.attempt:
         return SubRunAnswer.FENCED
     if outer.stop_as is not None or WorkflowStatus(outer.status).is_final:
         return SubRunAnswer.STOPPED
     if outer.status == WorkflowStatus.PAUSED:
         return SubRunAnswer.PAUSED
     inner = next(iter(runs.values()), None)
-    inner_id = await _create(connection, wish, outer) if inner is None else inner.id
-    await connection.execute(WAIT, {"id": wish.agent_run_id, "child": str(inner_id)})
+    inner_id = await _create(connection, request, outer) if inner is None else inner.id
+    await connection.execute(WAIT, {"id": request.agent_run_id, "child": str(inner_id)})
     if inner is None or await retry_failed(connection, inner_id, part_of_retry=True):
         return SubRunAnswer.WAITING
     if not WorkflowStatus(inner.status).is_final:
@@ -166,18 +166,18 @@ async def start_sub_run(connection: AsyncConnection, wish: SubRunWish) -> SubRun
     return SubRunAnswer.ENDED
 
 
-async def _create(connection: AsyncConnection, wish: SubRunWish, outer: Row[Any]) -> UUID:
-    workflow_id = await store_workflow(connection, wish.workflow)
-    limit_usd = min(Decimal(str(wish.workflow.cost_budget)), wish.limit_usd)
-    rules = replace(wish.workflow, cost_budget=float(limit_usd), priority=outer.priority)
+async def _create(connection: AsyncConnection, request: SubRunRequest, outer: Row[Any]) -> UUID:
+    workflow_id = await store_workflow(connection, request.workflow)
+    limit_usd = min(Decimal(str(request.workflow.cost_budget)), request.limit_usd)
+    rules = replace(request.workflow, cost_budget=float(limit_usd), priority=outer.priority)
     return await create_run(
         connection,
         rules,
         workflow_id,
-        wish.input,
+        request.input,
         RunOptions(weight=outer.weight, tenant=outer.tenant),
-        wish.thresholds,
-        parent=Parent(agent_run_id=wish.agent_run_id, ancestors=(*outer.ancestors, outer.id)),
+        request.thresholds,
+        parent=Parent(agent_run_id=request.agent_run_id, ancestors=(*outer.ancestors, outer.id)),
     )
 
 

@@ -320,7 +320,7 @@ class ToolCall(Table):
     agent_run_id: Mapped[UUID]
     # The attempt that started it last.
     attempt: Mapped[int]
-    # The provider's id of this wish.
+    # The provider's id of this request.
     call_id: Mapped[str]
     tool: Mapped[str]
     arguments: Mapped[str]

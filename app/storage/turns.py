@@ -129,7 +129,7 @@ class ToolCallRecord:
     Attributes:
         turn_id: The turn that asked for it.
         position: Its place among the turn's tool calls, from 0.
-        call_id: The provider's id of the wish.
+        call_id: The provider's id of the request.
         tool: Name of the tool, as the model wrote it.
         arguments: The arguments, as the model wrote them.
         state: What has become of it.

@@ -204,11 +204,11 @@ def test_dependents_of_a_failed_agent_are_cancelled_and_the_others_complete(stac
 
 
 def test_an_agent_that_could_exceed_its_limit_makes_no_call(stack: Stack) -> None:
-    run = enqueue(workflow(agent("dear", cost_limit=0.0), agent("cheap")))
+    run = enqueue(workflow(agent("expensive", cost_limit=0.0), agent("cheap")))
 
     assert run.wait(timeout=WAIT_S) == "partially_completed"
-    assert run.results["dear"].status == "budget_exceeded"
-    assert "raise the limit" in str(run.results["dear"].error)
+    assert run.results["expensive"].status == "budget_exceeded"
+    assert "raise the limit" in str(run.results["expensive"].error)
     assert kinds(stack, run) == {"actual": 1}
 
 

@@ -116,7 +116,7 @@ def test_a_cheaper_model_may_fit_where_the_budget_does_not(stack: Stack) -> None
         cost_limit=0.005,
     )
 
-    run = finished("dear", dear)
+    run = finished("expensive", dear)
 
     assert run.status is WorkflowStatus.COMPLETED
     assert [entry["model"] for entry in entries(stack, run)] == [OPENAI]

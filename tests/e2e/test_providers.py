@@ -82,7 +82,7 @@ def cli(served: Served, *arguments: str) -> Any:
 
 
 def circuits() -> list[str]:
-    found = process().loop.run(process().client.readings.circuits())
+    found = process().loop.run(process().client.live_state.circuits())
     return [circuit["state"] for circuit in found]
 
 

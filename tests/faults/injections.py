@@ -173,7 +173,7 @@ def flush_redis(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def restart_redis(cluster: Cluster) -> Iterator[None]:
-    """Redis is killed; its caretaker starts it again with what it had written."""
+    """Redis is killed; its keeper starts it again with what it had written."""
     server = cluster.redis_process()
     server.kill()
     yield

@@ -64,14 +64,14 @@ class Proxy:
         try:
             yield
         finally:
-            self._run(self._set(Way(0), give_up=time.monotonic() - began_s > GIVEN_UP_S))
+            self._run(self._set(Way(0), cut=time.monotonic() - began_s > GIVEN_UP_S))
 
     def _run(self, step: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(step, self._loop).result(THERE_S)
 
-    async def _set(self, way: Way, *, give_up: bool = False) -> None:
+    async def _set(self, way: Way, *, cut: bool = False) -> None:
         self._cut = way
-        if give_up:
+        if cut:
             self._abort()
         self._healed.set()
         self._healed = asyncio.Event()
@@ -98,14 +98,15 @@ class Proxy:
             back, there = await asyncio.open_unix_connection(str(self._socket))
             self._writers.add(there)
             await asyncio.gather(
-                self._pump(reader, there, Way.THERE), self._pump(back, writer, Way.BACK)
+                self._forward(reader, there, Way.THERE),
+                self._forward(back, writer, Way.BACK),
             )
         for end in (writer, there):
             if end is not None:
                 self._writers.discard(end)
                 end.transport.abort()
 
-    async def _pump(
+    async def _forward(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way
     ) -> None:
         while data := await reader.read(CHUNK):

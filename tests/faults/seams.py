@@ -143,7 +143,7 @@ def _watch_boundaries(orders: Orders) -> None:
     from app.storage.group_commit import GroupCommit
 
     commit: Any = GroupCommit._commit
-    set_out, settle = ClusterLimiter.set_out, ClusterLimiter.settle
+    mark_sent, settle = ClusterLimiter.mark_sent, ClusterLimiter.settle
 
     async def watched_commit(group: Any, items: Any) -> Any:
         if group._name == "record" and any(item.ending for item in items):
@@ -157,7 +157,7 @@ def _watch_boundaries(orders: Orders) -> None:
         return results
 
     async def watched_set_out(limiter: Any, permit: Any) -> None:
-        await set_out(limiter, permit)
+        await mark_sent(limiter, permit)
         # The callback comes before the last bytes are written.
         timer = threading.Timer(0.02, orders.pass_boundary, ("send",))
         timer.daemon = True
@@ -171,7 +171,7 @@ def _watch_boundaries(orders: Orders) -> None:
     group_commit: Any = GroupCommit
     limiter: Any = ClusterLimiter
     group_commit._commit = watched_commit
-    limiter.set_out, limiter.settle = watched_set_out, watched_settle
+    limiter.mark_sent, limiter.settle = watched_set_out, watched_settle
 
 
 class _Dying:

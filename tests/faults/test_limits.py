@@ -232,15 +232,15 @@ def redis_away(stack: Stack) -> Iterator[None]:
     """Kill Redis; it is started again, with its data, at the end."""
     with Redis.from_url(stack.urls.redis_url) as redis:
         server = psutil.Process(int(redis.info("server")["process_id"]))
-    caretaker = server.parent()
-    assert caretaker is not None
-    caretaker.suspend()
+    keeper = server.parent()
+    assert keeper is not None
+    keeper.suspend()
     server.kill()
     try:
         wait_until(lambda: gone(server.pid), what="Redis has ended")
         yield
     finally:
-        caretaker.resume()
+        keeper.resume()
 
 
 def any_says(stack: Stack, word: str) -> bool:

@@ -1,7 +1,7 @@
 """Every alert rule fires when, and only when, that happens which it is there for.
 
 What the rules are given are pages of the real exporter, over a real Postgres and Redis, and of a
-worker's real meters. Where promtool is on the PATH, Prometheus itself judges the same pages.
+worker's real metrics. Where promtool is on the PATH, Prometheus itself judges the same pages.
 """
 
 import shutil
@@ -21,7 +21,7 @@ from uuid_utils.compat import uuid7
 
 from app.bootstrap import Platform, build_platform, connected_settings
 from app.client.client import Client
-from app.client.live_state import Readings
+from app.client.live_state import LiveState
 from app.domain.policies import MonitorConfig
 from app.domain.status import AgentStatus
 from app.failures.circuit import Message
@@ -29,12 +29,12 @@ from app.failures.circuit_redis import RedisCircuits
 from app.monitoring.exporter import Exporter, registry_of
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.storage.records import Ending, Record
-from tests.support.database_cluster import Cluster, agent, call, wish
+from tests.support.database_cluster import Cluster, agent, call, hold_request
 from tests.support.jobs import ID, agent_of, job_of
 from tests.support.markdown import ROOT
 from tests.support.metered import call_of
 from tests.support.promql import History, Page, alerts_of, page_of
-from workers.worker_metrics import Meters
+from workers.worker_metrics import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -51,15 +51,15 @@ class Watched:
     cluster: Cluster
     platform: Platform
     client: Client
-    readings: Readings
+    live_state: LiveState
     exporter_up: float = 1.0
-    meters: Meters = field(default_factory=lambda: Meters(MonitorConfig()))
+    metrics: WorkerMetrics = field(default_factory=lambda: WorkerMetrics(MonitorConfig()))
     history: History = field(default_factory=History)
 
     async def read(self) -> Page:
-        readers = {"postgres": self.readings.from_postgres, "redis": self.readings.from_redis}
+        readers = {"postgres": self.live_state.from_postgres, "redis": self.live_state.from_redis}
         samples = await Exporter(readers).read()
-        texts = generate_latest(registry_of(samples)), generate_latest(self.meters.registry)
+        texts = generate_latest(registry_of(samples)), generate_latest(self.metrics.registry)
         up = ("up", frozenset({("job", "agentchord-exporter")}))
         return {**page_of(texts[0].decode()), **page_of(texts[1].decode()), up: self.exporter_up}
 
@@ -67,7 +67,7 @@ class Watched:
         """A run that goes on and has made a call for so many dollars."""
         run_id = await self.cluster.start(agent("a", cost_limit=50.0), agent("b", "a"), **rules)
         (claimed,) = (await self.cluster.claim(run_id)).agents
-        held = wish(claimed, amount, *subjects)
+        held = hold_request(claimed, amount, *subjects)
         await self.cluster.hold(held)
         made = call(claimed, held, amount)
         written = Record(agent_run_id=claimed.id, attempt=claimed.attempt, calls=(made,))
@@ -102,8 +102,8 @@ class Watched:
         if status is AgentStatus.COMPLETED:
             ending = replace(ending, outcome="completed")
         for _ in range(times):
-            self.meters.booked([call_of("gpt-4o-mini", seconds=took_s)])
-            self.meters.ended(job, ending)
+            self.metrics.booked([call_of("gpt-4o-mini", seconds=took_s)])
+            self.metrics.ended(job, ending)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ async def watched(
     connected_settings.cache_clear()
     platform = build_platform(application_name="test")
     client = Client(platform)
-    found = Watched(cluster, platform, client, client.readings)
+    found = Watched(cluster, platform, client, client.live_state)
     await platform.redis.set(LOOKED_KEY, "", px=LOOKED_MS)
     await cluster.set_budget("workflow", "test", limit="10", period="day")
     await found.spend("0.5", ("workflow", "test"))
@@ -205,7 +205,7 @@ async def _service_down(watched: Watched) -> None:
     # Nothing listens on this machine's discard port.
     away = Redis.from_url("redis://127.0.0.1:9/0")
     platform = replace(watched.platform, redis=away)
-    watched.readings = Readings(platform, watched.client.transaction)
+    watched.live_state = LiveState(platform, watched.client.transaction)
 
 
 async def _exporter_down(watched: Watched) -> None:

@@ -16,7 +16,7 @@ from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
 from app.domain.status import AgentStatus
 from app.storage import deferred, holds, records, standing
 from app.storage.claims import ClaimedAgent
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +60,7 @@ async def test_a_hold_is_placed_on_every_standing_budget_that_counts_the_call(
     for scope, subject in (ALL, FINANCE, ACME, ("workflow", "test"), ("module", "HR")):
         await cluster.set_budget(scope, subject, "1")
 
-    await cluster.hold(wish(a, "0.5", ALL, FINANCE, ACME, ("workflow", "test")))
+    await cluster.hold(hold_request(a, "0.5", ALL, FINANCE, ACME, ("workflow", "test")))
 
     held = await cluster.rows("SELECT scope, held_usd FROM budgets ORDER BY scope")
     assert held == [
@@ -84,7 +84,7 @@ async def test_standing_budgets_cost_a_hold_no_further_trip_to_the_database(
 
     async def trips(who: ClaimedAgent) -> int:
         before = statements
-        await cluster.hold(wish(who, "0.01", ALL, FINANCE))
+        await cluster.hold(hold_request(who, "0.01", ALL, FINANCE))
         return statements - before
 
     without = await trips(a)
@@ -103,7 +103,9 @@ async def test_the_accounts_of_a_period_are_made_once_however_many_need_them(
     await cluster.set_budget(*ALL, "2", period=Period.DAY)
     await cluster.set_budget(*ALL, "3", period=Period.MONTH)
 
-    answers = await asyncio.gather(*(cluster.hold(wish(each, "0.5", ALL)) for each in agents))
+    answers = await asyncio.gather(
+        *(cluster.hold(hold_request(each, "0.5", ALL)) for each in agents)
+    )
 
     assert sorted(str(answer.outcome) for (answer,) in answers) == ["placed"] * 4 + ["wait"]
     assert await accounts(cluster) == [("all", 0, Decimal(2)), ("all", 0, Decimal(2))]
@@ -112,7 +114,7 @@ async def test_the_accounts_of_a_period_are_made_once_however_many_need_them(
 async def test_a_call_is_settled_on_the_day_on_which_it_was_held(cluster: Cluster) -> None:
     a, b = await claimed(cluster, 2)
     await cluster.set_budget(*ALL, "1", period=Period.DAY)
-    yesterday, today = wish(a, "1", ALL), wish(b, "1", ALL)
+    yesterday, today = hold_request(a, "1", ALL), hold_request(b, "1", ALL)
     await cluster.hold(yesterday)
     await cluster.next_day()
 
@@ -133,7 +135,7 @@ async def test_what_becomes_known_late_is_corrected_on_the_day_of_its_hold(
 ) -> None:
     (a,) = await claimed(cluster, 1)
     await cluster.set_budget(*ALL, "1", period=Period.DAY)
-    hold = wish(a, "1", ALL)
+    hold = hold_request(a, "1", ALL)
     await cluster.hold(hold)
     await cluster.rows(
         "UPDATE agent_runs SET lease_expires_at = now() - interval '1 s' RETURNING id"
@@ -150,11 +152,11 @@ async def test_a_budget_set_while_calls_run_applies_from_the_next_hold_on(
     cluster: Cluster,
 ) -> None:
     a, b = await claimed(cluster, 2)
-    first = wish(a, "5", FINANCE)
+    first = hold_request(a, "5", FINANCE)
     await cluster.hold(first)
 
     await cluster.set_budget(*FINANCE, "1")
-    answers = await cluster.hold(wish(b, "2", FINANCE))
+    answers = await cluster.hold(hold_request(b, "2", FINANCE))
     await settle(cluster, a, first, "5")
 
     assert outcomes(answers) == ["exceeded"]
@@ -167,7 +169,11 @@ async def test_a_lowered_limit_freezes_the_budget_and_a_raised_one_sets_it_free(
 ) -> None:
     a, b, c = await claimed(cluster, 3)
     await cluster.set_budget(*ALL, "10", period=Period.MONTH)
-    first, second, third = wish(a, "4", ALL), wish(b, "4", ALL), wish(c, "1", ALL)
+    first, second, third = (
+        hold_request(a, "4", ALL),
+        hold_request(b, "4", ALL),
+        hold_request(c, "1", ALL),
+    )
     await cluster.hold(first, second)
     await settle(cluster, a, first, "3")
 
@@ -184,12 +190,12 @@ async def test_a_lowered_limit_freezes_the_budget_and_a_raised_one_sets_it_free(
 async def test_a_limit_below_what_is_spent_refuses_every_call(cluster: Cluster) -> None:
     a, b = await claimed(cluster, 2)
     await cluster.set_budget(*ALL, "10")
-    first = wish(a, "4", ALL)
+    first = hold_request(a, "4", ALL)
     await cluster.hold(first)
     await settle(cluster, a, first, "3")
 
     await cluster.set_budget(*ALL, "2")
-    answers = await cluster.hold(wish(b, "0.0001", ALL))
+    answers = await cluster.hold(hold_request(b, "0.0001", ALL))
 
     assert outcomes(answers) == ["exceeded"]
     ((overdrawn,),) = await cluster.rows("SELECT overdrawn_usd FROM budgets WHERE scope = 'all'")
@@ -199,7 +205,7 @@ async def test_a_limit_below_what_is_spent_refuses_every_call(cluster: Cluster) 
 async def test_a_soft_budget_counts_and_refuses_nothing(cluster: Cluster) -> None:
     (a,) = await claimed(cluster, 1)
     await cluster.set_budget(*ALL, "1", soft=True)
-    hold = wish(a, "4", ALL)
+    hold = hold_request(a, "4", ALL)
 
     answers = await cluster.hold(hold)
     await settle(cluster, a, hold, "3")
@@ -216,11 +222,11 @@ async def test_passing_a_threshold_is_told_once_to_the_run_that_passed_it(
     a, b = await claimed(cluster, 2, name="one")
     (c,) = await claimed(cluster, 1, name="other")
     await cluster.set_budget(*ALL, "10", thresholds=(40, 90))
-    wishes = [wish(each, "3", ALL) for each in (a, b, c)]
-    await cluster.hold(*wishes)
+    requests = [hold_request(each, "3", ALL) for each in (a, b, c)]
+    await cluster.hold(*requests)
     settled = [
         ending(who, calls=[call(who, hold, "2.5")])
-        for who, hold in zip((a, b, c), wishes, strict=True)
+        for who, hold in zip((a, b, c), requests, strict=True)
     ]
 
     await cluster.record(settled[0], settled[2])
@@ -236,11 +242,11 @@ async def test_passing_a_threshold_is_told_once_to_the_run_that_passed_it(
 
 async def test_a_large_hold_that_waits_is_not_overtaken_by_small_ones(cluster: Cluster) -> None:
     a, large, small = await claimed(cluster, 3, cost_budget=10.0)
-    running = wish(a, "5")
+    running = hold_request(a, "5")
     await cluster.hold(running)
-    await cluster.hold(big := wish(large, "8"))
+    await cluster.hold(big := hold_request(large, "8"))
 
-    overtaking = outcomes(await cluster.hold(little := wish(small, "1")))
+    overtaking = outcomes(await cluster.hold(little := hold_request(small, "1")))
     early = outcomes(await cluster.hold(little))
     woken = await settle(cluster, a, running, "1")
     still_behind = outcomes(await cluster.hold(little))
@@ -256,20 +262,20 @@ async def test_who_waits_for_one_budget_stops_nobody_where_there_is_room_for_all
 ) -> None:
     a, b, c = await claimed(cluster, 3, cost_budget=100.0)
     await cluster.set_budget(*FINANCE, "5")
-    await cluster.hold(wish(a, "4", FINANCE))
-    await cluster.hold(wish(b, "4", FINANCE))
+    await cluster.hold(hold_request(a, "4", FINANCE))
+    await cluster.hold(hold_request(b, "4", FINANCE))
 
-    answers = await cluster.hold(wish(c, "50"))
+    answers = await cluster.hold(hold_request(c, "50"))
 
     assert outcomes(answers) == ["placed"]
 
 
 async def test_who_leaves_the_queue_without_a_hold_wakes_those_behind(cluster: Cluster) -> None:
     a, large, small = await claimed(cluster, 3, cost_budget=10.0)
-    running = wish(a, "5")
+    running = hold_request(a, "5")
     await cluster.hold(running)
-    await cluster.hold(big := wish(large, "8"))
-    await cluster.hold(wish(small, "4.5"))
+    await cluster.hold(big := hold_request(large, "8"))
+    await cluster.hold(hold_request(small, "4.5"))
     first_woken = await settle(cluster, a, running, "4")
     then_woken: list[UUID] = []
 
@@ -281,11 +287,11 @@ async def test_who_leaves_the_queue_without_a_hold_wakes_those_behind(cluster: C
 
 async def test_the_place_of_an_attempt_that_is_over_is_free(cluster: Cluster) -> None:
     a, gone, c = await claimed(cluster, 3, cost_budget=10.0)
-    await cluster.hold(wish(a, "5"))
-    await cluster.hold(wish(gone, "8"))
+    await cluster.hold(hold_request(a, "5"))
+    await cluster.hold(hold_request(gone, "8"))
     await cluster.record(ending(gone))
 
-    answers = await cluster.hold(wish(c, "1"))
+    answers = await cluster.hold(hold_request(c, "1"))
 
     assert outcomes(answers) == ["placed"]
     assert await cluster.rows("SELECT agent_run_id FROM hold_queue") == []
@@ -293,24 +299,24 @@ async def test_the_place_of_an_attempt_that_is_over_is_free(cluster: Cluster) ->
 
 async def test_who_gives_its_place_back_while_it_waits_keeps_its_turn(cluster: Cluster) -> None:
     a, b, c, talker = await claimed(cluster, 4, cost_budget=10.0)
-    running, small = wish(a, "5"), wish(c, "4")
+    running, small = hold_request(a, "5"), hold_request(c, "4")
     await cluster.hold(running)
-    await cluster.hold(wish(b, "8"))
+    await cluster.hold(hold_request(b, "8"))
     await cluster.record(
         ending(b, AgentStatus.PENDING, outcome="handed_back", ready_in_s=30.0, waits_for="money")
     )
 
-    conversation = wish(talker, "4")
+    conversation = hold_request(talker, "4")
     begun = await cluster.hold(replace(conversation, begun=True))
     await settle(cluster, talker, conversation, "0")
     behind = await cluster.hold(small)
     woken = await settle(cluster, a, running, "1")
     called_back = await cluster.commit(
-        lambda connection: deferred.call_back(connection, [woken, [small.agent_run_id]])
+        lambda connection: deferred.wake_deferred(connection, [woken, [small.agent_run_id]])
     )
     (again,) = (await cluster.claim(b.run_id)).agents
     still_behind = await cluster.hold(small)
-    placed = await cluster.hold(wish(again, "8"))
+    placed = await cluster.hold(hold_request(again, "8"))
 
     assert outcomes([*behind, *begun]) == ["wait", "placed"]
     assert (woken, called_back) == ([b.id], [True, False])
@@ -322,8 +328,8 @@ async def test_who_gives_its_place_back_while_it_waits_keeps_its_turn(cluster: C
 async def test_removing_a_budget_wakes_who_waits_for_it(cluster: Cluster) -> None:
     a, b = await claimed(cluster, 2)
     await cluster.set_budget(*FINANCE, "5", period=Period.DAY)
-    await cluster.hold(wish(a, "4", FINANCE))
-    waiting = wish(b, "4", FINANCE)
+    await cluster.hold(hold_request(a, "4", FINANCE))
+    waiting = hold_request(b, "4", FINANCE)
     await cluster.hold(waiting)
 
     removed, woken = await cluster.commit(

@@ -20,7 +20,7 @@ from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest
 from app.storage import records
 from app.storage.claims import ClaimedAgent
 from app.storage.session import create_engine
-from tests.support.database_cluster import Cluster, agent, call, wish
+from tests.support.database_cluster import Cluster, agent, call, hold_request
 
 AGENTS = 6
 RUN_LIMIT = "12"
@@ -55,7 +55,7 @@ class World:
     module: str
     agents: list[ClaimedAgent]
     before: set[UUID]  # budgets that other worlds have left overdrawn, or not
-    wishes: dict[int, HoldRequest] = field(default_factory=dict)
+    requests: dict[int, HoldRequest] = field(default_factory=dict)
     placed: set[int] = field(default_factory=set)
     facts: int = 0  # bookings above a hold, and lowered limits: what alone may overdraw
 
@@ -63,7 +63,9 @@ class World:
         if who in self.placed:
             return
         subjects = (("all", ""), ("module", self.module))
-        request = self.wishes.setdefault(who, wish(self.agents[who], str(amount), *subjects))
+        request = self.requests.setdefault(
+            who, hold_request(self.agents[who], str(amount), *subjects)
+        )
         (answer,) = await self.cluster.hold(request)
         self._take(who, request, answer)
 
@@ -74,7 +76,7 @@ class World:
             account = answer.account
             assert account is not None
             assert account.spent_usd + request.amount_usd > account.limit_usd
-            del self.wishes[who]
+            del self.requests[who]
         else:
             assert answer.outcome is HoldOutcome.WAIT
 
@@ -82,7 +84,7 @@ class World:
         if who not in self.placed:
             return
         self.placed.remove(who)
-        request = self.wishes.pop(who)
+        request = self.requests.pop(who)
         self.facts += share > 1
         made = call(self.agents[who], request, str(request.amount_usd * share))
         record = records.Record(
@@ -136,9 +138,9 @@ class World:
         for _ in range(2 * AGENTS):
             for who in sorted(self.placed):
                 await self.settle(who, Decimal("0.5"))
-            for who, request in list(self.wishes.items()):
+            for who, request in list(self.requests.items()):
                 await self.hold(who, request.amount_usd)
-        assert not self.wishes
+        assert not self.requests
         assert await self.cluster.rows("SELECT agent_run_id FROM hold_queue") == []
 
 

@@ -8,7 +8,7 @@ import pytest
 from app.costs.estimates import read_estimates
 from app.domain.usage import Usage
 from app.storage.limits import recent_calls
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +18,8 @@ async def test_a_call_whose_worker_died_is_booked_on_the_model_that_it_asked(
 ) -> None:
     run_id = await cluster.start(agent("a"))
     (claimed,) = (await cluster.claim(run_id, lease_s=0.0)).agents
-    asked = replace(wish(claimed), provider="anthropic", model="claude-haiku-4-5")
-    before_it_was_kept = wish(claimed, "0.1")
+    asked = replace(hold_request(claimed), provider="anthropic", model="claude-haiku-4-5")
+    before_it_was_kept = hold_request(claimed, "0.1")
 
     await cluster.hold(asked)
     await cluster.hold(before_it_was_kept)
@@ -47,16 +47,23 @@ async def test_estimates_are_measured_against_what_was_counted(cluster: Cluster)
         (90, 400, Usage(input_tokens=60, cached_tokens=40)),
         (330, 600, Usage(input_tokens=300)),
     ):
-        hold = wish(claimed, "0.1")
+        hold = hold_request(claimed, "0.1")
         await cluster.hold(hold)
         made.append(
             call(claimed, hold, "0.05", usage=usage, expected_tokens=expected, bound_tokens=bound)
         )
     # Answered here, failed, or of before: nothing to compare.
     made += [
-        call(claimed, wish(claimed), "0", kind="cached"),
-        call(claimed, wish(claimed), "0", outcome="Overloaded", bound_tokens=9, expected_tokens=9),
-        call(claimed, wish(claimed), "0.01", usage=Usage(input_tokens=7)),
+        call(claimed, hold_request(claimed), "0", kind="cached"),
+        call(
+            claimed,
+            hold_request(claimed),
+            "0",
+            outcome="Overloaded",
+            bound_tokens=9,
+            expected_tokens=9,
+        ),
+        call(claimed, hold_request(claimed), "0.01", usage=Usage(input_tokens=7)),
     ]
 
     await cluster.record(ending(claimed, calls=made))

@@ -8,7 +8,7 @@ import pytest
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.storage import admission, progress
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.run_control import admit, end_level, events, pause, read, resume, stop
 
 pytestmark = pytest.mark.anyio
@@ -19,7 +19,7 @@ async def test_a_paused_run_claims_nothing_and_holds_nothing(cluster: Cluster) -
     (a,) = (await cluster.claim(run_id)).agents
 
     paused = await pause(cluster, run_id)
-    (answer,) = await cluster.hold(wish(a))
+    (answer,) = await cluster.hold(hold_request(a))
     claim = await cluster.claim(run_id)
 
     assert paused
@@ -32,7 +32,7 @@ async def test_a_paused_run_claims_nothing_and_holds_nothing(cluster: Cluster) -
 async def test_a_call_held_before_the_pause_ends_and_is_booked(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"), agent("b", "a"))
     (a,) = (await cluster.claim(run_id)).agents
-    held = wish(a)
+    held = hold_request(a)
     await cluster.hold(held)
 
     await pause(cluster, run_id)
@@ -164,7 +164,7 @@ async def test_a_paused_run_can_be_cancelled(cluster: Cluster) -> None:
     await pause(cluster, run_id)
 
     stopped = await stop(cluster, run_id)
-    (answer,) = await cluster.hold(wish(a))
+    (answer,) = await cluster.hold(hold_request(a))
     refused = (await pause(cluster, run_id), await resume(cluster, run_id))
     await cluster.record(ending(a, AgentStatus.PENDING, outcome="handed_back"))
     ended = await cluster.advance(run_id, 0)

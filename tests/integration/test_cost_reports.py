@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from app.costs.reports import DIMENSIONS, FROM_DAYS, FROM_LINES, costs_by, total_costs
 from app.domain.usage import Usage
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.markdown import ROOT, marked
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ async def run_with_calls(cluster: Cluster) -> UUID:
     run_id = await cluster.start(agent("a", module="HR"), agent("b", module="Finance"))
     claim = await cluster.claim(run_id)
     first, second = claim.agents
-    holds = [wish(first), wish(first), wish(second)]
+    holds = [hold_request(first), hold_request(first), hold_request(second)]
     for hold in holds:
         await cluster.hold(hold)
     usage = Usage(input_tokens=100, cached_tokens=20, output_tokens=7)

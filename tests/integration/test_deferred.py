@@ -76,7 +76,7 @@ async def test_nobody_is_sent_where_no_place_is_free_or_the_run_rests(cluster: C
 async def test_changed_limits_call_back_who_waits_for_one(cluster: Cluster) -> None:
     run_id = await one_given_back(cluster, ready_in_s=3000.0)
 
-    await cluster.commit(deferred.call_back_from_limits)
+    await cluster.commit(deferred.wake_deferred_by_limits)
 
     assert [one.name for one in (await cluster.claim(run_id, width=1)).agents] == ["a"]
     assert await cluster.rows("SELECT waits_for FROM agent_runs WHERE waits_for <> ''") == []

@@ -17,11 +17,11 @@ from app.domain.status import AgentStatus
 from app.scheduler.watchdog import STUCK
 from app.storage import progress
 from app.storage.claims import ClaimedAgent, ClaimRequest, claim
-from app.storage.fail_early import give_up
+from app.storage.fail_early import fail_early
 from app.storage.fan_out import Items
 from app.storage.prune import prune_batch
 from app.storage.records import Record
-from tests.support.database_cluster import Cluster, agent, ending, wish
+from tests.support.database_cluster import Cluster, agent, ending, hold_request
 from tests.support.run_control import admit, end_level, pause, read, rerun, resume, retry, stop
 
 pytestmark = pytest.mark.anyio
@@ -57,8 +57,8 @@ async def test_what_reads_a_list_starts_after_it_although_one_transaction_does_b
 
     async def move_on(connection: AsyncConnection) -> None:
         await progress.advance(connection, [(run_id, 0)])
-        wishes = [ClaimRequest(run_id=run_id, level=1, provider="openai", width=1)]
-        await claim(connection, wishes, worker="w", lease_s=15, max_recoveries=3, locked=True)
+        requests = [ClaimRequest(run_id=run_id, level=1, provider="openai", width=1)]
+        await claim(connection, requests, worker="w", lease_s=15, max_recoveries=3, locked=True)
 
     await cluster.commit(move_on)
 
@@ -152,7 +152,7 @@ async def test_calls_of_items_that_nobody_saw_end_are_booked_under_the_agents_na
     (claimed,) = (await cluster.claim(run_id)).agents
     await cluster.record(expansion(claimed, 1))
     (item,) = (await cluster.claim(run_id, lease_s=0.0)).agents
-    await cluster.hold(wish(item))
+    await cluster.hold(hold_request(item))
 
     await cluster.recover()
 
@@ -250,7 +250,7 @@ async def test_what_is_left_of_a_critical_list_does_not_start_any_more(cluster: 
     one, other = (await cluster.claim(run_id, width=2)).agents
     await cluster.record(ending(one, AgentStatus.FAILED, output=None, error="no"))
 
-    (reason,) = await cluster.commit(lambda c: give_up(c, [run_id]))
+    (reason,) = await cluster.commit(lambda c: fail_early(c, [run_id]))
     left = await cluster.claim(run_id)
     await cluster.record(ending(other))
     await cluster.advance(run_id, 0)

@@ -22,7 +22,7 @@ async def test_a_redis_that_takes_connections_and_says_nothing_is_given_up(
         redis = connect_redis(f"redis://127.0.0.1:{silent.getsockname()[1]}/0")
         settings = SimpleNamespace(circuit_breaker=CircuitBreakerConfig())
         platform = cast(Any, SimpleNamespace(redis=redis, settings=settings))
-        asked = live_state.Readings(platform, cast(Any, None))
+        asked = live_state.LiveState(platform, cast(Any, None))
 
         for question in (asked.buckets, asked.circuits):
             with pytest.raises(ServiceUnavailable, match="no answer within"):

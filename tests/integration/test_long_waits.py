@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE_S = 5.0
+MAX_WAIT_S = 5.0
 DAY_S = 86_400.0
 
 
@@ -47,14 +47,14 @@ async def cluster(
 
 
 async def sent_away(
-    limiter: ClusterLimiter, *priorities: int, patience_s: float = PATIENCE_S
+    limiter: ClusterLimiter, *priorities: int, max_wait_s: float = MAX_WAIT_S
 ) -> list[LongWait]:
     """What requests that come together are told, in the order in which they came."""
-    wishes = (
-        limiter.acquire(request(priority=priority), timeout_s=2, patience_s=patience_s)
+    requests = (
+        limiter.acquire(request(priority=priority), timeout_s=2, max_wait_s=max_wait_s)
         for priority in priorities
     )
-    answers = await asyncio.gather(*wishes, return_exceptions=True)
+    answers = await asyncio.gather(*requests, return_exceptions=True)
     told = [answer for answer in answers if isinstance(answer, LongWait)]
     assert len(told) == len(answers), answers
     return told
@@ -83,7 +83,7 @@ async def test_who_comes_back_when_he_was_told_to_is_served(
     first, second = await sent_away(limiter, 5, 5)
 
     clock.ahead_s += first.wait_s
-    await limiter.acquire(request(), timeout_s=2, patience_s=PATIENCE_S)
+    await limiter.acquire(request(), timeout_s=2, max_wait_s=MAX_WAIT_S)
     (behind,) = await sent_away(limiter, 5)
 
     assert behind.wait_s == pytest.approx(second.wait_s - first.wait_s, rel=0.02)
@@ -115,10 +115,10 @@ async def test_a_limit_per_minute_is_waited_for_in_place(cluster: LimitCluster) 
     limiter = cluster.limiter(limits(requests_per_minute=60, burst=1, requests_per_day=1000))
     await take(limiter, 1)
 
-    waited_s = await timed(limiter.acquire(request(), patience_s=0.2))
+    waited_s = await timed(limiter.acquire(request(), max_wait_s=0.2))
 
     assert waited_s > 0.8
-    assert limiter.held_by(request()) == "acme/default requests_per_minute"
+    assert limiter.blocked_by(request()) == "acme/default requests_per_minute"
 
 
 async def test_who_waited_can_say_for_which_limit(cluster: LimitCluster) -> None:
@@ -128,11 +128,11 @@ async def test_who_waited_can_say_for_which_limit(cluster: LimitCluster) -> None
     named = "acme/default concurrent_requests"
 
     async def is_named() -> bool:
-        return limiter.held_by(request()) == named
+        return limiter.blocked_by(request()) == named
 
     await wait_until_async(is_named)
 
     limiter.settle(held, usage=Usage())
     await waiting
 
-    assert limiter.held_by(request()) == named
+    assert limiter.blocked_by(request()) == named

@@ -7,7 +7,7 @@ from app.domain.money import HoldOutcome
 from app.domain.run_options import RunOptions
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.storage import admission, new_runs, progress, runs
-from tests.support.database_cluster import Cluster, agent, ending, wish
+from tests.support.database_cluster import Cluster, agent, ending, hold_request
 
 pytestmark = pytest.mark.anyio
 
@@ -143,7 +143,7 @@ async def test_stopping_a_run_lets_no_call_start_any_more(cluster: Cluster) -> N
     stopped = await cluster.commit(
         lambda c: progress.stop(c, run_id, as_=WorkflowStatus.CANCELLED, reason="enough")
     )
-    (answer,) = await cluster.hold(wish(a))
+    (answer,) = await cluster.hold(hold_request(a))
     claim = await cluster.claim(run_id)
     await cluster.record(ending(a, AgentStatus.CANCELLED))
     ended = await cluster.advance(run_id, 0)

@@ -20,7 +20,7 @@ from app.errors import RunConflict
 from app.monitoring.progress import read_progress
 from app.monitoring.status import system_status
 from app.storage import control, prune
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ async def ended_run(cluster: Cluster, *, days_ago: float) -> UUID:
     run_id = await cluster.start(agent("a"), agent("b"))
     for retry in (True, False):
         for one in (await cluster.claim(run_id)).agents:
-            held = wish(one)
+            held = hold_request(one)
             await cluster.hold(held)
             made = call(one, held, "0.25")
             failed = ending(one, AgentStatus.PENDING, [made], error="secret", retry=True)

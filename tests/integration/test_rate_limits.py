@@ -674,7 +674,7 @@ async def test_an_early_permit_comes_before_its_moment(cluster: LimitCluster) ->
     permit = await limiter.acquire(request(), early=True)
     lead_s = permit.starts_at_s - time.monotonic()
     started = await limiter.start(permit)
-    await limiter.set_out(permit)
+    await limiter.mark_sent(permit)
 
     assert lead_s > 0.01
     assert started
@@ -693,13 +693,13 @@ async def test_an_early_permit_is_void_after_a_pause(cluster: LimitCluster) -> N
     assert await limiter.start(await limiter.acquire(request(), early=True))
 
 
-async def set_out(limiter: ClusterLimiter, permits: list[Permit], *, after_s: float) -> None:
+async def mark_sent(limiter: ClusterLimiter, permits: list[Permit], *, after_s: float) -> None:
     """Start early permits on time, and send their requests so much later."""
     for permit in permits:
         assert await limiter.start(permit)
     await asyncio.sleep(after_s)
     for permit in permits:
-        await limiter.set_out(permit)
+        await limiter.mark_sent(permit)
 
 
 async def test_a_bucket_is_never_fuller_than_full_without_the_calls_that_are_late(
@@ -710,7 +710,9 @@ async def test_a_bucket_is_never_fuller_than_full_without_the_calls_that_are_lat
     there_too = await asyncio.gather(*(there.acquire(request(), early=True) for _ in range(3)))
     full = await level(here) + 8
 
-    await asyncio.gather(set_out(here, early, after_s=2.2), set_out(there, there_too, after_s=2.2))
+    await asyncio.gather(
+        mark_sent(here, early, after_s=2.2), mark_sent(there, there_too, after_s=2.2)
+    )
     since_s = -time.monotonic()
     await asyncio.gather(here.flush(), there.flush())
     left = await level(here)
@@ -743,9 +745,9 @@ async def test_paced_calls_go_out_at_their_moment_and_never_close_behind_a_late_
     second = await limiter.acquire(request(), early=True)
     assert await limiter.start(second)
 
-    await limiter.set_out(second)
+    await limiter.mark_sent(second)
     on_time_s = time.monotonic()
-    await limiter.set_out(first)
+    await limiter.mark_sent(first)
     late_s = time.monotonic()
 
     assert 0 <= on_time_s - second.starts_at_s < 0.01
@@ -757,7 +759,7 @@ async def test_a_window_counts_a_late_call_from_when_it_set_out(
 ) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=20, enforcement="window"))
     permit = await limiter.acquire(request(), early=True)
-    await set_out(limiter, [permit], after_s=1.0)
+    await mark_sent(limiter, [permit], after_s=1.0)
     await limiter.flush()
 
     clock.ahead_s = 59.6

@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from app.domain.policies import RateLimitConfig
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.backends.redis import RedisBackend
-from app.rate_limits.base import Candidate, Exchange, Reply, WaitingRun
+from app.rate_limits.base import Exchange, Reply, WaitingRequest, WaitingRun
 from app.rate_limits.tiers import BucketSpec, spec_of
 from app.rate_limits.token_bucket import TokenBucket
 
@@ -92,7 +92,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         rebuilds=st.booleans(),
     )
     def ask(self, process: str, asked: list[tuple[str, int, float]], rebuilds: bool) -> Any:
-        runs: dict[str, list[Candidate]] = {}
+        runs: dict[str, list[WaitingRequest]] = {}
         for run, priority, share in asked:
             amounts = tuple(
                 1.0 if tier.in_requests else min(float(int(tier.limit * share)), tier.capacity)
@@ -101,9 +101,9 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
             arrival_ms = int(self.now * 1000)
             runs.setdefault(run, []).append((next(self.ids), priority, arrival_ms, 0.1, amounts))
         waiting: list[WaitingRun] = []
-        for place, (run, candidates) in enumerate(runs.items()):
-            candidates.sort(key=lambda candidate: (-candidate[1], candidate[0]))
-            waiting.append((run, 1.0 + place, len(candidates), candidates))
+        for place, (run, requests) in enumerate(runs.items()):
+            requests.sort(key=lambda request: (-request[1], request[0]))
+            waiting.append((run, 1.0 + place, len(requests), requests))
         reply = self.exchange(process, runs=waiting, rebuilds=rebuilds)
         taken = {c[0]: c[4] for run in waiting for c in run[3]}
         return multiple(

@@ -7,7 +7,7 @@ from sqlalchemy.exc import DBAPIError
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ async def money(cluster: Cluster) -> tuple[Decimal, Decimal, Decimal]:
 async def test_settling_replaces_the_hold_by_the_cost(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a, "0.5")
+    hold = hold_request(a, "0.5")
     await cluster.hold(hold)
     before = await money(cluster)
 
@@ -46,7 +46,7 @@ async def test_settling_replaces_the_hold_by_the_cost(cluster: Cluster) -> None:
 async def test_writing_a_batch_again_changes_nothing(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a)
+    hold = hold_request(a)
     await cluster.hold(hold)
     record = ending(a, calls=[call(a, hold, "0.1")])
     await cluster.record(record)
@@ -62,7 +62,7 @@ async def test_writing_a_batch_again_changes_nothing(cluster: Cluster) -> None:
 async def test_placing_a_hold_again_holds_it_once(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a, "0.5")
+    hold = hold_request(a, "0.5")
 
     answers = [*await cluster.hold(hold), *await cluster.hold(hold)]
 
@@ -73,7 +73,7 @@ async def test_placing_a_hold_again_holds_it_once(cluster: Cluster) -> None:
 async def test_a_fenced_attempt_changes_nothing_but_the_ledger(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (lost,) = (await cluster.claim(run_id, lease_s=-1.0)).agents
-    hold = wish(lost, "0.5")
+    hold = hold_request(lost, "0.5")
     await cluster.hold(hold)
     await cluster.recover()
     (current,) = (await cluster.claim(run_id)).agents
@@ -91,7 +91,7 @@ async def test_a_worker_that_died_with_a_call_out_leaves_one_unconfirmed_entry(
 ) -> None:
     run_id = await cluster.start(agent("a"))
     (lost,) = (await cluster.claim(run_id, lease_s=-1.0)).agents
-    await cluster.hold(wish(lost, "0.5"))
+    await cluster.hold(hold_request(lost, "0.5"))
 
     recovered = await cluster.recover()
     again = await cluster.recover()
@@ -108,7 +108,7 @@ async def test_what_was_unconfirmed_and_turns_out_known_is_corrected_once(
 ) -> None:
     run_id = await cluster.start(agent("a"))
     (lost,) = (await cluster.claim(run_id, lease_s=-1.0)).agents
-    hold = wish(lost, "0.5")
+    hold = hold_request(lost, "0.5")
     await cluster.hold(hold)
     await cluster.recover()
     late = ending(lost, calls=[call(lost, hold, "0.2", usage=Usage(input_tokens=7))])
@@ -130,7 +130,7 @@ async def test_the_providers_own_usage_wins_over_an_estimate_however_late(
 ) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a, "0.5")
+    hold = hold_request(a, "0.5")
     await cluster.hold(hold)
     guess = call(a, hold, "0.3", kind="estimated", usage=Usage(input_tokens=90, output_tokens=9))
     truth = call(a, hold, "0.1", usage=Usage(input_tokens=70, output_tokens=5))
@@ -155,7 +155,7 @@ async def test_the_providers_own_usage_wins_over_an_estimate_however_late(
 async def test_a_call_never_made_releases_its_hold_without_an_entry(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a)
+    hold = hold_request(a)
     await cluster.hold(hold)
 
     await cluster.record(ending(a, calls=[call(a, hold, "0", kind="void")]))
@@ -169,11 +169,11 @@ async def test_usage_above_the_hold_is_booked_in_full_and_freezes_the_budget(
 ) -> None:
     run_id = await cluster.start(agent("a"), agent("b"), cost_budget=1.0)
     a, b = (await cluster.claim(run_id)).agents
-    hold = wish(a, "0.5")
+    hold = hold_request(a, "0.5")
     await cluster.hold(hold)
 
     await cluster.record(ending(a, calls=[call(a, hold, "1.25")]))
-    (answer,) = await cluster.hold(wish(b, "0.0001"))
+    (answer,) = await cluster.hold(hold_request(b, "0.0001"))
 
     assert await money(cluster) == (Decimal("1.25"), Decimal(0), Decimal("0.25"))
     assert answer.outcome is HoldOutcome.EXCEEDED
@@ -182,7 +182,7 @@ async def test_usage_above_the_hold_is_booked_in_full_and_freezes_the_budget(
 async def test_a_turn_of_a_tool_loop_is_settled_while_the_agent_goes_on(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    first, second = wish(a), wish(a)
+    first, second = hold_request(a), hold_request(a)
     await cluster.hold(first)
     turn = ending(a, calls=[call(a, first, "0.1")])
 
@@ -217,7 +217,7 @@ async def test_an_agent_recovered_too_often_fails(cluster: Cluster) -> None:
 async def test_the_ledger_is_append_only(cluster: Cluster, change: str) -> None:
     run_id = await cluster.start(agent("a"))
     (a,) = (await cluster.claim(run_id)).agents
-    hold = wish(a)
+    hold = hold_request(a)
     await cluster.hold(hold)
     await cluster.record(ending(a, calls=[call(a, hold, "0.1")]))
 

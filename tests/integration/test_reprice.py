@@ -13,7 +13,7 @@ from app.costs.reprice import Repricing, reprice, runs_since
 from app.domain.agent import Agent
 from app.domain.policies import CostConfig
 from app.domain.usage import Usage
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.ledgers import DIFFERENT_TOTALS
 
 pytestmark = pytest.mark.anyio
@@ -65,7 +65,7 @@ async def book(cluster: Cluster, *entries: dict[str, Any], **fields: Any) -> Boo
     run_id = await cluster.start(given, cost_budget=0.004)
     (a,) = (await cluster.claim(run_id)).agents
     ((workflow_id,),) = await cluster.rows("SELECT workflow_id FROM runs WHERE id = :id", id=run_id)
-    hold = wish(a, "0.003")
+    hold = hold_request(a, "0.003")
     await cluster.hold(hold)
     for entry in entries or ({},):
         made = call(a, hold, str(PUBLISHED), usage=USAGE, saved_usd=Decimal("0.00015"))
@@ -154,7 +154,7 @@ async def test_usage_that_arrives_after_a_repricing_replaces_all_that_was_booked
     (row,) = await cluster.rows("SELECT * FROM cost_entries WHERE kind = 'estimated'")
     (a,) = await cluster.rows("SELECT id, name, run_id, attempt FROM agent_runs")
 
-    late = call(a, wish(a), "0.5", usage=USAGE, call_id=row.call_id)
+    late = call(a, hold_request(a), "0.5", usage=USAGE, call_id=row.call_id)
     await cluster.record(ending(a, calls=[late]))
 
     assert {spent for spent, _ in await booked.accounts()} == {Decimal("0.5")}
@@ -178,7 +178,7 @@ async def test_a_service_tier_keeps_its_own_price(cluster: Cluster) -> None:
     run_id = await cluster.start(Agent(name="a", prompt_template="go", llm_config=tier))
     (a,) = (await cluster.claim(run_id)).agents
     ((workflow_id,),) = await cluster.rows("SELECT workflow_id FROM runs")
-    hold = wish(a)
+    hold = hold_request(a)
     await cluster.hold(hold)
     cost = Pricing().price_of("openai", "gpt-5", tier).cost(USAGE)
     made = call(a, hold, str(cost), usage=USAGE, model="gpt-5", workflow_id=workflow_id)

@@ -9,7 +9,7 @@ import pytest
 from app.domain.money import HoldOutcome
 from app.domain.status import AgentStatus, WorkflowStatus
 from app.errors import RunConflict, UnknownRun, WorkflowError
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.run_control import (
     admit,
     end_level,
@@ -82,7 +82,7 @@ async def test_levels_that_have_nothing_left_are_passed_over(cluster: Cluster) -
 async def test_retries_and_recoveries_begin_anew_and_money_does_not(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a", cost_limit=0.5))
     (a,) = (await cluster.claim(run_id)).agents
-    held = wish(a)
+    held = hold_request(a)
     await cluster.hold(held)
     await cluster.record(
         ending(a, AgentStatus.FAILED, [call(a, held, "0.4")], retry=True, recovery=True)
@@ -92,7 +92,7 @@ async def test_retries_and_recoveries_begin_anew_and_money_does_not(cluster: Clu
     await retry(cluster, run_id)
     await admit(cluster)
     (again,) = (await cluster.claim(run_id)).agents
-    (answer,) = await cluster.hold(wish(again, "0.2"))
+    (answer,) = await cluster.hold(hold_request(again, "0.2"))
 
     assert (again.attempt, again.retries, again.spent_usd) == (2, 0, Decimal("0.4"))
     assert await cluster.rows("SELECT recoveries FROM agent_runs") == [(0,)]
@@ -102,7 +102,7 @@ async def test_retries_and_recoveries_begin_anew_and_money_does_not(cluster: Clu
 async def test_a_retry_may_raise_the_budget_and_never_lowers_it(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"), cost_budget=0.5)
     (a,) = (await cluster.claim(run_id)).agents
-    held = wish(a)
+    held = hold_request(a)
     await cluster.hold(held)
     await cluster.record(ending(a, AgentStatus.FAILED, [call(a, held, "0.4")]))
     await cluster.advance(run_id, 0)
@@ -112,7 +112,7 @@ async def test_a_retry_may_raise_the_budget_and_never_lowers_it(cluster: Cluster
     retried = await retry(cluster, run_id, "0.8")
     await admit(cluster)
     (again,) = (await cluster.claim(run_id)).agents
-    (answer,) = await cluster.hold(wish(again, "0.4"))
+    (answer,) = await cluster.hold(hold_request(again, "0.4"))
 
     assert retried
     assert answer.outcome is HoldOutcome.PLACED
@@ -158,7 +158,7 @@ async def test_the_late_word_of_an_old_attempt_changes_nothing_but_the_ledger(
 ) -> None:
     run_id = await cluster.start(agent("a"))
     (old,) = (await cluster.claim(run_id, lease_s=0)).agents
-    held = wish(old)
+    held = hold_request(old)
     await cluster.hold(held)
     await cluster.recover(max_recoveries=0)
     await cluster.advance(run_id, 0)

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.status import AgentStatus
-from app.storage.fail_early import give_up
+from app.storage.fail_early import fail_early
 from tests.support.database_cluster import Cluster, agent, ending
 
 pytestmark = pytest.mark.anyio
@@ -32,7 +32,7 @@ async def errors(cluster: Cluster, run_id: UUID) -> dict[str, str | None]:
 
 
 async def give_up_on(cluster: Cluster, run_id: UUID) -> str | None:
-    (reason, again) = await cluster.commit(lambda c: give_up(c, [run_id, run_id]))
+    (reason, again) = await cluster.commit(lambda c: fail_early(c, [run_id, run_id]))
     assert reason == again
     return reason
 

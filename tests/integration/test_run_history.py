@@ -11,7 +11,7 @@ from app.monitoring.findings import Reason
 from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import timeline_of
 from app.storage.records import Record
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +23,7 @@ async def read(cluster: Cluster, run_id: object) -> RunHistory:
 async def test_attempts_and_calls_become_the_time_of_their_agent(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"), agent("b", "a"))
     (claimed,) = (await cluster.claim(run_id)).agents
-    hold = wish(claimed)
+    hold = hold_request(claimed)
     await cluster.hold(hold)
     paid = call(claimed, hold, "0.01", seconds=0.001)
     await cluster.record(ending(claimed, calls=[paid]))
@@ -43,7 +43,7 @@ async def test_attempts_and_calls_become_the_time_of_their_agent(cluster: Cluste
 async def test_a_hold_shows_a_call_under_way(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (claimed,) = (await cluster.claim(run_id)).agents
-    await cluster.hold(wish(claimed))
+    await cluster.hold(hold_request(claimed))
 
     history = await read(cluster, run_id)
 
@@ -54,8 +54,8 @@ async def test_a_hold_shows_a_call_under_way(cluster: Cluster) -> None:
 async def test_a_hold_that_waits_shows_the_budget_it_waits_for(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"), agent("b"), cost_budget=0.8)
     first, second = (await cluster.claim(run_id)).agents
-    await cluster.hold(wish(first, "0.5"))
-    await cluster.hold(wish(second, "0.5"))
+    await cluster.hold(hold_request(first, "0.5"))
+    await cluster.hold(hold_request(second, "0.5"))
 
     history = await read(cluster, run_id)
 
@@ -69,7 +69,7 @@ async def test_a_hold_that_waits_shows_the_budget_it_waits_for(cluster: Cluster)
 async def test_a_guess_that_was_taken_back_is_no_call(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     (claimed,) = (await cluster.claim(run_id)).agents
-    hold = wish(claimed)
+    hold = hold_request(claimed)
     await cluster.hold(hold)
     guess = call(claimed, hold, "0.05", kind="unconfirmed")
     known = call(claimed, hold, "0.01", seconds=0.2)
@@ -87,7 +87,7 @@ async def test_what_is_usual_is_known_after_three_runs(cluster: Cluster) -> None
     for number in range(4):
         run_id = await cluster.start(agent("a"))
         (claimed,) = (await cluster.claim(run_id)).agents
-        hold = wish(claimed)
+        hold = hold_request(claimed)
         await cluster.hold(hold)
         await cluster.record(ending(claimed, calls=[call(claimed, hold, f"0.0{number + 1}")]))
         await cluster.advance(run_id, 0)

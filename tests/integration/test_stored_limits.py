@@ -13,7 +13,7 @@ from app.storage.limits import (
     recent_calls,
     set_limits,
 )
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 
 DAY_S = timedelta(days=1).total_seconds()
 
@@ -50,7 +50,7 @@ async def test_limits_are_forgotten_by_key_and_altogether(cluster: Cluster) -> N
 async def test_recent_calls_are_those_that_were_made_and_those_in_flight(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("done"), agent("cached"), agent("flying"))
     done, cached, flying = (await cluster.claim(run_id)).agents
-    holds = [wish(claimed, "0.1") for claimed in (done, cached, flying)]
+    holds = [hold_request(claimed, "0.1") for claimed in (done, cached, flying)]
     await cluster.hold(*holds)
     await cluster.record(
         ending(done, calls=[call(done, holds[0], "0.1")]),

@@ -9,8 +9,8 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.workflow import Workflow
 from app.errors import RunConflict
 from app.storage import progress
-from app.storage.fail_early import give_up
-from tests.support.database_cluster import Cluster, agent, ending, wish
+from app.storage.fail_early import fail_early
+from tests.support.database_cluster import Cluster, agent, ending, hold_request
 from tests.support.nesting import (
     CHECK,
     check,
@@ -39,7 +39,7 @@ async def test_cancelling_the_outer_run_cancels_the_inner_one_in_the_same_transa
 async def test_the_outer_run_ends_after_the_calls_of_the_inner_one(cluster: Cluster) -> None:
     outer, inner = await nested(cluster)
     (x,) = (await cluster.claim(inner)).agents
-    hold = replace(wish(x), budget_ids=(inner, outer))
+    hold = replace(hold_request(x), budget_ids=(inner, outer))
 
     await stop(cluster, outer)
     open_ = [(await read(cluster, id_)).status for id_ in (outer, inner)]
@@ -99,7 +99,7 @@ async def test_a_run_bound_to_fail_stops_what_is_inside(cluster: Cluster) -> Non
     (critical,) = (await cluster.claim(outer)).agents
     await cluster.record(ending(critical, AgentStatus.FAILED, output=None, error="no"))
 
-    await cluster.commit(lambda c: give_up(c, [outer]))
+    await cluster.commit(lambda c: fail_early(c, [outer]))
     await cluster.advance(outer, 0)
 
     assert [(await read(cluster, id_)).status for id_ in (outer, inner)] == ["failed", "cancelled"]

@@ -19,7 +19,7 @@ from app.storage import admission, new_runs, progress, runs
 from app.storage.control import rerun, retry_failed
 from app.storage.fan_out import Items
 from app.storage.sub_runs import ParentStep
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 from tests.support.nesting import (
     CHECK,
     INNER,
@@ -136,7 +136,7 @@ async def test_holds_of_an_inner_run_count_on_the_budgets_of_all_runs_around_it(
     outer, inner = await nested(cluster, cost_budget=0.3)
     (x,) = (await cluster.claim(inner)).agents
     too_much, fits = (
-        replace(wish(x, amount), budget_ids=(inner, outer)) for amount in ("0.4", "0.2")
+        replace(hold_request(x, amount), budget_ids=(inner, outer)) for amount in ("0.4", "0.2")
     )
 
     (refused,) = await cluster.hold(too_much)
@@ -162,7 +162,7 @@ async def test_costs_of_the_inner_run_show_with_its_agent_and_once_in_all(
 ) -> None:
     outer, inner = await nested(cluster)
     (x,) = (await cluster.claim(inner)).agents
-    hold = wish(x, "0.2")
+    hold = hold_request(x, "0.2")
     await cluster.hold(hold)
     await cluster.record(ending(x, calls=[call(x, hold, "0.1")]))
 

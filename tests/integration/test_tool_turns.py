@@ -17,7 +17,7 @@ from app.storage import control, progress, prune, turns
 from app.storage.claims import ClaimedAgent
 from app.storage.records import Record
 from app.storage.turns import StoredTurn, ToolCallRecord, ToolState, TurnRecord
-from tests.support.database_cluster import Cluster, agent, call, ending, wish
+from tests.support.database_cluster import Cluster, agent, call, ending, hold_request
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +73,7 @@ async def told(cluster: Cluster) -> list[str]:
 async def test_a_turn_its_cost_and_the_start_of_its_tools_are_one_commit(cluster: Cluster) -> None:
     run_id = await cluster.start(agent("a"))
     a = await claimed(cluster, run_id)
-    held, first = wish(a), turn()
+    held, first = hold_request(a), turn()
     await cluster.hold(held)
 
     may_run = await cluster.record(

@@ -10,7 +10,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from app.telemetry import metrics
-from app.telemetry.metrics import ClusterMetric, WorkerMetrics
+from app.telemetry.metrics import ClusterMetric, WorkerInstruments
 from tests.support.markdown import ROOT
 from tests.support.promql import alerts_of
 
@@ -26,7 +26,7 @@ LEGEND = re.compile(r"{{\s*(\w+)\s*}}")
 
 def our_metrics() -> dict[str, tuple[str, ...]]:
     """Name and labels of every metric, as in app/telemetry/metrics.py."""
-    worker = WorkerMetrics(CollectorRegistry())
+    worker = WorkerInstruments(CollectorRegistry())
     ours = {
         each.name: each.labels for each in vars(metrics).values() if isinstance(each, ClusterMetric)
     }
@@ -40,7 +40,7 @@ def our_metrics() -> dict[str, tuple[str, ...]]:
 def series() -> dict[str, set[str]]:
     """Labels of everything that can be asked for."""
     found = {name: set(labels) for name, labels in our_metrics().items()} | THEIRS
-    worker = WorkerMetrics(CollectorRegistry())
+    worker = WorkerInstruments(CollectorRegistry())
     for each in vars(worker).values():
         if getattr(each, "_type", "") == "histogram":
             labels = set(found.pop(each._name))

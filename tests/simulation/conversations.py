@@ -26,7 +26,7 @@ def broken_conversations(
     Args:
         inspector: Sees what is committed.
         provider: Knows what it was asked.
-        executed: Keys of the wishes that were executed, and when, in seconds since the epoch.
+        executed: Keys of the tool_calls that were executed, and when, in seconds since the epoch.
     """
     with inspector.cursor(row_factory=dict_row) as cursor:
         stored = {row["key"]: row for row in cursor.execute(TOOL_CALLS).fetchall()}

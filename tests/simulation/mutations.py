@@ -31,8 +31,8 @@ def no_watchdog(patch: pytest.MonkeyPatch) -> None:
 def no_budget_check(patch: pytest.MonkeyPatch) -> None:
     """Every hold is placed."""
 
-    def place_all(wishes: Sequence[Any], *_: Any) -> list[HoldAnswer]:
-        return [HoldAnswer(outcome=HoldOutcome.PLACED) for _ in wishes]
+    def place_all(tool_calls: Sequence[Any], *_: Any) -> list[HoldAnswer]:
+        return [HoldAnswer(outcome=HoldOutcome.PLACED) for _ in tool_calls]
 
     patch.setattr(holds, "decide_holds", place_all)
 

@@ -146,8 +146,8 @@ class Provider:
             await asyncio.sleep(0)
 
 
-def _wish(tool: Mapping[str, Any], served: Served) -> ToolCall:
-    """A wish like no other, so that whoever executes it knows which one it is."""
+def _tool_call(tool: Mapping[str, Any], served: Served) -> ToolCall:
+    """A tool_call like no other, so that whoever executes it knows which one it is."""
     key = f"{served.hold.call_id} {tool['name']}"
     return ToolCall(id=key, name=tool["name"], arguments=json.dumps({"key": key}))
 
@@ -179,9 +179,9 @@ class SimulatedClient(LLMClient):
         )
         served.cost_usd = (usage.input_tokens * INPUT_USD + usage.output_tokens * OUTPUT_USD) / 1000
         await self._provider.answered(served)
-        wishes = []
+        tool_calls = []
         if tools and len(messages) < MESSAGES_WITH_TOOLS:
-            wishes = [_wish(tool, served) for tool in tools]
+            tool_calls = [_tool_call(tool, served) for tool in tools]
         return LLMResponse(
             content=served.answer or "",
             model=model,
@@ -189,7 +189,7 @@ class SimulatedClient(LLMClient):
             output_tokens=usage.output_tokens,
             usage=usage,
             request_id=str(served.hold.call_id),
-            tool_calls=wishes or None,
+            tool_calls=tool_calls or None,
         )
 
     def get_model_info(self, model: str) -> dict[str, Any]:

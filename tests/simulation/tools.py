@@ -6,7 +6,7 @@ from contextvars import ContextVar
 
 from app import tool
 
-#: Told the key of every wish whose execution begins.
+#: Told the key of every hold_request whose execution begins.
 EXECUTED: ContextVar[Callable[[str], None]] = ContextVar("EXECUTED")
 
 

@@ -24,7 +24,7 @@ ALARMS = {
     "watchdog_failed",
     "lanes_not_sent",
     "scheduler_not_told",
-    "returns_failed",
+    "deferred_failed",
     "history_not_written",
     "batch_failed",
     "call_above_its_hold",

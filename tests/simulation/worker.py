@@ -28,7 +28,7 @@ from app.rate_limits.limiter import ClusterLimiter
 from app.rate_limits.tiers import BucketSpec
 from app.scheduler.scheduler import Scheduler
 from app.scheduler.watchdog import Watchdog
-from app.storage.deferred import call_back
+from app.storage.deferred import wake_deferred
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
 from app.storage.leases import Lost, renew_leases
@@ -47,16 +47,16 @@ from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
 from workers.agents.tool_turns import ToolTurns
 from workers.calls.fallback import FallbackCaller
-from workers.calls.money import Money, Wakes, Wish
+from workers.calls.money import BudgetWaiters, HoldTicket, Money
 from workers.calls.provider import Caller
 from workers.claims import Claims
-from workers.flower_events import Announcements
+from workers.flower_events import FlowerEvents
 from workers.inflight import InFlight
 from workers.jobs import Job
 from workers.lane import LaneRunner
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
-from workers.worker_metrics import Meters
+from workers.worker_metrics import WorkerMetrics
 
 PROVIDERS = ("openai", "anthropic")
 SETTINGS = EngineSettings(default_max_tokens=50)
@@ -212,18 +212,18 @@ class Worker:
             max_collected_bytes=SETTINGS.max_collected_bytes,
             lanes=platform.dispatcher.lanes,
         )
-        self._call_backs = GroupCommit(engine, call_back, name="call_back")
-        wakes = Wakes(platform.signals, self._call_back)
+        self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")
+        budget_waiters = BudgetWaiters(platform.signals, self._wake_deferred)
         records = GroupCommit(
             engine,
-            partial(apply_records, wake=wakes),
+            partial(apply_records, wake=budget_waiters),
             name="record",
             key=lambda record: record.agent_run_id,
             delay_s=self._inflight.commit_delay_s,
         )
         holds = GroupCommit(
             engine,
-            partial(place_holds, wake=wakes),
+            partial(place_holds, wake=budget_waiters),
             name="hold",
             key=lambda hold: hold.agent_run_id,
         )
@@ -261,8 +261,8 @@ class Worker:
             inflight=self._inflight,
             records=records,
             agents=agents,
-            announcements=_Silence(),
-            meters=Meters(MonitorConfig(enable_metrics=False)),
+            flower_events=_Silence(),
+            metrics=WorkerMetrics(MonitorConfig(enable_metrics=False)),
             failures=FailureHandler(RetryPolicy()),
             scheduler=platform.scheduler,
             limits=SETTINGS,
@@ -277,11 +277,11 @@ class Worker:
             signals=platform.signals,
         )
 
-    async def _call_back(self, agent_run_ids: Sequence[UUID]) -> None:
-        """See ``Runtime._call_back``."""
+    async def _wake_deferred(self, agent_run_ids: Sequence[UUID]) -> None:
+        """See ``Runtime._wake_deferred``."""
         with contextlib.suppress(DBAPIError, TimeoutError):
-            if await self._call_backs.submit(agent_run_ids):
-                await self._watchdog.returns.look()
+            if await self._wakings.submit(agent_run_ids):
+                await self._watchdog.deferred.look()
 
     async def _heartbeat(self) -> None:
         """See ``Heartbeat``, which is a thread; its statement is the same."""
@@ -339,12 +339,12 @@ class _Buckets:
 class _WatchedMoney(Money):
     """Tells the provider under which hold the call comes that the task makes next."""
 
-    async def hold(self, wish: Wish) -> bool:
-        HOLD.set(wish.request)
-        return await super().hold(wish)
+    async def hold(self, hold_request: HoldTicket) -> bool:
+        HOLD.set(hold_request.request)
+        return await super().hold(hold_request)
 
 
-class _Silence(Announcements):
+class _Silence(FlowerEvents):
     """Nobody watches."""
 
     def __init__(self) -> None:

@@ -89,8 +89,8 @@ class Cluster:
         )
         return claim
 
-    async def hold(self, *wishes: HoldRequest) -> list[HoldAnswer]:
-        return await self.commit(lambda c: holds.place_holds(c, wishes))
+    async def hold(self, *requests: HoldRequest) -> list[HoldAnswer]:
+        return await self.commit(lambda c: holds.place_holds(c, requests))
 
     async def record(self, *written: records.Record) -> list[bool]:
         return await self.commit(lambda c: records.apply_records(c, written))
@@ -129,7 +129,7 @@ class Cluster:
         return {row.name: row.status for row in found}
 
 
-def wish(
+def hold_request(
     claimed: claims.ClaimedAgent, amount: str = "0.5", *subjects: tuple[str, str]
 ) -> HoldRequest:
     return HoldRequest(

@@ -70,7 +70,7 @@ def caretaker_ids(home: Path) -> list[int]:
 def kill_caretakers(home: Path) -> None:
     for number in caretaker_ids(home):
         os.kill(number, signal.SIGKILL)
-    for lock in (home / "run").glob("*.caretaker.lock"):
+    for lock in (home / "run").glob("*.keeper.lock"):
         FileLock.acquire(lock, timeout_s=10).release()
 
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from app.domain.agent import Agent
 from app.domain.workflow import Workflow
 from app.storage.claims import ClaimedAgent
-from app.storage.sub_runs import SubRunAnswer, SubRunWish, start_sub_run
+from app.storage.sub_runs import SubRunAnswer, SubRunRequest, start_sub_run
 from tests.support.database_cluster import Cluster, agent
 from tests.support.run_control import admit
 
@@ -15,8 +15,8 @@ INNER = Workflow(name="inner", agents=[agent("x"), agent("y", "x")], cost_budget
 CHECK = Agent(name="check", kind="workflow", config={"workflow": INNER}, cost_limit=0.5)
 
 
-def sub_run(claimed: ClaimedAgent, inner: Workflow = INNER) -> SubRunWish:
-    return SubRunWish(
+def sub_run(claimed: ClaimedAgent, inner: Workflow = INNER) -> SubRunRequest:
+    return SubRunRequest(
         agent_run_id=claimed.id,
         attempt=claimed.attempt,
         run_id=claimed.run_id,
@@ -27,8 +27,8 @@ def sub_run(claimed: ClaimedAgent, inner: Workflow = INNER) -> SubRunWish:
     )
 
 
-async def start(cluster: Cluster, wished: SubRunWish) -> SubRunAnswer:
-    return await cluster.commit(partial(start_sub_run, wish=wished))
+async def start(cluster: Cluster, wished: SubRunRequest) -> SubRunAnswer:
+    return await cluster.commit(partial(start_sub_run, request=wished))
 
 
 async def claim_check(cluster: Cluster, run_id: UUID) -> ClaimedAgent:

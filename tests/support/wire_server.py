@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-WIRE = Path(__file__).parent / "wire"
+WIRE = Path(__file__).parents[1] / "wire"
 # Not where events or characters end, so that whoever reads has to put them together.
 SLICE_BYTES = 23
 

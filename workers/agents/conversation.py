@@ -29,14 +29,14 @@ class OpenTurn:
 
     Attributes:
         id: Id of the turn.
-        wishes: The tool calls that the model asks for.
+        tool_calls: The tool calls that the model asks for.
         answers: What it is told, by position, as far as it is known.
         interrupted: Positions of calls that were started once, and whose end nobody knows.
         record: The turn as it must be stored; None if it is.
     """
 
     id: UUID
-    wishes: Sequence[ToolCall]
+    tool_calls: Sequence[ToolCall]
     answers: dict[int, ToolOutput] = field(default_factory=dict)
     interrupted: set[int] = field(default_factory=set)
     record: TurnRecord | None = None
@@ -49,13 +49,13 @@ class OpenTurn:
         seconds: float | None = None,
     ) -> ToolCallRecord:
         """What is to be written of a tool call."""
-        wish = self.wishes[position]
+        tool_call = self.tool_calls[position]
         return ToolCallRecord(
             turn_id=self.id,
             position=position,
-            call_id=storable(wish.id),
-            tool=storable(wish.name),
-            arguments=storable(wish.arguments),
+            call_id=storable(tool_call.id),
+            tool=storable(tool_call.name),
+            arguments=storable(tool_call.arguments),
             state=state,
             result=result,
             seconds=seconds,
@@ -94,16 +94,21 @@ class Conversation:
         record = TurnRecord(
             id=id_, number=self.turns, call_id=call_id, message=encode_message(message)
         )
-        self._open(message, OpenTurn(id=id_, wishes=response.tool_calls or (), record=record))
+        self._open(message, OpenTurn(id=id_, tool_calls=response.tool_calls or (), record=record))
 
     def close(self) -> None:
         """Go on to the next turn: every tool call of the open one has its answer."""
         turn = self.open_turn
         assert turn is not None, "only a turn that asks for tools is closed"
-        for position, wish in enumerate(turn.wishes):
+        for position, tool_call in enumerate(turn.tool_calls):
             text, is_error = turn.answers[position]
             self._messages.append(
-                {"role": "tool", "tool_call_id": wish.id, "content": text, "is_error": is_error}
+                {
+                    "role": "tool",
+                    "tool_call_id": tool_call.id,
+                    "content": text,
+                    "is_error": is_error,
+                }
             )
         self.open_turn = None
 
@@ -113,7 +118,7 @@ class Conversation:
             self.tell_unknown(self.open_turn.interrupted)
             self.close()
         message = decode_message(stored.turn.message)
-        turn = OpenTurn(id=stored.turn.id, wishes=message["tool_calls"])
+        turn = OpenTurn(id=stored.turn.id, tool_calls=message["tool_calls"])
         for position, call in stored.calls.items():
             if call.result is None:
                 turn.interrupted.add(position)

@@ -13,7 +13,7 @@ from app.domain.sub_workflow import embedded
 from app.domain.validation import validate_input
 from app.errors import RunConflict, SubWorkflowRefused, WorkflowError
 from app.storage.group_commit import persist
-from app.storage.sub_runs import SubRunAnswer, SubRunWish, start_sub_run
+from app.storage.sub_runs import SubRunAnswer, SubRunRequest, start_sub_run
 from workers.inflight import LeaseGone, StopReason
 from workers.jobs import Job
 
@@ -54,7 +54,7 @@ class SubWorkflowAgent:
             )
         names = {inner.name for inner in workflow.agents}
         given = {key: value for key, value in inputs.items() if key not in names}
-        wish = SubRunWish(
+        request = SubRunRequest(
             agent_run_id=job.claimed.id,
             attempt=job.claimed.attempt,
             run_id=job.run.run_id,
@@ -66,7 +66,7 @@ class SubWorkflowAgent:
         try:
             validate_input(workflow, given)
             answer = await persist(
-                self._engine, partial(start_sub_run, wish=wish), name="start_sub_run"
+                self._engine, partial(start_sub_run, request=request), name="start_sub_run"
             )
         except (WorkflowError, RunConflict) as error:
             raise SubWorkflowRefused(

@@ -56,7 +56,7 @@ class ToolTurns:
         assert turn is not None, "there is a turn to answer"
         to_repeat = {place for place in turn.interrupted if _may_repeat(turn, place, tools)}
         conversation.tell_unknown(turn.interrupted - to_repeat)
-        places = [place for place in range(len(turn.wishes)) if place not in turn.answers]
+        places = [place for place in range(len(turn.tool_calls)) if place not in turn.answers]
         if places:
             await self._start(job, turn, places)
             await self._run(job, turn, places, tools)
@@ -85,7 +85,7 @@ class ToolTurns:
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         running = {
-            loop.create_task(self._use(tools, turn.wishes[place])): place for place in places
+            loop.create_task(self._use(tools, turn.tool_calls[place])): place for place in places
         }
         # What is not yet written when something stops this goes into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
@@ -113,12 +113,14 @@ class ToolTurns:
             job.tools += unwritten.values()
             job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
 
-    async def _use(self, tools: Mapping[str, Tool], wish: ToolCall) -> ToolOutput:
-        tool = tools.get(wish.name)
+    async def _use(self, tools: Mapping[str, Tool], tool_call: ToolCall) -> ToolOutput:
+        tool = tools.get(tool_call.name)
         if tool is None:
             known = ", ".join(tools) or "none"
-            return ToolOutput(f"there is no tool {wish.name!r}; there are: {known}", is_error=True)
-        output = await tool.call(wish.arguments, max_output_bytes=self._max_output_bytes)
+            return ToolOutput(
+                f"there is no tool {tool_call.name!r}; there are: {known}", is_error=True
+            )
+        output = await tool.call(tool_call.arguments, max_output_bytes=self._max_output_bytes)
         return output._replace(text=storable(output.text))
 
     async def _write(
@@ -154,7 +156,7 @@ class ToolTurns:
 
 
 def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
-    tool = tools.get(turn.wishes[place].name)
+    tool = tools.get(turn.tool_calls[place].name)
     return tool is not None and tool.idempotent
 
 

@@ -18,7 +18,7 @@ from app.costs.pricing import Pricing
 from app.domain.money import round_to_ledger
 from app.events.signals import Signals
 from app.llm.base import LLMResponse, Message
-from app.llm.cache import PATIENCE_S, AnswerCache, Look, address_of
+from app.llm.cache import MAX_WAIT_S, AnswerCache, Look, address_of
 from app.llm.parameters import NOT_PARAMETERS
 from app.storage.records import CallRecord
 from workers.agents.llm import Calls
@@ -76,7 +76,7 @@ class CachedCaller:
     async def close(self) -> None:
         """Let what is being said to the others be said."""
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=PATIENCE_S)
+            await asyncio.wait(self._tasks, timeout=MAX_WAIT_S)
 
     async def _settled(self, job: Job, address: str, token: str) -> Look | None:
         """Wait until the answer is known, or it is one's own turn to ask.
@@ -129,7 +129,7 @@ class CachedCaller:
     ) -> None:
         await self._cache.finish(address, token, response, ttl_s)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(MAX_WAIT_S):
                 await self._signals.send(_topic(address), "answered")
 
     def _entry(self, job: Job, answer: LLMResponse) -> CallRecord:

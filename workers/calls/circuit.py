@@ -94,10 +94,10 @@ class GuardedCaller:
                 if len(self._told) > MAX_TOLD:
                     del self._told[next(iter(self._told))]
                 self._note(job, "circuit_open")
-        patience_s = self._long_wait_s if job.may_be_given_back else math.inf
+        max_wait_s = self._long_wait_s if job.may_be_given_back else math.inf
         with job.waiting("circuit", lambda: f"{provider}/{model} circuit"):
             ticket = await self._breakers.admit(
-                provider, model, wait=job.patient, patience_s=patience_s
+                provider, model, wait=job.patient, max_wait_s=max_wait_s
             )
         if not ticket.token and key in self._told:
             del self._told[key]

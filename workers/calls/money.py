@@ -25,8 +25,8 @@ COME_BACK_S = 15.0
 
 
 @dataclass(kw_only=True, slots=True)
-class Wish:
-    """A call's wish for money.
+class HoldTicket:
+    """A call's ticket for money.
 
     Attributes:
         agent: Name of who wants it, for messages.
@@ -58,7 +58,7 @@ class Money:
         self._holds = holds
         self._signals = signals
 
-    async def hold(self, wish: Wish) -> bool:
+    async def hold(self, ticket: HoldTicket) -> bool:
         """Try to place a hold, to the end: one that is placed must be known.
 
         Returns:
@@ -68,15 +68,15 @@ class Money:
             BudgetExceeded: If it can never fit.
             LeaseGone: If the job may not go on.
         """
-        future = asyncio.ensure_future(self._holds.submit(wish.request))
+        future = asyncio.ensure_future(self._holds.submit(ticket.request))
         try:
             answer = await asyncio.shield(future)
         except asyncio.CancelledError:
-            wish.placed = (await future).outcome is HoldOutcome.PLACED
+            ticket.placed = (await future).outcome is HoldOutcome.PLACED
             raise
         match answer.outcome:
             case HoldOutcome.PLACED:
-                wish.placed = True
+                ticket.placed = True
             case HoldOutcome.CLOSED:
                 raise LeaseGone(StopReason.RUN_STOPPED)
             case HoldOutcome.PAUSED:
@@ -84,63 +84,63 @@ class Money:
             case HoldOutcome.FENCED:
                 raise LeaseGone(StopReason.LEASE_LOST)
             case HoldOutcome.EXCEEDED:
-                raise _exceeded(wish, answer)
+                raise _exceeded(ticket, answer)
             case HoldOutcome.WAIT if answer.account is not None:
-                wish.short_of = answer.account.label
-        return wish.placed
+                ticket.short_of = answer.account.label
+        return ticket.placed
 
-    async def wait(self, wish: Wish, *, patience_s: float = math.inf) -> None:
+    async def wait(self, ticket: HoldTicket, *, max_wait_s: float = math.inf) -> None:
         """Wait until the hold is placed; raises as ``hold`` does.
 
         Raises:
-            LongWait: If it has not been placed after ``patience_s``; its place in the queue stays.
+            LongWait: If it has not been placed after ``max_wait_s``; its place in the queue stays.
         """
         started_s = time.monotonic()
-        async with self._signals.watching(wish.request.agent_run_id) as news:
+        async with self._signals.watching(ticket.request.agent_run_id) as news:
             # What has become free before anybody listened was said to nobody.
-            while not await self.hold(wish):
-                if time.monotonic() - started_s > patience_s:
+            while not await self.hold(ticket):
+                if time.monotonic() - started_s > max_wait_s:
                     # Whoever settles enough calls him back; this is for the case that he does not.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
-                    raise LongWait(wait_s=back_in_s, waits_for=wish.waits_for)
+                    raise LongWait(wait_s=back_in_s, waits_for=ticket.waits_for)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), LOOK_AGAIN_S * random.uniform(0.75, 1.25))
                 news.clear()
 
 
-class Wakes:
+class BudgetWaiters:
     """Tells agents that wait for money, in whatever process, to try again.
 
     Args:
         signals: Carries the word.
-        call_back: Lets those of them come back who have given their places back.
+        wake_deferred: Lets those of them come back who have given their places back.
     """
 
     def __init__(
-        self, signals: Signals, call_back: Callable[[Sequence[UUID]], Awaitable[None]]
+        self, signals: Signals, wake_deferred: Callable[[Sequence[UUID]], Awaitable[None]]
     ) -> None:
         self._signals = signals
-        self._call_back = call_back
+        self._wake_deferred = wake_deferred
         self._sending: set[asyncio.Task[None]] = set()
 
     def __call__(self, agent_run_ids: Sequence[UUID]) -> None:
         """Send the word; returns at once."""
         if agent_run_ids:
-            task = asyncio.create_task(self._send(agent_run_ids), name="wakes")
+            task = asyncio.create_task(self._send(agent_run_ids), name="budget_waiters")
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
     async def _send(self, agent_run_ids: Sequence[UUID]) -> None:
         for id_ in agent_run_ids:
             await self._signals.send(id_, "money")
-        await self._call_back(agent_run_ids)
+        await self._wake_deferred(agent_run_ids)
 
 
-def _exceeded(wish: Wish, answer: HoldAnswer) -> BudgetExceeded:
+def _exceeded(ticket: HoldTicket, answer: HoldAnswer) -> BudgetExceeded:
     account = answer.account
     assert account is not None, "a refusal names the account that decided it"
     return BudgetExceeded(
-        f"agent {wish.agent!r}: the {account.label} is {dollars(account.limit_usd)}, "
+        f"agent {ticket.agent!r}: the {account.label} is {dollars(account.limit_usd)}, "
         f"{dollars(account.spent_usd)} are spent, and the next call may cost "
-        f"{dollars(wish.request.amount_usd)}: raise the limit, or lower max_tokens"
+        f"{dollars(ticket.request.amount_usd)}: raise the limit, or lower max_tokens"
     )

@@ -28,7 +28,7 @@ from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
-from workers.calls.money import Money, Wish
+from workers.calls.money import HoldTicket, Money
 from workers.calls.records import (
     CallPlan,
     answered,
@@ -119,7 +119,7 @@ class Caller:
                     tools or None,
                     max_tokens=plan.max_tokens,
                     before_sent=(
-                        None if permit.spec.unlimited else partial(self._limiter.set_out, permit)
+                        None if permit.spec.unlimited else partial(self._limiter.mark_sent, permit)
                     ),
                     on_text=text.add if text else None,
                     on_broken=broken.append,
@@ -246,20 +246,20 @@ class Caller:
         Who has waited keeps the money while he takes the limit again: nobody waits for money
         with a permit in his hands, so somebody always gets both.
         """
-        wish = Wish(agent=job.agent.name, request=plan.hold)
-        patience_s = self._long_wait_s if job.may_be_given_back else math.inf
-        held_by = partial(self._limiter.held_by, plan.limit)
+        ticket = HoldTicket(agent=job.agent.name, request=plan.hold)
+        max_wait_s = self._long_wait_s if job.may_be_given_back else math.inf
+        blocked_by = partial(self._limiter.blocked_by, plan.limit)
         try:
             while True:
                 job.lease.phase = Phase.WAITING
-                with job.waiting("limit", held_by):
+                with job.waiting("limit", blocked_by):
                     permit = await self._limiter.acquire(
-                        plan.limit, early=True, patience_s=patience_s
+                        plan.limit, early=True, max_wait_s=max_wait_s
                     )
                 try:
                     if job.ticket is not None:
                         job.ticket.check()
-                    placed = wish.placed or await self._money.hold(wish)
+                    placed = ticket.placed or await self._money.hold(ticket)
                 except BaseException:
                     self._limiter.hand_back(permit)
                     raise
@@ -267,17 +267,17 @@ class Caller:
                     return permit
                 if not placed:
                     self._limiter.hand_back(permit)
-                    with job.waiting("money", lambda: wish.waits_for):
-                        await self._money.wait(wish, patience_s=patience_s)
+                    with job.waiting("money", lambda: ticket.waits_for):
+                        await self._money.wait(ticket, max_wait_s=max_wait_s)
         except BaseException:
-            if wish.placed:
+            if ticket.placed:
                 job.calls.append(void(job, plan))
             raise
 
     async def _start(self, job: Job, permit: Permit) -> bool:
         """Wait for the permit's moment; False if it has passed and another one is needed."""
         try:
-            with job.waiting("limit", partial(self._limiter.held_by, permit.request)):
+            with job.waiting("limit", partial(self._limiter.blocked_by, permit.request)):
                 return await self._limiter.start(permit)
         except BaseException:
             self._limiter.hand_back(permit)

@@ -14,7 +14,7 @@
 --
 -- Grants follow start-time fair queueing over runs (Goyal, Vin, Cheng 1996), then priority, then
 -- arrival. Only the first request of each process and run is known here, so across processes the
--- order holds for those; a process that is first may take a little more in the same turn.
+-- order holds for those; a process that is first may take a little more in the same step.
 
 local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
@@ -162,10 +162,10 @@ local function first_of(heads, shares)
 end
 
 local function own_head(run, position)
-  local candidate = run[4][position]
+  local request = run[4][position]
   return {
-    process = ask.process, run = run[1], weight = run[2], id = candidate[1], priority = candidate[2],
-    arrival = candidate[3], cost = candidate[4], amounts = candidate[5],
+    process = ask.process, run = run[1], weight = run[2], id = request[1], priority = request[2],
+    arrival = request[3], cost = request[4], amounts = request[5],
   }
 end
 
@@ -193,16 +193,16 @@ local function sum_of(heads)
 end
 
 -- Seconds until this request may start, or nil if others go first and leave no room for it.
--- `turn.mine` tells that the process was first in this exchange, `turn.used` what it took since.
-local function delay_of(s, head, others, everything, shares, free, turn)
+-- `step.mine` tells that the process was first in this exchange, `step.used` what it took since.
+local function delay_of(s, head, others, everything, shares, free, step)
   local gap = math.max(0, s.next - now)
   if free > #others and fit(s, tiers, head.amounts, everything, now) == 0 then return gap end
   local ahead = {}
   for _, other in ipairs(others) do
     if goes_before(other, head, shares) then ahead[#ahead + 1] = other end
   end
-  if #ahead == 0 or (turn.mine and turn.used < spec.quantum_s) then
-    turn.mine = true
+  if #ahead == 0 or (step.mine and step.used < spec.quantum_s) then
+    step.mine = true
     return math.max(gap, fit(s, tiers, head.amounts, nil, now))
   end
   if free > #ahead and fit(s, tiers, head.amounts, sum_of(ahead), now) == 0 then return gap end
@@ -210,17 +210,17 @@ local function delay_of(s, head, others, everything, shares, free, turn)
 end
 
 local function grant(s, others, shares, free)
-  local grants, taken, turn = {}, {}, {mine = false, used = 0}
+  local grants, taken, step = {}, {}, {mine = false, used = 0}
   local everything = sum_of(others)
   while free >= 1 do
     local head = first_of(own_heads(taken), shares)
-    local delay = head and delay_of(s, head, others, everything, shares, free, turn)
+    local delay = head and delay_of(s, head, others, everything, shares, free, step)
     if not delay or delay > spec.horizon_s then break end
     charge(s, tiers, head.amounts, now + delay)
     add_to_overdue(s, head.amounts)
     grants[#grants + 1] = {head.id, delay}
     taken[head.index] = (taken[head.index] or 0) + 1
-    turn.used = turn.used + head.cost
+    step.used = step.used + head.cost
     s.v = shares[head.run]
     shares[head.run] = s.v + head.cost / head.weight
     redis.call('ZADD', KEYS[3], string.format('%.17g', shares[head.run]), head.run)
@@ -234,7 +234,7 @@ end
 
 -- Who is first now, and when that request may start. Tells the process of it, if it is another
 -- one that means to ask later. Returns when this process should ask again.
-local function next_turn(s, own, others, shares, free, paused_s)
+local function ask_again_in(s, own, others, shares, free, paused_s)
   local heads = {}
   for _, head in ipairs(own) do heads[#heads + 1] = head end
   for _, head in ipairs(others) do heads[#heads + 1] = head end
@@ -257,7 +257,7 @@ local function next_turn(s, own, others, shares, free, paused_s)
 end
 
 -- What the requests that go on waiting here wait for, for those who ask why.
-local function held_by(s, own, others, free, paused_s)
+local function blocked_by(s, own, others, free, paused_s)
   if #own == 0 then return '' end
   if paused_s > 0 then return 'pause' end
   if free < 1 then return 'concurrency' end
@@ -301,7 +301,7 @@ local function exchange()
     grants, taken, free = grant(s, others, shares, free)
   end
   local own = own_heads(taken)
-  local ask_in = next_turn(s, own, others, shares, free, paused_s)
+  local ask_in = ask_again_in(s, own, others, shares, free, paused_s)
   note_heads(own, taken, ask_in)
   save(s)
   local spent, virtual = {}, {}
@@ -311,7 +311,7 @@ local function exchange()
   local long_s, long_tier = long_wait(s, tiers)
   return {
     time_s = {math.floor(now), now % 1}, epoch = s.epoch, grants = grants, ask_in_s = ask_in,
-    long_s = long_s, long_tier = long_tier, held_by = held_by(s, own, others, free, paused_s),
+    long_s = long_s, long_tier = long_tier, blocked_by = blocked_by(s, own, others, free, paused_s),
     paused_s = paused_s, careful = s.careful ~= nil, rebuild = s.unknown, spent = spent, shares = virtual,
   }
 end

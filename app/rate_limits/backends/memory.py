@@ -13,7 +13,7 @@ from app.rate_limits.backends.memory_bucket import (
     Careful,
     MemoryBucket,
 )
-from app.rate_limits.base import Candidate, Exchange, Grant, News, Reply, WaitingRun
+from app.rate_limits.base import Exchange, Grant, News, Reply, WaitingRequest, WaitingRun
 from app.rate_limits.tiers import HORIZON_S, LATE_S, LEASE_S, QUANTUM_S, SAFETY_POLL_S, BucketSpec
 
 STALE_HEAD_S = 5.0
@@ -75,8 +75,8 @@ class MemoryBackend:
         number, reply = shared.answers.get(message.process, (0, None))
         if reply is not None and number == message.number:
             return reply
-        turn = _Turn(shared, spec, message, self._clock(), self._tell)
-        reply = turn.exchange()
+        step = _ExchangeStep(shared, spec, message, self._clock(), self._tell)
+        reply = step.exchange()
         shared.answers[message.process] = message.number, reply
         if message.leaving:
             shared.records.pop(message.process, None)
@@ -109,7 +109,7 @@ class MemoryBackend:
                 listener(news)
 
 
-class _Turn:
+class _ExchangeStep:
     """One exchange."""
 
     def __init__(
@@ -135,7 +135,7 @@ class _Turn:
         paused_s = max(0.0, s.paused_until - self.now)
         grants = self._grant() if paused_s == 0 and not s.unknown else []
         own = self._own_heads()
-        ask_in_s = self._next_turn(own, paused_s)
+        ask_in_s = self._ask_again_in(own, paused_s)
         self._note_heads(own, ask_in_s)
         shared.shares = {run: v for run, v in shared.shares.items() if v > s.v}
         long_s, long_tier = s.long_wait()
@@ -151,7 +151,7 @@ class _Turn:
             shares=[self.shares[run[0]] for run in self.ask.runs] + [s.v],
             long_s=long_s,
             long_tier=long_tier,
-            held_by=self._held_by(own, paused_s),
+            blocked_by=self._blocked_by(own, paused_s),
         )
 
     def _load(self) -> MemoryBucket:
@@ -299,7 +299,7 @@ class _Turn:
                 self.free -= 1
         return grants
 
-    def _next_turn(self, own: list[_Head], paused_s: float) -> float | None:
+    def _ask_again_in(self, own: list[_Head], paused_s: float) -> float | None:
         s = self.bucket
         first = self._first_of(own + self.others)
         if first is None:
@@ -316,7 +316,7 @@ class _Turn:
             due = max(SAFETY_POLL_S, start / 2 if start < math.inf else 0.0)
         return min(due, LONGEST_POLL_S) if own else None
 
-    def _held_by(self, own: list[_Head], paused_s: float) -> str:
+    def _blocked_by(self, own: list[_Head], paused_s: float) -> str:
         if not own:
             return ""
         if paused_s > 0:
@@ -335,8 +335,8 @@ class _Turn:
         records[process] = _Record(self.now + ask_in_s, waiting, own)
 
 
-def _head(process: str, run: WaitingRun, candidate: Candidate, place: int) -> _Head:
-    number, priority, arrival, cost, amounts = candidate
+def _head(process: str, run: WaitingRun, request: WaitingRequest, place: int) -> _Head:
+    number, priority, arrival, cost, amounts = request
     return _Head(
         process=process, run=run[0], weight=run[1], id=number, priority=priority,
         arrival=arrival, cost=cost, amounts=amounts, place=place,

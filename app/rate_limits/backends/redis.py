@@ -179,5 +179,5 @@ def _reply(answer: dict[str, Any]) -> Reply:
         shares=answer["shares"],
         long_s=answer["long_s"],
         long_tier=answer.get("long_tier") or "",
-        held_by=answer["held_by"],
+        blocked_by=answer["blocked_by"],
     )

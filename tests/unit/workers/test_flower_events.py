@@ -14,7 +14,7 @@ from app.domain.status import AgentStatus
 from app.storage.records import Ending
 from app.telemetry.redaction import Redactor
 from tests.support.jobs import ID, agent_of, job_of
-from workers.flower_events import MAX_CHARS, Announcements
+from workers.flower_events import MAX_CHARS, FlowerEvents
 from workers.inflight import Lease
 from workers.jobs import Job
 from workers.requests import NamedRequest
@@ -24,11 +24,11 @@ PROMPT, OUTPUT = f"about Zephyr, {KEY}", f"Zephyr it is, {KEY}"
 ERROR = f"the provider said: no Zephyr, {KEY}"
 
 
-def announcements(*, payloads: bool) -> Announcements:
-    return Announcements(Celery(), "w@host", redact=Redactor().text, payloads=payloads)
+def flower_events(*, payloads: bool) -> FlowerEvents:
+    return FlowerEvents(Celery(), "w@host", redact=Redactor().text, payloads=payloads)
 
 
-def told(by: Announcements) -> list[tuple[str, dict[str, Any]]]:
+def told(by: FlowerEvents) -> list[tuple[str, dict[str, Any]]]:
     return [cast(Any, by._queue.get_nowait()) for _ in range(by._queue.qsize())]
 
 
@@ -66,7 +66,7 @@ def event(type_: str, attempt: int | None, **data: Any) -> RunEvent:
 
 @pytest.mark.parametrize("ending", [DONE, BROKEN], ids=["done", "broken"])
 def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) -> None:
-    by = announcements(payloads=False)
+    by = flower_events(payloads=False)
 
     by.started(announced())
     by.ended(announced(), ending, ())
@@ -83,7 +83,7 @@ def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) 
 
 
 def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
-    by = announcements(payloads=True)
+    by = flower_events(payloads=True)
 
     by.ended(announced(), DONE, ())
     by.ended(announced(), BROKEN, ())
@@ -98,7 +98,7 @@ def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
 
 
 def test_a_further_attempt_begins_with_a_retry_because_the_worker_before_may_be_dead() -> None:
-    by = announcements(payloads=False)
+    by = flower_events(payloads=False)
 
     by.started(announced(attempt=2))
 
@@ -118,7 +118,7 @@ def test_a_further_attempt_begins_with_a_retry_because_the_worker_before_may_be_
 def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
     happened: RunEvent, kinds: list[str]
 ) -> None:
-    by = announcements(payloads=False)
+    by = flower_events(payloads=False)
 
     by.tell([happened])
 
@@ -126,7 +126,7 @@ def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
 
 
 def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
-    by = announcements(payloads=False)
+    by = flower_events(payloads=False)
     by.ended(announced(), DONE, ())
     by.tell([event("agent_failed", 2, agent="b[3]", error_class="RecoveriesExhausted")])
 

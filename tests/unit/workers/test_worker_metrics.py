@@ -13,7 +13,7 @@ from app.storage.records import Ending
 from tests.support.jobs import ID, agent_of, job_of
 from tests.support.metered import call_of
 from tests.support.promql import Page, page_at, page_of, summed
-from workers.worker_metrics import Meters
+from workers.worker_metrics import WorkerMetrics
 
 pytestmark = pytest.mark.anyio
 
@@ -23,16 +23,16 @@ COMPLETED = Ending(
 FAILED = replace(COMPLETED, status=AgentStatus.FAILED, outcome="failed")
 
 
-def shown(meters: Meters) -> Page:
-    return page_of(generate_latest(meters.registry).decode())
+def shown(metrics: WorkerMetrics) -> Page:
+    return page_of(generate_latest(metrics.registry).decode())
 
 
 async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -> None:
-    meters = Meters(MonitorConfig())
+    metrics = WorkerMetrics(MonitorConfig())
     job = job_of(agent_of("gpt-4o-mini"))
 
-    with meters.running(job):
-        under_way = summed(shown(meters), "agentchord_attempts_in_flight", "provider")
+    with metrics.running(job):
+        under_way = summed(shown(metrics), "agentchord_attempts_in_flight", "provider")
         with job.waiting("limit", lambda: "openai/default"):
             pass
         with job.waiting("limit", lambda: "openai/default"), job.waiting("money", lambda: "money"):
@@ -45,9 +45,9 @@ async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -
         replace(FAILED, status=AgentStatus.BUDGET_EXCEEDED),
         replace(COMPLETED, status=AgentStatus.PENDING, outcome="handed_back"),
     ):
-        meters.ended(job, ending)
+        metrics.ended(job, ending)
 
-    page = shown(meters)
+    page = shown(metrics)
     assert under_way == {("openai",): 1}
     assert summed(page, "agentchord_attempts_in_flight") == {(): 0}
     assert summed(page, "agentchord_attempts_total", "provider", "module", "outcome") == {
@@ -62,10 +62,10 @@ async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -
 
 
 async def test_calls_that_reached_a_provider_are_counted_and_no_others() -> None:
-    meters = Meters(MonitorConfig())
+    metrics = WorkerMetrics(MonitorConfig())
     usage = Usage(input_tokens=10, cached_tokens=5, output_tokens=7)
 
-    meters.booked(
+    metrics.booked(
         [
             call_of("gpt-4o", usage=usage),
             call_of("gpt-4o", outcome="RateLimited", seconds=None),
@@ -74,7 +74,7 @@ async def test_calls_that_reached_a_provider_are_counted_and_no_others() -> None
         ]
     )
 
-    page = shown(meters)
+    page = shown(metrics)
     assert summed(page, "agentchord_calls_total", "model", "outcome") == {
         ("gpt-4o", "ok"): 1,
         ("gpt-4o", "RateLimited"): 1,
@@ -85,13 +85,13 @@ async def test_calls_that_reached_a_provider_are_counted_and_no_others() -> None
 
 
 async def test_nothing_is_counted_where_metrics_are_switched_off() -> None:
-    meters = Meters(MonitorConfig(enable_metrics=False))
+    metrics = WorkerMetrics(MonitorConfig(enable_metrics=False))
 
-    meters.booked([call_of("gpt-4o")])
-    meters.ended(job_of(agent_of("gpt-4o")), COMPLETED)
+    metrics.booked([call_of("gpt-4o")])
+    metrics.ended(job_of(agent_of("gpt-4o")), COMPLETED)
 
-    assert summed(shown(meters), "agentchord_attempts_total") == {}
-    assert summed(shown(meters), "agentchord_calls_total") == {}
+    assert summed(shown(metrics), "agentchord_attempts_total") == {}
+    assert summed(shown(metrics), "agentchord_calls_total") == {}
 
 
 def test_each_worker_of_a_machine_takes_the_next_free_port() -> None:
@@ -99,15 +99,15 @@ def test_each_worker_of_a_machine_takes_the_next_free_port() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        meters = Meters(MonitorConfig(metrics_port=port))
-        meters.watch_dropped(lambda: 3)
+        metrics = WorkerMetrics(MonitorConfig(metrics_port=port))
+        metrics.watch_dropped(lambda: 3)
 
-        meters.start()
+        metrics.start()
 
         try:
-            page = page_at(f"http://127.0.0.1:{meters.port}/metrics")
+            page = page_at(f"http://127.0.0.1:{metrics.port}/metrics")
         finally:
-            meters.stop()
-    assert meters.port is not None
-    assert meters.port > port
+            metrics.stop()
+    assert metrics.port is not None
+    assert metrics.port > port
     assert summed(page, "agentchord_task_events_dropped") == {(): 3}

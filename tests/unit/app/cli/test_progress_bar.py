@@ -13,16 +13,16 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("stream", "patience_s", "is_shown"),
+    ("stream", "max_wait_s", "is_shown"),
     [(Terminal(), 0.0, True), (Terminal(), 60.0, False), (io.StringIO(), 0.0, False)],
 )
 def test_a_bar_is_shown_on_a_terminal_to_whoever_has_waited(
-    stream: io.StringIO, patience_s: float, is_shown: bool, monkeypatch: pytest.MonkeyPatch
+    stream: io.StringIO, max_wait_s: float, is_shown: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
 
-    with ProgressBar("runs", 10, patience_s=patience_s) as bar:
+    with ProgressBar("runs", 10, max_wait_s=max_wait_s) as bar:
         bar.advance(4)
 
     assert ("4/10" in stream.getvalue()) is is_shown

@@ -27,11 +27,11 @@ def account(limit: str = "10", spent: str = "0", held: str = "0", **more: bool) 
 
 
 def decide(amount: str, own: Account, *shared: Account) -> HoldOutcome:
-    (answer,) = decide_holds([wish(amount, own, *shared)], by_id(own, *shared))
+    (answer,) = decide_holds([a_hold(amount, own, *shared)], by_id(own, *shared))
     return answer.outcome
 
 
-def wish(amount: str, own: Account, *shared: Account) -> HoldRequest:
+def a_hold(amount: str, own: Account, *shared: Account) -> HoldRequest:
     return HoldRequest(
         call_id=uuid4(),
         agent_run_id=own.id,
@@ -85,7 +85,7 @@ def test_a_soft_account_never_refuses_but_counts() -> None:
 
 def test_a_small_hold_does_not_overtake_a_large_one_that_waits_for_the_same_account() -> None:
     first, second, run = account(), account(), account("10", held="5")
-    requests = [wish("6", first, run), wish("1", second, run)]
+    requests = [a_hold("6", first, run), a_hold("1", second, run)]
 
     answers = decide_holds(requests, by_id(first, second, run))
 
@@ -98,14 +98,14 @@ amounts = st.decimals(min_value=0, max_value=20, places=4)
 @given(
     limit=amounts,
     spent=amounts,
-    wishes=st.lists(amounts, max_size=30),
+    asked=st.lists(amounts, max_size=30),
 )
 def test_placed_holds_never_exceed_a_hard_account(
-    limit: Decimal, spent: Decimal, wishes: list[Decimal]
+    limit: Decimal, spent: Decimal, asked: list[Decimal]
 ) -> None:
     run = account(str(limit), spent=str(spent))
-    owns = [account("1000") for _ in wishes]
-    requests = [wish(str(amount), own, run) for amount, own in zip(wishes, owns, strict=True)]
+    owns = [account("1000") for _ in asked]
+    requests = [a_hold(str(amount), own, run) for amount, own in zip(asked, owns, strict=True)]
 
     answers = decide_holds(requests, by_id(run, *owns))
 
@@ -120,7 +120,11 @@ def test_placed_holds_never_exceed_a_hard_account(
 
 def test_a_waiter_keeps_his_place_and_what_he_needs() -> None:
     first, second, third, run = account(), account(), account(), account("10", held="5")
-    large, small, tiny = wish("6", first, run), wish("1", second, run), wish("0.1", third, run)
+    large, small, tiny = (
+        a_hold("6", first, run),
+        a_hold("1", second, run),
+        a_hold("0.1", third, run),
+    )
 
     early = decide_holds([small, tiny], by_id(second, third, run), [large])
     run.held_usd = Decimal(2)
@@ -133,9 +137,9 @@ def test_a_waiter_keeps_his_place_and_what_he_needs() -> None:
 
 def test_a_waiter_who_can_never_fit_keeps_nobody_waiting() -> None:
     own, run = account(), account("10", spent="5", held="2")
-    hopeless = wish("6", account(), run)
+    hopeless = a_hold("6", account(), run)
 
-    (answer,) = decide_holds([wish("1", own, run)], by_id(own, run), [hopeless])
+    (answer,) = decide_holds([a_hold("1", own, run)], by_id(own, run), [hopeless])
 
     assert answer.outcome is HoldOutcome.PLACED
 
@@ -154,9 +158,10 @@ def test_nobody_who_comes_later_delays_somebody_who_waits(
 
     owns = [account("1000") for _ in range(len(waiting) + len(arriving))]
     shared = run()
-    queue = [wish(str(usd), own, shared) for usd, own in zip(waiting, owns, strict=False)]
+    queue = [a_hold(str(usd), own, shared) for usd, own in zip(waiting, owns, strict=False)]
     later = [
-        wish(str(usd), own, shared) for usd, own in zip(arriving, owns[len(waiting) :], strict=True)
+        a_hold(str(usd), own, shared)
+        for usd, own in zip(arriving, owns[len(waiting) :], strict=True)
     ]
 
     decide_holds(later, by_id(shared, *owns), queue)

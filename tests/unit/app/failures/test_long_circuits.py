@@ -27,7 +27,7 @@ async def test_who_comes_to_a_circuit_that_is_open_for_long_is_sent_away() -> No
         await opened(cluster)
 
         with pytest.raises(LongWait) as sent_away:
-            await second.admit(*MODEL, patience_s=0.1)
+            await second.admit(*MODEL, max_wait_s=0.1)
 
         assert sent_away.value.waits_for == "openai/gpt-4o circuit"
         assert 0.1 < sent_away.value.wait_s < OPEN_S * 1.2
@@ -39,7 +39,7 @@ async def test_a_probe_that_fails_sends_away_who_waits_and_has_somewhere_to_go()
         await fail(process, 3)
         await opened(cluster)
         patient = asyncio.create_task(process.admit(*MODEL))
-        hasty = asyncio.create_task(process.admit(*MODEL, patience_s=OPEN_S * 1.2))
+        hasty = asyncio.create_task(process.admit(*MODEL, max_wait_s=OPEN_S * 1.2))
         probe = await patient
         stays = admissions(cluster, 1)
 
@@ -59,7 +59,7 @@ async def test_while_a_probe_is_under_way_nobody_is_sent_away() -> None:
         await opened(cluster)
         probe = await process.admit(*MODEL)
 
-        waiting = asyncio.create_task(process.admit(*MODEL, patience_s=0.1))
+        waiting = asyncio.create_task(process.admit(*MODEL, max_wait_s=0.1))
         await asyncio.wait([waiting], timeout=0.2)
         still_waiting = not waiting.done()
         probe.ended(None, called_s=1.0)

@@ -51,9 +51,9 @@ class AlwaysAsksForATool:
                 cost_usd=Decimal(1),
             )
         )
-        wish = ToolCall(id="call_1", name="unknown", arguments="{}")
+        hold_request = ToolCall(id="call_1", name="unknown", arguments="{}")
         return LLMResponse(
-            content="", model="gpt-4o", input_tokens=1, output_tokens=1, tool_calls=[wish]
+            content="", model="gpt-4o", input_tokens=1, output_tokens=1, tool_calls=[hold_request]
         )
 
 
@@ -85,8 +85,8 @@ class Commits:
 class Asks:
     """Calls that ask for tools once, and then answer; keeps the conversation."""
 
-    def __init__(self, *wishes: ToolCall) -> None:
-        self._wishes = wishes
+    def __init__(self, *tool_calls: ToolCall) -> None:
+        self._wishes = tool_calls
         self.heard: Sequence[Mapping[str, Any]] = ()
 
     async def call(
@@ -169,11 +169,11 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
 
 
 def test_a_message_that_is_stored_comes_back_as_it_was() -> None:
-    wish = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
+    hold_request = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
     message = {
         "role": "assistant",
         "content": "Let me look. \x00 \ud800 é",
-        "tool_calls": [wish],
+        "tool_calls": [hold_request],
         "blocks": [{"type": "thinking", "thinking": "a\x00", "signature": "x/1+="}],
     }
 

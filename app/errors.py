@@ -199,9 +199,17 @@ class HostUnknown(AddressRefused):
 
 
 class AgentTimeout(AgentError):
-    """The agent's timeout ran out while it was at work (waiting for limits does not count)."""
+    """The agent's timeout ran out while it was at work (waiting for limits does not count).
+
+    Attributes:
+        called_s: Seconds that its last call had been out; 0 if none was.
+    """
 
     retriable = True
+
+    def __init__(self, message: str, *, called_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.called_s = called_s
 
 
 class CircuitOpen(AgentError):

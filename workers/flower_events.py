@@ -23,7 +23,7 @@ from kombu.exceptions import OperationalError
 from app.domain.events import RunEvent
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
-from app.storage.records import CallRecord, Ending
+from app.storage.records import Ending
 from workers.jobs import Job
 
 MAX_QUEUED = 20_000
@@ -94,14 +94,13 @@ class FlowerEvents:
         self._put("task-received", _about(job) | received)
         self._put("task-started", {"uuid": uuid, "timestamp": now})
 
-    def ended(self, job: Job, ending: Ending, calls: Sequence[CallRecord]) -> None:
+    def ended(self, job: Job, ending: Ending) -> None:
         """An attempt has ended and is recorded."""
         now = time.time()
-        spent_usd = sum((call.cost_usd for call in calls), job.settled_usd)
         fields = _about(job) | {  # once more, for a Flower that has started meanwhile
             "timestamp": now,
             "runtime": now - job.started_at,
-            "result": _dollars(spent_usd),
+            "result": _dollars(job.settling.spent_usd),
         }
         kind = EVENT_OF_STATUS.get(ending.status, "task-failed")
         if self._payloads and job.prompt is not None:

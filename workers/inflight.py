@@ -49,6 +49,10 @@ class Lease:
     phase: Phase = Phase.WAITING
     stopped: StopReason | None = None
 
+    def enter(self, phase: Phase) -> None:
+        """Say where it is on its way from now on."""
+        self.phase = phase
+
     def stop(self, reason: StopReason) -> None:
         """Cancel the coroutine, once, unless it is already writing its result."""
         if self.stopped is None and self.phase is not Phase.RECORDING:

@@ -15,9 +15,8 @@ from app.storage.claims import Claim, ClaimRequest
 from app.storage.progress import LevelPlan
 from workers.claims import Claims, Step
 from workers.inflight import InFlight
-from workers.jobs import RunContext
 from workers.pipeline import Pipeline
-from workers.run_contexts import RunContexts
+from workers.run_contexts import RunContext, RunContexts
 
 #: An agent that comes back sooner than this is waited for; a later one is sent a lane of its own.
 LINGER_S = 10.0

@@ -31,15 +31,17 @@ from app.registration.output_schemas import find_schema_problem
 from app.scheduler.scheduler import Scheduler
 from app.storage.claims import ClaimedAgent
 from app.storage.fan_out import Items
-from app.storage.group_commit import GroupCommit
 from app.storage.records import Ending, Record
 from app.storage.sub_runs import SubRunAnswer
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
+from workers.call_clock import CallClock
 from workers.flower_events import FlowerEvents
 from workers.inflight import InFlight, LeaseGone, Phase, StopReason
-from workers.jobs import Job, RunContext
+from workers.jobs import Job
+from workers.run_contexts import RunContext
+from workers.settling import Records, Settling
 from workers.texts import storable
 from workers.worker_metrics import WorkerMetrics
 
@@ -78,7 +80,7 @@ class Pipeline:
         self,
         *,
         inflight: InFlight,
-        records: GroupCommit[Record, bool],
+        records: Records,
         agents: Agents,
         flower_events: FlowerEvents,
         metrics: WorkerMetrics,
@@ -116,30 +118,28 @@ class Pipeline:
         assert agent is not None, f"claimed agent {claimed.name!r} is not in its own workflow"
         with self._inflight.lease(claimed) as lease:
             job = Job(
-                run=run, agent=agent, claimed=claimed, lease=lease, calling_left_s=agent.timeout
+                run=run,
+                agent=agent,
+                claimed=claimed,
+                lease=lease,
+                settling=Settling(self._records, agent_run_id=claimed.id, attempt=claimed.attempt),
+                clock=CallClock(agent.timeout, long_wait_s=self._limits.long_wait_s),
             )
             self._flower_events.started(job)
             with self._metrics.running(job):
                 ending = await self._attempt(job)
-            lease.phase = Phase.RECORDING
+            lease.enter(Phase.RECORDING)
             if isinstance(ending, SubRunAnswer):
                 await self._go_on(self._scheduler.admit())
                 return None
-            if ending is not None and (waited_s := job.notable_waits_s):
+            if ending is not None and (waited_s := job.waits.notable_s):
                 ending = replace(ending, waited_s=waited_s)
-            record = Record(
-                agent_run_id=claimed.id,
-                attempt=claimed.attempt,
-                calls=tuple(job.calls),
-                ending=ending,
-                tools=tuple(job.tools),
-            )
-            accepted = await self._record(record, job)
+            accepted = await self._record(job.settling.last(ending), job)
         if ending is None or not accepted:
             log.warning("attempt_fenced")
             return None
         if ending.status is not AgentStatus.WAITING:  # else its end comes from others
-            self._flower_events.ended(job, ending, record.calls)
+            self._flower_events.ended(job, ending)
         self._metrics.ended(job, ending)
         if ending.status.is_failure:
             self._failures.tell(job.agent, _result(job, ending))
@@ -191,7 +191,7 @@ class Pipeline:
         self._check_size(job, output)
         if not job.element:
             _check_mapping(job, output)
-        return replace(_completed(job, output), first_token_s=job.first_token_s)
+        return replace(_completed(job, output), first_token_s=job.clock.first_token_s)
 
     async def _holds(self, job: Job, condition: Condition) -> bool:
         seen = job.run.workflow.data_flow.outputs_and_context(job.agent, job.claimed.outputs)

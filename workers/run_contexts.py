@@ -1,7 +1,9 @@
 """Runs and workflows by id, read once per process."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import TextClause, text
@@ -11,7 +13,6 @@ from app.domain.workflow import Workflow
 from app.storage.fetch import fetch
 from app.storage.group_commit import GroupCommit
 from app.storage.runs import read_workflow
-from workers.jobs import RunContext
 
 MAX_WORKFLOWS = 256
 
@@ -19,6 +20,28 @@ READ: TextClause = text("""
     SELECT r.id, r.workflow_id, w.version, r.tenant, r.weight, r.input, r.ancestors
     FROM runs r JOIN workflows w ON w.id = r.workflow_id WHERE r.id = ANY(CAST(:ids AS uuid[]))
 """)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunContext:
+    """What all agents of a run share."""
+
+    run_id: UUID
+    workflow_id: UUID
+    workflow: Workflow
+    version: int
+    tenant: str | None
+    input: Mapping[str, Any]
+    weight: float
+    ancestors: tuple[UUID, ...] = ()
+
+    @property
+    def budget_ids(self) -> tuple[UUID, ...]:
+        """The run's own budget, which has its id, and those of the runs around it.
+
+        Standing ones are found with each hold.
+        """
+        return (self.run_id, *self.ancestors)
 
 
 class RunContexts:

@@ -117,11 +117,11 @@ class WorkerMetrics:
         agent, metrics = job.agent, self._metrics
         metrics.attempts.labels(agent.provider, agent.module, _outcome(ending)).inc()
         metrics.attempt_seconds.labels(agent.provider).observe(time.time() - job.started_at)
-        for reason, seconds in job.waited_s.items():
+        for reason, seconds in job.waits.by_reason_s.items():
             metrics.wait_seconds.labels(agent.provider, reason).observe(seconds)
-        if job.first_token_s is not None:
+        if job.clock.first_token_s is not None:
             model = metrics.first_token_seconds.labels(agent.provider, agent.model)
-            model.observe(job.first_token_s)
+            model.observe(job.clock.first_token_s)
 
     def booked(self, calls: Sequence[CallRecord]) -> None:
         """Calls have been written to the ledger."""

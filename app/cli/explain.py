@@ -81,6 +81,7 @@ def _planned(history: "RunHistory") -> "dict[str, Decimal]":
     from app.configuration.settings import load_settings
     from app.costs.pricing import Pricing
     from app.errors import AgentChordError
+    from app.planning.calls import CallPlanner
     from app.planning.forecast import forecast
 
     if history.run.pruned_at is not None or not history.calls:
@@ -92,8 +93,9 @@ def _planned(history: "RunHistory") -> "dict[str, Decimal]":
         found = forecast(
             connected.loop.run(connected.client.workflow(record.workflow_id)),
             record.input or {},
-            pricing=Pricing(settings.costs),
-            default_max_tokens=settings.engine.default_max_tokens,
+            planner=CallPlanner(
+                Pricing(settings.costs), default_max_tokens=settings.engine.default_max_tokens
+            ),
             output_tokens=PLANNED_OUTPUT_TOKENS,
             retry=settings.retry,
             providers=settings.all_providers(),

@@ -45,6 +45,7 @@ def plan(
     from app.costs.pricing import Pricing
     from app.domain.providers import routed
     from app.domain.validation import validate_input
+    from app.planning.calls import CallPlanner
     from app.planning.forecast import forecast
     from app.planning.time_bounds import time_bounds
     from app.registration.calls import check_calls
@@ -69,8 +70,7 @@ def plan(
     found = forecast(
         workflow,
         run_input,
-        pricing=pricing,
-        default_max_tokens=settings.engine.default_max_tokens,
+        planner=CallPlanner(pricing, default_max_tokens=settings.engine.default_max_tokens),
         output_tokens=output_tokens,
         retry=settings.retry,
         providers=providers,

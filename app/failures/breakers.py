@@ -45,18 +45,17 @@ class CircuitReopened(Exception):
     """The circuit has opened while a call waited for its permit: wait again, without it."""
 
 
-def judge(error: BaseException | None, *, called_s: float, slow_s: float) -> Verdict | None:
+def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
     """What the end of a call says about its model; None for nothing at all.
 
     Args:
         error: What it raised, or None.
-        called_s: Seconds that the call was out.
         slow_s: From when on an agent's own timeout is the model's failure.
     """
     if error is None:
         return "ok"
     if isinstance(error, AgentTimeout):
-        return "bad" if called_s >= slow_s else None
+        return "bad" if error.called_s >= slow_s else None
     if not isinstance(error, ProviderError):
         return None
     refused = error.status is not None and BAD_REQUEST <= error.status < SERVER_ERROR
@@ -87,9 +86,9 @@ class Ticket:
         if self._circuit.opened and not self.token:
             raise CircuitReopened
 
-    def ended(self, error: BaseException | None, *, called_s: float) -> None:
+    def ended(self, error: BaseException | None) -> None:
         """Say how the call ended; exactly once."""
-        self._breakers.ended(self._circuit, self.token, error, called_s)
+        self._breakers.ended(self._circuit, self.token, error)
 
 
 class CircuitBreakers:
@@ -151,11 +150,9 @@ class CircuitBreakers:
             raise too_long
         return Ticket(self, circuit, await self._wait(circuit, max_wait_s))
 
-    def ended(
-        self, circuit: LocalCircuit, token: str, error: BaseException | None, called_s: float
-    ) -> None:
+    def ended(self, circuit: LocalCircuit, token: str, error: BaseException | None) -> None:
         """See ``Ticket.ended``."""
-        verdict = judge(error, called_s=called_s, slow_s=self._config.slow_s)
+        verdict = judge(error, slow_s=self._config.slow_s)
         if token:
             self._held.pop(token, None)
             self._start(self._conclude(circuit, token, verdict or "release"))

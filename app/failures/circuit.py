@@ -6,6 +6,7 @@ Lua script that holds the circuits of a cluster does the same; a test keeps the 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -92,7 +93,15 @@ class CircuitBackend(Protocol):
         ...
 
     async def names(self) -> list[str]:
-        """The circuits that have counted failures lately."""
+        """Return the circuits that have counted failures lately."""
+        ...
+
+    def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
+        """Call back for news until ``close``."""
+        ...
+
+    async def close(self) -> None:
+        """Stop listening."""
         ...
 
 

@@ -15,7 +15,6 @@ class MemoryCircuits:
     Args:
         config: The policy of all circuits.
         clock: Seconds.
-        on_news: Told what a cluster's processes would be told.
     """
 
     def __init__(
@@ -23,11 +22,10 @@ class MemoryCircuits:
         config: CircuitBreakerConfig,
         *,
         clock: Callable[[], float] = time.monotonic,
-        on_news: Callable[[CircuitNews], None] = lambda _: None,
     ) -> None:
         self._config = config
         self._clock = clock
-        self.on_news = on_news
+        self._listeners: list[Callable[[CircuitNews], None]] = []
         self._circuits: dict[str, Circuit] = defaultdict(Circuit)
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
@@ -36,12 +34,24 @@ class MemoryCircuits:
             return self._circuits[circuit].view(self._config, self._clock())
         view, news = self._circuits[circuit].exchange(self._config, message, self._clock())
         for item in news:
-            self.on_news(replace(item, circuit=circuit))
+            self.tell(replace(item, circuit=circuit))
         return view
 
     async def names(self) -> list[str]:
         """See ``CircuitBackend``."""
         return sorted(self._circuits)
+
+    def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
+        """See ``CircuitBackend``."""
+        self._listeners.append(on_news)
+
+    def tell(self, news: CircuitNews) -> None:
+        """Pass news on to all that listen."""
+        for on_news in list(self._listeners):
+            on_news(news)
+
+    async def close(self) -> None:
+        """See ``CircuitBackend``; nothing is open."""
 
     def flush(self) -> None:
         """Forget everything, as a flushed Redis does."""

@@ -11,7 +11,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.providers import BUILT_IN, Provider
@@ -20,6 +19,7 @@ from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
 from app.llm.tokens import expected_tokens
+from app.planning.calls import CallPlanner
 from app.planning.prompt_cache import CacheForecast, cache_forecast
 from app.planning.worst_case import (
     Elements,
@@ -28,6 +28,7 @@ from app.planning.worst_case import (
     input_of,
     max_tokens_of,
     messages_of,
+    specs_of,
     texts,
     worst_case,
     worst_case_of,
@@ -131,8 +132,7 @@ def forecast(
     workflow: Workflow,
     run_input: Mapping[str, Any],
     *,
-    pricing: Pricing,
-    default_max_tokens: int,
+    planner: CallPlanner,
     output_tokens: int,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
     providers: Sequence[Provider] = BUILT_IN,
@@ -142,8 +142,7 @@ def forecast(
     Args:
         workflow: What is to be run.
         run_input: Its input, already checked.
-        pricing: Prices.
-        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+        planner: Plans calls, as the workers do.
         output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
         retry: Policy of agents without one of their own.
         providers: The providers there are.
@@ -151,20 +150,17 @@ def forecast(
     Raises:
         UnknownModel: If a model has no price.
     """
-    bounds = worst_case(workflow, run_input, pricing=pricing, default_max_tokens=default_max_tokens)
+    bounds = worst_case(workflow, run_input, planner)
+    longest = {agent.name: max_tokens_of(agent, planner) for agent in workflow.agents}
     answers = {
-        agent.name: min(
-            output_tokens * _answers_in(agent), max_tokens_of(agent, default_max_tokens)
-        )
+        agent.name: min(output_tokens * _answers_in(agent), longest[agent.name])
         for agent in workflow.agents
     }
     expected = {**run_input, **texts(answers)}
-    longest = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
     most = {**run_input, **texts(longest)}
     again = partial(
         forecast,
-        pricing=pricing,
-        default_max_tokens=default_max_tokens,
+        planner=planner,
         output_tokens=output_tokens,
         retry=retry,
         providers=providers,
@@ -192,13 +188,10 @@ def forecast(
                 level,
                 calls=tuple(call for each in calls for call in each),
                 worst_usd=sum(
-                    (
-                        worst_case_of(agent, values, pricing, default_max_tokens)
-                        for values in largest.values
-                    ),
+                    (worst_case_of(agent, values, planner) for values in largest.values),
                     Decimal(0),
                 ),
-                pricing=pricing,
+                planner=planner,
                 retry=retry,
                 providers=providers,
             )
@@ -256,7 +249,7 @@ def _forecast_agent(
     *,
     calls: tuple[ExpectedCall, ...],
     worst_usd: Decimal,
-    pricing: Pricing,
+    planner: CallPlanner,
     retry: RetryPolicy,
     providers: Sequence[Provider],
 ) -> AgentForecast:
@@ -271,7 +264,7 @@ def _forecast_agent(
             expected_usd=Decimal(0),
             worst_usd=Decimal(0),
         )
-    price = pricing.price_of(agent.provider, agent.model, agent.llm_config)
+    price = planner.price_of(agent)
     retries = agent.policy(retry).max_retries
     repairs = 0 if agent.output_schema is None else 1
     return AgentForecast(
@@ -299,9 +292,7 @@ def _calls(
 ) -> tuple[ExpectedCall, ...]:
     if agent.kind != LLM:
         return ()
-    # A tool that is given by its name only has no schema here that could be counted.
-    specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
-    prompt = expected_tokens(messages_of(agent, values), specs, model=agent.model)
+    prompt = expected_tokens(messages_of(agent, values), specs_of(agent), model=agent.model)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
     # With every turn the conversation grows by the request for tools and by what they say.
     return tuple(

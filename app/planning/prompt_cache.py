@@ -10,6 +10,7 @@ from app.domain.agent import Agent
 from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.llm.prompt_cache import least_tokens
 from app.llm.tokens import expected_tokens
+from app.planning.worst_case import specs_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,11 +52,9 @@ def cache_forecast(
     asked = agent.llm_config.get("prompt_cache")
     if not asked:
         return None
-    # A tool that is given by its name only has no schema here that could be counted.
-    specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
     system = agent.llm_config.get("system")
     messages = [{"role": "system", "content": str(system)}] if system else []
-    tokens = expected_tokens(messages, specs, model=agent.model)
+    tokens = expected_tokens(messages, specs_of(agent), model=agent.model)
     protocol = protocol_of(agent.provider, providers)
     lifetime = asked if isinstance(asked, str) else "5m"
     rate = price.cache_write_1h if lifetime == "1h" else price.cache_write

@@ -3,13 +3,10 @@
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from functools import partial
 from typing import Any
 
 from app.configuration.sections import EngineSettings
-from app.costs.price import Price
-from app.costs.pricing import Pricing
-from app.domain.agent import Agent, schema_of
+from app.domain.agent import Agent
 from app.domain.data_flow import DataFlow
 from app.domain.for_each import INDEX, ITEM, items_of, source_of
 from app.domain.json_values import MAX_VALUES
@@ -17,8 +14,7 @@ from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
-from app.llm.structured import OUTPUT_SCHEMA
-from app.llm.tokens import upper_bound_tokens
+from app.planning.calls import CallPlanner
 
 #: A generated token is rarely longer, and what is, is stopped by the budgets.
 BYTES_PER_TOKEN = 4
@@ -57,22 +53,19 @@ class WorstCase:
 def worst_case(
     workflow: Workflow,
     run_input: Mapping[str, Any],
-    *,
-    pricing: Pricing,
-    default_max_tokens: int,
+    planner: CallPlanner,
 ) -> WorstCase:
     """The bounds of one run.
 
     Args:
         workflow: What is to be run.
         run_input: Its input.
-        pricing: Prices.
-        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+        planner: Plans calls, as the workers do.
 
     Raises:
         UnknownModel: If a model has no price.
     """
-    answers = {agent.name: max_tokens_of(agent, default_max_tokens) for agent in workflow.agents}
+    answers = {agent.name: max_tokens_of(agent, planner) for agent in workflow.agents}
     values = {**run_input, **texts(answers)}
     once, limits = Decimal(0), Decimal(0)
     budget = Decimal(str(workflow.cost_budget))
@@ -81,18 +74,13 @@ def worst_case(
         if not elements.counted:
             once = limits = budget  # nobody knows how long the list will be
             break
-        once += sum(
-            (worst_case_of(agent, each, pricing, default_max_tokens) for each in elements.values),
-            Decimal(0),
-        )
+        once += sum((worst_case_of(agent, each, planner) for each in elements.values), Decimal(0))
         if agent.kind in (LLM, WORKFLOW):
             limits += Decimal(str(agent.cost_limit)) * len(elements.values)
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
 
-def worst_case_of(
-    agent: Agent, values: Mapping[str, Any], pricing: Pricing, default_max_tokens: int
-) -> Decimal:
+def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
     """The most that an answer at one agent's first attempt costs, in dollars.
 
     With fallbacks it is that of the dearest of them.
@@ -100,8 +88,7 @@ def worst_case_of(
     Args:
         agent: The agent.
         values: What it sees by name, with the longest text that each agent may answer.
-        pricing: Prices.
-        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+        planner: Plans calls, as the workers do.
     """
     if agent.kind not in (LLM, WORKFLOW):
         return Decimal(0)
@@ -111,31 +98,18 @@ def worst_case_of(
         if inner is None:
             return limit_usd
         given = input_of(inner, values)
-        bounds = worst_case(inner, given, pricing=pricing, default_max_tokens=default_max_tokens)
-        return min(bounds.once_usd, limit_usd)
-    options = agent.options()
-    prices = [pricing.price_of(each.provider, each.model, each.llm_config) for each in options]
-    if agent.tools and agent.max_turns > 1:
-        return limit_usd
-    dearest_usd = max(
-        _worst_option(option, price, values, default_max_tokens)
-        for option, price in zip(options, prices, strict=True)
-    )
-    return min(dearest_usd, limit_usd)
+        return min(worst_case(inner, given, planner).once_usd, limit_usd)
+    worst_usd = max(_worst_option(option, values, planner) for option in agent.options())
+    return limit_usd if agent.tools and agent.max_turns > 1 else min(worst_usd, limit_usd)
 
 
-def _worst_option(
-    option: Agent, price: Price, values: Mapping[str, Any], default_max_tokens: int
-) -> Decimal:
-    max_tokens = max_tokens_of(option, default_max_tokens)
-    worst = partial(price.worst_case, cache_writes=bool(option.llm_config.get("prompt_cache")))
+def _worst_option(option: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
+    plan = planner.plan(option, messages_of(option, values), specs_of(option))
     if option.output_schema is None:
-        return worst(upper_bound_tokens(messages_of(option, values)), max_tokens)
-    schema = {OUTPUT_SCHEMA: schema_of(option.output_schema)}
-    bound = upper_bound_tokens(messages_of(option, values), None, schema)
+        return plan.worst_usd
     # An answer that does not fit goes back with the reason, for one repair.
-    repair = bound + max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
-    return worst(bound, max_tokens) + worst(repair, max_tokens)
+    repair = plan.bound_tokens + plan.max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
+    return plan.worst_usd + plan.worst_usd_of(repair)
 
 
 def elements_of(
@@ -184,6 +158,11 @@ def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]
     return messages
 
 
+def specs_of(agent: Agent) -> list[dict[str, Any]]:
+    """Specs of its tools; a tool that is given by its name only has none here to be counted."""
+    return [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
+
+
 def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
     template = agent.prompt_template
     for place in placeholders(template):
@@ -191,13 +170,14 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
     return render(template, values)
 
 
-def max_tokens_of(agent: Agent, default_max_tokens: int) -> int:
+def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
     """Tokens that an agent's answer may have; of a sub-workflow, all answers in it.
 
     One that asks no model has no max_tokens: its output is as large as an output may be.
     """
     if (inner := embedded(agent)) is not None:
-        return sum(max_tokens_of(one, default_max_tokens) for one in inner.agents)
+        return sum(max_tokens_of(one, planner) for one in inner.agents)
     if agent.kind not in (LLM, WORKFLOW):
         return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
-    return int(agent.llm_config.get("max_tokens") or default_max_tokens)
+    # A sub-workflow that is only named answers what an agent without a model of its own may.
+    return planner.max_tokens(agent)

@@ -1,11 +1,11 @@
 """Shared answers on a real Redis, as several processes have them: who asks, and who waits."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -18,9 +18,11 @@ from app.events.signals import Signals
 from app.llm.base import ToolCall
 from app.llm.cache import MAX_BYTES, AnswerCache, address_of
 from app.storage.redis import connect_redis
-from tests.support.jobs import job_of
+from tests.support.jobs import ID, job_of
 from tests.support.waiting import wait_until_async
-from workers.calls.cache import CachedCaller
+from workers.background import Background
+from workers.calls.base import CallOutcome, CallRequest
+from workers.calls.cache import CacheRing, _facts_of
 from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
@@ -45,35 +47,32 @@ class Provider:
     asked: int = 0
     answers: list[asyncio.Future[LLMResponse]] = field(default_factory=list)
 
-    async def call(
-        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> LLMResponse:
+    async def call(self, request: CallRequest) -> CallOutcome:
         self.asked += 1
         future: asyncio.Future[LLMResponse] = asyncio.get_running_loop().create_future()
         self.answers.append(future)
-        return await future
+        return CallOutcome(response=await future, call_id=ID)
 
 
 @dataclass
 class Process:
     redis: Redis
     signals: Signals
-    caller: CachedCaller
+    ring: CacheRing
+    background: Background
 
     def start(self, prompt: str = "Name a colour.") -> asyncio.Task[tuple[LLMResponse, Job]]:
         async def call() -> tuple[LLMResponse, Job]:
-            job = cached(ttl_s=60)
-            messages = [{"role": "user", "content": prompt}]
-            return await self.caller.call(job, messages, []), job
+            request = asks(prompt)
+            return (await self.ring.call(request)).response, request.job
 
         return asyncio.create_task(call())
 
 
-def cached(*, ttl_s: int) -> Job:
-    agent = Agent(
-        name="a", prompt_template="go", llm_config={"model": "gpt-4o"}, cache={"ttl": ttl_s}
-    )
-    return job_of(agent)
+def asks(prompt: str = "Name a colour.") -> CallRequest:
+    agent = Agent(name="a", prompt_template="go", llm_config={"model": "gpt-4o"}, cache={"ttl": 60})
+    messages = [{"role": "user", "content": prompt}]
+    return CallRequest(job=job_of(agent), agent=agent, messages=messages)
 
 
 @asynccontextmanager
@@ -85,13 +84,16 @@ async def processes(
         redis = connect_redis(redis_url)
         signals = Signals(redis)
         cache = AnswerCache(redis, lease_s=LEASE_S)
-        caller = CachedCaller(provider, cache=cache, signals=signals, pricing=Pricing())
-        made.append(Process(redis, signals, caller))
+        background = Background()
+        ring = CacheRing(
+            provider, cache=cache, signals=signals, pricing=Pricing(), background=background
+        )
+        made.append(Process(redis, signals, ring, background))
     try:
         yield made
     finally:
         for process in made:
-            await process.caller.close()
+            await process.background.close(timeout_s=2.0)
             await process.signals.close()
             await process.redis.aclose()
 
@@ -114,7 +116,7 @@ async def test_one_asks_and_all_processes_have_the_answer(redis_url: str) -> Non
         again, _ = await second.start()
 
     assert provider.asked == 1
-    entries = [job.calls for _, job in done if job.calls]
+    entries = [job.settling.calls for _, job in done if job.settling.calls]
     assert len(entries) == 39
     assert {entry.kind for (entry,) in entries} == {"cached"}
     assert {entry.saved_usd for (entry,) in entries} == {Decimal("0.000045")}
@@ -132,24 +134,18 @@ async def test_a_process_that_dies_while_it_asks_holds_nobody_up(redis_url: str)
     async with processes(redis_url, provider) as (_, second):
         redis = Redis.from_url(redis_url)
         dead = AnswerCache(redis, lease_s=LEASE_S)
-        job = cached(ttl_s=60)
-        request: dict[str, Any] = {
-            "tenant": None,
-            "provider": "openai",
-            "model": job.agent.model,
-            "messages": [{"role": "user", "content": "Name a colour."}],
-            "tools": [],
-            "parameters": {},
-        }
-        look = await dead.look(address_of(request), "the dead one")
+        look = await dead.look(address_of(_facts_of(asks())), "the dead one")
         await redis.aclose()
+        died_s = time.monotonic()
         call = second.start()
         await asked(provider, 1)
+        waited_s = time.monotonic() - died_s
         provider.answers[0].set_result(ANSWER)
         answer, _ = await asyncio.wait_for(call, 5)
 
     assert look is not None
     assert look.asked_by == "the dead one"
+    assert waited_s > LEASE_S / 2
     assert answer.content == "blue"
 
 
@@ -203,7 +199,7 @@ async def test_without_redis_everybody_asks_himself() -> None:
             answer.set_result(ANSWER)
         done = await asyncio.gather(*calls)
 
-    assert [job.calls for _, job in done] == [[], [], []]
+    assert [job.settling.calls for _, job in done] == [(), (), ()]
 
 
 @pytest.mark.parametrize("stored", [b"", b"[]", b"{", b'{"content": 1}'])

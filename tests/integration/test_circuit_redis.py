@@ -32,7 +32,7 @@ class Process:
 
     async def call(self, *, fails: bool) -> None:
         ticket = await self.breakers.admit(*MODEL)
-        ticket.ended(ServerFailure("down", status=500) if fails else None, called_s=0.1)
+        ticket.ended(ServerFailure("down", status=500) if fails else None)
 
     async def is_open(self) -> bool:
         return self.breakers.is_open(*MODEL)
@@ -84,7 +84,7 @@ async def test_failures_of_all_processes_open_it_and_one_probe_closes_it(redis_u
         more, _ = await asyncio.wait(pending, timeout=0.5)
         (probe,) = done
         half = await cluster[0].circuits.exchange(NAME, None)
-        probe.result().ended(None, called_s=0.1)
+        probe.result().ended(None)
         rest = await asyncio.wait_for(asyncio.gather(*pending), 3)
 
         assert not more
@@ -109,6 +109,6 @@ async def test_a_flushed_redis_lets_everybody_go(redis_url: str) -> None:
         rest = await asyncio.wait_for(asyncio.gather(*pending), 8)
 
         assert [ticket.token for ticket in rest] == [""]
-        done.pop().result().ended(ServerFailure("down", status=500), called_s=0.1)
+        done.pop().result().ended(ServerFailure("down", status=500))
         assert await cluster[0].circuits.names() == []
         assert (await cluster[0].circuits.exchange(NAME, None)).state == "closed"

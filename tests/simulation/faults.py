@@ -9,8 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from app.failures.circuit import CircuitNews
 from tests.simulation.loop import Process
 from tests.simulation.worker import Cluster, Worker
+from tests.simulation.workflows import MODELS as MODELS_OF
 
 #: The longest fault, in seconds.
 LONGEST_S = 25.0
@@ -24,6 +26,7 @@ BOUNDARIES = (
     "call_answered",
 )
 AMBUSH_WEIGHTS = (3, 3, 6, 1, 4, 4, 6)
+MODELS = sorted(MODELS_OF.values())
 
 
 @dataclass
@@ -65,6 +68,7 @@ class Faults:
             (self._restart_postgres, 1),
             (self._flush_redis, 1),
             (self._stop_redis, 1),
+            (self._fail_a_model, 2),
         )
         steps, weights = zip(*kinds, strict=True)
         for step in generator.choices(steps, weights, k=generator.randint(2, 9)):
@@ -77,6 +81,7 @@ class Faults:
         cluster = self._cluster
         cluster.broker.lost_share = cluster.broker.twice_share = 0.0
         cluster.messenger.lost_share = cluster.provider.trouble = 0.0
+        cluster.provider.down.clear()
 
     def boundary(self, name: str, process: Process) -> None:
         """A process has come to a boundary: who waits for it there strikes."""
@@ -146,6 +151,7 @@ class Faults:
                 return
             self._tell(f"{process} goes on")
             process.frozen = False
+            process.thawed_at_s = self._cluster.loop.time()
 
         self._cluster.loop.at(seconds, thaw)
 
@@ -185,6 +191,8 @@ class Faults:
         self._tell("Redis flushed")
         self._cluster.broker.flush()
         self._cluster.messenger.flush()
+        self._cluster.circuits.flush()
+        self._cluster.answers.flush()
 
     def _stop_redis(self) -> None:
         seconds = self.generator.uniform(0.5, 10.0)
@@ -192,5 +200,16 @@ class Faults:
         self._cluster.broker.away = self._cluster.messenger.away = True
         self._cluster.loop.at(seconds, self._redis_is_back)
 
+    def _fail_a_model(self) -> None:
+        """Let a model fail for everybody: its circuit opens."""
+        provider = self._cluster.provider
+        model, seconds = self.generator.choice(MODELS), self.generator.uniform(2.0, 12.0)
+        self._tell(f"{model} fails for {seconds:.1f} s")
+        provider.down.add(model)
+        self._cluster.loop.at(seconds, lambda: provider.down.discard(model))
+
     def _redis_is_back(self) -> None:
-        self._cluster.broker.away = self._cluster.messenger.away = False
+        cluster = self._cluster
+        cluster.broker.away = cluster.messenger.away = False
+        cluster.circuit_watch.quiet_since_s = cluster.loop.time()
+        cluster.circuits.tell(CircuitNews(circuit=""))  # every process connects again

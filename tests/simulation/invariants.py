@@ -11,6 +11,7 @@ from psycopg.rows import dict_row
 from app.storage.records import Kind
 from tests.simulation.people import FINAL, People
 from tests.simulation.provider import ANSWER, Provider, Served
+from tests.simulation.workflows import CACHE_TTL_S
 from tests.support.ledgers import DIFFERENT_TOTALS
 
 #: Errors that an agent may end with; any other one is a defect.
@@ -29,8 +30,12 @@ KNOWN_ERRORS = {
     "ItemsFailed",
     "SubWorkflowFailed",
     "SubWorkflowPartial",
+    "CircuitOpen",
 }
 GUESS: Kind = "unconfirmed"
+OK = 200
+#: From an answer until it is kept, and from a look at it until it is booked.
+SLACK_S = 60.0
 
 # No row when all is right.
 AT_EVERY_STEP = """
@@ -54,6 +59,9 @@ AT_EVERY_STEP = """
     SELECT 'money is held for an attempt that is over', a.id::text
     FROM holds h JOIN agent_runs a ON a.id = h.agent_run_id
     WHERE a.status <> 'running' OR a.attempt <> h.attempt
+    UNION ALL
+    SELECT 'a call was held for before the one before it was settled', agent_run_id::text
+    FROM holds GROUP BY agent_run_id HAVING count(*) > 1
     UNION ALL
     SELECT 'who waits has something', id::text FROM agent_runs
     WHERE waits_for IS NOT NULL AND (status <> 'pending' OR held_usd <> 0)
@@ -172,8 +180,8 @@ def broken_at_rest(
         entries = cursor.execute("SELECT * FROM cost_entries ORDER BY created_at, id").fetchall()
     found += _unknown_errors(agents)
     found += _wrong_entries(entries, provider)
-    found += _wrong_results(agents, provider)
-    return found
+    found += _wrong_results(agents, entries, provider)
+    return found + people.cluster.circuit_watch.broken
 
 
 def _unknown_errors(agents: Sequence[dict[str, Any]]) -> list[str]:
@@ -198,7 +206,10 @@ def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> lis
         kinds = sorted(line["kind"] for line in lines)
         total = sum((line["cost_usd"] for line in lines), Decimal(0))
         served_ = provider.served.get(call_id)
-        if kinds not in (["actual"], [GUESS], ["actual", "correction", GUESS]):
+        if kinds == ["cached"]:
+            if total or served_ is not None or lines[0]["saved_usd"] <= 0:
+                found.append(f"an answer from the cache costs {lines[0]['agent']} {total}")
+        elif kinds not in (["actual"], [GUESS], ["actual", "correction", GUESS]):
             found.append(f"a call of {lines[0]['agent']} has the entries {kinds}")
         elif "actual" in kinds:
             if served_ is None or total != served_.cost_usd:
@@ -208,9 +219,16 @@ def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> lis
     return found
 
 
-def _wrong_results(agents: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
-    """A result is the last answer of the attempt that was accepted; only results are read."""
+def _wrong_results(
+    agents: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]], provider: Provider
+) -> list[str]:
+    """A result is the last answer of the attempt that was accepted; only results are read.
+
+    One from the cache is a whole answer of the same model to an equal request, young enough.
+    """
     found = []
+    shared = {(e["agent_run_id"], e["attempt"]): e for e in entries if e["kind"] == "cached"}
+    whole = {served.answer: served for served in provider.served.values() if served.status == OK}
     answers: dict[Any, list[Served]] = defaultdict(list)
     for served in provider.served.values():
         answers[served.hold.agent_run_id, served.hold.attempt].append(served)
@@ -219,7 +237,19 @@ def _wrong_results(agents: Sequence[dict[str, Any]], provider: Provider) -> list
     accepted = {agent["output"] for agent in completed if isinstance(agent["output"], str)}
     for agent in completed:
         calls = answers[agent["id"], agent["attempt"]]
-        if isinstance(agent["output"], (list, dict)) and not calls:
+        entry = shared.get((agent["id"], agent["attempt"]))
+        if isinstance(agent["output"], (list, dict)) and not calls and entry is None:
+            continue
+        if entry is not None:
+            source = whole.get(agent["output"])
+            asked = provider.asked_by(entry["agent"])
+            if (
+                source is None
+                or source.prompt != asked
+                or (source.hold.provider, source.hold.model) != (entry["provider"], entry["model"])
+                or entry["created_at"].timestamp() - source.answered_at > CACHE_TTL_S + SLACK_S
+            ):
+                found.append(f"what {agent['name']} got from the cache is no answer to it")
             continue
         if not calls or calls[-1].answer != agent["output"]:
             found.append(f"the result of {agent['name']} is not its last answer")

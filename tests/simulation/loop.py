@@ -39,6 +39,7 @@ class Process:
         self.name = name
         self.alive = True
         self.frozen = False
+        self.thawed_at_s = 0.0
         self.ready: deque[asyncio.Handle] = deque()
 
     def __repr__(self) -> str:

@@ -1,14 +1,21 @@
 """The protocol broken on purpose, one promise at a time: who does not notice is blind."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
 from app.domain.money import HoldAnswer, HoldOutcome
+from app.failures.breakers import CircuitBreakers, Ticket
+from app.failures.circuit import Circuit
 from app.scheduler.watchdog import Watchdog
 from app.storage import claims, holds, progress, records, turns
+from app.storage.records import CallRecord
+from workers.calls import cache
+from workers.calls import records as records_of_calls
+from workers.settling import Settling
 
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
@@ -31,8 +38,8 @@ def no_watchdog(patch: pytest.MonkeyPatch) -> None:
 def no_budget_check(patch: pytest.MonkeyPatch) -> None:
     """Every hold is placed."""
 
-    def place_all(tool_calls: Sequence[Any], *_: Any) -> list[HoldAnswer]:
-        return [HoldAnswer(outcome=HoldOutcome.PLACED) for _ in tool_calls]
+    def place_all(requests: Sequence[Any], *_: Any) -> list[HoldAnswer]:
+        return [HoldAnswer(outcome=HoldOutcome.PLACED) for _ in requests]
 
     patch.setattr(holds, "decide_holds", place_all)
 
@@ -54,6 +61,56 @@ def forgotten_turns(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(turns, "READ_TURNS", text(f"SELECT * FROM ({turns.READ_TURNS}) t WHERE false"))
 
 
+def priced_cache(patch: pytest.MonkeyPatch) -> None:
+    """An answer from the cache is booked as if it had been asked for."""
+    real = records_of_calls.shared
+
+    def priced(*given: Any) -> CallRecord:
+        record = real(*given)
+        return replace(record, cost_usd=record.saved_usd)
+
+    patch.setattr(cache, "shared", priced)
+
+
+def confused_cache(patch: pytest.MonkeyPatch) -> None:
+    """All requests of a model share one answer."""
+    real = cache._facts_of
+    patch.setattr(cache, "_facts_of", lambda request: real(request) | {"messages": []})
+
+
+def leaky_circuits(patch: pytest.MonkeyPatch) -> None:
+    """Calls go through open circuits."""
+    real = CircuitBreakers.admit
+
+    async def admit(breakers: CircuitBreakers, provider: str, model: str, **_: Any) -> Ticket:
+        circuit = breakers._circuits.get(f"{provider}/{model}")
+        if circuit is not None and circuit.opened:
+            return Ticket(breakers, circuit, "")
+        return await real(breakers, provider, model)
+
+    patch.setattr(CircuitBreakers, "admit", admit)
+    patch.setattr(Ticket, "check", lambda _: None)
+
+
+def many_probes(patch: pytest.MonkeyPatch) -> None:
+    """A circuit that may be probed lets everyone try."""
+
+    def grant(circuit: Circuit, token: str, now: float) -> bool:
+        return bool(token) and circuit.until is not None and now >= circuit.until
+
+    patch.setattr(Circuit, "_grant", grant)
+
+
+def unsettled_fallbacks(patch: pytest.MonkeyPatch) -> None:
+    """A fallback is called while money is still held for the call that has failed."""
+    real = Settling.write
+
+    async def write(settling: Settling, tools: Sequence[Any] = (), turn: Any = None) -> bool:
+        return await real(settling, tools, turn) if tools or turn else True
+
+    patch.setattr(Settling, "write", write)
+
+
 #: Each with words of what a simulation must find, and a seed from which on to look for it.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_fence": (no_fence, "a dead attempt changed an agent run", 17),
@@ -61,5 +118,10 @@ MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
     "open_budget": (open_budget, "holds committed after", 32),
     "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
+    "priced_cache": (priced_cache, "an answer from the cache costs", 0),
+    "confused_cache": (confused_cache, "from the cache is no answer to it", 0),
+    "leaky_circuits": (leaky_circuits, "a call has gone through the open circuit", 0),
+    "many_probes": (many_probes, "has let a second probe through", 0),
+    "unsettled_fallbacks": (unsettled_fallbacks, "before the one before it was settled", 0),
     "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 6),
 }

@@ -13,12 +13,14 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import Workflow, WorkflowStatus
+from app.bootstrap import Platform
 from app.domain.budgets import BudgetTerms, Period, StandingScope
 from app.domain.run_options import RunOptions
+from app.domain.sub_workflow import all_workflows
 from app.storage import new_runs, runs, standing
 from app.storage.group_commit import persist
 from tests.simulation.loop import Process
-from tests.simulation.worker import Cluster, Platform
+from tests.simulation.worker import Cluster, platform_of
 from tests.simulation.workflows import draw_workflow
 
 TENANT = "acme"
@@ -98,6 +100,9 @@ class People:
                 cases=[f"case {n}" for n in range(generator.choice((0, 1, 2, 2, 3)))],
             )
             self.stories.append(story)
+            for each in all_workflows(story.workflow):
+                cached = [agent for agent in each.agents if agent.cache]
+                cluster.provider.prompts |= {a.name: a.prompt_template for a in cached}
             begins_s = generator.uniform(0.2, self._window_s / 2)
             cluster.loop.at(begins_s, partial(self._enqueue, story))
             steps = (self.pause, self.resume, self.cancel, self.retry)
@@ -220,7 +225,7 @@ class People:
 
         async def act() -> None:
             try:
-                await step(Platform(self.cluster, f"client{self._clients % 4}"))
+                await step(platform_of(self.cluster, f"client{self._clients % 4}"))
             finally:
                 self.cluster.loop.kill(process)
                 self.cluster.database.drop_process(process)

@@ -4,8 +4,8 @@ import asyncio
 import json
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -22,6 +22,7 @@ from app.errors import (
     ServerFailure,
 )
 from app.llm.base import LLMClient, LLMResponse, Message, ToolCall
+from tests.simulation.backends import HOLD
 from tests.simulation.database import Boundary
 from tests.simulation.loop import CURRENT
 from tests.simulation.trace import Trace
@@ -39,8 +40,6 @@ ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
 )
 #: What a provider that refuses asks for; the longest makes those who wait give their places back.
 RETRY_AFTER_S = (None, 2.0, 9.0)
-#: The hold of the call that the current task is about to make.
-HOLD: ContextVar[HoldRequest] = ContextVar("HOLD")
 
 
 @dataclass(kw_only=True)
@@ -55,6 +54,7 @@ class Served:
         answer: What was answered, if anybody was still there to be told.
         cost_usd: What the provider bills, if it answered.
         status: HTTP status, 0 if the connection was cut or the client left.
+        answered_at: When it was answered, in seconds since the epoch.
     """
 
     hold: HoldRequest
@@ -64,6 +64,7 @@ class Served:
     answer: str | None = None
     cost_usd: Decimal = Decimal(0)
     status: int = 0
+    answered_at: float = 0.0
 
 
 @dataclass
@@ -72,13 +73,18 @@ class Provider:
 
     Attributes:
         trouble: Share of calls that meet an error, silence or a cut.
+        down: Models that fail for everybody.
+        served: Requests that reached the provider, by call.
+        prompts: What agents with a cache ask, by name.
     """
 
     generator: random.Random
     trace: Trace
     boundary: Boundary
     trouble: float = 0.0
+    down: set[str] = field(default_factory=set)
     served: dict[UUID, Served] = field(default_factory=dict)
+    prompts: dict[str, str] = field(default_factory=dict)
     in_flight: int = 0
 
     async def serve(self, hold: HoldRequest, messages: Sequence[Message]) -> Served:
@@ -104,14 +110,22 @@ class Provider:
         try:
             await self._boundary("call_sent")
             await asyncio.sleep(self._latency_s())
+            if hold.model in self.down:
+                served.status = 503
+                raise Overloaded("down", status=503, request_id=str(hold.call_id))
             if self.generator.random() < self.trouble:
                 await self._fail(served)
         except asyncio.CancelledError:
             self.trace.tell(f"{self.trace.called(hold.call_id)}: {agent} left")
             raise
         served.status = 200
+        served.answered_at = time.time()
         served.answer = f"<{agent} {hold.attempt} {len(self.served)}>"
         return served
+
+    def asked_by(self, agent: str) -> str | None:
+        """The prompt of an agent with a cache, by its name; see ``workflows``."""
+        return self.prompts.get(agent)
 
     async def answered(self, served: Served) -> None:
         """The way back of an answer that has been billed."""

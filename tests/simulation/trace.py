@@ -25,7 +25,7 @@ ALARMS = {
     "lanes_not_sent",
     "scheduler_not_told",
     "deferred_failed",
-    "history_not_written",
+    "background_step_failed",
     "batch_failed",
     "call_above_its_hold",
     "lane_failed",

@@ -9,6 +9,10 @@ from app import Agent, RetryPolicy, RetryStrategy, Workflow
 MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
 TOOLS = (["look_up"], ["send"], ["look_up", "send"])
 FALLBACKS = [{"provider": "anthropic", "model": "sim-other"}]
+#: What agents with a cache ask: others ask the same, in the same run and in other ones.
+SHARED_PROMPTS = ("share0: what holds for all", "share1: what else holds for all")
+CACHE_TTL_S = 30
+SHARED_SHARE = 0.25
 #: How often a run has an agent of each of these kinds.
 LIST_SHARE, SUB_WORKFLOW_SHARE = 0.25, 0.25
 
@@ -73,12 +77,15 @@ def _draw_agent(generator: random.Random, name: str, needs: Sequence[str], **fie
     provider = generator.choice(sorted(MODELS))
     place = "[{index}]" if fields else ""
     read = " ".join(f"{{{need}}}" for need in needs)
+    shared = generator.random() < SHARED_SHARE
+    prompt = generator.choice(SHARED_PROMPTS) if shared else f"{name}{place}: case {{case}} {read}"
     return Agent(
         name=name,
-        prompt_template=f"{name}{place}: case {{case}} {read}",
+        prompt_template=prompt,
         llm_config={"provider": provider, "model": MODELS[provider], "max_tokens": 100},
         dependencies=needs,
-        tools=generator.choice(TOOLS) if generator.random() < 0.5 else [],
+        cache={"ttl": CACHE_TTL_S} if shared else False,
+        tools=generator.choice(TOOLS) if not shared and generator.random() < 0.5 else [],
         fallbacks=FALLBACKS if generator.random() < 0.3 else [],
         priority=generator.choice((1, 5, 5, 5, 8)),
         timeout=generator.choice((8.0, 30.0)),

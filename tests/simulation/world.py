@@ -7,11 +7,12 @@ import random
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import RateLimitConfig
 from tests.simulation.broker import Broker
 from tests.simulation.conversations import broken_conversations
@@ -28,6 +29,12 @@ from tests.simulation.worker import Cluster
 
 #: Seconds in which things happen, of which faults may last somewhat longer.
 WINDOWS_S = (6.0, 12.0, 20.0)
+#: Policies of circuits: the usual one, and ones that open soon; of those one does not wait.
+PATIENT = CircuitBreakerConfig()
+QUICK = CircuitBreakerConfig(
+    window_s=10.0, min_failures=2, failure_share=0.4, open_s=2.0, max_open_s=8.0
+)
+FAILS = replace(QUICK, when_open="fail")
 #: Every run must have ended so many seconds after the last fault.
 BOUND_S = 120.0
 #: And so many seconds later nobody may be at work any more.
@@ -123,6 +130,7 @@ class _World:
             limits=self._draw.choice((UNLIMITED, NARROW)),
             max_recoveries=self._draw.choice((1, 20, 20)),
             lane_width=self._draw.choice((1, 2, 50)),
+            breaker=self._draw.choice((CircuitBreakerConfig(enabled=False), PATIENT, QUICK, FAILS)),
         )
         database.begin(
             self._loop,

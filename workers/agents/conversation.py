@@ -68,11 +68,17 @@ class Conversation:
     Args:
         opening: The first messages: system instructions and the prompt.
         stored: What earlier attempts have stored of it.
+
+    Attributes:
+        turns: Answers so far that ask for tools.
+        open_turn: The one whose tool calls are not all answered, or None.
+        option: Which of the agent's options answers: a conversation goes on with it.
     """
 
     def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
         self._messages = list(opening)
         self.turns = 0
+        self.option = 0
         self.open_turn: OpenTurn | None = None
         for turn in stored:
             self._take_up(turn)
@@ -82,7 +88,7 @@ class Conversation:
         """What the model is sent next."""
         return self._messages
 
-    def ask(self, response: LLMResponse, call_id: UUID | None) -> None:
+    def ask(self, response: LLMResponse, call_id: UUID) -> None:
         """Add an answer that asks for tools.
 
         Args:

@@ -60,7 +60,7 @@ class KindAgents:
             timeout_s=agent.timeout,
             max_output_bytes=self._max_output_bytes,
         )
-        job.lease.phase = Phase.CALLING
+        job.lease.enter(Phase.CALLING)
         work = asyncio.create_task(_work(kind, context), name=f"agent {agent.name}")
         try:
             # Not asyncio.timeout: code that swallows its cancellation must not hold the agent.

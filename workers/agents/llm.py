@@ -1,7 +1,7 @@
 """An llm agent: a conversation with a model, in which it may ask for tools."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 from uuid import UUID
 
 from app.errors import ToolError
@@ -12,30 +12,18 @@ from app.tools.registry import ToolRegistry
 from workers.agents.conversation import Conversation
 from workers.agents.structured import Unfit, read_answer
 from workers.agents.tool_turns import ToolTurns
+from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.jobs import Job
 
 #: Conversations so far, by agent run.
 StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 
 
-class Calls(Protocol):
-    """Makes one call for a job: ``Caller``, or what stands before it."""
-
-    async def call(
-        self,
-        job: Job,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]],
-    ) -> LLMResponse:
-        """See ``Caller.call``."""
-        ...
-
-
 class LLMAgent:
     """Runs llm agents.
 
     Args:
-        caller: Makes the calls.
+        calls: Makes the calls.
         registry: The tools of this process.
         tool_turns: Runs the tools of a turn.
         stored: Reads what earlier attempts have stored.
@@ -45,13 +33,13 @@ class LLMAgent:
     def __init__(
         self,
         *,
-        caller: Calls,
+        calls: CallRing,
         registry: ToolRegistry,
         tool_turns: ToolTurns,
         stored: StoredTurns,
         max_output_bytes: int,
     ) -> None:
-        self._caller = caller
+        self._calls = calls
         self._registry = registry
         self._tool_turns = tool_turns
         self._stored = stored
@@ -84,8 +72,9 @@ class LLMAgent:
         while True:
             if conversation.open_turn:
                 await self._tool_turns.answer(job, conversation, tools)
-                job.called = False  # another attempt would go on from here
-            response = await self._caller.call(job, conversation.messages, specs)
+                job.clock.stored()
+            outcome = await self._call(job, conversation, conversation.messages, specs)
+            response = outcome.response
             if not response.tool_calls:
                 if job.agent.output_schema is None:
                     return response.content
@@ -95,7 +84,7 @@ class LLMAgent:
                     f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} "
                     "turns: raise its max_turns or simplify its prompt"
                 )
-            conversation.ask(response, job.calls[-1].call_id if job.calls else None)
+            conversation.ask(response, outcome.call_id)
 
     async def _structured(
         self,
@@ -107,13 +96,35 @@ class LLMAgent:
         """The answer as a JSON value that fits the schema, after one repair if it does not."""
         answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
         if isinstance(answer, Unfit) and answer.repairable:
-            await self._tool_turns.settle(job)
+            # What the first answer had held is free before the next call.
+            await job.settling.write()
             messages = [*conversation.messages, *answer.to_repair(response)]
-            response = await self._caller.call(job, messages, specs)
-            answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
+            repaired = await self._call(job, conversation, messages, specs)
+            answer = await read_answer(
+                job.agent, repaired.response, max_bytes=self._max_output_bytes
+            )
         if isinstance(answer, Unfit):
             raise answer.error(job.agent)
         return answer.value
+
+    async def _call(
+        self,
+        job: Job,
+        conversation: Conversation,
+        messages: Sequence[Message],
+        specs: Sequence[Mapping[str, Any]],
+    ) -> CallOutcome:
+        outcome = await self._calls.call(
+            CallRequest(
+                job=job,
+                agent=job.agent,
+                messages=messages,
+                tools=specs,
+                option=conversation.option,
+            )
+        )
+        conversation.option = outcome.option
+        return outcome
 
     async def _open(self, job: Job, prompt: str) -> Conversation:
         opening: list[Message] = [{"role": "user", "content": prompt}]

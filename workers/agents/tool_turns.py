@@ -11,9 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AgentTimeout, ToolError
 from app.llm.base import ToolCall
-from app.storage.group_commit import GroupCommit, persist
-from app.storage.records import Record
-from app.storage.turns import ToolCallRecord, ToolState, TurnRecord, why_not
+from app.storage.group_commit import persist
+from app.storage.turns import ToolCallRecord, ToolState, why_not
 from app.tools.tool import Tool, ToolOutput
 from workers.agents.conversation import Conversation, OpenTurn
 from workers.inflight import LeaseGone, Phase, StopReason
@@ -27,15 +26,11 @@ class ToolTurns:
     """Runs the tools that models ask for.
 
     Args:
-        records: Group commit of records.
         engine: The process's engine.
         max_output_bytes: Largest result of a tool that sets no limit of its own.
     """
 
-    def __init__(
-        self, *, records: GroupCommit[Record, bool], engine: AsyncEngine, max_output_bytes: int
-    ) -> None:
-        self._records = records
+    def __init__(self, *, engine: AsyncEngine, max_output_bytes: int) -> None:
         self._engine = engine
         self._max_output_bytes = max_output_bytes
 
@@ -62,17 +57,13 @@ class ToolTurns:
             await self._run(job, turn, places, tools)
         conversation.close()
 
-    async def settle(self, job: Job) -> None:
-        """Write the calls that are not written yet: what they held is free before the next one."""
-        await self._write(job, [])
-
     async def _start(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
         try:
-            may_run = await self._write(job, starts, turn.record)
+            may_run = await job.settling.write(starts, turn.record)
         except asyncio.CancelledError:
             # They are stored as started all the same, and nobody will say how they ended.
-            job.tools += [turn.tool_call(place, ToolState.UNKNOWN) for place in places]
+            job.settling.note_tools([turn.tool_call(place, ToolState.UNKNOWN) for place in places])
             raise
         if not may_run:
             raise await self._stopped(job)
@@ -81,7 +72,7 @@ class ToolTurns:
         self, job: Job, turn: OpenTurn, places: Sequence[int], tools: Mapping[str, Tool]
     ) -> None:
         """Run tools at once, and write the end of each; what is stopped is left with the job."""
-        job.lease.phase = Phase.CALLING
+        job.lease.enter(Phase.CALLING)
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         running = {
@@ -90,17 +81,18 @@ class ToolTurns:
         # What is not yet written when something stops this goes into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
         try:
-            async with asyncio.timeout(job.calling_left_s) as deadline:
-                while running:
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                    seconds = loop.time() - started_at_s
-                    ended, failure = _take_ended(running, turn, seconds)
-                    unwritten |= ended
-                    if failure is not None:
-                        raise failure
-                    await self._write(job, list(ended.values()))
-                    for place in ended:
-                        del unwritten[place]
+            with job.clock.running():
+                async with asyncio.timeout(job.clock.left_s) as deadline:
+                    while running:
+                        await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                        seconds = loop.time() - started_at_s
+                        ended, failure = _take_ended(running, turn, seconds)
+                        unwritten |= ended
+                        if failure is not None:
+                            raise failure
+                        await job.settling.write(list(ended.values()))
+                        for place in ended:
+                            del unwritten[place]
         except TimeoutError as error:
             if not deadline.expired():
                 raise
@@ -110,8 +102,7 @@ class ToolTurns:
         finally:
             for task in running:
                 task.cancel()
-            job.tools += unwritten.values()
-            job.calling_left_s = max(job.calling_left_s - (loop.time() - started_at_s), 0.0)
+            job.settling.note_tools(list(unwritten.values()))
 
     async def _use(self, tools: Mapping[str, Tool], tool_call: ToolCall) -> ToolOutput:
         tool = tools.get(tool_call.name)
@@ -122,26 +113,6 @@ class ToolTurns:
             )
         output = await tool.call(tool_call.arguments, max_output_bytes=self._max_output_bytes)
         return output._replace(text=storable(output.text))
-
-    async def _write(
-        self, job: Job, tools: list[ToolCallRecord], turn: TurnRecord | None = None
-    ) -> bool:
-        calls, job.calls = tuple(job.calls), []
-        record = Record(
-            agent_run_id=job.claimed.id,
-            attempt=job.claimed.attempt,
-            calls=calls,
-            turn=turn,
-            tools=tuple(tools),
-        )
-        try:
-            accepted = await self._records.submit(record)
-        except BaseException:
-            # Whether it was written is not known here; a call that comes twice is booked once.
-            job.calls = [*calls, *job.calls]
-            raise
-        job.settled(calls)
-        return accepted
 
     async def _stopped(self, job: Job) -> LeaseGone:
         """Why the tools may not start."""

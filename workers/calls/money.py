@@ -1,7 +1,7 @@
-"""Money for calls: held at once, or when its turn comes.
+"""Money for calls: held at once, or as soon as it is free.
 
-Who waits is woken by whoever sets money free for him, in the order of the queue in Postgres; he
-also looks again by himself, in case the word was lost.
+A hold that waits is woken by the settlement that frees the money, in the order of the queue in
+Postgres; it also tries again by itself, in case the signal was lost.
 """
 
 import asyncio
@@ -10,7 +10,6 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
 from app.domain.money import HoldAnswer, HoldOutcome, HoldRequest, dollars
@@ -18,48 +17,43 @@ from app.domain.waits import LongWait
 from app.errors import BudgetExceeded
 from app.events.signals import Signals
 from app.storage.group_commit import GroupCommit
+from workers.background import Background
 from workers.inflight import LeaseGone, StopReason
 
 LOOK_AGAIN_S = 1.0
 COME_BACK_S = 15.0
 
+Holds = GroupCommit[HoldRequest, HoldAnswer]
 
-@dataclass(kw_only=True, slots=True)
+
 class HoldTicket:
-    """A call's ticket for money.
+    """One hold on its way: asked for, placed, or in the queue.
+
+    Args:
+        agent: Name of the agent, for messages.
+        request: What is to be held.
+        holds: Places it.
+        signals: Says that money is free.
 
     Attributes:
-        agent: Name of who wants it, for messages.
-        request: What is to be held.
-        placed: Whether it is held; then it must be settled, whatever happens.
-        short_of: The account that has too little for it now.
+        placed: Whether it is placed; then it must be settled, whatever happens.
     """
 
-    agent: str
-    request: HoldRequest
-    placed: bool = False
-    short_of: str = ""
+    def __init__(self, agent: str, request: HoldRequest, holds: Holds, signals: Signals) -> None:
+        self._agent = agent
+        self._request = request
+        self._holds = holds
+        self._signals = signals
+        self._short_of = ""
+        self.placed = False
 
     @property
     def waits_for(self) -> str:
-        """What it waits for, in words."""
-        return f"money of the {self.short_of}" if self.short_of else "money"
+        """What it waits for, in words: the account that has too little for it now."""
+        return f"money of the {self._short_of}" if self._short_of else "money"
 
-
-class Money:
-    """Places the holds of all jobs of a process.
-
-    Args:
-        holds: Group commit of holds.
-        signals: Brings the word that money is free.
-    """
-
-    def __init__(self, holds: GroupCommit[HoldRequest, HoldAnswer], signals: Signals) -> None:
-        self._holds = holds
-        self._signals = signals
-
-    async def hold(self, ticket: HoldTicket) -> bool:
-        """Try to place a hold, to the end: one that is placed must be known.
+    async def place(self) -> bool:
+        """Try to place the hold, to the end: one that is placed must be known.
 
         Returns:
             Whether it is placed; if not, it has a place in the queue.
@@ -68,15 +62,17 @@ class Money:
             BudgetExceeded: If it can never fit.
             LeaseGone: If the job may not go on.
         """
-        future = asyncio.ensure_future(self._holds.submit(ticket.request))
+        if self.placed:
+            return True
+        future = asyncio.ensure_future(self._holds.submit(self._request))
         try:
             answer = await asyncio.shield(future)
         except asyncio.CancelledError:
-            ticket.placed = (await future).outcome is HoldOutcome.PLACED
+            self.placed = (await future).outcome is HoldOutcome.PLACED
             raise
         match answer.outcome:
             case HoldOutcome.PLACED:
-                ticket.placed = True
+                self.placed = True
             case HoldOutcome.CLOSED:
                 raise LeaseGone(StopReason.RUN_STOPPED)
             case HoldOutcome.PAUSED:
@@ -84,63 +80,81 @@ class Money:
             case HoldOutcome.FENCED:
                 raise LeaseGone(StopReason.LEASE_LOST)
             case HoldOutcome.EXCEEDED:
-                raise _exceeded(ticket, answer)
+                raise self._exceeded(answer)
             case HoldOutcome.WAIT if answer.account is not None:
-                ticket.short_of = answer.account.label
-        return ticket.placed
+                self._short_of = answer.account.label
+        return self.placed
 
-    async def wait(self, ticket: HoldTicket, *, max_wait_s: float = math.inf) -> None:
-        """Wait until the hold is placed; raises as ``hold`` does.
+    async def wait(self, *, max_wait_s: float = math.inf) -> None:
+        """Wait until the hold is placed; raises as ``place`` does.
 
         Raises:
             LongWait: If it has not been placed after ``max_wait_s``; its place in the queue stays.
         """
         started_s = time.monotonic()
-        async with self._signals.watching(ticket.request.agent_run_id) as news:
-            # What has become free before anybody listened was said to nobody.
-            while not await self.hold(ticket):
+        async with self._signals.watching(self._request.agent_run_id) as news:
+            # Money that became free before this listened was signalled to nobody: try at once.
+            while not await self.place():
                 if time.monotonic() - started_s > max_wait_s:
-                    # Whoever settles enough calls him back; this is for the case that he does not.
+                    # The settlement that frees enough wakes it; this is for a signal that is lost.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
-                    raise LongWait(wait_s=back_in_s, waits_for=ticket.waits_for)
+                    raise LongWait(wait_s=back_in_s, waits_for=self.waits_for)
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(news.wait(), LOOK_AGAIN_S * random.uniform(0.75, 1.25))
                 news.clear()
+
+    def _exceeded(self, answer: HoldAnswer) -> BudgetExceeded:
+        account = answer.account
+        assert account is not None, "a refusal names the account that decided it"
+        return BudgetExceeded(
+            f"agent {self._agent!r}: the {account.label} is {dollars(account.limit_usd)}, "
+            f"{dollars(account.spent_usd)} are spent, and the next call may cost "
+            f"{dollars(self._request.amount_usd)}: raise the limit, or lower max_tokens"
+        )
+
+
+class Money:
+    """Places the holds of all jobs of a process.
+
+    Args:
+        holds: Group commit of holds.
+        signals: Says that money is free.
+    """
+
+    def __init__(self, holds: Holds, signals: Signals) -> None:
+        self._holds = holds
+        self._signals = signals
+
+    def ticket(self, agent: str, request: HoldRequest) -> HoldTicket:
+        """Begin a hold; nothing is asked for yet."""
+        return HoldTicket(agent, request, self._holds, self._signals)
 
 
 class BudgetWaiters:
     """Tells agents that wait for money, in whatever process, to try again.
 
     Args:
-        signals: Carries the word.
-        wake_deferred: Lets those of them come back who have given their places back.
+        signals: Carries the signal.
+        wake_deferred: Wakes those of them that have given their places back.
+        background: Runs what is not waited for.
     """
 
     def __init__(
-        self, signals: Signals, wake_deferred: Callable[[Sequence[UUID]], Awaitable[None]]
+        self,
+        signals: Signals,
+        wake_deferred: Callable[[Sequence[UUID]], Awaitable[None]],
+        background: Background,
     ) -> None:
         self._signals = signals
         self._wake_deferred = wake_deferred
-        self._sending: set[asyncio.Task[None]] = set()
+        self._background = background
 
     def __call__(self, agent_run_ids: Sequence[UUID]) -> None:
-        """Send the word; returns at once."""
+        """Send the signal; returns at once."""
         if agent_run_ids:
-            task = asyncio.create_task(self._send(agent_run_ids), name="budget_waiters")
-            self._sending.add(task)
-            task.add_done_callback(self._sending.discard)
+            self._background.start(self._send(agent_run_ids), name="budget_waiters")
 
     async def _send(self, agent_run_ids: Sequence[UUID]) -> None:
         for id_ in agent_run_ids:
             await self._signals.send(id_, "money")
         await self._wake_deferred(agent_run_ids)
-
-
-def _exceeded(ticket: HoldTicket, answer: HoldAnswer) -> BudgetExceeded:
-    account = answer.account
-    assert account is not None, "a refusal names the account that decided it"
-    return BudgetExceeded(
-        f"agent {ticket.agent!r}: the {account.label} is {dollars(account.limit_usd)}, "
-        f"{dollars(account.spent_usd)} are spent, and the next call may cost "
-        f"{dollars(ticket.request.amount_usd)}: raise the limit, or lower max_tokens"
-    )

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from app.domain.status import AgentStatus
 from app.storage.records import Ending
 from app.telemetry.redaction import Redactor
 from tests.support.jobs import ID, agent_of, job_of
+from tests.support.metered import call_of
 from workers.flower_events import MAX_CHARS, FlowerEvents
 from workers.inflight import Lease
 from workers.jobs import Job
@@ -35,7 +35,8 @@ def told(by: FlowerEvents) -> list[tuple[str, dict[str, Any]]]:
 def announced(*, attempt: int = 1) -> Job:
     lease = Lease(id=ID, attempt=attempt, task=cast(Any, None))
     job = job_of(agent_of("gpt-4o-mini"), attempt=attempt, lease=lease)
-    job.prompt, job.settled_usd = PROMPT, Decimal("0.0100")
+    job.prompt = PROMPT
+    job.settling.note(call_of("gpt-4o-mini"))
     return job
 
 
@@ -69,7 +70,7 @@ def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) 
     by = flower_events(payloads=False)
 
     by.started(announced())
-    by.ended(announced(), ending, ())
+    by.ended(announced(), ending)
     by.tell([event("agent_failed", 1, error=ERROR, error_class="RecoveriesExhausted")])
 
     (_, received), (_, started), (_, ended), (_, silent) = found = told(by)
@@ -85,9 +86,9 @@ def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) 
 def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
     by = flower_events(payloads=True)
 
-    by.ended(announced(), DONE, ())
-    by.ended(announced(), BROKEN, ())
-    by.ended(announced(), replace(DONE, output="x" * 3 * MAX_CHARS), ())
+    by.ended(announced(), DONE)
+    by.ended(announced(), BROKEN)
+    by.ended(announced(), replace(DONE, output="x" * 3 * MAX_CHARS))
 
     (_, done), (_, broken), (_, long) = found = told(by)
     assert "sk-planted" not in repr(found)
@@ -127,7 +128,7 @@ def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
 
 def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
     by = flower_events(payloads=False)
-    by.ended(announced(), DONE, ())
+    by.ended(announced(), DONE)
     by.tell([event("agent_failed", 2, agent="b[3]", error_class="RecoveriesExhausted")])
 
     (_, ended), (_, lost) = told(by)

@@ -33,11 +33,14 @@ async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -
 
     with metrics.running(job):
         under_way = summed(shown(metrics), "agentchord_attempts_in_flight", "provider")
-        with job.waiting("limit", lambda: "openai/default"):
+        with job.waits.waiting("limit", lambda: "openai/default"):
             pass
-        with job.waiting("limit", lambda: "openai/default"), job.waiting("money", lambda: "money"):
+        with (
+            job.waits.waiting("limit", lambda: "openai/default"),
+            job.waits.waiting("money", lambda: "money"),
+        ):
             pass
-    job.first_token_s = 0.3
+    job.clock.first_token(0.3)
     for ending in (
         COMPLETED,
         FAILED,
@@ -55,8 +58,8 @@ async def test_an_attempt_is_counted_by_how_it_ended_with_what_it_waited_for() -
         for outcome in ("completed", "failed", "retried", "budget_exceeded", "handed_back")
     }
     assert summed(page, "agentchord_attempt_seconds_count") == {(): 5}
-    waits = summed(page, "agentchord_wait_seconds_count", "reason")
-    assert waits == {("limit",): 5, ("money",): 5}
+    waited = summed(page, "agentchord_wait_seconds_count", "reason")
+    assert waited == {("limit",): 5, ("money",): 5}
     first = summed(page, "agentchord_first_token_seconds_sum", "model")
     assert first == {("gpt-4o-mini",): pytest.approx(1.5)}
 

@@ -7,6 +7,7 @@ from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
 from app.examples import basic, erp, parallel
 from app.examples.tools import check_total
+from app.planning.calls import CallPlanner
 from app.planning.worst_case import worst_case
 
 ALL = [
@@ -22,7 +23,7 @@ def test_an_example_accepts_its_documents_and_knows_its_prices(
 ) -> None:
     validate_input(workflow, given)
 
-    bounds = worst_case(workflow, given, pricing=Pricing(), default_max_tokens=4096)
+    bounds = worst_case(workflow, given, CallPlanner(Pricing(), default_max_tokens=4096))
 
     assert 0 < bounds.once_usd < bounds.limit_usd <= workflow.cost_budget
 

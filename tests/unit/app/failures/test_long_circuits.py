@@ -22,7 +22,7 @@ OPEN_S = 0.4
 async def test_who_comes_to_a_circuit_that_is_open_for_long_is_sent_away() -> None:
     async with cluster_of(2, open_s=OPEN_S) as cluster:
         first, second = cluster.processes
-        (await second.admit(*MODEL)).ended(None, called_s=1.0)
+        (await second.admit(*MODEL)).ended(None)
         await fail(first, 3)
         await opened(cluster)
 
@@ -43,7 +43,7 @@ async def test_a_probe_that_fails_sends_away_who_waits_and_has_somewhere_to_go()
         probe = await patient
         stays = admissions(cluster, 1)
 
-        probe.ended(OUTAGE, called_s=1.0)
+        probe.ended(OUTAGE)
         told = await asyncio.gather(hasty, return_exceptions=True)
 
         assert isinstance(told[0], LongWait)
@@ -62,7 +62,7 @@ async def test_while_a_probe_is_under_way_nobody_is_sent_away() -> None:
         waiting = asyncio.create_task(process.admit(*MODEL, max_wait_s=0.1))
         await asyncio.wait([waiting], timeout=0.2)
         still_waiting = not waiting.done()
-        probe.ended(None, called_s=1.0)
+        probe.ended(None)
 
         assert still_waiting
         assert (await waiting).token == ""

@@ -13,6 +13,7 @@ from app.domain.agent import Agent
 from app.domain.policies import RateLimitConfig
 from app.domain.workflow import Workflow
 from app.examples.tools import check_total
+from app.planning.calls import CallPlanner
 from app.planning.forecast import Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
 
@@ -24,6 +25,7 @@ UNLIMITED = {
     "concurrent_requests": None,
 }
 OPENAI = {"model": "gpt-4o-mini", "max_tokens": 1000}
+PLANNER = CallPlanner(Pricing(), default_max_tokens=4096)
 ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 1000}
 
 
@@ -36,8 +38,7 @@ def planned(*agents: Agent, output_tokens: int = 100, **given: str) -> Forecast:
     return forecast(
         Workflow(name="w", agents=agents),
         given,
-        pricing=Pricing(),
-        default_max_tokens=4096,
+        planner=PLANNER,
         output_tokens=output_tokens,
     )
 
@@ -165,8 +166,7 @@ def test_a_list_in_the_input_counts_each_of_its_elements() -> None:
     found = forecast(
         Workflow(name="w", agents=[agent("each", prompt="{item}", for_each="documents")]),
         {"documents": ["x" * 400] * 7},
-        pricing=Pricing(),
-        default_max_tokens=4096,
+        planner=PLANNER,
         output_tokens=100,
     )
 
@@ -276,8 +276,7 @@ def test_a_plan_follows_mappings_and_counts_a_repair() -> None:
     found = forecast(
         workflow,
         {"mail": {"body": "x" * 4000}},
-        pricing=Pricing(),
-        default_max_tokens=4096,
+        planner=PLANNER,
         output_tokens=100,
     )
 

@@ -12,17 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import LLMResponse
 from app.llm.base import ToolCall
-from app.storage.group_commit import GroupCommit
 from app.storage.records import CallRecord, Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
-from tests.support.jobs import CLAIMED, ID, agent_of, job_of
+from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
 from workers.agents.conversation import decode_message, encode_message
-from workers.agents.llm import Calls, LLMAgent, StoredTurns
+from workers.agents.llm import LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
+from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.inflight import InFlight
-from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
 
@@ -32,12 +31,11 @@ AGENT = agent_of("gpt-4o")
 class AlwaysAsksForATool:
     """Calls that cost a dollar each."""
 
-    async def call(
-        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> LLMResponse:
-        job.calls.append(
+    async def call(self, request: CallRequest) -> CallOutcome:
+        call_id = UUID(int=len(request.messages))
+        request.job.settling.note(
             CallRecord(
-                call_id=UUID(int=len(messages)),
+                call_id=call_id,
                 run_id=ID,
                 agent_run_id=ID,
                 attempt=1,
@@ -51,10 +49,11 @@ class AlwaysAsksForATool:
                 cost_usd=Decimal(1),
             )
         )
-        hold_request = ToolCall(id="call_1", name="unknown", arguments="{}")
-        return LLMResponse(
-            content="", model="gpt-4o", input_tokens=1, output_tokens=1, tool_calls=[hold_request]
+        asked = ToolCall(id="call_1", name="unknown", arguments="{}")
+        response = LLMResponse(
+            content="", model="gpt-4o", input_tokens=1, output_tokens=1, tool_calls=[asked]
         )
+        return CallOutcome(response=response, call_id=call_id)
 
 
 class NeverCommits:
@@ -64,21 +63,10 @@ class NeverCommits:
         self.given: list[Record] = []
         self.asked = asyncio.Event()
 
-    async def submit(self, record: Record) -> bool:
-        self.given.append(record)
+    async def submit(self, item: Record) -> bool:
+        self.given.append(item)
         self.asked.set()
         await asyncio.Event().wait()
-        return True
-
-
-class Commits:
-    """Records that are written at once."""
-
-    def __init__(self) -> None:
-        self.given: list[Record] = []
-
-    async def submit(self, record: Record) -> bool:
-        self.given.append(record)
         return True
 
 
@@ -86,21 +74,20 @@ class Asks:
     """Calls that ask for tools once, and then answer; keeps the conversation."""
 
     def __init__(self, *tool_calls: ToolCall) -> None:
-        self._wishes = tool_calls
+        self._tool_calls = tool_calls
         self.heard: Sequence[Mapping[str, Any]] = ()
 
-    async def call(
-        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> LLMResponse:
-        self.heard = list(messages)
-        asks = len(messages) == 1
-        return LLMResponse(
+    async def call(self, request: CallRequest) -> CallOutcome:
+        self.heard = list(request.messages)
+        asks = len(self.heard) == 1
+        response = LLMResponse(
             content="" if asks else "done",
             model="gpt-4o",
             input_tokens=1,
             output_tokens=1,
-            tool_calls=self._wishes if asks else None,
+            tool_calls=self._tool_calls if asks else None,
         )
+        return CallOutcome(response=response, call_id=ID)
 
 
 @tool
@@ -109,13 +96,12 @@ def double(number: int) -> int:
     return 2 * number
 
 
-def llm_agent(records: NeverCommits | Commits, calls: Calls | None = None) -> LLMAgent:
-    given = cast("GroupCommit[Record, bool]", records)
+def llm_agent(calls: CallRing) -> LLMAgent:
     nowhere = cast("AsyncEngine", None)
     return LLMAgent(
-        caller=calls or AlwaysAsksForATool(),
+        calls=calls,
         registry=ToolRegistry([], {"double": double}),
-        tool_turns=ToolTurns(records=given, engine=nowhere, max_output_bytes=1000),
+        tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
         max_output_bytes=1_000_000,
     )
@@ -123,9 +109,9 @@ def llm_agent(records: NeverCommits | Commits, calls: Calls | None = None) -> LL
 
 async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_job() -> None:
     records = NeverCommits()
-    agent = llm_agent(records)
+    agent = llm_agent(AlwaysAsksForATool())
     with InFlight().lease(CLAIMED) as lease:
-        job = job_of(AGENT, lease=lease)
+        job = job_of(AGENT, lease=lease, records=records)
         turn = asyncio.create_task(agent.run(job, "go"))
         await asyncio.wait_for(records.asked.wait(), 5)
 
@@ -133,10 +119,10 @@ async def test_a_turn_that_is_stopped_while_it_is_booked_still_belongs_to_its_jo
 
         with pytest.raises(asyncio.CancelledError):
             await turn
-    assert job.calls == list(records.given[0].calls) != []
+    assert job.settling.calls == records.given[0].calls != ()
     started = records.given[0].tools
     assert [(call.tool, call.state) for call in started] == [("unknown", ToolState.RUNNING)]
-    assert job.tools == [replace(started[0], state=ToolState.UNKNOWN)]
+    assert job.settling.tools == (replace(started[0], state=ToolState.UNKNOWN),)
 
 
 async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> None:
@@ -148,11 +134,11 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
         ToolCall(id="5", name="double", arguments='{"number": 21}'),
     )
     agent = replace(AGENT, tools=["double"])
-    records = Commits()
+    records = Written()
     with InFlight().lease(CLAIMED) as lease:
-        job = job_of(agent, lease=lease)
+        job = job_of(agent, lease=lease, records=records)
 
-        output = await llm_agent(records, calls).run(job, "go")
+        output = await llm_agent(calls).run(job, "go")
 
     answers = [(m["tool_call_id"], m["content"], m["is_error"]) for m in calls.heard[2:]]
     assert output == "done"
@@ -165,15 +151,15 @@ async def test_wishes_that_make_no_sense_are_answered_and_fail_no_agent() -> Non
     states = {call.position: call.state for end in ends for call in end.tools}
     assert states == dict.fromkeys(range(4), ToolState.FAILED) | {4: ToolState.COMPLETED}
     assert "\x00" not in start.tools[1].arguments
-    assert (job.calls, job.tools) == ([], [])
+    assert (job.settling.calls, job.settling.tools) == ((), ())
 
 
 def test_a_message_that_is_stored_comes_back_as_it_was() -> None:
-    hold_request = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
+    tool_call = ToolCall(id="call_1", name="look_up", arguments='{"key": "\\u0000 \ud800 \x00"}')
     message = {
         "role": "assistant",
         "content": "Let me look. \x00 \ud800 é",
-        "tool_calls": [hold_request],
+        "tool_calls": [tool_call],
         "blocks": [{"type": "thinking", "thinking": "a\x00", "signature": "x/1+="}],
     }
 

@@ -1,10 +1,10 @@
 """Which options are called in which order, and what comes of it when none answers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import Agent, LLMResponse
 from app.costs.pricing import Pricing
@@ -17,10 +17,10 @@ from app.errors import (
     Overloaded,
     UnknownModel,
 )
-from app.storage.group_commit import GroupCommit
-from app.storage.records import Record
-from tests.support.jobs import job_of
-from workers.calls.fallback import FallbackCaller
+from tests.support.jobs import ID, job_of
+from workers.calls.base import CallOutcome, CallRequest
+from workers.calls.fallback import FallbackRing
+from workers.history import HistoryWriter
 from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
@@ -36,15 +36,13 @@ class Provider:
         self._outcomes = {name.replace("_", "-"): list(each) for name, each in outcomes.items()}
         self.called: list[tuple[str, bool]] = []
 
-    async def call(
-        self, job: Job, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]
-    ) -> LLMResponse:
-        self.called.append((job.agent.model, job.patient))
-        outcomes = self._outcomes.get(job.agent.model, [None])
+    async def call(self, request: CallRequest) -> CallOutcome:
+        self.called.append((request.model, request.waits_at_circuit))
+        outcomes = self._outcomes.get(request.model, [None])
         error = outcomes.pop(0) if len(outcomes) > 1 else outcomes[0]
         if error is not None:
             raise error
-        return ANSWER
+        return CallOutcome(response=ANSWER, call_id=ID)
 
 
 def with_fallbacks(*fallbacks: str, **fields: Any) -> Job:
@@ -58,32 +56,24 @@ def with_fallbacks(*fallbacks: str, **fields: Any) -> Job:
     return job_of(agent)
 
 
-class Nowhere:
-    """A database that keeps nothing: neither histories nor records are looked at here."""
+class Unread:
+    """Histories that nobody reads here."""
 
-    async def submit(self, item: Any) -> bool:
-        return True
+    def note(self, job: Job, type_: str, data: Mapping[str, Any]) -> None:
+        pass
 
 
-def caller_of(provider: Provider) -> FallbackCaller:
-    caller = FallbackCaller(
-        provider,
-        pricing=Pricing(),
-        records=cast(GroupCommit[Record, bool], Nowhere()),
-        engine=cast(AsyncEngine, None),
-    )
-    caller._lines = cast(Any, Nowhere())
-    return caller
+def ring_around(provider: Provider) -> FallbackRing:
+    history = cast(HistoryWriter, Unread())
+    return FallbackRing(provider, pricing=Pricing(), history=history)
 
 
 async def outcome_of(provider: Provider, job: Job) -> LLMResponse | AgentError:
-    agent = job.agent
+    request = CallRequest(job=job, agent=job.agent, messages=[])
     try:
-        return await caller_of(provider).call(job, [], [])
+        return (await ring_around(provider).call(request)).response
     except AgentError as error:
         return error
-    finally:
-        assert (job.agent, job.patient) == (agent, True)
 
 
 async def test_without_fallbacks_the_call_is_passed_on() -> None:
@@ -149,7 +139,7 @@ async def test_an_error_that_is_not_named_ends_the_search() -> None:
 async def test_no_time_left_means_no_further_call() -> None:
     provider = Provider(gpt_4o=[Overloaded("1")])
     job = with_fallbacks(SECOND)
-    job.calling_left_s = 0.0
+    job.clock.left_s = 0.0
 
     assert str(await outcome_of(provider, job)) == "1"
     assert provider.called == [(FIRST, False)]
@@ -157,10 +147,10 @@ async def test_no_time_left_means_no_further_call() -> None:
 
 async def test_the_next_turn_begins_with_whom_the_last_one_ended() -> None:
     provider, job = Provider(gpt_4o=[Overloaded("1"), None]), with_fallbacks(SECOND)
-    caller = caller_of(provider)
+    ring, request = ring_around(provider), CallRequest(job=job, agent=job.agent, messages=[])
 
-    await caller.call(job, [], [])
-    await caller.call(job, [], [])
+    first = await ring.call(request)
+    await ring.call(replace(request, option=first.option))
 
     assert [model for model, _ in provider.called] == [FIRST, SECOND, SECOND]
 

@@ -1,0 +1,142 @@
+"""How a call will be made, and the most that it can cost: the same for plan and worker.
+
+Pure: price, tokens and limits in, a plan out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from app.costs.price import Price
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent, schema_of
+from app.llm.base import Message
+from app.llm.parameters import NOT_PARAMETERS
+from app.llm.structured import OUTPUT_SCHEMA
+from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CallPlan:
+    """One call as it is going to be made, and what it needs to be allowed.
+
+    Attributes:
+        price: Price of its model.
+        parameters: What the provider is given beside messages and tools.
+        max_tokens: Tokens that its answer may have.
+        cache_writes: Whether it asks the provider to keep the beginning of its prompt.
+        bound_tokens: Tokens that its prompt cannot exceed.
+        guessed_tokens: Tokens that its prompt will probably have.
+        least_tokens: Tokens that the most frugal tokenizer makes of its prompt.
+        context_window: Tokens that its model reads, or None if that is not known.
+    """
+
+    price: Price
+    parameters: Mapping[str, Any]
+    max_tokens: int
+    cache_writes: bool
+    bound_tokens: int
+    guessed_tokens: int
+    least_tokens: int
+    context_window: int | None
+
+    @property
+    def worst_usd(self) -> Decimal:
+        """The most that it can cost, in dollars."""
+        return self.worst_usd_of(self.bound_tokens)
+
+    @property
+    def fits_window(self) -> bool:
+        """Whether its model can read the prompt, as far as that is known."""
+        return self.context_window is None or self.least_tokens <= self.context_window
+
+    def worst_usd_of(self, prompt_tokens: int) -> Decimal:
+        """The most that it can cost with a prompt of so many tokens, in dollars."""
+        return self.price.worst_case(prompt_tokens, self.max_tokens, cache_writes=self.cache_writes)
+
+
+class CallPlanner:
+    """Plans calls: workers reserve what it says, and ``agentchord plan`` shows the same.
+
+    Its weakness: the bound counts a token for each byte of the prompt, which is four times what
+    prose has. A tokenizer per model would be closer, and would have to be right for every model.
+
+    Args:
+        pricing: Prices and limits of models.
+        default_max_tokens: Tokens that an answer may have where the agent sets no ``max_tokens``.
+
+    Example:
+        >>> planner = CallPlanner(Pricing(), default_max_tokens=4096)
+        >>> agent = Agent(name="a", prompt_template="Hi", llm_config={"model": "gpt-4o-mini"})
+        >>> planner.plan(agent, [{"role": "user", "content": "Hi"}]).max_tokens
+        4096
+    """
+
+    def __init__(self, pricing: Pricing, *, default_max_tokens: int) -> None:
+        self._pricing = pricing
+        self._default_max_tokens = default_max_tokens
+
+    def plan(
+        self,
+        agent: Agent,
+        messages: Sequence[Message],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        affordable_usd: Decimal | None = None,
+    ) -> CallPlan:
+        """Plan one call.
+
+        Args:
+            agent: The agent, or one of its ``options()``.
+            messages: The conversation so far.
+            tools: Tools that the model may ask for.
+            affordable_usd: Dollars that are left of the agent's ``cost_limit``: without a
+                ``max_tokens`` of its own, the answer is capped by what they pay for. None: no cap.
+
+        Raises:
+            UnknownModel: If the model has no price.
+            BadRequest: If a message holds anything but text.
+        """
+        price = self.price_of(agent)
+        parameters = {
+            key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
+        }
+        if agent.output_schema is not None:
+            parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
+        guessed = expected_tokens(messages, tools, parameters, model=agent.model)
+        bound = upper_bound_tokens(messages, tools, parameters)
+        return CallPlan(
+            price=price,
+            parameters=parameters,
+            max_tokens=self._affordable(agent, price, bound, affordable_usd),
+            cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
+            bound_tokens=bound,
+            guessed_tokens=guessed,
+            least_tokens=usual_tokens(guessed, agent.model),
+            context_window=self._pricing.context_window(agent.provider, agent.model),
+        )
+
+    def price_of(self, agent: Agent) -> Price:
+        """Price of the model of an agent or of one of its options; raises UnknownModel."""
+        return self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
+
+    def max_tokens(self, agent: Agent) -> int:
+        """Tokens that an answer may have: the agent's own cap, or the default and its model's."""
+        own = agent.llm_config.get("max_tokens")
+        if own is not None:
+            return int(own)
+        limit = self._pricing.max_output_tokens(agent.provider, agent.model)
+        return min(limit or self._default_max_tokens, self._default_max_tokens)
+
+    def _affordable(
+        self, agent: Agent, price: Price, bound: int, affordable_usd: Decimal | None
+    ) -> int:
+        cap = self.max_tokens(agent)
+        if affordable_usd is None or agent.llm_config.get("max_tokens") is not None:
+            return cap
+        prompt_usd = price.worst_case(bound, 0)
+        per_token_usd = price.worst_case(bound, 1) - prompt_usd
+        if not per_token_usd:
+            return max(cap, 1)
+        return max(min(cap, int((affordable_usd - prompt_usd) / per_token_usd)), 1)

@@ -1,0 +1,111 @@
+"""What a call may cost is the same to the plan that shows it and to the worker that holds it."""
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from app.costs.pricing import Pricing
+from app.domain.agent import Agent
+from app.domain.policies import CostConfig
+from app.errors import UnknownModel
+from app.planning.calls import CallPlanner
+from app.planning.worst_case import worst_case_of
+
+PLANNER = CallPlanner(Pricing(), default_max_tokens=4096)
+SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
+
+
+def agent(**fields: Any) -> Agent:
+    fields.setdefault("llm_config", {"model": "gpt-4o-mini"})
+    return Agent(name="a", prompt_template="{text}", cost_limit=100.0, **fields)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model": "gpt-4o-mini"},
+        {"model": "gpt-4o-mini", "max_tokens": 7},
+        {"model": "claude-haiku-4-5", "system": "Be brief.", "temperature": 0.5},
+        {"model": "claude-haiku-4-5", "prompt_cache": "1h"},
+        {"model": "gpt-3.5-turbo", "stream": True},
+    ],
+)
+def test_a_plan_shows_what_the_worker_will_hold(config: dict[str, Any]) -> None:
+    asked = agent(llm_config=config)
+    messages = [{"role": "user", "content": "x" * 1000}]
+    if system := config.get("system"):
+        messages.insert(0, {"role": "system", "content": system})
+
+    held = PLANNER.plan(asked, messages, [], affordable_usd=Decimal(100)).worst_usd
+
+    assert worst_case_of(asked, {"text": "x" * 1000}, PLANNER) == held > 0
+
+
+def test_a_schema_adds_to_the_bound_and_a_repair_to_the_worst_case() -> None:
+    plain, structured = agent(), agent(output_schema=SCHEMA)
+    messages = [{"role": "user", "content": "x"}]
+
+    bound = PLANNER.plan(structured, messages).bound_tokens
+
+    assert bound > PLANNER.plan(plain, messages).bound_tokens + 600
+    assert worst_case_of(structured, {"text": "x"}, PLANNER) > 2 * worst_case_of(
+        plain, {"text": "x"}, PLANNER
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "expected"),
+    [
+        ("gpt-4o-mini", {}, 4096),
+        ("gpt-4o-mini", {"max_tokens": 100_000}, 100_000),
+        ("gpt-4", {}, 4096),
+        ("claude-3-haiku-20240307", {}, 4096),
+    ],
+)
+def test_an_answer_is_capped_by_the_agent_or_the_default(
+    model: str, config: dict[str, Any], expected: int
+) -> None:
+    assert PLANNER.max_tokens(agent(llm_config={"model": model} | config)) == expected
+
+
+def test_a_model_that_answers_less_than_the_default_caps_it() -> None:
+    planner = CallPlanner(Pricing(), default_max_tokens=1_000_000)
+
+    assert planner.max_tokens(agent(llm_config={"model": "gpt-4o-mini"})) == 16_384
+
+
+@pytest.mark.parametrize(("left_usd", "expected"), [("1", 4096), ("0.0102", 20), ("0.001", 1)])
+def test_what_is_left_of_the_money_caps_an_answer_without_a_cap_of_its_own(
+    left_usd: str, expected: int
+) -> None:
+    prices = CostConfig(default_input_cost=0.1, default_output_cost=0.01)
+    planner = CallPlanner(Pricing(prices), default_max_tokens=4096)
+    asked = agent(llm_config={"model": "unpriced", "provider": "openai"})
+    messages = [{"role": "user", "content": "x" * 68}]
+
+    plan = planner.plan(asked, messages, affordable_usd=Decimal(left_usd))
+    own = planner.plan(
+        agent(llm_config={"model": "unpriced", "provider": "openai", "max_tokens": 50}),
+        messages,
+        affordable_usd=Decimal(left_usd),
+    )
+
+    assert plan.bound_tokens == 100
+    assert plan.max_tokens == expected
+    assert own.max_tokens == 50
+
+
+def test_a_prompt_that_no_model_could_read_does_not_fit_its_window() -> None:
+    asked = agent(llm_config={"model": "gpt-4"})
+
+    short = PLANNER.plan(asked, [{"role": "user", "content": "x"}])
+    long = PLANNER.plan(asked, [{"role": "user", "content": "x" * 100_000}])
+
+    assert short.fits_window
+    assert not long.fits_window
+
+
+def test_a_model_without_a_price_has_no_plan() -> None:
+    with pytest.raises(UnknownModel):
+        PLANNER.plan(agent(llm_config={"model": "gpt-99"}), [])

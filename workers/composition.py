@@ -1,0 +1,296 @@
+"""How a worker is put together, for processes and simulations alike: backends in, lanes out."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from app.bootstrap import Platform
+from app.conditions.evaluator import ConditionEvaluator
+from app.configuration.settings import agent_secret
+from app.costs.pricing import Pricing
+from app.domain.agent import AgentResult
+from app.domain.for_each import agent_of
+from app.domain.status import AgentStatus
+from app.errors import RecoveriesExhausted
+from app.events.signals import Signals
+from app.events.texts import Publisher
+from app.failures.breakers import CircuitBreakers
+from app.failures.callback import load_callback
+from app.failures.circuit import CircuitBackend
+from app.failures.handler import FailureHandler
+from app.kinds.registry import KindRegistry
+from app.llm.cache import AnswerCache
+from app.llm.clients import Clients
+from app.planning.calls import CallPlanner
+from app.rate_limits.limiter import ClusterLimiter
+from app.scheduler.watchdog import Watchdog
+from app.storage.deferred import wake_deferred
+from app.storage.group_commit import GroupCommit
+from app.storage.holds import place_holds
+from app.storage.leases import Lost
+from app.storage.records import apply_records
+from app.storage.turns import read_turns
+from app.telemetry.redaction import Redactor
+from app.tools.builtin import builtin_tools
+from app.tools.registry import ToolRegistry
+from app.tools.threads import run_in_thread
+from workers.agents.kinds import KindAgents
+from workers.agents.llm import LLMAgent
+from workers.agents.sub_workflow import SubWorkflowAgent
+from workers.agents.tool_turns import ToolTurns
+from workers.background import Background
+from workers.calls.base import CallRing, surround
+from workers.calls.cache import CacheRing
+from workers.calls.circuit import CircuitRing
+from workers.calls.fallback import FallbackRing
+from workers.calls.money import BudgetWaiters, Holds, Money
+from workers.calls.provider import ProviderRing
+from workers.claims import Claims
+from workers.flower_events import FlowerEvents
+from workers.history import HistoryWriter
+from workers.inflight import InFlight
+from workers.lane import LaneRunner
+from workers.pipeline import Agents, Pipeline
+from workers.run_contexts import RunContexts
+from workers.worker_metrics import MeteredRecords, WorkerMetrics
+
+LIMIT_RENEWAL_S = 4.0
+#: What was begun in the background has so long to end when a worker closes.
+CLOSE_S = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backends:
+    """What a worker stands on beside Postgres and its platform; a simulation brings its own.
+
+    Attributes:
+        clients: The providers.
+        limiter: The cluster's limits.
+        circuits: The cluster's circuits.
+        answers: The cluster's shared answers.
+        flower_events: Shows agents in Flower.
+        metrics: Counts for Prometheus.
+        money: What places holds, made from their group commit and the platform's signals.
+    """
+
+    clients: Clients
+    limiter: ClusterLimiter
+    circuits: CircuitBackend
+    answers: AnswerCache
+    flower_events: FlowerEvents
+    metrics: WorkerMetrics
+    money: Callable[[Holds, Signals], Money] = Money
+
+
+class Composition:
+    """All collaborators of one worker, alive on the running loop.
+
+    Args:
+        platform: What it has in common with clients.
+        backends: What it stands on.
+        worker: Unique name of the worker: the owner of its leases.
+
+    Attributes:
+        inflight: The agent runs that it works on.
+        pricing: Prices.
+        lanes: Runs lanes.
+        watchdog: Finds what was lost.
+
+    Raises:
+        ConfigurationError: If a module of ``imports`` or ``on_failure`` cannot be used.
+    """
+
+    def __init__(self, platform: Platform, backends: Backends, *, worker: str) -> None:
+        settings, engine = platform.settings, platform.engine
+        self._platform = platform
+        self._backends = backends
+        self._redactor = Redactor(settings.secret_values())
+        self.inflight = InFlight()
+        self.pricing = Pricing(settings.costs)
+        self._background = Background()
+        self._history = HistoryWriter(engine, self._background)
+        self._contexts = RunContexts(engine)
+        self._texts = Publisher(platform.redis)
+        self._breakers = CircuitBreakers(backends.circuits, settings.circuit_breaker)
+        on_failure = settings.on_failure and load_callback(settings.on_failure)
+        self._failures = FailureHandler(
+            settings.retry,
+            on_failure or None,
+            in_thread=run_in_thread,
+            redact=self._redactor.text,
+        )
+        self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")
+        self._waiters = BudgetWaiters(platform.signals, self._wake_deferred, self._background)
+        self._records = MeteredRecords(
+            backends.metrics,
+            engine,
+            partial(apply_records, wake=self._waiters),
+            key=lambda record: record.agent_run_id,
+            delay_s=self.inflight.commit_delay_s,
+        )
+        self.lanes = LaneRunner(
+            claims=Claims(
+                engine,
+                worker=worker,
+                lease_s=settings.engine.lease_s,
+                max_recoveries=settings.engine.max_recoveries,
+                max_collected_bytes=settings.engine.max_collected_bytes,
+                lanes=platform.dispatcher.lanes,
+            ),
+            contexts=self._contexts,
+            pipeline=Pipeline(
+                inflight=self.inflight,
+                records=self._records,
+                agents=self._agents(),
+                flower_events=backends.flower_events,
+                metrics=backends.metrics,
+                failures=self._failures,
+                scheduler=platform.scheduler,
+                limits=settings.engine,
+            ),
+            inflight=self.inflight,
+            scheduler=platform.scheduler,
+            dispatcher=platform.dispatcher,
+            signals=platform.signals,
+        )
+        self.watchdog = Watchdog(
+            engine,
+            platform.redis,
+            scheduler=platform.scheduler,
+            dispatcher=platform.dispatcher,
+            interval_s=settings.engine.watchdog_s,
+            max_recoveries=settings.engine.max_recoveries,
+            on_quarantine=self._tell_quarantine,
+        )
+
+    def background(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What has to run beside the lanes until the worker closes, by name."""
+        return {
+            "watchdog": self.watchdog.run(),
+            "renew_limits": self._renew_limits(),
+            "circuit_breakers": self._breakers.run(),
+        }
+
+    async def close(self) -> None:
+        """End what was begun in the background, and close the connections of the backends."""
+        await self._failures.close()
+        await self._background.close(timeout_s=CLOSE_S)
+        await self._breakers.close()
+        await self._backends.circuits.close()
+        await self._texts.close()
+        log.info("texts", dropped_chars=self._texts.dropped_chars)
+        log.info("failures", **self._failures.get_statistics())
+        log.info("circuits", **self._breakers.get_statistics())
+        await self._backends.limiter.close()
+        await self._backends.clients.close()
+
+    def _rings(self) -> CallRing:
+        """The rings around a call; see ``workers.calls.base``."""
+        platform, backends = self._platform, self._backends
+        settings = platform.settings
+        holds: Holds = GroupCommit(
+            platform.engine,
+            partial(place_holds, wake=self._waiters),
+            name="hold",
+            key=lambda hold: hold.agent_run_id,
+        )
+        provider = ProviderRing(
+            clients=backends.clients,
+            limiter=backends.limiter,
+            planner=CallPlanner(
+                self.pricing, default_max_tokens=settings.engine.default_max_tokens
+            ),
+            money=backends.money(holds, platform.signals),
+            texts=self._texts,
+        )
+        rings: dict[str, Callable[[CallRing], CallRing]] = {
+            "cache": partial(
+                CacheRing,
+                cache=backends.answers,
+                signals=platform.signals,
+                pricing=self.pricing,
+                background=self._background,
+            ),
+            "fallback": partial(
+                FallbackRing,
+                pricing=self.pricing,
+                history=self._history,
+                redact=self._redactor.text,
+            ),
+        }
+        if settings.circuit_breaker.enabled:
+            backends.circuits.listen(self._breakers.hear)
+            rings["circuit"] = partial(CircuitRing, breakers=self._breakers, history=self._history)
+        return surround(provider, rings)
+
+    def _agents(self) -> Agents:
+        settings, engine = self._platform.settings, self._platform.engine
+        tools = ToolRegistry(settings.imports, builtin_tools(settings.tools))
+        tools.load()
+        max_output_bytes = settings.engine.max_output_bytes
+        kinds = KindRegistry(
+            imports=settings.imports,
+            allow_addresses=settings.allow_addresses,
+            secret=agent_secret,
+        )
+        return Agents(
+            llm=LLMAgent(
+                calls=self._rings(),
+                registry=tools,
+                tool_turns=ToolTurns(
+                    engine=engine, max_output_bytes=settings.tools.max_output_bytes
+                ),
+                stored=GroupCommit(engine, read_turns, name="read_turns"),
+                max_output_bytes=max_output_bytes,
+            ),
+            kinds=KindAgents(kinds, max_output_bytes=max_output_bytes),
+            sub_workflows=SubWorkflowAgent(
+                engine,
+                max_depth=settings.engine.max_depth,
+                thresholds=settings.engine.budget_thresholds,
+            ),
+            conditions=ConditionEvaluator(),
+        )
+
+    async def _tell_quarantine(self, lost: Lost) -> None:
+        """Tell ``on_failure`` of an agent that has ended all its workers: none of them can."""
+        run = await self._contexts.get(lost.run_id)
+        agent = run.workflow.get_agent_by_name(agent_of(lost.name)) if run else None
+        if run is None or agent is None:
+            return
+        self._failures.tell(
+            agent,
+            AgentResult(
+                agent_id=str(lost.agent_run_id),
+                status=AgentStatus.FAILED,
+                error=lost.error,
+                retry_count=lost.retries,
+                metadata={
+                    "run_id": str(lost.run_id),
+                    "workflow": run.workflow.name,
+                    "tenant": run.tenant,
+                    "attempts": lost.attempt,
+                    "error_class": RecoveriesExhausted.__name__,
+                },
+            ),
+        )
+
+    async def _wake_deferred(self, agent_run_ids: Sequence[UUID]) -> None:
+        with contextlib.suppress(DBAPIError, TimeoutError):  # the watchdog's next look finds them
+            if await self._wakings.submit(agent_run_ids):
+                await self.watchdog.deferred.look()
+
+    async def _renew_limits(self) -> None:
+        """Renew concurrency slots, which are leases too: those of a dead worker come back."""
+        while True:
+            await asyncio.sleep(LIMIT_RENEWAL_S)
+            await self._backends.limiter.renew()

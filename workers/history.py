@@ -1,0 +1,37 @@
+"""Lines of the runs' histories that come with no other change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.storage.group_commit import GroupCommit
+from app.storage.history import HistoryLine, add_events
+from workers.background import Background
+from workers.jobs import Job
+
+
+class HistoryWriter:
+    """Writes lines of history in the background: no agent waits for them.
+
+    Args:
+        engine: The process's engine.
+        background: Runs what is not waited for.
+    """
+
+    def __init__(self, engine: AsyncEngine, background: Background) -> None:
+        self._lines: GroupCommit[HistoryLine, None] = GroupCommit(
+            engine, add_events, name="history"
+        )
+        self._background = background
+
+    def note(self, job: Job, type_: str, data: Mapping[str, Any]) -> None:
+        """Write a line about an attempt; returns at once."""
+        line = HistoryLine(
+            run_id=job.run.run_id,
+            agent_run_id=job.claimed.id,
+            attempt=job.claimed.attempt,
+            type=type_,
+            data=data,
+        )
+        self._background.start(self._lines.submit(line), name="history")

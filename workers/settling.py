@@ -1,0 +1,103 @@
+"""What an attempt has not written yet: its calls and the ends of its tools.
+
+Each of them is written with the next record of the attempt, whichever that is. A record whose
+outcome is unknown is kept for the next one: a call that comes twice is booked once.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Protocol
+from uuid import UUID
+
+from app.storage.records import CallRecord, Ending, Record
+from app.storage.turns import ToolCallRecord, TurnRecord
+
+
+class Records(Protocol):
+    """Where records are written: a group commit of the process."""
+
+    async def submit(self, item: Record) -> bool:
+        """Write a record; returns whether the attempt still owns its agent run."""
+        ...
+
+
+class Settling:
+    """The calls and tool calls of one attempt, until they are written.
+
+    Args:
+        records: Where they are written.
+        agent_run_id: The agent run of the attempt.
+        attempt: Its number.
+    """
+
+    def __init__(self, records: Records, *, agent_run_id: UUID, attempt: int) -> None:
+        self._records = records
+        self._agent_run_id = agent_run_id
+        self._attempt = attempt
+        self._calls: list[CallRecord] = []
+        self._tools: list[ToolCallRecord] = []
+        self._written_usd = Decimal(0)
+
+    @property
+    def calls(self) -> tuple[CallRecord, ...]:
+        """The calls that are not written yet."""
+        return tuple(self._calls)
+
+    @property
+    def tools(self) -> tuple[ToolCallRecord, ...]:
+        """The tool calls whose end is not written yet."""
+        return tuple(self._tools)
+
+    @property
+    def spent_usd(self) -> Decimal:
+        """Dollars that all calls of the attempt have cost, written or not."""
+        return sum((call.cost_usd for call in self._calls), self._written_usd)
+
+    def note(self, call: CallRecord) -> None:
+        """Keep a call for the next record."""
+        self._calls.append(call)
+
+    def note_tools(self, tools: Sequence[ToolCallRecord]) -> None:
+        """Keep ends of tool calls for the attempt's last record."""
+        self._tools += tools
+
+    async def write(
+        self, tools: Sequence[ToolCallRecord] = (), turn: TurnRecord | None = None
+    ) -> bool:
+        """Write the calls now, so that what they held is free before the next one.
+
+        Args:
+            tools: Tool calls to write with them.
+            turn: An answer that asks for tools, to write with them.
+
+        Returns:
+            Whether the attempt still owns its agent run; True if there was nothing to write.
+        """
+        if not self._calls and not tools and turn is None:
+            return True
+        calls, self._calls = self._calls, []
+        record = Record(
+            agent_run_id=self._agent_run_id,
+            attempt=self._attempt,
+            calls=tuple(calls),
+            turn=turn,
+            tools=tuple(tools),
+        )
+        try:
+            accepted = await self._records.submit(record)
+        except BaseException:
+            # Whether it was written is not known here.
+            self._calls = [*calls, *self._calls]
+            raise
+        self._written_usd += sum((call.cost_usd for call in calls), Decimal(0))
+        return accepted
+
+    def last(self, ending: Ending | None) -> Record:
+        """The last record of the attempt: its end, with all that is not written yet."""
+        return Record(
+            agent_run_id=self._agent_run_id,
+            attempt=self._attempt,
+            calls=self.calls,
+            ending=ending,
+            tools=self.tools,
+        )

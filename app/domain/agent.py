@@ -9,7 +9,15 @@ from typing import Any
 from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
-from app.errors import WorkflowError
+from app.errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    Overloaded,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailure,
+    WorkflowError,
+)
 
 PROVIDER_OF_PREFIX = {
     "gpt": "openai",
@@ -24,13 +32,12 @@ PROVIDER_OF_PREFIX = {
 #: Providers that need no configuration; each has a queue of its name, like those that do.
 PROVIDERS = ("openai", "anthropic")
 #: Errors that say nothing about the request, so that another provider may well answer it.
-FALLBACK_ON = (
-    "CircuitOpen",
-    "ConnectionFailed",
-    "Overloaded",
-    "QuotaExhausted",
-    "RateLimited",
-    "ServerFailure",
+FALLBACK_ON = tuple(
+    error.__name__
+    for error in (
+        *(CircuitOpen, ConnectionFailed, Overloaded),
+        *(QuotaExhausted, RateLimited, ServerFailure),
+    )
 )
 DEFAULT_CACHE_TTL_S = 3600
 CRITICAL_PRIORITY = 8

@@ -13,7 +13,7 @@ from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
-from app.errors import WorkflowError
+from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 
 MAX_NAME_CHARS = 200
 # Placeholders, dependencies and queues refer to these words as they are.
@@ -33,7 +33,10 @@ LLM_BOUNDS = {
 CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
 #: What may lead to a fallback: everything that a call ends with before its agent's time is over.
 FALLBACK_CLASSES = tuple(
-    sorted({*FALLBACK_ON, "AuthenticationFailed", "BadRequest", "BudgetExceeded"})
+    sorted(
+        {*FALLBACK_ON}
+        | {error.__name__ for error in (AuthenticationFailed, BadRequest, BudgetExceeded)}
+    )
 )
 
 # What is wrong with a field: its name or path, and the rest of the sentence.

@@ -186,5 +186,4 @@ def _class_of(result: AgentResult) -> FailureClass:
         name=str(result.metadata.get("error_class") or result.status),
         retriable=result.is_retriable() and "error_class" not in result.metadata,
         final=AgentStatus(result.status),
-        advice="read the message",
     )

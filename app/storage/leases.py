@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
+from app.errors import RecoveriesExhausted, WorkerLost
 from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
@@ -88,7 +89,7 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
             outcome="lost",
             event="agent_failed" if error else "agent_recovered",
             error=error or f"worker {row.worker} went silent",
-            error_class="RecoveriesExhausted" if error else "WorkerLost",
+            error_class=(RecoveriesExhausted if error else WorkerLost).__name__,
             recovery=True,
         )
         records.append(

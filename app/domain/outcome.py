@@ -30,7 +30,7 @@ class AgentCounts:
 
 
 def failure_reason(agents: AgentCounts, *, allow_partial_completion: bool) -> str | None:
-    """Why the run has failed, or None if it may go on.
+    """Return why the run has failed, or None if it may go on.
 
     A run fails when partial completion is not allowed and an agent failed, when a critical agent
     failed, or when more than half of its agents failed. An item that failed counts with its agent.
@@ -54,7 +54,7 @@ def failure_reason(agents: AgentCounts, *, allow_partial_completion: bool) -> st
 
 
 def final_status(agents: AgentCounts) -> WorkflowStatus:
-    """The state of a run that came through all its levels."""
+    """Return the state of a run that came through all its levels."""
     if agents.failed or agents.cancelled or agents.failed_items:
         return WorkflowStatus.PARTIALLY_COMPLETED
     return WorkflowStatus.COMPLETED

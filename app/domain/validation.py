@@ -1,4 +1,4 @@
-"""What a workflow and the input of a run must satisfy before anything is stored or sent.
+"""The rules for a workflow and the input of a run, before anything is stored or sent.
 
 Every refusal is a WorkflowError that names the agent, shows the value and says what to do.
 """
@@ -63,7 +63,7 @@ def validate_workflow(workflow: Definition) -> DataFlow:
 
 
 def validate_input(workflow: Definition, run_input: Mapping[str, Any]) -> None:
-    """Check that a run's input is JSON and has what the prompts ask of it.
+    """Check that a run's input is JSON and has a value for each placeholder of the prompts.
 
     Args:
         workflow: The workflow of the run.
@@ -127,11 +127,11 @@ def _validate_fields(workflow: Definition) -> None:
 def _check_for_each(
     agent: Agent, index: int, run_input: Mapping[str, Any], names: Collection[str]
 ) -> None:
-    """A list that is in the input can be looked at before anything is stored."""
+    """Check a list that is in the input, before anything is stored."""
     if agent.for_each is None or source_of(agent.for_each, names).root in names:
         return
     try:
-        # How long it may be is the workers' to say.
+        # The workers' settings limit its length.
         items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
     except MissingInput as error:
         raise WorkflowError(

@@ -228,13 +228,13 @@ class InputRefused(AgentError):
 
 
 class OutputRefused(AgentError):
-    """What an agent's function returned is no JSON value."""
+    """The value that an agent's function returned is not a JSON value."""
 
     advice = "return a dict, list, text, number, bool or None"
 
 
 class FunctionFailed(AgentError):
-    """The function of an agent raised; one that raises an AgentError itself is not asked again."""
+    """The function of an agent raised an exception other than an AgentError."""
 
     retriable = True
     advice = "repair the function; what no other attempt can help, raise as an AgentError"
@@ -261,7 +261,7 @@ class AgentTimeout(AgentError):
 
 
 class CircuitOpen(AgentError):
-    """The model fails for everybody, and the configuration says not to wait; no call was made."""
+    """Calls to the model fail cluster-wide, and agents are not to wait; no call was made."""
 
     advice = "wait for the provider, or let agents wait: circuit_breaker.when_open"
 
@@ -277,7 +277,7 @@ class ProviderError(AgentError):
         retry_after_s: Seconds the provider asked to wait, or None.
         headers: Rate-limit headers of the answer, lower-case names.
         reached: Whether the request may have reached the provider (and so gets a cost entry).
-        partial: What had come of a streamed answer before it broke off, or None.
+        partial: The part of a streamed answer that came before it broke off, or None.
     """
 
     partial: "Partial | None" = None

@@ -202,7 +202,7 @@ class Agent:
         """Provider of its model, or the queue of its kind: the name of the queue it runs on.
 
         Raises:
-            WorkflowError: If the provider of its model cannot be told.
+            WorkflowError: If the provider of its model is not known.
         """
         return provider_of(self.llm_config) if self.kind == LLM else queue_of(self.kind)
 

@@ -3,7 +3,7 @@
 A condition is an expression of CEL (https://cel.dev), which ``app.conditions`` compiles and
 evaluates. This module finds what can be known without it, in one pass over the words: how long
 and how deep it is, which agents and keys of the context it reads, and whether they exist. A word
-that is no name and is compared with a name by ``==`` or ``!=`` is a text: ``sentiment == positive``.
+that is no name, compared with a name by ``==`` or ``!=``, is a text: ``sentiment == positive``.
 """
 
 import re

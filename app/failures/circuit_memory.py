@@ -10,12 +10,12 @@ from app.failures.circuit import Circuit, CircuitNews, Message, View
 
 
 class MemoryCircuits:
-    """Circuits in memory, for tests and for programs of one process.
+    """Circuits in memory, for tests and for programs of one process; a cluster needs Redis.
 
     Args:
         config: The policy of all circuits.
         clock: Seconds.
-        on_news: Told what a cluster's processes would be told.
+        on_news: Called with the news that a cluster's processes would get.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MemoryCircuits:
         self._circuits: dict[str, Circuit] = defaultdict(Circuit)
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """See ``CircuitBackend``."""
+        """Exchange as ``CircuitBackend`` says."""
         if message is None:
             return self._circuits[circuit].view(self._config, self._clock())
         view, news = self._circuits[circuit].exchange(self._config, message, self._clock())
@@ -40,7 +40,7 @@ class MemoryCircuits:
         return view
 
     async def names(self) -> list[str]:
-        """See ``CircuitBackend``."""
+        """Return names as ``CircuitBackend`` says."""
         return sorted(self._circuits)
 
     def flush(self) -> None:

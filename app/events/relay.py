@@ -70,9 +70,9 @@ class Relay:
         self._tell = tell
         self._types = types
         self._token = uuid4().hex
-        # The last id copied, None before it is known; and the last id passed to ``tell`` before.
+        # The last id copied, None before it is known; and the id up to which ``tell`` gets nothing.
         self._after: int | None = None
-        self._told = 0
+        self._tell_after = 0
         self._horizon = datetime.min.replace(tzinfo=UTC)
         self._busy = self._make = False
 
@@ -131,7 +131,7 @@ class Relay:
             await self._stream.remove()
             last = None
         self._make = last is None
-        self._told = newest if last is None else last
+        self._tell_after = newest if last is None else last
         return max(newest - self._length, 0) if last is None else last
 
     def _tell_new(self, page: Page) -> None:
@@ -139,7 +139,7 @@ class Relay:
         wanted = [
             document
             for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
-            if type_ in self._types and id_ > self._told
+            if type_ in self._types and id_ > self._tell_after
         ]
         if wanted:
             self._tell([parse_event(document) for document in wanted])

@@ -125,12 +125,12 @@ class FailureHandler:
             total_agents: Number of all agents of the workflow.
             allow_partial: Whether partial completion is allowed.
         """
-        agents = AgentCounts(
+        counts = AgentCounts(
             total=total_agents,
             failed=len(failed_agents),
             critical_failed=sum(1 for agent in failed_agents if agent.is_critical),
         )
-        return failure_reason(agents, allow_partial_completion=allow_partial) is not None
+        return failure_reason(counts, allow_partial_completion=allow_partial) is not None
 
     def tell(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` in the background; called on the loop of a worker."""

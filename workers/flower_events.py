@@ -23,6 +23,7 @@ from kombu.exceptions import OperationalError
 from app.domain.events import RunEvent
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
+from app.errors import RecoveriesExhausted
 from app.storage.records import Ending
 from workers.jobs import Job
 
@@ -210,7 +211,7 @@ def _by_nobody(event: RunEvent) -> bool:
     """Whether no worker has announced it."""
     facts = event.data
     together = "items" in facts or "run_id" in facts  # the end of a list, or of a sub-workflow
-    silent = facts.get("error_class") == "RecoveriesExhausted"
+    silent = facts.get("error_class") == RecoveriesExhausted.__name__
     return event.attempt is None or together or silent
 
 

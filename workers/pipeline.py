@@ -24,7 +24,14 @@ from app.domain.prompt import render
 from app.domain.status import AgentStatus
 from app.domain.suggestions import shortened
 from app.domain.waits import LongWait
-from app.errors import AgentError, MissingInput, OutputInvalid, ResultTooLarge
+from app.errors import (
+    AgentError,
+    ConditionFalse,
+    MissingInput,
+    OutputInvalid,
+    ResultTooLarge,
+    RunStopped,
+)
 from app.failures.decisions import Fail, Retry
 from app.failures.handler import FailureHandler
 from app.registration.output_schemas import find_schema_problem
@@ -314,7 +321,7 @@ def _skipped(job: Job, condition: Condition) -> Ending:
         outcome="completed",
         event="agent_skipped",
         error=f"condition is false: {shortened(condition.text)}",
-        error_class="ConditionFalse",
+        error_class=ConditionFalse.__name__,
     )
 
 
@@ -330,7 +337,7 @@ def _stopped(job: Job, reason: StopReason) -> Ending | None:
                 outcome="cancelled",
                 event="agent_cancelled",
                 error="the run was stopped",
-                error_class="RunStopped",
+                error_class=RunStopped.__name__,
             )
         case StopReason.DRAINED | StopReason.RUN_PAUSED:
             return _handed_back(job, "agent_handed_back")

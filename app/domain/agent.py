@@ -9,7 +9,15 @@ from typing import Any
 from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
-from app.errors import WorkflowError
+from app.errors import (
+    CircuitOpen,
+    ConnectionFailed,
+    Overloaded,
+    QuotaExhausted,
+    RateLimited,
+    ServerFailure,
+    WorkflowError,
+)
 
 PROVIDER_OF_PREFIX = {
     "gpt": "openai",
@@ -24,23 +32,20 @@ PROVIDER_OF_PREFIX = {
 #: Providers that need no configuration; each has a queue of its name, like those that do.
 PROVIDERS = ("openai", "anthropic")
 #: Errors that say nothing about the request, so that another provider may well answer it.
-FALLBACK_ON = (
-    "CircuitOpen",
-    "ConnectionFailed",
-    "Overloaded",
-    "QuotaExhausted",
-    "RateLimited",
-    "ServerFailure",
+FALLBACK_ON = tuple(
+    error.__name__
+    for error in (
+        *(CircuitOpen, ConnectionFailed, Overloaded),
+        *(QuotaExhausted, RateLimited, ServerFailure),
+    )
 )
 DEFAULT_CACHE_TTL_S = 3600
 CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
-#: Queues of the kinds of agents that ask no provider. To start the run of a sub-workflow is one
-#: short transaction, and the scheduler's queue is served in every cluster.
 
 
 def provider_of(llm_config: Mapping[str, Any]) -> str:
-    """The provider that serves a model configuration.
+    """Return the provider that serves a model configuration.
 
     Args:
         llm_config: An agent's ``llm_config``; its ``provider`` wins over the model's name.
@@ -65,7 +70,7 @@ def provider_of(llm_config: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class AgentResult:
-    """What became of one agent in one run.
+    """The result of one agent in one run.
 
     Attributes:
         agent_id: Id of the agent run.
@@ -108,10 +113,19 @@ class AgentResult:
 class Agent:
     """An agent of a workflow.
 
+    Example:
+        Agent(
+            name="reader",
+            llm_config={"model": "gpt-4o-mini"},
+            prompt_template="List the risks in this contract: {contract}",
+        )
+
+    It is checked when it becomes a part of a Workflow, not before.
+
     Attributes:
         name: Unique in its workflow; the word by which prompts and dependencies refer to it.
         module: Business module, such as HR, Finance, Inventory, Compliance or General.
-        description: What it is for.
+        description: Its purpose.
         kind: ``llm``, ``function``, ``http``, ``workflow``, or a kind that a plugin brings.
         config: Settings of a kind other than ``llm``, as JSON values; for ``workflow`` the key
             ``workflow``, which is a Workflow, its definition, or the name of a stored one.
@@ -129,7 +143,7 @@ class Agent:
         accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
         max_turns: Calls of a conversation, over all attempts, when the model goes on asking for
             tools.
-        fallbacks: What to try instead, in order, when a call fails: each a part of an
+        fallbacks: Alternatives, in order, for a call that fails: each a part of an
             ``llm_config`` that is merged over the agent's, such as ``{"model": "gpt-4o"}``.
         fallback_on: Names of the error classes that lead to the next fallback.
         cache: Whether equal requests share one answer for an hour; ``{"ttl": 600}`` for so many
@@ -140,7 +154,7 @@ class Agent:
             context, by which the agents that depend on this one see it.
         condition: An expression of CEL; if it is false the agent is SKIPPED, its output is null
             and its dependents run. None always runs it.
-        output_schema: What the output must be: a JSON Schema, or a pydantic model, whose schema
+        output_schema: Schema of the output: a JSON Schema, or a pydantic model, whose schema
             is stored. The output is then a JSON value in place of a text.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
             element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
@@ -188,13 +202,13 @@ class Agent:
         """Provider of its model, or the queue of its kind: the name of the queue it runs on.
 
         Raises:
-            WorkflowError: If the provider of its model cannot be told.
+            WorkflowError: If the provider of its model is not known.
         """
         return provider_of(self.llm_config) if self.kind == LLM else queue_of(self.kind)
 
     @property
     def sub_workflow(self) -> Any:
-        """What an agent of the kind ``workflow`` runs, as it is given; None for other kinds."""
+        """The workflow of an agent of that kind, as it is given; None for other kinds."""
         return self.config.get("workflow") if self.kind == WORKFLOW else None
 
     @property
@@ -217,7 +231,7 @@ class Agent:
         return DEFAULT_CACHE_TTL_S if self.cache else None
 
     def options(self) -> list["Agent"]:
-        """The agent as it calls at first, and then with each of its fallbacks."""
+        """Return the agent as it calls at first, and then with each of its fallbacks."""
         return [
             self,
             *(
@@ -227,7 +241,7 @@ class Agent:
         ]
 
     def policy(self, default: RetryPolicy) -> RetryPolicy:
-        """Its own retry policy, or the default one with its ``max_retries`` if it names any."""
+        """Return its retry policy, or the default one with its ``max_retries`` if it names any."""
         if self.retry_policy is not None:
             return self.retry_policy
         if self.max_retries == DEFAULT_MAX_RETRIES:
@@ -244,13 +258,13 @@ class Agent:
         return completed_agents.issuperset(self.dependencies)
 
     def to_dict(self) -> dict[str, Any]:
-        """The definition as JSON values, with the current status; tools as references."""
+        """Return the definition as JSON values, with the current status; tools as references."""
         definition = self.definition()
         return definition | {"status": self.status.value}
 
     def definition(self) -> dict[str, Any]:
-        """What is stored and versioned: every field but status and result, as JSON values."""
-        # Only where it says something, so that what was stored before there were kinds is the same.
+        """Return what is stored and versioned: every field but status and result, as JSON."""
+        # Only where there is one, so that definitions stored before there were kinds stay the same.
         kind = {} if self.kind == LLM else {"kind": self.kind, "config": self._stored_config()}
         return (
             kind
@@ -280,11 +294,11 @@ class Agent:
         }
 
     def _asked_for(self) -> dict[str, Any]:
-        """Its fallbacks, cache, list, mappings, condition and schema, so far as there are any.
+        """Return fallbacks, cache, list, mappings, condition and schema, where there are any.
 
-        What is not there is left out, so that workflows that use none keep their content hash. The
-        schema is a text, because Postgres's jsonb does not keep the order of keys, and models
-        write the properties in the order in which they read them.
+        A field without a value is left out, so that workflows that use none keep their content
+        hash. The schema is a text, because Postgres's jsonb does not keep the order of keys, and
+        models write the properties in the order in which they read them.
         """
         schema = schema_of(self.output_schema)
         fields = {
@@ -301,7 +315,7 @@ class Agent:
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Agent":
-        """The inverse of ``definition``."""
+        """Return the agent of a ``definition``."""
         fields = dict(definition)
         if policy := fields.get("retry_policy"):
             fields["retry_policy"] = RetryPolicy(**policy)
@@ -311,14 +325,14 @@ class Agent:
 
 
 def schema_of(output_schema: Any) -> Any:
-    """An output schema as it is stored: that of a pydantic model, or what was given."""
+    """Return an output schema as it is stored: that of a pydantic model, or the given one."""
     if hasattr(output_schema, "model_json_schema"):
         return output_schema.model_json_schema()
     return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
 
 
 def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:
-    """A fallback over an agent's ``llm_config``; another model brings its own provider along."""
+    """Merge a fallback over an ``llm_config``; another model brings its own provider along."""
     merged = {**llm_config, **fallback}
     if "model" in fallback and "provider" not in fallback:
         merged.pop("provider", None)
@@ -326,7 +340,7 @@ def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) ->
 
 
 def tool_reference(tool: Any) -> dict[str, Any] | str:
-    """A tool as it is stored with an agent: its name, or a dict with name, schema and origin."""
+    """Return a tool as it is stored: its name, or a dict with name, schema and origin."""
     if isinstance(tool, str):
         return tool
     if isinstance(tool, Mapping):

@@ -1,4 +1,4 @@
-"""What one agent must satisfy, whatever the rest of its workflow is."""
+"""The rules for one agent, whatever the rest of its workflow is."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed, shortened
-from app.errors import WorkflowError
+from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 
 MAX_NAME_CHARS = 200
 # Placeholders, dependencies and queues refer to these words as they are.
@@ -31,12 +31,15 @@ LLM_BOUNDS = {
 }
 
 CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
-#: What may lead to a fallback: everything that a call ends with before its agent's time is over.
+#: Errors that may lead to a fallback: those that a call ends with before its agent's timeout.
 FALLBACK_CLASSES = tuple(
-    sorted({*FALLBACK_ON, "AuthenticationFailed", "BadRequest", "BudgetExceeded"})
+    sorted(
+        {*FALLBACK_ON}
+        | {error.__name__ for error in (AuthenticationFailed, BadRequest, BudgetExceeded)}
+    )
 )
 
-# What is wrong with a field: its name or path, and the rest of the sentence.
+# A problem of a field: its name or path, and the rest of the sentence.
 Problem = tuple[str, str]
 
 
@@ -53,8 +56,8 @@ def validate_agent(agent: Agent, index: int) -> None:
     for find in _CHECKS:
         if found := find(agent):
             field, problem = found
-            who = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
-            raise WorkflowError(f"{who}: {field} {problem}", field=f"agents[{index}].{field}")
+            place = f"agents[{index}]" if find is _in_name else f"agent {agent.name!r}"
+            raise WorkflowError(f"{place}: {field} {problem}", field=f"agents[{index}].{field}")
 
 
 def _in_name(agent: Agent) -> Problem | None:
@@ -247,7 +250,7 @@ def _in_fallbacks(agent: Agent) -> Problem | None:
                 f'is {shortened(fallback)}: give what it changes of llm_config, the "model" '
                 'or the "provider" at least'
             )
-        # As it will call: whatever is wrong with that is the fallback's fault.
+        # As it will call: any problem of that is the fallback's.
         merged = replace(agent, llm_config=merged_config(agent.llm_config, fallback))
         if found := _in_llm_config(merged):
             field, problem = found
@@ -271,7 +274,7 @@ def _in_cache(agent: Agent) -> Problem | None:
     return None if found is None else (f"cache.{found[0]}", found[1])
 
 
-#: Of other kinds they mean nothing.
+#: Fields that mean nothing to other kinds.
 _ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache")
 _CHECKS = (
     *(_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists),

@@ -1,4 +1,4 @@
-"""Which numbers a setting or a field of a workflow accepts, and how a refusal words it."""
+"""Ranges of numbers that a setting or a field of a workflow accepts, and the refusal's words."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Bounds:
     optional: bool = False
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, as ``is 11: give a whole number from 1 to 10``, or None."""
+        """Return a value's problem, as ``is 11: give a whole number from 1 to 10``, or None."""
         if value is None and self.optional:
             return None
         accepted = int if self.whole else int | float
@@ -56,11 +56,11 @@ class Bounds:
 
 
 def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tuple[str, str] | None:
-    """The first value that is out of its bounds.
+    """Find the first value that is out of its bounds.
 
     Args:
         values: Values by name.
-        bounds: What each of them accepts, by the same names.
+        bounds: The range of each, by the same names.
 
     Returns:
         Name and problem, such as ``("priority", "is 11: give a whole number from 1 to 10")``, or

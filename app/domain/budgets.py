@@ -15,12 +15,12 @@ PERCENT = Bounds(low=1, high=1000, whole=True)
 HOUR = Bounds(high=23, whole=True)
 DAY = Bounds(low=1, high=28, whole=True)
 HUNDRED = 100
-#: Percentages of a limit whose passing is told.
+#: Percentages of a limit whose passing is noted in the history.
 DEFAULT_THRESHOLDS = (50, 80, 100)
 
 
 class StandingScope(StrEnum):
-    """Whose calls a standing budget counts."""
+    """The scope of calls that a standing budget counts."""
 
     WORKFLOW = "workflow"
     MODULE = "module"
@@ -45,15 +45,15 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetTerms:
-    """What an operator decides about a standing budget.
+    """The terms of a standing budget, as an operator decides them.
 
     Attributes:
-        scope: Whose calls it counts.
+        scope: The scope of calls that it counts.
         subject: Name of the workflow, module or tenant; empty for the scope ``all``.
         period: How often it begins anew.
         limit_usd: Dollars per period.
         soft: Whether it only warns.
-        thresholds: Percentages of the limit whose passing is told, in ascending order.
+        thresholds: Percentages of the limit whose passing is noted, in ascending order.
         start_hour: Hour at which its days and months begin, in UTC.
         start_day: Day on which its months begin, 1 to 28.
 
@@ -92,7 +92,7 @@ class BudgetTerms:
 
     @property
     def label(self) -> str:
-        """What it is called in messages."""
+        """Its name in messages."""
         return budget_label(self.scope, self.subject, self.period)
 
 
@@ -116,15 +116,15 @@ def check_subject(scope: StandingScope, subject: str) -> None:
 
 
 def budget_label(scope: str, subject: str, period: str) -> str:
-    """What a budget is called in messages, such as ``budget of module Finance per day``."""
-    whose = f"{scope} {subject}".rstrip()
-    return f"budget of {whose}" + ("" if period == Period.NONE else f" per {period}")
+    """Return a budget's name in messages, such as ``budget of module Finance per day``."""
+    owner = f"{scope} {subject}".rstrip()
+    return f"budget of {owner}" + ("" if period == Period.NONE else f" per {period}")
 
 
 def passed_thresholds(
     thresholds: Iterable[int], *, reached: int, spent_usd: Decimal, limit_usd: Decimal
 ) -> list[int]:
-    """The thresholds above ``reached`` that the spending has come to, in ascending order."""
+    """Return the thresholds above ``reached`` that the spending has come to, ascending."""
     if not spent_usd:
         return []
     return [
@@ -135,7 +135,7 @@ def passed_thresholds(
 
 
 def subjects_of(*, workflow: str, module: str, tenant: str | None) -> tuple[tuple[str, str], ...]:
-    """(scope, subject) of every standing budget that counts the calls of an agent."""
+    """Return (scope, subject) of every standing budget that counts the calls of an agent."""
     subjects = [
         (StandingScope.ALL, ""),
         (StandingScope.WORKFLOW, workflow),

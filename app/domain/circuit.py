@@ -1,4 +1,4 @@
-"""When calls to a model that fails for everybody are held back: the policy of circuit breakers."""
+"""The policy of circuit breakers: when calls to a model that fails cluster-wide are held back."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -22,8 +22,11 @@ BOUNDS = {
 class CircuitBreakerConfig:
     """The circuit breakers, one for each model of a provider, shared by the whole cluster.
 
+    Example:
+        CircuitBreakerConfig(min_failures=10, when_open="fail")
+
     Attributes:
-        enabled: Whether there are any.
+        enabled: Whether there are any; without them only retries and limits hold calls back.
         window_s: Seconds over which calls are counted.
         min_failures: Failures within the window below which a circuit stays closed.
         failure_share: Share of the window's calls that must have failed, too.
@@ -31,7 +34,7 @@ class CircuitBreakerConfig:
         max_open_s: Longest such time.
         slow_s: An agent's own timeout counts as a failure of the model only if the call had been
             out for so many seconds.
-        when_open: What agents do meanwhile: ``wait``, or ``fail`` at once with CircuitOpen.
+        when_open: The agents' behaviour meanwhile: ``wait``, or ``fail`` at once with CircuitOpen.
     """
 
     enabled: bool = True

@@ -1,9 +1,9 @@
 """Reads the words of a condition: its limits, the names it uses, and its unquoted texts.
 
 A condition is an expression of CEL (https://cel.dev), which ``app.conditions`` compiles and
-evaluates. Here is only what can be known without it, in one pass over the words: how long and how
-deep it is, which agents and keys of the context it reads, and whether they exist. A word that is
-no name and is compared with a name by ``==`` or ``!=`` is a text: ``sentiment == positive``.
+evaluates. This module finds what can be known without it, in one pass over the words: how long
+and how deep it is, which agents and keys of the context it reads, and whether they exist. A word
+that is no name, compared with a name by ``==`` or ``!=``, is a text: ``sentiment == positive``.
 """
 
 import re
@@ -135,7 +135,7 @@ def _check_brackets(tokens: Collection[_Token], text: str) -> None:
 
 
 class _Reader:
-    """Goes over the words of one condition and finds out what each stands for."""
+    """Goes over the words of one condition and finds the meaning of each."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Reader:
         self._entered: set[str] = set()
         self._words: set[str] = set()
         self._loops = False
-        # What macros bind, each with the place at which its scope ends.
+        # Variables of macros, each with the place at which its scope ends.
         self._bound: list[tuple[str, int]] = []
 
     def read(self) -> Condition:
@@ -182,7 +182,7 @@ class _Reader:
         )
 
     def _note_function(self, token: _Token, index: int, *, called: bool) -> None:
-        """A field, a function, or a macro, which goes over a list."""
+        """Note a macro or a pattern; a field and any other function say nothing here."""
         if not called:
             return
         if token.text in _MACROS and self._sign(index - 1) == ".":
@@ -204,7 +204,7 @@ class _Reader:
             raise self._unknown_name(token)
 
     def _sign(self, index: int) -> str:
-        """The sign at a place; empty at both ends, and a space for what is no sign."""
+        """Return the sign at a place; empty at both ends, and a space for any other word."""
         if not 0 <= index < len(self._tokens):
             return ""
         token = self._tokens[index]
@@ -279,7 +279,7 @@ def _refused(text: str, at: int, problem: str) -> WorkflowError:
 
 
 def place_of(text: str, at: int) -> str:
-    """A position of an expression in words: the character, and the line if it has several."""
+    """Word a position in an expression: the character, and the line if it has several."""
     line = text.count("\n", 0, at) + 1
     column = at - (text.rfind("\n", 0, at) + 1) + 1
     return f"character {column}" + (f" of line {line}" if "\n" in text else "")

@@ -1,9 +1,9 @@
-"""Data flow between agents: the run's shared context, and what each prompt and condition sees.
+"""Data flow between agents: the run's shared context, and the view of each prompt and condition.
 
 The context is not stored. It follows from the input and the outputs of the agents that completed,
-by their ``output_mapping``: an output is accepted in the transaction of its record, and so is what
-it contributes; an agent that runs again replaces it. An agent sees what agents contribute that it
-depends on, directly or not; where two give the same key, the one of the later level counts.
+by their ``output_mapping``: an output and its contribution are accepted in the transaction of its
+record, and an agent that runs again replaces both. An agent sees the contributions of the agents
+that it depends on, directly or not; of two with the same key the one of the later level counts.
 """
 
 from collections import defaultdict
@@ -34,12 +34,12 @@ class Writer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """What one agent sees of its run.
+    """The part of a run that one agent sees.
 
     Attributes:
         values: The input, outputs, keys of the context and parameters, by name.
-        inputs: What an agent without a prompt is given: its parameters, or all if it names none.
-        absent: Names that stand for nothing, because who would have given the value was skipped or
+        inputs: The inputs of an agent without a prompt: its parameters, or all if it has none.
+        absent: Names without a value, because the agent that would have given it was skipped or
             failed; every path into them is null.
     """
 
@@ -49,7 +49,7 @@ class View:
 
 
 class DataFlow:
-    """Who writes what of a workflow, and who sees it.
+    """The agents of a workflow that write into the context, and those that see it.
 
     Args:
         agents: The agents, whose mappings have been found well formed.
@@ -77,7 +77,7 @@ class DataFlow:
         self._conditions: dict[str, Condition] = {}
 
     def condition(self, agent: Agent) -> Condition | None:
-        """An agent's condition, its names resolved; None if it has none.
+        """Return an agent's condition, its names resolved; None if it has none.
 
         Raises:
             WorkflowError: If it is malformed, or uses an unknown name.
@@ -93,9 +93,9 @@ class DataFlow:
         return found
 
     def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
-        """By key of the context that an agent asks for, who of those before it writes it.
+        """Return the writers of each key of the context that an agent asks for.
 
-        The one of the last level comes first.
+        They are agents that it depends on; the one of the last level comes first.
         """
         if not self.writers:
             return {}
@@ -109,7 +109,7 @@ class DataFlow:
         return seen
 
     def _named(self, agent: Agent) -> set[str]:
-        """What prompt, mapping and condition name: agents, keys of the context or of the input."""
+        """Return the roots in prompt, mapping and condition: agents, keys of context or input."""
         named = {
             place.root
             for place in placeholders(agent.prompt_template)
@@ -124,19 +124,19 @@ class DataFlow:
 
     @staticmethod
     def sources(agent: Agent) -> dict[str, Placeholder]:
-        """Where each of its parameters comes from."""
+        """Return the path of each of its parameters."""
         parsed = {name: parse_path(path) for name, path in agent.input_mapping.items()}
         return {name: path for name, path in parsed.items() if path is not None}
 
     def reads(self, agent: Agent) -> set[str]:
-        """Names of the agents whose outputs it needs."""
+        """Return the names of the agents whose outputs it needs."""
         return self._read_by(agent, self._named(agent), set(agent.dependencies))
 
     def reads_by_items(self, agent: Agent) -> set[str]:
-        """Names of the agents whose outputs each item of a for_each needs.
+        """Return the names of the agents whose outputs each item of a for_each needs.
 
-        The list itself only if they name it: ten thousand items that each read the list would
-        read a hundred million elements.
+        The list itself is among them only if the items name it: ten thousand items that each read
+        the list would read a hundred million elements.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
         named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}
@@ -145,7 +145,7 @@ class DataFlow:
 
     def _read_by(self, agent: Agent, named: set[str], else_: set[str]) -> set[str]:
         sees_all = agent.kind != LLM and not agent.input_mapping
-        # Without a prompt or a mapping it is given all that it can see.
+        # Without a prompt or a mapping an agent is given all that it can see.
         read = named & self._names | (else_ if sees_all else set())
         return read.union(
             *(
@@ -162,13 +162,13 @@ class DataFlow:
         outputs: Mapping[str, Any],
         element: Mapping[str, Any] = MappingProxyType({}),
     ) -> "View":
-        """What an agent sees.
+        """Put together what an agent sees.
 
         Args:
             agent: The agent.
             run_input: The run's input.
             outputs: Outputs of the agents that it ``reads``; null of one that has none.
-            element: The element of its list and that one's place, by the names of prompts.
+            element: The element of its list and its index, by the names of prompts.
 
         Raises:
             MissingInput: If the source of a parameter is not there.
@@ -193,7 +193,7 @@ class DataFlow:
         )
 
     def assumed(self, agent: Agent, values: Mapping[str, Any]) -> dict[str, Any]:
-        """What an agent will see, by name, for an estimate: paths are not followed.
+        """Assume what an agent will see, by name, for an estimate: paths are not followed.
 
         Args:
             agent: The agent.
@@ -205,11 +205,11 @@ class DataFlow:
         return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
 
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """What a condition sees beside the input: outputs by agent, and keys of the context."""
+        """Return what a condition sees beside the input: outputs by agent, keys of the context."""
         return {**outputs, **self._context(self.seen_writers(agent), outputs)}
 
     def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """The whole shared context: the input, and what the outputs of a run contribute to it.
+        """Return the whole shared context: the input and the contributions of a run's outputs.
 
         Args:
             run_input: The run's input.
@@ -241,6 +241,6 @@ def _first_given(writers: Sequence[Writer], outputs: Mapping[str, Any]) -> Any:
         try:
             return part_of(output, writer.path)
         except MissingInput:
-            # Only of outputs that were accepted before there was a mapping to check.
+            # Only with outputs that were accepted before there was a mapping to check.
             continue
     return None

@@ -1,4 +1,4 @@
-"""Refuses workflows in which an agent asks for what is not sure to be there by then."""
+"""Refuses workflows in which an agent asks for a value that may not be there by then."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
-Reference = tuple[str, str]  # the field that asks, and what for
+Reference = tuple[str, str]  # the field that asks, and the root that it asks for
 
 
 def validate_data_flow(
@@ -50,9 +50,9 @@ def validate_data_flow(
 
 
 def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
-    """What may come from the run's input: the field that asks (empty: the prompt), and the place.
+    """Yield what may come from the run's input: the field (empty: the prompt), and the place.
 
-    A condition reads the input as ``input.key``, and finds out by itself what there is.
+    A condition reads the input as ``input.key``, and asks itself which keys there are.
     """
     own = ITEM_NAMES if agent.for_each is not None else ()
     for name, source in DataFlow.sources(agent).items():
@@ -92,7 +92,7 @@ def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Itera
 
 
 def _validate_items(agents: Sequence[Agent], flow: DataFlow, index_of: dict[str, int]) -> None:
-    """What prompts call an element of a list can be nothing else there."""
+    """Refuse a second meaning of the names by which prompts know an element of a list."""
     lists = [agent.name for agent in agents if agent.for_each is not None]
     for name in ITEM_NAMES if lists else ():
         if name in index_of:

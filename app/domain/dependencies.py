@@ -1,7 +1,7 @@
 """The graph of a workflow: its execution levels, critical path and dependency chains.
 
 Everything is iterative and linear in agents plus dependencies, after Kahn, "Topological sorting of
-large networks" (1962). What is constructed is acyclic: an instance never holds a wrong graph.
+large networks" (1962). A constructor refuses cycles, so an instance never holds a wrong graph.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ MAX_CYCLE_SHOWN = 20
 
 
 class Node(Protocol):
-    """What the resolver reads of an agent."""
+    """The part of an agent that the resolver reads."""
 
     @property
     def name(self) -> str:
@@ -27,6 +27,9 @@ class Node(Protocol):
 
 class DependencyResolver:
     """Orders the agents of a workflow.
+
+    Example:
+        DependencyResolver(workflow.agents).get_execution_levels()  # [["reader"], ["adviser"]]
 
     Args:
         agents: The nodes in order of definition; only their names and dependencies are read.
@@ -50,14 +53,14 @@ class DependencyResolver:
         self._order, self._level = self._sort()
 
     def get_execution_levels(self) -> list[list[str]]:
-        """Names by level: each depends only on earlier levels; within one, order of definition."""
+        """Return names by level: each depends on earlier levels only; then order of definition."""
         levels: list[list[str]] = [[] for _ in range(max(self._level, default=-1) + 1)]
         for name, level in zip(self._names, self._level, strict=True):
             levels[level].append(name)
         return levels
 
     def get_critical_path(self) -> list[str]:
-        """The longest chain of dependencies, first to last; the first defined among equals."""
+        """Return the longest chain of dependencies; the first defined among equals."""
         if not self._names:
             return []
         # A level is the length of the longest chain that ends there (dynamic programming over the
@@ -70,7 +73,7 @@ class DependencyResolver:
         return [self._names[node] for node in reversed(path)]
 
     def get_dependency_chain(self, name: str) -> list[str]:
-        """Everything an agent depends on, directly or not, in topological order.
+        """Return everything an agent depends on, directly or not, in topological order.
 
         Args:
             name: Name of the agent.
@@ -93,10 +96,10 @@ class DependencyResolver:
         return [self._names[node] for node in sorted(found, key=lambda n: (self._level[n], n))]
 
     def find_independent(self, pairs: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-        """The pairs in which an agent does not depend on the other one, not even indirectly.
+        """Find the pairs in which an agent does not depend on the other one, even indirectly.
 
         Args:
-            pairs: Name of an agent -> names of others it is thought to depend on.
+            pairs: Name of an agent -> names of others that it should depend on.
 
         Returns:
             (agent, other) for each that it does not depend on.
@@ -116,7 +119,7 @@ class DependencyResolver:
         ]
 
     def _resolve(self, index: int, agent: Node) -> list[int]:
-        """Indices of an agent's dependencies, each once."""
+        """Return the indices of an agent's dependencies, each once."""
         names = dict.fromkeys(agent.dependencies)
         unknown = [name for name in names if name not in self._index]
         if unknown:
@@ -133,7 +136,7 @@ class DependencyResolver:
         return [self._index[name] for name in names]
 
     def _sort(self) -> tuple[list[int], list[int]]:
-        """A topological order, and each node's level."""
+        """Return a topological order, and each node's level."""
         after: list[list[int]] = [[] for _ in self._names]
         for node, befores in enumerate(self._before):
             for before in befores:
@@ -152,7 +155,7 @@ class DependencyResolver:
         return order, level
 
     def _cycle(self, stuck: set[int]) -> WorkflowError:
-        """The error for a cycle among the nodes that could not be ordered."""
+        """Return the error for a cycle among the nodes that could not be ordered."""
         node = min(stuck)
         place: dict[int, int] = {}
         while node not in place:

@@ -1,7 +1,7 @@
 """The catalogue of events: everything that a run's history may say, and how much it matters.
 
-An event is written in the transaction that makes it true, so the history never tells what has not
-happened and never misses what has. What each type is about says which step it belongs to.
+An event is written in the transaction that makes it true, so the history has every event that
+happened and no other. ``about`` says which step a type belongs to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ class RunEvent:
     """One event, with the run it belongs to.
 
     Attributes:
-        id: Grows in the order in which the history tells events.
+        id: Grows in the order in which the history lists events.
         run_id: The run.
         agent_run_id: The agent run, or None.
         attempt: Its attempt, or None.
@@ -74,7 +74,7 @@ class EventType:
         name: As it stands in the history.
         about: The step it belongs to.
         level: How much it matters.
-        help: What it says, in one line.
+        help: Its meaning, in one line.
         facts: Names of the facts it may carry; none of them is a prompt or an output.
     """
 
@@ -91,8 +91,8 @@ def _type(
     return EventType(name=name, about=about, level=level, help=help_, facts=tuple(facts.split()))
 
 
-_TOLD = "agent error error_class"
-_ENDED = f"{_TOLD} waited"
+_FAILURE = "agent error error_class"
+_ENDED = f"{_FAILURE} waited"
 _TYPES = (
     _type(
         "run_created",
@@ -142,7 +142,7 @@ _TYPES = (
         "It has completed, and its output is stored.",
         f"{_ENDED} first_token_s items failed run_id",
     ),
-    _type("agent_skipped", About.AGENT, "Its condition is false.", _TOLD),
+    _type("agent_skipped", About.AGENT, "Its condition is false.", _FAILURE),
     _type(
         "agent_retrying",
         About.AGENT,
@@ -196,14 +196,14 @@ _TYPES = (
         "agent_recovered",
         About.WORKER,
         "Its worker went silent; another attempt follows.",
-        _TOLD,
+        _FAILURE,
         level=Level.WARNING,
     ),
     _type(
         "agent_fallback",
         About.CALL,
         "A call has failed, and another model is asked in its place.",
-        f"{_TOLD} provider model next_provider next_model",
+        f"{_FAILURE} provider model next_provider next_model",
         level=Level.WARNING,
     ),
     _type("tool_started", About.TOOL, "A tool was started.", "agent tool seconds"),
@@ -253,7 +253,7 @@ LAST_ID = 2**63 - 1
 
 
 def checked_after(after: int | None) -> int:
-    """Where to go on reading a history: behind an event, or at the beginning.
+    """Check where to go on reading a history: behind an event, or at the beginning.
 
     Args:
         after: Id of the last event seen; 0 or None for the beginning.
@@ -272,5 +272,5 @@ def checked_after(after: int | None) -> int:
 
 
 def level_of(name: str) -> Level:
-    """How much events of a type matter; one that a newer version has written is info."""
+    """Return how much events of a type matter; a type of a newer version is info."""
     return CATALOGUE[name].level if name in CATALOGUE else Level.INFO

@@ -14,23 +14,23 @@ from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
 
 INPUT = "input"
-#: What a prompt of a for_each agent calls its element, and the element's place from 0.
+#: The names in prompts of a for_each agent for its element, and for its index from 0.
 ITEM, INDEX = "item", "index"
 ITEM_NAMES = (ITEM, INDEX)
 
 
 def item_name(agent: str, index: int) -> str:
-    """Name of the agent run of one element, such as ``screen[3]``."""
+    """Return the name of the agent run of one element, such as ``screen[3]``."""
     return f"{agent}[{index}]"
 
 
 def agent_of(name: str) -> str:
-    """Name of the agent that an agent run belongs to; agents' names have no brackets."""
+    """Return the agent's name of an agent run's name; agents' names have no brackets."""
     return name.partition("[")[0]
 
 
 def source_of(for_each: str, agents: Container[str]) -> Placeholder:
-    """Where the list is: a path that begins with an agent's name or a key of the run's input.
+    """Return the path of the list; it begins with an agent's name or a key of the run's input.
 
     Args:
         for_each: As written.
@@ -59,7 +59,7 @@ def source_of(for_each: str, agents: Container[str]) -> Placeholder:
 def items_of(
     agent: Agent, values: Mapping[str, Any], *, agents: Container[str], max_items: int
 ) -> list[Any]:
-    """The elements of the list that an agent runs over.
+    """Return the elements of the list that an agent runs over.
 
     Args:
         agent: The agent, with a ``for_each``.

@@ -31,7 +31,7 @@ REMEDIES: dict[type, str] = {
 
 
 class _Trail(NamedTuple):
-    """How a part was reached; turned into a path only when there is something to say about it."""
+    """The way to a part of a value; turned into a path only for a message about that part."""
 
     parent: "_Trail | None"
     key: str | int
@@ -47,7 +47,7 @@ class _Trail(NamedTuple):
 
 
 def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
-    """The first part of a value that is not JSON.
+    """Find the first part of a value that is not JSON.
 
     Args:
         value: Any Python value; dicts, lists and tuples may be nested up to 64 deep.
@@ -73,7 +73,7 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
 
 
 def find_text_problem(value: Any) -> str | None:
-    """Why a value is no text that Postgres can store, as ``is 5 (int): give a text``, or None."""
+    """Find why Postgres cannot store a value as text, as ``is 5 (int): give a text``."""
     if not isinstance(value, str):
         return f"is {shortened(value)} ({type(value).__name__}): give a text"
     if "\0" in value:

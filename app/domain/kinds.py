@@ -6,13 +6,13 @@ FUNCTION = "function"
 HTTP = "http"
 #: A sub-workflow: it starts a run of its own, which needs no more than the scheduler's queue.
 WORKFLOW = "workflow"
-#: Queues beside the providers'. A kind that has none of its own, as those of plugins, computes in
-#: this process like a function, and runs on its queue.
+#: Queues beside the providers'. A kind without a queue of its own, such as a plugin's, computes in
+#: the worker process like a function, and runs on the queue of functions.
 QUEUES_OF_KINDS = {FUNCTION: "function", HTTP: "http"}
 
 
 def queue_of(kind: str) -> str:
-    """The queue that carries agents of a kind other than ``llm``."""
+    """Return the queue that carries agents of a kind other than ``llm``."""
     if kind == WORKFLOW:
         return "scheduler"
     return QUEUES_OF_KINDS.get(kind, QUEUES_OF_KINDS[FUNCTION])

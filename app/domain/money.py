@@ -1,4 +1,4 @@
-"""Who may spend: the pure decision behind every hold."""
+"""The pure decision behind every hold: which calls may spend."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ LEDGER_UNIT = Decimal("1E-10")
 
 
 def round_to_ledger(amount_usd: Decimal) -> Decimal:
-    """A cost as it is booked."""
+    """Round a cost as it is booked."""
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_HALF_UP)
 
 
 def round_up(amount_usd: Decimal) -> Decimal:
-    """A worst case as it is held: never below the cost it stands for."""
+    """Round a worst case as it is held: never below the cost it stands for."""
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
 def dollars(amount_usd: Decimal) -> str:
-    """An amount as people read it: no trailing zeros, at least cents."""
+    """Word an amount for a reader: no trailing zeros, at least cents."""
     short = abs(amount_usd).normalize()
     exponent = short.as_tuple().exponent
     assert isinstance(exponent, int), "an amount is a finite number"
@@ -50,16 +50,16 @@ class HoldRequest:
 
     Attributes:
         call_id: Id of the call.
-        agent_run_id: Who wants to make it; its own cost_limit is an account of that id.
+        agent_run_id: The agent run that makes it; its cost_limit is an account of that id.
         attempt: Its fencing token.
         budget_ids: The shared budgets that apply.
         amount_usd: Worst case of the call.
-        subjects: (scope, subject) of the standing budgets that apply, if there are any. Which
-            accounts that means is found when the hold is placed.
+        subjects: (scope, subject) of the standing budgets that apply, if there are any. Their
+            accounts are found when the hold is placed.
         begun: Whether its attempt has made calls before: it keeps its place until it has ended.
-        away: Whether who waits has given its place back meanwhile.
-        provider: Who is going to be called; None for the provider of the agent run.
-        model: The model that is going to be called, likewise.
+        away: Whether the agent run that waits has given its place back meanwhile.
+        provider: Provider of the call; None for the provider of the agent run.
+        model: Model of the call, likewise.
     """
 
     call_id: UUID
@@ -100,16 +100,16 @@ def decide_holds(
 ) -> list[HoldAnswer]:
     """Grant what fits, all accounts or none, in order and without overtaking.
 
-    What somebody waits for is set aside on every account of his, and a later request is granted
-    only if it fits besides. So a large hold waits only for what was held before it came, and
-    small ones go on wherever there is room for all. Who has begun need not wait for somebody who
-    is away: that one may be waiting for just his place.
+    The amount of a request that waits is set aside on every account of it, and a later request is
+    granted only if it fits besides. So a large hold waits only for what was held before it came,
+    and small ones go on wherever there is room for all. A request of an attempt that has begun
+    does not wait for one that is away: that one may be waiting for the place of the former.
 
     Args:
         requests: The holds asked for, in order of arrival.
         accounts: The accounts they touch, locked; granted amounts are added to ``held_usd``.
-        queue: Who waits already, in order; requests among them keep their places, all others
-            come behind.
+        queue: The requests that wait already, in order; those asked for again keep their
+            places, all others come behind.
 
     Returns:
         One answer per request.
@@ -124,7 +124,7 @@ def decide_holds(
     for request in in_order:
         asked = request.call_id in asked_now
         ids = (request.agent_run_id, *request.budget_ids)
-        # Of somebody else's accounts only those that are asked for here are known.
+        # Of a request that only waits, the accounts that are asked for here are known.
         touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
         answer = answers[request.call_id] = _decide(
             request.amount_usd, touched, for_present if request.begun else set_aside

@@ -29,32 +29,32 @@ class AgentCounts:
     decisive_items: int = 0
 
 
-def failure_reason(agents: AgentCounts, *, allow_partial_completion: bool) -> str | None:
-    """Why the run has failed, or None if it may go on.
+def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> str | None:
+    """Return why the run has failed, or None if it may go on.
 
     A run fails when partial completion is not allowed and an agent failed, when a critical agent
     failed, or when more than half of its agents failed. An item that failed counts with its agent.
     """
-    if agents.decisive_items:
+    if counts.decisive_items:
         return (
-            f"{agents.decisive_items} items failed of agents that need all of theirs: they are "
+            f"{counts.decisive_items} items failed of agents that need all of theirs: they are "
             "critical (priority 8 or more), or partial completion is not allowed"
         )
-    if not agents.failed:
+    if not counts.failed:
         return None
     if not allow_partial_completion:
         return (
-            f"{agents.failed} of {agents.total} agents failed and partial completion is not allowed"
+            f"{counts.failed} of {counts.total} agents failed and partial completion is not allowed"
         )
-    if agents.critical_failed:
-        return f"{agents.critical_failed} critical agents (priority 8 or more) failed"
-    if agents.failed > agents.total * MAX_FAILED_SHARE:
-        return f"more than half of the agents failed ({agents.failed} of {agents.total})"
+    if counts.critical_failed:
+        return f"{counts.critical_failed} critical agents (priority 8 or more) failed"
+    if counts.failed > counts.total * MAX_FAILED_SHARE:
+        return f"more than half of the agents failed ({counts.failed} of {counts.total})"
     return None
 
 
-def final_status(agents: AgentCounts) -> WorkflowStatus:
-    """The state of a run that came through all its levels."""
-    if agents.failed or agents.cancelled or agents.failed_items:
+def final_status(counts: AgentCounts) -> WorkflowStatus:
+    """Return the state of a run that came through all its levels."""
+    if counts.failed or counts.cancelled or counts.failed_items:
         return WorkflowStatus.PARTIALLY_COMPLETED
     return WorkflowStatus.COMPLETED

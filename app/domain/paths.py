@@ -1,4 +1,4 @@
-"""Paths of data flow: where an input comes from, and which part of an output goes into the context.
+"""Paths of data flow: the source of an input, and the part of an output for the context.
 
 They are written like placeholders without their braces: ``report.items[0].total``.
 """
@@ -12,13 +12,13 @@ from app.errors import MissingInput
 
 #: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` begin there.
 WHOLE = "$"
-# What keys of the context and parameters may be called: what a placeholder can name.
+# Names of keys of the context and of parameters: those that a placeholder can have.
 KEY = re.compile(r"[^\W\d][\w-]*")
 MAX_PATH_CHARS = 1000
 
 
 def parse_path(path: object) -> Placeholder | None:
-    """A path as the placeholder it would be in a prompt, without its braces; None if it is none."""
+    """Parse a path as the placeholder it would be in a prompt; None if it is no path."""
     if not isinstance(path, str) or len(path) > MAX_PATH_CHARS:
         return None
     text = f"{{{path}}}"
@@ -27,7 +27,7 @@ def parse_path(path: object) -> Placeholder | None:
 
 
 def parse_output_path(path: object) -> Placeholder | None:
-    """A path into an output, whose root is ``$``, or None if it is none."""
+    """Parse a path into an output, whose root is ``$``; None if it is no path."""
     if not isinstance(path, str):
         return None
     inside = path.removeprefix(WHOLE)
@@ -38,7 +38,7 @@ def parse_output_path(path: object) -> Placeholder | None:
 
 
 def part_of(output: Any, path: Placeholder) -> Any:
-    """The part of an output that a path of ``parse_output_path`` leads to.
+    """Return the part of an output that a path of ``parse_output_path`` leads to.
 
     Raises:
         MissingInput: If there is no such part.
@@ -47,5 +47,5 @@ def part_of(output: Any, path: Placeholder) -> Any:
 
 
 def reason_of(error: MissingInput) -> str:
-    """Why a path leads nowhere, without the words of a placeholder."""
+    """Return why a path leads nowhere, without the words of a placeholder."""
     return str(error).partition(": ")[2] or str(error)

@@ -1,4 +1,4 @@
-"""What an operator or a workflow's author decides in advance: limits, prices, watching."""
+"""Decisions of an operator or a workflow's author in advance: limits, prices, watching."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +20,9 @@ CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 @dataclass(frozen=True, kw_only=True)
 class RateLimitConfig:
     """Limits of one bucket: a provider's account and a group of models. None means unlimited.
+
+    Example:
+        RateLimitConfig(requests_per_minute=500, tokens_per_minute=200_000, burst=20)
 
     Attributes:
         requests_per_minute: Requests admitted per minute.
@@ -61,6 +64,9 @@ class RateLimitConfig:
 class CostConfig:
     """The operator's own prices; they go before the built-in table.
 
+    Example:
+        CostConfig(model_costs={"our-model": {"input": 0.001, "output": 0.002}})
+
     Attributes:
         model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens.
             ``cached_input``, ``cache_write`` and ``cache_write_1h`` may be given too.
@@ -92,7 +98,7 @@ class CostConfig:
 
 
 def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
-    """The time ``from`` which one of ``model_prices`` holds, or None for always.
+    """Return the time ``from`` which one of ``model_prices`` holds, or None for always.
 
     Raises:
         ValueError: If it is no date or time.
@@ -140,7 +146,7 @@ LAST_PORT = 65_535
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorConfig:
-    """What is watched.
+    """The settings of metrics, logs and the event stream.
 
     Attributes:
         enable_metrics: Whether workers count, and a Monitor stores events.
@@ -148,7 +154,7 @@ class MonitorConfig:
         metrics_interval: Seconds between two lines of metrics that a Monitor logs.
         metrics_host: Address on which workers serve their metrics.
         metrics_port: First port for that; each worker takes the next free one. None: they do not.
-        stream_events: Whether events are put on the Redis stream, for those who follow them live.
+        stream_events: Whether events are put on the Redis stream, for services that follow it.
         stream_length: How many of the newest events it keeps, about.
         flower_payloads: Whether Flower shows prompts, outputs and the texts of errors.
     """
@@ -177,10 +183,13 @@ class MonitorConfig:
 class EngineConfig:
     """Configuration of an OrchestrationEngine; None leaves the cluster's stored value in force.
 
+    Example:
+        EngineConfig(rate_limit_config=RateLimitConfig(requests_per_minute=500))
+
     Attributes:
         rate_limit_config: Limits of the default provider.
         cost_config: Prices.
-        monitor_config: Watching.
+        monitor_config: Metrics, logs and the event stream.
         default_retry_policy: Policy of agents without one of their own.
         max_concurrent_workflows: Runs admitted at once; further ones stay pending.
     """

@@ -2,7 +2,7 @@
 
 A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``: keys of dicts and
 indices of lists, never an attribute, a call or a format. ``{{`` and ``}}`` are literal braces. A
-brace that opens no placeholder, as in JSON, stays. What is filled in is not rendered again.
+brace that opens no placeholder, as in JSON, stays. Values that are filled in are not rendered.
 """
 
 import contextlib
@@ -45,12 +45,12 @@ class Placeholder:
 
 
 def placeholders(template: str) -> list[Placeholder]:
-    """The placeholders of a template, in order, repetitions included."""
+    """Return the placeholders of a template, in order, repetitions included."""
     return [token for token in _tokens(template) if isinstance(token, Placeholder)]
 
 
 def malformed_placeholders(template: str) -> list[str]:
-    """What begins like a placeholder but would stay literal, such as ``{a.}`` and ``{a:.2f}``."""
+    """Return texts that begin like a placeholder but stay literal, such as ``{a.}``."""
     return [text for match in _MALFORMED.finditer(template) if (text := match["malformed"])]
 
 
@@ -97,10 +97,10 @@ def render(template: str, values: Mapping[str, Any], *, absent: Container[str] =
 def look_up(
     placeholder: Placeholder, values: Mapping[str, Any], parsed: dict[int, Any] | None = None
 ) -> Any:
-    """The value of a placeholder.
+    """Look up the value of a placeholder.
 
     Args:
-        placeholder: What to look up.
+        placeholder: The placeholder.
         values: JSON values by root.
         parsed: JSON texts already parsed, by the id of the text; shared between look-ups in the
             same values so that a text is parsed once.
@@ -134,12 +134,12 @@ def look_up(
 
 
 def parsed_text(text: str) -> Any:
-    """The JSON object or list that a text is, with or without a Markdown fence, or the text."""
+    """Parse a text that is a JSON object or list, with or without a Markdown fence."""
     return _parse(text, {})
 
 
 def _tokens(template: str) -> Iterator[str | Placeholder]:
-    """Literal texts and placeholders of a template, in order."""
+    """Yield literal texts and placeholders of a template, in order."""
     position = 0
     # Braces that are open: True for an escaped one. In JSON such as {"a": {"b": 1}} the two at the
     # end close one each; only where an escaped one is open, or none, does }} stand for one brace.
@@ -168,7 +168,7 @@ def _steps(path: str) -> tuple[str | int, ...]:
 
 
 def _parse(text: str, parsed: dict[int, Any]) -> Any:
-    """The JSON object or array that a text is, or the text itself."""
+    """Return the JSON object or array that a text is, or the text itself."""
     key = id(text)
     if key not in parsed:
         parsed[key] = text
@@ -181,7 +181,7 @@ def _parse(text: str, parsed: dict[int, Any]) -> Any:
 
 
 def _without_fence(text: str) -> str:
-    """A text without the Markdown fence that models like to put around JSON."""
+    """Return a text without the Markdown fence that models often put around JSON."""
     bare = text.strip()
     if bare.startswith("```") and bare.endswith("```"):
         return bare[3:-3].removeprefix("json").strip()
@@ -213,7 +213,7 @@ def _missing_key(
 
 
 def _kind(value: Any) -> str:
-    """A JSON value's type in words."""
+    """Word the type of a JSON value."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     names = {str: "a text", dict: "an object", list: "a list", tuple: "a list"}

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again: a pure decision, apart from whoever carries it out."""
+"""When a failed attempt is tried again: a pure decision, apart from the worker that retries."""
 
 import random
 from collections.abc import Callable
@@ -28,6 +28,12 @@ class RetryStrategy(StrEnum):
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How often and after which delay a failed attempt is tried again.
+
+    Example:
+        RetryPolicy(max_retries=5, strategy=RetryStrategy.LINEAR_BACKOFF, base_delay=2)
+
+    A policy is one agent's: it does not know that others fail for the same reason. Where a model
+    fails for all agents, the circuit breaker holds calls back (``app.domain.circuit``).
 
     Attributes:
         max_retries: Retries after the first attempt.
@@ -69,11 +75,11 @@ class RetryPolicy:
         retry_after_s: float | None = None,
         random_unit: Callable[[], float] = random.random,
     ) -> float:
-        """Seconds to wait before the given retry.
+        """Return the seconds to wait before the given retry.
 
         Args:
             retry: Number of the retry, from 1.
-            retry_after_s: What the provider asked for; lengthens the delay, never shortens it.
+            retry_after_s: The wait that the provider asked for; it only lengthens the delay.
             random_unit: Source of randomness in [0, 1).
 
         Returns:

@@ -1,4 +1,4 @@
-"""What is decided for one run when it is enqueued, and does not belong to its workflow."""
+"""Options of one run, decided when it is enqueued and no part of its workflow."""
 
 from dataclasses import dataclass
 
@@ -14,10 +14,13 @@ _BOUNDS = {"weight": Bounds(low=0.001, high=1000)}
 class RunOptions:
     """Options of a run.
 
+    Example:
+        RunOptions(tenant="acme", key="invoice-4711")
+
     Attributes:
         weight: Its share of a rate limit, relative to the other runs that wait for it.
-        tenant: Whom it is run for: budgets of that tenant count it, and the ledger names it.
-        key: A name for it that nobody else uses: asking for it again gives the same run.
+        tenant: The tenant it is run for: its budgets count the run, and the ledger names it.
+        key: A unique name for the run: enqueueing it again gives the same run.
 
     Raises:
         WorkflowError: If a value is out of its bounds.

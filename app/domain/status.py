@@ -24,7 +24,7 @@ class AgentStatus(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing more happens to an agent run in this state by itself."""
+        """Whether an agent run in this state has ended."""
         return self not in (AgentStatus.PENDING, AgentStatus.RUNNING, AgentStatus.WAITING)
 
     @property

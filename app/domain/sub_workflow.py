@@ -1,8 +1,8 @@
 """Sub-workflows: a workflow that runs as one agent of another, and how deep they may be nested.
 
-What an agent of the kind ``workflow`` names is put in its place, as a definition, when the outer
-workflow is stored. So a version of the outer one fixes versions of all inner ones, a run does not
-change because somebody stores a new version, and no cycle can come about later.
+A workflow that an agent of the kind ``workflow`` names is replaced by its definition when the outer
+workflow is stored. So a version of the outer one fixes versions of all inner ones, a new version
+changes no run under way, and no cycle can come about later.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from app.errors import WorkflowError
 
 
 def embedded(agent: Agent) -> Workflow | None:
-    """The workflow that an agent runs; None for other kinds, and for one that is only named.
+    """Return the workflow that an agent runs; None for other kinds, and if it is only named.
 
     Raises:
         WorkflowError: If it is a definition that cannot be accepted.
@@ -32,7 +32,7 @@ def embedded(agent: Agent) -> Workflow | None:
 
 
 def named_workflows(workflow: Workflow) -> set[str]:
-    """Names of the workflows that are to be put in the place of their names, at any depth."""
+    """Return the names that are to be replaced by their workflows, at any depth."""
     found: set[str] = set()
     for agent in workflow.agents:
         if isinstance(agent.sub_workflow, str):
@@ -43,11 +43,11 @@ def named_workflows(workflow: Workflow) -> set[str]:
 
 
 def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) -> Workflow:
-    """A workflow with definitions in the place of names.
+    """Return a workflow with definitions in the place of names.
 
     Args:
         workflow: The outer one.
-        known: Stored definitions by name, which have no names in them any more.
+        known: Stored definitions by name, without names in them.
 
     Raises:
         WorkflowError: If a name is not known.
@@ -96,7 +96,7 @@ def check_nesting(workflow: Workflow, *, max_depth: int) -> None:
 
 
 def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
-    """A workflow and all that are in it, each as often as it is there."""
+    """Yield a workflow and all that are in it, each as often as it is there."""
     yield workflow
     for agent in workflow.agents:
         if (inner := embedded(agent)) is not None:
@@ -104,7 +104,7 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
 
 
 def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
-    """A workflow and all that are in it, each as ``change`` makes it, the innermost first."""
+    """Change a workflow and all that are in it, the innermost first."""
     agents = []
     for agent in workflow.agents:
         if (inner := embedded(agent)) is not None:
@@ -117,7 +117,7 @@ def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> W
 
 
 def _paths(workflow: Workflow) -> Iterator[tuple[str, ...]]:
-    """Names from the outermost workflow to each innermost one."""
+    """Yield the names from the outermost workflow to each innermost one."""
     inners = [inner for agent in workflow.agents if (inner := embedded(agent)) is not None]
     if not inners:
         yield (workflow.name,)

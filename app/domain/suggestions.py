@@ -1,4 +1,4 @@
-"""What a message says about a name that is not known: the nearest known one, or the known ones."""
+"""Parts of messages about an unknown name: the nearest known one, or all known ones."""
 
 import difflib
 import itertools
@@ -14,11 +14,11 @@ MIN_PREFIX_CHARS = 3
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message about an unknown word.
+    """Return the end of an error message about an unknown word.
 
     Args:
-        word: What was written.
-        known: What could have been meant.
+        word: The unknown word.
+        known: The known ones.
 
     Returns:
         ``; did you mean 'x'?``, or an empty string when nothing is near.
@@ -31,7 +31,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name that is this word mistyped, or that alone begins with it, or else is nearest."""
+    """Find the name that this word mistypes, or that alone begins with it, or is nearest."""
     names = list(names)
     found = difflib.get_close_matches(word, names, n=1, cutoff=MISTYPED)
     if not found and len(word) >= MIN_PREFIX_CHARS:
@@ -46,7 +46,7 @@ def _nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def listed(words: Iterable[str]) -> str:
-    """Words as a message lists them: quoted, the first twenty, or ``none``."""
+    """List words for a message: quoted, the first twenty, or ``none``."""
     names = list(words)
     shown = ", ".join(shortened(name) for name in names[:MAX_WORDS_SHOWN])
     more = len(names) - MAX_WORDS_SHOWN
@@ -54,7 +54,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(value: object) -> str:
-    """The ``repr`` of a value, cut to a length that fits a line."""
+    """Return the ``repr`` of a value, cut to a length that fits a line."""
     # A long text is cut before it is quoted, so that a megabyte is not copied for sixty characters.
     if isinstance(value, str) and len(value) > MAX_WORD_CHARS:
         return f"{value[: MAX_WORD_CHARS - 1]!r}..."

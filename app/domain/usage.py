@@ -1,4 +1,4 @@
-"""What one call consumed, in one shape for every provider."""
+"""The tokens of one call, in one shape for every provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,13 +56,13 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Partial:
-    """What is known of an answer that broke off, or was given up, on its way.
+    """The known part of an answer that broke off, or was abandoned, on its way.
 
     Attributes:
         usage: Its tokens. Where the provider has not counted them they are upper bounds.
         prompt_counted: Whether the provider has counted the prompt; if not, all of it stands under
             ``input_tokens``.
-        final: Whether the usage is the provider's last word: only the rest of the answer is lost.
+        final: Whether the usage is the provider's final one: only the rest of the answer is lost.
         raw_usage: The provider's own usage object, as far as it came.
         model: Model that answered, or None if that is not known yet.
         request_id: The provider's id of the request, or None.

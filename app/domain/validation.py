@@ -1,10 +1,10 @@
-"""What a workflow and the input of a run must satisfy before anything is stored or sent.
+"""The rules for a workflow and the input of a run, before anything is stored or sent.
 
 Every refusal is a WorkflowError that names the agent, shows the value and says what to do.
 """
 
-from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from app.domain.agent import Agent
 from app.domain.agent_validation import MAX_NAME_CHARS, validate_agent
@@ -18,9 +18,6 @@ from app.domain.prompt import Placeholder, look_up
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import MissingInput, WorkflowError
 
-if TYPE_CHECKING:
-    from app.domain.workflow import Workflow
-
 BOUNDS = {
     "priority": Bounds(low=1, high=10, whole=True),
     "max_parallel_agents": Bounds(low=1, high=1_000_000, whole=True),
@@ -29,7 +26,17 @@ BOUNDS = {
 }
 
 
-def validate_workflow(workflow: "Workflow") -> DataFlow:
+class Definition(Protocol):
+    """What the checks read of a workflow by name; numbers are read from its ``vars`` by BOUNDS."""
+
+    name: str
+    description: str
+    agents: Sequence[Agent]
+    allow_partial_completion: bool
+    data_flow: DataFlow
+
+
+def validate_workflow(workflow: Definition) -> DataFlow:
     """Check everything about a workflow that can be known before it runs.
 
     Args:
@@ -55,8 +62,8 @@ def validate_workflow(workflow: "Workflow") -> DataFlow:
     return flow
 
 
-def validate_input(workflow: "Workflow", run_input: Mapping[str, Any]) -> None:
-    """Check that a run's input is JSON and has what the prompts ask of it.
+def validate_input(workflow: Definition, run_input: Mapping[str, Any]) -> None:
+    """Check that a run's input is JSON and has a value for each placeholder of the prompts.
 
     Args:
         workflow: The workflow of the run.
@@ -96,7 +103,7 @@ def validate_input(workflow: "Workflow", run_input: Mapping[str, Any]) -> None:
                 )
 
 
-def _validate_fields(workflow: "Workflow") -> None:
+def _validate_fields(workflow: Definition) -> None:
     for field in ("name", "description"):
         if problem := find_text_problem(getattr(workflow, field)):
             raise WorkflowError(f"the workflow's {field} {problem}", field=field)
@@ -120,11 +127,11 @@ def _validate_fields(workflow: "Workflow") -> None:
 def _check_for_each(
     agent: Agent, index: int, run_input: Mapping[str, Any], names: Collection[str]
 ) -> None:
-    """A list that is in the input can be looked at before anything is stored."""
+    """Check a list that is in the input, before anything is stored."""
     if agent.for_each is None or source_of(agent.for_each, names).root in names:
         return
     try:
-        # How long it may be is the workers' to say.
+        # The workers' settings limit its length.
         items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
     except MissingInput as error:
         raise WorkflowError(

@@ -1,12 +1,12 @@
-"""Waits that are known to be long: whoever has to wait so long gives his place back meanwhile."""
+"""Long waits, known in advance: an attempt gives its place back meanwhile."""
 
 
 class LongWait(Exception):
-    """What is waited for comes so late that lease and place are given back until then.
+    """The wait is so long that lease and place are given back until its end.
 
     Attributes:
         wait_s: Seconds until it is worth trying again.
-        waits_for: What it is, such as ``openai/default requests_per_day``.
+        waits_for: Name of the limit, circuit or budget: ``openai/default requests_per_day``.
     """
 
     def __init__(self, *, wait_s: float, waits_for: str) -> None:

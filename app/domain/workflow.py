@@ -19,9 +19,15 @@ from app.domain.validation import validate_workflow
 class Workflow:
     """A graph of agents and the rules of running it.
 
+    Example:
+        Workflow(name="advice", agents=[reader, adviser], cost_budget=0.25, timeout=600)
+
+    The graph is fixed when it is made. An agent with a ``for_each`` runs once per element of a list
+    that only an output tells; what else depends on outputs is a condition.
+
     Attributes:
         name: Workflows of one name are versions of each other.
-        description: What it is for.
+        description: Its purpose.
         agents: The nodes, with unique names; their order breaks ties of priority.
         max_parallel_agents: Agents of one run that may be in progress at once, cluster-wide.
         cost_budget: Dollars one run may spend.
@@ -30,7 +36,7 @@ class Workflow:
         priority: 1 to 10; higher runs are admitted first.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
-        data_flow: Who sees what of the others' outputs; follows from the agents.
+        data_flow: Which outputs each agent sees; follows from the agents.
 
     Raises:
         WorkflowError: (a ValueError) naming the offending agent, when the graph has an unknown
@@ -56,11 +62,11 @@ class Workflow:
         self._by_name = {agent.name: agent for agent in self.agents}
 
     def get_agent_by_name(self, name: str) -> Agent | None:
-        """The agent of that name, or None."""
+        """Return the agent of that name, or None."""
         return self._by_name.get(name)
 
     def get_ready_agents(self) -> list[Agent]:
-        """Pending agents whose dependencies have completed or were skipped, by priority."""
+        """Return pending agents whose dependencies completed or were skipped, by priority."""
         over = (AgentStatus.COMPLETED, AgentStatus.SKIPPED)
         done = {agent.name for agent in self.agents if agent.status in over}
         ready = [
@@ -71,12 +77,12 @@ class Workflow:
         return sorted(ready, key=lambda agent: -agent.priority)
 
     def get_levels(self) -> list[list[Agent]]:
-        """The agents level by level: each depends only on agents of earlier levels."""
+        """Return the agents level by level: each depends only on agents of earlier levels."""
         levels = DependencyResolver(self.agents).get_execution_levels()
         return [[self._by_name[name] for name in level] for level in levels]
 
     def get_statistics(self) -> dict[str, Any]:
-        """Counts of agents by status and by module, and what was spent so far."""
+        """Return counts of agents by status and by module, and the dollars spent so far."""
         by_status = Counter(agent.status.value for agent in self.agents)
         results = [agent.result for agent in self.agents if agent.result is not None]
         return {
@@ -90,7 +96,7 @@ class Workflow:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Definition and current state as JSON values."""
+        """Return definition and current state as JSON values."""
         return self.definition() | {
             "agents": [agent.to_dict() for agent in self.agents],
             "status": self.status.value,
@@ -98,7 +104,7 @@ class Workflow:
         }
 
     def definition(self) -> dict[str, Any]:
-        """What is stored and versioned, as JSON values."""
+        """Return what is stored and versioned, as JSON values."""
         return {
             "name": self.name,
             "description": self.description,
@@ -111,13 +117,13 @@ class Workflow:
         }
 
     def content_hash(self) -> str:
-        """SHA-256 of the definition; two workflows with the same one are the same version."""
+        """Return the SHA-256 of the definition; workflows with the same one are one version."""
         canonical = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Workflow":
-        """The inverse of ``definition``."""
+        """Return the workflow of a ``definition``."""
         fields = dict(definition)
         fields["agents"] = [Agent.from_definition(agent) for agent in fields["agents"]]
         return cls(**fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.events.texts import TYPE, Inbox, Piece
 
-#: How often the history is looked at while nothing is heard of it.
+#: Seconds between two looks at the history while no signal comes.
 LOOK_S = 0.25
 
 #: An event as the history has it: id, type, at, attempt, data.
@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """What a look at the history has found.
+    """The events that a look at the history has found.
 
     Attributes:
         rows: Events after the last one seen, oldest first.
@@ -40,7 +40,7 @@ async def follow(
     """Follow a run to its end.
 
     A text comes after the start of its agent's attempt and before the end of it. It has the id of
-    the last event before it, so that whoever goes on from there misses no event.
+    the last event before it, so that a caller that goes on from there misses no event.
 
     Args:
         after: Id of the last event already seen.
@@ -53,7 +53,7 @@ async def follow(
     pieces: list[Piece] = []
     looked_at_s = float("-inf")
     while True:
-        # Before the look: whoever has text has started, so the look finds the start.
+        # Before the look: an agent with text has started, so the look finds the start.
         pieces += inbox.take()
         quick = pieces and all((piece.agent, piece.attempt) in known for piece in pieces)
         if not quick or loop.time() - looked_at_s > LOOK_S:
@@ -72,7 +72,7 @@ async def follow(
                     yield _event(piece, after)
                 return
             if found.rows:
-                news.set()  # what ended meanwhile is looked at again at once
+                news.set()  # look again at once: the run may have ended meanwhile
         for piece in pieces:
             known.add((piece.agent, piece.attempt))
             yield _event(piece, after)
@@ -83,7 +83,7 @@ async def follow(
 
 
 def _before(row: Row, pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """The texts that belong before an event, and the others."""
+    """Split texts into those that belong before an event, and the others."""
     agent, attempt = row["data"].get("agent"), row["attempt"] or 0
     if row["type"] == "agent_started":
         attempt -= 1

@@ -1,9 +1,9 @@
 """The relay: copies the history of all runs from Postgres to the stream, in order, without a gap.
 
-Every worker has one, and one of them in the cluster works: whoever holds a key in Redis. It reads
-what others have committed, so no transaction waits for Redis, and nothing is dropped when Redis is
-away or slow: the relay goes on where the stream ends. That two of them work for a moment is
-harmless, because entries have the ids of the events. This is the transactional outbox of
+Every worker has one, and one of them in the cluster works: the holder of a key in Redis. It reads
+what has been committed, so no transaction waits for Redis, and nothing is dropped when Redis is
+away or slow: the relay goes on where the stream ends. Two that work for a moment are harmless,
+because entries have the ids of the events. This is the transactional outbox of
 Richardson's Microservices Patterns, with the history as the table that is copied.
 """
 
@@ -38,12 +38,18 @@ log = structlog.get_logger(__name__)
 class Relay:
     """Copies, as long as this process is the one that does it.
 
+    Example:
+        task = asyncio.create_task(relay.run())
+
+    An event reaches the stream up to half a second after its commit. A client that follows one run
+    reads the history itself (``app.events.following``).
+
     Args:
         engine: The process's engine.
         redis: The process's client.
-        stream: Where the events go.
+        stream: The stream that the events go to.
         length: How many of the newest events go into a stream that is made anew.
-        tell: Told each batch that was written, of the types it asks for.
+        tell: Called with the events of these types, after each batch that was written.
         types: Those types.
     """
 
@@ -64,9 +70,9 @@ class Relay:
         self._tell = tell
         self._types = types
         self._token = uuid4().hex
-        # Where it stands, None before it knows; and from where on events are told.
+        # The last id copied, None before it is known; and the id up to which ``tell`` gets nothing.
         self._after: int | None = None
-        self._told = 0
+        self._tell_after = 0
         self._horizon = datetime.min.replace(tzinfo=UTC)
         self._busy = self._make = False
 
@@ -101,7 +107,7 @@ class Relay:
             return 0
         self._make = False
         self._after = page.ids[-1]
-        self._tell_of(page)
+        self._tell_new(page)
         return len(page.ids)
 
     def _reading(self) -> AbstractAsyncContextManager[AsyncConnection]:
@@ -125,21 +131,21 @@ class Relay:
             await self._stream.remove()
             last = None
         self._make = last is None
-        self._told = newest if last is None else last
+        self._tell_after = newest if last is None else last
         return max(newest - self._length, 0) if last is None else last
 
-    def _tell_of(self, page: Page) -> None:
-        """What is copied again, because the stream was gone, was told before."""
+    def _tell_new(self, page: Page) -> None:
+        """Pass events on, except those that are copied again because the stream was gone."""
         wanted = [
             document
             for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
-            if type_ in self._types and id_ > self._told
+            if type_ in self._types and id_ > self._tell_after
         ]
         if wanted:
             self._tell([parse_event(document) for document in wanted])
 
     async def _leads(self) -> bool:
-        """Whether this process is the one that copies; if nobody is, it is from now on."""
+        """Return whether this process copies; if no process does, this one does from now on."""
         if await self._redis.set(LEADER_KEY, self._token, nx=True, px=LEADER_MS):
             return True
         if await self._redis.get(LEADER_KEY) != self._token.encode():

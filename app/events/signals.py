@@ -25,9 +25,15 @@ log = structlog.get_logger(__name__)
 class Signals:
     """Sends and receives signals over Redis pub/sub.
 
-    ``finished`` wakes clients that wait for a run; ``stop`` and ``pause`` make workers look at
-    once at what their next heartbeat would tell them anyway; ``money`` wakes an agent run whose
-    hold may fit. The news that limits were changed makes workers read the new ones at once.
+    ``finished`` wakes clients that wait for a run; ``stop`` and ``pause`` make workers ask at once
+    what their next heartbeat would tell them anyway; ``money`` wakes an agent run whose hold may
+    fit. The signal that limits were changed makes workers read the new ones at once.
+
+    Example:
+        async with signals.watching(run_id) as changed:
+            await asyncio.wait_for(changed.wait(), timeout=5)
+
+    A signal may be lost, so every receiver also looks at Postgres from time to time.
 
     Args:
         redis: The process's client.
@@ -42,26 +48,26 @@ class Signals:
         self._closed = False
 
     async def send(self, run_id: UUID, word: str) -> None:
-        """Tell everybody; an unreachable Redis is not an error, the slow road remains."""
+        """Send to all processes; an unreachable Redis is no error: receivers also look."""
         await self._publish(f"{run_id} {word}")
 
     async def send_limits_changed(self) -> bool:
-        """Tell everybody to read the stored limits; whether it could be said."""
+        """Have all processes read the stored limits; returns whether it could be sent."""
         return await self._publish(LIMITS_CHANGED)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call back when any run is told to stop or to pause; starts listening."""
+        """Call ``callback`` when any run is to stop or to pause; starts listening."""
         self._on_stop = callback
         self._listen()
 
     def on_limits(self, callback: Callable[[], None]) -> None:
-        """Call back when limits were changed; starts listening."""
+        """Call ``callback`` when limits were changed; starts listening."""
         self._on_limits = callback
         self._listen()
 
     @contextlib.asynccontextmanager
     async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when something happens to the run."""
+        """Yield an event that is set when something happens to the run."""
         event = asyncio.Event()
         self._waiters[run_id].add(event)
         self._listen()

@@ -1,7 +1,7 @@
 """The stream: the newest events of all runs in Redis, for services that follow them live.
 
-It is a copy of the history in Postgres, in its order: the id of an entry is the event's, so whoever
-has read to an event of the one can go on in the other, and writing an event twice writes it once.
+It is a copy of the history in Postgres, in its order: the id of an entry is the event's, so a
+reader of the one can go on in the other, and writing an event twice writes it once.
 """
 
 import asyncio
@@ -31,6 +31,15 @@ Entry = tuple[int, bytes]
 class EventStream:
     """Writes and reads the stream.
 
+    Example:
+        group = Group(redis, "alerts", "alerts-1", stale_s=60)
+        async with contextlib.aclosing(consume(group, after=0)) as documents:
+            async for document in documents:
+                ...
+
+    It keeps about the newest ``length`` events: a service that was away for longer reads the rest
+    from the history in Postgres, which keeps them until runs are pruned.
+
     Args:
         redis: The process's client.
         length: How many events it keeps, about.
@@ -42,7 +51,7 @@ class EventStream:
         self._script = redis.register_script(ADD)
 
     async def last(self) -> int | None:
-        """Id of the newest event in it, or None if there is none."""
+        """Return the id of the newest event in it, or None if there is none."""
         newest: Any = await self._redis.xrevrange(STREAM, count=1)
         return _number(newest[0][0]) if newest else None
 
@@ -51,7 +60,7 @@ class EventStream:
         await self._redis.delete(STREAM)
 
     async def add(self, ids: Sequence[int], documents: Sequence[str], *, make: bool) -> bool:
-        """Write events in one command; those that are there stay as they are.
+        """Write events in one command; existing ones stay as they are.
 
         Args:
             ids: Ids of the events, ascending.
@@ -68,12 +77,12 @@ class EventStream:
 
 
 class Group:
-    """One member of a consumer group: what it has taken and not acknowledged is given to others.
+    """One member of a consumer group; an event that it does not acknowledge goes to another.
 
     Args:
         redis: The process's client.
         group: Name of the group: each event goes to one of its members.
-        consumer: Name of this member; one that comes back under it gets first what it had.
+        consumer: Name of this member; under it a member that comes back gets its own events first.
         stale_s: Seconds after which an event that a member has not acknowledged goes to another.
     """
 
@@ -82,7 +91,7 @@ class Group:
         self.name = group
         self._consumer = consumer
         self._stale_ms = int(stale_s * 1000)
-        #: Seconds between two looks for what others have left.
+        #: Seconds between two looks for events that others have left.
         self.look_s = stale_s / 2
 
     async def join(self, after: int) -> None:
@@ -94,30 +103,30 @@ class Group:
                 raise
 
     async def own(self, after: int) -> list[Entry]:
-        """Events that this member has taken before and not acknowledged, behind one of them."""
+        """Read events that this member has taken and not acknowledged, behind one of them."""
         return await self._read(f"{after}-0", count=BATCH, block_ms=None)
 
     async def new(self) -> list[Entry]:
-        """An event that no member has taken; waits a moment for it.
+        """Read an event that no member has taken; waits a moment for it.
 
-        One at a time: what a member takes the others do not get, and it comes again if it dies.
+        One at a time: the others do not get what a member takes until its time is over.
         """
         return await self._read(">", count=1, block_ms=BLOCK_MS)
 
     async def stale(self) -> list[Entry]:
-        """An event that another member has taken long ago; it is this one's now."""
+        """Take over an event that another member has taken long ago."""
         answer = await self._redis.xautoclaim(
             STREAM, self.name, self._consumer, self._stale_ms, count=1
         )
         return _entries(answer[1])
 
     async def acknowledge(self, ids: Sequence[int]) -> None:
-        """These are done: nobody gets them again."""
+        """Mark events as done: no member gets them again."""
         if ids:
             await self._redis.xack(STREAM, self.name, *(f"{id_}-0" for id_ in ids))
 
     async def leave(self, done: Sequence[int]) -> None:
-        """Acknowledge what is done, if Redis lets it."""
+        """Acknowledge the events that are done, if Redis can be reached."""
         with contextlib.suppress(RedisError, OSError):
             await self.acknowledge(done)
 
@@ -129,15 +138,15 @@ class Group:
 
 
 async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
-    """The JSON of each event, without an end; asking for the next one acknowledges the last.
+    """Yield the JSON of each event, without an end; asking for the next acknowledges the last.
 
     At least once: an event whose consumer died, or was stopped, comes again, to it or to another
-    member. If Redis is away it is waited for; if the stream is gone, the group is made again where
-    this member stood.
+    member. The consumer waits for a Redis that is away; if the stream is gone, the group is made
+    again at the last event of this member.
 
     Args:
         group: The member.
-        after: Where a new group begins.
+        after: Id of the event behind which a new group begins.
     """
     done: list[int] = []
     try:
@@ -160,7 +169,7 @@ async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
 
 
 async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
-    """What this member had, then what others have left, and what is new, until Redis fails."""
+    """Yield this member's own events, then those that others left, and new ones."""
     loop = asyncio.get_running_loop()
     behind = 0
     while entries := await group.own(behind):
@@ -182,7 +191,7 @@ async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
 
 
 def _entries(found: Sequence[Any]) -> list[Entry]:
-    # What was trimmed meanwhile has lost its fields, or even its id.
+    # An entry that was trimmed meanwhile has lost its fields, or even its id.
     return [(_number(id_), (fields or {}).get(FIELD, b"")) for id_, fields in found if id_]
 
 

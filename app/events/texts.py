@@ -1,8 +1,8 @@
-"""The text of streamed answers, live: from the worker that reads it to whoever follows the run.
+"""The text of streamed answers, live: from the worker that reads it to clients that follow the run.
 
-It travels over Redis pub/sub and is stored nowhere. Who comes late gets what is still to come;
-what does not fit, or cannot be sent at once, is dropped, which an offset that jumps shows. The
-whole text is in the agent's output anyway.
+It travels over Redis pub/sub and is stored nowhere. A late follower gets the text from then on;
+text that does not fit, or cannot be sent at once, is dropped, which an offset that jumps shows.
+The whole text is in the agent's output anyway.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from app.telemetry.logging import of_nobody
 CHANNEL = "agentchord:text:"
 #: Pieces gather for so long: a message each would cost Redis more than the calls do.
 FLUSH_S = 0.05
-#: A Redis that takes longer is not waited for.
+#: Seconds that sending may take; then the text is dropped.
 SEND_S = 1.0
-#: How long the end of an answer waits for its own last piece to be sent.
+#: Seconds that the end of an answer waits for its last piece to be sent.
 CLOSE_S = 0.2
-#: Characters of a process that may wait to be sent.
+#: Characters that may wait to be sent, in one process.
 MAX_WAITING_CHARS = 1_000_000
 #: Pieces that may wait for a slow follower.
 MAX_PIECES = 1000
@@ -71,7 +71,12 @@ class Piece:
 
 
 class Publisher:
-    """Sends what streaming agents of this process generate; costs the others nothing.
+    """Sends the text that streaming agents of this process generate; costs the others nothing.
+
+    Example:
+        stream = publisher.open(run_id=run_id, agent="reader", attempt=1, turn=1)
+        stream.add("The first words")
+        await stream.close()
 
     Args:
         redis: The process's client.
@@ -86,11 +91,11 @@ class Publisher:
         self.dropped_chars = 0
 
     def open(self, *, run_id: UUID, agent: str, attempt: int, turn: int) -> "Stream":
-        """A place for the text of one call."""
+        """Make a stream for the text of one call."""
         return Stream(self, run_id=run_id, agent=agent, attempt=attempt, turn=turn)
 
     def take(self, stream: "Stream", text: str) -> bool:
-        """Make room for a piece; False if it is to be dropped."""
+        """Make room for a piece; returns False if it is to be dropped."""
         if self._waiting_chars + len(text) > MAX_WAITING_CHARS:
             self.dropped_chars += len(text)
             return False
@@ -102,7 +107,7 @@ class Publisher:
         return True
 
     async def send(self) -> None:
-        """Send all that waits; what Redis does not take at once is dropped."""
+        """Send all waiting pieces; those that Redis does not take at once are dropped."""
         async with self._sending:
             streams, self._waiting, self._waiting_chars = self._waiting, [], 0
             messages = [(stream.channel, stream.message()) for stream in streams]
@@ -117,7 +122,7 @@ class Publisher:
                 sent = True
             except (RedisError, OSError) as error:  # TimeoutError is an OSError
                 log.debug("texts_not_sent", error=str(error) or type(error).__name__)
-            finally:  # also if whoever sends has no more time for it
+            finally:  # also if the caller was cancelled
                 if not sent:
                     self.dropped_chars += sum(len(message) for _, message in messages)
 
@@ -155,7 +160,7 @@ class Stream:
         self._first = self._waiting = self._length = 0
 
     def add(self, text: str) -> None:
-        """A piece has come; it waits for its message, or is dropped."""
+        """Add a piece; it waits for its message, or is dropped."""
         # After a gap nothing more goes into the same message: its offset would be wrong.
         gap = self.parts and self._first + self._waiting < self._length
         if not gap and self._publisher.take(self, text):
@@ -166,7 +171,7 @@ class Stream:
         self._length += len(text)
 
     def message(self) -> bytes:
-        """All that waits, as one message; nothing waits any more."""
+        """Take all waiting pieces as one message."""
         # A stream may be cut between the halves of a surrogate pair, which is no Unicode alone.
         text = "".join(self.parts).encode("utf-8", "replace").decode()
         self.parts = []
@@ -174,7 +179,7 @@ class Stream:
         return orjson.dumps(self._head | {"offset": self._first, "text": text, "at": at})
 
     async def close(self) -> None:
-        """The answer is complete: send its end before the agent is told to have ended."""
+        """Send the rest of a complete answer, before the agent's end is written."""
         if self.parts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
@@ -183,7 +188,7 @@ class Stream:
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Inbox:
-    """What has come of a run and was not taken yet.
+    """The pieces of a run that have come and were not taken yet.
 
     Attributes:
         news: Set when something comes.
@@ -195,7 +200,7 @@ class Inbox:
     _pieces: deque[Piece] = field(default_factory=deque)
 
     def put(self, piece: Piece) -> None:
-        """A piece has come; the oldest one makes room."""
+        """Put a piece in; the oldest one makes room."""
         if len(self._pieces) >= MAX_PIECES:
             self._pieces.popleft()
             self.lost += 1
@@ -203,7 +208,7 @@ class Inbox:
         self.news.set()
 
     def take(self) -> list[Piece]:
-        """All pieces, oldest first."""
+        """Take all pieces, oldest first."""
         pieces = list(self._pieces)
         self._pieces.clear()
         return pieces
@@ -225,7 +230,7 @@ class Feed:
 
     @contextlib.asynccontextmanager
     async def watching(self, run_id: UUID, news: asyncio.Event) -> AsyncIterator[Inbox]:
-        """The texts of a run from now on.
+        """Yield an inbox for the texts of a run from now on.
 
         Args:
             run_id: The run.
@@ -282,6 +287,6 @@ class Feed:
             facts = orjson.loads(data)
             piece = Piece(**facts | {"at": datetime.fromisoformat(facts["at"])})
         except (KeyError, TypeError, ValueError):
-            return  # of another version, or somebody else's
+            return  # of another version, or of another program
         for inbox in self._inboxes.get(channel, ()):
             inbox.put(piece)

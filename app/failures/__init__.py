@@ -1,1 +1,1 @@
-"""What follows from a failure: pure decisions, one owner of retries."""
+"""Failures: pure decisions about them, one owner of retries, circuit breakers."""

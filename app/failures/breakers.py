@@ -1,8 +1,8 @@
-"""The circuit breakers as one process has them: calls ask here, and say here how they ended.
+"""The circuit breakers of one process: calls are admitted here, and report their ends here.
 
-While a circuit is closed this costs no exchange with anybody: failures are reported in the
-background, and successes only while somebody counts failures. While it is open, callers wait in
-order of arrival, and one of them in the whole cluster is let through at a time, as the probe.
+A closed circuit costs a call no exchange with Redis: failures are reported in the background, and
+successes only while failures are counted. While it is open, callers wait in order of arrival, and
+one of them in the whole cluster is let through at a time, as the probe.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from app.telemetry.logging import of_nobody
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Between two reports of successes and renewals of probes.
 TICK_S = 1.0
-#: Who waits asks again after this time at most, in case the news was lost.
+#: A waiting process asks again after this time at most, in case the news was lost.
 LOOK_AGAIN_S = 2.0
 RETRY_S = 0.5
 
@@ -46,10 +46,10 @@ class CircuitReopened(Exception):
 
 
 def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
-    """What the end of a call says about its model; None for nothing at all.
+    """Judge a model by the end of a call; None if the end says nothing about it.
 
     Args:
-        error: What it raised, or None.
+        error: The error that the call raised, or None.
         slow_s: From when on an agent's own timeout is the model's failure.
     """
     if error is None:
@@ -61,7 +61,7 @@ def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
     refused = error.status is not None and BAD_REQUEST <= error.status < SERVER_ERROR
     if isinstance(error, ConnectionFailed | Overloaded | ServerFailure) and not refused:
         return "bad"
-    # A refusal, a 429 too, shows that somebody is there; without a status nobody was asked.
+    # A refusal, a 429 too, shows that the provider works; without a status it was not asked.
     return None if error.status is None else "ok"
 
 
@@ -78,7 +78,7 @@ class Ticket:
         self.token = token
 
     def check(self) -> None:
-        """Called when the call might start.
+        """Check that the circuit is still closed, when the call might start.
 
         Raises:
             CircuitReopened: If the circuit has opened since.
@@ -87,15 +87,27 @@ class Ticket:
             raise CircuitReopened
 
     def ended(self, error: BaseException | None) -> None:
-        """Say how the call ended; exactly once."""
+        """Report how the call ended; exactly once."""
         self._breakers.ended(self._circuit, self.token, error)
 
 
 class CircuitBreakers:
     """All circuits of a process.
 
+    Example:
+        ticket = await breakers.admit("openai", "gpt-4o")
+        try:
+            ...  # the call
+        except ProviderError as error:
+            ticket.ended(error)
+            raise
+        ticket.ended(None)
+
+    A circuit opens after failures, so the calls that are out when a model breaks down still fail.
+    Without Redis every circuit counts as closed: then only limits and retries hold calls back.
+
     Args:
-        backend: Where the cluster's are.
+        backend: Holds the circuits of the cluster.
         config: The policy.
     """
 
@@ -166,7 +178,7 @@ class CircuitBreakers:
     def hear(self, news: CircuitNews) -> None:
         """Take news of the other processes."""
         if not news.circuit:
-            # Some may have been missed: what is known here is asked anew.
+            # News may have been missed: every known circuit is read again.
             for each in self._circuits.values():
                 self._start(self._look(each))
         elif (circuit := self._circuits.get(news.circuit)) is not None:
@@ -186,7 +198,7 @@ class CircuitBreakers:
                     self._report_soon(circuit)
 
     async def close(self) -> None:
-        """Let what is being said be said; whoever waits is not woken."""
+        """Let messages under way be sent; waiting callers are not woken."""
         for circuit in self._circuits.values():
             if circuit.keeper is not None:
                 circuit.keeper.cancel()
@@ -196,7 +208,7 @@ class CircuitBreakers:
             task.cancel()
 
     def get_statistics(self) -> dict[str, Any]:
-        """Counts of this process, and its circuits by name that it knows to be open."""
+        """Return counts of this process, and the names of the circuits it knows to be open."""
         names = ("failures", "opened", "closed", "probes", "waited", "refused")
         return {name: self._counts[name] for name in names} | {
             "open": sorted(name for name, circuit in self._circuits.items() if circuit.opened)
@@ -224,7 +236,7 @@ class CircuitBreakers:
                 circuit.waiters.remove(future)
 
     async def _keep(self, circuit: LocalCircuit) -> None:
-        """Ask for a probe when it is time, for the first who waits; let all go once it closes."""
+        """Ask for a probe when it is time, for the first waiter; let all go once it closes."""
         while circuit.opened and circuit.waiters:
             wait_s = circuit.ask_at_s - time.monotonic()
             if wait_s > 0:
@@ -277,10 +289,10 @@ class CircuitBreakers:
             self._held.pop(token, None)
             self._start(self._conclude(circuit, token, "release"))
 
-    # ---- what is said and heard ------------------------------------------------------------
+    # ---- exchanges with the backend ---------------------------------------------------------
 
     def _take(self, circuit: LocalCircuit, known: View | CircuitNews) -> None:
-        """Take what was heard, unless something newer is known: news may overtake an answer."""
+        """Take a state, unless a newer one is known: news may overtake an answer."""
         if known.at < circuit.known_at:
             return
         circuit.known_at = known.at
@@ -313,7 +325,7 @@ class CircuitBreakers:
             self._start(self._report(circuit))
 
     async def _report(self, circuit: LocalCircuit) -> None:
-        """Tell what was counted; what comes meanwhile is told with the next message."""
+        """Report what was counted; what comes meanwhile goes into the next message."""
         try:
             while circuit.bad or circuit.successes:
                 bad, circuit.bad = circuit.bad, 0
@@ -329,13 +341,13 @@ class CircuitBreakers:
         await self._exchange(circuit, token=token, verdict="renew")
 
     async def _conclude(self, circuit: LocalCircuit, token: str, verdict: Verdict) -> None:
-        """Say what became of a probe; if it cannot be said, its lease ends by itself."""
+        """Report the end of a probe; if that is impossible, its lease ends by itself."""
         await self._exchange(circuit, token=token, verdict=verdict)
 
-    async def _exchange(self, circuit: LocalCircuit, **said: Any) -> View | None:
-        # Only what counts calls is numbered: the rest may overtake it.
-        number = next(circuit.numbers) if "bad" in said else 0
-        message = Message(process=self._process, number=number, **said)
+    async def _exchange(self, circuit: LocalCircuit, **fields: Any) -> View | None:
+        # Only messages that count calls are numbered: the others may overtake them.
+        number = next(circuit.numbers) if "bad" in fields else 0
+        message = Message(process=self._process, number=number, **fields)
         try:
             view = await self._backend.exchange(circuit.name, message)
         except ServiceUnavailable as error:
@@ -350,7 +362,7 @@ class CircuitBreakers:
                 log.warning("circuit_opened", circuit=circuit.name, next_try_in_s=view.wait_s)
             else:
                 log.info("circuit_closed", circuit=circuit.name)
-        if not (view.granted or said.get("verdict") == "renew"):
+        if not (view.granted or fields.get("verdict") == "renew"):
             self._take(circuit, view)
         return view
 

@@ -1,4 +1,4 @@
--- One circuit breaker: what a process says about it, and how it stands then.
+-- One circuit breaker: applies the message of a process, and returns its state.
 --
 -- EVALSHA sha 1 state  config message channel circuit [now]
 --   KEYS[1] state   string, MessagePack: the fields of app.failures.circuit.Circuit;

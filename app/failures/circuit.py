@@ -1,4 +1,4 @@
-"""One circuit breaker, as a pure state machine, and what is said to and by it.
+"""One circuit breaker, as a pure state machine, and the messages to and from it.
 
 ``closed``: calls go, failures are counted in a sliding window. ``open``: none goes until a time.
 ``half_open``: one call, the probe, goes; its result closes the circuit or opens it for longer. The
@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 from app.domain.circuit import CircuitBreakerConfig
 
 State = Literal["closed", "open", "half_open"]
-#: What is said about a probe: it succeeded or failed, was never made, or is still under way.
+#: The end of a probe: it succeeded or failed, was never made, or is still under way.
 Verdict = Literal["ok", "bad", "release", "renew"]
 SLOTS = 10
 #: A process's last message number is remembered for so long, so that a repeated one counts once.
@@ -25,7 +25,7 @@ MAX_DOUBLINGS = 20
 
 @dataclass(kw_only=True, slots=True)
 class Message:
-    """What a process tells a circuit.
+    """A message from a process to a circuit.
 
     Attributes:
         process: Unique name of the process.
@@ -34,7 +34,7 @@ class Message:
         ok: Successes: seconds ago, and how many.
         bad: Failures since the last message.
         token: Names a probe; without a verdict, permission for it is asked for.
-        verdict: What became of the probe.
+        verdict: The end of the probe.
     """
 
     process: str
@@ -47,18 +47,18 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """How a circuit stands.
+    """The state of a circuit, as a process sees it.
 
     Attributes:
         state: Its state.
         wait_s: Seconds until it is worth asking for a probe; 0 if it is closed.
         granted: Whether the probe that was asked for may go.
-        change: What the message has brought about.
+        change: The change that the message brought about.
         opening: How many times it has opened since it was last idle.
         ok: Successes in the window.
         bad: Failures in the window.
-        at: When that was, in microseconds of the holder's clock: what is older than something
-            already known is out of date, in whatever order the two arrive.
+        at: Microseconds of the holder's clock: a view older than one already known is out of
+            date, in whatever order the two arrive.
     """
 
     state: State
@@ -73,9 +73,9 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitNews:
-    """What all processes are told: a circuit opened, closed, may be probed, or counts failures.
+    """News for all processes: a circuit opened, closed, may be probed, or counts failures.
 
-    ``circuit`` is empty when news may have been missed: then everything has to be asked anew.
+    ``circuit`` is empty when news may have been missed: then every circuit has to be read again.
     ``at`` is as in ``View``.
     """
 
@@ -89,7 +89,7 @@ class CircuitBackend(Protocol):
     """Holds the circuits; every method may raise ``ServiceUnavailable``."""
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """Apply what a process says, and tell how the circuit stands; None only looks."""
+        """Apply a message and return the circuit's state; without one only return it."""
         ...
 
     async def names(self) -> list[str]:
@@ -116,7 +116,7 @@ class Circuit:
         openings: Openings in all.
         holder: Token of the probe under way, or empty.
         holder_until: When that one counts as lost.
-        told: When the others were last told that failures are counted.
+        told: When the processes last got news that failures are counted.
         seen: Last message number by process, and when.
     """
 
@@ -135,7 +135,7 @@ class Circuit:
         """Apply a message.
 
         Returns:
-            How the circuit stands then, and what the others are to be told (without its name).
+            The circuit's state then, and news for the other processes (without its name).
         """
         news: list[CircuitNews] = []
         self._forget(config, now)
@@ -161,7 +161,7 @@ class Circuit:
         granted: bool = False,
         change: Literal["", "opened", "closed"] = "",
     ) -> View:
-        """How it stands."""
+        """Return its state."""
         self._forget(config, now)
         wait_s = 0.0
         state: State = "closed"
@@ -251,5 +251,5 @@ class Circuit:
 
 
 def microseconds(now: float) -> int:
-    """Seconds of a clock as whole microseconds."""
+    """Convert seconds of a clock to whole microseconds."""
     return math.floor(now * 1e6 + 0.5)

@@ -10,7 +10,7 @@ from app.failures.circuit import Circuit, CircuitNews, Message, View
 
 
 class MemoryCircuits:
-    """Circuits in memory, for tests and for programs of one process.
+    """Circuits in memory, for tests and for programs of one process; a cluster needs Redis.
 
     Args:
         config: The policy of all circuits.
@@ -29,7 +29,7 @@ class MemoryCircuits:
         self._circuits: dict[str, Circuit] = defaultdict(Circuit)
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """See ``CircuitBackend``."""
+        """Exchange as ``CircuitBackend`` says."""
         if message is None:
             return self._circuits[circuit].view(self._config, self._clock())
         view, news = self._circuits[circuit].exchange(self._config, message, self._clock())
@@ -38,7 +38,7 @@ class MemoryCircuits:
         return view
 
     async def names(self) -> list[str]:
-        """See ``CircuitBackend``."""
+        """Return names as ``CircuitBackend`` says."""
         return sorted(self._circuits)
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:

@@ -22,7 +22,7 @@ from app.failures.circuit import CircuitNews, Message, View
 PREFIX = "agentchord:circuits"
 RECONNECT_S = 0.5
 CLOSE_STEP_S = 0.1
-#: A silent connection is asked for a sign of life after this time, and given it once more.
+#: A silent connection gets a PING after this time, and the same time again to answer it.
 QUIET_S = 15.0
 
 log = structlog.get_logger(__name__)
@@ -30,6 +30,9 @@ log = structlog.get_logger(__name__)
 
 class RedisCircuits:
     """Circuits in Redis 6.2 or newer.
+
+    Each exchange is a round trip, and news over pub/sub may be lost, so processes also ask again.
+    Within one process ``MemoryCircuits`` does the same without Redis.
 
     Args:
         redis: The process's client, without ``decode_responses``. It is not closed here.
@@ -52,7 +55,7 @@ class RedisCircuits:
         self._listener: asyncio.Task[None] | None = None
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """See ``CircuitBackend``."""
+        """Exchange as ``CircuitBackend`` says."""
         now = [] if self._clock is None else [repr(self._clock())]
         arguments: tuple[str | bytes, ...] = (
             _key(circuit),
@@ -75,7 +78,7 @@ class RedisCircuits:
         return View(**answer | {"at": int(answer["at"])})
 
     async def names(self) -> list[str]:
-        """See ``CircuitBackend``; those whose state has expired are forgotten."""
+        """Return names as ``CircuitBackend`` says; those of expired circuits are forgotten."""
         try:
             found = sorted(await self._redis.smembers(f"{PREFIX}:names"))
             names = [name if isinstance(name, str) else name.decode() for name in found]
@@ -88,13 +91,13 @@ class RedisCircuits:
         return names
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
-        """Call back for news until ``close``."""
+        """Call ``on_news`` until ``close``."""
         self._listener = asyncio.create_task(self._listen(on_news), name="circuit_news")
 
     async def close(self) -> None:
         """Stop listening."""
         while self._listener is not None and not self._listener.done():
-            # Again and again: redis-py may swallow a cancellation that meets an answer.
+            # Repeatedly: redis-py may swallow a cancellation that meets an answer.
             self._listener.cancel()
             await asyncio.wait([self._listener], timeout=CLOSE_STEP_S)
 
@@ -124,5 +127,5 @@ class RedisCircuits:
 
 
 def _key(circuit: str) -> str:
-    """The circuit's name is the hash tag: braces would end it early."""
+    """Return the key, with the circuit's name as hash tag: braces would end it early."""
     return f"{PREFIX}:{{{circuit.translate({ord('{'): '(', ord('}'): ')'})}}}:state"

@@ -28,12 +28,12 @@ def decide(
     retries: int,
     policy: RetryPolicy,
 ) -> Retry | Fail:
-    """What follows from a failed attempt.
+    """Decide what follows from a failed attempt.
 
     Args:
-        failure: Why it failed: the error, which may ask for a wait, or only its class.
+        failure: The error, which may ask for a wait, or only its class.
         retries: Retries made so far.
-        policy: How many there may be, and how they are spaced.
+        policy: Number and spacing of the retries.
     """
     kind = failure if isinstance(failure, FailureClass) else classify(failure)
     if kind.retriable and retries < policy.max_retries:

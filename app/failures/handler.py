@@ -1,6 +1,6 @@
-"""FailureHandler: the one owner of retries, for workers and for programs that ask the same.
+"""FailureHandler: the one owner of retries, for workers and for programs with the same question.
 
-It decides and counts; whoever asks carries the decision out. Nothing else repeats a call: the
+It decides and counts; its caller carries the decision out. Nothing else repeats a call: the
 SDKs' own retries are off.
 """
 
@@ -32,13 +32,21 @@ log = structlog.get_logger(__name__)
 
 
 class FailureHandler:
-    """Says what follows from failures.
+    """Decides what follows from failures.
+
+    Example:
+        handler = FailureHandler(RetryPolicy(max_retries=1), on_failure=lambda agent, result: ...)
+        if handler.handle_failure(agent, result):
+            ...  # try the agent again
+
+    A callback is called at most once and is not repeated: one that must not be lost reads the
+    history, or the event stream.
 
     Args:
         default_policy: Retry policy of agents without one of their own.
         on_failure: Called once for every agent that fails for good. What it raises is logged.
         in_thread: Runs a callback that is no coroutine; by default in the loop's executor.
-        redact: Takes secrets out of what is told of an error.
+        redact: Takes secrets out of the text of an error.
     """
 
     def __init__(
@@ -66,11 +74,11 @@ class FailureHandler:
         retries: int,
         policy: RetryPolicy | None = None,
     ) -> Retry | Fail:
-        """What follows from a failed attempt.
+        """Decide what follows from a failed attempt.
 
         Args:
-            agent: Who failed.
-            error: Why; a provider's Retry-After lengthens the wait and never shortens it.
+            agent: The agent that failed.
+            error: Its error; a provider's Retry-After lengthens the wait and never shortens it.
             retries: Retries made so far.
             policy: Goes before the agent's own and the default one.
         """
@@ -83,17 +91,17 @@ class FailureHandler:
         return decision
 
     def text_of(self, error: Exception) -> str:
-        """What is told of an error, in the history and to whoever asks: no secrets."""
+        """Return the text of an error for the history and for callers, without secrets."""
         return self._redact(str(error) or type(error).__name__)
 
     def handle_failure(
         self, agent: Agent, result: AgentResult, policy: RetryPolicy | None = None
     ) -> bool:
-        """Whether an agent should be tried again; if not, ``on_failure`` is called.
+        """Decide whether an agent should be tried again; if not, ``on_failure`` is called.
 
         Args:
-            agent: Who failed.
-            result: Its result; ``metadata["error_class"]`` tells the kind, else the status does.
+            agent: The agent that failed.
+            result: Its result; ``metadata["error_class"]`` tells the class, else the status does.
             policy: Goes before the agent's own and the default one.
 
         Returns:
@@ -110,19 +118,19 @@ class FailureHandler:
     def should_fail_workflow(
         self, failed_agents: Sequence[Agent], total_agents: int, allow_partial: bool = True
     ) -> bool:
-        """Whether a run fails because of its failed agents; the rule that the scheduler follows.
+        """Decide whether a run fails because of its failed agents, as the scheduler does.
 
         Args:
             failed_agents: Those that failed for good.
             total_agents: Number of all agents of the workflow.
             allow_partial: Whether partial completion is allowed.
         """
-        agents = AgentCounts(
+        counts = AgentCounts(
             total=total_agents,
             failed=len(failed_agents),
             critical_failed=sum(1 for agent in failed_agents if agent.is_critical),
         )
-        return failure_reason(agents, allow_partial_completion=allow_partial) is not None
+        return failure_reason(counts, allow_partial_completion=allow_partial) is not None
 
     def tell(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` in the background; called on the loop of a worker."""
@@ -137,7 +145,7 @@ class FailureHandler:
             await asyncio.wait(self._telling, timeout=CALLBACK_TIMEOUT_S)
 
     def get_statistics(self) -> dict[str, Any]:
-        """Counts of this handler: ``failures``, ``retries``, ``final``, ``by_class``, callbacks."""
+        """Return counts: ``failures``, ``retries``, ``final``, ``by_class`` and of callbacks."""
         names = ("failures", "retries", "final", "callbacks", "callbacks_failed")
         return {name: self._counts[name] for name in names} | {"by_class": dict(self._classes)}
 
@@ -153,7 +161,7 @@ class FailureHandler:
                     else:
                         await self._in_thread(partial(callback, agent, result))
             except Exception:
-                # Somebody else's code: whatever it raises must harm neither agent nor worker.
+                # User code: nothing that it raises may harm the agent or the worker.
                 self._counts["callbacks_failed"] += 1
                 log.exception("on_failure_failed", agent=agent.name)
 
@@ -186,5 +194,4 @@ def _class_of(result: AgentResult) -> FailureClass:
         name=str(result.metadata.get("error_class") or result.status),
         retriable=result.is_retriable() and "error_class" not in result.metadata,
         final=AgentStatus(result.status),
-        advice="read the message",
     )

@@ -1,4 +1,4 @@
-"""One circuit as a process knows it: how it stands, who waits for it, and what is to be told."""
+"""One circuit as a process knows it: its state, the callers that wait, and unreported counts."""
 
 import asyncio
 import random
@@ -9,13 +9,13 @@ from itertools import count
 from app.domain.waits import LongWait
 from app.failures.circuit import SLOTS
 
-#: Those who come back when a circuit may be probed do so within this share of the wait, at most
-#: this long after.
+#: Attempts that come back when a circuit may be probed do so within this share of the wait after
+#: it, at most within so many seconds.
 SPREAD, MOST_SPREAD_S = 0.1, 2.0
 
 
 class LocalCircuit:
-    """What a process knows of one circuit."""
+    """The state of one circuit that a process knows."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class LocalCircuit:
         self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
 
     def long_wait(self, max_wait_s: float) -> LongWait | None:
-        """What somebody is told who would wait no longer than this."""
+        """Return the exception for a caller that waits no longer than this, if it applies."""
         wait_s = self.ask_at_s - time.monotonic()
         if not self.opened or self.probed or wait_s <= max_wait_s:
             return None
@@ -51,7 +51,7 @@ class LocalCircuit:
             self.successes.append([now, 1])
 
     def take_successes(self) -> list[tuple[float, int]]:
-        """What was counted and not reported yet: seconds ago, and how many."""
+        """Take the unreported successes: seconds ago, and how many."""
         now = time.monotonic()
         taken = [(now - at_s, int(number)) for at_s, number in self.successes]
         self.successes.clear()

@@ -1,10 +1,13 @@
 """Why agents have failed or have not run, and what was tried again, in words."""
 
 from app.domain.status import AgentStatus
+from app.errors import error_named
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 from app.monitoring.wording import names
+
+RETRY = "agentchord retry runs only what failed again"
 
 
 def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
@@ -49,18 +52,13 @@ def _failed(agent: AgentProgress, history: RunHistory) -> Finding:
     kind = f"{classes[-1]}: " if classes else ""
     error = agent.error or f"{agent.items_failed} of its items failed"
     many = f" after {agent.retries} retries" if agent.retries else ""
-    remedy = {
-        AgentStatus.BUDGET_EXCEEDED: (
-            "raise its cost_limit or the budget, then agentchord retry "
-            "(--cost-budget raises the run's own)"
-        ),
-        AgentStatus.RATE_LIMITED: "agentchord limits shows the limits; then agentchord retry",
-    }.get(agent.status, "agentchord retry runs only what failed again")
+    known = error_named(classes[-1]) if classes else None
+    advice = f"{known.advice}; " if known else ""
     return Finding(
         reason=Reason.FAILED,
         agents=(agent.name,),
         text=f"ended {agent.status}{many}: {kind}{error}",
-        remedy=remedy if history.run.status.is_final else "",
+        remedy=f"{advice}{RETRY}" if history.run.status.is_final else "",
     )
 
 

@@ -1,1 +1,1 @@
-"""Turns a run into chords of lanes, level by level, and sees to it that none is forgotten."""
+"""Turns a run into chords of lanes, level by level, and finds runs whose messages were lost."""

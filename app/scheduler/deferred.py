@@ -1,8 +1,8 @@
-"""Sends lanes for agents that come back: their backoff is over, or what they waited for is there.
+"""Sends lanes for agents that come back: their backoff is over, or their long wait is.
 
-When an agent may be claimed again stands in Postgres, so this survives any process: each looks
-ahead now and then, and at the moment itself one of them sends the lanes. Whoever lingers for a
-backoff of its own has claimed it by then. What is missed, the watchdog finds.
+The time at which an agent may be claimed again is stored in Postgres, so this survives any process:
+each looks ahead now and then, and at the time itself one of them sends the lanes. A lane that
+lingers for a backoff of its own has claimed the agent by then. The watchdog finds what is missed.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from app.storage.group_commit import cause
 
 #: Agents that come back within the same slot share their lanes.
 SLOT_S = 0.5
-#: After a slot's end: time for those who lingered.
+#: After a slot's end: time for the lanes that lingered.
 GRACE_S = 0.25
 SENT_KEY = "agentchord:deferred:{slot}"
 SENT_FOR_S = 600
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Deferred:
-    """The next few seconds of agents that were given back.
+    """Timers for the agents that come back within the next few seconds.
 
     Args:
         engine: The process's engine.
@@ -47,7 +47,7 @@ class Deferred:
         self._timers: dict[int, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
-        """Set an alarm for each slot until the look after the next one."""
+        """Start a timer for each slot until the look after the next one."""
         async with self._engine.begin() as connection:
             slots = await coming_slots(
                 connection,
@@ -66,7 +66,7 @@ class Deferred:
                 del self._timers[slot]
 
     def close(self) -> None:
-        """Forget all alarms."""
+        """Cancel all timers."""
         for task in self._timers.values():
             task.cancel()
 

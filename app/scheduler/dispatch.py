@@ -22,11 +22,17 @@ Message = list[tuple[LevelPlan, Lane]]
 class Dispatcher:
     """Publishes to the broker; a message that gets lost is sent again by the watchdog.
 
+    Example:
+        await dispatcher.send_levels(await plan_levels(connection, [run_id]))  # after the commit
+
+    Nothing here knows whether a message arrives: what there is to do stands in Postgres, and a
+    message only permits a worker to look.
+
     Args:
         celery: The Celery instance.
         redis: The broker's Redis, to look into its queues.
         lane_width: Widest lane.
-        many_messages: Lanes share messages only if there are so many all the same.
+        many_messages: Lanes share messages only if there are still so many of them.
     """
 
     def __init__(
@@ -43,7 +49,7 @@ class Dispatcher:
         self._many_messages = many_messages
 
     def lanes(self, plan: LevelPlan) -> list[Lane]:
-        """The lanes that a level is run with."""
+        """Cut a level into lanes."""
         return cut_lanes(
             plan.agents,
             max_parallel_agents=plan.max_parallel_agents,
@@ -68,7 +74,7 @@ class Dispatcher:
         await asyncio.to_thread(self._advance(run_id, level).apply_async)
 
     async def backlog(self, queue: str) -> int:
-        """Messages waiting in a queue, over all its priorities."""
+        """Count the messages that wait in a queue, over all its priorities."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for priority in PRIORITY_STEPS:
                 key = f"{queue}{Channel.sep}{priority}" if priority else queue
@@ -76,7 +82,7 @@ class Dispatcher:
             return sum(await pipe.execute())
 
     def cut(self, plans: Sequence[LevelPlan]) -> tuple[list[Level], list[Message]]:
-        """The levels that need a chord, and the messages of those that do not."""
+        """Split into levels that need a chord, and messages of those that do not."""
         wide: list[Level] = []
         single: dict[tuple[str, int], Message] = defaultdict(list)
         for plan in plans:

@@ -30,7 +30,7 @@ def cut_lanes(
 
     Args:
         agents: Pending agents by provider.
-        max_parallel_agents: What the run may use in all.
+        max_parallel_agents: Places of the run in all.
         lane_width: Widest lane.
 
     Returns:
@@ -55,7 +55,7 @@ def share_messages(
     A message costs sender and receiver 2 to 3 ms of CPU.
 
     Args:
-        lanes: Lanes on one queue, each with what else there is to say of it.
+        lanes: Lanes on one queue, each with the sender's own data.
         lane_width: Widest lane; those of a message together are no wider.
         many_messages: There are so many messages at least, or one for each lane.
     """
@@ -73,7 +73,7 @@ def share_messages(
 
 
 def _shares(wanted: list[int], room: int) -> list[int]:
-    """Shares in proportion to what is wanted, one place for each as long as there is room."""
+    """Share places in proportion to the wanted ones, one for each as long as there is room."""
     total = sum(wanted)
     if total <= room:
         return wanted
@@ -83,7 +83,7 @@ def _shares(wanted: list[int], room: int) -> list[int]:
     while sum(shares) > room:  # the minimum of one may have given out too much
         shares[shares.index(max(shares))] -= 1
     place = 0
-    while sum(shares) < room:  # what rounding down has left over
+    while sum(shares) < room:  # places that rounding down has left over
         shares[place % len(shares)] += shares[place % len(shares)] < wanted[place % len(shares)]
         place += 1
     return shares

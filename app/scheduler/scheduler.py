@@ -29,10 +29,17 @@ log = structlog.get_logger(__name__)
 class Scheduler:
     """Everything that moves a run from one state to the next.
 
+    Example:
+        await scheduler.ask_for_admission(run_id)  # after enqueueing it
+        await scheduler.advance(run_id, level)  # when its level may be done
+
+    Every process may have one, and each step may come early, late or twice. A process that dies
+    between a commit and its messages loses these: the watchdog sends them again.
+
     Args:
         engine: The process's engine.
         dispatcher: Sends lanes.
-        signals: Tells waiting clients and working processes.
+        signals: Wakes waiting clients and working processes.
         max_running: Runs that may be running at once in the whole cluster.
         max_collected_bytes: Largest output that is put together from items or a sub-workflow.
     """
@@ -75,12 +82,12 @@ class Scheduler:
     async def _admit(
         self, connection: AsyncConnection, items: Sequence[None]
     ) -> list[list[LevelPlan]]:
-        """One look at the pending runs serves all who asked; the first of them dispatches."""
+        """Admit once for all callers of the batch; the first of them dispatches."""
         plans = await admit(connection, max_running=self._max_running)
         return [plans, *([] for _ in items[1:])]
 
     async def follow(self, run_id: UUID, progress: Progress) -> None:
-        """What comes of a step that is committed, beside the dispatch of the next level."""
+        """Do what a committed step brings with it, beside the dispatch of the next level."""
         if progress.finished:
             await self._signals.send(run_id, "finished")
             await self.admit()
@@ -94,7 +101,7 @@ class Scheduler:
         await self.advance(outer.run_id, outer.level)
 
     async def spread(self, run_id: UUID) -> None:
-        """Send lanes for what has just become ready of a level that is under way."""
+        """Send lanes for agents that have just become ready in a level under way."""
         async with self._engine.connect() as connection:
             plans = await plan_levels(connection, [run_id])
         await self._dispatcher.send_levels(plans)
@@ -110,14 +117,14 @@ class Scheduler:
                 await self._dispatcher.send_levels([progress.plan])
 
     async def ask_for_admission(self, run_id: UUID) -> None:
-        """Have the scheduler look at what may start now; a client dispatches nothing itself.
+        """Ask for a look at the runs that may start now; a client dispatches nothing itself.
 
-        If it cannot be asked, because Redis is away, the watchdog finds the run when it is back.
+        If Redis is away, the watchdog finds the run when it is back.
         """
         await self._asks.submit(run_id)
 
     async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
-        """One message is enough: whoever gets it looks at all runs."""
+        """Send one message for all callers of the batch: its receiver looks at all runs."""
         try:
             await self._dispatcher.send_advance(run_ids[0])
         except (BrokerError, RedisError, OSError) as error:
@@ -157,7 +164,7 @@ class Scheduler:
         return resumed
 
     async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
-        """Let what failed of a run that has ended run again; see ``storage.control``."""
+        """Let failed agents of a run that has ended run again; see ``storage.control``."""
         step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
         retried = await self._control(run_id, step, name="retry_failed", brings=GOING)
         if retried:
@@ -182,8 +189,8 @@ class Scheduler:
     ) -> bool:
         """Take a step that changes a run's state; returns whether it did.
 
-        If it is repeated, because nobody knows whether it was committed, and finds nothing left
-        to do, the state tells: a run that stands where the step brings it was brought there.
+        If it is repeated, because the outcome of a commit is unknown, and finds nothing left to
+        do, the state decides: a run in the state that the step leads to was brought there by it.
         """
         tries = count()
 

@@ -1,4 +1,4 @@
-"""The watchdog: whatever was lost on the way is found in Postgres and sent again.
+"""The watchdog: finds in Postgres what was lost on the way, and sends it again.
 
 Every worker process runs one; an advisory lock lets one at a time look. It trusts only the
 database's clock.
@@ -27,7 +27,7 @@ from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
 EPOCH_KEY = "agentchord:epoch"
-#: A sign of life that fades: what is left of its time tells when a watchdog has last looked.
+#: A key that expires: its remaining time tells when a watchdog has last looked.
 LOOKED_KEY, LOOKED_MS = "agentchord:watchdog", 600_000
 
 TRY_LOCK: TextClause = text("SELECT pg_try_advisory_xact_lock(:key)")
@@ -35,8 +35,8 @@ OVERDUE: TextClause = text("""
     SELECT id, timeout_s FROM runs
     WHERE status = 'running' AND stop_as IS NULL AND deadline_at < clock_timestamp()
 """)
-# Runs that stand at a level where nothing is open any more: somebody's advance was lost. Of a run
-# that is being stopped only what is in progress counts: pending agents will not start any more.
+# Runs that stand at a level where nothing is open any more: the message to advance was lost. Of a
+# run that is being stopped only running agents count: pending ones will not start any more.
 # An agent that waits for a sub-workflow is in progress; one that waits for items is to be advanced.
 STUCK: TextClause = text("""
     SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
@@ -52,7 +52,13 @@ log = structlog.get_logger(__name__)
 
 
 class Watchdog:
-    """Looks for what was lost, every few seconds.
+    """Looks for lost leases and messages, every few seconds.
+
+    Example:
+        task = asyncio.create_task(watchdog.run())
+
+    It finds a loss only at its next look, ``interval_s`` later at most, so it is the safety net
+    and not the way: a run that needs it at each step works, but slowly.
 
     Args:
         engine: The process's engine.
@@ -61,9 +67,9 @@ class Watchdog:
         dispatcher: Sends lanes.
         interval_s: Seconds between two looks.
         max_recoveries: Recoveries after which an agent fails.
-        on_quarantine: Told of every agent that fails for that, after the commit.
+        on_quarantine: Called for every agent that fails for that, after the commit.
         grace_s: Seconds after a reconnect in which no lease is taken away: while Postgres was
-            gone nobody could renew one.
+            gone no process could renew one.
 
     Attributes:
         deferred: Looks ahead with every look, for agents that come back.
@@ -111,11 +117,11 @@ class Watchdog:
             self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
             log.warning("watchdog_interrupted", error=cause(error))
         except Exception:
-            # Whatever it is: a watchdog that ends is worse than one that stumbles.
+            # Any error: a watchdog that ends is worse than one that fails once.
             log.exception("watchdog_failed")
 
     async def look(self) -> None:
-        """Look once at everything that may have been lost."""
+        """Look once for everything that may have been lost."""
         self._quarantined = []
         for plan in await self._alone(self._recover) or ():
             await self._send(plan, set(plan.agents))
@@ -128,14 +134,14 @@ class Watchdog:
             await self._scheduler.advance(run_id, level)
         await self._scheduler.admit()
         everything = await self._redis_was_replaced()
-        await self._tell_of_looking()
+        await self._note_look()
         ready = self._all_ready if everything else self._idle
         for plan in await self._alone(ready) or ():
             await self._send_again(plan, everything=everything)
         await self.deferred.look()
 
     async def _alone(self, step: Callable[[AsyncConnection], Awaitable[Found]]) -> Found | None:
-        """Run a step unless another watchdog is at it."""
+        """Run a step unless another watchdog holds the lock."""
         async with self._engine.begin() as connection:
             if not (await connection.execute(TRY_LOCK, {"key": WATCHDOG_LOCK})).scalar_one():
                 return None
@@ -175,12 +181,12 @@ class Watchdog:
         self._epoch = epoch
         return replaced
 
-    async def _tell_of_looking(self) -> None:
+    async def _note_look(self) -> None:
         with contextlib.suppress(RedisError):
             await self._redis.set(LOOKED_KEY, "", px=LOOKED_MS)
 
     async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
-        """Send lanes for ready agents that nobody seems to come for."""
+        """Send lanes for ready agents whose provider's queue is empty, or for all."""
         waiting = {
             provider
             for provider in plan.agents
@@ -194,7 +200,7 @@ class Watchdog:
                 if lane.provider in providers:
                     await self._dispatcher.send_lane(plan, lane)
         except Exception:
-            # What is wrong with one run must not keep the others waiting.
+            # An error of one run must not keep the others waiting.
             log.exception("lanes_not_sent", run_id=str(plan.run_id))
             return
         if providers:

@@ -11,8 +11,8 @@ SOME_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM runs WHERE status = 'pending' AND stop_as IS NULL)
 """)
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
-# The runs of sub-workflows take no place of their own, so that runs around them that have all the
-# places do not wait for them for ever.
+# The runs of sub-workflows take no place of their own: the runs around them might have all the
+# places, and would wait for ever.
 ADMIT: TextClause = text("""
     WITH next AS (
         SELECT id, started_at IS NULL AS first FROM runs
@@ -50,8 +50,8 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
         max_running: Runs that may be running at once in the whole cluster.
 
     Returns:
-        The level at which each admitted run stands. It has no agents if a run that is resumed has
-        nothing left to start there: then it is to be advanced.
+        The level at which each admitted run stands. It has no agents if a resumed run has nothing
+        left to start there: then the run is to be advanced.
     """
     if not await connection.scalar(SOME_PENDING):
         return []

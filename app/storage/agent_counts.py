@@ -1,4 +1,4 @@
-"""How the agents of runs stand: what decides whether a level is done, and how a run ends."""
+"""Counts of the agents of runs: they decide whether a level is done, and how a run ends."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.storage.fetch import Row, fetch
 
 # An item counts with its agent. An agent that waits for a sub-workflow is in progress; one that
-# waits for items is open as long as one of them is, which the items say themselves. What failed in
-# a sub-workflow that completed in part is like an item that failed.
+# waits for items is open as long as one of them is, which the items say themselves. A sub-workflow
+# that completed in part counts like an item that failed.
 AGENT_COUNTS: TextClause = text("""
     SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
@@ -37,7 +37,7 @@ AGENT_COUNTS: TextClause = text("""
 
 
 async def agent_counts(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
-    """Counts by run, of agents by their states and of what is open at the level it stands at."""
+    """Count by run: agents by their states, and those that are open at the run's level."""
     return {
         row.run_id: row for row in await fetch(connection, AGENT_COUNTS, {"ids": list(run_ids)})
     }

@@ -1,4 +1,4 @@
-"""After a booking on shared budgets: thresholds are told, and who waits for money is woken."""
+"""After a booking on shared budgets: thresholds are noted, and agents that wait are woken."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import budget_label, passed_thresholds
-from app.storage.budget_waiters import WakeWaiters, nobody
+from app.storage.budget_waiters import WakeWaiters, wake_none
 from app.storage.fetch import Row
 from app.storage.hold_queue import next_in_queue
 from app.storage.session import dumps
@@ -19,21 +19,21 @@ Entry = Mapping[str, Any]
 log = structlog.get_logger(__name__)
 
 
-async def tell_booked(
+async def note_booked(
     connection: AsyncConnection,
     rows: Sequence[Row],
     entries: Sequence[Entry],
     *,
-    wake: WakeWaiters = nobody,
+    wake: WakeWaiters = wake_none,
 ) -> None:
-    """Tell what a booking has changed.
+    """Note passed thresholds, log overdrafts, and wake agents whose holds may fit now.
 
     Args:
         connection: Inside the transaction of the booking.
         rows: The budgets as APPLY_RECORDS returns them.
-        entries: The cost entries that make up what is spent, in order: whose booking passes a
-            threshold has it in its history.
-        wake: Told the agent runs whose holds may fit now.
+        entries: The cost entries that make up the booking, in order: the run of the entry that
+            passes a threshold has it in its history.
+        wake: Called with the agent runs whose holds may fit now.
     """
     passed = [line for row in rows for line in _passed(row, entries)]
     if passed:
@@ -52,26 +52,26 @@ async def tell_booked(
 
 
 def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The thresholds that a budget has passed with this booking, each with who passed it."""
+    """Return the thresholds that a budget has passed with this booking, each with its entry."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
     )
-    return [_told(row, percent, _who_passed(row, percent, entries)) for percent in found]
+    return [_line(row, percent, _passing_entry(row, percent, entries)) for percent in found]
 
 
-def _who_passed(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
-    """The entry with which the spending came to a percentage of the limit."""
+def _passing_entry(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
+    """Find the entry with which the spending came to a percentage of the limit."""
     mine = [entry for entry in entries if row.id in entry["budget_ids"]]
     spent_usd = row.spent_usd - row.booked
     for entry in mine:
         spent_usd += Decimal(entry["cost_usd"])
         if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
             return entry
-    # The limit was lowered below what was spent before: the booking after that tells it.
+    # The limit was lowered below the spending: the next booking notes it.
     return mine[-1] if mine else {}
 
 
-def _told(row: Row, percent: int, entry: Entry) -> dict[str, Any]:
+def _line(row: Row, percent: int, entry: Entry) -> dict[str, Any]:
     data = {
         "scope": row.scope,
         "subject": row.subject,
@@ -81,5 +81,5 @@ def _told(row: Row, percent: int, entry: Entry) -> dict[str, Any]:
         "limit_usd": str(row.limit_usd),
     }
     log.warning("budget_threshold", **data)
-    who = {name: entry.get(name) for name in ("run_id", "agent_run_id", "attempt")}
-    return {"id": row.id, "reached": percent, "data": data, **who}
+    owner = {name: entry.get(name) for name in ("run_id", "agent_run_id", "attempt")}
+    return {"id": row.id, "reached": percent, "data": data, **owner}

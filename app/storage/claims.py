@@ -35,7 +35,7 @@ class ClaimedAgent:
         attempt: Number of this attempt, the fencing token.
         retries: Retries made before this attempt.
         limit_usd: Its cost_limit.
-        spent_usd: What its earlier attempts have cost.
+        spent_usd: The cost of its earlier attempts.
         outputs: Outputs its prompt reads, by agent name.
         item_index: Which element of a for_each it is, from 0; None for an agent as a whole.
         item: The element.
@@ -55,7 +55,7 @@ class ClaimedAgent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What a lane got and what is left.
+    """The agents that a lane got, and the work that is left.
 
     Attributes:
         agents: The claimed agents, by priority.
@@ -87,14 +87,14 @@ async def claim(
 
     Of the agents that have been recovered ``max_recoveries`` times a worker has one at a time.
 
-    Repeating it is safe: what an unknown commit claimed is in nobody's heartbeat, so its lease
-    ends by itself.
+    Repeating it is safe: agents that an unknown commit claimed are in no heartbeat, so their
+    leases end by themselves.
 
     Args:
         connection: Inside a transaction.
-        requests: What lanes ask for.
+        requests: The requests of lanes.
         worker: The owner of the leases.
-        lease_s: Seconds until a lease ends that nobody renews.
+        lease_s: Seconds until a lease ends that is not renewed.
         max_recoveries: Recoveries after which an agent is a suspect.
         locked: Whether the transaction has locked the runs already.
     """

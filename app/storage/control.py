@@ -1,7 +1,7 @@
-"""What people do with runs under way and runs that have ended: pause, resume, retry, run again.
+"""Control of runs under way and runs that have ended: pause, resume, retry, run again.
 
-Each is one conditional statement under the run's row lock, or follows one, so that it may be asked
-for twice, or by several at once: who comes second finds nothing left to do.
+Each is one conditional statement under the run's row lock, or follows one, so that it may be
+repeated, or come from several callers at once: the second one finds nothing left to do.
 """
 
 from collections.abc import Collection, Sequence
@@ -39,7 +39,7 @@ PAUSE: TextClause = text("""
     FROM paused RETURNING run_id
 """)
 # It is admitted again like any other run; its first look at the clock is then. A part of a run
-# that is paused stays so: no hold of it would be placed.
+# that is paused stays paused: no hold of it would be placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
         UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -62,9 +62,9 @@ LOCK_RUN: TextClause = text("""
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # After the run's lock. An agent that has items waits for those of them that are tried again.
-# Attempts go on counting, so whatever an old one still says is fenced off; only that of an agent
-# that has items goes on, as they do. Conversations with tools begin anew: what failed would else
-# go on from where it failed.
+# Attempts go on counting, so late writes of an old one are fenced off; only that of an agent that
+# has items goes on, as they do. Conversations with tools begin anew: a conversation that failed
+# would else go on from where it failed.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -115,8 +115,8 @@ AGENTS_OF_RUN: TextClause = text("""
     SELECT name, level, status, dependencies FROM agent_runs
     WHERE run_id = :id AND parent_id IS NULL ORDER BY position
 """)
-# agents: [{id, name, again}]. What is not to run again is taken over with its output; it was paid
-# for by the run it comes from, and costs this one nothing.
+# agents: [{id, name, again}]. An agent that is not to run again is taken over with its output; it
+# was paid for by the run it comes from, and costs this one nothing.
 RERUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
@@ -181,7 +181,7 @@ async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
 async def _on_run_tree(
     connection: AsyncConnection, statement: TextClause, run_id: UUID
 ) -> Collection[UUID]:
-    """Which of a run and those of its sub-workflows a statement has changed."""
+    """Run a statement on a run and those of its sub-workflows; returns the changed ones."""
     ids = [run.id for run in await lock_run_tree(connection, [run_id])]
     if len(ids) > 1:  # in the order in which holds lock them
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
@@ -189,7 +189,7 @@ async def _on_run_tree(
 
 
 async def status_of(connection: AsyncConnection, run_id: UUID) -> str | None:
-    """The state of a run, or None if there is no such run."""
+    """Return the state of a run, or None if there is no such run."""
     status: str | None = await connection.scalar(READ_STATUS, {"id": run_id})
     return status
 
@@ -203,7 +203,7 @@ async def retry_failed(
 ) -> bool:
     """Let the failed and the cancelled agents of a run that has ended run again.
 
-    Results stay, and so does all that was spent: only retries and recoveries are counted anew.
+    Results stay, and so do all costs: only retries and recoveries are counted anew.
 
     Args:
         connection: Inside a transaction.
@@ -212,7 +212,7 @@ async def retry_failed(
         part_of_retry: Whether the run around this one tries again the agent that this one is.
 
     Returns:
-        Whether anything is run again: not if the run is still going, and not if nothing failed.
+        Whether an agent runs again: not if the run is still going, and not if none failed.
 
     Raises:
         RunConflict: If its input has been removed, the budget would be lowered, or it is a part of
@@ -242,8 +242,8 @@ async def retry_failed(
 async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
     """Make a new run of the same workflow and input that starts from one agent.
 
-    What has completed and does not depend on that agent is taken over; all else runs again. As
-    long as such a run is going, asking for it again gives the same one.
+    Agents that completed and do not depend on that one are taken over; all others run again. As
+    long as such a run is going, another call returns the same one.
 
     Args:
         connection: Inside a transaction.
@@ -304,7 +304,7 @@ def _refuse_pruned(run: Row[Any]) -> None:
 
 
 def _to_run_again(run_id: UUID, rows: Sequence[Row[Any]], agent: str) -> Collection[str]:
-    """The agent, all that depends on it, and whatever has no result to take over."""
+    """Return the agent, all that depend on it, and all without a result to take over."""
     names = [row.name for row in rows]
     if agent not in names:
         if (each := agent_of(agent)) in names:

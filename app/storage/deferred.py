@@ -1,4 +1,4 @@
-"""Agents that were given back for a while: when each may be claimed again, and who is due."""
+"""Agents that were given back for a while: when each may be claimed again, and which are due."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -19,8 +19,8 @@ COMING: TextClause = text("""
         AND r.status = 'running' AND r.stop_as IS NULL
     ORDER BY slot
 """)
-# Whoever lingered for them has claimed them by now. Where no place is free nobody is needed: the
-# lane that frees one claims them.
+# A lane that lingered for them has claimed them by now. Where no place is free no lane is needed:
+# the one that frees a place claims them.
 DUE: TextClause = text("""
     SELECT r.id AS run_id, r.level, r.max_parallel_agents, r.priority, a.provider,
         count(*) AS agents
@@ -36,7 +36,7 @@ DUE: TextClause = text("""
     GROUP BY r.id, a.provider ORDER BY r.priority DESC, r.id
 """)
 
-# Passed over are those that somebody is at: they are being claimed, or cancelled.
+# Locked ones are passed over: they are being claimed, or cancelled.
 WAKE_DEFERRED_BY_LIMITS: TextClause = text("""
     WITH waiting AS (
         SELECT id FROM agent_runs
@@ -59,21 +59,21 @@ WAKE_DEFERRED: TextClause = text("""
 
 
 async def wake_deferred_by_limits(connection: AsyncConnection) -> None:
-    """Let everybody come back at once who was given back for a limit per hour or day."""
+    """Let all agents come back at once that were given back for a limit per hour or day."""
     await connection.execute(WAKE_DEFERRED_BY_LIMITS, {"pattern": "% requests_per_%"})
 
 
 async def wake_deferred(
     connection: AsyncConnection, waiters: Sequence[Sequence[UUID]]
 ) -> list[bool]:
-    """Let those of some agent runs come back at once who were given back.
+    """Let agent runs come back at once, so far as they were given back.
 
     Args:
         connection: Inside a transaction.
         waiters: Agent runs, as several callers name them.
 
     Returns:
-        For each caller, whether somebody comes back.
+        For each caller, whether an agent run comes back.
     """
     ids = sorted({id_ for each in waiters for id_ in each})
     back = set(await connection.scalars(WAKE_DEFERRED, {"ids": ids}))
@@ -83,7 +83,7 @@ async def wake_deferred(
 async def coming_slots(
     connection: AsyncConnection, *, slot_s: float, behind_s: float, ahead_s: float
 ) -> list[tuple[int, float]]:
-    """The slots of time in which agents may be claimed again.
+    """Find the slots of time in which agents may be claimed again.
 
     Args:
         connection: Inside a transaction.
@@ -100,7 +100,7 @@ async def coming_slots(
 
 
 async def plan_due(connection: AsyncConnection, *, slot: int, slot_s: float) -> Sequence[LevelPlan]:
-    """What is still pending of a slot that is over, in runs that have places free."""
+    """Find the agents still pending of a slot that is over, in runs with places free."""
     plans: dict[object, LevelPlan] = {}
     for row in await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}):
         plan = plans.setdefault(

@@ -1,13 +1,13 @@
 """The history as it is read: in the order of its ids, with nothing that appears in between later.
 
 An event gets its id before its transaction commits, so one with a lower id may appear after one
-with a higher id, and who goes on from the highest id that he has seen would miss it. So events that
-are younger than the oldest transaction under way are held back, for the milliseconds that those
-take: whatever comes before an event that is told is there by then.
+with a higher id, and a reader that goes on from the highest id that it has seen would miss it. So
+events that are younger than the oldest transaction under way are held back, for the milliseconds
+that those take: all events before a returned one are there by then.
 
-What it leans on: every transaction that writes events is one of this package, whose sessions are
-named ``agentchord...`` and end within seconds, whatever becomes of their processes; and the role
-of the reader sees them in pg_stat_activity, as the role that owns them does.
+This relies on two facts: every transaction that writes events is one of this package, whose
+sessions are named ``agentchord...`` and end within seconds, even if their processes die; and the
+role of the reader sees them in pg_stat_activity, as the role that owns them does.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import RunEvent
 
-# A statement of its own, before the one that reads: who is not found here has committed by the time
-# of that one's snapshot, and who starts later writes events that are younger than this.
+# A statement of its own, before the one that reads: a transaction that is not found here has
+# committed by the time of that one's snapshot, and a later one writes younger events.
 HORIZON: TextClause = text("""
     SELECT least(statement_timestamp(), min(xact_start)) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -32,8 +32,8 @@ READ_RUN: TextClause = text("""
     SELECT id, type, at, attempt, data FROM events
     WHERE run_id = :run_id AND id > :after ORDER BY id LIMIT :limit
 """)
-# As JSON, which is how they travel on, in arrays: one row instead of a thousand. The horizon that
-# comes back is for the next page: that one's snapshot is younger.
+# As JSON, the form in which they go on, in arrays: one row instead of a thousand. The horizon that
+# comes back is for the next page, whose snapshot is younger.
 READ_ALL: TextClause = text("""
     WITH page AS (
         SELECT e.id, e.type, row_to_json(e)::text AS document, e.at >= :horizon AS young
@@ -63,7 +63,7 @@ class Settled:
     Attributes:
         rows: The events as dicts with id, type, at, attempt and data, by id.
         more: Whether there may be more than fit the page.
-        held: Whether there are younger ones that are held back.
+        held: Whether younger ones are held back.
     """
 
     rows: list[dict[str, Any]]
@@ -80,7 +80,7 @@ class Page:
         types: Their types.
         documents: Each as JSON.
         more: Whether there are others: more than fit the page, or some that are held back.
-        horizon: For the next page: what is older is settled then.
+        horizon: For the next page: older events are settled then.
     """
 
     ids: list[int]
@@ -91,7 +91,7 @@ class Page:
 
 
 async def read_run(connection: AsyncConnection, run_id: UUID, *, after: int, limit: int) -> Settled:
-    """A page of a run's history."""
+    """Read a page of a run's history."""
     horizon = await read_horizon(connection)
     values = {"run_id": run_id, "after": after, "limit": limit}
     found = (await connection.execute(READ_RUN, values)).mappings()
@@ -102,7 +102,7 @@ async def read_run(connection: AsyncConnection, run_id: UUID, *, after: int, lim
 
 
 async def read_horizon(connection: AsyncConnection) -> datetime:
-    """What is older than this will be settled in every statement from the next one on."""
+    """Read the time before which events are settled, in every statement from the next on."""
     horizon: datetime = (await connection.execute(HORIZON)).scalar_one()
     return horizon
 
@@ -110,7 +110,7 @@ async def read_horizon(connection: AsyncConnection) -> datetime:
 async def read_all(
     connection: AsyncConnection, *, after: int, limit: int, horizon: datetime
 ) -> Page:
-    """A page of the history of all runs, as far as it is settled by a horizon read before."""
+    """Read a page of the history of all runs, as far as a horizon read before settles it."""
     values = {"after": after, "limit": limit, "horizon": horizon}
     row = (await connection.execute(READ_ALL, values)).one()
     return Page(
@@ -123,13 +123,13 @@ async def read_all(
 
 
 async def last_id(connection: AsyncConnection) -> int:
-    """The id that was given out last."""
+    """Read the id that was given out last."""
     found: int = (await connection.execute(LAST_ID)).scalar_one()
     return found
 
 
 def parse_event(document: str | bytes) -> RunEvent:
-    """An event from its JSON."""
+    """Parse an event from its JSON."""
     fields = orjson.loads(document)
     agent_run_id = fields["agent_run_id"]
     return RunEvent(

@@ -1,4 +1,4 @@
-"""Runs that are bound to fail: what has not started of them never will, what has may end."""
+"""Runs that can only fail: their pending agents are cancelled, their running ones may end."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -13,7 +13,7 @@ from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 
 
 async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
-    """Cancel what is pending of runs that can only fail any more.
+    """Cancel the pending agents of runs that can only fail any more.
 
     Calls in flight end and their results are kept: they are paid for, and a retry of the run can
     use them. Sub-workflows under way are stopped, because they would start more of them. The run
@@ -29,18 +29,18 @@ async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> li
     ids = sorted(set(run_ids))
     reasons: dict[UUID, str] = {}
     locked = (await connection.execute(LOCK_RUNS_FULL, {"ids": ids})).all()
-    counts = await agent_counts(connection, ids)
+    by_run = await agent_counts(connection, ids)
     for run in locked:
         if run.status != WorkflowStatus.RUNNING or run.stop_as is not None:
             continue
-        counted = counts[run.id]
-        agents = AgentCounts(
-            total=counted.total,
-            failed=counted.failed,
-            critical_failed=counted.critical_failed,
-            decisive_items=counted.decisive_items,
+        row = by_run[run.id]
+        counts = AgentCounts(
+            total=row.total,
+            failed=row.failed,
+            critical_failed=row.critical_failed,
+            decisive_items=row.decisive_items,
         )
-        reason = failure_reason(agents, allow_partial_completion=run.allow_partial_completion)
+        reason = failure_reason(counts, allow_partial_completion=run.allow_partial_completion)
         if reason is not None:
             reasons[run.id] = reason
     # The runs inside are locked before any agent run is.

@@ -1,9 +1,9 @@
 """Elements of a for_each: written all at once when their list is known, collected at the end.
 
-An agent with a for_each is claimed like any other. What its attempt records is the list; the same
+An agent with a for_each is claimed like any other. Its attempt records the list; the same
 transaction writes one agent run per element, on the same level, and lets it wait for them without
 lease and place. When nothing of the level is open any more, advancing the run collects them, so
-that recording an element costs what recording any agent costs.
+that recording an element costs no more than recording any agent.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from uuid_utils.compat import uuid7
 from app.domain.agent import CRITICAL_PRIORITY
 from app.storage.session import dumps
 
-# Under the lock of the agent run that APPLY_RECORDS has just updated: who comes twice is fenced.
+# Under the lock of the agent run that APPLY_RECORDS has just updated: a second try is fenced.
 EXPAND: TextClause = text("""
     WITH parent AS (
         UPDATE agent_runs SET item_count = :count WHERE id = :id RETURNING *
@@ -35,8 +35,8 @@ EXPAND: TextClause = text("""
         ON ids.place = items.place
     ON CONFLICT (run_id, name) DO NOTHING
 """)
-# An agent fails if all of its items have, or if it can do without none of them: if it is critical,
-# or nothing of its run may fail. Postgres builds no JSON list over 256 MB, so the size comes first.
+# An agent fails if all of its items have, or if it needs each of them: if it is critical, or no
+# agent of its run may fail. Postgres builds no JSON list over 256 MB, so the size comes first.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,
@@ -85,7 +85,7 @@ COLLECT: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The list that an agent run is to run over, and what its items read besides.
+    """The list that an agent run is to run over, and the outputs that its items read besides.
 
     Attributes:
         values: JSON values, at least one.

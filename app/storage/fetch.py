@@ -15,7 +15,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: A row of an answer, by the columns of its statement: a named tuple of ours, or SQLAlchemy's.
+#: A row of an answer, by the columns of its statement: a named tuple from here or SQLAlchemy.
 Row = Any
 
 ALIVE: TextClause = text("SELECT 1")
@@ -35,7 +35,7 @@ async def fetch(
         The rows as named tuples; none of a statement that answers none.
 
     Raises:
-        DBAPIError: Whatever ``connection.execute`` raises.
+        DBAPIError: As ``connection.execute`` does.
     """
     assert connection.sync_connection is not None, "fetch needs a connection that is open"
     driver = connection.sync_connection.connection.driver_connection
@@ -54,5 +54,5 @@ async def fetch(
 
 @cache
 def _translated(statement: TextClause) -> bytes:
-    """The text with its parameters as psycopg writes them."""
+    """Translate the text to psycopg's way of writing parameters."""
     return str(statement.compile(dialect=registry.load("postgresql.psycopg")())).encode()

@@ -1,11 +1,11 @@
-"""Group commit: what many coroutines want to write at once shares one statement and one commit.
+"""Group commit: the writes of many coroutines share one statement and one commit.
 
-The first item starts a batch at once; whatever arrives while it runs forms the next one. Under no
+The first item starts a batch at once; items that arrive while it runs form the next one. Under no
 load this adds no delay, under load the batches grow by themselves. The idea is the write-ahead
 log's (Gawlick and Kinkade, 1985); the price is that an item waits for at most one earlier batch.
 
-Who knows that others are about to come may have a batch wait for them for some milliseconds, as
-Postgres's own commit_delay does for its log: fewer transactions are less work for everybody.
+A caller that expects more items may have a batch wait for them for some milliseconds, as
+Postgres's own commit_delay does for its log: fewer transactions are less work.
 """
 
 import asyncio
@@ -32,19 +32,19 @@ log = structlog.get_logger(__name__)
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same statement may succeed later: lost connection, deadlock, restart, timeout."""
+    """Return whether a statement may succeed later: lost connection, deadlock, restart, timeout."""
     if isinstance(error, TimeoutError):  # no connection of the pool became free
         return True
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
     if state is None and isinstance(error, DataError):
-        return False  # the driver refuses a value, and will for ever
+        return False  # the driver refuses a value, and always will
     return error.connection_invalidated or state is None or state.startswith(TRANSIENT_SQLSTATES)
 
 
 def cause(error: Exception) -> str:
-    """The database's own words, without the statement."""
+    """Return the database's own message, without the statement."""
     return str(getattr(error, "orig", None) or error).strip()
 
 
@@ -67,12 +67,15 @@ async def persist(
 
 
 def at_once(items: int) -> float:  # noqa: ARG001
-    """A batch that waits for nobody."""
+    """Delay no batch."""
     return 0.0
 
 
 class Batches(Generic[Item, Result]):
     """Collects items and executes them in batches, one after the other.
+
+    One batch runs at a time, so a slow one delays all callers; with a ``key`` an item may also have
+    to wait for several batches.
 
     Args:
         execute: Executes one batch; returns one result per item, in order. If it raises, its items
@@ -105,8 +108,8 @@ class Batches(Generic[Item, Result]):
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None or self._runner.done():
-            # A context of its own: a batch is not the business of the agent that comes first, whose
-            # ids would be in its log lines.
+            # A context of its own: otherwise the log lines of the batch would have the ids of the
+            # first caller's agent.
             self._runner = asyncio.create_task(
                 self._run(), name=f"group_commit_{self._name}", context=of_nobody()
             )
@@ -152,7 +155,7 @@ class Batches(Generic[Item, Result]):
     async def _one_by_one(
         self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
     ) -> None:
-        """One bad item must not fail its neighbours."""
+        """Execute each item alone, so that a bad one does not fail the others."""
         log.warning("batch_failed", batch=self._name, items=len(batch), error=cause(error))
         for item, future in batch:
             try:
@@ -165,6 +168,13 @@ class Batches(Generic[Item, Result]):
 
 class GroupCommit(Batches[Item, Result]):
     """Batches that are one transaction each.
+
+    Example:
+        records = GroupCommit(engine, apply_records, name="record", key=lambda r: r.agent_run_id)
+        accepted = await records.submit(record)  # it is committed now
+
+    While Postgres is away a batch is tried again for ever, and its callers wait: one that must
+    not wait uses its own transaction (``persist`` tries again, too; ``engine.begin`` does not).
 
     Args:
         engine: The process's engine.

@@ -21,7 +21,7 @@ ADD_EVENTS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryLine:
-    """What happened to an agent run."""
+    """An event of an agent run."""
 
     run_id: UUID
     agent_run_id: UUID

@@ -1,4 +1,4 @@
-"""The queue of holds that wait: who comes next for a budget, and who may try again now."""
+"""The queue of holds that wait: which comes next for a budget, and which may be tried again."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,13 +15,13 @@ from app.storage.statements import CHANGE_QUEUE, READ_BUDGETS, READ_QUEUE
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoldQueue:
-    """Who waits for some budgets.
+    """The requests that wait for some budgets.
 
     Attributes:
         waiting: Those whose attempts run, first come first.
-        dead: (agent run, attempt) of those who wait no more.
+        dead: (agent run, attempt) of those that wait no more.
         own: The agent runs' own accounts, by their ids.
-        places: The attempt under which each of those who wait stands in the queue, by agent run.
+        places: The attempt under which each waiting request stands in the queue, by agent run.
     """
 
     waiting: tuple[HoldRequest, ...] = ()
@@ -29,14 +29,14 @@ class HoldQueue:
     own: Mapping[UUID, Account]
     places: Mapping[UUID, int] = field(default_factory=dict)
 
-    def taken_up(self, requests: Sequence[HoldRequest]) -> "HoldQueue":
-        """The same with these requests in the places that their agent runs have already."""
+    def with_requests(self, requests: Sequence[HoldRequest]) -> "HoldQueue":
+        """Put requests into the places that their agent runs have already."""
         asking = {request.agent_run_id: request for request in requests}
         return replace(self, waiting=tuple(asking.get(w.agent_run_id, w) for w in self.waiting))
 
 
 async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
-    """Who waits for any of these budgets, which the caller has locked if he is to change it."""
+    """Read the queue of any of these budgets; a caller that changes it has locked them."""
     rows = (await connection.execute(READ_QUEUE, {"ids": list(budget_ids)})).all()
     live = [row for row in rows if row.live]
     return HoldQueue(
@@ -63,32 +63,32 @@ async def change_queue(
     accounts: Mapping[UUID, Account],
     asked: Sequence[tuple[HoldRequest, HoldAnswer]],
 ) -> None:
-    """Let those who were told to wait into the queue, and all others who asked out of it.
+    """Put requests that have to wait into the queue, and take the other requests out of it.
 
     Args:
         connection: Inside the transaction that has locked the budgets.
-        before: Who waited before.
+        before: The queue as it was.
         accounts: The budgets' accounts, by id, and the agent runs'.
         asked: Requests with their answers.
     """
-    queue = before.taken_up([request for request, _ in asked])
+    queue = before.with_requests([request for request, _ in asked])
     waited = {waiter.call_id for waiter in queue.waiting}
     budgets_of = {waiter.call_id: waiter.budget_ids for waiter in before.waiting}
     waiting = [
-        # A soft budget never makes anybody wait.
+        # No request waits for a soft budget.
         replace(request, budget_ids=tuple(i for i in request.budget_ids if not accounts[i].soft))
         for request, answer in asked
         if answer.outcome is HoldOutcome.WAIT
     ]
-    come = [request for request in waiting if budgets_of.get(request.call_id) != request.budget_ids]
-    coming = {request.agent_run_id for request in come}
-    gone = [
+    entering = [each for each in waiting if budgets_of.get(each.call_id) != each.budget_ids]
+    coming = {request.agent_run_id for request in entering}
+    leaving = [
         (request.agent_run_id, queue.places[request.agent_run_id])
         for request, answer in asked
         if answer.outcome is not HoldOutcome.WAIT and request.call_id in waited
     ]
-    gone += [(id_, attempt) for id_, attempt in queue.dead if id_ not in coming]
-    if not come and not gone:
+    leaving += [(id_, attempt) for id_, attempt in queue.dead if id_ not in coming]
+    if not entering and not leaving:
         return
     answered = {request.call_id for request, _ in asked}
     staying = [waiter for waiter in queue.waiting if waiter.call_id not in answered]
@@ -101,14 +101,14 @@ async def change_queue(
             "budget_ids": request.budget_ids,
             "amount_usd": str(request.amount_usd),
         }
-        for request in come
+        for request in entering
     ]
     shared = {id_ for request, _ in asked for id_ in request.budget_ids}
     await connection.execute(
         CHANGE_QUEUE,
         {
-            "come": dumps(rows),
-            "gone": dumps([{"agent_run_id": id_, "attempt": number} for id_, number in gone]),
+            "entering": dumps(rows),
+            "leaving": dumps([{"agent_run_id": id_, "attempt": number} for id_, number in leaving]),
             "budgets": dumps([{"id": id_, "awaited": id_ in awaited} for id_ in sorted(shared)]),
         },
     )
@@ -117,10 +117,10 @@ async def change_queue(
 async def next_in_queue(
     connection: AsyncConnection, budget_ids: Collection[UUID]
 ) -> tuple[UUID, ...]:
-    """The agent runs that wait for these budgets and should try again now.
+    """Find the agent runs that wait for these budgets and should try again now.
 
-    They fit, in their order, or they will never fit. What they find when they try is decided
-    anew, under locks: this is only whom to wake.
+    Their holds fit, in their order, or will never fit. When they try, that is decided anew, under
+    locks: this only says which to wake.
     """
     queue = await read_queue(connection, budget_ids)
     if not queue.waiting:
@@ -137,7 +137,7 @@ async def next_in_queue(
 
 
 def own_account(agent_run_id: UUID, row: Row) -> Account:
-    """The account of an agent's cost_limit."""
+    """Return the account of an agent's cost_limit."""
     return Account(
         id=agent_run_id,
         label="cost_limit of the agent",
@@ -148,7 +148,7 @@ def own_account(agent_run_id: UUID, row: Row) -> Account:
 
 
 def shared_account(row: Row) -> Account:
-    """The account of a row of ``budgets``."""
+    """Return the account of a row of ``budgets``."""
     return Account(
         id=row.id,
         label=budget_label(row.scope, row.subject, row.period),

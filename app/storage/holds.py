@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.money import Account, HoldAnswer, HoldOutcome, HoldRequest, decide_holds
-from app.storage.budget_waiters import WakeWaiters, nobody
+from app.storage.budget_waiters import WakeWaiters, wake_none
 from app.storage.fetch import fetch
 from app.storage.hold_queue import (
     HoldQueue,
@@ -33,7 +33,7 @@ Subject = tuple[str, str]
 
 
 async def place_holds(
-    connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = nobody
+    connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = wake_none
 ) -> list[HoldAnswer]:
     """Reserve the worst case of several calls, each on all of its accounts or on none.
 
@@ -44,8 +44,8 @@ async def place_holds(
     Args:
         connection: Inside a transaction.
         requests: The holds asked for, each of another agent run.
-        wake: Told the agent runs whose holds should be tried again, because somebody before them
-            in the queue wants no more.
+        wake: Called with the agent runs whose holds should be tried again, because a request
+            before them has left the queue.
     """
     own, attempts = await _lock_agent_runs(connection, requests)
     subjects = {subject for request in requests for subject in request.subjects}
@@ -61,8 +61,8 @@ async def place_holds(
     )
     accounts = {**own, **shared.accounts}
     queue = await read_queue(connection, shared.awaited) if shared.awaited else HoldQueue(own={})
-    waiting = queue.taken_up(live).waiting
-    decided = list(zip(live, decide_holds(live, accounts, waiting), strict=True))
+    answered = decide_holds(live, accounts, queue.with_requests(live).waiting)
+    decided = list(zip(live, answered, strict=True))
     granted = [request for request, answer in decided if answer.outcome is HoldOutcome.PLACED]
     if granted:
         await _apply(connection, granted)
@@ -81,7 +81,7 @@ async def place_holds(
 async def _lock_agent_runs(
     connection: AsyncConnection, requests: Sequence[HoldRequest]
 ) -> tuple[dict[UUID, Account], dict[UUID, int]]:
-    """The agents' own accounts by id, and the running attempt of each."""
+    """Lock agent runs; returns their accounts by id, and the running attempt of each."""
     accounts, attempts = {}, {}
     ids = sorted({request.agent_run_id for request in requests})
     for row in await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids}):
@@ -94,11 +94,11 @@ async def _lock_agent_runs(
 async def read_standing(
     connection: AsyncConnection, subjects: Collection[Subject], call_ids: Sequence[UUID] = ()
 ) -> tuple[set[UUID], dict[Subject, list[UUID]]]:
-    """The accounts of the standing budgets of some subjects, made if this period has none yet.
+    """Read the accounts of subjects' standing budgets, made if this period has none yet.
 
     Args:
         connection: Inside a transaction that has locked its agent runs and no budget.
-        subjects: (scope, subject) of whoever calls.
+        subjects: (scope, subject) of the calls.
         call_ids: Calls that may have holds already.
 
     Returns:
@@ -125,7 +125,7 @@ def _with_standing(request: HoldRequest, standing: Mapping[Subject, list[UUID]])
 
 @dataclass(kw_only=True, slots=True)
 class _Shared:
-    """Locked budgets: their accounts by id, and those that somebody may be waiting for."""
+    """Locked budgets: their accounts by id, and those that requests may be waiting for."""
 
     accounts: dict[UUID, Account] = field(default_factory=dict)
     awaited: set[UUID] = field(default_factory=set)
@@ -146,7 +146,7 @@ async def _wake_next(
     decided: Sequence[tuple[HoldRequest, HoldAnswer]],
     wake: WakeWaiters,
 ) -> None:
-    """Who leaves the queue without a hold makes room for those behind."""
+    """Wake the requests behind those that have left the queue without a hold."""
     left = {
         id_
         for request, answer in decided

@@ -1,4 +1,4 @@
-"""Leases: renewed while their worker lives, taken away when it does not."""
+"""Leases: renewed while their worker lives, taken away when it is silent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
+from app.errors import RecoveriesExhausted, WorkerLost
 from app.storage.records import CallRecord, Ending, Record, apply_records
 from app.storage.session import dumps
 from app.storage.statements import HOLDS_OF_AGENT_RUNS, LOCK_EXPIRED, RENEW_LEASES
@@ -17,7 +18,7 @@ from app.storage.turns import lose_tool_calls
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renewed:
-    """A lease that is still its owner's, and what has become of its run."""
+    """A lease that is still its owner's, and the state of its run."""
 
     stopping: bool
     paused: bool
@@ -46,8 +47,7 @@ def renew_leases(
         lease_s: Seconds from now until they end.
 
     Returns:
-        The leases that are still the process's own. One that is missing has been taken by somebody
-        else.
+        The leases that are still the process's own. A missing one belongs to another process.
     """
     leases = [{"id": id_, "attempt": attempt} for id_, attempt in held.items()]
     rows = connection.execute(RENEW_LEASES, {"leases": dumps(leases), "lease_s": lease_s})
@@ -57,9 +57,9 @@ def renew_leases(
 async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
     """Give agents whose worker went silent back for a new attempt, and book what it may have spent.
 
-    Nobody knows whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
-    at the worst case. An agent recovered too often fails: it may be what kills the workers. It does
-    not take its neighbours along: see CLAIM, which gives the last chance to one at a time.
+    It is unknown whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
+    at the worst case. An agent recovered too often fails: it may be the cause of the workers'
+    deaths. CLAIM gives the last chance to one agent at a time, so that it takes no other along.
 
     Args:
         connection: Inside a transaction.
@@ -88,7 +88,7 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
             outcome="lost",
             event="agent_failed" if error else "agent_recovered",
             error=error or f"worker {row.worker} went silent",
-            error_class="RecoveriesExhausted" if error else "WorkerLost",
+            error_class=(RecoveriesExhausted if error else WorkerLost).__name__,
             recovery=True,
         )
         records.append(

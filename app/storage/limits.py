@@ -12,7 +12,7 @@ from app.storage.session import dumps
 READ: TextClause = text("""
     SELECT provider, model, limits FROM rate_limits ORDER BY provider, model
 """)
-# Two operators who set different keys at once both get what they asked for.
+# Of two operators that set different keys at once, both have an effect.
 SET: TextClause = text("""
     INSERT INTO rate_limits (provider, model, limits)
     VALUES (:provider, :model, CAST(:limits AS jsonb))
@@ -83,7 +83,7 @@ class ModelCalls:
 
 
 async def read_limits(connection: AsyncConnection) -> list[StoredBlock]:
-    """Everything that is stored, by provider and model."""
+    """Read all stored limits, by provider and model."""
     rows = await connection.execute(READ)
     return [StoredBlock(**row) for row in rows.mappings()]
 
@@ -109,6 +109,6 @@ async def forget_limits(
 
 
 async def recent_calls(connection: AsyncConnection, seconds: float) -> list[ModelCalls]:
-    """The calls of the last so many seconds, those in flight included."""
+    """Count the calls of the last so many seconds, those in flight included."""
     rows = await connection.execute(RECENT_CALLS, {"seconds": seconds})
     return [ModelCalls(**row) for row in rows.mappings()]

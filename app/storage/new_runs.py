@@ -17,7 +17,7 @@ from app.errors import RunConflict
 from app.storage.session import dumps
 
 # Runs, their budgets (of the same ids), agent runs and the first lines of their histories; nothing
-# of a run whose key there is already. One of that key whose commit is under way is waited for.
+# of a run whose key exists already. The statement waits for a commit under way with that key.
 ADD_RUNS: TextClause = text("""
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS r(id uuid, workflow_id uuid,
@@ -61,7 +61,7 @@ FIND_KEYS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
-    """What the run of a sub-workflow is: an agent run, inside of runs, outermost first."""
+    """The agent run that a sub-workflow stands for, and the runs around it, outermost first."""
 
     agent_run_id: UUID
     ancestors: tuple[UUID, ...]
@@ -69,15 +69,15 @@ class Parent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
-    """A run that is wanted.
+    """A run to be written.
 
     Attributes:
         workflow: Its workflow.
-        workflow_id: That of the stored workflow.
+        workflow_id: Id of the stored workflow.
         agents: ``agent_rows`` of it.
         input: JSON values by key.
         options: Tenant, weight and key.
-        parent: What it is the sub-workflow of.
+        parent: The agent run of which it is the sub-workflow.
     """
 
     workflow: Workflow
@@ -126,7 +126,7 @@ async def create_runs(
     Args:
         connection: Inside a transaction.
         new: The runs; no two have the same key.
-        thresholds: Percentages of their budgets whose passing is told.
+        thresholds: Percentages of their budgets whose passing is noted.
 
     Returns:
         The ids of the runs.
@@ -137,7 +137,7 @@ async def create_runs(
     ids: list[UUID] = [uuid7() for _ in new]
     rows = [_run_row(each, id_) for each, id_ in zip(new, ids, strict=True)]
     written = {
-        # Who waits for the same keys waits in the same order.
+        # Writers of the same keys wait in the same order.
         "runs": dumps(sorted(rows, key=lambda row: row["key"] or "")),
         "agents": dumps(
             [row for each, id_ in zip(new, ids, strict=True) for row in _agents(each, id_)]
@@ -155,7 +155,7 @@ async def create_runs(
 
 
 def _same(wanted: Mapping[str, Any], found: Row[Any]) -> UUID:
-    """The id of the run that has the key of the one that is wanted, if they are the same."""
+    """Return the id of the run that has the key already, if it is the same run."""
     different = {
         f"workflow {found.workflow!r} v{found.version}": found.workflow_id != wanted["workflow_id"],
         "another input": found.input_hash != wanted["input_hash"],
@@ -206,7 +206,7 @@ def _agents(new: NewRun, run_id: UUID) -> list[dict[str, Any]]:
 
 
 def agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    """What every run of a workflow writes down of its agents."""
+    """Return what every run of a workflow writes of its agents."""
     levels = workflow.get_levels()
     level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
     return [

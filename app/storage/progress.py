@@ -71,7 +71,7 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# With all, also what waits for items: their list is of no use any more.
+# With :all also agents that wait for items: their list is of no use any more.
 CANCEL_PENDING: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
@@ -149,12 +149,12 @@ class LevelPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """What advancing did to one run: it ended, or a level is to be dispatched, or neither.
+    """The effect of advancing one run: it ended, or a level is to be dispatched, or neither.
 
     Attributes:
         plan: The level that is to be run now.
         finished: Whether it ended.
-        open: Whether it stays, because something of its level has not ended.
+        open: Whether it stays, because an agent of its level has not ended.
         parent: The run around it, if its end was the end of an agent there.
     """
 
@@ -165,14 +165,14 @@ class Progress:
 
 
 async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[LevelPlan]:
-    """What is pending in the current level of running runs."""
+    """Count the pending agents in the current level of running runs, by provider."""
     if not run_ids:
         return []
     return _plans(await fetch(connection, OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
 
 
 async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list[LevelPlan]:
-    """Have runs stand at other levels; returns what is pending there."""
+    """Move runs to other levels; returns the pending agents there."""
     if not levels:
         return []
     moves = [{"id": run_id, "level": level} for run_id, level in levels.items()]
@@ -241,7 +241,7 @@ async def advance(
         counts = counted[run.id]
         if run.stop_as is not None:
             if not counts.running:
-                # What was given back while it was being stopped: a retry, a recovered agent.
+                # Agents given back while it was being stopped: a retry, a recovered agent.
                 params = {"id": run.id, "reason": run.stop_reason, "all": True}
                 await connection.execute(CANCEL_PENDING, params)
                 ends.append((run, run.stop_as, run.stop_reason))
@@ -269,10 +269,10 @@ async def advance(
 async def stop(
     connection: AsyncConnection, run_id: UUID, *, as_: WorkflowStatus, reason: str
 ) -> bool:
-    """Have a run end early, and the runs of its sub-workflows: what is in flight is told to stop.
+    """Have a run end early, and the runs of its sub-workflows: calls in flight are to stop.
 
-    Closing the run's budget is what makes it exact that nothing new starts: a call needs a hold,
-    and a hold locks the budget's row, that of every run around its own, too.
+    Closing the run's budget makes sure that no new call starts: a call needs a hold, and a hold
+    locks the budget's row, that of every run around its own, too.
 
     Args:
         connection: Inside a transaction.
@@ -311,7 +311,7 @@ async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
 async def _stop_locked(
     connection: AsyncConnection, runs: Sequence[Row], *, as_: WorkflowStatus, reason: str
 ) -> None:
-    """The end of an inner run ends an agent of the one around it, which comes after it."""
+    """Stop locked runs, inner ones first: the end of one ends an agent of the run around it."""
     for run in runs:
         if WorkflowStatus(run.status).is_final:
             continue
@@ -325,32 +325,32 @@ async def _stop_locked(
 
 
 async def _next_level(
-    connection: AsyncConnection, run: Row, counts: Row
+    connection: AsyncConnection, run: Row, row: Row
 ) -> int | tuple[WorkflowStatus, str | None]:
-    """The level a run goes on with, past those that have nothing to start; or how it ends."""
-    agents = AgentCounts(
-        total=counts.total,
-        failed=counts.failed,
-        critical_failed=counts.critical_failed,
-        cancelled=counts.cancelled,
-        failed_items=counts.failed_items,
+    """Find the level a run goes on with, past those with nothing to start; or its end."""
+    counts = AgentCounts(
+        total=row.total,
+        failed=row.failed,
+        critical_failed=row.critical_failed,
+        cancelled=row.cancelled,
+        failed_items=row.failed_items,
     )
-    reason = failure_reason(agents, allow_partial_completion=run.allow_partial_completion)
+    reason = failure_reason(counts, allow_partial_completion=run.allow_partial_completion)
     if reason is not None:
         params = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
         await connection.execute(CANCEL_PENDING, params)
         return WorkflowStatus.FAILED, reason
     # Levels may have ended before: an agent that is tried again may be all that is left of one.
-    following = run.level_count if counts.next_level is None else counts.next_level
+    following = run.level_count if row.next_level is None else row.next_level
     for level in range(following, run.level_count):
-        if agents.failed or agents.cancelled:
+        if counts.failed or counts.cancelled:
             where = {"id": run.id, "level": level}
             cancelled = (await connection.execute(CANCEL_DEPENDENTS, where)).scalar_one()
-            agents = replace(agents, cancelled=agents.cancelled + cancelled)
+            counts = replace(counts, cancelled=counts.cancelled + cancelled)
             if not (await connection.execute(HAS_PENDING, where)).scalar_one():
                 continue
         return level
-    return final_status(agents), None
+    return final_status(counts), None
 
 
 async def _finish(
@@ -373,11 +373,11 @@ async def _finish(
 
 
 async def plan_ready_levels(connection: AsyncConnection, *, idle_only: bool) -> list[LevelPlan]:
-    """Levels with agents that have been ready for a while.
+    """Find levels with agents that have been ready for a while.
 
     Args:
         connection: Inside a transaction.
-        idle_only: Leave out runs of which something is in progress.
+        idle_only: Leave out runs with agents in progress.
     """
     ids = list(await connection.scalars(READY_RUNS, {"idle_only": idle_only}))
     return await plan_levels(connection, ids)

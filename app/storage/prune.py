@@ -1,8 +1,8 @@
-"""Retention: what runs that ended long ago have said is removed, what they have cost never.
+"""Retention: the texts of runs that ended long ago are removed, their costs never.
 
 A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, the
 elements of its lists, its outputs, the texts of its errors, its tool calls and its history go. Of
-its attempts those stay that did not complete, because the ledger's report of waste asks for them.
+its attempts those stay that did not complete: the ledger's report of waste reads them.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 #: Runs of one transaction: some hundred thousand rows at most, in seconds.
 BATCH = 20
 
-# Whoever else is at it, or retries one of the runs right now, has it locked: it is passed over.
+# A run that another process prunes, or retries right now, is locked: it is passed over.
 LOCK_PRUNABLE: TextClause = text("""
     SELECT id FROM runs
     WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
@@ -75,7 +75,7 @@ COUNT_RECORDED: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pruned:
-    """What was removed, or would be.
+    """Counts of what was removed, or would be.
 
     Attributes:
         runs: Runs whose input was removed.
@@ -122,7 +122,7 @@ async def prune_batch(connection: AsyncConnection, *, older_than_s: float) -> Pr
 
 
 async def count_prunable(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
-    """What pruning would remove now."""
+    """Count what pruning would remove now."""
     row = await connection.execute(COUNT_PRUNABLE, {"older_than_s": older_than_s})
     recorded = await connection.scalar(COUNT_RECORDED, {"older_than_s": older_than_s})
     return Pruned(**row.mappings().one(), recorded_events=recorded or 0)

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
-from app.storage.booking import tell_booked
-from app.storage.budget_waiters import WakeWaiters, nobody
+from app.storage.booking import note_booked
+from app.storage.budget_waiters import WakeWaiters, wake_none
 from app.storage.fan_out import Items, expand
 from app.storage.fetch import fetch
 from app.storage.session import dumps
@@ -32,19 +32,19 @@ ZERO = Decimal(0)
 TOKENS = tuple(column.name for column in fields(Usage))
 #: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
-#: How well a kind knows what a call cost: what is known better takes back what was booked before.
+#: How well a kind knows the cost of a call: a better one takes back what was booked before.
 KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallRecord:
-    """What is known of one call to a provider: a line of the ledger.
+    """The known facts of one call to a provider: a line of the ledger.
 
     It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
     ``saved_usd`` is what the call would have cost more without any cache; ``seconds`` is how long
-    it took, if it was watched to its end; ``corrects`` is set on a correction that takes a guess
-    back: the kind of that guess. ``expected_tokens`` and ``bound_tokens`` are what was thought of
-    the prompt before the call.
+    it took, if its end was seen; ``corrects`` is set on a correction that takes a guess back: the
+    kind of that guess. ``expected_tokens`` and ``bound_tokens`` are the estimate and the upper
+    bound of the prompt before the call.
     """
 
     call_id: UUID
@@ -75,7 +75,7 @@ class CallRecord:
     bound_tokens: int | None = None
 
     def entry(self) -> dict[str, Any]:
-        """The columns of its cost entry."""
+        """Return the columns of its cost entry."""
         row = {name: getattr(self, name) for name in self.__slots__}
         return (
             row
@@ -90,7 +90,7 @@ class CallRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
-    """How an attempt ended, and what that makes of its agent run.
+    """How an attempt ended, and the new state of its agent run.
 
     Attributes:
         run_id: The run.
@@ -99,15 +99,15 @@ class Ending:
         outcome: How the attempt ended; that of an agent that is WAITING goes on.
         event: Type of the event to note.
         output: JSON value of a completed agent.
-        error: What went wrong.
-        error_class: Class of the error.
+        error: Text of the error.
+        error_class: Name of its class in ``app.errors``; another name is a defect.
         ready_in_s: Seconds until an agent given back may be claimed again.
-        waits_for: What an agent waits for that was given back because the wait is long.
+        waits_for: The limit, circuit or budget of an agent given back for a long wait.
         retry: Whether this counts as a retry.
         recovery: Whether this counts as a recovery.
         items: The list that an agent, now WAITING, is to run over.
         first_token_s: Seconds to the first token of its first streamed answer.
-        waited_s: Seconds the attempt has waited, by what for; short waits are left out.
+        waited_s: Seconds the attempt has waited, by cause; short waits are left out.
     """
 
     run_id: UUID
@@ -129,10 +129,10 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Everything one agent run has to say at one moment: calls to settle, and maybe its end.
+    """Everything one agent run writes at one time: calls to settle, and maybe its end.
 
-    ``turn`` is an answer that asks for tools, ``tools`` what has become of tool calls: only the
-    attempt that owns the agent run may write them.
+    ``turn`` is an answer that asks for tools, ``tools`` are states of tool calls: only the attempt
+    that owns the agent run may write them.
     """
 
     agent_run_id: UUID
@@ -144,17 +144,17 @@ class Record:
 
 
 async def apply_records(
-    connection: AsyncConnection, records: Sequence[Record], *, wake: WakeWaiters = nobody
+    connection: AsyncConnection, records: Sequence[Record], *, wake: WakeWaiters = wake_none
 ) -> list[bool]:
     """Write a batch of records, each of another agent run.
 
-    The money is booked whoever brings it and however late. The ending counts only if the attempt
-    still owns the agent run. Repeating a batch changes nothing.
+    The money is booked in any case, of late and of fenced attempts, too. The ending counts only if
+    the attempt still owns the agent run. Repeating a batch changes nothing.
 
     Args:
         connection: Inside a transaction.
         records: What to write.
-        wake: Told the agent runs that wait for the money that this sets free.
+        wake: Called with the agent runs that wait for the money that this sets free.
 
     Returns:
         For each record, whether its ending was accepted, or whether the tools that it starts may
@@ -181,7 +181,7 @@ async def apply_records(
     }
     booked = await fetch(connection, APPLY_RECORDS, documents)
     if booked:
-        await tell_booked(connection, booked, settlement.entries, wake=wake)
+        await note_booked(connection, booked, settlement.entries, wake=wake)
     writes = [
         TurnWrites(
             agent_run_id=record.agent_run_id,
@@ -217,14 +217,14 @@ def _none() -> Amounts:
 
 @dataclass(kw_only=True, slots=True)
 class _Settlement:
-    """What a batch of calls changes: (held, spent) by agent run and by budget, and the ledger."""
+    """The changes of a batch of calls: (held, spent) by agent run and by budget, and entries."""
 
     agents: Amounts = field(default_factory=_none)
     budgets: Amounts = field(default_factory=_none)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def book(self, call: CallRecord, held: Decimal, spent: Decimal) -> None:
-        """Release what was held for a call and add what it cost, on all of its accounts."""
+        """Release the hold of a call and add its cost, on all of its accounts."""
         before = self.agents[call.agent_run_id]
         self.agents[call.agent_run_id] = (before[0] + held, before[1] + spent)
         for budget_id in call.budget_ids:
@@ -234,7 +234,7 @@ class _Settlement:
             self.entries.append(call.entry())
 
     def budget_rows(self) -> list[dict[str, Any]]:
-        """What each budget is to be booked."""
+        """Return the sums to be booked on each budget."""
         return [
             {"id": id_, "held": str(held), "spent": str(spent)}
             for id_, (held, spent) in self.budgets.items()
@@ -256,7 +256,7 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
             continue
         if booked and not _knows_better(given, booked):
             continue  # settled already: the batch is being repeated
-        # What was held or booked decides on which budgets: those of the moment of the hold.
+        # The hold or the entry decides on which budgets: those of the time of the hold.
         on = hold or booked
         call = replace(given, budget_ids=tuple(on.budget_ids)) if on else given
         settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
@@ -269,14 +269,14 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
                 cost_usd=str(call.cost_usd),
             )
         if booked:
-            # What was booked although nobody knew it is known after all.
+            # The cost that was guessed is known after all.
             settlement.book(_taking_back(call, booked), ZERO, -booked.cost_usd)
     return settlement
 
 
 @dataclass(kw_only=True, slots=True)
 class _Booked:
-    """What all entries of a call say together."""
+    """The sum of all entries of a call."""
 
     kind: Kind
     outcome: str

@@ -12,7 +12,7 @@ SCHEMES = ("redis", "rediss", "unix")
 
 
 def check_redis_url(url: str) -> str:
-    """The URL itself, if it is one of redis://, rediss:// or unix://.
+    """Return the URL itself, if it is one of redis://, rediss:// or unix://.
 
     Raises:
         ConfigurationError: Otherwise; the message does not repeat it, it may hold a password.
@@ -26,20 +26,20 @@ def check_redis_url(url: str) -> str:
 
 
 def celery_redis_url(url: str) -> str:
-    """The same server as Celery's broker and result backend spell it."""
+    """Return the URL as Celery's broker and result backend spell it."""
     parts = urlsplit(check_redis_url(url))
     query = parse_qs(parts.query)
     if parts.scheme == "unix":
         db = query.get("db", ["0"])[0]
         return f"redis+socket://{parts.path}?virtual_host={db}"
     if parts.scheme == "rediss" and "ssl_cert_reqs" not in query:
-        # redis-py checks certificates unless told otherwise; Celery wants to be told.
+        # redis-py checks certificates by default; Celery needs the option.
         return f"{url}{'&' if parts.query else '?'}ssl_cert_reqs=required"
     return url
 
 
 def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
-    """A client whose callers wait for a free connection instead of failing without one."""
+    """Make a client whose callers wait for a free connection instead of failing."""
     pool = BlockingConnectionPool.from_url(
         check_redis_url(url),
         max_connections=max_connections,
@@ -54,6 +54,6 @@ def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
 
 
 def redis_place(url: str) -> str:
-    """Host and port, or the socket's path: what a message may show of the URL."""
+    """Return host and port, or the socket's path: the part of the URL without secrets."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"

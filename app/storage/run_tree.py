@@ -47,5 +47,5 @@ async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
 
 
 async def run_tree_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
-    """A run and the runs of its sub-workflows, at any depth."""
+    """Return a run and the runs of its sub-workflows, at any depth."""
     return [run_id, *await connection.scalars(RUN_TREE_IDS, {"run_id": run_id})]

@@ -1,4 +1,4 @@
-"""Workflows and runs as clients see them: stored once, read by everybody."""
+"""Workflows and runs as clients see them: stored once, read often."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,20 +159,20 @@ async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUI
 
 async def store_workflows(connection: AsyncConnection, workflows: Sequence[Workflow]) -> list[UUID]:
     """Store several workflows; returns their ids, in the order given."""
-    # In the order of their names: who waits for the same ones waits in the same order.
+    # In the order of their names, so that writers of the same ones wait in the same order.
     order = sorted(range(len(workflows)), key=lambda index: workflows[index].name)
     ids = {index: await store_workflow(connection, workflows[index]) for index in order}
     return [ids[index] for index in range(len(workflows))]
 
 
 async def read_workflow(connection: AsyncConnection, id_: UUID) -> Workflow | None:
-    """The workflow of that id, or None."""
+    """Read the workflow of that id, or None."""
     definition = await connection.scalar(READ_WORKFLOW, {"id": id_})
     return None if definition is None else Workflow.from_definition(definition)
 
 
 async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow) -> Workflow:
-    """A workflow with the newest stored definitions in the place of sub-workflows' names.
+    """Put the newest stored definitions in the place of sub-workflows' names.
 
     Raises:
         WorkflowError: If a name is not known.
@@ -185,7 +185,7 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
 
 
 async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:
-    """The runs of these ids, in no order; unknown ids are missing."""
+    """Read the runs of these ids, in no order; unknown ids are missing."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids)})
     return [_run_record(row) for row in rows.mappings()]
 
@@ -193,7 +193,7 @@ async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Ru
 async def list_runs(
     connection: AsyncConnection, *, status: WorkflowStatus | None = None, limit: int = 20
 ) -> list[RunRecord]:
-    """The newest runs, without their inputs."""
+    """Read the newest runs, without their inputs."""
     rows = await connection.execute(LIST_RUNS, {"status": status, "limit": limit})
     return [_run_record(row) for row in rows.mappings()]
 
@@ -203,7 +203,7 @@ def _run_record(row: RowMapping) -> RunRecord:
 
 
 async def read_agent_runs(connection: AsyncConnection, run_id: UUID) -> list[AgentRunRecord]:
-    """The agent runs of a run, in the order of the workflow's definition."""
+    """Read the agent runs of a run, in the order of the workflow's definition."""
     rows = await connection.execute(READ_AGENT_RUNS, {"run_id": run_id})
     return [
         AgentRunRecord(**{**row, "status": AgentStatus(row["status"])}) for row in rows.mappings()
@@ -213,6 +213,6 @@ async def read_agent_runs(connection: AsyncConnection, run_id: UUID) -> list[Age
 async def read_events(
     connection: AsyncConnection, run_id: UUID, *, after: int, limit: int
 ) -> list[dict[str, Any]]:
-    """A page of a run's history: events with an id above ``after``, oldest first."""
+    """Read a page of a run's history: events with an id above ``after``, oldest first."""
     rows = await connection.execute(READ_EVENTS, {"run_id": run_id, "after": after, "limit": limit})
     return [dict(row) for row in rows.mappings()]

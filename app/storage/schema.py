@@ -24,7 +24,7 @@ MIGRATION_LOCK = 7_465_001
 
 
 def current(url: str) -> str | None:
-    """Revision the database is at; None for an empty one.
+    """Read the revision the database is at; None for an empty one.
 
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
@@ -45,7 +45,7 @@ def current(url: str) -> str | None:
 
 
 def no_tables(*, embedded: bool) -> str:
-    """What to tell of a database without any tables, and what to do.
+    """Return the message and remedy for a database without any tables.
 
     Args:
         embedded: Whether it is the built-in one of AGENTCHORD_HOME.
@@ -59,7 +59,7 @@ def no_tables(*, embedded: bool) -> str:
 
 
 def unreachable(url: str, error: Exception) -> str:
-    """One line that names the server but not the password."""
+    """Return a message of one line that names the server but not the password."""
     parsed = database_url(url)
     place = f"{parsed.host or parsed.query.get('host', 'localhost')}:{parsed.port or 5432}"
     reason = str(getattr(error, "orig", error)).strip().splitlines()[:1]

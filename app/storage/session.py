@@ -1,4 +1,4 @@
-"""Connections to Postgres: one engine per process, with timeouts that let nobody block a cluster.
+"""Connections to Postgres: one engine per process; timeouts keep it from blocking the cluster.
 
 A frozen or cut-off process would otherwise keep its row locks until the kernel gives up on the
 connection, which takes hours by default.
@@ -46,7 +46,7 @@ HOST = re.compile(r"[\w.:,%-]+")
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
-    """A JSON value as text, the way every statement takes it."""
+    """Write a JSON value as text, the form that every statement takes."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
 
 
@@ -77,7 +77,7 @@ def database_url(url: str) -> URL:
 
 
 def connect_args(application_name: str, **session_settings: str) -> dict[str, Any]:
-    """Arguments of every connection: name, settings (which may be overridden), keepalives."""
+    """Return arguments of every connection: name, settings (to be overridden), keepalives."""
     session = SESSION_SETTINGS | session_settings
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     return {"application_name": application_name, "options": options, **TCP_SETTINGS}
@@ -90,11 +90,11 @@ def create_engine(
     max_connections: int = MAX_CONNECTIONS,
     session_settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncEngine:
-    """The process's engine: READ COMMITTED, JSON through orjson, no ping per checkout.
+    """Make the process's engine: READ COMMITTED, JSON through orjson, no ping per checkout.
 
     Args:
         url: Postgres URL.
-        application_name: Shown in pg_stat_activity.
+        application_name: Name in pg_stat_activity.
         max_connections: Connections the pool may open; the heartbeat has one more of its own.
         session_settings: Settings of Postgres beside those that all sessions have.
     """

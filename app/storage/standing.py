@@ -18,8 +18,8 @@ SET_TERMS: TextClause = text("""
         soft = excluded.soft, thresholds = excluded.thresholds, start_hour = excluded.start_hour,
         start_day = excluded.start_day, changed_at = now()
 """)
-# A limit below what is spent and held is a fact to be kept, not refused: the excess is noted as
-# overdrawn, and no hold fits until it is gone.
+# A limit below spent and held dollars is not refused: the excess is noted as overdrawn, and no
+# hold fits until it is gone.
 CHANGE_ACCOUNT: TextClause = text("""
     UPDATE budgets b SET limit_usd = s.limit_usd, soft = s.soft, thresholds = s.thresholds,
         overdrawn_usd = CASE WHEN s.soft THEN 0
@@ -45,8 +45,8 @@ AWAITED_ACCOUNTS: TextClause = text("""
 async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[UUID, ...]:
     """Set or change a standing budget; it applies from the next hold on.
 
-    What its account of this period has spent stays: a new limit is for the whole period. The
-    accounts of earlier periods keep the limits they had.
+    The spending of this period stays on its account: a new limit is for the whole period. The
+    accounts of earlier periods keep their limits.
 
     Returns:
         The agent runs that wait for it and should try again: wake them after the commit.
@@ -68,7 +68,7 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
 async def remove_budget(
     connection: AsyncConnection, scope: StandingScope, subject: str, period: Period | None
 ) -> tuple[Sequence[Period], tuple[UUID, ...]]:
-    """Remove standing budgets; what was spent on them stays on record.
+    """Remove standing budgets; the spending on them stays on record.
 
     Args:
         connection: Inside a transaction.

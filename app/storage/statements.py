@@ -17,7 +17,7 @@ LOCK_RUNS: TextClause = text("""
 # requests: [{run_id, level, provider, width}], one per run. At most max_parallel_agents of a run
 # are in progress: exact, because the run's row is locked while they are counted. An agent that is
 # quarantined if it loses another worker is a suspect: a worker has one of them at a time, so that
-# whoever kills workers takes no other suspect along. A process claims in one statement at a time.
+# one that kills workers takes no other suspect along. A process claims in one statement at a time.
 CLAIM: TextClause = text("""
     WITH room AS (
         SELECT q.*, runs.max_parallel_agents - (
@@ -64,7 +64,7 @@ CLAIM: TextClause = text("""
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
             a.priority, a.position, a.item_index, a.item
     ), attempted AS (
-        -- now() is when the transaction began, in which what they read may have been collected.
+        -- now() is when the transaction began, which may have collected the lists that they read.
         INSERT INTO attempts (agent_run_id, number, worker, started_at)
         SELECT id, attempt, :worker, clock_timestamp() FROM claimed
     ), noted AS (
@@ -81,11 +81,11 @@ CLAIM: TextClause = text("""
     FROM claimed c ORDER BY c.priority DESC, c.position, c.item_index
 """)
 
-# What is left after the claim: more for the same provider, another provider's, or nothing open.
-# Of a run that may not be claimed from now (it is paused, or stands at another level) nothing is
-# there for a lane; of one that is being stopped only what is in progress is open. An agent that
-# waits for its items is not: whoever advances the run collects them when the last one has ended.
-# Suspects are left out: who has finished one claims the next, and else the watchdog sends a lane.
+# The agents left after the claim: more of the same provider, another provider's, or none open. In
+# a run that may not be claimed from now (it is paused, or stands at another level) a lane finds
+# none; in one that is being stopped only running agents are open. An agent that waits for its
+# items is not: advancing the run collects them when the last one has ended. Suspects are left out:
+# a worker that has finished one claims the next, and else the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
         may.claim AND EXISTS (
@@ -185,8 +185,8 @@ PLACE_HOLDS: TextClause = text("""
 
 # ---- wait: holds that fit once others have settled keep their order ----------------------------
 
-# Who waits for any of these budgets, first come first, with the account of its own. Who has given
-# its place back meanwhile keeps its turn, also while its next attempt has not asked yet.
+# The requests that wait for any of these budgets, first come first, with the agent run's account.
+# An agent run that has given its place back keeps its turn, also before its next attempt asks.
 READ_QUEUE: TextClause = text("""
     SELECT q.agent_run_id, q.call_id, q.attempt, q.budget_ids, q.amount_usd,
         CASE a.status
@@ -205,17 +205,17 @@ READ_BUDGETS: TextClause = text("""
     FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
-# A call keeps its ticket as long as it waits, whatever becomes of its budgets meanwhile, and so
-# does an agent that comes back for it with its next attempt.
+# A call keeps its ticket as long as it waits, also if its budgets change meanwhile, and so does
+# an agent that comes back for it with its next attempt.
 CHANGE_QUEUE: TextClause = text("""
-    WITH gone AS (
+    WITH leaving AS (
         DELETE FROM hold_queue q
-        USING jsonb_to_recordset(CAST(:gone AS jsonb)) AS g(agent_run_id uuid, attempt int)
+        USING jsonb_to_recordset(CAST(:leaving AS jsonb)) AS g(agent_run_id uuid, attempt int)
         WHERE q.agent_run_id = g.agent_run_id AND q.attempt = g.attempt
-    ), come AS (
+    ), entering AS (
         INSERT INTO hold_queue AS q (agent_run_id, call_id, attempt, budget_ids, amount_usd)
         SELECT agent_run_id, call_id, attempt, budget_ids, amount_usd
-        FROM jsonb_to_recordset(CAST(:come AS jsonb)) AS c(
+        FROM jsonb_to_recordset(CAST(:entering AS jsonb)) AS c(
             agent_run_id uuid, call_id uuid, attempt int, budget_ids uuid[], amount_usd numeric)
         ON CONFLICT (agent_run_id) DO UPDATE SET call_id = excluded.call_id,
             attempt = excluded.attempt, budget_ids = excluded.budget_ids,
@@ -313,7 +313,7 @@ APPLY_RECORDS: TextClause = text("""
 """)
 
 # passed: [{id, reached, run_id, agent_run_id, attempt, data}]. Spending outside the workers may
-# belong to no run; then nobody's history is told.
+# belong to no run; then no history notes it.
 NOTE_THRESHOLDS: TextClause = text("""
     WITH passed AS (
         SELECT * FROM jsonb_to_recordset(CAST(:passed AS jsonb)) AS p(
@@ -329,7 +329,7 @@ NOTE_THRESHOLDS: TextClause = text("""
 
 # ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------
 
-# leases: [{id, attempt}]. A row that is missing from the answer belongs to somebody else now.
+# leases: [{id, attempt}]. A row that is missing from the answer belongs to another process now.
 RENEW_LEASES: TextClause = text("""
     WITH mine AS (
         SELECT a.id FROM agent_runs a

@@ -1,7 +1,7 @@
 """The run of a sub-workflow: started by an agent run, which it ends when it ends.
 
 Both are one transaction, so an agent run that waits has exactly one run that will end it. There is
-one for each agent run, whatever becomes of it: another attempt lets it try again what failed.
+one for each agent run, also if it fails: another attempt lets it try again what failed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ WAIT: TextClause = text("""
         jsonb_build_object('agent', name, 'run_id', CAST(:child AS text))
     FROM waiting
 """)
-# Every agent of the inner workflow is in the output; what did not complete is null there.
+# Every agent of the inner workflow is in the output; null for one that did not complete.
 RETURN: TextClause = text("""
     WITH child AS (
         SELECT r.id, r.parent_agent_run_id, r.status, r.error, w.name AS workflow, (
@@ -105,10 +105,10 @@ class SubRunRequest:
         agent_run_id: The agent run.
         attempt: Its fencing token.
         run_id: The run around it.
-        workflow: What is to be run.
+        workflow: The workflow to be run.
         input: JSON values by key, already checked.
-        limit_usd: What the agent may spend: the inner budget is no larger.
-        thresholds: Percentages of the inner budget whose passing is told.
+        limit_usd: Dollars that the agent may spend: the inner budget is no larger.
+        thresholds: Percentages of the inner budget whose passing is noted.
     """
 
     agent_run_id: UUID
@@ -121,7 +121,7 @@ class SubRunRequest:
 
 
 class SubRunAnswer(StrEnum):
-    """What became of a request."""
+    """The answer to a request."""
 
     WAITING = "waiting"  # the inner run is going, and will end the agent run
     ENDED = "ended"  # it had ended already, and has ended the agent run
@@ -131,14 +131,14 @@ class SubRunAnswer(StrEnum):
 
 
 async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> SubRunAnswer:
-    """Start the run of a sub-workflow, or let the one there is try again what failed of it.
+    """Start the run of a sub-workflow, or let the existing one try again what failed of it.
 
     The agent run waits from then on, without lease and place. Repeating it is safe: an agent run
     that waits already is fenced.
 
     Args:
         connection: Inside a transaction.
-        request: What is to be run.
+        request: The agent run and the workflow.
 
     Raises:
         RunConflict: If the inner run is there, but its input has been removed.
@@ -192,7 +192,7 @@ async def return_to_parent(
         max_bytes: Largest output that is handed over.
 
     Returns:
-        What may go on now; None if nobody waits for it.
+        The run that may go on now; None if no agent run waits for this one.
     """
     row = (await connection.execute(RETURN, {"id": run_id, "max_bytes": max_bytes})).one_or_none()
     if row is None:

@@ -1,7 +1,7 @@
 """The tables, as SQLAlchemy models; Alembic compares the migrations with them.
 
 Everything that must never be wrong is a constraint here: CHECK for money and states, UNIQUE for
-"exactly once". Relationships do not exist on purpose: every statement says what it reads. The file
+"exactly once". There are no relationships on purpose: every statement says what it reads. The file
 is over 400 lines because a schema is read as a whole.
 """
 
@@ -112,7 +112,7 @@ class Run(Table):
         CheckConstraint(
             "(finished_at IS NULL) = (status IN ('pending', 'running', 'paused'))", name="finished"
         ),
-        # What is being stopped is neither paused nor waits for admission.
+        # A run that is being stopped is neither paused nor waits for admission.
         CheckConstraint("stop_as IS NULL OR status NOT IN ('pending', 'paused')", name="stopping"),
         # A paused run's clock stands still.
         CheckConstraint("status <> 'paused' OR deadline_at IS NULL", name="paused"),
@@ -147,7 +147,7 @@ class Run(Table):
     status: Mapped[str] = mapped_column(server_default="pending")
     input: Mapped[dict[str, Any]]
     priority: Mapped[int]
-    # Whom it is run for: a scope of budgets, and of reports.
+    # The tenant it is run for: a scope of budgets, and of reports.
     tenant: Mapped[str | None]
     # Its share of a rate limit, relative to the other runs that wait for it.
     weight: Mapped[float] = mapped_column(server_default=text("1"))
@@ -157,20 +157,20 @@ class Run(Table):
     allow_partial_completion: Mapped[bool]
     timeout_s: Mapped[float]
     deadline_at: Mapped[datetime | None]
-    # What a pause has left of the timeout; the run goes on with it.
+    # Seconds left of the timeout when it was paused; the run goes on with them.
     time_left_s: Mapped[float | None]
-    # What a cancel or a timeout wants: the state to end in and why. Set once, by whoever is first.
+    # Set by the first cancel or timeout: the state to end in, and why.
     stop_as: Mapped[str | None]
     stop_reason: Mapped[str | None]
     error: Mapped[str | None]
-    # The name that its client gave it, and what came with it: asking again gives the same run.
+    # The key that its client gave it, and the hash of its input: enqueueing it again finds it.
     key: Mapped[str | None]
     input_hash: Mapped[str | None]
     # The run whose results it has taken over, and the agent from which on it runs again.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
     # Of a sub-workflow: the agent run whose result it is, and the runs around it, outermost first.
-    # What it holds and spends counts on the budgets of all of them.
+    # Its holds and costs count on the budgets of all of them.
     parent_agent_run_id: Mapped[UUID | None]
     ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -212,7 +212,7 @@ class AgentRun(Spending, Table):
             postgresql_where="status = 'pending'",
         ),
         Index("ix_agent_runs_running", "run_id", "level", postgresql_where="status = 'running'"),
-        # Those that were given back; a new agent run is in no need of it, nor one that is claimed.
+        # Agents that were given back; new and claimed ones do not need it.
         Index(
             "ix_agent_runs_given_back",
             "ready_at",
@@ -235,7 +235,7 @@ class AgentRun(Spending, Table):
     # Names of the agents whose outputs the prompt reads: a part of its dependencies' closure.
     reads: Mapped[list[str]]
     accept_missing_inputs: Mapped[bool]
-    # Of an element of a for_each: whose, which from 0, and the element itself.
+    # Of an element of a for_each: its agent run, its index from 0, and the element itself.
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     item_index: Mapped[int | None]
     item: Mapped[Any | None] = mapped_column(JSONB)
@@ -247,7 +247,7 @@ class AgentRun(Spending, Table):
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     ready_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # What it was given back for until then, if that is a limit, money or a circuit.
+    # The limit, budget or circuit that it was given back for until then.
     waits_for: Mapped[str | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     recoveries: Mapped[int] = mapped_column(server_default=text("0"))
@@ -294,16 +294,16 @@ class Turn(Table):
     # The call of the ledger that brought it.
     call_id: Mapped[UUID | None]
     message: Mapped[str]
-    # Of a conversation that was given up for a new one, when its agent was run again.
+    # Of a conversation that was replaced by a new one, when its agent was run again.
     set_aside: Mapped[bool] = mapped_column(server_default=text("false"))
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class ToolCall(Table):
-    """One tool call that a turn asked for, and what became of it; written before it starts.
+    """One tool call that a turn asked for, and its state; written before it starts.
 
-    ``result`` is what the model was told. What nobody knows the end of is ``unknown``: its worker
-    died, or was told to stop.
+    ``result`` is the text for the model. A call without a known end is ``unknown``: its worker
+    died, or it was stopped.
     """
 
     __tablename__ = "tool_calls"
@@ -383,15 +383,15 @@ class Budget(Spending, Table):
     period: Mapped[str] = mapped_column(server_default="none")
     period_start: Mapped[datetime | None]
     soft: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a closed budget: cancelling a run closes its budget, and whoever places
-    # a hold locks that row anyway, so no call can start after cancel() has returned.
+    # No hold is placed on a closed budget: cancelling a run closes its budget, and placing a hold
+    # locks that row anyway, so no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
     # The same for a pause, after which it is opened again.
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
-    # Percentages of the limit whose passing is told, and the highest that has been.
+    # Percentages of the limit whose passing is noted, and the highest that was passed.
     thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
     reached: Mapped[int] = mapped_column(server_default=text("0"))
-    # Whether holds may be waiting for it; only then does anybody look into the queue.
+    # Whether holds may be waiting for it; only then is the queue read.
     awaited: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
@@ -409,7 +409,7 @@ class Hold(Table):
     attempt: Mapped[int]
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
-    # Who is called: a fallback calls another model than its agent run's. Null before it was kept.
+    # The called model: a fallback's is not its agent run's. Null in rows of older versions.
     provider: Mapped[str | None]
     model: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -459,7 +459,7 @@ class CostEntry(Table):
     __tablename__ = "cost_entries"
     __table_args__ = (
         CheckConstraint(_one_of("kind", COST_KINDS), name="kind"),
-        # One entry of each kind per call, whoever brings it and however late; corrections may add.
+        # One entry of each kind per call, also if it is recorded twice; corrections may add.
         Index(
             "uq_cost_entries_call_id_kind",
             "call_id",
@@ -479,7 +479,7 @@ class CostEntry(Table):
     attempt: Mapped[int]
     workflow_id: Mapped[UUID]
     workflow: Mapped[str]
-    # The workflow's version; null before it was kept, and for what was spent outside a run.
+    # The workflow's version; null in rows of older versions, and for spending outside a run.
     version: Mapped[int | None]
     tenant: Mapped[str | None]
     agent: Mapped[str]
@@ -499,17 +499,17 @@ class CostEntry(Table):
     reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     price_version: Mapped[str | None]
-    # The shared budgets it was booked on: what corrects it later is booked on the same ones.
+    # The shared budgets it was booked on: a later correction is booked on the same ones.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
-    # What the provider's cache, or an answer kept here, made the call cheaper; negative where
-    # writing to the cache cost more than it saved so far.
+    # The saving by the provider's cache, or by an answer cached here; negative where writing to the
+    # cache cost more than it saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
-    # From sending to the end of the answer; null if nobody saw its end.
+    # From sending to the end of the answer; null if its end was not seen.
     seconds: Mapped[float | None] = mapped_column(REAL)
     # The kind of the guess that a correction takes back; NULL for one after a change of prices.
     corrects: Mapped[str | None]
-    # What was thought of its prompt before the call: for the limits, and as the hold's upper bound.
+    # Tokens of its prompt as estimated before the call: for the limits, and for the hold's bound.
     expected_tokens: Mapped[int | None]
     bound_tokens: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -518,7 +518,7 @@ class CostEntry(Table):
 class CostTotal(Table):
     """The ledger summed up by day, which a trigger keeps exact in the transaction of each entry.
 
-    A transaction adds to a shard that no other one holds, so nobody waits for another's row.
+    A transaction adds to a shard that no other one holds, so none waits for another's row.
     """
 
     __tablename__ = "cost_totals"

@@ -2,7 +2,7 @@
 
 A turn is written with the cost entry of the call that brought it, and with the start of the tools
 it asks for. So a new attempt knows which tools have finished and which may have run, and goes on
-from there. Whatever is written here is fenced: only the attempt that owns the agent run may.
+from there. All writes here are fenced: only the attempt that owns the agent run may write.
 """
 
 from collections import defaultdict
@@ -26,9 +26,10 @@ ADD_TURNS: TextClause = text("""
     ON CONFLICT (id) DO NOTHING
 """)
 
-# calls: [{turn_id, position, agent_run_id, attempt, ...}]. A run that is being stopped or rests
-# starts no tool, but what has run is written all the same. Nothing that has an end is changed, and
-# repeating a batch changes and tells nothing. The answer: whose tools may run.
+# calls: [{turn_id, position, agent_run_id, attempt, ...}]. A run that is being stopped or is paused
+# starts no tool, but results of tools are written all the same. A tool call that has an end is not
+# changed, and repeating a batch changes and notes nothing. Returns the agent runs whose tools may
+# run.
 WRITE_TOOL_CALLS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:calls AS jsonb)) AS g(
@@ -67,7 +68,7 @@ WRITE_TOOL_CALLS: TextClause = text("""
     SELECT id FROM owner WHERE going
 """)
 
-# What was running when its worker went silent; after the lock on the agent runs.
+# Tool calls that were running when their worker went silent; after the agent runs are locked.
 LOSE_TOOL_CALLS: TextClause = text("""
     WITH lost AS (
         UPDATE tool_calls SET state = 'unknown', finished_at = clock_timestamp()
@@ -97,11 +98,11 @@ WHY_NOT: TextClause = text("""
 
 
 class ToolState(StrEnum):
-    """What is known of a tool call."""
+    """The known state of a tool call."""
 
     RUNNING = "running"
     COMPLETED = "completed"
-    FAILED = "failed"  # it has an end, and the model is told what went wrong
+    FAILED = "failed"  # it has an end, and the model gets its error
     UNKNOWN = "unknown"  # it was stopped, or its worker died: it may have done its work
 
 
@@ -124,7 +125,7 @@ class TurnRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToolCallRecord:
-    """What is known of one tool call.
+    """The known facts of one tool call.
 
     Attributes:
         turn_id: The turn that asked for it.
@@ -132,8 +133,8 @@ class ToolCallRecord:
         call_id: The provider's id of the request.
         tool: Name of the tool, as the model wrote it.
         arguments: The arguments, as the model wrote them.
-        state: What has become of it.
-        result: What the model is told, of one that has an end.
+        state: Its state.
+        result: The text for the model, of one that has an end.
         seconds: How long it took.
     """
 
@@ -149,7 +150,7 @@ class ToolCallRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTurn:
-    """A turn of an earlier attempt, and its tool calls by position: those that were written."""
+    """A turn of an earlier attempt, and its stored tool calls by position."""
 
     turn: TurnRecord
     calls: dict[int, ToolCallRecord]
@@ -166,7 +167,7 @@ class Fence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnWrites:
-    """What one agent run has to write of its conversation."""
+    """The part of a conversation that one agent run writes."""
 
     agent_run_id: UUID
     attempt: int
@@ -179,7 +180,7 @@ async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites])
 
     Args:
         connection: Inside a transaction.
-        writes: What to write, each of another agent run.
+        writes: The writes, each of another agent run.
 
     Returns:
         The agent runs whose tools may run: their run is going, and not being stopped.
@@ -195,14 +196,14 @@ async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites])
 
 
 async def lose_tool_calls(connection: AsyncConnection, agent_run_ids: Sequence[UUID]) -> None:
-    """Note that nobody knows what became of tools whose worker went silent."""
+    """Mark running tool calls as ``unknown``, because their worker went silent."""
     await connection.execute(LOSE_TOOL_CALLS, {"ids": list(agent_run_ids)})
 
 
 async def read_turns(
     connection: AsyncConnection, agent_run_ids: Sequence[UUID]
 ) -> list[tuple[StoredTurn, ...]]:
-    """The conversations of agent runs so far, in their order; empty for one without any."""
+    """Read the conversations of agent runs so far, in their order; empty without any."""
     found: dict[UUID, list[StoredTurn]] = defaultdict(list)
     for row in await connection.execute(READ_TURNS, {"ids": list(agent_run_ids)}):
         turn = TurnRecord(id=row.id, number=row.number, call_id=row.call_id, message=row.message)
@@ -212,7 +213,7 @@ async def read_turns(
 
 
 async def why_not(connection: AsyncConnection, agent_run_id: UUID, attempt: int) -> Fence:
-    """Why the tools of an attempt may not run, as it stands now."""
+    """Read why the tools of an attempt may not run now."""
     row = (await connection.execute(WHY_NOT, {"id": agent_run_id})).one_or_none()
     if row is None:
         return Fence(lost=True, stopping=False, paused=False)

@@ -11,8 +11,7 @@ import structlog
 
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
-from app.errors import AgentError, CircuitOpen
-from app.failures.classification import error_classes
+from app.errors import AgentError, CircuitOpen, error_classes
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.history import HistoryWriter
 from workers.texts import storable

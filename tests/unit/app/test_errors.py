@@ -4,7 +4,13 @@ import re
 import pytest
 
 from app import errors
-from app.errors import AgentChordError, ProviderError, WorkflowError, WorkflowFileError
+from app.errors import (
+    AgentChordError,
+    ProviderError,
+    WorkflowError,
+    WorkflowFileError,
+    error_classes,
+)
 
 LINE = re.compile(r"^((?:│   |    )*)(?:├── |└── )?(\w+)(?: \((\w+)\))?(?:  +.*)?$")
 
@@ -50,6 +56,17 @@ def test_the_docstring_names_the_retriable_errors() -> None:
     }
 
     assert drawn == retriable
+
+
+def test_every_error_of_an_agent_gives_advice_of_its_own() -> None:
+    without = [
+        kind.__name__
+        for kind in error_classes()
+        if "advice" not in vars(kind) and not kind.__subclasses__()
+    ]
+
+    assert without == []
+    assert all("\n" not in kind.advice for kind in error_classes())
 
 
 def test_every_error_says_what_it_is() -> None:

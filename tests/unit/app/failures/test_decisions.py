@@ -1,27 +1,19 @@
-from collections.abc import Iterator
-
 import pytest
 
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.status import AgentStatus
 from app.errors import (
-    AgentChordError,
     AgentError,
     BadRequest,
     BudgetExceeded,
     Overloaded,
     ProviderError,
     RateLimited,
+    error_classes,
 )
 from app.failures.decisions import Fail, Retry, decide
 
 POLICY = RetryPolicy(max_retries=2, base_delay=1, jitter=False)
-
-
-def agent_errors(base: type[AgentChordError] = AgentError) -> Iterator[type[AgentChordError]]:
-    yield base
-    for each in base.__subclasses__():
-        yield from agent_errors(each)
 
 
 def test_a_retriable_error_is_tried_again_until_the_retries_are_used_up() -> None:
@@ -32,7 +24,7 @@ def test_a_retriable_error_is_tried_again_until_the_retries_are_used_up() -> Non
     assert decisions == [Retry(after_s=1), Retry(after_s=2), Fail(status=AgentStatus.FAILED)]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in agent_errors() if not kind.retriable])
+@pytest.mark.parametrize("kind", [kind for kind in error_classes() if not kind.retriable])
 def test_an_error_that_is_not_retriable_fails_at_once(kind: type[AgentError]) -> None:
     decision = decide(kind("no"), retries=0, policy=POLICY)
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.domain.status import AgentStatus, WorkflowStatus
+from app.errors import AuthenticationFailed
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
@@ -245,6 +246,17 @@ def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
     assert found.reason is Reason.FAILED
     assert found.text == "ended failed after 2 retries: NotFound: no such model"
     assert found.remedy == "agentchord retry runs only what failed again"
+
+
+def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
+    broken = agent("a", status=AgentStatus.FAILED, error="no key")
+    last = attempt("a", 0, 1, outcome="failed", error="no key", error_class="AuthenticationFailed")
+
+    (found,) = explain_outcomes(history(broken, attempts=(last,)))
+
+    assert found.remedy == (
+        f"{AuthenticationFailed.advice}; agentchord retry runs only what failed again"
+    )
 
 
 def test_what_did_not_run_says_why() -> None:

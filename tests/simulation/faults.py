@@ -68,7 +68,7 @@ class Faults:
             (self._restart_postgres, 1),
             (self._flush_redis, 1),
             (self._stop_redis, 1),
-            (self._fail_a_model, 2),
+            (self._fail_a_model, 5),
         )
         steps, weights = zip(*kinds, strict=True)
         for step in generator.choices(steps, weights, k=generator.randint(2, 9)):
@@ -203,7 +203,7 @@ class Faults:
     def _fail_a_model(self) -> None:
         """Let a model fail for everybody: its circuit opens."""
         provider = self._cluster.provider
-        model, seconds = self.generator.choice(MODELS), self.generator.uniform(2.0, 12.0)
+        model, seconds = self.generator.choice(MODELS), self.generator.uniform(3.0, 15.0)
         self._tell(f"{model} fails for {seconds:.1f} s")
         provider.down.add(model)
         self._cluster.loop.at(seconds, lambda: provider.down.discard(model))

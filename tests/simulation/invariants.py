@@ -249,7 +249,10 @@ def _wrong_results(
                 or (source.hold.provider, source.hold.model) != (entry["provider"], entry["model"])
                 or entry["created_at"].timestamp() - source.answered_at > CACHE_TTL_S + SLACK_S
             ):
-                found.append(f"what {agent['name']} got from the cache is no answer to it")
+                found.append(
+                    f"what {agent['name']} got from the cache is no answer to it: "
+                    f"{agent['output']} of {source}, asked {asked!r}"
+                )
             continue
         if not calls or calls[-1].answer != agent["output"]:
             found.append(f"the result of {agent['name']} is not its last answer")

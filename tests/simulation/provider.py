@@ -47,6 +47,7 @@ class Served:
     """A request that reached the provider.
 
     Attributes:
+        number: Which request it is, so that no two answers are the same.
         hold: What was held for it.
         prompt: The user's message.
         agent: Who asked.
@@ -57,6 +58,7 @@ class Served:
         answered_at: When it was answered, in seconds since the epoch.
     """
 
+    number: int
     hold: HoldRequest
     prompt: str
     agent: str
@@ -100,6 +102,7 @@ class Provider:
         agent = prompt.partition(":")[0]
         assert hold.call_id not in self.served, f"call of {agent} was sent twice under one hold"
         served = self.served[hold.call_id] = Served(
+            number=len(self.served) + 1,
             hold=hold,
             prompt=prompt,
             agent=agent,
@@ -120,7 +123,7 @@ class Provider:
             raise
         served.status = 200
         served.answered_at = time.time()
-        served.answer = f"<{agent} {hold.attempt} {len(self.served)}>"
+        served.answer = f"<{agent} {hold.attempt} {served.number}>"
         return served
 
     def asked_by(self, agent: str) -> str | None:

@@ -29,10 +29,10 @@ from tests.simulation.worker import Cluster
 
 #: Seconds in which things happen, of which faults may last somewhat longer.
 WINDOWS_S = (6.0, 12.0, 20.0)
-#: Policies of circuits: the usual one, and ones that open soon; of those one does not wait.
-PATIENT = CircuitBreakerConfig()
+#: Policies of circuits: without any, the usual one, and two that open soon: waiting, or failing.
+NONE, USUAL = CircuitBreakerConfig(enabled=False), CircuitBreakerConfig()
 QUICK = CircuitBreakerConfig(
-    window_s=10.0, min_failures=2, failure_share=0.4, open_s=2.0, max_open_s=8.0
+    window_s=10.0, min_failures=2, failure_share=0.3, open_s=1.0, max_open_s=6.0
 )
 FAILS = replace(QUICK, when_open="fail")
 #: Every run must have ended so many seconds after the last fault.
@@ -130,7 +130,7 @@ class _World:
             limits=self._draw.choice((UNLIMITED, NARROW)),
             max_recoveries=self._draw.choice((1, 20, 20)),
             lane_width=self._draw.choice((1, 2, 50)),
-            breaker=self._draw.choice((CircuitBreakerConfig(enabled=False), PATIENT, QUICK, FAILS)),
+            breaker=self._draw.choice((NONE, USUAL, QUICK, QUICK, FAILS)),
         )
         database.begin(
             self._loop,

@@ -210,7 +210,7 @@ class Runtime:
             recent_use=self._limits.recent_use,
             cautious=True,
         )
-        pricing = Pricing(settings.costs)
+        pricing = Pricing(settings.costs, settings.all_providers())
         served = [provider for provider in settings.provider_names if provider in self._queues]
         self._clients.preload(served)
         if served:
@@ -224,6 +224,7 @@ class Runtime:
             texts=self._texts,
             default_max_tokens=settings.engine.default_max_tokens,
             long_wait_s=settings.engine.long_wait_s,
+            providers=settings.all_providers(),
         )
         calls: Calls = caller
         self._circuits = RedisCircuits(platform.redis, settings.circuit_breaker)

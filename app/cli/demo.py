@@ -132,7 +132,7 @@ def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
     bounds = worst_case(
         workflow,
         erp.INPUT,
-        pricing=Pricing(settings.costs),
+        pricing=Pricing(settings.costs, settings.all_providers()),
         default_max_tokens=settings.engine.default_max_tokens,
     )
     print(

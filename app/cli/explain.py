@@ -92,7 +92,7 @@ def _planned(history: "RunHistory") -> "dict[str, Decimal]":
         found = forecast(
             connected.loop.run(connected.client.workflow(record.workflow_id)),
             record.input or {},
-            pricing=Pricing(settings.costs),
+            pricing=Pricing(settings.costs, settings.all_providers()),
             default_max_tokens=settings.engine.default_max_tokens,
             output_tokens=PLANNED_OUTPUT_TOKENS,
             retry=settings.retry,

@@ -58,7 +58,8 @@ def plan(
     check_workflow(loaded.workflow)
     validate_input(loaded.workflow, run_input)
     settings = load_settings()
-    providers, pricing = settings.all_providers(), Pricing(settings.costs)
+    providers = settings.all_providers()
+    pricing = Pricing(settings.costs, providers)
     workflow = routed(loaded.workflow, providers)
     check_calls(
         workflow,
@@ -80,6 +81,7 @@ def plan(
         settings.rate_limit_for,
         max_parallel_agents=workflow.max_parallel_agents,
         latency_s=latency,
+        providers=providers,
     )
     assumed = {"output_tokens": output_tokens, "latency_s": latency}
     if json:

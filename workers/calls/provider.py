@@ -17,6 +17,7 @@ from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.domain.budgets import subjects_of
 from app.domain.money import HoldRequest, round_up
+from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.domain.usage import Partial, Usage
 from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
 from app.events.texts import Publisher, Stream
@@ -52,6 +53,7 @@ class Caller:
         money: Places holds.
         texts: Tells those who follow the run what streaming agents generate.
         default_max_tokens: Output cap of agents that set none.
+        providers: The providers of this cluster, whose protocols tell how limits count.
         long_wait_s: Who has to wait longer than this gives up, if he can come back.
     """
 
@@ -65,6 +67,7 @@ class Caller:
         texts: Publisher,
         default_max_tokens: int,
         long_wait_s: float,
+        providers: Sequence[Provider] = BUILT_IN,
     ) -> None:
         self._clients = clients
         self._limiter = limiter
@@ -73,6 +76,7 @@ class Caller:
         self._texts = texts
         self._default_max_tokens = default_max_tokens
         self._long_wait_s = long_wait_s
+        self._providers = providers
         self._estimates = PromptEstimates()
 
     async def call(
@@ -207,6 +211,7 @@ class Caller:
             limit=LimitRequest(
                 provider=agent.provider,
                 model=agent.model,
+                counting=protocol_of(agent.provider, self._providers).counting,
                 run_id=str(job.run.run_id),
                 input_tokens=self._estimates.corrected(agent.provider, agent.model, guess),
                 output_tokens=max_tokens,

@@ -204,18 +204,18 @@ class MemoryBucket:
 
     def observe(self, seen: Observation, now: float) -> None:
         """Take a provider's headers into account."""
-        position, limit, remaining, spent, start = seen
-        tier = self.tiers[position]
+        tier = self.tiers[seen.position]
         before = self._scale(tier)
-        self._learn(tier, limit, now)
+        self._learn(tier, seen.limit, now)
         after = self._scale(tier)
         self.cap[tier.name] = self._capacity(tier)
         if tier.kind != "bucket":
             return
         level = self.level[tier.name] - tier.capacity * (before - after)
-        if remaining >= 0:
-            since = self.spent.get(tier.name, 0.0) - spent
-            theirs = remaining + tier.rate * after * max(0.0, now - start) - since
+        if seen.remaining >= 0:
+            since = self.spent.get(tier.name, 0.0) - seen.spent
+            refill = tier.rate * after * max(0.0, now - seen.sent_at)
+            theirs = seen.remaining + refill - since
             mean = self.drift.get(tier.name, 0.0)
             mean += MEAN_SHARE * (min(theirs - level, tier.tolerance) - mean)
             if mean < -tier.tolerance:
@@ -225,9 +225,9 @@ class MemoryBucket:
 
     def pause(self, refusal: Refusal, now: float) -> float | None:
         """An answer asks for a pause; returns its length in seconds, if that is news."""
-        start, seconds, throttled, amounts = refusal
+        seconds, amounts = refusal.pause_s, refusal.amounts
         known = self.paused_until
-        if throttled and start > self.paused_at:
+        if refusal.throttled and refusal.granted_at > self.paused_at:
             recent = self.paused_at and now - known < STRIKE_MEMORY_S
             self.strikes = self.strikes + 1 if recent else 1
             worth = self._severity(amounts, seconds)

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from app.errors import ServiceUnavailable
-from app.rate_limits.base import Exchange, News, Reply
+from app.rate_limits.base import Exchange, Grant, News, Reply
 from app.rate_limits.tiers import BucketSpec
 
 PREFIX = "agentchord:limits"
@@ -48,7 +48,7 @@ class RedisBackend:
         """See ``LimiterBackend``."""
         keys = _keys(spec.bucket, "state", "leases", "shares", "heads")
         keys.append(f"{PREFIX}:{{{_tag(spec.bucket)}}}:answer:{message.process}")
-        arguments = [spec.wire, orjson.dumps(message), PREFIX, *self._now()]
+        arguments = [spec.wire, orjson.dumps(message, default=tuple), PREFIX, *self._now()]
         try:
             raw = await self._exchange.run(keys, arguments)
             answer = orjson.loads(raw)
@@ -170,7 +170,7 @@ def _reply(answer: dict[str, Any]) -> Reply:
     return Reply(
         time_s=seconds + fraction,
         epoch=answer["epoch"],
-        grants=answer["grants"] or [],  # an empty Lua table is written as {}
+        grants=[Grant(*grant) for grant in answer["grants"]],  # none: {}, an empty Lua table
         ask_in_s=answer.get("ask_in_s"),
         paused_s=answer["paused_s"],
         careful=answer["careful"],

@@ -62,7 +62,7 @@ class Price:
         )
 
     def saving(self, usage: Usage) -> Decimal:
-        """Return the dollars by which the provider's cache made a call cheaper; negative: dearer.
+        """Return the dollars that the provider's cache saved; negative where the call cost more.
 
         The whole prompt at the price of fresh tokens, less what it cost.
         """

@@ -113,7 +113,7 @@ def _starts(rate: Any) -> list[int]:
 
 
 def _rate(rate: "Decimal | TieredPrices | None", prompt_tokens: int) -> Decimal | None:
-    """Dollars per token at a prompt size, from dollars per million."""
+    """Return dollars per token at a prompt size, from dollars per million."""
     if rate is None:
         return None
     if not isinstance(rate, Decimal):

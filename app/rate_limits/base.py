@@ -271,7 +271,10 @@ class News:
 
 
 class LimiterBackend(Protocol):
-    """Holds the buckets; a method that raises ``ServiceUnavailable`` has told nothing."""
+    """Holds the buckets.
+
+    Every method may raise ``ServiceUnavailable``; then it is not known whether it took effect.
+    """
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
         """Apply the process's message, then grant the requests that may start soon."""

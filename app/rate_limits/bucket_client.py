@@ -370,7 +370,7 @@ class BucketClient:
 
     def _look_after(self, permit: Permit) -> None:
         """Report a call that should be under way by now and is not."""
-        if permit in self._pending_sends and not self._pending_sends.told:
+        if permit in self._pending_sends and not self._pending_sends.reported:
             self._exchange_timer.run_in(0.0)
 
     def _mark_sent(self, permit: Permit, *, measured: bool) -> None:
@@ -378,7 +378,7 @@ class BucketClient:
         late = self._pending_sends.mark_sent(permit, measured=measured)
         if late is not None:
             self._corrections.note_delay(permit, *late)
-        if late is not None or self._pending_sends.told:
+        if late is not None or self._pending_sends.reported:
             self._exchange_timer.run_in(0.0 if self.spec.paced else FLUSH_S)
 
     def _give_back(self, permit: Permit) -> None:

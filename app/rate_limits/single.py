@@ -23,7 +23,7 @@ class RateLimiter:
 
     Args:
         config: The limits.
-        backend: Where the bucket is; None keeps it in this process.
+        backend: Holds the bucket; None keeps it in this process.
 
     Example:
         await limiter.acquire(estimated_tokens=1500, timeout=30.0)

@@ -50,7 +50,7 @@ class _Record:
 
 
 class _Shared:
-    """What Redis keeps of one bucket."""
+    """The state of one bucket, as Redis keeps it."""
 
     def __init__(self, spec: BucketSpec) -> None:
         self.spec = spec
@@ -66,6 +66,9 @@ class MemoryBackend:
 
     Args:
         clock: Seconds since the epoch.
+
+    Example:
+        limiter = ClusterLimiter(MemoryBackend(), resolve)
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -101,7 +104,7 @@ class MemoryBackend:
         ]
 
     async def close(self) -> None:
-        """See ``LimiterBackend``; nothing is held."""
+        """See ``LimiterBackend``; there is nothing to stop."""
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""

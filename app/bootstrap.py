@@ -16,12 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
 from app.configuration.settings import Settings, load_settings
+from app.costs.pricing import Pricing
+from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider
 from app.embedded import Services
 from app.events.signals import Signals
-from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient
-from app.llm.openai import OpenAIClient
+from app.llm.dialect import dialect_of
+from app.planning.calls import CallPlanner
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
@@ -76,8 +78,7 @@ def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
 
 def _client(settings: Settings, provider: Provider) -> LLMClient:
     access = settings.access_to(provider.name)
-    kind = OpenAIClient if provider.protocol == "openai" else AnthropicClient
-    return kind(
+    return dialect_of(PROTOCOLS[provider.protocol]).client(
         secret(access.api_key) if access.api_key_env else NO_KEY,
         base_url=access.base_url,
         provider=provider.name,
@@ -90,6 +91,16 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
 def secret(value: SecretStr | None) -> str | None:
     """A secret in the clear, for the one who uses it."""
     return None if value is None else value.get_secret_value()
+
+
+def call_planner(settings: Settings) -> CallPlanner:
+    """Build what plans calls: the same for workers, and for programs that show a plan."""
+    providers = settings.all_providers()
+    return CallPlanner(
+        Pricing(settings.costs, providers),
+        default_max_tokens=settings.engine.default_max_tokens,
+        providers=providers,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,9 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 
-from app.bootstrap import Platform
+from app.bootstrap import Platform, call_planner
 from app.conditions.evaluator import ConditionEvaluator
 from app.configuration.settings import agent_secret
-from app.costs.pricing import Pricing
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
 from app.domain.status import AgentStatus
@@ -28,7 +27,6 @@ from app.failures.handler import FailureHandler
 from app.kinds.registry import KindRegistry
 from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
-from app.planning.calls import CallPlanner
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
 from app.storage.deferred import wake_deferred
@@ -101,7 +99,7 @@ class Composition:
 
     Attributes:
         inflight: The agent runs that it works on.
-        pricing: Prices.
+        planner: Plans calls.
         lanes: Runs lanes.
         watchdog: Finds what was lost.
 
@@ -115,7 +113,7 @@ class Composition:
         self._backends = backends
         self._redactor = Redactor(settings.secret_values())
         self.inflight = InFlight()
-        self.pricing = Pricing(settings.costs)
+        self.planner = call_planner(settings)
         self._background = Background()
         self._history = HistoryWriter(engine, self._background)
         self._contexts = RunContexts(engine)
@@ -206,9 +204,7 @@ class Composition:
         provider = ProviderRing(
             clients=backends.clients,
             limiter=backends.limiter,
-            planner=CallPlanner(
-                self.pricing, default_max_tokens=settings.engine.default_max_tokens
-            ),
+            planner=self.planner,
             money=backends.money(holds, platform.signals),
             texts=self._texts,
         )
@@ -217,12 +213,12 @@ class Composition:
                 CacheRing,
                 cache=backends.answers,
                 signals=platform.signals,
-                pricing=self.pricing,
+                pricing=self.planner.pricing,
                 background=self._background,
             ),
             "fallback": partial(
                 FallbackRing,
-                pricing=self.pricing,
+                pricing=self.planner.pricing,
                 history=self._history,
                 redact=self._redactor.text,
             ),

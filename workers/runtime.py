@@ -154,7 +154,7 @@ class Runtime:
         names = self._platform.settings.provider_names
         if served := [provider for provider in names if provider in self._queues]:
             self._backends.clients.preload(served)
-            self._parts.pricing.preload()
+            self._parts.planner.pricing.preload()
 
     def _relay(self, length: int) -> Relay:
         return Relay(

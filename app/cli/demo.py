@@ -122,18 +122,17 @@ def _show(
 
 
 def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
+    from app.bootstrap import call_planner
     from app.cli.output import dollars
     from app.configuration.settings import load_settings
-    from app.costs.pricing import Pricing
     from app.examples import erp
-    from app.planning.calls import CallPlanner
     from app.planning.worst_case import worst_case
 
     settings = load_settings()
     bounds = worst_case(
         workflow,
         erp.INPUT,
-        CallPlanner(Pricing(settings.costs), default_max_tokens=settings.engine.default_max_tokens),
+        call_planner(settings),
     )
     print(
         f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "

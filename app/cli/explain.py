@@ -77,11 +77,10 @@ def _findings(
 
 def _planned(history: "RunHistory") -> "dict[str, Decimal]":
     """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
+    from app.bootstrap import call_planner
     from app.cli.cluster import connect
     from app.configuration.settings import load_settings
-    from app.costs.pricing import Pricing
     from app.errors import AgentChordError
-    from app.planning.calls import CallPlanner
     from app.planning.forecast import forecast
 
     if history.run.pruned_at is not None or not history.calls:
@@ -93,9 +92,7 @@ def _planned(history: "RunHistory") -> "dict[str, Decimal]":
         found = forecast(
             connected.loop.run(connected.client.workflow(record.workflow_id)),
             record.input or {},
-            planner=CallPlanner(
-                Pricing(settings.costs), default_max_tokens=settings.engine.default_max_tokens
-            ),
+            planner=call_planner(settings),
             output_tokens=PLANNED_OUTPUT_TOKENS,
             retry=settings.retry,
             providers=settings.all_providers(),

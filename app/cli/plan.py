@@ -38,6 +38,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Tell what a run will need, without any call."""
+    from app.bootstrap import call_planner
     from app.cli.output import print_json
     from app.cli.run import load_workflow
     from app.cli.run_input import read_input
@@ -45,7 +46,6 @@ def plan(
     from app.costs.pricing import Pricing
     from app.domain.providers import routed
     from app.domain.validation import validate_input
-    from app.planning.calls import CallPlanner
     from app.planning.forecast import forecast
     from app.planning.time_bounds import time_bounds
     from app.registration.calls import check_calls
@@ -59,7 +59,8 @@ def plan(
     check_workflow(loaded.workflow)
     validate_input(loaded.workflow, run_input)
     settings = load_settings()
-    providers, pricing = settings.all_providers(), Pricing(settings.costs)
+    providers = settings.all_providers()
+    pricing = Pricing(settings.costs, providers)
     workflow = routed(loaded.workflow, providers)
     check_calls(
         workflow,
@@ -70,7 +71,7 @@ def plan(
     found = forecast(
         workflow,
         run_input,
-        planner=CallPlanner(pricing, default_max_tokens=settings.engine.default_max_tokens),
+        planner=call_planner(settings),
         output_tokens=output_tokens,
         retry=settings.retry,
         providers=providers,
@@ -80,6 +81,7 @@ def plan(
         settings.rate_limit_for,
         max_parallel_agents=workflow.max_parallel_agents,
         latency_s=latency,
+        providers=providers,
     )
     assumed = {"output_tokens": output_tokens, "latency_s": latency}
     if json:

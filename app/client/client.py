@@ -109,7 +109,7 @@ class Client:
     def __init__(self, platform: Platform) -> None:
         self._platform = platform
         self.live_state = LiveState(platform, self._transaction)
-        self._pricing = Pricing(platform.settings.costs)
+        self._pricing = Pricing(platform.settings.costs, platform.settings.all_providers())
         self._kinds = KindRegistry()
         self._feed = Feed(platform.redis)
         # A hundred callers share statements and commits, and so do those who wait for their runs.

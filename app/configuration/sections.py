@@ -31,6 +31,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from app.domain.budgets import DEFAULT_THRESHOLDS
 from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
+from app.domain.protocols import PROTOCOLS
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
@@ -336,12 +337,19 @@ class ProviderSettings(Section):
         models: Names and patterns of models that it serves unless an agent names a provider.
     """
 
-    protocol: Literal["openai", "anthropic"] | None = None
+    protocol: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
+
+    @field_validator("protocol")
+    @classmethod
+    def _check_protocol(cls, value: str | None) -> str | None:
+        if value is not None and value not in PROTOCOLS:
+            raise ValueError(f"is no protocol: give {' or '.join(map(repr, PROTOCOLS))}")
+        return value
 
     @field_validator("base_url")
     @classmethod

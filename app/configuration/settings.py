@@ -180,7 +180,7 @@ class Settings(BaseSettings):
         given = {each.name: each for each in BUILT_IN} | {
             name: Provider(
                 name=name,
-                protocol=one.protocol or protocol_of(name),
+                protocol=one.protocol or protocol_of(name).name,
                 models=one.models,
             )
             for name, one in self.providers.items()

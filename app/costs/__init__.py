@@ -1,1 +1,1 @@
-"""Prices, the ledger and what is read from it."""
+"""Prices, the ledger, and reports from it."""

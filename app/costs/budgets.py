@@ -1,4 +1,4 @@
-"""Standing budgets as they stand, and how they were used up."""
+"""Standing budgets: their state, and how they were used up."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -55,10 +55,10 @@ class BudgetAccount:
         period: How often it begins anew.
         period_start: When this period began, or None without periods.
         soft: Whether it only warns.
-        thresholds: Percentages whose passing is told.
+        thresholds: Percentages whose passing is reported.
         limit_usd: Its limit.
-        spent_usd: What was booked on it.
-        held_usd: What running calls may cost.
+        spent_usd: Dollars booked on it.
+        held_usd: Dollars that running calls may cost.
         overdrawn_usd: By how much it is beyond its limit.
         waiting: Calls that wait for it.
     """
@@ -78,18 +78,18 @@ class BudgetAccount:
 
     @property
     def left_usd(self) -> Decimal:
-        """What is neither spent nor held; below zero when it is overdrawn."""
+        """Dollars neither spent nor held; below zero when it is overdrawn."""
         return self.limit_usd - self.spent_usd - self.held_usd
 
     @property
     def share(self) -> float | None:
-        """Which part of the limit is spent; None for a limit of nothing."""
+        """The part of the limit that is spent; None for a limit of nothing."""
         return float(self.spent_usd / self.limit_usd) if self.limit_usd else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BurnDown:
-    """One step of a period: what was spent in it, and what was left of the limit after it."""
+    """One step of a period: the dollars spent in it, and those left of the limit after it."""
 
     at: datetime
     spent_usd: Decimal
@@ -98,7 +98,7 @@ class BurnDown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetHistory:
-    """The budgets of one subject: as they stand, how they got there, and what was before."""
+    """The budgets of one subject: current periods, their burn-down, and past periods."""
 
     current: tuple[BudgetAccount, ...]
     burn_down: dict[Period, tuple[BurnDown, ...]]
@@ -108,7 +108,7 @@ class BudgetHistory:
 async def standing_budgets(
     connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
 ) -> list[BudgetAccount]:
-    """Standing budgets in their current periods: all of them, or those of one subject."""
+    """Read standing budgets in their current periods: all of them, or those of one subject."""
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]
@@ -117,7 +117,7 @@ async def standing_budgets(
 async def budget_history(
     connection: AsyncConnection, scope: StandingScope, subject: str, *, limit: int
 ) -> BudgetHistory:
-    """The budgets of one subject, with the burn-down of their current periods.
+    """Read the budgets of one subject, with the burn-down of their current periods.
 
     Args:
         connection: Inside a transaction.

@@ -1,7 +1,7 @@
-"""How good the token estimates were: what was thought of prompts before their calls, and the usage.
+"""The quality of token estimates: the tokens expected of prompts beside those that were counted.
 
-The expected number is what a call takes from a token limit before it is made; the upper bound is
-what its hold is computed from.
+A call takes the expected number from a token limit before it is made; its hold is computed from the
+upper bound.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class EstimateLine:
 async def read_estimates(
     connection: AsyncConnection, *, since: date | None = None
 ) -> list[EstimateLine]:
-    """The estimates by model, most calls first.
+    """Read the estimates by model, most calls first.
 
     Args:
         connection: Inside a transaction.

@@ -1,4 +1,4 @@
-"""The price of one model, and what tokens cost at it: exact decimal arithmetic, nothing else."""
+"""The price of one model, and the cost of tokens at it: exact decimal arithmetic, nothing else."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,15 +13,15 @@ class Price:
     """Dollars per token.
 
     Attributes:
-        version: Where it comes from, such as ``genai-prices 0.2.3`` or ``operator``.
+        version: Its source, such as ``genai-prices 0.2.3`` or ``operator``.
         input: Prompt tokens.
         cached_input: Prompt tokens read from the provider's cache.
         cache_write: Prompt tokens written to its cache for 5 minutes.
         cache_write_1h: Prompt tokens written to its cache for an hour.
         output: Generated tokens, reasoning included.
         writes_unasked: Whether the provider writes to its cache, at a price, without being asked.
-        above: Prices of long prompts: from how many prompt tokens on (exclusive) which price
-            holds, for the whole call; ascending.
+        above: Prices of long prompts, ascending: the number of prompt tokens above which a price
+            holds for the whole call, and that price.
     """
 
     version: str
@@ -34,15 +34,15 @@ class Price:
     above: tuple[tuple[int, "Price"], ...] = ()
 
     def at(self, prompt_tokens: int) -> "Price":
-        """The price that holds for a prompt of that many tokens."""
+        """Return the price that holds for a prompt of that many tokens."""
         price = self
-        for start, dearer in self.above:
+        for start, above in self.above:
             if prompt_tokens > start:
-                price = dearer
+                price = above
         return price
 
     def halved(self) -> "Price":
-        """What a batch costs: both providers charge half of every rate for it."""
+        """Return the price of a batch: providers charge half of every rate for it."""
         return replace(
             self,
             version=f"{self.version}, batch",
@@ -51,7 +51,7 @@ class Price:
         )
 
     def cost(self, usage: Usage) -> Decimal:
-        """Dollars of a call, exact; calls at one price add up to the call of their sum."""
+        """Return the exact dollars of a call; calls at one price add up as their usages do."""
         price = self.at(usage.prompt_tokens)
         return (
             usage.input_tokens * price.input
@@ -62,7 +62,7 @@ class Price:
         )
 
     def saving(self, usage: Usage) -> Decimal:
-        """Dollars by which the provider's cache made a call cheaper; negative where it cost more.
+        """Return the dollars that the provider's cache saved; negative where the call cost more.
 
         The whole prompt at the price of fresh tokens, less what it cost.
         """
@@ -76,7 +76,7 @@ class Price:
     def worst_case(
         self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
     ) -> Decimal:
-        """Dollars that a call cannot exceed.
+        """Return the dollars that a call cannot exceed.
 
         Args:
             input_tokens: Upper bound of the prompt's tokens.

@@ -12,11 +12,9 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 _PER_MILLION = -6
-# What both providers charge, times the input price, where the list does not say it.
+# The usual price of cache writes, times the input price, where the list does not have it.
 CACHE_WRITE_FACTOR = Decimal("1.25")
 CACHE_WRITE_1H_FACTOR = Decimal(2)
-# Anthropic writes to its cache only where a request has a cache_control.
-_WRITES_WHEN_ASKED = "anthropic"
 
 
 class PriceList:
@@ -32,17 +30,19 @@ class PriceList:
     def find(
         self, provider: str, model: str, variant: Mapping[str, str], at: datetime
     ) -> Price | None:
-        """The price of a model.
+        """Look up the price of a model.
 
         Args:
-            provider: Provider name.
+            provider: Provider name. It has to be the list's own: a gateway called ``my-openai``
+                has other prices than OpenAI.
             model: Model name, also a dated or aliased one.
             variant: What the request asks for that has a price of its own: ``service_tier``,
                 ``speed``.
             at: Time of the request.
 
         Returns:
-            The price, or None when the model, or the variant of it, has none.
+            The price, or None when the model, or the variant of it, has none. Its
+            ``writes_unasked`` tells whether the list has a price of cache writes.
         """
         info = self._model(provider, model)
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
@@ -51,16 +51,16 @@ class PriceList:
         if listed.input_mtok is None or listed.output_mtok is None:
             return None
         starts = sorted({start for rate in vars(listed).values() for start in _starts(rate)})
-        above = tuple((start, self._price(provider, listed, start + 1)) for start in starts)
-        return self._price(provider, listed, 0, above)
+        above = tuple((start, self._price(listed, start + 1)) for start in starts)
+        return self._price(listed, 0, above)
 
     def context_window(self, provider: str, model: str) -> int | None:
-        """Tokens a model reads at once, or None when the list does not say."""
+        """Return the tokens that a model reads at once, or None when the list does not say."""
         info = self._model(provider, model)
         return info.context_window if info else None
 
     def models(self, provider: str) -> list[str]:
-        """Names of the models of a provider; empty when the provider is not known."""
+        """Return the names of a provider's models; empty when the provider is not known."""
         known = self._providers.get(provider)
         return [model.id for model in known.models] if known else []
 
@@ -79,11 +79,7 @@ class PriceList:
         return known.find_model(model, all_providers=list(self._providers.values()))
 
     def _price(
-        self,
-        provider: str,
-        listed: "ModelPrice",
-        prompt_tokens: int,
-        above: tuple[tuple[int, Price], ...] = (),
+        self, listed: "ModelPrice", prompt_tokens: int, above: tuple[tuple[int, Price], ...] = ()
     ) -> Price:
         input_ = _rate(listed.input_mtok, prompt_tokens)
         output = _rate(listed.output_mtok, prompt_tokens)
@@ -99,7 +95,7 @@ class PriceList:
             cache_write=input_ * CACHE_WRITE_FACTOR if write is None else write,
             cache_write_1h=input_ * CACHE_WRITE_1H_FACTOR if write_1h is None else write_1h,
             output=output,
-            writes_unasked=write is not None and provider != _WRITES_WHEN_ASKED,
+            writes_unasked=write is not None,
             above=above,
         )
 
@@ -117,7 +113,7 @@ def _starts(rate: Any) -> list[int]:
 
 
 def _rate(rate: "Decimal | TieredPrices | None", prompt_tokens: int) -> Decimal | None:
-    """Dollars per token at a prompt size, from dollars per million."""
+    """Return dollars per token at a prompt size, from dollars per million."""
     if rate is None:
         return None
     if not isinstance(rate, Decimal):

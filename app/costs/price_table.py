@@ -1,4 +1,4 @@
-"""The prices of all models as people look them up, and who set each of them."""
+"""The prices of all models as people look them up, and where each of them is set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from app.errors import UnknownModel, WorkflowError
 _MILLION = 1_000_000
 _WILDCARDS = "*?["
 OPERATOR = "operator"
+_DEFAULTS = "costs.default_input_cost, default_output_cost"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,10 +29,9 @@ class PriceLine:
         cache_write: Prompt tokens written to it for 5 minutes.
         cache_write_1h: Prompt tokens written to it for an hour.
         output: Generated tokens, reasoning included.
-        source: Name and version of the list, or ``operator`` and from when on.
+        source: Name and version of the list, or ``operator`` and the date from which it holds.
         set_by: Where in the configuration it is set, or None.
-        published: What the price list says although the configuration overrides it, as (input,
-            output), or None.
+        published: The published (input, output) if the configuration overrides them, or None.
     """
 
     provider: str
@@ -50,13 +50,13 @@ class PriceLine:
 def price_lines(
     pricing: Pricing, model: str | None = None, providers: Sequence[str] = PROVIDERS
 ) -> list[PriceLine]:
-    """The prices that hold now.
+    """Return the prices that hold now.
 
     Args:
         pricing: Prices.
         model: A name, also a dated one or ``provider/name``: all its cases. A pattern with ``*``:
             the usual case of all models that match. None: of all models.
-        providers: Names of the providers there are.
+        providers: Names of the providers of this cluster.
 
     Raises:
         UnknownModel: If no model is named so, or none matches.
@@ -77,7 +77,7 @@ def price_lines(
 
 
 def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, str]:
-    """Provider and model of a name as people write it."""
+    """Split a name as people write it into provider and model."""
     provider, slash, model = name.partition("/")
     if slash and (provider in providers or name in pricing.own_models):
         return provider, model
@@ -113,11 +113,7 @@ def _line(pricing: Pricing, provider: str, model: str, price: Price, case: str =
         model=model,
         case=case,
         source=price.version,
-        set_by=_place(pricing, provider, model) if own else None,
+        set_by=(pricing.own_place(provider, model) or _DEFAULTS) if own else None,
         published=None if listed is None else (listed.input * _MILLION, listed.output * _MILLION),
         **rates,
     )
-
-
-def _place(pricing: Pricing, provider: str, model: str) -> str:
-    return pricing.own_place(provider, model) or "costs.default_input_cost, default_output_cost"

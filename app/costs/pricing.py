@@ -1,4 +1,4 @@
-"""What a call costs: the operator's prices first, then the published ones, then the defaults."""
+"""The cost of a call: by the operator's prices, else the published ones, else the defaults."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,8 @@ from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR, Pric
 from app.domain.agent import provider_of
 from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig, starts_at
+from app.domain.protocols import PROTOCOLS
+from app.domain.providers import BUILT_IN, Provider
 from app.domain.suggestions import did_you_mean
 from app.domain.usage import Usage
 from app.errors import UnknownModel, WorkflowError
@@ -31,14 +33,31 @@ _STANDARD = frozenset({"None", "auto", "default", "standard", "standard_only"})
 class Pricing:
     """Prices of all models.
 
+    Weakness: published prices are those of the installed genai-prices, which knows no discount of
+    an account and no model that came later. ``model_prices`` gives such prices, with dates, and
+    ``agentchord reprice`` corrects what was booked at a wrong one.
+
     Args:
         config: The operator's own prices and the defaults. A key of ``model_costs`` and of
             ``model_prices`` is a model's name, or ``provider/model`` for one provider's only, or
             ``provider/*`` for all of its models without a price of their own.
+        providers: The providers of this cluster, whose protocols tell when prompts are written to
+            a cache. The more expensive case is assumed for any other provider.
+
+    Example:
+        price = Pricing().price_of("openai", "gpt-4o-mini")
+        dollars = price.cost(Usage(input_tokens=1200, output_tokens=300))
     """
 
-    def __init__(self, config: CostConfig | None = None) -> None:
+    def __init__(
+        self, config: CostConfig | None = None, providers: Sequence[Provider] = BUILT_IN
+    ) -> None:
         config = config or CostConfig()
+        self._cached_on_request = {
+            provider.name
+            for provider in providers
+            if PROTOCOLS[provider.protocol].caches_on_request
+        }
         self._own: dict[str, list[_Dated]] = {
             model: [(_ALWAYS, _own_price("operator", prices, _PER_THOUSAND))]
             for model, prices in config.model_costs.items()
@@ -70,16 +89,16 @@ class Pricing:
         return tuple(self._own)
 
     def own_place(self, provider: str, model: str) -> str | None:
-        """Where in the configuration the operator's price of a model is, or None."""
+        """Return where in the configuration the operator's price of a model is, or None."""
         names = (f"{provider}/{model}", model, f"{provider}/*")
         return next((place for name in names if (place := self._places.get(name))), None)
 
     def published(self, provider: str, model: str) -> Price | None:
-        """What the price list says of a model now, whatever the operator has set; or None."""
+        """Return the published price of a model now, which the operator's may replace; or None."""
         return self._list.find(provider, model, {}, datetime.now(UTC))
 
     def published_models(self, provider: str) -> list[str]:
-        """Names of the models of a provider in the price list."""
+        """Return the names of the models of a provider in the price list."""
         return self._list.models(provider)
 
     def price_of(
@@ -91,7 +110,7 @@ class Pricing:
         at: datetime | None = None,
         batch: bool = False,
     ) -> Price:
-        """The price of a model.
+        """Return the price of a model.
 
         Args:
             provider: Provider name.
@@ -104,7 +123,7 @@ class Pricing:
             The price.
 
         Raises:
-            UnknownModel: If nobody gives a price.
+            UnknownModel: If the model has no price.
         """
         tier, speed = str(params.get("service_tier")), str(params.get("speed"))
         if at is not None:
@@ -119,21 +138,6 @@ class Pricing:
             price = self._found[key] = self._look_up(*key, datetime.now(UTC))
         return price
 
-    def cost(self, price: Price, usage: Usage) -> Decimal:
-        """Dollars of a call, exact; see ``Price.cost``."""
-        return price.cost(usage)
-
-    def worst_case(
-        self,
-        price: Price,
-        input_tokens: int,
-        max_output_tokens: int,
-        *,
-        cache_writes: bool = False,
-    ) -> Decimal:
-        """Dollars that a call cannot exceed; see ``Price.worst_case``."""
-        return price.worst_case(input_tokens, max_output_tokens, cache_writes=cache_writes)
-
     def calculate_cost(
         self,
         model: str,
@@ -145,7 +149,7 @@ class Pricing:
         cache_write_1h_tokens: int = 0,
         batch: bool = False,
     ) -> float:
-        """Dollars of a call, for people: the ledger uses ``cost``.
+        """Return the dollars of a call, for people: the ledger uses ``Price.cost``.
 
         Args:
             model: Model name.
@@ -157,7 +161,7 @@ class Pricing:
             batch: Whether the call was part of a batch, at half the price.
 
         Raises:
-            UnknownModel: If nobody gives a price.
+            UnknownModel: If the model has no price.
         """
         try:
             provider = provider_of({"model": model})
@@ -173,11 +177,11 @@ class Pricing:
         return float(self.price_of(provider, model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
-        """Most tokens a model generates in one answer, or None when it is not known."""
+        """Return the most tokens that a model generates in one answer, or None if not known."""
         return limits_of(model).max_output_tokens
 
     def context_window(self, provider: str, model: str) -> int | None:
-        """Tokens a model reads and writes at once, or None when it is not known."""
+        """Return the tokens that a model reads and writes at once, or None if not known."""
         return limits_of(model).context_window or self._list.context_window(provider, model)
 
     def _look_up(
@@ -190,17 +194,18 @@ class Pricing:
         at: datetime,
     ) -> Price:
         names = (f"{provider}/{model}", model, f"{provider}/*")
-        own = next((price for name in names if (price := self._own_at(name, at))), None)
-        if own is not None:
-            return own.halved() if batch else own
-        asked = {"service_tier": service_tier, "speed": speed}
-        variant = {name: value for name, value in asked.items() if value not in _STANDARD}
-        if batch and (listed := self._list.find(provider, model, variant | _BATCH, at)):
-            return replace(listed, version=f"{listed.version}, batch")
-        price = self._list.find(provider, model, variant, at) or self._default
+        price = next((own for name in names if (own := self._own_at(name, at))), None)
         if price is None:
-            raise self._unknown(provider, model, variant)
-        return price.halved() if batch else price
+            asked = {"service_tier": service_tier, "speed": speed}
+            variant = {name: value for name, value in asked.items() if value not in _STANDARD}
+            if batch and (listed := self._list.find(provider, model, variant | _BATCH, at)):
+                price, batch = replace(listed, version=f"{listed.version}, batch"), False
+            else:
+                price = self._list.find(provider, model, variant, at) or self._default
+            if price is None:
+                raise self._unknown(provider, model, variant)
+        unasked = price.writes_unasked and provider not in self._cached_on_request
+        return replace(price.halved() if batch else price, writes_unasked=unasked)
 
     def _own_at(self, name: str, at: datetime) -> Price | None:
         started = [price for start, price in self._own.get(name, ()) if start <= at]
@@ -223,7 +228,7 @@ class Pricing:
 
 
 def _dated(prices: Sequence[Mapping[str, float | str]]) -> list[_Dated]:
-    """The prices of a model, by the time from which each holds."""
+    """Return the prices of a model, by the time from which each holds."""
     dated = []
     for given in prices:
         start = starts_at(given)
@@ -244,6 +249,5 @@ def _own_price(version: str, prices: Mapping[str, float | str], per: int) -> Pri
         cache_write=rates.get("cache_write", input_ * CACHE_WRITE_FACTOR),
         cache_write_1h=rates.get("cache_write_1h", input_ * CACHE_WRITE_1H_FACTOR),
         output=rates["output"],
-        # Which provider an own price is for is not known here, so the dearer case is assumed.
         writes_unasked="cache_write" in rates,
     )

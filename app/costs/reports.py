@@ -1,4 +1,4 @@
-"""Reports from the ledger's views: what was spent on what, and how much of it for nothing."""
+"""Reports from the ledger's views: the costs by subject, and the part of them that was wasted."""
 
 # ruff: noqa: S608 - every part of these statements is a constant of this file
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.run_tree import run_tree_ids
 
-#: What a report can be grouped by: the columns of a group, and the text that names it.
+#: The groupings of a report: the columns of a group, and the text that names it.
 DIMENSIONS = {
     "agent": ("agent", "agent"),
     "module": ("module", "module"),
@@ -25,7 +25,7 @@ DIMENSIONS = {
     "run": ("run_id", "run_id::text"),
     "day": ("day", "to_char(day, 'YYYY-MM-DD')"),
 }
-# What the daily totals do not know: these two, and any report of one run, read the lines.
+# The daily totals lack these two columns: such reports, and those of one run, read the lines.
 _ONLY_IN_LINES = ("agent", "run")
 _MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
     unconfirmed_usd, saved_usd"""
@@ -81,15 +81,15 @@ class CostLine:
     """One line of a report.
 
     Attributes:
-        key: What it is about: the agent, the module, ...
+        key: Its subject: the agent, the module, ...
         calls: Calls that reached a provider, failed ones included.
         input_tokens: Tokens of all prompts, cached ones included.
         cached_tokens: The part of them that was read from a provider's cache.
         output_tokens: Generated tokens.
         cost_usd: Dollars.
         wasted_usd: The part of them that went into calls without a result.
-        unconfirmed_usd: The part of them that nobody knows for sure: worst cases of lost calls.
-        saved_usd: What caches made the calls cheaper; it is not part of the cost.
+        unconfirmed_usd: The part of them that is not certain: worst cases of lost calls.
+        saved_usd: Dollars that caches saved; not part of the cost.
     """
 
     key: str
@@ -110,7 +110,7 @@ async def costs_by(
     run_id: UUID | None = None,
     since: datetime | None = None,
 ) -> list[CostLine]:
-    """What was spent, by one of ``DIMENSIONS``, dearest first.
+    """Read the costs by one of ``DIMENSIONS``, most expensive first.
 
     Args:
         connection: Inside a transaction.
@@ -127,7 +127,7 @@ async def costs_by(
 async def total_costs(
     connection: AsyncConnection, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> CostLine:
-    """The sum over everything that ``costs_by`` would list."""
+    """Read the sum over everything that ``costs_by`` would list."""
     statement = TOTAL_OF_DAYS if _has_whole_days(run_id, since) else TOTAL_OF_LINES
     values = await _range(connection, run_id, since)
     row = (await connection.execute(statement, values)).mappings().one()
@@ -135,16 +135,16 @@ async def total_costs(
 
 
 def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
-    """Whether the daily totals help; reading the lines alone, Postgres can use several cores."""
+    """Return whether the daily totals help; to read only lines Postgres can use several cores."""
     return run_id is None and (since is None or _next_midnight(since) <= datetime.now(UTC))
 
 
 async def _range(
     connection: AsyncConnection, run_id: UUID | None, since: datetime | None
 ) -> dict[str, object]:
-    """The parameters of every report: the lines until ``until``, the days from ``first_day`` on.
+    """Return the parameters of a report: lines until ``until``, days from ``first_day`` on.
 
-    Of a run also the lines of its sub-workflows.
+    Of a run, the lines of its sub-workflows count too.
     """
     run_ids = None if run_id is None else await run_tree_ids(connection, run_id)
     if since is None:
@@ -154,7 +154,7 @@ async def _range(
 
 
 def _next_midnight(at: datetime) -> datetime:
-    """The first midnight (UTC) that is not before a time."""
+    """Return the first midnight (UTC) that is not before a time."""
     at = at.astimezone(UTC)
     midnight = datetime.combine(at.date(), time(), UTC)
     return midnight if midnight == at else midnight + timedelta(days=1)

@@ -1,8 +1,8 @@
-"""Pricing again what was booked: after a change of prices, corrections book the difference.
+"""Pricing booked calls again: after a change of prices, corrections book the difference.
 
 A call is priced by its stored usage at the price that holds, by today's tables, for the time of
-its entry. What all its entries say together is brought to that figure, so that pricing again twice
-books nothing the second time. Worst cases of calls whose usage nobody knows stay as they are.
+its entry. The sum of its entries is corrected to that figure, so that pricing again twice books
+nothing the second time. Worst cases of calls whose usage is not known stay as they are.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ from app.storage.statements import LOCK_AGENT_RUNS
 
 #: Runs that are priced in one transaction.
 BATCH = 20
-# Whoever prices again has it; runs that are pruned have no row left that could be locked.
+# Held while pricing again; runs that are pruned have no row left that could be locked.
 LOCK: TextClause = text("SELECT pg_advisory_xact_lock(7465003)")
 RUNS_SINCE: TextClause = text("""
     SELECT DISTINCT run_id FROM cost_entries
@@ -44,16 +44,16 @@ _PRICED = ("actual", "estimated")
 
 @dataclass(kw_only=True, slots=True)
 class Repriced:
-    """What pricing again changes for one model in one run.
+    """The change that pricing again makes for one model in one run.
 
     Attributes:
         run_id: The run.
         provider: Provider name.
         model: Model name.
-        price_version: Where the new price comes from.
+        price_version: Source of the new price.
         calls: Calls whose cost changes.
-        booked_usd: What was booked for them.
-        difference_usd: What is booked on top; negative where they became cheaper.
+        booked_usd: Dollars booked for them.
+        difference_usd: Dollars booked on top; negative where they became cheaper.
     """
 
     run_id: UUID
@@ -70,9 +70,9 @@ class Repricing:
     """The outcome of a batch.
 
     Attributes:
-        changes: What changes, by run and model.
+        changes: The changes by run and model.
         unpriced: Calls that stay as they are, because their model has no price any more or their
-            workflow, which says what was asked for, is gone.
+            workflow, which has the parameters, is gone.
     """
 
     changes: list[Repriced] = field(default_factory=list)
@@ -80,7 +80,7 @@ class Repricing:
 
 
 async def runs_since(connection: AsyncConnection, since: datetime) -> list[UUID]:
-    """The runs that have calls booked from a time on."""
+    """Read the runs that have calls booked from a time on."""
     return list(await connection.scalars(RUNS_SINCE, {"since": since}))
 
 
@@ -92,23 +92,23 @@ async def reprice(
     since: datetime | None = None,
     dry_run: bool = False,
 ) -> Repricing:
-    """Price the calls of some runs again, and book what differs.
+    """Price the calls of some runs again, and book the differences.
 
-    The corrections go on the budgets on which the calls were booked, which are overdrawn if need
-    be: a price is a fact, and facts are never refused.
+    The corrections are booked on the budgets of the calls, which are overdrawn if need be: a price
+    is a fact, and facts are never refused.
 
     Args:
         connection: Inside a transaction, which is the whole batch.
         run_ids: The runs.
         pricing: Prices as they are now.
         since: Only calls booked from this time on, or None for all.
-        dry_run: Whether to find out only what would be booked.
+        dry_run: Whether only to find out what would be booked.
     """
     await connection.execute(LOCK)
     found = await _corrections(connection, run_ids, pricing, since)
     if dry_run or not found.records:
         return found.repricing
-    # The usage of a call may arrive late: decided is again, with its agent run locked.
+    # The usage of a call may arrive late: decide again, with its agent run locked.
     ids = sorted(record.agent_run_id for record in found.records)
     await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
     found = await _corrections(connection, run_ids, pricing, since)
@@ -159,7 +159,7 @@ async def _corrections(
 async def _parameters(
     connection: AsyncConnection, workflow_ids: Iterable[UUID]
 ) -> dict[tuple[UUID, str], Mapping[str, Any]]:
-    """The llm_config of every agent: a service tier has a price of its own."""
+    """Read the llm_config of every agent: a service tier has a price of its own."""
     rows = await connection.execute(PARAMETERS, {"ids": sorted(workflow_ids)})
     return {(row.id, row.agent): row.llm_config for row in rows}
 
@@ -170,7 +170,7 @@ def _correction(
     pricing: Pricing,
     parameters: Mapping[tuple[UUID, str], Mapping[str, Any]],
 ) -> CallRecord | None:
-    """What has to be booked for a call, or None if it is right as it stands."""
+    """Return the correction of a call, or None if its entries are right."""
     usage = Usage(**{name: base[name] for name in TOKENS})
     if not usage.total_tokens:
         return None

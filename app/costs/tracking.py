@@ -1,4 +1,4 @@
-"""Spending outside the workers, booked on the same budgets; and what is left of them."""
+"""Spending outside the workers, booked on the same budgets; and the rest of these budgets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ LEVELS = {0b011: "model", 0b101: "workflow", 0b110: "agent"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spending:
-    """A call that somebody made by himself.
+    """A call that a program made without the workers.
 
     Attributes:
         agent_id: Id of an agent run, or any name of the caller's own.
@@ -68,8 +68,8 @@ class Spending:
         provider: Provider, or empty.
         model: Model.
         usage: Tokens.
-        cost_usd: What it cost.
-        price_version: Where the price came from.
+        cost_usd: Its cost in dollars.
+        price_version: Source of the price.
         metadata: The caller's own facts; ``module`` and ``tenant`` name budgets, too.
     """
 
@@ -129,7 +129,7 @@ async def book_spending(connection: AsyncConnection, spending: Spending) -> None
 
 
 async def within_budgets(connection: AsyncConnection, owner_id: UUID) -> bool:
-    """Whether anything is left of every hard budget that counts a run, or a workflow's newest run.
+    """Return whether every hard budget of a run, or of a workflow's newest run, has money left.
 
     Raises:
         UnknownWorkflow: If no run and no workflow has the id.
@@ -148,7 +148,7 @@ async def within_budgets(connection: AsyncConnection, owner_id: UUID) -> bool:
 
 
 async def agent_within_budget(connection: AsyncConnection, agent_run_id: UUID) -> bool:
-    """Whether anything is left of an agent's cost_limit.
+    """Return whether anything is left of an agent's cost_limit.
 
     Raises:
         UnknownRun: If no agent run has the id.
@@ -160,7 +160,7 @@ async def agent_within_budget(connection: AsyncConnection, agent_run_id: UUID) -
 
 
 async def cost_statistics(connection: AsyncConnection) -> dict[str, Any]:
-    """What the whole cluster has spent, on what, and how its standing budgets stand."""
+    """Return the costs of the whole cluster by subject, and the state of its standing budgets."""
     totals = (await connection.execute(TOTALS)).mappings().one()
     by: dict[str, dict[str, float]] = {name: {} for name in LEVELS.values()}
     for row in (await connection.execute(TOTALS_BY)).mappings():
@@ -195,7 +195,7 @@ async def _owner(connection: AsyncConnection, id_: UUID) -> Mapping[str, Any]:
 async def _agent(
     connection: AsyncConnection, run_id: UUID | None, spending: Spending
 ) -> Mapping[str, Any]:
-    """The agent run that is meant; empty if none is: then only shared budgets count it."""
+    """Find the agent run that is named; empty if none is: then only shared budgets count it."""
     names = {"agent_id": spending.agent_id, "agent_name": spending.agent_name}
     rows = await connection.execute(FIND_AGENT, {"run_id": run_id, **names})
     found = rows.mappings().one_or_none()

@@ -1,4 +1,4 @@
-"""How much a model reads and writes at once, by its name, as the providers' pages say (2026)."""
+"""Tokens that a model reads and writes at once, by its name, from the providers' pages (2026)."""
 
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ _UNKNOWN = (
 
 
 def limits_of(model: str) -> ModelLimits:
-    """The limits of a model, as far as they are known."""
+    """Return the limits of a model, as far as they are known."""
     fitting = [prefix for prefix in (*_LIMITS, *_UNKNOWN) if model.startswith(prefix)]
     if not fitting or (best := max(fitting, key=len)) in _UNKNOWN:
         return ModelLimits()

@@ -1,16 +1,18 @@
-"""Providers as agents see them: names, protocols, and which of them serves a model."""
+"""Providers as agents see them: names, protocols, and which of them serves a model.
+
+What follows from a protocol is in ``app.domain.protocols``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from app.domain.agent import Agent, merged_config, provider_of
+from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.domain.workflow import Workflow
-from app.errors import WorkflowError
-
-Protocol = Literal["openai", "anthropic"]
+from app.errors import ConfigurationError, WorkflowError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,17 +21,17 @@ class Provider:
 
     Attributes:
         name: Its name, which is also that of its queue, its buckets and its prices.
-        protocol: What it speaks.
+        protocol: Name of the protocol it speaks, a key of ``PROTOCOLS``.
         models: Names and patterns of models (``llama-*``) that are its own unless an agent says
             otherwise.
     """
 
     name: str
-    protocol: Protocol
+    protocol: str
     models: tuple[str, ...] = ()
 
 
-#: Those that are there without any configuration.
+#: Providers that need no configuration.
 BUILT_IN = (
     Provider(name="openai", protocol="openai"),
     Provider(name="anthropic", protocol="anthropic"),
@@ -37,11 +39,11 @@ BUILT_IN = (
 
 
 def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Workflow:
-    """A workflow whose agents all have a provider that there is.
+    """Return a workflow whose agents all have a configured provider.
 
     Agents without a ``provider`` in their ``llm_config`` get the one whose ``models`` match, if
     any do: an exact name before patterns, a longer pattern before a shorter one. The others have
-    the one that their model's name tells.
+    the one that follows from the name of their model.
 
     Args:
         workflow: As its author wrote it.
@@ -51,7 +53,7 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
         The workflow itself if nothing had to be filled in.
 
     Raises:
-        WorkflowError: Naming the agent, for a provider that there is not, or none at all.
+        WorkflowError: Naming the agent, if its provider is not configured or not known.
     """
     agents = [_routed(agent, index, providers) for index, agent in enumerate(workflow.agents)]
     if all(new is old for new, old in zip(agents, workflow.agents, strict=True)):
@@ -60,8 +62,22 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
 
 
 def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol:
-    """What a provider speaks; OpenAI's protocol for one that is not known."""
-    return next((each.protocol for each in providers if each.name == name), "openai")
+    """Return the protocol that a provider speaks.
+
+    Args:
+        name: Name of the provider.
+        providers: The providers of this cluster.
+
+    Raises:
+        ConfigurationError: If no such provider is configured.
+    """
+    for provider in providers:
+        if provider.name == name:
+            return PROTOCOLS[provider.protocol]
+    names = [provider.name for provider in providers]
+    raise ConfigurationError(
+        f"provider {name!r} is not configured (known: {listed(names)}){did_you_mean(name, names)}"
+    )
 
 
 def _routed(agent: Agent, index: int, providers: Sequence[Provider]) -> Agent:

@@ -1,30 +1,28 @@
 """Anthropic's messages."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import orjson
 
+from app.domain.protocols import PROTOCOLS, Protocol
+from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
 from app.llm.anthropic_stream import AnthropicAssembly, tool_input
 from app.llm.base import LLMResponse, Message, ToolCall
+from app.llm.dialect import Dialect
 from app.llm.headers import limit_headers, request_id
-from app.llm.prompt_cache import ask_anthropic
-from app.llm.sdk import SdkClient
+from app.llm.prompt_cache import ask_anthropic, least_anthropic
+from app.llm.sdk import Sdk, SdkClient
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
 from app.llm.usage import anthropic_usage
 
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-
-BASE_URL = "https://api.anthropic.com"
 _FINISH_REASONS = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
-_SAMPLING = ("temperature", "top_p", "top_k")
 # The API version 2026-10-21, which the SDK asks for, refuses sampling parameters for every model;
 # the models that still sample do it under the version before.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
@@ -33,52 +31,30 @@ _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 class AnthropicClient(SdkClient):
     """Client of Anthropic, or of any server that speaks its messages.
 
-    Args:
-        api_key: Key; None makes every call raise AuthenticationFailed.
-        base_url: Where the API is, without ``/v1``; None means Anthropic's own.
-        provider: Name of the provider.
-        api_key_env: Name of the environment variable that errors tell the user to set.
-        headers: Further headers of every request.
-        query: Query parameters of every request.
-        timeout_s: Seconds until a request without a timeout of its own is given up.
-        max_connections: Connections open at once.
+    It has no retries, no limits and no budget of its own; ``Workflow`` agents get these from the
+    workers. It sends text and tools only: for files, images or tools that run at the provider use
+    the SDK.
+
+    Args: as in ``SdkClient``; ``base_url`` is without ``/v1``.
+
+    Example:
+        client = AnthropicClient(os.environ["ANTHROPIC_API_KEY"])
+        response = await client.complete("Say hello.", "claude-haiku-4-5", max_tokens=50)
+        await client.close()
     """
 
+    protocol: ClassVar[Protocol] = PROTOCOLS["anthropic"]
+    default_base_url: ClassVar[str] = "https://api.anthropic.com"
     path: ClassVar[str] = "/v1/messages"
 
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        provider: str = "anthropic",
-        api_key_env: str = "ANTHROPIC_API_KEY",
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-        timeout_s: float = 600.0,
-        max_connections: int = 1000,
-    ) -> None:
-        super().__init__(
-            api_key,
-            provider=provider,
-            base_url=base_url or BASE_URL,
-            api_key_env=api_key_env,
-            headers=headers,
-            query=query,
-            timeout_s=timeout_s,
-            max_connections=max_connections,
-        )
-
-    def _sdk_error(self) -> type[Exception]:
+    def _sdk(self) -> Sdk:
         import anthropic
 
-        return anthropic.AnthropicError
-
-    def _connect(self, options: dict[str, Any], http_options: dict[str, Any]) -> "AsyncAnthropic":
-        import anthropic
-
-        return anthropic.AsyncAnthropic(
-            **options, http_client=anthropic.DefaultAioHttpClient(**http_options)
+        return Sdk(
+            client=anthropic.AsyncAnthropic,
+            http_client=anthropic.DefaultAioHttpClient,
+            stream=anthropic.AsyncStream[object],
+            error=anthropic.AnthropicError,
         )
 
     def _request(
@@ -89,8 +65,8 @@ class AnthropicClient(SdkClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        params = self._adapted("anthropic", model, params, max_tokens)
-        headers = _SAMPLING_VERSION if any(name in params for name in _SAMPLING) else {}
+        params = self._adapted(model, params, max_tokens)
+        headers = _SAMPLING_VERSION if any(name in params for name in SAMPLING) else {}
         system = [params.pop("system", None)]
         system += [message["content"] for message in messages if message.get("role") == "system"]
         if schema := params.pop(OUTPUT_SCHEMA, None):
@@ -112,11 +88,6 @@ class AnthropicClient(SdkClient):
 
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         return {**body, "stream": True}
-
-    def _stream_class(self) -> Any:
-        import anthropic
-
-        return anthropic.AsyncStream[object]
 
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         return AnthropicAssembly(body)
@@ -174,7 +145,7 @@ class AnthropicClient(SdkClient):
 
 
 def _joined(parts: list[Any]) -> str | list[Any]:
-    """System instructions as one text, or as blocks when some of them are blocks already."""
+    """Join system instructions: as one text, or as blocks when some of them are blocks already."""
     if all(isinstance(part, str) for part in parts):
         return "\n\n".join(parts)
     blocks: list[Any] = []
@@ -220,3 +191,11 @@ def _read_call(block: Mapping[str, Any]) -> ToolCall:
     return ToolCall(
         id=block["id"], name=block["name"], arguments=orjson.dumps(block["input"]).decode()
     )
+
+
+DIALECT = Dialect(
+    client=AnthropicClient,
+    refused=REFUSED,
+    adapt=adapt_anthropic,
+    least_cached_tokens=least_anthropic,
+)

@@ -1,4 +1,4 @@
-"""A message of Anthropic's in events, put together."""
+"""Puts a message of Anthropic's together from its events."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,7 +19,7 @@ class AnthropicAssembly(Assembly):
     """Puts a message together from its events.
 
     ``message_start`` brings the usage of the prompt, ``message_delta`` that of the output: both
-    are totals, so the later one counts. Events of unknown types are passed over, as the provider's
+    are totals, so the later one counts. Events of unknown types are skipped, as the provider's
     versioning policy asks.
 
     Args:
@@ -69,8 +69,8 @@ class AnthropicAssembly(Assembly):
         return anthropic_usage(self.raw_usage)
 
     def _hides(self) -> bool:
-        # Thinking comes in blocks of its own, before and between the others, and of one that is
-        # not shown nothing may come until it is over.
+        # Thinking comes in blocks of its own, before and between the others; a block that is not
+        # shown may send nothing until it is over.
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:
@@ -82,7 +82,7 @@ class AnthropicAssembly(Assembly):
     def _start_block(self, index: int, block: dict[str, Any]) -> str:
         self._blocks[index], self._pieces[index] = block, []
         if block["type"] not in _SHOWN:
-            # Of its reasoning a model shows a summary, or nothing: its length says little.
+            # A model shows a summary of its reasoning, or nothing: the length says little.
             self._hidden = True
         if block["type"] == "tool_use":
             self._count_call(text_of(block["name"]))
@@ -114,7 +114,7 @@ class AnthropicAssembly(Assembly):
 
 
 def tool_input(arguments: str) -> dict[str, Any]:
-    """A call's arguments as the object that the API insists on, even if a model wrote none."""
+    """Read a call's arguments as the object that the API requires, even if a model wrote none."""
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

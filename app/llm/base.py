@@ -1,4 +1,4 @@
-"""The interface every provider's client has, and the shape of its answers."""
+"""The interface of every provider's client, and the shape of its answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ class ToolCall:
     Attributes:
         id: The provider's id of this request; the answer must carry it.
         name: Name of the tool.
-        arguments: The arguments as the model wrote them: JSON text, not yet parsed or trusted.
+        arguments: The arguments as the model wrote them: JSON text, not parsed and not trusted.
     """
 
     id: str
@@ -59,7 +59,7 @@ class LLMResponse:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_message(self) -> Message:
-        """The answer as the assistant's message of the conversation that goes on from it."""
+        """Return the answer as the assistant's message of the conversation that goes on from it."""
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
@@ -73,6 +73,22 @@ class LLMClient(ABC):
 
     Errors are those of ``app.errors.ProviderError``; cancelling the coroutine closes the
     connection and with it the generation.
+
+    Weakness: the interface has text and tools only. Images, audio and files cannot be priced
+    before a call, and are refused; a function agent may use the SDK itself, without a hold.
+
+    Example:
+        class EchoClient(LLMClient):
+            provider = "echo"
+
+            async def complete_with_tools(self, messages, model, tools=None, **kwargs):
+                text = messages[-1]["content"]
+                return LLMResponse(content=text, model=model, input_tokens=1, output_tokens=1)
+
+            def get_model_info(self, model):
+                return {"provider": "echo", "model": model}
+
+            async def close(self): ...
     """
 
     #: Name of the provider, which is also the name of its queue.
@@ -151,11 +167,11 @@ class LLMClient(ABC):
             temperature: As in ``complete``.
             max_tokens: As in ``complete``.
             timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
-            before_sent: Awaited once a connection is there, in the moment before the request goes
-                out on it: limits hold it back until its time; a client may ignore it.
+            before_sent: Awaited once a connection is there, in the moment before the request is
+                sent on it: limits hold it back until its time; a client may ignore it.
             stream: Whether the answer is to come in pieces, as it is generated.
             on_text: Called with each piece of the answer's text as it comes, if it is streamed.
-            on_broken: Called once if a stream that had begun brings no answer, whatever the reason,
+            on_broken: Called once if a stream that had begun brings no answer, for any reason,
                 before the exception leaves: also when the coroutine is cancelled.
             **kwargs: Further parameters of the provider's API; and ``output_schema``, the JSON
                 Schema that the answer is to fit, in the provider's own mode where it has one.
@@ -163,10 +179,10 @@ class LLMClient(ABC):
 
     @abstractmethod
     def get_model_info(self, model: str) -> dict[str, Any]:
-        """What is known of a model: provider, context_window, max_output_tokens (None: unknown)."""
+        """Return what is known of a model: provider, context_window, max_output_tokens or None."""
 
     def preload(self) -> None:  # noqa: B027 most clients have nothing to load
-        """Import and set up now what the first call would otherwise wait for."""
+        """Import and set up now everything that the first call would otherwise wait for."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -1,10 +1,11 @@
--- One answer that equal requests share, and who is asking for it.
+-- One answer that equal requests share, and the lease of the caller that asks for it.
 --
 -- EVALSHA sha 2 answer asked  command token lease_ms [value ttl_ms]
 --   KEYS[1] answer  string: app.llm.cache's JSON of an answer
---   KEYS[2] asked   string: token of the caller that asks the provider, for the others to wait for;
---                   it expires with its lease
---   ARGV[1] look    -> {answer or false, token of who asks}; who finds neither asks itself
+--   KEYS[2] asked   string: token of the caller that asks the provider while the others wait; it
+--                   expires with its lease
+--   ARGV[1] look    -> {answer or false, token of the caller that asks}; if there was neither, the
+--                      caller takes the lease and asks itself
 --           keep    -> 1 if the lease of ARGV[2] was renewed, 0 if it is lost
 --           finish  -> 1; stores the value, if it is not empty, and ends the lease of ARGV[2]
 --   ARGV[2] token of the caller

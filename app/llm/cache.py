@@ -1,7 +1,7 @@
 """Answers that equal requests share, in Redis: content-addressed, and asked for once at a time.
 
-Without Redis there is nothing in it, and nothing is kept: whoever looks asks the provider. An
-answer stays for its time and no longer, whatever the model has become since.
+Without Redis nothing is found and nothing is kept: every caller asks the provider. An answer stays
+for its time and no longer.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from app.domain.usage import Usage
 from app.llm.base import LLMResponse, ToolCall
 
 PREFIX = "agentchord:answers"
-#: A caller that asks a provider and dies lets the others go after this time.
+#: Seconds after which the others no longer wait for a caller that died while it asked.
 LEASE_S = 9.0
-#: What Redis does not say within this time it does not say.
+#: Redis counts as away if it does not answer within this time.
 MAX_WAIT_S = 2.0
 #: Larger answers are not kept: Redis holds the queues and the limits, too.
 MAX_BYTES = 256_000
@@ -34,11 +34,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """What is known of a request.
+    """The result of a look for a request's answer.
 
     Attributes:
         answer: Its answer, or None.
-        asked_by: Token of the caller that asks the provider for it: one's own if nobody did.
+        asked_by: Token of the caller that asks the provider: the looking caller's own token if no
+            other one asked before.
     """
 
     answer: LLMResponse | None = None
@@ -46,16 +47,26 @@ class Look:
 
 
 def address_of(request: Mapping[str, Any]) -> str:
-    """SHA-256 of everything that makes a request what it is, as JSON with sorted keys."""
+    """Return the SHA-256 of everything that distinguishes a request, as JSON with sorted keys."""
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 class AnswerCache:
     """The answers of a cluster.
 
+    Weakness: only requests that are equal to the byte share an answer, and an answer stays for its
+    whole time even if the provider has changed the model. ``prompt_cache`` is the alternative for
+    requests that only begin alike.
+
     Args:
         redis: The process's client, without ``decode_responses``. It is not closed here.
-        lease_s: Seconds after which a caller that has gone silent is no longer waited for.
+        lease_s: Seconds after which the others no longer wait for a caller that went silent.
+
+    Example:
+        look = await cache.look(address, token)
+        if look is not None and look.asked_by == token:
+            answer = await ask()
+            await cache.finish(address, token, answer, ttl_s=3600)
     """
 
     def __init__(self, redis: Redis, *, lease_s: float = LEASE_S) -> None:
@@ -66,14 +77,14 @@ class AnswerCache:
         self._lost = False
 
     async def look(self, address: str, token: str) -> Look | None:
-        """Look for an answer, or be the one who asks.
+        """Look for an answer; if there is none and no other caller asks, this one has to.
 
         Args:
             address: Of the request.
-            token: One's own, if one may ask.
+            token: The caller's, with which it takes the lease.
 
         Returns:
-            What is known; None if Redis does not say.
+            The answer or the caller that asks; None if Redis is away.
         """
         found = await self._exchange(address, "look", token)
         if found is None:
@@ -84,18 +95,18 @@ class AnswerCache:
         return Look(answer=_read(answer))
 
     async def keep(self, address: str, token: str) -> None:
-        """Say that one is still asking."""
+        """Renew the lease of a caller that is still asking."""
         await self._exchange(address, "keep", token)
 
     async def finish(
         self, address: str, token: str, answer: LLMResponse | None, ttl_s: float
     ) -> None:
-        """Say that one has done asking.
+        """Store the answer, and end the lease of the caller that asked.
 
         Args:
             address: Of the request.
-            token: One's own.
-            answer: What came of it, or None; one that was cut short or refused is not kept.
+            token: The caller's.
+            answer: The answer, or None; one that was cut short or refused is not kept.
             ttl_s: Seconds to keep it for.
         """
         value = b""
@@ -125,7 +136,7 @@ class AnswerCache:
 
 
 def _written(answer: LLMResponse) -> bytes:
-    """An answer as it is kept: without what belongs to the one request that brought it."""
+    """Serialize an answer, without the parts that belong to the one request that brought it."""
     return orjson.dumps(
         {
             "content": answer.content,
@@ -141,7 +152,7 @@ def _written(answer: LLMResponse) -> bytes:
 
 
 def _read(value: bytes) -> LLMResponse | None:
-    """An answer that was kept; None for what another version of this program has written."""
+    """Read an answer that was kept; None if another version of this program wrote it."""
     try:
         fields = orjson.loads(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]

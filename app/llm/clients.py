@@ -14,7 +14,7 @@ class Clients:
     """The providers that this process can call.
 
     Args:
-        factories: Provider name -> what makes its client; keys and base URLs are already in it.
+        factories: Provider name -> makes its client; keys and base URLs are already in it.
     """
 
     def __init__(self, factories: Mapping[str, ClientFactory]) -> None:
@@ -27,7 +27,7 @@ class Clients:
         return list(self._factories)
 
     def get(self, provider: str) -> LLMClient:
-        """The client of a provider, always the same one.
+        """Return the client of a provider, always the same one.
 
         A provider without a key has a client too: its calls raise AuthenticationFailed.
 
@@ -45,7 +45,7 @@ class Clients:
         return client
 
     def preload(self, providers: Iterable[str]) -> None:
-        """Make clients and import what they need, which otherwise the first calls wait for."""
+        """Make clients and import what they need; otherwise the first calls would wait for it."""
         for provider in providers:
             self.get(provider).preload()
 

@@ -1,6 +1,6 @@
-"""Turns what an SDK, its transport or an answer says is wrong into one of ``app.errors``.
+"""Turns the errors of an SDK, its transport or an answer into those of ``app.errors``.
 
-No SDK is imported: exceptions are told by class name, and a test fails when one is not listed.
+No SDK is imported: exceptions are recognized by class name, and a test fails when one is missing.
 """
 
 import re
@@ -49,7 +49,7 @@ BY_TYPE: dict[str, type[ProviderError]] = {
     "request_too_large": BadRequest,
     "timeout_error": ConnectionFailed,
 }
-# 429s that no waiting ends.
+# 429s that do not end by waiting.
 QUOTA_CODES = frozenset(
     {
         "billing_hard_limit_reached",
@@ -64,7 +64,7 @@ QUOTA_CODES = frozenset(
     }
 )
 # Exceptions of the SDKs that carry no answer. Those that do (APIStatusError and all its
-# subclasses) are told by the answer's status.
+# subclasses) are recognized by the answer's status.
 BY_CLASS: dict[str, type[ProviderError]] = {
     "APIConnectionError": ConnectionFailed,
     "APIError": ServerFailure,
@@ -94,13 +94,13 @@ _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 def from_exception(
     error: Exception, *, provider: str, api_key: str | None = None, came: str = "no answer"
 ) -> ProviderError:
-    """The error that an exception of an SDK or its transport stands for.
+    """Return the error that an exception of an SDK or its transport stands for.
 
     Args:
-        error: What was raised.
+        error: The exception.
         provider: Name of the provider that was called.
         api_key: The key that was used, so that it can be kept out of the message.
-        came: What came from the provider, for the message.
+        came: What the provider sent, for the message.
 
     Returns:
         The error to raise.
@@ -135,7 +135,7 @@ def from_answer(
     body: Any,
     api_key: str | None = None,
 ) -> ProviderError:
-    """The error that an answer stands for.
+    """Return the error that an answer stands for.
 
     Args:
         provider: Name of the provider that answered.
@@ -178,7 +178,7 @@ def _kind(status: int, codes: list[str]) -> type[ProviderError]:
 
 
 def _read(body: Any) -> tuple[str, list[str]]:
-    """Message of an error body, and its codes, the most telling first."""
+    """Read the message of an error body, and its codes, the most specific first."""
     if isinstance(body, bytes):
         try:
             body = orjson.loads(body)
@@ -199,7 +199,7 @@ def _text(value: Any, key: str) -> str | None:
 
 
 def _clean(text: str, api_key: str | None) -> str:
-    """A provider's text, short, on one line, without anything that looks like a key."""
+    """Shorten a provider's text to one line, without anything that looks like a key."""
     # A placeholder for a local server, such as "x", is no secret, and may be part of any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")

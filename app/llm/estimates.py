@@ -1,22 +1,22 @@
 """Expected prompt sizes that learn from what providers count.
 
 Each process learns for itself, by provider and model: the average of the last prompts, the longer
-ones counting more. What it has not seen yet is what ``app.llm.tokens`` makes of the text.
+ones counting more. For a model that it has not seen yet, ``app.llm.tokens`` decides alone.
 """
 
 from dataclasses import dataclass
 
-#: What is thought before anything is known counts as much as a prompt of so many tokens.
+#: The estimate of ``app.llm.tokens`` counts as much as one prompt of so many tokens.
 PRIOR_TOKENS = 500.0
-#: How much of what was learned is kept with each new prompt: the last fifty or so count.
+#: The part of the learned sums that is kept with each prompt: about the last fifty count.
 MEMORY = 0.98
-#: A server that counts differently by more than this is not believed any further.
+#: Corrections go no further, however differently a server counts.
 MOST_FACTOR = 5.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Prompts of one model: what was thought of them, and what they had, both fading."""
+    """Prompts of one model: tokens that were expected and counted, both fading."""
 
     thought: float = PRIOR_TOKENS
     counted: float = PRIOR_TOKENS
@@ -29,7 +29,7 @@ class PromptEstimates:
         self._seen: dict[tuple[str, str], _Seen] = {}
 
     def corrected(self, provider: str, model: str, tokens: int) -> int:
-        """An estimate as it should have been so far.
+        """Correct an estimate by what was learned so far.
 
         Args:
             provider: Provider name.
@@ -46,7 +46,7 @@ class PromptEstimates:
         return max(round(tokens * factor), 1)
 
     def learn(self, provider: str, model: str, tokens: int, counted: int) -> None:
-        """Take what a provider counted.
+        """Take a provider's count into account.
 
         Args:
             provider: Provider name.

@@ -1,4 +1,4 @@
-"""What the headers of a provider's answer say about the request and about its limits."""
+"""Reads the headers of a provider's answer: request id, limits, and how long to wait."""
 
 import math
 from collections.abc import Mapping
@@ -9,18 +9,18 @@ _LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:
-    """The provider's id of a request."""
+    """Return the provider's id of a request."""
     return headers.get("x-request-id") or headers.get("request-id")
 
 
 def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that speak of rate limits, with lower-case names."""
+    """Return the headers about rate limits, with lower-case names."""
     lower = ((name.lower(), value) for name, value in headers.items())
     return {name: value for name, value in lower if name.startswith(_LIMIT_HEADERS)}
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Seconds that a provider asks to wait: retry-after-ms, or retry-after (seconds or a date)."""
+    """Return the seconds to wait by retry-after-ms, or retry-after (seconds or a date)."""
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

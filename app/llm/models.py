@@ -1,7 +1,7 @@
 """Which parameters a model refuses, by its name.
 
-From the providers' migration pages (2026). A name that is not known here is refused nothing: the
-provider then decides.
+From the providers' migration pages (2026). For a name that is not known here nothing is refused:
+the provider then decides.
 """
 
 import re
@@ -21,17 +21,17 @@ _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|real
 
 
 def is_of_openai(model: str) -> bool:
-    """Whether it is a model of OpenAI's own, also behind a gateway."""
+    """Return whether it is a model of OpenAI's own, also behind a gateway."""
     return _OF_OPENAI.search(model) is not None
 
 
 def is_openai_reasoning(model: str) -> bool:
-    """Whether it takes max_completion_tokens and not max_tokens."""
+    """Return whether it takes max_completion_tokens and not max_tokens."""
     return _REASONING.search(model) is not None
 
 
 def openai_samples(model: str, reasoning_effort: object = None) -> bool:
-    """Whether a model of OpenAI takes a temperature and top_p.
+    """Return whether a model of OpenAI takes a temperature and top_p.
 
     Args:
         model: Model name.
@@ -43,7 +43,7 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
 
 
 def anthropic_samples(model: str) -> bool:
-    """Whether a model of Anthropic takes temperature, top_p and top_k: Claude up to 4.6 does."""
+    """Return whether a model of Anthropic takes temperature, top_p and top_k: up to 4.6."""
     if "claude" not in model:
         return True
     version = claude_version(model)
@@ -53,26 +53,26 @@ def anthropic_samples(model: str) -> bool:
 
 
 def claude_version(model: str) -> tuple[int, int] | None:
-    """Version of a model of Anthropic, such as (4, 6); None if its name does not tell."""
+    """Return the version of a model of Anthropic, such as (4, 6); None if its name has none."""
     found = _CLAUDE_VERSION.search(model)
     return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def anthropic_thinks_unasked(model: str) -> bool:
-    """Whether a model of Anthropic may think without being asked to: Claude after 4.6.
+    """Return whether a model of Anthropic may think without being asked to: Claude after 4.6.
 
-    Some of these cannot be told not to, and show nothing of it unless asked.
+    In some of these thinking cannot be turned off, and is shown only if that is asked for.
     """
     return not anthropic_samples(model)
 
 
 def openai_takes_schema(model: str) -> bool:
-    """Whether a model of OpenAI is known to take a JSON Schema of its answer."""
+    """Return whether a model of OpenAI is known to take a JSON Schema of its answer."""
     return bool(_TAKES_SCHEMA.search(model)) and not _TAKES_NO_SCHEMA.search(model)
 
 
 def anthropic_takes_schema(model: str) -> bool:
-    """Whether a model of Anthropic is known to take one: Claude 4.5 and newer, and Opus 4.1."""
+    """Return whether a model of Anthropic takes one: Claude 4.5 and newer, and Opus 4.1."""
     version = _CLAUDE_VERSION.search(model) if "claude" in model else None
     if version is None:
         return False

@@ -1,74 +1,50 @@
 """OpenAI's chat completions, also as vLLM, Ollama, OpenRouter and other servers speak them."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from app.domain.protocols import PROTOCOLS, Protocol
 from app.llm.base import LLMResponse, Message, ToolCall
+from app.llm.dialect import Dialect
 from app.llm.headers import limit_headers, request_id
 from app.llm.models import is_openai_reasoning
+from app.llm.openai_parameters import REFUSED, adapt_openai
 from app.llm.openai_stream import OpenAIAssembly
-from app.llm.prompt_cache import ask_openai
-from app.llm.sdk import SdkClient
+from app.llm.prompt_cache import ask_openai, least_openai
+from app.llm.sdk import Sdk, SdkClient
 from app.llm.streams import Assembly, text_of
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 from app.llm.usage import openai_usage
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-BASE_URL = "https://api.openai.com/v1"
 _FINISH_REASONS = {"length": "length", "content_filter": "content_filter"}
 
 
 class OpenAIClient(SdkClient):
     """Client of OpenAI, or of any server that speaks its chat completions.
 
-    Args:
-        api_key: Key; None makes every call raise AuthenticationFailed.
-        base_url: Where the API is, ``/v1`` included; None means OpenAI's own.
-        provider: Name of the provider.
-        api_key_env: Name of the environment variable that errors tell the user to set.
-        headers: Further headers of every request.
-        query: Query parameters of every request.
-        timeout_s: Seconds until a request without a timeout of its own is given up.
-        max_connections: Connections open at once.
+    It has no retries, no limits and no budget of its own; ``Workflow`` agents get these from the
+    workers. It reads text and tool calls only: for audio, images or the Responses API use the SDK.
+
+    Args: as in ``SdkClient``; ``base_url`` includes ``/v1``.
+
+    Example:
+        client = OpenAIClient(os.environ["OPENAI_API_KEY"])
+        response = await client.complete("Say hello.", "gpt-4o-mini", max_tokens=50)
+        await client.close()
     """
 
+    protocol: ClassVar[Protocol] = PROTOCOLS["openai"]
+    default_base_url: ClassVar[str] = "https://api.openai.com/v1"
     path: ClassVar[str] = "/chat/completions"
 
-    def __init__(
-        self,
-        api_key: str | None = None,
-        *,
-        base_url: str | None = None,
-        provider: str = "openai",
-        api_key_env: str = "OPENAI_API_KEY",
-        headers: Mapping[str, str] | None = None,
-        query: Mapping[str, str] | None = None,
-        timeout_s: float = 600.0,
-        max_connections: int = 1000,
-    ) -> None:
-        super().__init__(
-            api_key,
-            provider=provider,
-            base_url=base_url or BASE_URL,
-            api_key_env=api_key_env,
-            headers=headers,
-            query=query,
-            timeout_s=timeout_s,
-            max_connections=max_connections,
-        )
-
-    def _sdk_error(self) -> type[Exception]:
+    def _sdk(self) -> Sdk:
         import openai
 
-        return openai.OpenAIError
-
-    def _connect(self, options: dict[str, Any], http_options: dict[str, Any]) -> "AsyncOpenAI":
-        import openai
-
-        return openai.AsyncOpenAI(
-            **options, http_client=openai.DefaultAioHttpClient(**http_options)
+        return Sdk(
+            client=openai.AsyncOpenAI,
+            http_client=openai.DefaultAioHttpClient,
+            stream=openai.AsyncStream[object],
+            error=openai.OpenAIError,
         )
 
     def _request(
@@ -79,7 +55,7 @@ class OpenAIClient(SdkClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        params = self._adapted("openai", model, params, max_tokens)
+        params = self._adapted(model, params, max_tokens)
         wire_messages = [self._message(message) for message in messages]
         if system := params.pop("system", None):
             wire_messages.insert(0, {"role": "system", "content": system})
@@ -98,11 +74,6 @@ class OpenAIClient(SdkClient):
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         return {**body, "stream": True, "stream_options": options}
-
-    def _stream_class(self) -> Any:
-        import openai
-
-        return openai.AsyncStream[object]
 
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         return OpenAIAssembly(body)
@@ -168,3 +139,8 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
         name=text_of(function["name"]),
         arguments=text_of(function["arguments"]),
     )
+
+
+DIALECT = Dialect(
+    client=OpenAIClient, refused=REFUSED, adapt=adapt_openai, least_cached_tokens=least_openai
+)

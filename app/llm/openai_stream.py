@@ -1,4 +1,4 @@
-"""A chat completion in chunks, put together."""
+"""Puts a chat completion together from its chunks."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ class OpenAIAssembly(Assembly):
     """Puts a chat completion together from its chunks.
 
     It ends with the chunk that has a finish reason; the usage, in a chunk without choices, comes
-    after that. Servers that count as they go have it in every chunk.
+    after that. Servers that count while they generate have it in every chunk.
 
     Args:
         body: The request.
@@ -71,7 +71,7 @@ class OpenAIAssembly(Assembly):
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:
         for name, piece in delta.items():
-            # Whatever a server streams was generated, reasoning of any name among it.
+            # All text that a server streams was generated, reasoning of any name included.
             if isinstance(piece, str) and name != "role":
                 self._count(piece)
         for name, pieces in self._texts.items():

@@ -1,7 +1,7 @@
-"""Hints that have a provider keep the beginning of a prompt, where an agent asks for that.
+"""Hints that make a provider keep the beginning of a prompt, where an agent asks for that.
 
-What all requests of an agent have in common are its tools and its instructions; in a conversation
-with tools, each request also begins with the whole of the one before.
+All requests of an agent begin with the same tools and instructions; in a conversation with tools,
+each request also begins with the whole of the one before.
 """
 
 import hashlib
@@ -10,31 +10,32 @@ from typing import Any
 
 import orjson
 
-from app.domain.providers import Protocol
-
 _KEY_CHARS = 32
-_OPENAI_LEAST = 1024
-# Models of Anthropic whose least cacheable prompt is not 1,024 tokens.
+_USUAL_LEAST = 1024
+# Models of Anthropic whose least cacheable prompt has another length.
 _ANTHROPIC_LEAST = (
     (re.compile(r"claude-(?:opus-4-[56]|haiku-4-5)"), 4096),
     (re.compile(r"claude-(?:sonnet-4-6|3-5-haiku|3-haiku)"), 2048),
 )
 
 
-def least_tokens(protocol: Protocol, model: str) -> int:
-    """Tokens below which a provider caches nothing, as its pages say (2026)."""
-    if protocol == "openai":
-        return _OPENAI_LEAST
-    return next((least for name, least in _ANTHROPIC_LEAST if name.match(model)), _OPENAI_LEAST)
+def least_openai(model: str) -> int:  # noqa: ARG001 see Dialect
+    """Return the tokens below which OpenAI caches nothing, as its pages say (2026)."""
+    return _USUAL_LEAST
+
+
+def least_anthropic(model: str) -> int:
+    """Return the tokens below which Anthropic caches nothing, as its pages say (2026)."""
+    return next((least for name, least in _ANTHROPIC_LEAST if name.match(model)), _USUAL_LEAST)
 
 
 def ask_openai(body: dict[str, Any]) -> None:
-    """Have requests that begin alike come to the server that knows the beginning.
+    """Route requests that begin alike to the server that knows the beginning.
 
     Caching itself is not asked for: this protocol's servers do it by themselves or not at all.
 
     Args:
-        body: A request with ``prompt_cache``, which is taken out of it.
+        body: A request with ``prompt_cache``, which is removed from it.
     """
     if not body.pop("prompt_cache", None):
         return
@@ -47,8 +48,8 @@ def ask_anthropic(body: dict[str, Any]) -> None:
     """Mark the end of the instructions, or else of the tools, and of a conversation with tools.
 
     Args:
-        body: A request with ``prompt_cache``, which is taken out of it. What it marks itself with
-            ``cache_control`` stays as it is.
+        body: A request with ``prompt_cache``, which is removed from it. A request that has a
+            ``cache_control`` of its own in its instructions stays as it is.
     """
     lifetime = body.pop("prompt_cache", None)
     if not lifetime or "cache_control" in str(body.get("system")):

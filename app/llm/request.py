@@ -1,4 +1,4 @@
-"""A request to a provider as it is going to be sent."""
+"""A request to a provider in the form in which it is sent."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ class Request:
         timeout_s: Seconds until it is given up.
         before_sent: As in ``LLMClient.complete_with_tools``.
         max_tokens: Most tokens that it lets the model generate.
-        prompt_tokens: Asked for the upper bound of its prompt; raises BadRequest if that is not
-            only text.
+        prompt_tokens: Returns the upper bound of its prompt; raises BadRequest if that is not only
+            text.
     """
 
     body: Mapping[str, Any]
@@ -27,7 +27,7 @@ class Request:
     prompt_tokens: Callable[[], int]
 
     def content(self, encoded: bytes) -> tuple[bytes | AsyncIterator[bytes], dict[str, str]]:
-        """The body as the SDK takes it, and the headers that go with it.
+        """Return the body as the SDK takes it, and the headers that go with it.
 
         Args:
             encoded: The body, encoded.
@@ -41,6 +41,6 @@ class Request:
 async def _held_back(
     content: bytes, before_sent: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[bytes]:
-    """A body that is asked for once the connection is there; the headers go out with it."""
+    """Yield the body once the connection is there, which asks for it; headers go with it."""
     await before_sent()
     yield content

@@ -1,19 +1,21 @@
-"""What the clients on the official SDKs share: sending, deadlines, errors and closing.
+"""What the clients on the official SDKs share: construction, sending, deadlines, errors, closing.
 
 Requests go through the SDK's documented ``client.post(path, cast_to=httpx2.Response)``: the SDK
 signs and sends, this module reads. A call then costs 0.5 ms of CPU instead of 1.0 (OpenAI, parsed).
+
+Over 400 lines because a whole answer and a streamed one share their errors, deadlines and bounds.
 """
 
 import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import orjson
 
 from app.domain.model_limits import limits_of
-from app.domain.providers import Protocol
+from app.domain.protocols import Protocol
 from app.domain.usage import Partial, Usage
 from app.errors import (
     AuthenticationFailed,
@@ -48,28 +50,61 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 30.0
 
 
-class SdkClient(LLMClient):
-    """A client on one of the official SDKs; the arguments are those of its subclasses."""
+class Sdk(NamedTuple):
+    """The parts of an SDK that a client is built from.
 
+    Attributes:
+        client: Its asynchronous client.
+        http_client: Its HTTP client on aiohttp.
+        stream: Its class for streams, of events as parsed JSON.
+        error: The base of its exceptions.
+    """
+
+    client: Any
+    http_client: Any
+    stream: Any
+    error: type[Exception]
+
+
+class SdkClient(LLMClient):
+    """A client on one of the official SDKs.
+
+    Args:
+        api_key: Key; None makes every call raise AuthenticationFailed.
+        base_url: Address of the API; None means the one of the protocol's own provider.
+        provider: Name of the provider; None means the protocol's own.
+        api_key_env: Name of the environment variable that errors tell the user to set; None means
+            that of the protocol's own provider.
+        headers: Further headers of every request.
+        query: Query parameters of every request.
+        timeout_s: Seconds until a request without a timeout of its own is given up.
+        max_connections: Connections open at once.
+    """
+
+    #: The protocol of the requests; the provider of the same name is its own.
+    protocol: ClassVar[Protocol]
+    #: Address of that provider's API.
+    default_base_url: ClassVar[str]
     #: Path of the request, below the base URL.
     path: ClassVar[str]
 
     def __init__(
         self,
-        api_key: str | None,
+        api_key: str | None = None,
         *,
-        provider: str,
-        base_url: str,
-        api_key_env: str,
-        headers: Mapping[str, str] | None,
-        query: Mapping[str, str] | None,
-        timeout_s: float,
-        max_connections: int,
+        base_url: str | None = None,
+        provider: str | None = None,
+        api_key_env: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        timeout_s: float = 600.0,
+        max_connections: int = 1000,
     ) -> None:
-        self.provider = provider
+        own = self.protocol.name
+        self.provider = own if provider is None else provider
         self._api_key = api_key
-        self._base_url = base_url
-        self._api_key_env = api_key_env
+        self._api_key_env = f"{own.upper()}_API_KEY" if api_key_env is None else api_key_env
+        self._base_url = base_url or self.default_base_url
         self._headers = dict(headers or {})
         self._query = dict(query or {})
         self._timeout_s = timeout_s
@@ -134,14 +169,8 @@ class SdkClient(LLMClient):
             await client.close()
 
     @abstractmethod
-    def _sdk_error(self) -> type[Exception]:
-        """The base of the SDK's exceptions."""
-
-    @abstractmethod
-    def _connect(
-        self, options: dict[str, Any], http_options: dict[str, Any]
-    ) -> "AsyncOpenAI | AsyncAnthropic":
-        """Make the SDK's client; ``http_options`` are for its DefaultAioHttpClient."""
+    def _sdk(self) -> Sdk:
+        """Import the SDK, which takes up to a second the first time."""
 
     @abstractmethod
     def _request(
@@ -152,7 +181,7 @@ class SdkClient(LLMClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Body and further headers of a request; raises BadRequest for what cannot be sent."""
+        """Return body and further headers; raise BadRequest for a request that cannot be sent."""
 
     @abstractmethod
     def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
@@ -160,15 +189,11 @@ class SdkClient(LLMClient):
 
     @abstractmethod
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The body of a request whose answer is to be streamed, with its usage."""
-
-    @abstractmethod
-    def _stream_class(self) -> Any:
-        """The SDK's class for streams, of events as parsed JSON."""
+        """Return the body of a request whose answer is to be streamed, with its usage."""
 
     @abstractmethod
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
-        """What puts a streamed answer to this request together."""
+        """Return what assembles a streamed answer to this request."""
 
     async def _post(self, request: Request) -> "httpx2.Response":
         content, headers = request.content(self._encoded(request.body))
@@ -237,7 +262,7 @@ class SdkClient(LLMClient):
                     content=content,
                     options={"headers": headers},
                     stream=True,
-                    stream_cls=self._stream_class(),
+                    stream_cls=self._sdk().stream,
                 )
                 async with stream:
                     reading.headers = stream.response.headers
@@ -264,7 +289,7 @@ class SdkClient(LLMClient):
         return self._assembled(stream.response, request, reading.assembly)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
-        """The failure of a request for a stream; with headers, after the stream had begun."""
+        """Return the failure of a request for a stream; with headers, it broke after its start."""
         failure = from_exception(
             error,
             provider=self.provider,
@@ -294,28 +319,28 @@ class SdkClient(LLMClient):
         import aiohttp
         import httpx2
 
+        sdk = self._sdk()
         # No read timeout: the deadline of the whole call also ends an answer that only trickles.
         timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
         limits = httpx2.Limits(max_connections=self._max_connections, keepalive_expiry=_KEEPALIVE_S)
         self._foreign_errors = (
-            self._sdk_error(),
+            sdk.error,
             aiohttp.ClientError,
             httpx2.HTTPError,
             httpx2.InvalidURL,
             OSError,
         )
-        self._client = self._connect(
-            {
-                "api_key": self._api_key,
-                "base_url": self._base_url,
-                "default_headers": self._headers,
-                "default_query": self._query,
-                "max_retries": 0,
-                "timeout": timeout,
-            },
-            {"limits": limits, "timeout": timeout},
+        client: AsyncOpenAI | AsyncAnthropic = sdk.client(
+            api_key=self._api_key,
+            base_url=self._base_url,
+            default_headers=self._headers,
+            default_query=self._query,
+            max_retries=0,
+            timeout=timeout,
+            http_client=sdk.http_client(limits=limits, timeout=timeout),
         )
-        return self._client
+        self._client = client
+        return client
 
     def _parse(self, response: "httpx2.Response") -> Any:
         try:
@@ -333,7 +358,7 @@ class SdkClient(LLMClient):
         return answer
 
     def _read(self, response: "httpx2.Response", request: Request) -> LLMResponse:
-        """The answer in a response that came whole."""
+        """Read the answer in a response that came whole."""
         answer = self._parse(response)
         result = self._understood(lambda: answer, response)
         if result.raw_usage:
@@ -346,7 +371,7 @@ class SdkClient(LLMClient):
     def _assembled(
         self, response: "httpx2.Response", request: Request, assembly: Assembly
     ) -> LLMResponse:
-        """The answer that was streamed."""
+        """Read the answer that was streamed."""
         result = self._understood(assembly.answer, response)
         if result.raw_usage:
             return result
@@ -375,22 +400,20 @@ class SdkClient(LLMClient):
             headers=limit_headers(response.headers),
         )
 
-    def _adapted(
-        self, protocol: Protocol, model: str, params: Mapping[str, Any], max_tokens: int
-    ) -> dict[str, Any]:
-        """The parameters as the model takes them; raises BadRequest for what it does not take."""
+    def _adapted(self, model: str, params: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+        """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
         try:
-            return adapted(protocol, model, params, max_tokens=max_tokens)
+            return adapted(self.protocol, model, params, max_tokens=max_tokens)
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 
     def _refused(self, message: str) -> BadRequest:
-        """The error for a request that is refused before it is sent."""
+        """Return the error for a request that is refused before it is sent."""
         return BadRequest(message, provider=self.provider, reached=False)
 
 
 def _with_upper_bound(response: LLMResponse, usage: Usage) -> LLMResponse:
-    """The answer of a server that sends no usage, with tokens that are never too few."""
+    """Return the answer of a server that sends no usage, with tokens that are never too few."""
     return replace(
         response,
         input_tokens=usage.prompt_tokens,

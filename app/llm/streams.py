@@ -1,7 +1,7 @@
 """Streamed answers: reads the SDK's events and puts the answer together from its pieces.
 
-What comes out has the form of a whole answer, so that one reader serves both; what came of an
-answer that breaks off is counted, because the provider bills it.
+The result has the form of a whole answer, so that one reader serves both. The part of an answer
+that came before it broke off is counted, because the provider bills it.
 """
 
 from abc import ABC, abstractmethod
@@ -16,12 +16,12 @@ from app.llm.tokens import text_bytes
 if TYPE_CHECKING:
     import httpx2
 
-#: What reading an answer raises if it is not in the form of its protocol.
+#: Exceptions of reading an answer that is not in the form of its protocol.
 PROTOCOL_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-# A provider goes on until it notices that nobody listens any more: what it may have generated
-# beyond what was read. 100 tokens a second, and 0.6 s for the way and for pieces in buffers.
+# Tokens that a provider may have generated beyond those that were read, until it notices that the
+# connection is closed: 100 a second, and 0.6 s for the way and for pieces in buffers.
 _UNSEEN_TOKENS = 64
-# What the form of a call takes beside its name and arguments.
+# Tokens of a call's form beside its name and arguments.
 _CALL_TOKENS = 64
 
 
@@ -30,7 +30,7 @@ class NotTheProtocol(Exception):
 
 
 class ListenerFailed(Exception):
-    """Whoever listens to the text raised ``reason``."""
+    """The listener to the text raised ``reason``."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -49,11 +49,11 @@ class Assembly(ABC):
         self._output_tokens = 0
         #: Whether the provider has begun to answer: then it bills the prompt.
         self.begun = False
-        #: Whether the event came with which an answer ends.
+        #: Whether the last event of an answer has come.
         self.complete = False
         #: Whether ``raw_usage`` is the provider's last word.
         self.final = False
-        #: The provider's own usage, as far as it came.
+        #: The provider's own usage, as far as it has come.
         self.raw_usage: dict[str, Any] = {}
         #: Model that answers, as the provider names it.
         self.model: str | None = None
@@ -65,7 +65,7 @@ class Assembly(ABC):
 
     @property
     def prompt_counted(self) -> bool:
-        """Whether the provider has told the prompt's tokens; some servers begin with a zero."""
+        """Whether the provider has counted the prompt; some servers begin with a zero."""
         return bool(self.raw_usage) and (self.final or self._usage().prompt_tokens > 0)
 
     @abstractmethod
@@ -84,14 +84,14 @@ class Assembly(ABC):
 
     @abstractmethod
     def answer(self) -> dict[str, Any]:
-        """The answer in the form in which the provider sends a whole one."""
+        """Return the answer in the form in which the provider sends a whole one."""
 
     @abstractmethod
     def _usage(self) -> Usage:
-        """``raw_usage`` in the form of the domain."""
+        """Return ``raw_usage`` in the form of the domain."""
 
     def bounded(self, *, prompt_tokens: int, max_tokens: int) -> Usage:
-        """Tokens so far that are never too few; the provider's own as far as it has told them.
+        """Return the tokens so far, never too few; the provider's own as far as it sent them.
 
         Args:
             prompt_tokens: Upper bound of the prompt.
@@ -107,7 +107,7 @@ class Assembly(ABC):
         return replace(counted, output_tokens=max(bound, counted.output_tokens))
 
     def _hides(self) -> bool:
-        """Whether more may have been generated than was shown."""
+        """Return whether more may have been generated than was shown."""
         return self._hidden
 
     def _count(self, text: str) -> None:
@@ -123,8 +123,8 @@ class Reading:
 
     Attributes:
         assembly: Takes the events in.
-        on_text: Told each piece of text, or None.
-        clock: Tells the time in seconds.
+        on_text: Called with each piece of text, or None.
+        clock: Returns the time in seconds.
         started_at_s: When the request was made, by that clock.
         headers: Headers of the answer, once they are there.
         first_token_s: Seconds until something that was generated came, or None.
@@ -146,7 +146,7 @@ class Reading:
         Raises:
             NotTheProtocol: If an event is not in the provider's form.
             ListenerFailed: If ``on_text`` raises.
-            Exception: What the SDK raises.
+            Exception: Any exception of the SDK.
         """
         iterator = aiter(events)
         while True:
@@ -177,7 +177,7 @@ class Reading:
                 raise ListenerFailed(error) from error
 
     def partial(self, *, prompt_tokens: int, max_tokens: int) -> Partial | None:
-        """What is known of the answer so far; None if nothing but headers came.
+        """Return the known part of the answer so far; None if nothing but headers came.
 
         Args:
             prompt_tokens: Upper bound of the prompt.
@@ -199,12 +199,12 @@ class Reading:
 
 
 def is_event_stream(response: "httpx2.Response") -> bool:
-    """Whether a response is a stream; a server that cannot stream answers in plain JSON."""
+    """Return whether a response is a stream; a server that cannot stream answers in JSON."""
     return not response.headers.get("content-type", "").startswith("application/json")
 
 
 def text_of(value: Any) -> str:
-    """A text of an answer, or an empty one for null.
+    """Return a text of an answer, or an empty one for null.
 
     Raises:
         TypeError: If it is neither.

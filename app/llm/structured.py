@@ -1,9 +1,8 @@
-"""How a provider is told the JSON Schema of an answer: its own mode, or else an instruction.
+"""How the JSON Schema of an answer is sent: in the provider's own mode, or else as an instruction.
 
-A provider's mode takes less than JSON Schema says, so it is told a schema that its answers fit and
-that is close to the agent's; the agent's own one is what the answer is checked with. Where a schema
-cannot be said so (maps with free keys, recursion), or the model has no such mode, the schema stands
-in the system prompt.
+A provider's mode takes less than JSON Schema has, so it gets a narrower schema that is close to the
+agent's; the answer is checked with the agent's own. Where a schema cannot be narrowed (maps with
+free keys, recursion), or the model has no such mode, the schema stands in the system prompt.
 """
 
 import json
@@ -25,7 +24,7 @@ _CONSTRAINTS = frozenset(
     {"pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}
     | {"minItems", "maxItems"}
 )
-#: What neither provider's mode can say.
+#: Keywords that no provider's mode takes.
 _UNSAID = frozenset({"oneOf", "allOf", "not", "if", "patternProperties", "prefixItems"})
 _INSTRUCTION = (
     "Answer with one JSON document that fits this JSON Schema, and with nothing else: "
@@ -38,20 +37,20 @@ class _CannotSay(Exception):
 
 
 def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """``response_format`` for a schema, or None if it has to be an instruction."""
+    """Return ``response_format`` for a schema, or None if it has to be an instruction."""
     if not openai_takes_schema(model) or schema.get("type") != "object":
         return None
     try:
         said, strict = _OPENAI.narrowed(schema), True
     except _CannotSay:
-        # Not strictly, then: the provider follows the schema as well as it can.
+        # Not strict: the provider follows the schema as well as it can.
         said, strict = dict(schema), False
     named = {"name": "output", "schema": said, "strict": strict}
     return {"type": "json_schema", "json_schema": named}
 
 
 def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """``output_config.format`` for a schema, or None if it has to be an instruction."""
+    """Return ``output_config.format`` for a schema, or None if it has to be an instruction."""
     if not anthropic_takes_schema(model):
         return None
     try:
@@ -61,16 +60,16 @@ def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | 
 
 
 def instruction(schema: Mapping[str, Any]) -> str:
-    """The schema as words of the system prompt."""
+    """Return the schema as an instruction in the system prompt."""
     return _INSTRUCTION + json.dumps(schema)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Words:
-    """What a provider takes of JSON Schema.
+    """The part of JSON Schema that a provider takes.
 
     Attributes:
-        keywords: What else there is becomes a remark.
+        keywords: Keywords that it takes; others become a remark.
         all_required: Whether every property of an object has to be required.
     """
 
@@ -78,7 +77,7 @@ class _Words:
     all_required: bool
 
     def narrowed(self, schema: Any, depth: int = 0) -> dict[str, Any]:
-        """A schema in these words; objects are closed.
+        """Narrow a schema to these keywords; objects are closed.
 
         Raises:
             _CannotSay: If that would change what the schema means.
@@ -102,7 +101,7 @@ class _Words:
         return part
 
     def _remarked(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        """The part of a schema that is in these words, with the rest in its description."""
+        """Return the part of a schema with these keywords, and the rest in its description."""
         known = self.keywords | {"default"}
         part = {key: value for key, value in schema.items() if key in self.keywords}
         rest = {k: value for k, value in schema.items() if k not in known and k[:1] != "$"}
@@ -121,7 +120,7 @@ class _Words:
         return part
 
     def _closed(self, part: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-        """An object without further keys, which must then be all there is to say about it."""
+        """Close an object to further keys, which must not change what the schema means."""
         if schema.get("additionalProperties") not in (None, False) or "properties" not in part:
             raise _CannotSay
         if self.all_required:
@@ -133,7 +132,7 @@ class _Words:
 
 
 def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """A reference, which stands alone, into the schema's own definitions: not the root's."""
+    """Return a reference alone; it must lead into the schema's own definitions, not its root."""
     if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}

@@ -1,4 +1,4 @@
-"""How many tokens a request may cost: a strict upper bound for holds, a guess for rate limits.
+"""Tokens of a request before it is sent: a strict upper bound for holds, a guess for limits.
 
 No tokenizer: both providers' tokenizers work on bytes, so a text has at most as many tokens as
 UTF-8 bytes, and prose has about a quarter of that.
@@ -18,7 +18,7 @@ _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
-# What is said around the JSON Schema of an answer, by the provider or in an instruction of ours.
+# Text around the JSON Schema of an answer, of the provider or of the instruction.
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
 # Bytes of usual text per token, by how the model's name goes on after a gateway's prefix. Claude
@@ -34,7 +34,7 @@ def upper_bound_tokens(
     tools: Sequence[Mapping[str, Any]] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> int:
-    """Input tokens that a request cannot exceed.
+    """Return the input tokens that a request cannot exceed.
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
@@ -62,13 +62,13 @@ def expected_tokens(
     *,
     model: str = "",
 ) -> int:
-    """Input tokens that a request will probably have.
+    """Return the input tokens that a request will probably have.
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
         tools: The tools sent with them.
         params: As in ``upper_bound_tokens``.
-        model: Model name, which tells the tokenizer's habits.
+        model: Model name, which decides the tokenizer.
 
     Returns:
         Tokens, at least 1.
@@ -83,12 +83,12 @@ def expected_tokens(
 
 
 def usual_tokens(expected: int, model: str) -> int:
-    """What an expected number of tokens would be with a token per 4 bytes, whatever the model."""
+    """Convert an expected number of tokens to a tokenizer with a token per 4 bytes."""
     return int(expected * bytes_per_token(model) / _BYTES_PER_TOKEN)
 
 
 def bytes_per_token(model: str) -> float:
-    """UTF-8 bytes of usual text that a model reads as one token."""
+    """Return the UTF-8 bytes of usual text that a model reads as one token."""
     if "claude" not in model:
         return _BYTES_PER_TOKEN
     version = claude_version(model)
@@ -97,8 +97,8 @@ def bytes_per_token(model: str) -> float:
 
 
 def text_bytes(text: str) -> int:
-    """UTF-8 bytes of a text, and so the most tokens it can have."""
-    # isascii() reads a flag of the string: the usual text is not copied to be measured.
+    """Return the UTF-8 bytes of a text, which are also the most tokens it can have."""
+    # isascii() reads a flag of the string: usual text is not copied to be measured.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -140,5 +140,5 @@ def _call_bytes(call: ToolCall) -> int:
 
 
 def _json_bytes(value: Any) -> int:
-    """Bytes of a value as JSON in its longest usual form: escapes, and spaces between parts."""
+    """Return the bytes of a value as JSON in its longest usual form: escapes and spaces."""
     return len(json.dumps(value, default=str))

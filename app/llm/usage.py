@@ -7,10 +7,10 @@ from app.domain.usage import Usage
 
 
 def openai_usage(raw: Mapping[str, Any]) -> Usage:
-    """Usage of a chat completion: its prompt_tokens include the cached and the written ones.
+    """Read the usage of a chat completion: prompt_tokens include cached and written ones.
 
     Raises:
-        ValueError: If a count is no count.
+        ValueError: If a count is no number of tokens.
     """
     prompt = _count(raw["prompt_tokens"])
     details = raw.get("prompt_tokens_details") or {}
@@ -27,7 +27,7 @@ def openai_usage(raw: Mapping[str, Any]) -> Usage:
 
 
 def anthropic_usage(raw: Mapping[str, Any]) -> Usage:
-    """Usage of a message: its input_tokens exclude the cached and the written ones.
+    """Read the usage of a message: input_tokens exclude cached and written ones.
 
     Raises:
         ValueError: If a count is no count.

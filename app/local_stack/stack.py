@@ -105,8 +105,7 @@ def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") ->
         given = settings.providers.get(provider.name)
         if given is None:
             continue
-        openai = provider.protocol == "openai"
-        url = simulator.openai_base_url if openai else simulator.anthropic_base_url
+        url = simulator.base_url_of(provider.protocol)
         variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
         if given.api_key_env:
             variables[given.api_key_env] = "simulated"

@@ -11,6 +11,8 @@ from typing import Any
 from app.costs.price import Price
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent, schema_of
+from app.domain.protocols import TokenCounting
+from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
@@ -30,6 +32,7 @@ class CallPlan:
         guessed_tokens: Tokens that its prompt will probably have.
         least_tokens: Tokens that the most frugal tokenizer makes of its prompt.
         context_window: Tokens that its model reads, or None if that is not known.
+        counting: How the provider's limits count its tokens.
     """
 
     price: Price
@@ -40,6 +43,7 @@ class CallPlan:
     guessed_tokens: int
     least_tokens: int
     context_window: int | None
+    counting: TokenCounting
 
     @property
     def worst_usd(self) -> Decimal:
@@ -65,6 +69,10 @@ class CallPlanner:
     Args:
         pricing: Prices and limits of models.
         default_max_tokens: Tokens that an answer may have where the agent sets no ``max_tokens``.
+        providers: The providers of this cluster, whose protocols say how limits count.
+
+    Attributes:
+        pricing: The prices that it plans with.
 
     Example:
         >>> planner = CallPlanner(Pricing(), default_max_tokens=4096)
@@ -73,8 +81,15 @@ class CallPlanner:
         4096
     """
 
-    def __init__(self, pricing: Pricing, *, default_max_tokens: int) -> None:
-        self._pricing = pricing
+    def __init__(
+        self,
+        pricing: Pricing,
+        *,
+        default_max_tokens: int,
+        providers: Sequence[Provider] = BUILT_IN,
+    ) -> None:
+        self.pricing = pricing
+        self._providers = providers
         self._default_max_tokens = default_max_tokens
 
     def plan(
@@ -97,6 +112,7 @@ class CallPlanner:
         Raises:
             UnknownModel: If the model has no price.
             BadRequest: If a message holds anything but text.
+            ConfigurationError: If the provider is not configured.
         """
         price = self.price_of(agent)
         parameters = {
@@ -114,19 +130,20 @@ class CallPlanner:
             bound_tokens=bound,
             guessed_tokens=guessed,
             least_tokens=usual_tokens(guessed, agent.model),
-            context_window=self._pricing.context_window(agent.provider, agent.model),
+            context_window=self.pricing.context_window(agent.provider, agent.model),
+            counting=protocol_of(agent.provider, self._providers).counting,
         )
 
     def price_of(self, agent: Agent) -> Price:
         """Price of the model of an agent or of one of its options; raises UnknownModel."""
-        return self._pricing.price_of(agent.provider, agent.model, agent.llm_config)
+        return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
 
     def max_tokens(self, agent: Agent) -> int:
         """Tokens that an answer may have: the agent's own cap, or the default and its model's."""
         own = agent.llm_config.get("max_tokens")
         if own is not None:
             return int(own)
-        limit = self._pricing.max_output_tokens(agent.provider, agent.model)
+        limit = self.pricing.max_output_tokens(agent.provider, agent.model)
         return min(limit or self._default_max_tokens, self._default_max_tokens)
 
     def _affordable(

@@ -1,4 +1,4 @@
-"""When it pays to have a provider keep the beginning of an agent's prompts."""
+"""When it pays to let a provider keep the beginning of an agent's prompts."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,21 @@ from decimal import Decimal
 from app.costs.price import Price
 from app.domain.agent import Agent
 from app.domain.providers import BUILT_IN, Provider, protocol_of
-from app.llm.prompt_cache import least_tokens
+from app.llm.dialect import dialect_of
 from app.llm.tokens import expected_tokens
 from app.planning.worst_case import specs_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheForecast:
-    """What a provider's cache does for an agent with ``prompt_cache``.
+    """The effect of a provider's cache on an agent with ``prompt_cache``.
 
     Attributes:
         tokens: Tokens that its requests probably begin with alike: tools and instructions.
         least_tokens: Tokens below which the provider keeps nothing.
         lifetime: How long they are kept after each use: ``5m`` or ``1h``.
-        write_usd: What the first request costs more for having them kept.
-        saved_usd: What each later one costs less.
+        write_usd: Additional cost of the first request, which writes them.
+        saved_usd: What each later request costs less.
         pays_from: Requests within the lifetime from which on it has cost less; None: never.
     """
 
@@ -42,12 +42,12 @@ class CacheForecast:
 def cache_forecast(
     agent: Agent, price: Price, providers: Sequence[Provider] = BUILT_IN
 ) -> CacheForecast | None:
-    """The break-even of an agent's ``prompt_cache``; None if it does not ask for one.
+    """Return the break-even of an agent's ``prompt_cache``; None if it does not ask for one.
 
     Args:
         agent: The agent.
         price: Price of its model.
-        providers: The providers there are.
+        providers: The providers of this cluster.
     """
     asked = agent.llm_config.get("prompt_cache")
     if not asked:
@@ -58,10 +58,10 @@ def cache_forecast(
     protocol = protocol_of(agent.provider, providers)
     lifetime = asked if isinstance(asked, str) else "5m"
     rate = price.cache_write_1h if lifetime == "1h" else price.cache_write
-    charged = protocol == "anthropic" or price.writes_unasked
+    charged = protocol.caches_on_request or price.writes_unasked
     write_usd = tokens * (rate - price.input) if charged else Decimal(0)
     saved_usd = tokens * (price.input - price.cached_input)
-    least = least_tokens(protocol, agent.model)
+    least = dialect_of(protocol).least_cached_tokens(agent.model)
     pays = saved_usd > 0 and tokens >= least
     return CacheForecast(
         tokens=tokens,

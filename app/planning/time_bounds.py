@@ -5,10 +5,11 @@ the calls; the levels of a run follow each other. The largest of these bounds is
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.domain.policies import RateLimitConfig
+from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.planning.forecast import AgentForecast, ExpectedCall, Forecast
 from app.rate_limits.base import LimitRequest
 from app.rate_limits.charges import charged_amounts
@@ -43,6 +44,7 @@ def time_bounds(
     *,
     max_parallel_agents: int,
     latency_s: float | None,
+    providers: Sequence[Provider] = BUILT_IN,
 ) -> list[TimeBound]:
     """All bounds, the binding one first.
 
@@ -51,6 +53,7 @@ def time_bounds(
         bucket_of: The bucket of a provider's model.
         max_parallel_agents: Agents of the run that may be in progress at once.
         latency_s: Seconds that a call takes; None leaves answering times out.
+        providers: The providers of this cluster.
     """
     calls: dict[str, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)
     configs: dict[str, RateLimitConfig] = {}
@@ -63,7 +66,7 @@ def time_bounds(
     bounds = [
         bound
         for bucket, made in calls.items()
-        for bound in _of_bucket(spec_of(bucket, configs[bucket]), made, latency_s)
+        for bound in _of_bucket(spec_of(bucket, configs[bucket]), made, latency_s, providers)
     ]
     if latency_s is not None:
         bounds += _of_levels(forecast, max_parallel_agents, latency_s)
@@ -71,13 +74,17 @@ def time_bounds(
 
 
 def _of_bucket(
-    spec: BucketSpec, made: list[tuple[AgentForecast, ExpectedCall]], latency_s: float | None
+    spec: BucketSpec,
+    made: list[tuple[AgentForecast, ExpectedCall]],
+    latency_s: float | None,
+    providers: Sequence[Provider],
 ) -> list[TimeBound]:
     totals = [0.0] * len(spec.tiers)
     for agent, call in made:
         request = LimitRequest(
             provider=agent.provider,
             model=agent.model,
+            counting=protocol_of(agent.provider, providers).counting,
             run_id="",
             input_tokens=call.usage.input_tokens,
             output_tokens=call.max_tokens,

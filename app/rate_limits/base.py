@@ -1,44 +1,149 @@
 """What the limiter's parts say to each other: requests, permits, and the exchange with a backend.
 
-An exchange is one round trip for one bucket: it carries everything the process has to tell
-(corrections, renewals, who waits) and brings back everything it needs to know (grants, when to ask
-again). The backends in ``redis`` and ``memory`` behave alike; one test suite runs on both.
+An exchange is one round trip for one bucket: it carries everything the process has to report
+(corrections, renewals, waiting requests) and brings back everything it needs to know (grants, when
+to ask again). The backends in ``backends`` behave alike; one test suite runs on both. The named
+tuples go to exchange.lua as JSON arrays, so the order of their fields is part of its interface.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
+from app.domain.protocols import TokenCounting
 from app.rate_limits.tiers import BucketSpec
 
-#: Id, priority, arrival (milliseconds, the backend's clock), cost (seconds of the bucket), and the
-#: amount for each tier, in the order of the bucket's tiers.
-WaitingRequest: TypeAlias = tuple[int, int, int, float, tuple[float, ...]]
-#: Run, weight, requests waiting in this process, and the first of them.
-WaitingRun: TypeAlias = tuple[str, float, int, list[WaitingRequest]]
-#: Id, start (backend's clock), and what each tier gets back (may be empty).
-Settlement: TypeAlias = tuple[int, float, tuple[float, ...]]
-#: Tier's index, limit and remaining as the provider's headers say (-1: unknown), the tier's spent
-#: total when the request was granted, and the request's start (backend's clock).
-Observation: TypeAlias = tuple[int, float, float, float, float]
-#: When a request set out (backend's clock), and the tiers' spent totals then: dates its headers.
-Sight: TypeAlias = tuple[float, tuple[float, ...]]
-#: Start of the refused request, seconds to pause, 1 if it was a 429 (0: only busy), its amounts.
-Refusal: TypeAlias = tuple[float, float, int, tuple[float, ...]]
-#: Start of a call, when it set out instead (backend's clock), its amounts, and the amounts of all
-#: calls of the process that had not set out until then.
-Delay: TypeAlias = tuple[float, float, tuple[float, ...], tuple[float, ...]]
-#: Id, and seconds from the reply's time to the start.
-Grant: TypeAlias = tuple[int, float]
+
+class WaitingRequest(NamedTuple):
+    """A request as a backend hears of it.
+
+    Attributes:
+        id: Unique in its process and bucket.
+        priority: 1 to 10; within a run the higher goes first.
+        arrival_ms: When it came, in milliseconds of the backend's clock.
+        cost_s: The share of the bucket that it takes, in seconds of the scarcest tier.
+        amounts: What it takes from each tier, in the order of the bucket's tiers.
+    """
+
+    id: int
+    priority: int
+    arrival_ms: int
+    cost_s: float
+    amounts: tuple[float, ...]
+
+
+class WaitingRun(NamedTuple):
+    """The requests of one run that a process offers.
+
+    Attributes:
+        run_id: The run.
+        weight: Its share of the bucket, relative to other runs.
+        waiting: Its requests that wait in this process.
+        requests: The first of them.
+    """
+
+    run_id: str
+    weight: float
+    waiting: int
+    requests: list[WaitingRequest]
+
+
+class Settlement(NamedTuple):
+    """The correction of one permit.
+
+    Attributes:
+        id: Id of its request.
+        granted_at: Start of the call, by the backend's clock.
+        amounts: What each tier gets back; empty if only the concurrency slot returns.
+    """
+
+    id: int
+    granted_at: float
+    amounts: tuple[float, ...]
+
+
+class Observation(NamedTuple):
+    """What the headers of an answer say of one tier.
+
+    Attributes:
+        position: Place of the tier in the bucket, from 0.
+        limit: The provider's limit; -1 if unknown.
+        remaining: What the provider had left; -1 if unknown.
+        spent: The tier's total spent when the request was sent.
+        sent_at: When the request was sent, by the backend's clock.
+    """
+
+    position: int
+    limit: float
+    remaining: float
+    spent: float
+    sent_at: float
+
+
+class Sight(NamedTuple):
+    """What a process knew when a request was sent, which dates the headers of its answer.
+
+    Attributes:
+        sent_at: When it was sent, by the backend's clock.
+        spent: Totals spent per tier, as last heard.
+    """
+
+    sent_at: float
+    spent: tuple[float, ...]
+
+
+class Refusal(NamedTuple):
+    """An answer that asks for a pause.
+
+    Attributes:
+        granted_at: Start of the refused call, by the backend's clock.
+        pause_s: How long nothing is to start.
+        throttled: 1 if it was a 429, which lowers the rate too; 0 if the provider was only busy.
+        amounts: What the call took from each tier.
+    """
+
+    granted_at: float
+    pause_s: float
+    throttled: int
+    amounts: tuple[float, ...]
+
+
+class Delay(NamedTuple):
+    """A call that was sent late.
+
+    Attributes:
+        granted_at: When it should have started, by the backend's clock.
+        sent_at: When it was sent instead.
+        amounts: What it took from each tier.
+        overdue: Amounts of all calls of the process that had not been sent until then.
+    """
+
+    granted_at: float
+    sent_at: float
+    amounts: tuple[float, ...]
+    overdue: tuple[float, ...]
+
+
+class Grant(NamedTuple):
+    """A request that may start.
+
+    Attributes:
+        id: Its id.
+        delay_s: Seconds from the reply's time to the start.
+    """
+
+    id: int
+    delay_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LimitRequest:
-    """A call that wants to be made.
+    """A call that asks for a permit.
 
     Attributes:
-        provider: Provider name, such as ``openai``.
+        provider: Provider name, such as ``openai``; with the model it leads to the bucket.
         model: Model name.
+        counting: How the provider's limits count tokens, which follows from its protocol.
         run_id: The run it belongs to: runs share a bucket by weight.
         input_tokens: Tokens the prompt will probably have.
         output_tokens: Tokens the answer may have, ``max_tokens`` unless more is known.
@@ -48,6 +153,7 @@ class LimitRequest:
 
     provider: str
     model: str
+    counting: TokenCounting
     run_id: str
     input_tokens: int
     output_tokens: int
@@ -62,7 +168,7 @@ class Permit:
     Attributes:
         bucket: Name of the bucket it was taken from.
         request_id: Unique in its process and bucket.
-        request: What was asked for.
+        request: The call.
         spec: The bucket's limits at the time of the grant.
         taken: What was taken from each tier of ``spec``, in their order.
         granted_at: When the call may start, by the backend's clock; seconds since the epoch.
@@ -82,7 +188,7 @@ class Permit:
 
 @dataclass(kw_only=True, slots=True)
 class Exchange:
-    """What a process tells a backend about one bucket.
+    """What a process reports to a backend about one bucket.
 
     Attributes:
         process: Unique name of the process.
@@ -91,15 +197,15 @@ class Exchange:
         epoch: The bucket's epoch as last heard, or empty: another one means that it was flushed.
         rebuilds: Whether the process can say what was used before the bucket was created.
         used: Use in the last period by tier name, the answer to ``Reply.rebuild``.
-        leaving: The process ends.
+        leaving: Whether the process ends.
         answered: Whether the provider has answered a call since the process last said so.
         settlements: Corrections of permits.
-        delays: Calls that set out late.
-        overdue: Amounts of calls that have not set out, if one of them is late; else empty.
+        delays: Calls that were sent late.
+        overdue: Amounts of calls that have not been sent, if one of them is late; else empty.
         observations: What providers' headers say.
         refusals: 429s, and other answers that ask for a pause.
         renewals: Ids of permits in use.
-        runs: Who waits.
+        runs: The runs that wait, with their first requests.
     """
 
     process: str
@@ -126,14 +232,14 @@ class Reply:
         time_s: The backend's clock.
         epoch: The bucket's epoch.
         grants: Requests that may start.
-        ask_in_s: Seconds until the process should ask again; None when nobody waits.
+        ask_in_s: Seconds until the process should ask again; None when no request waits.
         paused_s: Seconds left of a pause, or 0.
         careful: Whether the bucket waits for the provider's first answer.
-        rebuild: Tiers whose earlier use must be told before anything is granted.
+        rebuild: Tiers whose earlier use must be reported before anything is granted.
         spent: Totals spent per tier.
         shares: The runs' virtual times, in the order asked, and last the bucket's own.
         long_s: Seconds until the limits per hour and day have room for one request.
-        long_tier: The one of them that does last; empty if all have room.
+        long_tier: The one of these tiers that has room last; empty if all have room now.
         blocked_by: What the process's first request waits for: the name of a tier, ``concurrency``
             or ``pause``; empty if none waits.
     """
@@ -154,9 +260,9 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class News:
-    """What other processes cause: ask again after ``ask_in_s``, or stop for ``paused_s``.
+    """A message from another process: ask again after ``ask_in_s``, or stop for ``paused_s``.
 
-    Both are None when messages may have been missed: then everything has to be asked anew.
+    Both are None when messages may have been missed: then every bucket has to be asked again.
     """
 
     bucket: str
@@ -165,10 +271,13 @@ class News:
 
 
 class LimiterBackend(Protocol):
-    """Holds the buckets; every method may raise ``ServiceUnavailable``, then nothing is known."""
+    """Holds the buckets.
+
+    Every method may raise ``ServiceUnavailable``; then it is not known whether it took effect.
+    """
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
-        """Apply what the process says, then grant what may start soon."""
+        """Apply the process's message, then grant the requests that may start soon."""
         ...
 
     async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
@@ -176,7 +285,7 @@ class LimiterBackend(Protocol):
         ...
 
     async def snapshot(self) -> list[dict[str, Any]]:
-        """The live buckets, as ``ClusterLimiter.snapshot`` returns them."""
+        """Return the live buckets, as ``ClusterLimiter.snapshot`` does."""
         ...
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What those who wait in a bucket wait for, told to who asks afterwards why it took long."""
+"""What the requests in a bucket wait for, kept for the question why an agent took long."""
 
 import time
 from collections.abc import Awaitable
@@ -6,27 +6,27 @@ from collections.abc import Awaitable
 from app.rate_limits.base import Reply
 from app.rate_limits.tiers import BucketSpec
 
-#: An answer that took longer than this is itself what everybody has waited for.
+#: A backend that takes longer than this to answer is itself what requests have waited for.
 AWAY_S = 0.5
 WORDS = {"concurrency": "concurrent_requests", "redis": "without_redis"}
 
 
 class BlockedBy:
-    """Remembers of one bucket what a process's waiters have waited for last."""
+    """Remembers what the waiters of one bucket in a process have waited for last."""
 
     def __init__(self) -> None:
         self._by = ""
 
     def forget(self) -> None:
-        """Nobody waits any more: what comes next may wait for something else."""
+        """Forget the reason, because no request waits any more; the next may wait for another."""
         self._by = ""
 
     def pause(self) -> None:
-        """The provider asked for a pause."""
+        """Note a pause that the provider asked for."""
         self._by = "pause"
 
     async def heard(self, answer: Awaitable[Reply]) -> Reply:
-        """What the backend answers, heard on its way to whoever asked."""
+        """Pass the backend's reply through, and note what it says of waiting."""
         asked_s = time.monotonic()
         reply = await answer
         if time.monotonic() - asked_s > AWAY_S:
@@ -35,6 +35,6 @@ class BlockedBy:
         return reply
 
     def label(self, spec: BucketSpec) -> str:
-        """The bucket and what of it is waited for: ``openai/default requests_per_minute``."""
+        """Return the bucket and the limit in the way: ``openai/default requests_per_minute``."""
         labels = WORDS | {tier.name: tier.label for tier in spec.tiers}
         return f"{spec.bucket} {labels.get(self._by, self._by)}".rstrip()

@@ -1,7 +1,44 @@
-"""One bucket as a process sees it: who waits here, what to tell the backend, and when to ask.
+"""One bucket as a process sees it: waiting requests, permits in use, exchanges with the backend.
 
 At most one exchange is under way; whatever happens meanwhile goes with the next one. So hundreds of
 requests that come together cost one round trip, and a request alone costs one too.
+
+The life of a permit, from the request to the correction, and its ways back::
+
+    enter()
+      v
+    queued        in the FairQueue <------------------------+------------------+
+      |  _compose(): FairQueue.offer()                      |                  |
+      v                                                     |                  |
+    offered       goes with the exchange                    |                  |
+      |            -- not granted: take_back() -------------+                  |
+      |  _granted(): the backend took the amounts; from here the permit is     |
+      v              in _live, and the ways back give the amounts back         |
+    granted       the start is up to HORIZON_S away                            |
+      |            -- abandoned meanwhile: _give_back()                        |
+      v                                                                        |
+    planned       in _planned, with its waiter; an early waiter has the permit |
+      |            -- paused before the start: pause() ------------------------+
+      |            -- stale, a paced permit STALE_S late: begin() -------------+
+      |            -- not used: hand_back(); abandoned: abandon(); close()
+      |  begin(), called by _arrive(), or by ClusterLimiter.start() if early
+      v
+    begun         the call may start; in PendingSends until it is sent
+      |            -- not used after all: hand_back()
+      |  mark_sent(), or within begin() if not early
+      v
+    marked sent   a delay is corrected; its concurrency slot is renewed: renew()
+      |            -- the process dies: the slot's lease expires in the backend
+      |  settle()
+      v
+    settled       not in _live any more; Corrections.fill() sends the rest
+
+Only the waiter that is not early is queued again by ``pause`` and ``begin``; an early one learns
+from ``begin`` that it has no permit, and its caller enters a new request. A queued waiter leaves by
+``abandon`` (cancelled, timed out) or is sent away with LongWait (``long_waits``). Where nothing is
+limited, ``at_once`` and ``_let_go`` make a permit that is begun at once.
+
+Over 400 lines because these states are one machine, and the diagram shows all of it.
 """
 
 import asyncio
@@ -39,6 +76,9 @@ log = structlog.get_logger(__name__)
 class BucketClient:
     """The waiters and permits of one bucket in this process.
 
+    Weakness: which request is offered is decided from copies of the runs' virtual times, which are
+    as old as the last reply; the order among processes is the backend's.
+
     Args:
         spec: The bucket's limits.
         link: The way to the backend.
@@ -63,8 +103,8 @@ class BucketClient:
         self._spent: tuple[float, ...] = ()
         self._ids = self._exchanges = 0
         self._epoch = ""
-        self._spoke_s = -math.inf
-        self._renewing = self._told_to_wait = False
+        self._last_reply_s = -math.inf
+        self._renewing = self._next_ask_known = False
         self._used: dict[str, float] = {}
         self._most = MOST_OFFERED
         self._paused: Closed | None = None
@@ -76,19 +116,19 @@ class BucketClient:
         return len(self._queue)
 
     def at_once(self, request: LimitRequest) -> Permit | None:
-        """A permit without asking anybody, where nothing is limited and nothing paused."""
+        """Return a permit without an exchange, where nothing is limited and nothing paused."""
         if not self.spec.unlimited or not self._slow_start.is_open or self._queue:
             return None
         self._ids += 1
         return self._open_permit(self._ids, request, time.monotonic())
 
     def enter(self, request: LimitRequest, *, early: bool, max_wait_s: float) -> Waiter:
-        """Queue a request; its future gets the permit, or the word that it waits too long."""
+        """Queue a request; its future gets the permit, or LongWait if it would wait too long."""
         self._ids += 1
         waiter = Waiter(
             id=self._ids,
             request=request,
-            entry=self._limit_requests.new(self._ids, request, self.spec),
+            offer=self._limit_requests.new(self._ids, request, self.spec),
             future=self._loop.create_future(),
             entered_s=time.monotonic(),
             early=early,
@@ -99,7 +139,7 @@ class BucketClient:
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
-        """The waiter was cancelled or timed out: whatever it has, or is about to get, goes back."""
+        """Give back all that a waiter has or is about to get: it was cancelled or timed out."""
         if permit := self._live.get(waiter.id):
             self.hand_back(permit)
         elif not waiter.gone:
@@ -108,7 +148,7 @@ class BucketClient:
                 self._exchange_timer.run_in(FLUSH_S)
 
     def begin(self, permit: Permit) -> bool:
-        """The call starts now; False if the permit is void: paused meanwhile, or too late."""
+        """Start the call; return False if the permit is void: paused meanwhile, or too late."""
         waiter = self._planned.pop(permit.request_id, None)
         if waiter is None:
             return False
@@ -124,10 +164,10 @@ class BucketClient:
         return True
 
     async def mark_sent(self, permit: Permit) -> None:
-        """The request goes out now; what is unusual about the delay, those behind it must know."""
+        """Note that the request goes out now; an unusual delay is reported to the backend."""
         await self._pending_sends.moment_of(permit)
         if permit in self._pending_sends:
-            self._sights[permit.request_id] = self._link.clock.backend_time_s(), self._spent
+            self._sights[permit.request_id] = Sight(self._link.clock.backend_time_s(), self._spent)
             self._mark_sent(permit, measured=True)
 
     def settle(
@@ -140,23 +180,23 @@ class BucketClient:
         throttled: bool,
         whole: bool,
     ) -> None:
-        """The call has ended; a second time changes nothing."""
+        """Correct the estimate of a call that has ended; a second time changes nothing."""
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
         self._pending_sends.forget(permit)
-        sight = self._sights.pop(permit.request_id, (permit.granted_at, permit.spent))
+        sight = self._sights.pop(permit.request_id, Sight(permit.granted_at, permit.spent))
         if whole and usage:
             self._limit_requests.learn(permit.request, usage, self.spec)
         self._corrections.settle(permit, usage, headers, sight)
         if throttled or retry_after_s is not None:
             if throttled:
                 self.statistics.count("throttled")
-            self.pause(self._corrections.refuse(permit, retry_after_s, headers, hard=throttled))
+            self.pause(self._corrections.refuse(permit, retry_after_s, hard=throttled))
         self._exchange_timer.run_in(self._corrections.max_wait_s)
 
     def hand_back(self, permit: Permit) -> None:
-        """The permit is not used."""
+        """Give back a permit that is not used."""
         if permit.request_id in self._live:
             self._give_back(permit)
             self.statistics.count("handed_back")
@@ -168,7 +208,7 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def pause(self, seconds: float) -> None:
-        """Start nothing for so long; what is granted and has not started waits again."""
+        """Start nothing for so long; permits whose start is still to come are given back."""
         now_s = time.monotonic()
         for number, waiter in list(self._planned.items()):
             permit = self._live[number]
@@ -184,7 +224,7 @@ class BucketClient:
             self._let_go()
 
     def catch_up(self) -> None:
-        """News may have been missed: ask."""
+        """Ask the backend, because news may have been missed."""
         if self.spec.unlimited or self._queue:
             self._exchange_timer.run_in(0.0)
 
@@ -199,12 +239,12 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     async def flush(self) -> None:
-        """Return when everything said so far has reached the backend."""
+        """Return when all corrections so far have reached the backend."""
         while self._exchange_timer.busy or self._corrections or self._renewing or self._next_spec:
             await self._exchange_timer.run_now()
 
     async def close(self, *, timeout_s: float) -> None:
-        """Hand back what has not started, say goodbye, and stop; nothing may wait any more."""
+        """Hand back what has not started, sign off, and stop; no request may wait any more."""
         for number in list(self._planned):
             self._give_back(self._live[number])
         try:
@@ -223,7 +263,7 @@ class BucketClient:
             reply = await self.blocked_by.heard(self._link.exchange(self.spec, message))
             await self._learn(reply)
             self._apply(message, reply)
-        except Exception:  # whatever it is (who remembers the use may fail): the waiters go on
+        except Exception:  # whatever it is (recent_use may fail): the waiters go on waiting
             log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
             self._queue.take_back()
             self._exchange_timer.run_in(FAILED_S)
@@ -232,8 +272,8 @@ class BucketClient:
         if self._next_spec is not None:
             self._adopt(self._next_spec)
         self._exchanges += 1
-        if time.monotonic() - self._spoke_s > self.spec.ttl_s:
-            self._epoch = ""  # forgotten there, as it should be
+        if time.monotonic() - self._last_reply_s > self.spec.ttl_s:
+            self._epoch = ""  # the bucket has expired there, as it should
         message = Exchange(
             process=self._link.process,
             number=self._exchanges,
@@ -253,8 +293,8 @@ class BucketClient:
         return message
 
     async def _learn(self, reply: Reply) -> None:
-        """Notice a flush, and tell what was used before it."""
-        self._spoke_s = time.monotonic()
+        """Notice a flush, and report what was used before it."""
+        self._last_reply_s = time.monotonic()
         if self._epoch and reply.epoch != self._epoch:
             log.warning("limits_flushed", bucket=self.spec.bucket)
             self._renewing = bool(self.spec.concurrency and self._live)
@@ -269,15 +309,15 @@ class BucketClient:
         self._spent = reply.spent
         if reply.paused_s > 0:
             self.pause(reply.paused_s)
-        self._queue.set_shares([run[0] for run in message.runs], reply.shares)
+        self._queue.set_shares([run.run_id for run in message.runs], reply.shares)
         for grant in reply.grants:
             self._granted(grant, reply)
         self._queue.take_back()
-        if offered := sum(len(run[3]) for run in message.runs):
+        if offered := sum(len(run.requests) for run in message.runs):
             all_granted = len(reply.grants) == offered
             most = 2 * len(reply.grants) + 2
             self._most = MOST_OFFERED if all_granted else max(LEAST_OFFERED, most)
-        self._told_to_wait = reply.ask_in_s is not None
+        self._next_ask_known = reply.ask_in_s is not None
         closed = later(self._paused, closed_by_limits(self.spec, reply))
         send_away(self._queue, closed, self.spec.bucket)
         if self.spec.unlimited:
@@ -287,27 +327,26 @@ class BucketClient:
         self._exchange_timer.run_in(FLUSH_S if self._renewing else self._corrections.max_wait_s)
 
     def _granted(self, grant: Grant, reply: Reply) -> None:
-        number, delay_s = grant
-        waiter = self._queue.take(number)
+        waiter = self._queue.take(grant.id)
         assert waiter is not None, "the backend grants only what was offered"
-        granted_at = reply.time_s + delay_s
+        granted_at = reply.time_s + grant.delay_s
         permit = Permit(
             bucket=self.spec.bucket,
-            request_id=number,
+            request_id=grant.id,
             request=waiter.request,
             spec=self.spec,
-            taken=waiter.entry[4],
+            taken=waiter.offer.amounts,
             granted_at=granted_at,
             starts_at_s=self._link.clock.to_local_s(granted_at),
             spent=reply.spent,
         )
-        self._live[number] = permit
+        self._live[grant.id] = permit
         if waiter.gone or waiter.future.done():
             self._give_back(permit)
             return
         late_in_s = self._pending_sends.expect(permit)
         self._queue.leave(waiter)
-        self._planned[number] = waiter
+        self._planned[grant.id] = waiter
         if waiter.early:
             if late_in_s < math.inf:
                 self._loop.call_later(late_in_s, self._look_after, permit)
@@ -316,7 +355,7 @@ class BucketClient:
             self._arrive(permit)
 
     def _arrive(self, permit: Permit) -> None:
-        """Let the waiter go, at the right moment."""
+        """Let the waiter start, at the right moment."""
         waiter = self._planned.get(permit.request_id)
         if waiter is None or self._live.get(permit.request_id) is not permit:
             return  # revoked
@@ -330,16 +369,16 @@ class BucketClient:
             self._enqueue(waiter)
 
     def _look_after(self, permit: Permit) -> None:
-        """A call should be under way by now: if it is not, those behind it must know."""
-        if permit in self._pending_sends and not self._pending_sends.told:
+        """Report a call that should be under way by now and is not."""
+        if permit in self._pending_sends and not self._pending_sends.reported:
             self._exchange_timer.run_in(0.0)
 
     def _mark_sent(self, permit: Permit, *, measured: bool) -> None:
-        """A call sets out; if it is late, those behind it must know."""
+        """Note that a call was sent; if it is late, the backend must know of it."""
         late = self._pending_sends.mark_sent(permit, measured=measured)
         if late is not None:
             self._corrections.note_delay(permit, *late)
-        if late is not None or self._pending_sends.told:
+        if late is not None or self._pending_sends.reported:
             self._exchange_timer.run_in(0.0 if self.spec.paced else FLUSH_S)
 
     def _give_back(self, permit: Permit) -> None:
@@ -354,16 +393,16 @@ class BucketClient:
         if not self._queue:
             self.blocked_by.forget()
         first = self._queue.enter(waiter)
-        if first or not self._told_to_wait:
+        if first or not self._next_ask_known:
             self._exchange_timer.run_in(0.0)
 
     def _let_go(self) -> None:
-        """Let waiters of an unlimited bucket go: all, or after a pause more and more."""
+        """Give waiters of an unlimited bucket their permits: all, or after a pause ever more."""
         if not self.spec.unlimited or not self._queue:
             return
         count = self._slow_start.let_go(len(self._queue))
         runs = self._queue.offer(count) if count else []
-        for number in [entry[0] for run in runs for entry in run[3]]:
+        for number in [request.id for run in runs for request in run.requests]:
             waiter = self._queue.take(number)
             assert waiter is not None
             self._queue.leave(waiter)
@@ -387,7 +426,7 @@ class BucketClient:
         return permit
 
     def _refresh(self, waiter: Waiter) -> None:
-        waiter.entry = self._limit_requests.refreshed(waiter.entry, waiter.request, self.spec)
+        waiter.offer = self._limit_requests.refreshed(waiter.offer, waiter.request, self.spec)
 
     def _adopt(self, spec: BucketSpec) -> None:
         self.spec, self._next_spec, self._spent = spec, None, ()
@@ -396,4 +435,4 @@ class BucketClient:
         self._pending_sends.reconfigure(spec)
         self._slow_start.forget()
         for waiter in self._queue.waiters():
-            waiter.entry = self._limit_requests.again(waiter.entry, waiter.request, spec)
+            waiter.offer = self._limit_requests.again(waiter.offer, waiter.request, spec)

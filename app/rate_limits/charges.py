@@ -1,10 +1,11 @@
 """What a call counts against each tier: expected before it, corrected after it.
 
-Providers count differently. OpenAI reserves the larger of the prompt and ``max_tokens`` and does
-not give the unused part back; Anthropic counts prompts without what its cache held, and real
-output.
+Providers count differently (``app.domain.protocols.TokenCounting``). OpenAI's protocol reserves the
+larger of the prompt and ``max_tokens`` and does not give the unused part back; Anthropic's counts
+prompts without what its cache held, and real output.
 """
 
+from app.domain.protocols import TokenCounting
 from app.domain.usage import Usage
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.tiers import BucketSpec, Tier
@@ -13,15 +14,15 @@ from app.rate_limits.tiers import BucketSpec, Tier
 _EQUAL_COST_S = 0.001
 
 
-def counts_real_output(tier: Tier, provider: str) -> bool:
-    """Whether a tier counts the output that was made, not what the request reserves for it."""
-    return tier.name == "output_tokens" or (tier.name == "tokens" and provider != "openai")
+def counts_real_output(tier: Tier, counting: TokenCounting) -> bool:
+    """Return whether a tier counts the generated output, not what the request reserves for it."""
+    return tier.name == "output_tokens" or (tier.name == "tokens" and not counting.reserves_output)
 
 
 def expected_amounts(
     request: LimitRequest, spec: BucketSpec, output_tokens: float
 ) -> tuple[float, ...]:
-    """What to take from each tier; never more than a tier holds, so that it can be granted.
+    """Return what to take from each tier; never more than a tier holds, so that it can be granted.
 
     Args:
         request: The call.
@@ -32,9 +33,9 @@ def expected_amounts(
 
 
 def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | None:
-    """The limit that a call can never fit into, and what it needs there; None if it fits.
+    """Return the limit that a call can never fit into, and what it needs there; None if it fits.
 
-    How long the answer will be is not known where real output counts, so it is left out there.
+    Where real output counts, the length of the answer is not known and left out.
     """
     for tier in spec.tiers:
         amount = 0.0 if tier.in_requests else _expected(request, tier, 0.0)
@@ -44,7 +45,7 @@ def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | N
 
 
 def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
-    """The share of the bucket that the amounts stand for, in seconds of its scarcest tier."""
+    """Return the share of the bucket that the amounts are, in seconds of its scarcest tier."""
     return max(
         (amount / tier.rate for amount, tier in zip(amounts, spec.tiers, strict=True)),
         default=_EQUAL_COST_S,
@@ -52,7 +53,7 @@ def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
 
 
 def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
-    """What each tier gets back once the real usage is known; negative where it was exceeded.
+    """Return what each tier gets back once the real usage is known; negative where it was exceeded.
 
     Args:
         permit: The permit of the call.
@@ -70,7 +71,7 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
 
 
 def charged_amounts(request: LimitRequest, usage: Usage, spec: BucketSpec) -> tuple[float, ...]:
-    """What a call of this usage counts against each tier in the end."""
+    """Return what a call of this usage counts against each tier in the end."""
     return tuple(1.0 if tier.in_requests else _actual(request, usage, tier) for tier in spec.tiers)
 
 
@@ -81,19 +82,19 @@ def _expected(request: LimitRequest, tier: Tier, output_tokens: float) -> float:
         return float(request.input_tokens)
     if tier.name == "output_tokens":
         return output_tokens
-    if counts_real_output(tier, request.provider):
+    if counts_real_output(tier, request.counting):
         return request.input_tokens + output_tokens
     return float(max(request.input_tokens, request.output_tokens))
 
 
 def _actual(request: LimitRequest, usage: Usage, tier: Tier) -> float:
     prompt = usage.prompt_tokens
-    if request.provider == "anthropic":
+    if not request.counting.counts_cached:
         prompt -= usage.cached_tokens
     if tier.name == "input_tokens":
         return float(prompt)
     if tier.name == "output_tokens":
         return float(usage.output_tokens)
-    if counts_real_output(tier, request.provider):
+    if counts_real_output(tier, request.counting):
         return float(prompt + usage.output_tokens)
     return float(max(prompt, request.output_tokens))

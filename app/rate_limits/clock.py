@@ -10,8 +10,8 @@ class BackendClock:
     """Translates between the backend's clock and the local one.
 
     An exchange shows that the backend's time lay between sending and receiving; the estimate moves
-    just as far as it must to fit in (Cristian, 1989). Slow answers so spoil nothing, and a clock
-    that is set anew is followed at once.
+    just as far as it must to fit in (Cristian, 1989). Slow answers therefore do no harm, and a
+    clock that is set anew is followed at once.
     """
 
     def __init__(self) -> None:
@@ -28,9 +28,9 @@ class BackendClock:
             self._known = True
 
     def backend_time_s(self) -> float:
-        """The backend's time now."""
+        """Return the backend's time now."""
         return time.monotonic() + self._offset_s
 
     def to_local_s(self, backend_s: float) -> float:
-        """A backend's time on the local clock."""
+        """Translate a backend's time to the local clock."""
         return backend_s - self._offset_s

@@ -1,4 +1,4 @@
-"""Corrections on their way to the backend: bounded, and sent in batches."""
+"""Corrections on their way to the backend: bounded in number, and sent in batches."""
 
 import math
 from collections import deque
@@ -9,15 +9,15 @@ import structlog
 from app.domain.usage import Usage
 from app.rate_limits.base import Delay, Exchange, Observation, Permit, Refusal, Settlement, Sight
 from app.rate_limits.charges import returned_amounts
-from app.rate_limits.headers import limits_in, retry_after_in
+from app.rate_limits.headers import limits_in
 from app.rate_limits.tiers import BucketSpec
 
-#: Corrections kept while the backend is away; then the oldest are forgotten, and their
+#: Corrections kept while the backend is away; beyond that the oldest are forgotten, and their
 #: concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
-#: Corrections wait this long for others to share their exchange; headers that say nothing new
-#: wait until something else is to be said.
+#: Corrections wait this long for others to share their exchange; headers with nothing new wait
+#: longer, so that they mostly go along with something else.
 FLUSH_S, LAZY_S = 0.003, 0.25
 DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Corrections:
-    """What one bucket has to be told.
+    """The corrections of one bucket that its backend has not heard.
 
     Args:
         spec: The bucket's limits; corrections are in the order of its tiers.
@@ -66,52 +66,47 @@ class Corrections:
     def settle(
         self, permit: Permit, usage: Usage | None, headers: Mapping[str, str], sight: Sight
     ) -> None:
-        """A call has ended: correct the estimate, free its slot, and pass its headers on."""
+        """Correct the estimate of a call that has ended, free its slot, and pass its headers on."""
         amounts = self._aligned(permit, returned_amounts(permit, usage))
         if any(amounts) or self._spec.concurrency:
-            self._keep((permit.request_id, permit.granted_at, amounts))
+            self._keep(Settlement(permit.request_id, permit.granted_at, amounts))
         if usage is not None and usage.total_tokens:
             self._answered = self.careful
-        if headers and sight[1] and permit.spec is self._spec:
-            self._observe(headers, *sight)
+        if headers and sight.spent and permit.spec is self._spec:
+            self._observe(headers, sight)
 
     def give_back(self, permit: Permit) -> None:
-        """A permit was not used: everything comes back."""
+        """Return everything that a permit took, which was not used."""
         amounts = self._aligned(permit, permit.taken)
         if amounts or self._spec.concurrency:
-            self._keep((permit.request_id, permit.granted_at, amounts))
+            self._keep(Settlement(permit.request_id, permit.granted_at, amounts))
 
     def note_delay(self, permit: Permit, sent_at: float, overdue: tuple[float, ...]) -> None:
-        """A call has set out late.
+        """Report a call that was sent late.
 
         Args:
             permit: The permit of the call.
             sent_at: When, by the backend's clock.
-            overdue: Amounts of all calls that had not set out until then.
+            overdue: Amounts of all calls that had not been sent until then.
         """
         if permit.spec is self._spec:
-            self._delays.append((permit.granted_at, sent_at, permit.taken, overdue))
+            self._delays.append(Delay(permit.granted_at, sent_at, permit.taken, overdue))
 
-    def refuse(
-        self, permit: Permit, retry_after_s: float | None, headers: Mapping[str, str], *, hard: bool
-    ) -> float:
-        """A call was refused: pause the bucket.
+    def refuse(self, permit: Permit, retry_after_s: float | None, *, hard: bool) -> float:
+        """Report a refused call, which pauses the bucket.
 
         Args:
             permit: The permit of the call.
-            retry_after_s: How long, as the provider says; None: see the headers.
-            headers: The answer's headers.
+            retry_after_s: Length of the pause, as the provider says; None: a usual one.
             hard: Whether it was a 429, which lowers the rate too.
 
         Returns:
             Length of the pause in seconds.
         """
-        if retry_after_s is None:
-            retry_after_s = retry_after_in(headers)
         pause_s = DEFAULT_PAUSE_S if retry_after_s is None else retry_after_s
         pause_s = min(max(pause_s, 0.0), LONGEST_PAUSE_S)
         amounts = self._aligned(permit, permit.taken)
-        self._refusals.append((permit.granted_at, pause_s, int(hard), amounts))
+        self._refusals.append(Refusal(permit.granted_at, pause_s, int(hard), amounts))
         return pause_s
 
     def fill(self, message: Exchange) -> None:
@@ -128,18 +123,20 @@ class Corrections:
         self._news = self._answered = False
 
     def reconfigure(self, spec: BucketSpec) -> None:
-        """Bring what is kept into the order of other tiers."""
-        settlements = [
-            (number, start, _reordered(amounts, self._spec, spec))
-            for number, start, amounts in self._settlements
-        ]
-        self._settlements = deque(settlements, maxlen=MOST_KEPT)
+        """Bring the kept corrections into the order of other tiers."""
+        self._settlements = deque(
+            (
+                kept._replace(amounts=_reordered(kept.amounts, self._spec, spec))
+                for kept in self._settlements
+            ),
+            maxlen=MOST_KEPT,
+        )
         self._delays.clear()
         self._observations.clear()
         self._refusals = deque(
             (
-                (start, pause_s, hard, _reordered(amounts, self._spec, spec))
-                for start, pause_s, hard, amounts in self._refusals
+                kept._replace(amounts=_reordered(kept.amounts, self._spec, spec))
+                for kept in self._refusals
             ),
             maxlen=MOST_SENT,
         )
@@ -152,17 +149,16 @@ class Corrections:
             self.dropped += 1
         self._settlements.append(settlement)
 
-    def _observe(
-        self, headers: Mapping[str, str], sent_at: float, spent: tuple[float, ...]
-    ) -> None:
+    def _observe(self, headers: Mapping[str, str], sight: Sight) -> None:
         positions = {tier.name: i for i, tier in enumerate(self._spec.tiers)}
         for seen in limits_in(headers):
             position = positions.get(seen.tier)
             if position is not None:
                 self._news |= self._limits_seen.get(seen.tier) != seen.limit
                 self._limits_seen[seen.tier] = seen.limit
+                spent = sight.spent[position]
                 self._observations.append(
-                    (position, seen.limit, seen.remaining, spent[position], sent_at)
+                    Observation(position, seen.limit, seen.remaining, spent, sight.sent_at)
                 )
 
     def _aligned(self, permit: Permit, amounts: tuple[float, ...]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""When a bucket's exchanges happen: one at a time, as soon as the most impatient asks."""
+"""When a bucket's exchanges happen: one at a time, at the earliest time that was asked for."""
 
 import asyncio
 import math
@@ -30,7 +30,7 @@ class ExchangeTimer:
         return self._task is not None
 
     def run_in(self, delay_s: float) -> None:
-        """Exchange after this time, or sooner; right after the one that is under way."""
+        """Exchange after this time, or sooner; never before the one under way has ended."""
         when_s = time.monotonic() + delay_s
         if when_s >= self._next_s:
             return
@@ -48,7 +48,7 @@ class ExchangeTimer:
         await asyncio.wait([self._task])
 
     def stop(self) -> None:
-        """No more exchanges, not even the one under way."""
+        """Stop all exchanges, also the one under way."""
         self._next_s = -math.inf
         for handle in (self._timer, self._task):
             if handle is not None:

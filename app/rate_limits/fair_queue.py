@@ -1,8 +1,8 @@
-"""Who waits in this process for one bucket: runs share by weight, within a run priority counts.
+"""The requests of this process that wait for one bucket: runs share by weight, then by priority.
 
 The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996): each run has a virtual
 time that grows by cost / weight with every grant, and the least goes first. The true virtual times
-are the backend's; here are copies, good enough to choose what to offer.
+are the backend's; the copies here are good enough to choose what to offer.
 """
 
 import asyncio
@@ -23,19 +23,19 @@ class Waiter:
 
     Attributes:
         id: Unique in the process and bucket; grows with the arrival.
-        request: What it wants.
-        entry: The same as the backend hears it.
+        request: The call.
+        offer: The request as the backend hears of it.
         future: Gets the permit.
         entered_s: Since when it waits, as ``time.monotonic()``.
-        early: Whether it takes its permit before the start, and waits for that itself.
+        early: Whether the caller takes the permit before the start, and waits for that itself.
         max_wait_s: It is sent away if it is known that it has to wait longer.
-        gone: Whether it gave up.
-        second_try: Whether a permit came too late for it already.
+        gone: Whether it is out of the queue.
+        second_try: Whether one permit came too late for it already.
     """
 
     id: int
     request: LimitRequest
-    entry: WaitingRequest
+    offer: WaitingRequest
     future: asyncio.Future[Permit]
     entered_s: float
     early: bool = False
@@ -56,8 +56,7 @@ class FairQueue:
     """The waiters of a process for one bucket.
 
     Args:
-        refresh: Called with a waiter that is about to be offered, to bring its entry up
-            to date.
+        refresh: Called with a waiter that is about to be offered, to bring its offer up to date.
     """
 
     def __init__(self, refresh: Callable[[Waiter], None]) -> None:
@@ -71,7 +70,7 @@ class FairQueue:
         return self._waiting
 
     def enter(self, waiter: Waiter) -> bool:
-        """Add a waiter; returns whether it is now the first of its run."""
+        """Add a waiter; return whether it is now the first of its run."""
         run = self._runs.get(waiter.request.run_id)
         if run is None:
             run = self._runs[waiter.request.run_id] = _Run(waiter.request.weight, self._share_s)
@@ -82,7 +81,7 @@ class FairQueue:
         return run.heap[0][2] is waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove a waiter that gave up, or that was granted its permit."""
+        """Remove a waiter whose caller gave up, or that was granted its permit."""
         if waiter.gone:
             return
         waiter.gone = True
@@ -93,23 +92,23 @@ class FairQueue:
             del self._runs[waiter.request.run_id]
 
     def waiters(self) -> list[Waiter]:
-        """All of them, in no particular order."""
+        """Return all of them, in no particular order."""
         queued = [waiter for run in self._runs.values() for _, _, waiter in run.heap]
         return [waiter for waiter in (*queued, *self._offered.values()) if not waiter.gone]
 
     def in_order(self) -> list[Waiter]:
-        """Those that are not being offered, in the order in which they will probably be served."""
+        """Return those that are not being offered, in the probable order of their permits."""
         in_order: list[tuple[float, int, Waiter]] = []
         for run in self._runs.values():
             share_s = run.share_s
             for _, number, waiter in sorted(run.heap):
                 if not waiter.gone:
                     in_order.append((share_s, number, waiter))
-                    share_s += waiter.entry[3] / run.weight
+                    share_s += waiter.offer.cost_s / run.weight
         return [waiter for _, _, waiter in sorted(in_order)]
 
     def offer(self, most: int) -> list[WaitingRun]:
-        """The first waiters, at most ``most``, and always the first of each run."""
+        """Take out the first waiters, at most ``most``, and always the first of each run."""
         runs = dict(
             heapq.nsmallest(MOST_RUNS, self._runs.items(), key=lambda item: item[1].share_s)
             if len(self._runs) > MOST_RUNS
@@ -122,24 +121,24 @@ class FairQueue:
             share_s, name = heapq.heappop(order)
             waiter = self._pop(runs[name])
             if waiter is not None:
-                chosen[name].append(waiter.entry)
-                heapq.heappush(order, (share_s + waiter.entry[3] / runs[name].weight, name))
+                chosen[name].append(waiter.offer)
+                heapq.heappush(order, (share_s + waiter.offer.cost_s / runs[name].weight, name))
                 most -= 1
         for _, name in order:
             if not chosen[name] and (waiter := self._pop(runs[name])) is not None:
-                chosen[name].append(waiter.entry)
+                chosen[name].append(waiter.offer)
         return [
-            (name, runs[name].weight, runs[name].waiting, requests)
+            WaitingRun(name, runs[name].weight, runs[name].waiting, requests)
             for name, requests in chosen.items()
             if requests
         ]
 
     def take(self, waiter_id: int) -> Waiter | None:
-        """The offered waiter that was granted; None if it is not known any more."""
+        """Return the offered waiter that was granted; None if it is not known any more."""
         return self._offered.pop(waiter_id, None)
 
     def take_back(self) -> None:
-        """Put what was offered and not granted back into its places."""
+        """Put the waiters that were offered and not granted back into their places."""
         for waiter in self._offered.values():
             if not waiter.gone:
                 run = self._runs[waiter.request.run_id]

@@ -1,9 +1,9 @@
 """How long answers will probably be, where the provider counts real output.
 
-A call that may answer 4,096 tokens usually answers a few hundred. Who reserved them all would let
-most of the limit lie idle while calls are under way, so the reservation follows what calls with
-such a ``max_tokens`` lately used: the most that was seen, and more while little was seen. An answer
-that is longer is charged when it is known, like every correction.
+A call that may answer 4,096 tokens usually answers a few hundred. A reservation of all of them
+would let most of the limit lie idle while calls are under way, so the reservation follows what
+calls with such a ``max_tokens`` lately used: the most that was seen, and more while little was
+seen. A longer answer is charged when it is known, like every correction.
 """
 
 from collections import defaultdict, deque
@@ -29,12 +29,12 @@ class Forecast:
         )
 
     def learn(self, request: LimitRequest, output_tokens: int) -> None:
-        """A call has answered so many tokens."""
+        """Take the length of a call's answer into account."""
         if request.output_tokens > 0:
             self._shares[_key(request)].append(output_tokens / request.output_tokens)
 
     def output_tokens(self, request: LimitRequest) -> float:
-        """Tokens to reserve for an answer, at most what the request names."""
+        """Return the tokens to reserve for an answer, at most what the request names."""
         shares = self._shares.get(_key(request))
         if not shares:
             return float(request.output_tokens)
@@ -58,24 +58,24 @@ class LimitRequests:
         self._forecast = Forecast()
 
     def new(self, number: int, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
-        """A request that arrives now."""
+        """Return the form of a request that arrives now."""
         arrival_ms = int(self._clock.backend_time_s() * 1000)
         return self._as_waiting(number, request, arrival_ms, spec)
 
     def again(self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
-        """The same under other limits."""
-        return self._as_waiting(old[0], request, old[2], spec)
+        """Return the form of the same request under other limits."""
+        return self._as_waiting(old.id, request, old.arrival_ms, spec)
 
     def refreshed(
         self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec
     ) -> WaitingRequest:
-        """The same after more has been learned of how long answers are."""
+        """Return its form after more has been learned of how long answers are."""
         if not _counts_real_output(request, spec):
             return old
         return self.again(old, request, spec)
 
     def learn(self, request: LimitRequest, usage: Usage, spec: BucketSpec) -> None:
-        """A whole answer has come."""
+        """Take the usage of a whole answer into account."""
         if usage.total_tokens and _counts_real_output(request, spec):
             self._forecast.learn(request, usage.output_tokens)
 
@@ -83,8 +83,8 @@ class LimitRequests:
         self, number: int, request: LimitRequest, arrival_ms: int, spec: BucketSpec
     ) -> WaitingRequest:
         amounts = expected_amounts(request, spec, self._forecast.output_tokens(request))
-        return number, request.priority, arrival_ms, cost_s(amounts, spec), amounts
+        return WaitingRequest(number, request.priority, arrival_ms, cost_s(amounts, spec), amounts)
 
 
 def _counts_real_output(request: LimitRequest, spec: BucketSpec) -> bool:
-    return any(counts_real_output(tier, request.provider) for tier in spec.tiers)
+    return any(counts_real_output(tier, request.counting) for tier in spec.tiers)

@@ -1,4 +1,4 @@
-"""Reads the rate-limit headers of both providers; everything doubtful is ignored."""
+"""Reads the rate-limit headers of providers; everything doubtful is ignored."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -32,11 +32,12 @@ class HeaderLimit:
 
 
 def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
-    """The limits per minute that the headers speak of.
+    """Yield the limits per minute that the headers have.
 
-    -1, 0/0, unreadable and absent values are left out, and so are OpenAI's headers where they show
-    a limit per day (which only their arithmetic tells), and Anthropic's ``tokens``, the tightest
-    of its limits, where the limits it may stand for are given apart.
+    The form of a header decides, not the provider: gateways pass the headers of others on. -1, 0/0,
+    unreadable and absent values are left out, and so are OpenAI's headers where they show a limit
+    per day (only their arithmetic shows that), and Anthropic's ``tokens``, the tightest of its
+    limits, where the limits it may stand for are given apart.
     """
     found: dict[str, dict[str, str]] = {}
     for name, value in headers.items():
@@ -52,19 +53,6 @@ def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
         if (limit, remaining) == (UNKNOWN, UNKNOWN) or _is_long(limit, remaining, fields):
             continue
         yield HeaderLimit(of.removeprefix("project_"), limit, remaining)
-
-
-def retry_after_in(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait according to ``retry-after-ms`` or ``retry-after``, or None."""
-    values = {name.lower(): value for name, value in headers.items()}
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            seconds = float(values[name]) * unit_s
-        except (KeyError, ValueError):
-            continue
-        if 0 <= seconds < float("inf"):
-            return seconds
-    return None
 
 
 def _count(value: str | None) -> float:

@@ -1,6 +1,6 @@
-"""The limiter of a process: it keeps, together with all others, each provider's limits.
+"""The limiter of a process: together with all others it keeps each provider's limits.
 
-``acquire`` waits for a permit, ``settle`` says what the call really used. All of it runs on one
+``acquire`` waits for a permit, ``settle`` reports what the call really used. All of it runs on one
 asyncio loop; see docs/rate-limits.md for how the parts work together.
 """
 
@@ -31,19 +31,32 @@ CLOSE_S = 2.0
 
 
 class _Moved(Exception):
-    """The model's bucket is another one now: wait there."""
+    """The model belongs to another bucket now: wait there."""
 
 
 class ClusterLimiter:
     """Permits for calls, under limits that all processes share.
 
+    Weakness: without its backend, limited calls wait, and a process pays a round trip for each
+    batch of requests. For one process and one configuration ``RateLimiter`` is simpler.
+
     Args:
-        backend: Where the buckets are; a Redis client stands for the backend on it.
+        backend: Holds the buckets; a Redis client stands for the backend on it.
         resolve: Bucket and limits of a provider's model.
-        recent_use: Requests and tokens of a bucket in the last so many seconds, by whoever
-            remembers them: what the hour and the day used before Redis was flushed.
+        recent_use: Returns requests and tokens of a bucket in the last so many seconds: the use of
+            the hour and the day before Redis was flushed. None: a flush forgets them.
         cautious: Whether half of each minute's limit is kept back until a provider's first answer,
             which tells what the limit really is; that costs nothing, see docs/rate-limits.md.
+
+    Example:
+        limiter = ClusterLimiter(redis, table.resolve)
+        permit = await limiter.acquire(request)
+        try:
+            response = await client.complete(...)
+        except BaseException:
+            limiter.settle(permit, usage=None)
+            raise
+        limiter.settle(permit, usage=response.usage, headers=response.headers)
     """
 
     def __init__(
@@ -65,7 +78,7 @@ class ClusterLimiter:
         self._listening: asyncio.Task[None] | None = None
 
     def refusal(self, request: LimitRequest) -> str | None:
-        """Why a call can never be made under its limits, in words, or None if it can."""
+        """Return in words why a call can never be made under its limits, or None if it can."""
         spec = self._bucket(request).spec
         found = too_large(request, spec)
         if found is None:
@@ -92,8 +105,8 @@ class ClusterLimiter:
             timeout_s: Longest wait in seconds; None waits for ever.
             early: Return up to 50 ms before the start; the caller prepares the call meanwhile and
                 then awaits ``start``.
-            max_wait_s: Longest wait that is worth it, once it is known: during a pause, and where
-                a limit per hour or day is used up.
+            max_wait_s: Longest wait that the caller accepts where the wait is known: during a
+                pause, and where a limit per hour or day is used up.
 
         Returns:
             The permit; it must be settled or handed back.
@@ -127,7 +140,7 @@ class ClusterLimiter:
                     timer.cancel()
 
     def blocked_by(self, request: LimitRequest) -> str:
-        """What such a call has just waited for, such as ``openai/default requests_per_minute``."""
+        """Return what such a call has just waited for: ``openai/default requests_per_minute``."""
         bucket = self._bucket(request)
         return bucket.blocked_by.label(bucket.spec)
 
@@ -149,9 +162,9 @@ class ClusterLimiter:
             await asyncio.sleep(lead_s - early_s)  # may end a little early: look again
 
     async def mark_sent(self, permit: Permit) -> None:
-        """The request is about to go out: return when it may, which mostly is at once.
+        """Wait until the request may be sent, which is mostly at once; the caller then sends it.
 
-        If that is late, those behind it make room.
+        If that is late, the requests behind it make room.
         """
         await self._buckets[permit.bucket].mark_sent(permit)
 
@@ -165,14 +178,14 @@ class ClusterLimiter:
         throttled: bool = False,
         whole: bool = True,
     ) -> None:
-        """Say how a call ended; sent with others within milliseconds. Repeating it does nothing.
+        """Report how a call ended, with others within milliseconds; a second time does nothing.
 
         Args:
             permit: The call's permit.
-            usage: What it used; None if unknown, which leaves the estimate; no tokens at all if it
+            usage: Its tokens; None if unknown, which leaves the estimate; no tokens at all if it
                 never reached the provider.
             headers: The answer's headers.
-            retry_after_s: Seconds for which the provider wants no calls.
+            retry_after_s: Seconds for which the provider asks for no calls; None: not given.
             throttled: Whether the answer was a 429 of the temporary kind.
             whole: Whether the usage is a whole answer's: one that broke off does not tell how long
                 answers are.
@@ -192,7 +205,7 @@ class ClusterLimiter:
     async def reconfigure(self) -> None:
         """Ask ``resolve`` again; changed limits keep their levels.
 
-        Whoever waits in a bucket that is not its model's any more waits in the new one.
+        A request that waits in a bucket that is not its model's any more waits in the new one.
         """
         for provider, model in list(self._names):
             self._enter_name(provider, model)
@@ -216,7 +229,7 @@ class ClusterLimiter:
         await self._backend.close()
 
     def get_statistics(self) -> dict[str, Any]:
-        """What this process did: totals, and the same per bucket under ``buckets``."""
+        """Return what this process did: totals, and the same per bucket under ``buckets``."""
         waiting = sum(bucket.waiting for bucket in self._buckets.values())
         return self._totals.as_dict(waiting=waiting) | {
             "exchanges": self._link.exchanges,
@@ -227,7 +240,7 @@ class ClusterLimiter:
         }
 
     async def snapshot(self) -> list[dict[str, Any]]:
-        """The cluster's live buckets.
+        """Return the cluster's live buckets.
 
         Returns:
             One dict per bucket: ``bucket``, ``tiers`` (each with ``tier``, ``enforcement``,

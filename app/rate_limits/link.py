@@ -1,4 +1,4 @@
-"""The way from a process to the backend: it waits out outages and says so once."""
+"""The connection of a process to the backend: it waits out outages and logs each once."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class Link:
     Args:
         backend: Where the buckets are.
         process: Unique name of this process.
-        recent_use: Who remembers what was used before the backend forgot it, or None.
+        recent_use: Returns what was used before the backend forgot it; None: nothing does.
     """
 
     def __init__(self, backend: LimiterBackend, process: str, recent_use: RecentUse | None) -> None:
@@ -37,7 +37,7 @@ class Link:
 
     @property
     def rebuilds(self) -> bool:
-        """Whether somebody remembers what was used before."""
+        """Whether the use before a flush of the backend can be found."""
         return self._recent_use is not None
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
@@ -60,7 +60,7 @@ class Link:
         return reply
 
     async def recent_use(self, spec: BucketSpec, tiers: Iterable[str]) -> dict[str, float]:
-        """What was used in the last period of these tiers."""
+        """Return what was used in the last period of these tiers."""
         assert self._recent_use is not None
         used = {}
         for tier in spec.tiers:

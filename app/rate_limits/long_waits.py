@@ -1,8 +1,8 @@
-"""Who is sent away because nothing of his bucket can start for long: until when, in which order.
+"""Which waiters are sent away because their bucket stays closed for long, and until when.
 
 Only what is known counts: a pause that the provider asked for, and the limits per hour and per day.
-A limit per minute is waited for in place, because every call that used less than it reserved lets
-somebody go sooner, and only who is there can be told.
+A limit per minute is waited for in place: every call that used less than it reserved lets another
+one start sooner, and only a request that waits here can take that chance.
 """
 
 import random
@@ -21,12 +21,12 @@ SPREAD, MOST_SPREAD_S = 0.05, 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Closed:
-    """Nothing of a bucket starts until a moment.
+    """A bucket in which nothing starts before a moment.
 
     Attributes:
         until_s: The moment, as ``time.monotonic()``.
         interval_s: Seconds from one start to the next, from then on.
-        reason: What keeps it closed: the name of a tier, or ``pause``.
+        reason: Why it is closed: the name of a tier, or ``pause``.
     """
 
     until_s: float
@@ -35,7 +35,7 @@ class Closed:
 
 
 def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
-    """What a backend's answer says of the limits per hour and day."""
+    """Return what a reply says of the limits per hour and day; None if all have room."""
     for tier in spec.tiers:
         if tier.name == reply.long_tier:
             return _closed(reply.long_s, interval_s=1 / tier.rate, reason=tier.name)
@@ -43,19 +43,19 @@ def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
 
 
 def closed_by_pause(seconds: float) -> Closed:
-    """A pause of so many seconds."""
+    """Return a bucket that is paused for so many seconds."""
     return _closed(seconds, interval_s=0.0, reason="pause")
 
 
 def later(one: Closed | None, other: Closed | None) -> Closed | None:
-    """The one that lasts longer, if any is still closed."""
+    """Return the one that lasts longer, if any is still closed."""
     now_s = time.monotonic()
     closed = [each for each in (one, other) if each is not None and each.until_s > now_s]
     return max(closed, key=lambda each: each.until_s, default=None)
 
 
 def send_away(queue: FairQueue, closed: Closed | None, bucket: str) -> None:
-    """Tell everybody whose turn comes later than he cares to wait."""
+    """Send away the waiters whose turn comes later than their callers accept to wait."""
     if closed is None:
         return
     wait_s = closed.until_s - time.monotonic()

@@ -1,4 +1,4 @@
-"""Every bucket for people to look at: the limits in force, who set them, and how it stands now."""
+"""Every bucket as people see it: the limits in force, where they are set, and its state."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ KEY_OF_TIER = {
 }
 STATE = ("waiting", "concurrency", "in_flight", "paused_s", "next_free_s", "ramp")
 TIER = ("limit", "level", "capacity", "rate", "learned_limit")
-#: Where a limit comes from that is in use although nothing names it any more.
+#: The source of a limit that is in use although no block names it any more.
 FORMER = "former"
 
 
@@ -23,7 +23,7 @@ def overview(
     live: Iterable[Mapping[str, Any]],
     circuits: Iterable[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """The configured and the live buckets.
+    """Return the configured and the live buckets.
 
     Args:
         table: The limits in force.

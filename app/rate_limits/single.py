@@ -4,19 +4,26 @@ from collections import deque
 from typing import Any
 
 from app.domain.policies import RateLimitConfig
+from app.domain.protocols import TokenCounting
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.base import LimiterBackend, LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 
 _BUCKET = "default"
+#: The caller estimates prompt and answer together, and reports no usage: all of it counts.
+_COUNTING = TokenCounting(reserves_output=False, counts_cached=True)
 
 
 class RateLimiter:
     """Limits requests per minute, hour and day, tokens per minute and requests in flight.
 
+    Weakness: all callers share one bucket and one queue, and a call counts as what it was estimated
+    to use, whatever it used. ``ClusterLimiter`` has buckets by model, takes the real usage and the
+    provider's headers into account, and is what workers use.
+
     Args:
         config: The limits.
-        backend: Where the bucket is; None keeps it in this process.
+        backend: Holds the bucket; None keeps it in this process.
 
     Example:
         await limiter.acquire(estimated_tokens=1500, timeout=30.0)
@@ -45,12 +52,17 @@ class RateLimiter:
         if self._limiter is None:  # it belongs to the loop of the first call
             self._limiter = ClusterLimiter(self._backend, lambda *_: (_BUCKET, self.config))
         request = LimitRequest(
-            provider="", model="", run_id="", input_tokens=estimated_tokens, output_tokens=0
+            provider="",
+            model="",
+            counting=_COUNTING,
+            run_id="",
+            input_tokens=estimated_tokens,
+            output_tokens=0,
         )
         self._held.append(await self._limiter.acquire(request, timeout))
 
     def release(self) -> None:
-        """A call has ended: free its place among the concurrent ones.
+        """Free the place of a call that has ended among the concurrent ones.
 
         Raises:
             RuntimeError: If no call is under way.
@@ -60,7 +72,7 @@ class RateLimiter:
         self._limiter.settle(self._held.popleft(), usage=None)
 
     def get_statistics(self) -> dict[str, Any]:
-        """Requests, tokens, waiting requests and wait times in seconds."""
+        """Return requests, tokens, waiting requests and wait times in seconds."""
         if self._limiter is None:
             return {"total_requests": 0, "total_tokens": 0, "waiting": 0}
         statistics = self._limiter.get_statistics()

@@ -1,4 +1,4 @@
-"""What the limiter did in this process: counts, and how long requests waited."""
+"""Statistics of the limiter in this process: counts, and how long requests waited."""
 
 import math
 from collections import Counter, deque
@@ -15,7 +15,7 @@ class Statistics:
     """Counts of one bucket, or of all.
 
     Args:
-        totals: Counts along, or None.
+        totals: Statistics that count the same events, or None.
     """
 
     def __init__(self, totals: "Statistics | None" = None) -> None:
@@ -38,13 +38,13 @@ class Statistics:
             self._totals.granted(waited_s, request)
 
     def count(self, event: Event) -> None:
-        """Count what became of a request."""
+        """Count an event of a request."""
         self._events[event] += 1
         if self._totals is not None:
             self._totals.count(event)
 
     def as_dict(self, *, waiting: int) -> dict[str, Any]:
-        """The counts; the 95th percentile is of the last 2,000 requests."""
+        """Return the counts; the 95th percentile is of the last 2,000 requests."""
         recent = sorted(self._recent_s)
         rank = math.ceil(0.95 * len(recent)) - 1
         return {

@@ -1,4 +1,4 @@
-"""The limits in force: what an operator stored goes before the configuration, key by key.
+"""The limits in force: stored limits of an operator before the configuration, key by key.
 
 Pure: workers, the command line and the engine resolve models with the same table.
 """
@@ -31,7 +31,7 @@ class LimitValue:
 
     Attributes:
         value: The limit; None means unlimited.
-        source: Who said so.
+        source: Where it is set.
         inherited: Whether it is the one of the provider's ``default``.
     """
 
@@ -53,7 +53,7 @@ class LimitTable:
     values: Mapping[str, Mapping[str, LimitValue]]
 
     def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Bucket of a model's calls, ``openai/default`` or ``openai/gpt-4o*``, and its limits."""
+        """Return the bucket of a model's calls, ``openai/default``, and its limits."""
         block, limits = self.providers.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
 
@@ -63,11 +63,11 @@ def limit_table(
     stored: Sequence[StoredBlock],
     all_providers: Sequence[str] = PROVIDERS,
 ) -> LimitTable:
-    """Merge the configuration and what is stored, for every provider there is.
+    """Merge the configuration and the stored limits of every provider.
 
-    A stored model that the configuration lacks gets a bucket of its own; whatever a model's block
-    does not name is that of ``default``, stored values included. A stored block that this version
-    does not understand is left out, and logged.
+    A stored model that the configuration lacks gets a bucket of its own. A limit that a model's
+    block does not name is that of ``default``, stored values included. A stored block that this
+    version does not understand is left out, and logged.
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}
@@ -91,7 +91,7 @@ def limit_table(
 
 
 def read_assignments(words: Sequence[str]) -> dict[str, Any]:
-    """Limits as they are typed: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
+    """Read limits as they are typed: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
 
     The values are not checked yet; see ``check_block``.
 
@@ -113,16 +113,16 @@ def check_block(
     limits: Mapping[str, Any],
     all_providers: Sequence[str] = PROVIDERS,
 ) -> None:
-    """Refuse what cannot be stored.
+    """Refuse a block that cannot be stored.
 
     Args:
         provider: Provider name.
         model: Model name or pattern, or ``default``.
         limits: Values by key; None means unlimited.
-        all_providers: Names of the providers there are.
+        all_providers: Names of the providers of this cluster.
 
     Raises:
-        ConfigurationError: In one line: what is wrong, and what could be meant.
+        ConfigurationError: In one line: the mistake, and what could be meant.
     """
     if provider not in all_providers:
         raise ConfigurationError(

@@ -1,7 +1,7 @@
 """A bucket's limits as the backends count them: one tier per limit, with its safety margins.
 
-The provider counts a request when it arrives, we when it starts, and the way between takes now
-more, now less. A bucket's capacity therefore stays a little below the provider's, which costs that
+The provider counts a request when it arrives, the bucket when it starts, and the time between the
+two varies. A bucket's capacity therefore stays a little below the provider's, which costs that
 little once per burst; where there is no capacity to spare (burst 1), and against clocks that
 differ, the rate stays a little below too.
 """
@@ -19,11 +19,11 @@ MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
 
 #: Requests are granted up to this long before they may start.
 HORIZON_S = 0.05
-#: What a process may take in its turn although others wait, in seconds of the bucket.
+#: Share that a process may take in one exchange although others wait, in seconds of the bucket.
 QUANTUM_S = 0.02
-#: Who waits behind others asks by itself after this time, in case a message was lost.
+#: A process that waits behind others asks by itself after this time, in case a message was lost.
 SAFETY_POLL_S = 1.0
-#: Who is this late with asking loses its turn.
+#: A process that asks this late loses its turn.
 LATE_S = 0.3
 #: Concurrency slots return this long after the last renewal.
 LEASE_S = 15.0
@@ -51,13 +51,13 @@ class Tier:
         kind: ``bucket`` or ``window``.
         limit: Requests or tokens per period, as configured.
         period_s: Length of the period.
-        capacity: What may be used at once, margin deducted.
+        capacity: Amount that may be used at once, margin deducted.
         rate: Refill per second, margin deducted.
         spacing_s: Least time per unit, so that a burst is no single moment.
         window_s: How long a unit counts in a window, margin added; 0 for a bucket.
         slot_s: Resolution of a window; 0 for a bucket.
-        slack_s: How late a request may be; the margins cover it.
-        tolerance: How far the provider's view may be below ours before it counts.
+        slack_s: How late a request may be without harm: the margins cover it.
+        tolerance: How far the provider's level may be below the bucket's before it counts.
     """
 
     name: str
@@ -97,7 +97,7 @@ class BucketSpec:
         tiers: The limits.
         concurrency: Requests in flight at once; 0 means unlimited.
         cautious: Whether half is kept back until the provider's first answer.
-        ttl_s: After so long without use the bucket is as good as new.
+        ttl_s: Seconds without use after which the bucket is full again and may be forgotten.
     """
 
     bucket: str
@@ -108,7 +108,7 @@ class BucketSpec:
 
     @property
     def unlimited(self) -> bool:
-        """Whether nothing but a pause can make anyone wait."""
+        """Whether nothing but a pause can make a request wait."""
         return not self.tiers and not self.concurrency
 
     @property
@@ -126,7 +126,7 @@ class BucketSpec:
 
     @cached_property
     def on_time_s(self) -> float:
-        """Who sets out later than this is late: the margins do not cover it."""
+        """Seconds after which a call that is not sent is late: the margins do not cover it."""
         slack_s = min((tier.slack_s for tier in self.tiers if tier.is_short), default=math.inf)
         return min(slack_s / 4, _LATE_S)
 
@@ -149,7 +149,7 @@ class BucketSpec:
 
 
 def spec_of(bucket: str, config: RateLimitConfig, *, cautious: bool = False) -> BucketSpec:
-    """The tiers of a bucket of this name and configuration."""
+    """Build the limits of a bucket of this name and configuration."""
     burst = config.burst or max(1, (config.requests_per_minute or 0) // 60)
     windowed = config.enforcement == "window"
     tiers = []

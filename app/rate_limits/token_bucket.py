@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable
 
-#: Rounding slack: whoever waits exactly as long as told gets its tokens.
+#: Rounding slack: a caller that waits exactly ``time_until`` gets its tokens.
 _EPSILON = 1e-9
 
 
@@ -15,6 +15,10 @@ class TokenBucket:
     In any interval of t seconds at most ``capacity + refill_per_s * t`` tokens are taken (Turner,
     "New directions in communications", 1986).
 
+    Weakness: a full bucket followed by its refill lets nearly ``2 * capacity`` pass in one period,
+    and only this process sees it. ``RateLimiter`` also has windows, in which no period holds more
+    than its limit, and ``ClusterLimiter`` shares its buckets with other processes.
+
     Args:
         capacity: Tokens it can hold.
         refill_per_s: Tokens per second.
@@ -22,6 +26,10 @@ class TokenBucket:
 
     Raises:
         ValueError: If capacity or refill is not positive.
+
+    Example:
+        bucket = TokenBucket(capacity=10, refill_per_s=2)
+        await bucket.wait_for_tokens(1, timeout=5.0)
     """
 
     def __init__(
@@ -44,19 +52,19 @@ class TokenBucket:
 
     @property
     def level(self) -> float:
-        """Tokens there are now."""
+        """Tokens in the bucket now."""
         self.refill()
         return self._level
 
     def refill(self) -> None:
-        """Add what has come since the last time."""
+        """Add the tokens that have come since the last time."""
         now_s = self._clock()
         gain = max(0.0, now_s - self._at_s) * self.refill_per_s
         self._level = min(self.capacity, self._level + gain)
         self._at_s = max(self._at_s, now_s)
 
     def consume(self, tokens: float) -> bool:
-        """Take the tokens if there are so many; else take nothing.
+        """Take the tokens if the bucket has so many; else take nothing.
 
         Raises:
             ValueError: If ``tokens`` is negative.
@@ -70,7 +78,7 @@ class TokenBucket:
         return True
 
     def time_until(self, tokens: float) -> float:
-        """Seconds until so many tokens are there: 0 now, infinity never."""
+        """Return the seconds until the bucket has so many tokens: 0 now, infinity never."""
         self.refill()
         if tokens > self.capacity:
             return math.inf
@@ -78,14 +86,14 @@ class TokenBucket:
         return missing / self.refill_per_s if missing > _EPSILON else 0.0
 
     async def wait_for_tokens(self, tokens: float, timeout: float | None = None) -> None:  # noqa: ASYNC109 the checklist's name
-        """Take the tokens as soon as there are so many; who comes first is served first.
+        """Take the tokens as soon as the bucket has so many; callers are served in their order.
 
         Args:
             tokens: How many.
             timeout: Longest wait in seconds; None waits for ever.
 
         Raises:
-            TimeoutError: If they are not there in time; nothing was taken.
+            TimeoutError: If they do not come in time; nothing was taken.
             ValueError: If the bucket can never hold so many, or ``tokens`` is negative.
         """
         if tokens > self.capacity:

@@ -75,6 +75,14 @@ class SimulatorProcess:
     openai_base_url: str
     anthropic_base_url: str
 
+    def base_url_of(self, protocol: str) -> str:
+        """Return the ``base_url`` for clients of a protocol.
+
+        Raises:
+            KeyError: If the simulator does not speak it.
+        """
+        return {"openai": self.openai_base_url, "anthropic": self.anthropic_base_url}[protocol]
+
     def ledger(self, since: int = 0) -> list[dict[str, Any]]:
         """The records with a sequence number above `since`, as JSON objects."""
         records: list[dict[str, Any]] = self._request(f"ledger?since={since}")

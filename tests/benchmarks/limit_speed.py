@@ -8,6 +8,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
+from app.domain.protocols import PROTOCOLS
 from app.domain.usage import Usage
 from app.rate_limits.base import LimitRequest
 from app.rate_limits.limiter import ClusterLimiter
@@ -24,7 +25,12 @@ WIDE = RateLimitConfig(
 )
 NARROW = RateLimitConfig(requests_per_minute=1, burst=1)
 REQUEST = LimitRequest(
-    provider="openai", model="gpt-4o", run_id="a run", input_tokens=10, output_tokens=10
+    provider="openai",
+    model="gpt-4o",
+    counting=PROTOCOLS["openai"].counting,
+    run_id="a run",
+    input_tokens=10,
+    output_tokens=10,
 )
 USAGE = Usage(input_tokens=10, output_tokens=5)
 BUCKET = "openai/default"

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from app.domain.policies import RateLimitConfig
+from app.domain.protocols import PROTOCOLS
 from app.domain.usage import Usage
 from app.rate_limits.backends.redis import RedisBackend
 from app.rate_limits.base import Exchange, Permit
@@ -304,7 +305,7 @@ async def test_after_a_429_the_rate_grows_gradually(
     limiter = cluster.limiter(limits(requests_per_minute=6000, burst=50))
     permit = await limiter.acquire(request())
 
-    limiter.settle(permit, usage=None, headers={"retry-after-ms": "1000"}, throttled=True)
+    limiter.settle(permit, usage=None, retry_after_s=1.0, throttled=True)
     await limiter.flush()
     clock.ahead_s += 1.01
     (just_after,) = await limiter.snapshot()
@@ -559,11 +560,11 @@ async def test_answers_are_expected_to_be_as_long_as_they_lately_were(
 ) -> None:
     limiter = cluster.limiter(limits(output_tokens_per_minute=8000))
     for _ in range(20):
-        permit = await limiter.acquire(request(provider="anthropic", output_tokens=4096))
+        permit = await limiter.acquire(request(output_tokens=4096))
         limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=50))
 
     # At 4,096 tokens each just one more could be under way.
-    permits = await asyncio.wait_for(take(limiter, 30, provider="anthropic", output_tokens=4096), 3)
+    permits = await asyncio.wait_for(take(limiter, 30, output_tokens=4096), 3)
 
     assert all(50 <= permit.taken[0] < 100 for permit in permits)
 
@@ -573,11 +574,11 @@ async def test_answers_that_broke_off_do_not_tell_how_long_answers_are(
 ) -> None:
     limiter = cluster.limiter(limits(output_tokens_per_minute=100_000))
     for output_tokens in (50, 4096):
-        permit = await limiter.acquire(request(provider="anthropic", output_tokens=4096))
+        permit = await limiter.acquire(request(output_tokens=4096))
         usage = Usage(input_tokens=10, output_tokens=output_tokens)
         limiter.settle(permit, usage=usage, whole=output_tokens == 50)
 
-    (permit,) = await take(limiter, 1, provider="anthropic", output_tokens=4096)
+    (permit,) = await take(limiter, 1, output_tokens=4096)
 
     assert permit.taken == (5 * 50,)
 
@@ -586,11 +587,12 @@ async def test_reservations_count_in_full_where_the_provider_counts_them(
     cluster: LimitCluster,
 ) -> None:
     limiter = cluster.limiter(limits(tokens_per_minute=100_000))
+    reserving = PROTOCOLS["openai"].counting
     for _ in range(3):
-        permit = await limiter.acquire(request(provider="openai", output_tokens=4096))
+        permit = await limiter.acquire(request(counting=reserving, output_tokens=4096))
         limiter.settle(permit, usage=Usage(input_tokens=10, output_tokens=50))
 
-    (permit,) = await take(limiter, 1, provider="openai", output_tokens=4096)
+    (permit,) = await take(limiter, 1, counting=reserving, output_tokens=4096)
 
     assert permit.taken == (4096.0,)
 

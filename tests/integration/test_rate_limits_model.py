@@ -23,7 +23,16 @@ from redis.asyncio import Redis
 from app.domain.policies import RateLimitConfig
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.backends.redis import RedisBackend
-from app.rate_limits.base import Exchange, Reply, WaitingRequest, WaitingRun
+from app.rate_limits.base import (
+    Delay,
+    Exchange,
+    Observation,
+    Refusal,
+    Reply,
+    Settlement,
+    WaitingRequest,
+    WaitingRun,
+)
 from app.rate_limits.tiers import BucketSpec, spec_of
 from app.rate_limits.token_bucket import TokenBucket
 
@@ -99,13 +108,15 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
                 for tier in self.spec.tiers
             )
             arrival_ms = int(self.now * 1000)
-            runs.setdefault(run, []).append((next(self.ids), priority, arrival_ms, 0.1, amounts))
+            runs.setdefault(run, []).append(
+                WaitingRequest(next(self.ids), priority, arrival_ms, 0.1, amounts)
+            )
         waiting: list[WaitingRun] = []
         for place, (run, requests) in enumerate(runs.items()):
-            requests.sort(key=lambda request: (-request[1], request[0]))
-            waiting.append((run, 1.0 + place, len(requests), requests))
+            requests.sort(key=lambda request: (-request.priority, request.id))
+            waiting.append(WaitingRun(run, 1.0 + place, len(requests), requests))
         reply = self.exchange(process, runs=waiting, rebuilds=rebuilds)
-        taken = {c[0]: c[4] for run in waiting for c in run[3]}
+        taken = {each.id: each.amounts for run in waiting for each in run.requests}
         return multiple(
             *(
                 (process, number, reply.time_s + delay_s, taken[number], reply.spent)
@@ -120,7 +131,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
             0.0 if tier.in_requests and refund < 1 else float(int(amount * refund))
             for tier, amount in zip(self.spec.tiers, amounts, strict=True)
         )
-        self.exchange(process, settlements=[(number, start, refunds)])
+        self.exchange(process, settlements=[Settlement(number, start, refunds)])
 
     @rule(
         permit=permits,
@@ -133,7 +144,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         late = tuple(float(int(amount * (1 + others))) for amount in amounts)
         self.exchange(
             process,
-            delays=[(start, start + late_s, amounts, late)],
+            delays=[Delay(start, start + late_s, amounts, late)],
             overdue=amounts if overdue else (),
         )
 
@@ -143,7 +154,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         self.exchange(
             process,
             observations=[
-                (
+                Observation(
                     i,
                     float(int(tier.limit * limit)),
                     float(int(tier.limit * remaining)),
@@ -157,7 +168,7 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
     @rule(permit=permits, pause_s=st.sampled_from([0.0, 0.02, 0.3, 5.0]), hard=st.booleans())
     def be_refused(self, permit: Any, pause_s: float, hard: bool) -> None:
         process, _, start, amounts, _ = permit
-        self.exchange(process, refusals=[(start, pause_s, int(hard), amounts)])
+        self.exchange(process, refusals=[Refusal(start, pause_s, int(hard), amounts)])
 
     @rule(process=st.sampled_from(PROCESSES))
     def be_answered(self, process: str) -> None:
@@ -251,7 +262,7 @@ def requests_only(spec: BucketSpec, number: int) -> Exchange:
     return Exchange(
         process="A",
         number=number,
-        runs=[("run", 1.0, 1, [(number, 5, 0, cost_s, (1.0,))])],
+        runs=[WaitingRun("run", 1.0, 1, [WaitingRequest(number, 5, 0, cost_s, (1.0,))])],
     )
 
 
@@ -286,7 +297,7 @@ class LuaAgreesWithTokenBucket(RuleBasedStateMachine):
         )
 
         if reply.grants:
-            assert reply.grants[0][1] == pytest.approx(wait_s, abs=1e-4)
+            assert reply.grants[0].delay_s == pytest.approx(wait_s, abs=1e-4)
             self.now += wait_s + 1e-6
             assert self.model.consume(1)
         else:

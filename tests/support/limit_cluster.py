@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
+from app.domain.protocols import PROTOCOLS
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.backends.redis import RedisBackend
 from app.rate_limits.base import LimiterBackend, LimitRequest, Permit
@@ -36,6 +37,7 @@ def request(**given: Any) -> LimitRequest:
     values: dict[str, Any] = {
         "provider": "acme",
         "model": "m",
+        "counting": PROTOCOLS["anthropic"].counting,
         "run_id": "run",
         "input_tokens": 10,
         "output_tokens": 0,

@@ -108,6 +108,7 @@ class ProviderRing:
                     request.provider, request.model, plan.guessed_tokens
                 ),
                 output_tokens=plan.max_tokens,
+                counting=plan.counting,
                 priority=agent.priority,
                 weight=job.run.weight,
             ),

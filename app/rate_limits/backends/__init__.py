@@ -1,1 +1,1 @@
-"""Where buckets live: in Redis, shared by the cluster, or in this process's memory."""
+"""The backends that hold buckets: in Redis, shared by the cluster, or in a process's memory."""

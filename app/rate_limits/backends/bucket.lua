@@ -1,26 +1,28 @@
--- The numbers of one bucket: refill, what fits when, charge and refund. Part of exchange.lua and
--- snapshot.lua, which are sent to Redis with this text before their own; memory_bucket.py is the
+-- The numbers of one bucket: refill, when an amount fits, charge and refund. Part of exchange.lua
+-- and snapshot.lua, sent to Redis with this text before their own; memory_bucket.py is the
 -- same in Python, function by function. Times are seconds of Redis's clock.
 --
 -- The state `s` is one MessagePack map:
---   epoch         unique text, given at creation: a new one tells that the bucket was flushed
+--   epoch         unique text, given at creation: a new one shows that the bucket was flushed
 --   born, at      when it was created, and up to when it is refilled
 --   emptied       whether a flush has been taken into account
---   level         tier -> what may be used now; negative: promised ahead, or used beyond estimates
+--   level         tier -> amount that may be used now; negative: granted ahead, or used beyond
+--                 estimates
 --   window        tier -> {slot, count, slot, count, ...}, oldest first
 --   counted       tier -> sum of those counts
---   overdue       process -> {until, amounts}: granted there and not under way, though one is late
+--   overdue       process -> {until, amounts}: its calls that are granted and not sent, if one is
+--                 late
 --   spent         tier -> total ever charged, corrections deducted
---   unknown       tiers whose earlier use nobody has told yet, or nothing
+--   unknown       tiers whose earlier use no process has reported yet, or nothing
 --   next          no start before: spreads a burst
 --   learned       tier -> {limit per period by the provider's headers, when}
---   drift         tier -> running mean of (the provider's level - ours)
+--   drift         tier -> running mean of (the provider's level - the one here)
 --   paused_at, paused_until, pause_s   the last pause
---   refused       tier -> amount refused: all that fits at the end of the pause
+--   refused       tier -> amount refused: nothing more fits at the end of the pause
 --   ramp_from, ramp_s, strikes         the share of the rate after it, and how fast it grows
---   jitter_s      learned from 429s that were nearly none: how unevenly requests arrive there
+--   jitter_s      how unevenly requests arrive at the provider, learned from 429s for a moment
 --   spec          the tiers as last used, JSON
---   careful       until the first answer: {since = first start, at, level = {tier -> may be used}}
+--   careful       until the first answer: {since = first start, at, level = {tier -> amount}}
 --   v             the bucket's virtual time (start-time fair queueing), seconds of the bucket
 
 local EPSILON = 1e-6
@@ -53,7 +55,7 @@ local function capacity(s, tier)
   return math.max(1, tier.capacity * scale(s, tier) - tier.rate * jitter_s)
 end
 
--- What capacity and rate are in force at this moment, into tier.cap and tier.speed.
+-- Set tier.cap and tier.speed to the capacity and rate in force at this moment.
 local function put_in_force(s, tiers, now)
   local share = ramp(s, now)
   for _, tier in ipairs(tiers) do
@@ -77,7 +79,7 @@ local function refill(s, tiers, time)
   s.at = math.max(s.at, time)
 end
 
--- A configuration may promise more than the provider gives. Until its first answer, which tells,
+-- A configuration may promise more than the provider gives. Until its first answer, which shows it,
 -- half of each minute tier is used, at half the rate, but no longer than the refill needs to make
 -- up for it: then the provider's bucket would be full, and nothing was lost.
 local function careful_left(s, tier, now)
@@ -125,7 +127,7 @@ local function expire_slots(s, tier, now)
   s.counted[tier.name] = #slots > 0 and counted or 0
 end
 
--- At the end of a pause just the refused request fits, whatever we believed.
+-- At the end of a pause just the refused request fits, whatever the level was before.
 local function resume(s, tiers, now)
   if not s.refused or now < s.paused_until then return end
   refill(s, tiers, s.paused_until)
@@ -152,7 +154,7 @@ local function advance(s, tiers, now)
   advance_careful(s, tiers, now)
 end
 
--- Seconds until `amount` fits into a window, with what else is to fit before it.
+-- Seconds until `amount` fits into a window; it includes what has to fit before it.
 local function window_fit(s, tier, amount, now)
   local excess = s.counted[tier.name] + amount - tier.cap
   if excess <= EPSILON then return 0 end
@@ -167,7 +169,7 @@ local function window_fit(s, tier, amount, now)
 end
 
 -- Seconds until the amounts fit into all tiers, after `reserve` (amounts of others, or nil), and
--- which has room last (nil: all have). What is larger than a tier waits until the tier is full.
+-- the tier that has room last (nil: all have now). An amount above a tier waits for a full tier.
 local function last_to_fit(s, tiers, amounts, reserve, now)
   local longest, name = 0, nil
   for i, tier in ipairs(tiers) do
@@ -189,7 +191,7 @@ local function fit(s, tiers, amounts, reserve, now)
   return delay
 end
 
--- Seconds until the limits per hour and day have room for one request, and which has it last.
+-- Seconds until the limits per hour and day have room for one request, and the last of them.
 local function long_wait(s, tiers)
   local longest, name = 0, nil
   for _, tier in ipairs(tiers) do
@@ -227,7 +229,7 @@ local function refund_in_window(s, tier, amount, start)
 end
 
 -- The gap after a start. Where one request fills the bucket there is no capacity to take a late
--- arrival, so each gap has room for it.
+-- arrival, so each gap has room for one.
 local function gap_after(s, tier, amount)
   if tier.name ~= 'requests' or tier.cap > 1 or tier.kind == 'window' then
     return amount * tier.spacing_s
@@ -277,8 +279,8 @@ local function refund(s, tiers, amounts, start)
   end
 end
 
--- A provider's bucket is never fuller than full: with `amounts` on their way at the time `at`, ours
--- was not fuller than full without them. What refill would have brought since then was lost.
+-- A provider's bucket is never fuller than full: with `amounts` on their way at the time `at`, this
+-- one was at most full without them. The refill beyond that was lost.
 local function hold_down(s, tiers, amounts, at, now)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -288,7 +290,7 @@ local function hold_down(s, tiers, amounts, at, now)
   end
 end
 
--- A call set out late: a window counts it from then on.
+-- Count a call that was sent late from then on in windows.
 local function move_in_windows(s, tiers, amounts, start, sent)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'window' then
@@ -298,7 +300,7 @@ local function move_in_windows(s, tiers, amounts, start, sent)
   end
 end
 
--- Minute tiers start empty after a flush: what was used a moment ago is forgotten, not undone.
+-- Empty the minute tiers after a flush: the use of a moment ago is forgotten here, not undone.
 local function empty_short_tiers(s, tiers, now)
   for _, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -312,7 +314,7 @@ local function empty_short_tiers(s, tiers, now)
   s.emptied = true
 end
 
--- Tiers that are new here, to whoever remembers: what they count began before them.
+-- Note tiers that are new here, if the process can report their earlier use.
 local function note_unknown(s, tiers)
   for _, tier in ipairs(tiers) do
     local is_new = s.level[tier.name] == nil and s.counted[tier.name] == nil
@@ -335,7 +337,7 @@ local function create(spec, ask, now)
   return s
 end
 
--- The earlier use of hour, day and window, which somebody who remembers has told.
+-- Take the earlier use of hour, day and window, as a process has reported it.
 local function rebuild(s, tiers, used, now)
   for i, tier in ipairs(tiers) do
     local amount = used[tier.name]
@@ -361,7 +363,7 @@ local function learn(s, tier, limit, now)
   end
 end
 
--- What a provider's headers say: its limit, and what was left when the request arrived there.
+-- Take a provider's headers into account: its limit, and what it had left when the request arrived.
 local function observe(s, tier, limit, remaining, spent, start, now)
   local before = scale(s, tier)
   learn(s, tier, limit, now)
@@ -382,8 +384,8 @@ local function observe(s, tier, limit, remaining, spent, start, now)
   s.level[tier.name] = level
 end
 
--- How wrong we were, from 0 (a moment too early) to 1: the pause asked for, in such requests, by
--- the tier that we believed to be the nearest to its limit.
+-- How wrong the bucket was, from 0 (a moment too early) to 1: the pause that is asked for, measured
+-- in such requests, by the tier that was nearest to its limit here.
 local function severity(s, tiers, amounts, seconds)
   local worst, nearest_s = 1, math.huge
   for i, tier in ipairs(tiers) do
@@ -398,7 +400,7 @@ local function severity(s, tiers, amounts, seconds)
   return worst
 end
 
--- An answer that asks for a pause. Returns how long the bucket is paused, if that is news.
+-- Take an answer that asks for a pause. Returns how long the bucket is paused, if that is news.
 -- 429s of requests that started before the last pause began belong to the same event.
 local function pause(s, tiers, start, seconds, throttled, amounts, now)
   local until_time = now + seconds

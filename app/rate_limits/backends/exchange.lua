@@ -1,4 +1,4 @@
--- One process's exchange about one bucket: applies what it says, grants what may start soon.
+-- One process's exchange about one bucket: applies its message, grants what may start soon.
 --
 -- EVALSHA sha 5 state leases shares heads answer  spec ask channel [now]
 --   KEYS[1] state   string, MessagePack: the bucket's numbers, see bucket.lua
@@ -7,14 +7,18 @@
 --   KEYS[4] heads   hash: process -> MessagePack {due, waiting, {run, priority, arrival, amounts}...}
 --   KEYS[5] answer  string: "number reply" of this process's last exchange
 --   ARGV[1] JSON: app.rate_limits.tiers.BucketSpec
---   ARGV[2] JSON: app.rate_limits.base.Exchange
+--   ARGV[2] JSON: app.rate_limits.base.Exchange; its named tuples are arrays, in the order of their
+--           fields: settlements {id, granted_at, amounts}, delays {granted_at, sent_at, amounts,
+--           overdue}, observations {position, limit, remaining, spent, sent_at}, refusals
+--           {granted_at, pause_s, throttled, amounts}, runs {run_id, weight, waiting, requests},
+--           requests {id, priority, arrival_ms, cost_s, amounts}
 --   ARGV[3] prefix of the pub/sub channels: <prefix>:pauses, <prefix>:process:<process>
 --   ARGV[4] the time instead of Redis's own, for tests only
--- Returns JSON: app.rate_limits.base.Reply
+-- Returns JSON: app.rate_limits.base.Reply, with grants {id, delay_s}
 --
 -- Grants follow start-time fair queueing over runs (Goyal, Vin, Cheng 1996), then priority, then
 -- arrival. Only the first request of each process and run is known here, so across processes the
--- order holds for those; a process that is first may take a little more in the same step.
+-- order holds for those; a process that is first may take a little more in the same exchange.
 
 local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
@@ -24,7 +28,7 @@ local OVERDUE_S = 5
 local LONGEST_POLL_S = 10
 local LEAD = 0.8
 
-redis.replicate_commands() -- Redis 6.2 may be told to replicate scripts: this one reads the clock
+redis.replicate_commands() -- Redis 6.2 may replicate scripts as they are: this one reads the clock
 
 local spec, ask, channel = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), ARGV[3]
 local tiers = spec.tiers
@@ -46,7 +50,7 @@ local function tell(target, message)
   redis.call('PUBLISH', channel .. target, cjson.encode(message))
 end
 
--- What is granted to processes with late calls, and not under way.
+-- The amounts that are granted to processes with late calls, and not sent.
 local function overdue_of(s)
   local sums = {}
   for i = 1, #tiers do sums[i] = 0 end
@@ -77,7 +81,7 @@ local function note_late(s)
   hold_down(s, tiers, overdue_of(s), now, now)
 end
 
--- What the process says about its permits.
+-- Apply what the process reports about its permits.
 local function apply(s)
   if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
   for _, item in ipairs(ask.settlements) do
@@ -100,7 +104,7 @@ local function apply(s)
   if ask.answered then s.careful = nil end
 end
 
--- Requests that may start as far as concurrency goes.
+-- Requests that may start under the limit of concurrency.
 local function free_places()
   if spec.concurrency == 0 then return math.huge end
   for _, id in ipairs(ask.renewals) do
@@ -110,7 +114,7 @@ local function free_places()
   return spec.concurrency - redis.call('ZCARD', KEYS[2])
 end
 
--- First requests of the other processes that are alive.
+-- The first requests of the other processes that are alive.
 local function other_heads()
   local found, packed = {}, redis.call('HGETALL', KEYS[4])
   for i = 1, #packed, 2 do
@@ -131,7 +135,7 @@ local function other_heads()
   return found
 end
 
--- The virtual times of all runs that anybody waits for: run -> seconds.
+-- The virtual times of all runs with waiting requests: run -> seconds.
 local function shares_of(s, heads)
   local names, shares = {}, {}
   for _, run in ipairs(ask.runs) do names[#names + 1] = run[1] end
@@ -193,7 +197,7 @@ local function sum_of(heads)
 end
 
 -- Seconds until this request may start, or nil if others go first and leave no room for it.
--- `step.mine` tells that the process was first in this exchange, `step.used` what it took since.
+-- `step.mine`: the process was first in this exchange; `step.used`: what it has taken since.
 local function delay_of(s, head, others, everything, shares, free, step)
   local gap = math.max(0, s.next - now)
   if free > #others and fit(s, tiers, head.amounts, everything, now) == 0 then return gap end
@@ -232,8 +236,8 @@ local function grant(s, others, shares, free)
   return grants, taken, free
 end
 
--- Who is first now, and when that request may start. Tells the process of it, if it is another
--- one that means to ask later. Returns when this process should ask again.
+-- Find the first request now, and when it may start. Sends a message to its process if that is
+-- another one, which would ask later. Returns when this process should ask again.
 local function ask_again_in(s, own, others, shares, free, paused_s)
   local heads = {}
   for _, head in ipairs(own) do heads[#heads + 1] = head end
@@ -256,7 +260,7 @@ local function ask_again_in(s, own, others, shares, free, paused_s)
   return #own > 0 and math.min(due, LONGEST_POLL_S) or nil
 end
 
--- What the requests that go on waiting here wait for, for those who ask why.
+-- The reason why the requests of this process go on waiting.
 local function blocked_by(s, own, others, free, paused_s)
   if #own == 0 then return '' end
   if paused_s > 0 then return 'pause' end
@@ -265,7 +269,7 @@ local function blocked_by(s, own, others, free, paused_s)
   return tier or (tiers[1] and tiers[1].name) or ''
 end
 
--- Remember who waits here, for the others.
+-- Store the first requests of this process, for the exchanges of the others.
 local function note_heads(own, taken, ask_in)
   if #own == 0 then
     redis.call('HDEL', KEYS[4], ask.process)

@@ -1,4 +1,8 @@
-"""The backend in memory: exchange.lua in Python, for tests and for limits of a single process."""
+"""The backend in memory: exchange.lua in Python, for tests and for limits of a single process.
+
+Weakness: no other process sees its buckets, and they end with the process. Limits of a cluster need
+``RedisBackend``.
+"""
 
 import math
 import time
@@ -46,7 +50,7 @@ class _Record:
 
 
 class _Shared:
-    """What Redis keeps of one bucket."""
+    """The state of one bucket, as Redis keeps it."""
 
     def __init__(self, spec: BucketSpec) -> None:
         self.spec = spec
@@ -62,6 +66,9 @@ class MemoryBackend:
 
     Args:
         clock: Seconds since the epoch.
+
+    Example:
+        limiter = ClusterLimiter(MemoryBackend(), resolve)
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
@@ -97,7 +104,7 @@ class MemoryBackend:
         ]
 
     async def close(self) -> None:
-        """See ``LimiterBackend``; nothing is held."""
+        """See ``LimiterBackend``; there is nothing to stop."""
 
     def flush(self) -> None:
         """Forget everything, as FLUSHALL does."""
@@ -148,7 +155,7 @@ class _ExchangeStep:
             careful=s.careful is not None,
             rebuild=s.unknown,
             spent=tuple(s.spent.get(tier.name, 0.0) for tier in self.spec.tiers),
-            shares=[self.shares[run[0]] for run in self.ask.runs] + [s.v],
+            shares=[self.shares[run.run_id] for run in self.ask.runs] + [s.v],
             long_s=long_s,
             long_tier=long_tier,
             blocked_by=self._blocked_by(own, paused_s),
@@ -178,10 +185,10 @@ class _ExchangeStep:
         s, ask = self.bucket, self.ask
         if ask.used and s.unknown:
             s.rebuild(ask.used, self.now)
-        for number, start, amounts in ask.settlements:
-            self.shared.leases.pop(f"{ask.process}:{number}", None)
-            if len(amounts) == len(self.spec.tiers):
-                s.refund(amounts, start)
+        for settled in ask.settlements:
+            self.shared.leases.pop(f"{ask.process}:{settled.id}", None)
+            if len(settled.amounts) == len(self.spec.tiers):
+                s.refund(settled.amounts, settled.granted_at)
         self._note_late()
         if ask.epoch == s.epoch:
             for seen in ask.observations:
@@ -196,11 +203,11 @@ class _ExchangeStep:
 
     def _note_late(self) -> None:
         s, ask = self.bucket, self.ask
-        for start, sent, amounts, overdue in ask.delays:
-            if len(amounts) == len(self.spec.tiers):
-                s.overdue[ask.process] = self.now, overdue
-                s.hold_down(self._overdue(), sent, self.now)
-                s.move_in_windows(amounts, start, sent)
+        for delay in ask.delays:
+            if len(delay.amounts) == len(self.spec.tiers):
+                s.overdue[ask.process] = self.now, delay.overdue
+                s.hold_down(self._overdue(), delay.sent_at, self.now)
+                s.move_in_windows(delay.amounts, delay.granted_at, delay.sent_at)
         s.overdue.pop(ask.process, None)
         if ask.overdue:
             s.overdue[ask.process] = self.now + OVERDUE_S, ask.overdue
@@ -239,7 +246,7 @@ class _ExchangeStep:
         return found
 
     def _shares(self) -> dict[str, float]:
-        names = [run[0] for run in self.ask.runs] + [head.run for head in self.others]
+        names = [run.run_id for run in self.ask.runs] + [head.run for head in self.others]
         return {name: max(self.shared.shares.get(name, 0.0), self.bucket.v) for name in names}
 
     def _goes_before(self, a: _Head, b: _Head) -> bool:
@@ -257,9 +264,9 @@ class _ExchangeStep:
 
     def _own_heads(self) -> list[_Head]:
         return [
-            _head(self.ask.process, run, run[3][self.taken.get(place, 0)], place)
+            _head(self.ask.process, run, run.requests[self.taken.get(place, 0)], place)
             for place, run in enumerate(self.ask.runs)
-            if self.taken.get(place, 0) < len(run[3])
+            if self.taken.get(place, 0) < len(run.requests)
         ]
 
     def _delay_of(self, head: _Head) -> float | None:
@@ -287,7 +294,7 @@ class _ExchangeStep:
                 break
             s.charge(head.amounts, self.now + delay)
             self._add_to_overdue(head.amounts)
-            grants.append((head.id, delay))
+            grants.append(Grant(head.id, delay))
             self.taken[head.place] = self.taken.get(head.place, 0) + 1
             self.used += head.cost
             s.v = self.shares[head.run]
@@ -331,15 +338,15 @@ class _ExchangeStep:
         if not own or ask_in_s is None:
             records.pop(process, None)
             return
-        waiting = sum(run[2] - self.taken.get(i, 0) for i, run in enumerate(self.ask.runs))
+        waiting = sum(run.waiting - self.taken.get(i, 0) for i, run in enumerate(self.ask.runs))
         records[process] = _Record(self.now + ask_in_s, waiting, own)
 
 
 def _head(process: str, run: WaitingRun, request: WaitingRequest, place: int) -> _Head:
-    number, priority, arrival, cost, amounts = request
     return _Head(
-        process=process, run=run[0], weight=run[1], id=number, priority=priority,
-        arrival=arrival, cost=cost, amounts=amounts, place=place,
+        process=process, run=run.run_id, weight=run.weight, place=place, id=request.id,
+        priority=request.priority, arrival=request.arrival_ms, cost=request.cost_s,
+        amounts=request.amounts,
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """The numbers of one bucket in memory: bucket.lua in Python, function by function.
 
-The comments that say why are there; tests hold both to the same answers.
+The reasons are in the comments there; a test checks that both give the same answers.
 """
 
 import math
@@ -22,7 +22,7 @@ Amounts = tuple[float, ...]
 
 @dataclass(slots=True)
 class Careful:
-    """What may be used of each minute tier until the provider's first answer."""
+    """The part of each minute tier that may be used until the provider's first answer."""
 
     at: float
     since: float | None = None
@@ -61,7 +61,7 @@ class MemoryBucket:
     speed: dict[str, float] = field(default_factory=dict)
 
     def ramp(self, time: float) -> float:
-        """The share of the rate that the way back from a 429 allows."""
+        """Return the share of the rate that the way back from a 429 allows."""
         if self.ramp_s is None:
             return 1.0
         since = time - self.paused_until
@@ -98,13 +98,13 @@ class MemoryBucket:
             self.speed[tier.name] = tier.rate * self._scale(tier) * share
 
     def fit(self, amounts: Amounts, reserve: Amounts | None, now: float) -> float:
-        """Seconds until the amounts fit into all tiers, after those of others."""
+        """Return the seconds until the amounts fit into all tiers, after those of others."""
         return self.last_to_fit(amounts, reserve, now)[0]
 
     def last_to_fit(
         self, amounts: Amounts, reserve: Amounts | None, now: float
     ) -> tuple[float, str]:
-        """The same, and which tier has room last; empty if all have."""
+        """Return the same, and which tier has room last; empty if all have room now."""
         longest, name = 0.0, ""
         for i, tier in enumerate(self.tiers):
             before = reserve[i] if reserve else 0.0
@@ -119,7 +119,7 @@ class MemoryBucket:
         return longest, name
 
     def long_wait(self) -> tuple[float, str]:
-        """Seconds until the limits per hour and day have room for one request, and which last."""
+        """Return when the limits per hour and day have room for a request, and which has last."""
         waits = [
             ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
             for tier in self.tiers
@@ -158,7 +158,7 @@ class MemoryBucket:
                 self._count_in_window(tier, -amount, start)
 
     def hold_down(self, amounts: Amounts, at: float, now: float) -> None:
-        """With these amounts on their way at that time, the bucket was not fuller than without."""
+        """Lower levels to what they can be with these amounts on their way at that time."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "bucket" and tier.is_short:
                 name = tier.name
@@ -166,14 +166,14 @@ class MemoryBucket:
                 self.level[name] = min(self.level[name], most)
 
     def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
-        """A call set out late: a window counts it from then on."""
+        """Count a call that was sent late from then on in windows."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "window":
                 self._refund_in_window(tier, amount, start)
                 self._count_in_window(tier, amount, sent)
 
     def empty_short_tiers(self, tiers: tuple[Tier, ...], now: float) -> None:
-        """Minute tiers start empty after a flush."""
+        """Empty the minute tiers after a flush."""
         for tier in tiers:
             if tier.kind == "bucket" and tier.is_short:
                 self.level[tier.name] = min(self.level.get(tier.name, 0.0), 0.0)
@@ -183,7 +183,7 @@ class MemoryBucket:
         self.emptied = True
 
     def note_unknown(self, tiers: tuple[Tier, ...]) -> None:
-        """Tiers that are new here, to whoever remembers: what they count began before them."""
+        """Note tiers that are new here: the use that they count began before them."""
         for tier in tiers:
             is_new = tier.name not in self.level and tier.name not in self.counted
             if is_new and (not tier.is_short or tier.kind == "window"):
@@ -204,18 +204,18 @@ class MemoryBucket:
 
     def observe(self, seen: Observation, now: float) -> None:
         """Take a provider's headers into account."""
-        position, limit, remaining, spent, start = seen
-        tier = self.tiers[position]
+        tier = self.tiers[seen.position]
         before = self._scale(tier)
-        self._learn(tier, limit, now)
+        self._learn(tier, seen.limit, now)
         after = self._scale(tier)
         self.cap[tier.name] = self._capacity(tier)
         if tier.kind != "bucket":
             return
         level = self.level[tier.name] - tier.capacity * (before - after)
-        if remaining >= 0:
-            since = self.spent.get(tier.name, 0.0) - spent
-            theirs = remaining + tier.rate * after * max(0.0, now - start) - since
+        if seen.remaining >= 0:
+            since = self.spent.get(tier.name, 0.0) - seen.spent
+            refill = tier.rate * after * max(0.0, now - seen.sent_at)
+            theirs = seen.remaining + refill - since
             mean = self.drift.get(tier.name, 0.0)
             mean += MEAN_SHARE * (min(theirs - level, tier.tolerance) - mean)
             if mean < -tier.tolerance:
@@ -224,10 +224,10 @@ class MemoryBucket:
         self.level[tier.name] = level
 
     def pause(self, refusal: Refusal, now: float) -> float | None:
-        """An answer asks for a pause; returns its length in seconds, if that is news."""
-        start, seconds, throttled, amounts = refusal
+        """Take an answer that asks for a pause; return its length in seconds if that is news."""
+        seconds, amounts = refusal.pause_s, refusal.amounts
         known = self.paused_until
-        if throttled and start > self.paused_at:
+        if refusal.throttled and refusal.granted_at > self.paused_at:
             recent = self.paused_at and now - known < STRIKE_MEMORY_S
             self.strikes = self.strikes + 1 if recent else 1
             worth = self._severity(amounts, seconds)

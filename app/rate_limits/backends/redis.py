@@ -1,8 +1,4 @@
-"""The backend of clusters: buckets live in Redis, and a Lua script makes each exchange atomic.
-
-Weakness: with hundreds of processes waiting for one bucket, every exchange reads the first requests
-of all of them; give such a fleet several buckets (accounts), or fewer, larger processes.
-"""
+"""The backend of clusters: buckets are in Redis, and a Lua script makes each exchange atomic."""
 
 import asyncio
 from collections.abc import Callable
@@ -16,13 +12,13 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
 from app.errors import ServiceUnavailable
-from app.rate_limits.base import Exchange, News, Reply
+from app.rate_limits.base import Exchange, Grant, News, Reply
 from app.rate_limits.tiers import BucketSpec
 
 PREFIX = "agentchord:limits"
 RECONNECT_S = 0.5
 CLOSE_STEP_S = 0.1
-#: A silent connection is asked for a sign of life after this time, and given it once more.
+#: A silent connection is pinged after this time, and given up after as long again.
 QUIET_S = 15.0
 
 log = structlog.get_logger(__name__)
@@ -31,9 +27,16 @@ log = structlog.get_logger(__name__)
 class RedisBackend:
     """Buckets in Redis 6.2 or newer.
 
+    Weakness: with hundreds of processes waiting for one bucket, every exchange reads the first
+    requests of all of them; give such a fleet several buckets (accounts), or fewer, larger
+    processes. For a single process ``MemoryBackend`` needs no Redis.
+
     Args:
         redis: The process's client, without ``decode_responses``. It is not closed here.
         clock: Seconds since the epoch instead of Redis's own clock, for tests.
+
+    Example:
+        limiter = ClusterLimiter(RedisBackend(Redis.from_url(url)), resolve)
     """
 
     def __init__(self, redis: Redis, *, clock: Callable[[], float] | None = None) -> None:
@@ -48,7 +51,7 @@ class RedisBackend:
         """See ``LimiterBackend``."""
         keys = _keys(spec.bucket, "state", "leases", "shares", "heads")
         keys.append(f"{PREFIX}:{{{_tag(spec.bucket)}}}:answer:{message.process}")
-        arguments = [spec.wire, orjson.dumps(message), PREFIX, *self._now()]
+        arguments = [spec.wire, orjson.dumps(message, default=tuple), PREFIX, *self._now()]
         try:
             raw = await self._exchange.run(keys, arguments)
             answer = orjson.loads(raw)
@@ -117,7 +120,7 @@ class RedisBackend:
 
 
 def _is_mistake(error: Exception) -> bool:
-    """Whether a script failed for its own reasons, not for the state that Redis is in."""
+    """Return whether a script failed because of a mistake, not because of the state of Redis."""
     text = str(error)
     return "user_script" in text and not any(
         word in text for word in ("OOM", "MISCONF", "READONLY")
@@ -125,7 +128,7 @@ def _is_mistake(error: Exception) -> bool:
 
 
 async def _messages(pubsub: Any) -> Any:
-    """Messages until the connection is silent although it was asked for a sign of life."""
+    """Yield messages until the connection stays silent although it was pinged."""
     asked = False
     while True:
         message = await pubsub.get_message(timeout=QUIET_S)
@@ -161,7 +164,7 @@ def _keys(bucket: str, *names: str) -> list[str]:
 
 
 def _tag(bucket: str) -> str:
-    """The bucket's name as a hash tag: braces would end it early."""
+    """Return the bucket's name as a hash tag, which braces would end early."""
     return bucket.translate({ord("{"): "(", ord("}"): ")"})
 
 
@@ -170,7 +173,7 @@ def _reply(answer: dict[str, Any]) -> Reply:
     return Reply(
         time_s=seconds + fraction,
         epoch=answer["epoch"],
-        grants=answer["grants"] or [],  # an empty Lua table is written as {}
+        grants=[Grant(*grant) for grant in answer["grants"]],  # none: {}, an empty Lua table
         ask_in_s=answer.get("ask_in_s"),
         paused_s=answer["paused_s"],
         careful=answer["careful"],

@@ -1,4 +1,4 @@
--- One bucket as it stands, for people to look at; changes nothing.
+-- The state of one bucket, to be shown to people; changes nothing.
 --
 -- EVALSHA sha 3 state leases heads  [now]
 --   KEYS[1] state, KEYS[2] leases, KEYS[3] heads: see exchange.lua

@@ -249,9 +249,9 @@ def test_the_worst_case_counts_cache_writes_only_where_they_may_happen() -> None
     asks_first = pricing.price_of("anthropic", "claude-opus-5-5")
     writes_by_itself = pricing.price_of("openai", "gpt-6.1-terra")
 
-    assert pricing.worst_case(asks_first, 1000, 0) == Decimal("0.004")
-    assert pricing.worst_case(asks_first, 1000, 0, cache_writes=True) == Decimal("0.008")
-    assert pricing.worst_case(writes_by_itself, 1000, 0) == Decimal("0.00125")
+    assert asks_first.worst_case(1000, 0) == Decimal("0.004")
+    assert asks_first.worst_case(1000, 0, cache_writes=True) == Decimal("0.008")
+    assert writes_by_itself.worst_case(1000, 0) == Decimal("0.00125")
 
 
 def test_the_operators_price_goes_before_the_published_one() -> None:

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from app.domain.providers import Protocol
+from app.domain.protocols import PROTOCOLS
+from app.llm.dialect import dialect_of
 from app.llm.parameters import ParameterRefused, adapted
-from app.llm.prompt_cache import ask_anthropic, ask_openai, least_tokens
+from app.llm.prompt_cache import ask_anthropic, ask_openai
 
 Params = dict[str, Any]
 THINKS = {"type": "adaptive"}
@@ -49,9 +50,9 @@ BUDGET = {"type": "enabled", "budget_tokens": 2000}
     ],
 )
 def test_parameters_are_mapped_to_what_the_model_takes(
-    protocol: Protocol, model: str, given: Params, sent: Params
+    protocol: str, model: str, given: Params, sent: Params
 ) -> None:
-    assert adapted(protocol, model, given, max_tokens=4000) == sent
+    assert adapted(PROTOCOLS[protocol], model, given, max_tokens=4000) == sent
 
 
 @pytest.mark.parametrize(
@@ -96,12 +97,12 @@ def test_parameters_are_mapped_to_what_the_model_takes(
     ],
 )
 def test_what_a_model_does_not_take_is_refused_with_the_remedy(
-    protocol: Protocol, model: str, given: Params, complaint: str
+    protocol: str, model: str, given: Params, complaint: str
 ) -> None:
     most = 5000 if model == "claude-3-haiku" else 4000
 
     with pytest.raises(ParameterRefused) as refused:
-        adapted(protocol, model, given, max_tokens=most)
+        adapted(PROTOCOLS[protocol], model, given, max_tokens=most)
 
     assert complaint in str(refused.value)
 
@@ -146,7 +147,5 @@ def test_anthropics_cache_is_asked_for_at_the_end_of_what_requests_have_in_commo
         ("anthropic", "claude-sonnet-5", 1024),
     ],
 )
-def test_the_least_that_a_provider_keeps_is_known(
-    protocol: Protocol, model: str, least: int
-) -> None:
-    assert least_tokens(protocol, model) == least
+def test_the_least_that_a_provider_keeps_is_known(protocol: str, model: str, least: int) -> None:
+    assert dialect_of(PROTOCOLS[protocol]).least_cached_tokens(model) == least

@@ -1,0 +1,45 @@
+"""Parameters of OpenAI's chat completions, as OpenAI's own models and those of others take them."""
+
+from typing import Any
+
+from app.llm.models import is_of_openai, is_openai_reasoning, openai_samples
+from app.llm.parameters import ParameterRefused
+
+#: Parameters of the API that are not sent, and why.
+REFUSED = {
+    "audio": "only text is priced",
+    "function_call": "give the agent tools, and tool_choice",
+    "functions": "they are the agent's tools",
+    "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
+    "modalities": "only text is priced",
+    "web_search_options": "searches are billed apart and have no price here",
+}
+# Parameters of other APIs: refused for models that are known to be OpenAI's own.
+_LACKS = {
+    "output_config": "give reasoning_effort",
+    "thinking": "give reasoning_effort",
+    "top_k": "remove it",
+}
+
+
+def adapt_openai(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:  # noqa: ARG001 see Dialect
+    """Return the parameters as a model behind this protocol takes them; see ``Dialect.adapt``."""
+    effort = params.get("reasoning_effort")
+    if is_of_openai(model):
+        for name in _LACKS.keys() & params.keys():
+            raise ParameterRefused(f"model {model!r} takes no {name}: {_LACKS[name]}")
+        if effort not in (None, "none") and not is_openai_reasoning(model):
+            raise ParameterRefused(
+                f"model {model!r} does not reason: remove reasoning_effort from llm_config"
+            )
+        if effort == "none" and not is_openai_reasoning(model):
+            del params["reasoning_effort"]
+    if openai_samples(model, effort):
+        return params
+    for name in ("temperature", "top_p"):
+        # 1 is the default of these models, but some refuse the parameter.
+        if params.pop(name, 1) != 1:
+            raise ParameterRefused(
+                f"model {model!r} reasons and takes no {name}: remove it from llm_config"
+            )
+    return params

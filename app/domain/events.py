@@ -106,7 +106,7 @@ _TYPES = (
         "run_paused", About.RUN, "It rests until it is resumed.", "time_left_s", level=Level.WARNING
     ),
     _type("run_resumed", About.RUN, "It may be admitted again."),
-    _type("run_retried", About.RUN, "What had failed of it runs again.", "agents cost_budget"),
+    _type("run_retried", About.RUN, "Its failed agents run again.", "agents cost_budget"),
     _type(
         "run_rerun",
         About.RUN,
@@ -211,7 +211,7 @@ _TYPES = (
     _type(
         "tool_failed",
         About.TOOL,
-        "A tool has failed, which its model is told.",
+        "A tool has failed, and its model gets the error.",
         "agent tool seconds",
         level=Level.WARNING,
     ),
@@ -232,7 +232,7 @@ _TYPES = (
     _type(
         "circuit_open",
         About.BREAKER,
-        "It waits: the circuit of its model is open, because calls fail for everybody.",
+        "It waits: the circuit of its model is open, because calls fail for all agents.",
         "agent provider model",
         level=Level.WARNING,
     ),

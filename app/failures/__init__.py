@@ -1,1 +1,1 @@
-"""What follows from a failure: pure decisions, one owner of retries."""
+"""What follows from a failure: classification, retries, circuit breakers; one owner of retries."""

@@ -1,1 +1,1 @@
-"""Turns a run into chords of lanes, level by level, and sees to it that none is forgotten."""
+"""Admits and advances runs, turns a level into a chord of lanes; the watchdog."""

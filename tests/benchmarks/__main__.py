@@ -14,8 +14,9 @@ from tests.benchmarks.entrants import AGENTCHORD, OWN, PEERS, Entrant
 from tests.benchmarks.machine import describe
 from tests.benchmarks.profiling import find_profiler, record, summary
 from tests.benchmarks.results import Results
-from tests.benchmarks.tables import MARK, PEERS_MARK, block, peers_block, write_into
+from tests.benchmarks.tables import MARK, PEERS_MARK, block, peers_block
 from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.support.markdown import write_into
 
 PROFILED_RUNS = 5
 

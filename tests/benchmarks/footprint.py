@@ -19,8 +19,9 @@ from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
 from tests.benchmarks.machine import describe
 from tests.benchmarks.processes import MB, Observation, resident_mb
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS
+from tests.support.markdown import write_into
 from tests.support.stack import Stack
 
 MARK = "footprint: written by `make footprint`"

@@ -21,7 +21,8 @@ from tests.benchmarks.limit_scenarios import (
 )
 from tests.benchmarks.limit_speed import measure_memory, measure_speed
 from tests.benchmarks.machine import describe
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
+from tests.support.markdown import write_into
 
 KEPT = ("limit", "processes", "requests", "429s", "seconds", "used")
 AT_ONCE = ((1, 3000), (100, 20_000), (1000, 40_000))

@@ -21,8 +21,9 @@ from tests.benchmarks.finished_runs import fill
 from tests.benchmarks.machine import describe
 from tests.benchmarks.results import application_cpu_s
 from tests.benchmarks.scale_picture import draw
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import Workload
+from tests.support.markdown import write_into
 
 MARK = "scale: written by `make scale`"
 WIDTH = 100

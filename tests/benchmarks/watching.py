@@ -17,8 +17,9 @@ from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, entrant_named
 from tests.benchmarks.machine import describe
 from tests.benchmarks.results import application_cpu_s
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.support.markdown import write_into
 
 MARK = "watching: written by `make watching`"
 UNWATCHED = {

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.machine import describe
-from tests.benchmarks.tables import write_into
 from tests.faults.case import Result, mix, run_case
 from tests.faults.cluster import RECOVERIES, RECOVERIES_OF_MIXES, Cluster, run_cluster
 from tests.faults.injections import FAULTS, Fault
 from tests.faults.scenario import FULL, SHORT
 from tests.faults.table import faults_table
+from tests.support.markdown import write_into
 from tests.support.stack import client_of
 
 ROUNDS = 2

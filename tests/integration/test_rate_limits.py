@@ -765,9 +765,9 @@ async def test_a_window_counts_a_late_call_from_when_it_set_out(
     clock.ahead_s = 59.6
     after_its_start = await level(limiter)
     clock.ahead_s = 60.7
-    after_it_set_out = await level(limiter)
+    after_it_was_sent = await level(limiter)
 
-    assert (after_its_start, after_it_set_out) == (19, 20)
+    assert (after_its_start, after_it_was_sent) == (19, 20)
 
 
 async def test_statistics_tell_what_was_waited_for(cluster: LimitCluster) -> None:

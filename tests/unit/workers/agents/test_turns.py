@@ -86,7 +86,7 @@ class Asks:
     """Calls that ask for tools once, and then answer; keeps the conversation."""
 
     def __init__(self, *tool_calls: ToolCall) -> None:
-        self._wishes = tool_calls
+        self._tool_calls = tool_calls
         self.heard: Sequence[Mapping[str, Any]] = ()
 
     async def call(
@@ -99,7 +99,7 @@ class Asks:
             model="gpt-4o",
             input_tokens=1,
             output_tokens=1,
-            tool_calls=self._wishes if asks else None,
+            tool_calls=self._tool_calls if asks else None,
         )
 
 

@@ -16,12 +16,11 @@ from app.rate_limits.base import Exchange, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from app.rate_limits.tiers import spec_of
 from tests.support.limit_cluster import (
-    InMemory,
-    InRedis,
     LimitCluster,
     MovableClock,
     level,
     limits,
+    open_cluster,
     request,
     take,
     timed,
@@ -40,13 +39,8 @@ def clock() -> MovableClock:
 async def cluster(
     request: pytest.FixtureRequest, redis_url: str, clock: MovableClock, anyio_backend: str
 ) -> AsyncIterator[LimitCluster]:
-    redis = Redis.from_url(redis_url)
-    cluster = LimitCluster(
-        backends=InMemory(clock) if request.param == "memory" else InRedis(redis, clock)
-    )
-    yield cluster
-    await cluster.close()
-    await redis.aclose()
+    async with open_cluster(request.param, redis_url, clock) as cluster:
+        yield cluster
 
 
 async def test_a_burst_may_start_at_once_and_the_rest_at_the_rate(cluster: LimitCluster) -> None:

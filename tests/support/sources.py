@@ -113,7 +113,7 @@ def helps() -> dict[str, str]:
     def visit(command: Any, context: Any) -> None:
         found[context.command_path] = command.get_help(context)
         for name in command.list_commands(context) if hasattr(command, "list_commands") else ():
-            inner = command.get_command(context, name)
+            _, inner, _ = command.resolve_command(context, [name])
             visit(inner, typer.Context(inner, info_name=name, parent=context))
 
     command = typer.main.get_command(create())

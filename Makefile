@@ -17,7 +17,7 @@ SCRIPTS := scripts/setup scripts/peers .ci/run
 unexport PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONDONTWRITEBYTECODE VIRTUAL_ENV CONDA_PREFIX
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test faults check format coverage bench bench-peers scale limits watching footprint lock clean
+.PHONY: help setup demo test faults check format coverage bench bench-peers scale limits watching footprint layout lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ scale: setup ## what an agent costs in runs of 500 to 10,000, and among 200,000 
 
 watching: setup ## what metrics and the stream of events cost, in CPU per agent
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.watching $(ARGS)
+
+layout: setup ## the tables of docs/architecture.md#layout, from the import contract
+	@$(BIN)/python -m tests.support.layout
 
 footprint: setup ## how soon everything is there, and what it weighs
 	@env $(PRIVATE:%=-u %) $(BIN)/python -m tests.benchmarks.footprint $(ARGS)

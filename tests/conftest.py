@@ -11,13 +11,13 @@ from itertools import chain, count, islice
 from pathlib import Path
 
 import psutil
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 from redis import Redis
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from app.embedded import Services, ServiceUrls
+from tests.support.databases import address, administration, clone
 
 FOREIGN_VARIABLES = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
 #: Kinds whose tests start services and wait.
@@ -140,9 +140,10 @@ def database_template(services: ServiceUrls) -> str:
     # Late, so that tests of the pure parts start without the SQL layer.
     from app.storage.schema import upgrade
 
-    with _administration(services) as connection:
+    server = make_url(services.database_url)
+    with administration(server) as connection:
         connection.execute(f"CREATE DATABASE {TEMPLATE}")
-        upgrade(_url(services, TEMPLATE))
+        upgrade(address(server, TEMPLATE))
         connection.execute(f"ALTER DATABASE {TEMPLATE} ALLOW_CONNECTIONS false")
         connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s",
@@ -154,11 +155,9 @@ def database_template(services: ServiceUrls) -> str:
 @pytest.fixture
 def database_url(services: ServiceUrls, database_template: str) -> Iterator[str]:
     """URL of a migrated, empty database that this test has to itself."""
-    name = f"test_{next(_numbers)}"
-    with _administration(services) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}")
-    yield _url(services, name)
-    with _administration(services) as connection:
+    server, name = make_url(services.database_url), f"test_{next(_numbers)}"
+    yield clone(server, database_template, name)
+    with administration(server) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -171,22 +170,3 @@ def redis_url(services: ServiceUrls, pytestconfig: pytest.Config) -> str:
     with Redis.from_url(url) as client:
         client.flushdb()
     return url
-
-
-def _url(services: ServiceUrls, database: str) -> str:
-    return _address(services).set(database=database).render_as_string(hide_password=False)
-
-
-def _address(services: ServiceUrls) -> URL:
-    return make_url(services.database_url)
-
-
-def _administration(services: ServiceUrls) -> psycopg.Connection:
-    address = _address(services)
-    return psycopg.connect(
-        host=str(address.query["host"]),
-        port=int(str(address.query["port"])),
-        user=address.username,
-        dbname="postgres",
-        autocommit=True,
-    )

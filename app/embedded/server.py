@@ -27,7 +27,7 @@ LOCK_TIMEOUT_S = 90.0
 MAX_LOG_BYTES = 10_000_000
 LOG_TAIL_LINES = 8
 # Children of this process that may outlive its use of a server: kept so that they get reaped.
-_caretakers: list[subprocess.Popen[bytes]] = []
+_keepers: list[subprocess.Popen[bytes]] = []
 PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -84,7 +84,7 @@ class SharedServer:
         self._kind = kind
         self._home = home
         self._users: FileLock | None = None
-        self._caretaker: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[bytes] | None = None
 
     @property
     def held(self) -> bool:
@@ -158,7 +158,7 @@ class SharedServer:
         fresh = record.with_suffix(".new")
         fresh.write_text(json.dumps(fields, default=str, indent=2), encoding="utf-8")
         fresh.replace(record)
-        self._caretaker = _start_keeper(record, log, alive.fileno())
+        self._keeper = _start_keeper(record, log, alive.fileno())
         return launch.sockets
 
     def _tidy(self) -> None:
@@ -189,9 +189,9 @@ class SharedServer:
 
     def _reap(self) -> None:
         """Wait for the end of the keeper that this process started, if it did."""
-        if self._caretaker is not None:
-            self._caretaker.wait(STOP_TIMEOUT_S)
-            self._caretaker = None
+        if self._keeper is not None:
+            self._keeper.wait(STOP_TIMEOUT_S)
+            self._keeper = None
 
     def _has_users(self) -> bool:
         """Whether another process uses the server; the keeper's own lock does not count."""
@@ -224,7 +224,7 @@ class SharedServer:
 
 def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[bytes]:
     script = Path(__file__).with_name("keeper.py")
-    _caretakers[:] = [keeper for keeper in _caretakers if keeper.poll() is None]
+    _keepers[:] = [keeper for keeper in _keepers if keeper.poll() is None]
     with log.open("ab") as output:
         keeper = subprocess.Popen(
             [sys.executable, "-I", "-S", str(script), str(record), str(lock_fd)],
@@ -239,7 +239,7 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
             start_new_session=True,
             umask=0o077,
         )
-    _caretakers.append(keeper)
+    _keepers.append(keeper)
     return keeper
 
 

@@ -1,1 +1,1 @@
-"""Live news over Redis; what must not be lost is in Postgres."""
+"""Events over Redis: signals, the stream of all runs, live text; Postgres has the history."""

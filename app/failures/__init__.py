@@ -1,1 +1,1 @@
-"""Failures: pure decisions about them, one owner of retries, circuit breakers."""
+"""What follows from a failure: classification, retries, circuit breakers; one owner of retries."""

@@ -1,1 +1,1 @@
-"""What the run tables and the ledger say together, for the whole cluster."""
+"""What runs, ledger and limits say together: status, progress, explanations, reports, metrics."""

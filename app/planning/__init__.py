@@ -1,1 +1,1 @@
-"""What a run will need, told without a call: calls, tokens, dollars, seconds."""
+"""What a run will need, computed without any call: calls, tokens, dollars, seconds."""

@@ -1,1 +1,1 @@
-"""Rate limits that the whole cluster keeps together, and uses."""
+"""Rate limits that the whole cluster keeps and uses together."""

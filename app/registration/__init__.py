@@ -1,1 +1,1 @@
-"""All that is checked of a workflow before it is stored, beyond what the domain knows by itself."""
+"""The checks of a workflow before it is stored that need prices, tokens or schemas."""

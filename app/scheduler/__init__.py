@@ -1,1 +1,1 @@
-"""Turns a run into chords of lanes, level by level, and finds runs whose messages were lost."""
+"""Admits and advances runs, turns a level into a chord of lanes; the watchdog."""

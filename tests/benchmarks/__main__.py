@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, OWN, PEERS, Entrant
 from tests.benchmarks.machine import describe
 from tests.benchmarks.profiling import find_profiler, record, summary
+from tests.benchmarks.program import run
 from tests.benchmarks.results import Results
-from tests.benchmarks.tables import MARK, PEERS_MARK, block, peers_block, write_into
+from tests.benchmarks.tables import MARK, PEERS_MARK, block, peers_block
 from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.support.markdown import write_into
+from tests.support.terminal import say
 
 PROFILED_RUNS = 5
 
@@ -55,7 +57,7 @@ def _entrants(options: argparse.Namespace) -> list[Entrant]:
         if peer.installed:
             found.append(peer)
         else:
-            _say(f"{peer.name} is not installed, and left out")
+            say(f"{peer.name} is not installed, and left out")
     left_out = {name.casefold() for name in options.without} - {AGENTCHORD.casefold()}
     return [entrant for entrant in found if entrant.name.casefold() not in left_out]
 
@@ -65,7 +67,7 @@ def _measure(bench: Bench, results: Results) -> None:
     _warm_up(bench, results)
     names = results.contenders
     for number in range(1, results.rounds + 1):
-        _say(f"round {number} of {results.rounds}")
+        say(f"round {number} of {results.rounds}")
         # Who comes first changes, so that nobody always finds the machine as the same one left it.
         first = number % len(names)
         samples = [
@@ -79,7 +81,7 @@ def _measure(bench: Bench, results: Results) -> None:
 
 def _warm_up(bench: Bench, results: Results) -> None:
     """Every workload once; a peer that does not get through it is left out, with a word."""
-    _say("warm-up")
+    say("warm-up")
     for name in results.contenders:
         try:
             for workload in results.workloads:
@@ -87,13 +89,13 @@ def _warm_up(bench: Bench, results: Results) -> None:
         except (BenchmarkFailed, AssertionError) as failure:
             if name not in {peer.name for peer in PEERS}:
                 raise
-            _say(f"{name} is left out: {failure}")
+            say(f"{name} is left out: {failure}")
             del results.idle_mb[name]
 
 
 def _count_statements(bench: Bench, results: Results) -> None:
     """One more round of AgentChord, in which Postgres writes down what it does."""
-    _say("counting statements")
+    say("counting statements")
     for workload in results.workloads:
         with bench.counters.statements() as counted:
             bench.measure(AGENTCHORD, workload)
@@ -116,19 +118,14 @@ def _profile(bench: Bench, workloads: Sequence[Workload], profiler: str, folder:
 
         for role, processes in bench.applications[AGENTCHORD].roles.items():
             file = folder / f"{workload.name}-{role}.txt"
-            _say(f"profile of {file.stem}")
+            say(f"profile of {file.stem}")
             record(profiler, processes[0].pid, file, work)
-            _say(summary(file))
+            say(summary(file))
 
 
 def _shown(sample: Sample) -> Sample:
-    _say(f"  {sample.workload} {sample.contender:<14} {sample.wall_s:6.2f} s")
+    say(f"  {sample.workload} {sample.contender:<14} {sample.wall_s:6.2f} s")
     return sample
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _workloads(text: str) -> list[Workload]:
@@ -190,10 +187,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
-    try:
-        main(_arguments())
-    except BenchmarkFailed as failure:
-        _say(f"the benchmark failed: {failure}")
-        sys.exit(1)
-    _say(f"took {time.monotonic() - began_s:.0f} s")
+    run(main, _arguments())

@@ -19,8 +19,10 @@ from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, WORKER_THREADS, entrant_named
 from tests.benchmarks.machine import describe
 from tests.benchmarks.processes import MB, Observation, resident_mb
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.program import run
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS
+from tests.support.markdown import write_into
 from tests.support.stack import Stack
 
 MARK = "footprint: written by `make footprint`"
@@ -111,8 +113,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.footprint")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds (5)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table there")
-    try:
-        main(parser.parse_args())
-    except BenchmarkFailed as failure:
-        sys.stderr.write(f"the benchmark failed: {failure}\n")
-        sys.exit(1)
+    run(main, parser.parse_args())

@@ -4,11 +4,9 @@ import argparse
 import os
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.limit_scenarios import (
     FAIRNESS,
     SCENARIOS,
@@ -21,7 +19,10 @@ from tests.benchmarks.limit_scenarios import (
 )
 from tests.benchmarks.limit_speed import measure_memory, measure_speed
 from tests.benchmarks.machine import describe
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.program import run
+from tests.benchmarks.tables import table
+from tests.support.markdown import write_into
+from tests.support.terminal import say
 
 KEPT = ("limit", "processes", "requests", "429s", "seconds", "used")
 AT_ONCE = ((1, 3000), (100, 20_000), (1000, 40_000))
@@ -48,12 +49,12 @@ def main(options: argparse.Namespace) -> None:
             there = count
             for scenario in chosen:
                 rows.append(_row(scenario, count, measure(stack, scenario, count)))
-                _say(" | ".join(rows[-1]))
+                say(" | ".join(rows[-1]))
             alone_s, behind_s = measure_fairness(stack, count)
             fairness.append(
                 (str(count), f"{alone_s:.2f}", f"{behind_s:.2f}", f"{behind_s / alone_s:.1f}")
             )
-            _say(f"3 agents behind 3,000: {' | '.join(fairness[-1])}")
+            say(f"3 agents behind 3,000: {' | '.join(fairness[-1])}")
     machine = (
         f"{facts['date']}, {facts['cores']} cores, Python {facts['python']}, Redis "
         f"{facts['redis']}, Postgres {facts['postgres']}; the simulator answers after 50 ms."
@@ -98,11 +99,6 @@ def _speed(redis_url: str) -> str:
     )
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.limits",
@@ -122,10 +118,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
-    try:
-        main(_arguments())
-    except BenchmarkFailed as failure:
-        _say(f"the benchmark failed: {failure}")
-        sys.exit(1)
-    _say(f"took {time.monotonic() - began_s:.0f} s")
+    run(main, _arguments())

@@ -9,20 +9,21 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.benchmarks.bench import Bench, Sample, open_bench
-from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, entrant_named
 from tests.benchmarks.finished_runs import fill
 from tests.benchmarks.machine import describe
+from tests.benchmarks.program import run
 from tests.benchmarks.results import application_cpu_s
 from tests.benchmarks.scale_picture import draw
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import Workload
+from tests.support.markdown import write_into
+from tests.support.terminal import say
 
 MARK = "scale: written by `make scale`"
 WIDTH = 100
@@ -83,13 +84,13 @@ def main(options: argparse.Namespace) -> None:
         open_bench(Path(folder), [entrant_named(AGENTCHORD)], workers=options.workers) as bench,
     ):
         machine = describe(Path(folder), bench.stack.urls)
-        _say("warm-up")
+        say("warm-up")
         for workload in (ONE, GROWING[0]):
             bench.measure(AGENTCHORD, workload)
         chosen = [w for w in (*GROWING, *OTHERS) if w.agents <= options.most]
         points = [_measure(bench, workload, 0) for workload in chosen]
         if options.finished:
-            _say(f"filling the tables with {options.finished:,} finished runs")
+            say(f"filling the tables with {options.finished:,} finished runs")
             fill(bench.stack, options.finished)
             points += [
                 _measure(bench, workload, options.finished)
@@ -117,7 +118,7 @@ def _measure(bench: Bench, workload: Workload, finished: int) -> Point:
     sample = bench.measure(AGENTCHORD, workload)
     with bench.counters.statements() as counted:
         bench.measure(AGENTCHORD, workload)
-    _say(f"  {workload.name:<18} {sample.wall_s:7.2f} s")
+    say(f"  {workload.name:<18} {sample.wall_s:7.2f} s")
     return Point(workload=workload, finished=finished, sample=sample, statements=counted.total)
 
 
@@ -161,11 +162,6 @@ def _verdict(points: Sequence[Point]) -> str:
     )
 
 
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.scale",
@@ -184,10 +180,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    began_s = time.monotonic()
-    try:
-        main(_arguments())
-    except BenchmarkFailed as failure:
-        _say(f"the benchmark failed: {failure}")
-        sys.exit(1)
-    _say(f"took {time.monotonic() - began_s:.0f} s")
+    run(main, _arguments())

@@ -1,18 +1,15 @@
 """The results as Markdown, aligned so that a terminal shows them as well."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.bench import Sample
-from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD
 from tests.benchmarks.results import SERVERS, Results, application_cpu_s
 from tests.benchmarks.workloads import Workload
 
 MARK = "benchmark: written by `make bench`"
 PEERS_MARK = "peers: written by `make bench-peers`"
-END = "<!-- end of the benchmark -->"
 OWN_ROLES = ("client", "workers", "scheduler")
 
 
@@ -32,19 +29,6 @@ def block(results: Results) -> str:
 def peers_block(results: Results) -> str:
     """All tables of `make bench-peers`."""
     return "\n\n".join(_compared(results))
-
-
-def write_into(file: Path, text: str, *, mark: str = MARK) -> None:
-    """Put the tables into a Markdown file, between the comments that are there for them.
-
-    Raises:
-        BenchmarkFailed: If the file has no such marks.
-    """
-    before, begin, rest = file.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise BenchmarkFailed(f"{str(file)!r} has no comment {mark!r} and then {END!r}")
-    file.write_text(f"{before}{begin}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 def _compared(results: Results) -> list[str]:

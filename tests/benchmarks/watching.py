@@ -13,12 +13,13 @@ from pathlib import Path
 from statistics import median
 
 from tests.benchmarks.bench import Sample, open_bench
-from tests.benchmarks.contenders import BenchmarkFailed
 from tests.benchmarks.entrants import AGENTCHORD, entrant_named
 from tests.benchmarks.machine import describe
+from tests.benchmarks.program import run
 from tests.benchmarks.results import application_cpu_s
-from tests.benchmarks.tables import table, write_into
+from tests.benchmarks.tables import table
 from tests.benchmarks.workloads import WORKLOADS, Workload
+from tests.support.markdown import write_into
 
 MARK = "watching: written by `make watching`"
 UNWATCHED = {
@@ -82,8 +83,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.watching")
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds (7)")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="put the table there")
-    try:
-        main(parser.parse_args())
-    except BenchmarkFailed as failure:
-        sys.stderr.write(f"the benchmark failed: {failure}\n")
-        sys.exit(1)
+    run(main, parser.parse_args())

@@ -57,8 +57,8 @@ def test_a_run_ends_with_outputs_results_and_its_cost(stack: Stack) -> None:
 
 @pytest.mark.anyio
 async def test_of_many_enqueued_at_once_each_succeeds_or_fails_for_itself(stack: Stack) -> None:
-    dear = workflow(agent("a", llm_config={"model": "gpt-99"}))
-    plans = [CHAIN, dear, CHAIN, workflow(agent("a"))]
+    unpriced = workflow(agent("a", llm_config={"model": "gpt-99"}))
+    plans = [CHAIN, unpriced, CHAIN, workflow(agent("a"))]
 
     made = await asyncio.gather(
         *(
@@ -68,7 +68,7 @@ async def test_of_many_enqueued_at_once_each_succeeds_or_fails_for_itself(stack:
         return_exceptions=True,
     )
 
-    assert [isinstance(each, Run) for each in made] == [plan is not dear for plan in plans * 5]
+    assert [isinstance(each, Run) for each in made] == [plan is not unpriced for plan in plans * 5]
     assert all(isinstance(each, UnknownModel) for each in made[1::4])
     runs = [each for each in made if isinstance(each, Run)]
     assert len({run.id for run in runs}) == 15

@@ -13,6 +13,7 @@ import pytest
 
 from app import Run, enqueue
 from app.workflow_files.loader import load
+from tests.support.commands import answer, cli
 from tests.support.stack import ROOT, Stack
 from tests.support.waiting import wait_until
 
@@ -31,17 +32,6 @@ agents:
     dependencies: [writer]
 input: {customer: Ada}
 """
-
-
-def cli(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
-    return stack.python("-m", "app.cli", *words)
-
-
-def answer(stack: Stack, *words: str) -> Any:
-    """What a command prints with --json."""
-    done = cli(stack, *words, "--json")
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def alone(**variables: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import pytest
 
 from app import Agent, OpenAIClient, OrchestrationEngine, Run, Workflow, enqueue
 from app.errors import RunConflict
-from tests.e2e.test_cli import answer, cli
+from tests.support.commands import answer, cli
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
 

@@ -109,14 +109,14 @@ def test_money_held_for_the_failed_call_is_free_for_the_next_one(stack: Stack) -
 
 
 def test_a_cheaper_model_may_fit_where_the_budget_does_not(stack: Stack) -> None:
-    dear = agent(
+    costly = agent(
         llm_config={"model": "claude-sonnet-5", "max_tokens": 1000},
         fallbacks=(OPENAI,),
         fallback_on=["BudgetExceeded"],
         cost_limit=0.005,
     )
 
-    run = finished("expensive", dear)
+    run = finished("expensive", costly)
 
     assert run.status is WorkflowStatus.COMPLETED
     assert [entry["model"] for entry in entries(stack, run)] == [OPENAI]

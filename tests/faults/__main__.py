@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks.machine import describe
-from tests.benchmarks.tables import write_into
 from tests.faults.case import Result, mix, run_case
 from tests.faults.cluster import RECOVERIES, RECOVERIES_OF_MIXES, Cluster, run_cluster
 from tests.faults.injections import FAULTS, Fault
 from tests.faults.scenario import FULL, SHORT
 from tests.faults.table import faults_table
+from tests.support.markdown import write_into
 from tests.support.stack import client_of
+from tests.support.terminal import say
 
 ROUNDS = 2
 MIXES = 20
@@ -54,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
     )
     sys.stdout.write(text + "\n")
     if failed:
-        _say(f"{failed} cases failed")
+        say(f"{failed} cases failed")
     elif options.markdown:
         write_into(options.markdown, text, mark=MARK)
     return failed
@@ -112,15 +113,10 @@ def _run(cluster: Cluster, name: str, faults: Sequence[Fault], seed: int) -> Res
         cluster.allow(max_recoveries=RECOVERIES_OF_MIXES if len(faults) > 1 else RECOVERIES)
         result = run_case(cluster, *faults, name=name, seed=seed)
     except Exception:  # noqa: BLE001  whatever it is, the other cases are run
-        _say(f"FAILED {name} {seed} ({what})\n{traceback.format_exc()}")
+        say(f"FAILED {name} {seed} ({what})\n{traceback.format_exc()}")
         return None
-    _say(f"{time.monotonic() - began_s:6.1f} s  {what} {seed}: {result}")
+    say(f"{time.monotonic() - began_s:6.1f} s  {what} {seed}: {result}")
     return result
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
 
 
 def _arguments() -> argparse.Namespace:

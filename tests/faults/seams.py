@@ -156,7 +156,7 @@ def _watch_boundaries(orders: Orders) -> None:
             orders.pass_boundary("claim")
         return results
 
-    async def watched_set_out(limiter: Any, permit: Any) -> None:
+    async def watched_mark_sent(limiter: Any, permit: Any) -> None:
         await mark_sent(limiter, permit)
         # The callback comes before the last bytes are written.
         timer = threading.Timer(0.02, orders.pass_boundary, ("send",))
@@ -171,7 +171,7 @@ def _watch_boundaries(orders: Orders) -> None:
     group_commit: Any = GroupCommit
     limiter: Any = ClusterLimiter
     group_commit._commit = watched_commit
-    limiter.mark_sent, limiter.settle = watched_set_out, watched_settle
+    limiter.mark_sent, limiter.settle = watched_mark_sent, watched_settle
 
 
 class _Dying:

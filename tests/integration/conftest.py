@@ -1,9 +1,15 @@
+"""Fixtures of the integration tests: a database, and the simulator as its users see it."""
+
 from collections.abc import AsyncIterator
 
 import pytest
+from anthropic import AsyncAnthropic
+from openai import AsyncOpenAI
 
+from app.simulator import Simulator
 from app.storage.session import create_engine
 from tests.support.database_cluster import Cluster
+from tests.support.sdk_clients import anthropic_sdk, openai_sdk
 
 
 @pytest.fixture
@@ -11,3 +17,21 @@ async def cluster(database_url: str, anyio_backend: str) -> AsyncIterator[Cluste
     engine = create_engine(database_url)
     yield Cluster(engine)
     await engine.dispose()
+
+
+@pytest.fixture
+async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
+    async with Simulator() as simulator:
+        yield simulator
+
+
+@pytest.fixture
+async def openai_client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
+    async with openai_sdk(sim.openai_base_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def anthropic_client(sim: Simulator) -> AsyncIterator[AsyncAnthropic]:
+    async with anthropic_sdk(sim.anthropic_base_url) as client:
+        yield client

@@ -29,10 +29,10 @@ from app.failures.circuit_redis import RedisCircuits
 from app.monitoring.exporter import Exporter, registry_of
 from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.storage.records import Ending, Record
+from tests.support.calls import call_of
 from tests.support.database_cluster import Cluster, agent, call, hold_request
 from tests.support.jobs import ID, agent_of, job_of
 from tests.support.markdown import ROOT
-from tests.support.metered import call_of
 from tests.support.promql import History, Page, alerts_of, page_of
 from workers.worker_metrics import WorkerMetrics
 

@@ -1,26 +1,22 @@
 """The Lua script of the circuit breakers and its model in Python say the same, whatever happens."""
 
-import asyncio
 import math
 from dataclasses import asdict
 from itertools import count
 from typing import Any
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
-from redis.asyncio import Redis
 
 from app.domain.circuit import CircuitBreakerConfig
 from app.failures.circuit import Message, View
 from app.failures.circuit_memory import MemoryCircuits
 from app.failures.circuit_redis import RedisCircuits
+from tests.support.state_machines import OnRedis, run_on_redis
 
 CONFIGS = [
     CircuitBreakerConfig(window_s=10, min_failures=3, failure_share=0.5, open_s=4, max_open_s=16),
@@ -33,11 +29,8 @@ processes = st.sampled_from(PROCESSES)
 seconds = st.sampled_from([0.0, 0.01, 0.3, 1.0, 3.9, 4.1, 8.0, 15.5, 61.0, 400.0])
 
 
-class LuaAgreesWithPython(RuleBasedStateMachine):
+class LuaAgreesWithPython(OnRedis):
     """Sends the same messages to both, at the same moments."""
-
-    redis: Redis
-    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         super().__init__()
@@ -124,9 +117,6 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         view: View = self.run(self.memory.exchange(self.name, None))
         return view
 
-    def run(self, step: Any) -> Any:
-        return self.loop.run_until_complete(step)
-
 
 def assert_alike(one: View, other: View) -> None:
     """Equal, but for the rounding of numbers that have been text."""
@@ -137,14 +127,4 @@ def assert_alike(one: View, other: View) -> None:
 
 
 def test_lua_agrees_with_its_model(redis_url: str) -> None:
-    with asyncio.Runner() as runner:
-        redis = Redis.from_url(redis_url)
-
-        class Machine(LuaAgreesWithPython):
-            pass
-
-        Machine.redis, Machine.loop = redis, runner.get_loop()
-        run_state_machine_as_test(
-            Machine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-        )
-        runner.run(redis.aclose())
+    run_on_redis(LuaAgreesWithPython, redis_url, examples=50, steps=30)

@@ -26,10 +26,10 @@ from app.llm.base import LLMClient, Message
 from app.llm.clients import Clients
 from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
+from tests.support.llm_clients import KEY, client_of
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-of-the-clients"
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-6"}
 TOOL = {
     "name": "look_up",
@@ -53,11 +53,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 async def client(provider: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
     """A client of the simulator."""
-    made: LLMClient
-    if provider == "openai":
-        made = OpenAIClient(KEY, base_url=simulator.openai_base_url)
-    else:
-        made = AnthropicClient(KEY, base_url=simulator.anthropic_base_url)
+    made = client_of(provider, simulator.anthropic_base_url)
     yield made
     await made.close()
 
@@ -185,7 +181,7 @@ async def test_a_refused_connection_never_reached_the_provider(provider: str) ->
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    client = _client_of(provider, f"http://127.0.0.1:{port}")
+    client = client_of(provider, f"http://127.0.0.1:{port}")
 
     with pytest.raises(ConnectionFailed) as failed:
         await client.complete("Hello.", MODELS[provider])
@@ -203,7 +199,7 @@ async def test_a_deadline_also_ends_an_answer_that_stalls(provider: str) -> None
         writer.close()
 
     async with _raw_server(stall) as url:
-        client = _client_of(provider, url)
+        client = client_of(provider, url)
         with pytest.raises(ConnectionFailed, match=r"within 0\.3 s") as failed:
             await client.complete("Hello.", MODELS[provider], timeout_s=0.3)
         await client.close()
@@ -222,7 +218,7 @@ async def test_cancelling_closes_the_connection(provider: str) -> None:
         writer.close()
 
     async with _raw_server(listen) as url:
-        client = _client_of(provider, url)
+        client = client_of(provider, url)
         call = asyncio.create_task(client.complete("Hello.", MODELS[provider]))
         await asyncio.wait_for(asked.wait(), 10)
         call.cancel()
@@ -287,12 +283,6 @@ async def test_clients_are_made_once_and_closed_together(simulator: SimulatorPro
         clients.get("openia")
     await clients.close()
     assert clients.get("openai") is not made
-
-
-def _client_of(provider: str, url: str) -> LLMClient:
-    if provider == "openai":
-        return OpenAIClient(KEY, base_url=url)
-    return AnthropicClient(KEY, base_url=url)
 
 
 @asynccontextmanager

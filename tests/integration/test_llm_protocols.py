@@ -25,15 +25,13 @@ from app.errors import (
     RateLimited,
     ServerFailure,
 )
-from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, LLMResponse, Message
-from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
+from tests.support.llm_clients import client_of
 from tests.support.wire_server import names, serving, shapes
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-of-the-clients"
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-5"}
 TOOLS = [
     {
@@ -86,15 +84,10 @@ class Wire:
     async def client(self, name: str) -> LLMClient:
         """A client of a server that is going to say what the file of that name says."""
         if self.server == "simulator":
-            openai_url, url = self.simulator.openai_base_url, self.simulator.anthropic_base_url
+            url = self.simulator.anthropic_base_url
         else:
             url = (await self.open.enter_async_context(serving(self.protocol, name))).url
-            openai_url = f"{url}/v1"
-        client: LLMClient
-        if self.protocol == "openai":
-            client = OpenAIClient(KEY, base_url=openai_url)
-        else:
-            client = AnthropicClient(KEY, base_url=url)
+        client = client_of(self.protocol, url)
         self.open.push_async_callback(client.close)
         return client
 
@@ -221,11 +214,7 @@ async def test_what_goes_back_is_what_the_protocol_asks_for(protocol: Protocol) 
     question: Message = {"role": "user", "content": "Both, please."}
 
     async with serving(protocol, "parallel_tools") as server:
-        client: LLMClient
-        if protocol == "openai":
-            client = OpenAIClient(KEY, base_url=f"{server.url}/v1")
-        else:
-            client = AnthropicClient(KEY, base_url=server.url)
+        client = client_of(protocol, server.url)
         first = await client.complete_with_tools([question], MODELS[protocol], TOOLS, stream=True)
         results = [
             {"role": "tool", "tool_call_id": call.id, "content": call.name}
@@ -257,11 +246,7 @@ async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
     protocol: Protocol,
 ) -> None:
     async with serving(protocol, "text") as server:
-        client: LLMClient
-        if protocol == "openai":
-            client = OpenAIClient(KEY, base_url=f"{server.url}/v1")
-        else:
-            client = AnthropicClient(KEY, base_url=server.url)
+        client = client_of(protocol, server.url)
         await client.complete(
             "Hello.", MODELS[protocol], tools=TOOLS, system="The rules.", prompt_cache="1h"
         )

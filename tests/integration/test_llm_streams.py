@@ -12,15 +12,14 @@ from aiohttp import web
 
 from app.domain.usage import Partial, Usage
 from app.errors import ConnectionFailed, Overloaded, ProviderError, RateLimited, ServerFailure
-from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, LLMResponse, Message
-from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
+from tests.support.llm_clients import client_of
 from tests.support.waiting import wait_until
+from tests.support.wire_server import provider_server
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-of-the-clients"
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-5"}
 TOOLS = [
     {
@@ -81,11 +80,7 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def client(provider: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
-    made: LLMClient
-    if provider == "openai":
-        made = OpenAIClient(KEY, base_url=simulator.openai_base_url)
-    else:
-        made = AnthropicClient(KEY, base_url=simulator.anthropic_base_url)
+    made = client_of(provider, simulator.anthropic_base_url)
     yield made
     await made.close()
 
@@ -119,21 +114,10 @@ async def serving(
             request.transport.close()
         return response
 
-    server = web.Application()
-    server.router.add_post("/v1/chat/completions", handle)
-    server.router.add_post("/v1/messages", handle)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    client: LLMClient
-    if provider == "openai":
-        client = OpenAIClient(KEY, base_url=f"{url}/v1")
-    else:
-        client = AnthropicClient(KEY, base_url=url)
-    yield client
-    await client.close()
-    await runner.cleanup()
+    async with provider_server(handle) as url:
+        client = client_of(provider, url)
+        yield client
+        await client.close()
 
 
 async def failure_of(client: LLMClient, prompt: str = "Hello.", **kwargs: Any) -> ProviderError:

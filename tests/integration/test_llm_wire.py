@@ -21,13 +21,12 @@ from app.errors import (
     RateLimited,
     ServerFailure,
 )
-from app.llm.anthropic import AnthropicClient
 from app.llm.base import LLMClient, Message, ToolCall
-from app.llm.openai import OpenAIClient
+from tests.support.llm_clients import KEY, client_of
+from tests.support.wire_server import provider_server
 
 pytestmark = pytest.mark.anyio
 
-KEY = "sk-test-of-the-clients"
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-6"}
 TOOL = {
     "name": "look_up",
@@ -106,22 +105,10 @@ async def recorder(
             body=content, status=status, headers=headers, content_type="application/json"
         )
 
-    server = web.Application()
-    server.router.add_post("/v1/chat/completions", handle)
-    server.router.add_post("/v1/messages", handle)
-    runner = web.AppRunner(server)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    client: LLMClient
-    if provider == "openai":
-        client = OpenAIClient(KEY, base_url=f"{url}/v1", headers={"x-extra": "1"})
-    else:
-        client = AnthropicClient(KEY, base_url=url, headers={"x-extra": "1"})
-    recorded = Recorder(client)
-    yield recorded
-    await client.close()
-    await runner.cleanup()
+    async with provider_server(handle) as url:
+        recorded = Recorder(client_of(provider, url, headers={"x-extra": "1"}))
+        yield recorded
+        await recorded.client.close()
 
 
 async def test_usage_of_both_protocols_becomes_disjoint_counts(provider: str) -> None:

@@ -5,17 +5,15 @@ from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
-from redis.asyncio import Redis
 
 from app.domain.usage import Usage
 from app.domain.waits import LongWait
 from app.rate_limits.limiter import ClusterLimiter
 from tests.support.limit_cluster import (
-    InMemory,
-    InRedis,
     LimitCluster,
     MovableClock,
     limits,
+    open_cluster,
     request,
     take,
     timed,
@@ -37,13 +35,8 @@ def clock() -> MovableClock:
 async def cluster(
     request: pytest.FixtureRequest, redis_url: str, clock: MovableClock, anyio_backend: str
 ) -> AsyncIterator[LimitCluster]:
-    redis = Redis.from_url(redis_url)
-    cluster = LimitCluster(
-        backends=InMemory(clock) if request.param == "memory" else InRedis(redis, clock)
-    )
-    yield cluster
-    await cluster.close()
-    await redis.aclose()
+    async with open_cluster(request.param, redis_url, clock) as cluster:
+        yield cluster
 
 
 async def sent_away(

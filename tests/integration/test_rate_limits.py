@@ -17,12 +17,11 @@ from app.rate_limits.base import Exchange, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from app.rate_limits.tiers import spec_of
 from tests.support.limit_cluster import (
-    InMemory,
-    InRedis,
     LimitCluster,
     MovableClock,
     level,
     limits,
+    open_cluster,
     request,
     take,
     timed,
@@ -41,13 +40,8 @@ def clock() -> MovableClock:
 async def cluster(
     request: pytest.FixtureRequest, redis_url: str, clock: MovableClock, anyio_backend: str
 ) -> AsyncIterator[LimitCluster]:
-    redis = Redis.from_url(redis_url)
-    cluster = LimitCluster(
-        backends=InMemory(clock) if request.param == "memory" else InRedis(redis, clock)
-    )
-    yield cluster
-    await cluster.close()
-    await redis.aclose()
+    async with open_cluster(request.param, redis_url, clock) as cluster:
+        yield cluster
 
 
 async def test_a_burst_may_start_at_once_and_the_rest_at_the_rate(cluster: LimitCluster) -> None:
@@ -767,9 +761,9 @@ async def test_a_window_counts_a_late_call_from_when_it_set_out(
     clock.ahead_s = 59.6
     after_its_start = await level(limiter)
     clock.ahead_s = 60.7
-    after_it_set_out = await level(limiter)
+    after_it_was_sent = await level(limiter)
 
-    assert (after_its_start, after_it_set_out) == (19, 20)
+    assert (after_its_start, after_it_was_sent) == (19, 20)
 
 
 async def test_statistics_tell_what_was_waited_for(cluster: LimitCluster) -> None:

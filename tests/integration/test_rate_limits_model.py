@@ -1,24 +1,19 @@
 """The Lua scripts and their model in Python give the same answers, whatever happens."""
 
-import asyncio
 import math
 from dataclasses import asdict
 from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
-    RuleBasedStateMachine,
     consumes,
     initialize,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
-from redis.asyncio import Redis
 
 from app.domain.policies import RateLimitConfig
 from app.rate_limits.backends.memory import MemoryBackend
@@ -35,6 +30,7 @@ from app.rate_limits.base import (
 )
 from app.rate_limits.tiers import BucketSpec, spec_of
 from app.rate_limits.token_bucket import TokenBucket
+from tests.support.state_machines import OnRedis, run_on_redis
 
 NONE: dict[str, Any] = dict.fromkeys(
     (
@@ -66,12 +62,10 @@ seconds = st.sampled_from([0.0, 0.001, 0.01, 0.04, 0.1, 0.5, 1.0, 2.5, 7.0, 61.0
 shares_of_a_minute = st.floats(min_value=0.001, max_value=0.4)
 
 
-class LuaAgreesWithPython(RuleBasedStateMachine):
+class LuaAgreesWithPython(OnRedis):
     """Sends the same exchanges to both backends, at the same moments."""
 
     permits = Bundle("permits")
-    redis: Redis
-    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         super().__init__()
@@ -223,9 +217,6 @@ class LuaAgreesWithPython(RuleBasedStateMachine):
         assert_alike(asdict(reply), asdict(expected))
         return reply
 
-    def run(self, step: Any) -> Any:
-        return self.loop.run_until_complete(step)
-
 
 def assert_alike(one: Any, other: Any) -> None:
     """Equal, but for the rounding of numbers that have been text."""
@@ -244,17 +235,7 @@ def assert_alike(one: Any, other: Any) -> None:
 
 
 def test_lua_agrees_with_its_model(redis_url: str) -> None:
-    with asyncio.Runner() as runner:
-        redis = Redis.from_url(redis_url)
-
-        class Machine(LuaAgreesWithPython):
-            pass
-
-        Machine.redis, Machine.loop = redis, runner.get_loop()
-        run_state_machine_as_test(
-            Machine, settings=settings(max_examples=50, stateful_step_count=40, deadline=None)
-        )
-        runner.run(redis.aclose())
+    run_on_redis(LuaAgreesWithPython, redis_url, examples=50, steps=40)
 
 
 def requests_only(spec: BucketSpec, number: int) -> Exchange:
@@ -266,11 +247,8 @@ def requests_only(spec: BucketSpec, number: int) -> Exchange:
     )
 
 
-class LuaAgreesWithTokenBucket(RuleBasedStateMachine):
+class LuaAgreesWithTokenBucket(OnRedis):
     """A bucket with one tier grants exactly when the pure bucket has a token."""
-
-    redis: Redis
-    loop: asyncio.AbstractEventLoop
 
     def __init__(self) -> None:
         super().__init__()
@@ -292,9 +270,7 @@ class LuaAgreesWithTokenBucket(RuleBasedStateMachine):
         self.number += 1
         wait_s = self.model.time_until(1)
 
-        reply = self.loop.run_until_complete(
-            self.lua.exchange(self.spec, requests_only(self.spec, self.number))
-        )
+        reply = self.run(self.lua.exchange(self.spec, requests_only(self.spec, self.number)))
 
         if reply.grants:
             assert reply.grants[0].delay_s == pytest.approx(wait_s, abs=1e-4)
@@ -305,14 +281,4 @@ class LuaAgreesWithTokenBucket(RuleBasedStateMachine):
 
 
 def test_lua_agrees_with_the_token_bucket(redis_url: str) -> None:
-    with asyncio.Runner() as runner:
-        redis = Redis.from_url(redis_url)
-
-        class Machine(LuaAgreesWithTokenBucket):
-            pass
-
-        Machine.redis, Machine.loop = redis, runner.get_loop()
-        run_state_machine_as_test(
-            Machine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
-        )
-        runner.run(redis.aclose())
+    run_on_redis(LuaAgreesWithTokenBucket, redis_url, examples=40, steps=40)

@@ -18,14 +18,14 @@ async def money(cluster: Cluster) -> tuple[Decimal, Decimal, Decimal]:
     ((spent, held, overdrawn),) = await cluster.rows(
         "SELECT spent_usd, held_usd, overdrawn_usd FROM budgets"
     )
-    ((of_agents, held_by_agents, ledger, holds),) = await cluster.rows("""
+    ((of_agents, held_for_agents, ledger, holds),) = await cluster.rows("""
         SELECT (SELECT sum(spent_usd) FROM agent_runs), (SELECT sum(held_usd) FROM agent_runs),
             (SELECT coalesce(sum(cost_usd), 0) FROM cost_entries),
             (SELECT coalesce(sum(amount_usd), 0) FROM holds)
     """)
     assert spent == of_agents == ledger
     assert await cluster.rows(DIFFERENT_TOTALS) == []
-    assert held == held_by_agents == holds
+    assert held == held_for_agents == holds
     return spent, held, overdrawn
 
 

@@ -1,5 +1,3 @@
-from collections.abc import AsyncIterator
-
 import anthropic
 import pytest
 from anthropic import AsyncAnthropic
@@ -22,20 +20,8 @@ QUESTION = 'What does the vendor "Acme Supplies" owe us, at most 40 rows?'
 
 
 @pytest.fixture
-async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(sim: Simulator) -> AsyncIterator[AsyncAnthropic]:
-    async with AsyncAnthropic(
-        base_url=sim.anthropic_base_url,
-        api_key="sk-ant-test",
-        max_retries=0,
-        http_client=anthropic.DefaultAioHttpClient(),
-    ) as client:
-        yield client
+def client(anthropic_client: AsyncAnthropic) -> AsyncAnthropic:
+    return anthropic_client
 
 
 def user(text: str) -> list[MessageParam]:

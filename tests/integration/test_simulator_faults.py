@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from time import monotonic
 
 import anthropic
@@ -13,30 +13,6 @@ from app.simulator import Fault, FaultRule, Record, Simulator, SimulatorConfig
 from tests.support.waiting import wait_until_async
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def openai_client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    http = openai.DefaultAioHttpClient()
-    async with AsyncOpenAI(
-        base_url=sim.openai_base_url, api_key="k", max_retries=0, http_client=http
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-async def anthropic_client(sim: Simulator) -> AsyncIterator[AsyncAnthropic]:
-    http = anthropic.DefaultAioHttpClient()
-    async with AsyncAnthropic(
-        base_url=sim.anthropic_base_url, api_key="k", max_retries=0, http_client=http
-    ) as client:
-        yield client
 
 
 async def ask(client: AsyncOpenAI, text: str) -> str:

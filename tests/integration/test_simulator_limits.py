@@ -30,24 +30,6 @@ async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
         yield simulator
 
 
-@pytest.fixture
-async def openai_client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    http = openai.DefaultAioHttpClient()
-    async with AsyncOpenAI(
-        base_url=sim.openai_base_url, api_key="k", max_retries=0, http_client=http
-    ) as client:
-        yield client
-
-
-@pytest.fixture
-async def anthropic_client(sim: Simulator) -> AsyncIterator[AsyncAnthropic]:
-    http = anthropic.DefaultAioHttpClient()
-    async with AsyncAnthropic(
-        base_url=sim.anthropic_base_url, api_key="k", max_retries=0, http_client=http
-    ) as client:
-        yield client
-
-
 async def ask(client: AsyncOpenAI, model: str, max_tokens: int = 100) -> dict[str, str]:
     answer = await client.chat.completions.with_raw_response.create(
         model=model, max_tokens=max_tokens, messages=[{"role": "user", "content": "Hello"}]

@@ -1,5 +1,4 @@
 import json
-from collections.abc import AsyncIterator
 
 import openai
 import pytest
@@ -26,20 +25,8 @@ QUESTION = 'What does the vendor "Acme Supplies" owe us, at most 40 rows?'
 
 
 @pytest.fixture
-async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
-    async with Simulator() as simulator:
-        yield simulator
-
-
-@pytest.fixture
-async def client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(
-        base_url=sim.openai_base_url,
-        api_key="sk-test",
-        max_retries=0,
-        http_client=openai.DefaultAioHttpClient(),
-    ) as client:
-        yield client
+def client(openai_client: AsyncOpenAI) -> AsyncOpenAI:
+    return openai_client
 
 
 def user(text: str) -> list[ChatCompletionMessageParam]:

@@ -9,15 +9,15 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import psycopg
 import pytest
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import make_url
 
 from app.embedded import Services
 from app.storage.schema import upgrade
 from tests.simulation.database import Database
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import Report, simulate
+from tests.support.databases import clone
 
 JOBS = 2
 
@@ -38,8 +38,9 @@ def main() -> int:
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, Services(Path(folder)) as urls:
         upgrade(urls.database_url)
+        server = make_url(urls.database_url)
         databases = [
-            _clone(make_url(urls.database_url), f"simulation_{job}") for job in range(jobs)
+            clone(server, str(server.database), f"simulation_{job}") for job in range(jobs)
         ]
         clocks = [Path(folder) / f"clock_{job}" for job in range(jobs)]
         shares = [seeds[job::jobs] for job in range(jobs)]
@@ -57,18 +58,6 @@ def main() -> int:
         f"lock, {sum(report.seconds for report in reports):,.0f} virtual s in {took_s:.0f} s\n"
     )
     return int(bool(broken))
-
-
-def _clone(url: URL, name: str) -> str:
-    with psycopg.connect(
-        host=str(url.query["host"]),
-        port=int(str(url.query["port"])),
-        user=url.username,
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {url.database}".encode())
-    return url.set(database=name).render_as_string(hide_password=False)
 
 
 def _simulate(url: str, clock: Path, seeds: Sequence[int], *, mutation: str | None) -> list[Report]:

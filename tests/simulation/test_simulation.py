@@ -7,7 +7,6 @@ the protocol on purpose and look for a seed that finds it.
 import os
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
@@ -15,6 +14,7 @@ from app.embedded import ServiceUrls
 from tests.simulation.database import Database
 from tests.simulation.mutations import MUTATIONS
 from tests.simulation.world import simulate
+from tests.support.databases import clone
 
 SEEDS = 200
 CHUNK = 10
@@ -27,18 +27,9 @@ def database(
     services: ServiceUrls, database_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
     """A database for all simulations of this process: each empties it."""
-    url, name = make_url(services.database_url), f"simulation_{os.getpid()}"
-    with psycopg.connect(
-        host=str(url.query["host"]),
-        port=int(str(url.query["port"])),
-        user=url.username,
-        dbname="postgres",
-        autocommit=True,
-    ) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {database_template}".encode())
+    server, name = make_url(services.database_url), f"simulation_{os.getpid()}"
     made = Database(
-        url.set(database=name).render_as_string(hide_password=False),
-        tmp_path_factory.mktemp("simulation") / "clock",
+        clone(server, database_template, name), tmp_path_factory.mktemp("simulation") / "clock"
     )
     yield made
     made.close()

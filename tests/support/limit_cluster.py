@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -122,6 +123,19 @@ class InRedis:
 
     async def flush(self) -> None:
         await self._redis.flushdb()
+
+
+@asynccontextmanager
+async def open_cluster(
+    backend: str, redis_url: str, clock: MovableClock
+) -> AsyncIterator[LimitCluster]:
+    """A cluster whose buckets are in ``memory`` or in ``redis``."""
+    async with Redis.from_url(redis_url) as redis:
+        cluster = LimitCluster(
+            backends=InMemory(clock) if backend == "memory" else InRedis(redis, clock)
+        )
+        yield cluster
+        await cluster.close()
 
 
 async def take(limiter: ClusterLimiter, count: int, **given: Any) -> list[Permit]:

@@ -15,6 +15,7 @@ HEADING = re.compile(r"^#+ +(.+?)\s*$", re.MULTILINE)
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+)\)")
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
 CONSOLE = ("console", "sh", "shell", "bash")
+END_OF_BENCHMARK = "end of the benchmark"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,3 +101,26 @@ def commands(page: Path) -> list[str]:
         if line.startswith("$ ")
     ]
     return found + CODE_SPAN.findall(without_blocks(page))
+
+
+def section(file: Path, *, mark: str, end: str) -> tuple[str, str, str]:
+    """What a file has before, between and after two comments, the comments left with the outer two.
+
+    Raises:
+        ValueError: If the file has no such comments.
+    """
+    before, begin, rest = file.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    between, closing, after = rest.partition(f"<!-- {end} -->")
+    if not (begin and closing):
+        raise ValueError(f"{str(file)!r} has no comment {mark!r} and then {end!r}")
+    return before + begin, between, closing + after
+
+
+def write_into(file: Path, text: str, *, mark: str, end: str = END_OF_BENCHMARK) -> None:
+    """Put a text into a Markdown file, between the comments that are there for it.
+
+    Raises:
+        ValueError: If the file has no such comments.
+    """
+    before, _, after = section(file, mark=mark, end=end)
+    file.write_text(f"{before}{text}\n{after}", encoding="utf-8")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 WIRE = Path(__file__).parents[1] / "wire"
 # Not where events or characters end, so that whoever reads has to put them together.
@@ -61,14 +62,20 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
         server.queries.append(dict(request.query))
         return await _answer(request, answer)
 
+    async with provider_server(handle) as server.url:
+        yield server
+
+
+@asynccontextmanager
+async def provider_server(handle: Handler) -> AsyncIterator[str]:
+    """The URL of a server, on a free port of this machine, that answers calls of both protocols."""
     application = web.Application()
     application.router.add_post("/v1/chat/completions", handle)
     application.router.add_post("/v1/messages", handle)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    yield server
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     await runner.cleanup()
 
 

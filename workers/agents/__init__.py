@@ -1,1 +1,1 @@
-"""What each kind of agent does with its prompt."""
+"""How a worker executes each kind of agent."""

@@ -12,8 +12,8 @@ from app.domain.events import RunEvent
 from app.domain.status import AgentStatus
 from app.storage.records import Ending
 from app.telemetry.redaction import Redactor
+from tests.support.calls import call_of
 from tests.support.jobs import ID, agent_of, job_of
-from tests.support.metered import call_of
 from workers.flower_events import MAX_CHARS, FlowerEvents
 from workers.inflight import Lease
 from workers.jobs import Job

@@ -10,8 +10,8 @@ from app.domain.policies import MonitorConfig
 from app.domain.status import AgentStatus
 from app.domain.usage import Usage
 from app.storage.records import Ending
+from tests.support.calls import call_of
 from tests.support.jobs import ID, agent_of, job_of
-from tests.support.metered import call_of
 from tests.support.promql import Page, page_at, page_of, summed
 from workers.worker_metrics import WorkerMetrics
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from app.domain.waits import LongWait
-from tests.unit.app.failures.test_breakers import (
+from tests.support.circuits import (
     MODEL,
     OUTAGE,
     admissions,

@@ -23,35 +23,19 @@ from app.errors import (
     WorkflowFileError,
 )
 from app.examples import functions as examples
-from app.kinds.base import AgentContext
 from app.kinds.functions import FunctionKind
 from app.kinds.outputs import json_output
 from app.kinds.registry import KindRegistry
 from app.workflow_files.loader import load
+from tests.support.kind_contexts import agent_context
 
 pytestmark = pytest.mark.anyio
-
-
-def context(config: Any = None, **inputs: Any) -> AgentContext:
-    return AgentContext(
-        agent="a",
-        module="General",
-        workflow="w",
-        run_id="r",
-        agent_run_id="ar",
-        attempt=2,
-        tenant=None,
-        config=config or {},
-        inputs=inputs,
-        timeout_s=10.0,
-        max_output_bytes=1000,
-    )
 
 
 async def call(function: str, fixed: Any = None, **inputs: Any) -> Any:
     config = {"function": function} | ({"arguments": fixed} if fixed else {})
     kind = FunctionKind(["tests.support.agent_functions", "app.examples.functions"])
-    return await kind.run(context(config, **inputs))
+    return await kind.run(agent_context(config, attempt=2, **inputs))
 
 
 def refusal(kind: str, **config: Any) -> WorkflowError:
@@ -225,8 +209,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_plugin_brings_kinds_by_class_or_function_and_functions() -> None:
     registry = KindRegistry()
 
-    shouted = registry.get("shout").run(context({"volume": 2}, text="Hey"))
-    whispered = await registry.get("whisper").run(context(text="Hey"))
+    shouted = registry.get("shout").run(agent_context({"volume": 2}, text="Hey"))
+    whispered = await registry.get("whisper").run(agent_context(text="Hey"))
     doubled = await call("double", number=21)
 
     assert (shouted, whispered, doubled) == ("HEY!!", "hey", 42)

@@ -5,27 +5,10 @@ from typing import Any
 import pytest
 
 from app.errors import InputRefused
-from app.kinds.base import AgentContext
 from app.kinds.data_analyzer import DataAnalyzer
 from app.kinds.sentiment import _WEIGHTS, LEXICON, sentiment_of
 from app.kinds.text_processor import TextProcessor, keywords_of, sentences_of, summary_of
-
-
-def context(config: Any = None, **inputs: Any) -> AgentContext:
-    return AgentContext(
-        agent="a",
-        module="General",
-        workflow="w",
-        run_id="r",
-        agent_run_id="ar",
-        attempt=1,
-        tenant=None,
-        config=config or {},
-        inputs=inputs,
-        timeout_s=10.0,
-        max_output_bytes=1000,
-    )
-
+from tests.support.kind_contexts import agent_context
 
 # ---- text_processor ------------------------------------------------------------------------------
 
@@ -88,9 +71,9 @@ def test_keywords_are_the_frequent_words_that_tell_something() -> None:
 def test_the_text_processor_does_what_the_settings_or_the_request_choose() -> None:
     kind = TextProcessor()
 
-    everything = kind.run(context(text=REVIEW))
-    chosen = kind.run(context({"operations": "word_count"}, text=REVIEW))
-    asked = kind.run(context(text=REVIEW, task_type="sentiment_analysis"))
+    everything = kind.run(agent_context(text=REVIEW))
+    chosen = kind.run(agent_context({"operations": "word_count"}, text=REVIEW))
+    asked = kind.run(agent_context(text=REVIEW, task_type="sentiment_analysis"))
 
     assert everything["sentiment"] == asked["sentiment"] == "positive"
     assert {"summary", "keywords", "word_count"} <= everything.keys()
@@ -101,7 +84,7 @@ def test_the_text_processor_does_what_the_settings_or_the_request_choose() -> No
 @pytest.mark.parametrize("inputs", [{}, {"text": 5}, {"text": "a", "task_type": "sentimental"}])
 def test_the_text_processor_refuses_what_it_cannot_work_on(inputs: dict[str, Any]) -> None:
     with pytest.raises(InputRefused):
-        TextProcessor().run(context(**inputs))
+        TextProcessor().run(agent_context(**inputs))
 
 
 # ---- data_analyzer -------------------------------------------------------------------------------
@@ -120,7 +103,7 @@ RECORDS = [
 def test_records_are_checked_and_the_good_ones_described() -> None:
     config = {"required": ["id"], "types": {"price": "number"}, "unique": ["id"]}
 
-    found = DataAnalyzer().run(context(config, data=RECORDS))
+    found = DataAnalyzer().run(agent_context(config, data=RECORDS))
 
     assert [record["id"] for record in found["clean_data"]] == [1, 2, 7]
     assert (found["valid"], found["invalid"]) == (3, 4)
@@ -133,7 +116,7 @@ def test_records_are_checked_and_the_good_ones_described() -> None:
 def test_plain_numbers_are_described_too() -> None:
     kind = DataAnalyzer()
 
-    found = kind.run(context({"operations": ["statistics"]}, data="[1, 2, 3, 4]"))
+    found = kind.run(agent_context({"operations": ["statistics"]}, data="[1, 2, 3, 4]"))
 
     about = found["stats"]["fields"]["value"]
     assert (about["median"], about["quartiles"]) == (2.5, [1.75, 2.5, 3.25])
@@ -143,8 +126,8 @@ def test_plain_numbers_are_described_too() -> None:
 def test_clean_data_of_one_analyzer_is_data_of_the_next() -> None:
     kind = DataAnalyzer()
 
-    first = kind.run(context(data=RECORDS))
-    second = kind.run(context(data=first["clean_data"]))
+    first = kind.run(agent_context(data=RECORDS))
+    second = kind.run(agent_context(data=first["clean_data"]))
 
     assert second["stats"] == first["stats"]
-    assert kind.run(context(data=[]))["stats"] == {"records": 0, "fields": {}}
+    assert kind.run(agent_context(data=[]))["stats"] == {"records": 0, "fields": {}}

@@ -1,4 +1,4 @@
-"""A call for meters to count, made up."""
+"""A call as the ledger and the metrics get it, made up."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -1,1 +1,1 @@
-"""All that is checked of a workflow before it is stored, beyond what the domain knows by itself."""
+"""Checks of a workflow before it is stored that the domain cannot make by itself."""

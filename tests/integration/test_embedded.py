@@ -17,7 +17,7 @@ from app.embedded.account import closed_part
 from app.errors import EmbeddedServicesError
 from tests.support.embedded_home import (
     answers,
-    caretaker_ids,
+    keeper_ids,
     connect,
     save,
     saved,
@@ -47,7 +47,7 @@ def test_start_gives_working_urls_and_stop_leaves_nothing_running(home: Path) ->
     assert (encoding, fsync, listening) == (("UTF8",), ("on",), ("",))
     assert (policy, append_only, tcp_port) == ("noeviction", "yes", "0")
     assert silent(urls)
-    assert caretaker_ids(home) == []
+    assert keeper_ids(home) == []
 
 
 def test_what_was_written_is_there_after_a_restart(home: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_database_that_cannot_start_is_reported_with_the_end_of_its_log(home: 
     with pytest.raises(EmbeddedServicesError, match="pg_control"):
         Services(home).start()
 
-    assert caretaker_ids(home) == []
+    assert keeper_ids(home) == []
 
 
 def test_data_of_another_major_version_is_refused_with_both_versions(home: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from app.embedded import Services
 from tests.support.embedded_home import (
     answers,
-    caretaker_ids,
+    keeper_ids,
     gone,
-    kill_caretakers,
+    kill_keepers,
     save,
     saved,
     server_ids,
@@ -38,10 +38,10 @@ def test_a_second_process_joins_the_same_servers_and_the_last_one_stops_them(hom
 def test_two_processes_that_start_at_once_start_one_server(home: Path) -> None:
     with user_process(home) as (_, one), user_process(home) as (_, other):
         first, second = one(), other()
-        caretakers = caretaker_ids(home)
+        keepers = keeper_ids(home)
 
     assert first == second
-    assert len(caretakers) == 2  # one of Postgres, one of Redis
+    assert len(keepers) == 2  # one of Postgres, one of Redis
 
 
 def test_the_servers_end_by_themselves_when_the_last_user_is_killed(home: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_start_recovers_from_a_power_cut(home: Path) -> None:
     urls = services.start()
     save(urls, "kept")
     servers = server_ids(urls)
-    kill_caretakers(home)
+    kill_keepers(home)
     for number in servers:
         os.kill(number, signal.SIGKILL)
     (home / "run" / "postgres.json").write_text("{half a rec", encoding="utf-8")
@@ -101,12 +101,12 @@ def test_a_start_recovers_from_a_power_cut(home: Path) -> None:
     assert texts == ["kept"]
 
 
-def test_servers_whose_caretakers_were_killed_are_replaced_by_the_next_start(home: Path) -> None:
+def test_servers_whose_keepers_were_killed_are_replaced_by_the_next_start(home: Path) -> None:
     services = Services(home)
     urls = services.start()
     save(urls, "kept")
     before = server_ids(urls)
-    kill_caretakers(home)
+    kill_keepers(home)
 
     with Services(home) as replaced:
         after, texts = server_ids(replaced), saved(replaced)
@@ -117,11 +117,11 @@ def test_servers_whose_caretakers_were_killed_are_replaced_by_the_next_start(hom
     assert all(gone(number) for number in (*before, *after))
 
 
-def test_the_last_user_stops_servers_whose_caretakers_were_killed(home: Path) -> None:
+def test_the_last_user_stops_servers_whose_keepers_were_killed(home: Path) -> None:
     services = Services(home)
     urls = services.start()
     numbers = server_ids(urls)
-    kill_caretakers(home)
+    kill_keepers(home)
 
     services.stop()
 

@@ -58,7 +58,7 @@ def server_ids(urls: ServiceUrls) -> tuple[int, int]:
         return int(row[0].split()[0]), int(client.info("server")["process_id"])
 
 
-def caretaker_ids(home: Path) -> list[int]:
+def keeper_ids(home: Path) -> list[int]:
     records = {str(record) for record in (home / "run").glob("*.json")}
     return [
         process.pid
@@ -67,8 +67,8 @@ def caretaker_ids(home: Path) -> list[int]:
     ]
 
 
-def kill_caretakers(home: Path) -> None:
-    for number in caretaker_ids(home):
+def kill_keepers(home: Path) -> None:
+    for number in keeper_ids(home):
         os.kill(number, signal.SIGKILL)
     for lock in (home / "run").glob("*.keeper.lock"):
         FileLock.acquire(lock, timeout_s=10).release()

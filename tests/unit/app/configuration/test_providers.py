@@ -115,7 +115,10 @@ def test_a_built_in_provider_may_get_headers_and_a_variable_of_its_own(
         ("providers: {vllm: {protocol: openai}}", "the key 'base_url' is missing"),
         ("providers: {vllm: {protocol: grpc, base_url: 'http://h'}}", "'openai' or 'anthropic'"),
         ("providers: {vllm: {protocol: openai, base_url: 'h:80'}}", "must begin with http://"),
-        ("providers: {a: {protocol: openai, base_url: 'http://u:p@h/v1'}}", "has a user, a password or a query"),
+        (
+            "providers: {a: {protocol: openai, base_url: 'http://u:p@h/v1'}}",
+            "has a user, a password or a query",
+        ),
         ("providers: {scheduler: {protocol: openai, base_url: 'http://h'}}", "of another queue"),
         ("providers: {'my llm': {protocol: openai, base_url: 'http://h'}}", "no name for a queue"),
         ("providers: {openai: {protocol: anthropic}}", "speaks openai"),

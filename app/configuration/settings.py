@@ -389,16 +389,3 @@ def agent_secret(name: str) -> SecretStr | None:
     """
     value = os.environ.get(name)
     return SecretStr(value) if value else None
-
-
-def unknown_variables() -> list[str]:
-    """Return environment variables that begin with AGENTCHORD_ and that no setting reads.
-
-    They are not refused: Kubernetes, for one, sets AGENTCHORD_PORT beside a service of this name.
-    """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(
-        name
-        for name in os.environ
-        if name.startswith(PREFIX) and name.partition(NESTED)[0] not in known
-    )

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.configuration.sections import ProviderSettings
-from app.configuration.settings import SECRETS, Settings, load_settings, unknown_variables
+from app.configuration.settings import SECRETS, Settings, load_settings
 from app.documents.files import read_document
 from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy, RetryStrategy
@@ -309,13 +309,6 @@ def test_the_chain_of_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch)
         load_settings()
 
     assert "hidden" not in f"{caught.value.__cause__!r} {caught.value.__cause__}"
-
-
-def test_variables_that_no_setting_reads_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGENTCHORD_ENGIN__X", "AGENTCHORD_PORT", "AGENTCHORD_ENGINE__LANE_WIDTH"):
-        monkeypatch.setenv(name, "1")
-
-    assert unknown_variables() == ["AGENTCHORD_ENGIN__X", "AGENTCHORD_PORT"]
 
 
 LIMITS = """\

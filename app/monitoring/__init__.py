@@ -1,1 +1,1 @@
-"""What the run tables and the ledger say together, for the whole cluster."""
+"""Views of runs and of the whole cluster, read from the run tables and the ledger."""

@@ -1,4 +1,4 @@
-"""When it pays to have a provider keep the beginning of an agent's prompts."""
+"""The break-even of a provider's prompt cache, which keeps the beginning of an agent's prompts."""
 
 import math
 from collections.abc import Sequence
@@ -14,15 +14,16 @@ from app.llm.tokens import expected_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CacheForecast:
-    """What a provider's cache does for an agent with ``prompt_cache``.
+    """Cost and saving of a provider's cache for an agent with ``prompt_cache``.
 
     Attributes:
-        tokens: Tokens that its requests probably begin with alike: tools and instructions.
-        least_tokens: Tokens below which the provider keeps nothing.
-        lifetime: How long they are kept after each use: ``5m`` or ``1h``.
-        write_usd: What the first request costs more for having them kept.
-        saved_usd: What each later one costs less.
-        pays_from: Requests within the lifetime from which on it has cost less; None: never.
+        tokens: Expected tokens of the common beginning of its requests: tools and instructions.
+        least_tokens: Tokens below which the provider caches nothing.
+        lifetime: Time for which they are kept after each use: ``5m`` or ``1h``.
+        write_usd: Additional cost of the first request.
+        saved_usd: Saving of each later request.
+        pays_from: Number of requests within the lifetime from which on the cache saves money; None
+            if it never does.
     """
 
     tokens: int
@@ -34,24 +35,24 @@ class CacheForecast:
 
     @property
     def too_short(self) -> bool:
-        """Whether the provider keeps nothing, because it is too little."""
+        """Whether the beginning is too short to be cached."""
         return self.tokens < self.least_tokens
 
 
 def cache_forecast(
     agent: Agent, price: Price, providers: Sequence[Provider] = BUILT_IN
 ) -> CacheForecast | None:
-    """The break-even of an agent's ``prompt_cache``; None if it does not ask for one.
+    """Compute the break-even of an agent's ``prompt_cache``; None if it does not ask for one.
 
     Args:
         agent: The agent.
         price: Price of its model.
-        providers: The providers there are.
+        providers: All providers.
     """
     asked = agent.llm_config.get("prompt_cache")
     if not asked:
         return None
-    # A tool that is given by its name only has no schema here that could be counted.
+    # A tool that is given by its name only has no schema here to be counted.
     specs = [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
     system = agent.llm_config.get("system")
     messages = [{"role": "system", "content": str(system)}] if system else []

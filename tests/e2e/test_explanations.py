@@ -98,7 +98,7 @@ def test_a_call_under_way_what_depends_on_it_and_a_pause(stack: Stack) -> None:
         paused = explained(run, lambda told: "paused" in told.get("then", {}))
 
     assert found["first"]["calling"].startswith("calls openai/gpt-4o-mini, for ")
-    assert found["then"]["dependency"] == "waits for what it depends on: first"
+    assert found["then"]["dependency"] == "waits for its dependencies: first"
     assert "paused" in paused["then"]["paused"]
 
 

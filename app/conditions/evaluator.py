@@ -1,4 +1,4 @@
-"""Decides whether a condition holds, in a time that is bounded whatever the expression and values.
+"""Decides whether a condition holds, in a time that is bounded for every expression and value.
 
 Most conditions take microseconds and are evaluated on the spot: without loops, the work follows
 from the length of the expression and the size of the values, and both are small. A condition with

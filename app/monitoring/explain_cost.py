@@ -94,8 +94,8 @@ def explain_money(
     total = sum(by_agent.values(), Decimal(0))
     if not total:
         return ()
-    dearest = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
-    enough = [item for item in dearest if item[1] > total * NOTABLE_SHARE]
+    most = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
+    enough = [item for item in most if item[1] > total * NOTABLE_SHARE]
     shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in enough)
     calls = sum(call.kind != "correction" for call in history.calls)
     found = [

@@ -29,7 +29,7 @@ MAX_QUERY_CHARS = 100_000
 MARGIN_S = 10.0
 # Results of these are read through a cursor, so that a large one stays in the database.
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
-TELLS = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
+DESCRIBES = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
 # In MySQL these write files even in a read-only transaction, and comments may hold statements.
 _WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
@@ -166,10 +166,10 @@ def _first_word(query: str) -> str:
         raise ValueError("write one statement without a semicolon; give texts as parameters")
     match = _FIRST_WORD.match(query)
     word = match[1].upper() if match else ""
-    if word not in (*READS, *TELLS):
+    if word not in (*READS, *DESCRIBES):
         raise ValueError(
             f"the query begins with {shortened(query[:20])}: begin it with one of "
-            f"{', '.join((*READS, *TELLS))}"
+            f"{', '.join((*READS, *DESCRIBES))}"
         )
     return word
 

@@ -21,7 +21,7 @@ PROFILED_RUNS = 5
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, then write down what was found, as far as it was asked for."""
+    """Measure, and write the results to the files that the options name."""
     profiler = find_profiler() if options.profile else None
     entrants = _entrants(options)
     with (
@@ -49,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _entrants(options: argparse.Namespace) -> list[Entrant]:
-    """Those asked for and there; AgentChord always, because all are compared with it."""
+    """The requested and installed entrants; always with AgentChord, the base of comparison."""
     found = list(OWN)
     for peer in PEERS if options.peers else ():
         if peer.installed:
@@ -66,7 +66,7 @@ def _measure(bench: Bench, results: Results) -> None:
     names = results.contenders
     for number in range(1, results.rounds + 1):
         _say(f"round {number} of {results.rounds}")
-        # Who comes first changes, so that nobody always finds the machine as the same one left it.
+        # The order changes, so that no entrant always follows the same one.
         first = number % len(names)
         samples = [
             _shown(bench.measure(name, workload))
@@ -78,7 +78,7 @@ def _measure(bench: Bench, results: Results) -> None:
 
 
 def _warm_up(bench: Bench, results: Results) -> None:
-    """Every workload once; a peer that does not get through it is left out, with a word."""
+    """Every workload once; a peer that fails at it is left out, with a message."""
     _say("warm-up")
     for name in results.contenders:
         try:
@@ -92,7 +92,7 @@ def _warm_up(bench: Bench, results: Results) -> None:
 
 
 def _count_statements(bench: Bench, results: Results) -> None:
-    """One more round of AgentChord, in which Postgres writes down what it does."""
+    """One more round of AgentChord, in which Postgres logs its statements."""
     _say("counting statements")
     for workload in results.workloads:
         with bench.counters.statements() as counted:

@@ -35,7 +35,7 @@ def peers_block(results: Results) -> str:
 
 
 def write_into(file: Path, text: str, *, mark: str = MARK) -> None:
-    """Put the tables into a Markdown file, between the comments that are there for them.
+    """Put the tables into a Markdown file, between its comments for them.
 
     Raises:
         BenchmarkFailed: If the file has no such marks.
@@ -163,7 +163,7 @@ def _role(role: str) -> Callable[[Sample], float]:
 def _per_agent(
     results: Results, contender: str, workload: Workload
 ) -> Callable[[Callable[[Sample], float]], str]:
-    """How a figure in seconds per workload is shown in milliseconds per agent."""
+    """Write seconds per workload as milliseconds per agent."""
 
     def shown(figure: Callable[[Sample], float]) -> str:
         seconds = results.spread(contender, workload, figure).median

@@ -1,4 +1,4 @@
-"""The command as its users call it: a process with arguments, output and an exit code."""
+"""The command as users call it: a process with arguments, output and an exit code."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def cli(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def answer(stack: Stack, *words: str) -> Any:
-    """What a command prints with --json."""
+    """The output of a command with --json."""
     done = cli(stack, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

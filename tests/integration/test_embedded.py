@@ -1,4 +1,4 @@
-"""The embedded Postgres and Redis: what they are, where they live, what is refused."""
+"""The embedded Postgres and Redis: their start, their folders, their refusals."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from app.embedded.account import closed_part
 from app.errors import EmbeddedServicesError
 from tests.support.embedded_home import (
     answers,
-    keeper_ids,
     connect,
+    keeper_ids,
     save,
     saved,
     server_ids,

@@ -1,4 +1,4 @@
-"""The embedded services under fire: shared, stopped with the last user, back after any kill."""
+"""The embedded services under kills: shared, ended with the last user, back after any kill."""
 
 import os
 import signal
@@ -9,8 +9,8 @@ import pytest
 from app.embedded import Services
 from tests.support.embedded_home import (
     answers,
-    keeper_ids,
     gone,
+    keeper_ids,
     kill_keepers,
     save,
     saved,

@@ -33,7 +33,7 @@ OTHERS = {"OPENAI_API_KEY": "sk-very-secret"}
 
 
 class Remote:
-    """A server that answers as it is told, and remembers what it was asked."""
+    """A server with given answers, which records its requests."""
 
     def __init__(self) -> None:
         self.answer = web.json_response({"approved": True})

@@ -1,4 +1,4 @@
-"""``sql_query`` reads, and whatever it is asked, it changes nothing and comes back in time."""
+"""``sql_query`` reads; no query changes anything or takes longer than the limit."""
 
 import sqlite3
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The tools of the web against a server of their own, which does its worst."""
+"""The tools of the web against a hostile server."""
 
 import asyncio
 import gzip
@@ -25,7 +25,7 @@ which is a wood that many people like because it lasts for very long.</p></artic
 
 
 class Server:
-    """A server that notes what it was asked, and answers by path."""
+    """A server that records its requests, and answers by path."""
 
     def __init__(self) -> None:
         self.seen: list[web.Request] = []

@@ -1,4 +1,4 @@
-"""A call for meters to count, made up."""
+"""A made-up call for meters to count."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The picture of a run fits the screen, however large the run is."""
+"""The view of a run fits the screen for runs of any size."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Providers by configuration: which there are, how they are reached, and who serves a model."""
+"""Providers by configuration: their names, their access, and the provider of a model."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -160,7 +160,7 @@ def test_a_key_in_the_file_is_refused_and_not_shown(
         ({"model": "llama-2"}, "vllm"),
         ({"model": "llama-3-70b"}, "big"),  # the longer pattern
         ({"model": "llama-3-405b"}, "big"),
-        ({"model": "gpt-4o"}, "vllm"),  # configured models go before known names
+        ({"model": "gpt-4o"}, "vllm"),  # configured models take precedence over known names
         ({"model": "gpt-4o-mini"}, "openai"),
         ({"model": "llama-2", "provider": "openai"}, "openai"),
         ({"model": "anything", "provider": "vllm"}, "vllm"),

@@ -20,7 +20,7 @@ from app.errors import ConfigurationError
 
 DOCS = Path(__file__).parents[4] / "docs"
 EXAMPLE = DOCS / "agentchord.example.yaml"
-# Keys that the example shows with a value of its own, because the default says nothing.
+# Keys that the example shows with a value of its own, because the default shows nothing.
 SHOWN_OTHERWISE = {
     *("imports", "providers", "rate_limits", "costs", "openai_base_url", "anthropic_base_url"),
 }

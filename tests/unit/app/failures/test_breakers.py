@@ -1,4 +1,4 @@
-"""Circuit breakers as the processes of a cluster have them, on a backend in memory."""
+"""Circuit breakers of the processes of a cluster, on a backend in memory."""
 
 import asyncio
 from collections import Counter
@@ -143,7 +143,7 @@ async def test_sustained_failures_open_the_circuit_for_every_process() -> None:
 
 
 async def succeed(process: CircuitBreakers) -> None:
-    """A call that nothing holds back."""
+    """A call that no circuit delays."""
     async with asyncio.timeout(1):
         ticket = await process.admit(*MODEL)
     ticket.check()

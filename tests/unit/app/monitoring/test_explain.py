@@ -1,4 +1,4 @@
-"""Why a run is where it is: a sentence for each reason."""
+"""Explanations of a run: a sentence for each reason."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -331,7 +331,7 @@ def test_agents_that_waited_most_of_their_time_are_named() -> None:
     assert waiting.remedy == "more workers, or a higher max_parallel_agents"
 
 
-def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> None:
+def test_an_expensive_agent_is_compared_with_its_usual_and_its_planned_cost() -> None:
     run = history(
         agent("a"),
         agent("b"),
@@ -349,8 +349,14 @@ def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> N
         "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
         "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
         "cost 2.8 times the planned $0.04",
-        "cost 3.0 times the usual amount ($0.09 instead of $0.03): 1 call, 9,000 tokens read, 20 written",
-        "cost 4.5 times the planned amount ($0.09 instead of $0.02): 1 call, 9,000 tokens read, 20 written",
+        (
+            "cost 3.0 times the usual amount ($0.09 instead of $0.03): "
+            "1 call, 9,000 tokens read, 20 written"
+        ),
+        (
+            "cost 4.5 times the planned amount ($0.09 instead of $0.02): "
+            "1 call, 9,000 tokens read, 20 written"
+        ),
     ]
 
 

@@ -1,7 +1,7 @@
-"""Every Celery setting. Why these: docs/decisions/0003-celery-settings.md.
+"""Every Celery setting; docs/decisions/0003-celery-settings.md gives the reasons.
 
 Lanes acknowledge early and carry ids only: recovery is the lease's work, so the broker never has
-to redeliver, and a duplicated or lost message costs nothing but a little time.
+to redeliver, and a duplicated or lost message costs only a little time.
 """
 
 import contextlib
@@ -71,13 +71,13 @@ worker_pool = "threads"
 worker_concurrency = _settings.engine.worker_threads
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-# Agents announce themselves, as tasks agent.<name>; -E shows lanes and advances beside them.
+# Workers send events for agents, as tasks agent.<name>; -E shows lanes and advances as well.
 worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Beat is for the user's own schedules; nothing of AgentChord needs it.
-with contextlib.suppress(OSError):  # beat itself says so if the folder is missing
+# Beat is for the user's own schedules; AgentChord itself does not need it.
+with contextlib.suppress(OSError):  # beat reports a missing folder itself
     _settings.home.mkdir(parents=True, exist_ok=True)
 beat_schedule_filename = str(_settings.home / "beat-schedule")
 

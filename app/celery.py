@@ -10,7 +10,7 @@ from app.flower_access import is_flower, protect
 app = Celery("agentchord")
 app.config_from_object("celeryconfig")
 
-#: Names of the tasks. Messages are sent by name, so that clients never import the workers.
+#: Names of the tasks. Tasks are sent by name, so that clients never import the workers.
 ADVANCE = "agentchord.advance"
 LANE = "agentchord.lane"
 LANES = "agentchord.lanes"
@@ -19,6 +19,6 @@ SCHEDULER_QUEUE = "scheduler"
 
 @import_modules.connect
 def protect_flower(**_: Any) -> None:
-    """Flower has read its options and does not listen yet: the moment to ask for a password."""
+    """Make Flower ask for a password: it has read its options and does not listen yet."""
     if is_flower():
         protect(app)

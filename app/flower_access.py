@@ -1,8 +1,8 @@
-"""Who may look at Flower: a password by default, also for the plain ``celery -A app flower``.
+"""Access to Flower: a password by default, also for the plain ``celery -A app flower``.
 
-Flower knows no default for any of this. It imports the application's modules after it has read its
-options and before it listens, which is when ``protect`` is called. What cannot work is refused
-here in one line, because Celery and tornado show a traceback for it.
+Flower has no default for any of this. It imports the application's modules after it has read its
+options and before it listens, which is when ``protect`` is called. A configuration that cannot
+work is refused here in one line, because Celery and tornado would show a traceback for it.
 """
 
 import atexit
@@ -19,28 +19,29 @@ from kombu.exceptions import OperationalError
 
 LOCAL = "127.0.0.1"
 USER = "agentchord"
-#: How long workers have to answer before they are missed.
+#: Workers that have not answered within this time are reported as missing.
 ANSWER_S = 2.0
 
 
 def is_flower() -> bool:
-    """Whether this process is being made Flower by the command line of Celery."""
+    """Return whether the command line of Celery is starting Flower in this process."""
     context = click.get_current_context(silent=True)
     return context is not None and context.info_name == "flower"
 
 
 def protect(celery: Celery) -> None:
-    """Have Flower ask for an account, and listen on this machine only unless told otherwise.
+    """Have Flower ask for an account, and by default listen on this machine only.
 
-    What Flower was given, ``--basic-auth``, ``--auth``, its variables or its configuration file,
-    goes before the setting ``flower_basic_auth``. Without any of them the password is a new one,
-    which is printed once.
+    Flower's own options, ``--basic-auth``, ``--auth``, its variables or its configuration file,
+    take precedence over the setting ``flower_basic_auth``. Without any of them a new password is
+    made and printed once.
 
     Args:
-        celery: Whose workers are missed if none answers.
+        celery: Application whose workers are asked for an answer.
 
     Raises:
-        SystemExit: If it has no account, or the port is not free, after one line that says so.
+        SystemExit: If the account cannot be used, or the port is not free; after one line that
+            says so.
     """
     from flower.views.monitor import Metrics  # type: ignore[import-untyped]
     from tornado.options import options
@@ -50,27 +51,27 @@ def protect(celery: Celery) -> None:
 
     if not options.address and not options.unix_socket:
         options.address = LOCAL
-    # Flower leaves its metrics, which have the names of all agents, open to everybody.
+    # By default Flower's metrics, which have the names of all agents, need no password.
     Metrics.get = authenticated(Metrics.get)
     try:
         accounts = _accounts(options)
         _check_port(options)
     except (AgentChordError, click.ClickException) as error:
-        # Not left to Celery: of what is raised in a signal it logs the traceback first.
+        # Not left to Celery, which logs the traceback of an error that is raised in a signal.
         sys.stderr.write(f"Error: {error}\n")
         raise SystemExit(1) from error
     sys.stdout.write(f"Flower at {_place(options)}, {accounts}\n")
     sys.stdout.flush()
     # When Flower ends, built-in services end before the thread that listens to them, which is no
-    # error. Reading the settings has them started, and so their end comes after what is registered
-    # from here on.
+    # error. Reading the settings starts the services, so their exit handler is registered first
+    # and runs after the ones that are registered from here on.
     _ = celery.conf.broker_url
     atexit.register(logging.getLogger("flower.events").setLevel, logging.CRITICAL)
     threading.Thread(target=_miss_workers, args=(celery,), name="workers", daemon=True).start()
 
 
 def _accounts(options: Any) -> str:
-    """Who may look, in words; without any account there is one from now on."""
+    """Describe the accounts that may log in; make one if there is none."""
     if options.auth:
         if not (options.auth_provider and options.oauth2_key):
             raise click.ClickException(
@@ -97,7 +98,7 @@ def _accounts(options: Any) -> str:
 
 
 def _stored() -> str | None:
-    """The configured ``user:password``."""
+    """Return the configured ``user:password``."""
     from app.configuration.settings import load_settings
 
     stored = load_settings().flower_basic_auth
@@ -127,11 +128,11 @@ def _place(options: Any) -> str:
 
 
 def _miss_workers(celery: Celery) -> None:
-    """Say so if no worker runs: Flower's pages would stay empty without a word."""
+    """Report that no worker runs: Flower's pages would stay empty without an explanation."""
     try:
         answers = celery.control.ping(timeout=ANSWER_S, limit=1)
     except (OperationalError, OSError):
-        return  # Flower tells of a broker that is away
+        return  # Flower reports a broker that does not answer
     if not answers:
         sys.stderr.write("no worker answers yet: start them with `agentchord up`\n")
         sys.stderr.flush()

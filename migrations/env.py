@@ -1,4 +1,4 @@
-"""Alembic's entry point: migrates on the connection that ``app.storage.schema`` hands in."""
+"""Alembic's entry point: migrates on the connection that ``app.storage.schema`` gives it."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""Fixtures every test may ask for: real services, a database of its own, a clean environment.
+"""Fixtures for all tests: real services, a database for each test, a clean environment.
 
 One Postgres and one Redis serve all tests of a process (of an xdist worker). The schema is migrated
 once, into a template; each test gets a clone of it, which takes 20 ms.
@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for ``seed`` runs once for each of so many."""
+    """Run a test that asks for ``seed`` once for each of ``--seeds`` seeds."""
     if "seed" in metafunc.fixturenames:
         metafunc.parametrize("seed", range(metafunc.config.getoption("--seeds")))
 
@@ -64,7 +64,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None]:
-    """Mark each test with the kind that its folder names, and begin with those that take long."""
+    """Mark each test with the kind of its folder, and begin with the slow kinds."""
     root = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(root).parts[0]
@@ -77,10 +77,10 @@ def pytest_collection_modifyitems(
 
 
 def _dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
-    """The tests in the order that xdist hands out: an equal number in a row to each process.
+    """Order the tests for xdist, which gives each process an equal number in a row.
 
-    Each begins with its share of the modules that start services and wait; what is left to be
-    stolen in the end are tests of milliseconds, and few modules are torn apart.
+    Each process begins with its share of the modules that start services and wait. At the end only
+    tests of milliseconds are left to be stolen, and few modules are split.
     """
     modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
@@ -98,7 +98,7 @@ def _dealt(items: Sequence[pytest.Item], processes: int) -> list[pytest.Item]:
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> Iterator[None]:
-    """Take away what could make a test spend money or write to somebody's database."""
+    """Remove variables that could make a test spend money or write to a real database."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(FOREIGN_VARIABLES):
@@ -108,7 +108,7 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_reach_the_processes_of_tests() -> None:
-    """A shell ignores interrupts for what it runs in the background; children inherit that."""
+    """Reset SIGINT: a shell ignores it for background jobs, and children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -127,17 +127,17 @@ def services(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceUrls]:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A home for embedded services of this test; what it leaves running there is ended."""
+    """A home for embedded services of this test; servers that it leaves running are ended."""
     yield tmp_path / "home"
     for process in psutil.process_iter(["cmdline"]):
         if any(str(tmp_path) in word for word in process.info["cmdline"] or ()):
-            process.terminate()  # a keeper takes its server along
+            process.terminate()  # a keeper ends its server
 
 
 @pytest.fixture(scope="session")
 def database_template(services: ServiceUrls) -> str:
-    """Name of a migrated database that nobody is connected to."""
-    # Late, so that tests of the pure parts start without the SQL layer.
+    """Name of a migrated database without connections."""
+    # Imported late, so that tests of the pure parts start without the SQL layer.
     from app.storage.schema import upgrade
 
     server = make_url(services.database_url)

@@ -1,9 +1,9 @@
-"""Decides whether a condition holds, in a time that no expression and no value can stretch.
+"""Decides whether a condition holds, in a time that is bounded for every expression and value.
 
-Most take microseconds and are evaluated on the spot: without loops, the work follows from the
-length of the expression and the size of the values, and both are small. Whatever has a macro, a
-pattern or large values goes to a process of its own that the system stops after two seconds of
-CPU; that costs some 50 ms, in a thread, and at most two of them run at once.
+Most conditions take microseconds and are evaluated on the spot: without loops, the work follows
+from the length of the expression and the size of the values, and both are small. A condition with
+a macro, a pattern or large values goes to a process of its own that the system stops after two
+seconds of CPU; that costs some 50 ms, in a thread, and at most two such processes run at once.
 """
 
 import asyncio
@@ -25,12 +25,21 @@ from app.errors import ConditionFailed
 INLINE_SIZE = 20_000
 MAX_BYTES = 20_000_000
 MAX_PROCESSES = 2
-# The limit is on CPU time; this one is for a process that does not even run.
+# The sandbox limits CPU time; this limit is for a process that gets no CPU at all.
 WALL_S = 60.0
 
 
 class ConditionEvaluator:
-    """Evaluates conditions for all agents of a process."""
+    """Evaluates conditions for all agents of a process.
+
+    A condition with a loop, or on more than 20,000 values and characters, costs a process each
+    time: where many agents test large values, map the part that they need into the context instead.
+
+    Example:
+        evaluator = ConditionEvaluator()
+        if await evaluator.holds(condition, run_input={"total": 12}, values={"screen": "ok"}):
+            ...
+    """
 
     def __init__(self) -> None:
         self._places = asyncio.Semaphore(MAX_PROCESSES)
@@ -38,7 +47,7 @@ class ConditionEvaluator:
     async def holds(
         self, condition: Condition, run_input: Mapping[str, Any], values: Mapping[str, Any]
     ) -> bool:
-        """Whether a condition is true.
+        """Decide whether a condition is true.
 
         Args:
             condition: The condition.
@@ -46,7 +55,8 @@ class ConditionEvaluator:
             values: Outputs by agent, and keys of the context, as JSON values.
 
         Raises:
-            ConditionFailed: If it cannot be evaluated, is over a limit, or is no truth value.
+            ConditionFailed: If the condition cannot be evaluated, is over a limit, or gives neither
+                true nor false.
         """
         data = bound(condition, run_input, values)
         if condition.loops or not _is_small(data):
@@ -92,7 +102,7 @@ def _evaluate(document: bytes, text: str) -> tuple[str, Any]:
 
 
 def _is_small(data: Any) -> bool:
-    """Whether values and characters together are few, found out in as few steps."""
+    """Return whether values and characters are few; the search stops at the limit."""
     waiting = [data]
     size = 0
     while waiting and size <= INLINE_SIZE:

@@ -1,4 +1,4 @@
-"""Compiles conditions; what is wrong with one is said with its position."""
+"""Compiles conditions; an error message names the position of the mistake."""
 
 import re
 from collections.abc import Mapping
@@ -18,10 +18,10 @@ _CODES = re.compile(r"^[A-Z_]+: | \[[A-Z_]+\]$")
 
 @lru_cache(maxsize=1024)
 def compiled(condition: Condition) -> Any:
-    """The expression that a condition is.
+    """Compile a condition.
 
     Raises:
-        WorkflowError: If it is no expression of CEL, or cannot be true or false.
+        WorkflowError: If the text is no expression of CEL, or cannot be true or false.
     """
     try:
         expression = environment(tuple(variables(condition))).compile(condition.text)
@@ -37,21 +37,21 @@ def compiled(condition: Condition) -> Any:
 
 
 def variables(condition: Condition) -> list[str]:
-    """The variables of a condition, in order."""
+    """Return the variables of a condition, in order."""
     names = {*condition.keys, *condition.words, *dict(condition.aliases)}
     return sorted(names | {INPUT} if condition.reads_input else names)
 
 
 @lru_cache(maxsize=1024)
 def environment(names: tuple[str, ...]) -> Any:
-    """What a condition may use: these variables, and the standard functions of CEL."""
+    """Make the environment of a condition: these variables and the standard functions of CEL."""
     return cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN))
 
 
 def bound(
     condition: Condition, run_input: Mapping[str, Any], values: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The values of a condition's variables.
+    """Return the values of a condition's variables.
 
     Args:
         condition: The condition.
@@ -70,10 +70,10 @@ def bound(
 
 
 def verdict(text: str, kind: str, value: Any) -> bool:
-    """What the evaluator's answer means.
+    """Read the evaluator's answer as true or false.
 
     Raises:
-        ConditionFailed: If it is neither true nor false.
+        ConditionFailed: If the answer is neither.
     """
     if kind == "BOOL":
         return bool(value)

@@ -1,7 +1,7 @@
 """Evaluates one condition in a process of its own, whose time and memory the system limits.
 
-It is run as a file by ``evaluator``, reads one JSON document and writes one, and imports nothing
-of the application.
+``evaluator`` runs this file as a script. It reads one JSON document, writes one, and imports
+nothing of the application.
 """
 
 import json

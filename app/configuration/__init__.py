@@ -1,1 +1,1 @@
-"""Every setting, typed: where it may come from, and what it means."""
+"""Every setting, typed: its sources and its meaning."""

@@ -1,6 +1,6 @@
 """The sections of the configuration: their keys, types, defaults and bounds.
 
-The file is over 400 lines because it is the one list of what can be configured.
+The file is over 400 lines because it is the one list of all keys that can be configured.
 """
 
 import re
@@ -36,7 +36,7 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
 
-#: Names of queues that are not those of providers, and words of the command line.
+#: Names that no provider may have: names of other queues, and words of the command line.
 RESERVED_NAMES = ("scheduler", "agents", "function", "http", "workflow")
 PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 #: A variable of the environment inside a header's value.
@@ -45,11 +45,11 @@ _SECRET_HEADERS = frozenset({"api-key", "authorization", "x-api-key"})
 
 
 def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
-    """Refuse what pydantic would take, or word badly.
+    """Refuse keys and values that pydantic would accept, or refuse with a poor message.
 
     Args:
-        values: What was given for a section; only a mapping is looked at.
-        kinds: Type of every key there is.
+        values: Value that was given for a section; anything but a mapping is skipped.
+        kinds: Type of every known key.
 
     Raises:
         PydanticCustomError: For an unknown key, or a bool in place of a number; the key is in its
@@ -57,12 +57,12 @@ def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
     """
     for key, value in values.items() if isinstance(values, Mapping) else ():
         if key not in kinds:
-            hint = did_you_mean(str(key), kinds) or f"; there is {listed(kinds)}"
+            hint = did_you_mean(str(key), kinds) or f"; known: {listed(kinds)}"
             raise PydanticCustomError(
                 "key", "there is no such key{hint}", {"key": key, "hint": hint}
             )
         if isinstance(value, bool) and kinds[key] is not bool:
-            raise PydanticCustomError("key", "true and false mean nothing here", {"key": key})
+            raise PydanticCustomError("key", "true and false have no meaning here", {"key": key})
 
 
 def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: type) -> Any:
@@ -73,7 +73,7 @@ def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: ty
     except ConfigurationError as error:
         reason = str(error)
         words = reason.replace("'", " ").split()
-        # The key the reason names leads to its line; without one, the section does.
+        # A key that the reason names leads to its line; without one, the error names the section.
         key = next((key for key in value if key in words), None)
         context = {"reason": reason, "key": key}
         raise PydanticCustomError("refused", "{reason}", context) from error
@@ -110,25 +110,25 @@ class Section(BaseModel):
 
 
 class EngineSettings(Section):
-    """How runs are scheduled and agents are worked on.
+    """Scheduling of runs, and the work of workers on agents.
 
     Attributes:
         max_concurrent_workflows: Runs admitted at once; further ones stay pending.
-        default_max_tokens: Most tokens a call generates when its agent does not say.
+        default_max_tokens: Most tokens that a call generates when its agent sets no max_tokens.
         lane_width: Agents of a run that one lane works on at a time.
         lease_s: Seconds a worker's right to an attempt lasts without a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.
         watchdog_s: Seconds between two looks for work that was lost.
         drain_grace_s: Seconds that calls in flight get when a worker is asked to stop.
-        long_wait_s: An agent that has to wait longer than this, before its first call, gives its
-            lease and its place back meanwhile.
+        long_wait_s: An agent that has to wait longer than this before its first call is handed
+            back: it keeps neither its lease nor its place in the lane.
         max_recoveries: Times an agent may lose its worker before it is quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
         max_items: Longest list that a for_each may run over.
         max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
-        max_depth: How deep sub-workflows may be nested.
+        max_depth: Deepest nesting of sub-workflows.
         worker_threads: Threads of a worker, one per lane.
-        budget_thresholds: Percentages of a run's budget whose passing is told.
+        budget_thresholds: Percentages of a run's budget; an event is recorded when one is passed.
     """
 
     max_concurrent_workflows: int = Field(50, ge=1, le=100_000)
@@ -152,17 +152,18 @@ class EngineSettings(Section):
         if self.lease_s < 2 * self.heartbeat_s:
             raise ValueError(
                 f"lease_s is {self.lease_s:g} and heartbeat_s is {self.heartbeat_s:g}: make the "
-                "lease at least twice as long, or one late heartbeat gives the agents away"
+                "lease at least twice as long, or one late heartbeat loses the agents"
             )
         return self
 
 
 class LoggingSettings(Section):
-    """What is logged.
+    """Level and form of the logs.
 
     Attributes:
         level: Least level that is written.
-        format: ``json`` for machines, ``console`` for people, ``auto`` for whom the output is.
+        format: ``json`` for programs, ``console`` for people; ``auto`` takes ``console`` where the
+            output is a terminal.
     """
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -175,15 +176,15 @@ class LoggingSettings(Section):
 
 
 class HttpTools(Section):
-    """What ``http_request`` and ``fetch_page`` may reach.
+    """Hosts and networks that ``http_request`` and ``fetch_page`` may reach.
 
     Attributes:
-        allowed_hosts: Names of hosts, ``*.example.com`` for all below one; empty: every host with a
-            public address.
-        allowed_networks: Private networks that may be reached all the same, such as 10.1.0.0/16.
+        allowed_hosts: Names of hosts, ``*.example.com`` for all below one; empty allows every host
+            with a public address.
+        allowed_networks: Private networks that may be reached as well, such as 10.1.0.0/16.
         methods: Methods of ``http_request``.
         timeout_s: Seconds that a request may take, its redirects included.
-        max_bytes: Largest answer that is read; what is longer is cut.
+        max_bytes: Most bytes that are read of an answer; the rest is cut.
         max_redirects: Redirects that are followed.
     """
 
@@ -215,16 +216,16 @@ class Database(Section):
     @classmethod
     def _check_mapping(cls, values: Any) -> Any:
         if isinstance(values, str):
-            # Its usual refusal would show the text, which has a password in it.
+            # The usual refusal of pydantic would show the text, which has a password in it.
             raise ValueError("give a mapping with the key url")  # noqa: TRY004  pydantic takes it
         return values
 
 
 class FileTools(Section):
-    """What ``list_files``, ``read_file`` and ``write_file`` may touch.
+    """Folder that ``list_files``, ``read_file`` and ``write_file`` may use.
 
     Attributes:
-        folder: The folder; None: there are no such tools.
+        folder: The folder; None switches these tools off.
         max_bytes: Largest file that is read or written.
     """
 
@@ -235,18 +236,21 @@ class FileTools(Section):
     @classmethod
     def _check_folder(cls, value: Path | None) -> Path | None:
         if value is not None and not value.is_absolute():
-            raise ValueError(f"{str(value)!r} is not an absolute path: workers start anywhere")
+            raise ValueError(
+                f"{str(value)!r} is not an absolute path: give one, because workers may start in "
+                "any folder"
+            )
         return value
 
 
 class ToolSettings(Section):
-    """Tools: what their results may be, and what the built-in ones may reach.
+    """Tools: the size of their results, and the limits of the built-in ones.
 
     Attributes:
-        max_output_bytes: Largest result of a tool, in UTF-8; what is longer is cut.
-        http: What ``http_request`` and ``fetch_page`` may reach.
+        max_output_bytes: Largest result of a tool, in UTF-8; a longer one is cut.
+        http: Hosts and networks that ``http_request`` and ``fetch_page`` may reach.
         sql: Databases that ``sql_query`` may read, by the name that models use.
-        files: What the file tools may touch.
+        files: Folder that the file tools may use.
     """
 
     max_output_bytes: int = Field(100_000, ge=1, le=100_000_000)
@@ -260,8 +264,8 @@ class ProviderLimits(Section):
 
     Attributes:
         default: The bucket of every model without one of its own.
-        models: Buckets by model name or pattern (``gpt-4o*``); a tier that one does not name is
-            that of ``default``.
+        models: Buckets by model name or pattern (``gpt-4o*``); a tier that a block leaves out is
+            taken from ``default``.
     """
 
     default: Limits = RateLimitConfig()
@@ -269,7 +273,7 @@ class ProviderLimits(Section):
     _named: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
 
     def named(self, model: str) -> frozenset[str] | None:
-        """The keys that a block names itself; None if it was not given at all.
+        """Return the keys that a block names itself; None if the block was not given.
 
         Args:
             model: A key of ``models``, or ``default``.
@@ -277,11 +281,11 @@ class ProviderLimits(Section):
         return self._named.get(model)
 
     def bucket_of(self, model: str) -> tuple[str, RateLimitConfig]:
-        """The block that a model's calls are counted in.
+        """Return the block that a model's calls are counted in.
 
         Returns:
-            The key of ``models``, or ``default``, and its limits. The exact name goes before
-            patterns, a longer pattern before a shorter one.
+            The key of ``models``, or ``default``, and its limits. The exact name takes precedence
+            over patterns, a longer pattern over a shorter one.
         """
         if model in self.models:
             return model, self.models[model]
@@ -294,7 +298,7 @@ class ProviderLimits(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _remember_names(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Keep what was named: what is stored later goes before it, and is inherited like it."""
+        """Keep the keys that each block names, to merge stored limits key by key later."""
         made = handler(values)
         if isinstance(values, Mapping):
             blocks = {DEFAULT_BUCKET: values.get("default"), **(values.get("models") or {})}
@@ -308,7 +312,7 @@ class ProviderLimits(Section):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: Any) -> Any:
-        """Complete the blocks: a ``default`` that is given replaces all of the built-in numbers."""
+        """Complete the blocks: a given ``default`` replaces all of the built-in numbers."""
         if not isinstance(values, Mapping):
             return values
         default: Any = values.get("default")
@@ -326,12 +330,12 @@ class ProviderLimits(Section):
 
 
 class ProviderSettings(Section):
-    """A provider, or what is to be different about a built-in one.
+    """A provider, or changes to a built-in one.
 
     Attributes:
-        protocol: What it speaks; only a built-in one may leave it out.
-        base_url: Where it is: with ``/v1`` for the protocol of OpenAI, without for Anthropic's.
-        api_key_env: Environment variable with its key; None for one that asks for no key.
+        protocol: Its protocol; only a built-in provider may leave it out.
+        base_url: Its URL: with ``/v1`` for the protocol of OpenAI, without for Anthropic's.
+        api_key_env: Environment variable with its key; None for a provider without a key.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of models that it serves unless an agent names a provider.
@@ -359,7 +363,8 @@ class ProviderSettings(Section):
         parts = urlsplit(value or "")
         if parts.username or parts.password or parts.query:
             raise ValueError(
-                "is more than a base: give keys with api_key_env or headers, the rest with query"
+                "has a user, a password or a query: give keys with api_key_env or headers, and "
+                "parameters with query"
             )
         return value
 
@@ -367,7 +372,7 @@ class ProviderSettings(Section):
     @classmethod
     def _check_variable(cls, value: str | None) -> str | None:
         if value is not None and not value.isidentifier():
-            # Not shown: it may well be the key itself.
+            # The value is not shown: it may be the key itself.
             raise ValueError("give the name of an environment variable, never the key itself")
         return value
 
@@ -377,7 +382,7 @@ class ProviderSettings(Section):
         for name, text in value.items():
             if name.lower() in _SECRET_HEADERS and not VARIABLE.search(text):
                 raise ValueError(
-                    f"{name} is a secret: write ${{NAME}}, the name of an environment variable"
+                    f"{name} is a secret: write ${{NAME}} with the name of an environment variable"
                 )
         return value
 
@@ -386,8 +391,8 @@ def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping
     """Refuse providers that cannot work together.
 
     Args:
-        providers: As configured.
-        built_in: Protocols of those that need no configuration, by name.
+        providers: The configured providers.
+        built_in: Protocols of the built-in providers, by name.
 
     Raises:
         PydanticCustomError: With the name of the provider as ``key`` in its context.
@@ -397,7 +402,7 @@ def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping
         problem = _provider_problem(name, given, built_in)
         for pattern in given.models:
             if (other := owners.setdefault(pattern, name)) != name:
-                problem = f"models has {pattern!r}, which {other!r} has too: leave it to one"
+                problem = f"models has {pattern!r}, which {other!r} also has: remove it from one"
         if problem:
             raise PydanticCustomError("key", "{problem}", {"key": name, "problem": problem})
 

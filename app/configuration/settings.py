@@ -1,4 +1,4 @@
-"""Every setting, from the environment, ``.env`` and one YAML file; nothing else reads them."""
+"""Every setting, from the environment, ``.env`` and one YAML file; no other module reads these."""
 
 import os
 import re
@@ -63,7 +63,7 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
-#: Variables that agents, tools and headers may name: what is in them is a secret.
+#: Variables that agents, tools and headers may name; their values are secrets.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
@@ -78,12 +78,12 @@ _BUILT_IN_NAMES = frozenset(provider.name for provider in BUILT_IN)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ProviderAccess:
-    """How a provider is reached.
+    """URL, key and headers of a provider.
 
     Attributes:
-        base_url: Where it is; None means the provider of the protocol itself.
-        api_key: Its key; None if the variable is not set, or if it asks for none.
-        api_key_env: The variable of its key; None if it asks for none.
+        base_url: Its URL; None means the SDK's own, that of OpenAI or Anthropic.
+        api_key: Its key; None if the variable is not set, or if the provider needs no key.
+        api_key_env: The variable of its key; None if the provider needs no key.
         headers: Further headers.
         query: Query parameters of every request.
         missing: Variables that the headers name and that are not set.
@@ -98,12 +98,12 @@ class ProviderAccess:
 
 
 def _variable(name: str) -> str | None:
-    """A variable of the environment, or else of ``.env``; an empty one counts as not set."""
+    """Return a variable of the environment, else of ``.env``; an empty one counts as not set."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
 def _unprefixed(name: str) -> Any:
-    """A field whose environment variable is its own name in capitals, without AGENTCHORD_."""
+    """Make a field whose environment variable is its name in capitals, without AGENTCHORD_."""
     return Field(default=None, validation_alias=name)
 
 
@@ -113,33 +113,43 @@ def _default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """What an operator configures; build it with ``load_settings``.
+    """All settings of an operator; ``load_settings`` builds it.
 
-    The environment goes before ``.env`` in the working directory, that before the YAML file named
-    by AGENTCHORD_CONFIG, that before the defaults. Sections are merged key by key.
+    The environment takes precedence over ``.env`` in the working directory, ``.env`` over the YAML
+    file named by AGENTCHORD_CONFIG, and the file over the defaults. Sections are merged key by key.
+    Settings are read once: a process has to be started again to see a change. Rate limits and
+    budgets that change while workers run are stored with ``agentchord limits`` and ``agentchord
+    budgets`` instead.
+
+    Example:
+        settings = load_settings()
+        settings.engine.lane_width  # 50, or AGENTCHORD_ENGINE__LANE_WIDTH
+        load_settings(openai_base_url="http://127.0.0.1:8080/v1")  # an argument overrides all
 
     Attributes:
         database_url: Postgres, as ``postgresql://...``; None starts the embedded one.
         redis_url: Redis, as ``redis://...``; None starts the embedded one.
-        openai_api_key: Key for OpenAI, or a server that speaks like it.
-        openai_base_url: Where it is reached; None means OpenAI itself.
-        anthropic_api_key: Key for Anthropic, or a server that speaks like it.
-        anthropic_base_url: Where it is reached; None means Anthropic itself.
+        openai_api_key: Key for OpenAI, or a server with its protocol.
+        openai_base_url: URL of that server; None means OpenAI itself.
+        anthropic_api_key: Key for Anthropic, or a server with its protocol.
+        anthropic_base_url: URL of that server; None means Anthropic itself.
         config: The YAML file.
-        home: Folder of the embedded services and of everything else that is kept on disk.
+        home: Folder of the embedded services and of all other files.
         flower_basic_auth: ``user:password`` for Flower.
         imports: Modules with tools and functions that workers load.
-        allow_addresses: Hosts, addresses and networks that agents may reach though not public.
-        on_failure: ``package.module:function``, called for every agent that fails for good.
-        providers: Providers beside the built-in ones, or changes of those.
+        allow_addresses: Hosts, addresses and networks that agents may reach although they are not
+            public.
+        on_failure: ``package.module:function``, called for every agent that has failed and is not
+            retried.
+        providers: Providers beside the built-in ones, or changes to those.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
-        retry: Policy of agents without one of their own.
-        circuit_breaker: When calls to a model that fails for everybody are held back.
+        retry: Retry policy of agents without one of their own.
+        circuit_breaker: When a circuit opens and stops calls to a model that fails for all agents.
         engine: Scheduling and workers.
-        logging: What is logged, and how.
-        tools: What tools may answer, and what the built-in ones may reach.
-        monitoring: What is watched.
+        logging: Level and form of the logs.
+        tools: Limits of tools.
+        monitoring: Metrics of workers.
     """
 
     model_config = SettingsConfigDict(
@@ -176,7 +186,7 @@ class Settings(BaseSettings):
     monitoring: Monitoring = MonitorConfig()
 
     def all_providers(self) -> tuple[Provider, ...]:
-        """Every provider there is, the built-in ones first."""
+        """Return every provider, the built-in ones first."""
         given = {each.name: each for each in BUILT_IN} | {
             name: Provider(
                 name=name,
@@ -194,11 +204,11 @@ class Settings(BaseSettings):
 
     @property
     def agent_queues(self) -> tuple[str, ...]:
-        """Names of all queues that carry agents: the providers', and those of other kinds."""
+        """Names of all queues that carry agents: one per provider, and those of other kinds."""
         return (*self.provider_names, *QUEUES_OF_KINDS.values())
 
     def access_to(self, provider: str) -> ProviderAccess:
-        """Where a provider is and what it wants to see, secrets looked up in the environment."""
+        """Return URL, key and headers of a provider, with secrets from the environment."""
         given = self.providers.get(provider, ProviderSettings())
         found = {
             name: _variable(name)
@@ -226,7 +236,7 @@ class Settings(BaseSettings):
         )
 
     def secret_values(self) -> set[str]:
-        """Every secret that is known here, in the clear: for what hides them, and nothing else."""
+        """Return every known secret in the clear; only for code that hides them."""
         named = [name for name in os.environ if SECRET_VARIABLE.search(name)]
         found = {_variable(name) or "" for name in named}
         given = [getattr(self, name) for name in SECRETS]
@@ -235,13 +245,13 @@ class Settings(BaseSettings):
             access = self.access_to(provider.name)
             given += [access.api_key, *access.headers.values()]
         for text in (each.get_secret_value() for each in given if each is not None):
-            # The parts of a URL that are no secret are what an error is about.
+            # Only the password of a URL is a secret; an error message may show the rest.
             found.add((urlsplit(text).password or "") if "://" in text else text)
             found.add(text.partition(" ")[2] if text.lower().startswith("bearer ") else "")
         return found - {""}
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """The bucket that a model's calls are counted in.
+        """Return the bucket that a model's calls are counted in.
 
         Args:
             provider: Provider name.
@@ -249,7 +259,7 @@ class Settings(BaseSettings):
 
         Returns:
             Name of the bucket, ``openai/default`` or ``openai/gpt-4o*``, and its limits. The exact
-            name goes before patterns, a longer pattern before a shorter one.
+            name takes precedence over patterns, a longer pattern over a shorter one.
         """
         block, limits = self.rate_limits.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
@@ -263,7 +273,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - an overridden method's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Add the YAML file below the others."""
+        """Add the YAML file as the source of lowest precedence."""
         return init_settings, env_settings, dotenv_settings, YamlFile(settings_cls)
 
     @field_validator(*SECRETS, "openai_base_url", "anthropic_base_url", mode="before")
@@ -347,13 +357,14 @@ def load_settings(**overrides: Any) -> Settings:
     """Read every setting.
 
     Args:
-        **overrides: Fields of ``Settings`` that go before every source.
+        **overrides: Fields of ``Settings`` that take precedence over every source.
 
     Returns:
         The settings, immutable.
 
     Raises:
-        ConfigurationError: In one line: which variable, or which file, line and key, and why.
+        ConfigurationError: Its one line names the variable, or the file, line and key, and the
+            reason.
     """
     try:
         return Settings(**overrides)
@@ -370,24 +381,11 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def agent_secret(name: str) -> SecretStr | None:
-    """A secret that agents name, from the environment; None if it is not set.
+    """Return a secret that agents name, from the environment; None if it is not set.
 
     Args:
-        name: Name of the variable, as an agent's config gives it; the kind of the agent has
-            checked that it is one of those that agents may name.
+        name: Name of the variable, from an agent's config; the kind of the agent has checked
+            that agents may name it.
     """
     value = os.environ.get(name)
     return SecretStr(value) if value else None
-
-
-def unknown_variables() -> list[str]:
-    """Environment variables that begin with AGENTCHORD_ and that no setting reads.
-
-    They are not refused: Kubernetes, for one, sets AGENTCHORD_PORT beside a service of this name.
-    """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(
-        name
-        for name in os.environ
-        if name.startswith(PREFIX) and name.partition(NESTED)[0] not in known
-    )

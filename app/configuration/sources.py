@@ -1,4 +1,4 @@
-"""The YAML file as a source of settings, and where a value that was refused came from."""
+"""The YAML file as a source of settings, and messages that name the source of a refused value."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -27,14 +27,14 @@ Place = tuple[str | int, ...]
 
 
 class YamlFile(PydanticBaseSettingsSource):
-    """The file that the sources before it name as ``config``."""
+    """The YAML file that a source of higher precedence names as ``config``."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Part of the interface; the file is read as a whole."""
+        """Refuse: the interface has this method, but the file is read as a whole."""
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        """The file's values; nothing when no file is named."""
+        """Return the file's values; an empty dict when no file is named."""
         document = _document(self.current_state)
         if document is None or document.value is None:
             return {}
@@ -43,7 +43,7 @@ class YamlFile(PydanticBaseSettingsSource):
         known = self.settings_cls.model_fields.keys() - {"config"}
         for key in document.value:
             if key not in known:
-                hint = did_you_mean(key, known) or f"; there is {listed(sorted(known))}"
+                hint = did_you_mean(key, known) or f"; known: {listed(sorted(known))}"
                 raise document.error(f"there is no such key{hint}", (key,))
         # A section whose lines are all commented out is null.
         return {key: value for key, value in document.value.items() if value is not None}
@@ -55,12 +55,12 @@ def explain_refusal(
     overrides: Mapping[str, Any],
     secrets: Collection[str],
 ) -> str:
-    """One line about the first value that was refused: where it is, and what is wrong.
+    """Explain the first refused value in one line: its place and the problem.
 
     Args:
-        error: The refusal.
+        error: The refusal by pydantic.
         settings_cls: The settings that were loaded.
-        overrides: The arguments they were loaded with.
+        overrides: The arguments of ``load_settings``.
         secrets: Fields whose values are never shown.
     """
     first = error.errors(include_url=False)[0]
@@ -73,14 +73,14 @@ def explain_refusal(
         hint = did_you_mean(str(place[-1]), settings_cls.model_fields)
         problem = f"there is no such setting{hint}"
     elif first["type"] in ("key", "refused", "value_error"):
-        pass  # in words of our own, which show the value where it is no secret
+        pass  # a message of this package, which shows the value unless it is a secret
     elif place[0] not in secrets and isinstance(value, str | int | float):
         problem = f"is {shortened(value)}: {problem[0].lower()}{problem[1:]}"
     return _located(problem, place, settings_cls, overrides)
 
 
 def explain_decoding(error: SettingsError) -> str:
-    """One line about a variable that should hold JSON and does not."""
+    """Explain in one line that a variable holds no JSON."""
     match = re.search(r'field "(\w+)" from source "(\w+)"', str(error))
     if not match:
         return str(error)
@@ -99,7 +99,7 @@ def _located(
         return f"setting {field}: {problem}"
     environment, dotenv = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
     document = _document({**dotenv(), **environment(), **overrides})
-    # The deepest place that a source names is where the value came from.
+    # The value came from the source that names the deepest place.
     for length in range(len(place), 0, -1):
         name = _variable(place[:length], settings_cls)
         for where, source in (("environment variable", environment), (DOTENV, dotenv)):
@@ -118,10 +118,10 @@ def _variable(place: Place, settings_cls: type[BaseSettings]) -> str:
 
 
 def _document(state: Mapping[str, Any]) -> "Document | None":
-    """The YAML file that the other sources name, if they do."""
+    """Return the YAML file that the other sources name, or None."""
     if not state.get("config"):
         return None
-    # Late: most processes of a client have no file, and need no YAML parser.
+    # Imported late: most client processes have no file, and need no YAML parser.
     from app.documents.files import read_document
 
     return read_document(state["config"])

@@ -1,1 +1,1 @@
-"""Files of structured text: read, bounded and parsed for settings and workflow files alike."""
+"""YAML and JSON files, read within limits: settings and workflow files both use this."""

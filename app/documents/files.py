@@ -1,4 +1,4 @@
-"""YAML and JSON files, read as plain JSON values of which every one knows its line."""
+"""YAML and JSON files, read as JSON values, with the line of every value."""
 
 import json
 import re
@@ -25,7 +25,7 @@ class Document:
     Attributes:
         file: Path as the user gave it.
         value: Content as JSON values.
-        places: Tells the line, from 1, of every value by its path.
+        places: Returns the line, from 1, of every value by its path.
     """
 
     file: str
@@ -33,10 +33,10 @@ class Document:
     places: Callable[[], Mapping[Place, int]]
 
     def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
-        """An error at a place: with its line, or the line of the nearest place around it.
+        """Make an error for a place, with its line or that of the nearest place around it.
 
         Args:
-            message: What is wrong and what to do.
+            message: The problem and the remedy.
             place: Path of the value: ``("agents", 2, "priority")`` or ``agents[2].priority``.
         """
         if isinstance(place, str):
@@ -51,7 +51,7 @@ class Document:
 
 
 def place_of(path: str) -> Place:
-    """The place that a path such as ``agents[2].priority`` means."""
+    """Parse a path such as ``agents[2].priority``."""
     return tuple(key or int(index) for index, key in _FIELD_PART.findall(path))
 
 
@@ -65,7 +65,8 @@ def read_document(path: Path | str) -> Document:
         Its content.
 
     Raises:
-        WorkflowFileError: If it cannot be read, is no valid YAML or JSON, or is over a limit.
+        WorkflowFileError: If the file cannot be read, is no valid YAML or JSON, or is over a
+            limit.
     """
     file = str(path)
     text = _read_text(Path(path), file)
@@ -109,21 +110,21 @@ def _read_json(text: str, file: str) -> Any:
         message = f"is not valid JSON: {error.msg}"
         raise WorkflowFileError(message, file=file, line=error.lineno) from error
     except RecursionError as error:
-        raise WorkflowFileError("is nested too deeply", file=file) from error
+        raise WorkflowFileError("is nested too deeply: use fewer levels", file=file) from error
 
 
 def _repeated_json_key(text: str, file: str) -> WorkflowFileError:
     seen: set[Place] = set()
     for place, line in _json_places(text):
         if place in seen:
-            message = f"the key {place[-1]!r} is there twice: remove one"
+            message = f"the key {place[-1]!r} occurs twice: remove one"
             return WorkflowFileError(message, file=file, line=line)
         seen.add(place)
-    return WorkflowFileError("a key is there twice: remove one", file=file)
+    return WorkflowFileError("a key occurs twice: remove one", file=file)
 
 
 def _json_places(text: str) -> Iterator[tuple[Place, int]]:
-    """Path and line of every key and element of a JSON text."""
+    """Yield path and line of every key and element of a JSON text."""
     path: list[str | int] = []
     line, counted = 1, 0
     awaits_key = False

@@ -1,7 +1,7 @@
-"""Reads YAML as what JSON can say, within limits, with the line of every value.
+"""Reads YAML as JSON values, within limits, with the line of every value.
 
-Plain words are read as in the core of YAML 1.2: ``no`` and dates are texts. Aliases and merge keys
-(``<<``) work; tags, a second document and a key that is there twice are errors.
+Plain scalars are read by the core schema of YAML 1.2: ``no`` and dates are texts. Aliases and merge
+keys (``<<``) work; tags, a second document and a repeated key are errors.
 """
 
 import re
@@ -20,7 +20,7 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
-# The parser in Python of a PyYAML that was built without libyaml is slower, not different.
+# A PyYAML that was built without libyaml has a parser in Python, with the same results but slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -29,13 +29,13 @@ class _Part:
     """A value that is being read, or that an alias may refer to.
 
     Attributes:
-        value: What was read of it.
-        size: Values in it, those of aliases included.
-        depth: Levels in it.
+        value: The part that has been read.
+        size: Number of values in it, those of aliases included.
+        depth: Number of levels in it.
         place: Path of a mapping or list.
         anchor: Name by which aliases refer to it, or None.
         key: Key whose value comes next; None when a key comes next.
-        merged: What the merge keys of a mapping contribute.
+        merged: Keys and values that the merge keys of a mapping bring.
     """
 
     value: Any
@@ -48,10 +48,10 @@ class _Part:
 
 
 class YamlReader:
-    """Builds values from YAML events, without recursion however the text is nested.
+    """Builds values from YAML events, without recursion for nested text.
 
     Attributes:
-        places: Line, from 1, of every value by its path; what aliases bring has none.
+        places: Line, from 1, of every value by its path; values from aliases have no line.
     """
 
     def __init__(self, *, file: str) -> None:
@@ -62,12 +62,12 @@ class YamlReader:
         self._root: _Part | None = None
 
     def read(self, text: str) -> Any:
-        """The value of a text; None for an empty one.
+        """Parse a text; an empty one gives None.
 
         Raises:
-            WorkflowFileError: If it is not valid, or over a limit.
+            WorkflowFileError: If the text is not valid, or over a limit.
         """
-        event: Any  # whose marks are never None here, unlike in its stub
+        event: Any  # its marks are never None here, which the stub does not know
         try:
             for event in yaml.parse(text, Loader=_LOADER):
                 self._take(event, event.start_mark.line + 1)
@@ -114,7 +114,7 @@ class YamlReader:
         self._check(len(self._open), 0, line)
 
     def _next_place(self, line: int) -> tuple[str | int, ...]:
-        """Path of the value that comes next; notes its line unless its key has done so."""
+        """Return the path of the next value; store its line unless its key did so."""
         if not self._open:
             return ()
         parent = self._open[-1]
@@ -131,12 +131,12 @@ class YamlReader:
             raise self._error(f"the key {event.value} is not a text: write {event.value!r}", line)
         if key in parent.value:
             first = self.places[*parent.place, key]
-            raise self._error(f"the key {key!r} is there twice, first in line {first}", line)
+            raise self._error(f"the key {key!r} occurs twice, first in line {first}", line)
         self.places[*parent.place, key] = line
         parent.key = key
 
     def _put(self, part: _Part, line: int) -> None:
-        """Put a finished value where it belongs."""
+        """Put a finished value into the list or mapping around it."""
         if part.anchor is not None:
             self._anchors[part.anchor] = part
         if not self._open:
@@ -182,9 +182,9 @@ class YamlReader:
 
     def _check(self, depth: int, size: int, line: int) -> None:
         if depth > MAX_DEPTH:
-            raise self._error(f"is nested more than {MAX_DEPTH} levels deep", line)
+            raise self._error(f"is nested more than {MAX_DEPTH} levels deep: use fewer", line)
         if size > MAX_VALUES:
-            raise self._error(f"is over {MAX_VALUES:,} values long, with its aliases", line)
+            raise self._error(f"has over {MAX_VALUES:,} values, with its aliases: split it", line)
 
     def _syntax_error(self, error: yaml.MarkedYAMLError, text: str) -> WorkflowFileError:
         mark: Any = error.problem_mark or error.context_mark

@@ -1,4 +1,4 @@
-"""The account a server runs under: Postgres refuses to run as root, so root has to step down."""
+"""The account that a server runs under: Postgres refuses root, so root has to step down."""
 
 import os
 import pwd
@@ -16,13 +16,13 @@ UNPRIVILEGED = "nobody"
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """How to run a program as the user that owns the server's data.
+    """The user that owns a server's data, and how to run a program as that user.
 
     Attributes:
         uid: User id that owns the data.
-        gid: Group id of it.
+        gid: Group id of the same user.
         prefix: Command that steps down and then runs the rest of the line.
-        switch: Whether the parent has to switch users itself, for want of such a command.
+        switch: Whether the parent has to switch users itself, because there is no such command.
     """
 
     uid: int
@@ -32,18 +32,21 @@ class Account:
 
 
 def own_account() -> Account:
-    """This process's own account."""
+    """Return this process's own account."""
     return Account(uid=os.geteuid(), gid=os.getegid())
 
 
 def unprivileged_account(paths: Iterable[Path]) -> Account:
-    """The account for a server that must not run as root; our own if we are not root.
+    """Return an account for a server that must not run as root.
 
     Args:
-        paths: What the server has to reach: its programs, its data.
+        paths: Folders that the server has to reach: its programs, its data.
+
+    Returns:
+        This process's own account, unless it is root.
 
     Raises:
-        EmbeddedServicesError: If we are root and cannot step down.
+        EmbeddedServicesError: If this process is root and cannot step down.
     """
     if os.geteuid() != 0:
         return own_account()
@@ -63,7 +66,7 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
 
 
 def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
-    """Command that runs as uid but may pass any folder, so that a home below /root works too."""
+    """Return a command that runs as uid but may enter any folder, also a home below /root."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
@@ -72,13 +75,13 @@ def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
         *("--reuid", str(uid), "--regid", str(gid), "--clear-groups"),
         *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
     )
-    # Old versions and user namespaces refuse some of it: better seen here than in a server's log.
+    # Old versions and user namespaces refuse some of the options; the trial shows that early.
     trial = subprocess.run([*prefix, "true"], capture_output=True, check=False)
     return prefix if trial.returncode == 0 else ()
 
 
 def closed_part(path: Path) -> Path | None:
-    """The first folder on the way to ``path`` that strangers may not enter."""
+    """Return the first folder on the way to ``path`` that other users may not enter."""
     for part in [*reversed(path.parents), path]:
         if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH:
             return part

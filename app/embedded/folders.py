@@ -45,7 +45,7 @@ def private_folder(path: Path, *, owner: int | None = None) -> Path:
         owner: User id that shall own it; this process's own when None.
 
     Raises:
-        EmbeddedServicesError: If somebody else made the folder, or it is a link.
+        EmbeddedServicesError: If another user made the folder, or it is a link.
     """
     me = os.geteuid()
     owner = me if owner is None else owner
@@ -75,7 +75,7 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
         EmbeddedServicesError: If no safe place is found.
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    # The session's folder comes last: it is deleted at logout, under servers that go on running.
+    # The session's folder comes last: it is deleted at logout, while the servers still run.
     runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - the session's, no setting of ours
     bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
     for base in (Path(base).resolve() for base in bases if base):
@@ -96,7 +96,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def _trustworthy(base: Path) -> bool:
-    """Whether nobody else can swap what we make in it: like /tmp, or our own."""
+    """Return whether no other user can replace a folder made in it, as in /tmp."""
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         return False
     found = base.stat()

@@ -1,9 +1,9 @@
-"""The process that runs one embedded server for as long as somebody uses it.
+"""The keeper: the process that runs one embedded server for as long as any process uses it.
 
-A script of its own (``python -I -S keeper.py RECORD LOCK_FD``) on the standard library alone, so
-that it starts in milliseconds and outlives whoever started it. It is the parent of the server,
+It is a script (``python -I -S keeper.py RECORD LOCK_FD``) on the standard library alone, so that
+it starts in milliseconds and outlives the process that started it. It is the parent of the server,
 starts it again when it dies, and stops it once the kernel grants it the exclusive lock on the
-users' file: that is, when the last user has left, was killed, or lost power.
+users' file: when the last user has left, was killed, or lost power.
 """
 
 import contextlib
@@ -32,8 +32,8 @@ class Keeper:
     """Keeps the server of one record running, and stops it.
 
     Args:
-        record: What ``server.py`` wrote: argv, log, user, stop_signal.
-        on_crash_loop: Called when the server dies at once, again and again.
+        record: The record that ``server.py`` wrote: argv, log, user, stop_signal.
+        on_crash_loop: Called when the server has never worked and keeps dying at its start.
     """
 
     def __init__(self, record: dict[str, Any], on_crash_loop: Callable[[], None]) -> None:
@@ -44,7 +44,7 @@ class Keeper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def keep_running(self) -> None:
-        """Start the server, and start it again whenever it ends unasked."""
+        """Start the server, and start it again whenever it ends without being stopped."""
         false_starts, ever_healthy = 0, False
         while (process := self._spawn()) is not None:
             started = time.monotonic()
@@ -55,8 +55,8 @@ class Keeper:
             ever_healthy |= healthy
             false_starts = 0 if healthy else false_starts + 1
             self._note(f"the server ended with code {code}")
-            # A server that has worked may need a while after a kill: what is left of the old one
-            # still holds its shared memory. One that never worked is not going to.
+            # A server that has worked may need several starts after a kill, because the rest of
+            # the old one still holds its shared memory. One that never worked will not recover.
             if false_starts >= MAX_FALSE_STARTS and not ever_healthy:
                 self._note("the server does not start: giving up")
                 self._on_crash_loop()
@@ -64,7 +64,7 @@ class Keeper:
             self._stopping.wait(min(FIRST_DELAY_S * 2**false_starts, MAX_DELAY_S))
 
     def stop(self) -> None:
-        """End the server: politely, then not."""
+        """End the server: with its own stop signal first, then SIGQUIT, then SIGKILL."""
         with self._lock:
             self._stopping.set()
             process = self._process
@@ -99,11 +99,11 @@ class Keeper:
 
 
 def main(record_path: str, lock_fd: int) -> None:
-    """Look after the record's server until nobody uses it any more.
+    """Run the record's server until no process uses it any more.
 
     Args:
         record_path: JSON file that describes the server.
-        lock_fd: Inherited descriptor whose lock says that this process is alive.
+        lock_fd: Inherited descriptor whose lock shows that this process is alive.
     """
 
     def leave(_number: int, _frame: FrameType | None) -> None:
@@ -120,7 +120,7 @@ def main(record_path: str, lock_fd: int) -> None:
             keeper.stop()
             with contextlib.suppress(OSError):
                 Path(record["sockets"]).rmdir()
-            # First this one: whoever gets in next must not find a keeper that is leaving.
+            # Released before the users' lock: the next user must not find a keeper that is ending.
             os.close(lock_fd)
 
 

@@ -1,4 +1,4 @@
-"""Advisory locks on files, given back by the kernel when their holder dies, whatever the way."""
+"""Advisory locks on files; the kernel releases them when their holder dies."""
 
 import fcntl
 import os
@@ -13,7 +13,15 @@ POLL_S = 0.02
 
 
 class FileLock:
-    """A lock held through one open file; closed on exec, so children do not inherit it."""
+    """A lock held through one open file; closed on exec, so children do not inherit it.
+
+    It works between processes of one machine, not on every network file system: the home of the
+    embedded services has to be a local folder.
+
+    Example:
+        with FileLock.acquire(path, timeout_s=10):
+            ...
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
@@ -25,7 +33,7 @@ class FileLock:
 
         Args:
             path: File to lock; created when it is missing.
-            shared: Whether other shared holders are welcome.
+            shared: Whether other processes may hold it shared at the same time.
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -53,15 +61,15 @@ class FileLock:
         return lock
 
     def fileno(self) -> int:
-        """Descriptor that carries the lock."""
+        """Return the descriptor that carries the lock."""
         if self._fd is None:
-            raise ValueError("the lock has been given back")
+            raise ValueError("the lock has been released: acquire it again")
         return self._fd
 
     def release(self) -> None:
-        """Give the lock back, also where forked children still hold a copy of the descriptor.
+        """Release the lock, also while forked children still hold a copy of the descriptor.
 
-        In such a child this closes the copy only: the lock is its parent's.
+        In such a child this only closes the copy: the lock belongs to its parent.
         """
         if self._fd is not None:
             if self._pid == os.getpid():

@@ -1,4 +1,4 @@
-"""Ending a server that was left behind: its keeper was killed, and nobody looks after it."""
+"""Ends a server that was left behind when its keeper was killed."""
 
 import contextlib
 import time
@@ -12,9 +12,9 @@ POLL_S = 0.02
 
 
 def stop_orphan(record: dict[str, Any]) -> None:
-    """End a server whose keeper was killed, recognised by its command line, and its pid file.
+    """End a server whose keeper was killed, found by its pid file and its command line.
 
-    A process id alone is not trusted: after a restart of the machine it may be anybody's.
+    A process id alone is not trusted: after a restart of the machine it may belong to any process.
     """
     if not record:
         return
@@ -30,7 +30,7 @@ def stop_orphan(record: dict[str, Any]) -> None:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Wait for its end; a zombie has ended, whether or not somebody ever reaps it."""
+    """Wait for its end; a zombie has ended, even if its parent never reaps it."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:

@@ -1,7 +1,7 @@
-"""Postgres as an embedded server: which binaries, how the data is made, how the server is run.
+"""Postgres as an embedded server: its binaries, its data folder, its start.
 
-Everybody who reaches the socket is trusted as the superuser ``agentchord``; only the user that
-owns the private folder of the socket reaches it, and nothing listens on TCP.
+A process that reaches the socket is trusted as the superuser ``agentchord``; only processes of the
+user that owns the private folder of the socket reach it, and nothing listens on TCP.
 """
 
 import contextlib
@@ -46,12 +46,12 @@ INSTALL = (
 
 
 class PostgresKind:
-    """How Postgres is found, initialised, started and reached."""
+    """Postgres: how it is found, initialised, started and reached."""
 
     name: ClassVar[str] = "postgres"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Postgres, create its data folder the first time, and say how to start it.
+        """Find Postgres, create its data folder the first time, and return how to start it.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Postgres, or initdb fails.
@@ -60,7 +60,7 @@ class PostgresKind:
         program = find_program(data)
         account = unprivileged_account([program.path.parent, home.parent])
         if account.switch:
-            home.chmod(0o711)  # to pass through; what is in it stays closed
+            home.chmod(0o711)  # to pass through; the folders in it stay closed
         sockets = socket_folder(home, self.name, owner=account.uid if account.switch else None)
         clear_folder(sockets)
         if not (data / "PG_VERSION").exists():
@@ -72,13 +72,13 @@ class PostgresKind:
             argv=(*account.prefix, str(program.path), "-D", str(data), *options),
             sockets=sockets,
             user=(account.uid, account.gid) if account.switch else None,
-            stop_signal=signal.SIGINT,  # "fast": roll back what is open, write a checkpoint, end
+            stop_signal=signal.SIGINT,  # "fast": roll back transactions, write a checkpoint, end
             pid_file=data / "postmaster.pid",
             mark=str(data),
         )
 
     def ready(self, sockets: Path) -> bool:
-        """Whether Postgres takes connections; creates the database the first time."""
+        """Return whether Postgres takes connections; create the database the first time."""
         try:
             with psycopg.connect(
                 host=str(sockets),
@@ -98,12 +98,12 @@ class PostgresKind:
         return True
 
     def url(self, sockets: Path) -> str:
-        """SQLAlchemy URL; the port is spelt out because PGPORT would win otherwise."""
+        """Return the SQLAlchemy URL; it has the port, because PGPORT would win otherwise."""
         return f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(str(sockets))}&port={PORT}"
 
 
 def find_program(data: Path) -> Program:
-    """The Postgres that fits the data folder: of its major version, else the first one found.
+    """Return the Postgres of the data folder's major version, for a new folder the first found.
 
     Raises:
         EmbeddedServicesError: If there is none.
@@ -116,7 +116,7 @@ def find_program(data: Path) -> Program:
         fitting = [program for program in found if program.version[0] == major]
         if not fitting:
             raise EmbeddedServicesError(
-                f"{str(data)!r} was written by Postgres {major}, here is only "
+                f"{str(data)!r} was written by Postgres {major}, this machine has only "
                 f"{', '.join(map(str, found))}: install that version, move the folder away to "
                 "start empty, or set DATABASE_URL"
             )
@@ -141,10 +141,10 @@ def _complete(program: Program) -> bool:
 
 
 def initialise(data: Path, program: Program, account: Account) -> None:
-    """Run initdb, beside the final place first: a cut in the middle leaves no half a database.
+    """Run initdb in a folder beside the final one: a crash leaves no half-made database.
 
     Raises:
-        EmbeddedServicesError: If initdb fails; the message carries what it said.
+        EmbeddedServicesError: If initdb fails; the message carries its output.
     """
     fresh = data.with_name("postgres.new")
     if fresh.exists():

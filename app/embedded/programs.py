@@ -1,4 +1,4 @@
-"""Where the servers' programs are: in the wheels, or on this machine."""
+"""Finds the servers' programs: in the wheels, or on this machine."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ class Program:
     Attributes:
         path: Absolute path.
         version: Numbers of the version; missing ones are 0.
-        name: What the program calls itself: ``postgres``, ``Redis``, ``Valkey``.
+        name: Name that the program prints: ``postgres``, ``Redis``, ``Valkey``.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Program:
 
 
 def in_wheel(package: str, relative: str) -> Path | None:
-    """Path of a file inside an installed package, which is not imported; None if it is missing."""
+    """Return the path of a file in an installed package, without an import; None if missing."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -38,13 +38,13 @@ def in_wheel(package: str, relative: str) -> Path | None:
 
 
 def on_path(name: str) -> Path | None:
-    """Real path of a command, so that its neighbours can be found beside it."""
+    """Return the real path of a command; the programs of the same package are beside it."""
     found = shutil.which(name)
     return Path(found).resolve() if found else None
 
 
 def ask(path: Path | None) -> Program | None:
-    """The program at this path, by its own word; None if it is missing or does not run here."""
+    """Run the program at this path for its version; None if it is missing or does not run."""
     if path is None:
         return None
     try:

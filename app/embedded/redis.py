@@ -1,4 +1,4 @@
-"""Redis as an embedded server: which binary, its persistence, how it is run."""
+"""Redis as an embedded server: its binary, its persistence, its start."""
 
 import shutil
 import signal
@@ -23,12 +23,12 @@ INSTALL = (
 
 
 class RedisKind:
-    """How Redis is found, started and reached."""
+    """Redis: how it is found, started and reached."""
 
     name: ClassVar[str] = "redis"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Redis and say how to start it.
+        """Find Redis and return how to start it.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Redis.
@@ -60,11 +60,11 @@ class RedisKind:
             user=None,
             stop_signal=signal.SIGTERM,
             pid_file=pid_file,
-            mark=f"unixsocket:{socket}",  # what Redis puts in its command line
+            mark=f"unixsocket:{socket}",  # Redis puts this in its command line
         )
 
     def ready(self, sockets: Path) -> bool:
-        """Whether Redis answers, its data loaded."""
+        """Return whether Redis answers and has loaded its data."""
         client = Redis(unix_socket_path=str(sockets / "redis.sock"), socket_timeout=2)
         try:
             return bool(client.ping())
@@ -74,12 +74,12 @@ class RedisKind:
             client.close()
 
     def url(self, sockets: Path) -> str:
-        """URL in redis-py's form."""
+        """Return the URL in redis-py's form."""
         return f"unix://{quote(str(sockets / 'redis.sock'))}?db=0"
 
 
 def find_program() -> Program:
-    """The newest Redis or Valkey: the wheel's is old, the machine's own may have its bugs fixed.
+    """Return the newest Redis or Valkey: the machine's own may have bugs of the wheel's fixed.
 
     Raises:
         EmbeddedServicesError: If there is none.
@@ -98,7 +98,7 @@ def find_program() -> Program:
 def _drop_foreign_data(data: Path, program: Program) -> None:
     """Start empty where another Redis wrote the data: an older one could not read it.
 
-    Redis may be flushed at any time without losing a run or a cent, so nothing is given up.
+    Redis may be flushed at any time without losing a run or a cent, so no data is lost.
     """
     stamp, current = data / "written-by", f"{program.name} {program.version[0]}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:

@@ -1,8 +1,8 @@
 """One embedded server of one home, shared by every process that uses the home.
 
-Who uses the server holds a shared lock on a file for as long as it lives; the server's keeper
-waits for the exclusive one and then stops it. Starting and stopping happen under a third lock,
-one process at a time. All three are given back by the kernel, so no kill leaves them stale.
+A process that uses the server holds a shared lock on a file for as long as it lives; the server's
+keeper waits for the exclusive one and then stops the server. Starting and stopping happen under a
+third lock, one process at a time. The kernel releases all three, so no kill leaves them stale.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """How to start a server, and how to recognise it.
+    """The command line of a server, and the marks by which it is recognised.
 
     Attributes:
         version: Name and version, for people.
@@ -42,7 +42,7 @@ class Launch:
         user: User and group id to switch to, or None to stay.
         stop_signal: Signal that ends it quickly and cleanly.
         pid_file: File whose first word is its process id.
-        mark: Text that only this server has in its command line.
+        mark: Text that occurs only in this server's command line.
     """
 
     version: str
@@ -55,29 +55,37 @@ class Launch:
 
 
 class ServerKind(Protocol):
-    """What differs between Postgres and Redis."""
+    """The differences between Postgres and Redis."""
 
     name: ClassVar[str]
 
     def prepare(self, home: Path) -> Launch:
-        """Find the programs and lay out the data; no server of this home is running."""
+        """Find the programs and make the data folder; no server of this home is running."""
         ...
 
     def ready(self, sockets: Path) -> bool:
-        """Whether the server answers, brought to the point where clients can use it."""
+        """Return whether the server answers; make it usable for clients the first time."""
         ...
 
     def url(self, sockets: Path) -> str:
-        """URL for clients."""
+        """Return the URL for clients."""
         ...
 
 
 class SharedServer:
     """Starts a server for this process, or joins the one that runs; not safe across threads.
 
+    It is for development and for one machine: in production give DATABASE_URL and REDIS_URL of
+    servers with backups.
+
     Args:
         kind: Postgres or Redis.
         home: Folder of the data, the locks and the logs.
+
+    Example:
+        server = SharedServer(PostgresKind(), Path("~/.local/share/agentchord").expanduser())
+        url = server.start()
+        server.stop()
     """
 
     def __init__(self, kind: ServerKind, home: Path) -> None:
@@ -92,13 +100,13 @@ class SharedServer:
         return self._users is not None
 
     def start(self) -> str:
-        """Make sure the server runs and stays for this process; may be called again at any time.
+        """Start or join the server, and keep it running for this process; may be called again.
 
         Returns:
             The URL for clients.
 
         Raises:
-            EmbeddedServicesError: If there is no program for it here, or it does not start; the
+            EmbeddedServicesError: If the program is missing, or the server does not start; the
                 message carries the remedy.
         """
         self._home = open_home(self._home)
@@ -118,7 +126,7 @@ class SharedServer:
                 raise
 
     def stop(self) -> None:
-        """Leave the server, which ends unless another process uses it, and wait for its end.
+        """Leave the server; if no other process uses it, wait for its end.
 
         Raises:
             EmbeddedServicesError: If it does not end.
@@ -146,7 +154,7 @@ class SharedServer:
         return self._kind.url(sockets)
 
     def _launch(self, alive: FileLock) -> Path:
-        """Start a keeper, which inherits the lock that says it is alive."""
+        """Start a keeper, which inherits the lock that shows it is alive."""
         stop_orphan(self._record())
         launch = self._kind.prepare(self._home)
         stop_orphan(asdict(launch))  # the record may be lost
@@ -162,7 +170,7 @@ class SharedServer:
         return launch.sockets
 
     def _tidy(self) -> None:
-        """Remove what a killed keeper has left: its server, the sockets."""
+        """Remove the server and the sockets that a killed keeper has left."""
         record = self._record()
         stop_orphan(record)
         if "sockets" in record:
@@ -188,13 +196,13 @@ class SharedServer:
             self._users = None
 
     def _reap(self) -> None:
-        """Wait for the end of the keeper that this process started, if it did."""
+        """Wait for the end of the keeper, if this process started it."""
         if self._keeper is not None:
             self._keeper.wait(STOP_TIMEOUT_S)
             self._keeper = None
 
     def _has_users(self) -> bool:
-        """Whether another process uses the server; the keeper's own lock does not count."""
+        """Return whether another process uses the server; the keeper's own lock does not count."""
         for shared in (False, True):
             lock = FileLock.attempt(self._file("users.lock"), shared=shared)
             if lock is not None:
@@ -203,7 +211,7 @@ class SharedServer:
         return False
 
     def _record(self) -> dict[str, Any]:
-        """What was last launched; empty if that was never, or a power cut spoilt the file."""
+        """Read the record of the last launch; empty if there is none, or the file is damaged."""
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(self._file("json").read_text(encoding="utf-8"))
             if isinstance(record, dict):
@@ -234,7 +242,7 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
             cwd="/",
             env=server_environment(),
             pass_fds=(lock_fd,),
-            # Ctrl-C reaches every process of the terminal's group: the servers must not end
+            # Ctrl-C reaches every process of the terminal's group, and the servers must not end
             # before the workers have drained.
             start_new_session=True,
             umask=0o077,
@@ -244,6 +252,6 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
 
 
 def server_environment() -> dict[str, str]:
-    """Environment of the servers: no keys, none of the PG* variables, messages in English."""
+    """Return the servers' environment: no keys, no PG* variables, messages in English."""
     inherited = os.environ  # noqa: TID251 - passed on, not read
     return {name: inherited[name] for name in PASSED_ON if name in inherited} | {"LC_ALL": "C"}

@@ -1,4 +1,4 @@
-"""The embedded Postgres and Redis of one home: what a process starts when it was given no URLs."""
+"""The embedded Postgres and Redis of one home, for processes without DATABASE_URL and REDIS_URL."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.embedded.server import SharedServer
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceUrls:
-    """Where the embedded services listen.
+    """URLs of the embedded services.
 
     Attributes:
         database_url: ``postgresql+psycopg://`` URL over a Unix socket.
@@ -27,10 +27,15 @@ class Services:
     """Both services of one home; ``postgres`` and ``redis`` can also be started alone.
 
     Several processes may use one home at once. The servers end with the last of them, even if it
-    is killed. As a context manager, ``with Services(home) as urls:`` starts and stops.
+    is killed. They are for one machine and have no backups: in production set DATABASE_URL and
+    REDIS_URL instead.
 
     Args:
         home: Folder of the data, the logs and the locks (AGENTCHORD_HOME).
+
+    Example:
+        with Services(home) as urls:
+            engine = create_async_engine(urls.database_url)
     """
 
     def __init__(self, home: Path) -> None:
@@ -38,7 +43,7 @@ class Services:
         self.redis = SharedServer(RedisKind(), home)
 
     def start(self) -> ServiceUrls:
-        """Start both side by side, or join those that run; about 2 s the first time.
+        """Start both at the same time, or join those that run; about 2 s the first time.
 
         Raises:
             EmbeddedServicesError: If one cannot be started; the other is stopped again.
@@ -55,7 +60,7 @@ class Services:
             raise
 
     def stop(self) -> None:
-        """Leave both; those that nobody else uses have ended when this returns.
+        """Leave both, and wait for the end of those that no other process uses.
 
         Raises:
             EmbeddedServicesError: If one does not end.

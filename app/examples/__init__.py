@@ -10,7 +10,7 @@ DOCUMENTS = Path(__file__).parent / "documents"
 
 
 def document(name: str) -> str:
-    """The text of one of the documents that ship with the examples.
+    """Return the text of one of the documents that ship with the examples.
 
     Args:
         name: File name, such as ``invoice.txt``.

@@ -1,4 +1,4 @@
-"""A callback for ``on_failure``: what to do about an agent that has failed for good."""
+"""A callback for ``on_failure``: called for an agent that has failed and is not retried."""
 
 import structlog
 
@@ -8,7 +8,7 @@ log = structlog.get_logger(__name__)
 
 
 def log_failure(agent: Agent, result: AgentResult) -> None:
-    """Log the failure; a real one might page somebody."""
+    """Log the failure; a callback in production could alert the engineer on call."""
     log.warning(
         "agent_failed_for_good",
         agent=agent.name,

@@ -11,7 +11,7 @@ INPUT = {"order": document("order.txt")}
 
 
 def workflow() -> Workflow:
-    """An order in an e-mail becomes data, is checked, and is reported on."""
+    """Build the workflow: it reads an order from an e-mail, checks it and reports on it."""
     data_extractor = Agent(
         name="data_extractor",
         module="General",
@@ -61,12 +61,12 @@ def workflow() -> Workflow:
     )
 
 
-#: What ``agentchord run`` takes from this file, with INPUT.
+#: ``agentchord run`` takes this from the file, and INPUT.
 WORKFLOW = workflow()
 
 
 def main() -> None:
-    """Run it and print what came out."""
+    """Run it and print the outputs."""
     run = enqueue(WORKFLOW, INPUT)
     print(f"run {run.id}: {run.wait(timeout=120)}, ${run.cost:f}")
     for name, output in run.outputs.items():

@@ -33,7 +33,7 @@ CLAUDE_THOROUGH: dict[str, Any] = {"model": "claude-sonnet-5", "max_tokens": 900
 
 
 def workflow() -> Workflow:
-    """Hire, pay, restock, and account for it."""
+    """Build the workflow: HR, Finance, Inventory and Compliance."""
     return Workflow(
         name="erp_example",
         description="HR, Finance, Inventory and Compliance, from documents to one summary",
@@ -65,7 +65,7 @@ def _hr() -> list[Agent]:
             llm_config=CLAUDE_QUICK,
             prompt_template=(
                 "Compare this candidate with the position, on skills and experience only.\n\n"
-                "WaitingRequest: {resume_parser}\n\n{job}\n\n"
+                "Candidate: {resume_parser}\n\n{job}\n\n"
                 "Respond with JSON only, with the keys match_ratio, recommendation, reasons "
                 "and questions."
             ),
@@ -229,12 +229,12 @@ def _compliance() -> list[Agent]:
     ]
 
 
-#: What ``agentchord run`` takes from this file, with INPUT.
+#: ``agentchord run`` takes this from the file, and INPUT.
 WORKFLOW = workflow()
 
 
 def main() -> None:
-    """Run it and print the summary, and what each module has cost."""
+    """Run it and print the summary and the cost of each module."""
     run = enqueue(WORKFLOW, INPUT)
     print(f"run {run.id}: {run.wait(timeout=300)}, ${run.cost:f}")
     modules: dict[str, float] = {}

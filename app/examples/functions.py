@@ -1,4 +1,4 @@
-"""The functions of the examples: what function agents call."""
+"""The functions that the function agents of the examples call."""
 
 import asyncio
 from decimal import Decimal
@@ -15,7 +15,7 @@ class Line(BaseModel):
 
 
 class Totals(BaseModel):
-    """What the lines of an invoice come to."""
+    """Sums over the lines of an invoice."""
 
     net: Decimal
     tax: Decimal
@@ -30,6 +30,6 @@ def totals(lines: list[Line], tax_rate: Decimal = Decimal("0.19")) -> Totals:
 
 
 async def credit_score(customer: str) -> int:
-    """Look a customer up, as a service would that takes a moment."""
+    """Look up a customer, with a short delay like a remote service."""
     await asyncio.sleep(0.01)
     return 500 + sum(customer.encode()) % 350

@@ -28,7 +28,7 @@ HAIKU, SONNET = "claude-haiku-4-5", "claude-sonnet-5"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One agent in short form: what it asks, whom, and after which others."""
+    """One agent in short form: its prompt, its model and its dependencies."""
 
     name: str
     prompt: str
@@ -37,7 +37,7 @@ class Step:
 
 
 def workflows() -> list[Workflow]:
-    """The eight workflows."""
+    """Build the eight workflows."""
     return [
         _workflow("order_intake", "General", ORDER_INTAKE),
         _workflow("customer_feedback", "General", CUSTOMER_FEEDBACK),
@@ -235,7 +235,7 @@ POLICY_REVIEW = (
 
 
 def main() -> None:
-    """Run all of them at once and print how each ended."""
+    """Run all of them at once and print the result of each."""
     started_s = time.monotonic()
     runs = {workflow.name: enqueue(workflow, INPUT) for workflow in workflows()}
     for name, run in runs.items():

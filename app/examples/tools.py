@@ -1,4 +1,4 @@
-"""Tools of the examples; workers load them where ``imports:`` lists this module."""
+"""Tools of the examples; workers load them if ``imports:`` lists this module."""
 
 from typing import TypedDict
 
@@ -8,7 +8,7 @@ TOLERANCE = 0.01
 
 
 class Arithmetic(TypedDict):
-    """What ``check_total`` found."""
+    """Result of ``check_total``."""
 
     expected_total: float
     stated_total: float

@@ -21,11 +21,14 @@ class Arguments:
 
     Args:
         function: The function; a parameter without a type hint takes any JSON value, one of the
-            type ``AgentContext`` gets the context, and ``**others`` all inputs that are left.
-        path: Where the function is, for messages.
+            type ``AgentContext`` gets the context, and ``**others`` gets all remaining inputs.
+        path: ``module:name`` of the function, for messages.
 
     Raises:
-        UnknownFunction: If it cannot be called by keyword, or a hint means nothing to pydantic.
+        UnknownFunction: If it cannot be called by keyword, or pydantic does not know a type hint.
+
+    Example:
+        Arguments(totals, "shop:totals").bind({"lines": [], "order": 7}, context)  # {"lines": []}
     """
 
     def __init__(self, function: Callable[..., Any], path: str) -> None:
@@ -57,12 +60,12 @@ class Arguments:
             raise TypeError(f"its parameter {parameter.name!r} cannot be given by name")
 
     def bind(self, inputs: Mapping[str, Any], context: AgentContext) -> dict[str, Any]:
-        """The arguments to call the function with.
+        """Return the arguments to call the function with.
 
         Args:
-            inputs: JSON values by name; those that it does not ask for are left out. A text that
-                is JSON itself, as models answer it, also fits where its value does.
-            context: For the parameter that asks for it.
+            inputs: JSON values by name; those without a parameter are left out. A text that is
+                JSON, such as a model's answer, is parsed where the text itself does not fit.
+            context: Value of a parameter of the type ``AgentContext``.
 
         Raises:
             InputRefused: If one is missing, or is not of its type.
@@ -74,7 +77,7 @@ class Arguments:
             elif name not in self._optional:
                 raise InputRefused(
                     f"{self._path} takes {name!r}, which is neither an input nor the output of an "
-                    f"agent it depends on; there is {listed(inputs)}{did_you_mean(name, inputs)}"
+                    f"agent it depends on; known: {listed(inputs)}{did_you_mean(name, inputs)}"
                 )
         if self._takes_all:
             given |= {name: value for name, value in inputs.items() if name not in given}

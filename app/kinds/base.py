@@ -1,4 +1,4 @@
-"""What a kind of agents must be able to do; plugins implement this too."""
+"""The interface of a kind of agents; plugins implement it too."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentContext:
-    """What one attempt of an agent is told.
+    """Inputs, settings and limits of one attempt of an agent.
 
     Attributes:
         agent: Name of the agent.
@@ -18,12 +18,12 @@ class AgentContext:
         workflow: Name of the workflow.
         run_id: Id of the run.
         agent_run_id: Id of the agent run; the same for all its attempts.
-        attempt: Number of this attempt, from 1; it also grows when a worker died.
-        tenant: Whom the run is for, or None.
+        attempt: Number of this attempt, from 1; a worker's death also makes a new one.
+        tenant: Tenant that the run belongs to, or None.
         config: The agent's own settings, as JSON values.
         inputs: JSON values by name: the run's input, and the outputs of the agents that this one
-            depends on; None is the output of one that failed.
-        timeout_s: Seconds until the attempt is given up.
+            depends on; None stands for the output of an agent that failed.
+        timeout_s: Seconds until the attempt is stopped.
         max_output_bytes: Largest output, as JSON in UTF-8.
     """
 
@@ -41,25 +41,41 @@ class AgentContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Names this attempt: who sees it twice has been asked twice."""
+        """Name of this attempt: a server that sees it twice got the same request twice."""
         return f"{self.agent_run_id}-{self.attempt}"
 
 
 class AgentKind(Protocol):
-    """A kind of agents."""
+    """A kind of agents.
+
+    A kind is for work with settings of its own. A plain function with typed parameters needs no
+    kind: use ``kind="function"``.
+
+    Example:
+        class Translator:
+            def validate(self, config: Config) -> None:
+                check_keys(config, ("language",), required=("language",))
+
+            async def run(self, context: AgentContext) -> str:
+                return await translate(context.inputs["text"], context.config["language"])
+
+        # pyproject.toml of the package
+        # [project.entry-points."agentchord.agents"]
+        # translator = "my_package:Translator"
+    """
 
     def validate(self, config: Config) -> None:
-        """Check an agent's settings, where its workflow is registered: without any I/O.
+        """Check an agent's settings when its workflow is registered, without any I/O.
 
         Args:
             config: The settings.
 
         Raises:
-            ValueError: Saying what is wrong; ``app.kinds.config.refuse`` makes one with the path.
+            ValueError: With the problem; ``app.kinds.config.refuse`` makes one with the path.
         """
         ...
 
-    # A property, so that a function that is sync or async fits.
+    # A property, so that both a sync and an async function fit.
     @property
     def run(self) -> Callable[[AgentContext], Any]:
         """Do an attempt's work, from its context to its output.
@@ -68,10 +84,10 @@ class AgentKind(Protocol):
         must never block; a sync one runs in a thread of its own.
 
         Returns:
-            What pydantic can write as JSON: JSON values, models, dataclasses, dates.
+            A value that pydantic can write as JSON: JSON values, models, dataclasses, dates.
 
         Raises:
-            AgentError: What its class says; a class that is not retriable is not tried again.
-            Exception: Anything else is tried again, as the agent's retry policy says.
+            AgentError: The attempt fails; it is tried again only if the class is retriable.
+            Exception: Any other error is tried again, within the agent's retry policy.
         """
         ...

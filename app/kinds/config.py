@@ -1,4 +1,4 @@
-"""Checks that the settings of several kinds have in common."""
+"""Checks of settings that several kinds share."""
 
 from collections.abc import Collection
 from typing import NoReturn
@@ -12,7 +12,7 @@ def refuse(path: str, problem: str) -> NoReturn:
     """Refuse a setting.
 
     Args:
-        path: Where it is in the config, such as ``headers.Accept``; empty for the whole.
+        path: Its path in the config, such as ``headers.Accept``; empty for the whole config.
         problem: The rest of the sentence: ``is 5: give a text``.
 
     Raises:
@@ -23,14 +23,14 @@ def refuse(path: str, problem: str) -> NoReturn:
 
 
 def check_keys(config: Config, known: Collection[str], required: Collection[str] = ()) -> None:
-    """Refuse unknown keys, and that a required one is missing.
+    """Refuse unknown keys and missing required keys.
 
     Raises:
-        WorkflowError: Naming the key.
+        WorkflowError: Its message names the key.
     """
     for key in config:
         if key not in known:
-            hint = did_you_mean(key, known) or f"; there is {listed(known)}"
+            hint = did_you_mean(key, known) or f"; known: {listed(known)}"
             refuse(key, f"is no setting of this kind{hint}")
     for key in required:
         if key not in config:

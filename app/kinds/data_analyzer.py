@@ -23,7 +23,14 @@ Record = Mapping[str, Any]
 
 
 class DataAnalyzer:
-    """Agents that work on the input ``data``: a list of records, or of plain values."""
+    """Agents that check and describe the input ``data``: a list of records, or of plain values.
+
+    It reads all records into memory, at most 1,000,000; for more data use a function agent on a
+    database.
+
+    Example:
+        Agent(name="stock", kind="data_analyzer", config={"required": ["sku"]})
+    """
 
     def validate(self, config: Config) -> None:
         """Check the settings."""
@@ -48,7 +55,7 @@ class DataAnalyzer:
                 refuse(f"types.{name}", f"is {shortened(kind)}: give {listed(_TYPES)}{hint}")
 
     def run(self, context: AgentContext) -> dict[str, Any]:
-        """Check the records, then describe those that are in order."""
+        """Check the records, then describe the valid ones."""
         config = context.config
         values = _values(context)
         clean, problems = check_records(values, config)
@@ -67,14 +74,14 @@ class DataAnalyzer:
 
 
 def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], list[dict[str, Any]]]:
-    """Which records are in order.
+    """Separate valid records from invalid ones.
 
     Args:
         values: The records.
-        config: ``required`` fields, ``types`` by field, fields that are ``unique``.
+        config: ``required`` fields, ``types`` by field, and ``unique`` fields.
 
     Returns:
-        The places of those that are, and what is wrong with the others: ``index`` and ``problem``.
+        The indices of the valid records, and ``index`` and ``problem`` of each other record.
     """
     seen: dict[str, set[str]] = {name: set() for name in config.get("unique", [])}
     clean: list[int] = []
@@ -89,7 +96,7 @@ def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], lis
 
 
 def describe(records: Sequence[Record]) -> dict[str, Any]:
-    """Counts, and for each field what its values are like.
+    """Describe records: their number, and for each field its values.
 
     Args:
         records: Dicts.
@@ -173,7 +180,7 @@ def _repetition(record: Record, seen: Mapping[str, set[str]]) -> str | None:
     for name, known in seen.items():
         if record.get(name) is not None and repr(record[name]) in known:
             return f"{name!r} is {shortened(record[name])}, as in an earlier record"
-    # Only once the record is known to be in order.
+    # Only after the record has passed every check.
     for name, known in seen.items():
         known.add(repr(record.get(name)))
     return None

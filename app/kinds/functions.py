@@ -22,7 +22,7 @@ MAX_REASON_CHARS = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Function:
-    """A function that agents may be, with its parameters."""
+    """A function that agents call, with its parameters."""
 
     path: str
     call: Callable[..., Any]
@@ -30,13 +30,18 @@ class Function:
 
 
 class FunctionKind:
-    """Agents that are a function; ``config`` names it, and may fix some of its arguments.
+    """Agents that call a function; ``config`` names it, and may fix some of its arguments.
 
     Only modules that the operator listed are ever imported: a stored path is data, and data must
-    not choose what code a worker loads. An installed package may offer functions as entry points.
+    not choose which code a worker loads. An installed package may offer functions as entry points.
+    A sync function cannot be stopped: after its timeout the thread goes on. Write long work as an
+    async function.
 
     Args:
         imports: Names of modules, such as ``my_functions``.
+
+    Example:
+        Agent(name="totals", kind="function", config={"function": "app.examples.functions:totals"})
     """
 
     def __init__(self, imports: Sequence[str] = ()) -> None:
@@ -44,7 +49,7 @@ class FunctionKind:
         self._found: dict[str, Function] = {}
 
     def validate(self, config: Config) -> None:
-        """Check the form of the settings; the function itself is looked up where it runs."""
+        """Check the form of the settings; workers look up the function itself."""
         check_keys(config, KEYS, required=("function",))
         path = config["function"]
         module, colon, name = path.partition(":") if isinstance(path, str) else ("", "", "")
@@ -69,7 +74,7 @@ class FunctionKind:
         if inspect.iscoroutinefunction(function.call):
             return await await_safely(call, path)
         result = await run_in_thread(partial(call_safely, call, path))
-        # A decorator may have made a plain function of an async one.
+        # A decorator may have turned an async function into a plain one.
         return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
 
     def _load(self, path: str) -> Function:
@@ -85,7 +90,7 @@ class FunctionKind:
                 f"function {path!r} is in a module that the workers do not load: "
                 f"list {module!r} under imports: in the configuration"
             )
-        # A module of the user's may raise anything while it is imported, or call sys.exit().
+        # A user's module may raise any error while it is imported, or call sys.exit().
         try:
             namespace = vars(importlib.import_module(module))
         except (Exception, SystemExit) as error:
@@ -114,10 +119,10 @@ class FunctionKind:
 
 
 def call_safely(call: Callable[[], Any], what: str) -> Any:
-    """Call somebody else's function.
+    """Call a user's or a plugin's function.
 
     Raises:
-        AgentError: Its own, or FunctionFailed in place of whatever else it raises.
+        AgentError: The function's own, or FunctionFailed in place of any other error.
     """
     try:
         return call()
@@ -128,7 +133,7 @@ def call_safely(call: Callable[[], Any], what: str) -> Any:
 
 
 async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """The same for an async one; on the loop, its SystemExit would end the worker's loop."""
+    """Await a user's or a plugin's function: its SystemExit would end the worker's loop."""
     try:
         return await call()
     except AgentError:

@@ -1,4 +1,4 @@
-"""Remote agents: their inputs are posted as JSON to a URL, and the answer is the output."""
+"""Remote agents: the inputs are posted as JSON to a URL, and the answer is the output."""
 
 import math
 import re
@@ -29,7 +29,7 @@ from app.llm.headers import retry_after_s
 from app.outbound.addresses import resolve_public, url_problem
 
 KEYS = ("url", "headers", "timeout", "secret_env")
-#: Only these variables of the environment can be named by an agent, for what it names is sent out.
+#: An agent can name only these variables of the environment, because their values are sent out.
 SECRET_PREFIX = "AGENT_SECRET_"  # noqa: S105  the name of variables, no secret
 TIMEOUT = Bounds(high=YEAR_S, positive=True)
 CONNECT_S = 10.0
@@ -39,7 +39,7 @@ OK, REDIRECTION, BAD_REQUEST, SERVER_FAILURE = 200, 300, 400, 500
 
 _SECRET = re.compile(rf"{SECRET_PREFIX}[A-Z0-9_]+")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Set here, or by the connection itself.
+# Headers that this module or the connection sets.
 _OURS = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "host"),
     *("connection", "upgrade", "accept-encoding"),
@@ -57,17 +57,23 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
 }
 
 
-def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  where nothing is sent
-    """Knows no secrets."""
+def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  for processes that send nothing
+    """Return None: this process knows no secrets."""
     return None
 
 
 class HttpKind:
-    """Agents that live elsewhere; ``config`` says where, and how they are asked.
+    """Agents on another server; ``config`` has its URL, headers and timeout.
+
+    A server that sees one ``Idempotency-Key`` twice got the same attempt twice: after a lost answer
+    the attempt's work may have been done already.
 
     Args:
-        allow: Hosts, addresses and networks that may be reached though they are not public.
-        secret: The secret in a variable of the environment, or None.
+        allow: Hosts, addresses and networks that may be reached although they are not public.
+        secret: Returns the secret in a variable of the environment, or None.
+
+    Example:
+        Agent(name="score", kind="http", config={"url": "https://agents.example.com/score"})
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class HttpKind:
         self._secret = secret
 
     def validate(self, config: Config) -> None:
-        """Check the form of the settings; where the URL leads is looked up when it is used."""
+        """Check the form of the settings; the URL's addresses are looked up when it is used."""
         check_keys(config, KEYS, required=("url",))
         if problem := url_problem(config["url"]):
             refuse("url", problem)
@@ -95,7 +101,7 @@ class HttpKind:
             _check_header(name, value)
 
     async def run(self, context: AgentContext) -> Any:
-        """Post the inputs; cancelling closes the connection."""
+        """Post the inputs and return the answer; cancelling closes the connection."""
         config = context.config
         body = orjson.dumps(dict(context.inputs))
         headers = self._headers(context, body)
@@ -107,7 +113,7 @@ class HttpKind:
                     connector=target.connector(),
                     timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
                 ) as session,
-                # A redirect could lead to an address that nobody has checked.
+                # A redirect could lead to an address that has not been checked.
                 session.post(
                     config["url"], data=body, headers=headers, allow_redirects=False
                 ) as response,
@@ -119,7 +125,7 @@ class HttpKind:
             ) from error
         except ClientError as error:
             raise ConnectionFailed(
-                f"{target.host} could not be asked: {type(error).__name__}: {error}",
+                f"{target.host} could not be reached: {type(error).__name__}: {error}",
                 provider="http",
             ) from error
 
@@ -128,7 +134,7 @@ class HttpKind:
         headers = {name: self._header(value) for name, value in given.items()}
         headers |= {
             "Content-Type": "application/json",
-            # What is decompressed has no size that could be trusted.
+            # A compressed body may become much larger than its stated size.
             "Accept-Encoding": "identity",
             KEY_HEADER: context.idempotency_key,
         }
@@ -142,11 +148,13 @@ class HttpKind:
         return self._known(value["env"]) if isinstance(value, Mapping) else str(value)
 
     def _known(self, name: str) -> str:
-        # Again here, where it matters: what is stored need not have come this way.
+        # Checked again: a stored config may have been written without validate().
         secret = self._secret(name) if _SECRET.fullmatch(name) else None
         if secret is None:
             raise AuthenticationFailed(
-                f"{name} is not set where the workers run", provider="http", reached=False
+                f"{name} is not set where the workers run: set it and start them again",
+                provider="http",
+                reached=False,
             )
         return secret.get_secret_value()
 
@@ -163,7 +171,7 @@ async def _answer(response: ClientResponse, context: AgentContext) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise ServerFailure(
-            f"{response.url.host} answered what is not JSON: {error}",
+            f"{response.url.host} answered invalid JSON: {error}",
             provider="http",
             status=response.status,
         ) from error

@@ -1,4 +1,4 @@
-"""From what a function returned to a JSON value that Postgres can keep."""
+"""Turns a function's return value into a JSON value that Postgres can store."""
 
 from typing import Any
 
@@ -10,10 +10,11 @@ from app.errors import OutputRefused, ResultTooLarge
 
 
 def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
-    """The JSON value that an output means; a large one takes long, so call it in a thread.
+    """Turn an output into a JSON value; a large one takes long, so call this in a thread.
 
     Args:
-        value: JSON values, and what pydantic writes as such: models, dataclasses, dates, sets.
+        value: JSON values, and values that pydantic can write as JSON: models, dataclasses, dates,
+            sets.
         agent: Name of the agent, for messages.
         max_bytes: Largest output, as JSON in UTF-8.
 
@@ -21,11 +22,11 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
         Dicts, lists, texts, numbers, bools and None; NUL characters are replaced.
 
     Raises:
-        OutputRefused: If it is no JSON value.
-        ResultTooLarge: If it is too large.
+        OutputRefused: If the output is no JSON value.
+        ResultTooLarge: If the output is too large.
     """
     try:
-        # NaN and infinities as words that are no JSON, so that they are refused and not lost.
+        # NaN and infinities become words that are no JSON, so that they are refused, not lost.
         encoded = to_json(value, inf_nan_mode="constants")
         if len(encoded) > max_bytes:
             raise ResultTooLarge(
@@ -45,7 +46,7 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
 
 
 def _without_nul(value: Any) -> Any:
-    """The value with the character that Postgres cannot store replaced, as in models' answers."""
+    """Replace NUL, which Postgres cannot store, as in models' answers."""
     if isinstance(value, str):
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, list):

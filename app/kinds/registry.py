@@ -1,4 +1,4 @@
-"""The kinds of agents there are: built in, and from the packages that are installed."""
+"""The kinds of agents: built in, and from installed packages."""
 
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import entry_points
@@ -23,11 +23,19 @@ GROUP = "agentchord.agents"
 class KindRegistry:
     """Finds kinds by name.
 
+    A kind from a package is loaded at its first use and kept: a process has to be started again to
+    see a package that was installed later.
+
     Args:
-        imports: Modules whose functions may be agents.
-        allow_addresses: Hosts, addresses and networks that remote agents may be at though they
+        imports: Modules whose functions agents may call.
+        allow_addresses: Hosts, addresses and networks that remote agents may have although they
             are not public.
-        secret: The secret in a variable of the environment, or None.
+        secret: Returns the secret in a variable of the environment, or None.
+
+    Example:
+        kinds = KindRegistry(imports=["my_functions"])
+        kinds.validate(workflow)
+        output = await kinds.get("function").run(context)
     """
 
     def __init__(
@@ -45,10 +53,10 @@ class KindRegistry:
         }
 
     def get(self, name: str) -> AgentKind:
-        """The kind of that name, always the same object.
+        """Return the kind of that name, always the same object.
 
         Raises:
-            UnknownFunction: If nothing that is installed here brings it.
+            UnknownFunction: If no installed package has it, or it cannot be loaded.
         """
         if name not in self._kinds:
             self._kinds[name] = self._load(name)
@@ -58,7 +66,7 @@ class KindRegistry:
         """Check the kinds of a workflow's agents and their settings, before it is stored.
 
         Raises:
-            WorkflowError: Naming the agent and carrying the path of the field.
+            WorkflowError: Its message names the agent, and it carries the path of the field.
         """
         for index, agent in enumerate(workflow.agents):
             if agent.kind in (LLM, WORKFLOW):
@@ -88,7 +96,7 @@ class KindRegistry:
                 f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
                 f"{did_you_mean(name, known)}"
             )
-        # A package of somebody else's may raise anything while it is imported.
+        # A plugin's package may raise any error while it is imported.
         try:
             found = offered[name].load()
             return _as_kind(name, found() if isinstance(found, type) else found)

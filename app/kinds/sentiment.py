@@ -1,9 +1,9 @@
 """Sentiment of English text by a lexicon: some 300 words with a weight from -3 to 3.
 
-What it can do: tell clear praise from clear complaint, with negation ("not good"), intensity ("very
-bad") and contrast ("slow, but excellent"). What it cannot: irony, other languages, the words it
-does not know. For judgement use an llm agent. The normalisation of the sum is VADER's (Hutto and
-Gilbert 2014); its package is not used because it is no longer kept.
+It distinguishes clear praise from clear complaint, with negation ("not good"), intensity ("very
+bad") and contrast ("slow, but excellent"). It knows no irony, no other languages and no words
+outside the lexicon; for judgement use an llm agent. The normalisation of the sum is VADER's (Hutto
+and Gilbert 2014); its package is not used because it is no longer maintained.
 """
 
 import re
@@ -53,10 +53,10 @@ BOOSTERS = {
     ),
     **dict.fromkeys("a-bit fairly kind-of quite rather slightly somewhat".split(), 0.7),
 }
-# A negation reaches so many words ahead, and turns "not good" into something weaker than "bad".
+# A negation reaches three words ahead; "not good" becomes weaker than "bad".
 _REACH = 3
 _NEGATED = -0.74
-# "Slow, but excellent": what comes after the but is what is meant.
+# "Slow, but excellent": the words after the "but" count more.
 _BEFORE_BUT, _AFTER_BUT = 0.5, 1.5
 _NORMALISER = 15.0
 THRESHOLD = 0.05
@@ -66,12 +66,12 @@ _ENDS = frozenset(".;!?")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sentiment:
-    """How a text sounds.
+    """The sentiment of a text.
 
     Attributes:
         label: ``positive``, ``negative`` or ``neutral``.
         score: From -1 to 1; between -0.05 and 0.05 it is neutral.
-        words: How many words of the lexicon it has: with none, neutral means unknown.
+        words: Number of its words that are in the lexicon; with none, neutral means unknown.
     """
 
     label: str
@@ -80,7 +80,7 @@ class Sentiment:
 
 
 def sentiment_of(text: str) -> Sentiment:
-    """The sentiment of an English text."""
+    """Return the sentiment of an English text."""
     total, known = 0.0, 0
     clause: list[float] = []
     before: list[str] = []
@@ -104,7 +104,7 @@ def sentiment_of(text: str) -> Sentiment:
 
 
 def _factor(before: list[str]) -> float:
-    """What the words before a word make of its weight."""
+    """Return the factor of a word's weight, from the words before it."""
     near = before[-_REACH:]
     factor = BOOSTERS.get(before[-1], 1.0) if before else 1.0
     negated = any(word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in near)

@@ -9,12 +9,12 @@ KEY_HEADER = "Idempotency-Key"
 
 
 def signature(secret: str, timestamp: str, body: bytes) -> str:
-    """What stands in the header AgentChord-Signature.
+    """Compute the header AgentChord-Signature.
 
     Args:
         secret: The secret that both sides know.
-        timestamp: Seconds since 1970 as they stand in AgentChord-Timestamp.
-        body: The request's body, byte by byte as it is sent.
+        timestamp: Value of AgentChord-Timestamp: seconds since 1970.
+        body: The request's body, exactly as it is sent.
 
     Returns:
         ``v1=`` and the HMAC in hexadecimal digits.

@@ -1,7 +1,7 @@
 """The kind ``text_processor``: sentiment, summary, keywords and counts of a text, without a model.
 
-Everything is deterministic and made for English: the summary is sentences of the text itself, the
-keywords are counted, the sentiment comes from a lexicon.
+All results are deterministic and made for English: the summary consists of sentences of the text,
+the keywords are its most frequent words, the sentiment comes from a lexicon.
 """
 
 import re
@@ -21,7 +21,7 @@ DEFAULT_SENTENCES = 3
 DEFAULT_KEYWORDS = 10
 NUMBER = Bounds(low=1, high=1000, whole=True, optional=True)
 BOUNDS = {"sentences": NUMBER, "keywords": NUMBER}
-#: Longer texts take too long for what counting words can tell.
+#: Counting the words of longer texts takes too long for its use.
 MAX_CHARS = 5_000_000
 WORDS_A_MINUTE = 200
 MIN_KEYWORD_CHARS = 3
@@ -42,7 +42,14 @@ STOPWORDS = frozenset(
 
 
 class TextProcessor:
-    """Agents that work on the input ``text``."""
+    """Agents that work on the input ``text``, without a model.
+
+    It counts English words and understands nothing: for a summary in new words, or another
+    language, use an llm agent.
+
+    Example:
+        Agent(name="mood", kind="text_processor", config={"operations": ["sentiment"]})
+    """
 
     def validate(self, config: Config) -> None:
         """Check the settings."""
@@ -60,7 +67,7 @@ class TextProcessor:
             refuse(*found)
 
     def run(self, context: AgentContext) -> dict[str, Any]:
-        """Do the operations; ``task_type`` among the inputs chooses if the settings do not."""
+        """Do the operations of the settings, else the one that the input ``task_type`` names."""
         text = context.inputs.get("text")
         if not isinstance(text, str):
             raise InputRefused(
@@ -79,7 +86,7 @@ class TextProcessor:
 
 
 def sentences_of(text: str) -> list[str]:
-    """The sentences of a text, with single spaces."""
+    """Return the sentences of a text, with single spaces."""
     sentences: list[str] = []
     pending = ""
     for part in _END.split(text):
@@ -91,12 +98,12 @@ def sentences_of(text: str) -> list[str]:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
+    """Return the words of a text, in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
 
 def summary_of(text: str, count: int) -> str:
-    """The sentences that share most words with the rest of the text, in their order (Luhn 1958)."""
+    """Return the sentences that share most words with the rest, in their order (Luhn 1958)."""
     sentences = sentences_of(text)
     if len(sentences) <= count:
         return " ".join(sentences)
@@ -107,14 +114,14 @@ def summary_of(text: str, count: int) -> str:
 
 
 def keywords_of(text: str, count: int) -> list[str]:
-    """The words that come most often and tell something, the first one first among equals."""
+    """Return the most frequent words but for stop words; of equals, the earlier one first."""
     frequency = Counter(word for word in words_of(text) if _tells(word))
     return [word for word, _ in frequency.most_common(count)]
 
 
 def _score(sentence: str, frequency: Counter[str]) -> float:
     telling = [word for word in words_of(sentence) if word in frequency]
-    # By the root of the length: neither the longest nor the shortest sentence wins as such.
+    # Divided by the root of the length: neither long nor short sentences are preferred.
     return float(sum(frequency[word] for word in set(telling)) / (len(telling) ** 0.5 or 1.0))
 
 
@@ -156,7 +163,7 @@ OPERATIONS: dict[str, Callable[[str, Config], dict[str, Any]]] = {
     "keywords": _keywords,
     "word_count": _counts,
 }
-#: What a request may call them.
+#: Values of the input ``task_type`` -> operations.
 TASKS = {
     "sentiment_analysis": "sentiment",
     "summarization": "summary",
@@ -175,7 +182,7 @@ def _wanted(context: AgentContext) -> list[str]:
         return list(OPERATIONS)
     if not isinstance(task, str) or task not in TASKS:
         raise InputRefused(
-            f"agent {context.agent!r}: there is no task_type {shortened(task)}; there is "
+            f"agent {context.agent!r}: there is no task_type {shortened(task)}; known: "
             f"{listed(TASKS)}{did_you_mean(str(task), TASKS)}"
         )
     return [TASKS[task]]

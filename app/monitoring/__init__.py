@@ -1,1 +1,1 @@
-"""What runs, ledger and limits say together: status, progress, explanations, reports, metrics."""
+"""Views of runs and of the whole cluster, read from the run tables and the ledger."""

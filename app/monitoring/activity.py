@@ -1,4 +1,4 @@
-"""What a run does at this moment, cheap enough to be read every second."""
+"""The current activity of a run, cheap enough to be read every second."""
 
 from dataclasses import dataclass
 from uuid import UUID
@@ -14,7 +14,7 @@ from app.monitoring.run_history import (
     read_standing,
 )
 
-#: The time over which calls are counted for their rate.
+#: Period over which calls are counted for their rate.
 WINDOW_S = 10.0
 READ_RATE: TextClause = text("""
     SELECT count(*) AS calls, count(*) FILTER (
@@ -25,12 +25,12 @@ READ_RATE: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Activity:
-    """A moment of a run.
+    """The state of a run at one moment.
 
     Attributes:
         history: The run without its past.
         calls: Calls made so far.
-        calls_per_s: Calls that ended per second, lately.
+        calls_per_s: Calls that ended per second, in the last 10 s.
     """
 
     history: RunHistory
@@ -39,7 +39,7 @@ class Activity:
 
 
 async def read_activity(connection: AsyncConnection, run_id: UUID) -> Activity:
-    """What a run does now.
+    """Read the current activity of a run.
 
     Raises:
         UnknownRun: If there is no such run.

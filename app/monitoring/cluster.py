@@ -1,4 +1,4 @@
-"""The cluster's state as metrics: read anew from Postgres and Redis whenever somebody asks."""
+"""The cluster's state as metrics: read from Postgres and Redis at each request."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ AGENTS: TextClause = text("""
     SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
 """)
-# What the claims of free lanes would find: no more of a run than its max_parallel_agents allows.
+# The agents that claims of free lanes would find: no more of a run than max_parallel_agents allows.
 ADMISSIBLE: TextClause = text("""
     SELECT provider, sum(least(ready, share)) FROM (
         SELECT a.provider, count(*) AS ready, greatest(r.max_parallel_agents - (
@@ -51,7 +51,7 @@ RUNS_ENDED: TextClause = text("""
     WHERE pruned_at IS NULL AND finished_at > now() - interval '1 hour'
     GROUP BY status
 """)
-# Days before the first entry say nothing about what is usual.
+# Days before the first entry are left out of the usual amount.
 HOURS: TextClause = text("""
     SELECT day, coalesce((SELECT sum(cost_usd) FROM cost_entries
         WHERE created_at > now() - make_interval(days => day, hours => 1)
@@ -77,10 +77,10 @@ WORKERS: TextClause = text("""
 
 
 async def read_cluster(connection: AsyncConnection) -> list[Sample]:
-    """What Postgres knows.
+    """Read all samples that come from Postgres.
 
     Args:
-        connection: Inside a transaction, which sees one moment of it.
+        connection: Inside a transaction, which sees one moment.
     """
     found: list[Sample] = [
         *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
@@ -116,16 +116,16 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
 def with_zeros(
     found: Sequence[Sample], metric: ClusterMetric, values: Iterable[str]
 ) -> list[Sample]:
-    """Samples, with a zero for each value of a metric's only label that is not among them.
+    """Add a zero sample for each missing value of a metric's only label.
 
-    A series that is missing is not zero: a graph has a gap there, and nothing scales by it.
+    A missing series is not a zero: a graph would have a gap, and no autoscaler could use it.
     """
     there = {labels for each, labels, _ in found if each is metric}
     return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]
 
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
-    """Totals of the ledger: dollars, calls and tokens, each by its own labels."""
+    """Sum the ledger's lines to dollars, calls and tokens, each by its own labels."""
     sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = {}
 
     def add(metric: ClusterMetric, labels: Sequence[str], amount: Any) -> None:
@@ -133,17 +133,17 @@ def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
         sums[key] = sums.get(key, 0.0) + float(amount)
 
     for line in lines:
-        who = line["provider"], line["model"]
-        add(metrics.LEDGER_COST, (*who, line["module"], line["kind"]), line["cost_usd"])
-        calls = (*who, line["module"], line["kind"], line["outcome"])
+        served = line["provider"], line["model"]
+        add(metrics.LEDGER_COST, (*served, line["module"], line["kind"]), line["cost_usd"])
+        calls = (*served, line["module"], line["kind"], line["outcome"])
         add(metrics.LEDGER_CALLS, calls, line["calls"])
-        add(metrics.LEDGER_TOKENS, (*who, "input"), line["prompt_tokens"])
-        add(metrics.LEDGER_TOKENS, (*who, "output"), line["output_tokens"])
+        add(metrics.LEDGER_TOKENS, (*served, "input"), line["prompt_tokens"])
+        add(metrics.LEDGER_TOKENS, (*served, "output"), line["output_tokens"])
     return [(metric, labels, amount) for (metric, labels), amount in sums.items()]
 
 
 def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """What the live buckets of the rate limits say.
+    """Make samples of the rate limits' live buckets.
 
     Args:
         buckets: As ``ClusterLimiter.snapshot`` returns them.
@@ -163,7 +163,7 @@ def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
 
 
 def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Which circuits are not closed.
+    """Make a sample for each circuit: 1 if it is not closed.
 
     Args:
         circuits: As ``LiveState.circuits`` returns them.
@@ -181,6 +181,6 @@ def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
 async def _counted(
     connection: AsyncConnection, statement: TextClause, metric: ClusterMetric
 ) -> list[Sample]:
-    """Rows of labels and a number."""
+    """Read rows of labels and a number."""
     rows = await connection.execute(statement)
     return [(metric, tuple(row[:-1]), float(row[-1])) for row in rows]

@@ -1,4 +1,4 @@
-"""The events of a run's history as lines for people: how much each matters, and it in words."""
+"""The events of a run's history as lines of text, each with its level."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,19 +6,19 @@ from typing import Any
 
 from app.domain.events import Level, level_of
 
-#: Facts that are told in words of their own, or in a place of their own.
-TOLD = frozenset(("agent", "error", "error_class"))
+#: Facts that have a place of their own in the line.
+PLACED = frozenset(("agent", "error", "error_class"))
 UNITS = {"_s": " s"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventLine:
-    """An event in words.
+    """An event as a line of text.
 
     Attributes:
-        level: How much it matters.
+        level: Its level, as of a log line.
         subject: The agent's name, or ``run``.
-        text: What happened, in one line.
+        text: Description of the event, in one line.
     """
 
     level: Level
@@ -27,7 +27,7 @@ class EventLine:
 
 
 def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> EventLine:
-    """An event as a line; types that are not known here are told, too.
+    """Write an event as a line; an unknown type is written with its facts.
 
     Args:
         type_: Its type, such as ``agent_retrying``.
@@ -39,7 +39,7 @@ def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> Even
     said = words.replace("_", " ") or type_
     if attempt is not None and attempt > 1:
         said += f" (attempt {attempt})"
-    facts = [_fact(name, value) for name, value in data.items() if name not in TOLD]
+    facts = [_fact(name, value) for name, value in data.items() if name not in PLACED]
     if facts:
         said += f", {', '.join(facts)}"
     if error := data.get("error"):

@@ -1,4 +1,4 @@
-"""What every agent of a run that has not ended does or waits for, in words."""
+"""Explains what each agent that has not ended does or waits for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,17 +14,17 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import BudgetState, RunHistory, Standing
 from app.monitoring.wording import money, names, seconds_of
 
-#: What is closer than this to the next call is no wait that anybody would ask about.
+#: Shorter waits before the next call are not explained.
 SOON_S = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Live:
-    """What the rest of the cluster is like at this moment; empty where nobody knows.
+    """The current state of the rest of the cluster; empty where it could not be read.
 
     Attributes:
         buckets: The rate limits' buckets in use, by name, as ``LiveState.buckets`` gives them.
-        bucket_of: The bucket of a provider and a model.
+        bucket_of: Returns the bucket of a provider and a model.
         circuits: Circuit breakers that have counted failures, as ``LiveState.circuits`` gives them.
         unserved: Queues that no worker listens to.
     """
@@ -36,7 +36,7 @@ class Live:
 
 
 def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
-    """What every agent that has not ended does or waits for; equal ones together.
+    """Explain each agent that has not ended; agents with the same reason are one finding.
 
     Args:
         history: The run.
@@ -56,7 +56,7 @@ def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
     if run.status is WorkflowStatus.PAUSED:
         finding = Finding(
             reason=Reason.PAUSED,
-            text="rests: the run is paused, and nothing of it starts until it is resumed",
+            text="waits: the run is paused, and no agent starts until it is resumed",
             remedy=f"agentchord resume {run.id}",
         )
     elif run.status is WorkflowStatus.PENDING:
@@ -85,8 +85,8 @@ def _not_admitted(live: Live) -> Finding:
     return Finding(
         reason=Reason.ADMISSION,
         text=(
-            "waits for the run to be admitted: as many runs as engine.max_concurrent_workflows "
-            "allows are running, or the scheduler is about to"
+            "waits for the run to be admitted: engine.max_concurrent_workflows runs are running, "
+            "or the scheduler has not looked yet"
         ),
     )
 
@@ -109,7 +109,7 @@ def _comes_later(one: Standing, history: RunHistory) -> Finding:
     if needed:
         return Finding(
             reason=Reason.DEPENDENCY,
-            text=f"waits for what it depends on: {names(needed)}",
+            text=f"waits for its dependencies: {names(needed)}",
         )
     holding = [
         agent.name
@@ -118,7 +118,7 @@ def _comes_later(one: Standing, history: RunHistory) -> Finding:
     ]
     return Finding(
         reason=Reason.LEVEL,
-        text=f"waits for the levels before its own: {names(holding)} not done"
+        text=f"waits for earlier levels: {names(holding)} not done"
         if holding
         else "waits for its level to be started",
     )
@@ -135,7 +135,7 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
         )
     what = awaited(one.waits_for)
     if what.reason is Reason.MONEY:
-        text = f"waits for {what.text}, and looks again in {left} or when there is some"
+        text = f"waits for {what.text}, and tries again in {left} or as soon as some is free"
     else:
         text = f"waits {left} for {what.text}"
     return Finding(reason=what.reason, text=text, remedy=what.remedy)
@@ -153,7 +153,7 @@ def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
     else:
         finding = _limited(one, live) or Finding(
             reason=Reason.WORKING,
-            text=f"is at work on {one.worker or 'a worker'}: no call of it is out at this moment",
+            text=f"is running on {one.worker or 'a worker'}, with no call under way at this moment",
         )
     return replace(finding, agents=(one.agent,))
 
@@ -173,7 +173,7 @@ def _waits_for_money(one: Standing, history: RunHistory) -> Finding:
             f"waits for money, for {_since(one.money_since, history)}: its next call may cost up "
             f"to {money(needed)}, and {budgets or 'its budgets have too little free'}"
         ),
-        remedy="it goes on when calls under way settle for less; or raise the budget",
+        remedy="it continues when calls under way cost less than was held; or raise the budget",
     )
 
 
@@ -199,8 +199,8 @@ def _limited(one: Standing, live: Live) -> Finding | None:
         return Finding(
             reason=Reason.PROVIDER_PAUSE,
             text=(
-                f"waits {seconds_of(paused_s)}: the provider asked everybody of {name} to pause "
-                "(a 429 with Retry-After)"
+                f"waits {seconds_of(paused_s)}: the provider paused all calls of {name} (a 429 "
+                "with Retry-After)"
             ),
         )
     if bucket["waiting"] and (limit := _binding(bucket)):
@@ -216,10 +216,10 @@ def _limited(one: Standing, live: Live) -> Finding | None:
 
 
 def _binding(bucket: Mapping[str, Any]) -> str:
-    """The limit of a bucket that is nearest to its end, in words."""
+    """Describe the limit of a bucket of which the smallest share is left."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
-        return f"{bucket['in_flight']} of {concurrency} concurrent requests are out"
+        return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"
     tiers = [tier for tier in bucket.get("tiers", ()) if tier["capacity"]]
     if not tiers:
         return ""
@@ -238,7 +238,7 @@ def _goes_on(agent: AgentProgress) -> Finding:
         return Finding(
             reason=Reason.SUB_RUN,
             agents=(agent.name,),
-            text=f"is run {agent.sub_run_id}, which goes on",
+            text=f"waits for run {agent.sub_run_id}, its sub-workflow",
             remedy=f"agentchord explain {agent.sub_run_id}",
         )
     return Finding(
@@ -249,7 +249,7 @@ def _goes_on(agent: AgentProgress) -> Finding:
 
 
 def room(budget: BudgetState) -> Decimal:
-    """What is neither spent nor held of a budget."""
+    """Return the dollars of a budget that are neither spent nor held."""
     return max(budget.limit_usd - budget.spent_usd - budget.held_usd, Decimal(0))
 
 

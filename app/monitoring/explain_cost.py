@@ -1,4 +1,4 @@
-"""Why a run was slow or expensive, in words: where its time and its money went."""
+"""Explains why a run was slow or expensive: where its time and its money went."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline
 from app.monitoring.wording import money, names, seconds_of
 
-#: What is shorter would be told as 0.0 s.
+#: Shorter times would be shown as 0.0 s.
 SHOWN_S = 0.05
-#: So much more than usual, or than planned, is worth a word.
+#: A finding is made from this multiple of the usual or planned cost on.
 MUCH = Decimal("1.5")
-#: Less than this share of the money is not worth one.
+#: Smaller shares of the money make no finding.
 NOTABLE_SHARE = Decimal("0.05")
 MOST_EXPENSIVE = 3
 WORDS = {
@@ -27,7 +27,7 @@ WORDS = {
 
 
 def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]:
-    """Where the time went: along the critical path, and of every agent that waited most of it."""
+    """Explain the time: of the critical path, and of agents that waited for most of their time."""
     path = [step.timeline for step in timeline.critical_path]
     if not path:
         return ()
@@ -70,7 +70,7 @@ def _is_patient(each: AgentTimeline) -> bool:
 
 
 def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Finding, ...]:
-    """Where the time of one agent went."""
+    """Explain the time of one agent."""
     if not timeline.spans:
         return ()
     verb = "took" if timeline.agent.status.is_final else "has taken"
@@ -84,18 +84,18 @@ def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Fi
 def explain_money(
     history: RunHistory, planned_usd: Mapping[str, Decimal] | None = None
 ) -> tuple[Finding, ...]:
-    """Where the money went, what was wasted, and who cost more than usual or than planned.
+    """Explain the money: the largest shares, failed calls, and agents above usual or planned cost.
 
     Args:
         history: The run.
-        planned_usd: What each agent was expected to cost, if somebody knows.
+        planned_usd: Expected cost of each agent, if it is known.
     """
     by_agent = _sums(history.calls)
     total = sum(by_agent.values(), Decimal(0))
     if not total:
         return ()
-    dearest = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
-    enough = [item for item in dearest if item[1] > total * NOTABLE_SHARE]
+    most = sorted(by_agent.items(), key=lambda item: -item[1])[:MOST_EXPENSIVE]
+    enough = [item for item in most if item[1] > total * NOTABLE_SHARE]
     shares = ", ".join(f"{name} {money(usd)} ({usd / total:.0%})" for name, usd in enough)
     calls = sum(call.kind != "correction" for call in history.calls)
     found = [
@@ -128,7 +128,7 @@ def explain_money(
                 agents=tuple(dict.fromkeys(call.agent for call in unconfirmed)),
                 text=(
                     f"is booked at the worst case, {money(_total(unconfirmed))}, for calls whose "
-                    "end nobody saw"
+                    "end is not known"
                 ),
             )
         )
@@ -142,7 +142,7 @@ def _above(
     total = sum(by_agent.values(), Decimal(0))
     planned_total = sum(planned_usd.values(), Decimal(0))
     if planned_total and total > MUCH * planned_total:
-        text = f"cost {total / planned_total:.1f} times what was planned, {money(planned_total)}"
+        text = f"cost {total / planned_total:.1f} times the planned {money(planned_total)}"
         found.append(Finding(reason=Reason.EXPENSIVE, text=text))
     for name, cost in by_agent.items():
         for what, known in (("usual", history.usual_usd), ("planned", planned_usd)):
@@ -152,8 +152,8 @@ def _above(
                     Finding(
                         reason=Reason.EXPENSIVE,
                         agents=(name,),
-                        text=f"cost {cost / expected:.1f} times what is {what} "
-                        f"({money(cost)} for {money(expected)}): {_why(name, history)}",
+                        text=f"cost {cost / expected:.1f} times the {what} amount "
+                        f"({money(cost)} instead of {money(expected)}): {_why(name, history)}",
                     )
                 )
     return found
@@ -197,7 +197,7 @@ def _remedy(timelines: list[AgentTimeline], history: RunHistory) -> str:
     most = max(phases, key=lambda phase: sum(each.seconds(phase) for each in timelines))
     whose = {each.agent.name for each in timelines}
     if most is Phase.HELD and any(wait.agent in whose for wait in history.waits):
-        return ""  # each of these waits is told with a remedy of its own
+        return ""  # each of these waits is a finding with a remedy of its own
     return {
         Phase.QUEUED: "more workers, or a higher max_parallel_agents",
         Phase.HELD: "agentchord limits shows the limits, agentchord budgets the budgets",

@@ -1,4 +1,4 @@
-"""Why agents have failed or have not run, and what was tried again, in words."""
+"""Explains why agents have failed or have not run, and which attempts were repeated."""
 
 from app.domain.status import AgentStatus
 from app.errors import error_named
@@ -11,7 +11,7 @@ RETRY = "agentchord retry runs only what failed again"
 
 
 def explain_outcomes(history: RunHistory) -> tuple[Finding, ...]:
-    """Why agents have failed, or have not run at all, and what was tried again."""
+    """Explain failures, agents that did not run, retries and fallbacks."""
     found: list[Finding] = []
     run = history.run
     if run.status.is_final and run.error:
@@ -96,7 +96,7 @@ def _tried_again(agent: AgentProgress, history: RunHistory) -> list[Finding]:
             Finding(
                 reason=Reason.RECOVERED,
                 agents=(agent.name,),
-                text=f"was begun again because its worker was gone: {workers}",
+                text=f"was started again because its worker had died: {workers}",
             )
         )
     return found

@@ -1,4 +1,4 @@
-"""What was waited for and how long, in words: each limit, budget and circuit by its name."""
+"""Explains past waits: each limit, budget and circuit by its name, and the time."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ LIMITS = "agentchord limits shows it, agentchord limits set changes it"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Awaited:
-    """What somebody waits for.
+    """The thing that an agent waits for.
 
     Attributes:
-        reason: What kind of thing it is.
-        text: It in a sentence, after "waits for".
-        remedy: What could be done, or empty.
+        reason: Kind of the wait.
+        text: Its name in a sentence, after "waits for".
+        remedy: Possible remedy, or empty.
     """
 
     reason: Reason
@@ -29,7 +29,7 @@ class Awaited:
 
 
 def awaited(waits_for: str) -> Awaited:
-    """What is meant by the words of the history, such as ``openai/default requests_per_day``."""
+    """Read a wait of the history, such as ``openai/default requests_per_day``."""
     if waits_for.startswith("money"):
         is_the_runs = waits_for.startswith("money of the budget of run ")
         return Awaited(
@@ -51,7 +51,7 @@ def awaited(waits_for: str) -> Awaited:
 
 
 def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Finding, ...]:
-    """The waits that are over, those for the same thing together, the longest first.
+    """Explain the waits that are over, one finding for each thing, the longest first.
 
     Args:
         history: The run.

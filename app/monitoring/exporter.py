@@ -1,4 +1,4 @@
-"""The exporter: a web server that shows the cluster's state to Prometheus."""
+"""The exporter: a web server that gives the cluster's state to Prometheus."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from app.telemetry.metrics import ClusterMetric
 
 #: Reads a part of the cluster's state; raises AgentChordError, such as ServiceUnavailable.
 Reader = Callable[[], Awaitable[Sequence[Sample]]]
-#: A reading that takes longer is given up: Prometheus asks again.
+#: A reading that takes longer is stopped: Prometheus asks again.
 READ_S = 8.0
 TOTAL = "_total"
 
@@ -24,17 +24,24 @@ log = structlog.get_logger(__name__)
 
 
 class Exporter:
-    """Answers ``/metrics`` with what is true now, and ``/healthz``.
+    """Answers ``/metrics`` with the state at the time of the request, and ``/healthz``.
+
+    Each request reads Postgres and Redis, so scrape it every 10 s or more slowly, from one
+    Prometheus. Durations and waits are counted by the workers instead.
 
     Args:
-        readers: Name of a service -> what reads its part.
+        readers: Name of a service -> function that reads its part.
+
+    Example:
+        exporter = Exporter({"postgres": read_postgres, "redis": read_redis})
+        web.run_app(exporter.application(), host="127.0.0.1", port=9464)
     """
 
     def __init__(self, readers: Mapping[str, Reader]) -> None:
         self._readers = readers
 
     def application(self) -> web.Application:
-        """The web application."""
+        """Make the web application."""
         application = web.Application()
         application.router.add_get("/metrics", self._metrics)
         application.router.add_get("/healthz", _healthz)
@@ -45,7 +52,7 @@ class Exporter:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def read(self) -> list[Sample]:
-        """Everything that can be read now, and which service could not."""
+        """Read all services; SERVICE_UP is 0 for one that does not answer."""
         answers = await asyncio.gather(
             *(self._read(name, reader) for name, reader in self._readers.items())
         )
@@ -62,7 +69,7 @@ class Exporter:
 
 
 def registry_of(samples: Iterable[Sample]) -> CollectorRegistry:
-    """Samples in the form that prometheus_client prints."""
+    """Put samples into the form that prometheus_client prints."""
     registry = CollectorRegistry()
     registry.register(_Reading(samples))
     return registry

@@ -1,4 +1,4 @@
-"""What explains something: a reason that programs know, and words for people."""
+"""Findings: a reason for programs, and a text for people."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -6,11 +6,10 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why something is as it is; programs tell the cases apart by these words."""
+    """Kinds of findings; programs distinguish the cases by these words."""
 
     PAUSED = "paused"
     ADMISSION = "admission"
-    STOPPING = "stopping"
     DEPENDENCY = "dependency"
     LEVEL = "level"
     NO_WORKER = "no_worker"
@@ -40,36 +39,36 @@ class Reason(StrEnum):
 PLURALS = {
     "is": "are",
     "was": "were",
-    **{f"{verb}s": verb for verb in ("wait", "rest", "call", "run", "work")},
+    **{f"{verb}s": verb for verb in ("wait", "call", "run", "work")},
 }
 
-#: What many findings of one reason have in common, without their details.
+#: One text for many findings of a reason, without their details.
 GENERAL = {
-    Reason.DEPENDENCY: "waits for what it depends on",
-    Reason.LEVEL: "waits for the levels before its own",
+    Reason.DEPENDENCY: "waits for its dependencies",
+    Reason.LEVEL: "waits for earlier levels",
     Reason.BACKOFF: "waits for its next try",
     Reason.MONEY: "waits for money",
     Reason.CALLING: "calls a model",
     Reason.FAILED: "failed, too",
-    Reason.UPSTREAM: "was cancelled because something it depends on failed",
+    Reason.UPSTREAM: "was cancelled because a dependency failed",
     Reason.SKIPPED: "did not run because its condition was false",
     Reason.RETRIED: "was retried, too",
-    Reason.RECOVERED: "was begun again because its worker was gone",
+    Reason.RECOVERED: "was started again because its worker had died",
     Reason.FALLBACK: "went on with another model",
 }
-#: In these an agent does what it is there for.
+#: Reasons of agents that are working, not waiting.
 AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that explains something.
+    """One explanation.
 
     Attributes:
-        reason: What kind of thing it is.
-        agents: Whom it concerns; empty if it is the whole run.
-        text: It in words, to be read after the names.
-        remedy: What could be done, or empty.
+        reason: Kind of the explanation.
+        agents: Agents that it concerns; empty for the whole run.
+        text: The explanation, to be read after the names.
+        remedy: Possible remedy, or empty.
     """
 
     reason: Reason
@@ -79,13 +78,13 @@ class Finding:
 
     @property
     def predicate(self) -> str:
-        """The text with its verb in the number of those whom it concerns."""
+        """The text, with its verb in the plural for several agents."""
         verb, rest = self.text.partition(" ")[::2]
         return f"{PLURALS.get(verb, verb) if len(self.agents) > 1 else verb} {rest}"
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The same with those that say the same of several agents made one."""
+    """Merge findings that say the same of several agents."""
     groups: dict[tuple[Reason, str, str], Finding] = {}
     for finding in findings:
         key = finding.reason, finding.text, finding.remedy
@@ -96,11 +95,11 @@ def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:
-    """The same with at most so many of each reason: the last of them stands for all others.
+    """Keep some findings of each reason; the last kept one stands for all others.
 
     Args:
-        findings: What has been found.
-        most: How many of a reason, from 1.
+        findings: The findings.
+        most: Findings to keep of each reason, from 1.
     """
     by_reason: dict[Reason, list[Finding]] = {}
     for finding in findings:

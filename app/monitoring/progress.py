@@ -1,4 +1,4 @@
-"""How far a run is, as somebody who watches it wants to see it: no inputs, no outputs."""
+"""The progress of a run and its agents, without inputs and outputs."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,11 +54,11 @@ FIND_RUNS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentProgress:
-    """One agent of a run, as it stands.
+    """The state of one agent of a run.
 
-    ``waits_for`` and ``waits_until`` are set while it is given back because it has to wait long.
-    Of a for_each, its items are only counted; its dollars are those of all of them.
-    ``sub_run_id`` is the run of its sub-workflow, whose dollars are its own.
+    ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. The
+    items of a for_each are only counted, and its dollars are those of all items. ``sub_run_id`` is
+    the run of its sub-workflow, and its dollars include that run's.
     """
 
     name: str
@@ -84,7 +84,7 @@ class AgentProgress:
 
     @property
     def label(self) -> str:
-        """Its name, with how many of its items have ended: ``screen 37/100 (2 failed)``."""
+        """Its name, with the number of ended items: ``screen 37/100 (2 failed)``."""
         if self.item_count is None:
             return self.name
         failed = f" ({self.items_failed} failed)" if self.items_failed else ""
@@ -93,9 +93,9 @@ class AgentProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunProgress:
-    """A run with its agents, by level and then in the order of its definition.
+    """A run with its agents, by level and then in the order of the workflow.
 
-    ``part_of`` is the run around it, if it is the run of a sub-workflow.
+    For the run of a sub-workflow, ``part_of`` is the outer run.
     """
 
     id: UUID
@@ -118,7 +118,7 @@ class RunProgress:
     agents: tuple[AgentProgress, ...]
 
     def levels(self) -> list[list[AgentProgress]]:
-        """The agents level by level."""
+        """Return the agents level by level."""
         levels: list[list[AgentProgress]] = [[] for _ in range(self.level_count)]
         for agent in self.agents:
             levels[agent.level].append(agent)
@@ -126,7 +126,7 @@ class RunProgress:
 
 
 async def read_progress(connection: AsyncConnection, run_id: UUID) -> RunProgress:
-    """How far a run is.
+    """Read the progress of a run.
 
     Raises:
         UnknownRun: If there is no such run.
@@ -144,14 +144,14 @@ async def read_progress(connection: AsyncConnection, run_id: UUID) -> RunProgres
 
 
 async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
-    """The run whose id begins like this.
+    """Find a run by the beginning of its id.
 
     Args:
         connection: Inside a transaction.
         prefix: First characters of the id, with or without its dashes.
 
     Raises:
-        UnknownRun: If there is none, or more than one.
+        UnknownRun: If no run has such an id, or more than one.
     """
     digits = prefix.replace("-", "").lower()
     if not digits or len(digits) > HEX_DIGITS or set(digits) - set("0123456789abcdef"):

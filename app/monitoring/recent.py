@@ -1,4 +1,4 @@
-"""What has happened lately in the whole cluster: histories, calls, and what programs recorded."""
+"""Recent events of the whole cluster: histories, calls, and events that programs recorded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: The type of an event that is an entry of the ledger.
 API_CALL = "api_call"
-# Each part is read backwards along its key, so only as many rows are looked at as are wanted;
-# with a type, as many as it takes to find so many of it.
+# Each part is read backwards along its key, so only the needed rows are read; with a type, rows are
+# read until enough of that type are found.
 RECENT: TextClause = text(f"""
     (SELECT e.at, e.type, CAST(e.agent_run_id AS text) AS agent_id,
         CAST(e.run_id AS text) AS workflow_id, e.data, e.id
@@ -41,14 +41,14 @@ RECORD: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MetricEvent:
-    """Something that has happened.
+    """An event of the cluster.
 
     Attributes:
-        timestamp: When (UTC).
-        event_type: What: a type of a run's history such as ``agent_completed``, ``api_call``, or
-            what a program recorded.
-        agent_id: Id of the agent run, as in its result, or what a program called it; or None.
-        workflow_id: Id of the run, or what a program called it; or None.
+        timestamp: Time of the event (UTC).
+        event_type: A type of a run's history such as ``agent_completed``, ``api_call``, or a type
+            that a program recorded.
+        agent_id: Id of the agent run, as in its result, or the id that a program recorded; or None.
+        workflow_id: Id of the run, or the id that a program recorded; or None.
         data: Facts, such as the agent's name, the model, tokens and dollars.
     """
 
@@ -62,12 +62,12 @@ class MetricEvent:
 async def recent_events(
     connection: AsyncConnection, *, count: int, event_type: str | None
 ) -> list[MetricEvent]:
-    """The newest events, oldest first.
+    """Read the newest events, oldest first.
 
     Args:
         connection: Inside a transaction.
-        count: How many at most.
-        event_type: Only those of this type; None for all.
+        count: Most events to read.
+        event_type: Type of the events; None for all.
     """
     found = await connection.execute(RECENT, {"type": event_type, "count": count})
     events = [
@@ -91,13 +91,13 @@ async def record_event(
     workflow_id: str | None,
     data: str,
 ) -> datetime:
-    """Keep an event of a program's own; returns when it was.
+    """Store an event of a program and return its time.
 
     Args:
         connection: Inside a transaction.
-        event_type: What happened.
-        agent_id: Whom it concerns.
-        workflow_id: Which run or workflow it concerns.
+        event_type: Type of the event.
+        agent_id: Agent that it concerns, or None.
+        workflow_id: Run or workflow that it concerns, or None.
         data: Facts, as JSON.
     """
     values = {"type": event_type, "agent_id": agent_id, "workflow_id": workflow_id, "data": data}

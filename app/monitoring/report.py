@@ -1,6 +1,6 @@
-"""A run as one page of HTML that needs nothing else: no network, no script.
+"""A run as one self-contained page of HTML, without network access and scripts.
 
-Every text goes through markupsafe, which escapes it; the page's policy allows no scripts anyway.
+Markupsafe escapes every text, and the page's content security policy allows no scripts.
 """
 
 from collections import defaultdict
@@ -21,12 +21,12 @@ from app.monitoring.run_history import Call, RunHistory
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
 from app.monitoring.wording import names, seconds_of
 
-#: More rows than this are folded away, but for those that matter.
+#: Rows beyond this number are folded away, except for important ones.
 MOST_ROWS = 40
 MOST_LINES = 20
 MOST_OF_A_REASON = 4
 TICKS = 4
-#: A wait of less of the run than this is not drawn.
+#: A wait of a smaller share of the run's time is not drawn.
 VISIBLE_SHARE = 0.004
 PHASES = {
     Phase.CALLING: "calling or working",
@@ -43,11 +43,11 @@ EMPTY = Markup("")
 def report_page(
     history: RunHistory, outputs: Mapping[str, Any] | None = None, *, redact: Redact = str
 ) -> str:
-    """The page.
+    """Build the page.
 
     Args:
-        history: What is known of the run.
-        outputs: What the agents answered, to be shown; by default nothing of it is.
+        history: The run.
+        outputs: Outputs of the agents to show; by default none is shown.
         redact: Takes secrets out of errors.
     """
     timeline = timeline_of(history)
@@ -303,7 +303,7 @@ def _failures(history: RunHistory, redact: Redact) -> Markup:
 
 
 def _superseded(history: RunHistory) -> list[Any]:
-    """Attempts that another one of the same agent run came after."""
+    """Return the attempts that were followed by another one of the same agent run."""
     last = {(each.agent, each.item): each.number for each in history.attempts}
     return [each for each in history.attempts if each.number < last[each.agent, each.item]]
 
@@ -313,7 +313,7 @@ def _retries(history: RunHistory, redact: Redact) -> Markup:
     for each in _superseded(history):
         if each.outcome in ("failed", "lost"):
             item = "" if each.item is None else f"[{each.item}]"
-            cause = each.error or "its worker was gone"
+            cause = each.error or "its worker had died"
             kind = f"{each.error_class}: " if each.error_class else ""
             rows.append(
                 Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
@@ -349,5 +349,5 @@ def _outputs(outputs: Mapping[str, Any] | None) -> Markup:
 
 
 def _money(amount: Decimal) -> str:
-    """Dollars with as many digits as say something."""
+    """Format dollars with two digits, and amounts below a dollar with six."""
     return f"${amount:,.2f}" if abs(amount) >= 1 or not amount else f"${amount:.6f}"

@@ -1,4 +1,4 @@
-"""The graph of a run as SVG: a column for each level, and many agents of a kind as one box."""
+"""The graph of a run as SVG: a column for each level, and many agents of a module as one box."""
 
 from collections import Counter
 from collections.abc import Collection
@@ -9,13 +9,13 @@ from markupsafe import Markup
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 
-#: With more agents than this, those of a level and a module are one box; with more boxes than
-#: this, those of a level are.
+#: With more agents than this, the agents of a level and a module are one box; with more boxes than
+#: this, the agents of a level are one box.
 MOST_BOXES = 48
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 158, 42, 56, 12, 6
 HEAD = 22
 NAME_CHARS = 20
-#: Of its size; a narrower screen moves it instead.
+#: Smallest scale of the graph; a narrower screen scrolls it.
 READABLE = 0.7
 STATES = ("completed", "running", "waiting", "pending", "skipped", "cancelled", "failed")
 
@@ -32,12 +32,12 @@ class _Box:
 
 
 def state_of(status: str) -> str:
-    """The colour of a state: all failures have one."""
+    """Return the name of a state's colour; all failures share one."""
     return status if status in STATES else "failed"
 
 
 def graph(history: RunHistory, critical: Collection[str]) -> Markup:
-    """The graph.
+    """Draw the graph.
 
     Args:
         history: The run.

@@ -1,7 +1,7 @@
-"""What has happened in one run, and what happens now: read once, for reports and explanations.
+"""The past and the present of one run: read once, for reports and explanations.
 
-An agent with a for_each stands for its items here: their attempts, calls and events are told as
-its own, under its name.
+An agent with a for_each stands for its items here: their attempts, calls and events appear under
+its name.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
         t.error_class, t.started_at, t.finished_at
     FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
 """)  # noqa: S608  a constant of this module
-# A guess that was taken back, and the entry that took it back, come to nothing together.
+# An estimate that was corrected, and the entry that corrects it, add up to zero and are left out.
 READ_CALLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, o.item_index AS item, c.attempt, c.provider, c.model, c.module, c.kind,
         c.outcome, c.cost_usd, c.saved_usd, c.created_at AS ended_at, c.seconds,
@@ -52,8 +52,8 @@ READ_EVENTS: TextClause = text(f"""{OWNERS}
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
-# What each attempt says of itself, and how long those were away who gave their places back: until
-# the next attempt, but not for what else that one waited, such as a worker.
+# The waits that each attempt recorded, and the time that agents were handed back: until the next
+# attempt, without its further waits, such as for a worker.
 READ_WAITS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
         count(*) AS count
@@ -70,8 +70,8 @@ READ_WAITS: TextClause = text(f"""{OWNERS}
     ) w JOIN owned o ON o.id = w.agent_run_id
     GROUP BY o.level, o.owner, w.waits_for ORDER BY o.level, o.owner, w.waits_for
 """)  # noqa: S608
-#: Events that the attempts tell as well.
-TOLD_BY_ATTEMPTS = ("agent_started", "agent_completed", "tool_started", "tool_finished")
+#: Events that the attempts and tool calls show as well.
+SEEN_IN_ATTEMPTS = ("agent_started", "agent_completed", "tool_started", "tool_finished")
 READ_NOW_OF_AGENTS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, o.item_index AS item, o.status, o.ready_at, o.waits_for, o.retries,
         q.since AS money_since, q.amount_usd AS money_usd, q.budget_ids,
@@ -94,7 +94,7 @@ READ_BUDGETS: TextClause = text("""
     SELECT id, scope, subject, period, limit_usd, spent_usd, held_usd FROM budgets
     WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
-# What the same agents have cost in the runs before this one, of whatever version.
+# The costs of the same agents in earlier runs of any version of the workflow.
 READ_USUAL: TextClause = text("""
     SELECT agent, percentile_cont(0.5) WITHIN GROUP (ORDER BY cost_usd)::numeric AS cost_usd,
         count(*) AS runs
@@ -129,7 +129,7 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One entry of the ledger; ``seconds`` is None if nobody saw the call's end."""
+    """One entry of the ledger; ``seconds`` is None if the call's end is not known."""
 
     agent: str
     item: int | None = None
@@ -161,14 +161,14 @@ class ToolUse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """What an agent has waited for, and does no more.
+    """A wait of an agent that is over.
 
     Attributes:
         agent: The agent.
-        waits_for: In the words of the history: ``openai/default requests_per_minute``.
-        seconds: How long, added up over its attempts and items.
+        waits_for: Its name in the history: ``openai/default requests_per_minute``.
+        seconds: Its length, summed over attempts and items.
         longest_s: The longest of these waits.
-        count: How many they were.
+        count: Number of these waits.
     """
 
     agent: str
@@ -192,7 +192,7 @@ class HistoryEvent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetState:
-    """A budget that somebody waits for."""
+    """A budget that an agent waits for."""
 
     id: UUID
     scope: str
@@ -205,26 +205,26 @@ class BudgetState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """Where one agent run stands that has not ended.
+    """The state of one agent run that has not ended.
 
     Attributes:
         agent: Its agent.
-        item: Its place in the list, if it is an item.
+        item: Its index in the list, if it is an item.
         status: ``pending`` or ``running``.
         level: Its level, from 0.
         provider: Its queue.
         model: Its model.
-        ready_at: From when on it may be claimed.
-        waits_for: What it was given back for, if that is a limit, money or a circuit.
+        ready_at: Time from which on it may be claimed.
+        waits_for: Limit, money or circuit that it was handed back for, or None.
         retries: Retries so far.
-        worker: Who runs it.
-        started_at: When it was claimed first.
-        money_since: Since when its hold waits for money, or None.
-        money_usd: How much it waits for.
-        budgets: The budgets that it needs it from.
-        calling_since: When the money of the call under way was reserved, or None.
+        worker: Worker that runs it.
+        started_at: Time of its first claim.
+        money_since: Time since which its hold waits for money, or None.
+        money_usd: Dollars that it waits for.
+        budgets: Budgets that the hold needs.
+        calling_since: Time at which the money of the call under way was held, or None.
         called: Provider and model of that call.
-        tool: The tool that runs, or None.
+        tool: Tool that is running, or None.
     """
 
     agent: str
@@ -248,20 +248,20 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunHistory:
-    """A run with everything that is known of it but its inputs and outputs.
+    """A run with all its facts except inputs and outputs.
 
     Attributes:
         now: The database's clock at the time of reading.
         run: The run and its agents.
-        dependencies: By agent.
-        attempts: By time.
+        dependencies: Dependencies by agent.
+        attempts: Attempts by time.
         calls: Entries of the ledger, in their order.
         tools: Calls of tools, by time.
-        events: What the attempts do not tell, in order.
-        waits: What was waited for, by agent.
+        events: Events that attempts and tool calls do not show, in order.
+        waits: Waits that are over, by agent.
         standing: The agent runs that have not ended.
-        usual_usd: What each agent cost in the middle of the earlier runs of this workflow, if
-            there are enough of them to say so.
+        usual_usd: Median cost of each agent in earlier runs of this workflow, if there are at
+            least three.
     """
 
     now: datetime
@@ -276,16 +276,16 @@ class RunHistory:
     usual_usd: Mapping[str, Decimal] = field(default_factory=dict)
 
     def agent(self, name: str) -> AgentProgress | None:
-        """The agent of a name."""
+        """Find an agent by its name."""
         return next((agent for agent in self.run.agents if agent.name == name), None)
 
 
-#: Fewer earlier runs say nothing about what is usual.
+#: Fewer earlier runs give no usual cost.
 ENOUGH_RUNS = 3
 
 
 async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
-    """Everything that is known of a run.
+    """Read all facts of a run.
 
     Args:
         connection: Inside a transaction.
@@ -297,7 +297,7 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
     run = await read_progress(connection, run_id)
     values = {"run_id": run_id}
     usual = await connection.execute(READ_USUAL, {**values, "workflow": run.workflow})
-    events = {**values, "but": list(TOLD_BY_ATTEMPTS)}
+    events = {**values, "but": list(SEEN_IN_ATTEMPTS)}
     return RunHistory(
         now=await read_now(connection),
         run=run,
@@ -316,13 +316,13 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
 
 
 async def read_now(connection: AsyncConnection) -> datetime:
-    """The database's clock, which all times of a run are of."""
+    """Read the database's clock, by which all times of a run are measured."""
     now: datetime = (await connection.execute(READ_NOW)).one().now
     return now
 
 
 async def read_standing(connection: AsyncConnection, run_id: UUID) -> tuple[Standing, ...]:
-    """Where the agent runs stand that have not ended."""
+    """Read the state of the agent runs that have not ended."""
     rows = (await connection.execute(READ_NOW_OF_AGENTS, {"run_id": run_id})).mappings().all()
     ids = {id_ for row in rows for id_ in row["budget_ids"] or ()}
     budgets: dict[UUID, BudgetState] = {}

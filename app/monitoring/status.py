@@ -1,4 +1,4 @@
-"""Numbers about workflows and the cluster, read from Postgres: they survive every restart."""
+"""Totals of workflows and the cluster, read from Postgres, so that they survive every restart."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,12 +39,12 @@ AGENTS: TextClause = text("""
         count(*) FILTER (WHERE status = 'running') AS active
     FROM agent_runs
 """)
-# Attempts of old runs are pruned, so this is the mean of those that are still known.
+# Attempts of old runs are pruned, so this is the mean of the attempts that are still stored.
 EXECUTION_TIME: TextClause = text("""
     SELECT coalesce(avg(extract(epoch FROM finished_at - started_at)), 0)::float8
     FROM attempts WHERE outcome = 'completed'
 """)
-# The ledger summed up by day; an answer from a cache was no call.
+# The ledger summed up by day; an answer from the cache was no call.
 CALLS: TextClause = text("""
     SELECT coalesce(sum(calls) FILTER (WHERE kind <> 'cached'), 0)::bigint AS calls,
         coalesce(sum(calls) FILTER (WHERE outcome = 'RateLimited'), 0)::bigint AS rate_limited,
@@ -60,19 +60,19 @@ SINCE: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SystemTotals:
-    """What the whole cluster has done since its first workflow was registered.
+    """Totals of the whole cluster since its first workflow was registered.
 
     Attributes:
         uptime_s: Seconds since then.
-        workflows: Runs by state, ``started`` for all of them and ``active`` for those that run.
+        workflows: Runs by state; ``started`` counts all of them and ``active`` the running ones.
         completed: Agents that have run and completed.
-        failed: Agents that have failed for good.
-        active: Agents that run.
+        failed: Agents that have failed and are not retried.
+        active: Agents that are running.
         execution_s: Mean seconds of a completed attempt.
         calls: Calls to providers.
         rate_limited: Calls that a provider refused with 429.
         tokens: Tokens of all calls.
-        cost_usd: What they cost.
+        cost_usd: Dollars of all calls.
     """
 
     uptime_s: float
@@ -98,7 +98,7 @@ class SystemTotals:
 
 
 async def workflow_status(connection: AsyncConnection, id_: UUID) -> dict[str, Any] | None:
-    """State of the newest run of a workflow, or None if there is no such workflow."""
+    """Read the state of a workflow's newest run; None if there is no such workflow."""
     row = (await connection.execute(LATEST_RUN, {"id": id_})).mappings().one_or_none()
     if row is None:
         return None
@@ -115,7 +115,7 @@ async def workflow_status(connection: AsyncConnection, id_: UUID) -> dict[str, A
 
 
 async def system_totals(connection: AsyncConnection) -> SystemTotals:
-    """Totals of the whole cluster, since its first day."""
+    """Read the totals of the whole cluster since its first day."""
     agents = (await connection.execute(AGENTS)).one()
     calls = (await connection.execute(CALLS)).one()
     return SystemTotals(
@@ -133,7 +133,7 @@ async def system_totals(connection: AsyncConnection) -> SystemTotals:
 
 
 def metrics_of(totals: SystemTotals) -> dict[str, Any]:
-    """The totals as ``Monitor.get_metrics`` gives them."""
+    """Return the totals in the form of ``Monitor.get_metrics``."""
     states = ("started", "completed", "partially_completed", "failed", "cancelled", "active")
     return {f"workflows_{state}": totals.workflows[state] for state in states} | {
         "agents_executed": totals.executed,
@@ -149,7 +149,7 @@ def metrics_of(totals: SystemTotals) -> dict[str, Any]:
 
 
 def summary_of(totals: SystemTotals) -> dict[str, Any]:
-    """The totals as ``Monitor.get_summary`` gives them."""
+    """Return the totals in the form of ``Monitor.get_summary``."""
     good = totals.workflows["completed"] + totals.workflows["partially_completed"]
     return {
         "uptime_seconds": totals.uptime_s,
@@ -175,7 +175,7 @@ def summary_of(totals: SystemTotals) -> dict[str, Any]:
 
 
 async def system_status(connection: AsyncConnection) -> dict[str, Any]:
-    """Metrics of the whole cluster, since its first day, as the engine gives them."""
+    """Read the totals of the whole cluster in the form of the engine's status."""
     totals = await system_totals(connection)
     summary = summary_of(totals)
     return {

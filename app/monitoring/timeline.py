@@ -1,8 +1,8 @@
-"""Where the time of a run went: when each agent waited and when it called, and the critical path.
+"""The timeline of a run: when each agent waited and when it called, and the critical path.
 
-Levels start together, so what holds a level up is the agent of the one before that ended last,
-whether or not anything depends on it: the critical path is the chain of these, measured, not
-planned.
+The agents of a level start together, so a level waits for the last agent of the level before,
+whether or not it depends on that agent. The critical path is the chain of these last agents; it is
+measured, not planned.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,23 +16,23 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 
 Interval = tuple[datetime, datetime]
-#: Queues of agents that make no calls of the ledger: their attempts are their work.
+#: Queues of agents without calls in the ledger: their whole attempts count as work.
 WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
 
 
 class Phase(StrEnum):
-    """What an agent does; all but CALLING is waiting."""
+    """The activity of an agent; every phase but CALLING is waiting."""
 
     QUEUED = "queued"  # ready, and no lane has claimed it
-    HELD = "held"  # it waits for a limit, for money or for a circuit, with its place or without
-    LOST = "lost"  # with a worker that died, until that was found
+    HELD = "held"  # waits for a limit, money or a circuit, with its place in the lane or without
+    LOST = "lost"  # its worker has died, which is not noticed yet
     AWAY = "away"  # between attempts: a backoff, or no worker is free
-    CALLING = "calling"  # a request is out, a tool runs, a function works
+    CALLING = "calling"  # a request is under way, a tool or a function runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A time in which an agent did one thing."""
+    """A period in which an agent was in one phase."""
 
     phase: Phase
     start: datetime
@@ -40,34 +40,34 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Its length."""
         return (self.end - self.start).total_seconds()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentTimeline:
-    """One agent in time.
+    """The timeline of one agent.
 
     Attributes:
         agent: The agent.
-        spans: What it did from when its level began until it ended; empty if it never started.
+        spans: Its phases from the start of its level to its end; empty if it never started.
     """
 
     agent: AgentProgress
     spans: tuple[Span, ...] = ()
 
     def seconds(self, *phases: Phase) -> float:
-        """How long it was in these phases."""
+        """Sum the time in these phases."""
         return sum(span.seconds for span in self.spans if span.phase in phases)
 
     @property
     def calling_s(self) -> float:
-        """How long it called or worked."""
+        """Time in which it called or worked."""
         return self.seconds(Phase.CALLING)
 
     @property
     def waiting_s(self) -> float:
-        """How long it waited, for whatever reason."""
+        """Time in which it waited, for any reason."""
         return self.seconds(*(phase for phase in Phase if phase is not Phase.CALLING))
 
 
@@ -76,8 +76,8 @@ class Step:
     """A part of the critical path.
 
     Attributes:
-        timeline: The agent that its level waited for.
-        is_dependency: Whether the next step depends on it, or only waits for its level.
+        timeline: The agent that ended last in its level.
+        is_dependency: Whether the next step depends on this agent, or only waits for its level.
     """
 
     timeline: AgentTimeline
@@ -91,14 +91,14 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """A run in time.
+    """The timeline of a run.
 
     Attributes:
-        start: When the run was admitted, or made if it has not been.
-        end: When it ended, or now.
+        start: Time at which the run was admitted, else the time at which it was enqueued.
+        end: Time at which it ended, or now.
         agents: Its agents, by level.
-        critical_path: What its duration is made of, first to last.
-        pauses: When the run was paused.
+        critical_path: The agents that its duration consists of, first to last.
+        pauses: Periods in which the run was paused.
     """
 
     start: datetime
@@ -109,19 +109,19 @@ class Timeline:
 
     @property
     def seconds(self) -> float:
-        """How long the run took, or has taken so far."""
+        """Duration of the run, or its duration so far."""
         return (self.end - self.start).total_seconds()
 
     def of(self, name: str) -> AgentTimeline | None:
-        """The agent of a name."""
+        """Find an agent by its name."""
         return next((each for each in self.agents if each.agent.name == name), None)
 
 
 def timeline_of(history: RunHistory) -> Timeline:
-    """Where the time of a run went.
+    """Build the timeline of a run.
 
     Args:
-        history: What is known of it.
+        history: The run.
     """
     run = history.run
     end = run.finished_at or history.now
@@ -155,28 +155,28 @@ def timeline_of(history: RunHistory) -> Timeline:
 
 
 def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
-    """When each level could begin: with the end of all before it, or not yet."""
+    """Return when each level could begin, at the end of the level before; None if not yet."""
     found: list[datetime | None] = [history.run.started_at]
     for level in history.run.levels():
         before = found[-1]
         if before is None or not all(agent.status.is_final for agent in level):
             found.append(None)
             continue
-        # What was cancelled or copied without an attempt held nobody up.
+        # Agents that were cancelled or copied without an attempt delayed no other agent.
         ends = (agent.finished_at for agent in level if agent.name in started)
         found.append(max([before, *(end for end in ends if end is not None)]))
     return found
 
 
 def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> datetime:
-    """When an agent ended: with its last attempt, if there was none to come."""
+    """Return when an agent ended: with its last attempt, or now if it has not ended."""
     if agent.finished_at is None:
         return now
     return min(agent.finished_at, max(last for _, last in tries))
 
 
 def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:
-    """Only who is ready and has not been claimed waits already."""
+    """Build the timeline of an agent without an attempt: it waits once its level could begin."""
     if released is None or agent.status.is_final or released >= end:
         return AgentTimeline(agent=agent)
     waiting = Span(phase=Phase.QUEUED, start=released, end=end)
@@ -184,7 +184,7 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
 
 
 def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
-    """When each agent's attempts ran, or only those that ended so."""
+    """Return the periods of each agent's attempts, or of those with this outcome."""
     found: dict[str, list[Interval]] = {}
     for attempt in history.attempts:
         if outcome in (None, attempt.outcome):
@@ -194,7 +194,7 @@ def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list
 
 
 def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
-    """When each agent waited without its place, until its next attempt."""
+    """Return the periods in which each agent was handed back, until its next attempt."""
     found: dict[str, list[Interval]] = {}
     for event in history.events:
         if event.type == "agent_waiting" and event.agent is not None:
@@ -209,7 +209,7 @@ def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
 
 
 def _busy(history: RunHistory) -> dict[str, list[Interval]]:
-    """When somebody called or worked for each agent."""
+    """Return the periods in which each agent called or worked."""
     found: dict[str, list[Interval]] = {}
 
     def add(agent: str, start: datetime, end: datetime | None) -> None:
@@ -241,7 +241,7 @@ def _spans(
     lost: Iterable[Interval],
     away: Iterable[Interval],
 ) -> tuple[Span, ...]:
-    """The time of an agent without gaps: the first of these that fits a moment is what it did."""
+    """Divide the time of an agent into phases without gaps; the first fitting phase counts."""
     phases = [
         (phase, _union(intervals, start, end))
         for phase, intervals in (
@@ -269,7 +269,7 @@ def _within(intervals: Iterable[Interval], left: datetime, right: datetime) -> b
 
 
 def _union(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:
-    """Intervals that do not overlap, within bounds."""
+    """Merge overlapping intervals and clip them to bounds."""
     merged: list[Interval] = []
     for first, last in sorted(intervals):
         first, last = max(first, start), min(last, end)  # noqa: PLW2901  clipped

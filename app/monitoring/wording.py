@@ -5,12 +5,12 @@ from decimal import Decimal
 
 
 def money(amount: Decimal) -> str:
-    """Dollars in a sentence."""
+    """Write dollars in a sentence."""
     return f"${amount:,.6f}".rstrip("0").rstrip(".") if amount else "$0"
 
 
 def seconds_of(seconds: float) -> str:
-    """A duration in a sentence: ``1.2 s``, ``3 min``, ``5.1 h``."""
+    """Write a duration in a sentence: ``1.2 s``, ``3 min``, ``5.1 h``."""
     if seconds < 100:  # noqa: PLR2004  until minutes read better
         return f"{seconds:.1f} s"
     if seconds < 2 * 3600:
@@ -19,7 +19,7 @@ def seconds_of(seconds: float) -> str:
 
 
 def names(all_names: Sequence[str], most: int = 5) -> str:
-    """Names in a sentence, the first of them if they are many."""
+    """Write names in a sentence; of many, only the first."""
     unique = list(dict.fromkeys(all_names))
     shown = ", ".join(unique[:most])
     return shown if len(unique) <= most else f"{shown} and {len(unique) - most} more"

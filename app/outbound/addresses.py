@@ -1,9 +1,9 @@
-"""Guards requests whose URL comes from outside: a private address is never connected to.
+"""Guards requests whose URL comes from outside: they never connect to a private address.
 
-A name is looked up once, every address that it has is checked, and the connection goes to one of
-these addresses: a name that means something else a moment later (DNS rebinding) gains nothing. The
-URL is parsed by the library that connects, so that both mean the same host. A redirect is a new
-URL: whoever follows it asks here again.
+A name is looked up once, every one of its addresses is checked, and the connection goes to one of
+these addresses: a name that changes its address a moment later (DNS rebinding) gains nothing. The
+library that connects also parses the URL, so that both mean the same host. A redirect is a new URL
+and has to be checked here again.
 """
 
 import asyncio
@@ -26,8 +26,8 @@ Network = IPv4Network | IPv6Network
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_CHARS = 8192
-# What Python's is_global does not know as special in every version, what carries an IPv4 address
-# past a look at its own, and an address of Azure that is its machines' metadata.
+# Networks that Python's is_global does not reject in every version, networks whose addresses embed
+# an IPv4 address, and an address of Azure with the metadata of its machines.
 NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -45,13 +45,13 @@ NAT64 = IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Where a request may go.
+    """A checked URL and the addresses that a request may connect to.
 
     Attributes:
         url: The URL, parsed.
         host: Its host.
         port: Its port.
-        addresses: What the host's name means: connect to one of these, and look nothing up again.
+        addresses: Checked addresses of the host: connect to one of these, without a new lookup.
     """
 
     url: URL
@@ -60,19 +60,19 @@ class Target:
     addresses: tuple[str, ...]
 
     def connector(self) -> TCPConnector:
-        """What connects to this host at these addresses, and to no other; made on the loop."""
+        """Make a connector for this host at these addresses only; call it on the loop."""
         return TCPConnector(resolver=_PinnedResolver(self), use_dns_cache=False, force_close=True)
 
 
 async def look_up(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host by the system's own resolver."""
+    """Look up the addresses of a host with the system's resolver."""
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
 def url_problem(url: object) -> str | None:
-    """What is wrong with a URL before anybody looks where it leads, or None."""
+    """Return the problem of a URL that shows without a lookup, or None."""
     if not isinstance(url, str):
         return f"is {url!r}: give a text"
     try:
@@ -85,19 +85,20 @@ def url_problem(url: object) -> str | None:
 async def resolve_public(
     url: str, *, allow: Collection[str | Network] = (), lookup: Lookup = look_up
 ) -> Target:
-    """Where a URL leads, if that is public.
+    """Resolve a URL, if all its addresses are public or allowed.
 
     Args:
-        url: An http or https URL from anybody.
-        allow: What may be reached though it is not public: networks, and texts that are names of
-            hosts, addresses or networks.
+        url: An http or https URL from any source.
+        allow: Targets that may be reached although they are not public: networks, and texts that
+            are names of hosts, addresses or networks.
         lookup: Looks a host's name up.
 
     Returns:
-        The parsed URL, and the addresses that it may be reached at.
+        The parsed URL, and its checked addresses.
 
     Raises:
-        AddressRefused: If it is no such URL, or any of its addresses is neither public nor allowed.
+        AddressRefused: If the URL is not valid, or any of its addresses is neither public nor
+            allowed.
         HostUnknown: If its host has no address.
     """
     parsed = _parse(url)
@@ -118,7 +119,7 @@ async def resolve_public(
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the public internet, also by what is embedded in it."""
+    """Return whether an address, and an address embedded in it, is on the public internet."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -132,7 +133,7 @@ def is_public(address: Address) -> bool:
 
 
 class _PinnedResolver(AbstractResolver):
-    """Tells aiohttp the addresses that were checked, and looks nothing up.
+    """Returns the checked addresses to aiohttp, without a lookup.
 
     Args:
         target: Where the connection may go.
@@ -147,7 +148,7 @@ class _PinnedResolver(AbstractResolver):
         port: int = 0,
         family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002  aiohttp's interface
     ) -> list[ResolveResult]:
-        """The addresses of the target; OSError for any other host."""
+        """Return the addresses of the target; raise OSError for any other host."""
         if host != self._target.host:
             raise OSError(f"{host!r} is not the host that was checked")
         return [
@@ -163,11 +164,11 @@ class _PinnedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: the resolver holds no connection."""
 
 
 def _parse(url: str) -> URL:
-    """The URL; what is wrong with it is said without repeating it: there may be a secret in it."""
+    """Parse a URL; error messages do not repeat it, because it may contain a secret."""
     if len(url) > MAX_URL_CHARS:
         raise AddressRefused(f"has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
     if _UNSEEN.search(url):

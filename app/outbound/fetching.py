@@ -1,4 +1,4 @@
-"""Fetches what a model asks for from the web: guarded addresses, few redirects, bounded answers."""
+"""Makes HTTP requests for models: guarded addresses, few redirects, bounded answers."""
 
 import asyncio
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from app.outbound.addresses import Lookup, Target, look_up, resolve_public
 REDIRECTS = (301, 302, 303, 307, 308)
 KEEP_METHOD = (307, 308)
 CHUNK_BYTES = 65_536
-# Decide where a request ends or who it is for: those are ours.
+# Headers that decide where a request ends and which host it is for; a model may not set them.
 OWN_HEADERS = frozenset(
     "host content-length transfer-encoding connection upgrade te trailer expect keep-alive".split()
 )
@@ -25,7 +25,7 @@ CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebRequest:
-    """What is asked for."""
+    """A request that a model asks for."""
 
     url: str
     method: str = "GET"
@@ -35,16 +35,16 @@ class WebRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebAnswer:
-    """What came.
+    """The answer to a request.
 
     Attributes:
-        url: Where it came from, after redirects.
+        url: URL of the answer, after redirects.
         status: HTTP status.
         headers: By lower-case name.
-        content_type: Such as ``text/html``; empty if nothing was said.
-        charset: As the answer names it, or None.
-        body: Its first bytes, decompressed.
-        is_cut: Whether there were more.
+        content_type: Such as ``text/html``; empty if the answer names none.
+        charset: Character set that the answer names, or None.
+        body: First bytes of the body, decompressed.
+        is_cut: Whether the body had more bytes.
     """
 
     url: str
@@ -56,7 +56,7 @@ class WebAnswer:
     is_cut: bool
 
     def text(self) -> str:
-        """The body as text; what is not in its character set is replaced."""
+        """Decode the body; bytes outside its character set are replaced."""
         try:
             return self.body.decode(self.charset or "utf-8", "replace")
         except LookupError:
@@ -64,11 +64,17 @@ class WebAnswer:
 
 
 class Fetcher:
-    """Makes requests by the operator's rules.
+    """Makes requests within the operator's rules.
+
+    A body is read only up to ``max_bytes``; for downloads of any size use a tool of your own.
 
     Args:
-        rules: What may be reached, and how much of it.
+        rules: Hosts that may be reached, and the limits of a request.
         lookup: Looks a host's name up.
+
+    Example:
+        fetcher = Fetcher(HttpTools(allowed_hosts=("*.example.com",)))
+        answer = await fetcher.fetch(WebRequest(url="https://api.example.com/", headers={}))
     """
 
     def __init__(self, rules: HttpTools, *, lookup: Lookup = look_up) -> None:
@@ -79,7 +85,7 @@ class Fetcher:
         """Make a request and follow its redirects, each of which is checked like the first URL.
 
         Raises:
-            AddressRefused: If a URL leads where it may not; nothing was sent there.
+            AddressRefused: If a URL's address is not allowed; nothing was sent there.
             ValueError: If the method or a header is not allowed.
             ConnectionError: If there is no answer, or too many redirects.
             TimeoutError: If it takes too long.
@@ -98,7 +104,7 @@ class Fetcher:
     def _check(self, request: WebRequest) -> None:
         if request.method not in self._rules.methods:
             raise ValueError(
-                f"method {shortened(request.method)} is not allowed; there is "
+                f"method {shortened(request.method)} is not allowed: use one of "
                 f"{listed(self._rules.methods)}"
             )
         for name in request.headers:
@@ -114,8 +120,8 @@ class Fetcher:
                 return answer
             request = _redirected(request, target, answer.status, location)
         raise ConnectionError(
-            f"{shortened(request.url)} is one redirect too many: {self._rules.max_redirects} are "
-            "followed"
+            f"the redirect to {shortened(request.url)} was not followed: the limit is "
+            f"{self._rules.max_redirects} redirects"
         )
 
     async def _target(self, url: str) -> Target:
@@ -124,7 +130,7 @@ class Fetcher:
         allowed = self._rules.allowed_hosts
         if allowed and not any(fnmatchcase(host, pattern.lower()) for pattern in allowed):
             raise AddressRefused(
-                f"host {shortened(host)} is not among those that are allowed: {listed(allowed)}"
+                f"host {shortened(host)} is not allowed: use one of {listed(allowed)}"
             )
         return target
 
@@ -156,7 +162,7 @@ class Fetcher:
             )
 
     async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        """The first bytes of a body; aiohttp decompresses it piece by piece, never as a whole."""
+        """Read the first bytes of a body; aiohttp decompresses it piece by piece."""
         body = bytearray()
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             body += chunk
@@ -177,5 +183,5 @@ def _redirected(request: WebRequest, target: Target, status: int, location: str)
         }
     if status in KEEP_METHOD or request.method in ("GET", "HEAD"):
         return replace(request, url=str(url), headers=headers)
-    # As browsers do: what was sent is not sent again to somebody else.
+    # As browsers do: the body is not sent again to another URL.
     return replace(request, url=str(url), headers=headers, method="GET", body=None)

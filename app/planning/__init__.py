@@ -1,1 +1,1 @@
-"""What a run will need, computed without any call: calls, tokens, dollars, seconds."""
+"""Estimates of a run before it starts: calls, tokens, dollars, seconds."""

@@ -1,8 +1,8 @@
-"""What a run will probably need: calls, tokens and dollars by agent, without making a call.
+"""The expected calls, tokens and dollars of a run, by agent, without making a call.
 
-It assumes that every agent answers at its first try with an answer of a stated size, and that one
-with tools asks for them once. A list in the input is counted; of one that an agent is to answer the
-figures are those of one element. Agents of a sub-workflow are told as ``agent/inner``.
+It assumes that every agent answers at its first try with an answer of a stated size, and that an
+agent with tools asks for them once. A list in the input is counted; for a list that an agent will
+answer, the figures are those of one element. Agents of a sub-workflow appear as ``agent/inner``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ from app.planning.worst_case import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpectedCall:
-    """One call as it will probably be.
+    """One expected call.
 
     Attributes:
         usage: Its tokens.
@@ -50,7 +50,7 @@ class ExpectedCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentForecast:
-    """What one agent will probably need.
+    """The expected calls and costs of one agent.
 
     Attributes:
         name: The agent.
@@ -59,13 +59,13 @@ class AgentForecast:
         model: Model name.
         calls: Its calls, one after the other.
         most_calls: Calls it may make with all turns and all retries.
-        expected_usd: What ``calls`` cost.
-        worst_usd: The most that its first attempt costs, with the dearest of its fallbacks, or
-            those of all its elements.
+        expected_usd: Cost of ``calls``.
+        worst_usd: The most that its first attempt costs, with the most expensive of its fallbacks;
+            with a list, the sum of all elements.
         elements: Elements of its list; None for an agent that runs once.
-        per_element: Whether the length of the list is not known, and all this is for one element.
-        in_a_row: Calls of its own that wait for each other.
-        cache: When its provider's cache pays, if it asks for one.
+        per_element: Whether the length of the list is unknown and all figures are for one element.
+        in_a_row: Its calls that are made one after the other.
+        cache: Break-even of its provider's prompt cache, if it asks for one.
     """
 
     name: str
@@ -83,7 +83,7 @@ class AgentForecast:
 
     @property
     def label(self) -> str:
-        """Its name, and how often it runs."""
+        """Its name, and the number of its elements."""
         if self.per_element:
             return f"{self.name} (per item)"
         return self.name if self.elements is None else f"{self.name} x {self.elements:,}"
@@ -91,7 +91,7 @@ class AgentForecast:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Forecast:
-    """What a run will probably need.
+    """The expected calls and costs of a run.
 
     Attributes:
         agents: By level, and within a level in order of definition.
@@ -117,11 +117,11 @@ class Forecast:
 
     @property
     def expected_usd(self) -> Decimal:
-        """What the run will probably cost."""
+        """Expected cost of the run."""
         return sum((agent.expected_usd for agent in self.agents), Decimal(0))
 
     def levels(self) -> list[list[AgentForecast]]:
-        """The agents level by level."""
+        """Return the agents level by level."""
         found: dict[int, list[AgentForecast]] = {}
         for agent in self.agents:
             found.setdefault(agent.level, []).append(agent)
@@ -140,12 +140,12 @@ def forecast(
     """Estimate a run.
 
     Args:
-        workflow: What is to be run.
+        workflow: The workflow.
         run_input: Its input, already checked.
         planner: Plans calls, as the workers do.
         output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
-        retry: Policy of agents without one of their own.
-        providers: The providers there are.
+        retry: Retry policy of agents without one of their own.
+        providers: All providers.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -173,7 +173,7 @@ def forecast(
             largest = elements_of(agent, workflow.data_flow, answers, run_input, most)
             if agent.kind == WORKFLOW:
                 inner = embedded(agent)
-                # Nothing is known of one that is only named.
+                # A sub-workflow that is given by its name only has no agents here.
                 runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
                 in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
                 agents += _inner_rows(agent, level, runs, elements)
@@ -223,7 +223,7 @@ def _of_elements(
 def _inner_rows(
     agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
 ) -> list[AgentForecast]:
-    """The agents of a sub-workflow, each with what it needs for all elements of the outer one."""
+    """Return the agents of a sub-workflow, each summed over all elements of the outer agent."""
     rows = []
     for same in zip(*(run.agents for run in runs), strict=True):
         first = same[0]
@@ -294,7 +294,7 @@ def _calls(
         return ()
     prompt = expected_tokens(messages_of(agent, values), specs_of(agent), model=agent.model)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
-    # With every turn the conversation grows by the request for tools and by what they say.
+    # With every turn the conversation grows by the request for tools and by their results.
     return tuple(
         ExpectedCall(
             usage=Usage(input_tokens=prompt + 2 * turn * answer, output_tokens=answer),
@@ -305,7 +305,7 @@ def _calls(
 
 
 def _critical_path(workflow: Workflow, calls: Mapping[str, int]) -> tuple[str, ...]:
-    """The longest chain, counted in calls; the agents come by level."""
+    """Return the longest chain, counted in calls; ``calls`` has the agents by level."""
     dependencies = {agent.name: agent.dependencies for agent in workflow.agents}
     length: dict[str, int] = {}
     before: dict[str, str | None] = {}

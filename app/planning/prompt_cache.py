@@ -35,7 +35,7 @@ class CacheForecast:
 
     @property
     def too_short(self) -> bool:
-        """Whether the provider keeps nothing, because it is too little."""
+        """Whether the beginning is too short to be cached."""
         return self.tokens < self.least_tokens
 
 

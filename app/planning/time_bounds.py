@@ -1,4 +1,4 @@
-"""How long a run takes at least: what the limits allow an idle cluster, and waiting for answers.
+"""The shortest possible time of a run: under the limits of an idle cluster, and by call latency.
 
 A bucket that refills grants an amount no sooner than (amount - burst) / rate, whatever the order of
 the calls; the levels of a run follow each other. The largest of these bounds is the binding one.
@@ -21,14 +21,14 @@ BucketOf = Callable[[str, str], tuple[str, RateLimitConfig]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeBound:
-    """One reason why a run takes at least so long.
+    """A lower bound of a run's time, and its cause.
 
     Attributes:
         bucket: Name of the bucket, or ``run``.
         limit: The limit, as the configuration names it.
-        allowed: Its number.
-        amount: What the run counts against it.
-        seconds: How long that takes at least.
+        allowed: Its value.
+        amount: Amount that the run counts against it.
+        seconds: Least time that this takes.
     """
 
     bucket: str
@@ -46,11 +46,11 @@ def time_bounds(
     latency_s: float | None,
     providers: Sequence[Provider] = BUILT_IN,
 ) -> list[TimeBound]:
-    """All bounds, the binding one first.
+    """Compute all bounds, the binding one first.
 
     Args:
         forecast: The run.
-        bucket_of: The bucket of a provider's model.
+        bucket_of: Returns the bucket of a provider's model.
         max_parallel_agents: Agents of the run that may be in progress at once.
         latency_s: Seconds that a call takes; None leaves answering times out.
         providers: The providers of this cluster.

@@ -1,4 +1,4 @@
-"""What a run may cost, told before it starts."""
+"""The most that a run may cost, computed before it starts."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.planning.calls import CallPlanner
 
-#: A generated token is rarely longer, and what is, is stopped by the budgets.
+#: A generated token is rarely longer; the budgets stop a run that exceeds this.
 BYTES_PER_TOKEN = 4
-#: What a model is told of an answer that does not fit its schema.
+#: Tokens of the message to a model about an answer that does not fit its schema.
 REPAIR_TOKENS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elements:
-    """With what values an agent runs: once, or once for each element of its list.
+    """The values of an agent's executions: one, or one for each element of its list.
 
     Attributes:
-        values: The values of each.
-        counted: Whether the list is in the input; if an agent is to answer it, there is one
-            element here, as large as the whole answer.
+        values: The values of each execution.
+        counted: Whether the list is in the input; for a list that an agent will answer, there is
+            one element here, as large as the whole answer.
     """
 
     values: Sequence[Mapping[str, Any]]
@@ -41,9 +41,10 @@ class WorstCase:
     """Bounds of a run's cost.
 
     Attributes:
-        once_usd: Every agent answers at the first try, with all the tokens it may use; one with
-            tools uses up its cost limit, for what its tools say to the model has no bound.
-        limit_usd: Where the agents' cost limits and the run's budget stop it, retries included.
+        once_usd: Cost if every agent answers at the first try with all the tokens it may use; an
+            agent with tools counts with its cost limit, because its tools' results have no bound.
+        limit_usd: Cost at which the agents' cost limits and the run's budget stop it, retries
+            included.
     """
 
     once_usd: Decimal
@@ -55,10 +56,10 @@ def worst_case(
     run_input: Mapping[str, Any],
     planner: CallPlanner,
 ) -> WorstCase:
-    """The bounds of one run.
+    """Compute the bounds of one run.
 
     Args:
-        workflow: What is to be run.
+        workflow: The workflow.
         run_input: Its input.
         planner: Plans calls, as the workers do.
 
@@ -72,7 +73,7 @@ def worst_case(
     for agent in workflow.agents:
         elements = elements_of(agent, workflow.data_flow, answers, run_input, values)
         if not elements.counted:
-            once = limits = budget  # nobody knows how long the list will be
+            once = limits = budget  # the length of the list is not known
             break
         once += sum((worst_case_of(agent, each, planner) for each in elements.values), Decimal(0))
         if agent.kind in (LLM, WORKFLOW):
@@ -83,7 +84,7 @@ def worst_case(
 def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
     """The most that an answer at one agent's first attempt costs, in dollars.
 
-    With fallbacks it is that of the dearest of them.
+    With fallbacks it is the cost of the most expensive one.
 
     Args:
         agent: The agent.
@@ -119,11 +120,11 @@ def elements_of(
     run_input: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> Elements:
-    """The elements that an agent runs over.
+    """Return the elements that an agent runs over.
 
     Args:
         agent: The agent.
-        flow: How data flows in its workflow.
+        flow: The data flow of its workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
         values: The input, and by agent a text of the size of its answer.
@@ -140,18 +141,18 @@ def elements_of(
 
 
 def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a sub-workflow gets of what its agent reads."""
+    """Return the input of a sub-workflow: its agent's values, without names of inner agents."""
     names = {agent.name for agent in inner.agents}
     return {key: value for key, value in values.items() if key not in names}
 
 
 def texts(tokens: Mapping[str, int]) -> dict[str, str]:
-    """Texts of so many tokens."""
+    """Make texts of these numbers of tokens."""
     return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
 
 
 def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The first request's messages, every placeholder filled by the whole of what it leads into."""
+    """Return the first request's messages, each placeholder filled with its whole root value."""
     messages = [{"role": "user", "content": _filled(agent, values)}]
     if system := agent.llm_config.get("system"):
         messages.append({"role": "system", "content": str(system)})
@@ -173,7 +174,7 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
     """Tokens that an agent's answer may have; of a sub-workflow, all answers in it.
 
-    One that asks no model has no max_tokens: its output is as large as an output may be.
+    An agent without a model has no max_tokens: it counts with the largest allowed output.
     """
     if (inner := embedded(agent)) is not None:
         return sum(max_tokens_of(one, planner) for one in inner.agents)

@@ -1,1 +1,1 @@
-"""The checks of a workflow before it is stored that need prices, tokens or schemas."""
+"""Checks of a workflow before it is stored that the domain cannot make by itself."""

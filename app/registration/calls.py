@@ -1,4 +1,4 @@
-"""What can be known of an agent's calls before anything is stored: price, parameters, limits."""
+"""Checks of an agent's calls before its workflow is stored: price, parameters, limits."""
 
 from collections.abc import Sequence
 
@@ -18,17 +18,17 @@ def check_calls(
     pricing: Pricing,
     default_max_tokens: int,
 ) -> None:
-    """Refuse agents whose calls, or those of their fallbacks, could not be made.
+    """Refuse agents whose calls, or whose fallbacks' calls, could not be made.
 
     Args:
-        workflow: Routed, see ``app.domain.providers.routed``.
-        providers: The providers there are.
+        workflow: A workflow with a provider for each agent (``app.domain.providers.routed``).
+        providers: All providers.
         pricing: Prices.
-        default_max_tokens: Tokens that an agent without a max_tokens may generate.
+        default_max_tokens: Tokens that an agent without max_tokens may generate.
 
     Raises:
-        UnknownModel: If a model has no price; naming the agent.
-        WorkflowError: If a model does not take a parameter; naming the agent.
+        UnknownModel: If a model has no price; the message names the agent.
+        WorkflowError: If a model does not take a parameter; the message names the agent.
     """
     for index, agent in enumerate(workflow.agents):
         if not agent.llm_config.get("model"):  # another kind than llm

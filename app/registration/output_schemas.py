@@ -1,6 +1,6 @@
-"""JSON Schemas of outputs: checked when a workflow is registered, applied to what models answer.
+"""JSON Schemas of outputs: checked when a workflow is registered, applied to models' answers.
 
-Patterns are matched in linear time, and nothing is ever fetched: a ``$ref`` stays inside its
+Patterns are matched in linear time, and no schema is ever fetched: a ``$ref`` stays inside its own
 schema.
 """
 
@@ -18,10 +18,10 @@ MAX_SCHEMA_BYTES = 100_000
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Refuse what is no JSON Schema.
+    """Refuse a dict that is no JSON Schema.
 
     Raises:
-        WorkflowError: Saying what is wrong, and where.
+        WorkflowError: Its message has the problem and its place.
     """
     document = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
     if len(document) > MAX_SCHEMA_BYTES:
@@ -30,7 +30,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def find_schema_problem(value: Any, schema: Mapping[str, Any], name: str) -> str | None:
-    """Where and why a value does not fit a schema.
+    """Find where and why a value does not fit a schema.
 
     Args:
         value: A JSON value.
@@ -73,7 +73,7 @@ def _path(name: str, parts: Any) -> str:
 
 
 def _shown(message: str) -> str:
-    """A message whose quoted value, which may be megabytes, is cut; its end says what is wrong."""
+    """Cut the quoted value, which may be megabytes, out of a message; keep both ends."""
     most = 300
     if len(message) <= most:
         return message

@@ -1,6 +1,6 @@
-"""What is checked of a workflow when it is registered, beyond what the domain can know by itself.
+"""Checks of a workflow's conditions and schemas when it is registered.
 
-Conditions are compiled and schemas read here, by the libraries that will use them.
+The libraries that will use them compile the conditions and read the schemas here.
 """
 
 from app.conditions.program import compiled
@@ -11,10 +11,10 @@ from app.registration.output_schemas import check_schema
 
 
 def check_workflow(workflow: Workflow) -> None:
-    """Refuse a workflow whose conditions or schemas could not be used.
+    """Refuse a workflow whose conditions or schemas are not valid.
 
     Raises:
-        WorkflowError: Naming the agent, and carrying the path of the field.
+        WorkflowError: Its message names the agent, and it carries the path of the field.
     """
     for index, agent in enumerate(workflow.agents):
         field = "condition"

@@ -1,7 +1,7 @@
 """Simulated OpenAI and Anthropic APIs over HTTP, for development, tests and load.
 
-It speaks both protocols well enough for the providers' own SDKs, answers deterministically,
-enforces rate limits, fails on demand, and keeps a ledger of what it served.
+It implements both protocols well enough for the providers' own SDKs, answers deterministically,
+enforces rate limits, fails on demand, and keeps a ledger of the requests that it served.
 """
 
 from app.simulator.config import SimulatorConfig, config_with, options_in

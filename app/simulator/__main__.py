@@ -1,4 +1,4 @@
-"""`python -m app.simulator`: the simulator on a port, until a signal ends it."""
+"""`python -m app.simulator`: runs the simulator on a port until a signal ends it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from app.simulator.process import serve
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, as the other commands do."""
+    """Reports a mistake in one line, like the other commands."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m app.simulator") -> None:
-    """Reads the command line and serves until a signal; exits with 1 if the port is taken."""
+    """Read the command line and serve until a signal; exit with 1 if the port is taken."""
     parser = _parser(prog)
     options = parser.parse_args(argv)
     try:

@@ -79,10 +79,10 @@ class AnthropicWire:
         )
 
     def charge(self, answer: Answer) -> Charge:
-        """Input without cache reads, and the real output; max_tokens does not count.
+        """Charge the input without cache reads, and the real output; max_tokens does not count.
 
-        The provider counts the output while it is made. The simulator knows it beforehand and
-        charges it at the start: never looser than the provider.
+        The provider counts the output while it is generated. The simulator knows it beforehand
+        and charges it at the start, so it is never looser than the provider.
         """
         usage = answer.usage
         counted = usage.input_tokens - usage.cached_tokens
@@ -107,7 +107,7 @@ class AnthropicWire:
         return compact(body).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """message_start, the content blocks, message_delta with the usage, message_stop."""
+        """Make message_start, the content blocks, message_delta with the usage, message_stop."""
         start = {"type": "message_start", "message": _message(answer, [], None, 1)}
         events = [Event(_sse(start), 1), Event(_sse({"type": "ping"}), 1)]
         tokens = answer.usage.reasoning_tokens
@@ -133,7 +133,7 @@ class AnthropicWire:
         return _sse(anthropic_error(refusal, record.model, record.request_id))
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """`anthropic-ratelimit-*`; tokens in thousands, and `tokens` is the tightest limit."""
+        """Make `anthropic-ratelimit-*`; tokens in thousands, `tokens` is the tightest limit."""
         shown = {state.name.replace("_", "-"): state for state in states}
         of_tokens = [state for state in states if state.name != "requests"]
         if of_tokens and "tokens" not in shown:
@@ -147,12 +147,12 @@ class AnthropicWire:
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """Whole seconds, rounded up."""
+        """Make the header in whole seconds, rounded up."""
         return {"retry-after": str(math.ceil(retry_after_s))}
 
 
 def rfc3339_in(seconds: float) -> str:
-    """The UTC time so many seconds from now, rounded up to a second: `2025-01-31T12:00:00Z`."""
+    """Return the UTC time after these seconds, rounded up to a second: `2025-01-31T12:00:00Z`."""
     moment = datetime.now(UTC) + timedelta(seconds=seconds, microseconds=999_999)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -243,7 +243,7 @@ def _stop_reason(answer: Answer) -> str:
 
 
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
-    """The events of one content block; `tokens` were sent before it."""
+    """Yield the events of one content block; `tokens` were sent before it."""
     if block["type"] == "text":
         empty, text, kind, key = {**block, "text": ""}, block["text"], "text_delta", "text"
     else:

@@ -1,6 +1,6 @@
-"""What both protocols have in common: a request in normal form, the reply to it, and its usage.
+"""The common form of both protocols: a request, its reply, and its usage.
 
-The wires translate from and to it; `replies` answers it; nothing here knows a byte of HTTP.
+The wires translate from and to it, and `replies` answers it; this module does not know HTTP.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 
 class Refusal(Exception):
-    """The request is answered with an error status; the wire gives it the provider's own body.
+    """An error answer to a request; the wire writes it in the provider's own form.
 
     Args:
         status: HTTP status.
-        message: for people; the wire has a default for each status.
-        kind: OpenAI's error type, where it differs from the status's usual one.
+        message: text for people; the wire has a default for each status.
+        kind: OpenAI's error type, where it differs from the usual type of the status.
         code: the provider's machine-readable code, such as `insufficient_quota`.
         retry_after_s: seconds for the Retry-After headers; None sends none.
     """
@@ -48,12 +48,12 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
-    """One request to a model, whichever protocol it came in.
+    """One request to a model, in either protocol.
 
-    `prompt` is every system and user text; `tool_results` and `tool_turns` count from the last user
+    `prompt` has all system and user texts; `tool_results` and `tool_turns` count from the last user
     text on, so that a conversation may use tools again for its next question. `tool_choice` is
     "auto", "none", "required" or a tool's name. `schema` is the JSON schema of the reply,
-    `questions` the number of texts by the user.
+    `questions` the number of user texts.
     """
 
     provider: str
@@ -84,9 +84,9 @@ class ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """What the model says: text, or tool calls; `cut` when max_tokens ended it early.
+    """The model's reply: text, or tool calls; `cut` is true when max_tokens ended it early.
 
-    With `refused` the text says that it does not answer.
+    With `refused` the text is a refusal to answer.
     """
 
     text: str
@@ -117,7 +117,7 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """Everything a successful response is written from; `created` is a Unix time in seconds."""
+    """All data of a successful response; `created` is a Unix time in seconds."""
 
     id: str
     created: int
@@ -128,7 +128,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Transcript:
-    """Reads a conversation message by message and checks that its tool calls are answered.
+    """Reads a conversation message by message and checks that its tool calls have results.
 
     Every text counts as ceil(UTF-8 bytes / 4) tokens and nothing else counts, so a prompt never has
     more tokens than bytes.
@@ -143,12 +143,12 @@ class Transcript:
     unanswered: set[str] = field(default_factory=set)
 
     def instruction(self, text: str) -> None:
-        """A system or developer text, or a user's text that goes with tool results."""
+        """Add a system or developer text, or a user's text beside tool results."""
         self.prompts.append(text)
         self.input_tokens += count_tokens(text)
 
     def user(self, text: str) -> None:
-        """A user's text: it starts a new question."""
+        """Add a user's text: it starts a new question."""
         self.questions += 1
         self.close_calls()
         self.prompts.append(text)
@@ -158,7 +158,7 @@ class Transcript:
         self.tool_turns = 0
 
     def assistant(self, text: str, calls: list[ToolCall]) -> None:
-        """A former reply of the model."""
+        """Add an earlier reply of the model."""
         self.close_calls()
         self.input_tokens += count_tokens(text)
         for call in calls:
@@ -167,10 +167,10 @@ class Transcript:
         self.tool_turns += bool(calls)
 
     def result(self, call_id: str, text: str) -> None:
-        """A tool's result.
+        """Add a tool's result.
 
         Raises:
-            Refusal: no open call has this id.
+            Refusal: If no open call has this id.
         """
         if call_id not in self.unanswered:
             raise Refusal(400, f"The tool result for {call_id!r} answers no preceding tool call.")
@@ -179,15 +179,15 @@ class Transcript:
         self.input_tokens += count_tokens(text)
 
     def close_calls(self) -> None:
-        """Checks that no call is left without a result.
+        """Check that every call has a result.
 
         Raises:
-            Refusal: one is.
+            Refusal: If one has none.
         """
         if self.unanswered:
             raise Refusal(400, f"Tool calls without a result: {', '.join(sorted(self.unanswered))}")
 
 
 def count_tokens(text: str) -> int:
-    """Tokens of a text: ceil(UTF-8 bytes / 4). Lone surrogates count as one byte."""
+    """Count a text's tokens: ceil(UTF-8 bytes / 4). Lone surrogates count as one byte."""
     return (len(text.encode("utf-8", "replace")) + 3) // 4

@@ -1,4 +1,4 @@
-"""How the simulator behaves; read from JSON or short texts, and changed while it runs."""
+"""The simulator's behaviour: read from JSON or short texts, and changed while it runs."""
 
 from __future__ import annotations
 
@@ -33,20 +33,25 @@ _FAULT_FIELDS = frozenset(field.name for field in dataclasses.fields(Fault))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulatorConfig:
-    """Everything that shapes the answers.
+    """All settings of the answers.
 
     Attributes:
         latency_s: seconds from a request's arrival to the end of a successful answer.
-        jitter_s: up to so many seconds more, drawn evenly from a generator seeded with `seed`.
-        time_to_first_token_s: of a stream; the rest of the latency is spread over its pieces.
-        output_tokens: size of every text reply; None lets the text decide.
+        jitter_s: most additional seconds, drawn evenly from a generator seeded with `seed`.
+        time_to_first_token_s: seconds until a stream's first piece; the rest of the latency is
+            spread over the other pieces.
+        output_tokens: size of every text reply; None keeps the natural length of the text.
         signed: whether a text reply begins with its request's id, so that no two are alike.
         cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
-        seed: of the jitter and of random faults.
-        models: `provider:pattern` of the models that exist; others get 404.
+        seed: seed of the jitter and of random faults.
+        models: `provider:pattern` of the models that exist; other models get 404.
         invalid_keys: API keys that get 401.
-        limits: the first that matches a model holds for it.
-        faults: the first that fires decides.
+        limits: rate limits; the first that matches a model applies to it.
+        faults: fault rules; the first that fires applies.
+
+    Example:
+        limit = RateLimit(provider="openai", requests_per_minute=60)
+        SimulatorConfig(latency_s=0.2, limits=(limit,))
         ledger_size: records kept in memory.
     """
 
@@ -74,12 +79,12 @@ class SimulatorConfig:
 
 
 def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorConfig:
-    """Applies changes in JSON form, such as `{"latency_s": 0.2, "limits": [{...}]}`.
+    """Apply changes in JSON form, such as `{"latency_s": 0.2, "limits": [{...}]}`.
 
     A list replaces the whole list.
 
     Raises:
-        ValueError: a name is unknown, or a value impossible.
+        ValueError: If a name is unknown, or a value is out of range.
     """
     values: dict[str, Any] = dict(changes)
     try:
@@ -97,7 +102,7 @@ def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorC
 
 
 def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
-    """The configuration as `config_with` reads it; invalid keys are only counted."""
+    """Return the configuration in the form of `config_with`; invalid keys are only counted."""
     values = dataclasses.asdict(config)
     values["faults"] = [{**rule.pop("fault"), **rule} for rule in values["faults"]]
     values["invalid_keys"] = len(config.invalid_keys)
@@ -105,11 +110,11 @@ def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
 
 
 def fault_rule(values: Mapping[str, Any]) -> FaultRule:
-    """A rule from one flat object, such as `{"kind": "status", "status": 503, "rate": 0.1}`.
+    """Make a rule from one flat object, such as `{"kind": "status", "status": 503, "rate": 0.1}`.
 
     Raises:
-        ValueError: a value is impossible.
-        TypeError: a name is unknown.
+        ValueError: If a value is out of range.
+        TypeError: If a name is unknown.
     """
     values = _long(values)
     fault = {"kind": "status"} | {key: values[key] for key in values if key in _FAULT_FIELDS}
@@ -118,10 +123,10 @@ def fault_rule(values: Mapping[str, Any]) -> FaultRule:
 
 
 def options_in(text: str) -> dict[str, Any]:
-    """Reads `provider=openai,rpm=60,burst=1`; numbers become numbers.
+    """Read `provider=openai,rpm=60,burst=1`; numbers become numbers.
 
     Raises:
-        ValueError: a part is no `key=value`.
+        ValueError: If a part is no `key=value`.
     """
     options: dict[str, Any] = {}
     for part in text.split(","):

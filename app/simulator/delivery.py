@@ -1,4 +1,4 @@
-"""Sends one answer, whole or as a stream, or breaks it off as a fault demands."""
+"""Sends one answer, whole or as a stream, or breaks it off for a fault."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHORTEST_PAUSE_S = 0.001
 
 @dataclass(slots=True)
 class Delivery:
-    """The way back to one client. Every method completes the record of its request."""
+    """The connection to one client. Every method completes the record of its request."""
 
     wire: Wire
     http: web.Request
@@ -31,20 +31,20 @@ class Delivery:
         self.headers[self.wire.request_id_header] = self.record.request_id
 
     def accept(self, usage: Usage) -> None:
-        """Writes down the input: from here on a provider bills it, whatever happens."""
+        """Record the input: from here on a provider bills it in any case."""
         self.record.input_tokens = usage.input_tokens
         self.record.cached_tokens = usage.cached_tokens
         self.record.cache_write_tokens = usage.cache_write_tokens
 
     def refuse(self, refusal: Refusal) -> web.Response:
-        """An error status in the provider's own form."""
+        """Send an error status in the provider's own form."""
         if refusal.retry_after_s is not None:
             self.headers |= self.wire.retry_headers(refusal.retry_after_s)
         self.ledger.close(self.record, status=refusal.status)
         return self._response(self.wire.error(refusal, self.record), status=refusal.status)
 
     async def whole(self, answer: Answer, *, latency_s: float) -> web.Response:
-        """The answer as one JSON body."""
+        """Send the answer as one JSON body."""
         if latency_s > 0:
             await asyncio.sleep(latency_s)
         self.record.output_tokens = answer.usage.output_tokens
@@ -54,25 +54,25 @@ class Delivery:
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:
-        """The answer as server-sent events: the first after `first_s`, the last at `latency_s`."""
+        """Send the answer as events: the first after `first_s`, the last after `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
         self.ledger.close(self.record, status=200)
         return response
 
     async def hang(self) -> web.StreamResponse:
-        """Never answers: ends with the cancellation that the client's leaving brings."""
+        """Wait without an answer until the client leaves, which cancels this."""
         forever: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
         return await forever
 
     def drop(self) -> web.Response:
-        """Resets the connection; nothing was sent."""
+        """Reset the connection without sending anything."""
         self.ledger.close(self.record, status=NOTHING_SENT, finished=False)
         self._transport().abort()
         return web.Response()
 
     async def garbage(self, answer: Answer) -> web.StreamResponse:
-        """Status 200 and a body that is no JSON."""
+        """Send status 200 and a body that is no JSON."""
         self.ledger.close(self.record, status=200)
         if not answer.request.stream:
             body = self.wire.answer(answer)
@@ -82,7 +82,7 @@ class Delivery:
         return response
 
     async def cut(self, answer: Answer) -> web.StreamResponse:
-        """Half of the answer, then the end of the connection."""
+        """Send half of the answer, then close the connection."""
         if answer.request.stream:
             response = await self._start(_SSE)
             await self._send(response, _first_half(self.wire.events(answer)), 0.0, 0.0)
@@ -95,7 +95,7 @@ class Delivery:
         return response
 
     async def fail_midway(self, answer: Answer, refusal: Refusal) -> web.StreamResponse:
-        """Half of a stream, then an error event; a plain request gets the error at once."""
+        """Send half of a stream, then an error event; a plain request gets the error at once."""
         if not answer.request.stream:
             return self.refuse(refusal)
         response = await self._start(_SSE)
@@ -107,7 +107,7 @@ class Delivery:
     async def _send(
         self, response: web.StreamResponse, events: list[Event], first_s: float, latency_s: float
     ) -> None:
-        """Writes events on a fixed timetable; those that are due together share a write."""
+        """Write events on a fixed timetable; events that are due together share a write."""
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         step_s = max(0.0, latency_s - first_s) / max(1, len(events) - 1)

@@ -1,4 +1,4 @@
-"""The bodies of error responses, each provider's own."""
+"""The bodies of error responses, in each provider's own form."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _ANTHROPIC: dict[int, tuple[str, str]] = {
 
 
 def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
-    """OpenAI's: the type says what kind of limit or request it was, the code names the cause."""
+    """Make OpenAI's body: its type is the kind of limit or request, its code the cause."""
     fallback = _OPENAI[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, code, message = _OPENAI.get(refusal.status, fallback)
     if refusal.code in _QUOTA_CODES:
@@ -94,7 +94,7 @@ def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
 
 
 def anthropic_error(refusal: Refusal, model: str, request_id: str) -> dict[str, Any]:
-    """Anthropic's: one type per status; a code such as a spent limit stands in the details."""
+    """Make Anthropic's body: one type per status; a code goes into the details."""
     fallback = _ANTHROPIC[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, message = _ANTHROPIC.get(refusal.status, fallback)
     text = refusal.message or message.format(model=model)

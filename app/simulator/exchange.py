@@ -1,6 +1,6 @@
 """One request from its arrival to its answer, in the order in which a provider works.
 
-Read it, check key and model, count it against the limits, let a fault strike, wait, answer.
+The steps: read it, check key and model, count it against the limits, apply a fault, wait, answer.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _PROMPT_CHARS = 80
 
 
 class Exchange:
-    """Answers requests; holds what one leaves behind for the next: limits, faults, counters."""
+    """Answers requests; holds the state between them: limits, faults, counters."""
 
     def __init__(self, config: SimulatorConfig, ledger: Ledger) -> None:
         self._ledger = ledger
-        # Ids stay unique across restarts, as a provider's are: clients store them under UNIQUE.
+        # Ids stay unique across restarts, like a provider's: clients store them in a UNIQUE column.
         self._id_prefix = secrets.token_hex(6)
         self._ids = 0
         self.reset(config)
 
     def reset(self, config: SimulatorConfig) -> None:
-        """Starts again, with full limits and fresh counters."""
+        """Start again, with full limits and fresh counters."""
         self.config = config
         self._known: dict[tuple[str, str], bool] = {}
         self._limits = Limits(config.limits, time.monotonic())
@@ -49,7 +49,7 @@ class Exchange:
         self._arrivals: Counter[str] = Counter()
 
     def reconfigure(self, config: SimulatorConfig) -> None:
-        """Changes the behaviour; limits and faults that stay the same keep their state."""
+        """Change the behaviour; limits and faults that stay the same keep their state."""
         if config.limits != self.config.limits:
             self._limits = Limits(config.limits, time.monotonic())
         if (config.faults, config.seed) != (self.config.faults, self.config.seed):
@@ -58,7 +58,7 @@ class Exchange:
         self.config = config
 
     async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
-        """Answers one request and records it, whatever becomes of it."""
+        """Answer one request and record it, also when it fails."""
         self._ids += 1
         key = wire.key_in(http.headers)
         record = self._ledger.open(
@@ -161,7 +161,7 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        # The gate is where requests arrive, not where they have been read and understood.
+        # A provider counts a request when it arrives, not when it has been read.
         now_s = delivery.record.arrived_s
         excess = group.admit(wire.charge(answer), now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))
@@ -192,7 +192,7 @@ def _key_problem(key: str, config: SimulatorConfig) -> Refusal | None:
 async def _strike(
     delivery: Delivery, answer: Answer, fault: Fault, delay_s: float
 ) -> web.StreamResponse:
-    """Lets a fault happen instead of the answer."""
+    """Apply a fault instead of the answer."""
     refusal = Refusal(fault.status, code=fault.code, retry_after_s=fault.retry_after_s)
     if delay_s > 0:
         await asyncio.sleep(delay_s)

@@ -1,6 +1,6 @@
-"""What a prompt states: labelled values, numbers, quotations, salient words. Pure, and lazy.
+"""The facts of a prompt: labelled values, numbers, quotations, frequent words. Pure, and lazy.
 
-The replies are made from these facts, so that a demonstration reads sensibly and two runs agree.
+The replies are made from these facts, so that a demonstration reads well and two runs agree.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zlib import crc32
 T = TypeVar("T")
 
 _READ_CHARS = 10_000
-"""Only so much of a prompt's head and tail is looked at: replies stay cheap for any document."""
+"""Characters of a prompt's head and tail that are read: replies stay cheap for any document."""
 
 NUMBER = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?"
 _NUMBERS = re.compile(rf"(?<![\w.-])(?:{NUMBER})(?![\w-])")
@@ -44,17 +44,17 @@ _STOPWORDS = frozenset(
 
 
 def digest_of(text: str) -> str:
-    """A short, stable name of a text: 16 hexadecimal digits."""
+    """Return a short, stable hash of a text: 16 hexadecimal digits."""
     return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def normalised(name: str) -> str:
-    """A label or key as lower-case words: `Invoice-No.` and `invoice_no` are the same."""
+    """Return a label or key as lower-case words: `Invoice-No.` and `invoice_no` are the same."""
     return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
 
 
 class Facts:
-    """What `text` states."""
+    """The facts of `text`."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -63,15 +63,15 @@ class Facts:
         self._seed = int(digest_of(text), 16)
 
     def draw(self, name: str) -> int:
-        """A number that depends on the text and on `name`, and on nothing else."""
+        """Return a number that depends only on the text and `name`."""
         return self._seed ^ (crc32(name.encode("utf-8", "replace")) * 0x9E3779B97F4A7C15)
 
     def pick(self, name: str, choices: Sequence[T]) -> T:
-        """One of the choices, always the same for the same text and name."""
+        """Pick one of the choices, always the same for the same text and name."""
         return choices[(self.draw(name) >> 7) % len(choices)]
 
     def label(self, name: str) -> str | None:
-        """The value that the text gives under this name, or under the most similar one."""
+        """Return the value with this label in the text, or with the most similar one."""
         words = set(normalised(name).split())
         differences = [
             (len(words ^ set(label.split())), value)
@@ -81,7 +81,7 @@ class Facts:
         return min(differences, key=lambda pair: pair[0], default=(0, None))[1]
 
     def number_near(self, name: str) -> float | None:
-        """The number that follows the name's last telling word, as `90` follows `total EUR`."""
+        """Return the number after the last possible word of the name, as `90` in `total EUR 90`."""
         for word in reversed(normalised(name).split()):
             pattern = rf"\b{word}\b[^\d\n]{{0,20}}?({NUMBER})(?![\w-])"
             found = re.search(pattern, self.text, re.IGNORECASE)
@@ -91,7 +91,7 @@ class Facts:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Lines such as `Vendor: Acme`, and scalar members of JSON; the first of a name wins."""
+        """Lines such as `Vendor: Acme`, and scalar members of JSON; the first of a label wins."""
         found: dict[str, str] = {}
         for label, value in _JSON_LABELS.findall(self.text):
             found.setdefault(normalised(label), value.strip('"'))
@@ -133,13 +133,13 @@ class Facts:
 
     @cached_property
     def words(self) -> list[str]:
-        """The 12 most frequent words that mean something, the earlier first where equal."""
+        """The 12 most frequent words without stop words, the earlier first where equal."""
         counts = Counter(word.lower() for word in _WORDS.findall(self.text))
         telling = [word for word, _ in counts.most_common() if word not in _STOPWORDS]
         return telling[:12] or ["request"]
 
 
 def number_in(text: str) -> float:
-    """Reads a number as written by people: `1,240.50`; whole numbers come back as int."""
+    """Read a number with thousands separators: `1,240.50`; whole numbers become int."""
     value = float(text.replace(",", ""))
     return int(value) if value.is_integer() else value

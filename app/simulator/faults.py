@@ -1,4 +1,4 @@
-"""Which request fails, and how: rules with a rate, a first-N or an every-Nth, all reproducible."""
+"""Faults of requests: rules with a rate, the first N or every Nth request, all reproducible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
-    """What goes wrong with one request.
+    """The fault of one request.
 
     - `status`: the provider's error body, with `code` and Retry-After if given.
     - `hang`: no answer until the client leaves.
@@ -22,7 +22,7 @@ class Fault:
     - `garbage`: status 200 and invalid JSON.
     - `cut_stream`: the connection ends in the middle of the answer.
     - `stream_error`: an error event in the middle of a stream; a plain request gets `status`.
-    - `slow`: the right answer, `delay_s` later.
+    - `slow`: the normal answer, `delay_s` later.
     """
 
     kind: FaultKind
@@ -39,7 +39,7 @@ class Fault:
 
     @property
     def label(self) -> str:
-        """How the ledger names it."""
+        """Its name in the ledger."""
         return f"status={self.status}" if self.kind == "status" else self.kind
 
 
@@ -47,8 +47,11 @@ class Fault:
 class FaultRule:
     """Applies `fault` to some of the requests that match.
 
-    Of the matching requests, all fail, or a random share (`rate`, 0 to 1), or the `first` so many,
-    or each `every`-th. `model` is a pattern such as `gpt-4o*`.
+    Of the matching requests, all fail, or a random share (`rate`, 0 to 1), or the `first` ones, or
+    each `every`-th. `model` is a pattern such as `gpt-4o*`.
+
+    Example:
+        FaultRule(fault=Fault(kind="status", status=503), rate=0.1)
     """
 
     fault: Fault
@@ -61,14 +64,14 @@ class FaultRule:
 
     def __post_init__(self) -> None:
         if sum(choice is not None for choice in (self.rate, self.first, self.every)) > 1:
-            raise ValueError("a fault rule takes one of rate, first and every")
+            raise ValueError("a fault rule has several of rate, first and every: give one of them")
         if self.rate is not None and not 0 <= self.rate <= 1:
             raise ValueError(f"rate is {self.rate!r}: use 0 to 1")
         if self.every is not None and self.every < 1:
             raise ValueError(f"every is {self.every!r}: use 1 or more")
 
     def matches(self, provider: str, model: str, prompt: str) -> bool:
-        """Whether the rule speaks of this request at all."""
+        """Return whether the rule applies to this request."""
         return (
             self.provider in ("*", provider)
             and fnmatchcase(model, self.model)
@@ -85,7 +88,7 @@ class FaultPlan:
         self._draws = [random.Random(f"{seed}/{index}") for index in range(len(rules))]
 
     def fault_for(self, provider: str, model: str, prompt: str) -> Fault | None:
-        """Counts the request on every rule that matches it; the first one that fires wins."""
+        """Count the request on every rule that matches it; the first one that fires wins."""
         fault = None
         for index, rule in enumerate(self._rules):
             if rule.matches(provider, model, prompt) and self._fires(index, rule):

@@ -1,4 +1,4 @@
-"""The JSON Schema that a prompt asks its answer to fit, where no response format says it."""
+"""The JSON Schema that a prompt demands of its answer, where there is no response format."""
 
 import json
 import re
@@ -9,7 +9,7 @@ _ASKS = re.compile(r"\bfits? this JSON Schema\b[^\n]*\n\s*(?=\{)", re.IGNORECASE
 
 
 def schema_in(prompt: str) -> tuple[Mapping[str, Any] | None, str]:
-    """The schema, and the prompt without it; None if there is no such instruction."""
+    """Return the schema, or None, and the prompt without it."""
     asks = _ASKS.search(prompt)
     if asks is None:
         return None, prompt

@@ -1,6 +1,6 @@
-"""What the simulator served: one record per request that arrived, and running totals.
+"""The served requests: one record per request that arrived, and running totals.
 
-The product's own cost ledger and limiter are compared with this one.
+Tests compare AgentChord's own ledger and limiter with this one.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ class Record:
     """One request.
 
     Attributes:
-        seq: 1 for the first that arrived; a reset does not start again at 1.
+        seq: number from 1, by arrival; a reset does not start again at 1.
         arrived_at: aware UTC time, ISO 8601.
         arrived_s: the same on the monotonic clock, which all processes of a machine share.
         provider: `openai` or `anthropic`.
         endpoint: path of the request.
-        model: empty if the body could not be read.
-        request_id: as sent in the response's header.
+        model: model name; empty if the body could not be read.
+        request_id: id in the response's header.
         key_sent: whether the request carried any API key.
         status: HTTP status; None while under way, 499 if the client left before it, 0 if the
             simulator closed the connection without one.
-        streamed: whether a stream was asked for.
-        finished: whether the whole answer was sent, which is false when the client left.
+        streamed: whether the client asked for a stream.
+        finished: whether the whole answer was sent; false when the client left.
         fault: the fault that was injected, or None.
-        input_tokens: the whole prompt, cached tokens included; 0 where the answer was an error.
-        cached_tokens: of these, read from the prompt cache.
-        cache_write_tokens: of these, written to it.
-        output_tokens: sent so far, reasoning included.
+        input_tokens: tokens of the whole prompt, cached ones included; 0 for an error.
+        cached_tokens: those of them that were read from the prompt cache.
+        cache_write_tokens: those of them that were written to it.
+        output_tokens: tokens sent so far, reasoning included.
         prompt: the first 80 characters of the last user text.
-        prompt_hash: of all system and user texts: the same prompt has the same hash.
-        seconds: from arrival to the end of the answer.
+        prompt_hash: hash of all system and user texts.
+        seconds: time from arrival to the end of the answer.
     """
 
     seq: int
@@ -82,7 +82,7 @@ class Ledger:
         self.clear()
 
     def clear(self) -> None:
-        """Forgets every record; what is still under way then counts nowhere."""
+        """Delete every record; requests that are under way then count nowhere."""
         self._records: deque[Record] = deque(maxlen=self._size)
         self._cleared_at_seq = self._seq
         self._in_flight = 0
@@ -93,7 +93,7 @@ class Ledger:
         self._by_model: dict[str, Counter[str]] = {}
 
     def open(self, *, provider: str, endpoint: str, request_id: str, key_sent: bool) -> Record:
-        """Records a request at its arrival; `close` completes it."""
+        """Record a request at its arrival; `close` completes it."""
         self._seq += 1
         self._in_flight += 1
         self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
@@ -110,13 +110,13 @@ class Ledger:
         return record
 
     def client_left(self, record: Record, *, status: int = CLIENT_LEFT) -> None:
-        """Completes the record of a client that went away; `status` is what was sent before."""
+        """Complete the record of a client that left; `status` is the one already sent."""
         if record.status is None and record.seq > self._cleared_at_seq:
             self._disconnected += 1
         self.close(record, status=status, finished=False)
 
     def close(self, record: Record, *, status: int, finished: bool = True) -> None:
-        """Completes a record; a second call changes nothing."""
+        """Complete a record; a second call changes nothing."""
         if record.status is not None:
             return
         record.status = status
@@ -129,11 +129,11 @@ class Ledger:
             self._file.write(json.dumps(asdict(record)) + "\n")
 
     def records(self, since: int = 0) -> list[Record]:
-        """The records with a sequence number above `since`, oldest first."""
+        """Return the records with a sequence number above `since`, oldest first."""
         return [record for record in self._records if record.seq > since]
 
     def summary(self) -> dict[str, Any]:
-        """Totals: requests by status and fault, tokens by provider and model, clients that left."""
+        """Return totals: requests by status and fault, tokens by model, clients that left."""
         return {
             "requests": self._seq - self._cleared_at_seq,
             "in_flight": self._in_flight,
@@ -145,7 +145,7 @@ class Ledger:
         }
 
     def close_file(self) -> None:
-        """Closes the file of records, if there is one."""
+        """Close the file of records, if there is one."""
         if self._file is not None:
             self._file.close()
             self._file = None

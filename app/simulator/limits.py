@@ -1,4 +1,4 @@
-"""Rate limits as a provider enforces them: pure, with the clock passed in.
+"""Rate limits like a provider's: pure, with the clock passed in.
 
 `TokenBucket` refills continuously, `SlidingWindow` counts the last minute; a `LimitGroup` admits a
 request on all its meters or on none. Times are seconds of any monotonic clock.
@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 
 WINDOW_S = 60.0
 _TOLERANCE = 1e-6
-"""Rounding slack in tokens and seconds: whoever waits exactly as long as told is admitted."""
+"""Rounding slack in tokens and seconds: a client that waits exactly `retry_after_s` is admitted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +24,9 @@ class RateLimit:
 
     `burst` is the capacity of the request bucket and `token_burst` of the token buckets; without
     them a bucket holds a full minute. 60 requests per minute with `burst=1` are one per second.
+
+    Example:
+        RateLimit(provider="openai", model="gpt-4o*", requests_per_minute=60, burst=1)
     """
 
     provider: str
@@ -48,7 +51,7 @@ class RateLimit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """What one request costs on each meter."""
+    """The amounts of one request on each meter."""
 
     requests: int = 1
     tokens: int = 0
@@ -58,7 +61,7 @@ class Charge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterState:
-    """A meter as the rate-limit headers show it; `reset_s` is the time until it is full again."""
+    """A meter's values for the rate-limit headers; `reset_s` is the time until it is full again."""
 
     name: str
     limit: int
@@ -68,7 +71,7 @@ class MeterState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excess:
-    """Why a request was refused; `retry_after_s` is None when it can never fit."""
+    """The limit that refused a request; `retry_after_s` is None when it can never fit."""
 
     meter: str
     limit: int
@@ -83,24 +86,28 @@ class Meter(Protocol):
     limit: int
 
     def wait_s(self, amount: int, now_s: float) -> float:
-        """Seconds until `amount` fits: 0 now, infinity never."""
+        """Return the seconds until `amount` fits: 0 now, infinity never."""
         ...
 
     def take(self, amount: int, now_s: float) -> None:
-        """Counts `amount`, which must fit."""
+        """Count `amount`, which must fit."""
         ...
 
     def remaining(self, now_s: float) -> float:
-        """What fits now."""
+        """Return the amount that fits now."""
         ...
 
     def reset_s(self, now_s: float) -> float:
-        """Seconds until nothing is counted any more."""
+        """Return the seconds until the meter is full again."""
         ...
 
 
 class TokenBucket:
-    """Holds `capacity` tokens and refills `limit` a minute; it starts full."""
+    """Holds `capacity` tokens and refills `limit` per minute; it starts full.
+
+    After a pause it admits `capacity` at once, so up to `limit + capacity` in one minute; a
+    `SlidingWindow` admits no more than `limit` in any minute.
+    """
 
     def __init__(self, limit: int, capacity: int, now_s: float) -> None:
         self.limit = limit
@@ -132,7 +139,7 @@ class TokenBucket:
 
 
 class SlidingWindow:
-    """Admits at most `limit` in any 60 s; refuses in bursts where a bucket would smooth."""
+    """Admits at most `limit` in any 60 s; it refuses in bursts, where a `TokenBucket` smooths."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -192,10 +199,10 @@ class LimitGroup:
                 )
 
     def admit(self, charge: Charge, now_s: float) -> Excess | None:
-        """Counts the request on every meter, or on none.
+        """Count the request on every meter, or on none.
 
         Returns:
-            None when it was admitted, else the meter that makes it wait longest. A refused request
+            None when it was admitted, else the meter with the longest wait. A refused request
             counts nowhere.
         """
         waits = [
@@ -216,7 +223,7 @@ class LimitGroup:
         return None
 
     def states(self, now_s: float) -> list[MeterState]:
-        """The meters as they stand, for the headers."""
+        """Return the state of the meters, for the headers."""
         return [
             MeterState(
                 name=name,
@@ -229,14 +236,14 @@ class LimitGroup:
 
 
 class Limits:
-    """Every limit of the simulator; the first rule that matches a model holds for it."""
+    """Every limit of the simulator; the first rule that matches a model applies to it."""
 
     def __init__(self, rules: Sequence[RateLimit], now_s: float) -> None:
         self._groups = [(rule, LimitGroup(rule, now_s)) for rule in rules]
         self._by_model: dict[tuple[str, str], LimitGroup | None] = {}
 
     def group_of(self, provider: str, model: str) -> LimitGroup | None:
-        """The group that limits this model, or None when nothing does."""
+        """Return the group that limits this model, or None."""
         key = (provider, model)
         if key not in self._by_model:
             matching = (

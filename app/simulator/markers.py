@@ -1,4 +1,4 @@
-"""Markers in a prompt, such as `[[sim:status=429,times=2]]`, steer the answer to that prompt alone.
+"""Markers in a prompt, such as `[[sim:status=429,times=2]]`, steer the answer to that prompt only.
 
 A marker holds `key=value` pairs and flags, separated by commas; a prompt may hold several.
 """
@@ -19,7 +19,7 @@ _FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Marker:
-    """What one marker asks for; `times` limits it to the first so many requests of its prompt."""
+    """The settings of one marker; `times` limits it to the first requests of its prompt."""
 
     times: int | None = None
     fault: Fault | None = None
@@ -56,10 +56,10 @@ _FAULT_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
 
 
 def markers_in(text: str) -> tuple[Marker, ...]:
-    """Reads the markers of a prompt.
+    """Read the markers of a prompt.
 
     Raises:
-        ValueError: a marker has an unknown key or a value of the wrong type.
+        ValueError: If a marker has an unknown key or a value of the wrong type.
     """
     if "[[sim:" not in text:
         return ()
@@ -67,14 +67,14 @@ def markers_in(text: str) -> tuple[Marker, ...]:
 
 
 def without_markers(text: str) -> str:
-    """The prompt as the model would see it."""
+    """Return the prompt without its markers."""
     return _MARKER.sub("", text).strip() if "[[sim:" in text else text
 
 
 def active(markers: Sequence[Marker], nth: int) -> Marker:
-    """Merges the markers that hold for the n-th request (from 1) of their prompt.
+    """Merge the markers that apply to the n-th request (from 1) of their prompt.
 
-    Where two speak of the same thing the first wins, so `[[sim:status=500,times=1]]` before
+    Where two have the same key the first wins, so `[[sim:status=500,times=1]]` before
     `[[sim:status=429,times=3]]` fails once with 500, then twice with 429, then succeeds.
     """
     merged: dict[str, Any] = {}
@@ -106,7 +106,7 @@ def _parse(body: str) -> Marker:
             fault[name] = _converted(item, value, convert)
         else:
             known = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "refuse", "reply"}))
-            raise ValueError(f"unknown simulator marker {item!r}: known are {known}")
+            raise ValueError(f"unknown simulator marker {item!r}: use one of {known}")
     if fault:
         values["fault"] = Fault(**{"kind": "status", **fault})
     return Marker(**values)
@@ -116,4 +116,6 @@ def _converted(item: str, value: str, convert: Callable[[str], Any]) -> Any:
     try:
         return convert(value)
     except ValueError:
-        raise ValueError(f"simulator marker {item!r} needs a number") from None
+        raise ValueError(
+            f"simulator marker {item!r} has no number: write {item.partition('=')[0]}=1"
+        ) from None

@@ -82,7 +82,7 @@ class OpenAIWire:
         )
 
     def charge(self, answer: Answer) -> Charge:
-        """One request, and the larger of max_tokens and the prompt, reserved up front."""
+        """Charge one request, and the larger of max_tokens and the prompt, before the answer."""
         usage = answer.usage
         return Charge(
             tokens=max(answer.request.max_tokens or 0, usage.input_tokens),
@@ -136,7 +136,7 @@ class OpenAIWire:
         return compact(body).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Chunks, the usage if asked for, and `[DONE]`."""
+        """Make the chunks, the usage if the request asks for it, and `[DONE]`."""
         head = compact(
             {
                 "id": f"chatcmpl-{answer.id}",
@@ -161,7 +161,7 @@ class OpenAIWire:
         return events
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`; the body holds no request id, only the header does."""
+        """See `Wire`; only the header has the request id."""
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
@@ -169,7 +169,7 @@ class OpenAIWire:
         return b"data: " + self.error(refusal, record) + b"\n\n"
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """`x-ratelimit-*`, for requests and tokens; the reset is a duration such as `6m0s`."""
+        """Make `x-ratelimit-*` for requests and tokens; the reset is a duration such as `6m0s`."""
         headers = {}
         for state in states:
             if state.name in ("requests", "tokens"):
@@ -179,7 +179,7 @@ class OpenAIWire:
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """Whole seconds and, exactly, milliseconds; both rounded up."""
+        """Make one header in whole seconds and one in milliseconds, both rounded up."""
         return {
             "retry-after": str(math.ceil(retry_after_s)),
             "retry-after-ms": str(math.ceil(retry_after_s * 1000)),
@@ -187,7 +187,7 @@ class OpenAIWire:
 
 
 def duration(seconds: float) -> str:
-    """A duration as OpenAI writes it, rounded up to 1 ms: `120ms`, `7.66s`, `6m0s`, `1h0m0s`."""
+    """Write a duration in OpenAI's form, rounded up to 1 ms: `120ms`, `7.66s`, `6m0s`, `1h0m0s`."""
     milliseconds = math.ceil(seconds * 1000 - 1e-6)
     if not milliseconds // 1000:
         return f"{milliseconds}ms"
@@ -263,7 +263,7 @@ def _finish_reason(answer: Answer) -> str:
 
 
 def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
-    """Delta and finish reason as JSON text, and the output tokens sent so far."""
+    """Yield delta and finish reason as JSON text, and the output tokens sent so far."""
     reply, tokens = answer.reply, answer.usage.reasoning_tokens
     content = "null" if reply.tool_calls else '""'
     yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens

@@ -1,4 +1,4 @@
-"""The simulator as a process of its own: `serve` is that process, `run_in_process` starts one."""
+"""The simulator as a process of its own: `serve` runs in it, `run_in_process` starts one."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def serve(
     ledger_path: Path | None = None,
     exit_with_parent: bool = False,
 ) -> None:
-    """Runs the simulator until SIGTERM or SIGINT.
+    """Run the simulator until SIGTERM or SIGINT.
 
     When it is ready it prints one line of JSON: port, openai_base_url, anthropic_base_url.
 
@@ -47,14 +47,14 @@ def serve(
         host: address to listen on.
         port: 0 takes a free one.
         ledger_path: file to which every record is appended as a line of JSON.
-        exit_with_parent: ends too when the process that started it dies.
+        exit_with_parent: whether it also ends when the process that started it dies.
 
     Raises:
-        OSError: the port is taken.
+        OSError: If the port is taken.
     """
     parent = os.getppid() if exit_with_parent else None
-    # Thousands of records live long: by default, full collections would walk them over and over,
-    # at 10 % of the CPU under load.
+    # Thousands of records live long: with the default thresholds, repeated full collections over
+    # them take 10 % of the CPU under load.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     main = _serve(Simulator(config, host=host, port=port, ledger_path=ledger_path), parent)
@@ -84,29 +84,29 @@ class SimulatorProcess:
         return {"openai": self.openai_base_url, "anthropic": self.anthropic_base_url}[protocol]
 
     def ledger(self, since: int = 0) -> list[dict[str, Any]]:
-        """The records with a sequence number above `since`, as JSON objects."""
+        """Return the records with a sequence number above `since`, as JSON objects."""
         records: list[dict[str, Any]] = self._request(f"ledger?since={since}")
         return records
 
     def summary(self) -> dict[str, Any]:
-        """Totals over all records."""
+        """Return totals over all records."""
         totals: dict[str, Any] = self._request("ledger/summary")
         return totals
 
     def configure(self, **changes: Any) -> None:
-        """Changes the behaviour from the next request on; values are JSON.
+        """Change the behaviour from the next request on; values are JSON.
 
         Raises:
-            ValueError: a name is unknown, or a value impossible.
+            ValueError: If a name is unknown, or a value is out of range.
         """
         self._request("config", changes)
 
     def reset(self) -> None:
-        """Back to the first configuration, with an empty ledger."""
+        """Restore the first configuration, with an empty ledger."""
         self._request("reset", {})
 
     def stop(self) -> None:
-        """Ends the process; a second call does nothing."""
+        """End the process; a second call does nothing."""
         self.process.terminate()
         try:
             self.process.wait(_STOP_S)
@@ -132,15 +132,15 @@ class SimulatorProcess:
 
 
 def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
-    """Starts `python -m app.simulator` with these arguments and waits until it is ready.
+    """Start `python -m app.simulator` with these arguments and wait until it is ready.
 
-    It takes a free port unless told otherwise, and dies with this process.
+    It takes a free port unless the arguments name one, and dies with this process.
 
     Raises:
-        RuntimeError: it ended, or was not ready in 15 s.
+        RuntimeError: If it ended, or was not ready in 15 s.
     """
     command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
-    # In a session of its own: Ctrl-C must not end it before those that are still calling it.
+    # In a session of its own: Ctrl-C must not end it before its clients.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     line = _first_line(process.stdout, time.monotonic() + _START_S)
@@ -154,7 +154,7 @@ def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
 
 @contextlib.contextmanager
 def run_in_process(*arguments: str) -> Iterator[SimulatorProcess]:
-    """Runs the simulator as a process for the length of a `with` block.
+    """Run the simulator as a process for the length of a `with` block.
 
     Example:
         with run_in_process("--latency", "0.2") as sim:
@@ -180,7 +180,7 @@ async def _serve(simulator: Simulator, parent: int | None) -> None:
         }
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        # An orphan gets a new parent. Asking works for every parent and on every platform, while
+        # An orphan gets a new parent. Polling works for every parent and on every platform, while
         # Linux's death signal follows the parent's thread, not its process.
         while not stopping.is_set() and parent in (None, os.getppid()):
             with contextlib.suppress(TimeoutError):

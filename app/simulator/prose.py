@@ -57,7 +57,7 @@ _BAD = re.compile(
 
 
 def paragraph(facts: Facts) -> str:
-    """Two to four sentences that mention the prompt's own words."""
+    """Write two to four sentences with words of the prompt."""
     stems = Counter(_TOPIC_OF[stem] for stem in _STEMS.findall(facts.text.lower()))
     sentences = _TOPICS[stems.most_common(1)[0][0]] if stems else _GENERAL
     subject = next(iter(facts.codes or facts.names or facts.quoted), "the present case")
@@ -74,7 +74,7 @@ def paragraph(facts: Facts) -> str:
 
 
 def chosen_from(facts: Facts) -> str | None:
-    """The choice, if the prompt asks for one of several words."""
+    """Return the chosen word, if the prompt asks for one of several words."""
     asked = _CHOICE.search(facts.text)
     if asked is None:
         return None

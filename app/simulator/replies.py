@@ -1,7 +1,7 @@
 """The simulated model: a reply that is a pure function of the request.
 
-Tool calls while the question has no tool results, JSON where the prompt asks for it, else a few
-sentences about what the prompt says.
+It has tool calls while the question has no tool results, JSON where the prompt asks for it, else a
+few sentences about the prompt.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def reply_to(
     output_tokens: int | None = None,
     signature: str = "",
 ) -> Reply:
-    """Answers a request.
+    """Make the reply to a request.
 
     Args:
-        request: what was asked.
-        marker: what the prompt's markers say.
-        output_tokens: the size of a text reply; None lets the text decide.
-        signature: what a reply in plain text begins with, as far as its size allows.
+        request: the request.
+        marker: the prompt's markers.
+        output_tokens: the size of a text reply; None keeps the natural length of the text.
+        signature: beginning of a reply in plain text, as far as its size allows.
 
     Returns:
         A reply of at most `request.max_tokens` tokens, reasoning included.
@@ -120,7 +120,7 @@ def _text(
 
 
 def _spoiled(text: str) -> str:
-    """A JSON answer that does not fit its schema: its first value is of a type that none asks."""
+    """Make a JSON answer unfit for its schema: its first value gets a type that no schema has."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -131,7 +131,7 @@ def _spoiled(text: str) -> str:
 
 
 def _keys_in(text: str) -> tuple[list[str], str]:
-    """The keys that the prompt asks for, and the prompt without this request."""
+    """Return the keys that the prompt asks for, and the prompt without this request."""
     listed = _KEYS.search(text)
     if listed:
         keys = [name for name in re.findall(_NAME, listed[1]) if name.lower() != "and"]
@@ -142,14 +142,14 @@ def _keys_in(text: str) -> tuple[list[str], str]:
 
 
 def _sized(text: str, tokens: int) -> str:
-    """Exactly so many tokens: the text, repeated or cut."""
+    """Repeat or cut a text to exactly this number of tokens."""
     wanted = tokens * BYTES_PER_TOKEN
     have = len(text.encode("utf-8", "replace")) + 1
     return _first_bytes(" ".join([text] * (wanted // have + 1)), wanted)
 
 
 def _padded(document: str, tokens: int | None) -> str:
-    """At least so many tokens; JSON stays valid, so it is never cut here."""
+    """Pad JSON to at least this number of tokens; it is never cut here, to stay valid."""
     missing = (tokens or 0) * BYTES_PER_TOKEN - len(document.encode("utf-8", "replace"))
     return document + " " * max(0, missing)
 

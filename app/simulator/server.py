@@ -39,6 +39,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Simulator:
     """A simulated OpenAI and Anthropic in this process's event loop.
 
+    Its replies follow from the prompt and have no intelligence; its limits and errors are close to
+    the providers'. It shares the CPU with the code under test: for load use `run_in_process`.
+
     Args:
         config: the behaviour to start with.
         host: address to listen on.
@@ -83,10 +86,10 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Starts to listen.
+        """Start to listen.
 
         Raises:
-            OSError: the port is taken.
+            OSError: If the port is taken.
         """
         await self._runner.setup()
         # Hundreds of agents connect in one millisecond: the default backlog of 128 is too short.
@@ -95,7 +98,7 @@ class Simulator:
         self._port = site.port
 
     async def stop(self) -> None:
-        """Closes every connection and the ledger's file."""
+        """Close every connection and the ledger's file."""
         await self._runner.cleanup()
         self._ledger.close_file()
 
@@ -120,23 +123,23 @@ class Simulator:
         return self._exchange.config
 
     def ledger(self, since: int = 0) -> list[Record]:
-        """The records with a sequence number above `since`; those under way have no status."""
+        """Return the records with a number above `since`; requests under way have no status."""
         return self._ledger.records(since)
 
     def summary(self) -> dict[str, Any]:
-        """Totals over all records; see `Ledger.summary`."""
+        """Return totals over all records; see `Ledger.summary`."""
         return self._ledger.summary()
 
     def configure(self, **changes: Any) -> None:
-        """Changes the behaviour from the next request on; see `config_with`.
+        """Change the behaviour from the next request on; see `config_with`.
 
         Raises:
-            ValueError: a name is unknown, or a value impossible.
+            ValueError: If a name is unknown, or a value is out of range.
         """
         self._exchange.reconfigure(config_with(self.config, changes))
 
     def reset(self) -> None:
-        """Back to the first configuration, with an empty ledger, full limits and fresh counters."""
+        """Restore the first configuration, with an empty ledger, full limits and new counters."""
         self._ledger.clear()
         self._exchange.reset(self._first_config)
 
@@ -170,7 +173,7 @@ class Simulator:
         try:
             since = int(request.query.get("since", "0"))
         except ValueError:
-            return web.json_response({"error": "since: a whole number, please"}, status=400)
+            return web.json_response({"error": "since is not a whole number: give one"}, status=400)
         return web.json_response([dataclasses.asdict(record) for record in self.ledger(since)])
 
     async def _get_summary(self, _request: web.Request) -> web.Response:
@@ -192,7 +195,7 @@ class Simulator:
 
 
 async def _models(request: web.Request) -> web.Response:
-    """Both providers list models under one path; Anthropic's clients send its version header."""
+    """List a provider's models: both use one path, Anthropic's clients send a version header."""
     if "anthropic-version" in request.headers:
         models: list[dict[str, Any]] = [
             {

@@ -1,6 +1,6 @@
 """Plausible JSON values for a key or a JSON schema, taken from a prompt's facts or drawn from them.
 
-Arguments of tool calls and JSON answers are both made here.
+This module makes both arguments of tool calls and JSON answers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def value_of_key(key: str, facts: Facts) -> Any:
-    """A value for a key that nothing but its name describes."""
+    """Make a value for a key from its name."""
     name = normalised(key)
     for words, make in _KINDS:
         if words & set(name.split()):
@@ -44,24 +44,24 @@ def value_of_key(key: str, facts: Facts) -> Any:
 
 
 def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
-    """A value that fits a JSON schema, its own `$ref`s resolved.
+    """Make a value that fits a JSON schema, with its own `$ref`s resolved.
 
-    Patterns, `uniqueItems`, `not` and `if` are not looked at.
+    Patterns, `uniqueItems`, `not` and `if` are ignored.
     """
     return _SchemaValues(facts, schema).value("", schema, 0)
 
 
 class _SchemaValues:
-    """Walks one schema. From a depth of 6 on, recursive ones take what ends them."""
+    """Walks one schema. From a depth of 6 on, recursive parts take the option that ends them."""
 
     def __init__(self, facts: Facts, root: Mapping[str, Any]) -> None:
         self._facts = facts
         self._root = root
-        # Some recursion is never ended by the schema itself.
+        # A schema may have recursion without an end.
         self._left = _MAX_VALUES
 
     def value(self, name: str, schema: Any, depth: int) -> Any:
-        """A value for the property `name`."""
+        """Make a value for the property `name`."""
         self._left -= 1
         schema = self._resolved(schema, depth)
         if "const" in schema:
@@ -86,8 +86,8 @@ class _SchemaValues:
 
     def _array(self, name: str, schema: Mapping[str, Any], depth: int) -> list[Any]:
         first: Sequence[Any] = schema.get("prefixItems") or ()
-        wished = 0 if depth >= _MAX_DEPTH or schema.get("items") is False else 1
-        count = max(wished, len(first), int(_number(schema, "minItems") or 0))
+        usual = 0 if depth >= _MAX_DEPTH or schema.get("items") is False else 1
+        count = max(usual, len(first), int(_number(schema, "minItems") or 0))
         most = _number(schema, "maxItems")
         count = min(count, _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
         items = schema.get("items") or {"type": "string"}
@@ -111,7 +111,7 @@ class _SchemaValues:
         return {key: self.value(key, properties.get(key, other), depth + 1) for key in keys}
 
     def _free_keys(self, schema: Mapping[str, Any], depth: int) -> list[str]:
-        """Keys of a map: two, or as many as it has to have."""
+        """Choose the keys of a map: two, or its least number."""
         least = int(_number(schema, "minProperties") or 0)
         count = max(least, 0 if depth >= _MAX_DEPTH else 2)
         most = _number(schema, "maxProperties")
@@ -122,7 +122,7 @@ class _SchemaValues:
         return offered[:count]
 
     def _resolved(self, schema: Any, depth: int) -> Mapping[str, Any]:
-        """A schema with its references followed, and one of its options chosen."""
+        """Follow a schema's references and choose one of its options."""
         found: Mapping[str, Any] = schema if isinstance(schema, Mapping) else {}
         for _ in range(_MAX_DEPTH):
             reference = found.get("$ref")
@@ -141,7 +141,7 @@ class _SchemaValues:
         return {**_remarks(found), **found}
 
     def _chosen(self, options: Sequence[Any], depth: int) -> Any:
-        """The first option that is more than null; below a depth of 6, null if there is one."""
+        """Return the first option but null; from a depth of 6 on, null if it is an option."""
         null = {"type": "null"}
         if depth >= _MAX_DEPTH and null in options:
             return null
@@ -158,7 +158,7 @@ class _SchemaValues:
         low, high = _number(schema, "minimum"), _number(schema, "maximum")
         above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
         step = _number(schema, "multipleOf") or (1 if whole else None)
-        # Exclusive bounds are kept by a step, or by half of what is between them.
+        # Exclusive bounds are kept by a step, or by half of the distance between them.
         room = below - above if above is not None and below is not None else 2
         apart = step or min(1, room / 2)
         if above is not None:
@@ -188,7 +188,7 @@ class _SchemaValues:
 
 
 def _implied_type(schema: Mapping[str, Any]) -> str:
-    """The type that a schema without one is about."""
+    """Return the type that a schema's other keys imply."""
     return next((kind for kind, words in _TYPE_WORDS.items() if words & schema.keys()), "string")
 
 
@@ -202,7 +202,7 @@ def _without(schema: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
-    """What fits both, so far as properties and required keys are concerned."""
+    """Merge two schemas; of their parts, only properties and required keys are combined."""
     other = other if isinstance(other, Mapping) else {}
     both = {**schema, **other}
     if "properties" in schema and "properties" in other:
@@ -213,7 +213,7 @@ def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
 
 
 def _pointed(root: Mapping[str, Any], reference: str) -> Any:
-    """What a reference such as `#/$defs/line` points at, empty if nothing."""
+    """Return the target of a reference such as `#/$defs/line`; empty if there is none."""
     target: Any = root
     for word in reference.split("/")[1:]:
         part = word.replace("~1", "/").replace("~0", "~")
@@ -225,7 +225,7 @@ def _pointed(root: Mapping[str, Any], reference: str) -> Any:
 
 
 def _remarks(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Bounds that a description ends with, as JSON: a provider's mode may not take them."""
+    """Read bounds in JSON at the end of a description: not every provider takes them as keys."""
     found = _REMARK.search(str(schema.get("description", "")))
     try:
         remark = json.loads(found[0]) if found else {}

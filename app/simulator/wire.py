@@ -1,4 +1,4 @@
-"""What the two protocol modules share: the interface, field checks, and pieces of a stream."""
+"""Shared by the two protocol modules: the interface, field checks, and pieces of a stream."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
 
 PIECE_CHARS = 24
-"""Characters per streamed piece: about six tokens, as the providers send them under load."""
+"""Characters per streamed piece: about six tokens, like the providers' pieces under load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Bytes of one or more server-sent events, and the output tokens sent once they are out."""
+    """Bytes of one or more server-sent events, and the output tokens sent up to their end."""
 
     data: bytes
     output_tokens: int
@@ -30,60 +30,60 @@ class Wire(Protocol):
     request_id_header: str
 
     def key_in(self, headers: Mapping[str, str]) -> str:
-        """The API key that a request carries, or an empty string."""
+        """Return the API key that a request carries, or an empty string."""
         ...
 
     def parse(self, body: Any) -> ChatRequest:
-        """Reads a request body.
+        """Read a request body.
 
         Raises:
-            Refusal: the provider would refuse it with 400.
+            Refusal: If the provider would refuse it with 400.
         """
         ...
 
     def charge(self, answer: Answer) -> Charge:
-        """What the provider counts against its limits."""
+        """Return the amounts that the provider counts against its limits."""
         ...
 
     def over_limit(self, excess: Excess, model: str) -> Refusal:
-        """The 429 for a request that a limit refused."""
+        """Make the 429 for a request that a limit refused."""
         ...
 
     def answer(self, answer: Answer) -> bytes:
-        """The JSON body of a successful response."""
+        """Make the JSON body of a successful response."""
         ...
 
     def events(self, answer: Answer) -> list[Event]:
-        """The same as a stream."""
+        """Make the events of a successful stream."""
         ...
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
-        """The JSON body of an error."""
+        """Make the JSON body of an error."""
         ...
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
-        """An error in the middle of a stream."""
+        """Make the event of an error in the middle of a stream."""
         ...
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """The rate-limit headers; empty where nothing is limited."""
+        """Make the rate-limit headers; empty without limits."""
         ...
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """The Retry-After headers."""
+        """Make the Retry-After headers."""
         ...
 
 
 def bearer_in(headers: Mapping[str, str]) -> str:
-    """The bearer token of the Authorization header, or an empty string."""
+    """Return the bearer token of the Authorization header, or an empty string."""
     return headers.get("Authorization", "").removeprefix("Bearer").strip()
 
 
 def as_object(body: Any) -> Mapping[str, Any]:
-    """Checks that a body is a JSON object.
+    """Check that a body is a JSON object.
 
     Raises:
-        Refusal: it is not.
+        Refusal: If it is not.
     """
     if not isinstance(body, dict):
         raise Refusal(400, "We could not parse the JSON body of your request: expected an object.")
@@ -91,10 +91,10 @@ def as_object(body: Any) -> Mapping[str, Any]:
 
 
 def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """An optional list of objects; empty when it is missing.
+    """Return an optional list of objects; empty when it is missing.
 
     Raises:
-        Refusal: it is something else.
+        Refusal: If it is something else.
     """
     value = body.get(name) or []
     if not isinstance(value, list):
@@ -103,19 +103,19 @@ def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """An optional object; empty when it is missing.
+    """Return an optional object; empty when it is missing.
 
     Raises:
-        Refusal: it is something else.
+        Refusal: If it is something else.
     """
     return as_object(body.get(name) or {})
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
-    """A required field of a type.
+    """Return a required field of a type.
 
     Raises:
-        Refusal: it is missing, empty or of another type.
+        Refusal: If it is missing, empty or of another type.
     """
     value = body.get(name)
     if not isinstance(value, kind) or not value:
@@ -124,10 +124,10 @@ def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
 
 
 def token_limit(body: Mapping[str, Any], name: str) -> int | None:
-    """An optional number of tokens.
+    """Return an optional number of tokens.
 
     Raises:
-        Refusal: it is not a positive whole number.
+        Refusal: If it is not a positive whole number.
     """
     value = body.get(name)
     if value is None:
@@ -138,10 +138,10 @@ def token_limit(body: Mapping[str, Any], name: str) -> int | None:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: a string, or a list of parts of which only text counts.
+    """Return the text of a message's content: a string, or the text parts of a list.
 
     Raises:
-        Refusal: it is neither.
+        Refusal: If it is neither.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -152,11 +152,11 @@ def text_of(content: Any) -> str:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A text as it is streamed."""
+    """Yield the pieces in which a text is streamed."""
     for start in range(0, len(text), PIECE_CHARS):
         yield text[start : start + PIECE_CHARS]
 
 
 def compact(value: Any) -> str:
-    """JSON without spaces, as the APIs send it."""
+    """Write JSON without spaces, like the APIs."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

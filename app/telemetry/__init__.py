@@ -1,1 +1,1 @@
-"""Logging, metrics and tracing: what every layer writes to."""
+"""Logs, metrics, and the redaction of secrets."""

@@ -1,4 +1,4 @@
-"""Structured logs: readable in a terminal, JSON elsewhere, without secrets in both."""
+"""Structured logs: text in a terminal, JSON elsewhere, both without secrets."""
 
 import logging
 import sys
@@ -11,15 +11,15 @@ from app.telemetry.redaction import Redactor
 
 
 class LoggingSettings(Protocol):
-    """What has to be known: level name, and format ``auto``, ``console`` or ``json``."""
+    """The settings that ``configure_logging`` needs."""
 
     @property
     def level(self) -> str:
-        """DEBUG, INFO, WARNING or ERROR."""
+        """Level: DEBUG, INFO, WARNING or ERROR."""
 
     @property
     def format(self) -> str:
-        """``auto``, ``console`` or ``json``."""
+        """Form: ``auto``, ``console`` or ``json``."""
 
 
 def configure_logging(settings: LoggingSettings, redactor: Redactor | None = None) -> None:
@@ -27,7 +27,7 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
 
     Args:
         settings: Level and format.
-        redactor: What hides secrets in every line; by default only what looks like a key.
+        redactor: Hides secrets in every line; the default hides only texts in the form of a key.
     """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -60,13 +60,13 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    # Celery announces every received message, which says nothing that the history does not.
+    # Celery logs every received message, which the history of the runs records as well.
     for noisy in ("alembic", "celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def of_nobody() -> Context:
-    """The context of a task that works for many: its log lines have the ids of none of them."""
+    """Return a context for a task that works for several runs: its log lines carry no run's ids."""
     context = copy_context()
     context.run(structlog.contextvars.clear_contextvars)
     return context

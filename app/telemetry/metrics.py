@@ -1,96 +1,144 @@
-"""Every metric there is, by name: what each worker counts, and what the exporter reads.
+"""Every metric, as two tables: the metrics of each worker, and the metrics of the exporter.
 
 Labels have few values: providers, models, modules, states, never a run's id or an agent's name.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkerMetric:
+    """A metric that each worker process counts since its start.
+
+    Attributes:
+        kind: Class of its Prometheus object.
+        name: Its name; a counter's name ends in ``_total``.
+        help: Its meaning.
+        labels: Names of its labels.
+        buckets: Upper bounds of a histogram's buckets, in seconds.
+    """
+
+    kind: type[Counter | Gauge | Histogram]
+    name: str
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+#: Attributes of ``WorkerInstruments`` -> their metrics.
+WORKER_METRICS = {
+    "attempts": WorkerMetric(
+        kind=Counter,
+        name="agentchord_attempts_total",
+        help="Attempts of agents that have ended here",
+        labels=("provider", "module", "outcome"),
+    ),
+    "wait_seconds": WorkerMetric(
+        kind=Histogram,
+        name="agentchord_wait_seconds",
+        help="How long an attempt waited: for a limit, for money, or at an open circuit",
+        labels=("provider", "reason"),
+        buckets=SECONDS,
+    ),
+    "attempt_seconds": WorkerMetric(
+        kind=Histogram,
+        name="agentchord_attempt_seconds",
+        help="How long attempts took, waiting for limits and money included",
+        labels=("provider",),
+        buckets=SECONDS,
+    ),
+    "calls": WorkerMetric(
+        kind=Counter,
+        name="agentchord_calls_total",
+        help="Calls that reached a provider",
+        labels=("provider", "model", "outcome"),
+    ),
+    "call_seconds": WorkerMetric(
+        kind=Histogram,
+        name="agentchord_call_seconds",
+        help="How long calls took, from sending to the end of the answer",
+        labels=("provider", "model"),
+        buckets=SECONDS,
+    ),
+    "first_token_seconds": WorkerMetric(
+        kind=Histogram,
+        name="agentchord_first_token_seconds",
+        help="Time until the first token of streamed answers",
+        labels=("provider", "model"),
+        buckets=SECONDS,
+    ),
+    "tokens": WorkerMetric(
+        kind=Counter,
+        name="agentchord_tokens_total",
+        help="Tokens of calls",
+        labels=("provider", "model", "direction"),
+    ),
+    "cost_usd": WorkerMetric(
+        kind=Counter,
+        name="agentchord_cost_usd_total",
+        help="Dollars of calls as booked here",
+        labels=("provider", "model", "module", "kind"),
+    ),
+    "in_flight": WorkerMetric(
+        kind=Gauge,
+        name="agentchord_attempts_in_flight",
+        help="Attempts of agents under way here",
+        labels=("provider",),
+    ),
+    "events_dropped": WorkerMetric(
+        kind=Gauge,
+        name="agentchord_task_events_dropped",
+        help="Task events for Flower that were dropped because their queue was full",
+    ),
+}
+
+
 class WorkerInstruments:
-    """What one worker process counts since its start.
+    """The Prometheus objects of one worker process, one attribute for each of WORKER_METRICS.
+
+    The values start at zero with the process; the exporter's totals come from the ledger instead.
 
     Args:
-        registry: Where the metrics are kept.
+        registry: Registry that keeps the metrics.
+
+    Example:
+        instruments = WorkerInstruments(CollectorRegistry())
+        instruments.calls.labels("openai", "gpt-4o", "ok").inc()
     """
+
+    attempts: Counter
+    wait_seconds: Histogram
+    attempt_seconds: Histogram
+    calls: Counter
+    call_seconds: Histogram
+    first_token_seconds: Histogram
+    tokens: Counter
+    cost_usd: Counter
+    in_flight: Gauge
+    events_dropped: Gauge
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.attempts = Counter(
-            "agentchord_attempts_total",
-            "Attempts of agents that have ended here",
-            ("provider", "module", "outcome"),
-            registry=registry,
-        )
-        self.wait_seconds = Histogram(
-            "agentchord_wait_seconds",
-            "How long an attempt waited: for a limit, for money, or at an open circuit",
-            ("provider", "reason"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.attempt_seconds = Histogram(
-            "agentchord_attempt_seconds",
-            "How long attempts took, waiting for limits and money included",
-            ("provider",),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.calls = Counter(
-            "agentchord_calls_total",
-            "Calls that reached a provider",
-            ("provider", "model", "outcome"),
-            registry=registry,
-        )
-        self.call_seconds = Histogram(
-            "agentchord_call_seconds",
-            "How long calls took, from sending to the end of the answer",
-            ("provider", "model"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.first_token_seconds = Histogram(
-            "agentchord_first_token_seconds",
-            "How long streamed answers let wait for their first token",
-            ("provider", "model"),
-            buckets=SECONDS,
-            registry=registry,
-        )
-        self.tokens = Counter(
-            "agentchord_tokens_total",
-            "Tokens of calls",
-            ("provider", "model", "direction"),
-            registry=registry,
-        )
-        self.cost_usd = Counter(
-            "agentchord_cost_usd_total",
-            "Dollars of calls as booked here",
-            ("provider", "model", "module", "kind"),
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "agentchord_attempts_in_flight",
-            "Attempts of agents under way here",
-            ("provider",),
-            registry=registry,
-        )
-        self.events_dropped = Gauge(
-            "agentchord_task_events_dropped",
-            "Task events for Flower that were dropped because their queue was full",
-            registry=registry,
-        )
+        for attribute, metric in WORKER_METRICS.items():
+            options: dict[str, Any] = {"buckets": metric.buckets} if metric.buckets else {}
+            made = metric.kind(
+                metric.name, metric.help, metric.labels, registry=registry, **options
+            )
+            setattr(self, attribute, made)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterMetric:
-    """A value of the whole cluster, read from Postgres and Redis when it is asked for.
+    """A metric of the whole cluster, read from Postgres and Redis at each request.
 
     Attributes:
-        name: Its name; one that ends in ``_total`` only grows.
-        help: What it says.
+        name: Its name; a value whose name ends in ``_total`` only grows.
+        help: Its meaning.
         labels: Names of its labels.
     """
 
@@ -101,12 +149,12 @@ class ClusterMetric:
 
 RUNS = ClusterMetric(
     name="agentchord_runs",
-    help="Runs by state; those that have ended, until they are deleted",
+    help="Runs by state; ended runs count until they are deleted",
     labels=("status",),
 )
 RUNS_ENDED = ClusterMetric(
     name="agentchord_runs_ended_last_hour",
-    help="Runs that ended in the last 60 minutes, by how",
+    help="Runs that ended in the last 60 minutes, by state",
     labels=("status",),
 )
 AGENTS = ClusterMetric(
@@ -131,12 +179,12 @@ LIMIT_WAITING = ClusterMetric(
 )
 LIMIT_LEFT = ClusterMetric(
     name="agentchord_limit_left_ratio",
-    help="What is left of a limit, from 0 to 1; negative if it was used beyond",
+    help="Share of a limit that is left, from 0 to 1; negative if more than the limit was used",
     labels=("bucket", "tier"),
 )
 LIMIT_PAUSED = ClusterMetric(
     name="agentchord_limit_paused_seconds",
-    help="For how long a bucket is paused after a refusal",
+    help="Seconds for which a bucket stays paused after a refusal",
     labels=("bucket",),
 )
 CIRCUITS_OPEN = ClusterMetric(
@@ -151,17 +199,17 @@ BUDGET_LIMIT = ClusterMetric(
 )
 BUDGET_SPENT = ClusterMetric(
     name="agentchord_budget_spent_usd",
-    help="What was spent of a standing budget in its current period",
+    help="Dollars spent of a standing budget in its current period",
     labels=("scope", "subject", "period"),
 )
 BUDGET_HELD = ClusterMetric(
     name="agentchord_budget_held_usd",
-    help="What is held of a standing budget for calls under way",
+    help="Dollars held of a standing budget for calls under way",
     labels=("scope", "subject", "period"),
 )
 RUN_BUDGET_USED = ClusterMetric(
     name="agentchord_run_budget_used_ratio",
-    help="The largest share of its budget that a run which has not ended has spent",
+    help="Largest spent share of a budget among runs that have not ended",
 )
 LEDGER_COST = ClusterMetric(
     name="agentchord_ledger_cost_usd_total",
@@ -184,16 +232,16 @@ SPENT_LAST_HOUR = ClusterMetric(
 )
 SPENT_USUALLY = ClusterMetric(
     name="agentchord_spent_usual_hour_usd",
-    help="Mean of what was spent in these 60 minutes of the day on up to seven days before",
+    help="Mean of the dollars spent in the same 60 minutes of up to seven days before",
 )
 STALLED = ClusterMetric(
     name="agentchord_run_stalled_seconds",
-    help="For how long nothing has happened in the running run in which that is longest; a run "
-    "in which an agent waits until a given time, or for a sub-workflow, is not stalled",
+    help="Time since the last event of a running run, the longest of all; a run in which an agent "
+    "waits until a given time, or for a sub-workflow, is not counted",
 )
 WATCHDOG_SILENT = ClusterMetric(
     name="agentchord_watchdog_silent_seconds",
-    help="Since when no watchdog has looked",
+    help="Seconds since a watchdog last looked",
 )
 WORKERS = ClusterMetric(
     name="agentchord_workers_busy",

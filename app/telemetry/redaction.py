@@ -1,7 +1,7 @@
-"""Takes secrets out of text before it is logged or stored: known values, and what looks like a key.
+"""Takes secrets out of text before it is logged or stored: known values, and texts like a key.
 
-What looks like a key is found by its form, so text that only happens to have one is hidden, too,
-and a secret without any form is hidden only if its value is known.
+A key is found by its form, so other text of that form is hidden too, and a secret without a
+recognisable form is hidden only if its value is known.
 """
 
 import re
@@ -10,9 +10,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "[redacted]"
-#: Shorter values are found in ordinary words, and would make a log unreadable.
+#: Shorter values occur in ordinary words, and hiding them would make a log unreadable.
 MIN_SECRET_CHARS = 8
-#: No alternative may begin at many places of one run of characters: the time is linear.
+#: No alternative may begin at many places of one run of characters, to keep the time linear.
 KEYS = re.compile(
     r"""
       \b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}                     # OpenAI, Anthropic and their likes
@@ -31,10 +31,14 @@ KEYS = re.compile(
 
 
 class Redactor:
-    """Hides secrets.
+    """Hides secrets in text.
 
     Args:
-        secrets: Values that must not be seen; those of fewer than eight characters are ignored.
+        secrets: Values to hide; those of fewer than eight characters are ignored.
+
+    Example:
+        redactor = Redactor(settings.secret_values())
+        redactor.text("Bearer sk-abcdefghijklmnop0123")  # 'Bearer [redacted]'
     """
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
@@ -48,13 +52,13 @@ class Redactor:
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
     def text(self, text: str) -> str:
-        """A text without secrets."""
+        """Return the text without secrets."""
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
         return KEYS.sub(_hide, text)
 
     def value(self, value: Any) -> Any:
-        """A value of a log line without secrets: objects become text, containers are copied."""
+        """Return a value without secrets: objects become text, containers are copied."""
         if value is None or isinstance(value, int | float):
             return value
         if isinstance(value, Mapping):
@@ -64,7 +68,7 @@ class Redactor:
         return self.text(str(value))
 
     def __call__(self, _logger: Any, _method: str, line: Mapping[str, Any]) -> dict[str, Any]:
-        """As a processor of structlog: every field of a line, tracebacks included."""
+        """Hide secrets in every field of a line, tracebacks included; a processor of structlog."""
         return {name: self.value(value) for name, value in line.items()}
 
 

@@ -1,1 +1,1 @@
-"""Tools that a model may ask for: Python functions, their schemas and where they are found."""
+"""Tools that a model may ask for: Python functions, their schemas and their registry."""

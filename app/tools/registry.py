@@ -14,14 +14,17 @@ class ToolRegistry:
     """Finds tools by the references that are stored with agents.
 
     Only modules that the operator listed are ever imported: a stored reference is data, and data
-    must not choose what code a worker loads.
+    must not choose which code a worker loads.
 
     Args:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
-        builtin: Tools that come with AgentChord or from elsewhere, by name; in place of one that
-            lacks its configuration stands what is to be configured. A tool of a module goes before
-            one of these.
+        builtin: Tools of AgentChord or another source, by name; a text in place of a tool says
+            which setting is missing for it. A tool of a module takes precedence over these.
+
+    Example:
+        tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools))
+        output = await tools.resolve("get_weather").call('{"city": "Oslo"}')
     """
 
     def __init__(
@@ -39,10 +42,10 @@ class ToolRegistry:
         self._tools  # noqa: B018 the first access loads
 
     def resolve(self, reference: str | Mapping[str, Any]) -> Tool:
-        """The tool that a reference means.
+        """Return the tool of a reference.
 
         Args:
-            reference: A tool's name, its ``module:name``, or what ``Tool.reference`` gave.
+            reference: A tool's name, its ``module:name``, or the result of ``Tool.reference``.
 
         Returns:
             The tool, always the same object.
@@ -79,7 +82,7 @@ class ToolRegistry:
                 other = tools.setdefault(tool.name, tool)
                 if other is not tool:
                     raise ConfigurationError(
-                        f"imports: {other.import_path} and {tool.import_path} are both called "
+                        f"imports: {other.import_path} and {tool.import_path} both have the name "
                         f"{tool.name!r}: give one of them another name, as in @tool(name=...)"
                     )
                 tools[tool.import_path] = tool
@@ -89,10 +92,10 @@ class ToolRegistry:
 def _tools_of(module: str) -> list[Tool]:
     try:
         namespace = vars(importlib.import_module(module))
-    # A module of the user's may raise anything while it is imported, or call sys.exit().
+    # A user's module may raise any error while it is imported, or call sys.exit().
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"imports: module {module!r} cannot be imported ({type(error).__name__}: {error}): "
-            "is its folder on PYTHONPATH?"
+            "check that its folder is on PYTHONPATH"
         ) from error
     return [value for value in namespace.values() if isinstance(value, Tool)]

@@ -1,4 +1,4 @@
-"""From a function's signature and docstring to what a model is told about it, through pydantic."""
+"""Makes a tool's description and JSON Schema from a function's signature and docstring."""
 
 import inspect
 import re
@@ -21,7 +21,7 @@ _ARGUMENT = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 class _Schema(GenerateJsonSchema):
-    """JSON Schema without the titles, which only repeat the names, at a token each."""
+    """JSON Schema without titles, which only repeat the names and cost a token each."""
 
     # A default without a JSON form is left out of the schema; the function still uses it.
     ignored_warning_kinds = {"skipped-choice", "non-serializable-default"}  # noqa: RUF012
@@ -34,7 +34,7 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
     """Refuse parameters that no JSON object can fill.
 
     Raises:
-        WorkflowError: naming the parameter.
+        WorkflowError: Its message names the parameter.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _BY_NAME:
@@ -45,15 +45,15 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
         if parameter.annotation is parameter.empty:
             raise WorkflowError(
                 f"tool {name!r}: parameter {parameter.name!r} has no type hint: "
-                "models are told the types"
+                "add one, because models need the types"
             )
 
 
 def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
-    """A model that validates the arguments of a function.
+    """Make a model that validates the arguments of a function.
 
     Raises:
-        WorkflowError: If a type hint is wrong, or is of a type that JSON cannot express.
+        WorkflowError: If a type hint is wrong, or its type has no JSON form.
     """
     try:
         hints = typing.get_type_hints(function, include_extras=True)
@@ -75,7 +75,7 @@ def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
 
 
 def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
-    """JSON Schema of a model from ``arguments_model``.
+    """Return the JSON Schema of a model from ``arguments_model``.
 
     Raises:
         WorkflowError: If a type has no JSON form.
@@ -90,13 +90,13 @@ def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
 
 
 def given_arguments(arguments: BaseModel) -> dict[str, Any]:
-    """The arguments that were given, by parameter name; the others keep the function's defaults."""
+    """Return the given arguments by parameter name; the others keep the function's defaults."""
     given = arguments.model_fields_set
     return {name.removeprefix(_PREFIX): getattr(arguments, name) for name in given}
 
 
 def described(docstring: str) -> tuple[str, dict[str, str]]:
-    """What a Google-style docstring says: the description, and a text per argument."""
+    """Split a Google-style docstring into the description and a text per argument."""
     sections = [("", [""])]
     for line in docstring.splitlines():
         if _SECTION.match(line):

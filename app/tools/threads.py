@@ -1,4 +1,4 @@
-"""Runs a function that blocks without blocking the loop, nor the end of the process."""
+"""Runs a blocking function without blocking the loop or the end of the process."""
 
 import asyncio
 import contextlib
@@ -13,18 +13,19 @@ Result = TypeVar("Result")
 async def run_in_thread(function: Callable[[], Result]) -> Result:
     """Run a function in a daemon thread of its own.
 
-    Not on the loop's default executor: its few threads also resolve host names, so tools that
-    hang would stop the providers' clients, and it waits for them when the process ends.
+    The loop's default executor is not used: its few threads also resolve host names, so tools that
+    hang would stop the providers' clients, and it waits for its threads when the process ends.
 
     Args:
         function: Called without arguments, in a copy of the caller's context.
 
     Returns:
-        What it returns. Cancelling returns at once; the thread goes on and its result is dropped.
+        The function's result. A cancelled wait ends at once, while the thread goes on and its
+        result is dropped.
 
     Raises:
         RuntimeError: In place of exceptions that a loop cannot carry, such as SystemExit.
-        Exception: Whatever else it raises.
+        Exception: Any other error of the function.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -44,7 +45,7 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
             if not future.done():
                 settle()
 
-        # The loop may be closed by now, and then nobody waits.
+        # The loop may be closed by now; then no caller waits.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(settle_if_awaited)
 

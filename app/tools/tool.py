@@ -1,4 +1,4 @@
-"""``@tool``: makes a typed Python function something that a model may ask for."""
+"""``@tool``: makes a tool for models from a typed Python function."""
 
 import asyncio
 import functools
@@ -24,7 +24,7 @@ from app.tools.threads import run_in_thread
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 100_000
-#: Before a failed call is tried again; doubled each time.
+#: Delay before a failed call is tried again; doubled each time.
 RETRY_DELAY_S = 0.5
 MAX_PROBLEMS_SHOWN = 10
 BOUNDS = {
@@ -37,18 +37,18 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class _Outcome(NamedTuple):
-    """How one try of a function ended."""
+    """Result or error of one try of a function."""
 
     text: str = ""
     error: BaseException | None = None
 
 
 class ToolOutput(NamedTuple):
-    """What goes back to the model.
+    """The answer to a model's tool call.
 
     Attributes:
-        text: The result, or what went wrong.
-        is_error: Whether it is the latter.
+        text: The result, or the error.
+        is_error: Whether it is an error.
     """
 
     text: str
@@ -56,24 +56,34 @@ class ToolOutput(NamedTuple):
 
 
 class Tool:
-    """A function that a model may ask for; calling it calls the function.
+    """A function that a model may ask for; calling the tool calls the function.
+
+    A sync function runs in a thread that cannot be stopped: after ``timeout_s`` it goes on, and
+    its result is dropped. Write a tool that may take long as an async function, which is cancelled.
 
     Args:
         function: A function with type hints, sync or async.
         name: Name for the model; None takes the function's.
-        timeout_s: Seconds each try of a call may take. An async function is cancelled then. A sync
-            function's thread cannot be stopped: it goes on, and its result is dropped.
-        retries: How often a call that failed or took too long is tried again, before the model is
-            told. Of a function that is not safe to repeat leave it at 0.
-        idempotent: Whether a call may be repeated if its worker died during it. Of any other the
-            model is told that its outcome is unknown.
-        max_output_bytes: Largest result, in UTF-8; what is longer is cut. None takes the
+        timeout_s: Seconds that each try of a call may take.
+        retries: How often a call that failed or took too long is tried again before the model gets
+            the error. Leave it at 0 for a function that is not safe to repeat.
+        idempotent: Whether a call may be repeated if its worker died during it. Without this the
+            model gets the answer that the outcome is unknown.
+        max_output_bytes: Largest result, in UTF-8; a longer one is cut. None takes the
             configuration's ``tools.max_output_bytes``.
-        more: What the model is told beside the docstring, such as what a configuration allows.
+        more: Text that is added to the description, such as the limits of a configuration.
 
     Raises:
-        WorkflowError: If the name or the signature cannot be told to a model, or a number is out
-            of range.
+        WorkflowError: If the name or the signature does not fit a model's tool, or a number is
+            out of range.
+
+    Example:
+        @tool(timeout_s=5, idempotent=True)
+        async def get_weather(city: str) -> dict[str, float]:
+            "Return the weather of a city."
+            return await weather_of(city)
+
+        Agent(..., tools=[get_weather])
     """
 
     def __init__(
@@ -113,12 +123,12 @@ class Tool:
 
     @property
     def import_path(self) -> str:
-        """Where the function is: ``module:name``."""
+        """``module:name`` of the function."""
         return f"{self.function.__module__}:{self.function.__qualname__}"
 
     @property
     def description(self) -> str:
-        """What the model is told: the docstring up to its sections."""
+        """Description for the model: the docstring up to its sections."""
         return f"{described(inspect.getdoc(self.function) or '')[0]} {self._more}".strip()
 
     @functools.cached_property
@@ -131,7 +141,7 @@ class Tool:
         return json_schema(self._arguments, self.name)
 
     def reference(self) -> dict[str, Any]:
-        """How the tool is stored with an agent, as JSON values.
+        """Return the form in which the tool is stored with an agent, as JSON values.
 
         Raises:
             WorkflowError: If workers could not import the function.
@@ -158,10 +168,10 @@ class Tool:
             max_output_bytes: Largest result of a tool that sets no limit of its own.
 
         Returns:
-            The result as text (JSON unless it is a text already), or what went wrong.
+            The result as text (JSON unless it is a text already), or the error.
 
         Raises:
-            ToolError: If the function raised it, to say that no other arguments would help.
+            ToolError: If the function raised it, because no other arguments would help.
         """
         limit = self.max_output_bytes or max_output_bytes
         try:
@@ -182,7 +192,7 @@ class Tool:
         return arguments_model(self.function, self.name)
 
     async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
-        # In a task of its own, which can be left alone: a function may refuse to be cancelled.
+        # In a task of its own, which can be abandoned: a function may refuse to be cancelled.
         task = asyncio.create_task(_outcome(self._run(given)), name=f"tool {self.name}")
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
@@ -245,16 +255,16 @@ def tool(
     Args:
         function: The function, when used without parentheses.
         name: Name for the model; None takes the function's.
-        timeout_s: Seconds each try of a call may take.
-        retries: How often a failed call is tried again before the model is told.
+        timeout_s: Seconds that each try of a call may take.
+        retries: How often a failed call is tried again before the model gets the error.
         idempotent: Whether a call may be repeated if its worker died during it.
-        max_output_bytes: Largest result; what is longer is cut. None takes the configuration's.
+        max_output_bytes: Largest result; a longer one is cut. None takes the configuration's.
 
     Returns:
         The tool, or the decorator that makes it.
 
     Raises:
-        WorkflowError: If the name or the signature cannot be told to a model.
+        WorkflowError: If the name or the signature does not fit a model's tool.
     """
     options: dict[str, Any] = {
         "name": name,
@@ -269,8 +279,8 @@ def tool(
 
 
 def cut(text: str, max_bytes: int) -> str:
-    """A text of at most so many bytes in UTF-8, and a note at its end if something is missing."""
-    # Each character has a byte at least, so a text of any size is not encoded as a whole.
+    """Cut a text to a number of bytes in UTF-8, with a note at its end."""
+    # Each character has at least a byte, so only this part of a long text has to be encoded.
     kept = text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
     if len(kept) == len(text):
         return text
@@ -287,7 +297,7 @@ async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
         return _Outcome(error=error)  # raised by the function, for reasons of its own
     except GeneratorExit:
         raise
-    # Whatever a tool raises, sys.exit() included, is for the model to read.
+    # The model gets every error of a tool, sys.exit() included.
     except BaseException as error:  # noqa: BLE001
         return _Outcome(error=error)
 
@@ -295,7 +305,7 @@ async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as odd:  # noqa: BLE001  an exception of a tool's own may not even have a text
+    except Exception as odd:  # noqa: BLE001  str() of a tool's own exception may fail, too
         return f"(its message cannot be read: {type(odd).__name__})"
 
 

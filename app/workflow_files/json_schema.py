@@ -1,6 +1,7 @@
-"""The JSON Schema of workflow files, for editors: completion, types and help while one writes.
+"""The JSON Schema of workflow files, for editors: completion, types and help while typing.
 
-It says what keys there are; what only the whole graph can tell is checked when the file is loaded.
+It has the keys and their types; rules that need the whole graph are checked when the file is
+loaded.
 """
 
 import inspect
@@ -46,7 +47,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 
 
 def workflow_schema() -> dict[str, Any]:
-    """The schema, in draft 2020-12."""
+    """Build the schema, in draft 2020-12."""
     agent = _properties(Agent, AGENT_KEYS, AGENT_BOUNDS)
     agent["name"] = {**agent["name"], "pattern": f"^{NAME.pattern}$"}
     step = {word: agent[FIELD_OF.get(word, word)] for word in STEP_KEYS}
@@ -103,7 +104,7 @@ def _properties(kind: type, keys: list[str], bounds: dict[str, Bounds]) -> dict[
 def _type(key: str, bounds: Bounds | None, hint: Any) -> dict[str, Any]:
     if bounds is not None:
         return _number(bounds)
-    # A field that nothing is known about takes anything here, and its own check when it is loaded.
+    # A field of unknown type takes any value here, and is checked when the file is loaded.
     return _TYPES.get(key, {"type": "number"} if hint in (int, float) else {})
 
 

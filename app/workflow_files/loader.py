@@ -1,4 +1,4 @@
-"""Loads a workflow from a YAML, JSON or Python file; a refusal names the file, line and field."""
+"""Loads a workflow from a YAML, JSON or Python file; an error names the file, line and field."""
 
 import importlib
 import sys
@@ -28,14 +28,14 @@ WORKFLOW_KEYS = [
     field.name for field in fields(Workflow) if field.init and field.name not in FILLED_BY_ENGINE
 ]
 STEP_KEYS = step_keys(AGENT_KEYS)
-#: By which JSON files tell editors their schema.
+#: Key that names the schema of a JSON file for editors.
 EDITORS_KEY = "$schema"
 RETRY_KEYS = [field.name for field in fields(RetryPolicy)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkflowFile:
-    """What a file says.
+    """The content of a workflow file.
 
     Attributes:
         workflow: The workflow.
@@ -72,8 +72,8 @@ def load(path: Path | str) -> WorkflowFile:
 def load_workflow_file(path: Path | str) -> WorkflowFile:
     """Load a workflow from YAML or JSON.
 
-    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` in
-    place of ``agents`` says the same in the words of steps.
+    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` is
+    another form of ``agents``.
 
     Args:
         path: Path of the file.
@@ -130,7 +130,7 @@ def _check_keys(
         )
     for key in value:
         if key not in known:
-            hint = did_you_mean(key, known) or f"; there is {listed(known)}"
+            hint = did_you_mean(key, known) or f"; known: {listed(known)}"
             raise document.error(f"there is no such key{hint}", (*place, key))
     for key in required:
         if key not in value:
@@ -140,7 +140,7 @@ def _check_keys(
 def _workflow(
     document: Document, place: Place, value: Any, besides: Collection[str] = ()
 ) -> Workflow:
-    """The workflow at a place of a document, without the keys that are there besides."""
+    """Build the workflow at a place of a document; keys in ``besides`` are skipped."""
     is_steps = isinstance(value, dict) and "steps" in value
     word, make = ("steps", _step) if is_steps else ("agents", _agent)
     known = [*(key for key in WORKFLOW_KEYS if key != "agents"), word, *besides]
@@ -173,7 +173,7 @@ def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind")
     required = ("name", "prompt_template") if kind == LLM else ("name",)
     _check_keys(document, place, value, AGENT_KEYS, required)
     if isinstance(kind, str) and kind not in (LLM, WORKFLOW):
-        # Before its other fields are held against a kind that there is not.
+        # An unknown kind is reported before its other fields, which cannot be checked without it.
         try:
             KindRegistry().get(kind)
         except UnknownFunction as error:
@@ -214,7 +214,7 @@ def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> 
 
 
 def _import(path: Path, file: str) -> ModuleType:
-    """Import a file under the name that workers will find it by."""
+    """Import a file under the name by which workers will find it."""
     if not path.is_file():
         raise WorkflowFileError("cannot be read: there is no such file", file=file)
     if "." in path.stem:
@@ -230,7 +230,7 @@ def _import(path: Path, file: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(name)
-    # Whatever the user's own code raises, sys.exit() included, is an error of that file.
+    # Any error of the user's own code, sys.exit() included, is an error of that file.
     except (Exception, SystemExit) as error:
         raise _import_error(error, path, file) from error
     if Path(module.__file__ or "").resolve() != path:

@@ -1,26 +1,26 @@
-"""The ``steps`` form of workflow files: a step is an agent in other words."""
+"""The ``steps`` form of workflow files: a step is an agent with other keys."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from app.domain.kinds import LLM
 
-#: Words of a step -> fields of an agent.
+#: Keys of a step -> fields of an agent.
 FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
-#: The same, as paths of errors name them.
+#: The same, in the form of the paths of errors.
 _WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
 
 
 def step_keys(agent_keys: list[str]) -> list[str]:
-    """The keys of a step: those of an agent, with the words of steps in place of some."""
+    """Return the keys of a step: those of an agent, some of them replaced."""
     return [*FIELD_OF, *(key for key in agent_keys if key not in FIELD_OF.values())]
 
 
 def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
-    """A step as the keys of an agent.
+    """Translate a step to the keys of an agent.
 
-    The ``config`` of a step of the type ``llm`` holds its ``prompt_template``, and beside it what
-    ``llm_config`` would; for every other type it is the agent's ``config``.
+    The ``config`` of a step of the type ``llm`` holds its ``prompt_template`` and the keys of
+    ``llm_config``; for every other type it is the agent's ``config``.
     """
     agent = {FIELD_OF.get(key, key): value for key, value in step.items()}
     config = agent.get("config")
@@ -35,7 +35,7 @@ def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def step_place(field: str) -> str:
-    """The path of an agent's field, such as ``agents[1].dependencies``, in a file of steps."""
+    """Translate the path of an agent's field, such as ``agents[1].dependencies``, to steps."""
     path = field.replace("agents[", "steps[", 1) if field.startswith("agents") else field
     for name, word in _WORD_OF.items():
         path = path.replace(name, word, 1)

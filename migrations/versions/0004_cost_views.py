@@ -1,4 +1,4 @@
-"""What the ledger answers in SQL: savings, what a correction corrects, daily totals, and views."""
+"""The ledger for SQL: savings, links from corrections to entries, daily totals, and views."""
 
 # ruff: noqa: S608 - every part of these statements is a constant of this file
 
@@ -14,8 +14,8 @@ depends_on: str | Sequence[str] | None = None
 
 USD = sa.Numeric(precision=20, scale=10)
 
-# What one line of the ledger adds to every report. A correction that takes a guess back takes its
-# call back, too; one after a change of prices names nothing that it corrects.
+# The amounts that one line of the ledger adds to every report. A correction of an estimate subtracts
+# its call, too; a correction after a change of prices names no entry.
 MEASURES = """
         CASE WHEN e.kind <> 'correction' THEN 1
             WHEN e.corrects IS NOT NULL THEN -1 ELSE 0 END AS calls,
@@ -45,7 +45,7 @@ SUMMED = (
     "saved_usd",
 )
 COUNTS = SUMMED[:6]
-# sum() of a bigint is a numeric; a count should come out as a whole number.
+# sum() of a bigint is a numeric; the cast makes a count a whole number again.
 SUMS = ", ".join(
     f"sum({name})::bigint AS {name}" if name in COUNTS else f"sum({name}) AS {name}"
     for name in SUMMED
@@ -56,9 +56,9 @@ LINES = f"""
         e.module, e.provider, e.model, e.kind, e.outcome, {MEASURES}
 """
 
-# Each transaction adds to a shard that no other one has, so that nobody waits for anybody's row;
-# only with all shards taken it waits for one, and who has one waits for nothing any more. The key
-# is a digest, because names may be longer than an index entry.
+# Each transaction adds to a shard that no other transaction has, so that no transaction waits for
+# another's row. It waits for one only if all shards are taken, and one that has a shard never waits,
+# so there is no deadlock. The key is a digest, because names may be longer than an index entry.
 DAILY_TOTALS = f"""
 INSERT INTO cost_totals (shard, digest, {KEY}, {", ".join(SUMMED)})
 SELECT 0, {DIGEST}, {KEY}, {SUMS}

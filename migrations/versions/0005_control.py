@@ -69,7 +69,7 @@ def downgrade() -> None:
         op.drop_index(name, table_name="runs")
     for name in CHECKS:
         op.drop_constraint(op.f(f"ck_runs_{name}"), "runs", type_="check")
-    # The older schema knows no pause: what is paused goes on.
+    # The older schema has no pause: paused runs continue.
     op.execute("UPDATE runs SET status = 'pending' WHERE status = 'paused'")
     _set_statuses("pending", "running", *ENDED)
     for name in ("pruned_at", "rerun_from", "rerun_of", "input_hash", "key", "time_left_s"):

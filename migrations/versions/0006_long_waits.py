@@ -1,4 +1,4 @@
-"""Agents that are given back for as long as they have to wait, and when each comes back."""
+"""Agents that are handed back for a long wait, and the time at which each may be claimed again."""
 
 from collections.abc import Sequence
 

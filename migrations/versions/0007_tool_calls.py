@@ -1,4 +1,4 @@
-"""Conversations with tools: the turns of models, and what became of each tool call."""
+"""Conversations with tools: the turns of models, and the outcome of each tool call."""
 
 from collections.abc import Sequence
 

@@ -91,7 +91,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("ck_runs_ancestors"), "runs", type_="check")
     for name in ("ancestors", "parent_agent_run_id"):
         op.drop_column("runs", name)
-    # The older schema knows no items: what waits for them starts anew, as an agent of its own.
+    # The older schema has no items: an agent that waits for them starts again without them.
     op.execute(
         "DELETE FROM holds h USING agent_runs a WHERE a.id = h.agent_run_id"
         " AND a.parent_id IS NOT NULL"

@@ -1,4 +1,4 @@
-"""Whose call a hold is for, and what was estimated of a call before it was made."""
+"""The attempt that a hold is for, and the estimates of a call before it was made."""
 
 from collections.abc import Sequence
 

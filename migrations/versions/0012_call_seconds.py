@@ -1,4 +1,4 @@
-"""How long calls took."""
+"""The duration of calls."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Events that programs record themselves, through Monitor."""
+"""Events that programs record through Monitor."""
 
 from collections.abc import Sequence
 

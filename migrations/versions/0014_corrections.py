@@ -1,4 +1,4 @@
-"""Corrections of a call are found without reading the ledger."""
+"""Corrections of a call can be found without reading the ledger."""
 
 from collections.abc import Sequence
 

@@ -23,7 +23,7 @@ PROFILED_RUNS = 5
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, then write down what was found, as far as it was asked for."""
+    """Measure, and write the results to the files that the options name."""
     profiler = find_profiler() if options.profile else None
     entrants = _entrants(options)
     with (
@@ -51,7 +51,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _entrants(options: argparse.Namespace) -> list[Entrant]:
-    """Those asked for and there; AgentChord always, because all are compared with it."""
+    """The requested and installed entrants; always with AgentChord, the base of comparison."""
     found = list(OWN)
     for peer in PEERS if options.peers else ():
         if peer.installed:

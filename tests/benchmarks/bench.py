@@ -19,7 +19,7 @@ from tests.benchmarks.workloads import Workload
 from tests.support.embedded_home import server_ids
 from tests.support.stack import Stack
 
-# Every limit is there and is kept, and none is in the way.
+# Every limit is set, and none is reached.
 CONFIGURATION = """\
 rate_limits:
   openai:
@@ -40,14 +40,14 @@ class Sample:
     """One measurement of one contender.
 
     Attributes:
-        contender: Who.
-        workload: Name of what was run.
+        contender: Its name.
+        workload: Name of the workload.
         wall_s: Seconds from the first enqueue until the last agent was known to have ended.
         accepted_s: Seconds of these until the last run was accepted.
-        cpu_s: CPU seconds by role, until everything was at rest again.
-        others_share: Part of the machine's cores that was busy meanwhile with something else.
+        cpu_s: CPU seconds by role, until all processes were idle again.
+        others_share: Share of the machine's cores that other processes used meanwhile.
         peak_mb: Most memory that all of its processes had together.
-        counts: What Redis and Postgres did.
+        counts: Work of Redis and Postgres.
         tokens: Input and output tokens that the simulator served.
     """
 
@@ -64,13 +64,13 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """A stack that is ready, and who is measured on it.
+    """A stack that is ready, and the contenders on it.
 
     Attributes:
         stack: Services, simulator and workers.
         applications: By name of the contender.
-        servers: What is not the application, by role.
-        counters: Of Postgres and Redis.
+        servers: Processes outside the application, by role.
+        counters: Counters of Postgres and Redis.
     """
 
     stack: Stack
@@ -79,13 +79,13 @@ class Bench:
     counters: Counters
 
     def run(self, name: str, workload: Workload) -> Answer:
-        """Have one contender run one workload, on a simulator that has served nothing yet."""
+        """Have one contender run one workload, on a reset simulator."""
         self.stack.simulator.reset()
         self.stack.simulator.configure(latency_s=workload.latency_s)
         return self.applications[name].contender.run(workload)
 
     def measure(self, name: str, workload: Workload) -> Sample:
-        """The same, watched and verified.
+        """Run one workload, measured and verified.
 
         Raises:
             BenchmarkFailed: If not all of the work was done, or the ledger is not exact.
@@ -121,9 +121,9 @@ def open_bench(
     """Start everything, fresh, and end it afterwards.
 
     Args:
-        folder: Where all files go.
-        entrants: Who takes part.
-        workers: Worker processes of those that have any; AgentChord's serve every provider's queue.
+        folder: Folder of all files.
+        entrants: The entrants.
+        workers: Worker processes of entrants with workers; AgentChord's serve every queue.
         **variables: Environment of AgentChord's processes, beside the usual one.
     """
     folder.mkdir(exist_ok=True)

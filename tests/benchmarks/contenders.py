@@ -1,4 +1,4 @@
-"""Who is measured: a process that waits, warm, for a workload and runs it."""
+"""A contender: a warm process that waits for a workload and runs it."""
 
 import contextlib
 import json
@@ -23,17 +23,17 @@ CLIENT = "client"
 
 
 class BenchmarkFailed(Exception):
-    """A figure would be worth nothing: something did not run, or not to the end."""
+    """A figure would be wrong, because a part of the work was not done."""
 
 
 class Contender:
     """A contender's own process, seen from the benchmark.
 
     Args:
-        name: What the table calls it.
+        name: Its name in the tables.
         module: Module of this package that calls ``serve``.
-        stack: Where its requests go.
-        python: The interpreter of its environment; this one's if None.
+        stack: Stack that gets its requests.
+        python: Interpreter of its environment; None takes this one's.
         variables: Environment variables of its own.
     """
 
@@ -63,7 +63,7 @@ class Contender:
         )
 
     def __enter__(self) -> Self:
-        """Wait until it is ready, with all that it starts; these are its ``roles`` then."""
+        """Wait until it and the processes that it starts are ready; they become its ``roles``."""
         try:
             started = self._read()
         except BaseException:
@@ -93,7 +93,7 @@ class Contender:
         """Have it run a workload.
 
         Raises:
-            BenchmarkFailed: If it fails; what it said is on standard error.
+            BenchmarkFailed: If it fails; its output is on standard error.
         """
         assert self._process.stdin is not None
         self._process.stdin.write(workload_line(workload))

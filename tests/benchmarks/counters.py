@@ -1,4 +1,4 @@
-"""What Postgres and Redis were asked to do, by their own word."""
+"""The work of Postgres and Redis, by their own counters."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.support.embedded_home import connect
 from tests.support.waiting import wait_until
 
 # Postgres's own counter of commits lags by up to 10 s, which is longer than a measurement, and
-# pg_stat_statements is not in the wheel: so Postgres writes down every statement, for one round.
+# pg_stat_statements is not in the wheel: so Postgres logs every statement, for one round.
 MARK = "counted by the benchmark for "
 LOGGING = {
     "log_statement": "all",
@@ -27,7 +27,7 @@ SHOWN = 70
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What the servers have done so far.
+    """The work of the servers so far.
 
     Attributes:
         redis_commands: Commands, those of scripts included.
@@ -40,7 +40,7 @@ class Counts:
     written_transactions: int
 
     def since(self, before: "Counts") -> "Counts":
-        """What was done since then; the question itself is left out."""
+        """The work since then, without this reading."""
         return Counts(
             redis_commands=self.redis_commands - before.redis_commands - 1,
             redis_round_trips=self.redis_round_trips - before.redis_round_trips - 1,
@@ -50,12 +50,12 @@ class Counts:
 
 @dataclass(kw_only=True)
 class Statements:
-    """What Postgres has written down.
+    """The statements in Postgres's log.
 
     Attributes:
         commits: COMMITs, also of transactions that only read.
         total: Statements, without those that begin and end a transaction.
-        by_text: How often each was executed, by the beginning of its text.
+        by_text: Executions of each, by the beginning of its text.
     """
 
     commits: int = 0
@@ -67,8 +67,8 @@ class Counters:
     """The counters of one Postgres and one Redis.
 
     Args:
-        urls: Where they are.
-        postgres_log: What that Postgres logs.
+        urls: Their URLs.
+        postgres_log: Log file of that Postgres.
     """
 
     def __init__(self, urls: ServiceUrls, postgres_log: Path) -> None:

@@ -1,4 +1,4 @@
-"""Who takes part, and how each is started on a stack that all share."""
+"""The entrants, and their start on a shared stack."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,7 +19,7 @@ AGENTCHORD = "AgentChord"
 PLAIN = "plain asyncio"
 RAW_CELERY = "raw Celery"
 WORKER_THREADS = 128
-#: Where scripts/peers makes the environments of peers.
+#: Folder in which scripts/peers makes the environments of peers.
 ENVIRONMENTS = ROOT / ".bench"
 #: Redis database of a peer; AgentChord has the first.
 PEER_DB = 1
@@ -27,15 +27,15 @@ PEER_DB = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """One who takes part.
+    """An entrant of the benchmark.
 
     Attributes:
-        name: What the tables call it.
+        name: Its name in the tables.
         module: Module of this package that calls ``serve``.
-        environment: Folder of its environment; empty if it runs in this project's own. A database
-            of the same name is made for it.
-        extension: Extension of Postgres that it cannot do without; where the server has it not, no
-            database is made, and the peer uses what it has of its own.
+        environment: Folder of its environment; empty for this project's own. A database of the same
+            name is made for it.
+        extension: Extension of Postgres that it needs; without it on the server no database is
+            made, and the peer uses a store of its own.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Entrant:
 
     @property
     def python(self) -> Path | None:
-        """Interpreter of its environment; None is this one's."""
+        """Interpreter of its environment; None for this one's."""
         return ENVIRONMENTS / self.environment / "bin" / "python" if self.environment else None
 
     @property
     def installed(self) -> bool:
-        """Whether its environment is there."""
+        """Whether its environment is installed."""
         return self.python is None or self.python.exists()
 
 
@@ -73,13 +73,13 @@ PEERS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Application:
-    """The processes that an entrant consists of.
+    """The processes of an entrant.
 
     Attributes:
-        contender: The process that is told what to run.
-        roles: All of them by role, the contender's own among them.
-        watched: Those whose memory is looked at: all.
-        idle_mb: Memory of these before the first run.
+        contender: The process that gets the workloads.
+        roles: All processes by role, with the contender's own.
+        watched: Processes whose memory is measured: all.
+        idle_mb: Their memory before the first run.
     """
 
     contender: Contender
@@ -89,18 +89,18 @@ class Application:
 
 
 def entrant_named(name: str) -> Entrant:
-    """The one of that name."""
+    """Find an entrant by its name."""
     return next(entrant for entrant in (*OWN, *PEERS) if entrant.name == name)
 
 
 @contextmanager
 def open_entrant(entrant: Entrant, stack: Stack, *, workers: int) -> Iterator[Application]:
-    """Start all that an entrant consists of, and end it afterwards.
+    """Start the processes of an entrant, and end them afterwards.
 
     Args:
-        entrant: Who.
+        entrant: The entrant.
         stack: Services and simulator, shared by all.
-        workers: Worker processes of those that have any.
+        workers: Worker processes, if the entrant has any.
 
     Raises:
         BenchmarkFailed: If it does not start.
@@ -139,7 +139,7 @@ def _agentchord_workers(parts: ExitStack, stack: Stack, workers: int) -> Roles:
 
 
 def _variables(stack: Stack, workers: int) -> dict[str, str]:
-    """What a peer needs to know beside the simulator's address."""
+    """Environment of a peer, beside the simulator's address."""
     socket = stack.urls.redis_url.removeprefix("unix://").partition("?")[0]
     return {
         "PEER_REDIS_URL": f"redis+socket://{socket}?virtual_host={PEER_DB}",

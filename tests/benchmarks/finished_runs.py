@@ -1,9 +1,9 @@
-"""Tables full of finished runs: copies of one that has really run, each with ids of its own."""
+"""Tables full of finished runs: copies of a real one, each with ids of its own."""
 
 from tests.support.stack import Stack
 
 CHUNK = 20_000
-#: The columns that tell copies apart, by table, in the order that foreign keys want.
+#: The columns that differ between copies, by table, in the order of foreign keys.
 OWN_COLUMNS = {
     "runs": {"id": "c.run_id"},
     "budgets": {"id": "c.run_id", "subject": "c.run_id::text"},
@@ -20,7 +20,7 @@ OWN_COLUMNS = {
         "agent_run_id": "CASE WHEN t.agent_run_id IS NOT NULL THEN c.agent_run_id END",
     },
 }
-#: Which rows of a table belong to the run that is copied.
+#: Conditions for the rows of the run that is copied, by table.
 OF_THE_RUN = {"runs": "id", "budgets": "id", "attempts": "agent_run_id"}
 COPIES = "SELECT gen_random_uuid() AS run_id, gen_random_uuid() AS agent_run_id"
 MODEL = """
@@ -31,11 +31,11 @@ MODEL = """
 
 
 def fill(stack: Stack, runs: int) -> None:
-    """Add finished runs, each with one agent, and everything that such a run leaves behind.
+    """Add finished runs, each with one agent and all rows of such a run.
 
     Args:
-        stack: Whose database; it has a completed run already, the smallest of which is copied.
-        runs: How many.
+        stack: Stack whose database has completed runs already; the smallest one is copied.
+        runs: Number of copies.
     """
     (model,) = stack.sql(MODEL)
     for begin in range(0, runs, CHUNK):

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.footprint`: how soon everything is there, and what it weighs."""
+"""`python -m tests.benchmarks.footprint`: start times and memory."""
 
 import argparse
 import subprocess
@@ -26,12 +26,12 @@ from tests.support.markdown import write_into
 from tests.support.stack import Stack
 
 MARK = "footprint: written by `make footprint`"
-#: What is in flight at once, and for how long.
+#: Agents in flight at once, and the duration of their calls.
 IN_FLIGHT = replace(WORKLOADS["W4"], latency_s=3.0)
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, then print, and write down if it was asked for."""
+    """Measure, print, and write the results if the options ask for it."""
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="agentchord-foot-")))
         entrants = [entrant_named(AGENTCHORD)]
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> None:
 
 
 def _seconds(title: str, act: Callable[[], float], rounds: int) -> Sequence[str]:
-    act()  # the files are read from the disk for the first time
+    act()  # the first start reads the files from the disk
     times_s = [act() for _ in range(rounds)]
     return (title, *(f"{value:.2f} s" for value in (median(times_s), min(times_s), max(times_s))))
 
@@ -85,7 +85,7 @@ def _ready_s(stack: Stack) -> float:
 
 
 def _memory(bench: Bench) -> list[Sequence[str]]:
-    """A worker at rest, and what each agent in flight adds to the workers."""
+    """Memory of an idle worker, and of each agent in flight."""
     workers = bench.applications[AGENTCHORD].roles["workers"]
     own = [_unshared_mb(process) for process in workers]
     bench.measure(AGENTCHORD, WORKLOADS["W2"])

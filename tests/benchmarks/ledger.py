@@ -1,8 +1,8 @@
-"""`python -m tests.benchmarks.ledger`: how fast reports are on a long ledger, and what they cost.
+"""`python -m tests.benchmarks.ledger`: speed of reports on a long ledger, and their cost.
 
-A Postgres of its own gets a ledger of a million entries over 90 days; then every report is asked
-for, from the daily totals and, to compare, from the entries themselves; and batches are booked
-with and without the totals.
+A Postgres of its own gets a ledger of a million entries over 90 days. Every report is made from the
+daily totals and, to compare, from the entries themselves, and batches are booked with and without
+the totals.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Are limits kept, and used? The whole stack against a simulator that enforces them.
+"""Whether limits are kept and used: the whole stack against a simulator that enforces them.
 
-What counts is what arrived at the simulator: how many requests it refused, and how much of its
-limit was used between the first and the last arrival.
+The simulator's arrivals count: the requests that it refused, and the share of its limit that was
+used between the first and the last arrival.
 """
 
 import time
@@ -46,17 +46,17 @@ def spread_100x(number: int) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What the server allows, what the cluster believes, and who calls.
+    """The server's limits, the cluster's limits, and the agents.
 
     Attributes:
         name: Short name, part of its models' names.
-        title: What it shows.
+        title: Its meaning.
         provider: ``openai`` or ``anthropic``.
         server: Limits that the simulator enforces.
         believed: Limits in the configuration, where they differ.
         sizes: Sizes of the agents.
         capped: Whether they set max_tokens.
-        agents: How many.
+        agents: Number of agents.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Scenario:
     agents: int = 300
 
     def model(self, processes: int) -> str:
-        """A model of its own for each measurement: a bucket that nobody has used."""
+        """A model of its own for each measurement: a bucket without earlier use."""
         return f"sim-{self.name}-{processes}"
 
     def workflow(self, processes: int, *, agents: int | None = None) -> Workflow:
-        """So many agents side by side."""
+        """A level of this number of agents."""
         count = agents or self.agents
         return Workflow(
             name=f"limits {self.name} {count}",
@@ -147,7 +147,7 @@ SCENARIOS = (
     ),
 )
 
-#: Where the runs of ``measure_fairness`` meet.
+#: The bucket of the runs of ``measure_fairness``.
 FAIRNESS = Scenario(
     name="fairness",
     title="3 agents behind 3,000",
@@ -158,11 +158,11 @@ SMALL_RUN, LARGE_RUN, FAIRNESS_ROUNDS = 3, 3000, 3
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of it.
+    """The result of a scenario.
 
     Attributes:
         answered: Agents that were answered.
-        throttled_s: When requests were refused with status 429, after the first arrival.
+        throttled_s: Times of refusals with status 429, from the first arrival on.
         seconds: From the first arrival to the last that was accepted.
         used: Share of the limit that was used, by the meter that was used most.
         meter: Its name.
@@ -176,7 +176,7 @@ class Outcome:
 
 
 def outcome_of(scenario: Scenario, records: Sequence[Mapping[str, Any]]) -> Outcome:
-    """What a simulator's ledger says of a scenario."""
+    """Compute a scenario's result from the simulator's ledger."""
     accepted = [record for record in records if record["status"] == 200]
     arrivals = sorted(record["arrived_s"] for record in accepted)
     seconds = arrivals[-1] - arrivals[0]
@@ -212,7 +212,7 @@ _METERS: dict[str, Callable[[Mapping[str, Any]], int]] = {
 def limited_stack(
     folder: Path, scenarios: Sequence[Scenario], counts: Sequence[int]
 ) -> Iterator[Stack]:
-    """A stack whose simulator enforces all scenarios, for so many workers; none is there yet."""
+    """A stack without workers whose simulator enforces all scenarios."""
     limits = [
         {"provider": scenario.provider, "model": scenario.model(count), **scenario.server}
         for scenario in scenarios
@@ -244,7 +244,7 @@ def limited_stack(
 
 @contextmanager
 def workers(stack: Stack, count: int) -> Iterator[None]:
-    """So many more worker processes, which serve all providers."""
+    """Start more worker processes, which serve all providers."""
     with ExitStack() as parts:
         for _ in range(count):
             parts.enter_context(stack.worker(*PROVIDERS, threads=THREADS))
@@ -252,7 +252,7 @@ def workers(stack: Stack, count: int) -> Iterator[None]:
 
 
 def measure(stack: Stack, scenario: Scenario, processes: int) -> Outcome:
-    """Run a scenario's agents on the workers there are; this process is a client of the stack."""
+    """Run a scenario's agents on the running workers; this process is a client of the stack."""
     return measure_together(stack, [scenario], processes)[0]
 
 

@@ -1,4 +1,4 @@
-"""How many permits a second one process gets from Redis, and what a bucket takes there."""
+"""Permits per second of one process, and the memory of a bucket in Redis."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ from app.rate_limits.base import LimitRequest
 from app.rate_limits.limiter import ClusterLimiter
 from app.storage.redis import connect_redis
 
-# All tiers are there and are kept, and none is in the way.
+# All tiers are set, and none is reached.
 WIDE = RateLimitConfig(
     requests_per_minute=100_000_000,
     requests_per_hour=1_000_000_000,
@@ -38,7 +38,7 @@ BUCKET = "openai/default"
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
-    """What one process did.
+    """The measurement of one process.
 
     Attributes:
         at_once: Calls under way at once.
@@ -54,12 +54,12 @@ class Speed:
 
 
 def measure_speed(redis_url: str, *, at_once: int, permits: int) -> Speed:
-    """Acquire and settle so many permits."""
+    """Acquire and settle this number of permits."""
     return uvloop.run(_speed(redis_url, at_once, permits))
 
 
 def measure_memory(redis_url: str, *, waiting: int) -> int:
-    """Bytes that a bucket takes in Redis while so many requests wait for it."""
+    """Measure a bucket's bytes in Redis while this number of requests wait for it."""
     return uvloop.run(_memory(redis_url, waiting))
 
 
@@ -72,7 +72,7 @@ async def _speed(redis_url: str, at_once: int, permits: int) -> Speed:
             permit = await limiter.acquire(REQUEST)
             limiter.settle(permit, usage=USAGE)
 
-    await take(1)  # connected, and the script is there
+    await take(1)  # connected, and the script is loaded
     await limiter.flush()
     exchanges = limiter.get_statistics()["exchanges"]
     began_s, cpu_s = time.perf_counter(), time.process_time()

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.limits`: how well limits are kept and used; it takes 40 minutes."""
+"""`python -m tests.benchmarks.limits`: whether limits are kept and used; takes 40 minutes."""
 
 import argparse
 import os
@@ -30,7 +30,7 @@ WAITING = (10, 10_000)
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, print tables, and write them down if it was asked for."""
+    """Measure, print the tables, and write them if the options ask for it."""
     chosen = [scenario for scenario in SCENARIOS if scenario.name in options.only]
     counts = sorted(options.processes)
     rows: list[tuple[str, ...]] = []

@@ -17,7 +17,7 @@ FSYNCS = 50
 
 
 def describe(folder: Path, urls: ServiceUrls) -> dict[str, str]:
-    """Cores, versions, and what a commit to this disk costs at least."""
+    """Cores, versions, and the least cost of a commit to this disk."""
     with connect(urls) as postgres, Redis.from_url(urls.redis_url) as redis:
         row = postgres.execute("SHOW server_version").fetchone()
         redis_version = redis.info("server")["redis_version"]

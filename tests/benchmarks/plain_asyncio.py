@@ -1,6 +1,6 @@
-"""The contender plain asyncio, the floor: the same calls of the SDK, gathered, and nothing else.
+"""The contender plain asyncio, the lower bound: only the calls of the SDK, gathered.
 
-Nothing is stored, limited, paid for or retried, and what is in flight is lost with the process.
+It stores, limits, books and retries nothing, and calls in flight are lost with the process.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""CPU and memory of processes, from outside: what the kernel has booked on them."""
+"""CPU and memory of processes, from the kernel's accounts."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 Roles = Mapping[str, Sequence[psutil.Process]]
 SAMPLE_S = 0.02
 REST_S = 0.3
-#: Prefect records for half a minute what it has done.
+#: Prefect writes records for half a minute after the work.
 REST_TIMEOUT_S = 120.0
 #: Share of one core that a stack without work may use.
 RESTING_SHARE = 0.1
@@ -25,9 +25,9 @@ MB = 1_000_000
 def cpu_by_role(roles: Roles) -> dict[str, float]:
     """CPU seconds so far, user and system, of processes and their descendants, by role.
 
-    The living are asked one by one. A child that has ended is in its parent's account as soon as
-    the parent has noticed, so that a Postgres backend that comes and goes is counted all the same.
-    A process that has a role of its own counts there only, whoever has started it.
+    Living processes are read one by one. A child that has ended is in its parent's account as soon
+    as the parent has reaped it, so that short-lived Postgres backends are counted as well. A
+    process with a role of its own counts only there.
     """
     named = {process.pid for group in roles.values() for process in group}
     return {
@@ -37,13 +37,13 @@ def cpu_by_role(roles: Roles) -> dict[str, float]:
 
 
 def with_descendants(roles: Roles) -> list[psutil.Process]:
-    """All processes of all roles, and what they have started, each once."""
+    """All processes of all roles, and their descendants, each once."""
     found = (one for group in roles.values() for root in group for one in _tree(root, set()))
     return list({process.pid: process for process in found}.values())
 
 
 def _tree(root: psutil.Process, named: Collection[int]) -> Iterator[psutil.Process]:
-    """A process and its descendants, but for other named ones and theirs."""
+    """A process and its descendants, without other named ones and their descendants."""
     yield root
     apart: set[int] = set()
     with contextlib.suppress(psutil.NoSuchProcess):
@@ -71,7 +71,7 @@ def cores() -> int:
 
 
 def resident_mb(processes: Sequence[psutil.Process]) -> float:
-    """Memory of the processes; what they share is counted in each."""
+    """Memory of the processes; shared memory is counted in each."""
     return sum(map(_resident_bytes, processes)) / MB
 
 
@@ -83,7 +83,7 @@ def _resident_bytes(process: psutil.Process) -> int:
 
 
 def wait_for_rest(roles: Roles) -> None:
-    """Wait until what goes on after the last answer is over, such as events on their way."""
+    """Wait until the work after the last answer is over, such as events under way."""
     seen = [time.monotonic(), sum(cpu_by_role(roles).values())]
 
     def resting() -> bool:
@@ -98,16 +98,16 @@ def wait_for_rest(roles: Roles) -> None:
 
 
 class Observation:
-    """What processes use for the length of a ``with`` block.
+    """Measures processes for the length of a ``with`` block.
 
     Args:
-        roles: Processes whose CPU is looked at.
-        watched: Processes whose memory is looked at.
+        roles: Processes whose CPU is measured.
+        watched: Processes whose memory is measured.
 
     Attributes:
         cpu_s: CPU seconds by role.
-        others_share: Part of the machine that was busy meanwhile with something else.
-        peak_mb: Most memory that the watched had together at one moment.
+        others_share: Share of the machine that other processes used meanwhile.
+        peak_mb: Most memory of the watched processes together at one moment.
     """
 
     def __init__(self, roles: Roles, watched: Sequence[psutil.Process]) -> None:

@@ -1,4 +1,4 @@
-"""Where the time goes: py-spy's recordings of a process, and what they say."""
+"""Profiles: py-spy's recordings of a process, and their summaries."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 
 # py-spy stops the process for each sample, and a worker has many threads.
 SAMPLES_PER_S = 100
-# Only who holds the interpreter's lock: a thread that waits in C looks busy from outside.
+# Only threads that hold the interpreter's lock: a thread that waits in C looks busy from outside.
 OPTIONS = ("--gil", "--rate", str(SAMPLES_PER_S), "--format", "raw")
 END_S = 30.0
 SHOWN = 25
@@ -34,13 +34,13 @@ def find_profiler() -> str:
 
 
 def record(profiler: str, pid: int, file: Path, work: Callable[[], None]) -> None:
-    """Record a process while ``work`` goes on.
+    """Record a process while ``work`` runs.
 
     Args:
         profiler: Path of py-spy.
         pid: The process.
         file: Gets one line per stack, with the samples that found it.
-        work: What to do meanwhile.
+        work: Function to run meanwhile.
 
     Raises:
         BenchmarkFailed: If nothing was recorded.
@@ -65,7 +65,7 @@ def record(profiler: str, pid: int, file: Path, work: Callable[[], None]) -> Non
 
 
 def summary(file: Path) -> str:
-    """Where the samples of a recording were, by package, by function, and by our function."""
+    """Sum the samples of a recording by package, by function, and by AgentChord's function."""
     packages: Counter[str] = Counter()
     functions: Counter[str] = Counter()
     ours: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""How the benchmark and a contender's process talk: a workload to it, an answer back, in lines.
+"""The protocol between the benchmark and a contender: a workload and an answer, as lines.
 
 Peers import this in environments of their own, where nothing of AgentChord is installed.
 """
@@ -14,12 +14,12 @@ from tests.benchmarks.workloads import Workload
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a contender says of one workload.
+    """A contender's answer to one workload.
 
     Attributes:
         wall_s: Seconds until the last agent was known to have ended.
         accepted_s: Seconds until the last run was accepted, where that is a step of its own.
-        run_ids: Runs it made, if what it made has ids that the benchmark looks up.
+        run_ids: Ids of its runs, if the benchmark looks them up.
     """
 
     wall_s: float
@@ -28,20 +28,20 @@ class Answer:
 
 
 def workload_line(workload: Workload) -> str:
-    """A workload as a contender reads it."""
+    """A workload in the form that a contender reads."""
     return json.dumps(asdict(workload)) + "\n"
 
 
 def serve(
     run: Callable[[Workload], Answer], *, processes: Mapping[str, Sequence[int]] | None = None
 ) -> None:
-    """Be a contender: run what standard input says, one line each, until it is closed.
+    """Be a contender: run the workloads of standard input, one per line, until it is closed.
 
     Args:
         run: Runs a workload.
         processes: Ids of the processes that this one has started, by role.
     """
-    # Whatever prints to standard output must not get between the answers.
+    # Other output to standard output must not mix with the answers.
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         answers.write(json.dumps(processes or {}) + "\n")

@@ -1,4 +1,4 @@
-"""What many measurements say together: medians, spreads, ratios."""
+"""Summaries of measurements: medians, spreads, ratios."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,11 +22,11 @@ class Spread:
 
 @dataclass(kw_only=True)
 class Results:
-    """Everything one execution of the benchmark has found out.
+    """All results of one execution of the benchmark.
 
     Attributes:
         machine: Facts of the machine, by name.
-        workloads: What was run.
+        workloads: The workloads.
         rounds: Measured rounds.
         workers: Worker processes.
         idle_mb: Memory by contender, before the first run.
@@ -59,7 +59,7 @@ class Results:
 
     @property
     def contenders(self) -> list[str]:
-        """Who was measured, AgentChord first."""
+        """Names of the contenders, AgentChord first."""
         return list(self.idle_mb)
 
     @property
@@ -86,7 +86,7 @@ class Results:
 
 
 def application_cpu_s(sample: Sample) -> float:
-    """CPU of a contender's own processes: all but the servers'."""
+    """CPU of a contender's processes without the servers."""
     return sum(used for role, used in sample.cpu_s.items() if role not in SERVERS)
 
 

@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.scale`: what an agent costs in runs of any size, and among old runs.
+"""`python -m tests.benchmarks.scale`: cost of an agent in runs of any size, and among old runs.
 
 One run of 500 to 10,000 agents, a wide level, many runs at once; then the same beside 200,000
-finished runs in the tables. The provider answers at once: what is measured is ours.
+finished runs in the tables. The provider answers at once, so only AgentChord's time is measured.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def _workload(name: str, *, runs: int = 1, levels: int = 1, width: int = WIDTH) 
     return Workload(name=name, title=name, runs=runs, levels=levels, width=width, latency_s=0.0)
 
 
-#: What finished runs are copies of.
+#: The run that finished runs are copies of.
 ONE = _workload("1 run of 1", width=1)
 #: The curve: levels of 100, more and more of them.
 GROWING = [
@@ -61,7 +61,7 @@ class Point:
     """One measured size.
 
     Attributes:
-        workload: What was run.
+        workload: The workload.
         finished: Finished runs that were in the tables.
         sample: The measurement.
         statements: Statements of Postgres, counted in an execution of their own.
@@ -78,7 +78,7 @@ class Point:
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure, print the table, and write table and picture down if it was asked for."""
+    """Measure, print the table, and write table and picture if the options ask for it."""
     with (
         tempfile.TemporaryDirectory(prefix="agentchord-scale-") as folder,
         open_bench(Path(folder), [entrant_named(AGENTCHORD)], workers=options.workers) as bench,
@@ -153,7 +153,7 @@ def _row(point: Point) -> list[str]:
 
 
 def _verdict(points: Sequence[Point]) -> str:
-    """What an agent of the largest run costs by one of the smallest."""
+    """Cost of an agent of the largest run divided by one of the smallest."""
     curve = [point for point in points if point.workload in GROWING and not point.finished]
     costs = [point.per_agent_ms(application_cpu_s(point.sample)) for point in curve]
     return (

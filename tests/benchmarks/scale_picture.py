@@ -19,7 +19,7 @@ def draw(file: Path, curve: Sequence[tuple[float, float]]) -> None:
     """Draw a curve over a ground line at 0, with a grey line at each quarter of its height.
 
     Args:
-        file: Where to.
+        file: File to write.
         curve: Agents, and milliseconds of CPU that one takes.
     """
     most_x, most_y = (max(values) for values in zip(*curve, strict=True))

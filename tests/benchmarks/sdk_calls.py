@@ -8,12 +8,12 @@ from openai import AsyncOpenAI, DefaultAioHttpClient
 
 from tests.benchmarks.workloads import MAX_TOKENS, MODEL
 
-# As the workers have it: connections outlive the pause between two measurements.
+# Like the workers' setting: connections outlive the pause between two measurements.
 LIMITS = httpx2.Limits(max_connections=1000, keepalive_expiry=30)
 
 
 async def open_client() -> AsyncOpenAI:
-    """A client for the loop that runs."""
+    """A client for the running loop."""
     return AsyncOpenAI(http_client=DefaultAioHttpClient(limits=LIMITS), max_retries=0)
 
 

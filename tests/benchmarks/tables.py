@@ -147,7 +147,7 @@ def _role(role: str) -> Callable[[Sample], float]:
 def _per_agent(
     results: Results, contender: str, workload: Workload
 ) -> Callable[[Callable[[Sample], float]], str]:
-    """How a figure in seconds per workload is shown in milliseconds per agent."""
+    """Write seconds per workload as milliseconds per agent."""
 
     def shown(figure: Callable[[Sample], float]) -> str:
         seconds = results.spread(contender, workload, figure).median

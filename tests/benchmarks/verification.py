@@ -16,7 +16,7 @@ def verify_requests(workload: Workload, served: Sequence[Row]) -> tuple[int, int
     """Check that the simulator served one request per agent, and nothing else.
 
     Returns:
-        Input and output tokens: the same for everybody, because the prompts are the same.
+        Input and output tokens: the same for every contender, because the prompts are the same.
 
     Raises:
         BenchmarkFailed: If it did not.
@@ -39,7 +39,7 @@ def verify_runs(
     """Check that every run completed with all its outputs, and that the ledger is exact.
 
     Raises:
-        BenchmarkFailed: If anything is missing, or there is too much of it.
+        BenchmarkFailed: If anything is missing or extra.
     """
     ids = list(run_ids)
     wanted = {

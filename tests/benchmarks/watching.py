@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.watching`: what it costs to be watched, in CPU per agent of W1.
+"""`python -m tests.benchmarks.watching`: cost of monitoring, in CPU per agent of W1.
 
-Two stacks take turns, one with metrics and the stream of events, one without. The history, and
-what Flower is told, are always on.
+Two stacks alternate, one with metrics and the stream of events, one without. The history and the
+events for Flower are always on.
 """
 
 import argparse
@@ -30,7 +30,7 @@ MS = 1000.0
 
 
 def main(options: argparse.Namespace) -> None:
-    """Measure in turns, then print, and write down if it was asked for."""
+    """Measure alternately, print, and write the results if the options ask for it."""
     workload = WORKLOADS["W1"]
     on: list[Sample] = []
     off: list[Sample] = []

@@ -1,4 +1,4 @@
-"""What is run: the same agents, prompts and answers for everybody who is measured.
+"""The workloads: the same agents, prompts and answers for every contender.
 
 Peers import this in environments of their own, where nothing of AgentChord is installed.
 """
@@ -16,7 +16,7 @@ class Workload:
 
     Attributes:
         name: Short name.
-        title: What it is, in words.
+        title: Its description.
         runs: Runs that are started at once.
         levels: Agents in a row, each of which reads the answer of the one before.
         width: Agents side by side.
@@ -60,7 +60,7 @@ def prompt(level: int, item: int) -> str:
 
 
 def filled_prompt(batch: int, level: int, item: int, previous: str | None) -> str:
-    """The same with its placeholders filled in, for who has no templates.
+    """Prompt with its placeholders filled in, for contenders without templates.
 
     Args:
         batch: Number of the run.

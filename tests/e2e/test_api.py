@@ -1,4 +1,4 @@
-"""What a user's program does: enqueue a run, wait for it, read it, stop it; and what it may not."""
+"""A user's program: it enqueues a run, waits for it, reads it and stops it; and its mistakes."""
 
 import asyncio
 import time

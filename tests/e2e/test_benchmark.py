@@ -1,4 +1,4 @@
-"""Contenders of the benchmark do the work that they are measured by, in short form."""
+"""The benchmark in short form: its contenders do the work that is measured."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -40,7 +40,7 @@ def test_raw_celery_makes_the_same_calls_as_plain_asyncio(
         application.contender.run(workload)
         tokens.append(verify_requests(workload, stack.simulator.ledger()))
 
-    stack.simulator.reset()  # these calls are in nobody's ledger
+    stack.simulator.reset()  # no ledger has these calls
     assert tokens[0] == tokens[1]
 
 

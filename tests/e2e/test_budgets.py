@@ -1,4 +1,4 @@
-"""Budgets under load: hundreds of agents on four worker processes, never a cent too much."""
+"""Budgets under load: hundreds of agents on four worker processes, and never overspent."""
 
 import json
 import threading
@@ -24,19 +24,19 @@ END_S = 60.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """What each of the calls costs, and what is held for it."""
+    """The cost of each of the calls, and the money held for it."""
 
     cost_usd: Decimal
     worst_usd: Decimal
 
     def budget_for(self, calls: int) -> Decimal:
-        """The smallest budget that so many calls fit into, one after the other."""
+        """The smallest budget for this number of calls, one after the other."""
         return (calls - 1) * self.cost_usd + self.worst_usd
 
 
 @dataclass
 class Samples:
-    """What was seen of the budgets while agents ran: the highest share and every excess."""
+    """Observations of the budgets while agents ran: the highest share and every excess."""
 
     count: int = 0
     excesses: list[Any] = field(default_factory=list)
@@ -77,7 +77,7 @@ def four_workers(stack: Stack) -> Iterator[Stack]:
 
 @pytest.fixture
 def standing(stack: Stack) -> Iterator[Stack]:
-    """The stack, from which standing budgets are removed when the test is over."""
+    """The stack; standing budgets are removed after the test."""
     yield stack
     stack.sql("DELETE FROM standing_budgets")
 
@@ -189,7 +189,7 @@ def test_overlapping_budgets_are_all_kept_and_the_narrowest_is_used_up(
 
 
 def assert_refusals_were_needed(stack: Stack, runs: list[Run], sizes: Sizes) -> None:
-    """Whatever budget an agent was refused by has no room for another call."""
+    """Each budget that refused an agent has no room for another call."""
     accounts = stack.sql("SELECT * FROM budgets WHERE held_usd = 0")
     full = {
         (row["scope"], row["subject"])
@@ -232,7 +232,7 @@ def test_who_waits_for_money_is_woken_when_it_becomes_free(stack: Stack, sizes: 
     started_at, finished_at = run.record.started_at, run.record.finished_at
     assert started_at is not None
     assert finished_at is not None
-    # Five fit at once, then two, then one. Who only looked again would do so 0.75 s later, twice.
+    # Five fit at once, then two, then one. An agent that polled would look 0.75 s later, twice.
     assert (finished_at - started_at).total_seconds() < 3 * 0.2 + 2 * 0.75
 
 

@@ -58,13 +58,13 @@ def test_a_circuit_opens_spares_the_provider_and_closes_again(outage: Stack) -> 
     wait_until(lambda: "circuit_open" in types_of(outage), what="somebody waits at the circuit")
     before, started_s = requests(outage), time.monotonic()
 
-    # Those who come now wait from the start; nobody holds money or a permit meanwhile.
+    # Agents that start now wait from the beginning, and hold no money and no permit meanwhile.
     other = enqueue(workflow(20))
     wait_until(lambda: running(outage) == 28, what="everybody waits")
     wait_until(lambda: outage.sql("SELECT count(*) AS n FROM holds")[0]["n"] <= 1)
     shown = outage.python("-m", "app.cli", "limits", "--json")
 
-    # Only probes go, one after the other; a call may have been on its way when it opened.
+    # Only probes are sent, one after the other; a call may have been under way when it opened.
     tries = (time.monotonic() - started_s) / POLICY["open_s"]
     assert requests(outage) - before <= 4 + tries
     (circuit,) = next(

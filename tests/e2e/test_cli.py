@@ -1,4 +1,4 @@
-"""The command as its users call it: a process with arguments, output and an exit code."""
+"""The command as users call it: a process with arguments, output and an exit code."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The thin wrappers: each becomes the plain Celery command, with what it needs."""
+"""The thin wrappers: each becomes the plain Celery command, with its settings."""
 
 import math
 import os
@@ -74,7 +74,7 @@ def test_beat_keeps_its_file_in_the_home(environment: dict[str, str], tmp_path: 
     with running(environment, tmp_path, "beat") as (process, log):
         wait_until(lambda: "beat v" in log.read_text(), timeout_s=READY_S)
 
-        # Celery writes its file in several steps, and a signal amid them is an error of its own.
+        # Celery writes its file in several steps, and a signal between them is an error of Celery.
         wait_until(lambda: seconds_unchanged(tmp_path / "home") > 1.0, timeout_s=READY_S)
         process.terminate()
 

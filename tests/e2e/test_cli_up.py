@@ -1,4 +1,4 @@
-"""`agentchord up`, as an operator meets it: ready, killed, and gone without a trace."""
+"""`agentchord up` for an operator: ready, killed, and gone without leftovers."""
 
 import json
 import os
@@ -57,7 +57,7 @@ class Up:
         )
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs for this home, whoever its parent is."""
+        """All processes of this home, with any parent."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -101,7 +101,7 @@ def running_up(folder: Path, simulator: SimulatorProcess, *words: str) -> Iterat
 
 
 def free_ports(number: int) -> int:
-    """The first of so many ports in a row that are free."""
+    """The first port of a row of free ones."""
     with ExitStack() as sockets:
         while True:
             found = [sockets.enter_context(socket.socket()) for _ in range(number)]
@@ -114,7 +114,7 @@ def free_ports(number: int) -> int:
 
 
 def counted(addresses: list[str]) -> dict[str, object]:
-    """What the workers' metrics say of their calls and attempts."""
+    """Calls and attempts in the workers' metrics."""
     page = {key: value for address in addresses for key, value in page_at(address).items()}
     return {
         "calls": summed(page, "agentchord_calls_total", "provider", "model", "outcome"),
@@ -128,7 +128,7 @@ def counted(addresses: list[str]) -> dict[str, object]:
 
 
 def served(simulator: SimulatorProcess) -> dict[str, object]:
-    """The same, as the provider has seen it."""
+    """The same, in the provider's ledger."""
     records = simulator.ledger()
     outcomes = {200: "ok", 500: "ServerFailure"}
     return {
@@ -165,7 +165,7 @@ def test_it_serves_runs_restarts_what_dies_and_ends_cleanly_on_sigterm(
         assert outputs.keys() == {"data_extractor", "data_validator", "report_generator"}
         assert '"correct":true' in outputs["data_validator"]
 
-        # The worker and the scheduler's have a port each, whoever was first.
+        # The worker and the scheduler's worker have a port each, in any order.
         addresses = [f"http://127.0.0.1:{number}/metrics" for number in (port, port + 1)]
         ended = {("completed",): 3, ("retried",): 1}
         wait_until(lambda: counted(addresses)["attempts"] == ended, what="all are counted")

@@ -1,4 +1,4 @@
-"""Pause, resume, retry, rerun, keys and retention, as a user's program meets them."""
+"""Pause, resume, retry, rerun, keys and retention in a user's program."""
 
 import asyncio
 from collections import Counter
@@ -47,7 +47,7 @@ def at_rest(stack: Stack, run: Run) -> bool:
 
 
 def lanes_of(run: Run) -> list[Any]:
-    """The lanes that workers are running for the run."""
+    """The lanes of the run that workers are running."""
     from app.celery import app
 
     active = app.control.inspect(timeout=0.5).active() or {}
@@ -271,7 +271,7 @@ def test_a_running_run_keeps_the_version_that_it_started_with(stack: Stack) -> N
 
 
 def test_the_command_line_pauses_resumes_retries_and_reruns(stack: Stack, tmp_path: Path) -> None:
-    stack.simulator.configure(latency_s=6)  # commands take their time on a busy machine
+    stack.simulator.configure(latency_s=6)  # commands are slow on a busy machine
     file = tmp_path / "letters.yaml"
     file.write_text("""\
 name: letters

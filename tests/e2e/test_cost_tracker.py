@@ -63,4 +63,4 @@ def test_a_tracker_prices_books_and_checks_on_the_cluster(tmp_path: Path) -> Non
         assert statistics["by_workflow"] == {"tracked": pytest.approx(float(ledger["usd"]))}
         assert [budget["scope"] for budget in statistics["budgets"]] == ["all", "tenant", "module"]
         (finance,) = stack.sql("SELECT overdrawn_usd FROM budgets WHERE scope = 'module'")
-        assert finance["overdrawn_usd"] == 0  # what somebody else spent was not Finance's
+        assert finance["overdrawn_usd"] == 0  # the other module's spending is not Finance's

@@ -232,7 +232,7 @@ def test_an_answer_that_does_not_fit_is_repaired_in_a_call_of_its_own(
     assert "output.total" in prompts(stack)[-1]
 
 
-# A model without a mode of its own answers what a prompt for JSON says.
+# For a model without a JSON mode the prompt has the schema.
 ASKED = dict.fromkeys(MODELS, "") | {"gpt-3.5-turbo": " as JSON with the key total"}
 
 

@@ -1,4 +1,4 @@
-"""`agentchord demo`: the first thing anybody runs."""
+"""`agentchord demo`: the first command of a new user."""
 
 import os
 import signal

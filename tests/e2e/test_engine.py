@@ -21,7 +21,7 @@ from tests.support.stack import Stack
 
 pytestmark = pytest.mark.anyio
 
-# The complete example of the API that this engine keeps, with nothing changed but its imports.
+# The complete example of the API that this engine supports; only its imports are changed.
 COMPLETE_EXAMPLE = """\
 import asyncio
 from app import OrchestrationEngine, EngineConfig

@@ -1,4 +1,4 @@
-"""One workflow with all that an agent can do, on workers that serve all of it."""
+"""One workflow with every feature of agents, on workers that serve all queues."""
 
 from collections import Counter
 from typing import Any
@@ -15,7 +15,7 @@ ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 60}
 
 
 class Verdict(BaseModel):
-    """What the judge says."""
+    """The judge's answer."""
 
     risky: bool
     reason: str
@@ -104,4 +104,4 @@ def test_everything_in_one_run_and_the_ledger_is_the_providers(stack: Stack) -> 
     assert served["claude-haiku-4-5", 200] == 2
     tools = [event.type for event in run.events() if event.type.startswith("tool_")]
     assert tools.count("tool_finished") >= 2
-    # What each call cost is compared with the simulator's ledger by the fixture, line by line.
+    # The fixture compares the cost of each call with the simulator's ledger, line by line.

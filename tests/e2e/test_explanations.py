@@ -1,4 +1,4 @@
-"""`logs`, `watch`, `report` and `explain` on runs that wait, fail and go on."""
+"""`logs`, `watch`, `report` and `explain` on runs that wait, fail and continue."""
 
 import contextlib
 import io
@@ -68,7 +68,7 @@ def going(*agents: Agent, **rules: Any) -> Iterator[Run]:
 
 
 def reasons(run: Run, *words: str) -> dict[str, dict[str, str]]:
-    """What explains each agent: texts by reason."""
+    """The explanations of each agent: texts by reason."""
     found = json.loads(cli("explain", run.id, *words, "--json"))
     told: dict[str, dict[str, str]] = {}
     for finding in found["findings"]:
@@ -98,7 +98,7 @@ def test_a_call_under_way_what_depends_on_it_and_a_pause(stack: Stack) -> None:
         paused = explained(run, lambda told: "paused" in told.get("then", {}))
 
     assert found["first"]["calling"].startswith("calls openai/gpt-4o-mini, for ")
-    assert found["then"]["dependency"] == "waits for what it depends on: first"
+    assert found["then"]["dependency"] == "waits for its dependencies: first"
     assert "paused" in paused["then"]["paused"]
 
 
@@ -129,13 +129,13 @@ def test_a_hold_that_waits_for_money_names_the_budget(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def ended(running_stack: Stack) -> dict[str, str]:
-    """Where the id of the run that has ended is kept for the tests that read it."""
+    """The file with the id of the ended run, for the tests that read it."""
     return {}
 
 
 @pytest.fixture
 def finished(stack: Stack, ended: dict[str, str]) -> Run:
-    """A run with a retry, a list, a failure, and one that it took with it."""
+    """A run with a retry, a list, a failure, and an agent that was cancelled by it."""
     if "run" not in ended:
         run = start(
             llm("shaky", "[[sim:status=500,times=1]]"),
@@ -230,7 +230,7 @@ def read_all(descriptor: int) -> str:
     while True:
         try:
             part = os.read(descriptor, 65536)
-        except OSError:  # Linux tells so that the other side is closed
+        except OSError:  # Linux reports a closed peer this way
             part = b""
         if not part:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Fallbacks on real workers: who is asked when a provider fails, and what it costs."""
+"""Fallbacks on real workers: the provider that is called after a failure, and the cost."""
 
 from decimal import Decimal
 from typing import Any

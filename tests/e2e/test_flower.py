@@ -1,4 +1,4 @@
-"""Flower, as operators see it: every agent is a task, and nobody sees it without a password."""
+"""Flower for operators: every agent is a task, and every page needs a password."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def running(stack: Stack, folder: Path, *words: str) -> Iterator[Flower]:
 
 @pytest.fixture(scope="module")
 def flower(running_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flower]:
-    """One for all tests here: it takes seconds to start, and to ask the workers for events."""
+    """One for all tests here: its start, and asking the workers for events, takes seconds."""
     with running(running_stack, tmp_path_factory.mktemp("flower")) as flower:
         yield flower
 
@@ -196,7 +196,7 @@ def asked_for_without_a_password(flower: Flower) -> set[int]:
 
 
 def everything_of(flower: Flower, ids: list[str]) -> str:
-    """All text that Flower gives of workers and agents."""
+    """All text of Flower about workers and agents."""
     workers = flower.json("/api/workers")
     pages = ["/", "/tasks", "/api/tasks?limit=1000", "/api/workers?refresh=1", "/metrics"]
     pages += [f"/worker/{name}" for name in workers]

@@ -1,4 +1,4 @@
-"""Agents that ask no model, on real workers: beside llm agents, retried, timed out, cancelled."""
+"""Agents without a model on real workers: beside llm agents, retried, timed out, cancelled."""
 
 import time
 from pathlib import Path
@@ -157,7 +157,7 @@ def test_cancelling_a_run_cancels_async_functions_and_leaves_threads(tmp_path: P
 
 
 @pytest.mark.usefixtures("stack")
-def test_a_remote_agent_is_asked_again_as_it_wishes() -> None:
+def test_a_remote_agent_is_called_again_after_the_time_that_it_gives() -> None:
     with AgentServer() as remote:
         remote.answers = [
             web.Response(status=503, text="busy", headers={"Retry-After": "1"}),

@@ -1,4 +1,4 @@
-"""Calls of every kind, after each of which the ledger equals the simulator's to the last digit."""
+"""Calls of every kind; after each, the ledger equals the simulator's to the last digit."""
 
 import json
 from collections import Counter
@@ -52,7 +52,7 @@ def test_cached_written_and_reasoning_tokens_are_booked_at_their_own_prices(
     (entry,) = entries_of(stack, run)
     (served,) = stack.simulator.ledger()
     assert (entry["cached_tokens"], entry["cache_write_tokens"]) == (700, 300)
-    # The simulated Anthropic counts thinking as output, and does not say how much of it there was.
+    # The simulated Anthropic counts thinking as output, without a number of its own.
     told = 40 if entry["provider"] == "openai" else 0
     assert (entry["output_tokens"], entry["reasoning_tokens"]) == (served["output_tokens"], told)
     assert entry["cost_usd"] == dollars_of(served)

@@ -1,4 +1,4 @@
-"""`agentchord limits` on a cluster that works: what it shows, and how changes reach the workers."""
+"""`agentchord limits` on a busy cluster: its output, and the way of changes to the workers."""
 
 import json
 import time
@@ -37,7 +37,7 @@ def buckets(stack: Stack) -> dict[str, Any]:
 
 
 def set_limits(stack: Stack, *values: str) -> dict[str, Any]:
-    """Set limits of the model's bucket; returns the bucket as it is then."""
+    """Set limits of the model's bucket, and return the bucket after that."""
     code, out, err = cli(stack, "set", "openai", "--model", f"{MODEL}*", *values, "--json")
     assert code == 0, err
     (bucket,) = json.loads(out)
@@ -45,7 +45,7 @@ def set_limits(stack: Stack, *values: str) -> dict[str, Any]:
 
 
 def start(agents: int, *, model: str = MODEL) -> Run:
-    """A run of so many agents that do not depend on each other."""
+    """A run of this number of independent agents."""
     config = {"model": model, "max_tokens": 20}
     members = [
         Agent(name=f"a{number}", prompt_template="go", llm_config=config)

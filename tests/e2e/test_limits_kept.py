@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(400)
 
 PROCESSES = 2
 AGENTS = 100
-# Ten times what `make limits` enforces, or what 100 agents fill within a minute.
+# Ten times the limits of `make limits`, or limits that 100 agents fill within a minute.
 SERVERS: dict[str, dict[str, Any]] = {
     "bucket": {"requests_per_minute": 6000, "burst": 10},
     "paced": {"requests_per_minute": 600, "burst": 1},
@@ -29,14 +29,14 @@ SERVERS: dict[str, dict[str, Any]] = {
     "uncapped": {"output_tokens_per_minute": 20_000},
     "twice": {"requests_per_minute": 600, "burst": 10},
 }
-#: Measured one after the other: where milliseconds count, no other load of ours. The rest mostly
-#: waits, and does that together.
+#: Measured one after the other, without other load, because milliseconds count. The other
+#: scenarios mostly wait, and run together.
 ALONE = ("bucket", "paced", "twice")
-#: The machine tests other things meanwhile, which delays requests of a second or two; and the
-#: answer that is waited for last is expected to be a long one. `make limits` has the full figures.
+#: Other tests on the machine delay requests of a second or two, and the last answer is expected to
+#: be a long one. `make limits` has the full figures.
 LEAST_USED = {"bucket": 0.8, "paced": 0.85, "uncapped": 0.85, "twice": 0.7}
-#: A process that is kept waiting may send a request too early or too late; and where limits are
-#: wrong, the provider has to say so.
+#: A process that is delayed may send a request too early or too late; and where the believed limits
+#: are wrong, the provider has to refuse requests.
 MOST_THROTTLED = {"bucket": 1, "paced": 2, "twice": 2}
 
 

@@ -1,4 +1,4 @@
-"""Agents that wait for long give lease and place back, and come back when it is time."""
+"""Agents with a long wait are handed back, and continue when the wait is over."""
 
 import json
 import time
@@ -29,7 +29,7 @@ PROMPT_S = 1.5
 
 @pytest.fixture(scope="module")
 def waiting_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One worker for which a second is a long wait."""
+    """One worker whose long_wait_s is a second."""
     configuration = CONFIGURED + f"circuit_breaker: {json.dumps(CIRCUIT)}\n"
     folder = tmp_path_factory.mktemp("long_waits")
     with run_stack(folder, configuration=configuration) as stack:
@@ -55,7 +55,7 @@ def agents(count: int, model: str, prompt: str = "go", **fields: Any) -> list[Ag
 
 
 def given_back(stack: Stack, run: Run) -> list[dict[str, Any]]:
-    """Agents of a run that wait for something without a lease."""
+    """Agents of a run that wait without a lease."""
     return stack.sql(
         "SELECT id, name, waits_for, ready_at, attempt, retries, recoveries FROM agent_runs"
         " WHERE run_id = %s AND status = 'pending' AND waits_for IS NOT NULL ORDER BY name",
@@ -96,7 +96,7 @@ def test_a_used_up_day_takes_no_places_and_ends_when_its_limit_is_lifted(waits: 
 
 
 def comes_back_after_s(stack: Stack, agent_run_id: UUID) -> float:
-    """Seconds from the moment at which an agent may be claimed to its next attempt."""
+    """Seconds from the time at which an agent may be claimed to its next attempt."""
     (due,) = stack.sql(
         "UPDATE agent_runs SET ready_at = clock_timestamp() + interval '3 s' WHERE id = %s"
         " RETURNING ready_at, attempt",
@@ -180,6 +180,6 @@ def test_a_lane_that_waits_for_a_backoff_leaves_a_paused_run_at_once(waits: Stac
 
 
 def lanes_of(run: Run) -> int:
-    """Lanes of a run that workers are at, as Celery says."""
+    """Lanes of a run that workers are running, according to Celery."""
     active = celery.control.inspect(timeout=0.5).active() or {}
     return sum(task["args"][0] == run.id for tasks in active.values() for task in tasks)

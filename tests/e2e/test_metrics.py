@@ -65,7 +65,7 @@ def test_the_exporter_agrees_with_the_ledger_the_run_tables_and_the_provider(sta
         " WHERE finished_at > now() - interval '1 hour' AND pruned_at IS NULL"
     )
     assert summed(samples, "agentchord_runs_ended_last_hour") == {(): ended["runs"]}
-    # Nothing goes on any more.
+    # Nothing runs any more.
     assert summed(samples, "agentchord_agents") == {}
     ready = summed(samples, "agentchord_agents_admissible", "provider")
     assert ready == dict.fromkeys((("openai",), ("anthropic",), ("function",), ("http",)), 0)

@@ -1,4 +1,4 @@
-"""Monitor: the same numbers in every process and after restarts, and events of one's own."""
+"""Monitor: the same numbers in every process and after restarts, and events of programs."""
 
 import json
 import logging

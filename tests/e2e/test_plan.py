@@ -1,4 +1,4 @@
-"""A plan beside what happens: calls, and the time that the limits allow."""
+"""A plan beside the real run: calls, and the time under the limits."""
 
 import json
 import time

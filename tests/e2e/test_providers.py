@@ -39,7 +39,7 @@ retry: {{strategy: constant_delay, base_delay: 0.05, jitter: false}}
 
 @dataclass
 class Served:
-    """A stack, and the simulator that its configured providers lead to."""
+    """A stack, and the simulator that its configured providers use."""
 
     stack: Stack
     simulator: SimulatorProcess

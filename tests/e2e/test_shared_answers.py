@@ -89,7 +89,7 @@ def test_answers_that_were_cut_short_are_not_kept(stack: Stack) -> None:
     assert len(stack.simulator.ledger()) == 2
 
 
-def test_whoever_waits_asks_himself_when_the_one_who_asked_has_failed(stack: Stack) -> None:
+def test_a_waiting_agent_calls_itself_when_the_first_one_has_failed(stack: Stack) -> None:
     prompt = "Fail at first. [[sim:status=400,latency=0.3,times=1]]"
     workflow = labels("failing", 6, prompt, max_retries=0)
 

@@ -1,4 +1,4 @@
-"""Streaming agents on real workers: whole runs, and what streams cost that break off."""
+"""Streaming agents on real workers: whole runs, and the cost of streams that break off."""
 
 import json
 import time
@@ -45,7 +45,7 @@ def entries_of(stack: Stack, run: Run) -> list[dict[str, Any]]:
 
 
 def assert_settled_once(stack: Stack, run: Run) -> list[dict[str, Any]]:
-    """Every call has one entry, within its hold; the budget holds them all and nothing else."""
+    """Every call has one entry, within its hold; the budget is the sum of these entries."""
     entries = entries_of(stack, run)
     assert len({entry["call_id"] for entry in entries}) == len(entries)
     assert len(entries) == len(stack.simulator.ledger())
@@ -132,7 +132,7 @@ def test_reasoning_that_nobody_sees_is_booked_in_full_and_pricing_again_finds_th
     entries = assert_settled_once(stack, run)
     estimates = {e["provider"]: e for e in entries if e["kind"] == "estimated"}
     assert [estimate["output_tokens"] for estimate in estimates.values()] == [400, 400]
-    # This model writes its cache unasked, at a price above that of fresh tokens.
+    # This model writes its cache by default, at a price above that of fresh tokens.
     assert estimates["openai"]["cache_write_tokens"] > 0
     again = stack.python("-m", "app.cli", "costs", "reprice", run.id, "--json", "--dry-run")
     assert json.loads(again.stdout)["changes"] == []

@@ -1,4 +1,4 @@
-"""What workers log and store of agents: which one it was, and none of its secrets."""
+"""Logs and records of agents: they name the agent, and have none of its secrets."""
 
 import json
 

@@ -34,10 +34,10 @@ Case = tuple[str, Sequence[Fault], int]
 
 
 def main(options: argparse.Namespace) -> int:
-    """Run every case, print the table, and write it down if it was asked for.
+    """Run every case, print the table, and write it if the options ask for it.
 
     Returns:
-        How many cases failed; a case is never repeated because it failed.
+        Number of failed cases; a case is never repeated because it failed.
     """
     with tempfile.TemporaryDirectory(prefix="agentchord-faults-") as folder:
         run = partial(_run_share, options, Path(folder))
@@ -73,7 +73,7 @@ def _cases(options: argparse.Namespace) -> list[Case]:
 
 @dataclass(kw_only=True)
 class _Share:
-    """What one of several processes has found with its share of the cases."""
+    """Results of one of several processes with its share of the cases."""
 
     machine: dict[str, str] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
@@ -85,7 +85,7 @@ def _run_share(options: argparse.Namespace, folder: Path, job: int) -> _Share:
     share = _Share()
     cases = _cases(options)[job :: options.jobs]
     for number in count():
-        # Whatever a case that failed has left behind, the next one begins on a new cluster.
+        # A failed case may leave anything behind, so the next one begins on a new cluster.
         place = folder / f"{job}-{number}"
         place.mkdir()
         with (

@@ -1,4 +1,4 @@
-"""One case of the fault suite: two runs, the faults that meet them, what must hold at the end."""
+"""One case of the fault suite: two runs, their faults, and the checks at the end."""
 
 import heapq
 import random
@@ -32,18 +32,18 @@ OK = 200
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What became of a case, as the table shows it.
+    """The result of a case, for the table.
 
     Attributes:
         name: The fault, or the faults of a mix.
-        runs: How many runs it met.
-        agents: How many agents they have.
+        runs: Number of its runs.
+        agents: Number of their agents.
         moved_s: Seconds from the fault's end until work moved again: until the next result was
-            accepted, and until everything that lost its worker was begun anew.
+            accepted, and until every agent that lost its worker was started again.
         ended_s: Seconds from the fault's end to the end of all runs.
         repeated: Requests that were answered beyond those of accepted attempts, of agents that
             completed.
-        unconfirmed_usd: Dollars that were booked because nobody knows.
+        unconfirmed_usd: Dollars that were booked for calls with an unknown end.
     """
 
     name: str
@@ -59,10 +59,10 @@ def run_case(cluster: Cluster, *faults: Fault, name: str = "", seed: int = 0) ->
     """Let the faults happen in the middle of the runs, wait for their ends, and check everything.
 
     Args:
-        cluster: Whose workers have nothing to do; this process is its client.
-        *faults: One, or several that may overlap.
-        name: Of the case; that of the fault, if there is only one.
-        seed: Of the moments at which several faults begin.
+        cluster: A cluster with idle workers; this process is its client.
+        *faults: One fault, or several that may overlap.
+        name: Name of the case; by default that of its only fault.
+        seed: Seed of the times at which several faults begin.
 
     Raises:
         AssertionError: If anything does not hold.
@@ -118,7 +118,7 @@ def mix(seed: int) -> list[Fault]:
 
 
 def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Random) -> None:
-    """Enter and leave the faults on a timetable on which several overlap."""
+    """Enter and leave the faults on a timetable; several may overlap."""
     began_s = time.monotonic()
     length_s = max(fault.lasts_s(cluster.scale) for fault in faults)
     timetable: list[tuple[float, int, str]] = []
@@ -129,7 +129,7 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
     with ExitStack() as unfinished:
         while timetable:
             due_s, index, what = heapq.heappop(timetable)
-            # A fault lasts as long as it lasts: there is nothing to wait for but the time.
+            # A fault lasts for a fixed time, so there is no condition to wait for.
             wait_until(lambda: time.monotonic() >= began_s + due_s, timeout_s=due_s + BACK_S)  # noqa: B023
             if what == "begins":
                 happening[index] = _Closing(faults[index], cluster)
@@ -143,7 +143,7 @@ def _let_happen(cluster: Cluster, faults: Sequence[Fault], chances: random.Rando
 
 
 class _Closing(AbstractContextManager[None]):
-    """A fault that is left once, either at its time or because another one failed."""
+    """A fault that ends once, either at its time or because another one failed."""
 
     def __init__(self, fault: Fault, cluster: Cluster) -> None:
         self._injection: AbstractContextManager[None] | None = fault.inject(cluster)
@@ -159,7 +159,7 @@ class _Closing(AbstractContextManager[None]):
 
 
 def _under_way(cluster: Cluster) -> bool:
-    """Whether the second level has begun: results were accepted, and calls are out."""
+    """Return whether the second level has begun: results accepted, calls under way."""
     (row,) = cluster.sql("SELECT level FROM runs WHERE id = %s", cluster.runs[0].id)
     return row["level"] >= 1 and bool(cluster.stack.simulator.summary()["in_flight"])
 
@@ -178,7 +178,7 @@ def _moved_s(account: Account, ended_at: datetime) -> float:
 
 
 def _repeated(account: Account) -> int:
-    """Answered requests that no accepted attempt needed; what an agent asked in vain is none."""
+    """Answered requests that no accepted attempt needed; requests of failed agents do not count."""
     accepted = {
         (attempt["agent_run_id"], attempt["number"])
         for attempt in account.attempts
@@ -195,7 +195,7 @@ def _repeated(account: Account) -> int:
 
 
 def _unconfirmed_usd(account: Account) -> Decimal:
-    """What was booked as unconfirmed and not taken back."""
+    """Dollars that were booked as unconfirmed and not corrected."""
     corrected = {e["call_id"] for e in account.entries if e["kind"] == "correction"}
     return sum(
         (

@@ -1,4 +1,4 @@
-"""The cluster that faults are injected into: three workers, the scheduler's, and ways to hurt them.
+"""The cluster of the fault suite: three workers, the scheduler's worker, and ways to disturb them.
 
 The first worker reaches Postgres and Redis through proxies, whose network can be cut.
 """
@@ -45,18 +45,18 @@ class Cluster:
     """A stack whose workers take orders.
 
     Attributes:
-        stack: Services, simulator, and where they are.
-        scale: The size of the suite that it is made for.
-        database: Our own connection to Postgres.
-        postgres: The proxy on the first worker's way to Postgres.
-        redis: The same to Redis.
-        max_recoveries: What its workers were started with.
-        broken: What does not work in any of them; see ``Orders``.
+        stack: Services, simulator, and their addresses.
+        scale: The size of the suite.
+        database: The suite's own connection to Postgres.
+        postgres: The proxy between the first worker and Postgres.
+        redis: The proxy between the first worker and Redis.
+        max_recoveries: ``engine.max_recoveries`` of its workers.
+        broken: Parts that are switched off in all of them; see ``Orders``.
         workers: The processes by name.
-        stopped: Names of those that are stopped just now.
-        orders: What they were told, by name.
-        trouble: What goes wrong at the providers now: rules of the simulator.
-        missed: Faults that had no occasion to happen.
+        stopped: Names of the workers that are stopped now.
+        orders: Orders of the workers, by name.
+        trouble: Present faults of the providers: rules of the simulator.
+        missed: Faults that had no opportunity to happen.
         enqueued: The runs of the case.
     """
 
@@ -75,16 +75,16 @@ class Cluster:
     enqueued: list[tuple[Run, Workflow]] = field(default_factory=list)
 
     def start(self, *names: str) -> None:
-        """Start these workers anew, side by side, and wait until they are ready."""
+        """Start these workers again, in parallel, and wait until they are ready."""
         with ThreadPoolExecutor(len(names) or 1) as pool:
             list(pool.map(self._start, names))
 
     def replace_dead(self) -> None:
-        """What a supervisor does: start those that have ended."""
+        """Start the workers that have ended, like a supervisor."""
         self.start(*(name for name, worker in self.workers.items() if not alive(worker)))
 
     def allow(self, *, max_recoveries: int) -> None:
-        """Give all workers another ``engine.max_recoveries``, for which they are started anew."""
+        """Give all workers another ``engine.max_recoveries``, with a restart."""
         if max_recoveries != self.max_recoveries:
             self.max_recoveries = max_recoveries
             self.kill(*self.workers)
@@ -96,7 +96,7 @@ class Cluster:
             list(pool.map(end, self.workers.values()))
 
     def enqueue(self, workflow: Workflow) -> Run:
-        """Enqueue a run, to be looked at with the others."""
+        """Enqueue a run, to be checked with the others."""
         key = uuid4().hex
         run = wait_until(
             lambda: _enqueued(workflow, key), timeout_s=BACK_S, what="the client has enqueued"
@@ -111,13 +111,13 @@ class Cluster:
         return [run for run, _ in self.enqueued]
 
     def ended(self) -> bool:
-        """Whether all runs have."""
+        """Whether all runs have ended."""
         ids = [run.id for run in self.runs]
         query = "SELECT 1 FROM runs WHERE id = ANY(%s::uuid[]) AND status IN ('pending', 'running')"
         return not self.sql(query, ids)
 
     def clear(self) -> None:
-        """Heal what is hurt, and end what a failed case has left."""
+        """End all faults, and the runs that a failed case has left."""
         for name in list(self.stopped):
             self.thaw(name)
         self.trouble.clear()
@@ -131,22 +131,22 @@ class Cluster:
         wait_until(self.idle, timeout_s=BACK_S, what="its money is booked")
 
     def idle(self) -> bool:
-        """Whether no money is held, and no call is out."""
+        """Whether no money is held, and no call is under way."""
         (row,) = self.sql("SELECT count(*) AS holds FROM holds")
         return not row["holds"] and not self.stack.simulator.summary()["in_flight"]
 
     def trouble_with_providers(self, rule: dict[str, Any], *, begins: bool) -> None:
-        """Something goes wrong at the providers, beside what does already; or no longer."""
+        """Add a fault of the providers to the present ones, or remove it."""
         (self.trouble.append if begins else self.trouble.remove)(rule)
         self.stack.simulator.configure(faults=self.trouble)
 
     def freeze(self, name: str) -> None:
-        """Stop a worker in the middle of whatever it does."""
+        """Stop a worker in the middle of its work."""
         self.stopped.add(name)
         self.workers[name].process.send_signal(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Let it go on."""
+        """Let it continue."""
         self.workers[name].process.send_signal(signal.SIGCONT)
         self.stopped.discard(name)
 
@@ -159,15 +159,15 @@ class Cluster:
             self.stopped.discard(name)
 
     def order(self, name: str, **changes: Any) -> None:
-        """Give a worker orders beside those that it has; see ``tests.faults.seams.Orders``."""
+        """Add orders to those of a worker; see ``tests.faults.seams.Orders``."""
         orders = self.orders.setdefault(name, {})
         orders.update(changes)
-        # One that has just died, as it was told to, needs no others.
+        # A worker that has just died by an order needs no others.
         with suppress(OSError, EOFError):
             give(self._socket(name), broken=self.broken, **orders)
 
     def quiet(self, *orders: str) -> None:
-        """No worker has these orders any more, or any, but for what is broken in all."""
+        """Remove these orders, or all, from every worker, except for ``broken``."""
         for name in self.able():
             given = self.orders.setdefault(name, {})
             for order in orders or tuple(given):
@@ -175,7 +175,7 @@ class Cluster:
             self.order(name)
 
     def able(self, *of: str) -> list[str]:
-        """The workers (of these, if some are named) that neither have ended nor are stopped."""
+        """The workers (of these, if some are named) that have neither ended nor been stopped."""
         return [
             name
             for name in of or self.workers
@@ -183,15 +183,15 @@ class Cluster:
         ]
 
     def busy(self) -> str:
-        """The worker that has the most calls out; any, if none has one for OCCASION_S."""
+        """The worker with the most calls under way; any, if none has one for OCCASION_S."""
         return self._occasion(*WORKERS) or next(iter(self.able(*WORKERS)), WORKERS[0])
 
     def await_calls_of(self, name: str) -> None:
-        """Wait until this worker has a call out, for OCCASION_S at most."""
+        """Wait until this worker has a call under way, for OCCASION_S at most."""
         self._occasion(name)
 
     def _occasion(self, *of: str) -> str:
-        """The one of these workers that has the most calls out, as soon as one has any."""
+        """Wait for a call, and return the worker of these with the most calls under way."""
 
         def most() -> str:
             rows = self.sql(
@@ -208,17 +208,17 @@ class Cluster:
         return found
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """Rows of a statement; Postgres may just be away."""
+        """Rows of a statement; Postgres may be down at the moment."""
         return self.database.sql(statement, *values)
 
     @contextmanager
     def client_of_redis(self) -> Iterator[Redis]:
-        """A connection to Redis of our own."""
+        """A connection of the suite to Redis."""
         with Redis.from_url(self.stack.urls.redis_url, socket_timeout=ANSWER_S) as redis:
             yield redis
 
     def redis_process(self) -> psutil.Process:
-        """The server's process, also if it does not answer."""
+        """The server's process, also while it does not answer."""
         data = self.stack.folder / "services" / "redis"
         return psutil.Process(int((data / "redis.pid").read_text()))
 
@@ -267,7 +267,7 @@ class Cluster:
 
 
 def _enqueued(workflow: Workflow, key: str) -> Run | None:
-    """What a client does whose Postgres is away: it asks again, with the same key."""
+    """Enqueue again with the same key while Postgres does not answer, like a client."""
     try:
         return enqueue(workflow, key=key)
     except ServiceUnavailable:

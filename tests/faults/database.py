@@ -1,4 +1,4 @@
-"""What the fault suite asks Postgres, which may be away or end the connection at any moment."""
+"""Queries of the fault suite to Postgres, which may stop or end the connection at any moment."""
 
 import threading
 from typing import Any, Self
@@ -11,7 +11,7 @@ from tests.support.waiting import wait_until
 
 BACK_S = 40.0
 SAMPLE_S = 0.1
-# Money that is promised or spent beyond a limit which nothing real has overdrawn.
+# Money that is held or spent beyond a limit that no real cost has overdrawn.
 BROKEN_BUDGETS = """
     SELECT id::text, spent_usd, held_usd, limit_usd, overdrawn_usd FROM budgets
     WHERE NOT soft AND (spent_usd + held_usd > limit_usd OR overdrawn_usd > 0)
@@ -22,10 +22,10 @@ BROKEN_BUDGETS = """
 
 
 class Database:
-    """One connection, made anew when it was lost; not for several threads.
+    """One connection, made again when it was lost; not for several threads.
 
     Args:
-        url: Of the server itself, without a proxy.
+        url: URL of the server itself, without a proxy.
     """
 
     def __init__(self, url: str) -> None:
@@ -66,10 +66,10 @@ class Database:
 
 
 class BudgetWatch:
-    """Looks at all accounts, again and again, from a thread of its own.
+    """Reads all accounts repeatedly, from a thread of its own.
 
     Args:
-        url: Of Postgres.
+        url: URL of Postgres.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""A stack for all tests of a module: what one of them has ended is started again for the next."""
+"""A stack for all tests of a module: workers that a test has ended are started for the next."""
 
 import subprocess
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ SCHEDULER = ("scheduler",)
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """A stack, and who should be at work in it.
+    """A stack, and the workers that should run in it.
 
     Attributes:
         stack: Its ``workers`` are the scheduler's and those of the posts, in their order.
         posts: The queues of each worker beside the scheduler's.
-        numbers: What tells apart those that had the same post.
+        numbers: Numbers of the workers that had the same post.
     """
 
     stack: Stack
@@ -35,7 +35,7 @@ class Fleet:
         self.stack.simulator.reset()
 
     def _at_post(self, place: int) -> Worker:
-        """The worker that is there, or else a new one."""
+        """The running worker, or else a new one."""
         if place < len(self.stack.workers):
             worker = self.stack.workers[place]
             if worker.process.poll() is None:
@@ -51,10 +51,10 @@ class Fleet:
 def run_fleet(
     folder: Path, *posts: tuple[str, ...], configuration: str = CONFIGURATION
 ) -> Iterator[Fleet]:
-    """A scheduler and these workers; afterwards no process of theirs is left.
+    """A scheduler and these workers; all their processes are ended afterwards.
 
     Args:
-        folder: Where all its files go.
+        folder: Folder of all its files.
         *posts: The queues of each worker beside the scheduler's.
         configuration: The YAML file.
     """

@@ -1,7 +1,7 @@
-"""The faults, one small context manager each: what goes wrong when it is entered, and ends with it.
+"""The faults: one small context manager each, which starts the fault and ends it.
 
-What a fault needs of a worker it asks the cluster for, so that faults may overlap. Those that end
-by themselves, such as a kill, have nothing to do at their end.
+A fault changes workers through the cluster, so that faults may overlap. Faults that end by
+themselves, such as a kill, do nothing at their end.
 """
 
 import signal
@@ -41,17 +41,17 @@ def _for_a_while(scale: Scale) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """Something that goes wrong.
+    """A fault.
 
     Attributes:
-        name: For people.
-        inject: What goes wrong.
-        lasts_s: For how long, by the size of the suite.
-        closes_calls: Whether calls may end without anybody knowing how.
-        permits: Permits that a stopped process, or a Redis that forgot them, may let come late: by
-            so many requests the limit may be exceeded.
-        until_restart: Whether it lasts until what has ended is started again.
-        by_itself: Whether it happens at a moment of its own, for which nobody else waits.
+        name: Its name in the table.
+        inject: Starts and ends it.
+        lasts_s: Its duration, by the size of the suite.
+        closes_calls: Whether calls may end with an unknown outcome.
+        permits: Permits that a stopped process, or a Redis that lost its data, may use late: the
+            number of requests by which the limit may be exceeded.
+        until_restart: Whether it lasts until ended processes are started again.
+        by_itself: Whether it happens at a moment of its own, for which no other part waits.
     """
 
     name: str
@@ -65,20 +65,20 @@ class Fault:
 
 @contextmanager
 def nothing(_: Cluster) -> Iterator[None]:
-    """What the others are compared with."""
+    """No fault, for comparison."""
     yield
 
 
 @contextmanager
 def kill_worker(cluster: Cluster) -> Iterator[None]:
-    """SIGKILL for the worker with the most calls out; nobody starts it again until the end."""
+    """SIGKILL for the worker with the most calls under way; it is started again at the end."""
     cluster.kill(cluster.busy())
     yield
 
 
 @contextmanager
 def kill_every_worker(cluster: Cluster) -> Iterator[None]:
-    """SIGKILL for all that make calls."""
+    """SIGKILL for all workers that make calls."""
     cluster.busy()
     cluster.kill(*WORKERS)
     yield
@@ -93,7 +93,7 @@ def kill_scheduler(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def freeze_worker(cluster: Cluster) -> Iterator[None]:
-    """SIGSTOP until its leases are long gone, then SIGCONT: it believes that nothing happened."""
+    """SIGSTOP until long after its leases have expired, then SIGCONT."""
     name = cluster.busy()
     cluster.freeze(name)
     yield
@@ -103,7 +103,7 @@ def freeze_worker(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def freeze_and_kill(cluster: Cluster) -> Iterator[None]:
-    """SIGSTOP, then SIGKILL: what the broker sent meanwhile to the open fetch is lost."""
+    """SIGSTOP, then SIGKILL: messages that the broker sent to the open fetch are lost."""
     name = cluster.busy()
     cluster.freeze(name)
     cluster.enqueue(tight(cluster.scale, f"while {name} is stopped"))
@@ -114,7 +114,7 @@ def freeze_and_kill(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def die_at(cluster: Cluster, boundary: str) -> Iterator[None]:
-    """A worker dies at the next passing of a boundary."""
+    """A worker dies when it next passes a boundary."""
     name = cluster.busy()
     worker = cluster.workers[name]
     cluster.order(name, die_at=boundary, passings=1)
@@ -155,7 +155,7 @@ def disturb(cluster: Cluster, lost: float, doubled: float, late: float) -> Itera
 
 @contextmanager
 def provider_fails(cluster: Cluster, **fault: Any) -> Iterator[None]:
-    """Half of the requests to both providers go wrong."""
+    """Half of the requests to both providers fail."""
     rule = {"rate": HALF, **fault}
     cluster.trouble_with_providers(rule, begins=True)
     yield
@@ -165,7 +165,7 @@ def provider_fails(cluster: Cluster, **fault: Any) -> Iterator[None]:
 @contextmanager
 def flush_redis(cluster: Cluster) -> Iterator[None]:
     """FLUSHALL: queues, limits and circuits are gone."""
-    # One that is paused does it when it goes on.
+    # A paused one does it when it continues.
     with suppress(RedisError), cluster.client_of_redis() as redis:
         redis.flushall()
     yield
@@ -173,7 +173,7 @@ def flush_redis(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def restart_redis(cluster: Cluster) -> Iterator[None]:
-    """Redis is killed; its keeper starts it again with what it had written."""
+    """Redis is killed; its keeper starts it again with its stored data."""
     server = cluster.redis_process()
     server.kill()
     yield
@@ -182,7 +182,7 @@ def restart_redis(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def pause_redis(cluster: Cluster) -> Iterator[None]:
-    """Redis is there, and does not answer."""
+    """Redis runs, but does not answer."""
     server = cluster.redis_process()
     server.suspend()
     yield
@@ -192,7 +192,7 @@ def pause_redis(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def kill_redis_clients(cluster: Cluster) -> Iterator[None]:
-    """CLIENT KILL for every connection there is."""
+    """CLIENT KILL for every connection."""
     with cluster.client_of_redis() as redis:
         for kind in ("normal", "pubsub"):
             with suppress(RedisError):
@@ -211,7 +211,7 @@ def restart_postgres(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def terminate_connections(cluster: Cluster) -> Iterator[None]:
-    """Postgres ends every connection but ours."""
+    """Postgres ends every connection but the suite's."""
     cluster.sql("""
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -221,7 +221,7 @@ def terminate_connections(cluster: Cluster) -> Iterator[None]:
 
 @contextmanager
 def cut_network(cluster: Cluster, service: str, way: Way) -> Iterator[None]:
-    """Between the first worker and a service nothing gets through, this way or both."""
+    """No data passes between the first worker and a service, in one direction or both."""
     cluster.await_calls_of(WORKERS[0])
     with (cluster.postgres if service == "Postgres" else cluster.redis).cut(way):
         yield

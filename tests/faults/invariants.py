@@ -1,6 +1,6 @@
-"""What must hold once all runs of a case have ended, whatever happened meanwhile.
+"""Invariants of a case once all its runs have ended.
 
-Each check takes what the cluster's Postgres and the simulator say, and speaks of all runs at once.
+Each check reads the cluster's Postgres and the simulator, and covers all runs at once.
 """
 
 from collections import defaultdict
@@ -18,21 +18,21 @@ from tests.support.ledgers import DIFFERENT_TOTALS, assert_ledgers_agree
 
 Row = Mapping[str, Any]
 MINUTE_S = 60.0
-#: In one statement, because who was stopped may book at any moment.
+#: In one statement, because a worker that was stopped may book at any moment.
 BOOKED = """
     SELECT b.id, b.spent_usd, b.held_usd, b.limit_usd, (
         SELECT coalesce(sum(cost_usd), 0) FROM cost_entries e WHERE e.run_id = b.id
     ) AS booked_usd
     FROM budgets b WHERE b.id = ANY(%s::uuid[])
 """
-#: What runs and agents may come to if a worst case has used up their budget.
+#: Allowed states of runs and agents if a worst case has used up their budget.
 ENDED = {"completed", "partially_completed", "failed"}
 UNDONE = {"completed", "budget_exceeded", "cancelled"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """Everything that is known of a case's runs.
+    """All data of a case's runs.
 
     Attributes:
         workflows: By run id.
@@ -73,7 +73,7 @@ def assert_one_outcome_each(account: Account) -> None:
     """Every run is over; every agent has one accepted outcome, and no attempt is open."""
     poor = {agent["run_id"] for agent in account.agents if agent["status"] == "budget_exceeded"}
     for run in account.runs:
-        # Only the run without enough money may leave something undone.
+        # Only the run with a tight budget may leave agents undone.
         allowed = ENDED if run["id"] in poor else {"completed"}
         assert run["status"] in allowed, f"a run came to {run['status']!r}: {run['error']}"
     accepted: dict[Any, list[Row]] = defaultdict(list)
@@ -120,7 +120,7 @@ def assert_only_accepted_results_were_read(account: Account) -> None:
 def assert_money_is_right(
     cluster: Cluster, account: Account, broken: Sequence[Row], *, closes_calls: bool
 ) -> None:
-    """The ledger equals the simulator's but for guesses, and no budget broke at any moment."""
+    """The ledger equals the simulator's except for estimates, and no budget was ever exceeded."""
     assert_ledgers_agree(account.entries, account.served, cut=closes_calls)
     assert cluster.sql(DIFFERENT_TOTALS) == []
     assert list(broken) == [], "a budget was overspent"
@@ -132,7 +132,7 @@ def assert_money_is_right(
 
 
 def assert_limits_were_kept(account: Account, *, permits: int) -> None:
-    """No provider got more requests than it allows, at once or in time, but for these permits."""
+    """No provider got more requests than its limits and these permits allow."""
     for provider in ("openai", "anthropic"):
         records = [record for record in account.served if record["provider"] == provider]
         excess = excess_of(record["arrived_s"] for record in records)
@@ -142,7 +142,7 @@ def assert_limits_were_kept(account: Account, *, permits: int) -> None:
 
 
 def excess_of(arrivals_s: Iterable[float]) -> float:
-    """Most requests by which arrivals were ahead of a bucket of PER_MINUTE and BURST."""
+    """Most requests by which arrivals exceeded a bucket of PER_MINUTE and BURST."""
     level, at_s, worst = float(BURST), 0.0, 0.0
     for arrival_s in sorted(arrivals_s):
         level = min(BURST, level + (arrival_s - at_s) * PER_MINUTE / MINUTE_S) - 1

@@ -1,8 +1,8 @@
-"""A TCP proxy whose network can be cut: what is sent goes nowhere, and nobody is told.
+"""A TCP proxy whose network can be cut: data is lost without an error.
 
-It stands between one worker and Postgres or Redis, which listen on Unix sockets. A cut is a black
-hole, not a closed connection. When it ends, what was sent arrives, as TCP would send it again;
-after a long cut both ends are closed, because by then both would have given up.
+It is between one worker and Postgres or Redis, which listen on Unix sockets. A cut is a black
+hole, not a closed connection. When it ends, the data arrives, as TCP would send it again; after a
+long cut both ends are closed, because by then both would have closed their connection.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any, Self
 
 CHUNK = 65_536
-#: Both services and both clients give a silent connection up after about so long.
+#: Both services and both clients close a silent connection after about this time.
 GIVEN_UP_S = 10.0
 THERE_S = 10.0
 
 
 class Way(Flag):
-    """Which way nothing gets through."""
+    """The direction in which data is blocked."""
 
     THERE = auto()  # from the worker to the service
     BACK = auto()  # from the service to the worker
@@ -114,7 +114,7 @@ class Proxy:
                 await self._healed.wait()
             writer.write(data)
             await writer.drain()
-        # The end of a connection gets through a black hole as little as its bytes do.
+        # The end of a connection does not pass a black hole either.
         while way in self._cut:
             await self._healed.wait()
         raise ConnectionResetError

@@ -1,4 +1,4 @@
-"""What the fault suite runs: its sizes, its workflows, and the configuration of its cluster."""
+"""The scenario of the fault suite: its sizes, its workflows, and its cluster's configuration."""
 
 import random
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ BURST = 10
 AT_ONCE = 20
 ANSWER_TOKENS = 40
 MOST_TOKENS, TIGHT_TOKENS = 60, 300
-#: Above what an agent costs, and above the most that one call may cost: so much for all of them
-#: that none has to fail, and so little that few calls can be out at a time.
+#: Above the cost of an agent, and above the most that one call may cost: enough for all of them,
+#: but so little that only a few calls can be under way at a time.
 PER_AGENT_USD = 0.00014
 SPARE_USD = 0.0019
-#: What the suite allows for the way from a permit to the simulator on a busy machine, in requests.
+#: Requests that the suite allows for the delay from a permit to the simulator on a busy machine.
 JITTER = 2
 
 
@@ -32,12 +32,12 @@ class Scale:
         latency_s: Seconds until an answer, and up to as many more.
         lease_s: The cluster's ``engine.lease_s``.
         beat_s: Its ``heartbeat_s`` and its ``watchdog_s``.
-        stop_s: How long a stopped process, a pause or a cut lasts: longer than a lease.
-        trouble_s: How long a provider, or the messages, are bad.
-        timeout_s: Timeout of the agents, which is what ends a call that hangs; longer than
-            ``stop_s``, so that a stopped worker wakes up with answers.
-        moves_in_s: Work must move again in so many seconds after the fault.
-        ends_in_s: And all runs have ended in so many.
+        stop_s: Duration of a stopped process, a pause or a cut: longer than a lease.
+        trouble_s: Duration of faults of a provider or of messages.
+        timeout_s: Timeout of the agents, which ends a call that hangs; longer than ``stop_s``, so
+            that a stopped worker wakes up with answers.
+        moves_in_s: Seconds after the fault within which work must move again.
+        ends_in_s: Seconds after the fault within which all runs must have ended.
     """
 
     name: str
@@ -77,7 +77,7 @@ circuit_breaker: {{open_s: 1, max_open_s: 2}}
 """
 
 
-#: Everything as users have it: leases, heartbeats, watchdog.
+#: The users' settings: leases, heartbeats, watchdog.
 FULL = Scale(
     name="full",
     width=40,
@@ -89,7 +89,7 @@ FULL = Scale(
     trouble_s=10.0,
     timeout_s=24.0,
 )
-#: The same with everything shorter, for every day.
+#: The same with shorter times, for every day.
 SHORT = Scale(
     name="short",
     width=8,
@@ -107,8 +107,8 @@ SHORT = Scale(
 def layered(scale: Scale, name: str) -> Workflow:
     """Five levels on two providers; every agent quotes two of the level above.
 
-    Some stream, some talk with a tool. What each is told begins with its own name, so that the
-    simulator's ledger says who asked what.
+    Some stream, some use a tool. The prompt of each begins with its own name, so that the
+    simulator's ledger shows the agent of each request.
     """
     chances = random.Random(name)
     agents: list[Agent] = []
@@ -130,7 +130,7 @@ def layered(scale: Scale, name: str) -> Workflow:
 def tight(scale: Scale, name: str) -> Workflow:
     """Agents side by side with so little money that most have to wait for it.
 
-    The budget is enough for all as long as nothing is lost on the way.
+    The budget is enough for all of them unless calls are lost.
     """
     agents = [
         _agent(scale, name, f"tight{place:02}", place, most_tokens=TIGHT_TOKENS)

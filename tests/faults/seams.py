@@ -1,10 +1,10 @@
-"""What a worker of the fault suite does beside its work: it takes orders.
+"""The additions to a worker of the fault suite: it takes orders.
 
 Run as ``python -m tests.faults.seams SOCKET ORDERS`` and then the arguments of
 ``app.local_stack.supervised``. ORDERS, in JSON, are the first ones; others arrive on the Unix
-socket. They let the process die at a boundary, set its clock wrong, lose and double the messages it
-sends, or take a part of the protocol away: from outside nobody could hit these moments. Nothing of
-this is in the product; here its classes are wrapped.
+socket. They let the process die at a boundary, set its clock wrong, lose and double the messages
+it sends, or switch off a part of the protocol: from outside these moments could not be hit. The
+product has nothing of this; its classes are wrapped here.
 """
 
 import json
@@ -21,27 +21,27 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 from typing import Any
 
-#: Where a process may be told to die: after the commit of a claim, after that of a hold, after the
-#: request went out, after its answer came, and before the commit of a record.
+#: Boundaries at which an order may let a process die: after the commit of a claim, after that of a
+#: hold, after the request was sent, after its answer came, and before the commit of a record.
 BOUNDARIES = ("claim", "hold", "send", "response", "record")
-#: Parts of the protocol that may be taken away, to see whether the suite notices.
+#: Parts of the protocol that may be switched off, to check that the suite notices.
 FENCING, WATCHDOG = "fencing", "watchdog"
 LATE_S = 0.3
 
 
 @dataclass
 class Orders:
-    """What this process has been told; all quiet at first.
+    """The orders of this process; none at first.
 
     Attributes:
-        clock_s: Seconds that its clock is ahead.
+        clock_s: Seconds by which its clock is ahead.
         die_at: A boundary.
-        passings: How often the boundary is passed alive.
+        passings: Number of times that the process passes the boundary alive.
         lost: Share of the messages that are lost, 0 to 1.
         doubled: Share that is sent twice.
-        late: Share that is sent after what follows it.
-        seed: Of these shares.
-        broken: FENCING or WATCHDOG: what does not work.
+        late: Share that is sent after the next message.
+        seed: Seed of these shares.
+        broken: Part that is switched off: FENCING or WATCHDOG.
     """
 
     clock_s: float = 0.0
@@ -56,7 +56,7 @@ class Orders:
     chances: random.Random = field(default_factory=random.Random, repr=False)
 
     def take(self, changes: Mapping[str, Any]) -> None:
-        """Forget the last orders and follow these."""
+        """Replace the last orders."""
         with self.lock:
             for name, value in vars(Orders()).items():
                 if name not in ("lock", "chances"):
@@ -73,7 +73,7 @@ class Orders:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def copies(self) -> tuple[int, bool]:
-        """How often the next message is sent, and whether late."""
+        """Return how often the next message is sent, and whether late."""
         with self.lock:
             chance = self.chances.random()
             late = self.chances.random() < self.late
@@ -83,11 +83,11 @@ class Orders:
 
 
 def give(address: Path, **changes: Any) -> None:
-    """Give a worker its orders; they are followed when this returns.
+    """Give a worker its orders; they are in force when this returns.
 
     Args:
-        address: Where the worker listens.
-        **changes: Attributes of ``Orders``; those that are not named are quiet again.
+        address: Socket of the worker.
+        **changes: Attributes of ``Orders``; the others are reset.
     """
     with Client(str(address)) as connection:
         connection.send(changes)
@@ -95,7 +95,7 @@ def give(address: Path, **changes: Any) -> None:
 
 
 def disturb_messages(orders: Orders) -> Callable[[], None]:
-    """Let this process lose, double and delay what it sends; returns what ends that."""
+    """Let this process lose, double and delay messages; return the function that ends that."""
     from kombu.transport.redis import Channel
 
     transport: Any = Channel
@@ -116,7 +116,7 @@ def disturb_messages(orders: Orders) -> Callable[[], None]:
 
 
 def _bend_clock(orders: Orders) -> None:
-    """What reads the time of day gets it with the error that was ordered."""
+    """Give every reader of the time of day the ordered error."""
     right = time.time
     time.time = lambda: right() + orders.clock_s
     from uuid_utils.compat import uuid7
@@ -147,7 +147,7 @@ def _watch_boundaries(orders: Orders) -> None:
 
     async def watched_commit(group: Any, items: Any) -> Any:
         if group._name == "record" and any(item.ending for item in items):
-            # What the batch wrote stands in a transaction that nobody will commit.
+            # The batch's writes are in a transaction that will not be committed.
             group = _Dying(group, orders)
         results = await commit(group, items)
         if group._name == "hold":
@@ -188,10 +188,10 @@ class _Dying:
 
 
 def _break_promises(orders: Orders) -> None:
-    """Fencing and the watchdog, which an order takes away.
+    """Switch off fencing or the watchdog by an order.
 
-    Without fencing every record counts, whoever owns the agent by now, and nobody hears that he
-    lost it. Without the watchdog nobody looks for what was lost.
+    Without fencing every record counts, also one of an attempt that has lost the agent, and workers
+    do not learn of lost agents. Without the watchdog lost agents are not found.
     """
     from app.scheduler.watchdog import Watchdog
     from app.storage import fetch as fetching
@@ -222,7 +222,7 @@ def _break_promises(orders: Orders) -> None:
 
 
 class _Owned:
-    """A row that says that whoever asks owns the agent."""
+    """A row in which the attempt that asks owns the agent."""
 
     def __init__(self, id_: Any) -> None:
         self.id, self.attempt, self.status = id_, _EqualToAll(), "running"
@@ -246,8 +246,8 @@ def main(address: str, first: Mapping[str, Any], arguments: list[str]) -> None:
     """Run a worker that takes orders.
 
     Args:
-        address: Path of the socket on which it takes them.
-        first: The orders that it begins with.
+        address: Path of the socket for orders.
+        first: The first orders.
         arguments: FD, GRACE_S and the command line of ``celery``.
     """
     orders = Orders()

@@ -1,4 +1,4 @@
-"""The table of the fault suite, as docs/reliability.md shows it."""
+"""The table of the fault suite in docs/reliability.md."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -19,7 +19,7 @@ HEADERS = (
 
 
 def faults_table(results: Sequence[Result]) -> str:
-    """One line for each fault: its cases together."""
+    """One line for each fault, over all its cases."""
     by_name: dict[str, list[Result]] = {}
     for result in results:
         by_name.setdefault(result.name, []).append(result)

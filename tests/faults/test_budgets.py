@@ -1,4 +1,4 @@
-"""A worker dies between a request and its record: what it may have cost is booked, once."""
+"""A worker dies between a request and its record: the possible cost is booked, once."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.support.stack import CONFIGURATION, client_of
 from tests.support.waiting import wait_until
 
 LATENCY_S = 2.0
-# How long its lease outlives a worker is the matter of others.
+# Other tests check how long a lease outlives its worker.
 CONFIGURED = CONFIGURATION.replace(
     "engine:\n", "engine:\n  lease_s: 3\n  heartbeat_s: 1\n  watchdog_s: 1\n"
 )
@@ -46,7 +46,7 @@ def two_workers(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet
 
 
 def killed_while_calling(fleet: Fleet, cost_budget: float) -> Run:
-    """A run that has ended, after one of two workers was killed with its call out."""
+    """A run that has ended, after one of two workers was killed with its call under way."""
     stack = fleet.stack
     stack.simulator.configure(latency_s=LATENCY_S)
     run = enqueue(workflow(cost_budget))

@@ -1,4 +1,4 @@
-"""Cancel, pause, resume and retry at random moments, and beside workers and clients that die."""
+"""Cancel, pause, resume and retry at random moments, and with workers and clients that die."""
 
 import os
 import random
@@ -22,7 +22,7 @@ from tests.support.ledgers import assert_ledgers_agree
 from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
-# What no signal has told, a heartbeat brings soon, or a sweep.
+# Changes without a signal are found soon by a heartbeat or a sweep.
 CONFIGURED = CONFIGURATION.replace(
     "engine:\n", "engine:\n  lease_s: 4\n  heartbeat_s: 1\n  watchdog_s: 1\n"
 )
@@ -61,7 +61,7 @@ def watched_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def watched(watched_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The stack, with this process as its client, and a simulator that begins anew."""
+    """The stack, with this process as its client, and a reset simulator."""
     watched_stack.simulator.reset()
     with client_of(watched_stack, monkeypatch):
         yield watched_stack
@@ -96,7 +96,7 @@ def workflow(
 
 @dataclass
 class Shift:
-    """One run, what is done to it, and when nothing of it may start."""
+    """One run, its steps of control, and the periods in which no agent may start."""
 
     stack: Stack
     run: Run
@@ -120,7 +120,7 @@ class Shift:
             assert time.monotonic() - closing_s < CLOSED_S
 
     def cancel_unheard(self) -> None:
-        """Cancel without a word to the workers: until a heartbeat only the budget stops calls."""
+        """Cancel without a signal to workers: until a heartbeat only the budget stops calls."""
         step = partial(
             progress.stop,
             run_id=UUID(self.run.id),
@@ -135,7 +135,7 @@ class Shift:
         self.open(self.run.retry_failed)
 
     def open(self, step: Callable[[], bool]) -> None:
-        """A step that may let the run go on: until it begins nothing may have started."""
+        """A step that may let the run continue: before it no agent may have started."""
         before = self.now()
         if step() and self.barred_since is not None:
             self.barred.append((self.barred_since, before))
@@ -153,7 +153,7 @@ class Shift:
 
 
 def assert_all_is_well(shift: Shift) -> None:
-    """What must hold of a run that has ended, whatever was done to it."""
+    """Check the invariants of a run that has ended."""
     stack, run = shift.stack, shift.run
     wait_until(lambda: not stack.simulator.summary()["in_flight"])
     wait_until(lambda: not stack.sql("SELECT 1 FROM holds"), what="the last money is booked")
@@ -196,7 +196,7 @@ def test_whatever_is_done_at_random_moments_nothing_is_lost_or_paid_twice(
     watched.simulator.configure(latency_s=0.1, jitter_s=0.2, seed=seed)
     rules: dict[str, Any] = {
         "max_parallel_agents": generator.choice((2, 4, 20)),
-        # Now and then so little that holds wait for each other.
+        # Sometimes so little that holds wait for each other.
         "cost_budget": generator.choice((0.002, 1.0)),
     }
     shift = Shift(watched, enqueue(workflow(generator, **rules)))

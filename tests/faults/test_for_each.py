@@ -11,7 +11,7 @@ from tests.support.ledgers import assert_ledgers_agree
 from tests.support.stack import run_stack
 from tests.support.waiting import wait_until
 
-# Short leases, so that the test is.
+# Short leases, for a short test.
 CONFIGURATION = """\
 rate_limits:
   anthropic:

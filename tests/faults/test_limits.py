@@ -1,4 +1,4 @@
-"""Rate limits when workers die and Redis forgets, or goes away, while calls are being made."""
+"""Rate limits while workers die and Redis loses its data, or stops, during calls."""
 
 import json
 import os
@@ -27,7 +27,7 @@ BURST = 5
 PER_MINUTE = 600
 PLACES = 4
 HOURLY = 30
-# Each test has a model of its own, so that none meets what another has used.
+# Each test has a model of its own, so that no test sees another's use.
 LIMITS = {
     "gpt-4.1-nano": {"concurrent_requests": PLACES},
     "gpt-4.1-mini": {"requests_per_hour": HOURLY},
@@ -38,7 +38,7 @@ LIMITS = {
 CONFIGURATION = yaml.safe_dump(
     {
         "rate_limits": {"openai": {"default": {}, "models": LIMITS}},
-        # Who waits stays where it can be seen waiting.
+        # A long long_wait_s, so that waiting agents stay visible.
         "engine": {"drain_grace_s": 1, "lane_width": 5, "long_wait_s": 86_400},
     }
 )
@@ -61,7 +61,7 @@ def stack(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
 
 
 def enqueue(model: str, number: int) -> Run:
-    """A run of so many agents with this model."""
+    """A run of this number of agents with this model."""
     config = {"model": model, "max_tokens": 20}
     agents = [Agent(name=f"a{n}", prompt_template="go", llm_config=config) for n in range(number)]
     workflow = Workflow(name=f"limited {number}", agents=agents, max_parallel_agents=100)
@@ -81,7 +81,7 @@ def ended(stack: Stack, *, timeout_s: float = 60) -> None:
 
 
 def bucket(stack: Stack, model: str) -> dict[str, Any]:
-    """State of the model's bucket, as the command line shows it."""
+    """State of the model's bucket, from the command line."""
     done = stack.python("-m", "app.cli", "limits", "--json")
     assert done.returncode == 0, done.stderr
     found = {line["bucket"]: line for line in json.loads(done.stdout)}
@@ -147,7 +147,7 @@ def test_the_places_of_a_killed_worker_come_back_within_20_s(stack: Stack) -> No
 
 
 def workers_of(stack: Stack, tables: str) -> Counter[str]:
-    """How many rows belong to each worker."""
+    """Number of rows of each worker."""
     rows = stack.sql(f"SELECT a.worker FROM {tables} WHERE a.worker IS NOT NULL")
     return Counter(row["worker"] for row in rows)
 
@@ -244,16 +244,16 @@ def redis_away(stack: Stack) -> Iterator[None]:
 
 
 def any_says(stack: Stack, word: str) -> bool:
-    """Whether the log of any worker with calls to make has this word."""
+    """Whether the log of any worker that makes calls has this text."""
     return any(word in worker.log.read_text(errors="replace") for worker in stack.workers[1:])
 
 
 def all_say(stack: Stack, word: str) -> bool:
-    """Whether the logs of all of them have it."""
+    """Whether the logs of all these workers have it."""
     return all(word in worker.log.read_text(errors="replace") for worker in stack.workers[1:])
 
 
 def beats_later(stack: Stack, *, seconds: float) -> bool:
-    """Whether the database's clock is so much later than the last call's record."""
+    """Whether the last call's record is at least this old by the database's clock."""
     (row,) = stack.sql("SELECT clock_timestamp() - max(created_at) AS age FROM cost_entries")
     return bool(row["age"] > timedelta(seconds=seconds))

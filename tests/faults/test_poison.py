@@ -1,4 +1,4 @@
-"""Agents that end their worker, answer too much, or take too long; and who is told of it."""
+"""Agents that end their worker, answer too much, or take too long; and the callback."""
 
 import json
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def poisoned_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(poisoned_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The same with a simulator and a folder as new; the ledgers agree in the end."""
+    """The same with a reset simulator and folder; at the end the ledgers must agree."""
     (poisoned_stack.folder / "told").unlink(missing_ok=True)
     poisoned_stack.simulator.reset()
     (before,) = poisoned_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
@@ -77,7 +77,7 @@ def agent(name: str, prompt: str = "go", **fields: Any) -> Agent:
 
 
 def finish_with_new_workers(stack: Stack, run: Run) -> int:
-    """Start a worker whenever there is none, until the run has ended; returns how many died."""
+    """Start a worker whenever none runs, until the run has ended; return how many died."""
     deaths = 0
     while not run.status.is_final:
         with stack.worker("openai", "anthropic") as worker:
@@ -136,7 +136,7 @@ def test_a_result_that_is_too_large_fails_its_agent_and_keeps_the_cost(stack: St
     )
     assert (entry["kind"], entry["outcome"]) == ("actual", "ok")
     assert float(entry["cost_usd"]) == result.cost > 0
-    # The callback raises each time: that harms nobody, and it is called once for each.
+    # The callback raises each time, which has no effect; it is called once for each.
     classes = {line["agent"]: line["error_class"] for line in told(stack)}
     assert classes == {"large": "ResultTooLarge", "refused": "BadRequest"}
 

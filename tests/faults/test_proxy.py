@@ -1,4 +1,4 @@
-"""The proxy of the fault suite: what it lets through, and when."""
+"""The proxy of the fault suite."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ SOON_S = 0.2
 
 @pytest.fixture
 def echo(tmp_path: Path) -> Iterator[Path]:
-    """A Unix socket that says everything again, in capitals."""
+    """A Unix socket that echoes everything in capitals."""
     path = tmp_path / "echo"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))

@@ -20,7 +20,7 @@ MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
 LATENCY_S, JITTER_S = 1.0, 0.5
 SCARCE = "gpt-4o"
 SLOW_S = 2.5
-#: Beside the longest call: a worker closes its connections and its interpreter ends.
+#: Added to the longest call: a worker closes its connections and its interpreter ends.
 END_S = 8.0
 CONFIGURED = CONFIGURATION.replace("drain_grace_s: 3", "drain_grace_s: 15").replace(
     "openai:\n", f"openai:\n    models: {{{SCARCE}: {{concurrent_requests: 2}}}}\n"
@@ -99,7 +99,7 @@ def test_a_rolling_restart_of_all_workers_repeats_no_call(
 ) -> None:
     stack, workers = rolling
     leaving = [worker for worker in stack.workers if worker.process.poll() is None]
-    # Up before the run, so that however slow the machine is the restart lies within it.
+    # Started before the run, so that also on a slow machine the restart is within it.
     for queues in (("scheduler",), PROVIDERS, PROVIDERS):
         workers.enter_context(stack.worker(*queues))
     stack.simulator.configure(latency_s=LATENCY_S, jitter_s=JITTER_S)

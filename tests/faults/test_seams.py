@@ -1,4 +1,4 @@
-"""What the workers of the fault suite can be told, and whether it has an effect."""
+"""The orders of the fault suite's workers, and their effect."""
 
 import json
 import os

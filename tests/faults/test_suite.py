@@ -15,7 +15,7 @@ from tests.support.stack import client_of
 from tests.support.waiting import wait_until
 
 MIXES = 3
-#: In which a broken promise is noticed; mostly it is in the first.
+#: Tries in which a broken promise must be noticed; mostly it is the first.
 CASES = 4
 
 
@@ -29,7 +29,7 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(clusters: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """The cluster, with this process as its client, and left as it was found."""
+    """The cluster, with this process as its client; it is restored afterwards."""
     with client_of(clusters.stack, monkeypatch):
         yield clusters
         clusters.scale = SHORT
@@ -48,7 +48,7 @@ def test_nothing_is_lost_and_no_promise_is_broken_by_a_mix(cluster: Cluster, mix
 
 @contextmanager
 def frozen_until_others_have_taken_over(cluster: Cluster) -> Iterator[None]:
-    """A worker with several calls out: one alone may end in a way that nobody need notice."""
+    """A worker with several calls under way: a single one may end without an effect."""
     summary = cluster.stack.simulator.summary
     wait_until(lambda: summary()["in_flight"] >= 6, timeout_s=30, what="calls to be out")
     with freeze_worker(cluster):
@@ -67,7 +67,7 @@ def test_the_suite_notices_that_fencing_is_off(cluster: Cluster) -> None:
     cluster.quiet()
     awake = Fault(name="awake", inject=frozen_until_others_have_taken_over, closes_calls=True)
 
-    # By chance nothing comes of the late answers: a suite is more than one case.
+    # By chance the late answers may have no effect, so several cases are run.
     with pytest.raises(AssertionError, match=r"accepted|came to|is open"):  # noqa: PT012
         for seed in range(CASES):
             run_case(cluster, awake, seed=seed)

@@ -1,4 +1,4 @@
-"""Conversations with tools, interrupted in every way: what was paid and done is not done again."""
+"""Conversations with tools, interrupted in every way: paid calls and tools are not repeated."""
 
 import os
 import signal
@@ -108,7 +108,7 @@ def tool_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(tool_stack: Stack) -> Iterator[Stack]:
-    """The stack, its simulator and its folder as new; the ledgers agree in the end."""
+    """The stack with a reset simulator and folder; at the end the ledgers must agree."""
     for name in ("go", "used"):
         (tool_stack.folder / name).unlink(missing_ok=True)
     tool_stack.simulator.reset()
@@ -121,7 +121,7 @@ def stack(tool_stack: Stack) -> Iterator[Stack]:
 
 
 class Crew:
-    """The one worker for the provider: started when somebody needs it, kept for the next test."""
+    """The one worker for the provider: started when needed, kept for the next test."""
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
@@ -162,7 +162,7 @@ def used(stack: Stack) -> Counter[str]:
 
 
 def tool_calls(stack: Stack, run: Run) -> dict[str, dict[str, Any]]:
-    """The tool calls of a run by tool; each was asked for once."""
+    """The tool calls of a run by tool; each occurs once."""
     rows = stack.sql(
         "SELECT t.* FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id"
         " WHERE a.run_id = %s",

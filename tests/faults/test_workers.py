@@ -1,4 +1,4 @@
-"""Workers that die, are told to end, or lose a service in the middle of the ERP example."""
+"""Workers that die, are stopped, or lose a service in the middle of the ERP example."""
 
 import os
 import signal
@@ -41,13 +41,13 @@ class UnderWay:
         return self.fleet.stack
 
     def sql(self, statement: str) -> list[dict[str, Any]]:
-        """Rows of a statement about this run, which it calls %s."""
+        """Rows of a statement about this run; %s stands for its id."""
         return self.stack.sql(statement, self.run.id)
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """Leases, heartbeats and sweeps are those that users have."""
+    """Leases, heartbeats and sweeps with the users' settings."""
     with run_fleet(tmp_path_factory.mktemp("workers"), PROVIDERS, PROVIDERS) as fleet:
         yield fleet
 
@@ -72,7 +72,7 @@ def level(erp_run: UnderWay) -> int:
 
 
 def in_progress(stack: Stack) -> list[dict[str, Any]]:
-    """Agents with a call out, by worker."""
+    """Agents with a call under way, by worker."""
     return stack.sql("""
         SELECT a.name, a.worker FROM agent_runs a JOIN holds h ON h.agent_run_id = a.id
         WHERE a.status = 'running'
@@ -80,7 +80,7 @@ def in_progress(stack: Stack) -> list[dict[str, Any]]:
 
 
 def finished(stack: Stack, run_id: str, *, timeout_s: float) -> float:
-    """Wait for the run's end; returns the seconds it took."""
+    """Wait for the run's end, and return the seconds it took."""
     started_s = time.monotonic()
     wait_until(
         lambda: stack.sql(
@@ -196,7 +196,7 @@ def test_no_event_is_lost_when_everything_is_killed_flushed_and_started_again(
 
     with stack.worker("scheduler"), stack.worker(*PROVIDERS):
         ended(erp_run)
-        # What the stream has missed is copied to it, and the history is told to its end.
+        # Events that the stream missed are copied to it, up to the end of the history.
         history = [str(row["id"]) for row in stack.sql("SELECT id FROM events ORDER BY id")]
         wait_until(lambda: in_stream(stack) == history, what="the stream is the history again")
         program = stack.python("-c", TELL.format(run_id=erp_run.run.id))

@@ -1,7 +1,7 @@
-"""Every alert rule fires when, and only when, that happens which it is there for.
+"""Every alert rule fires in its case and in no other.
 
-What the rules are given are pages of the real exporter, over a real Postgres and Redis, and of a
-worker's real metrics. Where promtool is on the PATH, Prometheus itself judges the same pages.
+The rules read pages of the real exporter, over a real Postgres and Redis, and of a worker's real
+metrics. If promtool is on the PATH, Prometheus itself evaluates the same pages.
 """
 
 import shutil
@@ -40,13 +40,13 @@ pytestmark = pytest.mark.anyio
 
 RULES = ROOT / "docker" / "prometheus" / "alerts.yaml"
 ALERTS = alerts_of(RULES)
-#: Further back than any rule looks, and then longer than any waits before it fires.
+#: Longer than the range of any rule, plus longer than the delay of any rule.
 BEFORE, AFTER = 16, 8
 
 
 @dataclass
 class Watched:
-    """A cluster, and what Prometheus has read of it."""
+    """A cluster, and the pages that Prometheus has read of it."""
 
     cluster: Cluster
     platform: Platform
@@ -64,7 +64,7 @@ class Watched:
         return {**page_of(texts[0].decode()), **page_of(texts[1].decode()), up: self.exporter_up}
 
     async def spend(self, amount: str, *subjects: tuple[str, str], **rules: Any) -> UUID:
-        """A run that goes on and has made a call for so many dollars."""
+        """A run that has not ended and has made a call for these dollars."""
         run_id = await self.cluster.start(agent("a", cost_limit=50.0), agent("b", "a"), **rules)
         (claimed,) = (await self.cluster.claim(run_id)).agents
         held = hold_request(claimed, amount, *subjects)
@@ -75,7 +75,7 @@ class Watched:
         return run_id
 
     async def book(self, days_ago: int, usd: str, outcome: str = "ok") -> None:
-        """An entry of the ledger, of half an hour ago or of so many days before that."""
+        """An entry of the ledger, half an hour old or that many days older."""
         await self.cluster.rows(
             "INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id,"
             " workflow, agent, module, provider, model, kind, outcome, budget_ids, cost_usd,"
@@ -96,7 +96,7 @@ class Watched:
         took_s: float = 1.0,
         module: str = "General",
     ) -> None:
-        """Attempts end in a worker, after a call each that took so long."""
+        """End attempts in a worker, each after a call of this duration."""
         job = job_of(replace(agent_of("gpt-4o-mini"), module=module))
         ending = Ending(run_id=ID, name="a", status=status, outcome="failed", event="ended")
         if status is AgentStatus.COMPLETED:
@@ -110,7 +110,7 @@ class Watched:
 async def watched(
     cluster: Cluster, database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Watched]:
-    """A cluster in which all is well and a little of everything has happened."""
+    """A healthy cluster with a few events of every kind."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     connected_settings.cache_clear()
@@ -134,7 +134,7 @@ async def watched(
 
 async def _nearly_spent(watched: Watched) -> None:
     await watched.spend("7.9", ("workflow", "test"))
-    # What the last hour cost is no more than usual in this test.
+    # In this test the last hour cost no more than usual.
     await watched.book(1, "90")
 
 
@@ -272,7 +272,7 @@ async def _watch_on(watched: Watched) -> None:
 
 
 def _judge_with_promtool(history: History, firing: set[str], folder: Path) -> None:
-    """Have Prometheus's own evaluation say the same, if it is installed."""
+    """Check that Prometheus itself has the same result, if it is installed."""
     promtool = shutil.which("promtool")
     if promtool is None:
         return

@@ -1,4 +1,4 @@
-"""Shared answers on a real Redis, as several processes have them: who asks, and who waits."""
+"""Shared answers of several processes on a real Redis: one asks the provider, others wait."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ ANSWER = LLMResponse(
 
 @dataclass
 class Provider:
-    """What stands behind the cache: answers, or fails, when it is told to."""
+    """The provider behind the cache: it answers or fails on command."""
 
     asked: int = 0
     answers: list[asyncio.Future[LLMResponse]] = field(default_factory=list)
@@ -173,7 +173,7 @@ async def test_the_others_ask_all_at_once_when_the_one_who_asked_has_failed(
         leading = first.start()
         await asked(provider, 1)
         following = [second.start() for _ in range(4)]
-        # They have looked, and wait, once their process has subscribed to the news.
+        # Once their process has subscribed to the news, they have looked and wait.
         await wait_until_async(lambda: _listeners(second.redis), what="they wait")
         provider.answers[0].set_exception(Overloaded("busy"))
         await asked(provider, 5)

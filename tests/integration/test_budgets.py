@@ -26,7 +26,7 @@ ACME = ("tenant", "acme")
 
 
 async def claimed(cluster: Cluster, count: int, **rules: Any) -> Sequence[ClaimedAgent]:
-    """Agents of one run, all of them running."""
+    """The running agents of one run."""
     agents = [agent(f"a{index}", cost_limit=100.0) for index in range(count)]
     run_id = await cluster.start(*agents, max_parallel_agents=count, **rules)
     return (await cluster.claim(run_id)).agents
@@ -46,7 +46,7 @@ def outcomes(answers: Sequence[HoldAnswer]) -> list[str]:
 
 
 async def settle(cluster: Cluster, who: ClaimedAgent, hold: HoldRequest, cost: str) -> list[UUID]:
-    """Record a call as a worker does; returns who is woken."""
+    """Record a call like a worker, and return the agents that are woken."""
     woken: list[UUID] = []
     record = ending(who, calls=[call(who, hold, cost)])
     await cluster.commit(lambda c: records.apply_records(c, [record], wake=woken.extend))
@@ -252,7 +252,7 @@ async def test_a_large_hold_that_waits_is_not_overtaken_by_small_ones(cluster: C
     still_behind = outcomes(await cluster.hold(little))
     in_turn = outcomes(await cluster.hold(big))
 
-    # 1 is spent: the large one may have 8, and the small one what is left besides.
+    # 1 is spent: the large one may have 8, and the small one the rest.
     assert (overtaking, early, woken) == (["wait"], ["wait"], [large.id, small.id])
     assert (still_behind, in_turn) == (["placed"], ["placed"])
 

@@ -1,4 +1,4 @@
-"""Holds, settlements, changes of limits and of the day, all at once: the accounts stay right.
+"""Holds, settlements, changes of limits and of the day at the same time: the accounts stay right.
 
 Hypothesis draws rounds of steps; the steps of a round are transactions that run concurrently on a
 real database. After each round every account must agree with the holds and the ledger.
@@ -29,7 +29,7 @@ Step = tuple[str, int, Decimal]
 amounts = st.decimals(min_value="0.01", max_value=6, places=2)
 steps = st.one_of(
     *(st.tuples(st.just("hold"), st.integers(0, AGENTS - 1), amounts) for _ in range(3)),
-    # The cost, as a share of what was held: above 1 the provider billed more than could be known.
+    # The cost as a share of the hold: above 1 the provider billed more than the worst case.
     st.tuples(
         st.just("settle"),
         st.integers(0, AGENTS - 1),
@@ -37,7 +37,7 @@ steps = st.one_of(
     ),
     st.tuples(st.just("limit_all"), st.just(0), amounts),
     st.tuples(st.just("limit_module"), st.just(0), amounts),
-    # Another hour for the day to begin is another period, and so another account.
+    # A day that starts at another hour is another period, and so another account.
     st.tuples(st.just("hour"), st.integers(0, 23), amounts),
 )
 rounds = st.lists(
@@ -54,10 +54,10 @@ class World:
     cluster: Cluster
     module: str
     agents: list[ClaimedAgent]
-    before: set[UUID]  # budgets that other worlds have left overdrawn, or not
+    before: set[UUID]  # budgets that earlier worlds may have left overdrawn
     requests: dict[int, HoldRequest] = field(default_factory=dict)
     placed: set[int] = field(default_factory=set)
-    facts: int = 0  # bookings above a hold, and lowered limits: what alone may overdraw
+    facts: int = 0  # bookings above a hold, and lowered limits: only these may overdraw
 
     async def hold(self, who: int, amount: Decimal) -> None:
         if who in self.placed:
@@ -90,7 +90,7 @@ class World:
         record = records.Record(
             agent_run_id=request.agent_run_id, attempt=request.attempt, calls=(made,)
         )
-        # As when a commit's outcome is unknown: the batch comes twice.
+        # As after a commit with an unknown outcome, the batch comes twice.
         await self.cluster.record(record)
         await self.cluster.record(record)
 
@@ -114,7 +114,7 @@ class World:
                 return self.limit("all", "", amount, hour=who)
 
     async def check(self) -> None:
-        """The laws that hold between any two transactions."""
+        """Check the laws that hold between any two transactions."""
         wrong = await self.cluster.rows("""
             SELECT b.* FROM budgets b
             LEFT JOIN (
@@ -134,7 +134,7 @@ class World:
             assert {id_ for (id_,) in overdrawn} <= self.before
 
     async def drain(self) -> None:
-        """Once all that is held has settled, everybody who waits gets an answer."""
+        """Check that every waiting agent gets an answer once all holds have settled."""
         for _ in range(2 * AGENTS):
             for who in sorted(self.placed):
                 await self.settle(who, Decimal("0.5"))
@@ -154,7 +154,7 @@ def one_each(concurrent: list[Step]) -> list[Step]:
 
 
 async def begin(cluster: Cluster) -> World:
-    """A world that the ones before have left no trace in; the ledger keeps theirs for ever."""
+    """A new world without traces of earlier ones, whose entries stay in the ledger."""
     await cluster.next_day()
     before = {id_ for (id_,) in await cluster.rows("SELECT id FROM budgets")}
     module = f"module_{next(_numbers)}"

@@ -1,4 +1,4 @@
-"""What the database knows of a call: whom it asks, and what was thought of its prompt before."""
+"""Facts about a call in the database: its provider, and the estimate of its prompt."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -52,7 +52,7 @@ async def test_estimates_are_measured_against_what_was_counted(cluster: Cluster)
         made.append(
             call(claimed, hold, "0.05", usage=usage, expected_tokens=expected, bound_tokens=bound)
         )
-    # Answered here, failed, or of before: nothing to compare.
+    # Answered from the cache, failed, or older: nothing to compare.
     made += [
         call(claimed, hold_request(claimed), "0", kind="cached"),
         call(

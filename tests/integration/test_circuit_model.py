@@ -1,4 +1,4 @@
-"""The Lua script of the circuit breakers and its model in Python say the same, whatever happens."""
+"""The Lua script of the circuit breakers agrees with its model in Python in every sequence."""
 
 import math
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""Circuit breakers of several processes that share a Redis: what they tell each other."""
+"""Circuit breakers of several processes that share their state in Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -64,7 +64,7 @@ async def processes(redis_url: str, number: int = 3) -> AsyncIterator[list[Proce
 async def open_for_all(cluster: list[Process]) -> None:
     for process in cluster:
         await process.call(fails=False)
-    # No process alone sees enough failures: only together do they.
+    # No process sees enough failures alone, only all together.
     for process in [*cluster, *cluster]:
         await process.call(fails=True)
     for process in cluster:
@@ -104,7 +104,7 @@ async def test_a_flushed_redis_lets_everybody_go(redis_url: str) -> None:
         waiting = [asyncio.create_task(process.breakers.admit(*MODEL)) for process in cluster]
         done, pending = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED, timeout=3)
 
-        # The probe's process is never heard of again, and Redis forgets everything.
+        # The probe's process dies, and Redis loses everything.
         await cluster[0].redis.flushdb()
         rest = await asyncio.wait_for(asyncio.gather(*pending), 8)
 

@@ -1,4 +1,4 @@
-"""What the exporter reads from Postgres, where it takes more than a count."""
+"""Metrics that the exporter reads from Postgres, where they are more than a count."""
 
 import pytest
 from uuid_utils.compat import uuid7
@@ -68,7 +68,7 @@ async def test_what_is_usually_spent_counts_the_days_since_the_first_entry(
     cluster: Cluster,
 ) -> None:
     empty = await values(cluster, metrics.SPENT_USUALLY)
-    # Half an hour ago, and at the same time of the last three days; then somewhat before that.
+    # Half an hour ago, and at the same time of the last three days; then somewhat earlier.
     for days_ago, minutes_ago, usd in ((0, 30, 9), (1, 30, 2), (3, 30, 4), (3, 90, 100)):
         await cluster.rows(
             "INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id,"

@@ -26,7 +26,7 @@ TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 
 async def run_with_calls(cluster: Cluster) -> UUID:
-    """A run of two agents: the first called twice, one of them for nothing."""
+    """A run of two agents: the first called twice, one of these calls failed."""
     run_id = await cluster.start(agent("a", module="HR"), agent("b", module="Finance"))
     claim = await cluster.claim(run_id)
     first, second = claim.agents

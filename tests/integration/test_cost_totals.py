@@ -1,4 +1,4 @@
-"""The daily totals, which a trigger keeps: equal to the ledger whatever is booked, and by whom."""
+"""The daily totals, which a trigger keeps: equal to the ledger after every kind of booking."""
 
 import asyncio
 from decimal import Decimal

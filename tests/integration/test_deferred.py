@@ -1,4 +1,4 @@
-"""Who comes back when: agents that were given back for a while, as the scheduler finds them."""
+"""Agents that were handed back for a while: when the scheduler finds them."""
 
 from functools import partial
 from uuid import UUID
@@ -39,7 +39,7 @@ async def due(cluster: Cluster, slot: int) -> list[LevelPlan]:
 
 
 async def one_given_back(cluster: Cluster, *, ready_in_s: float = 2.0) -> UUID:
-    """A run of three agents: one was given back, one is in progress, one has never started."""
+    """A run of three agents: one was handed back, one is in progress, one has never started."""
     run_id = await cluster.start(agent("a"), agent("b"), agent("c"))
     first, _ = (await cluster.claim(run_id, width=2)).agents
     await give_back(cluster, first, ready_in_s)
@@ -73,7 +73,7 @@ async def test_nobody_is_sent_where_no_place_is_free_or_the_run_rests(cluster: C
     assert len(await coming(cluster)) == 1
 
 
-async def test_changed_limits_call_back_who_waits_for_one(cluster: Cluster) -> None:
+async def test_changed_limits_wake_agents_that_wait_for_one(cluster: Cluster) -> None:
     run_id = await one_given_back(cluster, ready_in_s=3000.0)
 
     await cluster.commit(deferred.wake_deferred_by_limits)

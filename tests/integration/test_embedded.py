@@ -1,4 +1,4 @@
-"""The embedded Postgres and Redis: what they are, where they live, what is refused."""
+"""The embedded Postgres and Redis: their start, their folders, their refusals."""
 
 import os
 import shutil

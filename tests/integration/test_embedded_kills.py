@@ -1,4 +1,4 @@
-"""The embedded services under fire: shared, stopped with the last user, back after any kill."""
+"""The embedded services under kills: shared, ended with the last user, back after any kill."""
 
 import os
 import signal

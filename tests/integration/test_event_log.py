@@ -1,4 +1,4 @@
-"""The history is told in one order, and nothing appears in between later."""
+"""The history has one order, and no event appears later in between."""
 
 from datetime import UTC, datetime, timedelta
 from functools import partial

@@ -39,7 +39,7 @@ def relay_of(
 
 
 async def copied(relay: Relay) -> int:
-    """Events that a few looks copy: one is for what is settled since the last, one for a loss."""
+    """Events that a few rounds copy: one for events settled since the last, one after a loss."""
     return sum([await relay.copy() for _ in range(4)])
 
 
@@ -64,7 +64,7 @@ def member(redis: Redis, name: str, stale_s: float = 60.0) -> Group:
 
 
 async def take(group: Group, count: int, *, after: int = 0) -> list[int]:
-    """So many events; all but the last are acknowledged."""
+    """This number of events; all but the last are acknowledged."""
     found: list[int] = []
     async with asyncio.timeout(10), aclosing(consume(group, after=after)) as events:
         async for document in events:

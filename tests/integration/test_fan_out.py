@@ -381,7 +381,7 @@ async def test_a_rerun_takes_over_the_list_and_not_its_items(cluster: Cluster) -
     run_id = await expanded(cluster, 1, 2, more=[agent("after", "list")])
     await end_items(cluster, run_id)
     await cluster.advance(run_id, 0)
-    await end_items(cluster, run_id)  # nothing of level 0 is left
+    await end_items(cluster, run_id)  # no agent of level 0 is left
     (after,) = (await cluster.claim(run_id, level=1)).agents
     await cluster.record(ending(after))
     await cluster.advance(run_id, 1)

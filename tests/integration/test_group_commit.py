@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Numbers:
-    """Writes numbers into a table that refuses negative ones, and remembers the batches."""
+    """Writes numbers into a table that refuses negative ones, and records the batches."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.batches: list[list[int]] = []

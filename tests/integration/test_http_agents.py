@@ -33,7 +33,7 @@ OTHERS = {"OPENAI_API_KEY": "sk-very-secret"}
 
 
 class Remote:
-    """A server that answers as it is told, and remembers what it was asked."""
+    """A server with given answers, which records its requests."""
 
     def __init__(self) -> None:
         self.answer = web.json_response({"approved": True})
@@ -200,7 +200,7 @@ async def test_other_answers_are_outputs_too(
 async def test_what_claims_to_be_json_and_is_not_may_be_asked_for_again(remote: Remote) -> None:
     remote.answer = web.Response(body=b'{"a": NaN', content_type="application/json")
 
-    with pytest.raises(ServerFailure, match="not JSON") as caught:
+    with pytest.raises(ServerFailure, match="invalid JSON") as caught:
         await ask(remote.url)
 
     assert caught.value.retriable
@@ -231,7 +231,7 @@ async def test_cancelling_closes_the_connection(remote: Remote) -> None:
 
 
 async def test_a_server_that_is_not_there_is_a_failed_connection() -> None:
-    with pytest.raises(ConnectionFailed, match="could not be asked") as caught:
+    with pytest.raises(ConnectionFailed, match="could not be reached") as caught:
         await ask("http://127.0.0.1:9/agent")
 
     assert caught.value.retriable

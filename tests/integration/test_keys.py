@@ -1,4 +1,4 @@
-"""Runs with keys: asked for twice, there is one of them."""
+"""Runs with keys: the same key twice gives one run."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""What is asked of a Redis that is cut off: the answer is that it does not answer, and soon."""
+"""Readings of a Redis that is cut off: they fail soon."""
 
 import socket
 from types import SimpleNamespace

@@ -105,7 +105,7 @@ async def test_cached_and_reasoning_tokens_are_told_apart(client: LLMClient) -> 
 
     assert (usage.cached_tokens, usage.cache_write_tokens) == (600, 100)
     assert usage.prompt_tokens == usage.input_tokens + 700
-    assert usage.reasoning_tokens in (7, 0)  # Anthropic tells them only since November 2026
+    assert usage.reasoning_tokens in (7, 0)  # Anthropic reports them only since November 2026
 
 
 async def test_a_tool_is_asked_for_and_its_result_answered(client: LLMClient) -> None:

@@ -1,7 +1,7 @@
 """One suite over both protocols, through the real SDKs: the simulator, and the documented shapes.
 
-What holds of a client holds whether the simulator answers it or a server that repeats what the
-providers document, and whether the answer comes whole or as a stream.
+Each law holds with the simulator and with a server that repeats the providers' documentation, for
+whole answers and for streams.
 """
 
 import json
@@ -41,7 +41,7 @@ TOOLS = [
     }
     for name in ("get_weather", "get_time")
 ]
-# What leads the simulator to say what each file says.
+# Prompts that make the simulator answer like each file.
 PROMPTS = {
     "text": "Greet me.",
     "cut_short": "Go on. [[sim:output_tokens=500]]",
@@ -73,7 +73,7 @@ Protocol = Literal["openai", "anthropic"]
 
 @dataclass(kw_only=True)
 class Wire:
-    """A server that speaks one of the protocols, and how a client is to ask it."""
+    """A server with one of the protocols, and the request of a client."""
 
     protocol: Protocol
     server: Literal["simulator", "documented"]
@@ -82,7 +82,7 @@ class Wire:
     open: AsyncExitStack
 
     async def client(self, name: str) -> LLMClient:
-        """A client of a server that is going to say what the file of that name says."""
+        """A client of a server that answers with the file of that name."""
         if self.server == "simulator":
             url = self.simulator.anthropic_base_url
         else:
@@ -173,7 +173,7 @@ async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
     usage = response.usage
     assert usage.cached_tokens == (1900 if _is_documented(wire, "anthropic") else 1920)
     assert usage.prompt_tokens > usage.cached_tokens
-    assert usage.reasoning_tokens in (200, 0)  # Anthropic tells them only since November 2026
+    assert usage.reasoning_tokens in (200, 0)  # Anthropic reports them only since November 2026
     assert usage.output_tokens >= 200
     if _is_documented(wire, "anthropic"):
         assert usage.cache_write_tokens == 56

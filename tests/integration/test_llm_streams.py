@@ -1,4 +1,4 @@
-"""Streamed answers through the real SDKs: against the simulator, and servers that go wrong."""
+"""Streamed answers through the real SDKs: from the simulator, and from faulty servers."""
 
 import asyncio
 import json
@@ -101,7 +101,7 @@ def wire(events: list[Any]) -> bytes:
 async def serving(
     provider: str, content: bytes, *, kind: str = "text/event-stream", cut: bool = False
 ) -> AsyncIterator[LLMClient]:
-    """A client of a server that sends this, and then ends the connection if it is to be cut."""
+    """A client of a server that sends this, and then ends the connection if ``cut`` is set."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         await request.read()
@@ -127,7 +127,7 @@ async def failure_of(client: LLMClient, prompt: str = "Hello.", **kwargs: Any) -
 
 
 def comparable(response: LLMResponse) -> LLMResponse:
-    """An answer without what differs from request to request."""
+    """An answer without the parts that differ from request to request."""
     metadata = {name: value for name, value in response.metadata.items() if name != "first_token_s"}
     return replace(response, request_id=None, headers={}, metadata=metadata)
 
@@ -368,7 +368,7 @@ async def test_a_stream_without_usage_is_counted_by_its_upper_bound() -> None:
     assert response.usage.output_tokens >= 5
 
 
-async def test_whoever_listens_has_errors_of_his_own(provider: str) -> None:
+async def test_a_listener_has_errors_of_its_own(provider: str) -> None:
     told = list[Partial]()
 
     def listen(_: str) -> None:

@@ -1,6 +1,6 @@
-"""What the clients send and read, through the real SDKs, against a server that records.
+"""Requests and answers of the clients, through the real SDKs, with a server that records.
 
-Over 400 lines because the payloads of both protocols stand in it as they are sent.
+Over 400 lines because it has the payloads of both protocols as they are sent.
 """
 
 import json

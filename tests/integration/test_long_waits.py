@@ -1,4 +1,4 @@
-"""Requests that wait for long are sent away, in order, and come back when it is worth it."""
+"""Requests with a long wait are refused, in order, with the time to come back at."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -42,7 +42,7 @@ async def cluster(
 async def sent_away(
     limiter: ClusterLimiter, *priorities: int, max_wait_s: float = MAX_WAIT_S
 ) -> list[LongWait]:
-    """What requests that come together are told, in the order in which they came."""
+    """The answers to requests that arrive together, in the order of arrival."""
     requests = (
         limiter.acquire(request(priority=priority), timeout_s=2, max_wait_s=max_wait_s)
         for priority in priorities
@@ -53,7 +53,7 @@ async def sent_away(
     return told
 
 
-async def test_who_finds_the_day_used_up_is_told_when_his_turn_comes(
+async def test_a_request_that_finds_the_day_used_up_learns_when_its_turn_comes(
     cluster: LimitCluster,
 ) -> None:
     limiter = cluster.limiter(limits(requests_per_day=100))
@@ -68,7 +68,7 @@ async def test_who_finds_the_day_used_up_is_told_when_his_turn_comes(
         assert later.wait_s - sooner.wait_s == pytest.approx(interval_s, rel=0.02)
 
 
-async def test_who_comes_back_when_he_was_told_to_is_served(
+async def test_a_request_that_comes_back_at_the_given_time_is_served(
     cluster: LimitCluster, clock: MovableClock
 ) -> None:
     limiter = cluster.limiter(limits(requests_per_day=100))

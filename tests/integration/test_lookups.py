@@ -1,4 +1,4 @@
-"""Whatever the storage reads and writes is found by an index, however long the tables are."""
+"""Every statement of the storage finds its rows by an index, for tables of any length."""
 
 import re
 from importlib import import_module
@@ -14,7 +14,7 @@ from workers import run_contexts
 
 pytestmark = pytest.mark.anyio
 
-# Old events of programs are looked for once in a while, and are few.
+# Old events of programs are rarely searched, and few.
 SCANS = {"prune.COUNT_RECORDED", "prune.PRUNE_RECORDED"}
 MODULES = [import_module(f"app.storage.{module.name}") for module in iter_modules(storage.__path__)]
 LOOKUPS = {

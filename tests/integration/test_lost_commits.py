@@ -40,7 +40,7 @@ async def scheduler(
 
 @contextmanager
 def lost_after_commit(cluster: Cluster) -> Iterator[list[str]]:
-    """The next commit reaches the database, and the word of it does not reach the client."""
+    """The next commit reaches the database, but its answer does not reach the client."""
     lost: list[str] = []
 
     def commit(connection: Connection) -> None:

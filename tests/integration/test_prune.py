@@ -1,4 +1,4 @@
-"""Retention: what is removed of old runs, what stays, and who is left alone."""
+"""Retention: the parts of old runs that are removed, the parts that stay, and exempt runs."""
 
 import asyncio
 import os
@@ -29,7 +29,7 @@ DAY_S = 86_400.0
 
 
 async def ended_run(cluster: Cluster, *, days_ago: float) -> UUID:
-    """A run of two agents, one of which failed at its first attempt, that ended so long ago."""
+    """A run of this age, with two agents, one of which failed at its first attempt."""
     run_id = await cluster.start(agent("a"), agent("b"))
     for retry in (True, False):
         for one in (await cluster.claim(run_id)).agents:
@@ -73,13 +73,13 @@ async def test_old_runs_lose_their_payload_and_keep_what_they_were(cluster: Clus
 
 
 async def everything_about_costs(cluster: Cluster) -> dict[str, Any]:
-    """What the reports and the views say, and the metrics of the whole cluster."""
+    """The reports, the views, and the metrics of the whole cluster."""
 
     async def read(connection: Any) -> dict[str, Any]:
         by = ("run", "workflow", "agent", "module", "day", "model", "kind")
         found: dict[str, Any] = {each: await costs_by(connection, each) for each in by}
         metrics = (await system_status(connection))["monitoring"]
-        # How long they took is asked of the attempts themselves.
+        # Durations are read from the attempts themselves.
         del metrics["agents"]["avg_execution_time"], metrics["uptime_seconds"]
         return found | {"total": await total_costs(connection), "monitoring": metrics}
 
@@ -169,12 +169,12 @@ async def test_a_prune_that_is_killed_halfway_leaves_no_run_half_pruned(
 
     assert 0 < halfway < runs
     assert mixed == []
-    # Its last statement may go on for a moment, and has those runs locked.
+    # Its last statement may run for a moment longer, and holds locks on those runs.
     await wait_until_async(lambda: all_pruned(cluster, runs))
 
 
 async def slow_down_pruning(cluster: Cluster) -> None:
-    """Each run takes so long that there is time to be killed within a batch."""
+    """Each run takes so long that a kill can hit the middle of a batch."""
     for statement in (
         "UPDATE runs SET input = '{\"question\": 1}'",
         """

@@ -1,4 +1,4 @@
-"""What every limiter does, on both backends; over 400 lines because it is one list of laws."""
+"""The laws of every limiter, on both backends; over 400 lines because it is one list of laws."""
 
 import asyncio
 import time
@@ -221,7 +221,7 @@ async def test_cancelling_leaves_nothing_behind_whenever_it_comes(
     tasks = [asyncio.create_task(limiter.acquire(request())) for _ in range(5)]
     for _ in range(steps):
         await asyncio.sleep(0)
-    if steps == 7:  # the grant is there, the task has not run yet
+    if steps == 7:  # the grant has arrived, the task has not run yet
         await wait_until_async(lambda: _in_flight(limiter, 5))
 
     for task in tasks:
@@ -690,7 +690,7 @@ async def test_an_early_permit_is_void_after_a_pause(cluster: LimitCluster) -> N
 
 
 async def mark_sent(limiter: ClusterLimiter, permits: list[Permit], *, after_s: float) -> None:
-    """Start early permits on time, and send their requests so much later."""
+    """Start early permits on time, and send their requests after a delay."""
     for permit in permits:
         assert await limiter.start(permit)
     await asyncio.sleep(after_s)
@@ -714,11 +714,11 @@ async def test_a_bucket_is_never_fuller_than_full_without_the_calls_that_are_lat
     left = await level(here)
     since_s += time.monotonic()
 
-    # Refill would have brought two back, if the provider's bucket had not been full meanwhile.
+    # The refill would have been two, but the provider's bucket was full meanwhile.
     assert left < full - 8 + since_s + 0.6
 
 
-async def test_a_call_that_does_not_set_out_is_waited_for_until_it_has_ended(
+async def test_a_call_that_is_never_sent_is_waited_for_until_it_has_ended(
     cluster: LimitCluster,
 ) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=600, burst=1))
@@ -750,7 +750,7 @@ async def test_paced_calls_go_out_at_their_moment_and_never_close_behind_a_late_
     assert late_s - on_time_s >= 60 / 1200
 
 
-async def test_a_window_counts_a_late_call_from_when_it_set_out(
+async def test_a_window_counts_a_late_call_from_when_it_was_sent(
     cluster: LimitCluster, clock: MovableClock
 ) -> None:
     limiter = cluster.limiter(limits(requests_per_minute=20, enforcement="window"))

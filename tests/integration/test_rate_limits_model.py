@@ -1,4 +1,4 @@
-"""The Lua scripts and their model in Python give the same answers, whatever happens."""
+"""The Lua scripts and their model in Python give the same answers in every sequence."""
 
 import math
 from dataclasses import asdict

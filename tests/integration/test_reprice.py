@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 USAGE = Usage(input_tokens=1000, cached_tokens=2000, output_tokens=500)
 # By gpt-4o-mini's published price: 1000 * 0.15 + 2000 * 0.075 + 500 * 0.60 dollars per million.
 PUBLISHED = Decimal("0.0006")
-#: Ten times that, and the cache saves as much as it did, times ten.
+#: Ten times that price; the cache saves ten times as much.
 DEARER = {"input": 1.5, "cached_input": 0.75, "output": 6.0}
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
@@ -49,7 +49,7 @@ class Booked:
         return [row.cost_usd for row in rows]
 
     async def accounts(self) -> list[tuple[Decimal, Decimal]]:
-        """(spent, overdrawn) of the run's budget and of its agent, which the ledger must equal."""
+        """(spent, overdrawn) of the run's budget and its agent, which must equal the ledger."""
         rows = await self.cluster.rows("""
             SELECT spent_usd, overdrawn_usd FROM budgets UNION ALL
             SELECT spent_usd, overdrawn_usd FROM agent_runs

@@ -1,4 +1,4 @@
-"""Runs that have ended: what failed runs again, or a new run starts from one agent."""
+"""Runs that have ended: failed agents run again, or a new run starts from one agent."""
 
 import asyncio
 from decimal import Decimal

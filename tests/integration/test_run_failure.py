@@ -13,7 +13,7 @@ FAILED = AgentStatus.FAILED
 
 
 async def settle(cluster: Cluster, run_id: UUID, *failing: str, level: int = 0) -> None:
-    """End every agent of a level that can be claimed; those named fail."""
+    """End every agent of a level that can be claimed; the named ones fail."""
     claim = await cluster.claim(run_id, level=level)
     await cluster.record(
         *(ending(a, FAILED, output=None) if a.name in failing else ending(a) for a in claim.agents)
@@ -164,7 +164,7 @@ async def test_neighbours_of_an_agent_that_kills_its_worker_get_away_from_it(
     run_id = await cluster.start(*map(agent, names), max_parallel_agents=30)
     deaths = 0
     while (await outcome(cluster, run_id))[0] == "running":
-        # Who is claimed runs; if the poisoned one is among them, all of them lose their worker.
+        # Claimed agents run; if the poisoned one is among them, all of them lose their worker.
         claim = await cluster.claim(run_id, lease_s=-1.0)
         if any(claimed.name == "a17" for claimed in claim.agents):
             deaths += 1

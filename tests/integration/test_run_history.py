@@ -1,4 +1,4 @@
-"""A run read as a whole, with what it does at the moment."""
+"""A run read as a whole, with its current activity."""
 
 from decimal import Decimal
 from functools import partial

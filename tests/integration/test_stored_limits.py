@@ -1,4 +1,4 @@
-"""Stored limits in Postgres, and what it remembers of the calls of the last hours."""
+"""Stored limits in Postgres, and its record of the calls of the last hours."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -70,7 +70,7 @@ async def test_recent_calls_are_those_that_were_made_and_those_in_flight(cluster
 
 
 async def add_entry(cluster: Cluster, call_id: UUID, kind: str, *, age_s: float) -> None:
-    """An entry like the newest one, of another call, kind and age, with ten tokens and two."""
+    """An entry like the newest one, of another call, kind and age, with 10 and 2 tokens."""
     statement = text("""
         INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id, workflow,
             agent, module, provider, model, kind, outcome, input_tokens, cached_tokens,

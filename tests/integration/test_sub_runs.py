@@ -212,7 +212,7 @@ async def test_a_run_whose_sub_workflow_completed_in_part_did_so_too(cluster: Cl
     assert (told.status, told.error_class) == ("completed", "SubWorkflowPartial")
     assert told.error == f"run {inner} of workflow inner completed in part"
     assert (await read(cluster, outer)).status == "partially_completed"
-    # It has its one outcome; what failed inside is run again by a rerun from there.
+    # The agent has its outcome; a rerun from it repeats the failed inner agents.
     assert not await cluster.commit(partial(retry_failed, run_id=outer))
     assert (await cluster.commit(partial(rerun, run_id=outer, agent="check"))).made
 

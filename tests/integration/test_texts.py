@@ -1,4 +1,4 @@
-"""Live text over a real Redis: who hears what, lost connections, and a Redis that is away."""
+"""Live text over a real Redis: followers, lost connections, and a Redis that does not answer."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -39,7 +39,7 @@ async def feed(redis: Redis) -> AsyncIterator[Feed]:
 
 
 async def followers(redis: Redis, run_id: UUID, count: int) -> None:
-    """Wait until so many connections listen to a run."""
+    """Wait until this number of connections listen to a run."""
 
     async def listening() -> bool:
         return (await redis.pubsub_numsub(f"agentchord:text:{run_id}"))[0][1] == count
@@ -86,7 +86,7 @@ async def test_each_follower_hears_its_own_run_and_stops_hearing_it(
     news = asyncio.Event()
     async with feed.watching(RUN, asyncio.Event()) as own:
         async with feed.watching(OTHER, news) as other, feed.watching(OTHER, news) as again:
-            await followers(redis, OTHER, 1)  # one connection, however many follow
+            await followers(redis, OTHER, 1)  # one connection for all followers
             say(publisher, OTHER, "hello")
             async with asyncio.timeout(WAIT_S):
                 await news.wait()

@@ -1,4 +1,4 @@
-"""Conversations in the database: who may write them, who goes on from them, what is kept."""
+"""Conversations in the database: the attempts that may write and continue them, and their rows."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -7,10 +7,9 @@ from typing import Any
 
 import promql_parser as promql
 import yaml
-from prometheus_client import CollectorRegistry
 
 from app.telemetry import metrics
-from app.telemetry.metrics import ClusterMetric, WorkerInstruments
+from app.telemetry.metrics import WORKER_METRICS, ClusterMetric
 from tests.support.markdown import ROOT
 from tests.support.promql import alerts_of
 
@@ -24,28 +23,24 @@ TEMPLATE = re.compile(r"\$labels\.(\w+)")
 LEGEND = re.compile(r"{{\s*(\w+)\s*}}")
 
 
-def our_metrics() -> dict[str, tuple[str, ...]]:
-    """Name and labels of every metric, as in app/telemetry/metrics.py."""
-    worker = WorkerInstruments(CollectorRegistry())
-    ours = {
-        each.name: each.labels for each in vars(metrics).values() if isinstance(each, ClusterMetric)
+def our_metrics() -> dict[str, tuple[tuple[str, ...], str]]:
+    """Labels and meaning of every metric by name, as in app/telemetry/metrics.py."""
+    counted = {
+        each.name: (each.labels, each.help + (" (histogram)" if each.buckets else ""))
+        for each in WORKER_METRICS.values()
     }
-    for each in vars(worker).values():
-        if not isinstance(each, CollectorRegistry):
-            total = "_total" if each._type == "counter" else ""
-            ours[each._name + total] = each._labelnames
-    return ours
+    read = [each for each in vars(metrics).values() if isinstance(each, ClusterMetric)]
+    return counted | {each.name: (each.labels, each.help) for each in read}
 
 
 def series() -> dict[str, set[str]]:
     """Labels of everything that can be asked for."""
-    found = {name: set(labels) for name, labels in our_metrics().items()} | THEIRS
-    worker = WorkerInstruments(CollectorRegistry())
-    for each in vars(worker).values():
-        if getattr(each, "_type", "") == "histogram":
-            labels = set(found.pop(each._name))
-            found |= {f"{each._name}_{part}": labels for part in ("sum", "count")}
-            found[f"{each._name}_bucket"] = labels | {"le"}
+    found = {name: set(labels) for name, (labels, _) in our_metrics().items()} | THEIRS
+    for each in WORKER_METRICS.values():
+        if each.buckets:
+            labels = set(found.pop(each.name))
+            found |= {f"{each.name}_{part}": labels for part in ("sum", "count")}
+            found[f"{each.name}_bucket"] = labels | {"le"}
     return found
 
 
@@ -170,11 +165,13 @@ def test_compose_gives_prometheus_and_grafana_the_files_that_exist() -> None:
     assert asked <= set(jobs)
 
 
-def test_the_page_about_monitoring_has_every_metric_with_its_labels_and_every_alert() -> None:
+def test_the_page_about_monitoring_has_every_metric_as_it_is_declared_and_every_alert() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(agentchord_\w+)` \| ([^|]*) \|", text, re.MULTILINE))
+    rows = re.findall(r"^\| `(agentchord_\w+)` \| ([^|]*) \| (.*) \|$", text, re.MULTILINE)
 
-    described = {name: tuple(re.findall(r"`(\w+)`", labels)) for name, labels in rows.items()}
+    described = {
+        name: (tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, labels, meaning in rows
+    }
     alerts = re.findall(r"^\| `([A-Z]\w+)` \|", text, re.MULTILINE)
 
     assert described == our_metrics()

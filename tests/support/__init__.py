@@ -1,1 +1,1 @@
-"""What tests of several kinds share, by subject."""
+"""Support for tests of several kinds, by subject."""

@@ -1,4 +1,4 @@
-"""Functions for function agents in tests: they sleep, fail, and tell what happened to them."""
+"""Functions for function agents in tests: they sleep, fail, and report their calls."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from app.kinds.base import AgentContext
 
 
 def where(context: AgentContext) -> dict[str, Any]:
-    """The thread it runs in, and what it was told."""
+    """Return the thread it runs in, and its arguments."""
     return {
         "thread": threading.current_thread().name,
         "attempt": context.attempt,
@@ -30,7 +30,7 @@ def everything(**inputs: Any) -> dict[str, Any]:
 
 
 def fail_twice(context: AgentContext) -> int:
-    """Fails in its first two attempts."""
+    """Fail in the first two attempts."""
     if context.attempt <= 2:
         raise OSError("the disk is away")
     return context.attempt
@@ -57,7 +57,7 @@ def large(size: int) -> str:
 
 
 def block(seconds: float, mark: str) -> str:
-    """Blocks its thread, then leaves a mark that it went on to the end."""
+    """Block its thread, then write a file that shows that it reached its end."""
     wake = threading.Event()
     wake.wait(seconds)
     _mark(mark, "went on")
@@ -65,7 +65,7 @@ def block(seconds: float, mark: str) -> str:
 
 
 async def wait(seconds: float, mark: str) -> str:
-    """Waits on the loop; leaves a mark if it is cancelled."""
+    """Wait on the loop; write a file if it is cancelled."""
     _mark(mark, "began")
     try:
         await asyncio.sleep(seconds)
@@ -76,7 +76,7 @@ async def wait(seconds: float, mark: str) -> str:
 
 
 async def stubborn(seconds: float) -> str:
-    """Swallows its cancellation."""
+    """Suppress its cancellation."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         try:
@@ -91,6 +91,6 @@ def _mark(path: str, text: str) -> None:
 
 
 def leak(key: str) -> None:
-    """Tells a key to a log and to whoever reads its error, as careless code does."""
+    """Write a key to a log and to its error, like careless code."""
     logging.getLogger("careless").warning("the key is %s", key)
     raise OSError(f"401 for the key {key}")

@@ -1,4 +1,4 @@
-"""A remote agent for tests, in a thread: answers as it is told and remembers what it was asked."""
+"""A remote agent for tests, in a thread: it has given answers and records its requests."""
 
 import asyncio
 from typing import Self
@@ -18,7 +18,7 @@ class AgentServer:
     def __init__(self, *, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
         self._loop = LoopThread("remote agent")
-        #: What it answers, one after the other; after the last one, an empty object.
+        #: Its answers, one after the other; after the last one, an empty object.
         self.answers: list[web.Response] = []
         self.requests: list[tuple[dict[str, str], bytes]] = []
         #: Requests whose connection was closed before they were answered.

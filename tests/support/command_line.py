@@ -1,4 +1,4 @@
-"""Which `agentchord` commands, options and queues there are, for tests of what names them."""
+"""The existing `agentchord` commands, options and queues, for tests of texts that name them."""
 
 import re
 from functools import cache
@@ -14,7 +14,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def is_known(command: str, arguments: str) -> bool:
-    """Whether there is such a command, with these options, and for a worker with these queues."""
+    """Return whether a command exists, with these options, and for a worker with these queues."""
     longer = f"{command} {arguments.split(maxsplit=1)[0]}" if arguments.split() else command
     known = options().get(longer, options().get(command))
     named = set(OPTION.findall(arguments.partition(" -- ")[0]))
@@ -26,7 +26,7 @@ def is_known(command: str, arguments: str) -> bool:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """Options of every command and its subcommands; an empty set where they are not ours."""
+    """Return the options of every command and subcommand; an empty set for foreign commands."""
     from app.cli.application import create
 
     group = typer.main.get_command(create())

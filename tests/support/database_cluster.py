@@ -1,4 +1,4 @@
-"""The protocol of one run, spoken step by step by a test instead of by worker processes."""
+"""The protocol of one run, executed step by step by a test instead of worker processes."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ def agent(name: str, *dependencies: str, provider: str = "openai", **fields: Any
 
 @dataclass
 class Cluster:
-    """One database and the steps that scheduler, lanes and watchdog take on it."""
+    """One database and the steps of scheduler, lanes and watchdog on it."""
 
     engine: AsyncEngine
 
@@ -98,15 +98,15 @@ class Cluster:
     async def set_budget(
         self, scope: str, subject: str = "", limit: str = "1", **terms: Any
     ) -> tuple[UUID, ...]:
-        """Set a standing budget; returns whom to wake."""
+        """Set a standing budget, and return the agents to wake."""
         wanted = BudgetTerms(
             scope=StandingScope(scope), subject=subject, limit_usd=Decimal(limit), **terms
         )
         return await self.commit(lambda c: standing.set_budget(c, wanted))
 
     async def next_day(self) -> None:
-        """What the database's clock does at midnight, the other way round: accounts grow old."""
-        # Far away first, because UNIQUE is checked row by row.
+        """Make accounts older, as if the database's clock had passed midnight."""
+        # By an offset first, because UNIQUE is checked row by row.
         for days in (36_501, -36_500):
             await self.rows(
                 "UPDATE budgets SET period_start = period_start - make_interval(days => :days)"

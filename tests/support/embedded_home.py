@@ -1,4 +1,4 @@
-"""What the tests of the embedded services look at: processes, sockets, data of one home."""
+"""Views of embedded services for tests: processes, sockets, data of one home."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def answers(urls: ServiceUrls) -> bool:
 
 
 def silent(urls: ServiceUrls) -> bool:
-    """Whether neither server is there any more, not even as a socket."""
+    """Return whether both servers are gone, with their sockets."""
     folders = (Path(urls.redis_url[7:].split("?")[0]).parent, socket_folder(urls))
     return not answers(urls) and not any(folder.exists() for folder in folders)
 
@@ -51,7 +51,7 @@ def socket_folder(urls: ServiceUrls) -> Path:
 
 
 def server_ids(urls: ServiceUrls) -> tuple[int, int]:
-    """Process ids of Postgres and Redis, by their own word."""
+    """Return the process ids that Postgres and Redis report."""
     with connect(urls) as connection, Redis.from_url(urls.redis_url) as client:
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
         assert row is not None

@@ -1,4 +1,4 @@
-"""Runs as the monitoring reads them, made up piece by piece."""
+"""Made-up runs in the form in which the monitoring reads them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,12 +16,12 @@ RUN_ID = UUID(int=1)
 
 
 def at(seconds: float) -> datetime:
-    """So many seconds after the run has started."""
+    """The time of this second of the run."""
     return START + timedelta(seconds=seconds)
 
 
 def agent(name: str, level: int = 0, **fields: Any) -> AgentProgress:
-    """An agent that has completed from second 0 to 1 of its run, unless told otherwise."""
+    """An agent that by default ran from second 0 to 1 and completed."""
     given: dict[str, Any] = {
         "name": name,
         "module": "HR",

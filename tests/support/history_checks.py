@@ -1,7 +1,7 @@
-"""What the history must say if it is compared with the states of runs, agents, attempts and calls.
+"""Comparison of the history with the states of runs, agents, attempts and calls.
 
-Each state was written with its event in one transaction, so that a state without its event, or an
-event that is there twice, is a fault of the statements, or of a transaction that was torn apart.
+Each state is written with its event in one transaction, so a state without its event, or an event
+that occurs twice, is a fault of the statements, or of a transaction that was split.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +76,7 @@ WRONG = {
         )
     """,
 }
-#: All of them in one statement, for it is asked after every test of the stack.
+#: All checks in one statement, because it runs after every test of the stack.
 ALL_WRONG = " UNION ALL ".join(
     f"SELECT '{what}' AS what, to_jsonb(found)::text AS row FROM ({query}) found"
     for what, query in WRONG.items()
@@ -85,7 +85,7 @@ FACTS = "SELECT DISTINCT type, fact FROM events, jsonb_object_keys(data || '{\"\
 
 
 def assert_history_is_complete(sql: Sql) -> None:
-    """No state is without its event, and every event is one of the catalogue.
+    """Check that every state has its event, and every event is in the catalogue.
 
     Args:
         sql: Runs a statement and returns its rows as dicts.

@@ -1,4 +1,4 @@
-"""An attempt of an agent as its worker has it, made up, for tests that run no worker."""
+"""A made-up attempt of an agent in its worker's form, for tests that run no worker."""
 
 import asyncio
 from dataclasses import replace
@@ -29,7 +29,7 @@ CLAIMED = ClaimedAgent(
 
 
 def agent_of(model: str) -> Agent:
-    """An agent that says go to this model."""
+    """An agent whose prompt to this model is "go"."""
     return Agent(name="a", prompt_template="go", llm_config={"model": model})
 
 

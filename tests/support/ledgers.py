@@ -1,4 +1,4 @@
-"""Compares the ledger in Postgres with what the simulator says it served, line by line."""
+"""Compares the ledger in Postgres with the simulator's ledger, line by line."""
 
 from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
@@ -9,7 +9,7 @@ from app.costs.pricing import Pricing
 from app.domain.money import round_to_ledger
 
 Row = Mapping[str, Any]
-# What the daily totals and the ledger itself say differently; no row when all is right.
+# Differences between the daily totals and the ledger; no row when they agree.
 DIFFERENT_TOTALS = """
     WITH summed AS (
         SELECT day, tenant, workflow, version, module, provider, model, kind, outcome,
@@ -46,14 +46,14 @@ def assert_ledgers_agree(
 ) -> None:
     """Every answered request has its entry, token for token and dollar for dollar, and vice versa.
 
-    A call whose usage nobody knows has a guess, which is never below what was served. A stream that
-    broke off has the provider's own usage if that had arrived, else an estimate of its own.
+    A call with unknown usage has an estimate, which is never below the served usage. A stream that
+    broke off has the provider's usage if it had arrived, else an estimate.
 
     Args:
         entries: Rows of cost_entries.
         served: Records of the simulator.
-        cut: Whether calls were closed that may have been answered in that very moment: they have a
-            guess then.
+        cut: Whether calls were closed that may have been answered at the same moment: they have an
+            estimate then.
 
     Raises:
         AssertionError: If they differ.
@@ -85,7 +85,7 @@ def assert_ledgers_agree(
 
 
 def dollars_of(record: Row) -> Decimal:
-    """What the provider bills for a request of the simulator's: nothing for an error."""
+    """The provider's bill for a request of the simulator: nothing for an error."""
     if not record["model"]:
         return Decimal(0)
     written, cached = record["cache_write_tokens"], record["cached_tokens"]
@@ -117,7 +117,7 @@ def _was_answered(record: Row) -> bool:
 
 
 def _assert_complete(entry: Row) -> None:
-    """Whatever has to be known of a call whose answer arrived."""
+    """Check the facts of a call whose answer arrived."""
     missing = [name for name in ("module", "price_version", "request_id") if not entry[name]]
     if entry["outcome"] == "ok":
         missing += [name for name in ("model_answered", "usage") if not entry[name]]
@@ -126,7 +126,7 @@ def _assert_complete(entry: Row) -> None:
 
 
 def _assert_never_below(guess: Row, record: Row) -> None:
-    """What is booked for a stream that broke off covers what the provider had sent of it."""
+    """Check that the entry of a stream that broke off covers the part that was sent."""
     assert guess["output_tokens"] >= record["output_tokens"]
     assert _prompt_tokens(guess) >= record["input_tokens"]
     assert guess["cost_usd"] >= dollars_of(record)
@@ -143,7 +143,7 @@ def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
     return (
         entry["provider"],
         entry["model"],
-        # A stream that broke off after its usage was answered by the provider, and yet failed.
+        # For the provider, a stream that broke off after its usage was answered.
         entry["outcome"] == "ok" or bool(entry["usage"]),
         _prompt_tokens(entry),
         entry["cached_tokens"],

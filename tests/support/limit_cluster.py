@@ -1,4 +1,4 @@
-"""Limiters as several processes have them, on one backend whose clock can be moved."""
+"""Limiters of several processes, on one backend whose clock can be moved."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ UNLIMITED: dict[str, Any] = dict.fromkeys(
 
 
 def limits(**given: Any) -> RateLimitConfig:
-    """Limits of which only the given ones exist."""
+    """Limits with only the given tiers."""
     return RateLimitConfig(**UNLIMITED | given)
 
 
@@ -47,7 +47,7 @@ def request(**given: Any) -> LimitRequest:
 
 
 class Backends(Protocol):
-    """Makes the backend of each process, and forgets everything, as FLUSHALL does."""
+    """Makes the backend of each process, and deletes everything, like FLUSHALL."""
 
     def backend(self) -> LimiterBackend: ...
 
@@ -59,8 +59,8 @@ class LimitCluster:
     """Limiters that share their buckets.
 
     Attributes:
-        backends: Where the buckets are.
-        shift_s: How far the backend's clock is ahead.
+        backends: The backends with the buckets.
+        shift_s: Seconds by which the backend's clock is ahead.
     """
 
     backends: Backends
@@ -99,7 +99,7 @@ class MovableClock:
 
 
 class InMemory:
-    """Backends in memory: one, in truth."""
+    """Backends in memory: all are one object."""
 
     def __init__(self, clock: MovableClock) -> None:
         self._backend = MemoryBackend(clock=clock)
@@ -139,7 +139,7 @@ async def open_cluster(
 
 
 async def take(limiter: ClusterLimiter, count: int, **given: Any) -> list[Permit]:
-    """So many permits, all asked for at once, in the order of the requests."""
+    """Ask for permits at the same time, and return them in the order of the requests."""
     return list(await asyncio.gather(*(limiter.acquire(request(**given)) for _ in range(count))))
 
 

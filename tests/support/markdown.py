@@ -1,6 +1,6 @@
-"""The project's Markdown files, and what the tests look for in them.
+"""The project's Markdown files, and the parts that tests read.
 
-The words after a code block's language say what a test does with it: ``run`` executes it, ``file=``
+The words after a code block's language are instructions for tests: ``run`` executes it, ``file=``
 writes it, ``config`` and ``workflow`` load it. Readers do not see these words.
 """
 
@@ -27,7 +27,7 @@ class Block:
         line: Line of its fence, from 1.
         language: First word after the fence.
         words: The other words.
-        text: What it contains.
+        text: Its content.
     """
 
     page: Path
@@ -65,7 +65,7 @@ def marked(language: str, word: str) -> list[Block]:
 
 
 def files_of(page: Path) -> dict[str, str]:
-    """The files that a page tells its reader to write."""
+    """The files that a page asks its reader to write."""
     return {
         word.removeprefix("file="): block.text
         for block in blocks(page)
@@ -92,7 +92,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """What a reader may type: console lines without their prompt and comment, and code spans."""
+    """Commands of a page: console lines without prompt and comment, and code spans."""
     found = [
         re.sub(r"\s+#.*", "", line.removeprefix("$ ")).strip()
         for block in blocks(page)

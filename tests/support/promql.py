@@ -1,7 +1,7 @@
-"""The part of PromQL that our alert rules speak, on pages of metrics that were read one by one.
+"""The part of PromQL that the alert rules use, on a list of pages of metrics.
 
-It tells which alerts fire, as Prometheus would, without Prometheus. Two things are simpler: what
-``rate`` sees is taken as its whole range, and there is no staleness before five minutes.
+It finds the alerts that fire, without Prometheus. Two things are simpler: the samples that ``rate``
+sees count as its whole range, and there is no staleness before five minutes.
 """
 
 import math
@@ -26,7 +26,7 @@ LOOK_BACK_S = 300.0
 
 
 def page_of(text: str) -> Page:
-    """What a page of metrics says."""
+    """The samples of a page of metrics."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -82,13 +82,13 @@ class History:
     """Pages in the order in which they were read.
 
     Attributes:
-        pages: When, in seconds, and what was read.
+        pages: Time in seconds, and the samples that were read.
     """
 
     pages: list[tuple[float, Page]] = field(default_factory=list)
 
     def firing(self, alerts: Sequence[Alert]) -> set[str]:
-        """Names of those that fire after the last page."""
+        """Names of the alerts that fire after the last page."""
         since: dict[tuple[str, Labels], float] = {}
         firing: set[str] = set()
         for at, _ in self.pages:
@@ -107,7 +107,7 @@ class History:
         """The value of an expression at a moment.
 
         Raises:
-            NotImplementedError: If our rules have not said such a thing before.
+            NotImplementedError: If the expression is outside the part that the rules use.
         """
         match expr:
             case promql.ParenExpr():

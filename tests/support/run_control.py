@@ -1,4 +1,4 @@
-"""Steps that control a run, as tests take them on a cluster without workers."""
+"""Steps that control a run, for tests on a cluster without workers."""
 
 from decimal import Decimal
 from functools import partial

@@ -1,6 +1,6 @@
 """The whole stack for tests: services of its own, the simulator, and real Celery workers.
 
-``stack`` is what a test asks for: one stack serves all tests of a process. While a test has it,
+Tests ask for ``stack``: one stack serves all tests of a process. While a test has it,
 this process is a client of it, too, so ``enqueue`` and ``OrchestrationEngine`` work as they would
 in a user's program. When the test is over, the ledger must equal the simulator's.
 """
@@ -35,7 +35,7 @@ SUPERVISED = "app.local_stack.supervised"
 READY_S = 60.0
 END_S = 20.0
 GRACE_S = 5.0
-# Out of the way: tests of limits configure their own.
+# Large enough never to be reached: tests of limits configure their own.
 CONFIGURATION = """\
 imports: [app.examples.tools, app.examples.functions, tests.support.agent_functions]
 allow_addresses: [127.0.0.1]
@@ -59,7 +59,7 @@ class Worker:
     log: Path
 
     def stop(self) -> int:
-        """Ask it to end, and wait for that; returns its exit code."""
+        """Ask it to end, wait for that, and return its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(END_S)
@@ -147,13 +147,13 @@ class Stack:
         program: Sequence[str] = (SUPERVISED,),
         **environment: str,
     ) -> Worker:
-        """Start a worker and wait until it is ready; whoever asks for it ends it.
+        """Start a worker and wait until it is ready; the caller ends it.
 
         Args:
             *queues: Queues it serves.
             name: First part of its node name, and of its log's.
             threads: Lanes it runs at a time.
-            program: The module that runs it, and arguments that go before the usual ones.
+            program: The module that runs it, and arguments before the usual ones.
             **environment: Variables that differ from the stack's.
         """
         arguments = worker_arguments(queues, threads=threads, name=name)
@@ -193,10 +193,10 @@ def run_stack(
     """A stack with one worker, with services and a simulator of its own.
 
     Args:
-        folder: Where all its files go.
+        folder: Folder of all its files.
         *queues: Queues of the worker; all, if none is named.
         configuration: The YAML file.
-        **overrides: Environment variables; an empty one takes its default away.
+        **overrides: Environment variables; an empty one removes its default.
     """
     from app.storage.schema import upgrade
 
@@ -220,7 +220,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The stack, with the simulator as new, and this process as its client."""
+    """The stack with a reset simulator, and this process as its client."""
     from app.bootstrap import connected_settings
 
     for name, value in running_stack.environment.items():
@@ -260,7 +260,7 @@ def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def _lead_celery_to(stack: Stack) -> None:
-    """The Celery instance has read its URLs once; give it those of the stack in use."""
+    """Give the Celery instance, which has read its URLs already, those of the stack in use."""
     from kombu import pools
 
     from app.celery import app
@@ -287,6 +287,6 @@ def _close_client() -> None:
 
 
 def search_path() -> str:
-    """The source tree, wherever the process is started."""
+    """The source tree, for a process in any folder."""
     inherited = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)

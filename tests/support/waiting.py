@@ -1,4 +1,4 @@
-"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+"""Waiting for a condition with a deadline, instead of sleeping."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -11,10 +11,10 @@ POLL_S = 0.02
 
 
 def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str = "") -> T:
-    """Poll until ``condition()`` is truthy, and return what it returned.
+    """Poll until ``condition()`` is truthy, and return its result.
 
     Raises:
-        AssertionError: If it is not within ``timeout_s`` seconds; ``what`` says what was awaited.
+        AssertionError: If it is not within ``timeout_s`` seconds; ``what`` names the condition.
     """
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):

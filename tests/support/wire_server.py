@@ -1,4 +1,4 @@
-"""A provider that says what the files under tests/wire say.
+"""A provider that answers with the files under tests/wire.
 
 Each file is a conversation, written from the providers' reference pages (developers.openai.com/api,
 platform.claude.com/docs/en/api; 2026): the answers to its requests one after the other, ``whole``
@@ -18,13 +18,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 WIRE = Path(__file__).parents[1] / "wire"
-# Not where events or characters end, so that whoever reads has to put them together.
+# Not at the ends of events or characters, so that the reader has to put them together.
 SLICE_BYTES = 23
 
 
 @dataclass
 class WireServer:
-    """A running server, and what it was asked."""
+    """A running server, and its requests."""
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -42,7 +42,7 @@ def shapes(protocol: str, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def names(protocol: str) -> list[str]:
-    """The conversations that there are."""
+    """The names of all conversations."""
     return sorted(file.stem for file in (WIRE / protocol).glob("*.json"))
 
 
@@ -54,7 +54,7 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         said = shapes(protocol, name)
-        # An error comes as a plain answer, whatever was asked for.
+        # An error is a plain answer, also to a request for a stream.
         answers = said.get("stream" if body.get("stream") else "whole") or said["whole"]
         answer = answers[len(server.requests)]
         server.requests.append(body)

@@ -1,7 +1,7 @@
-"""The tools that come with AgentChord; an agent has those that it names.
+"""The tools of AgentChord; an agent has those that it names.
 
-Tools from elsewhere (servers of the Model Context Protocol, plugins) join here: whatever gives
-tools by name can stand beside these in the registry.
+Tools from other sources (servers of the Model Context Protocol, plugins) join here: the registry
+takes any mapping of names to tools beside these.
 """
 
 from app.configuration.sections import ToolSettings
@@ -19,13 +19,13 @@ _NOT_CONFIGURED = {
 
 
 def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
-    """The built-in tools by name, as the operator has configured them.
+    """Make the built-in tools by name, as the operator has configured them.
 
     Args:
         settings: The configuration's section ``tools``.
 
     Returns:
-        Tools; in place of one that cannot work yet, what is to be configured for it.
+        Tools; a text in place of a tool says which setting is missing for it.
 
     Raises:
         ConfigurationError: If a database cannot be read by ``sql_query``.

@@ -1,7 +1,7 @@
 """``list_files``, ``read_file`` and ``write_file``: the files of one folder, and of no other.
 
 A path is opened part by part, each below the one before, and no symbolic link is followed, not even
-one that stays inside: there is no moment between a check and its use.
+one that stays inside: no time passes between a check and its use.
 """
 
 import os
@@ -20,7 +20,7 @@ from app.tools.tool import Tool
 MAX_LISTED = 1000
 MAX_PARTS = 50
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# Not blocking: opening a pipe would wait for its other end.
+# O_NONBLOCK, because opening a pipe would wait for its other end.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -34,7 +34,7 @@ class Entry(TypedDict):
 
 
 class Listing(TypedDict):
-    """What a folder holds; ``more`` says whether there is more than is shown."""
+    """Entries of a folder; ``more`` is true if some are not shown."""
 
     entries: list[Entry]
     more: bool
@@ -42,6 +42,9 @@ class Listing(TypedDict):
 
 class FolderTools:
     """The tools of a folder.
+
+    Several agents may write one file at the same time; the last one wins. Give each run a path of
+    its own where that matters.
 
     Args:
         folder: The folder; it must exist.
@@ -56,7 +59,7 @@ class FolderTools:
         """List the files and folders of a folder.
 
         Args:
-            path: Path of the folder, relative to the working folder; "." is that one.
+            path: Path of the folder, relative to the working folder; "." is the working folder.
         """
         with self._folder_at(_parts(path)) as folder:
             names = sorted(os.listdir(folder))  # noqa: PTH208  pathlib cannot list a descriptor
@@ -86,7 +89,7 @@ class FolderTools:
             raise ValueError(f"{shortened(path)} is not a text in UTF-8") from error
 
     def write_file(self, path: str, text: str) -> str:
-        """Write a text file, in place of the one that is there; its folders are made.
+        """Write a text file, in place of an existing one; missing folders are created.
 
         Args:
             path: Path of the file, relative to the working folder.
@@ -104,7 +107,7 @@ class FolderTools:
 
     @contextmanager
     def _folder_at(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        # The operator's own folder may be a link; nothing below it.
+        # The operator's own folder may be a link; no part below it may be one.
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in parts:
@@ -120,11 +123,11 @@ class FolderTools:
 
 
 def file_tools(rules: FileTools) -> Sequence[Tool]:
-    """The tools of the folder that the operator names; none, if there is none."""
+    """Make the tools of the operator's folder; none, if no folder is configured."""
     if rules.folder is None:
         return ()
     tools = FolderTools(rules.folder, max_bytes=rules.max_bytes)
-    # A file is always written as a whole, so writing it again changes nothing.
+    # A file is always written as a whole, so a repeated write changes nothing.
     functions = (tools.list_files, tools.read_file, tools.write_file)
     return [Tool(function, idempotent=True) for function in functions]
 
@@ -154,7 +157,7 @@ def _entry(folder: int, name: str) -> Entry:
 
 
 def _write(folder: int, name: str, content: bytes) -> None:
-    """Write beside the file and move it there: nobody sees half of it, and a link is replaced."""
+    """Write beside the file, then move it there: readers see all of it, and links are replaced."""
     beside = f".{uuid7()}.part"
     descriptor = os.open(beside, _NEW, 0o644, dir_fd=folder)
     try:

@@ -1,8 +1,8 @@
-"""``sql_query``: reads databases that the operator names, and can change nothing in them.
+"""``sql_query``: reads the databases of the configuration, and cannot change them.
 
-Four fences stand one behind the other: one statement (a text with a semicolon in it is refused),
-which begins with a word that reads; a transaction that the database itself keeps read-only; limits
-on rows and time; and whatever the rights of the configured user are, which are the operator's.
+Four barriers: one statement (a text with a semicolon is refused) that begins with a word for
+reading; a transaction that the database itself keeps read-only; limits on rows and time; and the
+rights of the configured user, which the operator chooses.
 """
 
 import re
@@ -27,9 +27,9 @@ from app.tools.tool import Tool
 
 MAX_QUERY_CHARS = 100_000
 MARGIN_S = 10.0
-# These can be read through a cursor, so that a large result stays in the database.
+# Results of these are read through a cursor, so that a large one stays in the database.
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
-TELLS = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
+DESCRIBES = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
 # In MySQL these write files even in a read-only transaction, and comments may hold statements.
 _WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
@@ -39,7 +39,7 @@ Guard = Callable[[Connection, float], None]
 
 
 class Rows(TypedDict):
-    """What a query found; ``more`` says whether there are more rows than these."""
+    """Rows of a query; ``more`` is true if there are further rows."""
 
     columns: list[str]
     rows: list[list[Any]]
@@ -50,7 +50,7 @@ class QueryTools:
     """The tool of the databases.
 
     Args:
-        databases: By the name that models use.
+        databases: Databases by the name that models use.
 
     Raises:
         ConfigurationError: If one of them cannot be kept from changes.
@@ -65,7 +65,7 @@ class QueryTools:
         parameters: dict[str, Value] | None = None,
         database: str | None = None,
     ) -> Rows:
-        """Read a database with one SQL query; nothing can be changed by it.
+        """Read a database with one SQL query; it cannot change anything.
 
         Args:
             query: One SELECT, without a semicolon. Write values as :name and give them as
@@ -78,13 +78,13 @@ class QueryTools:
         reader = self._readers.get(database or "")
         if reader is None:
             raise ValueError(
-                f"there is no database {shortened(database)}; there is {listed(self._readers)}"
+                f"there is no database {shortened(database)}: use one of {listed(self._readers)}"
             )
         return reader.read(query, parameters or {})
 
 
 class _Reader:
-    """Reads one database; a connection for each query, so that none grows old."""
+    """Reads one database, with a new connection for each query."""
 
     def __init__(self, name: str, database: Database) -> None:
         self._database = database
@@ -97,8 +97,8 @@ class _Reader:
         self._dialect = url.get_backend_name()
         if self._dialect not in GUARDS:
             raise ConfigurationError(
-                f"tools.sql.{name}: {self._dialect!r} databases cannot be kept from changes here; "
-                f"there is {listed(GUARDS)}"
+                f"tools.sql.{name}: {self._dialect!r} databases cannot be kept read-only here: use "
+                f"one of {listed(GUARDS)}"
             )
         try:
             self._engine = _sqlite_engine(name, url) if _is_file(url) else _engine(url)
@@ -118,7 +118,7 @@ class _Reader:
                 return self._rows(connection, query, parameters)
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or error).strip()
-            raise ValueError(f"the database refuses it: {reason}") from error
+            raise ValueError(f"the database refuses the query: {reason}") from error
 
     def _rows(self, connection: Connection, query: str, parameters: Mapping[str, Value]) -> Rows:
         limit = self._database.max_rows
@@ -134,7 +134,7 @@ class _Reader:
 
     @contextmanager
     def _limited(self, connection: Connection) -> Iterator[None]:
-        """Stop a query of SQLite in time; the servers do that themselves."""
+        """Stop a query of SQLite in time; other databases do that themselves."""
         if self._dialect != "sqlite":
             yield
             return
@@ -150,7 +150,7 @@ class _Reader:
 
 
 def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
-    """The tool that reads the operator's databases; none, if there is none."""
+    """Make the tool that reads the operator's databases; none, if none is configured."""
     if not databases:
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
@@ -162,14 +162,14 @@ def _first_word(query: str) -> str:
     if len(query) > MAX_QUERY_CHARS:
         raise ValueError(f"the query has over {MAX_QUERY_CHARS:,} characters: shorten it")
     if ";" in query:
-        # No parser of ours decides whether it is inside a text: theirs might see it otherwise.
+        # A parser here could judge differently from the database whether it is inside a text.
         raise ValueError("write one statement without a semicolon; give texts as parameters")
     match = _FIRST_WORD.match(query)
     word = match[1].upper() if match else ""
-    if word not in (*READS, *TELLS):
+    if word not in (*READS, *DESCRIBES):
         raise ValueError(
-            f"the query begins with {shortened(query[:20])}: only reading is allowed, with "
-            f"{', '.join((*READS, *TELLS))}"
+            f"the query begins with {shortened(query[:20])}: begin it with one of "
+            f"{', '.join((*READS, *DESCRIBES))}"
         )
     return word
 
@@ -209,7 +209,7 @@ def _guard_sqlite(connection: Connection, timeout_s: float) -> None:  # noqa: AR
     connection.exec_driver_sql("PRAGMA query_only = ON")
 
 
-#: What keeps each database from changes, in the transaction that the query runs in.
+#: Makes the transaction of a query read-only, by dialect.
 GUARDS: dict[str, Guard] = {
     "postgresql": _guard_postgres,
     "mysql": _guard_mysql,

@@ -1,4 +1,4 @@
-"""``http_request`` and ``fetch_page``: the web, as far as the operator lets models reach it."""
+"""``http_request`` and ``fetch_page``: the web, within the operator's rules."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -11,17 +11,17 @@ from app.tools.threads import run_in_thread
 from app.tools.tool import Tool
 
 FIRST_ERROR = 400
-#: Asking for these twice changes nothing.
+#: A repeated request with one of these changes nothing.
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
 HTML = ("text/html", "application/xhtml+xml", "")
 TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml")
-# The tool's own time ends after the request's, so that the model is told of the latter.
+# The tool's own time ends after the request's, so that the model gets the request's error.
 MARGIN_S = 10.0
 
 
 class HttpAnswer(TypedDict):
-    """What the model gets of an answer."""
+    """The part of an answer that the model gets."""
 
     status: int
     url: str
@@ -50,7 +50,7 @@ class WebTools:
 
         Args:
             url: Full URL, with http:// or https://.
-            method: Such as GET; which ones are allowed is the operator's choice.
+            method: Such as GET; the operator chooses the allowed ones.
             headers: Further headers by name.
             body: Text to send.
         """
@@ -82,7 +82,7 @@ class WebTools:
 
 
 def web_tools(rules: HttpTools) -> Sequence[Tool]:
-    """The tools of the web, by the operator's rules."""
+    """Make the tools of the web, with the operator's rules."""
     tools = WebTools(Fetcher(rules))
     timeout_s = rules.timeout_s + MARGIN_S
     hosts = f"Allowed hosts: {', '.join(rules.allowed_hosts)}." if rules.allowed_hosts else ""
@@ -103,7 +103,7 @@ def _body(answer: WebAnswer) -> str:
         and kind not in TEXTS
         and not kind.endswith(("+json", "+xml"))
     ):
-        return f"(content of type {kind}, which is no text, is not shown)" if answer.body else ""
+        return f"(content of type {kind} is not shown: it is no text)" if answer.body else ""
     return answer.text() + _note(answer)
 
 

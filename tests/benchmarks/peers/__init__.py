@@ -1,1 +1,1 @@
-"""Other ways to do the same work, each in its documented best form; each runs without `app`."""
+"""Other systems for the same work, each in its documented best form; none imports `app`."""

@@ -1,7 +1,7 @@
 """Prefect: a flow run per run, an asynchronous task per agent, gathered level by level.
 
 The server records every flow run and task run. Results are not stored, which is Prefect's
-default: a flow whose process dies starts anew. No ledger, budgets or limits in tokens.
+default: a flow whose process dies starts again. No ledger, budgets or limits in tokens.
 """
 
 import asyncio

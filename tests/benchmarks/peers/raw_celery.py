@@ -1,10 +1,10 @@
 """Raw Celery: one task per agent, a chord per level, chains; Redis as broker and result backend.
 
-As quick as Celery's documentation makes it: early acknowledgement, threads, results only where
-something waits for them, no events, and in each worker process one loop with the SDK's aiohttp
-transport, which beats its synchronous client. A level's body starts the next level, so that the
-client need not live. Nothing is stored but in Redis: no ledger, no budgets, no limits; the agents
-of a worker that dies are lost.
+With the fast options of Celery's documentation: early acknowledgement, threads, results only where
+they are read, no events, and in each worker process one loop with the SDK's aiohttp transport,
+which is faster than its synchronous client. A level's body starts the next level, so the client is
+not needed. Only Redis stores anything: no ledger, no budgets, no limits; the agents of a worker
+that dies are lost.
 """
 
 import asyncio
@@ -64,21 +64,21 @@ def _open_client(**_: Any) -> None:
 
 @app.task(name="agent")
 def agent(previous: str | None, batch: int, level: int, item: int) -> str:
-    """One agent: waits in its thread for the process's loop."""
+    """Run one agent: wait in its thread for the process's loop."""
     text = filled_prompt(batch, level, item, previous)
     return asyncio.run_coroutine_threadsafe(ask(_client(), text), _loop()).result()
 
 
 @app.task(name="next_level")
 def next_level(answers: list[str], batch: int, level: int, levels: int, last_id: str) -> int:
-    """The body of a level's chord: starts the level after it."""
+    """Start the next level; the body of a level's chord."""
     start_level(answers, batch, level, levels, last_id)
     return level
 
 
 @app.task(name="last_level", ignore_result=False)
 def last_level(answers: list[str]) -> list[str]:
-    """The body of the last chord: its result is what the client waits for."""
+    """Return a result for the client to wait for; the body of the last chord."""
     return answers
 
 

@@ -1,7 +1,7 @@
 """DBOS: a durable workflow per run, an asynchronous step per agent, one process.
 
-Each step's output is in Postgres before the workflow goes on. No ledger, budgets or limits in
-tokens; a workflow whose process dies goes on when DBOS starts again.
+Each step's output is in Postgres before the workflow continues. No ledger, budgets or limits in
+tokens; a workflow whose process dies continues when DBOS starts again.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ clients: dict[asyncio.AbstractEventLoop, AsyncOpenAI] = {}
 
 
 async def client() -> AsyncOpenAI:
-    """The client of the loop that runs, whichever DBOS has chosen."""
+    """The client of the running loop, which DBOS chooses."""
     loop = asyncio.get_running_loop()
     if loop not in clients:
         clients[loop] = await open_client()
@@ -36,7 +36,7 @@ async def agent(batch: int, level: int, item: int, previous: str | None) -> str:
 
 @DBOS.workflow()
 async def fleet(batch: int, levels: int, width: int) -> int:
-    """A run, level by level; steps start in the same order each time, as DBOS wants it."""
+    """A run, level by level; DBOS requires that steps always start in the same order."""
     answers: list[str | None] = [None] * width
     for level in range(levels):
         answers = list(

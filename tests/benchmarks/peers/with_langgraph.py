@@ -2,7 +2,7 @@
 
 Durability is the default, "async": a step's checkpoint is written while the next step runs. A
 node's own result is written as soon as the node has ended. No ledger, budgets or limits; a run
-whose process dies goes on when somebody invokes its thread again.
+whose process dies continues when its thread is invoked again.
 """
 
 import asyncio
@@ -23,14 +23,14 @@ from tests.benchmarks.protocol import Answer, serve
 from tests.benchmarks.sdk_calls import ask, open_client
 from tests.benchmarks.workloads import Workload, agent_name, filled_prompt
 
-#: A saver makes its callers wait in line, so several share the pool; more than this bring nothing.
+#: A saver runs one call at a time, so several share the pool; more than this do not help.
 SAVERS = 10
-# As LangGraph's documentation has them.
+# From LangGraph's documentation.
 CONNECTION = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
 
 
 class State(TypedDict):
-    """What nodes read and write.
+    """The state that nodes read and write.
 
     Attributes:
         batch: Number of the run.

@@ -1,7 +1,7 @@
 """Prefect: a server of its own, and one process that runs flows against it.
 
-The server keeps its records in Postgres, or where that has no pg_trgm, as a Postgres from a wheel
-has not, in SQLite, which is Prefect's default.
+The server keeps its records in Postgres; without pg_trgm, which a Postgres from a wheel lacks, in
+SQLite, which is Prefect's default.
 """
 
 import os
@@ -28,7 +28,7 @@ def _free_port() -> int:
 
 
 def _settings(port: int) -> dict[str, str]:
-    """Quiet, nothing that leaves the machine, and records in batches."""
+    """Settings: few logs, no telemetry, and records in batches."""
     home = Path(os.environ["PEER_FOLDER"]) / "prefect"
     database = os.environ["PEER_DATABASE_URL"] or f"sqlite+aiosqlite:///{home}/prefect.db"
     return {

@@ -1,4 +1,4 @@
-"""What is said of Flower's accounts and port before it starts."""
+"""The messages about Flower's accounts and port before it starts."""
 
 import socket
 from typing import Any

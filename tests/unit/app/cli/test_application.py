@@ -1,4 +1,4 @@
-"""The command line without a cluster: its help, its errors, what it reads and how it writes."""
+"""The command line without a cluster: its help, its errors, its input and output."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ HEAVY = ("celery", "sqlalchemy", "openai", "anthropic", "redis", "pydantic", "ri
 
 
 def commands() -> dict[str, Any]:
-    """Commands by name; those of a group by the group's name and their own."""
+    """Commands by name; commands of a group by the group's name and their own."""
     found: dict[str, Any] = dict(get_command(create()).commands)  # type: ignore[attr-defined]
     for name, command in list(found.items()):
         for own, inner in getattr(command, "commands", {}).items():

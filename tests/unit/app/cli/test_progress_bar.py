@@ -1,4 +1,4 @@
-"""Bars are for people who wait."""
+"""Progress bars on a terminal."""
 
 import io
 

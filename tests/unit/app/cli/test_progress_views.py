@@ -1,4 +1,4 @@
-"""How a run looks while it goes on."""
+"""The views of a run while it is running."""
 
 import io
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The picture of a run fits the screen, however large the run is."""
+"""The view of a run fits the screen for runs of any size."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_a_small_run_is_shown_whole() -> None:
     assert lines[2].endswith("$0.010000 of $1.00  1,234 calls, 12.3/s")
     assert "level 1   [############............] 2: 1 completed, 1 running" in lines
     assert any(line.startswith("screener waits for the rate limit openai/d") for line in lines)
-    assert any(line.startswith("writer waits for what it depends on: scr") for line in lines)
+    assert any(line.startswith("writer waits for its dependencies: scr") for line in lines)
     assert any(line.startswith("▶ screener  HR  gpt-4o  2 min") for line in lines)
 
 

@@ -1,4 +1,4 @@
-"""Providers by configuration: which there are, how they are reached, and who serves a model."""
+"""Providers by configuration: their names, their access, and the provider of a model."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -115,13 +115,16 @@ def test_a_built_in_provider_may_get_headers_and_a_variable_of_its_own(
         ("providers: {vllm: {protocol: openai}}", "the key 'base_url' is missing"),
         ("providers: {vllm: {protocol: grpc, base_url: 'http://h'}}", "'openai' or 'anthropic'"),
         ("providers: {vllm: {protocol: openai, base_url: 'h:80'}}", "must begin with http://"),
-        ("providers: {a: {protocol: openai, base_url: 'http://u:p@h/v1'}}", "more than a base"),
+        (
+            "providers: {a: {protocol: openai, base_url: 'http://u:p@h/v1'}}",
+            "has a user, a password or a query",
+        ),
         ("providers: {scheduler: {protocol: openai, base_url: 'http://h'}}", "of another queue"),
         ("providers: {'my llm': {protocol: openai, base_url: 'http://h'}}", "no name for a queue"),
         ("providers: {openai: {protocol: anthropic}}", "speaks openai"),
         ("providers: {vllm: {protocol: openai, base_ulr: 'http://h'}}", "did you mean 'base_url'"),
         (f"providers: {{ {VLLM} }}\nrate_limits: {{vlm: {{}}}}", "did you mean 'vllm'?"),
-        ("providers: {openai: {models: [a]}, anthropic: {models: [a]}}", "which 'openai' has too"),
+        ("providers: {openai: {models: [a]}, anthropic: {models: [a]}}", "which 'openai' also has"),
     ],
 )
 def test_a_provider_that_cannot_work_is_refused_in_one_line(
@@ -157,7 +160,7 @@ def test_a_key_in_the_file_is_refused_and_not_shown(
         ({"model": "llama-2"}, "vllm"),
         ({"model": "llama-3-70b"}, "big"),  # the longer pattern
         ({"model": "llama-3-405b"}, "big"),
-        ({"model": "gpt-4o"}, "vllm"),  # configured models go before known names
+        ({"model": "gpt-4o"}, "vllm"),  # configured models take precedence over known names
         ({"model": "gpt-4o-mini"}, "openai"),
         ({"model": "llama-2", "provider": "openai"}, "openai"),
         ({"model": "anything", "provider": "vllm"}, "vllm"),

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from app.configuration.sections import ProviderSettings
-from app.configuration.settings import SECRETS, Settings, load_settings, unknown_variables
+from app.configuration.settings import SECRETS, Settings, load_settings
 from app.documents.files import read_document
 from app.domain.policies import CostConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy, RetryStrategy
@@ -20,7 +20,7 @@ from app.errors import ConfigurationError
 
 DOCS = Path(__file__).parents[4] / "docs"
 EXAMPLE = DOCS / "agentchord.example.yaml"
-# Keys that the example shows with a value of its own, because the default says nothing.
+# Keys that the example shows with a value of its own, because the default shows nothing.
 SHOWN_OTHERWISE = {
     *("imports", "providers", "rate_limits", "costs", "openai_base_url", "anthropic_base_url"),
 }
@@ -179,14 +179,14 @@ def test_a_file_with_everything_commented_out_changes_nothing(
         ("engine:\n  lane_widht: 1\n", "2: engine.lane_widht", "did you mean 'lane_width'?"),
         ("engine:\n  lane_width: 0\n", "2: engine.lane_width", "is 0: input should be greater"),
         ("engine:\n  lane_width: many\n", "2: engine.lane_width", "is 'many': input should be a v"),
-        ("engine:\n  lane_width: true\n", "2: engine.lane_width", "true and false mean nothing"),
+        ("engine:\n  lane_width: true\n", "2: engine.lane_width", "true and false have no meaning"),
         ("engine:\n  lease_s: 1e999\n", "2: engine.lease_s", "input should be a finite number"),
         ("engine:\n  lease_s: 9\n", "1: engine", "make the lease at least twice as long"),
         ("engine: fast\n", "1: engine", "is 'fast': input should be a valid dictionary"),
         ("retry:\n  max_delai: 1\n", "2: retry.max_delai", "did you mean 'max_delay'?"),
         ("retry:\n\n  max_delay: -1\n", "3: retry.max_delay", "max_delay is -1.0: give a number"),
         ("retry:\n  strategy: soon\n", "2: retry.strategy", "is 'soon': input should be 'expon"),
-        ("retry:\n  max_retries: true\n", "2: retry.max_retries", "true and false mean nothing"),
+        ("retry:\n  max_retries: true\n", "2: retry.max_retries", "true and false have no meaning"),
         (
             "rate_limits:\n  openai:\n    default:\n      requests_per_minuet: 5\n",
             "4: rate_limits.openai.default.requests_per_minuet",
@@ -233,7 +233,7 @@ def test_a_mistake_in_the_file_is_refused_with_file_line_and_field(
     ("text", "message"),
     [
         ("- a\n", "give a mapping of settings"),
-        ("engine: {}\nengine: {}\n", "the key 'engine' is there twice, first in line 1"),
+        ("engine: {}\nengine: {}\n", "the key 'engine' occurs twice, first in line 1"),
         ("engine: [\n", "is not valid YAML"),
         ("engine: !!python/object:x {}\n", "the tag "),
     ],
@@ -309,13 +309,6 @@ def test_the_chain_of_a_refusal_shows_no_secret(monkeypatch: pytest.MonkeyPatch)
         load_settings()
 
     assert "hidden" not in f"{caught.value.__cause__!r} {caught.value.__cause__}"
-
-
-def test_variables_that_no_setting_reads_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AGENTCHORD_ENGIN__X", "AGENTCHORD_PORT", "AGENTCHORD_ENGINE__LANE_WIDTH"):
-        monkeypatch.setenv(name, "1")
-
-    assert unknown_variables() == ["AGENTCHORD_ENGIN__X", "AGENTCHORD_PORT"]
 
 
 LIMITS = """\

@@ -20,7 +20,7 @@ MILLION = 1_000_000
 OPENAI_PRICES = "https://developers.openai.com/api/docs/pricing"
 CLAUDE_PRICES = "https://platform.claude.com/docs/en/about-claude/pricing#model-pricing"
 # Provider, model, dollars per million tokens (input, cached input, cache write, cache write for an
-# hour, output), and the page that says so. OpenAI's models before 5.6 charge no cache writes and
+# hour, output), and the source page. OpenAI's models before 5.6 charge no cache writes and
 # report none; 1.25x and 2x then stand in.
 GOLDEN = [
     ("openai", "gpt-4o-mini", "0.15", "0.075", "0.1875", "0.30", "0.60", OPENAI_PRICES),
@@ -237,7 +237,7 @@ def test_a_long_prompt_is_charged_at_its_tier_for_all_tokens() -> None:
     assert long == 150_000 * Decimal("6e-6") + 50_001 * Decimal("6e-7") + Decimal("0.0225")
 
 
-def test_the_worst_case_takes_the_dearest_tier_that_the_bound_reaches() -> None:
+def test_the_worst_case_takes_the_most_expensive_tier_that_the_bound_reaches() -> None:
     price = Pricing().price_of("anthropic", "claude-sonnet-4-5")
 
     assert price.worst_case(200_000, 1000) == Decimal("0.615")
@@ -328,7 +328,7 @@ def test_a_price_is_looked_up_once_and_then_remembered() -> None:
     again = [pricing.price_of("openai", "gpt-4o-mini") for _ in range(10_000)]
 
     assert all(found is price for found in again)
-    assert time.perf_counter() - started < 0.2  # 20 us each, ten times what it takes
+    assert time.perf_counter() - started < 0.2  # 20 us each, ten times the real time
 
 
 def test_the_command_shows_what_holds_and_what_sets_it(

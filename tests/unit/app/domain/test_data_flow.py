@@ -1,4 +1,4 @@
-"""Mappings and the shared context: what is refused, and who sees what."""
+"""Mappings and the shared context: the refusals, and the values that each agent sees."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ def graphs(draw: st.DrawFn) -> list[Node]:
 
 
 def reachable(nodes: Sequence[Node], name: str) -> set[str]:
-    """Everything a node depends on, by the definition."""
+    """All direct and indirect dependencies of a node, by the definition."""
     before = {node.name: node.dependencies for node in nodes}
     found: set[str] = set()
     for dependency in before[name]:

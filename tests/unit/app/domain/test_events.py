@@ -1,4 +1,4 @@
-"""The catalogue of events: whatever is written to the history is in it, and documented."""
+"""The catalogue of events: it has every event of the history, and the docs have all of them."""
 
 import ast
 import re
@@ -14,7 +14,7 @@ from tests.support.markdown import ROOT
 SOURCES = sorted(file for folder in ("app", "workers") for file in (ROOT / folder).rglob("*.py"))
 STATEMENT = re.compile(r"INSERT INTO events\b")
 WORDS = re.compile(r"'((?:run|agent|sub_run|tool|budget|circuit|call|limit|worker)_[a-z_]*)'")
-#: What else stands in quotes in the statements that write events.
+#: Other quoted texts in the statements that write events.
 NO_EVENTS = {"run_id", "agent_run_id", "budget_exceeded"}
 #: Names of the parameters that take the type of an event, and functions that take it second.
 PARAMETERS, FUNCTIONS = {"event", "type"}, {"_note", "_handed_back"}
@@ -37,12 +37,12 @@ def in_statements(text: str) -> Iterator[str]:
 
 
 def final(prefix: str) -> list[str]:
-    """The states that end an agent or a run, as a statement puts them behind a prefix."""
+    """The final states of an agent or a run, which a statement adds to a prefix."""
     return [status for status in STATUSES[prefix] if status.is_final]
 
 
 def in_calls(tree: ast.AST) -> Iterator[str]:
-    """Types that a module gives to what writes events."""
+    """Types that a module passes to the functions that write events."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
@@ -64,7 +64,7 @@ def in_calls(tree: ast.AST) -> Iterator[str]:
 
 
 def written() -> dict[str, Path]:
-    """Every type that is written anywhere, and where."""
+    """Every type that is written, and its modules."""
     found: dict[str, Path] = {}
     for file in SOURCES:
         text = file.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Lists that agents run over: their paths, their elements, and what is refused."""
+"""Lists that agents run over: their paths, their elements, and the refusals."""
 
 from types import SimpleNamespace
 from typing import Any, cast

@@ -118,7 +118,7 @@ def test_placed_holds_never_exceed_a_hard_account(
     assert not placed or run.spent_usd + run.held_usd <= run.limit_usd
 
 
-def test_a_waiter_keeps_his_place_and_what_he_needs() -> None:
+def test_a_waiter_keeps_its_place_and_the_money_it_needs() -> None:
     first, second, third, run = account(), account(), account(), account("10", held="5")
     large, small, tiny = (
         a_hold("6", first, run),

@@ -1,4 +1,4 @@
-"""Workflows in workflows: what may be given, and how deep."""
+"""Workflows in workflows: their forms, and their depth."""
 
 from typing import Any
 

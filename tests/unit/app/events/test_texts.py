@@ -1,4 +1,4 @@
-"""The live text of streamed answers, without Redis: order, gaps, bounds, and how it looks."""
+"""The live text of streamed answers, without Redis: order, gaps, bounds and output."""
 
 import asyncio
 import io
@@ -29,7 +29,7 @@ def row(id_: int, type_: str, agent: str | None = None, attempt: int | None = No
 async def followed(
     history: Sequence[Sequence[Row]], pieces: Sequence[Sequence[Piece]], after: int = 0
 ) -> list[tuple[int, str, Any]]:
-    """What a follower gets if each look finds so much, and so many texts have come before it."""
+    """The output of a follower, by the size of each reading and the texts before it."""
     news = asyncio.Event()
     inbox = Inbox(news=news)
     looks = iter([*history, []])

@@ -1,4 +1,4 @@
-"""The examples are what the documentation says they are, and fit their documents."""
+"""The examples agree with the documentation, and fit their documents."""
 
 import pytest
 

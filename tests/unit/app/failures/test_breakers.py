@@ -80,7 +80,7 @@ async def test_sustained_failures_open_the_circuit_for_every_process() -> None:
 
 
 async def succeed(process: CircuitBreakers) -> None:
-    """A call that nothing holds back."""
+    """A call that no circuit delays."""
     async with asyncio.timeout(1):
         ticket = await process.admit(*MODEL)
     ticket.check()

@@ -1,4 +1,4 @@
-"""Every status and error code that the providers document, and what follows from each."""
+"""Every status and error code that the providers document, and its consequence."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Who waits at a circuit that is open for long is sent away, and comes back when it is tried."""
+"""Agents at a circuit that is open for long are handed back, and continue when it is tried."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Kinds of agents without workers: validation, functions, and what ships with the package."""
+"""Kinds of agents without workers: validation, functions, and plugins."""
 
 import re
 import sys
@@ -195,7 +195,7 @@ double = kinds_of_a_test:double
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package as pip installs it."""
+    """A package in the form in which pip installs it."""
     (tmp_path / "kinds_of_a_test.py").write_text(PLUGIN, encoding="utf-8")
     about = tmp_path / "kinds_of_a_test-1.0.dist-info"
     about.mkdir()

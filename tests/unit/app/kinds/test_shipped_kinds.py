@@ -1,4 +1,4 @@
-"""The kinds that ship with the package: what they find in texts and in records."""
+"""The kinds of the package: their results on texts and records."""
 
 from typing import Any
 

@@ -52,7 +52,7 @@ BY_STATUS = {
 
 def exceptions_of(sdk: ModuleType) -> set[type[Exception]]:
     """Every exception class that an SDK exports, or has in its module of them."""
-    # By getattr, because the SDKs load what they export when it is asked for.
+    # By getattr, because the SDKs load their exports at the first access.
     names = ((module, name) for module in (sdk, sdk._exceptions) for name in dir(module))
     values = [getattr(module, name) for module, name in names if not name.startswith("_")]
     return {value for value in values if inspect.isclass(value) and issubclass(value, Exception)}

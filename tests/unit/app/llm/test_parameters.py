@@ -1,4 +1,4 @@
-"""Parameters as models take them, told by their names alone."""
+"""The parameters that models take, by their names alone."""
 
 from typing import Any
 

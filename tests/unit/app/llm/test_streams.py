@@ -1,6 +1,6 @@
-"""Streamed answers put together, from the shapes that the providers' documentation shows.
+"""Streamed answers put together, from the forms in the providers' documentation.
 
-Over 400 lines because the events of both protocols stand in it as they are sent.
+Over 400 lines because it has the events of both protocols as they are sent.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Answers held against a schema, and how each provider is told of it."""
+"""Answers checked against a schema, and the request for it to each provider."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the lines of a stack's processes go."""
+"""The output of a stack's processes."""
 
 import asyncio
 import io

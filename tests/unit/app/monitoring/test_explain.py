@@ -1,4 +1,4 @@
-"""Why a run is where it is: a sentence for each reason."""
+"""Explanations of a run: a sentence for each reason."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -41,7 +41,7 @@ def why(one: Standing, live: Live = Live(), **run: Any) -> Finding:  # noqa: B00
     return found
 
 
-def test_an_agent_of_a_paused_run_rests() -> None:
+def test_an_agent_of_a_paused_run_waits() -> None:
     found = why(standing("a"), status=WorkflowStatus.PAUSED)
 
     assert (found.reason, found.agents) == (Reason.PAUSED, ("a",))
@@ -75,7 +75,7 @@ def test_an_agent_waits_for_what_it_depends_on() -> None:
 
     assert (found.reason, found.text) == (
         Reason.DEPENDENCY,
-        "waits for what it depends on: open",
+        "waits for its dependencies: open",
     )
 
 
@@ -91,7 +91,7 @@ def test_an_agent_whose_dependencies_are_done_waits_for_its_level() -> None:
     (found,) = explain_waits(run, Live())
 
     assert found.reason is Reason.LEVEL
-    assert found.text == "waits for the levels before its own: other not done"
+    assert found.text == "waits for earlier levels: other not done"
 
 
 def test_an_agent_waits_for_a_place() -> None:
@@ -142,7 +142,7 @@ def test_an_agent_waits_for_a_place_among_concurrent_requests() -> None:
 
     found = why(standing("a", status="running"), live)
 
-    assert "3 of 3 concurrent requests are out" in found.text
+    assert "3 of 3 concurrent requests are under way" in found.text
 
 
 def test_an_agent_waits_for_a_provider_that_asked_for_a_pause() -> None:
@@ -234,7 +234,7 @@ def test_many_findings_of_a_kind_are_told_in_short() -> None:
 
     assert [each.agents for each in first] == [("b0",), ("b1",)]
     assert len(rest.agents) == 7
-    assert rest.predicate == "wait for what it depends on"
+    assert rest.predicate == "wait for its dependencies"
 
 
 def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
@@ -303,7 +303,7 @@ def test_retries_recoveries_and_fallbacks_are_told() -> None:
 
     assert [(each.reason, each.text) for each in explain_outcomes(run)] == [
         (Reason.RETRIED, "was retried once: 1 x ServerFailure; the last was 503"),
-        (Reason.RECOVERED, "was begun again because its worker was gone: w7"),
+        (Reason.RECOVERED, "was started again because its worker had died: w7"),
         (
             Reason.FALLBACK,
             "went on with anthropic/claude-haiku-4-5 after Overloaded of openai/gpt-4o",
@@ -343,7 +343,7 @@ def test_agents_that_waited_most_of_their_time_are_named() -> None:
     assert waiting.remedy == "more workers, or a higher max_parallel_agents"
 
 
-def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> None:
+def test_an_expensive_agent_is_compared_with_its_usual_and_its_planned_cost() -> None:
     run = history(
         agent("a"),
         agent("b"),
@@ -360,9 +360,15 @@ def test_a_dear_agent_is_compared_with_what_is_usual_and_what_was_planned() -> N
     assert [each.text for each in found] == [
         "has spent $0.11 of $1 in 3 calls; most of it: a $0.09 (82%), b $0.02 (18%)",
         "paid $0.01 (9% of the run) for calls that failed: ServerFailure",
-        "cost 2.8 times what was planned, $0.04",
-        "cost 3.0 times what is usual ($0.09 for $0.03): 1 call, 9,000 tokens read, 20 written",
-        "cost 4.5 times what is planned ($0.09 for $0.02): 1 call, 9,000 tokens read, 20 written",
+        "cost 2.8 times the planned $0.04",
+        (
+            "cost 3.0 times the usual amount ($0.09 instead of $0.03): "
+            "1 call, 9,000 tokens read, 20 written"
+        ),
+        (
+            "cost 4.5 times the planned amount ($0.09 instead of $0.02): "
+            "1 call, 9,000 tokens read, 20 written"
+        ),
     ]
 
 
@@ -371,7 +377,7 @@ def test_worst_cases_of_calls_that_nobody_saw_end_are_told() -> None:
 
     texts = [each.text for each in explain_money(run)]
 
-    assert "is booked at the worst case, $0.001, for calls whose end nobody saw" in texts
+    assert "is booked at the worst case, $0.001, for calls whose end is not known" in texts
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What was waited for, told by name."""
+"""Past waits, by name."""
 
 from app.monitoring.explain_cost import explain_time
 from app.monitoring.explain_waited import explain_waited

@@ -1,4 +1,4 @@
-"""The page of a run: everything is in it, nothing is fetched, and no text becomes markup."""
+"""The page of a run: it is complete, fetches nothing, and no text becomes markup."""
 
 import re
 from decimal import Decimal
@@ -14,7 +14,7 @@ VOID = {"meta", "br", "rect", "path"}
 
 
 class Balance(HTMLParser):
-    """Which elements a page has, and whether each is closed."""
+    """The elements of a page, and whether each is closed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Where the time of a run went."""
+"""The timeline of a run."""
 
 from dataclasses import replace
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Which addresses a URL from outside may lead to."""
+"""Addresses that a URL from outside may lead to."""
 
 import asyncio
 import socket
@@ -136,7 +136,7 @@ def test_what_is_wrong_with_a_url_is_known_before_it_is_used(url: str) -> None:
 async def test_the_connection_goes_to_the_address_that_was_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A name server that names a permitted address first, and another one ever after."""
+    """A name server that returns a permitted address first, and another one after that."""
     loop = asyncio.get_running_loop()
     answers = iter(["127.0.0.1", *["192.0.2.1"] * 10])
 

@@ -1,4 +1,4 @@
-"""What a plan says: calls, dollars and the least time, each checked by hand."""
+"""The figures of a plan: calls, dollars and the least time, each checked by hand."""
 
 import json
 from decimal import Decimal
@@ -65,7 +65,7 @@ def test_agents_of_other_kinds_make_no_calls_and_cost_nothing() -> None:
     assert not f.calls
     assert (f.most_calls, f.worst_usd, f.provider) == (0, Decimal(0), "function")
     assert found.calls == len(a.calls) == 1
-    # What a function returns has no bound but its size, so only the limit bounds its reader.
+    # Only the size of a function's output is bounded, so the cost limit bounds its reader.
     assert found.bounds.once_usd > planned(agent("a")).bounds.once_usd
     assert found.bounds.limit_usd == Decimal("0.5")
     assert {bound.bucket for bound in bounds} == {"openai/default", "run"}
@@ -203,7 +203,7 @@ def workflow_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     limits = tmp_path / "limits.yaml"
     limits.write_text("rate_limits: {openai: {default: {requests_per_minute: 60, burst: 1}}}")
     monkeypatch.setenv("AGENTCHORD_CONFIG", str(limits))
-    # Nobody listens there: a plan needs neither.
+    # Nothing listens there: a plan needs neither service.
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
     monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
     file = tmp_path / "w.json"
@@ -287,7 +287,9 @@ def test_a_plan_follows_mappings_and_counts_a_repair() -> None:
     assert judge.worst_usd > 2 * answer.worst_usd > 0
 
 
-def test_the_worst_case_is_that_of_the_dearest_fallback_and_the_expected_one_is_not() -> None:
+def test_the_worst_case_is_that_of_the_most_expensive_fallback_and_the_expected_one_is_not() -> (
+    None
+):
     plain = planned(agent("a"))
     cheaper = planned(agent("a", fallbacks=[{"model": "gpt-4o-mini", "max_tokens": 10}]))
     dearer = planned(agent("a", fallbacks=[{"model": "gpt-4o"}, {"model": "claude-haiku-4-5"}]))

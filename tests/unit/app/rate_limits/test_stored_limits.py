@@ -1,4 +1,4 @@
-"""Stored limits and configured ones together: which number is in force, and who said so."""
+"""Stored limits and configured ones together: the number in force, and its source."""
 
 from typing import Any
 

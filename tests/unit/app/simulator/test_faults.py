@@ -62,7 +62,7 @@ def test_markers_follow_one_another_by_their_times() -> None:
     assert [fault and fault.status for fault in faults] == [500, 429, 429, None]
 
 
-def test_a_marker_holds_several_wishes() -> None:
+def test_a_marker_holds_several_settings() -> None:
     (marker,) = markers_in("[[sim:latency=2.5, output_tokens=300, cached_tokens=20, ttft=0.1]]")
 
     assert (marker.latency_s, marker.output_tokens) == (2.5, 300)

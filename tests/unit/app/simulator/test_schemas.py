@@ -1,4 +1,4 @@
-"""What the simulator answers to schemas fits them, whichever way a provider is told of them."""
+"""The simulator's answers fit their schemas, in every form of the request."""
 
 import json
 from enum import StrEnum

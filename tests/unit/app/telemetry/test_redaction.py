@@ -1,4 +1,4 @@
-"""Secrets are planted wherever a log line can have one, and none is seen."""
+"""Secrets in every part of a log line: none is shown."""
 
 import io
 import json
@@ -27,7 +27,7 @@ KEYS = (
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged, as JSON lines."""
+    """The log as JSON lines."""
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     root = logging.getLogger()

@@ -1,4 +1,4 @@
-"""The tools of a folder reach what is in it, and nothing else."""
+"""The tools of a folder reach only its files."""
 
 import os
 from pathlib import Path

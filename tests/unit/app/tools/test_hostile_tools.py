@@ -1,4 +1,4 @@
-"""Tools that fail, hang, say too much or raise what nobody expects harm nothing but their call."""
+"""Tools that fail, hang, return too much or raise odd errors harm only their own call."""
 
 import asyncio
 from typing import Any
@@ -54,7 +54,7 @@ async def test_an_async_tool_that_refuses_to_be_cancelled_is_left_alone() -> Non
 
 
 class Odd(BaseException):
-    """What is no Exception, and has no text."""
+    """An error that is no Exception and has no text."""
 
     def __str__(self) -> str:
         raise ValueError("no text")

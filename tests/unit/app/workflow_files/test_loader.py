@@ -168,7 +168,7 @@ def test_a_mistake_is_refused_with_file_line_and_field(
         ("name: x\nagents: []", 2, "agents is empty: give at least one agent"),
         ("name: x\nagents:\n  - extract", 3, "is 'extract': give a mapping with 'name'"),
         ("name: x\nagents:\n  - name: a", 3, "the key 'prompt_template' is missing"),
-        ("name: x\nname: y", 2, "the key 'name' is there twice, first in line 1"),
+        ("name: x\nname: y", 2, "the key 'name' occurs twice, first in line 1"),
         ("name: x\n1: y", 2, "the key 1 is not a text: write '1'"),
         ("name: x\nagents: *a", 2, "the alias *a is not defined above it"),
         ("name: x\nagents: &a [*a]", 2, "the alias *a is not defined above it"),
@@ -194,7 +194,7 @@ def test_yaml_that_is_no_workflow_is_refused_with_its_line(
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ('{"name": "x",\n"name": "y"}', 2, "the key 'name' is there twice"),
+        ('{"name": "x",\n"name": "y"}', 2, "the key 'name' occurs twice"),
         ('{"name": "x",\n"agents": [\n', 3, "is not valid JSON: "),
         ('{"name": "x", "cost_budget": NaN}', None, "NaN is not JSON"),
         ('{"name": "x",\n"agents": [],\n"cost_budge": 1}', 3, "did you mean 'cost_budget'?"),
@@ -221,7 +221,7 @@ def test_aliases_cannot_make_a_small_file_huge(tmp_path: Path) -> None:
 
     error = refusal(write(tmp_path, "\n".join(lines)))
 
-    assert "is over 1,000,000 values long, with its aliases" in str(error)
+    assert "has over 1,000,000 values, with its aliases" in str(error)
 
 
 def test_a_file_over_ten_megabytes_is_refused_unread() -> None:

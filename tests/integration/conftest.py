@@ -2,8 +2,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from app.bootstrap import build_platform, connected_settings
+from app.client.client import Client
 from app.storage.session import create_engine
 from tests.support.database_cluster import Cluster
+from tests.support.stack import lead_celery_to
 
 
 @pytest.fixture
@@ -11,3 +14,18 @@ async def cluster(database_url: str, anyio_backend: str) -> AsyncIterator[Cluste
     engine = create_engine(database_url)
     yield Cluster(engine)
     await engine.dispose()
+
+
+@pytest.fixture
+async def client(
+    database_url: str, redis_url: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Client]:
+    """A client of everything on the test's own loop."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    connected_settings.cache_clear()
+    lead_celery_to(redis_url)
+    client = Client(build_platform(application_name="agentchord test"))
+    yield client
+    await client.close()
+    connected_settings.cache_clear()

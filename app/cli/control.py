@@ -1,14 +1,15 @@
 """`agentchord pause`, `resume`, `retry` and `rerun`: what becomes of a run from now on."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import print_json
 from app.cli.runs import AsJson, RunId
-
-if TYPE_CHECKING:
-    from uuid import UUID
+from app.monitoring.progress import find_run
 
 
 def pause(run: RunId, json: AsJson = False) -> None:
@@ -60,8 +61,6 @@ def rerun(
     That is a new run of the agent and of all that depends on it. It takes over the other results of
     the run, which stays as it is.
     """
-    from app.cli.output import print_json
-
     run_id, client, loop = _found(run)
     new = loop.run(client.rerun(run_id, agent))
     if json:
@@ -70,22 +69,14 @@ def rerun(
         print(new)
 
 
-def _found(run: str) -> "tuple[UUID, Any, Any]":
+def _found(run: str) -> tuple[UUID, Any, Any]:
     """The run's id, and the client and the loop to do something to it."""
-    from app.cli.cluster import connect, transaction
-    from app.monitoring.progress import find_run
-
     run_id = transaction(partial(find_run, prefix=run))
     connected = connect()
     return run_id, connected.client, connected.loop
 
 
-def _tell(
-    run_id: "UUID", word: str, changed: bool, *, json: bool, done: str, otherwise: str
-) -> None:
-    from app.cli.cluster import connect
-    from app.cli.output import print_json
-
+def _tell(run_id: UUID, word: str, changed: bool, *, json: bool, done: str, otherwise: str) -> None:
     connected = connect()
     status = connected.loop.run(connected.client.read(run_id)).status
     if json:

@@ -135,7 +135,7 @@ def remove(
 
 def _wake(agent_run_ids: tuple[UUID, ...]) -> None:
     connected = connect()
-    connected.loop.run(connected.client.wake(agent_run_ids))
+    connected.loop.run(connected.client.control.wake(agent_run_ids))
 
 
 def _amount(text: str) -> Decimal:

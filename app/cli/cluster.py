@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import database_url, redis_url
 from app.celery import app
-from app.client.client import Process, process
+from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
 from app.configuration.settings import Settings
 from app.storage import redis

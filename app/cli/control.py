@@ -18,14 +18,14 @@ def pause(run: RunId, json: AsJson = False) -> None:
     No call starts after this; calls in flight go on to their end. The run's timeout stands still.
     """
     run_id, client, loop = _found(run)
-    paused = loop.run(client.pause(run_id))
+    paused = loop.run(client.control.pause(run_id))
     _tell(run_id, "paused", paused, json=json, done="is paused", otherwise="was not going")
 
 
 def resume(run: RunId, json: AsJson = False) -> None:
     """Let a paused run go on."""
     run_id, client, loop = _found(run)
-    resumed = loop.run(client.resume(run_id))
+    resumed = loop.run(client.control.resume(run_id))
     _tell(run_id, "resumed", resumed, json=json, done="goes on", otherwise="was not paused")
 
 
@@ -42,7 +42,7 @@ def retry(
     Results stay, and so does what they cost. Retries and recoveries are counted anew.
     """
     run_id, client, loop = _found(run)
-    retried = loop.run(client.retry_failed(run_id, cost_budget))
+    retried = loop.run(client.control.retry_failed(run_id, cost_budget))
     _tell(
         *(run_id, "retried", retried),
         json=json,
@@ -62,7 +62,7 @@ def rerun(
     the run, which stays as it is.
     """
     run_id, client, loop = _found(run)
-    new = loop.run(client.rerun(run_id, agent))
+    new = loop.run(client.control.rerun(run_id, agent))
     if json:
         print_json({"run_id": new, "rerun_of": run_id, "rerun_from": agent})
     else:
@@ -78,7 +78,7 @@ def _found(run: str) -> tuple[UUID, Any, Any]:
 
 def _tell(run_id: UUID, word: str, changed: bool, *, json: bool, done: str, otherwise: str) -> None:
     connected = connect()
-    status = connected.loop.run(connected.client.read(run_id)).status
+    status = connected.loop.run(connected.client.runs.read(run_id)).status
     if json:
         print_json({"run_id": run_id, word: changed, "status": status})
     elif changed:

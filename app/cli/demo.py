@@ -94,7 +94,7 @@ async def _work(home: Path) -> RunProgress:
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         print()
-        enqueued = connected.client.enqueue(erp.WORKFLOW, erp.INPUT)
+        enqueued = connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
         with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
             return await follow(run_id, view)

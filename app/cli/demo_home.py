@@ -77,7 +77,7 @@ async def cancel_leftovers() -> None:
     """Cancel what an earlier demo left unfinished, or its calls would be counted as this one's."""
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
-        left = await connected.loop.run_async(connected.client.list_runs(status, MAX_LEFTOVERS))
+        left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))
         for run in left:
-            cancelling = connected.client.cancel(run.id, "left behind by an earlier demo")
+            cancelling = connected.client.control.cancel(run.id, "left behind by an earlier demo")
             await connected.loop.run_async(cancelling)

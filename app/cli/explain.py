@@ -77,9 +77,9 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
     connected = connect()
     settings = load_settings()
     try:
-        record = connected.loop.run(connected.client.read(history.run.id))
+        record = connected.loop.run(connected.client.runs.read(history.run.id))
         found = forecast(
-            connected.loop.run(connected.client.workflow(record.workflow_id)),
+            connected.loop.run(connected.client.workflows.of_run(history.run.id)),
             record.input or {},
             pricing=Pricing(settings.costs),
             default_max_tokens=settings.engine.default_max_tokens,

@@ -66,7 +66,7 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
     finally:
         for task in beside:
             task.cancel()
-        await asyncio.wait(beside)
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def missing_worker_hints(providers: set[str]) -> list[str]:
@@ -99,7 +99,7 @@ async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
 async def _listen(run_id: UUID, view: View) -> None:
     """Show what streaming agents generate; the client lives on a loop of its own."""
     connected = connect()
-    texts = connected.client.texts(run_id)
+    texts = connected.client.history.texts(run_id)
     while True:
         view.hear(await connected.loop.run_async(_next(texts)))
 

@@ -71,7 +71,7 @@ def set_(
     """
     connected = connect()
     assigned = read_assignments(values)
-    connected.loop.run(connected.client.set_limits(provider, model, assigned))
+    connected.loop.run(connected.client.limits.set(provider, model, assigned))
     bucket = _show_bucket(f"{provider}/{model}", json=json)
     _warn_of_a_queue(bucket)
 
@@ -87,7 +87,7 @@ def reset(
 ) -> None:
     """Forget stored limits; the configuration counts again."""
     connected = connect()
-    forgotten = connected.loop.run(connected.client.forget_limits(provider, model, keys or []))
+    forgotten = connected.loop.run(connected.client.limits.forget(provider, model, keys or []))
     name = f"{provider}/{model}"
     what = f"forgot {', '.join(forgotten)} of" if forgotten else "nothing was stored for"
     print(f"{what} {name}", file=sys.stderr)
@@ -96,7 +96,7 @@ def reset(
 
 def _buckets() -> list[dict[str, Any]]:
     connected = connect()
-    table = connected.loop.run(connected.client.limits())
+    table = connected.loop.run(connected.client.limits.read())
     try:
         live = connected.loop.run(connected.client.live_state.buckets())
         circuits = connected.loop.run(connected.client.live_state.circuits())

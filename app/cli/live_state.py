@@ -17,7 +17,7 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
         ask_workers: Whether to ask the workers what they listen to, which takes half a second.
     """
     connected = connect()
-    table = connected.loop.run(connected.client.limits())
+    table = connected.loop.run(connected.client.limits.read())
     live_state = connected.client.live_state
     try:
         buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(live_state.buckets())}

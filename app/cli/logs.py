@@ -15,7 +15,7 @@ from rich.text import Text
 from app.cli.cluster import connect, transaction
 from app.cli.output import console, plain, printable
 from app.cli.runs import RunId
-from app.client.client import Event
+from app.client.history import Event
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
 from app.errors import WorkflowError
@@ -82,7 +82,7 @@ def logs(
 
 async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
     connected = connect()
-    events = connected.client.events(run_id, 0)
+    events = connected.client.history.events(run_id, 0)
     while True:
         try:
             # The client lives on a loop of its own.

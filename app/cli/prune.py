@@ -32,10 +32,11 @@ def prune(
     """
     age_s = parse_age(older_than)
     connected = connect()
-    removed = connected.loop.run(connected.client.prune(age_s, dry_run=True))
+    removed = connected.loop.run(connected.client.control.prune(age_s, dry_run=True))
     if not dry_run and (removed.runs or removed.recorded_events):
         with ProgressBar("runs", removed.runs) as bar:
-            step = connected.client.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
+            control = connected.client.control
+            step = control.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
             removed = connected.loop.run(step)
     if json:
         print_json({"removed": not dry_run, **asdict(removed)})

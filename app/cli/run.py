@@ -56,7 +56,7 @@ def run(
     loaded = load_workflow(file)
     connected = connect()
     run_id = connected.loop.run(
-        connected.client.enqueue(loaded.workflow, {**loaded.input, **given}, options)
+        connected.client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
     )
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
@@ -114,7 +114,7 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 def outputs_of(run_id: UUID) -> dict[str, Any]:
     """Output by agent, of the agents that have completed."""
     connected = connect()
-    agents = connected.loop.run(connected.client.agents(run_id))
+    agents = connected.loop.run(connected.client.runs.agents(run_id))
     return {
         agent.name: agent.output
         for agent in agents

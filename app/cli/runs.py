@@ -24,7 +24,7 @@ def runs(
 ) -> None:
     """List the newest runs."""
     connected = connect()
-    found = connected.loop.run(connected.client.list_runs(status, limit))
+    found = connected.loop.run(connected.client.runs.list(status, limit))
     if json:
         print_json([_facts(record) for record in found])
         return
@@ -78,7 +78,7 @@ def cancel(run: RunId, json: AsJson = False) -> None:
     """
     run_id = transaction(partial(find_run, prefix=run))
     connected = connect()
-    stopped = connected.loop.run(connected.client.cancel(run_id, "cancelled by the user"))
+    stopped = connected.loop.run(connected.client.control.cancel(run_id, "cancelled by the user"))
     if json:
         print_json({"run_id": run_id, "cancelled": stopped})
     elif stopped:

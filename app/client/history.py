@@ -88,7 +88,7 @@ class History:
             UnknownRun: If the scope has no such run.
         """
         async with self._feed.watching(run_id, asyncio.Event()) as inbox:
-            await self._runs.read(run_id)
+            await self._runs.read(run_id, patiently=True)
             while True:
                 await inbox.news.wait()
                 inbox.news.clear()

@@ -98,13 +98,18 @@ class Runs:
         await self._platform.scheduler.ask_for_admission(run_id)
         return run_id
 
-    async def read(self, run_id: UUID) -> RunRecord:
+    async def read(self, run_id: UUID, *, patiently: bool = False) -> RunRecord:
         """Return a run as it stands.
+
+        Args:
+            run_id: The run.
+            patiently: Whether to wait for Postgres while it cannot be reached.
 
         Raises:
             UnknownRun: If the scope has no such run.
+            ServiceUnavailable: If Postgres cannot be reached, unless patiently.
         """
-        found = await self._reads.submit(run_id)
+        found = await (self._looks if patiently else self._reads).submit(run_id)
         if found is None:
             raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
         return found
@@ -138,13 +143,11 @@ class Runs:
             return found
         try:
             async with asyncio.timeout(timeout_s), self._platform.signals.watching(run_id) as news:
-                while run := await self._looks.submit(run_id):
-                    if run.status.is_final:
-                        return run
+                while not (found := await self.read(run_id, patiently=True)).status.is_final:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(news.wait(), POLL_S)
                     news.clear()
-                raise UnknownRun(f"run {run_id} has been removed while it was waited for")
+                return found
         except TimeoutError as error:
             raise WaitTimeout(
                 f"run {run_id} has not ended after {timeout_s:g} s; it goes on, wait for it again"

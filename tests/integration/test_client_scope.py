@@ -90,7 +90,8 @@ async def tenants(client: Client, cluster: Cluster) -> Tenants:
 async def answer_of(client: Client, method: str, run_id: UUID) -> Any:
     """What a method answers; the first item, if it is one that yields."""
     subject, _, name = method.partition(".")
-    missing = METHODS[method].keys() - ARGUMENTS.keys() - {"self", "run_id"}
+    required = {key for key, each in METHODS[method].items() if each.default is each.empty}
+    missing = required - ARGUMENTS.keys() - {"self", "run_id"}
     assert not missing, f"give values for them in ARGUMENTS: {missing}"
     given = {key: ARGUMENTS[key] for key in METHODS[method].keys() & ARGUMENTS.keys()}
     answer = getattr(getattr(client, subject), name)(run_id=run_id, **given)

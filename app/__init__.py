@@ -7,10 +7,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from app.client.client import Event
     from app.client.cost_tracker import CostTracker
     from app.client.engine import OrchestrationEngine
     from app.client.event_bus import EventBus
+    from app.client.history import Event
     from app.client.monitor import Monitor
     from app.client.run import Run, enqueue, enqueue_async
     from app.domain.agent import Agent, AgentResult
@@ -40,7 +40,7 @@ _MODULES = {
     "CostTracker": "app.client.cost_tracker",
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
-    "Event": "app.client.client",
+    "Event": "app.client.history",
     "EventBus": "app.client.event_bus",
     "FailureHandler": "app.failures.handler",
     "LLMClient": "app.llm.base",

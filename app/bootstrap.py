@@ -105,9 +105,14 @@ def call_planner(settings: Settings) -> CallPlanner:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """What enqueues runs, moves them on and reads them; bound to the running loop."""
+    """What enqueues runs, moves them on and reads them; bound to the running loop.
+
+    Attributes:
+        has_embedded_postgres: Whether Postgres is the built-in one, which errors have hints for.
+    """
 
     settings: Settings
+    has_embedded_postgres: bool
     engine: AsyncEngine
     redis: Redis
     signals: Signals
@@ -124,7 +129,7 @@ class Platform:
 def build_platform(
     *, application_name: str, session_settings: Mapping[str, str] = MappingProxyType({})
 ) -> Platform:
-    """Build the platform of this process; call it on the loop that will use it.
+    """Build a platform; call it on the loop that will use it, once for each such loop.
 
     Args:
         application_name: Shown in pg_stat_activity.
@@ -148,6 +153,7 @@ def build_platform(
     )
     return Platform(
         settings=settings,
+        has_embedded_postgres=load_settings().database_url is None,
         engine=engine,
         redis=redis,
         signals=signals,

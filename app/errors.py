@@ -12,6 +12,7 @@ AgentChordError
 │   └── UnknownWorkflow           no workflow or version by that id
 ├── UnknownRun (LookupError)      no run by that id
 ├── UnknownBudget (LookupError)   no standing budget of that scope and subject
+├── OutOfScope                    the client's scope, a tenant, does not reach so far
 ├── RunConflict                   an operation, or its key, does not fit the run there is
 ├── ServiceUnavailable            Postgres or Redis cannot be reached
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
@@ -115,6 +116,10 @@ class UnknownRun(AgentChordError, LookupError):
 
 class UnknownBudget(AgentChordError, LookupError):
     """No standing budget has this scope and subject."""
+
+
+class OutOfScope(AgentChordError):
+    """The operation needs another scope than the client has, which is that of one tenant."""
 
 
 class RunConflict(AgentChordError):

@@ -1,4 +1,4 @@
-"""One asyncio loop in a thread of its own: the bridge from synchronous code to everything else."""
+"""One asyncio loop in a thread of its own, by which synchronous code calls asynchronous code."""
 
 import asyncio
 import threading
@@ -32,7 +32,7 @@ class LoopThread:
             raise
 
     async def run_async(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """The same for a caller on another loop."""
+        """Run a coroutine for a caller on another loop."""
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(step, self._loop))
 
     def call(self, callback: Callable[[], None]) -> None:

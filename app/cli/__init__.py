@@ -1,15 +1,11 @@
-"""The `agentchord` command.
-
-Importing it costs next to nothing, and so does ``agentchord --help``: a command imports what it
-needs when it runs.
-"""
+"""The `agentchord` command."""
 
 import sys
 from typing import NoReturn
 
+from app.cli.application import execute
+
 
 def main() -> NoReturn:
-    """Entry point of the installed script."""
-    from app.cli.application import execute
-
+    """Run the command line of this process: the entry point of the installed script."""
     sys.exit(execute(sys.argv[1:]))

@@ -1,82 +1,119 @@
 """The command line as a whole: which commands there are, and what becomes of an error.
 
+The module of a command is imported when that command is run, or its own help is asked for: until
+then a name and one line of help stand for it, and ``agentchord --help`` costs next to nothing.
+
 Every error is one line on standard error. Exit codes: 0 done, 1 it failed, 2 it was asked for in
 the wrong way, 130 interrupted; what else a command returns stands in its help.
 """
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from app.cli import (
-    budgets,
-    control,
-    costs,
-    database,
-    demo,
-    doctor,
-    exporter,
-    limits,
-    logs,
-    plan,
-    prices,
-    processes,
-    prune,
-    report,
-    reprice,
-    run,
-    runs,
-    schema,
-    simulator,
-    up,
-    version,
-    watch,
-)
-from app.cli import explain as explanations
+from app.errors import AgentChordError
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 DEBUG = "--debug"
+
+
+class Command(NamedTuple):
+    """A command that is not imported yet.
+
+    Attributes:
+        name: How it is called; the one of two words is spelled with a space.
+        place: Module inside this package, and the function or ``typer.Typer`` in it.
+        summary: The first line of its help.
+        context: Settings of its Click context.
+    """
+
+    name: str
+    place: str
+    summary: str
+    context: Mapping[str, object] = {}
+
+    def load(self) -> Any:
+        """Import the Click command, with its parameters and its whole help."""
+        module, _, attribute = self.place.partition(":")
+        found = getattr(import_module(f"app.cli.{module}"), attribute)
+        if not isinstance(found, typer.Typer):
+            alone = typer.Typer(rich_markup_mode=None, add_completion=False)
+            alone.command(self.name, context_settings=dict(self.context))(found)
+            found = alone
+        return get_command(found)
+
+
 #: In the order of the help: the way of a new user, from top to bottom.
-COMMANDS: tuple[tuple[str, Callable[..., Any] | typer.Typer, dict[str, Any]], ...] = (
-    ("demo", demo.demo, {}),
-    ("up", up.up, {}),
-    ("run", run.run, {}),
-    ("plan", plan.plan, {}),
-    ("schema", schema.schema, {}),
-    ("runs", runs.runs, {}),
-    ("status", runs.status, {}),
-    ("watch", watch.watch, {}),
-    ("logs", logs.logs, {}),
-    ("explain", explanations.explain, {}),
-    ("report", report.report, {}),
-    ("pause", control.pause, {}),
-    ("resume", control.resume, {}),
-    ("cancel", runs.cancel, {}),
-    ("retry", control.retry, {}),
-    ("rerun", control.rerun, {}),
-    ("costs", costs.costs, {}),
-    ("costs reprice", reprice.reprice, {}),
-    ("prices", prices.prices, {}),
-    ("limits", limits.group, {}),
-    ("budgets", budgets.group, {}),
-    ("prune", prune.prune, {}),
-    ("doctor", doctor.doctor, {}),
-    ("migrate", database.migrate, {}),
-    ("worker", processes.worker, PASSED_ON),
-    ("beat", processes.beat, PASSED_ON),
-    ("flower", processes.flower, PASSED_ON),
-    ("exporter", exporter.exporter, {}),
-    ("simulator", simulator.simulator, PASSED_ON | {"help_option_names": []}),
-    ("version", version.version, {}),
+COMMANDS = (
+    Command("demo", "demo:demo", "Run the ERP example, from nothing to its cost table."),
+    Command("up", "up:up", "Run the whole stack in this terminal."),
+    Command("run", "run:run", "Start a workflow and print the id of its run."),
+    Command("plan", "plan:plan", "Tell what a run will need, without any call."),
+    Command("schema", "schema:schema", "Print the JSON Schema of workflow files, for editors."),
+    Command("runs", "runs:runs", "List the newest runs."),
+    Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
+    Command("watch", "watch:watch", "Watch a run live: levels, agents, cost, and what waits."),
+    Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),
+    Command(
+        "explain", "explain:explain", "Say why a run or agent waits, is slow, failed or expensive."
+    ),
+    Command("report", "report:report", "Write a report of a run: one page of HTML."),
+    Command("pause", "control:pause", "Let a run rest until it is resumed."),
+    Command("resume", "control:resume", "Let a paused run go on."),
+    Command("cancel", "runs:cancel", "Stop a run."),
+    Command("retry", "control:retry", "Run the failed and the cancelled agents of a run again."),
+    Command("rerun", "control:rerun", "Run a run again from one of its agents on."),
+    Command("costs", "costs:costs", "Show what was spent on what, failed calls included."),
+    Command("costs reprice", "reprice:reprice", "Price calls again and book the difference."),
+    Command("prices", "prices:prices", "Show what a million tokens of each model cost."),
+    Command("prune", "prune:prune", "Remove what old runs have said, never what they cost."),
+    Command("doctor", "doctor:doctor", "Check that everything is here that a run needs."),
+    Command("migrate", "database:migrate", "Bring the database to the schema of this version."),
+    Command(
+        "worker", "processes:worker", "Run one worker process: a plain Celery worker.", PASSED_ON
+    ),
+    Command("beat", "processes:beat", "Run Celery beat for your own schedules.", PASSED_ON),
+    Command("flower", "processes:flower", "Run Flower, which shows workers and agents.", PASSED_ON),
+    Command("exporter", "exporter:exporter", "Serve the cluster's metrics for Prometheus."),
+    Command(
+        "simulator",
+        "simulator:simulator",
+        "Serve simulated OpenAI and Anthropic APIs.",
+        {**PASSED_ON, "help_option_names": []},
+    ),
+    Command("version", "version:version", "Print the version."),
+    Command("limits", "limits:group", "Show the rate limits as they stand, or change them."),
+    Command("budgets", "budgets:group", "List the standing budgets, or change them."),
 )
+
+
+class Commands(TyperGroup):
+    """The commands by name and line of help; the one that is to run is imported."""
+
+    def __init__(self, **attributes: Any) -> None:
+        named = {
+            each.name: TyperCommand(each.name, help=each.summary, rich_markup_mode=None)
+            for each in COMMANDS
+        }
+        super().__init__(**attributes | {"commands": named})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Find a command by its name, for running it and for completing its options."""
+        name, command, rest = super().resolve_command(ctx, args)
+        found = next((each.load() for each in COMMANDS if each.name == name), command)
+        return name, found, rest
 
 
 def create() -> typer.Typer:
     """The Typer application."""
     application = typer.Typer(
         name="agentchord",
+        cls=Commands,
         help="Runs fleets of LLM agents on Celery, with shared rate limits, budgets and a ledger.",
         epilog="Start with `agentchord demo`: it needs no keys and spends nothing.",
         no_args_is_help=True,
@@ -85,11 +122,6 @@ def create() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     application.callback()(_global_options)
-    for name, command, context in COMMANDS:
-        if isinstance(command, typer.Typer):
-            application.add_typer(command, name=name)
-        else:
-            application.command(name, context_settings=context)(command)
     return application
 
 
@@ -122,8 +154,6 @@ def execute(arguments: Sequence[str]) -> int:
 
 def explain(error: Exception) -> str:
     """An error as one readable line."""
-    from app.errors import AgentChordError
-
     text = _one_line(str(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__
@@ -150,7 +180,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _joined(words: list[str]) -> list[str]:
     """The words with a command of two words, such as ``costs reprice``, made one."""
     command = " ".join(words[:2])
-    known = any(command == name for name, _, _ in COMMANDS)
+    known = any(command == each.name for each in COMMANDS)
     return [command, *words[2:]] if known else words
 
 

@@ -1,18 +1,19 @@
 """`agentchord budgets`: the standing budgets, how they are used up, and changing them."""
 
+from dataclasses import asdict
+from decimal import Decimal, InvalidOperation
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import console, dollars, moment, print_json, table
+from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
 from app.errors import UnknownBudget
-
-if TYPE_CHECKING:
-    from decimal import Decimal
-    from uuid import UUID
-
-    from app.costs.budgets import BudgetAccount, BudgetHistory
+from app.storage.standing import remove_budget, set_budget
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scope = Annotated[
@@ -24,7 +25,7 @@ Subject = Annotated[
 AMOUNTS = ("limit>", "spent>", "held>", "left>", "share>", "waiting>", "kind")
 PER_CENT = 100
 
-group = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+group = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @group.callback(invoke_without_command=True)
@@ -32,9 +33,6 @@ def budgets(context: typer.Context, json: AsJson = False) -> None:
     """List the standing budgets, or change them."""
     if context.invoked_subcommand is not None:
         return
-    from app.cli.cluster import transaction
-    from app.cli.output import console, print_json, table
-    from app.costs.budgets import standing_budgets
 
     found = transaction(standing_budgets)
     if json:
@@ -63,11 +61,6 @@ def set_(  # noqa: PLR0913  one parameter per term
 
     It applies from the next call on. What this period has spent on it already stays.
     """
-    from app.cli.cluster import transaction
-    from app.cli.output import dollars, print_json
-    from app.costs.budgets import standing_budgets
-    from app.storage.standing import set_budget
-
     terms = BudgetTerms(
         scope=scope,
         subject=subject,
@@ -97,10 +90,6 @@ def show(
     json: AsJson = False,
 ) -> None:
     """Show how the budgets of one subject are used up, and their past periods."""
-    from app.cli.cluster import transaction
-    from app.cli.output import print_json
-    from app.costs.budgets import budget_history
-
     check_subject(scope, subject)
     read = partial(budget_history, scope=scope, subject=subject, limit=limit)
     history = transaction(read)
@@ -131,10 +120,6 @@ def remove(
 
     Calls that wait for them go on. What was spent on them stays on record.
     """
-    from app.cli.cluster import transaction
-    from app.cli.output import print_json
-    from app.storage.standing import remove_budget
-
     check_subject(scope, subject)
     step = partial(remove_budget, scope=scope, subject=subject, period=period)
     removed, waiting = transaction(step)
@@ -148,16 +133,12 @@ def remove(
             print(f"removed: {budget_label(scope, subject, each)}")
 
 
-def _wake(agent_run_ids: "tuple[UUID, ...]") -> None:
-    from app.cli.cluster import connect
-
+def _wake(agent_run_ids: tuple[UUID, ...]) -> None:
     connected = connect()
-    connected.loop.run(connected.client.wake(agent_run_ids))
+    connected.loop.run(connected.client.control.wake(agent_run_ids))
 
 
-def _amount(text: str) -> "Decimal":
-    from decimal import Decimal, InvalidOperation
-
+def _amount(text: str) -> Decimal:
     try:
         amount = Decimal(text.removeprefix("$"))
     except InvalidOperation as error:
@@ -185,15 +166,11 @@ def _none_such(scope: str, subject: str, period: Period | None) -> str:
     return f"there is no {label}: see `agentchord budgets`"
 
 
-def _facts(account: "BudgetAccount") -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _facts(account: BudgetAccount) -> dict[str, Any]:
     return asdict(account) | {"left_usd": account.left_usd, "share": account.share}
 
 
-def _cells(account: "BudgetAccount") -> tuple[str, ...]:
-    from app.cli.output import dollars
-
+def _cells(account: BudgetAccount) -> tuple[str, ...]:
     return (
         dollars(account.limit_usd),
         dollars(account.spent_usd),
@@ -205,9 +182,7 @@ def _cells(account: "BudgetAccount") -> tuple[str, ...]:
     )
 
 
-def _print_history(history: "BudgetHistory") -> None:
-    from app.cli.output import console, dollars, moment, table
-
+def _print_history(history: BudgetHistory) -> None:
     printer = console()
     for account in history.current:
         label = budget_label(account.scope, account.subject, account.period)

@@ -1,41 +1,41 @@
 """How commands reach the cluster: logs on standard error, one client, its transactions."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from app.client.client import Process
-    from app.configuration.settings import Settings
+from app.bootstrap import database_url, redis_url
+from app.celery import app
+from app.client.process import Process, process
+from app.configuration.sections import LoggingSettings
+from app.configuration.settings import Settings
+from app.storage import redis
+from app.storage.session import database_url as parse
+from app.telemetry.logging import configure_logging
 
 Result = TypeVar("Result")
 INSPECT_S = 0.4
 INSPECT_AGAIN_S = 1.0
 
 
-def connect() -> "Process":
+def connect() -> Process:
     """What this command talks to the cluster with; starts the built-in services if need be.
 
     Raises:
         ConfigurationError: If a setting is wrong.
         EmbeddedServicesError: If a built-in service cannot be started.
     """
-    from app.client.client import process
-
     quiet_logs()
     return process()
 
 
 def quiet_logs() -> None:
     """Warnings to standard error, and nothing else: standard output belongs to the answer."""
-    from app.configuration.sections import LoggingSettings
-    from app.telemetry.logging import configure_logging
-
     configure_logging(LoggingSettings(level="WARNING"))
 
 
-def transaction(step: "Callable[[AsyncConnection], Awaitable[Result]]") -> Result:
+def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
     """Run one transaction on the cluster's database, with the errors of ``app.errors``."""
     connected = connect()
     return connected.loop.run(connected.client.transaction(step))
@@ -50,8 +50,6 @@ def served_queues(wanted: set[str]) -> set[str]:
     Raises:
         kombu.exceptions.OperationalError: If Redis cannot be reached.
     """
-    from app.celery import app
-
     found: set[str] = set()
     for timeout_s in (INSPECT_S, INSPECT_AGAIN_S):
         answers = app.control.inspect(timeout=timeout_s).active_queues() or {}
@@ -61,19 +59,13 @@ def served_queues(wanted: set[str]) -> set[str]:
     return found & wanted
 
 
-def postgres_place(settings: "Settings") -> str:
+def postgres_place(settings: Settings) -> str:
     """Where Postgres is, without user and password."""
-    from app.bootstrap import database_url
-    from app.storage.session import database_url as parse
-
     url = parse(database_url(settings))
     host, port = url.host or url.query.get("host", "localhost"), url.port or url.query.get("port")
     return str(host) if str(host).startswith("/") else f"{host}:{port or 5432}"
 
 
-def redis_place(settings: "Settings") -> str:
+def redis_place(settings: Settings) -> str:
     """Where Redis is, without user and password."""
-    from app.bootstrap import redis_url
-    from app.storage import redis
-
     return redis.redis_place(redis_url(settings))

@@ -1,14 +1,15 @@
 """`agentchord pause`, `resume`, `retry` and `rerun`: what becomes of a run from now on."""
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import print_json
 from app.cli.runs import AsJson, RunId
-
-if TYPE_CHECKING:
-    from uuid import UUID
+from app.monitoring.progress import find_run
 
 
 def pause(run: RunId, json: AsJson = False) -> None:
@@ -17,14 +18,14 @@ def pause(run: RunId, json: AsJson = False) -> None:
     No call starts after this; calls in flight go on to their end. The run's timeout stands still.
     """
     run_id, client, loop = _found(run)
-    paused = loop.run(client.pause(run_id))
+    paused = loop.run(client.control.pause(run_id))
     _tell(run_id, "paused", paused, json=json, done="is paused", otherwise="was not going")
 
 
 def resume(run: RunId, json: AsJson = False) -> None:
     """Let a paused run go on."""
     run_id, client, loop = _found(run)
-    resumed = loop.run(client.resume(run_id))
+    resumed = loop.run(client.control.resume(run_id))
     _tell(run_id, "resumed", resumed, json=json, done="goes on", otherwise="was not paused")
 
 
@@ -41,7 +42,7 @@ def retry(
     Results stay, and so does what they cost. Retries and recoveries are counted anew.
     """
     run_id, client, loop = _found(run)
-    retried = loop.run(client.retry_failed(run_id, cost_budget))
+    retried = loop.run(client.control.retry_failed(run_id, cost_budget))
     _tell(
         *(run_id, "retried", retried),
         json=json,
@@ -60,34 +61,24 @@ def rerun(
     That is a new run of the agent and of all that depends on it. It takes over the other results of
     the run, which stays as it is.
     """
-    from app.cli.output import print_json
-
     run_id, client, loop = _found(run)
-    new = loop.run(client.rerun(run_id, agent))
+    new = loop.run(client.control.rerun(run_id, agent))
     if json:
         print_json({"run_id": new, "rerun_of": run_id, "rerun_from": agent})
     else:
         print(new)
 
 
-def _found(run: str) -> "tuple[UUID, Any, Any]":
+def _found(run: str) -> tuple[UUID, Any, Any]:
     """The run's id, and the client and the loop to do something to it."""
-    from app.cli.cluster import connect, transaction
-    from app.monitoring.progress import find_run
-
     run_id = transaction(partial(find_run, prefix=run))
     connected = connect()
     return run_id, connected.client, connected.loop
 
 
-def _tell(
-    run_id: "UUID", word: str, changed: bool, *, json: bool, done: str, otherwise: str
-) -> None:
-    from app.cli.cluster import connect
-    from app.cli.output import print_json
-
+def _tell(run_id: UUID, word: str, changed: bool, *, json: bool, done: str, otherwise: str) -> None:
     connected = connect()
-    status = connected.loop.run(connected.client.read(run_id)).status
+    status = connected.loop.run(connected.client.runs.read(run_id)).status
     if json:
         print_json({"run_id": run_id, word: changed, "status": status})
     elif changed:

@@ -2,19 +2,22 @@
 
 import re
 import sys
+from csv import writer
+from dataclasses import astuple, fields
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.table import Table
 
-if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from rich.table import Table
-
-    from app.costs.reports import CostLine
+from app.cli.cluster import transaction
+from app.cli.output import console, dollars, print_json, table
+from app.costs.estimates import read_estimates
+from app.costs.reports import CostLine, costs_by, total_costs
+from app.monitoring.progress import find_run
 
 
 class Dimension(StrEnum):
@@ -61,11 +64,6 @@ def costs(
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
     """Show what was spent on what, failed calls included."""
-    from app.cli.cluster import transaction
-    from app.cli.output import console, print_json
-    from app.costs.reports import costs_by, total_costs
-    from app.monitoring.progress import find_run
-
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
     start = None if since is None else parse_since(since, now=datetime.now(UTC))
@@ -87,10 +85,6 @@ def costs(
 
 
 def _show_estimates(start: datetime | None, *, json: bool) -> None:
-    from app.cli.cluster import transaction
-    from app.cli.output import console, print_json, table
-    from app.costs.estimates import read_estimates
-
     day = None if start is None else start.astimezone(UTC).date()
     lines = transaction(partial(read_estimates, since=day))
     if json:
@@ -112,10 +106,8 @@ def _show_estimates(start: datetime | None, *, json: bool) -> None:
     console().print(table(ESTIMATES, rows))
 
 
-def cost_table(lines: "list[CostLine]", total: "CostLine", by: str, *, title: str = "") -> "Table":
+def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:
     """A report as a table with a line of totals."""
-    from app.cli.output import dollars, table
-
     all_lines = (*lines, total)
     rare = [
         (heading, name)
@@ -166,18 +158,11 @@ def parse_since(text: str, *, now: datetime) -> datetime:
     return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
-def _shown(value: "int | Decimal") -> str:
-    from app.cli.output import dollars
-
+def _shown(value: int | Decimal) -> str:
     return f"{value:,}" if isinstance(value, int) else dollars(value)
 
 
-def _print_csv(lines: "list[CostLine]", by: str) -> None:
-    from csv import writer
-    from dataclasses import astuple, fields
-
-    from app.costs.reports import CostLine
-
+def _print_csv(lines: list[CostLine], by: str) -> None:
     printer = writer(sys.stdout, lineterminator="\n")
     printer.writerow([by, *[field.name for field in fields(CostLine)][1:]])
     printer.writerows(

@@ -1,5 +1,6 @@
 """`agentchord demo`: the main job from nothing to a cost table, and everything stopped again."""
 
+import asyncio
 import contextlib
 import shutil
 import signal
@@ -7,15 +8,30 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 from uuid import UUID
 
 import typer
 
-if TYPE_CHECKING:
-    from app.domain.workflow import Workflow
-    from app.monitoring.progress import RunProgress
-    from app.simulator import SimulatorProcess
+from app.bootstrap import call_planner, connected_settings, database_url
+from app.cli.cluster import connect, quiet_logs
+from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
+from app.cli.demo_report import compare_ledgers, print_costs
+from app.cli.follow import follow
+from app.cli.output import dollars
+from app.cli.progress_views import LineView, LiveView
+from app.cli.run import outputs_of, show_outputs
+from app.configuration.settings import load_settings
+from app.domain.workflow import Workflow
+from app.embedded.locks import FileLock
+from app.errors import RunConflict
+from app.examples import erp
+from app.local_stack import stack
+from app.local_stack.supervisor import inherited_environment
+from app.monitoring.progress import RunProgress
+from app.planning.worst_case import worst_case
+from app.simulator import SimulatorProcess, run_in_process
+from app.storage import schema
 
 WORKERS = 2
 LATENCY_S, JITTER_S = 0.25, 0.25
@@ -33,9 +49,6 @@ def demo(
     are ignored. With --live it
     shows the worst-case cost first and asks.
     """
-    from app.cli.demo_home import enter_home
-    from app.examples import erp
-
     signal.signal(signal.SIGTERM, _interrupt)
     program = _program()
     home = enter_home(live=live)
@@ -49,13 +62,6 @@ def demo(
 
 
 def _run(home: Path, program: str, *, live: bool) -> int:
-    import asyncio
-
-    from app.cli.cluster import quiet_logs
-    from app.cli.demo_home import set_variables
-    from app.local_stack import stack
-    from app.simulator import run_in_process
-
     quiet_logs()
     with contextlib.ExitStack() as services:
         services.enter_context(_only_one(home))
@@ -66,28 +72,15 @@ def _run(home: Path, program: str, *, live: bool) -> int:
                 simulator = services.enter_context(run_in_process(*latency))
             set_variables(stack.simulated(simulator))
         with _step("Postgres and Redis"):
-            from app.bootstrap import connected_settings, database_url
-
             settings = connected_settings()
         with _step("database schema"):
-            from app.storage import schema
-
             schema.upgrade(database_url(settings))
         run = asyncio.run(_work(home))
         return _show(run, simulator, program, home)
 
 
-async def _work(home: Path) -> "RunProgress":
+async def _work(home: Path) -> RunProgress:
     """Start the workers, run the example, and stop the workers."""
-    from app.bootstrap import connected_settings
-    from app.cli.cluster import connect
-    from app.cli.demo_home import cancel_leftovers
-    from app.cli.follow import follow
-    from app.cli.progress_views import LineView, LiveView
-    from app.examples import erp
-    from app.local_stack import stack
-    from app.local_stack.supervisor import inherited_environment
-
     connected = connect()
     await cancel_leftovers()
     supervisor = stack.supervisor(
@@ -100,19 +93,14 @@ async def _work(home: Path) -> "RunProgress":
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         print()
-        enqueued = connected.client.enqueue(erp.WORKFLOW, erp.INPUT)
+        enqueued = connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
         with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
             return await follow(run_id, view)
 
 
-def _show(
-    run: "RunProgress", simulator: "SimulatorProcess | None", program: str, home: Path
-) -> int:
+def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, home: Path) -> int:
     """Print outputs, costs, the comparison and what to try next; returns the exit code."""
-    from app.cli.demo_report import compare_ledgers, print_costs
-    from app.cli.run import outputs_of, show_outputs
-
     show_outputs(outputs_of(run.id))
     print()
     lines = print_costs(run.id)
@@ -121,13 +109,7 @@ def _show(
     return 0 if run.status == "completed" and equal else 1
 
 
-def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
-    from app.bootstrap import call_planner
-    from app.cli.output import dollars
-    from app.configuration.settings import load_settings
-    from app.examples import erp
-    from app.planning.worst_case import worst_case
-
+def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     settings = load_settings()
     bounds = worst_case(
         workflow,
@@ -149,9 +131,6 @@ def _agreed(workflow: "Workflow", *, yes: bool) -> bool:
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Keep a second demo out: it would take work from the first, with another simulator."""
-    from app.embedded.locks import FileLock
-    from app.errors import RunConflict
-
     lock = FileLock.attempt(home / "demo.lock")
     if lock is None:
         raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
@@ -168,7 +147,7 @@ def _step(name: str) -> Iterator[None]:
     print(f"{time.monotonic() - started_s:.1f} s", flush=True)
 
 
-def _what_next(run: "RunProgress", program: str, home: Path) -> str:
+def _what_next(run: RunProgress, program: str, home: Path) -> str:
     here = f"AGENTCHORD_HOME={home} {program}"
     return f"""
 What to try next:

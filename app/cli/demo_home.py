@@ -2,12 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from app.cli.cluster import connect
+from app.configuration.settings import Settings, load_settings
+from app.domain.status import WorkflowStatus
 from app.local_stack.supervisor import inherited_environment
-
-if TYPE_CHECKING:
-    from app.configuration.settings import Settings
 
 HOME = "AGENTCHORD_HOME"
 CONFIG = "AGENTCHORD_CONFIG"
@@ -40,8 +39,6 @@ def enter_home(*, live: bool) -> Path:
     Returns:
         The home: ``demo`` inside the user's.
     """
-    from app.configuration.settings import load_settings
-
     variables = inherited_environment()
     kept = _providers(load_settings()) if live else {}
     for name in variables:
@@ -64,7 +61,7 @@ def set_variables(variables: dict[str, str]) -> None:
     os.environ.update(variables)  # noqa: TID251  set, not read
 
 
-def _providers(settings: "Settings") -> dict[str, str]:
+def _providers(settings: Settings) -> dict[str, str]:
     """The variables of the providers, also those that came from a ``.env``."""
     found = {
         "OPENAI_API_KEY": settings.openai_api_key and settings.openai_api_key.get_secret_value(),
@@ -78,12 +75,9 @@ def _providers(settings: "Settings") -> dict[str, str]:
 
 async def cancel_leftovers() -> None:
     """Cancel what an earlier demo left unfinished, or its calls would be counted as this one's."""
-    from app.cli.cluster import connect
-    from app.domain.status import WorkflowStatus
-
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
-        left = await connected.loop.run_async(connected.client.list_runs(status, MAX_LEFTOVERS))
+        left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))
         for run in left:
-            cancelling = connected.client.cancel(run.id, "left behind by an earlier demo")
+            cancelling = connected.client.control.cancel(run.id, "left behind by an earlier demo")
             await connected.loop.run_async(cancelling)

@@ -2,26 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from app.costs.reports import CostLine
+from app.cli.cluster import transaction
+from app.cli.costs import cost_table
+from app.cli.output import console
+from app.costs.reports import CostLine, costs_by, total_costs
 
 COMPARED = ("requests", "input_tokens", "cached_tokens", "output_tokens")
 
 
-def print_costs(run_id: UUID) -> "list[CostLine]":
+def print_costs(run_id: UUID) -> list[CostLine]:
     """Print the run's cost by agent, module and model.
 
     Returns:
         The lines by model.
     """
-    from app.cli.cluster import transaction
-    from app.cli.costs import cost_table
-    from app.cli.output import console
-    from app.costs.reports import costs_by, total_costs
-
     total = transaction(partial(total_costs, run_id=run_id))
     lines: list[CostLine] = []
     printer = console()
@@ -32,7 +29,7 @@ def print_costs(run_id: UUID) -> "list[CostLine]":
     return lines
 
 
-def compare_ledgers(lines: "Sequence[CostLine]", served: Mapping[str, Any]) -> bool:
+def compare_ledgers(lines: Sequence[CostLine], served: Mapping[str, Any]) -> bool:
     """Compare our ledger with the simulator's, model by model, and say the result.
 
     Args:

@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli.checks import all_checks
+from app.cli.output import STYLES, console, print_json
+
 
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
@@ -13,11 +16,6 @@ def doctor(
     That is: versions, services, schema, keys, workers. The exit code is 1 if something must be
     done. Without URLs it starts the built-in services for as long as it looks at them.
     """
-    from app.cli.checks import all_checks
-    from app.cli.cluster import quiet_logs
-    from app.cli.output import STYLES, console, print_json
-
-    quiet_logs()
     checks = []
     printer = console()
     for check in all_checks():

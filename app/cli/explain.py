@@ -1,20 +1,32 @@
 """`agentchord explain`: why a run waits, is slow, failed or expensive, in words."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.text import Text
 
+from app.bootstrap import call_planner
+from app.cli.cluster import connect, transaction
+from app.cli.live_state import queues_of, read_live
+from app.cli.output import STYLES, console, print_json, printable
 from app.cli.runs import AsJson, RunId
-
-if TYPE_CHECKING:
-    from decimal import Decimal
-
-    from app.monitoring.findings import Finding
-    from app.monitoring.run_history import RunHistory
-    from app.monitoring.timeline import Timeline
+from app.configuration.settings import load_settings
+from app.domain.suggestions import did_you_mean
+from app.errors import AgentChordError, WorkflowError
+from app.monitoring.explain import Live, explain_waits
+from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
+from app.monitoring.explain_outcomes import explain_outcomes
+from app.monitoring.explain_waited import explain_waited
+from app.monitoring.findings import Finding, condensed
+from app.monitoring.progress import find_run
+from app.monitoring.run_history import RunHistory, read_history
+from app.monitoring.timeline import Timeline, timeline_of
+from app.monitoring.wording import names
+from app.planning.forecast import forecast
 
 #: People are told no more of a kind; --json has all.
 MOST_OF_A_REASON = 6
@@ -27,17 +39,7 @@ def explain(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Tell why a run or an agent waits, is slow, failed or expensive."""
-    from app.cli.cluster import transaction
-    from app.cli.live_state import queues_of, read_live
-    from app.cli.output import print_json
-    from app.domain.suggestions import did_you_mean
-    from app.errors import WorkflowError
-    from app.monitoring.explain import Live
-    from app.monitoring.progress import find_run
-    from app.monitoring.run_history import read_history
-    from app.monitoring.timeline import timeline_of
-
+    """Say why a run or agent waits, is slow, failed or expensive."""
     run_id = transaction(partial(find_run, prefix=run))
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:
@@ -53,15 +55,8 @@ def explain(
 
 
 def _findings(
-    history: "RunHistory", timeline: "Timeline", live: object, agent: str | None
-) -> "list[Finding]":
-    from dataclasses import replace
-
-    from app.monitoring.explain import Live, explain_waits
-    from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
-    from app.monitoring.explain_outcomes import explain_outcomes
-    from app.monitoring.explain_waited import explain_waited
-
+    history: RunHistory, timeline: Timeline, live: object, agent: str | None
+) -> list[Finding]:
     assert isinstance(live, Live)
     found = [*explain_waits(history, live), *explain_outcomes(history)]
     if agent is None:
@@ -75,22 +70,16 @@ def _findings(
     return [replace(each, agents=(agent,)) for each in found if agent in each.agents]
 
 
-def _planned(history: "RunHistory") -> "dict[str, Decimal]":
+def _planned(history: RunHistory) -> dict[str, Decimal]:
     """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
-    from app.bootstrap import call_planner
-    from app.cli.cluster import connect
-    from app.configuration.settings import load_settings
-    from app.errors import AgentChordError
-    from app.planning.forecast import forecast
-
     if history.run.pruned_at is not None or not history.calls:
         return {}
     connected = connect()
     settings = load_settings()
     try:
-        record = connected.loop.run(connected.client.read(history.run.id))
+        record = connected.loop.run(connected.client.runs.read(history.run.id))
         found = forecast(
-            connected.loop.run(connected.client.workflow(record.workflow_id)),
+            connected.loop.run(connected.client.workflows.of_run(history.run.id)),
             record.input or {},
             planner=call_planner(settings),
             output_tokens=PLANNED_OUTPUT_TOKENS,
@@ -109,14 +98,8 @@ def _planned(history: "RunHistory") -> "dict[str, Decimal]":
 
 
 def _show(
-    history: "RunHistory", findings: "Sequence[Finding]", unknown: Sequence[str], agent: str | None
+    history: RunHistory, findings: Sequence[Finding], unknown: Sequence[str], agent: str | None
 ) -> None:
-    from rich.text import Text
-
-    from app.cli.output import STYLES, console, printable
-    from app.monitoring.findings import condensed
-    from app.monitoring.wording import names
-
     printer, run = console(), history.run
     shown = history.agent(agent) if agent is not None else None
     state = shown.status if shown is not None else run.status

@@ -1,8 +1,14 @@
 """`agentchord exporter`: the cluster's state for Prometheus, over HTTP."""
 
+import asyncio
 from typing import Annotated
 
 import typer
+from aiohttp import web
+
+from app.cli.cluster import connect
+from app.errors import ConfigurationError
+from app.monitoring.exporter import Exporter
 
 PORT = 9464
 
@@ -16,20 +22,12 @@ def exporter(
     Queues, backlog, rate limits, circuits, budgets, the ledger and the runs, read anew for each
     request at /metrics. One exporter is enough for a cluster; workers have metrics of their own.
     """
-    from aiohttp import web
-
-    from app.cli.cluster import connect
-    from app.errors import ConfigurationError
-    from app.monitoring.exporter import Exporter
-
     connected = connect()
     live_state = connected.client.live_state
     readers = {"postgres": live_state.from_postgres, "redis": live_state.from_redis}
     application = Exporter(readers).application()
 
     async def serve() -> None:
-        import asyncio
-
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, host, port)

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 from uuid import UUID
+
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from app.cli.cluster import connect, served_queues
 from app.errors import ServiceUnavailable, WaitTimeout
-
-if TYPE_CHECKING:
-    from app.events.texts import Piece
-    from app.monitoring.progress import RunProgress
+from app.events.texts import Piece
+from app.monitoring.progress import RunProgress, read_progress
 
 POLL_S = 0.2
 #: Nothing has started for so long: maybe no worker serves the queue.
@@ -21,17 +22,17 @@ HINT_AFTER_S = 3.0
 class View(Protocol):
     """What shows a run."""
 
-    def show(self, run: "RunProgress") -> None:
+    def show(self, run: RunProgress) -> None:
         """Show how far it is."""
 
-    def hear(self, piece: "Piece") -> None:
+    def hear(self, piece: Piece) -> None:
         """Show a part of an answer that is being streamed."""
 
     def note(self, text: str) -> None:
         """Tell something in one line."""
 
 
-async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) -> "RunProgress":
+async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) -> RunProgress:
     """Show a run until it has ended.
 
     Args:
@@ -65,14 +66,11 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
     finally:
         for task in beside:
             task.cancel()
-        await asyncio.wait(beside)
+        await asyncio.gather(*beside, return_exceptions=True)
 
 
 def missing_worker_hints(providers: set[str]) -> list[str]:
     """One line for each provider whose queue no worker serves."""
-    from kombu.exceptions import OperationalError
-    from redis.exceptions import RedisError
-
     try:
         unserved = providers - served_queues(providers)
     except (OperationalError, RedisError, OSError) as error:
@@ -84,10 +82,8 @@ def missing_worker_hints(providers: set[str]) -> list[str]:
     ]
 
 
-async def _read_patiently(run_id: UUID, view: View) -> "RunProgress":
+async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
     """Read; while Postgres is away, wait for it."""
-    from app.monitoring.progress import read_progress
-
     connected, told = connect(), False
     while True:
         step = connected.client.transaction(partial(read_progress, run_id=run_id))
@@ -103,12 +99,12 @@ async def _read_patiently(run_id: UUID, view: View) -> "RunProgress":
 async def _listen(run_id: UUID, view: View) -> None:
     """Show what streaming agents generate; the client lives on a loop of its own."""
     connected = connect()
-    texts = connected.client.texts(run_id)
+    texts = connected.client.history.texts(run_id)
     while True:
         view.hear(await connected.loop.run_async(_next(texts)))
 
 
-async def _next(texts: "AsyncIterator[Piece]") -> "Piece":
+async def _next(texts: AsyncIterator[Piece]) -> Piece:
     return await anext(texts)
 
 

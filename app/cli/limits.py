@@ -2,12 +2,17 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.live import Live
 
-if TYPE_CHECKING:
-    from rich.console import Group
+from app.cli.cluster import connect
+from app.cli.output import console, print_json, table
+from app.errors import ServiceUnavailable
+from app.rate_limits.overview import overview
+from app.rate_limits.stored import read_assignments
 
 WATCH_S = 1.0
 
@@ -20,7 +25,7 @@ Model = Annotated[
     typer.Option(help="Name or pattern of models with a bucket of their own, such as 'gpt-4o*'."),
 ]
 
-group = typer.Typer(rich_markup_mode=None)
+group = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @group.callback(invoke_without_command=True)
@@ -39,7 +44,6 @@ def limits(
     """
     if context.invoked_subcommand is not None:
         return
-    from app.cli.output import console, print_json
 
     if json and watch:
         raise typer.BadParameter("--watch draws for people: leave out --json, or ask repeatedly")
@@ -65,12 +69,9 @@ def set_(
 
     They are stored in Postgres and go before the configuration; workers take them over at once.
     """
-    from app.cli.cluster import connect
-    from app.rate_limits.stored import read_assignments
-
     connected = connect()
     assigned = read_assignments(values)
-    connected.loop.run(connected.client.set_limits(provider, model, assigned))
+    connected.loop.run(connected.client.limits.set(provider, model, assigned))
     bucket = _show_bucket(f"{provider}/{model}", json=json)
     _warn_of_a_queue(bucket)
 
@@ -85,10 +86,8 @@ def reset(
     json: AsJson = False,
 ) -> None:
     """Forget stored limits; the configuration counts again."""
-    from app.cli.cluster import connect
-
     connected = connect()
-    forgotten = connected.loop.run(connected.client.forget_limits(provider, model, keys or []))
+    forgotten = connected.loop.run(connected.client.limits.forget(provider, model, keys or []))
     name = f"{provider}/{model}"
     what = f"forgot {', '.join(forgotten)} of" if forgotten else "nothing was stored for"
     print(f"{what} {name}", file=sys.stderr)
@@ -96,12 +95,8 @@ def reset(
 
 
 def _buckets() -> list[dict[str, Any]]:
-    from app.cli.cluster import connect
-    from app.errors import ServiceUnavailable
-    from app.rate_limits.overview import overview
-
     connected = connect()
-    table = connected.loop.run(connected.client.limits())
+    table = connected.loop.run(connected.client.limits.read())
     try:
         live = connected.loop.run(connected.client.live_state.buckets())
         circuits = connected.loop.run(connected.client.live_state.circuits())
@@ -113,8 +108,6 @@ def _buckets() -> list[dict[str, Any]]:
 
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
     """Show one bucket; None if there is no such bucket any more."""
-    from app.cli.output import console, print_json
-
     found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
     if json:
         print_json(found)
@@ -138,14 +131,11 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
 
 
 def _watch() -> None:
-    from app.cli.output import console
-
     printer = console()
     if not sys.stdout.isatty():
         while True:
             printer.print(_picture(_buckets()))
             time.sleep(WATCH_S)
-    from rich.live import Live
 
     with Live(console=printer, auto_refresh=False) as live:
         while True:
@@ -153,12 +143,8 @@ def _watch() -> None:
             time.sleep(WATCH_S)
 
 
-def _picture(buckets: list[dict[str, Any]]) -> "Group":
+def _picture(buckets: list[dict[str, Any]]) -> Group:
     """A table of the buckets, one of their limits, and one of circuits that count failures."""
-    from rich.console import Group
-
-    from app.cli.output import table
-
     states = table(
         ("bucket", "waiting>", "in flight>", "next free>", "paused>", "share of rate>"),
         [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets],

@@ -1,29 +1,23 @@
 """What the cluster is like at this moment, as far as Redis and the workers answer."""
 
-from typing import TYPE_CHECKING
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from app.cli.cluster import connect, served_queues
+from app.errors import ServiceUnavailable
+from app.monitoring.explain import Live
+from app.monitoring.run_history import RunHistory, Standing
 
-if TYPE_CHECKING:
-    from app.monitoring.explain import Live
-    from app.monitoring.run_history import RunHistory, Standing
 
-
-def read_live(queues: set[str], *, ask_workers: bool = True) -> "tuple[Live, list[str]]":
+def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list[str]]:
     """The live state, and what could not be found out.
 
     Args:
         queues: The queues that matter.
         ask_workers: Whether to ask the workers what they listen to, which takes half a second.
     """
-    from kombu.exceptions import OperationalError
-    from redis.exceptions import RedisError
-
-    from app.errors import ServiceUnavailable
-    from app.monitoring.explain import Live
-
     connected = connect()
-    table = connected.loop.run(connected.client.limits())
+    table = connected.loop.run(connected.client.limits.read())
     live_state = connected.client.live_state
     try:
         buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(live_state.buckets())}
@@ -44,11 +38,11 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> "tuple[Live, lis
     )
 
 
-def queues_of(history: "RunHistory") -> set[str]:
+def queues_of(history: RunHistory) -> set[str]:
     """The queues that what has not ended needs, the scheduler's included."""
     return queues_of_standing(history.standing)
 
 
-def queues_of_standing(standing: "tuple[Standing, ...]") -> set[str]:
+def queues_of_standing(standing: tuple[Standing, ...]) -> set[str]:
     """The queues of agent runs, and the scheduler's."""
     return {one.provider for one in standing} | ({"scheduler"} if standing else set())

@@ -1,20 +1,27 @@
 """`agentchord logs`: the history of a run, one line for each event."""
 
+import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
+from rich.text import Text
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import console, plain, printable
 from app.cli.runs import RunId
+from app.client.history import Event
 from app.domain.events import Level
+from app.domain.suggestions import did_you_mean
+from app.errors import WorkflowError
 from app.monitoring.event_lines import EventLine, event_line
-
-if TYPE_CHECKING:
-    from app.client.client import Event
+from app.monitoring.progress import find_run, read_progress
+from app.storage.runs import read_events
 
 PAGE = 1000
 COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
@@ -61,17 +68,12 @@ def logs(
     ] = False,
 ) -> None:
     """Show the history of a run, from Postgres: a line per event."""
-    from app.cli.cluster import transaction
-    from app.monitoring.progress import find_run
-
     run_id = transaction(partial(find_run, prefix=run))
     wanted = Wanted(search=search, level=level, agent=agent)
     if agent is not None:
         _check_agent(run_id, agent)
     show = _show_json if json else _show
     if follow:
-        import asyncio
-
         asyncio.run(_follow(run_id, wanted, show))
         return
     for event in _events(run_id):
@@ -79,10 +81,8 @@ def logs(
 
 
 async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
-    from app.cli.cluster import connect
-
     connected = connect()
-    events = connected.client.events(run_id, 0)
+    events = connected.client.history.events(run_id, 0)
     while True:
         try:
             # The client lives on a loop of its own.
@@ -96,16 +96,11 @@ async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
             _tell({**facts, "attempt": event.attempt, "data": dict(event.data)}, wanted, show)
 
 
-async def _next(events: "AsyncIterator[Event]") -> "Event | None":
+async def _next(events: AsyncIterator[Event]) -> Event | None:
     return await anext(events, None)
 
 
 def _check_agent(run_id: UUID, agent: str) -> None:
-    from app.cli.cluster import transaction
-    from app.domain.suggestions import did_you_mean
-    from app.errors import WorkflowError
-    from app.monitoring.progress import read_progress
-
     names = [each.name for each in transaction(partial(read_progress, run_id=run_id)).agents]
     if agent.partition("[")[0] not in names:
         hint = did_you_mean(agent, names)
@@ -113,9 +108,6 @@ def _check_agent(run_id: UUID, agent: str) -> None:
 
 
 def _events(run_id: UUID) -> Iterator[dict[str, Any]]:
-    from app.cli.cluster import transaction
-    from app.storage.runs import read_events
-
     after = 0
     while True:
         page = transaction(partial(read_events, run_id=run_id, after=after, limit=PAGE))
@@ -132,20 +124,12 @@ def _tell(event: dict[str, Any], wanted: Wanted, show: Any) -> None:
 
 
 def _show(event: dict[str, Any], line: EventLine) -> None:
-    from rich.text import Text
-
-    from app.cli.output import console, printable
-
     at = f"{event['at']:%Y-%m-%d %H:%M:%S}.{event['at'].microsecond // 1000:03d}"
     text = printable(f"{at}  {line.level:<7}  {line.subject}: {line.text}")
     console().print(Text(text, style=COLOURS[line.level]), soft_wrap=True)
 
 
 def _show_json(event: dict[str, Any], line: EventLine) -> None:
-    import json
-
-    from app.cli.output import plain
-
     facts = {"level": line.level, "subject": line.subject, "text": line.text}
     sys.stdout.write(f"{json.dumps({**event, **facts}, ensure_ascii=False, default=plain)}\n")
     sys.stdout.flush()

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 # Into a pipe or a file nothing is cut or wrapped, however long the line.
 UNLIMITED_WIDTH = 100_000
@@ -33,10 +34,8 @@ STYLES = {
 }
 
 
-def console(*, stderr: bool = False) -> "Console":
+def console(*, stderr: bool = False) -> Console:
     """A console that is plain unless it is a terminal."""
-    from rich.console import Console
-
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else UNLIMITED_WIDTH
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
@@ -48,7 +47,7 @@ def print_json(value: Any) -> None:
     sys.stdout.write(f"{text}\n")
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> "Table":
+def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
     """A table whose numbers stand on the right.
 
     Args:
@@ -56,10 +55,6 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
         rows: Cells; the words for states get their colours.
         title: Heading of the whole.
     """
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
     box = SIMPLE_HEAD if sys.stdout.isatty() else None
     made = Table(title=title or None, title_justify="left", box=box, pad_edge=False)
     for heading in columns:

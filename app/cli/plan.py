@@ -3,14 +3,24 @@
 from dataclasses import asdict
 from decimal import Decimal
 from math import isfinite
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from app.domain.workflow import Workflow
-    from app.planning.forecast import AgentForecast, Forecast
-    from app.planning.time_bounds import TimeBound
+from app.bootstrap import call_planner
+from app.cli.output import console, dollars, print_json, table
+from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.configuration.settings import load_settings
+from app.costs.pricing import Pricing
+from app.domain.money import round_up
+from app.domain.providers import routed
+from app.domain.sub_workflow import named_workflows
+from app.domain.validation import validate_input
+from app.domain.workflow import Workflow
+from app.planning.forecast import AgentForecast, Forecast, forecast
+from app.planning.time_bounds import TimeBound, time_bounds
+from app.registration.calls import check_calls
+from app.registration.workflows import check_workflow
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
@@ -20,15 +30,8 @@ SHOWN_BOUNDS = 5
 
 
 def plan(
-    file: Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
-        ),
-    ] = None,
+    file: File,
+    inputs: Inputs = None,
     output_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of an answer that are assumed.")
     ] = 300,
@@ -38,19 +41,6 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Tell what a run will need, without any call."""
-    from app.bootstrap import call_planner
-    from app.cli.output import print_json
-    from app.cli.run import load_workflow
-    from app.cli.run_input import read_input
-    from app.configuration.settings import load_settings
-    from app.costs.pricing import Pricing
-    from app.domain.providers import routed
-    from app.domain.validation import validate_input
-    from app.planning.forecast import forecast
-    from app.planning.time_bounds import time_bounds
-    from app.registration.calls import check_calls
-    from app.registration.workflows import check_workflow
-
     if latency is not None and not isfinite(latency):
         raise typer.BadParameter("give a number of seconds", param_hint="--latency")
     given = read_input(inputs or [])
@@ -91,13 +81,11 @@ def plan(
 
 
 def _show(
-    workflow: "Workflow",
-    found: "Forecast",
-    bounds: "list[TimeBound]",
+    workflow: Workflow,
+    found: Forecast,
+    bounds: list[TimeBound],
     assumed: dict[str, Any],
 ) -> None:
-    from app.cli.output import console, dollars, table
-
     printer = console()
     levels = len(found.levels())
     title = f"{workflow.name}: {len(found.agents)} agents in {levels} level{'s' * (levels != 1)}"
@@ -122,9 +110,7 @@ def _show(
     printer.print("\n".join(lines), markup=False)
 
 
-def _not_counted(workflow: "Workflow", found: "Forecast") -> list[str]:
-    from app.domain.sub_workflow import named_workflows
-
+def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
     hints = []
     if any(agent.per_element for agent in found.agents):
         hints.append("one element of each list that an agent is to answer (per item)")
@@ -133,9 +119,7 @@ def _not_counted(workflow: "Workflow", found: "Forecast") -> list[str]:
     return hints
 
 
-def _row(agent: "AgentForecast") -> tuple[str, ...]:
-    from app.cli.output import dollars
-
+def _row(agent: AgentForecast) -> tuple[str, ...]:
     return (
         str(agent.level),
         agent.label,
@@ -149,9 +133,7 @@ def _row(agent: "AgentForecast") -> tuple[str, ...]:
     )
 
 
-def _cache(agent: "AgentForecast") -> str:
-    from app.cli.output import dollars
-
+def _cache(agent: AgentForecast) -> str:
     cache = agent.cache
     assert cache is not None
     if cache.too_short:
@@ -173,13 +155,13 @@ def _ordinal(number: int) -> str:
     return f"{number}{ {2: 'nd', 3: 'rd'}.get(number, 'th') }"
 
 
-def _binding(bounds: "list[TimeBound]") -> str:
+def _binding(bounds: list[TimeBound]) -> str:
     if not bounds or not bounds[0].seconds:
         return "no limit makes it wait"
     return f"at least {bounds[0].seconds:,.1f} s: {_bound(bounds[0])}"
 
 
-def _bound(bound: "TimeBound") -> str:
+def _bound(bound: TimeBound) -> str:
     if bound.bucket == "run":
         reason = f"its {bound.limit} ({bound.allowed:,.0f}): {bound.amount:,.1f} calls in a row"
     else:
@@ -189,9 +171,9 @@ def _bound(bound: "TimeBound") -> str:
 
 
 def _as_json(
-    workflow: "Workflow",
-    found: "Forecast",
-    bounds: "list[TimeBound]",
+    workflow: Workflow,
+    found: Forecast,
+    bounds: list[TimeBound],
     assumed: dict[str, Any],
 ) -> dict[str, Any]:
     least_s = bounds[0].seconds if bounds else 0.0
@@ -233,6 +215,4 @@ def _as_json(
 
 
 def _usd(amount: Decimal) -> Decimal:
-    from app.domain.money import round_up
-
     return round_up(amount)

@@ -1,12 +1,15 @@
 """`agentchord prices`: what a token of each model costs, and who says so."""
 
 from decimal import Decimal
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from app.costs.price_table import PriceLine
+from app.cli.output import console, print_json, table
+from app.configuration.settings import load_settings
+from app.costs.price import RATES
+from app.costs.price_table import PriceLine, price_lines
+from app.costs.pricing import Pricing
 
 COLUMNS = (
     *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>"),
@@ -22,33 +25,28 @@ def prices(
     json: Annotated[bool, typer.Option("--json", help="Print the prices as JSON.")] = False,
 ) -> None:
     """Show what a million tokens of each model cost."""
-    from app.cli.output import console, print_json, table
-    from app.configuration.settings import load_settings
-    from app.costs.price_table import price_lines
-    from app.costs.pricing import Pricing
-
     settings = load_settings()
-    lines = price_lines(Pricing(settings.costs), model, settings.provider_names)
+    lines = price_lines(
+        Pricing(settings.costs, settings.all_providers()), model, settings.provider_names
+    )
     if json:
         print_json([_as_json(line) for line in lines])
     else:
         console().print(table(COLUMNS, [_row(line) for line in lines]))
 
 
-def _row(line: "PriceLine") -> tuple[str, ...]:
+def _row(line: PriceLine) -> tuple[str, ...]:
     rates = (line.input, line.cached_input, line.cache_write, line.cache_write_1h, line.output)
     name = f"{line.provider}/{line.model}"
     return (name, line.case, *map(_plain, rates), line.source, line.set_by or "", _published(line))
 
 
-def _published(line: "PriceLine") -> str:
+def _published(line: PriceLine) -> str:
     """What the list has in place of an operator's price: input and output."""
     return "" if line.published is None else " / ".join(map(_plain, line.published))
 
 
-def _as_json(line: "PriceLine") -> dict[str, Any]:
-    from app.costs.price import RATES
-
+def _as_json(line: PriceLine) -> dict[str, Any]:
     published = line.published and dict(
         zip(("input_usd", "output_usd"), map(_plain, line.published), strict=True)
     )

@@ -7,6 +7,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app.configuration.settings import load_settings
+from app.domain.suggestions import did_you_mean, listed
+from app.local_stack.stack import AGENTS, SCHEDULER, SCHEDULER_THREADS, worker_arguments
+
 
 def worker(
     queues: Annotated[
@@ -25,9 +29,6 @@ def worker(
 
     Options that are not listed here go to Celery, such as --loglevel debug.
     """
-    from app.configuration.settings import load_settings
-    from app.local_stack.stack import SCHEDULER, SCHEDULER_THREADS, worker_arguments
-
     settings = load_settings()
     words, passed_on = _split(list(queues or []))
     wanted = queues_of(words, settings.agent_queues)
@@ -81,9 +82,6 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
     Raises:
         typer.BadParameter: If there is no such queue.
     """
-    from app.domain.suggestions import did_you_mean, listed
-    from app.local_stack.stack import AGENTS, SCHEDULER
-
     known = (*agents, SCHEDULER)
     wanted: list[str] = []
     for word in words:

@@ -2,10 +2,11 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+
+from app.cli.output import console
 
 #: What is done sooner needs no bar.
 MAX_WAIT_S = 2.0
@@ -42,11 +43,7 @@ class ProgressBar:
             progress, task = self._shown
             progress.update(task, completed=self._done)
 
-    def _start(self) -> "tuple[Progress, TaskID]":
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-        from app.cli.output import console
-
+    def _start(self) -> tuple[Progress, TaskID]:
         progress = Progress(
             "{task.description}",
             BarColumn(),

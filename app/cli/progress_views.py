@@ -3,15 +3,16 @@
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import Self, TextIO
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
 from app.cli.output import STYLES, console, dollars, printable, reason, seconds, shorten
 from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
-
-if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
 
 #: Runs of more agents show their levels and only what is worth a look.
 MAX_AGENTS_SHOWN = 40
@@ -104,8 +105,6 @@ class LiveView:
     """A picture of all levels that is drawn anew in place; use it as a context manager."""
 
     def __init__(self) -> None:
-        from rich.live import Live
-
         self._live = Live(console=console(), refresh_per_second=8, transient=False)
         self._texts: dict[str, str] = {}
         self._run: RunProgress | None = None
@@ -134,16 +133,13 @@ class LiveView:
         self._live.console.print(text)
 
 
-def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> "Group":
+def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
     """A run as a picture: a heading per level, its agents below.
 
     Args:
         run: The run.
         texts: By agent, the end of what it has streamed; shown while it runs.
     """
-    from rich.console import Group
-    from rich.text import Text
-
     parts: list[RenderableType] = [Text(summary(run), style=STYLES.get(run.status, ""))]
     widths = [
         max((len(text) for text in texts), default=0)

@@ -1,10 +1,14 @@
 """`agentchord prune`: removes what old runs have said, never what they have cost."""
 
 import re
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from app.cli.cluster import connect
+from app.cli.output import print_json
+from app.cli.progress_bar import ProgressBar
 from app.cli.runs import AsJson
 
 UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -26,18 +30,13 @@ def prune(
     of costs. Runs that have not ended are left alone. It works
     in small transactions beside running workers, and may be stopped and started again.
     """
-    from dataclasses import asdict
-
-    from app.cli.cluster import connect
-    from app.cli.output import print_json
-    from app.cli.progress_bar import ProgressBar
-
     age_s = parse_age(older_than)
     connected = connect()
-    removed = connected.loop.run(connected.client.prune(age_s, dry_run=True))
+    removed = connected.loop.run(connected.client.control.prune(age_s, dry_run=True))
     if not dry_run and (removed.runs or removed.recorded_events):
         with ProgressBar("runs", removed.runs) as bar:
-            step = connected.client.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
+            control = connected.client.control
+            step = control.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
             removed = connected.loop.run(step)
     if json:
         print_json({"removed": not dry_run, **asdict(removed)})

@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import console
+from app.cli.run import outputs_of
 from app.cli.runs import RunId
+from app.configuration.settings import load_settings
+from app.monitoring.progress import find_run
+from app.monitoring.report import report_page
+from app.monitoring.run_history import read_history
+from app.telemetry.redaction import Redactor
 
 
 def report(
@@ -23,15 +31,6 @@ def report(
     Graph, timeline, costs and failures, without network. No prompt is in it, and no output unless
     --outputs is given.
     """
-    from app.cli.cluster import connect, transaction
-    from app.cli.output import console
-    from app.cli.run import outputs_of
-    from app.configuration.settings import load_settings
-    from app.monitoring.progress import find_run
-    from app.monitoring.report import report_page
-    from app.monitoring.run_history import read_history
-    from app.telemetry.redaction import Redactor
-
     run_id = transaction(partial(find_run, prefix=run))
     connect()
     printer = console(stderr=True)

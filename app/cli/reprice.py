@@ -3,16 +3,21 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+from uuid import UUID
 
 import typer
 
+from app.cli.cluster import transaction
 from app.cli.costs import parse_since
-
-if TYPE_CHECKING:
-    from uuid import UUID
-
-    from app.costs.reprice import Repriced
+from app.cli.output import console, print_json, table
+from app.cli.progress_bar import ProgressBar
+from app.configuration.settings import load_settings
+from app.costs.pricing import Pricing
+from app.costs.reprice import BATCH, Repriced, runs_since
+from app.costs.reprice import reprice as reprice_batch
+from app.domain.money import dollars
+from app.monitoring.progress import find_run
 
 
 def reprice(
@@ -27,17 +32,10 @@ def reprice(
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
 ) -> None:
     """Price calls again and book the difference."""
-    from app.cli.cluster import transaction
-    from app.cli.output import print_json
-    from app.cli.progress_bar import ProgressBar
-    from app.configuration.settings import load_settings
-    from app.costs.pricing import Pricing
-    from app.costs.reprice import BATCH
-    from app.costs.reprice import reprice as reprice_batch
-
     start = None if since is None else parse_since(since, now=datetime.now(UTC))
     runs = _runs(run, start)
-    pricing = Pricing(load_settings().costs)
+    settings = load_settings()
+    pricing = Pricing(settings.costs, settings.all_providers())
     changes: list[Repriced] = []
     unpriced = 0
     with ProgressBar("runs", len(runs)) as bar:
@@ -56,11 +54,7 @@ def reprice(
         _show(changes, unpriced, dry_run=dry_run)
 
 
-def _runs(run: str | None, start: datetime | None) -> "list[UUID]":
-    from app.cli.cluster import transaction
-    from app.costs.reprice import runs_since
-    from app.monitoring.progress import find_run
-
+def _runs(run: str | None, start: datetime | None) -> list[UUID]:
     if run is not None:
         return [transaction(partial(find_run, prefix=run))]
     if start is None:
@@ -68,10 +62,7 @@ def _runs(run: str | None, start: datetime | None) -> "list[UUID]":
     return transaction(partial(runs_since, since=start))
 
 
-def _show(changes: "list[Repriced]", unpriced: int, *, dry_run: bool) -> None:
-    from app.cli.output import console, table
-    from app.domain.money import dollars
-
+def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
     rows = [
         (
             change.run_id,
@@ -96,6 +87,4 @@ def _show(changes: "list[Repriced]", unpriced: int, *, dry_run: bool) -> None:
 
 
 def _signed(amount: Decimal) -> str:
-    from app.domain.money import dollars
-
     return f"-{dollars(-amount)}" if amount < 0 else f"+{dollars(amount)}"

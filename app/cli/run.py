@@ -1,15 +1,25 @@
 """`agentchord run`: start a workflow from a file, and watch it if asked to."""
 
+import asyncio
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from json import dumps
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-if TYPE_CHECKING:
-    from app.monitoring.progress import RunProgress
-    from app.workflow_files.loader import WorkflowFile
+from app.cli.cluster import connect
+from app.cli.follow import follow, missing_worker_hints
+from app.cli.output import console, print_json, shorten
+from app.cli.progress_views import LineView, LiveView
+from app.cli.run_input import File, Inputs, load_workflow, read_input
+from app.configuration.settings import load_settings
+from app.domain.providers import routed
+from app.domain.run_options import RunOptions
+from app.errors import WaitTimeout
+from app.monitoring.progress import RunProgress
 
 EXIT_CODES = {"completed": 0, "partially_completed": 3}
 STILL_GOING = 4
@@ -17,15 +27,8 @@ OUTPUT_WIDTH = 300
 
 
 def run(
-    file: Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--input",
-            "-i",
-            help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
-        ),
-    ] = None,
+    file: File,
+    inputs: Inputs = None,
     weight: Annotated[
         float, typer.Option(help="The run's share of a rate limit, beside the other runs'.")
     ] = 1.0,
@@ -48,19 +51,12 @@ def run(
     With --follow the exit code tells how it ended: 0 completed, 3 partially completed, 1 failed
     or cancelled, 4 still going when --timeout was over.
     """
-    from app.cli.cluster import connect
-    from app.cli.output import print_json
-    from app.cli.run_input import read_input
-    from app.configuration.settings import load_settings
-    from app.domain.providers import routed
-    from app.domain.run_options import RunOptions
-
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
     loaded = load_workflow(file)
     connected = connect()
     run_id = connected.loop.run(
-        connected.client.enqueue(loaded.workflow, {**loaded.input, **given}, options)
+        connected.client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
     )
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
@@ -84,13 +80,6 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     Returns:
         Exit code.
     """
-    import asyncio
-
-    from app.cli.follow import follow
-    from app.cli.output import print_json
-    from app.cli.progress_views import LineView, LiveView
-    from app.errors import WaitTimeout
-
     live = sys.stdout.isatty() and not json
     try:
         with (
@@ -115,10 +104,6 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
 
 def show_outputs(outputs: dict[str, Any]) -> None:
     """Print the outputs, each shortened to a few lines."""
-    from json import dumps
-
-    from app.cli.output import console, shorten
-
     printer = console()
     for name, output in outputs.items():
         text = output if isinstance(output, str) else dumps(output, ensure_ascii=False)
@@ -128,10 +113,8 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:
     """Output by agent, of the agents that have completed."""
-    from app.cli.cluster import connect
-
     connected = connect()
-    agents = connected.loop.run(connected.client.agents(run_id))
+    agents = connected.loop.run(connected.client.runs.agents(run_id))
     return {
         agent.name: agent.output
         for agent in agents
@@ -139,33 +122,13 @@ def outputs_of(run_id: UUID) -> dict[str, Any]:
     }
 
 
-def load_workflow(file: str) -> "WorkflowFile":
-    """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    from app.workflow_files.loader import load
-
-    is_name = all(part.isidentifier() for part in file.split("."))
-    if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):
-        with contextlib.suppress(ImportError):
-            spec = find_spec(file)
-            if spec is not None and spec.origin is not None:
-                return load(spec.origin)
-    return load(file)
-
-
-def _as_json(run: "RunProgress", outputs: dict[str, Any]) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _as_json(run: RunProgress, outputs: dict[str, Any]) -> dict[str, Any]:
     facts = asdict(run)
     facts["run_id"] = facts.pop("id")
     return facts | {"outputs": outputs}
 
 
 def _hint(providers: set[str], run_id: UUID) -> None:
-    from app.cli.follow import missing_worker_hints
-
     for hint in missing_worker_hints({*providers, "scheduler"}):
         _tell(hint)
     if sys.stdout.isatty():

@@ -1,16 +1,42 @@
-"""What ``agentchord run --input`` understands."""
+"""What `agentchord run` and `agentchord plan` are given: a workflow, and the input of a run."""
 
+import contextlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+
+from app.documents.files import read_document
+from app.workflow_files.loader import WorkflowFile, load
+
+File = Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        "-i",
+        help="JSON object, @file, key=text, key=@file or key:=JSON; repeatable.",
+    ),
+]
 
 FORMS = (
     "give a JSON object, @file (JSON or YAML), key=text, key=@file (its text) or key:=JSON; "
     "several --input add up"
 )
+
+
+def load_workflow(file: str) -> WorkflowFile:
+    """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
+    is_name = all(part.isidentifier() for part in file.split("."))
+    if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):
+        with contextlib.suppress(ImportError):
+            spec = find_spec(file)
+            if spec is not None and spec.origin is not None:
+                return load(spec.origin)
+    return load(file)
 
 
 def read_input(words: Sequence[str]) -> dict[str, Any]:
@@ -58,8 +84,6 @@ def _json(text: str, word: str) -> Any:
 
 
 def _document(path: str) -> Any:
-    from app.documents.files import read_document
-
     return read_document(path).value
 
 

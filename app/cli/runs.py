@@ -1,11 +1,17 @@
 """`agentchord runs`, `status` and `cancel`: the runs there are, one of them, the end of one."""
 
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from app.cli.cluster import connect, transaction
+from app.cli.output import console, dollars, moment, print_json, reason, seconds, table
+from app.cli.run import follow_to_end
+from app.cli.run_page import show_run
 from app.domain.status import WorkflowStatus
+from app.monitoring.progress import find_run, read_progress
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or how it begins.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -17,11 +23,8 @@ def runs(
     json: AsJson = False,
 ) -> None:
     """List the newest runs."""
-    from app.cli.cluster import connect
-    from app.cli.output import console, dollars, moment, print_json, reason, seconds, table
-
     connected = connect()
-    found = connected.loop.run(connected.client.list_runs(status, limit))
+    found = connected.loop.run(connected.client.runs.list(status, limit))
     if json:
         print_json([_facts(record) for record in found])
         return
@@ -56,11 +59,6 @@ def status(
 
     With --follow the exit code is that of `agentchord run --follow`, else it is 0.
     """
-    from app.cli.cluster import transaction
-    from app.cli.output import print_json
-    from app.cli.run import follow_to_end
-    from app.monitoring.progress import find_run, read_progress
-
     run_id = transaction(partial(find_run, prefix=run))
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
@@ -68,7 +66,6 @@ def status(
     if json:
         print_json(progress)
         return 0
-    from app.cli.run_page import show_run
 
     show_run(progress)
     return 0
@@ -79,13 +76,9 @@ def cancel(run: RunId, json: AsJson = False) -> None:
 
     No call starts after this, and calls in flight are closed.
     """
-    from app.cli.cluster import connect, transaction
-    from app.cli.output import print_json
-    from app.monitoring.progress import find_run
-
     run_id = transaction(partial(find_run, prefix=run))
     connected = connect()
-    stopped = connected.loop.run(connected.client.cancel(run_id, "cancelled by the user"))
+    stopped = connected.loop.run(connected.client.control.cancel(run_id, "cancelled by the user"))
     if json:
         print_json({"run_id": run_id, "cancelled": stopped})
     elif stopped:
@@ -95,8 +88,6 @@ def cancel(run: RunId, json: AsJson = False) -> None:
 
 
 def _facts(record: Any) -> dict[str, Any]:
-    from dataclasses import asdict
-
     facts = asdict(record)
     del facts["input"]
     facts["run_id"] = facts.pop("id")

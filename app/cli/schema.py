@@ -1,12 +1,12 @@
 """`agentchord schema`."""
 
+import json
+
 import typer
+
+from app.workflow_files.json_schema import workflow_schema
 
 
 def schema() -> None:
     """Print the JSON Schema of workflow files, for editors."""
-    import json
-
-    from app.workflow_files.json_schema import workflow_schema
-
     typer.echo(json.dumps(workflow_schema(), indent=2, ensure_ascii=False))

@@ -2,12 +2,12 @@
 
 import typer
 
+from app.simulator.__main__ import main
+
 
 def simulator(context: typer.Context) -> None:
     """Serve simulated OpenAI and Anthropic APIs.
 
     They answer in plausible texts, keep rate limits, fail on demand and record what they served.
     """
-    from app.simulator.__main__ import main
-
     main(context.args, prog="agentchord simulator")

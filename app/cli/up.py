@@ -1,15 +1,22 @@
 """`agentchord up`: the whole stack in one terminal."""
 
+import asyncio
 import contextlib
 import signal
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from asyncio import get_running_loop
+from json import dumps
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-if TYPE_CHECKING:
-    from app.configuration.settings import Settings
-    from app.local_stack.supervisor import Supervisor
+from app.bootstrap import connected_settings, database_url
+from app.cli.cluster import postgres_place, redis_place
+from app.configuration.settings import Settings
+from app.local_stack import stack
+from app.local_stack.supervisor import Supervisor, inherited_environment
+from app.simulator import run_in_process
+from app.storage import schema
 
 STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -48,13 +55,6 @@ def up(
     """
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)
-    import asyncio
-
-    from app.bootstrap import connected_settings, database_url
-    from app.local_stack import stack
-    from app.local_stack.supervisor import inherited_environment
-    from app.simulator import run_in_process
-    from app.storage import schema
 
     settings = connected_settings()
     schema.upgrade(database_url(settings))
@@ -83,9 +83,7 @@ def up(
         asyncio.run(_serve(supervisor, facts, json=json))
 
 
-async def _serve(supervisor: "Supervisor", facts: dict[str, Any], *, json: bool) -> None:
-    from asyncio import get_running_loop
-
+async def _serve(supervisor: Supervisor, facts: dict[str, Any], *, json: bool) -> None:
     loop = get_running_loop()
     for number in STOPPING_SIGNALS:
         loop.add_signal_handler(number, supervisor.stop)
@@ -96,9 +94,7 @@ async def _serve(supervisor: "Supervisor", facts: dict[str, Any], *, json: bool)
         print("agentchord: stopping; once more to kill", file=sys.stderr)
 
 
-def _facts(settings: "Settings", workers: int) -> dict[str, Any]:
-    from app.cli.cluster import postgres_place, redis_place
-
+def _facts(settings: Settings, workers: int) -> dict[str, Any]:
     return {
         "ready": True,
         "workers": workers,
@@ -109,8 +105,6 @@ def _facts(settings: "Settings", workers: int) -> dict[str, Any]:
 
 
 def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
-    from json import dumps
-
     count = facts["workers"]
     text = (
         f"ready: {count} {'worker' if count == 1 else 'workers'}, scheduler, "

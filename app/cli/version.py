@@ -1,13 +1,13 @@
 """`agentchord version`."""
 
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as version_of
+
 import typer
 
 
 def version() -> None:
     """Print the version."""
-    from importlib.metadata import PackageNotFoundError
-    from importlib.metadata import version as version_of
-
     try:
         typer.echo(version_of("agentchord"))
     except PackageNotFoundError:

@@ -1,18 +1,25 @@
 """`agentchord watch`: one run as a picture that fits the screen, until it has ended."""
 
+import asyncio
 import contextlib
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
+from app.cli.cluster import transaction
+from app.cli.follow import follow
+from app.cli.live_state import queues_of_standing, read_live
+from app.cli.progress_views import LineView, summary
+from app.cli.run import EXIT_CODES, STILL_GOING
 from app.cli.runs import RunId
-
-if TYPE_CHECKING:
-    from app.cli.watch_view import WatchView
-    from app.monitoring.activity import Activity
+from app.cli.watch_view import WatchView
+from app.errors import ServiceUnavailable, WaitTimeout
+from app.monitoring.activity import Activity, read_activity
+from app.monitoring.explain import Live
+from app.monitoring.progress import find_run
 
 #: How often the picture learns what the agents wait for.
 LOOK_S = 1.0
@@ -32,16 +39,6 @@ def watch(
     run ended: 0 completed, 3 partially completed, 1 failed or cancelled, 4 still going when
     --timeout was over.
     """
-    import asyncio
-
-    from app.cli.cluster import transaction
-    from app.cli.follow import follow
-    from app.cli.progress_views import LineView, summary
-    from app.cli.run import EXIT_CODES, STILL_GOING
-    from app.cli.watch_view import WatchView
-    from app.errors import WaitTimeout
-    from app.monitoring.progress import find_run
-
     run_id = transaction(partial(find_run, prefix=run))
 
     async def on_screen() -> int:
@@ -66,14 +63,8 @@ def watch(
         return STILL_GOING
 
 
-async def _look(run_id: UUID, view: "WatchView") -> None:
+async def _look(run_id: UUID, view: WatchView) -> None:
     """Tell the picture again and again what the agents wait for."""
-    import asyncio
-
-    from app.cli.live_state import queues_of_standing, read_live
-    from app.errors import ServiceUnavailable
-    from app.monitoring.explain import Live
-
     asked, unserved = 0, frozenset[str]()
     while True:
         with contextlib.suppress(ServiceUnavailable):  # who follows the run tells of it
@@ -95,8 +86,5 @@ async def _look(run_id: UUID, view: "WatchView") -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _read(run_id: UUID) -> "Activity":
-    from app.cli.cluster import transaction
-    from app.monitoring.activity import read_activity
-
+def _read(run_id: UUID) -> Activity:
     return transaction(partial(read_activity, run_id=run_id))

@@ -3,7 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Self
+from typing import Self
+
+from rich.console import Group
+from rich.live import Live as Screen
+from rich.text import Text
 
 from app.cli.output import STYLES, console, dollars, printable, shorten
 from app.cli.progress_views import MARKS
@@ -14,9 +18,6 @@ from app.monitoring.explain import Live, explain_waits
 from app.monitoring.findings import AT_WORK, Finding, condensed
 from app.monitoring.progress import AgentProgress, RunProgress
 from app.monitoring.wording import names, seconds_of
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 BAR_WIDTH = 24
 #: Shares of the screen's lines below the head: levels and waits get this much, agents the rest.
@@ -29,8 +30,6 @@ class WatchView:
     """The picture on the whole screen; use it as a context manager."""
 
     def __init__(self) -> None:
-        from rich.live import Live as Screen
-
         self._console = console()
         # Drawn over in place, and only when told: nothing is ever blank in between.
         self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
@@ -53,8 +52,6 @@ class WatchView:
 
     def show(self, run: RunProgress) -> None:
         """Draw it."""
-        from rich.console import Group
-
         width, height = self._console.size
         activity = self._activity
         # What was last heard of a run that has ended is older than its end.
@@ -78,7 +75,7 @@ def watch_lines(
     *,
     width: int,
     height: int,
-) -> "list[Text]":
+) -> list[Text]:
     """A run in so many lines of so many characters.
 
     Args:
@@ -96,7 +93,7 @@ def watch_lines(
     return (lines + _agents(run, activity, width, height - len(lines)))[:height]
 
 
-def _head(run: RunProgress, activity: Activity | None, width: int) -> "list[Text]":
+def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]:
     done = sum(agent.status.is_final for agent in run.agents)
     now = activity.history.now if activity else None
     end = run.finished_at or now
@@ -123,7 +120,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> "list[Text
     return [*lines, _line(run.error, width, "red")] if run.error else lines
 
 
-def _levels(run: RunProgress, width: int, most: int) -> "list[Text]":
+def _levels(run: RunProgress, width: int, most: int) -> list[Text]:
     levels = run.levels()
     first = max(0, min(run.level - most // 2, len(levels) - most))
     lines = [_line("", width)]
@@ -137,7 +134,7 @@ def _levels(run: RunProgress, width: int, most: int) -> "list[Text]":
     return lines
 
 
-def _waits(waits: Sequence[Finding], width: int, most: int) -> "list[Text]":
+def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
     lines = [_line("", width)]
     by_number = sorted(waits, key=lambda each: -len(each.agents))
     lines += [
@@ -149,7 +146,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> "list[Text]":
     return lines if len(lines) > 1 else []
 
 
-def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> "list[Text]":
+def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
     """Failures first, then what runs longest, then what ended last."""
     now = activity.history.now if activity else None
 
@@ -199,9 +196,7 @@ def _short(amount: Decimal) -> str:
     return f"${amount:,.2f}"
 
 
-def _line(text: str, width: int, style: str = "") -> "Text":
-    from rich.text import Text
-
+def _line(text: str, width: int, style: str = "") -> Text:
     line = Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
     line.truncate(width, overflow="ellipsis")
     return line

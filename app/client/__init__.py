@@ -1,1 +1,1 @@
-"""What a program calls: enqueue, run handles, the engine, costs, events, monitoring."""
+"""The API of a program: enqueue, run handles, the engine, costs, events, monitoring."""

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from app.bootstrap import connected_settings
-from app.client.client import process
-from app.client.run import Run, finished_workflow
+from app.client.process import process, transaction
+from app.client.run import Run
 from app.domain.policies import EngineConfig, RateLimitConfig
 from app.domain.retry import RetryPolicy
 from app.domain.run_options import RunOptions
@@ -26,14 +27,23 @@ class OrchestrationEngine:
     The work is done by the workers, which hold the keys and the clients; ``llm_client`` only
     names the provider whose limits ``config.rate_limit_config`` means.
 
+    ``execute_workflow`` keeps its caller until the run has ended; if the caller ends first, the
+    run goes on, and only a ``key`` leads back to it. ``enqueue`` returns a handle at once.
+
     Args:
         llm_client: A client of the default provider.
-        config: What this program takes for granted; a value that contradicts the cluster's
-            configuration is refused, because the workers would not keep to it.
+        config: What this program assumes; a value that contradicts the cluster's configuration
+            is refused, because the workers would not keep to it.
 
     Raises:
         ConfigurationError: If the config contradicts the cluster's.
         ServiceUnavailable: If it has limits and Postgres, which has the stored ones, is away.
+
+    Example:
+        engine = OrchestrationEngine(OpenAIClient())
+        workflow_id = await engine.register_workflow(workflow)
+        done = await engine.execute_workflow(workflow_id, {"topic": "tides"}, key="tides-1")
+        print(done.status, done.total_cost)
     """
 
     def __init__(self, llm_client: LLMClient, config: EngineConfig | None = None) -> None:
@@ -50,7 +60,7 @@ class OrchestrationEngine:
             WorkflowError: (a ValueError) if it is not acceptable.
         """
         prepared = self._with_retry_policy(workflow)
-        return str(await process().loop.run_async(process().client.register(prepared)))
+        return str(await process().loop.run_async(process().client.workflows.register(prepared)))
 
     async def execute_workflow(
         self,
@@ -77,20 +87,19 @@ class OrchestrationEngine:
 
         async def execute() -> Workflow:
             client = process().client
-            run_id = await client.enqueue(
-                await client.workflow(id_), input or {}, RunOptions(key=key)
-            )
-            await client.wait(run_id, None)
-            return await finished_workflow(run_id)
+            workflow = await client.workflows.read(id_)
+            run_id = await client.runs.enqueue(workflow, input or {}, RunOptions(key=key))
+            await client.runs.wait(run_id, None)
+            return await client.results.workflow(run_id)
 
         return await process().loop.run_async(execute())
 
     async def execute_multiple_workflows(self, workflow_ids: Sequence[str]) -> list[Workflow]:
-        """Execute several registered workflows at once; their results in the same order."""
+        """Execute several registered workflows at once; return results in the same order."""
         return list(await asyncio.gather(*(self.execute_workflow(id_) for id_ in workflow_ids)))
 
     def get_workflow_status(self, workflow_id: str) -> dict[str, Any] | None:
-        """State of the newest run of a workflow (``pending`` before the first), or None.
+        """Return the state of a workflow's newest run (``pending`` before the first), or None.
 
         Returns:
             A dict with workflow_id, name, status, run_id, total_cost, and agents by status.
@@ -99,16 +108,14 @@ class OrchestrationEngine:
             id_ = _workflow_uuid(workflow_id)
         except UnknownWorkflow:
             return None
-        return process().loop.run(
-            process().client.transaction(lambda c: status.workflow_status(c, id_))
-        )
+        return transaction(partial(status.workflow_status, id_=id_))
 
     def get_system_status(self) -> dict[str, Any]:
-        """Metrics of the whole cluster: monitoring, rate_limiting, cost_tracking."""
-        return process().loop.run(process().client.transaction(status.system_status))
+        """Return metrics of the whole cluster: monitoring, rate_limiting, cost_tracking."""
+        return transaction(status.system_status)
 
     def run(self, run_id: str) -> Run:
-        """A handle of any run."""
+        """Return a handle of any run."""
         return Run(run_id)
 
     async def cancel(self, run_id: str, reason: str = "cancelled by the user") -> bool:
@@ -116,7 +123,7 @@ class OrchestrationEngine:
         return await asyncio.to_thread(Run(run_id).cancel, reason)
 
     async def pause(self, run_id: str) -> bool:
-        """Have a run rest; see ``Run.pause``."""
+        """Pause a run; see ``Run.pause``."""
         return await asyncio.to_thread(Run(run_id).pause)
 
     async def resume(self, run_id: str) -> bool:
@@ -124,7 +131,7 @@ class OrchestrationEngine:
         return await asyncio.to_thread(Run(run_id).resume)
 
     async def retry_failed(self, run_id: str, cost_budget: float | None = None) -> bool:
-        """Run what failed of a run again; see ``Run.retry_failed``."""
+        """Run the failed agents of a run again; see ``Run.retry_failed``."""
         return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget)
 
     async def rerun(self, run_id: str, agent: str) -> Run:
@@ -132,7 +139,7 @@ class OrchestrationEngine:
         return await asyncio.to_thread(Run(run_id).rerun, agent)
 
     async def shutdown(self) -> None:
-        """Nothing of the cluster stops with the engine: runs go on, and nothing is lost."""
+        """Stop nothing: runs go on without the engine, and nothing is lost."""
 
     def _with_retry_policy(self, workflow: Workflow) -> Workflow:
         policy = self._config.default_retry_policy
@@ -148,12 +155,12 @@ class OrchestrationEngine:
 
 
 def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
-    """What is left at its default is not given, so it contradicts nothing."""
+    """Refuse values that differ from the cluster's; a default counts as not given."""
     settings = connected_settings()
     defaults = EngineConfig()
     if config.rate_limit_config is not None:
-        # What an operator stored is what the workers keep to, whatever the file says.
-        table = process().loop.run(process().client.limits())
+        # The workers keep to the limits an operator stored, whatever the file says.
+        table = process().loop.run(process().client.limits.read())
         _, stored = table.resolve(provider, "")
         for field in fields(RateLimitConfig):
             wanted = getattr(config.rate_limit_config, field.name)

@@ -1,4 +1,4 @@
-"""The events of all runs, for services of one's own: live from Redis, or from the history."""
+"""The events of all runs, for services: live from Redis, or from the history."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator, Iterator
 from contextlib import suppress
 from functools import partial
 
-from app.client.client import process
+from app.client.process import process, transaction
 from app.domain.events import RunEvent, checked_after
 from app.events.stream import consume
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon
@@ -18,11 +18,19 @@ CLOSE_STEP_S = 0.01
 
 
 class EventBus:
-    """What happens in the cluster, event by event, in the order of the history.
+    """The events of the cluster, one by one, in the order of the history.
 
     The live events are those of a stream in Redis, which keeps the newest ones
-    (``monitoring.stream_length``); the history in Postgres has all of them. Both tell the same
+    (``monitoring.stream_length``); the history in Postgres has all of them. Both have the same
     events under the same ids.
+
+    A group that falls behind by more than the stream keeps misses events: a service that must
+    have every event reads ``history`` and keeps the last id. ``Run.events`` follows one run.
+
+    Example:
+        for event in EventBus().consume("mailer"):
+            if event.type == "run_failed":
+                send_mail(event.run_id, event.data)
     """
 
     def consume(
@@ -35,20 +43,22 @@ class EventBus:
     ) -> Generator[RunEvent, None, None]:
         """Take part in a group, each event of which goes to one of its members; has no end.
 
-        Asking for the next event says that the last one is done. Each comes at least once: one
-        whose member dies or stops amid it comes again, to that member when it is back, or to
-        another one. So what is done with it has to bear being done twice; ``id`` tells.
+        Asking for the next event acknowledges the last one. Each event comes at least once: if a
+        member dies or stops before acknowledging an event, it comes again, to that member when it
+        is back, or to another one. So handling an event twice must do no harm; ``id`` identifies
+        it.
 
         Args:
             group: Name of the group, such as that of the service.
             consumer: Name of this member, unique in the group; by default of host and process.
-            after: Where a group that is new begins: behind this event, 0 with the oldest that the
-                stream has, None with those that are still to come.
-            stale_s: Seconds after which an event that another member has not done is taken over.
+            after: Where a new group begins: behind this event, 0 with the oldest event of the
+                stream, None with those still to come.
+            stale_s: Seconds after which an event that another member has not acknowledged is
+                taken over.
 
         Raises:
-            ServiceUnavailable: If Postgres cannot be reached at the start. If Redis cannot, it is
-                waited for.
+            ServiceUnavailable: If Postgres cannot be reached at the start. While Redis cannot, the
+                iterator waits for it.
             ValueError: If the group has no name, or ``after`` or ``stale_s`` is out of range.
         """
         events = _live(group, consumer, after, stale_s)
@@ -65,7 +75,7 @@ class EventBus:
         after: int | None = None,
         stale_s: float = 60.0,
     ) -> AsyncGenerator[RunEvent, None]:
-        """``consume`` for a caller on an event loop."""
+        """Do the same as ``consume``, for a caller on an event loop."""
         events = _live(group, consumer, after, stale_s)
         loop = process().loop
         try:
@@ -75,7 +85,7 @@ class EventBus:
             await loop.run_async(_close(events))
 
     def history(self, after: int | None = 0) -> Iterator[RunEvent]:
-        """The events of all runs from Postgres, up to now, from the one after that id on.
+        """Read the events of all runs from Postgres, up to now, from the one after that id on.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
@@ -88,10 +98,9 @@ class EventBus:
 
 
 def _history(after: int) -> Iterator[RunEvent]:
-    horizon = process().loop.run(process().client.transaction(read_horizon))
+    horizon = transaction(read_horizon)
     while True:
-        read = partial(read_all, after=after, limit=PAGE, horizon=horizon)
-        page = process().loop.run(process().client.transaction(read))
+        page = transaction(partial(read_all, after=after, limit=PAGE, horizon=horizon))
         yield from map(parse_event, page.documents)
         if len(page.ids) < PAGE:
             return
@@ -101,7 +110,7 @@ def _history(after: int) -> Iterator[RunEvent]:
 async def _live(
     group: str, consumer: str | None, after: int | None, stale_s: float
 ) -> AsyncGenerator[RunEvent, None]:
-    """On the client's loop."""
+    """Iterate on the client's loop."""
     if not isinstance(group, str) or not group:
         raise ValueError(f"group is {group!r}: give the name of the service, such as 'mailer'")
     if not isinstance(stale_s, int | float) or not stale_s > 0:
@@ -109,7 +118,9 @@ async def _live(
     client = process().client
     name = consumer or f"{socket.gethostname()}:{os.getpid()}"
     begin = await client.transaction(last_id) if after is None else checked_after(after)
-    async for document in consume(client.consumer(group, name, stale_s=stale_s), after=begin):
+    async for document in consume(
+        client.history.consumer(group, name, stale_s=stale_s), after=begin
+    ):
         yield parse_event(document)
 
 
@@ -118,7 +129,7 @@ async def _next(events: AsyncGenerator[RunEvent, None]) -> RunEvent:
 
 
 async def _close(events: AsyncGenerator[RunEvent, None]) -> None:
-    """End the iteration, also one whose last step has only just been told to stop."""
+    """End the iteration, also while its last step, which was cancelled, is still ending."""
     while True:
         with suppress(RuntimeError):
             await events.aclose()

@@ -1,4 +1,4 @@
-"""What Redis and the tables say of the cluster at this moment: for people, and for Prometheus."""
+"""The cluster at this moment, as Redis and the tables have it: for people, and for Prometheus."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,7 +28,7 @@ Step = Callable[[AsyncConnection], Awaitable[list[Sample]]]
 #: Runs a step in a transaction of its own, with the errors of this package.
 Transaction = Callable[[Step], Awaitable[list[Sample]]]
 
-#: Whoever asks how things stand wants an answer soon: a Redis that is cut off or frozen gives none.
+#: A Redis that is cut off or frozen gives no answer, and the caller needs one soon.
 ANSWER_S = 3.0
 
 
@@ -56,7 +56,7 @@ class LiveState:
         self._transaction = transaction
 
     async def buckets(self) -> list[dict[str, Any]]:
-        """The buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+        """Return the buckets in use, as ``ClusterLimiter.snapshot`` returns them.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -65,7 +65,7 @@ class LiveState:
             return await RedisBackend(self._platform.redis).snapshot()
 
     async def circuits(self) -> list[dict[str, Any]]:
-        """The circuit breakers that have counted failures lately.
+        """Return the circuit breakers that have counted failures lately.
 
         Returns:
             One dict each: ``provider``, ``model``, ``state``, ``wait_s`` (until the next try, or
@@ -87,7 +87,7 @@ class LiveState:
         return found
 
     async def backlogs(self) -> dict[str, int]:
-        """Messages that wait, by queue.
+        """Return the number of messages that wait, by queue.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -101,7 +101,7 @@ class LiveState:
             raise ServiceUnavailable(f"Redis cannot be reached: {error}") from error
 
     async def watchdog_silent_s(self) -> float:
-        """Seconds since a watchdog has last looked, up to ten minutes.
+        """Return the seconds since a watchdog has last looked, up to ten minutes.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -113,13 +113,13 @@ class LiveState:
         return (LOOKED_MS - max(left_ms, 0)) / 1000
 
     async def from_postgres(self) -> Sequence[Sample]:
-        """What the tables say, as metrics."""
+        """Read the metrics that the tables have."""
         found = await self._transaction(read_cluster)
         queues = self._platform.settings.agent_queues
         return with_zeros(found, metrics.AGENTS_ADMISSIBLE, queues)
 
     async def from_redis(self) -> Sequence[Sample]:
-        """What Redis says, as metrics."""
+        """Read the metrics that Redis has."""
         backlogs = await self.backlogs()
         return [
             *((metrics.QUEUE_MESSAGES, (queue,), float(n)) for queue, n in backlogs.items()),

@@ -1,4 +1,4 @@
-"""Monitor: what happens and has happened in the whole cluster, and events of a program's own."""
+"""Monitor: numbers and events of the whole cluster, and events of a program's own."""
 
 import logging
 import threading
@@ -11,7 +11,7 @@ from uuid import UUID
 import orjson
 import structlog
 
-from app.client.client import process
+from app.client.process import transaction
 from app.configuration.settings import load_settings
 from app.domain.bounds import Bounds
 from app.domain.policies import MonitorConfig
@@ -31,15 +31,24 @@ NUL = "\\u0000"
 
 
 class Monitor:
-    """Tells what the cluster does, and keeps events of the caller's own.
+    """Shows what the cluster does, and keeps events of the caller's own.
 
-    All numbers are read from Postgres when they are asked for: from the run tables, the histories
-    and the ledger. So all monitors say the same, in whatever process, and after every restart.
+    Each call reads its numbers from Postgres: from the run tables, the histories and the ledger.
+    So all monitors say the same, in every process and after every restart.
 
     As a context manager it also logs the metrics every ``metrics_interval`` seconds.
 
+    Each answer is a query over the whole cluster, so a monitor is no source of charts: the
+    exporter (``agentchord exporter``) is the one for Prometheus, and ``EventBus`` the one for
+    programs that follow every event.
+
     Args:
         config: What is watched; None takes the configuration's.
+
+    Example:
+        monitor = Monitor()
+        monitor.record_event("imported", workflow_id=run.id, data={"rows": 120})
+        print(monitor.get_summary()["workflows"]["success_rate"])
     """
 
     def __init__(self, config: MonitorConfig | None = None) -> None:
@@ -58,15 +67,15 @@ class Monitor:
         workflow_id: str | UUID | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep an event of one's own; what agents do is kept by the workers.
+        """Keep an event of the caller's own; the workers keep those of agents.
 
         It is stored if ``enable_metrics``, and logged if ``enable_logging``.
 
         Args:
             event_type: What happened, in a word or a few, at most 200 characters.
-            agent_id: Whom it concerns: the id of an agent run, or a name of one's own.
-            workflow_id: Id of a run or a workflow, or a name of one's own.
-            data: Facts, as JSON of up to 100,000 bytes. What looks like a key is stored as
+            agent_id: The agent it concerns: id of an agent run, or a name of the caller's own.
+            workflow_id: Id of a run or a workflow, or a name of the caller's own.
+            data: Facts, as JSON of up to 100,000 bytes. A text that looks like a key is stored as
                 ``[redacted]``.
 
         Raises:
@@ -83,7 +92,7 @@ class Monitor:
                 "event", event_type=event_type, agent_id=agent_id, workflow_id=workflow_id, **facts
             )
         if self._config.enable_metrics:
-            _transaction(
+            transaction(
                 partial(
                     record_event,
                     event_type=event_type,
@@ -94,7 +103,7 @@ class Monitor:
             )
 
     def get_metrics(self) -> dict[str, Any]:
-        """Numbers of the whole cluster since its first workflow was registered.
+        """Return numbers of the whole cluster since its first workflow was registered.
 
         Returns:
             ``workflows_started``, ``workflows_completed``, ``workflows_partially_completed``,
@@ -107,10 +116,10 @@ class Monitor:
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
         """
-        return metrics_of(_transaction(system_totals))
+        return metrics_of(transaction(system_totals))
 
     def get_summary(self) -> dict[str, Any]:
-        """The same in groups, with shares.
+        """Return the numbers of ``get_metrics`` in groups, with shares.
 
         Returns:
             ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of those
@@ -121,12 +130,12 @@ class Monitor:
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
         """
-        return summary_of(_transaction(system_totals))
+        return summary_of(transaction(system_totals))
 
     def get_recent_events(
         self, count: int = 100, event_type: str | None = None
     ) -> list[MetricEvent]:
-        """The newest events of the whole cluster, oldest first.
+        """Return the newest events of the whole cluster, oldest first.
 
         Args:
             count: How many at most, up to 10,000.
@@ -144,13 +153,10 @@ class Monitor:
             raise WorkflowError(
                 f"event_type is {event_type!r}: give the name of one", field="event_type"
             )
-        found: list[MetricEvent] = _transaction(
-            partial(recent_events, count=count, event_type=event_type)
-        )
-        return found
+        return transaction(partial(recent_events, count=count, event_type=event_type))
 
     def __enter__(self) -> Self:
-        """Start to log the metrics, if ``enable_metrics`` and ``enable_logging``."""
+        """Start logging the metrics, if ``enable_metrics`` and ``enable_logging``."""
         if self._config.enable_metrics and self._config.enable_logging:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._log, name="monitor", daemon=True)
@@ -179,7 +185,7 @@ class Monitor:
 
 
 def _checked(event_type: str, facts: dict[str, Any]) -> str:
-    """The facts as JSON that Postgres takes."""
+    """Return the facts as JSON that Postgres takes."""
     if not isinstance(event_type, str):
         raise WorkflowError(f"event_type is {event_type!r}: give it a name", field="event_type")
     if not event_type or len(event_type) > MAX_NAME or "\0" in event_type:
@@ -203,7 +209,7 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
 
 
 def _id(name: str, value: str | UUID | None) -> str | None:
-    """An id as text; what is none is mostly an argument in the wrong place."""
+    """Return an id as text; another type is mostly an argument in the wrong place."""
     if value is None or isinstance(value, UUID):
         return None if value is None else str(value)
     if not isinstance(value, str) or "\0" in value:
@@ -214,14 +220,12 @@ def _id(name: str, value: str | UUID | None) -> str | None:
 
 
 def _logger() -> Any:
-    """Structlog prints to standard output until somebody configures it, which no library may."""
+    """Return a logger that is silent unless the program has configured logging.
+
+    Structlog alone prints to standard output until it is configured, which no library may do.
+    """
     if structlog.is_configured():
         return structlog.get_logger(__name__)
     return structlog.wrap_logger(
         logging.getLogger(__name__), processors=[structlog.stdlib.render_to_log_kwargs]
     )
-
-
-def _transaction(step: Any) -> Any:
-    connected = process()
-    return connected.loop.run(connected.client.transaction(step))

@@ -36,7 +36,7 @@ class RunOptions:
             raise WorkflowError(f"{name} of the run {problem}", field=name)
         for name in ("tenant", "key"):
             value = getattr(self, name)
-            if value is not None and not _is_name(value):
+            if value is not None and not is_name(value):
                 raise WorkflowError(
                     f"{name} of the run is {shortened(value)}: give a name of 1 to {MAX_NAME} "
                     "printable characters, or none at all",
@@ -44,7 +44,8 @@ class RunOptions:
                 )
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
+    """Whether a value can be the name of a tenant or a key."""
     return (
         isinstance(value, str)
         and value.isprintable()

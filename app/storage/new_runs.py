@@ -56,6 +56,7 @@ FIND_KEYS: TextClause = text("""
     SELECT r.key, r.id, r.workflow_id, w.name AS workflow, w.version, r.tenant, r.input_hash
     FROM runs r JOIN workflows w ON w.id = r.workflow_id
     WHERE r.key = ANY(CAST(:keys AS text[]))
+        AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
 """)
 
 
@@ -117,7 +118,11 @@ async def create_run(
 
 
 async def create_runs(
-    connection: AsyncConnection, new: Sequence[NewRun], thresholds: Sequence[int]
+    connection: AsyncConnection,
+    new: Sequence[NewRun],
+    thresholds: Sequence[int],
+    *,
+    tenant: str | None = None,
 ) -> list[UUID]:
     """Write runs, their budgets and agent runs, except where there is a run of that key already.
 
@@ -127,6 +132,8 @@ async def create_runs(
         connection: Inside a transaction.
         new: The runs; no two have the same key.
         thresholds: Percentages of their budgets whose passing is noted.
+        tenant: The tenant that asks for them, which learns nothing of other tenants' runs; None
+            stands for the whole installation.
 
     Returns:
         The ids of the runs.
@@ -146,16 +153,21 @@ async def create_runs(
     }
     added = set(await connection.scalars(ADD_RUNS, written))
     keys = [row["key"] for row in rows if row["id"] not in added]
-    found = (await connection.execute(FIND_KEYS, {"keys": keys})).all() if keys else []
+    values = {"keys": keys, "tenant": tenant}
+    found = (await connection.execute(FIND_KEYS, values)).all() if keys else []
     there = {row.key: row for row in found}
     return [
-        id_ if id_ in added else _same(row, there[row["key"]])
+        id_ if id_ in added else _same(row, there.get(row["key"]))
         for id_, row in zip(ids, rows, strict=True)
     ]
 
 
-def _same(wanted: Mapping[str, Any], found: Row[Any]) -> UUID:
-    """Return the id of the run that has the key already, if it is the same run."""
+def _same(wanted: Mapping[str, Any], found: Row[Any] | None) -> UUID:
+    """Return the id of the run that has the key of the wanted one, if they are the same."""
+    if found is None:
+        raise RunConflict(
+            f"the key {wanted['key']!r} is that of a run of another tenant: give another key"
+        )
     different = {
         f"workflow {found.workflow!r} v{found.version}": found.workflow_id != wanted["workflow_id"],
         "another input": found.input_hash != wanted["input_hash"],

@@ -17,6 +17,7 @@ BATCH = 20
 LOCK_PRUNABLE: TextClause = text("""
     SELECT id FROM runs
     WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
+        AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
     ORDER BY finished_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED
 """)
 PRUNE: TextClause = text("""
@@ -52,6 +53,7 @@ COUNT_PRUNABLE: TextClause = text("""
     WITH old AS MATERIALIZED (
         SELECT id FROM runs
         WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
+            AND (CAST(:tenant AS text) IS NULL OR tenant = :tenant)
     )
     SELECT (SELECT count(*) FROM old) AS runs,
         (SELECT count(*) FROM agent_runs a JOIN old ON old.id = a.run_id) AS agents,
@@ -61,15 +63,18 @@ COUNT_PRUNABLE: TextClause = text("""
         (SELECT count(*) FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id
             JOIN old ON old.id = a.run_id) AS tool_calls
 """)
+# What programs recorded is no tenant's, so it stays when one tenant's runs are pruned.
 PRUNE_RECORDED: TextClause = text("""
     WITH gone AS (
         DELETE FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)
+            AND CAST(:tenant AS text) IS NULL
         RETURNING 1
     )
     SELECT count(*) FROM gone
 """)
 COUNT_RECORDED: TextClause = text("""
     SELECT count(*) FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)
+        AND CAST(:tenant AS text) IS NULL
 """)
 
 
@@ -104,31 +109,40 @@ class Pruned:
         )
 
 
-async def prune_batch(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
+async def prune_batch(
+    connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
+) -> Pruned:
     """Remove the payload of some runs that ended so long ago, the oldest first.
 
     Args:
         connection: Inside a transaction.
         older_than_s: Seconds since a run's end, by the database's clock.
+        tenant: Only runs of this tenant; None takes all.
 
     Returns:
         What was removed; no runs, if none is left.
     """
-    where = {"older_than_s": older_than_s, "limit": BATCH}
+    where = {"older_than_s": older_than_s, "tenant": tenant, "limit": BATCH}
     ids = list(await connection.scalars(LOCK_PRUNABLE, where))
     if not ids:
         return Pruned()
     return Pruned(**(await connection.execute(PRUNE, {"ids": ids})).mappings().one())
 
 
-async def count_prunable(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
+async def count_prunable(
+    connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
+) -> Pruned:
     """Count what pruning would remove now."""
-    row = await connection.execute(COUNT_PRUNABLE, {"older_than_s": older_than_s})
-    recorded = await connection.scalar(COUNT_RECORDED, {"older_than_s": older_than_s})
+    where = {"older_than_s": older_than_s, "tenant": tenant}
+    row = await connection.execute(COUNT_PRUNABLE, where)
+    recorded = await connection.scalar(COUNT_RECORDED, where)
     return Pruned(**row.mappings().one(), recorded_events=recorded or 0)
 
 
-async def prune_recorded(connection: AsyncConnection, *, older_than_s: float) -> Pruned:
-    """Remove events that programs recorded so long ago."""
-    gone = await connection.scalar(PRUNE_RECORDED, {"older_than_s": older_than_s})
+async def prune_recorded(
+    connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
+) -> Pruned:
+    """Remove events that programs recorded so long ago, unless only a tenant's are asked for."""
+    where = {"older_than_s": older_than_s, "tenant": tenant}
+    gone = await connection.scalar(PRUNE_RECORDED, where)
     return Pruned(recorded_events=gone or 0)

@@ -36,6 +36,7 @@ READ_RUNS: TextClause = text("""
         w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE r.id = ANY(CAST(:ids AS uuid[]))
+        AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
 """)
 LIST_RUNS: TextClause = text("""
     SELECT r.id, r.status, r.error, r.level, r.level_count, r.created_at, r.started_at,
@@ -43,6 +44,7 @@ LIST_RUNS: TextClause = text("""
         w.name AS workflow, w.version, b.limit_usd, b.spent_usd, b.held_usd
     FROM runs r JOIN workflows w ON w.id = r.workflow_id JOIN budgets b ON b.id = r.id
     WHERE (CAST(:status AS text) IS NULL OR r.status = :status) AND r.parent_agent_run_id IS NULL
+        AND (CAST(:tenant AS text) IS NULL OR r.tenant = :tenant)
     ORDER BY r.id DESC LIMIT :limit
 """)
 READ_AGENT_RUNS: TextClause = text("""
@@ -184,17 +186,24 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
     return with_embedded(workflow, {row.name: row.definition for row in rows})
 
 
-async def read_runs(connection: AsyncConnection, ids: Sequence[UUID]) -> list[RunRecord]:
-    """Read the runs of these ids, in no order; unknown ids are missing."""
-    rows = await connection.execute(READ_RUNS, {"ids": list(ids)})
+async def read_runs(
+    connection: AsyncConnection, ids: Sequence[UUID], *, tenant: str | None = None
+) -> list[RunRecord]:
+    """Return the runs of these ids, in no order, without unknown ones and other tenants' ones."""
+    rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
     return [_run_record(row) for row in rows.mappings()]
 
 
 async def list_runs(
-    connection: AsyncConnection, *, status: WorkflowStatus | None = None, limit: int = 20
+    connection: AsyncConnection,
+    *,
+    status: WorkflowStatus | None = None,
+    limit: int = 20,
+    tenant: str | None = None,
 ) -> list[RunRecord]:
-    """Read the newest runs, without their inputs."""
-    rows = await connection.execute(LIST_RUNS, {"status": status, "limit": limit})
+    """Return the newest runs, of one tenant if it is given, without their inputs."""
+    values = {"status": status, "limit": limit, "tenant": tenant}
+    rows = await connection.execute(LIST_RUNS, values)
     return [_run_record(row) for row in rows.mappings()]
 
 

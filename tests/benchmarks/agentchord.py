@@ -5,7 +5,7 @@ import time
 from functools import cache
 
 from app import Run, enqueue_async
-from app.client.client import process
+from app.client.process import process
 from app.domain.agent import Agent
 from app.domain.workflow import Workflow
 from tests.benchmarks.protocol import Answer, serve

@@ -193,7 +193,7 @@ def test_a_rerun_is_a_run_of_its_own_that_costs_only_what_it_repeats(stack: Stac
 ENQUEUE_WITH_A_KEY = """
 import sys, time
 from tests.e2e.test_control import agent, enqueue, workflow
-from app.client.client import process
+from app.client.process import process
 process()
 print("ready", flush=True)
 sys.stdin.readline()

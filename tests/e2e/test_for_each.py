@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, enqueue
-from app.client.client import process
+from app.client.process import process
 from app.errors import WorkflowError
 from tests.support.stack import Stack
 from tests.support.waiting import wait_until
@@ -130,7 +130,7 @@ def test_a_sub_workflow_is_one_agent_with_a_run_and_costs_of_its_own(stack: Stac
 
 def test_a_stored_workflow_is_fixed_in_its_version_when_it_is_enqueued(stack: Stack) -> None:
     inner = Workflow(name="greeting", agents=[agent("greet", echo("hello"))])
-    process().loop.run(process().client.register(inner))
+    process().loop.run(process().client.workflows.register(inner))
     outer = Workflow(
         name="outer", agents=[Agent(name="sub", kind="workflow", config={"workflow": "greeting"})]
     )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app import Agent, Workflow, WorkflowStatus, enqueue
-from app.client.client import process
+from app.client.process import process
 from app.client.run import Run
 from app.simulator import SimulatorProcess, run_in_process
 from tests.support.ledgers import assert_ledgers_agree

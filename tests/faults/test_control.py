@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, WorkflowStatus, enqueue
-from app.client.client import process
+from app.client.process import process
 from app.storage import control, progress
 from tests.faults.test_workers import pid_of
 from tests.support.ledgers import assert_ledgers_agree

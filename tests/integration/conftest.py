@@ -6,10 +6,13 @@ import pytest
 from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 
+from app.bootstrap import build_platform, connected_settings
+from app.client.client import Client
 from app.simulator import Simulator
 from app.storage.session import create_engine
 from tests.support.database_cluster import Cluster
 from tests.support.sdk_clients import anthropic_sdk, openai_sdk
+from tests.support.stack import lead_celery_to
 
 
 @pytest.fixture
@@ -35,3 +38,18 @@ async def openai_client(sim: Simulator) -> AsyncIterator[AsyncOpenAI]:
 async def anthropic_client(sim: Simulator) -> AsyncIterator[AsyncAnthropic]:
     async with anthropic_sdk(sim.anthropic_base_url) as client:
         yield client
+
+
+@pytest.fixture
+async def client(
+    database_url: str, redis_url: str, anyio_backend: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Client]:
+    """A client of everything on the test's own loop."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    connected_settings.cache_clear()
+    lead_celery_to(redis_url)
+    client = Client(build_platform(application_name="agentchord test"))
+    yield client
+    await client.close()
+    connected_settings.cache_clear()

@@ -110,6 +110,7 @@ def platform_of(cluster: Cluster, slot: str) -> Platform:
     limits = cluster.settings.engine
     return Platform(
         settings=cluster.settings,
+        has_embedded_postgres=False,
         engine=engine,
         redis=redis,
         signals=signals,

@@ -4,8 +4,7 @@ import re
 from functools import cache
 from typing import Any
 
-import typer
-
+from app.cli.application import COMMANDS
 from app.domain.agent import PROVIDERS
 from app.domain.kinds import QUEUES_OF_KINDS
 
@@ -26,13 +25,9 @@ def is_known(command: str, arguments: str) -> bool:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """Return the options of every command and subcommand; an empty set for foreign commands."""
-    from app.cli.application import create
-
-    group = typer.main.get_command(create())
-    assert isinstance(group, typer.core.TyperGroup)
-    commands: dict[str, Any] = dict(group.commands)
-    for name, command in group.commands.items():
+    """Options of every command and its subcommands; an empty set where they are not ours."""
+    commands: dict[str, Any] = {each.name: each.load() for each in COMMANDS}
+    for name, command in list(commands.items()):
         inner = getattr(command, "commands", {})
         commands |= {f"{name} {own}": part for own, part in inner.items()}
     found: dict[str, set[str]] = {}

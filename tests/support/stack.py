@@ -226,7 +226,7 @@ def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sta
     for name, value in running_stack.environment.items():
         monkeypatch.setenv(name, value)
     connected_settings.cache_clear()
-    _lead_celery_to(running_stack)
+    lead_celery_to(running_stack.urls.redis_url)
     running_stack.simulator.reset()
     (before,) = running_stack.sql("SELECT coalesce(max(id), 0) AS id FROM cost_entries")
     yield running_stack
@@ -254,20 +254,20 @@ def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name, value in stack.environment.items():
         monkeypatch.setenv(name, value)
     connected_settings.cache_clear()
-    _lead_celery_to(stack)
+    lead_celery_to(stack.urls.redis_url)
     yield
     _close_client()
 
 
-def _lead_celery_to(stack: Stack) -> None:
-    """Give the Celery instance, which has read its URLs already, those of the stack in use."""
+def lead_celery_to(redis_url: str) -> None:
+    """Give the Celery instance, which has read its URLs once, those of the Redis in use."""
     from kombu import pools
 
     from app.celery import app
     from app.storage.redis import celery_redis_url
 
     celery: Any = app
-    url = celery_redis_url(stack.urls.redis_url)
+    url = celery_redis_url(redis_url)
     if celery.conf.broker_url != url:
         celery.conf.update(broker_url=url, result_backend=url)
         pools.reset()
@@ -277,7 +277,7 @@ def _lead_celery_to(stack: Stack) -> None:
 
 def _close_client() -> None:
     """Close this process's client before the services that it is connected to end."""
-    from app.client.client import _process, process
+    from app.client.process import _process, process
 
     if _process.cache_info().currsize:
         client = process()

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import typer
-from typer.main import get_command
 
-from app.cli.application import create, execute, explain
+from app.cli.application import COMMANDS, execute, explain
 from app.cli.costs import parse_since
+from app.cli.output import print_json
 from app.cli.processes import _split
 from app.cli.run_input import read_input
 from app.errors import AgentChordError, ConfigurationError, UnknownRun
@@ -26,8 +26,8 @@ HEAVY = ("celery", "sqlalchemy", "openai", "anthropic", "redis", "pydantic", "ri
 
 
 def commands() -> dict[str, Any]:
-    """Commands by name; commands of a group by the group's name and their own."""
-    found: dict[str, Any] = dict(get_command(create()).commands)  # type: ignore[attr-defined]
+    """Commands by name; those of a group by the group's name and their own."""
+    found: dict[str, Any] = {each.name: each.load() for each in COMMANDS}
     for name, command in list(found.items()):
         for own, inner in getattr(command, "commands", {}).items():
             found[f"{name} {own}"] = inner
@@ -40,18 +40,36 @@ def run_cli(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, 
     return code, captured.out, captured.err
 
 
-def test_the_help_imports_nothing_heavy() -> None:
+def imported_by(*words: str) -> tuple[str, set[str]]:
+    """What a command line prints, and what it imports."""
     program = (
-        "import sys; from app.cli.application import execute; execute(['--help'])\n"
-        f"sys.stderr.write(' '.join(m for m in {HEAVY!r} if m in sys.modules))"
+        f"import sys; from app.cli.application import execute; execute({words!r})\n"
+        "sys.stderr.write(' '.join(sys.modules))"
     )
-
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
+    return done.stdout, set(done.stderr.split())
 
-    assert done.stderr == ""
-    assert "Usage: agentchord" in done.stdout
+
+def test_the_help_imports_nothing_heavy() -> None:
+    printed, modules = imported_by("--help")
+
+    assert "Usage: agentchord" in printed
+    assert not modules & {*HEAVY, "app.cli.demo"}
+
+
+def test_a_command_imports_what_it_needs_itself() -> None:
+    printed, modules = imported_by("version")
+
+    assert printed.strip()
+    assert "app.cli.version" in modules
+    assert not modules & {"celery", "sqlalchemy", "redis", "rich", "app.cli.runs"}
+
+
+def test_the_list_of_commands_quotes_the_first_line_of_their_help() -> None:
+    for command in COMMANDS:
+        assert command.load().help.partition("\n")[0] == command.summary
 
 
 def test_every_command_explains_itself_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,8 +238,6 @@ def test_what_follows_the_queues_goes_to_celery(
 def test_json_keeps_every_digit_of_money_and_times_in_iso(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from app.cli.output import print_json
-
     print_json({"cost_usd": Decimal("0.0000000001"), "at": NOW})
 
     assert json.loads(capsys.readouterr().out) == {

@@ -1,0 +1,131 @@
+"""Control of runs under way and of runs that have ended: stop, pause, try again, prune."""
+
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from app.bootstrap import Platform
+from app.client.runs import Runs
+from app.client.transactions import Transactions
+from app.domain.scope import Scope
+from app.domain.status import WorkflowStatus
+from app.domain.validation import BOUNDS
+from app.errors import WorkflowError
+from app.storage.deferred import wake_deferred
+from app.storage.group_commit import persist
+from app.storage.prune import Pruned, count_prunable, prune_batch, prune_recorded
+
+
+class Control:
+    """Controls the runs of one scope.
+
+    Every method that takes the id of a run raises UnknownRun if the scope has no such run.
+
+    Args:
+        platform: The process's platform.
+        scope: Whose runs.
+        transactions: Reach Postgres.
+        runs: The runs of the scope.
+    """
+
+    def __init__(
+        self, platform: Platform, scope: Scope, transactions: Transactions, runs: Runs
+    ) -> None:
+        self._platform = platform
+        self._scheduler = platform.scheduler
+        self._scope = scope
+        self._transactions = transactions
+        self._runs = runs
+
+    async def cancel(self, run_id: UUID, reason: str) -> bool:
+        """Stop a run; return whether it was still going. No call starts after this returns."""
+        await self._runs.read(run_id)
+        return await self._scheduler.stop(run_id, as_=WorkflowStatus.CANCELLED, reason=reason)
+
+    async def pause(self, run_id: UUID) -> bool:
+        """Pause a run; return whether it was going. No call starts after this returns."""
+        await self._runs.read(run_id)
+        return await self._scheduler.pause(run_id)
+
+    async def resume(self, run_id: UUID) -> bool:
+        """Let a paused run go on; return whether it was paused."""
+        await self._runs.read(run_id)
+        return await self._scheduler.resume(run_id)
+
+    async def retry_failed(self, run_id: UUID, cost_budget: float | None = None) -> bool:
+        """Let the failed and the cancelled agents of a run that has ended run again.
+
+        Args:
+            run_id: The run.
+            cost_budget: A higher limit for the run, in dollars; None leaves it.
+
+        Returns:
+            Whether anything is run again.
+
+        Raises:
+            RunConflict: If its input has been removed, or the budget would be lowered.
+        """
+        if cost_budget is not None and (problem := BOUNDS["cost_budget"].problem(cost_budget)):
+            raise WorkflowError(f"cost_budget of the run {problem}", field="cost_budget")
+        limit_usd = None if cost_budget is None else Decimal(str(cost_budget))
+        await self._runs.read(run_id)
+        return await self._scheduler.retry_failed(run_id, cost_budget=limit_usd)
+
+    async def rerun(self, run_id: UUID, agent: str) -> UUID:
+        """Make a run that starts from one agent of a run that has ended; return its id.
+
+        Raises:
+            WorkflowError: If the run has no agent of that name.
+            RunConflict: If the run is still going, or its input has been removed.
+        """
+        await self._runs.read(run_id)
+        return await self._scheduler.rerun(run_id, agent)
+
+    async def prune(
+        self,
+        older_than_s: float,
+        *,
+        dry_run: bool = False,
+        on_batch: Callable[[Pruned], None] | None = None,
+    ) -> Pruned:
+        """Remove inputs, outputs and histories of runs that ended so many seconds ago.
+
+        Within the scope of a tenant those are its runs. Within ``ALL`` the events that programs
+        recorded before then are removed too; they are no tenant's.
+
+        Each batch is a transaction of its own, so what is removed stays removed if a later batch
+        fails; the ledger is never touched.
+
+        Args:
+            older_than_s: The age of the runs, since their end.
+            dry_run: Whether to count only.
+            on_batch: Receives what each batch has removed.
+
+        Returns:
+            What was removed, or would be.
+        """
+        where: dict[str, Any] = {"older_than_s": older_than_s, "tenant": self._scope.tenant}
+        if dry_run:
+            return await self._transactions.run(partial(count_prunable, **where))
+        removed = await self._transactions.run(partial(prune_recorded, **where))
+        while True:
+            batch = await self._transactions.run(partial(prune_batch, **where))
+            if not batch.runs:
+                return removed
+            removed += batch
+            if on_batch is not None:
+                on_batch(batch)
+
+    async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
+        """Make agents that wait for money try again at once.
+
+        Raises:
+            OutOfScope: If the scope is a tenant.
+        """
+        self._scope.check_all("waking agents may concern the runs of any tenant")
+        for id_ in agent_run_ids:
+            await self._platform.signals.send(id_, "money")
+        step = partial(wake_deferred, waiters=[agent_run_ids])
+        await persist(self._platform.engine, step, name="wake_deferred")

@@ -1,0 +1,105 @@
+"""The history of a run as it goes on, its live texts, and the stream of all events."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from app.bootstrap import Platform
+from app.client.runs import Runs
+from app.client.transactions import Transactions
+from app.domain.scope import Scope
+from app.events.following import Look, follow
+from app.events.stream import Group
+from app.events.texts import Feed, Piece
+from app.storage import event_log
+
+EVENT_PAGE = 500
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """One line of a run's history.
+
+    Attributes:
+        id: Grows with time; ``events(after=id)`` goes on from here.
+        type: What happened, such as ``agent_completed``; ``agent_text`` is a part of an answer
+            that is being streamed: it is not stored, and has the id of the event before it.
+        at: When (UTC).
+        attempt: Attempt of the agent, or None.
+        data: Facts, such as the agent's name and the error.
+    """
+
+    id: int
+    type: str
+    at: datetime
+    attempt: int | None
+    data: Mapping[str, Any]
+
+
+class History:
+    """The histories of the runs of one scope.
+
+    Args:
+        platform: The process's platform.
+        scope: Whose runs.
+        transactions: Reach Postgres.
+        runs: The runs of the scope.
+        feed: Receives live texts.
+    """
+
+    def __init__(
+        self, platform: Platform, scope: Scope, transactions: Transactions, runs: Runs, feed: Feed
+    ) -> None:
+        self._platform = platform
+        self._scope = scope
+        self._transactions = transactions
+        self._runs = runs
+        self._feed = feed
+
+    async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
+        """Follow the history of a run from an event on, with live texts, until the run has ended.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+        """
+
+        async def look(after: int) -> Look:
+            run = await self._runs.read(run_id)
+            read = partial(event_log.read_run, run_id=run_id, after=after, limit=EVENT_PAGE)
+            page = await self._transactions.run(read)
+            ended = run.status.is_final and not page.held
+            return Look(rows=page.rows, more=page.more, ended=ended)
+
+        async with (
+            self._platform.signals.watching(run_id) as news,
+            self._feed.watching(run_id, news) as inbox,
+        ):
+            async for row in follow(after, look=look, news=news, inbox=inbox):
+                yield Event(**row)
+
+    async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
+        """Yield what the streaming agents of a run generate from now on, without an end.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+        """
+        async with self._feed.watching(run_id, asyncio.Event()) as inbox:
+            await self._runs.read(run_id, patiently=True)
+            while True:
+                await inbox.news.wait()
+                inbox.news.clear()
+                for piece in inbox.take():
+                    yield piece
+
+    def consumer(self, group: str, name: str, *, stale_s: float) -> Group:
+        """Return a member of a group that reads the stream of all events.
+
+        Raises:
+            OutOfScope: If the scope is a tenant: the stream has the events of all tenants.
+        """
+        self._scope.check_all("the stream has the events of all tenants")
+        return Group(self._platform.redis, group, name, stale_s=stale_s)

@@ -1,0 +1,67 @@
+"""The bridge from code without an event loop: one client on one background loop per process.
+
+So the synchronous and the asynchronous API are the same code, whatever loop the caller is on.
+"""
+
+import atexit
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.bootstrap import build_platform
+from app.client.client import Client
+from app.loop_thread import LoopThread
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Process:
+    """The background loop of this process and the client that lives on it."""
+
+    loop: LoopThread
+    client: Client
+
+    def close(self, pid: int) -> None:
+        """Close the connections, in the process that made them."""
+        if os.getpid() == pid:
+            self.loop.run(self.client.close())
+            self.loop.close()
+
+    def iterate(self, items: AsyncIterator[Result]) -> Iterator[Result]:
+        """Iterate synchronously over an asynchronous iterator of the client."""
+
+        async def following() -> list[Result]:
+            async for item in items:
+                return [item]
+            return []
+
+        while item := self.loop.run(following()):
+            yield item[0]
+
+
+def process() -> Process:
+    """Return this process's loop and client; made at first use, and anew after a fork."""
+    return _process(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> Process:
+    loop = LoopThread("agentchord client")
+
+    async def open_() -> Client:
+        return Client(build_platform(application_name=f"agentchord client {pid}"))
+
+    made = Process(loop=loop, client=loop.run(open_()))
+    atexit.register(made.close, pid)
+    return made
+
+
+def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
+    """Run one transaction of this process's client, for a caller without a loop."""
+    connected = process()
+    return connected.loop.run(connected.client.transaction(step))

@@ -1,0 +1,186 @@
+"""Runs: enqueued, read and waited for within a scope, and the one check of that scope."""
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.bootstrap import Platform
+from app.client.acceptance import Acceptance
+from app.client.transactions import Transactions
+from app.domain.run_options import RunOptions
+from app.domain.scope import Scope
+from app.domain.status import WorkflowStatus
+from app.domain.validation import validate_input
+from app.domain.workflow import Workflow
+from app.errors import UnknownRun, WaitTimeout
+from app.storage import new_runs, runs
+from app.storage.group_commit import Batches, GroupCommit
+from app.storage.runs import AgentRunRecord, RunRecord
+
+POLL_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Wanted:
+    """A run to be enqueued."""
+
+    workflow: Workflow
+    input: Mapping[str, Any]
+    options: RunOptions
+
+
+class Runs:
+    """The runs of one scope.
+
+    ``read`` is where the scope is checked: its condition is part of the statement, so another
+    tenant's run is as unknown as one that does not exist. Every other method that takes the id of
+    a run, here and in the other subjects, begins with it; a run never changes its tenant.
+
+    Callers at the same time share statements and commits, with callers of the same scope only:
+    a hundred threads that enqueue, and as many that wait for their runs.
+
+    Args:
+        platform: The process's platform.
+        scope: Whose runs.
+        transactions: Reach Postgres.
+        acceptance: Accepts workflows.
+    """
+
+    def __init__(
+        self, platform: Platform, scope: Scope, transactions: Transactions, acceptance: Acceptance
+    ) -> None:
+        self._platform = platform
+        self._scope = scope
+        self._transactions = transactions
+        self._acceptance = acceptance
+        look = partial(_look, tenant=scope.tenant)
+        self._enqueues: Batches[_Wanted, UUID] = Batches(
+            lambda wanted: transactions.run(partial(self._create, wanted=wanted)),
+            name="enqueue",
+            key=lambda wanted: wanted.options.key or id(wanted),
+        )
+        self._reads: Batches[UUID, RunRecord | None] = Batches(
+            lambda ids: transactions.run(partial(look, run_ids=ids)), name="read"
+        )
+        self._looks: GroupCommit[UUID, RunRecord | None] = GroupCommit(
+            platform.engine, look, name="look"
+        )
+
+    async def enqueue(
+        self,
+        workflow: Workflow,
+        input_: Mapping[str, Any],
+        options: RunOptions = RunOptions(),  # noqa: B008  immutable
+    ) -> UUID:
+        """Store a run and ask the scheduler for it; return its id.
+
+        If there is a run of the key in ``options``, the id is that run's.
+
+        Raises:
+            WorkflowError: If the input does not fit the workflow, no provider serves an agent, its
+                model does not take a parameter, or its kind is not known here or refuses its
+                settings.
+            RunConflict: If the run of that key is one of another workflow, input or tenant.
+            OutOfScope: If the options name another tenant than that of the scope.
+            UnknownModel: If a model has no price.
+            ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
+        """
+        options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
+        validate_input(workflow, input_)
+        wanted = _Wanted(workflow=workflow, input=input_, options=options)
+        run_id = await self._enqueues.submit(wanted)
+        await self._platform.scheduler.ask_for_admission(run_id)
+        return run_id
+
+    async def read(self, run_id: UUID, *, patiently: bool = False) -> RunRecord:
+        """Return a run as it stands.
+
+        Args:
+            run_id: The run.
+            patiently: Whether to wait for Postgres while it cannot be reached.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+            ServiceUnavailable: If Postgres cannot be reached, unless patiently.
+        """
+        found = await (self._looks if patiently else self._reads).submit(run_id)
+        if found is None:
+            raise UnknownRun(f"no run has the id {str(run_id)!r}: see `agentchord runs`")
+        return found
+
+    async def agents(self, run_id: UUID) -> Sequence[AgentRunRecord]:
+        """Return the agent runs of a run, in the order of its workflow.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+        """
+        await self.read(run_id)
+        return await self._transactions.run(partial(runs.read_agent_runs, run_id=run_id))
+
+    async def list(self, status: WorkflowStatus | None, limit: int) -> Sequence[RunRecord]:
+        """Return the newest runs of the scope, without those of sub-workflows."""
+        tenant = self._scope.tenant
+        return await self._transactions.run(
+            partial(runs.list_runs, status=status, limit=limit, tenant=tenant)
+        )
+
+    async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:
+        """Wait until a run has ended.
+
+        While Postgres is away, waiting for a run includes waiting for Postgres.
+
+        Raises:
+            UnknownRun: If the scope has no such run.
+            WaitTimeout: When the time is over; the run goes on.
+        """
+        if (found := await self.read(run_id)).status.is_final:
+            return found
+        try:
+            async with asyncio.timeout(timeout_s), self._platform.signals.watching(run_id) as news:
+                while not (found := await self.read(run_id, patiently=True)).status.is_final:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(news.wait(), POLL_S)
+                    news.clear()
+                return found
+        except TimeoutError as error:
+            raise WaitTimeout(
+                f"run {run_id} has not ended after {timeout_s:g} s; it goes on, wait for it again"
+            ) from error
+
+    async def _create(
+        self, connection: AsyncConnection, wanted: Sequence[_Wanted]
+    ) -> Sequence[UUID]:
+        known: dict[int, tuple[Workflow, Sequence[Mapping[str, Any]]]] = {}
+        for each in wanted:
+            if id(each.workflow) in known:
+                continue
+            whole = await self._acceptance.complete(connection, each.workflow, self._scope)
+            self._acceptance.check_calls(whole)
+            known[id(each.workflow)] = whole, new_runs.agent_rows(whole)
+        stored = await runs.store_workflows(connection, [whole for whole, _ in known.values()])
+        workflow_ids = dict(zip(known, stored, strict=True))
+        new = [
+            new_runs.NewRun(
+                workflow=known[id(each.workflow)][0],
+                workflow_id=workflow_ids[id(each.workflow)],
+                agents=known[id(each.workflow)][1],
+                input=each.input,
+                options=each.options,
+            )
+            for each in wanted
+        ]
+        thresholds = self._platform.settings.engine.budget_thresholds
+        return await new_runs.create_runs(connection, new, thresholds, tenant=self._scope.tenant)
+
+
+async def _look(
+    connection: AsyncConnection, run_ids: Sequence[UUID], *, tenant: str | None
+) -> list[RunRecord | None]:
+    found = {run.id: run for run in await runs.read_runs(connection, run_ids, tenant=tenant)}
+    return [found.get(run_id) for run_id in run_ids]

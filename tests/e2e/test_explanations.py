@@ -221,7 +221,7 @@ def test_watching_draws_on_a_terminal_and_ends_with_the_run(stack: Stack) -> Non
 
     assert run.wait(timeout=10) == "completed"
     assert process.returncode == 0
-    assert "then waits for what it depends on" in drawn
+    assert "then waits for its dependencies" in drawn
     assert f"run {run.id} (explained): completed" in drawn
 
 

@@ -7,7 +7,6 @@ Every error is one line on standard error. Exit codes: 0 done, 1 it failed, 2 it
 the wrong way, 130 interrupted; what else a command returns stands in its help.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from app.cli.messages import say
 from app.errors import AgentChordError
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -140,14 +140,14 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         code = create()(words, prog_name="agentchord", standalone_mode=False)
     except typer.TyperException as error:
-        _say(f"{_one_line(error.format_message())}{_usage_hint(error)}")
+        say(f"{_one_line(error.format_message())}{_usage_hint(error)}")
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:
         if debug:
             raise
-        _say(explain(error))
+        say(explain(error))
         return 1
     return code if isinstance(code, int) else 0
 
@@ -191,7 +191,3 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 def _one_line(text: str) -> str:
     return " | ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"agentchord: {text}\n")

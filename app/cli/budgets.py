@@ -10,12 +10,12 @@ import typer
 
 from app.cli.cluster import connect, transaction
 from app.cli.output import console, dollars, moment, print_json, table
+from app.cli.parameters import AsJson
 from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
 from app.errors import UnknownBudget
 from app.storage.standing import remove_budget, set_budget
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scope = Annotated[
     StandingScope, typer.Argument(metavar="SCOPE", help="workflow, module, tenant or all.")
 ]

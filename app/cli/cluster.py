@@ -1,7 +1,9 @@
 """How commands reach the cluster: logs on standard error, one client, its transactions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,10 +12,12 @@ from app.celery import app
 from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
 from app.configuration.settings import Settings
+from app.monitoring.progress import find_run
 from app.storage import redis
 from app.storage.session import database_url as parse
 from app.telemetry.logging import configure_logging
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 INSPECT_S = 0.4
 INSPECT_AGAIN_S = 1.0
@@ -39,6 +43,25 @@ def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
     """Run one transaction on the cluster's database, with the errors of ``app.errors``."""
     connected = connect()
     return connected.loop.run(connected.client.transaction(step))
+
+
+def find(run: str) -> UUID:
+    """Return the id of the run whose id a user has given, or the beginning of it.
+
+    Raises:
+        UnknownRun: If no run has such an id, or several have.
+    """
+    return transaction(partial(find_run, prefix=run))
+
+
+async def arriving(stream: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """Iterate over what arrives on the client's loop, which is another one than the caller's."""
+    while (item := await connect().loop.run_async(_next(stream))) is not None:
+        yield item
+
+
+async def _next(stream: AsyncIterator[Item]) -> Item | None:
+    return await anext(stream, None)
 
 
 def served_queues(wanted: set[str]) -> set[str]:

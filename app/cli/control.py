@@ -1,15 +1,13 @@
 """`agentchord pause`, `resume`, `retry` and `rerun`: what becomes of a run from now on."""
 
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import connect, find
 from app.cli.output import print_json
-from app.cli.runs import AsJson, RunId
-from app.monitoring.progress import find_run
+from app.cli.parameters import AsJson, RunId
 
 
 def pause(run: RunId, json: AsJson = False) -> None:
@@ -71,7 +69,7 @@ def rerun(
 
 def _found(run: str) -> tuple[UUID, Any, Any]:
     """The run's id, and the client and the loop to do something to it."""
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     connected = connect()
     return run_id, connected.client, connected.loop
 

@@ -1,10 +1,9 @@
 """`agentchord costs`: what was spent, read from the ledger."""
 
-import re
 import sys
 from csv import writer
 from dataclasses import astuple, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import partial
@@ -13,11 +12,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from app.cli.cluster import transaction
+from app.cli.cluster import find, transaction
 from app.cli.output import console, dollars, print_json, table
+from app.cli.parameters import read_since
 from app.costs.estimates import read_estimates
 from app.costs.reports import CostLine, costs_by, total_costs
-from app.monitoring.progress import find_run
 
 
 class Dimension(StrEnum):
@@ -46,7 +45,6 @@ ESTIMATES = (
     *("model", "calls>", "prompt tokens>", "expected>", "off by>"),
     *("upper bound>", "most used of it>", "above it>"),
 )
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def costs(
@@ -66,13 +64,13 @@ def costs(
     """Show what was spent on what, failed calls included."""
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
-    start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    start = read_since(since, now=datetime.now(UTC))
     if estimates:
         if run is not None or csv:
             raise typer.BadParameter("--estimates are of all runs, as a table or as --json")
         _show_estimates(start, json=json)
         return
-    run_id = None if run is None else transaction(partial(find_run, prefix=run))
+    run_id = None if run is None else find(run)
     lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))
     if csv:
         _print_csv(lines, by)
@@ -134,28 +132,6 @@ def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = 
         *(f"{h}>" for h, _ in rare),
     )
     return table(columns, rows, title=title)
-
-
-def parse_since(text: str, *, now: datetime) -> datetime:
-    """The start of a period.
-
-    Args:
-        text: ``7d``, ``12h``, ``90m``, ``4w``, or a date or time in ISO 8601 (UTC if it says no
-            zone).
-        now: The present.
-
-    Raises:
-        typer.BadParameter: If it is none of these.
-    """
-    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
-        return now - timedelta(**{UNITS[match[2]]: int(match[1])})
-    try:
-        start = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"--since {text!r} is no time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
-        ) from error
-    return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
 def _shown(value: int | Decimal) -> str:

@@ -18,8 +18,9 @@ from app.cli.cluster import connect, quiet_logs
 from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
 from app.cli.demo_report import compare_ledgers, print_costs
 from app.cli.follow import follow
+from app.cli.messages import say
 from app.cli.output import dollars
-from app.cli.progress_views import LineView, LiveView
+from app.cli.progress_views import best_view
 from app.cli.run import outputs_of, show_outputs
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
@@ -58,7 +59,8 @@ def demo(
             return 1
         return _run(home, program, live=live)
     except KeyboardInterrupt:
-        print("\nagentchord: interrupted; everything is stopped", file=sys.stderr)
+        print(file=sys.stderr)
+        say("interrupted; everything is stopped")
         return 0
 
 
@@ -96,7 +98,7 @@ async def _work(home: Path) -> RunProgress:
         print()
         enqueued = connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
-        with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
+        with best_view() as view:
             return await follow(run_id, view)
 
 
@@ -125,7 +127,7 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        print("agentchord: nobody can be asked here: add --yes to agree", file=sys.stderr)
+        say("nobody can be asked here: add --yes to agree")
         return False
     return typer.confirm("Spend it?")
 

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import connect, find, transaction
 from app.cli.live_state import queues_of, read_live
 from app.cli.output import STYLES, console, print_json, printable
-from app.cli.runs import AsJson, RunId
+from app.cli.parameters import AsJson, RunId
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.domain.suggestions import did_you_mean
@@ -22,7 +22,6 @@ from app.monitoring.explain_cost import explain_agent_time, explain_money, expla
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Finding, condensed
-from app.monitoring.progress import find_run
 from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
@@ -40,7 +39,7 @@ def explain(
     json: AsJson = False,
 ) -> None:
     """Say why a run or agent waits, is slow, failed or expensive."""
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:
         hint = did_you_mean(agent, [each.name for each in history.run.agents])

@@ -1,19 +1,22 @@
 """Watching a run until it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.cli.cluster import connect, served_queues
+from app.cli.cluster import arriving, connect, served_queues
+from app.cli.messages import say
 from app.errors import ServiceUnavailable, WaitTimeout
 from app.events.texts import Piece
 from app.monitoring.progress import RunProgress, read_progress
 
+EXIT_CODES = {"completed": 0, "partially_completed": 3}
+STILL_GOING = 4
 POLL_S = 0.2
 #: Nothing has started for so long: maybe no worker serves the queue.
 HINT_AFTER_S = 3.0
@@ -69,6 +72,31 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
         await asyncio.gather(*beside, return_exceptions=True)
 
 
+def wait_for_end(run_id: UUID, following: Coroutine[Any, Any, RunProgress]) -> RunProgress | None:
+    """Follow a run in the foreground.
+
+    Args:
+        run_id: The run.
+        following: The call of ``follow``, with what surrounds it.
+
+    Returns:
+        The ended run; None if the time was over, which the user is told.
+    """
+    try:
+        return asyncio.run(following)
+    except WaitTimeout as error:
+        say(str(error))
+        return None
+    except KeyboardInterrupt:
+        say(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
+        raise
+
+
+def exit_code(ended: RunProgress | None) -> int:
+    """Return the exit code of a command that has waited for the end of a run."""
+    return STILL_GOING if ended is None else EXIT_CODES.get(ended.status, 1)
+
+
 def missing_worker_hints(providers: set[str]) -> list[str]:
     """One line for each provider whose queue no worker serves."""
     try:
@@ -97,15 +125,9 @@ async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
 
 
 async def _listen(run_id: UUID, view: View) -> None:
-    """Show what streaming agents generate; the client lives on a loop of its own."""
-    connected = connect()
-    texts = connected.client.history.texts(run_id)
-    while True:
-        view.hear(await connected.loop.run_async(_next(texts)))
-
-
-async def _next(texts: AsyncIterator[Piece]) -> Piece:
-    return await anext(texts)
+    """Show what streaming agents generate."""
+    async for piece in arriving(connect().client.history.texts(run_id)):
+        view.hear(piece)
 
 
 async def _hint(run_id: UUID, view: View) -> None:

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.live import Live
 
 from app.cli.cluster import connect
+from app.cli.messages import say
 from app.cli.output import console, print_json, table
 from app.errors import ServiceUnavailable
 from app.rate_limits.overview import overview
@@ -101,7 +102,7 @@ def _buckets() -> list[dict[str, Any]]:
         live = connected.loop.run(connected.client.live_state.buckets())
         circuits = connected.loop.run(connected.client.live_state.circuits())
     except ServiceUnavailable as error:
-        print(f"agentchord: {error}; calls wait for it", file=sys.stderr)
+        say(f"{error}; calls wait for it")
         live, circuits = [], []
     return overview(table, live, circuits)
 
@@ -123,10 +124,9 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
     waiting = bucket["state"]["waiting"]
     minute = bucket["limits"]["requests_per_minute"]["value"]
     if minute is not None and waiting > minute:
-        print(
-            f"agentchord: {waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
-            f"the last of them starts in about {waiting / minute:,.0f} minutes",
-            file=sys.stderr,
+        say(
+            f"{waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
+            f"the last of them starts in about {waiting / minute:,.0f} minutes"
         )
 
 

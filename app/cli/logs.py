@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -12,15 +12,14 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import arriving, connect, find, transaction
 from app.cli.output import console, plain, printable
-from app.cli.runs import RunId
-from app.client.history import Event
+from app.cli.parameters import RunId
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
 from app.errors import WorkflowError
 from app.monitoring.event_lines import EventLine, event_line
-from app.monitoring.progress import find_run, read_progress
+from app.monitoring.progress import read_progress
 from app.storage.runs import read_events
 
 PAGE = 1000
@@ -68,7 +67,7 @@ def logs(
     ] = False,
 ) -> None:
     """Show the history of a run, from Postgres: a line per event."""
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     wanted = Wanted(search=search, level=level, agent=agent)
     if agent is not None:
         _check_agent(run_id, agent)
@@ -81,23 +80,10 @@ def logs(
 
 
 async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
-    connected = connect()
-    events = connected.client.history.events(run_id, 0)
-    while True:
-        try:
-            # The client lives on a loop of its own.
-            event = await connected.loop.run_async(_next(events))
-        except StopAsyncIteration:
-            return
-        if event is None:
-            return
+    async for event in arriving(connect().client.history.events(run_id, 0)):
         if event.type != "agent_text":
             facts = {"id": event.id, "type": event.type, "at": event.at}
             _tell({**facts, "attempt": event.attempt, "data": dict(event.data)}, wanted, show)
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
 
 
 def _check_agent(run_id: UUID, agent: str) -> None:

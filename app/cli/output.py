@@ -70,9 +70,16 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     return made
 
 
-def dollars(amount: Decimal) -> str:
-    """Money for people, to a millionth of a dollar."""
-    return f"{'-' if amount < 0 else ''}${abs(amount):,.6f}"
+def dollars(amount: Decimal, *, places: int = 6, signed: bool = False) -> str:
+    """Return money as people read it.
+
+    Args:
+        amount: US dollars.
+        places: Decimals; what is less is rounded.
+        signed: Whether what is not negative gets a plus sign.
+    """
+    sign = "-" if amount < 0 else "+" if signed else ""
+    return f"{sign}${abs(amount):,.{places}f}"
 
 
 def moment(at: datetime | None) -> str:

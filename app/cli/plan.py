@@ -1,7 +1,6 @@
 """`agentchord plan`: what a run will need, told before it starts and without any call."""
 
 from dataclasses import asdict
-from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
@@ -144,8 +143,8 @@ def _cache(agent: AgentForecast) -> str:
         return f"{alike}, never pays: reading them costs as much"
     return (
         f"{alike}, pays from the {_ordinal(cache.pays_from)} request in that time on: "
-        f"{dollars(_usd(cache.write_usd))} more for the first, "
-        f"{dollars(_usd(cache.saved_usd))} less for each later one"
+        f"{dollars(round_up(cache.write_usd))} more for the first, "
+        f"{dollars(round_up(cache.saved_usd))} less for each later one"
     )
 
 
@@ -181,9 +180,9 @@ def _as_json(
         "critical_path": found.critical_path,
         "calls": {"expected": found.calls, "most": found.most_calls},
         "cost_usd": {
-            "expected": _usd(found.expected_usd),
-            "worst_at_first_try": _usd(found.bounds.once_usd),
-            "limit": _usd(found.bounds.limit_usd),
+            "expected": round_up(found.expected_usd),
+            "worst_at_first_try": round_up(found.bounds.once_usd),
+            "limit": round_up(found.bounds.limit_usd),
         },
         "time": {
             "at_least_s": least_s,
@@ -202,15 +201,11 @@ def _as_json(
                 "most_calls": agent.most_calls,
                 "input_tokens": sum(call.usage.input_tokens for call in agent.calls),
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
-                "expected_usd": _usd(agent.expected_usd),
-                "worst_usd": _usd(agent.worst_usd),
+                "expected_usd": round_up(agent.expected_usd),
+                "worst_usd": round_up(agent.worst_usd),
                 "prompt_cache": agent.cache and asdict(agent.cache),
             }
             for agent in found.agents
         ],
         "assumed": assumed,
     }
-
-
-def _usd(amount: Decimal) -> Decimal:
-    return round_up(amount)

@@ -1,5 +1,6 @@
 """How a run that is going on looks: a live picture on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,11 @@ class LiveView:
     def note(self, text: str) -> None:
         """Print a line above the picture."""
         self._live.console.print(text)
+
+
+def best_view() -> contextlib.AbstractContextManager[LineView | LiveView]:
+    """Return the view that suits standard output: the picture if it is a terminal, else lines."""
+    return LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView())
 
 
 def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:

@@ -1,6 +1,5 @@
 """`agentchord run`: start a workflow from a file, and watch it if asked to."""
 
-import asyncio
 import contextlib
 import sys
 from dataclasses import asdict
@@ -11,18 +10,17 @@ from uuid import UUID
 import typer
 
 from app.cli.cluster import connect
-from app.cli.follow import follow, missing_worker_hints
+from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
+from app.cli.messages import say
 from app.cli.output import console, print_json, shorten
-from app.cli.progress_views import LineView, LiveView
+from app.cli.parameters import AsJson
+from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.configuration.settings import load_settings
 from app.domain.providers import routed
 from app.domain.run_options import RunOptions
-from app.errors import WaitTimeout
 from app.monitoring.progress import RunProgress
 
-EXIT_CODES = {"completed": 0, "partially_completed": 3}
-STILL_GOING = 4
 OUTPUT_WIDTH = 300
 
 
@@ -44,7 +42,7 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Start a workflow and print the id of its run.
 
@@ -80,26 +78,20 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     Returns:
         Exit code.
     """
-    live = sys.stdout.isatty() and not json
-    try:
-        with (
-            LiveView()
-            if live
-            else contextlib.nullcontext(LineView(sys.stderr if json else sys.stdout)) as view
-        ):
-            ended = asyncio.run(follow(run_id, view, timeout_s=timeout_s))
-    except WaitTimeout as error:
-        _tell(str(error))
-        return STILL_GOING
-    except KeyboardInterrupt:
-        _tell(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
-        raise
+
+    async def following() -> RunProgress:
+        with contextlib.nullcontext(LineView(sys.stderr)) if json else best_view() as view:
+            return await follow(run_id, view, timeout_s=timeout_s)
+
+    ended = wait_for_end(run_id, following())
+    if ended is None:
+        return exit_code(ended)
     outputs = outputs_of(run_id)
     if json:
         print_json(_as_json(ended, outputs))
     else:
         show_outputs(outputs)
-    return EXIT_CODES.get(ended.status, 1)
+    return exit_code(ended)
 
 
 def show_outputs(outputs: dict[str, Any]) -> None:
@@ -130,10 +122,6 @@ def _as_json(run: RunProgress, outputs: dict[str, Any]) -> dict[str, Any]:
 
 def _hint(providers: set[str], run_id: UUID) -> None:
     for hint in missing_worker_hints({*providers, "scheduler"}):
-        _tell(hint)
+        say(hint)
     if sys.stdout.isatty():
-        _tell(f"watch it with `agentchord status {run_id} --follow`")
-
-
-def _tell(text: str) -> None:
-    print(f"agentchord: {text}", file=sys.stderr, flush=True)
+        say(f"watch it with `agentchord status {run_id} --follow`")

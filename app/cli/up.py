@@ -12,6 +12,7 @@ import typer
 
 from app.bootstrap import connected_settings, database_url
 from app.cli.cluster import postgres_place, redis_place
+from app.cli.messages import say
 from app.configuration.settings import Settings
 from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
@@ -91,7 +92,7 @@ async def _serve(supervisor: Supervisor, facts: dict[str, Any], *, json: bool) -
         if not supervisor.stopping:
             _say_ready(facts | {"pids": supervisor.pids}, json=json)
         await supervisor.wait()
-        print("agentchord: stopping; once more to kill", file=sys.stderr)
+        say("stopping; once more to kill")
 
 
 def _facts(settings: Settings, workers: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Self
 
 from rich.console import Group
@@ -105,6 +104,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
     level = f"level {min(run.level + 1, run.level_count)} of {run.level_count}"
     title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
     spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    limit = dollars(run.limit_usd, places=2)
     calls = (
         f"  {activity.calls:,} calls, {activity.calls_per_s:.1f}/s" if activity is not None else ""
     )
@@ -112,7 +112,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
         _line(title, width, f"bold {STYLES.get(run.status, '')}"),
         _line(f"agents {_bar(done / max(len(run.agents), 1))} {_counted(run.agents)}", width),
         _line(
-            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {_short(run.limit_usd)}{calls}",
+            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {limit}{calls}",
             width,
             "yellow" if spent >= 0.8 else "",  # noqa: PLR2004  as the budgets' thresholds
         ),
@@ -190,10 +190,6 @@ def _counted(agents: Sequence[AgentProgress]) -> str:
 def _bar(share: float) -> str:
     full = min(max(round(share * BAR_WIDTH), 0), BAR_WIDTH)
     return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
-
-
-def _short(amount: Decimal) -> str:
-    return f"${amount:,.2f}"
 
 
 def _line(text: str, width: int, style: str = "") -> Text:

@@ -1,0 +1,8 @@
+"""What a command tells its user beside its answer: lines on standard error."""
+
+import sys
+
+
+def say(text: str) -> None:
+    """Print one line on standard error at once."""
+    print(f"agentchord: {text}", file=sys.stderr, flush=True)

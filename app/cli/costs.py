@@ -1,4 +1,4 @@
-"""`agentchord costs`: what was spent, read from the ledger."""
+"""`agentchord costs`: what calls cost, read from the ledger."""
 
 import sys
 from csv import writer
@@ -20,7 +20,7 @@ from app.costs.reports import CostLine, costs_by, total_costs
 
 
 class Dimension(StrEnum):
-    """What a report can be grouped by."""
+    """A dimension by which a report is grouped."""
 
     AGENT = "agent"
     MODULE = "module"
@@ -34,7 +34,7 @@ class Dimension(StrEnum):
     DAY = "day"
 
 
-#: Columns that are shown only if there is something in them.
+#: Columns that are shown only if they are not empty.
 RARE_COLUMNS = (
     ("cached tokens", "cached_tokens"),
     ("wasted", "wasted_usd"),
@@ -56,12 +56,12 @@ def costs(
         str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")
     ] = None,
     estimates: Annotated[
-        bool, typer.Option("--estimates", help="Show how good the token estimates were instead.")
+        bool, typer.Option("--estimates", help="Show the errors of the token estimates instead.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
-    """Show what was spent on what, failed calls included."""
+    """Show what calls cost, failed ones included."""
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
     start = read_since(since, now=datetime.now(UTC))
@@ -105,7 +105,7 @@ def _show_estimates(start: datetime | None, *, json: bool) -> None:
 
 
 def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:
-    """A report as a table with a line of totals."""
+    """Return a report as a table with a line of totals."""
     all_lines = (*lines, total)
     rare = [
         (heading, name)

@@ -11,7 +11,7 @@ from app.storage import schema
 def migrate(
     json: AsJson = False,
 ) -> None:
-    """Bring the database to the schema of this version."""
+    """Migrate the database to the schema of this version."""
     url = database_url(connected_settings())
     before = schema.current(url)
     schema.upgrade(url)

@@ -1,4 +1,4 @@
-"""`agentchord demo`: the main job from nothing to a cost table, and everything stopped again."""
+"""`agentchord demo`: an example from nothing to its cost table, then everything stops."""
 
 import asyncio
 import contextlib
@@ -47,9 +47,8 @@ def demo(
 ) -> int:
     """Run the ERP example, from nothing to its cost table.
 
-    It starts services and workers, uses the simulator and spends nothing; keys in the environment
-    are ignored. With --live it
-    shows the worst-case cost first and asks.
+    The demo starts services and workers, uses the simulator, spends nothing and ignores keys in the
+    environment. With --live it shows the worst-case cost first and asks.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     program = _program()
@@ -103,7 +102,7 @@ async def _work(home: Path) -> RunProgress:
 
 
 def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, home: Path) -> int:
-    """Print outputs, costs, the comparison and what to try next; returns the exit code."""
+    """Print outputs, costs, the comparison and what to try next; return the exit code."""
     show_outputs(outputs_of(run.id))
     print()
     lines = print_costs(run.id)
@@ -127,14 +126,14 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        say("nobody can be asked here: add --yes to agree")
+        say("there is no terminal to ask on: add --yes to agree")
         return False
     return typer.confirm("Spend it?")
 
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Keep a second demo out: it would take work from the first, with another simulator."""
+    """Keep a second demo out: its workers would take agents of the first."""
     lock = FileLock.attempt(home / "demo.lock")
     if lock is None:
         raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
@@ -144,7 +143,7 @@ def _only_one(home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Say what is being started, and how long it took."""
+    """Print the name of a step, and the seconds that it took."""
     started_s = time.monotonic()
     print(f"starting {name} ...", end=" ", flush=True)
     yield
@@ -166,7 +165,7 @@ What to try next:
 
 
 def _program() -> str:
-    """How the user started this, before the working directory changes."""
+    """Return the command that started this process, before the working directory changes."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "agentchord":
         return f"{sys.executable} -m app.cli"
@@ -174,5 +173,5 @@ def _program() -> str:
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM ends the demo as Ctrl-C does."""
+    """End the demo on SIGTERM as on Ctrl-C."""
     raise KeyboardInterrupt

@@ -27,7 +27,7 @@ from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
 from app.planning.forecast import forecast
 
-#: People are told no more of a kind; --json has all.
+#: The text has no more findings of a reason; --json has all.
 MOST_OF_A_REASON = 6
 #: Tokens of an answer that a plan assumes; see `agentchord plan`.
 PLANNED_OUTPUT_TOKENS = 300
@@ -70,7 +70,7 @@ def _findings(
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:
-    """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
+    """Return the costs that `agentchord plan` expects by agent; empty if they are unknown."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
     connected = connect()
@@ -86,12 +86,12 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
             retry=settings.retry,
             providers=settings.all_providers(),
         )
-    except AgentChordError:  # a price or a provider that is not configured here
+    except AgentChordError:  # a price or a provider is not configured here
         return {}
     planned: dict[str, Decimal] = {}
     for each in found.agents:
         name = each.name.partition("/")[0]
-        # Of a list of unknown length one element is planned, and says nothing of all.
+        # Of a list of unknown length one element is planned, which gives no cost of the whole list.
         if not each.per_element:
             planned[name] = planned.get(name, each.expected_usd * 0) + each.expected_usd
     return planned

@@ -1,4 +1,4 @@
-"""Watching a run until it has ended."""
+"""Following a run until it has ended."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,21 +18,21 @@ from app.monitoring.progress import RunProgress, read_progress
 EXIT_CODES = {"completed": 0, "partially_completed": 3}
 STILL_GOING = 4
 POLL_S = 0.2
-#: Nothing has started for so long: maybe no worker serves the queue.
+#: If no agent has started for so long, maybe no worker serves the queue.
 HINT_AFTER_S = 3.0
 
 
 class View(Protocol):
-    """What shows a run."""
+    """A view that shows a run."""
 
     def show(self, run: RunProgress) -> None:
-        """Show how far it is."""
+        """Show the progress of the run."""
 
-    def hear(self, piece: Piece) -> None:
-        """Show a part of an answer that is being streamed."""
+    def add_text(self, piece: Piece) -> None:
+        """Show a piece of a streamed answer."""
 
     def note(self, text: str) -> None:
-        """Tell something in one line."""
+        """Show a message of one line."""
 
 
 async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) -> RunProgress:
@@ -40,7 +40,7 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
 
     Args:
         run_id: The run.
-        view: What shows it.
+        view: The view that shows it.
         timeout_s: Seconds to watch at most, or None.
 
     Returns:
@@ -80,7 +80,7 @@ def wait_for_end(run_id: UUID, following: Coroutine[Any, Any, RunProgress]) -> R
         following: The call of ``follow``, with what surrounds it.
 
     Returns:
-        The ended run; None if the time was over, which the user is told.
+        The ended run; None if the time was over, after a message that says so.
     """
     try:
         return asyncio.run(following)
@@ -98,7 +98,7 @@ def exit_code(ended: RunProgress | None) -> int:
 
 
 def missing_worker_hints(providers: set[str]) -> list[str]:
-    """One line for each provider whose queue no worker serves."""
+    """Return one line for each queue that no worker serves."""
     try:
         unserved = providers - served_queues(providers)
     except (OperationalError, RedisError, OSError) as error:
@@ -111,23 +111,23 @@ def missing_worker_hints(providers: set[str]) -> list[str]:
 
 
 async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
-    """Read; while Postgres is away, wait for it."""
-    connected, told = connect(), False
+    """Read the progress; while Postgres is away, wait for it."""
+    connected, noted = connect(), False
     while True:
         step = connected.client.transaction(partial(read_progress, run_id=run_id))
         try:
             return await connected.loop.run_async(step)
         except ServiceUnavailable as error:
-            if not told:
+            if not noted:
                 view.note(f"{error}; waiting for it")
-                told = True
+                noted = True
             await asyncio.sleep(1.0)
 
 
 async def _listen(run_id: UUID, view: View) -> None:
-    """Show what streaming agents generate."""
+    """Show the text that streaming agents generate."""
     async for piece in arriving(connect().client.history.texts(run_id)):
-        view.hear(piece)
+        view.add_text(piece)
 
 
 async def _hint(run_id: UUID, view: View) -> None:

@@ -28,12 +28,12 @@ COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which events are shown.
+    """A filter of events.
 
     Attributes:
-        search: A part of their line, in whatever case.
-        level: The least that they matter.
-        agent: Of which agent, its items included; None means of all, and of the run.
+        search: A part of their line, in upper or lower case.
+        level: Their lowest level.
+        agent: Their agent, its items included; None means every agent, and the run.
     """
 
     search: str = ""
@@ -41,7 +41,7 @@ class Wanted:
     agent: str | None = None
 
     def accepts(self, line: EventLine) -> bool:
-        """Whether a line is one of them."""
+        """Return whether a line passes the filter."""
         own = self.agent is None or line.subject.partition("[")[0] == self.agent
         whole = line.subject == self.agent
         found = self.search.lower() in f"{line.subject} {line.text}".lower()
@@ -54,7 +54,7 @@ def logs(
         str, typer.Option("--search", "-s", help="Only events with this text in their line.")
     ] = "",
     level: Annotated[
-        Level, typer.Option("--level", "-l", help="Only events that matter at least so much.")
+        Level, typer.Option("--level", "-l", help="Only events of this level or a higher one.")
     ] = Level.INFO,
     agent: Annotated[
         str | None, typer.Option("--agent", "-a", help="Only events of this agent.")

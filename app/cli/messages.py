@@ -1,4 +1,4 @@
-"""What a command tells its user beside its answer: lines on standard error."""
+"""Messages to the user beside the answer of a command: lines on standard error."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and how ages and moments are read."""
+"""Arguments and options that several commands share, and the parsers of ages and moments."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or how it begins.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its beginning.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_age(text: str) -> timedelta | None:
-    """Read ``90m``, ``12h``, ``90d`` or ``26w``; None if the text is no age."""
+    """Read ``90m``, ``12h``, ``90d`` or ``26w``; return None if the text is not an age."""
     match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
     return timedelta(**{UNITS[match[2]]: int(match[1])}) if match else None
 
@@ -35,6 +35,6 @@ def read_since(text: str | None, *, now: datetime) -> datetime | None:
         start = datetime.fromisoformat(text)
     except ValueError as error:
         raise typer.BadParameter(
-            f"--since {text!r} is no time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
+            f"--since {text!r} is not a time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
         ) from error
     return start if start.tzinfo else start.replace(tzinfo=UTC)

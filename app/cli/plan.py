@@ -1,4 +1,4 @@
-"""`agentchord plan`: what a run will need, told before it starts and without any call."""
+"""`agentchord plan`: a forecast of what a run needs, before it starts and without any call."""
 
 from dataclasses import asdict
 from math import isfinite
@@ -38,7 +38,7 @@ def plan(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Tell what a run will need, without any call."""
+    """Forecast what a run needs, without any call."""
     if latency is not None and not isfinite(latency):
         raise typer.BadParameter("give a number of seconds", param_hint="--latency")
     given = read_input(inputs or [])
@@ -100,7 +100,7 @@ def _show(
         *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
         *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
         f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
-        "retry, nobody else on the limits, "
+        "retry, no other run on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
     lines += [f"               {hint}" for hint in _not_counted(workflow, found)]

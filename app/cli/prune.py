@@ -1,4 +1,4 @@
-"""`agentchord prune`: removes what old runs have said, never what they have cost."""
+"""`agentchord prune`: removal of the payload of old runs, never of their costs."""
 
 from dataclasses import asdict
 from typing import Annotated
@@ -14,23 +14,23 @@ from app.cli.progress_bar import ProgressBar
 def prune(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Since their end: 90m, 12h, 90d or 26w.")
+        str, typer.Option(metavar="AGE", help="Age since a run's end: 90m, 12h, 90d or 26w.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be removed.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Remove what old runs have said, never what they cost.
+    """Remove the payload of old runs, never their costs.
 
-    Inputs, outputs and histories of runs that ended long ago go; the ledger stays, and every report
-    of costs. Runs that have not ended are left alone. It works
-    in small transactions beside running workers, and may be stopped and started again.
+    Inputs, outputs and histories of runs that ended long ago are removed; the ledger and every
+    report of costs stay. Runs that have not ended do not change. The command works in small
+    transactions beside running workers, and may be stopped and started again.
     """
     age = read_age(older_than)
     if age is None:
         raise typer.BadParameter(
-            f"--older-than {older_than!r} is no age: give 90m, 12h, 90d or 26w"
+            f"--older-than {older_than!r} is not an age: give 90m, 12h, 90d or 26w"
         )
     age_s = age.total_seconds()
     connected = connect()

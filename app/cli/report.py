@@ -22,13 +22,13 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The file; else run-ID.html.")
     ] = None,
     outputs: Annotated[
-        bool, typer.Option("--outputs", help="Show what the agents answered, too.")
+        bool, typer.Option("--outputs", help="Show the agents' outputs, too.")
     ] = False,
 ) -> None:
     """Write a report of a run: one page of HTML.
 
-    Graph, timeline, costs and failures, without network. No prompt is in it, and no output unless
-    --outputs is given.
+    The page has the graph, the timeline, costs and failures, and loads nothing. It has no prompts,
+    and outputs only with --outputs.
     """
     run_id = find(run)
     printer = console(stderr=True)

@@ -1,4 +1,4 @@
-"""`agentchord run`: start a workflow from a file, and watch it if asked to."""
+"""`agentchord run`: start a workflow from a file, and follow its run with --follow."""
 
 import contextlib
 import sys
@@ -28,13 +28,13 @@ def run(
     file: File,
     inputs: Inputs = None,
     weight: Annotated[
-        float, typer.Option(help="The run's share of a rate limit, beside the other runs'.")
+        float, typer.Option(help="The run's share of a rate limit, relative to other runs.")
     ] = 1.0,
     tenant: Annotated[
-        str | None, typer.Option(help="Whom it is run for, for budgets and reports.")
+        str | None, typer.Option(help="The run's tenant, for budgets and reports.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="A name for the run; given again, it is the same run.")
+        str | None, typer.Option(help="A name for the run; the same name gives the same run.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
@@ -46,8 +46,8 @@ def run(
 ) -> int:
     """Start a workflow and print the id of its run.
 
-    With --follow the exit code tells how it ended: 0 completed, 3 partially completed, 1 failed
-    or cancelled, 4 still going when --timeout was over.
+    With --follow the exit code tells how the run ended: 0 completed, 3 partially completed, 1
+    failed or cancelled, 4 still going when --timeout was over.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
@@ -104,7 +104,7 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:
-    """Output by agent, of the agents that have completed."""
+    """Return the outputs by agent, of the agents that have completed."""
     connected = connect()
     agents = connected.loop.run(connected.client.runs.agents(run_id))
     return {

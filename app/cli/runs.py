@@ -1,4 +1,4 @@
-"""`agentchord runs`, `status` and `cancel`: the runs there are, one of them, the end of one."""
+"""`agentchord runs`, `status` and `cancel`: the list of runs, one run, and its end."""
 
 from dataclasses import asdict
 from functools import partial

@@ -20,9 +20,9 @@ from app.monitoring.activity import Activity, read_activity
 from app.monitoring.explain import Live
 from app.monitoring.progress import RunProgress
 
-#: How often the picture learns what the agents wait for.
+#: Seconds between two reads of what the agents wait for.
 LOOK_S = 1.0
-#: How often the workers are asked what they listen to.
+#: Reads for each time that the workers are asked which queues they serve.
 ASK_EVERY = 5
 
 
@@ -58,16 +58,16 @@ def watch(
 
 
 async def _look(run_id: UUID, view: WatchView) -> None:
-    """Tell the picture again and again what the agents wait for."""
+    """Update the picture regularly with what the agents wait for."""
     asked, unserved = 0, frozenset[str]()
     while True:
-        with contextlib.suppress(ServiceUnavailable):  # who follows the run tells of it
+        with contextlib.suppress(ServiceUnavailable):  # following the run reports it
             activity = await asyncio.to_thread(_read, run_id)
             queues = queues_of_standing(activity.history.standing)
             ask = asked % ASK_EVERY == 0
             live, _ = await asyncio.to_thread(read_live, queues, ask_workers=ask)
             unserved = live.unserved if ask else unserved
-            view.learn(
+            view.update(
                 activity,
                 Live(
                     buckets=live.buckets,

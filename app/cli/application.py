@@ -1,13 +1,12 @@
-"""The command line as a whole: which commands there are, and what becomes of an error.
+"""The command line as a whole: its commands, and how an error ends one.
 
-The module of a command is imported when that command is run, or its own help is asked for: until
-then a name and one line of help stand for it, and ``agentchord --help`` costs next to nothing.
+A command's module is imported when that command is run or its own help is printed. Until then a
+name and one line of help stand for it, so ``agentchord --help`` costs next to nothing.
 
-Every error is one line on standard error. Exit codes: 0 done, 1 it failed, 2 it was asked for in
-the wrong way, 130 interrupted; what else a command returns stands in its help.
+Every error is one line on standard error. Exit codes: 0 done, 1 it failed, 2 the command line is
+wrong, 130 interrupted; a command's help states its other exit codes.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
@@ -16,6 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from app.cli.messages import say
 from app.errors import AgentChordError
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -26,7 +26,7 @@ class Command(NamedTuple):
     """A command that is not imported yet.
 
     Attributes:
-        name: How it is called; the one of two words is spelled with a space.
+        name: Its name in a command line; a name of two words has a space.
         place: Module inside this package, and the function or ``typer.Typer`` in it.
         summary: The first line of its help.
         context: Settings of its Click context.
@@ -48,12 +48,12 @@ class Command(NamedTuple):
         return get_command(found)
 
 
-#: In the order of the help: the way of a new user, from top to bottom.
+#: In the order of the help.
 COMMANDS = (
     Command("demo", "demo:demo", "Run the ERP example, from nothing to its cost table."),
     Command("up", "up:up", "Run the whole stack in this terminal."),
     Command("run", "run:run", "Start a workflow and print the id of its run."),
-    Command("plan", "plan:plan", "Tell what a run will need, without any call."),
+    Command("plan", "plan:plan", "Forecast what a run needs, without any call."),
     Command("schema", "schema:schema", "Print the JSON Schema of workflow files, for editors."),
     Command("runs", "runs:runs", "List the newest runs."),
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
@@ -63,17 +63,17 @@ COMMANDS = (
         "explain", "explain:explain", "Say why a run or agent waits, is slow, failed or expensive."
     ),
     Command("report", "report:report", "Write a report of a run: one page of HTML."),
-    Command("pause", "control:pause", "Let a run rest until it is resumed."),
-    Command("resume", "control:resume", "Let a paused run go on."),
+    Command("pause", "control:pause", "Pause a run until it is resumed."),
+    Command("resume", "control:resume", "Resume a paused run."),
     Command("cancel", "runs:cancel", "Stop a run."),
     Command("retry", "control:retry", "Run the failed and the cancelled agents of a run again."),
-    Command("rerun", "control:rerun", "Run a run again from one of its agents on."),
-    Command("costs", "costs:costs", "Show what was spent on what, failed calls included."),
+    Command("rerun", "control:rerun", "Run a workflow again from one of its agents on."),
+    Command("costs", "costs:costs", "Show what calls cost, failed ones included."),
     Command("costs reprice", "reprice:reprice", "Price calls again and book the difference."),
     Command("prices", "prices:prices", "Show what a million tokens of each model cost."),
-    Command("prune", "prune:prune", "Remove what old runs have said, never what they cost."),
-    Command("doctor", "doctor:doctor", "Check that everything is here that a run needs."),
-    Command("migrate", "database:migrate", "Bring the database to the schema of this version."),
+    Command("prune", "prune:prune", "Remove the payload of old runs, never their costs."),
+    Command("doctor", "doctor:doctor", "Check that everything a run needs is in place."),
+    Command("migrate", "database:migrate", "Migrate the database to the schema of this version."),
     Command(
         "worker", "processes:worker", "Run one worker process: a plain Celery worker.", PASSED_ON
     ),
@@ -87,13 +87,13 @@ COMMANDS = (
         {**PASSED_ON, "help_option_names": []},
     ),
     Command("version", "version:version", "Print the version."),
-    Command("limits", "limits:group", "Show the rate limits as they stand, or change them."),
+    Command("limits", "limits:group", "Show the current rate limits, or change them."),
     Command("budgets", "budgets:group", "List the standing budgets, or change them."),
 )
 
 
 class Commands(TyperGroup):
-    """The commands by name and line of help; the one that is to run is imported."""
+    """The commands by name and line of help; only the command to run is imported."""
 
     def __init__(self, **attributes: Any) -> None:
         named = {
@@ -110,7 +110,7 @@ class Commands(TyperGroup):
 
 
 def create() -> typer.Typer:
-    """The Typer application."""
+    """Return the Typer application."""
     application = typer.Typer(
         name="agentchord",
         cls=Commands,
@@ -140,20 +140,20 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         code = create()(words, prog_name="agentchord", standalone_mode=False)
     except typer.TyperException as error:
-        _say(f"{_one_line(error.format_message())}{_usage_hint(error)}")
+        say(f"{_one_line(error.format_message())}{_usage_hint(error)}")
         return error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return 130
     except Exception as error:
         if debug:
             raise
-        _say(explain(error))
+        say(explain(error))
         return 1
     return code if isinstance(code, int) else 0
 
 
 def explain(error: Exception) -> str:
-    """An error as one readable line."""
+    """Return an error as one readable line."""
     text = _one_line(str(error))
     if isinstance(error, AgentChordError):
         return text or type(error).__name__
@@ -172,13 +172,13 @@ def _global_options(
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words up to ``--``, and the rest, which is meant for another program."""
+    """Split at ``--``: the words behind it are for another program."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return list(arguments[:end]), list(arguments[end:])
 
 
 def _joined(words: list[str]) -> list[str]:
-    """The words with a command of two words, such as ``costs reprice``, made one."""
+    """Join the words of a command of two words, such as ``costs reprice``."""
     command = " ".join(words[:2])
     known = any(command == each.name for each in COMMANDS)
     return [command, *words[2:]] if known else words
@@ -191,7 +191,3 @@ def _usage_hint(error: typer.TyperException) -> str:
 
 def _one_line(text: str) -> str:
     return " | ".join(line.strip() for line in text.splitlines() if line.strip())
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"agentchord: {text}\n")

@@ -1,4 +1,4 @@
-"""`agentchord budgets`: the standing budgets, how they are used up, and changing them."""
+"""`agentchord budgets`: the standing budgets, their use, and changes to them."""
 
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
@@ -10,12 +10,12 @@ import typer
 
 from app.cli.cluster import connect, transaction
 from app.cli.output import console, dollars, moment, print_json, table
+from app.cli.parameters import AsJson
 from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
 from app.errors import UnknownBudget
 from app.storage.standing import remove_budget, set_budget
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Scope = Annotated[
     StandingScope, typer.Argument(metavar="SCOPE", help="workflow, module, tenant or all.")
 ]
@@ -48,10 +48,13 @@ def set_(  # noqa: PLR0913  one parameter per term
     subject: Subject = "",
     *,
     limit: Annotated[str, typer.Option(metavar="USD", help="Dollars per period.")],
-    period: Annotated[Period, typer.Option(help="How often it begins anew.")] = Period.NONE,
+    period: Annotated[
+        Period, typer.Option(help="How often the spending starts from zero.")
+    ] = Period.NONE,
     soft: Annotated[bool, typer.Option("--soft", help="Only warn, refuse nothing.")] = False,
     thresholds: Annotated[
-        str, typer.Option(metavar="LIST", help="Percentages of the limit whose passing is told.")
+        str,
+        typer.Option(metavar="LIST", help="Percentages of the limit that are reported when spent."),
     ] = "50,80,100",
     start_hour: Annotated[int, typer.Option(help="Hour at which days begin, in UTC.")] = 0,
     start_day: Annotated[int, typer.Option(help="Day on which months begin, 1 to 28.")] = 1,
@@ -59,7 +62,7 @@ def set_(  # noqa: PLR0913  one parameter per term
 ) -> None:
     """Set a budget, or change it.
 
-    It applies from the next call on. What this period has spent on it already stays.
+    The budget applies from the next call on. The current period keeps what it has spent.
     """
     terms = BudgetTerms(
         scope=scope,
@@ -89,7 +92,7 @@ def show(
     ] = 12,
     json: AsJson = False,
 ) -> None:
-    """Show how the budgets of one subject are used up, and their past periods."""
+    """Show the use of one subject's budgets, and their past periods."""
     check_subject(scope, subject)
     read = partial(budget_history, scope=scope, subject=subject, limit=limit)
     history = transaction(read)
@@ -112,13 +115,13 @@ def remove(
     scope: Scope,
     subject: Subject = "",
     period: Annotated[
-        Period | None, typer.Option(help="Only the one of this period; else all of them.")
+        Period | None, typer.Option(help="Only the budget of this period; else all of them.")
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Remove the budgets of one subject.
 
-    Calls that wait for them go on. What was spent on them stays on record.
+    Calls that wait for these budgets go on. Their spending stays on record.
     """
     check_subject(scope, subject)
     step = partial(remove_budget, scope=scope, subject=subject, period=period)
@@ -143,10 +146,10 @@ def _amount(text: str) -> Decimal:
         amount = Decimal(text.removeprefix("$"))
     except InvalidOperation as error:
         raise typer.BadParameter(
-            f"--limit {text!r} is no amount: give dollars, such as 50"
+            f"--limit {text!r} is not an amount: give dollars, such as 50"
         ) from error
     if not amount.is_finite():
-        raise typer.BadParameter(f"--limit {text!r} is no amount: give dollars, such as 50")
+        raise typer.BadParameter(f"--limit {text!r} is not an amount: give dollars, such as 50")
     return amount
 
 
@@ -157,7 +160,7 @@ def _percentages(text: str) -> tuple[int, ...]:
         )
     except ValueError as error:
         raise typer.BadParameter(
-            f"--thresholds {text!r} are no percentages: give whole numbers, such as 50,80,100"
+            f"--thresholds {text!r} are not percentages: give whole numbers, such as 50,80,100"
         ) from error
 
 

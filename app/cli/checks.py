@@ -1,4 +1,4 @@
-"""What `agentchord doctor` looks at; every check is one line, with a remedy if it is not well."""
+"""What `agentchord doctor` looks at; each check is one line, with a remedy unless it is ok."""
 
 import platform
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         level: ``ok``, ``warn`` (works, but) or ``fail``.
         finding: What was found.
         remedy: What to do, if anything.
@@ -31,12 +31,11 @@ class Check:
 
 
 def all_checks() -> Iterator[Check]:
-    """Every check, in an order in which the first failure explains the later ones."""
+    """Yield every check, in an order in which the first failure explains the later ones."""
     yield _python()
     yield _packages()
     yield _package_name()
-    # Only a complete installation can be asked for more.
-    from app.cli.service_checks import service_checks  # noqa: PLC0415  needs those packages
+    from app.cli.service_checks import service_checks  # noqa: PLC0415  a missing package is reported first
 
     yield from service_checks()
 
@@ -64,7 +63,7 @@ def _packages() -> Check:
 
 
 def _package_name() -> Check:
-    """Workers look into the working directory first: a package ``app`` there hides this one."""
+    """Check that no package ``app`` in the working directory hides this one from the workers."""
     ours = Path(own_package.__file__ or "").parent
     for other in (Path("app"), Path("app.py")):
         if other.exists() and other.resolve() != ours:

@@ -1,7 +1,9 @@
-"""How commands reach the cluster: logs on standard error, one client, its transactions."""
+"""How commands reach the cluster: one client, its transactions, and logs on standard error."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,17 +12,19 @@ from app.celery import app
 from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
 from app.configuration.settings import Settings
+from app.monitoring.progress import find_run
 from app.storage import redis
 from app.storage.session import database_url as parse
 from app.telemetry.logging import configure_logging
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 INSPECT_S = 0.4
 INSPECT_AGAIN_S = 1.0
 
 
 def connect() -> Process:
-    """What this command talks to the cluster with; starts the built-in services if need be.
+    """Return this process's client and its loop; start the built-in services if no URLs are given.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -31,7 +35,7 @@ def connect() -> Process:
 
 
 def quiet_logs() -> None:
-    """Warnings to standard error, and nothing else: standard output belongs to the answer."""
+    """Log only warnings, to standard error: standard output belongs to the answer."""
     configure_logging(LoggingSettings(level="WARNING"))
 
 
@@ -41,11 +45,30 @@ def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
     return connected.loop.run(connected.client.transaction(step))
 
 
+def find(run: str) -> UUID:
+    """Return the id of a run of which the user gave the id or its beginning.
+
+    Raises:
+        UnknownRun: If no run has such an id, or more than one.
+    """
+    return transaction(partial(find_run, prefix=run))
+
+
+async def arriving(stream: AsyncIterator[Item]) -> AsyncIterator[Item]:
+    """Iterate on the caller's loop over a stream of the client's loop."""
+    while (item := await connect().loop.run_async(_next(stream))) is not None:
+        yield item
+
+
+async def _next(stream: AsyncIterator[Item]) -> Item | None:
+    return await anext(stream, None)
+
+
 def served_queues(wanted: set[str]) -> set[str]:
-    """Those of these queues that some worker listens to.
+    """Return those of the wanted queues that a worker serves.
 
     Args:
-        wanted: Names of queues; the question ends early once all of them are seen.
+        wanted: Names of queues; asking stops as soon as all of them are found.
 
     Raises:
         kombu.exceptions.OperationalError: If Redis cannot be reached.
@@ -60,12 +83,12 @@ def served_queues(wanted: set[str]) -> set[str]:
 
 
 def postgres_place(settings: Settings) -> str:
-    """Where Postgres is, without user and password."""
+    """Return the address of Postgres, without user and password."""
     url = parse(database_url(settings))
     host, port = url.host or url.query.get("host", "localhost"), url.port or url.query.get("port")
     return str(host) if str(host).startswith("/") else f"{host}:{port or 5432}"
 
 
 def redis_place(settings: Settings) -> str:
-    """Where Redis is, without user and password."""
+    """Return the address of Redis, without user and password."""
     return redis.redis_place(redis_url(settings))

@@ -1,21 +1,19 @@
-"""`agentchord pause`, `resume`, `retry` and `rerun`: what becomes of a run from now on."""
+"""`agentchord pause`, `resume`, `retry` and `rerun`: changes to a run that exists."""
 
-from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import connect, find
 from app.cli.output import print_json
-from app.cli.runs import AsJson, RunId
-from app.monitoring.progress import find_run
+from app.cli.parameters import AsJson, RunId
 
 
 def pause(run: RunId, json: AsJson = False) -> None:
-    """Let a run rest until it is resumed.
+    """Pause a run until it is resumed.
 
-    No call starts after this; calls in flight go on to their end. The run's timeout stands still.
+    No call starts after this; calls in flight go on to their end. The timeout stops, too.
     """
     run_id, client, loop = _found(run)
     paused = loop.run(client.control.pause(run_id))
@@ -23,7 +21,7 @@ def pause(run: RunId, json: AsJson = False) -> None:
 
 
 def resume(run: RunId, json: AsJson = False) -> None:
-    """Let a paused run go on."""
+    """Resume a paused run."""
     run_id, client, loop = _found(run)
     resumed = loop.run(client.control.resume(run_id))
     _tell(run_id, "resumed", resumed, json=json, done="goes on", otherwise="was not paused")
@@ -33,13 +31,13 @@ def retry(
     run: RunId,
     cost_budget: Annotated[
         float | None,
-        typer.Option(metavar="USD", help="A higher budget; what is spent goes on counting."),
+        typer.Option(metavar="USD", help="A higher budget; earlier spending still counts."),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Run the failed and the cancelled agents of a run again.
 
-    Results stay, and so does what they cost. Retries and recoveries are counted anew.
+    Results and their costs stay. Retries and recoveries are counted from zero.
     """
     run_id, client, loop = _found(run)
     retried = loop.run(client.control.retry_failed(run_id, cost_budget))
@@ -53,13 +51,13 @@ def retry(
 
 def rerun(
     run: RunId,
-    agent: Annotated[str, typer.Argument(help="The agent from which on it runs again.")],
+    agent: Annotated[str, typer.Argument(help="The first agent to run again.")],
     json: AsJson = False,
 ) -> None:
-    """Run a run again from one of its agents on.
+    """Run a workflow again from one of its agents on.
 
-    That is a new run of the agent and of all that depends on it. It takes over the other results of
-    the run, which stays as it is.
+    A new run runs that agent and every agent that depends on it. It takes over the other results of
+    the old run, which does not change.
     """
     run_id, client, loop = _found(run)
     new = loop.run(client.control.rerun(run_id, agent))
@@ -70,8 +68,8 @@ def rerun(
 
 
 def _found(run: str) -> tuple[UUID, Any, Any]:
-    """The run's id, and the client and the loop to do something to it."""
-    run_id = transaction(partial(find_run, prefix=run))
+    """Find a run; return its id, the client and the client's loop."""
+    run_id = find(run)
     connected = connect()
     return run_id, connected.client, connected.loop
 

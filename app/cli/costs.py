@@ -1,10 +1,9 @@
-"""`agentchord costs`: what was spent, read from the ledger."""
+"""`agentchord costs`: what calls cost, read from the ledger."""
 
-import re
 import sys
 from csv import writer
 from dataclasses import astuple, fields
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import partial
@@ -13,15 +12,15 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from app.cli.cluster import transaction
+from app.cli.cluster import find, transaction
 from app.cli.output import console, dollars, print_json, table
+from app.cli.parameters import read_since
 from app.costs.estimates import read_estimates
 from app.costs.reports import CostLine, costs_by, total_costs
-from app.monitoring.progress import find_run
 
 
 class Dimension(StrEnum):
-    """What a report can be grouped by."""
+    """A dimension by which a report is grouped."""
 
     AGENT = "agent"
     MODULE = "module"
@@ -35,7 +34,7 @@ class Dimension(StrEnum):
     DAY = "day"
 
 
-#: Columns that are shown only if there is something in them.
+#: Columns that are shown only if they are not empty.
 RARE_COLUMNS = (
     ("cached tokens", "cached_tokens"),
     ("wasted", "wasted_usd"),
@@ -46,7 +45,6 @@ ESTIMATES = (
     *("model", "calls>", "prompt tokens>", "expected>", "off by>"),
     *("upper bound>", "most used of it>", "above it>"),
 )
-UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def costs(
@@ -58,21 +56,21 @@ def costs(
         str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")
     ] = None,
     estimates: Annotated[
-        bool, typer.Option("--estimates", help="Show how good the token estimates were instead.")
+        bool, typer.Option("--estimates", help="Show the errors of the token estimates instead.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
-    """Show what was spent on what, failed calls included."""
+    """Show what calls cost, failed ones included."""
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
-    start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    start = read_since(since, now=datetime.now(UTC))
     if estimates:
         if run is not None or csv:
             raise typer.BadParameter("--estimates are of all runs, as a table or as --json")
         _show_estimates(start, json=json)
         return
-    run_id = None if run is None else transaction(partial(find_run, prefix=run))
+    run_id = None if run is None else find(run)
     lines = transaction(partial(costs_by, by=by.value, run_id=run_id, since=start))
     if csv:
         _print_csv(lines, by)
@@ -107,7 +105,7 @@ def _show_estimates(start: datetime | None, *, json: bool) -> None:
 
 
 def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:
-    """A report as a table with a line of totals."""
+    """Return a report as a table with a line of totals."""
     all_lines = (*lines, total)
     rare = [
         (heading, name)
@@ -134,28 +132,6 @@ def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = 
         *(f"{h}>" for h, _ in rare),
     )
     return table(columns, rows, title=title)
-
-
-def parse_since(text: str, *, now: datetime) -> datetime:
-    """The start of a period.
-
-    Args:
-        text: ``7d``, ``12h``, ``90m``, ``4w``, or a date or time in ISO 8601 (UTC if it says no
-            zone).
-        now: The present.
-
-    Raises:
-        typer.BadParameter: If it is none of these.
-    """
-    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
-        return now - timedelta(**{UNITS[match[2]]: int(match[1])})
-    try:
-        start = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"--since {text!r} is no time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
-        ) from error
-    return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
 def _shown(value: int | Decimal) -> str:

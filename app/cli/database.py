@@ -1,18 +1,17 @@
 """`agentchord migrate`."""
 
-from typing import Annotated
-
 import typer
 
 from app.bootstrap import connected_settings, database_url
 from app.cli.output import print_json
+from app.cli.parameters import AsJson
 from app.storage import schema
 
 
 def migrate(
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
-    """Bring the database to the schema of this version."""
+    """Migrate the database to the schema of this version."""
     url = database_url(connected_settings())
     before = schema.current(url)
     schema.upgrade(url)

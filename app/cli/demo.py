@@ -1,4 +1,4 @@
-"""`agentchord demo`: the main job from nothing to a cost table, and everything stopped again."""
+"""`agentchord demo`: an example from nothing to its cost table, then everything stops."""
 
 import asyncio
 import contextlib
@@ -18,8 +18,9 @@ from app.cli.cluster import connect, quiet_logs
 from app.cli.demo_home import cancel_leftovers, enter_home, set_variables
 from app.cli.demo_report import compare_ledgers, print_costs
 from app.cli.follow import follow
+from app.cli.messages import say
 from app.cli.output import dollars
-from app.cli.progress_views import LineView, LiveView
+from app.cli.progress_views import best_view
 from app.cli.run import outputs_of, show_outputs
 from app.configuration.settings import load_settings
 from app.domain.workflow import Workflow
@@ -45,9 +46,8 @@ def demo(
 ) -> int:
     """Run the ERP example, from nothing to its cost table.
 
-    It starts services and workers, uses the simulator and spends nothing; keys in the environment
-    are ignored. With --live it
-    shows the worst-case cost first and asks.
+    The demo starts services and workers, uses the simulator, spends nothing and ignores keys in the
+    environment. With --live it shows the worst-case cost first and asks.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     program = _program()
@@ -57,7 +57,8 @@ def demo(
             return 1
         return _run(home, program, live=live)
     except KeyboardInterrupt:
-        print("\nagentchord: interrupted; everything is stopped", file=sys.stderr)
+        print(file=sys.stderr)
+        say("interrupted; everything is stopped")
         return 0
 
 
@@ -95,12 +96,12 @@ async def _work(home: Path) -> RunProgress:
         print()
         enqueued = connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
         run_id: UUID = await connected.loop.run_async(enqueued)
-        with LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView()) as view:
+        with best_view() as view:
             return await follow(run_id, view)
 
 
 def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, home: Path) -> int:
-    """Print outputs, costs, the comparison and what to try next; returns the exit code."""
+    """Print outputs, costs, the comparison and what to try next; return the exit code."""
     show_outputs(outputs_of(run.id))
     print()
     lines = print_costs(run.id)
@@ -123,14 +124,14 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     if yes:
         return True
     if not sys.stdin.isatty():
-        print("agentchord: nobody can be asked here: add --yes to agree", file=sys.stderr)
+        say("there is no terminal to ask on: add --yes to agree")
         return False
     return typer.confirm("Spend it?")
 
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Keep a second demo out: it would take work from the first, with another simulator."""
+    """Keep a second demo out: its workers would take agents of the first."""
     lock = FileLock.attempt(home / "demo.lock")
     if lock is None:
         raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
@@ -140,7 +141,7 @@ def _only_one(home: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _step(name: str) -> Iterator[None]:
-    """Say what is being started, and how long it took."""
+    """Print the name of a step, and the seconds that it took."""
     started_s = time.monotonic()
     print(f"starting {name} ...", end=" ", flush=True)
     yield
@@ -162,7 +163,7 @@ What to try next:
 
 
 def _program() -> str:
-    """How the user started this, before the working directory changes."""
+    """Return the command that started this process, before the working directory changes."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "agentchord":
         return f"{sys.executable} -m app.cli"
@@ -170,5 +171,5 @@ def _program() -> str:
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """SIGTERM ends the demo as Ctrl-C does."""
+    """End the demo on SIGTERM as on Ctrl-C."""
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The demo's surroundings: a home of its own, and nothing of the user's that could cost money."""
+"""The demo's home, and an environment without the user's keys, so that it cannot cost money."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ HOME = "AGENTCHORD_HOME"
 CONFIG = "AGENTCHORD_CONFIG"
 MAX_LEFTOVERS = 1000
 FOREIGN = ("OPENAI_", "ANTHROPIC_", "AGENTCHORD_", "DATABASE_URL", "REDIS_URL")
-#: The simulator has no limits; the default ones would make the demo wait.
+#: The simulator has no limits; the default limits would make the demo wait.
 SIMULATED = """\
 # Written by `agentchord demo`.
 rate_limits:
@@ -30,14 +30,14 @@ engine: {worker_threads: 16, drain_grace_s: 30}
 
 
 def enter_home(*, live: bool) -> Path:
-    """Make this process and its children see the demo's settings only.
+    """Make this process and its children see only the demo's settings.
 
-    Without ``live``, keys, URLs and configuration of the user are taken out of the environment,
-    and the working directory becomes the demo's home, so that no ``.env`` brings them back. With
-    it, the providers' keys and base URLs stay.
+    Without ``live``, the user's keys, URLs and configuration are removed from the environment, and
+    the working directory becomes the demo's home, so that no ``.env`` brings them back. With
+    ``live``, the providers' keys and base URLs stay.
 
     Returns:
-        The home: ``demo`` inside the user's.
+        The demo's home: ``demo`` inside the user's home.
     """
     variables = inherited_environment()
     kept = _providers(load_settings()) if live else {}
@@ -62,7 +62,7 @@ def set_variables(variables: dict[str, str]) -> None:
 
 
 def _providers(settings: Settings) -> dict[str, str]:
-    """The variables of the providers, also those that came from a ``.env``."""
+    """Return the providers' variables, also those that come from a ``.env``."""
     found = {
         "OPENAI_API_KEY": settings.openai_api_key and settings.openai_api_key.get_secret_value(),
         "OPENAI_BASE_URL": settings.openai_base_url,
@@ -74,7 +74,7 @@ def _providers(settings: Settings) -> dict[str, str]:
 
 
 async def cancel_leftovers() -> None:
-    """Cancel what an earlier demo left unfinished, or its calls would be counted as this one's."""
+    """Cancel unfinished runs of earlier demos: their calls would be counted as this demo's."""
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
         left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))

@@ -1,4 +1,4 @@
-"""The end of the demo: what it cost, and whether the provider's own records say the same."""
+"""The end of the demo: its costs, and their comparison with the simulator's records."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -30,11 +30,11 @@ def print_costs(run_id: UUID) -> list[CostLine]:
 
 
 def compare_ledgers(lines: Sequence[CostLine], served: Mapping[str, Any]) -> bool:
-    """Compare our ledger with the simulator's, model by model, and say the result.
+    """Compare the ledger with the simulator's records, model by model, and print the result.
 
     Args:
-        lines: Our ledger by model.
-        served: Summary of the simulator's ledger.
+        lines: The ledger by model.
+        served: Summary of the simulator's records.
 
     Returns:
         Whether requests and tokens are equal.

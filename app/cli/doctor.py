@@ -1,4 +1,4 @@
-"""`agentchord doctor`: is everything here that a run needs?"""
+"""`agentchord doctor`: whether everything that a run needs is in place."""
 
 from typing import Annotated
 
@@ -11,10 +11,10 @@ from app.cli.output import STYLES, console, print_json
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
-    """Check that everything is here that a run needs.
+    """Check that everything a run needs is in place.
 
-    That is: versions, services, schema, keys, workers. The exit code is 1 if something must be
-    done. Without URLs it starts the built-in services for as long as it looks at them.
+    The checks look at versions, services, schema, keys and workers. The exit code is 1 if a check
+    fails. Without URLs the built-in services are started for the time of the checks.
     """
     checks = []
     printer = console()

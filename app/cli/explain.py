@@ -10,10 +10,10 @@ import typer
 from rich.text import Text
 
 from app.bootstrap import call_planner
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import connect, find, transaction
 from app.cli.live_state import queues_of, read_live
 from app.cli.output import STYLES, console, print_json, printable
-from app.cli.runs import AsJson, RunId
+from app.cli.parameters import AsJson, RunId
 from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
@@ -22,13 +22,12 @@ from app.monitoring.explain_cost import explain_agent_time, explain_money, expla
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.explain_waited import explain_waited
 from app.monitoring.findings import Finding, condensed
-from app.monitoring.progress import find_run
 from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
 from app.planning.forecast import forecast
 
-#: People are told no more of a kind; --json has all.
+#: The text has no more findings of a reason; --json has all.
 MOST_OF_A_REASON = 6
 #: Tokens of an answer that a plan assumes; see `agentchord plan`.
 PLANNED_OUTPUT_TOKENS = 300
@@ -40,7 +39,7 @@ def explain(
     json: AsJson = False,
 ) -> None:
     """Say why a run or agent waits, is slow, failed or expensive."""
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:
         hint = did_you_mean(agent, [each.name for each in history.run.agents])
@@ -71,7 +70,7 @@ def _findings(
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:
-    """What `agentchord plan` expects of each agent; nothing if that cannot be said any more."""
+    """Return the costs that `agentchord plan` expects by agent; empty if they are unknown."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
     connected = connect()
@@ -86,12 +85,12 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
             retry=settings.retry,
             providers=settings.all_providers(),
         )
-    except AgentChordError:  # a price or a provider that is not configured here
+    except AgentChordError:  # a price or a provider is not configured here
         return {}
     planned: dict[str, Decimal] = {}
     for each in found.agents:
         name = each.name.partition("/")[0]
-        # Of a list of unknown length one element is planned, and says nothing of all.
+        # Of a list of unknown length one element is planned, which gives no cost of the whole list.
         if not each.per_element:
             planned[name] = planned.get(name, each.expected_usd * 0) + each.expected_usd
     return planned

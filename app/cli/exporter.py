@@ -19,8 +19,8 @@ def exporter(
 ) -> None:
     """Serve the cluster's metrics for Prometheus.
 
-    Queues, backlog, rate limits, circuits, budgets, the ledger and the runs, read anew for each
-    request at /metrics. One exporter is enough for a cluster; workers have metrics of their own.
+    They cover queues, backlog, rate limits, circuits, budgets, the ledger and the runs, and are
+    read for each request at /metrics. One exporter is enough for a cluster; workers have their own.
     """
     connected = connect()
     live_state = connected.client.live_state

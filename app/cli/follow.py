@@ -1,35 +1,38 @@
-"""Watching a run until it has ended."""
+"""Following a run until it has ended."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Coroutine
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.cli.cluster import connect, served_queues
+from app.cli.cluster import arriving, connect, served_queues
+from app.cli.messages import say
 from app.errors import ServiceUnavailable, WaitTimeout
 from app.events.texts import Piece
 from app.monitoring.progress import RunProgress, read_progress
 
+EXIT_CODES = {"completed": 0, "partially_completed": 3}
+STILL_GOING = 4
 POLL_S = 0.2
-#: Nothing has started for so long: maybe no worker serves the queue.
+#: If no agent has started for so long, maybe no worker serves the queue.
 HINT_AFTER_S = 3.0
 
 
 class View(Protocol):
-    """What shows a run."""
+    """A view that shows a run."""
 
     def show(self, run: RunProgress) -> None:
-        """Show how far it is."""
+        """Show the progress of the run."""
 
-    def hear(self, piece: Piece) -> None:
-        """Show a part of an answer that is being streamed."""
+    def add_text(self, piece: Piece) -> None:
+        """Show a piece of a streamed answer."""
 
     def note(self, text: str) -> None:
-        """Tell something in one line."""
+        """Show a message of one line."""
 
 
 async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) -> RunProgress:
@@ -37,7 +40,7 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
 
     Args:
         run_id: The run.
-        view: What shows it.
+        view: The view that shows it.
         timeout_s: Seconds to watch at most, or None.
 
     Returns:
@@ -69,8 +72,33 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
         await asyncio.gather(*beside, return_exceptions=True)
 
 
+def wait_for_end(run_id: UUID, following: Coroutine[Any, Any, RunProgress]) -> RunProgress | None:
+    """Follow a run in the foreground.
+
+    Args:
+        run_id: The run.
+        following: The call of ``follow``, with what surrounds it.
+
+    Returns:
+        The ended run; None if the time was over, after a message that says so.
+    """
+    try:
+        return asyncio.run(following)
+    except WaitTimeout as error:
+        say(str(error))
+        return None
+    except KeyboardInterrupt:
+        say(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
+        raise
+
+
+def exit_code(ended: RunProgress | None) -> int:
+    """Return the exit code of a command that has waited for the end of a run."""
+    return STILL_GOING if ended is None else EXIT_CODES.get(ended.status, 1)
+
+
 def missing_worker_hints(providers: set[str]) -> list[str]:
-    """One line for each provider whose queue no worker serves."""
+    """Return one line for each queue that no worker serves."""
     try:
         unserved = providers - served_queues(providers)
     except (OperationalError, RedisError, OSError) as error:
@@ -83,29 +111,23 @@ def missing_worker_hints(providers: set[str]) -> list[str]:
 
 
 async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
-    """Read; while Postgres is away, wait for it."""
-    connected, told = connect(), False
+    """Read the progress; while Postgres is away, wait for it."""
+    connected, noted = connect(), False
     while True:
         step = connected.client.transaction(partial(read_progress, run_id=run_id))
         try:
             return await connected.loop.run_async(step)
         except ServiceUnavailable as error:
-            if not told:
+            if not noted:
                 view.note(f"{error}; waiting for it")
-                told = True
+                noted = True
             await asyncio.sleep(1.0)
 
 
 async def _listen(run_id: UUID, view: View) -> None:
-    """Show what streaming agents generate; the client lives on a loop of its own."""
-    connected = connect()
-    texts = connected.client.history.texts(run_id)
-    while True:
-        view.hear(await connected.loop.run_async(_next(texts)))
-
-
-async def _next(texts: AsyncIterator[Piece]) -> Piece:
-    return await anext(texts)
+    """Show the text that streaming agents generate."""
+    async for piece in arriving(connect().client.history.texts(run_id)):
+        view.add_text(piece)
 
 
 async def _hint(run_id: UUID, view: View) -> None:

@@ -1,4 +1,4 @@
-"""`agentchord limits`: every bucket as it stands, and the limits that change while it runs."""
+"""`agentchord limits`: the state of every bucket, and changes of limits at runtime."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.live import Live
 
 from app.cli.cluster import connect
+from app.cli.messages import say
 from app.cli.output import console, print_json, table
 from app.errors import ServiceUnavailable
 from app.rate_limits.overview import overview
@@ -32,21 +33,21 @@ group = typer.Typer(rich_markup_mode=None, add_completion=False)
 def limits(
     context: typer.Context,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show it again every second, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Show them again every second, until Ctrl-C.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Show the rate limits as they stand, or change them.
+    """Show the current rate limits, or change them.
 
-    Per bucket: who waits, what is in flight, when the next call may start; per limit: its value,
-    where it comes from, what is left of it, and what the provider's headers taught. And the circuit
-    breakers of models that have failed lately.
+    Per bucket: the calls that wait and that are in flight, and when the next call may start. Per
+    limit: its value, its source, what is left of it, and the limit that the provider's headers
+    name. Then the circuit breakers of models that have failed lately.
     """
     if context.invoked_subcommand is not None:
         return
 
     if json and watch:
-        raise typer.BadParameter("--watch draws for people: leave out --json, or ask repeatedly")
+        raise typer.BadParameter("--watch prints no JSON: leave out --watch or --json")
     if json:
         print_json(_buckets())
     elif watch:
@@ -67,7 +68,8 @@ def set_(
 ) -> None:
     """Set limits while the cluster runs.
 
-    They are stored in Postgres and go before the configuration; workers take them over at once.
+    They are stored in Postgres and take precedence over the configuration; workers apply them at
+    once.
     """
     connected = connect()
     assigned = read_assignments(values)
@@ -85,7 +87,7 @@ def reset(
     model: Model = "default",
     json: AsJson = False,
 ) -> None:
-    """Forget stored limits; the configuration counts again."""
+    """Remove stored limits; the configuration applies again."""
     connected = connect()
     forgotten = connected.loop.run(connected.client.limits.forget(provider, model, keys or []))
     name = f"{provider}/{model}"
@@ -101,13 +103,13 @@ def _buckets() -> list[dict[str, Any]]:
         live = connected.loop.run(connected.client.live_state.buckets())
         circuits = connected.loop.run(connected.client.live_state.circuits())
     except ServiceUnavailable as error:
-        print(f"agentchord: {error}; calls wait for it", file=sys.stderr)
+        say(f"{error}; calls wait for it")
         live, circuits = [], []
     return overview(table, live, circuits)
 
 
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
-    """Show one bucket; None if there is no such bucket any more."""
+    """Show one bucket and return it; None if the bucket does not exist any more."""
     found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
     if json:
         print_json(found)
@@ -117,16 +119,15 @@ def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
 
 
 def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
-    """Say how long those take that wait already, if that is more than a minute."""
+    """Warn if the calls that already wait for a bucket take more than a minute to start."""
     if bucket is None or bucket["state"] is None:
         return
     waiting = bucket["state"]["waiting"]
     minute = bucket["limits"]["requests_per_minute"]["value"]
     if minute is not None and waiting > minute:
-        print(
-            f"agentchord: {waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
-            f"the last of them starts in about {waiting / minute:,.0f} minutes",
-            file=sys.stderr,
+        say(
+            f"{waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
+            f"the last of them starts in about {waiting / minute:,.0f} minutes"
         )
 
 
@@ -144,7 +145,7 @@ def _watch() -> None:
 
 
 def _picture(buckets: list[dict[str, Any]]) -> Group:
-    """A table of the buckets, one of their limits, and one of circuits that count failures."""
+    """Return tables of the buckets, of their limits, and of circuits that count failures."""
     states = table(
         ("bucket", "waiting>", "in flight>", "next free>", "paused>", "share of rate>"),
         [(bucket["bucket"], *_state(bucket["state"])) for bucket in buckets],
@@ -169,7 +170,7 @@ def _picture(buckets: list[dict[str, Any]]) -> Group:
 
 
 def _circuit(circuit: dict[str, Any]) -> tuple[str, ...]:
-    """A circuit breaker: its state, and what it counted in its window."""
+    """Return the cells of a circuit breaker: its state, and the counts of its window."""
     closed = circuit["state"] == "closed"
     return (
         f"{circuit['provider']}/{circuit['model']}",
@@ -214,7 +215,7 @@ def _limit(key: str, limit: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_worth_a_line(key: str, limit: dict[str, Any]) -> bool:
-    """What is unlimited is shown only if somebody stored that."""
+    """Return whether a limit is shown; an absent limit is shown only if that is stored."""
     if limit["source"] == "stored" or limit["live"]:
         return True
     return limit["value"] is not None and (key, limit["value"]) != ("enforcement", "bucket")

@@ -1,4 +1,4 @@
-"""What the cluster is like at this moment, as far as Redis and the workers answer."""
+"""The cluster's state at this moment, as far as Redis and the workers answer."""
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -10,11 +10,11 @@ from app.monitoring.run_history import RunHistory, Standing
 
 
 def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list[str]]:
-    """The live state, and what could not be found out.
+    """Return the live state, and one line for each part that could not be read.
 
     Args:
         queues: The queues that matter.
-        ask_workers: Whether to ask the workers what they listen to, which takes half a second.
+        ask_workers: Whether to ask the workers which queues they serve, which takes half a second.
     """
     connected = connect()
     table = connected.loop.run(connected.client.limits.read())
@@ -39,10 +39,10 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
 
 
 def queues_of(history: RunHistory) -> set[str]:
-    """The queues that what has not ended needs, the scheduler's included."""
+    """Return the queues that unfinished agents need, and the scheduler's."""
     return queues_of_standing(history.standing)
 
 
 def queues_of_standing(standing: tuple[Standing, ...]) -> set[str]:
-    """The queues of agent runs, and the scheduler's."""
+    """Return the queues of agent runs, and the scheduler's."""
     return {one.provider for one in standing} | ({"scheduler"} if standing else set())

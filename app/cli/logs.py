@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -12,15 +12,14 @@ from uuid import UUID
 import typer
 from rich.text import Text
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import arriving, connect, find, transaction
 from app.cli.output import console, plain, printable
-from app.cli.runs import RunId
-from app.client.history import Event
+from app.cli.parameters import RunId
 from app.domain.events import Level
 from app.domain.suggestions import did_you_mean
 from app.errors import WorkflowError
 from app.monitoring.event_lines import EventLine, event_line
-from app.monitoring.progress import find_run, read_progress
+from app.monitoring.progress import read_progress
 from app.storage.runs import read_events
 
 PAGE = 1000
@@ -29,12 +28,12 @@ COLOURS = {Level.INFO: "", Level.WARNING: "yellow", Level.ERROR: "red"}
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which events are shown.
+    """A filter of events.
 
     Attributes:
-        search: A part of their line, in whatever case.
-        level: The least that they matter.
-        agent: Of which agent, its items included; None means of all, and of the run.
+        search: A part of their line, in upper or lower case.
+        level: Their lowest level.
+        agent: Their agent, its items included; None means every agent, and the run.
     """
 
     search: str = ""
@@ -42,7 +41,7 @@ class Wanted:
     agent: str | None = None
 
     def accepts(self, line: EventLine) -> bool:
-        """Whether a line is one of them."""
+        """Return whether a line passes the filter."""
         own = self.agent is None or line.subject.partition("[")[0] == self.agent
         whole = line.subject == self.agent
         found = self.search.lower() in f"{line.subject} {line.text}".lower()
@@ -55,7 +54,7 @@ def logs(
         str, typer.Option("--search", "-s", help="Only events with this text in their line.")
     ] = "",
     level: Annotated[
-        Level, typer.Option("--level", "-l", help="Only events that matter at least so much.")
+        Level, typer.Option("--level", "-l", help="Only events of this level or a higher one.")
     ] = Level.INFO,
     agent: Annotated[
         str | None, typer.Option("--agent", "-a", help="Only events of this agent.")
@@ -68,7 +67,7 @@ def logs(
     ] = False,
 ) -> None:
     """Show the history of a run, from Postgres: a line per event."""
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     wanted = Wanted(search=search, level=level, agent=agent)
     if agent is not None:
         _check_agent(run_id, agent)
@@ -81,23 +80,10 @@ def logs(
 
 
 async def _follow(run_id: UUID, wanted: Wanted, show: Any) -> None:
-    connected = connect()
-    events = connected.client.history.events(run_id, 0)
-    while True:
-        try:
-            # The client lives on a loop of its own.
-            event = await connected.loop.run_async(_next(events))
-        except StopAsyncIteration:
-            return
-        if event is None:
-            return
+    async for event in arriving(connect().client.history.events(run_id, 0)):
         if event.type != "agent_text":
             facts = {"id": event.id, "type": event.type, "at": event.at}
             _tell({**facts, "attempt": event.attempt, "data": dict(event.data)}, wanted, show)
-
-
-async def _next(events: AsyncIterator[Event]) -> Event | None:
-    return await anext(events, None)
 
 
 def _check_agent(run_id: UUID, agent: str) -> None:

@@ -1,4 +1,4 @@
-"""What commands print: JSON for programs, tables for people, plain text where nobody looks."""
+"""The output of commands: JSON for programs, tables on a terminal, plain text elsewhere."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# Into a pipe or a file nothing is cut or wrapped, however long the line.
+# Lines in a pipe or a file are never cut or wrapped.
 UNLIMITED_WIDTH = 100_000
 STYLES = {
     "completed": "green",
@@ -35,7 +35,7 @@ STYLES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that is plain unless it is a terminal."""
+    """Return a console that prints plain text unless the stream is a terminal."""
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else UNLIMITED_WIDTH
     return Console(file=stream, width=width, highlight=False, soft_wrap=not stream.isatty())
@@ -48,12 +48,12 @@ def print_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
-    """A table whose numbers stand on the right.
+    """Return a table with numbers aligned to the right.
 
     Args:
         columns: Headings; one that ends in ``>`` is aligned to the right.
-        rows: Cells; the words for states get their colours.
-        title: Heading of the whole.
+        rows: Cells; the words for states are coloured.
+        title: Heading of the table.
     """
     box = SIMPLE_HEAD if sys.stdout.isatty() else None
     made = Table(title=title or None, title_justify="left", box=box, pad_edge=False)
@@ -70,40 +70,47 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     return made
 
 
-def dollars(amount: Decimal) -> str:
-    """Money for people, to a millionth of a dollar."""
-    return f"{'-' if amount < 0 else ''}${abs(amount):,.6f}"
+def dollars(amount: Decimal, *, places: int = 6, signed: bool = False) -> str:
+    """Return money as text for people.
+
+    Args:
+        amount: US dollars.
+        places: Decimals to which it is rounded.
+        signed: Whether amounts from zero up get a plus sign.
+    """
+    sign = "-" if amount < 0 else "+" if signed else ""
+    return f"{sign}${abs(amount):,.{places}f}"
 
 
 def moment(at: datetime | None) -> str:
-    """A time for people, in UTC."""
+    """Return a time as text for people, in UTC."""
     return f"{at:%Y-%m-%d %H:%M:%S}" if at else ""
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
-    """How long something took, or nothing if it has not ended."""
+    """Return a duration as text, empty if there is no start or no end."""
     return f"{(end - start).total_seconds():.1f} s" if start and end else ""
 
 
 def shorten(text: str, width: int) -> str:
-    """A text on one line of at most so many characters."""
+    """Return a text on one line, cut to at most ``width`` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"
 
 
 def printable(text: str) -> str:
-    """A text without what would steer the terminal."""
+    """Return a text without the characters that control a terminal."""
     return "".join(each if each.isprintable() else " " for each in text)
 
 
 def reason(error: str | None, width: int) -> str:
-    """An error on one line: cut on a terminal, and whole where no line is cut."""
+    """Return an error on one line, cut only on a terminal."""
     flat = " ".join((error or "").split())
     return shorten(flat, width) if console().is_terminal else flat
 
 
 def plain(value: Any) -> Any:
-    """JSON of what has no JSON form of its own, for ``default`` of ``json.dumps``."""
+    """Convert a value that JSON cannot express, for ``default`` of ``json.dumps``."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -1,7 +1,6 @@
-"""`agentchord plan`: what a run will need, told before it starts and without any call."""
+"""`agentchord plan`: a forecast of what a run needs, before it starts and without any call."""
 
 from dataclasses import asdict
-from decimal import Decimal
 from math import isfinite
 from typing import Annotated, Any
 
@@ -40,7 +39,7 @@ def plan(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
-    """Tell what a run will need, without any call."""
+    """Forecast what a run needs, without any call."""
     if latency is not None and not isfinite(latency):
         raise typer.BadParameter("give a number of seconds", param_hint="--latency")
     given = read_input(inputs or [])
@@ -103,7 +102,7 @@ def _show(
         *(f"               {_bound(bound)}" for bound in bounds[1:SHOWN_BOUNDS] if bound.seconds),
         *(f"prompt cache   {_cache(agent)}" for agent in found.agents if agent.cache),
         f"assumed        {assumed['output_tokens']:,} tokens an answer, one round of tools, no "
-        "retry, nobody else on the limits, "
+        "retry, no other run on the limits, "
         + ("calls take no time" if latency_s is None else f"{latency_s:g} s a call"),
     ]
     lines += [f"               {hint}" for hint in _not_counted(workflow, found)]
@@ -146,8 +145,8 @@ def _cache(agent: AgentForecast) -> str:
         return f"{alike}, never pays: reading them costs as much"
     return (
         f"{alike}, pays from the {_ordinal(cache.pays_from)} request in that time on: "
-        f"{dollars(_usd(cache.write_usd))} more for the first, "
-        f"{dollars(_usd(cache.saved_usd))} less for each later one"
+        f"{dollars(round_up(cache.write_usd))} more for the first, "
+        f"{dollars(round_up(cache.saved_usd))} less for each later one"
     )
 
 
@@ -183,9 +182,9 @@ def _as_json(
         "critical_path": found.critical_path,
         "calls": {"expected": found.calls, "most": found.most_calls},
         "cost_usd": {
-            "expected": _usd(found.expected_usd),
-            "worst_at_first_try": _usd(found.bounds.once_usd),
-            "limit": _usd(found.bounds.limit_usd),
+            "expected": round_up(found.expected_usd),
+            "worst_at_first_try": round_up(found.bounds.once_usd),
+            "limit": round_up(found.bounds.limit_usd),
         },
         "time": {
             "at_least_s": least_s,
@@ -204,15 +203,11 @@ def _as_json(
                 "most_calls": agent.most_calls,
                 "input_tokens": sum(call.usage.input_tokens for call in agent.calls),
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
-                "expected_usd": _usd(agent.expected_usd),
-                "worst_usd": _usd(agent.worst_usd),
+                "expected_usd": round_up(agent.expected_usd),
+                "worst_usd": round_up(agent.worst_usd),
                 "prompt_cache": agent.cache and asdict(agent.cache),
             }
             for agent in found.agents
         ],
         "assumed": assumed,
     }
-
-
-def _usd(amount: Decimal) -> Decimal:
-    return round_up(amount)

@@ -1,4 +1,4 @@
-"""`agentchord prices`: what a token of each model costs, and who says so."""
+"""`agentchord prices`: what a token of each model costs, and the source of that price."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -42,7 +42,7 @@ def _row(line: PriceLine) -> tuple[str, ...]:
 
 
 def _published(line: PriceLine) -> str:
-    """What the list has in place of an operator's price: input and output."""
+    """Return the published prices that an operator's price replaces: input and output."""
     return "" if line.published is None else " / ".join(map(_plain, line.published))
 
 
@@ -62,5 +62,5 @@ def _as_json(line: PriceLine) -> dict[str, Any]:
 
 
 def _plain(amount: Decimal) -> str:
-    """Dollars without trailing zeros, never as a power of ten."""
+    """Return dollars without trailing zeros and without an exponent."""
     return f"{amount.normalize():f}"

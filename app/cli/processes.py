@@ -1,4 +1,4 @@
-"""`agentchord worker`, `beat` and `flower`: the plain Celery commands, with what they need."""
+"""`agentchord worker`, `beat` and `flower`: the plain Celery commands, with their arguments."""
 
 import os
 import sys
@@ -73,10 +73,10 @@ def flower(
 
 
 def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
-    """The queues that a worker is to serve.
+    """Return the queues that a worker serves.
 
     Args:
-        words: Names of queues, ``agents`` for all but the scheduler's; none at all for every queue.
+        words: Names of queues, ``agents`` for all but the scheduler's; no words for every queue.
         agents: Names of the queues that carry agents.
 
     Raises:
@@ -91,20 +91,20 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
             wanted.append(word)
         else:
             raise typer.BadParameter(
-                f"there is no queue {word!r}; there is {listed((*known, AGENTS))}"
+                f"there is no queue {word!r}, only {listed((*known, AGENTS))}"
                 f"{did_you_mean(word, known)}"
             )
     return tuple(dict.fromkeys(wanted)) or known
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """The queues, and the options of Celery's that stand after them."""
+    """Split the queues from Celery's options after them."""
     options = [index for index, word in enumerate(words) if word.startswith("-")]
     end = options[0] if options else len(words)
     return words[:end], words[end:]
 
 
 def _become(*arguments: str) -> NoReturn:
-    """Replace this process by Celery's command."""
+    """Replace this process with Celery's command."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "celery", *arguments])  # noqa: S606

@@ -1,4 +1,4 @@
-"""A bar for what takes longer than somebody likes to look at nothing."""
+"""A progress bar for steps that take longer than two seconds."""
 
 import sys
 import time
@@ -8,17 +8,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeR
 
 from app.cli.output import console
 
-#: What is done sooner needs no bar.
+#: Shorter steps need no bar.
 MAX_WAIT_S = 2.0
 
 
 class ProgressBar:
-    """Shows on a terminal's standard error how much is done; use it as a context manager.
+    """A bar on standard error, if that is a terminal; use it as a context manager.
 
     Args:
-        title: What is being done.
-        total: How much there is to do.
-        max_wait_s: Nothing is shown before so many seconds have passed.
+        title: Name of what is counted.
+        total: How many there are.
+        max_wait_s: Seconds before the bar appears.
     """
 
     def __init__(self, title: str, total: int, *, max_wait_s: float = MAX_WAIT_S) -> None:
@@ -35,7 +35,7 @@ class ProgressBar:
             self._shown[0].stop()
 
     def advance(self, done: int) -> None:
-        """So much more is done."""
+        """Add to what is done."""
         self._done += done
         if self._shown is None and time.monotonic() >= self._shown_from_s and sys.stderr.isatty():
             self._shown = self._start()

@@ -1,5 +1,6 @@
-"""How a run that is going on looks: a live picture on a terminal, plain lines elsewhere."""
+"""Views of a run in progress: a live picture on a terminal, plain lines elsewhere."""
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
 
-#: Runs of more agents show their levels and only what is worth a look.
+#: Larger runs show, of each level, only agents that failed or were retried.
 MAX_AGENTS_SHOWN = 40
 MARKS = {
     "completed": "✓",
@@ -25,15 +26,15 @@ MARKS = {
     "cancelled": "✗",
 }
 ERROR_WIDTH = 100
-#: Characters of a line of streamed text, and of the end of it that a picture shows.
+#: Characters of a line of streamed text in lines, and of its end in a picture.
 TEXT_WIDTH = 100
 
 
 class LineView:
-    """One line for each level that begins, each agent that changes, and each line of its text.
+    """A view that prints lines: levels that begin, changes of agents, and their streamed texts.
 
     Args:
-        stream: Where the lines go.
+        stream: Stream for the lines; standard output if None.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -44,7 +45,7 @@ class LineView:
         self._texts: dict[str, str] = {}
 
     def show(self, run: RunProgress) -> None:
-        """Print what is new."""
+        """Print the changes since the last call."""
         if run.status != self._status and not run.status.is_final:
             self.note(f"run {run.id} ({run.workflow}): {run.status}")
         self._status = run.status
@@ -57,8 +58,8 @@ class LineView:
         if run.status.is_final:
             self.note(summary(run))
 
-    def hear(self, piece: Piece) -> None:
-        """Print the lines that are complete; long ones are cut at a space."""
+    def add_text(self, piece: Piece) -> None:
+        """Print the complete lines; long ones are broken at a space."""
         if not piece.offset:
             self._end_text(piece.agent)
         *lines, rest = (self._texts.pop(piece.agent, "") + piece.text).split("\n")
@@ -102,7 +103,7 @@ class LineView:
 
 
 class LiveView:
-    """A picture of all levels that is drawn anew in place; use it as a context manager."""
+    """A view that draws all levels in place; use it as a context manager."""
 
     def __init__(self) -> None:
         self._live = Live(console=console(), refresh_per_second=8, transient=False)
@@ -117,12 +118,12 @@ class LiveView:
         self._live.stop()
 
     def show(self, run: RunProgress) -> None:
-        """Draw it."""
+        """Draw the run."""
         self._run = run
         self._live.update(picture(run, self._texts), refresh=run.status.is_final)
 
-    def hear(self, piece: Piece) -> None:
-        """Draw the end of what an agent has said so far below it."""
+    def add_text(self, piece: Piece) -> None:
+        """Draw the end of an agent's text so far below the agent."""
         said = self._texts.get(piece.agent, "") if piece.offset else ""
         self._texts[piece.agent] = (said + piece.text)[-2 * TEXT_WIDTH :]
         if self._run is not None:
@@ -133,12 +134,17 @@ class LiveView:
         self._live.console.print(text)
 
 
+def best_view() -> contextlib.AbstractContextManager[LineView | LiveView]:
+    """Return the view that suits standard output: the picture if it is a terminal, else lines."""
+    return LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView())
+
+
 def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
-    """A run as a picture: a heading per level, its agents below.
+    """Return a run as a picture: a heading per level, its agents below.
 
     Args:
         run: The run.
-        texts: By agent, the end of what it has streamed; shown while it runs.
+        texts: The end of the streamed text by agent; shown while the agent runs.
     """
     parts: list[RenderableType] = [Text(summary(run), style=STYLES.get(run.status, ""))]
     widths = [
@@ -171,7 +177,7 @@ def _cells(agent: AgentProgress) -> tuple[str, ...]:
 
 
 def summary(run: RunProgress) -> str:
-    """A run in one line."""
+    """Return a run as one line."""
     took = seconds(run.started_at, run.finished_at)
     parts = [
         f"run {run.id} ({run.workflow}): {run.status}",

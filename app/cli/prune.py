@@ -1,6 +1,5 @@
-"""`agentchord prune`: removes what old runs have said, never what they have cost."""
+"""`agentchord prune`: removal of the payload of old runs, never of their costs."""
 
-import re
 from dataclasses import asdict
 from typing import Annotated
 
@@ -8,29 +7,32 @@ import typer
 
 from app.cli.cluster import connect
 from app.cli.output import print_json
+from app.cli.parameters import AsJson, read_age
 from app.cli.progress_bar import ProgressBar
-from app.cli.runs import AsJson
-
-UNITS_S = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def prune(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Since their end: 90m, 12h, 90d or 26w.")
+        str, typer.Option(metavar="AGE", help="Age since a run's end: 90m, 12h, 90d or 26w.")
     ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be removed.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Remove what old runs have said, never what they cost.
+    """Remove the payload of old runs, never their costs.
 
-    Inputs, outputs and histories of runs that ended long ago go; the ledger stays, and every report
-    of costs. Runs that have not ended are left alone. It works
-    in small transactions beside running workers, and may be stopped and started again.
+    Inputs, outputs and histories of runs that ended long ago are removed; the ledger and every
+    report of costs stay. Runs that have not ended do not change. The command works in small
+    transactions beside running workers, and may be stopped and started again.
     """
-    age_s = parse_age(older_than)
+    age = read_age(older_than)
+    if age is None:
+        raise typer.BadParameter(
+            f"--older-than {older_than!r} is not an age: give 90m, 12h, 90d or 26w"
+        )
+    age_s = age.total_seconds()
     connected = connect()
     removed = connected.loop.run(connected.client.control.prune(age_s, dry_run=True))
     if not dry_run and (removed.runs or removed.recorded_events):
@@ -47,17 +49,3 @@ def prune(
         f"{removed.attempts:,} attempts, {removed.events:,} events, "
         f"{removed.tool_calls:,} tool calls; {removed.recorded_events:,} recorded events"
     )
-
-
-def parse_age(text: str) -> float:
-    """Seconds of an age.
-
-    Args:
-        text: ``90m``, ``12h``, ``90d`` or ``26w``.
-
-    Raises:
-        typer.BadParameter: If it is none of these.
-    """
-    if match := re.fullmatch(r"(\d{1,6})([mhdw])", text.strip()):
-        return float(match[1]) * UNITS_S[match[2]]
-    raise typer.BadParameter(f"--older-than {text!r} is no age: give 90m, 12h, 90d or 26w")

@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import find, transaction
 from app.cli.output import console
+from app.cli.parameters import RunId
 from app.cli.run import outputs_of
-from app.cli.runs import RunId
 from app.configuration.settings import load_settings
-from app.monitoring.progress import find_run
 from app.monitoring.report import report_page
 from app.monitoring.run_history import read_history
 from app.telemetry.redaction import Redactor
@@ -23,16 +22,15 @@ def report(
         Path | None, typer.Option("--output", "-o", help="The file; else run-ID.html.")
     ] = None,
     outputs: Annotated[
-        bool, typer.Option("--outputs", help="Show what the agents answered, too.")
+        bool, typer.Option("--outputs", help="Show the agents' outputs, too.")
     ] = False,
 ) -> None:
     """Write a report of a run: one page of HTML.
 
-    Graph, timeline, costs and failures, without network. No prompt is in it, and no output unless
-    --outputs is given.
+    The page has the graph, the timeline, costs and failures, and loads nothing. It has no prompts,
+    and outputs only with --outputs.
     """
-    run_id = transaction(partial(find_run, prefix=run))
-    connect()
+    run_id = find(run)
     printer = console(stderr=True)
     with printer.status(f"reading run {run_id}"):
         history = transaction(partial(read_history, run_id=run_id))

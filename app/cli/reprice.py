@@ -8,16 +8,14 @@ from uuid import UUID
 
 import typer
 
-from app.cli.cluster import transaction
-from app.cli.costs import parse_since
-from app.cli.output import console, print_json, table
+from app.cli.cluster import find, transaction
+from app.cli.output import console, dollars, print_json, table
+from app.cli.parameters import read_since
 from app.cli.progress_bar import ProgressBar
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.costs.reprice import BATCH, Repriced, runs_since
 from app.costs.reprice import reprice as reprice_batch
-from app.domain.money import dollars
-from app.monitoring.progress import find_run
 
 
 def reprice(
@@ -32,7 +30,7 @@ def reprice(
     json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
 ) -> None:
     """Price calls again and book the difference."""
-    start = None if since is None else parse_since(since, now=datetime.now(UTC))
+    start = read_since(since, now=datetime.now(UTC))
     runs = _runs(run, start)
     settings = load_settings()
     pricing = Pricing(settings.costs, settings.all_providers())
@@ -56,7 +54,7 @@ def reprice(
 
 def _runs(run: str | None, start: datetime | None) -> list[UUID]:
     if run is not None:
-        return [transaction(partial(find_run, prefix=run))]
+        return [find(run)]
     if start is None:
         raise typer.BadParameter("give a RUN, or --since for all runs from then on")
     return transaction(partial(runs_since, since=start))
@@ -69,7 +67,7 @@ def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
             f"{change.provider}/{change.model}",
             f"{change.calls:,}",
             dollars(change.booked_usd),
-            _signed(change.difference_usd),
+            dollars(change.difference_usd, signed=True),
             change.price_version,
         )
         for change in changes
@@ -80,11 +78,7 @@ def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
     calls = sum(change.calls for change in changes)
     total = sum((change.difference_usd for change in changes), Decimal(0))
     verb = "would be corrected" if dry_run else "corrected"
-    typer.echo(f"{calls:,} calls {verb}, by {_signed(total)} together")
+    typer.echo(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} together")
     if unpriced:
         typer.echo(f"{unpriced:,} calls left as they are: their model has no price, or their")
         typer.echo("workflow, which says what was asked for, is not stored any more")
-
-
-def _signed(amount: Decimal) -> str:
-    return f"-{dollars(-amount)}" if amount < 0 else f"+{dollars(amount)}"

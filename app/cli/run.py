@@ -1,6 +1,5 @@
-"""`agentchord run`: start a workflow from a file, and watch it if asked to."""
+"""`agentchord run`: start a workflow from a file, and follow its run with --follow."""
 
-import asyncio
 import contextlib
 import sys
 from dataclasses import asdict
@@ -11,18 +10,17 @@ from uuid import UUID
 import typer
 
 from app.cli.cluster import connect
-from app.cli.follow import follow, missing_worker_hints
+from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
+from app.cli.messages import say
 from app.cli.output import console, print_json, shorten
-from app.cli.progress_views import LineView, LiveView
+from app.cli.parameters import AsJson
+from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
 from app.configuration.settings import load_settings
 from app.domain.providers import routed
 from app.domain.run_options import RunOptions
-from app.errors import WaitTimeout
 from app.monitoring.progress import RunProgress
 
-EXIT_CODES = {"completed": 0, "partially_completed": 3}
-STILL_GOING = 4
 OUTPUT_WIDTH = 300
 
 
@@ -30,13 +28,13 @@ def run(
     file: File,
     inputs: Inputs = None,
     weight: Annotated[
-        float, typer.Option(help="The run's share of a rate limit, beside the other runs'.")
+        float, typer.Option(help="The run's share of a rate limit, relative to other runs.")
     ] = 1.0,
     tenant: Annotated[
-        str | None, typer.Option(help="Whom it is run for, for budgets and reports.")
+        str | None, typer.Option(help="The run's tenant, for budgets and reports.")
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="A name for the run; given again, it is the same run.")
+        str | None, typer.Option(help="A name for the run; the same name gives the same run.")
     ] = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
@@ -44,12 +42,12 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: AsJson = False,
 ) -> int:
     """Start a workflow and print the id of its run.
 
-    With --follow the exit code tells how it ended: 0 completed, 3 partially completed, 1 failed
-    or cancelled, 4 still going when --timeout was over.
+    With --follow the exit code tells how the run ended: 0 completed, 3 partially completed, 1
+    failed or cancelled, 4 still going when --timeout was over.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
@@ -80,26 +78,20 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
     Returns:
         Exit code.
     """
-    live = sys.stdout.isatty() and not json
-    try:
-        with (
-            LiveView()
-            if live
-            else contextlib.nullcontext(LineView(sys.stderr if json else sys.stdout)) as view
-        ):
-            ended = asyncio.run(follow(run_id, view, timeout_s=timeout_s))
-    except WaitTimeout as error:
-        _tell(str(error))
-        return STILL_GOING
-    except KeyboardInterrupt:
-        _tell(f"the run goes on: agentchord status {run_id}, agentchord cancel {run_id}")
-        raise
+
+    async def following() -> RunProgress:
+        with contextlib.nullcontext(LineView(sys.stderr)) if json else best_view() as view:
+            return await follow(run_id, view, timeout_s=timeout_s)
+
+    ended = wait_for_end(run_id, following())
+    if ended is None:
+        return exit_code(ended)
     outputs = outputs_of(run_id)
     if json:
         print_json(_as_json(ended, outputs))
     else:
         show_outputs(outputs)
-    return EXIT_CODES.get(ended.status, 1)
+    return exit_code(ended)
 
 
 def show_outputs(outputs: dict[str, Any]) -> None:
@@ -112,7 +104,7 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:
-    """Output by agent, of the agents that have completed."""
+    """Return the outputs by agent, of the agents that have completed."""
     connected = connect()
     agents = connected.loop.run(connected.client.runs.agents(run_id))
     return {
@@ -130,10 +122,6 @@ def _as_json(run: RunProgress, outputs: dict[str, Any]) -> dict[str, Any]:
 
 def _hint(providers: set[str], run_id: UUID) -> None:
     for hint in missing_worker_hints({*providers, "scheduler"}):
-        _tell(hint)
+        say(hint)
     if sys.stdout.isatty():
-        _tell(f"watch it with `agentchord status {run_id} --follow`")
-
-
-def _tell(text: str) -> None:
-    print(f"agentchord: {text}", file=sys.stderr, flush=True)
+        say(f"watch it with `agentchord status {run_id} --follow`")

@@ -1,4 +1,4 @@
-"""What `agentchord run` and `agentchord plan` are given: a workflow, and the input of a run."""
+"""The workflow and the input that `agentchord run` and `agentchord plan` read."""
 
 import contextlib
 import json
@@ -29,7 +29,7 @@ FORMS = (
 
 
 def load_workflow(file: str) -> WorkflowFile:
-    """The workflow of a file, or of a module that can be imported, such as app.examples.basic."""
+    """Return the workflow of a file, or of a module such as app.examples.basic."""
     is_name = all(part.isidentifier() for part in file.split("."))
     if is_name and not Path(file).exists() and Path(file).suffix not in (".py", ".yaml", ".json"):
         with contextlib.suppress(ImportError):
@@ -40,13 +40,13 @@ def load_workflow(file: str) -> WorkflowFile:
 
 
 def read_input(words: Sequence[str]) -> dict[str, Any]:
-    """The input of a run.
+    """Return the input of a run.
 
     Args:
-        words: Values of ``--input``, in order; later keys go before earlier ones.
+        words: Values of ``--input``, in order; later keys replace earlier ones.
 
     Raises:
-        typer.BadParameter: If one of them is none of the forms.
+        typer.BadParameter: If a word has none of the forms.
         WorkflowFileError: If a file cannot be read.
     """
     merged: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def _read(word: str) -> dict[str, Any]:
         return _object(_json(word, word), word)
     key, separator, value = word.partition("=")
     if not separator or not key.rstrip(":"):
-        raise typer.BadParameter(f"--input {word!r} is no input: {FORMS}")
+        raise typer.BadParameter(f"--input {word!r} is not an input: {FORMS}")
     if key.endswith(":"):
         return {key[:-1]: _json(value, word)}
     return {key: _text(value[1:], word) if value.startswith("@") else value}

@@ -1,4 +1,4 @@
-"""`agentchord runs`, `status` and `cancel`: the runs there are, one of them, the end of one."""
+"""`agentchord runs`, `status` and `cancel`: the list of runs, one run, and its end."""
 
 from dataclasses import asdict
 from functools import partial
@@ -6,15 +6,13 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.cluster import connect, transaction
+from app.cli.cluster import connect, find, transaction
 from app.cli.output import console, dollars, moment, print_json, reason, seconds, table
+from app.cli.parameters import AsJson, RunId
 from app.cli.run import follow_to_end
 from app.cli.run_page import show_run
 from app.domain.status import WorkflowStatus
-from app.monitoring.progress import find_run, read_progress
-
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or how it begins.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+from app.monitoring.progress import read_progress
 
 
 def runs(
@@ -59,7 +57,7 @@ def status(
 
     With --follow the exit code is that of `agentchord run --follow`, else it is 0.
     """
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
     progress = transaction(partial(read_progress, run_id=run_id))
@@ -76,7 +74,7 @@ def cancel(run: RunId, json: AsJson = False) -> None:
 
     No call starts after this, and calls in flight are closed.
     """
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
     connected = connect()
     stopped = connected.loop.run(connected.client.control.cancel(run_id, "cancelled by the user"))
     if json:

@@ -31,7 +31,7 @@ LITTLE_DISK_BYTES = 1_000_000_000
 
 
 def service_checks() -> Iterator[Check]:
-    """Check the settings, and then what they name, until a failure hides the rest."""
+    """Check the settings, then the services that they name, until a failure hides the rest."""
     quiet_logs()
     try:
         settings = load_settings()
@@ -88,7 +88,7 @@ def _keys(settings: Settings) -> Iterator[Check]:
 
 
 def _reachable(provider: str, base_url: str) -> Check:
-    """Whether anything listens where a provider is said to be."""
+    """Check that a server listens at a provider's base URL."""
     try:
         address = urlsplit(base_url)
         port = address.port or {"http": 80, "https": 443}[address.scheme]

@@ -8,6 +8,6 @@ from app.simulator.__main__ import main
 def simulator(context: typer.Context) -> None:
     """Serve simulated OpenAI and Anthropic APIs.
 
-    They answer in plausible texts, keep rate limits, fail on demand and record what they served.
+    They answer with plausible texts, enforce rate limits, fail on demand and record every request.
     """
     main(context.args, prog="agentchord simulator")

@@ -12,6 +12,7 @@ import typer
 
 from app.bootstrap import connected_settings, database_url
 from app.cli.cluster import postgres_place, redis_place
+from app.cli.messages import say
 from app.configuration.settings import Settings
 from app.local_stack import stack
 from app.local_stack.supervisor import Supervisor, inherited_environment
@@ -43,15 +44,13 @@ def up(
             help="First port of the workers' metrics for Prometheus; each takes the next free one.",
         ),
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Say that all is ready as one line of JSON.")
-    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the ready line as JSON.")] = False,
 ) -> None:
     """Run the whole stack in this terminal.
 
-    That is: Postgres and Redis if no URLs are given, the workers and the scheduler. It migrates
-    first, and prints one line when everything is ready. A process that dies is started again.
-    Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
+    The stack is Postgres and Redis if no URLs are given, the workers and the scheduler. The command
+    migrates first, and prints one line when everything is ready. A process that dies is started
+    again. Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
     """
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)
@@ -62,7 +61,7 @@ def up(
         variables: dict[str, str] = {}
         if simulator:
             variables = stack.simulated(services.enter_context(run_in_process()), settings)
-            # Whoever tries things out tries the examples.
+            # Beside the simulator, a user often runs the examples.
             examples = ("app.examples.tools", "app.examples.functions")
             imports = dict.fromkeys([*settings.imports, *examples])
             variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
@@ -91,7 +90,7 @@ async def _serve(supervisor: Supervisor, facts: dict[str, Any], *, json: bool) -
         if not supervisor.stopping:
             _say_ready(facts | {"pids": supervisor.pids}, json=json)
         await supervisor.wait()
-        print("agentchord: stopping; once more to kill", file=sys.stderr)
+        say("stopping; once more to kill")
 
 
 def _facts(settings: Settings, workers: int) -> dict[str, Any]:
@@ -116,5 +115,5 @@ def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
-    """End before the stack stands: there is nothing yet that would have to drain."""
+    """Exit at once: before the stack has started there is nothing to drain."""
     raise SystemExit(0)

@@ -9,21 +9,20 @@ from uuid import UUID
 
 import typer
 
-from app.cli.cluster import transaction
-from app.cli.follow import follow
+from app.cli.cluster import find, transaction
+from app.cli.follow import exit_code, follow, wait_for_end
 from app.cli.live_state import queues_of_standing, read_live
+from app.cli.parameters import RunId
 from app.cli.progress_views import LineView, summary
-from app.cli.run import EXIT_CODES, STILL_GOING
-from app.cli.runs import RunId
 from app.cli.watch_view import WatchView
-from app.errors import ServiceUnavailable, WaitTimeout
+from app.errors import ServiceUnavailable
 from app.monitoring.activity import Activity, read_activity
 from app.monitoring.explain import Live
-from app.monitoring.progress import find_run
+from app.monitoring.progress import RunProgress
 
-#: How often the picture learns what the agents wait for.
+#: Seconds between two reads of what the agents wait for.
 LOOK_S = 1.0
-#: How often the workers are asked what they listen to.
+#: Reads for each time that the workers are asked which queues they serve.
 ASK_EVERY = 5
 
 
@@ -39,41 +38,36 @@ def watch(
     run ended: 0 completed, 3 partially completed, 1 failed or cancelled, 4 still going when
     --timeout was over.
     """
-    run_id = transaction(partial(find_run, prefix=run))
+    run_id = find(run)
 
-    async def on_screen() -> int:
+    async def on_screen() -> RunProgress:
         with WatchView() as view:
             looking = asyncio.create_task(_look(run_id, view))
             try:
-                ended = await follow(run_id, view, timeout_s=timeout)
+                return await follow(run_id, view, timeout_s=timeout)
             finally:
                 looking.cancel()
                 await asyncio.wait([looking])
+
+    if not sys.stdout.isatty():
+        return exit_code(wait_for_end(run_id, follow(run_id, LineView(), timeout_s=timeout)))
+    ended = wait_for_end(run_id, on_screen())
+    if ended is not None:
         print(summary(ended))
-        return EXIT_CODES.get(ended.status, 1)
-
-    async def in_lines() -> int:
-        ended = await follow(run_id, LineView(), timeout_s=timeout)
-        return EXIT_CODES.get(ended.status, 1)
-
-    try:
-        return asyncio.run(on_screen() if sys.stdout.isatty() else in_lines())
-    except WaitTimeout as error:
-        print(f"agentchord: {error}", file=sys.stderr)
-        return STILL_GOING
+    return exit_code(ended)
 
 
 async def _look(run_id: UUID, view: WatchView) -> None:
-    """Tell the picture again and again what the agents wait for."""
+    """Update the picture regularly with what the agents wait for."""
     asked, unserved = 0, frozenset[str]()
     while True:
-        with contextlib.suppress(ServiceUnavailable):  # who follows the run tells of it
+        with contextlib.suppress(ServiceUnavailable):  # following the run reports it
             activity = await asyncio.to_thread(_read, run_id)
             queues = queues_of_standing(activity.history.standing)
             ask = asked % ASK_EVERY == 0
             live, _ = await asyncio.to_thread(read_live, queues, ask_workers=ask)
             unserved = live.unserved if ask else unserved
-            view.learn(
+            view.update(
                 activity,
                 Live(
                     buckets=live.buckets,

@@ -1,8 +1,7 @@
-"""How `agentchord watch` looks: as many lines as the screen has, however many agents there are."""
+"""The picture of `agentchord watch`: it fits the screen, for any number of agents."""
 
 from collections import Counter
 from collections.abc import Sequence
-from decimal import Decimal
 from typing import Self
 
 from rich.console import Group
@@ -20,18 +19,18 @@ from app.monitoring.progress import AgentProgress, RunProgress
 from app.monitoring.wording import names, seconds_of
 
 BAR_WIDTH = 24
-#: Shares of the screen's lines below the head: levels and waits get this much, agents the rest.
+#: Shares of the lines below the head: levels and waits get these, agents the rest.
 LEVEL_SHARE, WAIT_SHARE = 0.35, 0.35
 FEWEST_LINES = 3
 ORDER = ("completed", "running", "waiting", "pending", "skipped", "cancelled")
 
 
 class WatchView:
-    """The picture on the whole screen; use it as a context manager."""
+    """A view on the whole screen; use it as a context manager."""
 
     def __init__(self) -> None:
         self._console = console()
-        # Drawn over in place, and only when told: nothing is ever blank in between.
+        # Drawn in place and only on request: the screen is never blank in between.
         self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
         self._activity: Activity | None = None
         self._live = Live()
@@ -46,25 +45,25 @@ class WatchView:
         for note in self._notes:
             self._console.print(note, markup=False)
 
-    def learn(self, activity: Activity, live: Live) -> None:
-        """Hear what the agents wait for."""
+    def update(self, activity: Activity, live: Live) -> None:
+        """Take over what the agents wait for."""
         self._activity, self._live = activity, live
 
     def show(self, run: RunProgress) -> None:
-        """Draw it."""
+        """Draw the run."""
         width, height = self._console.size
         activity = self._activity
-        # What was last heard of a run that has ended is older than its end.
+        # The last activity of a run that has ended is older than its end.
         waiting = activity is not None and not run.status.is_final
         waits = explain_waits(activity.history, self._live) if activity and waiting else ()
         lines = watch_lines(run, activity, waits, width=width, height=height - 1)
         self._screen.update(Group(*lines), refresh=True)
 
-    def hear(self, piece: Piece) -> None:
-        """Texts have no place in this picture."""
+    def add_text(self, piece: Piece) -> None:
+        """Ignore the text: it has no place in this picture."""
 
     def note(self, text: str) -> None:
-        """Keep a line until the picture is gone."""
+        """Keep a line until the picture is closed."""
         self._notes.append(text)
 
 
@@ -76,11 +75,11 @@ def watch_lines(
     width: int,
     height: int,
 ) -> list[Text]:
-    """A run in so many lines of so many characters.
+    """Return a run as lines that fit a screen.
 
     Args:
         run: The run.
-        activity: What it does now, once that is known.
+        activity: What the run does now; None as long as that is not known.
         waits: What its agents do or wait for.
         width: Characters of a line.
         height: Lines at most.
@@ -105,6 +104,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
     level = f"level {min(run.level + 1, run.level_count)} of {run.level_count}"
     title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
     spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
+    limit = dollars(run.limit_usd, places=2)
     calls = (
         f"  {activity.calls:,} calls, {activity.calls_per_s:.1f}/s" if activity is not None else ""
     )
@@ -112,7 +112,7 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
         _line(title, width, f"bold {STYLES.get(run.status, '')}"),
         _line(f"agents {_bar(done / max(len(run.agents), 1))} {_counted(run.agents)}", width),
         _line(
-            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {_short(run.limit_usd)}{calls}",
+            f"cost   {_bar(spent)} {dollars(run.spent_usd)} of {limit}{calls}",
             width,
             "yellow" if spent >= 0.8 else "",  # noqa: PLR2004  as the budgets' thresholds
         ),
@@ -147,7 +147,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
 
 
 def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
-    """Failures first, then what runs longest, then what ended last."""
+    """List failures first, then the agents that run longest, then the last to end."""
     now = activity.history.now if activity else None
 
     def urgency(agent: AgentProgress) -> tuple[int, float]:
@@ -190,10 +190,6 @@ def _counted(agents: Sequence[AgentProgress]) -> str:
 def _bar(share: float) -> str:
     full = min(max(round(share * BAR_WIDTH), 0), BAR_WIDTH)
     return f"[{'#' * full}{'.' * (BAR_WIDTH - full)}]"
-
-
-def _short(amount: Decimal) -> str:
-    return f"${amount:,.2f}"
 
 
 def _line(text: str, width: int, style: str = "") -> Text:

@@ -1,4 +1,4 @@
-"""Where the lines go that the processes of a stack write."""
+"""The output of a stack's processes: to one stream, or to a file each."""
 
 import asyncio
 import contextlib
@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 1_000_000
-#: How a worker begins the line in which it says why it does not start.
+#: How a worker begins the line that explains why it does not start.
 REFUSAL = "agentchord worker: "
 
 
 class Output:
-    """Takes the lines of all processes.
+    """The output of all processes.
 
     Args:
-        stream: Stream that takes every line, each with its process's name before it; or None.
-        folder: Folder that takes one file per process instead.
-        say: Tells the user in one line what the supervisor does.
+        stream: Stream for every line, with the name of its process before it; or None.
+        folder: Folder for one file per process instead.
+        say: Prints a line about the supervisor's work for the user.
     """
 
     def __init__(
@@ -29,17 +29,17 @@ class Output:
         self.say = say
 
     def last_words(self, name: str) -> str:
-        """The last line of a process that says anything, or why it refused to start."""
+        """Return a process's last line that is not empty, or why it refused to start."""
         return self._last_words.get(name, "nothing")
 
     async def copy(self, name: str, reader: asyncio.StreamReader) -> None:
-        """Copy a process's lines to where they belong, until it closes its end."""
+        """Copy a process's lines to the stream or its file, until it closes its end."""
         prefix, refused = f"{name:<9} | ".encode(), False
         with self._log(name) as log:
             while line := await _read_line(reader):
                 text = line.decode(errors="replace").strip()
                 if text and not refused:
-                    # What is said on purpose explains more than the traceback of an exit.
+                    # A refusal explains more than the traceback of the exit after it.
                     refused = text.startswith(REFUSAL)
                     self._last_words[name] = text
                 if log is not None:
@@ -55,7 +55,7 @@ class Output:
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
-    """The next line, or what there is of one that is too long."""
+    """Return the next line, or the first part of a line that is too long."""
     try:
         return await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError as error:

@@ -1,4 +1,4 @@
-"""The stack of one machine: what its processes are called, and how they are started."""
+"""The stack of one machine: the names of its processes, and how they are started."""
 
 import sys
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from app.simulator import SimulatorProcess
 
 SCHEDULER = "scheduler"
-#: Stands for every queue but the scheduler's.
+#: Means every queue but the scheduler's.
 AGENTS = "agents"
 SCHEDULER_THREADS = 16
-#: Seconds beyond the calls' own grace period: for recording, and for Celery.
+#: Seconds beyond the grace period of calls, for recording and for Celery's shutdown.
 WIND_UP_S = 10.0
 
 
 def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tuple[str, ...]:
-    """Command line of a plain Celery worker, without the program.
+    """Return the command line of a plain Celery worker, without the program.
 
     Args:
         queues: Queues it serves.
@@ -31,13 +31,13 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
     return (
         *("-A", "app", "--quiet", "worker", "-Q", ",".join(queues), "-P", "threads"),
         *("-c", str(threads), "-n", f"{name}@%h"),
-        # They cost a second at the start and messages ever after, and AgentChord uses neither.
+        # Both cost a second at the start and messages later, and AgentChord uses neither.
         *("--without-mingle", "--without-gossip"),
     )
 
 
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
-    """Workers that each serve every provider's and kind's queue, and one for the scheduler's."""
+    """Return the workers for every provider's and kind's queue, and the scheduler's worker."""
     threads = settings.engine.worker_threads
     serving = [
         Program(
@@ -60,10 +60,10 @@ def supervisor(
     scheduler_threads: int = SCHEDULER_THREADS,
     log_folder: Path | None = None,
 ) -> Supervisor:
-    """The supervisor of a stack.
+    """Return the supervisor of a stack.
 
     Args:
-        settings: What the processes will read too.
+        settings: The settings, which the processes read, too.
         environment: Environment of the processes.
         workers: Worker processes for the providers' queues.
         scheduler_threads: Threads of the scheduler's worker.
@@ -84,11 +84,11 @@ def supervisor(
 
 
 def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:
-    """Variables that lead every provider's client to the simulator.
+    """Return variables that lead every provider's client to the simulator.
 
     Args:
         simulator: The simulator.
-        settings: Where further providers are configured.
+        settings: The settings with further providers.
     """
     variables = {} if settings is None else _simulated_providers(simulator, settings)
     return variables | {

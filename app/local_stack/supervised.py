@@ -1,4 +1,4 @@
-"""What a supervised worker does beside its work: it says "ready", and ends with its supervisor.
+"""A supervised worker: Celery's worker that says "ready", and ends with its supervisor.
 
 Run as ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``; the arguments are those of
 the ``celery`` command, and FD is a socket whose other end only the supervisor has.
@@ -23,7 +23,7 @@ def main(fd: int, grace_s: float, arguments: list[str]) -> None:
 
     Args:
         fd: The socket.
-        grace_s: Seconds between the polite and the impolite end after the supervisor's.
+        grace_s: Seconds between SIGTERM and SIGKILL after the end of the supervisor.
         arguments: The command line of ``celery``.
     """
     supervisor = socket.socket(fileno=fd)
@@ -38,10 +38,10 @@ def main(fd: int, grace_s: float, arguments: list[str]) -> None:
 
 
 def _end_with(supervisor: socket.socket, grace_s: float) -> None:
-    """Wait until the other end is closed: nothing is ever sent from there."""
+    """Wait until the supervisor closes its end, to which it never writes; then end this process."""
     while supervisor.recv(16):
         pass
-    # The logs went to the supervisor: nobody reads that pipe any more.
+    # The logs went to the supervisor, which does not read that pipe any more.
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)

@@ -1,4 +1,4 @@
-"""Keeps the processes of a stack running, and ends them in good order.
+"""The supervisor: it keeps the processes of a stack running, and ends them in order.
 
 Every process is in a session of its own, so that Ctrl-C reaches only the supervisor, which then
 asks each process once to end. A socket per process tells the supervisor that the process is ready,
@@ -21,9 +21,9 @@ from app.local_stack.process_output import MAX_LINE_BYTES, Output
 HEALTHY_AFTER_S = 5.0
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
-#: A process that never got ready and has died so often is not going to.
+#: A process that has died so often before it was ready is given up.
 MAX_FALSE_STARTS = 3
-#: Seconds until the user is told what a slow start waits for.
+#: Seconds until a message says what a slow start waits for.
 REMINDER_S = 15.0
 
 
@@ -50,8 +50,8 @@ class Supervisor:
     Args:
         programs: What to run.
         environment: Environment of the processes.
-        output: Where their lines go.
-        grace_s: Seconds they get to end by themselves.
+        output: The output of their lines.
+        grace_s: Seconds that processes get to end by themselves.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class Supervisor:
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody has called ``stop``."""
+        """Whether ``stop`` has been called."""
         return self._stopping.is_set()
 
     async def __aenter__(self) -> Self:
-        """Start all, and wait until every one of them is ready, or somebody calls ``stop``.
+        """Start every process, and wait until every one of them is ready, or ``stop`` is called.
 
         Raises:
             ProcessFailed: If one of them does not start.
@@ -110,7 +110,7 @@ class Supervisor:
                 self._output.say(f"waiting for {', '.join(late)}; {late[0]} says: {words}")
 
     async def wait(self) -> None:
-        """Wait until somebody calls ``stop``.
+        """Wait until ``stop`` is called.
 
         Raises:
             ProcessFailed: If a process cannot be kept running.
@@ -136,7 +136,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _until(self, *conditions: Coroutine[Any, Any, object]) -> None:
-        """Wait for a condition or ``stop``; the failure of a process comes before them."""
+        """Wait for a condition or ``stop``; raise the failure of a process first."""
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in conditions]
         waiting.append(asyncio.create_task(self._stopping.wait()))
         try:
@@ -175,7 +175,7 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     async def _run(self, program: Program) -> int:
-        """Run a process to its end; returns its exit code."""
+        """Run a process to its end; return its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours:
@@ -192,7 +192,7 @@ class Supervisor:
                     limit=MAX_LINE_BYTES,
                 )
             self._processes[program.name] = process
-            if self._stopping.is_set():  # it came while the process was being made
+            if self._stopping.is_set():  # ``stop`` was called while the process was being started
                 process.terminate()
             listening = asyncio.create_task(self._listen(program, ours))
             try:
@@ -217,5 +217,5 @@ def _how_it_ended(code: int) -> str:
 
 
 def inherited_environment(**changes: str) -> dict[str, str]:
-    """This process's environment, to hand on, with some variables set."""
+    """Return this process's environment for its children, with some variables set."""
     return {**os.environ, **changes}  # noqa: TID251  passed on, not read

@@ -295,6 +295,6 @@ def test_a_budget_that_is_refused_says_what_to_do(stack: Stack) -> None:
     assert [line.partition(" (see ")[0].strip() for line in lines] == [
         "agentchord: a budget of all has no subject: leave out 'everything'",
         "agentchord: a budget of a module needs its name, such as: module Finance",
-        "agentchord: Invalid value: --limit 'much' is no amount: give dollars, such as 50",
+        "agentchord: Invalid value: --limit 'much' is not an amount: give dollars, such as 50",
         "agentchord: there is no budget of tenant nobody: see `agentchord budgets`",
     ]

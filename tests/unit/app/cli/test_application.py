@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from app.cli.application import COMMANDS, execute, explain
-from app.cli.costs import parse_since
-from app.cli.output import print_json
+from app.cli.output import dollars, print_json
+from app.cli.parameters import read_since
 from app.cli.processes import _split
 from app.cli.run_input import read_input
 from app.errors import AgentChordError, ConfigurationError, UnknownRun
@@ -98,7 +98,8 @@ def test_every_command_and_option_is_in_the_reference() -> None:
         (["run"], "agentchord: Missing argument 'file'."),
         (["runs", "--limit", "0"], "agentchord: Invalid value for '--limit'"),
         (["runs", "--limit", "many"], "agentchord: Invalid value for '--limit'"),
-        (["costs", "--since", "soon"], "agentchord: Invalid value: --since 'soon' is no time"),
+        (["costs", "--since", "soon"], "agentchord: Invalid value: --since 'soon' is not a time"),
+        (["prune", "--older-than", "old"], "agentchord: Invalid value: --older-than 'old' is not"),
         (["costs", "reprice"], "agentchord: Invalid value: give a RUN, or --since for all runs"),
         (["run", "x.yaml", "--input", "oops"], "agentchord: Invalid value: --input 'oops'"),
         (["worker", "opnai"], "agentchord: Invalid value: there is no queue 'opnai'"),
@@ -217,7 +218,7 @@ def test_an_input_of_no_form_is_refused(word: str) -> None:
     ],
 )
 def test_the_start_of_a_report_is_a_duration_or_a_date(text: str, start: datetime) -> None:
-    assert parse_since(text, now=NOW) == start
+    assert read_since(text, now=NOW) == start
 
 
 @pytest.mark.parametrize(
@@ -244,3 +245,9 @@ def test_json_keeps_every_digit_of_money_and_times_in_iso(
         "cost_usd": "0.0000000001",
         "at": "2026-03-01T12:00:00+00:00",
     }
+
+
+def test_money_has_one_form_with_as_many_places_and_signs_as_asked_for() -> None:
+    assert dollars(Decimal("1234.5")) == "$1,234.500000"
+    assert dollars(Decimal("-0.25"), places=2) == "-$0.25"
+    assert [dollars(Decimal(each), places=1, signed=True) for each in (1, -1)] == ["+$1.0", "-$1.0"]

@@ -143,10 +143,10 @@ def test_plain_lines_show_text_line_by_line_without_steering_the_terminal() -> N
     stream = io.StringIO()
     view = LineView(stream)
 
-    view.hear(piece("Dear \x1b[31mboard,\n\nmargins fell"))
-    view.hear(piece(" again. " + "word " * 25, 40))
-    view.hear(piece("anew", agent="b"))
-    view.hear(piece("second try", 0))
+    view.add_text(piece("Dear \x1b[31mboard,\n\nmargins fell"))
+    view.add_text(piece(" again. " + "word " * 25, 40))
+    view.add_text(piece("anew", agent="b"))
+    view.add_text(piece("second try", 0))
 
     lines = stream.getvalue().splitlines()
     assert lines[0] == "  a | Dear  [31mboard,"

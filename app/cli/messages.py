@@ -1,0 +1,8 @@
+"""Messages to the user beside the answer of a command: lines on standard error."""
+
+import sys
+
+
+def say(text: str) -> None:
+    """Print one line on standard error at once."""
+    print(f"agentchord: {text}", file=sys.stderr, flush=True)

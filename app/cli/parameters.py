@@ -1,0 +1,40 @@
+"""Arguments and options that several commands share, and the parsers of ages and moments."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+import typer
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its beginning.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def read_age(text: str) -> timedelta | None:
+    """Read ``90m``, ``12h``, ``90d`` or ``26w``; return None if the text is not an age."""
+    match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
+    return timedelta(**{UNITS[match[2]]: int(match[1])}) if match else None
+
+
+def read_since(text: str | None, *, now: datetime) -> datetime | None:
+    """Read the start of a period.
+
+    Args:
+        text: An age, or a date or time in ISO 8601 (UTC if it says no zone); None for no start.
+        now: The present.
+
+    Raises:
+        typer.BadParameter: If it is none of these.
+    """
+    if text is None:
+        return None
+    if (age := read_age(text)) is not None:
+        return now - age
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"--since {text!r} is not a time: give 90m, 12h, 7d, 4w, or a date such as 2025-12-31"
+        ) from error
+    return start if start.tzinfo else start.replace(tzinfo=UTC)

@@ -89,7 +89,7 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
 
 
 def secret(value: SecretStr | None) -> str | None:
-    """A secret in the clear, for the one who uses it."""
+    """Return a secret in the clear, for its user."""
     return None if value is None else value.get_secret_value()
 
 

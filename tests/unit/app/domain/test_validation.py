@@ -323,19 +323,22 @@ def test_an_input_that_is_no_object_is_refused(run_input: Any) -> None:
         validate_input(workflow(agent()), run_input)
 
 
-def test_ten_thousand_agents_are_checked_within_a_second_or_two() -> None:
+def checked_in_s(count: int) -> float:
+    """Seconds of the processor that a chain of so many agents takes to be checked."""
     agents = [
         agent(
             f"a{index}",
             f"Go on from {{a{index - 2}}}." if index > 1 else "Begin with {text}.",
             dependencies=[f"a{index - 1}"] if index else [],
         )
-        for index in range(10_000)
+        for index in range(count)
     ]
+    started_s = time.process_time()
+    validate_input(workflow(*agents), {"text": "x"})
+    return time.process_time() - started_s
 
-    started_s = time.perf_counter()
-    long_chain = workflow(*agents)
-    validate_input(long_chain, {"text": "x"})
-    taken_s = time.perf_counter() - started_s
 
-    assert taken_s < 2.0
+def test_ten_times_the_agents_take_about_ten_times_as_long_to_be_checked() -> None:
+    thousand_s = min(checked_in_s(1_000) for _ in range(3))
+
+    assert checked_in_s(10_000) < 30 * thousand_s

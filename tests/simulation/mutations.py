@@ -113,15 +113,15 @@ def unsettled_fallbacks(patch: pytest.MonkeyPatch) -> None:
 
 #: Each with words of what a simulation must find, and a seed from which on to look for it.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
-    "no_fence": (no_fence, "a dead attempt changed an agent run", 17),
+    "no_fence": (no_fence, "a dead attempt changed an agent run", 4),
     "no_watchdog": (no_watchdog, "has not ended", 0),
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
-    "open_budget": (open_budget, "holds committed after", 32),
+    "open_budget": (open_budget, "holds committed after", 13),
     "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
     "priced_cache": (priced_cache, "an answer from the cache costs", 0),
     "confused_cache": (confused_cache, "from the cache is no answer to it", 0),
-    "leaky_circuits": (leaky_circuits, "a call has gone through the open circuit", 0),
-    "many_probes": (many_probes, "has let a second probe through", 0),
-    "unsettled_fallbacks": (unsettled_fallbacks, "before the one before it was settled", 0),
-    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 6),
+    "leaky_circuits": (leaky_circuits, "a call has gone through the open circuit", 24),
+    "many_probes": (many_probes, "has let a second probe through", 15),
+    "unsettled_fallbacks": (unsettled_fallbacks, "before the one before it was settled", 10),
+    "unlocked_claims": (unlocked_claims, "a dead attempt changed an agent run", 5),
 }

@@ -61,15 +61,12 @@ class ServerKind(Protocol):
 
     def prepare(self, home: Path) -> Launch:
         """Find the programs and make the data folder; no server of this home is running."""
-        ...
 
     def ready(self, sockets: Path) -> bool:
         """Return whether the server answers; make it usable for clients the first time."""
-        ...
 
     def url(self, sockets: Path) -> str:
         """Return the URL for clients."""
-        ...
 
 
 class SharedServer:

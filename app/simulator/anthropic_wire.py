@@ -1,7 +1,5 @@
 """Anthropic's messages: request bodies, answers, streams, errors and rate-limit headers."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

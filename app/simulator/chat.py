@@ -3,8 +3,6 @@
 The wires translate from and to it, and `replies` answers it; this module does not know HTTP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

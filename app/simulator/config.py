@@ -1,7 +1,5 @@
 """The simulator's behaviour: read from JSON or short texts, and changed while it runs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass

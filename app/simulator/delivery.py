@@ -1,7 +1,5 @@
 """Sends one answer, whole or as a stream, or breaks it off for a fault."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """The bodies of error responses, in each provider's own form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.simulator.chat import Refusal

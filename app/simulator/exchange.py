@@ -3,8 +3,6 @@
 The steps: read it, check key and model, count it against the limits, apply a fault, wait, answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

@@ -3,8 +3,6 @@
 The replies are made from these facts, so that a demonstration reads well and two runs agree.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence

@@ -3,8 +3,6 @@
 Tests compare AgentChord's own ledger and limiter with this one.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter, deque

@@ -4,8 +4,6 @@
 request on all its meters or on none. Times are seconds of any monotonic clock.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -87,19 +85,15 @@ class Meter(Protocol):
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """Return the seconds until `amount` fits: 0 now, infinity never."""
-        ...
 
     def take(self, amount: int, now_s: float) -> None:
         """Count `amount`, which must fit."""
-        ...
 
     def remaining(self, now_s: float) -> float:
         """Return the amount that fits now."""
-        ...
 
     def reset_s(self, now_s: float) -> float:
         """Return the seconds until the meter is full again."""
-        ...
 
 
 class TokenBucket:

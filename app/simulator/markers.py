@@ -3,8 +3,6 @@
 A marker holds `key=value` pairs and flags, separated by commas; a prompt may hold several.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """OpenAI's chat completions: request bodies, answers, streams, errors and rate-limit headers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

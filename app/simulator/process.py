@@ -1,7 +1,5 @@
 """The simulator as a process of its own: `serve` runs in it, `run_in_process` starts one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc

@@ -4,8 +4,6 @@ It has tool calls while the question has no tool results, JSON where the prompt 
 few sentences about the prompt.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

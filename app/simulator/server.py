@@ -1,7 +1,5 @@
 """The HTTP server: the providers' routes, the control routes under `/_simulator`, the lifecycle."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable

@@ -3,8 +3,6 @@
 This module makes both arguments of tool calls and JSON answers.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -60,8 +60,7 @@ class Delivery:
 
     async def hang(self) -> web.StreamResponse:
         """Wait without an answer until the client leaves, which cancels this."""
-        forever: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
-        return await forever
+        return await asyncio.Future()
 
     def drop(self) -> web.Response:
         """Reset the connection without sending anything."""

@@ -139,10 +139,13 @@ def text_of(content: Any) -> str:
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Yield the pieces in which a text is streamed."""
+def pieces(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the pieces in which a text is streamed, each with the text's tokens up to its end."""
+    size = 0
     for start in range(0, len(text), PIECE_CHARS):
-        yield text[start : start + PIECE_CHARS]
+        piece = text[start : start + PIECE_CHARS]
+        size += len(piece.encode("utf-8", "replace"))
+        yield piece, (size + 3) // 4
 
 
 def compact(value: Any) -> str:

@@ -110,7 +110,7 @@ class SharedServer:
         private_folder(self._home / "run")
         private_folder(self._home / "log")
         with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
-            joined = self._users is not None
+            joined = self.held
             self._users = self._users or FileLock.acquire(
                 self._file("users.lock"), shared=True, timeout_s=STOP_TIMEOUT_S
             )
@@ -201,8 +201,7 @@ class SharedServer:
     def _has_users(self) -> bool:
         """Return whether another process uses the server; the keeper's own lock does not count."""
         for shared in (False, True):
-            lock = FileLock.attempt(self._file("users.lock"), shared=shared)
-            if lock is not None:
+            if (lock := FileLock.attempt(self._file("users.lock"), shared=shared)) is not None:
                 lock.release()
                 return shared
         return False

@@ -123,8 +123,11 @@ class Exchange:
         delivery.accept(answer.usage)
         if not request.stream:
             return await delivery.whole(answer, latency_s=latency_s)
-        marked_s, usual_s = marker.time_to_first_token_s, self.config.time_to_first_token_s
-        first_s = usual_s if marked_s is None else marked_s
+        first_s = (
+            self.config.time_to_first_token_s
+            if marker.time_to_first_token_s is None
+            else marker.time_to_first_token_s
+        )
         return await delivery.stream(answer, first_s=first_s, latency_s=latency_s)
 
     def _marker(self, request: ChatRequest, prompt_hash: str) -> Marker:

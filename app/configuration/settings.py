@@ -108,8 +108,7 @@ def _unprefixed(name: str) -> Any:
 
 
 def _default_home() -> Path:
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data) / "agentchord"
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "agentchord"
 
 
 class Settings(BaseSettings):
@@ -369,8 +368,7 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        refusal = explain_refusal(error, Settings, overrides, SECRETS)
-        raise ConfigurationError(refusal) from error
+        raise ConfigurationError(explain_refusal(error, Settings, overrides, SECRETS)) from error
     except SettingsError as error:
         raise ConfigurationError(explain_decoding(error)) from error
     except WorkflowFileError as error:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENTCHORD_"
 NESTED = "__"
+#: Types of refusals with a message of this package, which shows the value unless it is a secret.
+OWN_MESSAGES = ("key", "refused", "value_error")
 DOTENV = ".env"
 
 Place = tuple[str | int, ...]
@@ -72,9 +74,11 @@ def explain_refusal(
     if first["type"] == "extra_forbidden":
         hint = did_you_mean(str(place[-1]), settings_cls.model_fields)
         problem = f"there is no such setting{hint}"
-    elif first["type"] in ("key", "refused", "value_error"):
-        pass  # a message of this package, which shows the value unless it is a secret
-    elif place[0] not in secrets and isinstance(value, str | int | float):
+    elif (
+        first["type"] not in OWN_MESSAGES
+        and place[0] not in secrets
+        and isinstance(value, str | int | float)
+    ):
         problem = f"is {shortened(value)}: {problem[0].lower()}{problem[1:]}"
     return _located(problem, place, settings_cls, overrides)
 

@@ -100,9 +100,8 @@ class YamlReader:
                 raise self._error("a second document begins: give one per file", line)
 
     def _awaits_key(self) -> bool:
-        if not self._open:
-            return False
-        return isinstance(self._open[-1].value, dict) and self._open[-1].key is None
+        parent = self._open[-1] if self._open else None
+        return parent is not None and isinstance(parent.value, dict) and parent.key is None
 
     def _start(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
         if self._awaits_key():

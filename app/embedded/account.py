@@ -31,11 +31,6 @@ class Account:
     switch: bool = False
 
 
-def own_account() -> Account:
-    """Return this process's own account."""
-    return Account(uid=os.geteuid(), gid=os.getegid())
-
-
 def unprivileged_account(paths: Iterable[Path]) -> Account:
     """Return an account for a server that must not run as root.
 
@@ -49,7 +44,7 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
         EmbeddedServicesError: If this process is root and cannot step down.
     """
     if os.geteuid() != 0:
-        return own_account()
+        return Account(uid=os.geteuid(), gid=os.getegid())
     try:
         user = pwd.getpwnam(UNPRIVILEGED)
     except KeyError as error:
@@ -82,10 +77,9 @@ def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
 
 def closed_part(path: Path) -> Path | None:
     """Return the first folder on the way to ``path`` that other users may not enter."""
-    for part in [*reversed(path.parents), path]:
-        if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH:
-            return part
-    return None
+    parts = [*reversed(path.parents), path]
+    closed = (part for part in parts if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH)
+    return next(closed, None)
 
 
 def _cannot_step_down(reason: str) -> str:

@@ -80,7 +80,8 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
     bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
     for base in (Path(base).resolve() for base in bases if base):
         folder = base / f"agentchord-{digest}-{name}"
-        if _trustworthy(base) and _fits(folder):
+        longest = os.fsencode(folder / LONGEST_SOCKET_NAME)
+        if _trustworthy(base) and len(longest) <= MAX_SOCKET_PATH_BYTES:
             return private_folder(folder, owner=owner)
     raise EmbeddedServicesError(
         f"none of {', '.join(repr(base) for base in bases if base)} is a safe place for sockets: "
@@ -103,7 +104,3 @@ def _trustworthy(base: Path) -> bool:
     others_write = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
     sticky = bool(found.st_mode & stat.S_ISVTX)
     return found.st_uid in {0, os.geteuid()} and (sticky or not others_write)
-
-
-def _fits(folder: Path) -> bool:
-    return len(os.fsencode(folder / LONGEST_SOCKET_NAME)) <= MAX_SOCKET_PATH_BYTES

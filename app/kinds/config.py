@@ -1,9 +1,9 @@
 """Checks of settings that several kinds share."""
 
-from collections.abc import Collection
-from typing import NoReturn
+from collections.abc import Collection, Sequence
+from typing import Any, NoReturn
 
-from app.domain.suggestions import did_you_mean, listed
+from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import WorkflowError
 from app.kinds.base import Config
 
@@ -35,3 +35,18 @@ def check_keys(config: Config, known: Collection[str], required: Collection[str]
     for key in required:
         if key not in config:
             refuse("", f"lacks {key!r}: add it")
+
+
+def check_operations(names: Sequence[Any], known: Sequence[str]) -> None:
+    """Refuse unknown operations.
+
+    Raises:
+        WorkflowError: Its message names the operation.
+    """
+    for place, name in enumerate(names):
+        if name not in known:
+            refuse(
+                f"operations[{place}]",
+                f"is {shortened(name)}: give some of {listed(known)}"
+                f"{did_you_mean(str(name), known)}",
+            )

@@ -10,7 +10,7 @@ from app.domain.prompt import parsed_text
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import InputRefused
 from app.kinds.base import AgentContext, Config
-from app.kinds.config import check_keys, refuse
+from app.kinds.config import check_keys, check_operations, refuse
 
 KEYS = ("required", "types", "unique", "operations")
 OPERATIONS = ("validation", "statistics")
@@ -39,13 +39,7 @@ class DataAnalyzer:
             names = config.get(key, [])
             if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
                 refuse(key, f"is {shortened(names)}: give a list of names")
-        for place, name in enumerate(config.get("operations", [])):
-            if name not in OPERATIONS:
-                hint = did_you_mean(name, OPERATIONS)
-                refuse(
-                    f"operations[{place}]",
-                    f"is {shortened(name)}: give some of {listed(OPERATIONS)}{hint}",
-                )
+        check_operations(config.get("operations", []), OPERATIONS)
         types = config.get("types", {})
         if not isinstance(types, Mapping):
             refuse("types", f"is {shortened(types)}: give a type by field")

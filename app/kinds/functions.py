@@ -24,7 +24,6 @@ MAX_REASON_CHARS = 2000
 class Function:
     """A function that agents call, with its parameters."""
 
-    path: str
     call: Callable[..., Any]
     arguments: Arguments
 
@@ -66,11 +65,11 @@ class FunctionKind:
     async def run(self, context: AgentContext) -> Any:
         """Call the function with the inputs that its parameters name."""
         path = context.config["function"]
-        function = self._found.get(path)
-        if function is None:
-            function = await run_in_thread(partial(self._load, path))
-            self._found[path] = function
-        call = partial(function.call, **_bound(function, context))
+        if path not in self._found:
+            self._found[path] = await run_in_thread(partial(self._load, path))
+        function = self._found[path]
+        inputs = {**context.inputs, **context.config.get("arguments", {})}
+        call = partial(function.call, **function.arguments.bind(inputs, context))
         if inspect.iscoroutinefunction(function.call):
             return await await_safely(call, path)
         result = await run_in_thread(partial(call_safely, call, path))
@@ -81,7 +80,7 @@ class FunctionKind:
         call = self._import(path) if ":" in path else self._entry_point(path)
         if not callable(call):
             raise UnknownFunction(f"{path!r} is a {type(call).__name__}, not a function")
-        return Function(path=path, call=call, arguments=Arguments(call, path))
+        return Function(call=call, arguments=Arguments(call, path))
 
     def _import(self, path: str) -> Any:
         module, _, name = path.partition(":")
@@ -145,8 +144,3 @@ async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
 def _failed(what: str, error: BaseException) -> FunctionFailed:
     reason = f"{type(error).__name__}: {error}"
     return FunctionFailed(f"{what} failed: {reason[:MAX_REASON_CHARS]}")
-
-
-def _bound(function: Function, context: AgentContext) -> dict[str, Any]:
-    fixed = context.config.get("arguments", {})
-    return function.arguments.bind({**context.inputs, **fixed}, context)

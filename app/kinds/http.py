@@ -131,8 +131,7 @@ class HttpKind:
 
     def _headers(self, context: AgentContext, body: bytes) -> dict[str, str]:
         given = context.config.get("headers", {})
-        headers = {name: self._header(value) for name, value in given.items()}
-        headers |= {
+        headers = {name: self._header(value) for name, value in given.items()} | {
             "Content-Type": "application/json",
             # A compressed body may become much larger than its stated size.
             "Accept-Encoding": "identity",
@@ -140,8 +139,8 @@ class HttpKind:
         }
         if secret := context.config.get("secret_env"):
             timestamp = str(int(time.time()))
-            headers[TIMESTAMP_HEADER] = timestamp
-            headers[SIGNATURE_HEADER] = signature(self._known(secret), timestamp, body)
+            signed = signature(self._known(secret), timestamp, body)
+            headers |= {TIMESTAMP_HEADER: timestamp, SIGNATURE_HEADER: signed}
         return headers
 
     def _header(self, value: Any) -> str:
@@ -178,26 +177,25 @@ async def _answer(response: ClientResponse, context: AgentContext) -> Any:
 
 
 async def _read(response: ClientResponse, context: AgentContext) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+    content = bytearray()
     async for part in response.content.iter_chunked(CHUNK_BYTES):
-        parts.append(part)
-        size += len(part)
-        if size > context.max_output_bytes:
+        content += part
+        if len(content) > context.max_output_bytes:
             raise ResultTooLarge(
                 f"agent {context.agent!r}: {response.url.host} answers more than "
                 f"{context.max_output_bytes:,} bytes: answer less, or raise engine.max_output_bytes"
             )
-    return b"".join(parts)
+    return bytes(content)
 
 
 def _refusal(response: ClientResponse, content: bytes) -> ProviderError:
     status = response.status
     kind = _BY_STATUS.get(status, ServerFailure if status >= SERVER_FAILURE else BadRequest)
-    if status < BAD_REQUEST:
-        said = "redirects, which are not followed: give the URL that it leads to"
-    else:
-        said = content.decode("utf-8", "replace").strip()
+    said = (
+        content.decode("utf-8", "replace").strip()
+        if status >= BAD_REQUEST
+        else "redirects, which are not followed: give the URL that it leads to"
+    )
     lower = {name.lower(): value for name, value in response.headers.items()}
     return kind(
         f"{response.url.host} answered {status}: {said or response.reason}",

@@ -91,11 +91,9 @@ def sentiment_of(text: str) -> Sentiment:
             continue
         if word == "but":
             clause = [weight * _BEFORE_BUT for weight in clause]
-            clause.append(0.0)
         elif (weight := LEXICON.get(word)) is not None:
             known += 1
-            after_but = "but" in before
-            clause.append(weight * _factor(before) * (_AFTER_BUT if after_but else 1.0))
+            clause.append(weight * _factor(before) * (_AFTER_BUT if "but" in before else 1.0))
         before.append(word)
     total += sum(clause)
     score = round(total / sqrt(total * total + _NORMALISER), 4)
@@ -105,7 +103,8 @@ def sentiment_of(text: str) -> Sentiment:
 
 def _factor(before: list[str]) -> float:
     """Return the factor of a word's weight, from the words before it."""
-    near = before[-_REACH:]
     factor = BOOSTERS.get(before[-1], 1.0) if before else 1.0
-    negated = any(word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in near)
+    negated = any(
+        word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in before[-_REACH:]
+    )
     return factor * (_NEGATED if negated else 1.0)

@@ -13,7 +13,7 @@ from app.domain.bounds import Bounds, find_problem
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import InputRefused
 from app.kinds.base import AgentContext, Config
-from app.kinds.config import check_keys, refuse
+from app.kinds.config import check_keys, check_operations, refuse
 from app.kinds.sentiment import sentiment_of
 
 KEYS = ("operations", "sentences", "keywords")
@@ -55,14 +55,9 @@ class TextProcessor:
         """Check the settings."""
         check_keys(config, KEYS)
         wanted = config.get("operations", [])
-        for place, name in enumerate([wanted] if isinstance(wanted, str) else _listed(wanted)):
-            if name not in OPERATIONS:
-                known = tuple(OPERATIONS)
-                refuse(
-                    f"operations[{place}]",
-                    f"is {shortened(name)}: give some of {listed(known)}"
-                    f"{did_you_mean(str(name), known)}",
-                )
+        if not isinstance(wanted, str | list):
+            refuse("operations", f"is {shortened(wanted)}: give a list of names")
+        check_operations([wanted] if isinstance(wanted, str) else wanted, tuple(OPERATIONS))
         if found := find_problem({**dict.fromkeys(BOUNDS), **config}, BOUNDS):
             refuse(*found)
 
@@ -174,8 +169,7 @@ TASKS = {
 
 
 def _wanted(context: AgentContext) -> list[str]:
-    wanted = context.config.get("operations") or []
-    if wanted:
+    if wanted := context.config.get("operations"):
         return [wanted] if isinstance(wanted, str) else list(wanted)
     task = context.inputs.get("task_type")
     if task is None:
@@ -186,9 +180,3 @@ def _wanted(context: AgentContext) -> list[str]:
             f"{listed(TASKS)}{did_you_mean(str(task), TASKS)}"
         )
     return [TASKS[task]]
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        refuse("operations", f"is {shortened(value)}: give a list of names")
-    return value

@@ -50,13 +50,11 @@ class Target:
     Attributes:
         url: The URL, parsed.
         host: Its host.
-        port: Its port.
         addresses: Checked addresses of the host: connect to one of these, without a new lookup.
     """
 
     url: URL
     host: str
-    port: int
     addresses: tuple[str, ...]
 
     def connector(self) -> TCPConnector:
@@ -66,8 +64,7 @@ class Target:
 
 async def look_up(host: str, port: int) -> Sequence[str]:
     """Look up the addresses of a host with the system's resolver."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return [str(entry[4][0]) for entry in found]
 
 
@@ -102,9 +99,9 @@ async def resolve_public(
         HostUnknown: If its host has no address.
     """
     parsed = _parse(url)
-    host, port = str(parsed.raw_host), int(parsed.port or 0)
+    host = str(parsed.raw_host)
     try:
-        addresses = tuple(dict.fromkeys(await lookup(host, port)))
+        addresses = tuple(dict.fromkeys(await lookup(host, parsed.port or 0)))
     except (OSError, UnicodeError) as error:
         raise HostUnknown(f"host {shortened(host)} is not known: {error}") from error
     if not addresses:
@@ -115,7 +112,7 @@ async def resolve_public(
                 f"host {shortened(host)} has the address {address}, which is not public and which "
                 "the workers' configuration does not allow"
             )
-    return Target(url=parsed, host=host, port=port, addresses=addresses)
+    return Target(url=parsed, host=host, addresses=addresses)
 
 
 def is_public(address: Address) -> bool:
@@ -175,10 +172,10 @@ def _parse(url: str) -> URL:
         raise AddressRefused("is no URL: encode spaces and control characters")
     try:
         parsed = URL(url)
-        port = parsed.port
+        has_port = parsed.port is not None
     except ValueError as error:
         raise AddressRefused(f"is no URL ({error}): write https://host/path") from error
-    if parsed.scheme not in ("http", "https") or not parsed.raw_host or port is None:
+    if parsed.scheme not in ("http", "https") or not parsed.raw_host or not has_port:
         raise AddressRefused("is no http or https URL with a host: write https://host/path")
     if parsed.user is not None or parsed.password is not None:
         raise AddressRefused("has a user or a password in it: give credentials as a header")
@@ -192,8 +189,7 @@ def _may_be_reached(host: str, text: str, allow: Collection[str | Network]) -> b
         address = ip_address(text)
     except ValueError:
         return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    plain = mapped or address
+    plain = address if isinstance(address, IPv4Address) else address.ipv4_mapped or address
     return is_public(plain) or any(_allows(entry, host, plain) for entry in allow)
 
 

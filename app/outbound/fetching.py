@@ -177,7 +177,7 @@ def _redirected(request: WebRequest, target: Target, status: int, location: str)
     except ValueError as error:
         raise AddressRefused(f"a redirect leads to {shortened(location)}: {error}") from error
     headers = request.headers
-    if (url.scheme, url.raw_host, url.port) != (target.url.scheme, target.host, target.port):
+    if (url.scheme, url.raw_host, url.port) != (target.url.scheme, target.host, target.url.port):
         headers = {
             name: value for name, value in headers.items() if name.lower() not in CREDENTIALS
         }

@@ -42,14 +42,11 @@ def check_calls(
             try:
                 _check_parameters(option, providers, default_max_tokens)
             except ParameterRefused as error:
+                called = f"as {field} calls, " if place else ""
                 raise WorkflowError(
-                    f"agent {agent.name!r}: {_as_called(place)}{error}",
+                    f"agent {agent.name!r}: {called}{error}",
                     field=f"agents[{index}].{field}",
                 ) from error
-
-
-def _as_called(place: int) -> str:
-    return f"as fallbacks[{place - 1}] calls, " if place else ""
 
 
 def _check_parameters(agent: Agent, providers: Sequence[Provider], default_max_tokens: int) -> None:

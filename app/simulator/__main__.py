@@ -1,7 +1,5 @@
 """`python -m app.simulator`: runs the simulator on a port until a signal ends it."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from collections.abc import Sequence

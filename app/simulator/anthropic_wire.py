@@ -1,7 +1,5 @@
 """Anthropic's messages: request bodies, answers, streams, errors and rate-limit headers."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,9 +117,8 @@ class AnthropicWire:
             "delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None},
             "usage": _usage(answer.usage, answer.usage.output_tokens),
         }
-        events.append(Event(_sse(ending), answer.usage.output_tokens))
-        events.append(Event(_sse({"type": "message_stop"}), answer.usage.output_tokens))
-        return events
+        total = answer.usage.output_tokens
+        return [*events, Event(_sse(ending), total), Event(_sse({"type": "message_stop"}), total)]
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`."""
@@ -138,12 +135,14 @@ class AnthropicWire:
         of_tokens = [state for state in states if state.name != "requests"]
         if of_tokens and "tokens" not in shown:
             shown["tokens"] = min(of_tokens, key=lambda state: state.remaining / state.limit)
-        headers = {}
+        headers: dict[str, str] = {}
         for name, state in shown.items():
             remaining = state.remaining if name == "requests" else round(state.remaining, -3)
-            headers[f"anthropic-ratelimit-{name}-limit"] = str(state.limit)
-            headers[f"anthropic-ratelimit-{name}-remaining"] = str(remaining)
-            headers[f"anthropic-ratelimit-{name}-reset"] = rfc3339_in(state.reset_s)
+            headers |= {
+                f"anthropic-ratelimit-{name}-limit": str(state.limit),
+                f"anthropic-ratelimit-{name}-remaining": str(remaining),
+                f"anthropic-ratelimit-{name}-reset": rfc3339_in(state.reset_s),
+            }
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
@@ -254,13 +253,11 @@ def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator
         _sse({"type": "content_block_start", "index": index, "content_block": empty}), tokens
     )
     head = f'event: content_block_delta\ndata: {{"type":"content_block_delta","index":{index},'
-    sent = 0
-    for piece in pieces(text):
-        sent += len(piece.encode("utf-8", "replace"))
+    for piece, sent in pieces(text):
         data = f'{head}"delta":{{"type":"{kind}","{key}":{compact(piece)}}}}}\n\n'
-        yield Event(data.encode("utf-8", "replace"), tokens + (sent + 3) // 4)
-    tokens += count_tokens(text)
-    yield Event(_sse({"type": "content_block_stop", "index": index}), tokens)
+        yield Event(data.encode("utf-8", "replace"), tokens + sent)
+    end = {"type": "content_block_stop", "index": index}
+    yield Event(_sse(end), tokens + count_tokens(text))
 
 
 def _sse(data: Mapping[str, Any]) -> bytes:

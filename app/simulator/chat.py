@@ -3,8 +3,6 @@
 The wires translate from and to it, and `replies` answers it; this module does not know HTTP.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -151,8 +149,7 @@ class Transcript:
         """Add a user's text: it starts a new question."""
         self.questions += 1
         self.close_calls()
-        self.prompts.append(text)
-        self.input_tokens += count_tokens(text)
+        self.instruction(text)
         self.question = text
         self.results.clear()
         self.tool_turns = 0

@@ -1,9 +1,7 @@
 """The simulator's behaviour: read from JSON or short texts, and changed while it runs."""
 
-from __future__ import annotations
-
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,16 +84,11 @@ def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorC
     Raises:
         ValueError: If a name is unknown, or a value is out of range.
     """
-    values: dict[str, Any] = dict(changes)
     try:
-        if "limits" in values:
-            values["limits"] = tuple(RateLimit(**_long(item)) for item in values["limits"])
-        if "faults" in values:
-            values["faults"] = tuple(fault_rule(item) for item in values["faults"])
-        if "models" in values:
-            values["models"] = tuple(values["models"])
-        if "invalid_keys" in values:
-            values["invalid_keys"] = frozenset(values["invalid_keys"])
+        values = {
+            name: _READERS[name](value) if name in _READERS else value
+            for name, value in changes.items()
+        }
         return dataclasses.replace(base, **values)
     except TypeError as error:
         raise ValueError(f"simulator configuration {dict(changes)!r}: {error}") from error
@@ -104,9 +97,10 @@ def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorC
 def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
     """Return the configuration in the form of `config_with`; invalid keys are only counted."""
     values = dataclasses.asdict(config)
-    values["faults"] = [{**rule.pop("fault"), **rule} for rule in values["faults"]]
-    values["invalid_keys"] = len(config.invalid_keys)
-    return values
+    return values | {
+        "faults": [{**rule.pop("fault"), **rule} for rule in values["faults"]],
+        "invalid_keys": len(config.invalid_keys),
+    }
 
 
 def fault_rule(values: Mapping[str, Any]) -> FaultRule:
@@ -139,6 +133,15 @@ def options_in(text: str) -> dict[str, Any]:
 
 def _long(values: Mapping[str, Any]) -> dict[str, Any]:
     return {_SHORT_NAMES.get(key, key): value for key, value in values.items()}
+
+
+#: Fields that are not kept in their JSON form.
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "limits": lambda items: tuple(RateLimit(**_long(item)) for item in items),
+    "faults": lambda items: tuple(fault_rule(item) for item in items),
+    "models": tuple,
+    "invalid_keys": frozenset,
+}
 
 
 def _number_or_text(value: str) -> Any:

@@ -1,7 +1,5 @@
 """Sends one answer, whole or as a stream, or breaks it off for a fault."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass, field
 
@@ -62,8 +60,7 @@ class Delivery:
 
     async def hang(self) -> web.StreamResponse:
         """Wait without an answer until the client leaves, which cancels this."""
-        forever: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
-        return await forever
+        return await asyncio.Future()
 
     def drop(self) -> web.Response:
         """Reset the connection without sending anything."""

@@ -1,7 +1,5 @@
 """The bodies of error responses, in each provider's own form."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.simulator.chat import Refusal
@@ -84,21 +82,24 @@ def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
     kind, code, message = _OPENAI.get(refusal.status, fallback)
     if refusal.code in _QUOTA_CODES:
         kind, message = "insufficient_quota", _QUOTA_MESSAGE
-    error = {
-        "message": refusal.message or message.format(model=model),
-        "type": refusal.kind or kind,
-        "param": None,
-        "code": refusal.code or code,
+    return {
+        "error": {
+            "message": refusal.message or message.format(model=model),
+            "type": refusal.kind or kind,
+            "param": None,
+            "code": refusal.code or code,
+        }
     }
-    return {"error": error}
 
 
 def anthropic_error(refusal: Refusal, model: str, request_id: str) -> dict[str, Any]:
     """Make Anthropic's body: one type per status; a code goes into the details."""
     fallback = _ANTHROPIC[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, message = _ANTHROPIC.get(refusal.status, fallback)
-    text = refusal.message or message.format(model=model)
-    error: dict[str, Any] = {"type": kind, "message": text}
+    error: dict[str, Any] = {
+        "type": kind,
+        "message": refusal.message or message.format(model=model),
+    }
     if refusal.code is not None:
         error["details"] = {"error_code": refusal.code}
     return {"type": "error", "error": error, "request_id": request_id}

@@ -3,8 +3,6 @@
 The steps: read it, check key and model, count it against the limits, apply a fault, wait, answer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
@@ -42,7 +40,6 @@ class Exchange:
     def reset(self, config: SimulatorConfig) -> None:
         """Start again, with full limits and fresh counters."""
         self.config = config
-        self._known: dict[tuple[str, str], bool] = {}
         self._limits = Limits(config.limits, time.monotonic())
         self._faults = FaultPlan(config.faults, config.seed)
         self._jitter = random.Random(config.seed)
@@ -54,7 +51,6 @@ class Exchange:
             self._limits = Limits(config.limits, time.monotonic())
         if (config.faults, config.seed) != (self.config.faults, self.config.seed):
             self._faults = FaultPlan(config.faults, config.seed)
-        self._known.clear()
         self.config = config
 
     async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
@@ -127,9 +123,11 @@ class Exchange:
         delivery.accept(answer.usage)
         if not request.stream:
             return await delivery.whole(answer, latency_s=latency_s)
-        first_s = marker.time_to_first_token_s
-        if first_s is None:
-            first_s = self.config.time_to_first_token_s
+        first_s = (
+            self.config.time_to_first_token_s
+            if marker.time_to_first_token_s is None
+            else marker.time_to_first_token_s
+        )
         return await delivery.stream(answer, first_s=first_s, latency_s=latency_s)
 
     def _marker(self, request: ChatRequest, prompt_hash: str) -> Marker:
@@ -144,10 +142,8 @@ class Exchange:
 
     def _usage(self, request: ChatRequest, reply: Reply, marker: Marker) -> Usage:
         whole = request.input_tokens
-        cached = marker.cached_tokens
-        if cached is None:
-            cached = int(whole * self.config.cached_share)
-        cached = min(cached, whole)
+        usual = int(whole * self.config.cached_share)
+        cached = min(usual if marker.cached_tokens is None else marker.cached_tokens, whole)
         return Usage(
             input_tokens=whole,
             cached_tokens=cached,
@@ -175,12 +171,7 @@ class Exchange:
         return self.config.latency_s + (self._jitter.random() * jitter_s if jitter_s else 0.0)
 
     def _knows(self, provider: str, model: str) -> bool:
-        name = (provider, model)
-        if name not in self._known:
-            self._known[name] = any(
-                fnmatchcase(f"{provider}:{model}", pattern) for pattern in self.config.models
-            )
-        return self._known[name]
+        return any(fnmatchcase(f"{provider}:{model}", pattern) for pattern in self.config.models)
 
 
 def _key_problem(key: str, config: SimulatorConfig) -> Refusal | None:

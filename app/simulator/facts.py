@@ -3,8 +3,6 @@
 The replies are made from these facts, so that a demonstration reads well and two runs agree.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -24,12 +22,7 @@ _LABELS = re.compile(
     r"^[ \t>*-]*([A-Za-z][A-Za-z /_.#-]{0,30}?)[ \t]*[:=][ \t]*(\S[^\n]*)$", re.MULTILINE
 )
 _JSON_LABELS = re.compile(r'"(\w{1,40})"\s*:\s*("(?:[^"\\]|\\.)*"|-?[\d.]+|true|false)')
-_QUOTED = re.compile(r"[\"“']([^\"“”'\n]{2,60})[\"”']")
 _WORDS = re.compile(r"[^\W\d_][\w-]{3,}")
-_NAMES = re.compile(r"\b[A-Z][a-z]+(?: (?:[A-Z][a-z]+|[A-Z]{2,}|&))+")
-_CODES = re.compile(r"\b[A-Z]{2,}[A-Z0-9]*[-/]\d[\w-]*\b")
-_DATES = re.compile(r"\b\d{4}-\d{2}-\d{2}\b")
-_EMAILS = re.compile(r"\b[\w.+-]+@[\w-]+\.[\w.]+\w\b")
 _INSTRUCTIONS = re.compile(r"\b(?:json|keys?|fields?|respond|return|answer)\b", re.IGNORECASE)
 _STOPWORDS = frozenset(
     """about above after again against also analyse analyze answer application approved based
@@ -53,8 +46,25 @@ def normalised(name: str) -> str:
     return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
 
 
+def _all_of(pattern: str) -> cached_property[list[str]]:
+    """Make a property of ``Facts``: every part of the text that has this pattern, in order."""
+    found = re.compile(pattern).findall
+    return cached_property(lambda facts: found(facts.text))
+
+
 class Facts:
     """The facts of `text`."""
+
+    quoted = _all_of(r"[\"“']([^\"“”'\n]{2,60})[\"”']")
+    """Every short quotation."""
+    names = _all_of(r"\b[A-Z][a-z]+(?: (?:[A-Z][a-z]+|[A-Z]{2,}|&))+")
+    """Runs of capitalised words, such as `Acme Supplies`."""
+    codes = _all_of(r"\b[A-Z]{2,}[A-Z0-9]*[-/]\d[\w-]*\b")
+    """Reference numbers, such as `INV-2025-001`."""
+    dates = _all_of(r"\b\d{4}-\d{2}-\d{2}\b")
+    """ISO dates."""
+    emails = _all_of(r"\b[\w.+-]+@[\w-]+\.[\w.]+\w\b")
+    """E-mail addresses."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -105,31 +115,6 @@ class Facts:
     def numbers(self) -> list[float]:
         """Every free-standing number, in order."""
         return [number_in(text) for text in _NUMBERS.findall(self.text)]
-
-    @cached_property
-    def quoted(self) -> list[str]:
-        """Every short quotation, in order."""
-        return _QUOTED.findall(self.text)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """Runs of capitalised words, such as `Acme Supplies`."""
-        return _NAMES.findall(self.text)
-
-    @cached_property
-    def codes(self) -> list[str]:
-        """Reference numbers, such as `INV-2025-001`."""
-        return _CODES.findall(self.text)
-
-    @cached_property
-    def dates(self) -> list[str]:
-        """ISO dates."""
-        return _DATES.findall(self.text)
-
-    @cached_property
-    def emails(self) -> list[str]:
-        """E-mail addresses."""
-        return _EMAILS.findall(self.text)
 
     @cached_property
     def words(self) -> list[str]:

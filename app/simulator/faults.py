@@ -1,7 +1,5 @@
 """Faults of requests: rules with a rate, the first N or every Nth request, all reproducible."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

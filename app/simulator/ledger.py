@@ -3,8 +3,6 @@
 Tests compare AgentChord's own ledger and limiter with this one.
 """
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter, deque
@@ -155,8 +153,10 @@ class Ledger:
         if record.fault is not None:
             self._by_fault[record.fault] += 1
         totals = self._by_model.setdefault(f"{record.provider}/{record.model}", Counter())
-        totals["requests"] += 1
-        totals["input_tokens"] += record.input_tokens
-        totals["cached_tokens"] += record.cached_tokens
-        totals["cache_write_tokens"] += record.cache_write_tokens
-        totals["output_tokens"] += record.output_tokens
+        totals.update(
+            requests=1,
+            input_tokens=record.input_tokens,
+            cached_tokens=record.cached_tokens,
+            cache_write_tokens=record.cache_write_tokens,
+            output_tokens=record.output_tokens,
+        )

@@ -4,8 +4,6 @@
 request on all its meters or on none. Times are seconds of any monotonic clock.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Sequence
@@ -87,19 +85,15 @@ class Meter(Protocol):
 
     def wait_s(self, amount: int, now_s: float) -> float:
         """Return the seconds until `amount` fits: 0 now, infinity never."""
-        ...
 
     def take(self, amount: int, now_s: float) -> None:
         """Count `amount`, which must fit."""
-        ...
 
     def remaining(self, now_s: float) -> float:
         """Return the amount that fits now."""
-        ...
 
     def reset_s(self, now_s: float) -> float:
         """Return the seconds until the meter is full again."""
-        ...
 
 
 class TokenBucket:
@@ -189,14 +183,13 @@ class LimitGroup:
             "input_tokens": (rule.input_tokens_per_minute, rule.token_burst),
             "output_tokens": (rule.output_tokens_per_minute, rule.token_burst),
         }
-        self._meters: dict[str, Meter] = {}
-        for name, (limit, burst) in limits.items():
-            if limit is not None:
-                self._meters[name] = (
-                    SlidingWindow(limit)
-                    if rule.enforcement == "window"
-                    else TokenBucket(limit, burst or limit, now_s)
-                )
+        self._meters: dict[str, Meter] = {
+            name: SlidingWindow(limit)
+            if rule.enforcement == "window"
+            else TokenBucket(limit, burst or limit, now_s)
+            for name, (limit, burst) in limits.items()
+            if limit is not None
+        }
 
     def admit(self, charge: Charge, now_s: float) -> Excess | None:
         """Count the request on every meter, or on none.
@@ -240,16 +233,12 @@ class Limits:
 
     def __init__(self, rules: Sequence[RateLimit], now_s: float) -> None:
         self._groups = [(rule, LimitGroup(rule, now_s)) for rule in rules]
-        self._by_model: dict[tuple[str, str], LimitGroup | None] = {}
 
     def group_of(self, provider: str, model: str) -> LimitGroup | None:
         """Return the group that limits this model, or None."""
-        key = (provider, model)
-        if key not in self._by_model:
-            matching = (
-                group
-                for rule, group in self._groups
-                if rule.provider == provider and fnmatchcase(model, rule.model)
-            )
-            self._by_model[key] = next(matching, None)
-        return self._by_model[key]
+        matching = (
+            group
+            for rule, group in self._groups
+            if rule.provider == provider and fnmatchcase(model, rule.model)
+        )
+        return next(matching, None)

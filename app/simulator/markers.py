@@ -3,11 +3,9 @@
 A marker holds `key=value` pairs and flags, separated by commas; a prompt may hold several.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,7 +15,7 @@ _MARKER = re.compile(r"\[\[sim:(.*?)\]\]", re.DOTALL)
 _FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Marker:
     """The settings of one marker; `times` limits it to the first requests of its prompt."""
 
@@ -37,6 +35,7 @@ class Marker:
 
 NOTHING = Marker()
 
+#: Keys of a marker, the fields that they set, and the type of their values.
 _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "times": ("times", int),
     "latency": ("latency_s", float),
@@ -78,11 +77,9 @@ def active(markers: Sequence[Marker], nth: int) -> Marker:
     `[[sim:status=429,times=3]]` fails once with 500, then twice with 429, then succeeds.
     """
     merged: dict[str, Any] = {}
-    for marker in markers:
+    for marker in reversed(markers):
         if marker.times is None or nth <= marker.times:
-            for name in (field.name for field in fields(Marker)):
-                if merged.get(name) is None:
-                    merged[name] = getattr(marker, name)
+            merged |= {name: value for name, value in vars(marker).items() if value is not None}
     return Marker(**merged)
 
 
@@ -98,23 +95,21 @@ def _parse(body: str) -> Marker:
             fault["kind"] = key
         elif item == "refuse":
             values["refused"] = True
-        elif key in _VALUES:
-            name, convert = _VALUES[key]
-            values[name] = _converted(item, value, convert)
-        elif key in _FAULT_VALUES:
-            name, convert = _FAULT_VALUES[key]
-            fault[name] = _converted(item, value, convert)
+        elif known := _VALUES.get(key):
+            values |= _converted(item, value, *known)
+        elif known := _FAULT_VALUES.get(key):
+            fault |= _converted(item, value, *known)
         else:
-            known = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "refuse", "reply"}))
-            raise ValueError(f"unknown simulator marker {item!r}: use one of {known}")
+            words = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "refuse", "reply"}))
+            raise ValueError(f"unknown simulator marker {item!r}: use one of {words}")
     if fault:
         values["fault"] = Fault(**{"kind": "status", **fault})
     return Marker(**values)
 
 
-def _converted(item: str, value: str, convert: Callable[[str], Any]) -> Any:
+def _converted(item: str, value: str, field: str, convert: Callable[[str], Any]) -> dict[str, Any]:
     try:
-        return convert(value)
+        return {field: convert(value)}
     except ValueError:
         raise ValueError(
             f"simulator marker {item!r} has no number: write {item.partition('=')[0]}=1"

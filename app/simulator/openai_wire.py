@@ -1,7 +1,5 @@
 """OpenAI's chat completions: request bodies, answers, streams, errors and rate-limit headers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -92,20 +90,17 @@ class OpenAIWire:
 
     def over_limit(self, excess: Excess, model: str) -> Refusal:
         """See `Wire`."""
-        limited = _LIMITED[excess.meter]
+        retry_after_s = excess.retry_after_s
+        problem = "Request too large" if retry_after_s is None else "Rate limit reached"
         text = (
-            f"on {limited}: Limit {excess.limit}, Used {excess.limit - excess.remaining}, "
+            f"{problem} for {model} in organization org-simulator on {_LIMITED[excess.meter]}: "
+            f"Limit {excess.limit}, Used {excess.limit - excess.remaining}, "
             f"Requested {excess.requested}."
         )
-        if excess.retry_after_s is None:
-            text = f"Request too large for {model} in organization org-simulator {text}"
-        else:
-            text = (
-                f"Rate limit reached for {model} in organization org-simulator {text} "
-                f"Please try again in {duration(excess.retry_after_s)}."
-            )
+        if retry_after_s is not None:
+            text += f" Please try again in {duration(retry_after_s)}."
         kind = "requests" if excess.meter == "requests" else "tokens"
-        return Refusal(429, text, kind=kind, retry_after_s=excess.retry_after_s)
+        return Refusal(429, text, kind=kind, retry_after_s=retry_after_s)
 
     def answer(self, answer: Answer) -> bytes:
         """See `Wire`."""
@@ -114,8 +109,7 @@ class OpenAIWire:
         if reply.refused:
             message |= {"content": None, "refusal": reply.text}
         if reply.tool_calls:
-            message["content"] = None
-            message["tool_calls"] = [_call(call) for call in reply.tool_calls]
+            message |= {"content": None, "tool_calls": [_call(call) for call in reply.tool_calls]}
         body = {
             "id": f"chatcmpl-{answer.id}",
             "object": "chat.completion",
@@ -157,8 +151,7 @@ class OpenAIWire:
         if answer.request.include_usage:
             text = f'data: {head},"choices":[],"usage":{compact(_usage(answer.usage))}}}\n\n'
             events.append(Event(text.encode(), total))
-        events.append(Event(b"data: [DONE]\n\n", total))
-        return events
+        return [*events, Event(b"data: [DONE]\n\n", total)]
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`; only the header has the request id."""
@@ -170,12 +163,14 @@ class OpenAIWire:
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
         """Make `x-ratelimit-*` for requests and tokens; the reset is a duration such as `6m0s`."""
-        headers = {}
+        headers: dict[str, str] = {}
         for state in states:
             if state.name in ("requests", "tokens"):
-                headers[f"x-ratelimit-limit-{state.name}"] = str(state.limit)
-                headers[f"x-ratelimit-remaining-{state.name}"] = str(state.remaining)
-                headers[f"x-ratelimit-reset-{state.name}"] = duration(state.reset_s)
+                headers |= {
+                    f"x-ratelimit-limit-{state.name}": str(state.limit),
+                    f"x-ratelimit-remaining-{state.name}": str(state.remaining),
+                    f"x-ratelimit-reset-{state.name}": duration(state.reset_s),
+                }
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
@@ -267,19 +262,15 @@ def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
     reply, tokens = answer.reply, answer.usage.reasoning_tokens
     content = "null" if reply.tool_calls else '""'
     yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens
-    sent, name = 0, "refusal" if reply.refused else "content"
-    for piece in pieces(reply.text):
-        sent += len(piece.encode("utf-8", "replace"))
-        yield f'{{"{name}":{compact(piece)}}}', "null", tokens + (sent + 3) // 4
+    name = "refusal" if reply.refused else "content"
+    for piece, sent in pieces(reply.text):
+        yield f'{{"{name}":{compact(piece)}}}', "null", tokens + sent
     for index, call in enumerate(reply.tool_calls):
         tokens += count_tokens(call.name)
-        opening = {"index": index, **_call(call)}
-        opening["function"] = {"name": call.name, "arguments": ""}
+        opening = {"index": index, **_call(call), "function": {"name": call.name, "arguments": ""}}
         yield compact({"tool_calls": [opening]}), "null", tokens
-        sent = 0
-        for piece in pieces(call.arguments):
-            sent += len(piece.encode("utf-8", "replace"))
+        for piece, sent in pieces(call.arguments):
             part = {"index": index, "function": {"arguments": piece}}
-            yield compact({"tool_calls": [part]}), "null", tokens + (sent + 3) // 4
+            yield compact({"tool_calls": [part]}), "null", tokens + sent
         tokens += count_tokens(call.arguments)
     yield "{}", f'"{_finish_reason(answer)}"', answer.usage.output_tokens

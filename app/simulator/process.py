@@ -1,7 +1,5 @@
 """The simulator as a process of its own: `serve` runs in it, `run_in_process` starts one."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gc
@@ -85,13 +83,11 @@ class SimulatorProcess:
 
     def ledger(self, since: int = 0) -> list[dict[str, Any]]:
         """Return the records with a sequence number above `since`, as JSON objects."""
-        records: list[dict[str, Any]] = self._request(f"ledger?since={since}")
-        return records
+        return list(self._request(f"ledger?since={since}"))
 
     def summary(self) -> dict[str, Any]:
         """Return totals over all records."""
-        totals: dict[str, Any] = self._request("ledger/summary")
-        return totals
+        return dict(self._request("ledger/summary"))
 
     def configure(self, **changes: Any) -> None:
         """Change the behaviour from the next request on; values are JSON.
@@ -120,10 +116,8 @@ class SimulatorProcess:
         address = urlsplit(self.anthropic_base_url)
         connection = HTTPConnection(address.hostname or "", address.port, timeout=_CONTROL_S)
         with contextlib.closing(connection):
-            if body is None:
-                connection.request("GET", f"/_simulator/{path}")
-            else:
-                connection.request("POST", f"/_simulator/{path}", json.dumps(body))
+            method, content = ("GET", None) if body is None else ("POST", json.dumps(body))
+            connection.request(method, f"/_simulator/{path}", content)
             response = connection.getresponse()
             answer = json.load(response)
         if response.status != HTTPStatus.OK:

@@ -1,7 +1,5 @@
 """Sentences about a prompt, by topic: invoices, candidates, stock, policies, reports, anything."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 

@@ -4,8 +4,6 @@ It has tool calls while the question has no tool results, JSON where the prompt 
 few sentences about the prompt.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +15,7 @@ from app.simulator.instructed import schema_in
 from app.simulator.markers import NOTHING, Marker, without_markers
 from app.simulator.prose import chosen_from, paragraph
 from app.simulator.values import value_of_key, value_of_schema
+from app.simulator.wire import compact
 
 BYTES_PER_TOKEN = 4
 _MAX_CALLS = 3
@@ -92,7 +91,7 @@ def _calls(request: ChatRequest, facts: Facts, turns: int) -> tuple[ToolCall, ..
 def _call(index: int, tool: Tool, request: ChatRequest, facts: Facts) -> ToolCall:
     arguments = value_of_schema({"type": "object", **tool.schema}, facts)
     name = digest_of(f"{request.tool_turns}/{index}/{tool.name}/{request.prompt}")
-    return ToolCall(id=name, name=tool.name, arguments=_compact(arguments))
+    return ToolCall(id=name, name=tool.name, arguments=compact(arguments))
 
 
 def _text(
@@ -103,11 +102,11 @@ def _text(
     signature: str,
 ) -> str:
     if schema is not None:
-        return _padded(_compact(value_of_schema(schema, facts)), size)
+        return _padded(compact(value_of_schema(schema, facts)), size)
     if request.wants_json or _ASKS_JSON.search(facts.text):
         keys, rest = _keys_in(facts.text)
         stated = Facts(rest)
-        return _padded(_compact({key: value_of_key(key, stated) for key in keys}), size)
+        return _padded(compact({key: value_of_key(key, stated) for key in keys}), size)
     choice = chosen_from(facts)
     if choice is not None:
         return choice
@@ -126,8 +125,8 @@ def _spoiled(text: str) -> str:
     except ValueError:
         return f"Not JSON: {text}"
     if isinstance(value, dict) and value:
-        return _compact({**value, next(iter(value)): {"invalid": [None]}})
-    return _compact({"invalid": [value]})
+        return compact({**value, next(iter(value)): {"invalid": [None]}})
+    return compact({"invalid": [value]})
 
 
 def _keys_in(text: str) -> tuple[list[str], str]:
@@ -157,7 +156,3 @@ def _padded(document: str, tokens: int | None) -> str:
 def _first_bytes(text: str, size: int) -> str:
     encoded = text.encode("utf-8", "replace")
     return text if len(encoded) <= size else encoded[:size].decode("utf-8", "ignore")
-
-
-def _compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

@@ -1,10 +1,8 @@
 """The HTTP server: the providers' routes, the control routes under `/_simulator`, the lifecycle."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,7 +14,6 @@ from app.simulator.config import SimulatorConfig, config_as_json, config_with
 from app.simulator.exchange import Exchange
 from app.simulator.ledger import Ledger, Record
 from app.simulator.openai_wire import OpenAIWire
-from app.simulator.wire import Wire
 
 _BACKLOG = 2048
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -32,8 +29,6 @@ _LISTED = {
     ),
 }
 _RELEASED_S = 1735689600
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Simulator:
@@ -147,8 +142,8 @@ class Simulator:
         application = web.Application(client_max_size=_MAX_BODY_BYTES)
         application.add_routes(
             [
-                web.post("/v1/chat/completions", self._serving(OpenAIWire())),
-                web.post("/v1/messages", self._serving(AnthropicWire())),
+                web.post("/v1/chat/completions", partial(self._exchange.serve, OpenAIWire())),
+                web.post("/v1/messages", partial(self._exchange.serve, AnthropicWire())),
                 web.get("/v1/models", _models),
                 web.get("/_simulator/health", self._get_health),
                 web.get("/_simulator/ledger", self._get_ledger),
@@ -159,12 +154,6 @@ class Simulator:
             ]
         )
         return application
-
-    def _serving(self, wire: Wire) -> Handler:
-        async def serve(request: web.Request) -> web.StreamResponse:
-            return await self._exchange.serve(wire, request)
-
-        return serve
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

@@ -3,8 +3,6 @@
 This module makes both arguments of tool calls and JSON answers.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -40,7 +38,7 @@ def value_of_key(key: str, facts: Facts) -> Any:
     if name.split()[:1] and name.split()[0] in _BOOLEAN_STARTS:
         return _boolean(key, facts)
     labelled = facts.label(key)
-    return _short(labelled or next(iter(facts.quoted), " ".join(facts.words[:2])))
+    return (labelled or next(iter(facts.quoted), " ".join(facts.words[:2])))[:_TEXT_CHARS]
 
 
 def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
@@ -87,9 +85,7 @@ class _SchemaValues:
     def _array(self, name: str, schema: Mapping[str, Any], depth: int) -> list[Any]:
         first: Sequence[Any] = schema.get("prefixItems") or ()
         usual = 0 if depth >= _MAX_DEPTH or schema.get("items") is False else 1
-        count = max(usual, len(first), int(_number(schema, "minItems") or 0))
-        most = _number(schema, "maxItems")
-        count = min(count, _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
+        count = _size(schema, "Items", max(usual, len(first)))
         items = schema.get("items") or {"type": "string"}
         return [
             self.value(name, first[index] if index < len(first) else items, depth + 1)
@@ -99,12 +95,9 @@ class _SchemaValues:
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties: Mapping[str, Any] = schema.get("properties") or {}
         rest = schema.get("additionalProperties")
-        required: Sequence[str] = schema.get("required") or (
-            [] if depth >= _MAX_DEPTH else list(properties)
-        )
         if self._left < 0 or depth >= 2 * _MAX_DEPTH:
             return {}
-        keys = list(required)
+        keys: list[str] = list(schema.get("required") or (properties if depth < _MAX_DEPTH else ()))
         if not properties and isinstance(rest, Mapping):
             keys += [key for key in self._free_keys(schema, depth) if key not in keys]
         other = rest if isinstance(rest, Mapping) else {}
@@ -112,10 +105,7 @@ class _SchemaValues:
 
     def _free_keys(self, schema: Mapping[str, Any], depth: int) -> list[str]:
         """Choose the keys of a map: two, or its least number."""
-        least = int(_number(schema, "minProperties") or 0)
-        count = max(least, 0 if depth >= _MAX_DEPTH else 2)
-        most = _number(schema, "maxProperties")
-        count = min(count, _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
+        count = _size(schema, "Properties", 0 if depth >= _MAX_DEPTH else 2)
         names = self._resolved(schema.get("propertyNames"), depth)
         offered = list(names.get("enum") or self._facts.words)
         offered += [f"key_{index}" for index in range(len(offered), count) if "enum" not in names]
@@ -197,6 +187,12 @@ def _number(schema: Mapping[str, Any], key: str) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
+def _size(schema: Mapping[str, Any], parts: str, usual: int) -> int:
+    """Return how many items or properties to make: the usual number, within the schema's bounds."""
+    least, most = _number(schema, f"min{parts}"), _number(schema, f"max{parts}")
+    return min(max(usual, int(least or 0)), _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
+
+
 def _without(schema: Mapping[str, Any], *keys: str) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key not in keys}
 
@@ -270,12 +266,12 @@ def _date(key: str, facts: Facts) -> str:
 
 def _identifier(key: str, facts: Facts) -> str:
     stated = facts.label(key) or next(iter(facts.codes), "")
-    return _short(stated) if stated else f"{key[:3].upper()}-{facts.draw(key) % 9000 + 1000}"
+    return stated[:_TEXT_CHARS] or f"{key[:3].upper()}-{facts.draw(key) % 9000 + 1000}"
 
 
 def _party(key: str, facts: Facts) -> str:
     stated = facts.label(key) or next(iter(facts.names), "")
-    return _short(stated) if stated else facts.words[0].capitalize()
+    return stated[:_TEXT_CHARS] or facts.words[0].capitalize()
 
 
 def _email(key: str, facts: Facts) -> str:
@@ -302,10 +298,6 @@ def _choice(*choices: str) -> Callable[[str, Facts], str]:
         return stated if stated in choices else facts.pick(key, choices)
 
     return choose
-
-
-def _short(text: str) -> str:
-    return text[:_TEXT_CHARS]
 
 
 _FORMATS: Mapping[str, Callable[[str, Facts], str]] = {

@@ -1,7 +1,5 @@
 """Shared by the two protocol modules: the interface, field checks, and pieces of a stream."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +29,6 @@ class Wire(Protocol):
 
     def key_in(self, headers: Mapping[str, str]) -> str:
         """Return the API key that a request carries, or an empty string."""
-        ...
 
     def parse(self, body: Any) -> ChatRequest:
         """Read a request body.
@@ -39,39 +36,30 @@ class Wire(Protocol):
         Raises:
             Refusal: If the provider would refuse it with 400.
         """
-        ...
 
     def charge(self, answer: Answer) -> Charge:
         """Return the amounts that the provider counts against its limits."""
-        ...
 
     def over_limit(self, excess: Excess, model: str) -> Refusal:
         """Make the 429 for a request that a limit refused."""
-        ...
 
     def answer(self, answer: Answer) -> bytes:
         """Make the JSON body of a successful response."""
-        ...
 
     def events(self, answer: Answer) -> list[Event]:
         """Make the events of a successful stream."""
-        ...
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """Make the JSON body of an error."""
-        ...
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """Make the event of an error in the middle of a stream."""
-        ...
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
         """Make the rate-limit headers; empty without limits."""
-        ...
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
         """Make the Retry-After headers."""
-        ...
 
 
 def bearer_in(headers: Mapping[str, str]) -> str:
@@ -151,10 +139,13 @@ def text_of(content: Any) -> str:
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Yield the pieces in which a text is streamed."""
+def pieces(text: str) -> Iterator[tuple[str, int]]:
+    """Yield the pieces in which a text is streamed, each with the text's tokens up to its end."""
+    size = 0
     for start in range(0, len(text), PIECE_CHARS):
-        yield text[start : start + PIECE_CHARS]
+        piece = text[start : start + PIECE_CHARS]
+        size += len(piece.encode("utf-8", "replace"))
+        yield piece, (size + 3) // 4
 
 
 def compact(value: Any) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
-from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.json_schema import GenerateJsonSchema
 
 from app.errors import WorkflowError
@@ -69,7 +68,7 @@ def arguments_model(function: Callable[..., Any], name: str) -> type[BaseModel]:
         fields[_PREFIX + parameter.name] = (hints[parameter.name], field)
     try:
         return create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
+    except PydanticUserError as error:
         reason = str(error).splitlines()[0]
         raise WorkflowError(f"tool {name!r}: its arguments have no schema: {reason}") from error
 

@@ -5,6 +5,7 @@ import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 Result = TypeVar("Result")
@@ -33,21 +34,13 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
 
     def work() -> None:
         try:
-            result = context.run(function)
+            end = partial(future.set_result, context.run(function))
         except BaseException as error:  # noqa: BLE001 the caller must learn of every end
             failure = error if _fits_future(error) else RuntimeError(repr(error))
-            deliver(lambda: future.set_exception(failure))
-        else:
-            deliver(lambda: future.set_result(result))
-
-    def deliver(settle: Callable[[], None]) -> None:
-        def settle_if_awaited() -> None:
-            if not future.done():
-                settle()
-
+            end = partial(future.set_exception, failure)
         # The loop may be closed by now; then no caller waits.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(settle_if_awaited)
+            loop.call_soon_threadsafe(lambda: None if future.done() else end())
 
     threading.Thread(target=work, name="tool", daemon=True).start()
     return await future

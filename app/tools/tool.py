@@ -178,13 +178,11 @@ class Tool:
             given = given_arguments(self._arguments.model_validate_json(arguments or "{}"))
         except ValidationError as error:
             return ToolOutput(f"{self.name} was not run: {_problems(error)}", is_error=True)
-        delay_s = RETRY_DELAY_S
-        for _ in range(self.retries):
+        for failed in range(self.retries):
             output = await self._try(given, limit)
             if not output.is_error:
                 return output
-            await asyncio.sleep(delay_s)
-            delay_s *= 2
+            await asyncio.sleep(RETRY_DELAY_S * 2**failed)
         return await self._try(given, limit)
 
     @functools.cached_property
@@ -266,16 +264,15 @@ def tool(
     Raises:
         WorkflowError: If the name or the signature does not fit a model's tool.
     """
-    options: dict[str, Any] = {
-        "name": name,
-        "timeout_s": timeout_s,
-        "retries": retries,
-        "idempotent": idempotent,
-        "max_output_bytes": max_output_bytes,
-    }
-    if function is None:
-        return functools.partial(Tool, **options)
-    return Tool(function, **options)
+    make = functools.partial(
+        Tool,
+        name=name,
+        timeout_s=timeout_s,
+        retries=retries,
+        idempotent=idempotent,
+        max_output_bytes=max_output_bytes,
+    )
+    return make if function is None else make(function)
 
 
 def cut(text: str, max_bytes: int) -> str:

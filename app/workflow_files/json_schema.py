@@ -57,10 +57,12 @@ def workflow_schema() -> dict[str, Any]:
     for word in ("agents", "steps"):
         items = {"$ref": f"#/$defs/{word.removesuffix('s')}"}
         workflow[word] = {"type": "array", "items": items, "minItems": 1}
-    workflow["$schema"] = {"type": "string", "description": "For editors: not read."}
-    workflow["input"] = {
-        "type": "object",
-        "description": "The file's own input for a run: JSON values by key.",
+    workflow |= {
+        "$schema": {"type": "string", "description": "For editors: not read."},
+        "input": {
+            "type": "object",
+            "description": "The file's own input for a run: JSON values by key.",
+        },
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -35,7 +35,7 @@ _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
 _WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
 
 Value = str | int | float | bool | None
-Guard = Callable[[Connection, float], None]
+Guard = Callable[[Connection, float], Sequence[str]]
 
 
 class Rows(TypedDict):
@@ -101,7 +101,7 @@ class _Reader:
                 f"one of {listed(GUARDS)}"
             )
         try:
-            self._engine = _sqlite_engine(name, url) if _is_file(url) else _engine(url)
+            self._engine = _engine(name, url)
         except (SQLAlchemyError, ImportError) as error:
             raise ConfigurationError(f"tools.sql.{name}: {error}") from error
 
@@ -112,7 +112,8 @@ class _Reader:
             raise ValueError("comments and INTO OUTFILE are not allowed: leave them out")
         try:
             with self._engine.connect() as connection, self._limited(connection):
-                GUARDS[self._dialect](connection, self._database.timeout_s)
+                for guard in GUARDS[self._dialect](connection, self._database.timeout_s):
+                    connection.exec_driver_sql(guard)
                 if word in READS:
                     connection.execution_options(stream_results=True)
                 return self._rows(connection, query, parameters)
@@ -174,15 +175,9 @@ def _first_word(query: str) -> str:
     return word
 
 
-def _engine(url: URL) -> Engine:
-    return create_engine(url, poolclass=NullPool, hide_parameters=True)
-
-
-def _is_file(url: URL) -> bool:
-    return url.get_backend_name() == "sqlite"
-
-
-def _sqlite_engine(name: str, url: URL) -> Engine:
+def _engine(name: str, url: URL) -> Engine:
+    if url.get_backend_name() != "sqlite":
+        return create_engine(url, poolclass=NullPool, hide_parameters=True)
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(f"tools.sql.{name}: give the path of a SQLite file")
     file = f"file:{quote(url.database)}?mode=ro"
@@ -191,28 +186,24 @@ def _sqlite_engine(name: str, url: URL) -> Engine:
     return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
 
 
-def _guard_postgres(connection: Connection, timeout_s: float) -> None:
-    connection.exec_driver_sql("SET TRANSACTION READ ONLY")
-    connection.exec_driver_sql(f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}")
+def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
+    is_mariadb = getattr(connection.dialect, "is_mariadb", False)
+    return (
+        f"SET SESSION max_statement_time = {timeout_s:f}"
+        if is_mariadb
+        else f"SET SESSION max_execution_time = {int(timeout_s * 1000)}",
+        "SET SESSION TRANSACTION READ ONLY",
+        "START TRANSACTION READ ONLY",
+    )
 
 
-def _guard_mysql(connection: Connection, timeout_s: float) -> None:
-    if getattr(connection.dialect, "is_mariadb", False):
-        connection.exec_driver_sql(f"SET SESSION max_statement_time = {timeout_s:f}")
-    else:
-        connection.exec_driver_sql(f"SET SESSION max_execution_time = {int(timeout_s * 1000)}")
-    connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
-    connection.exec_driver_sql("START TRANSACTION READ ONLY")
-
-
-def _guard_sqlite(connection: Connection, timeout_s: float) -> None:  # noqa: ARG001  one interface
-    connection.exec_driver_sql("PRAGMA query_only = ON")
-
-
-#: Makes the transaction of a query read-only, by dialect.
+#: Statements that make the transaction of a query read-only and bound its time, by dialect.
 GUARDS: dict[str, Guard] = {
-    "postgresql": _guard_postgres,
+    "postgresql": lambda _, timeout_s: (
+        "SET TRANSACTION READ ONLY",
+        f"SET LOCAL statement_timeout = {int(timeout_s * 1000)}",
+    ),
     "mysql": _guard_mysql,
     "mariadb": _guard_mysql,
-    "sqlite": _guard_sqlite,
+    "sqlite": lambda *_: ("PRAGMA query_only = ON",),
 }

@@ -76,8 +76,7 @@ class WebTools:
             raise ConnectionError(f"{shortened(answer.url)} answered with status {answer.status}")
         if answer.content_type not in HTML:
             return _body(answer)
-        page = answer.text()
-        text = await run_in_thread(lambda: readable_text(page, answer.url))
+        text = await run_in_thread(lambda: readable_text(answer.text(), answer.url))
         return text + _note(answer)
 
 

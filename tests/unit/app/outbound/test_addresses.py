@@ -102,7 +102,7 @@ async def test_what_the_operator_allows_may_be_reached() -> None:
 
     target = await resolve_public("http://127.0.0.1:8080/a?b=1", allow=networks, lookup=look_up)
 
-    assert (target.host, target.port, target.addresses) == ("127.0.0.1", 8080, ("127.0.0.1",))
+    assert (target.host, target.url.port, target.addresses) == ("127.0.0.1", 8080, ("127.0.0.1",))
     with pytest.raises(AddressRefused):
         await resolve_public("http://169.254.169.254/", allow=networks, lookup=look_up)
 

@@ -1,4 +1,7 @@
-"""What `agentchord doctor` looks at; each check is one line, with a remedy unless it is ok."""
+"""What `agentchord doctor` looks at first: Python, the packages, and the name of this one.
+
+Each check is one line, with a remedy unless it is ok.
+"""
 
 import platform
 from collections.abc import Iterator
@@ -30,14 +33,11 @@ class Check:
     remedy: str = ""
 
 
-def all_checks() -> Iterator[Check]:
-    """Yield every check, in an order in which the first failure explains the later ones."""
+def installation_checks() -> Iterator[Check]:
+    """Check what every other check needs."""
     yield _python()
     yield _packages()
     yield _package_name()
-    from app.cli.service_checks import service_checks  # noqa: PLC0415  a missing package is reported first
-
-    yield from service_checks()
 
 
 def _python() -> Check:

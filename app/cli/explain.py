@@ -38,7 +38,7 @@ def explain(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Say why a run or agent waits, is slow, failed or expensive."""
+    """Tell why a run waits, is slow, expensive or failed."""
     run_id = find(run)
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:

@@ -33,6 +33,12 @@ class Check:
     remedy: str = ""
 
 
+def judged(name: str, finding: str, *, wrong: bool, level: Level = "fail", remedy: str) -> Check:
+    """Return a check that is ok, or has this level and remedy if something is wrong."""
+    verdict: Level = level if wrong else "ok"
+    return Check(name=name, level=verdict, finding=finding, remedy=remedy if wrong else "")
+
+
 def installation_checks() -> Iterator[Check]:
     """Check what every other check needs."""
     yield _python()
@@ -52,14 +58,12 @@ def _packages() -> Check:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    if missing:
-        return Check(
-            name="packages",
-            level="fail",
-            finding=f"not installed: {', '.join(missing)}",
-            remedy="pip install agentchord (or make setup)",
-        )
-    return Check(name="packages", level="ok", finding=", ".join(found))
+    return judged(
+        "packages",
+        f"not installed: {', '.join(missing)}" if missing else ", ".join(found),
+        wrong=bool(missing),
+        remedy="pip install agentchord (or make setup)",
+    )
 
 
 def _package_name() -> Check:

@@ -57,7 +57,7 @@ def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
     if json:
         print_json(facts)
     elif isinstance(shown, str):
-        print(shown)
+        print(shown, flush=True)
     else:
         console().print(shown)
 

@@ -144,7 +144,7 @@ def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
     if one.tool is not None:
         return Finding(reason=Reason.TOOL, text=f"runs the tool {one.tool!r}")
     if one.calling_since is not None:
-        called = "/".join(one.called or (one.provider, one.model))
+        called = one.called or f"{one.provider}/{one.model}"
         since = _since(one.calling_since, history)
         return Finding(reason=Reason.CALLING, text=f"calls {called}, for {since}")
     if one.money_since is not None:

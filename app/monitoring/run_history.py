@@ -4,7 +4,7 @@ An agent with a for_each stands for its items here: their attempts, calls and ev
 its name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
@@ -270,6 +270,12 @@ class RunHistory:
     def agent(self, name: str) -> AgentProgress | None:
         """Find an agent by its name."""
         return next((agent for agent in self.run.agents if agent.name == name), None)
+
+
+def superseded(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts that were followed by another one of the same agent run."""
+    last = {(each.agent, each.item): each.number for each in attempts}
+    return [each for each in attempts if each.number < last[each.agent, each.item]]
 
 
 #: Fewer earlier runs give no usual cost.

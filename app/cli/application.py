@@ -59,9 +59,7 @@ COMMANDS = (
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
     Command("watch", "watch:watch", "Watch a run live: levels, agents, cost, and what waits."),
     Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),
-    Command(
-        "explain", "explain:explain", "Say why a run or agent waits, is slow, failed or expensive."
-    ),
+    Command("explain", "explain:explain", "Tell why a run waits, is slow, expensive or failed."),
     Command("report", "report:report", "Write a report of a run: one page of HTML."),
     Command("pause", "control:pause", "Pause a run until it is resumed."),
     Command("resume", "control:resume", "Resume a paused run."),
@@ -168,7 +166,7 @@ def _global_options(
         bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")
     ] = False,
 ) -> None:
-    pass
+    """Take the options that every command has."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -1,5 +1,6 @@
 """`agentchord budgets`: the standing budgets, their use, and changes to them."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -8,8 +9,8 @@ from uuid import UUID
 
 import typer
 
-from app.cli.cluster import connect, transaction
-from app.cli.output import console, dollars, moment, print_json, table
+from app.cli.cluster import ask, transaction
+from app.cli.output import answer, console, dollars, moment, print_json, table
 from app.cli.parameters import AsJson
 from app.costs.budgets import BudgetAccount, BudgetHistory, budget_history, standing_budgets
 from app.domain.budgets import BudgetTerms, Period, StandingScope, budget_label, check_subject
@@ -35,11 +36,12 @@ def budgets(context: typer.Context, json: AsJson = False) -> None:
         return
 
     found = transaction(standing_budgets)
-    if json:
-        print_json([_facts(account) for account in found])
-        return
     rows = [(account.scope, account.subject, account.period, *_cells(account)) for account in found]
-    console().print(table(("scope", "subject", "period", *AMOUNTS), rows))
+    answer(
+        [_facts(account) for account in found],
+        table(("scope", "subject", "period", *AMOUNTS), rows),
+        json=json,
+    )
 
 
 @group.command("set")
@@ -77,10 +79,11 @@ def set_(  # noqa: PLR0913  one parameter per term
     _wake(transaction(partial(set_budget, terms=terms)))
     found = transaction(partial(standing_budgets, scope=scope, subject=subject))
     (account,) = [each for each in found if each.period is period]
-    if json:
-        print_json(_facts(account))
-    else:
-        print(f"{terms.label}: {dollars(account.limit_usd)}, {dollars(account.left_usd)} left")
+    answer(
+        _facts(account),
+        f"{terms.label}: {dollars(account.limit_usd)}, {dollars(account.left_usd)} left",
+        json=json,
+    )
 
 
 @group.command()
@@ -94,8 +97,7 @@ def show(
 ) -> None:
     """Show the use of one subject's budgets, and their past periods."""
     check_subject(scope, subject)
-    read = partial(budget_history, scope=scope, subject=subject, limit=limit)
-    history = transaction(read)
+    history = transaction(partial(budget_history, scope=scope, subject=subject, limit=limit))
     if not history.current and not history.past:
         raise UnknownBudget(_none_such(scope, subject, None))
     if json:
@@ -124,33 +126,29 @@ def remove(
     Calls that wait for these budgets go on. Their spending stays on record.
     """
     check_subject(scope, subject)
-    step = partial(remove_budget, scope=scope, subject=subject, period=period)
-    removed, waiting = transaction(step)
+    removed, waiting = transaction(
+        partial(remove_budget, scope=scope, subject=subject, period=period)
+    )
     _wake(waiting)
     if not removed:
         raise UnknownBudget(_none_such(scope, subject, period))
-    if json:
-        print_json({"scope": scope, "subject": subject, "removed": removed})
-    else:
-        for each in removed:
-            print(f"removed: {budget_label(scope, subject, each)}")
+    answer(
+        {"scope": scope, "subject": subject, "removed": removed},
+        "\n".join(f"removed: {budget_label(scope, subject, each)}" for each in removed),
+        json=json,
+    )
 
 
 def _wake(agent_run_ids: tuple[UUID, ...]) -> None:
-    connected = connect()
-    connected.loop.run(connected.client.control.wake(agent_run_ids))
+    ask(lambda client: client.control.wake(agent_run_ids))
 
 
 def _amount(text: str) -> Decimal:
-    try:
+    with suppress(InvalidOperation):
         amount = Decimal(text.removeprefix("$"))
-    except InvalidOperation as error:
-        raise typer.BadParameter(
-            f"--limit {text!r} is not an amount: give dollars, such as 50"
-        ) from error
-    if not amount.is_finite():
-        raise typer.BadParameter(f"--limit {text!r} is not an amount: give dollars, such as 50")
-    return amount
+        if amount.is_finite():
+            return amount
+    raise typer.BadParameter(f"--limit {text!r} is not an amount: give dollars, such as 50")
 
 
 def _percentages(text: str) -> tuple[int, ...]:
@@ -165,8 +163,10 @@ def _percentages(text: str) -> tuple[int, ...]:
 
 
 def _none_such(scope: str, subject: str, period: Period | None) -> str:
-    label = budget_label(scope, subject, period or Period.NONE)
-    return f"there is no {label}: see `agentchord budgets`"
+    return (
+        f"there is no {budget_label(scope, subject, period or Period.NONE)}: "
+        "see `agentchord budgets`"
+    )
 
 
 def _facts(account: BudgetAccount) -> dict[str, Any]:

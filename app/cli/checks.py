@@ -1,4 +1,7 @@
-"""What `agentchord doctor` looks at; each check is one line, with a remedy unless it is ok."""
+"""What `agentchord doctor` looks at first: Python, the packages, and the name of this one.
+
+Each check is one line, with a remedy unless it is ok.
+"""
 
 import platform
 from collections.abc import Iterator
@@ -30,14 +33,17 @@ class Check:
     remedy: str = ""
 
 
-def all_checks() -> Iterator[Check]:
-    """Yield every check, in an order in which the first failure explains the later ones."""
+def judged(name: str, finding: str, *, wrong: bool, level: Level = "fail", remedy: str) -> Check:
+    """Return a check that is ok, or has this level and remedy if something is wrong."""
+    verdict: Level = level if wrong else "ok"
+    return Check(name=name, level=verdict, finding=finding, remedy=remedy if wrong else "")
+
+
+def installation_checks() -> Iterator[Check]:
+    """Check what every other check needs."""
     yield _python()
     yield _packages()
     yield _package_name()
-    from app.cli.service_checks import service_checks  # noqa: PLC0415  a missing package is reported first
-
-    yield from service_checks()
 
 
 def _python() -> Check:
@@ -52,14 +58,12 @@ def _packages() -> Check:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
-    if missing:
-        return Check(
-            name="packages",
-            level="fail",
-            finding=f"not installed: {', '.join(missing)}",
-            remedy="pip install agentchord (or make setup)",
-        )
-    return Check(name="packages", level="ok", finding=", ".join(found))
+    return judged(
+        "packages",
+        f"not installed: {', '.join(missing)}" if missing else ", ".join(found),
+        wrong=bool(missing),
+        remedy="pip install agentchord (or make setup)",
+    )
 
 
 def _package_name() -> Check:

@@ -1,14 +1,15 @@
 """How commands reach the cluster: one client, its transactions, and logs on standard error."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.bootstrap import database_url, redis_url
 from app.celery import app
+from app.client.client import Client
 from app.client.process import Process, process
 from app.configuration.sections import LoggingSettings
 from app.configuration.settings import Settings
@@ -39,10 +40,15 @@ def quiet_logs() -> None:
     configure_logging(LoggingSettings(level="WARNING"))
 
 
+def ask(step: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
+    """Run one step of this process's client on its loop."""
+    connected = connect()
+    return connected.loop.run(step(connected.client))
+
+
 def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
     """Run one transaction on the cluster's database, with the errors of ``app.errors``."""
-    connected = connect()
-    return connected.loop.run(connected.client.transaction(step))
+    return ask(lambda client: client.transaction(step))
 
 
 def find(run: str) -> UUID:

@@ -1,12 +1,12 @@
 """`agentchord pause`, `resume`, `retry` and `rerun`: changes to a run that exists."""
 
-from typing import Annotated, Any
+from typing import Annotated
 from uuid import UUID
 
 import typer
 
-from app.cli.cluster import connect, find
-from app.cli.output import print_json
+from app.cli.cluster import ask, find
+from app.cli.output import answer
 from app.cli.parameters import AsJson, RunId
 
 
@@ -15,15 +15,15 @@ def pause(run: RunId, json: AsJson = False) -> None:
 
     No call starts after this; calls in flight go on to their end. The timeout stops, too.
     """
-    run_id, client, loop = _found(run)
-    paused = loop.run(client.control.pause(run_id))
+    run_id = find(run)
+    paused = ask(lambda client: client.control.pause(run_id))
     _tell(run_id, "paused", paused, json=json, done="is paused", otherwise="was not going")
 
 
 def resume(run: RunId, json: AsJson = False) -> None:
     """Resume a paused run."""
-    run_id, client, loop = _found(run)
-    resumed = loop.run(client.control.resume(run_id))
+    run_id = find(run)
+    resumed = ask(lambda client: client.control.resume(run_id))
     _tell(run_id, "resumed", resumed, json=json, done="goes on", otherwise="was not paused")
 
 
@@ -39,8 +39,8 @@ def retry(
 
     Results and their costs stay. Retries and recoveries are counted from zero.
     """
-    run_id, client, loop = _found(run)
-    retried = loop.run(client.control.retry_failed(run_id, cost_budget))
+    run_id = find(run)
+    retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget))
     _tell(
         *(run_id, "retried", retried),
         json=json,
@@ -59,27 +59,13 @@ def rerun(
     A new run runs that agent and every agent that depends on it. It takes over the other results of
     the old run, which does not change.
     """
-    run_id, client, loop = _found(run)
-    new = loop.run(client.control.rerun(run_id, agent))
-    if json:
-        print_json({"run_id": new, "rerun_of": run_id, "rerun_from": agent})
-    else:
-        print(new)
-
-
-def _found(run: str) -> tuple[UUID, Any, Any]:
-    """Find a run; return its id, the client and the client's loop."""
     run_id = find(run)
-    connected = connect()
-    return run_id, connected.client, connected.loop
+    new = ask(lambda client: client.control.rerun(run_id, agent))
+    answer({"run_id": new, "rerun_of": run_id, "rerun_from": agent}, str(new), json=json)
 
 
 def _tell(run_id: UUID, word: str, changed: bool, *, json: bool, done: str, otherwise: str) -> None:
-    connected = connect()
-    status = connected.loop.run(connected.client.runs.read(run_id)).status
-    if json:
-        print_json({"run_id": run_id, word: changed, "status": status})
-    elif changed:
-        print(f"run {run_id} {done}")
-    else:
-        print(f"run {run_id} {otherwise}: it is {status}")
+    status = ask(lambda client: client.runs.read(run_id)).status
+    text = done if changed else f"{otherwise}: it is {status}"
+    facts = {"run_id": run_id, word: changed, "status": status}
+    answer(facts, f"run {run_id} {text}", json=json)

@@ -13,7 +13,7 @@ import typer
 from rich.table import Table
 
 from app.cli.cluster import find, transaction
-from app.cli.output import console, dollars, print_json, table
+from app.cli.output import answer, dollars, table
 from app.cli.parameters import read_since
 from app.costs.estimates import read_estimates
 from app.costs.reports import CostLine, costs_by, total_costs
@@ -76,18 +76,12 @@ def costs(
         _print_csv(lines, by)
         return
     total = transaction(partial(total_costs, run_id=run_id, since=start))
-    if json:
-        print_json({"by": by, "lines": lines, "total": total})
-    else:
-        console().print(cost_table(lines, total, by))
+    answer({"by": by, "lines": lines, "total": total}, cost_table(lines, total, by), json=json)
 
 
 def _show_estimates(start: datetime | None, *, json: bool) -> None:
     day = None if start is None else start.astimezone(UTC).date()
     lines = transaction(partial(read_estimates, since=day))
-    if json:
-        print_json(lines)
-        return
     rows = [
         (
             f"{line.provider}/{line.model}",
@@ -101,7 +95,7 @@ def _show_estimates(start: datetime | None, *, json: bool) -> None:
         )
         for line in lines
     ]
-    console().print(table(ESTIMATES, rows))
+    answer(lines, table(ESTIMATES, rows), json=json)
 
 
 def cost_table(lines: list[CostLine], total: CostLine, by: str, *, title: str = "") -> Table:

@@ -1,24 +1,21 @@
 """`agentchord migrate`."""
 
-import typer
-
 from app.bootstrap import connected_settings, database_url
-from app.cli.output import print_json
+from app.cli.output import answer
 from app.cli.parameters import AsJson
 from app.storage import schema
 
 
-def migrate(
-    json: AsJson = False,
-) -> None:
+def migrate(json: AsJson = False) -> None:
     """Migrate the database to the schema of this version."""
     url = database_url(connected_settings())
     before = schema.current(url)
     schema.upgrade(url)
     after = schema.HEAD
-    if json:
-        print_json({"before": before, "after": after, "changed": before != after})
-    elif before == after:
-        typer.echo(f"the schema is up to date ({after})")
-    else:
-        typer.echo(f"migrated from {before or 'an empty database'} to {after}")
+    answer(
+        {"before": before, "after": after, "changed": before != after},
+        f"the schema is up to date ({after})"
+        if before == after
+        else f"migrated from {before or 'an empty database'} to {after}",
+        json=json,
+    )

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, NoReturn
-from uuid import UUID
 
 import typer
 
@@ -94,8 +93,9 @@ async def _work(home: Path) -> RunProgress:
         with _step(f"{WORKERS} workers and the scheduler"):
             await running.enter_async_context(supervisor)
         print()
-        enqueued = connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
-        run_id: UUID = await connected.loop.run_async(enqueued)
+        run_id = await connected.loop.run_async(
+            connected.client.runs.enqueue(erp.WORKFLOW, erp.INPUT)
+        )
         with best_view() as view:
             return await follow(run_id, view)
 
@@ -111,12 +111,7 @@ def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, ho
 
 
 def _agreed(workflow: Workflow, *, yes: bool) -> bool:
-    settings = load_settings()
-    bounds = worst_case(
-        workflow,
-        erp.INPUT,
-        call_planner(settings),
-    )
+    bounds = worst_case(workflow, erp.INPUT, call_planner(load_settings()))
     print(
         f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "
         f"every call succeeds at once, never more than {dollars(bounds.limit_usd)} (the budgets)."

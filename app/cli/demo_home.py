@@ -79,5 +79,6 @@ async def cancel_leftovers() -> None:
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
         left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))
         for run in left:
-            cancelling = connected.client.control.cancel(run.id, "left behind by an earlier demo")
-            await connected.loop.run_async(cancelling)
+            await connected.loop.run_async(
+                connected.client.control.cancel(run.id, "left behind by an earlier demo")
+            )

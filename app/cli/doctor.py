@@ -1,10 +1,11 @@
 """`agentchord doctor`: whether everything that a run needs is in place."""
 
+from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
-from app.cli.checks import all_checks
+from app.cli.checks import Check, installation_checks
 from app.cli.output import STYLES, console, print_json
 
 
@@ -18,7 +19,7 @@ def doctor(
     """
     checks = []
     printer = console()
-    for check in all_checks():
+    for check in _all_checks():
         checks.append(check)
         if not json:
             printer.print(
@@ -32,3 +33,11 @@ def doctor(
     if json:
         print_json(checks)
     return 1 if any(check.level == "fail" for check in checks) else 0
+
+
+def _all_checks() -> Iterator[Check]:
+    """Yield every check, in an order in which the first failure explains the later ones."""
+    yield from installation_checks()
+    from app.cli.service_checks import service_checks  # noqa: PLC0415  a missing package is reported first
+
+    yield from service_checks()

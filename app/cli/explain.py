@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from app.bootstrap import call_planner
-from app.cli.cluster import connect, find, transaction
+from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
 from app.cli.output import STYLES, console, print_json, printable
 from app.cli.parameters import AsJson, RunId
@@ -38,13 +38,14 @@ def explain(
     agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Say why a run or agent waits, is slow, failed or expensive."""
+    """Tell why a run waits, is slow, expensive or failed."""
     run_id = find(run)
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:
         hint = did_you_mean(agent, [each.name for each in history.run.agents])
         raise WorkflowError(f"run {run_id} has no agent {agent!r}{hint}", field="agent")
-    live, unknown = (Live(), []) if not history.standing else read_live(queues_of(history))
+    queues = queues_of(history.standing)
+    live, unknown = read_live(queues) if queues else (Live(), list[str]())
     findings = _findings(history, timeline_of(history), live, agent)
     if json:
         facts = {"run_id": run_id, "status": history.run.status, "agent": agent}
@@ -54,9 +55,8 @@ def explain(
 
 
 def _findings(
-    history: RunHistory, timeline: Timeline, live: object, agent: str | None
+    history: RunHistory, timeline: Timeline, live: Live, agent: str | None
 ) -> list[Finding]:
-    assert isinstance(live, Live)
     found = [*explain_waits(history, live), *explain_outcomes(history)]
     if agent is None:
         found += explain_time(history, timeline)
@@ -73,13 +73,11 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
     """Return the costs that `agentchord plan` expects by agent; empty if they are unknown."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
-    connected = connect()
     settings = load_settings()
     try:
-        record = connected.loop.run(connected.client.runs.read(history.run.id))
         found = forecast(
-            connected.loop.run(connected.client.workflows.of_run(history.run.id)),
-            record.input or {},
+            ask(lambda client: client.workflows.of_run(history.run.id)),
+            ask(lambda client: client.runs.read(history.run.id)).input or {},
             planner=call_planner(settings),
             output_tokens=PLANNED_OUTPUT_TOKENS,
             retry=settings.retry,

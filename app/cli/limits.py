@@ -2,15 +2,15 @@
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Group
 from rich.live import Live
 
-from app.cli.cluster import connect
+from app.cli.cluster import ask
 from app.cli.messages import say
-from app.cli.output import console, print_json, table
+from app.cli.output import answer, console, table
 from app.errors import ServiceUnavailable
 from app.rate_limits.overview import overview
 from app.rate_limits.stored import read_assignments
@@ -48,12 +48,10 @@ def limits(
 
     if json and watch:
         raise typer.BadParameter("--watch prints no JSON: leave out --watch or --json")
-    if json:
-        print_json(_buckets())
-    elif watch:
+    if watch:
         _watch()
-    else:
-        console().print(_picture(_buckets()))
+    buckets = _buckets()
+    answer(buckets, _picture(buckets), json=json)
 
 
 @group.command("set")
@@ -71,11 +69,9 @@ def set_(
     They are stored in Postgres and take precedence over the configuration; workers apply them at
     once.
     """
-    connected = connect()
     assigned = read_assignments(values)
-    connected.loop.run(connected.client.limits.set(provider, model, assigned))
-    bucket = _show_bucket(f"{provider}/{model}", json=json)
-    _warn_of_a_queue(bucket)
+    ask(lambda client: client.limits.set(provider, model, assigned))
+    _warn_of_a_queue(_show_bucket(f"{provider}/{model}", json=json))
 
 
 @group.command()
@@ -88,8 +84,7 @@ def reset(
     json: AsJson = False,
 ) -> None:
     """Remove stored limits; the configuration applies again."""
-    connected = connect()
-    forgotten = connected.loop.run(connected.client.limits.forget(provider, model, keys or []))
+    forgotten = ask(lambda client: client.limits.forget(provider, model, keys or []))
     name = f"{provider}/{model}"
     what = f"forgot {', '.join(forgotten)} of" if forgotten else "nothing was stored for"
     print(f"{what} {name}", file=sys.stderr)
@@ -97,11 +92,10 @@ def reset(
 
 
 def _buckets() -> list[dict[str, Any]]:
-    connected = connect()
-    table = connected.loop.run(connected.client.limits.read())
+    table = ask(lambda client: client.limits.read())
     try:
-        live = connected.loop.run(connected.client.live_state.buckets())
-        circuits = connected.loop.run(connected.client.live_state.circuits())
+        live = ask(lambda client: client.live_state.buckets())
+        circuits = ask(lambda client: client.live_state.circuits())
     except ServiceUnavailable as error:
         say(f"{error}; calls wait for it")
         live, circuits = [], []
@@ -111,10 +105,7 @@ def _buckets() -> list[dict[str, Any]]:
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
     """Show one bucket and return it; None if the bucket does not exist any more."""
     found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
-    if json:
-        print_json(found)
-    else:
-        console().print(_picture(found))
+    answer(found, _picture(found), json=json)
     return found[0] if found else None
 
 
@@ -131,7 +122,7 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
         )
 
 
-def _watch() -> None:
+def _watch() -> NoReturn:
     printer = console()
     if not sys.stdout.isatty():
         while True:
@@ -159,14 +150,11 @@ def _picture(buckets: list[dict[str, Any]]) -> Group:
             if _is_worth_a_line(key, limit)
         ],
     )
-    circuits = [circuit for bucket in buckets for circuit in bucket["circuits"]]
-    if not circuits:
-        return Group(states, "", limits)
     breakers = table(
         ("circuit", "state", "next try>", "failed>", "succeeded>", "opened>"),
-        [_circuit(circuit) for circuit in circuits],
+        [_circuit(circuit) for bucket in buckets for circuit in bucket["circuits"]],
     )
-    return Group(states, "", limits, "", breakers)
+    return Group(states, "", limits, *(("", breakers) if breakers.rows else ()))
 
 
 def _circuit(circuit: dict[str, Any]) -> tuple[str, ...]:

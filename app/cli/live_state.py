@@ -3,10 +3,10 @@
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-from app.cli.cluster import connect, served_queues
+from app.cli.cluster import ask, served_queues
 from app.errors import ServiceUnavailable
 from app.monitoring.explain import Live
-from app.monitoring.run_history import RunHistory, Standing
+from app.monitoring.run_history import Standing
 
 
 def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list[str]]:
@@ -16,12 +16,10 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
         queues: The queues that matter.
         ask_workers: Whether to ask the workers which queues they serve, which takes half a second.
     """
-    connected = connect()
-    table = connected.loop.run(connected.client.limits.read())
-    live_state = connected.client.live_state
+    table = ask(lambda client: client.limits.read())
     try:
-        buckets = {bucket["bucket"]: bucket for bucket in connected.loop.run(live_state.buckets())}
-        circuits = connected.loop.run(live_state.circuits())
+        buckets = ask(lambda client: client.live_state.buckets())
+        circuits = ask(lambda client: client.live_state.circuits())
         unserved = queues - served_queues(queues) if ask_workers and queues else set()
     except ServiceUnavailable as error:
         return Live(), [f"{error}; calls wait for it"]
@@ -29,7 +27,7 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
         return Live(), [f"Redis cannot be reached ({error}): calls wait for it"]
     return (
         Live(
-            buckets=buckets,
+            buckets={bucket["bucket"]: bucket for bucket in buckets},
             bucket_of=lambda provider, model: table.resolve(provider, model)[0],
             circuits=circuits,
             unserved=frozenset(unserved),
@@ -38,11 +36,6 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
     )
 
 
-def queues_of(history: RunHistory) -> set[str]:
-    """Return the queues that unfinished agents need, and the scheduler's."""
-    return queues_of_standing(history.standing)
-
-
-def queues_of_standing(standing: tuple[Standing, ...]) -> set[str]:
-    """Return the queues of agent runs, and the scheduler's."""
+def queues_of(standing: tuple[Standing, ...]) -> set[str]:
+    """Return the queues that these agent runs need, and the scheduler's."""
     return {one.provider for one in standing} | ({"scheduler"} if standing else set())

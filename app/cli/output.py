@@ -1,16 +1,16 @@
 """The output of commands: JSON for programs, tables on a terminal, plain text elsewhere."""
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from decimal import Decimal
+from json import dumps
 from typing import Any
 from uuid import UUID
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -43,8 +43,23 @@ def console(*, stderr: bool = False) -> Console:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON: times in ISO 8601, money as text so that no digit is lost."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=plain)
-    sys.stdout.write(f"{text}\n")
+    print(dumps(value, indent=2, ensure_ascii=False, default=plain))
+
+
+def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
+    """Print the answer of a command: its facts as JSON, or else what people are shown.
+
+    Args:
+        facts: The facts.
+        shown: A text, which is printed as it is, or a table.
+        json: Whether to print the facts.
+    """
+    if json:
+        print_json(facts)
+    elif isinstance(shown, str):
+        print(shown, flush=True)
+    else:
+        console().print(shown)
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.output import console, print_json, table
+from app.cli.output import answer, table
 from app.configuration.settings import load_settings
 from app.costs.price import RATES
 from app.costs.price_table import PriceLine, price_lines
@@ -29,21 +29,19 @@ def prices(
     lines = price_lines(
         Pricing(settings.costs, settings.all_providers()), model, settings.provider_names
     )
-    if json:
-        print_json([_as_json(line) for line in lines])
-    else:
-        console().print(table(COLUMNS, [_row(line) for line in lines]))
+    answer(
+        [_as_json(line) for line in lines],
+        table(COLUMNS, [_row(line) for line in lines]),
+        json=json,
+    )
 
 
 def _row(line: PriceLine) -> tuple[str, ...]:
     rates = (line.input, line.cached_input, line.cache_write, line.cache_write_1h, line.output)
+    # The published prices that an operator's price replaces: input and output.
+    published = " / ".join(map(_plain, line.published or ()))
     name = f"{line.provider}/{line.model}"
-    return (name, line.case, *map(_plain, rates), line.source, line.set_by or "", _published(line))
-
-
-def _published(line: PriceLine) -> str:
-    """Return the published prices that an operator's price replaces: input and output."""
-    return "" if line.published is None else " / ".join(map(_plain, line.published))
+    return (name, line.case, *map(_plain, rates), line.source, line.set_by or "", published)
 
 
 def _as_json(line: PriceLine) -> dict[str, Any]:

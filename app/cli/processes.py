@@ -99,8 +99,7 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
     """Split the queues from Celery's options after them."""
-    options = [index for index, word in enumerate(words) if word.startswith("-")]
-    end = options[0] if options else len(words)
+    end = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:end], words[end:]
 
 

@@ -4,7 +4,7 @@ import sys
 import time
 from typing import Self
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from app.cli.output import console
 
@@ -22,29 +22,8 @@ class ProgressBar:
     """
 
     def __init__(self, title: str, total: int, *, max_wait_s: float = MAX_WAIT_S) -> None:
-        self._title, self._total = title, total
         self._shown_from_s = time.monotonic() + max_wait_s
-        self._done = 0
-        self._shown: tuple[Progress, TaskID] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._shown is not None:
-            self._shown[0].stop()
-
-    def advance(self, done: int) -> None:
-        """Add to what is done."""
-        self._done += done
-        if self._shown is None and time.monotonic() >= self._shown_from_s and sys.stderr.isatty():
-            self._shown = self._start()
-        if self._shown is not None:
-            progress, task = self._shown
-            progress.update(task, completed=self._done)
-
-    def _start(self) -> tuple[Progress, TaskID]:
-        progress = Progress(
+        self._progress = Progress(
             "{task.description}",
             BarColumn(),
             MofNCompleteColumn(),
@@ -52,5 +31,17 @@ class ProgressBar:
             console=console(stderr=True),
             transient=True,
         )
-        progress.start()
-        return progress, progress.add_task(self._title, total=self._total)
+        self._task = self._progress.add_task(title, total=total)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress.live.is_started:
+            self._progress.stop()
+
+    def advance(self, done: int) -> None:
+        """Add to what is done."""
+        self._progress.advance(self._task, done)
+        if time.monotonic() >= self._shown_from_s and sys.stderr.isatty():
+            self._progress.start()

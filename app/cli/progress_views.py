@@ -95,8 +95,7 @@ class LineView:
             text += f" for run {agent.sub_run_id}"
         if agent.status.is_final:
             took = seconds(agent.started_at, agent.finished_at)
-            parts = (took, _first_token(agent), _cost(agent))
-            text += "".join(f", {part}" for part in parts if part)
+            text = ", ".join(filter(None, (text, took, _first_token(agent), _cost(agent))))
         if agent.error:
             text += f": {reason(agent.error, ERROR_WIDTH)}"
         self.note(text)
@@ -178,14 +177,13 @@ def _cells(agent: AgentProgress) -> tuple[str, ...]:
 
 def summary(run: RunProgress) -> str:
     """Return a run as one line."""
-    took = seconds(run.started_at, run.finished_at)
-    parts = [
+    parts = (
         f"run {run.id} ({run.workflow}): {run.status}",
         _counted(run.agents),
-        *([took] if took else []),
+        seconds(run.started_at, run.finished_at),
         dollars(run.spent_usd),
-    ]
-    return ", ".join(parts) + (f": {run.error}" if run.error else "")
+    )
+    return ", ".join(filter(None, parts)) + (f": {run.error}" if run.error else "")
 
 
 def _counted(agents: Sequence[AgentProgress]) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.cluster import connect
-from app.cli.output import print_json
+from app.cli.cluster import ask
+from app.cli.output import answer
 from app.cli.parameters import AsJson, read_age
 from app.cli.progress_bar import ProgressBar
 
@@ -33,19 +33,18 @@ def prune(
             f"--older-than {older_than!r} is not an age: give 90m, 12h, 90d or 26w"
         )
     age_s = age.total_seconds()
-    connected = connect()
-    removed = connected.loop.run(connected.client.control.prune(age_s, dry_run=True))
+    removed = ask(lambda client: client.control.prune(age_s, dry_run=True))
     if not dry_run and (removed.runs or removed.recorded_events):
         with ProgressBar("runs", removed.runs) as bar:
-            control = connected.client.control
-            step = control.prune(age_s, on_batch=lambda batch: bar.advance(batch.runs))
-            removed = connected.loop.run(step)
-    if json:
-        print_json({"removed": not dry_run, **asdict(removed)})
-        return
-    verb = "would remove" if dry_run else "removed"
-    print(
-        f"{verb} the payload of {removed.runs:,} runs: {removed.agents:,} outputs, "
-        f"{removed.attempts:,} attempts, {removed.events:,} events, "
-        f"{removed.tool_calls:,} tool calls; {removed.recorded_events:,} recorded events"
+            removed = ask(
+                lambda client: client.control.prune(
+                    age_s, on_batch=lambda batch: bar.advance(batch.runs)
+                )
+            )
+    answer(
+        {"removed": not dry_run, **asdict(removed)},
+        f"{'would remove' if dry_run else 'removed'} the payload of {removed.runs:,} runs: "
+        f"{removed.agents:,} outputs, {removed.attempts:,} attempts, {removed.events:,} events, "
+        f"{removed.tool_calls:,} tool calls; {removed.recorded_events:,} recorded events",
+        json=json,
     )

@@ -39,10 +39,9 @@ def reprice(
     with ProgressBar("runs", len(runs)) as bar:
         for first in range(0, len(runs), BATCH):
             batch = runs[first : first + BATCH]
-            step = partial(
-                reprice_batch, run_ids=batch, pricing=pricing, since=start, dry_run=dry_run
+            done = transaction(
+                partial(reprice_batch, run_ids=batch, pricing=pricing, since=start, dry_run=dry_run)
             )
-            done = transaction(step)
             changes += done.changes
             unpriced += done.unpriced
             bar.advance(len(batch))

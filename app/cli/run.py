@@ -9,10 +9,10 @@ from uuid import UUID
 
 import typer
 
-from app.cli.cluster import connect
+from app.cli.cluster import ask
 from app.cli.follow import exit_code, follow, missing_worker_hints, wait_for_end
 from app.cli.messages import say
-from app.cli.output import console, print_json, shorten
+from app.cli.output import answer, console, print_json, shorten
 from app.cli.parameters import AsJson
 from app.cli.progress_views import LineView, best_view
 from app.cli.run_input import File, Inputs, load_workflow, read_input
@@ -20,6 +20,7 @@ from app.configuration.settings import load_settings
 from app.domain.providers import routed
 from app.domain.run_options import RunOptions
 from app.monitoring.progress import RunProgress
+from app.storage.runs import RunRecord
 
 OUTPUT_WIDTH = 300
 
@@ -52,16 +53,12 @@ def run(
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
     loaded = load_workflow(file)
-    connected = connect()
-    run_id = connected.loop.run(
-        connected.client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
+    run_id = ask(
+        lambda client: client.runs.enqueue(loaded.workflow, {**loaded.input, **given}, options)
     )
     if follow:
         return follow_to_end(run_id, timeout_s=timeout, json=json)
-    if json:
-        print_json({"run_id": run_id, "workflow": loaded.workflow.name})
-    else:
-        print(run_id, flush=True)
+    answer({"run_id": run_id, "workflow": loaded.workflow.name}, str(run_id), json=json)
     workflow = routed(loaded.workflow, load_settings().all_providers())
     _hint({agent.provider for agent in workflow.agents}, run_id)
     return 0
@@ -84,13 +81,12 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
             return await follow(run_id, view, timeout_s=timeout_s)
 
     ended = wait_for_end(run_id, following())
-    if ended is None:
-        return exit_code(ended)
-    outputs = outputs_of(run_id)
-    if json:
-        print_json(_as_json(ended, outputs))
-    else:
-        show_outputs(outputs)
+    if ended is not None:
+        outputs = outputs_of(run_id)
+        if json:
+            print_json(facts_of(ended) | {"outputs": outputs})
+        else:
+            show_outputs(outputs)
     return exit_code(ended)
 
 
@@ -105,19 +101,19 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:
     """Return the outputs by agent, of the agents that have completed."""
-    connected = connect()
-    agents = connected.loop.run(connected.client.runs.agents(run_id))
     return {
         agent.name: agent.output
-        for agent in agents
+        for agent in ask(lambda client: client.runs.agents(run_id))
         if agent.status == "completed" and agent.parent_id is None
     }
 
 
-def _as_json(run: RunProgress, outputs: dict[str, Any]) -> dict[str, Any]:
+def facts_of(run: RunProgress | RunRecord) -> dict[str, Any]:
+    """Return the facts of a run for programs, without its input."""
     facts = asdict(run)
+    facts.pop("input", None)
     facts["run_id"] = facts.pop("id")
-    return facts | {"outputs": outputs}
+    return facts
 
 
 def _hint(providers: set[str], run_id: UUID) -> None:

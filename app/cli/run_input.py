@@ -57,7 +57,7 @@ def read_input(words: Sequence[str]) -> dict[str, Any]:
 
 def _read(word: str) -> dict[str, Any]:
     if word.startswith("@"):
-        return _object(_document(word[1:]), word)
+        return _object(read_document(word[1:]).value, word)
     if word.lstrip().startswith("{"):
         return _object(_json(word, word), word)
     key, separator, value = word.partition("=")
@@ -81,10 +81,6 @@ def _json(text: str, word: str) -> Any:
         return json.loads(text)
     except ValueError as error:
         raise typer.BadParameter(f"--input {word!r} is not valid JSON: {error}") from error
-
-
-def _document(path: str) -> Any:
-    return read_document(path).value
 
 
 def _text(path: str, word: str) -> str:

@@ -1,15 +1,14 @@
 """`agentchord runs`, `status` and `cancel`: the list of runs, one run, and its end."""
 
-from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from app.cli.cluster import connect, find, transaction
-from app.cli.output import console, dollars, moment, print_json, reason, seconds, table
+from app.cli.cluster import ask, find, transaction
+from app.cli.output import answer, dollars, moment, print_json, reason, seconds, table
 from app.cli.parameters import AsJson, RunId
-from app.cli.run import follow_to_end
+from app.cli.run import facts_of, follow_to_end
 from app.cli.run_page import show_run
 from app.domain.status import WorkflowStatus
 from app.monitoring.progress import read_progress
@@ -21,11 +20,7 @@ def runs(
     json: AsJson = False,
 ) -> None:
     """List the newest runs."""
-    connected = connect()
-    found = connected.loop.run(connected.client.runs.list(status, limit))
-    if json:
-        print_json([_facts(record) for record in found])
-        return
+    found = ask(lambda client: client.runs.list(status, limit))
     rows = [
         (
             record.id,
@@ -40,7 +35,7 @@ def runs(
         for record in found
     ]
     columns = ("run", "workflow", "status", "level>", "created (UTC)", "took>", "cost>", "error")
-    console().print(table(columns, rows))
+    answer([facts_of(record) for record in found], table(columns, rows), json=json)
 
 
 def status(
@@ -63,9 +58,8 @@ def status(
     progress = transaction(partial(read_progress, run_id=run_id))
     if json:
         print_json(progress)
-        return 0
-
-    show_run(progress)
+    else:
+        show_run(progress)
     return 0
 
 
@@ -75,18 +69,6 @@ def cancel(run: RunId, json: AsJson = False) -> None:
     No call starts after this, and calls in flight are closed.
     """
     run_id = find(run)
-    connected = connect()
-    stopped = connected.loop.run(connected.client.control.cancel(run_id, "cancelled by the user"))
-    if json:
-        print_json({"run_id": run_id, "cancelled": stopped})
-    elif stopped:
-        print(f"run {run_id} is being cancelled")
-    else:
-        print(f"run {run_id} had ended already")
-
-
-def _facts(record: Any) -> dict[str, Any]:
-    facts = asdict(record)
-    del facts["input"]
-    facts["run_id"] = facts.pop("id")
-    return facts
+    stopped = ask(lambda client: client.control.cancel(run_id, "cancelled by the user"))
+    text = f"run {run_id} {'is being cancelled' if stopped else 'had ended already'}"
+    answer({"run_id": run_id, "cancelled": stopped}, text, json=json)

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from app.bootstrap import connected_settings, database_url, redis_url
-from app.cli.checks import Check
+from app.cli.checks import Check, judged
 from app.cli.cluster import postgres_place, quiet_logs, redis_place, served_queues
 from app.configuration.settings import Settings, load_settings
 from app.domain.kinds import QUEUES_OF_KINDS
@@ -38,8 +38,9 @@ def service_checks() -> Iterator[Check]:
     except AgentChordError as error:
         yield Check(name="settings", level="fail", finding=str(error), remedy="correct it")
         return
-    source = str(settings.config) if settings.config else "environment and defaults"
-    yield Check(name="settings", level="ok", finding=source)
+    yield Check(
+        name="settings", level="ok", finding=str(settings.config or "environment and defaults")
+    )
     yield _disk(settings.home)
     yield from _keys(settings)
     try:
@@ -57,12 +58,12 @@ def service_checks() -> Iterator[Check]:
 def _disk(home: Path) -> Check:
     place = next(folder for folder in (home, *home.parents) if folder.exists())
     free = shutil.disk_usage(place).free
-    little = free < LITTLE_DISK_BYTES
-    return Check(
-        name="disk",
-        level="warn" if little else "ok",
-        finding=f"{free / 1e9:.1f} GB free for {str(home)!r}",
-        remedy="free some space, or set AGENTCHORD_HOME to another disk" if little else "",
+    return judged(
+        "disk",
+        f"{free / 1e9:.1f} GB free for {str(home)!r}",
+        wrong=free < LITTLE_DISK_BYTES,
+        level="warn",
+        remedy="free some space, or set AGENTCHORD_HOME to another disk",
     )
 
 
@@ -74,14 +75,13 @@ def _keys(settings: Settings) -> Iterator[Check]:
         if access.api_key_env and not access.api_key:
             missing.insert(0, access.api_key_env)
         finding = "present" if access.api_key_env else "not needed"
-        yield Check(
-            name=f"{provider} key",
-            level="warn" if missing else "ok",
-            finding=f"not set{at}" if missing else f"{finding}{at}",
+        yield judged(
+            f"{provider} key",
+            f"not set{at}" if missing else f"{finding}{at}",
+            wrong=bool(missing),
+            level="warn",
             remedy=f"set {', '.join(missing)} where the workers start, if "
-            "you use its models; without keys try `agentchord up --simulator`"
-            if missing
-            else "",
+            "you use its models; without keys try `agentchord up --simulator`",
         )
         if access.base_url:
             yield _reachable(provider, access.base_url)
@@ -117,12 +117,11 @@ def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         finding = schema.unreachable(url, error)
         yield Check(name="postgres", level="fail", finding=finding, remedy="check DATABASE_URL")
         return
-    old = number < OLDEST_POSTGRES
-    yield Check(
-        name="postgres",
-        level="fail" if old else "ok",
-        finding=f"{name} at {postgres_place(settings)}{' (built-in)' if embedded else ''}",
-        remedy="use Postgres 15 or newer" if old else "",
+    yield judged(
+        "postgres",
+        f"{name} at {postgres_place(settings)}{' (built-in)' if embedded else ''}",
+        wrong=number < OLDEST_POSTGRES,
+        remedy="use Postgres 15 or newer",
     )
     try:
         schema.require(url)
@@ -149,21 +148,18 @@ def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
             remedy="check REDIS_URL and that the server runs",
         )
         return
-    old = tuple(map(int, found.split(".")[:2])) < OLDEST_REDIS
-    yield Check(
-        name="redis",
-        level="fail" if old else "ok",
-        finding=f"{found} at {place}{' (built-in)' if embedded else ''}",
-        remedy="use Redis 6.2 or newer" if old else "",
+    yield judged(
+        "redis",
+        f"{found} at {place}{' (built-in)' if embedded else ''}",
+        wrong=tuple(map(int, found.split(".")[:2])) < OLDEST_REDIS,
+        remedy="use Redis 6.2 or newer",
     )
-    evicts = policy != "noeviction"
-    yield Check(
-        name="redis eviction",
-        level="warn" if evicts else "ok",
-        finding=f"maxmemory-policy is {policy}",
-        remedy="CONFIG SET maxmemory-policy noeviction: queues and limits must not be evicted"
-        if evicts
-        else "",
+    yield judged(
+        "redis eviction",
+        f"maxmemory-policy is {policy}",
+        wrong=policy != "noeviction",
+        level="warn",
+        remedy="CONFIG SET maxmemory-policy noeviction: queues and limits must not be evicted",
     )
 
 
@@ -174,13 +170,12 @@ def _queues(providers: Sequence[str]) -> Iterator[Check]:
     except (OperationalError, RedisError, OSError) as error:
         yield Check(name="workers", level="fail", finding=str(error), remedy="check REDIS_URL")
         return
-    if unserved:
-        yield Check(
-            name="workers",
-            level="warn",
-            finding=f"no worker serves {', '.join(map(repr, unserved))}",
-            remedy="start `agentchord up`, or `agentchord worker "
-            f"{' '.join(unserved)}`; runs wait until then",
-        )
-    else:
-        yield Check(name="workers", level="ok", finding="every queue is served")
+    names = ", ".join(map(repr, unserved))
+    yield judged(
+        "workers",
+        f"no worker serves {names}" if unserved else "every queue is served",
+        wrong=bool(unserved),
+        level="warn",
+        remedy="start `agentchord up`, or `agentchord worker "
+        f"{' '.join(unserved)}`; runs wait until then",
+    )

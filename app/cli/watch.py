@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import sys
+from dataclasses import replace
 from functools import partial
 from typing import Annotated
 from uuid import UUID
@@ -11,13 +12,12 @@ import typer
 
 from app.cli.cluster import find, transaction
 from app.cli.follow import exit_code, follow, wait_for_end
-from app.cli.live_state import queues_of_standing, read_live
+from app.cli.live_state import queues_of, read_live
 from app.cli.parameters import RunId
 from app.cli.progress_views import LineView, summary
 from app.cli.watch_view import WatchView
 from app.errors import ServiceUnavailable
-from app.monitoring.activity import Activity, read_activity
-from app.monitoring.explain import Live
+from app.monitoring.activity import read_activity
 from app.monitoring.progress import RunProgress
 
 #: Seconds between two reads of what the agents wait for.
@@ -62,23 +62,12 @@ async def _look(run_id: UUID, view: WatchView) -> None:
     asked, unserved = 0, frozenset[str]()
     while True:
         with contextlib.suppress(ServiceUnavailable):  # following the run reports it
-            activity = await asyncio.to_thread(_read, run_id)
-            queues = queues_of_standing(activity.history.standing)
+            reading = partial(read_activity, run_id=run_id)
+            activity = await asyncio.to_thread(transaction, reading)
+            queues = queues_of(activity.history.standing)
             ask = asked % ASK_EVERY == 0
             live, _ = await asyncio.to_thread(read_live, queues, ask_workers=ask)
             unserved = live.unserved if ask else unserved
-            view.update(
-                activity,
-                Live(
-                    buckets=live.buckets,
-                    bucket_of=live.bucket_of,
-                    circuits=live.circuits,
-                    unserved=unserved,
-                ),
-            )
+            view.update(activity, replace(live, unserved=unserved))
             asked += 1
         await asyncio.sleep(LOOK_S)
-
-
-def _read(run_id: UUID) -> Activity:
-    return transaction(partial(read_activity, run_id=run_id))

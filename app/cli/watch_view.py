@@ -94,13 +94,7 @@ def watch_lines(
 
 def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]:
     done = sum(agent.status.is_final for agent in run.agents)
-    now = activity.history.now if activity else None
-    end = run.finished_at or now
-    took = (
-        seconds_of(max((end - run.started_at).total_seconds(), 0))
-        if end and (run.started_at)
-        else ""
-    )
+    took = _took(run, activity)
     level = f"level {min(run.level + 1, run.level_count)} of {run.level_count}"
     title = "  ".join(filter(None, (run.workflow, str(run.status), level, took, str(run.id))))
     spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
@@ -121,11 +115,10 @@ def _head(run: RunProgress, activity: Activity | None, width: int) -> list[Text]
 
 
 def _levels(run: RunProgress, width: int, most: int) -> list[Text]:
-    levels = run.levels()
+    levels = list(enumerate(run.levels()))
     first = max(0, min(run.level - most // 2, len(levels) - most))
     lines = [_line("", width)]
-    for number in range(first, min(first + most, len(levels))):
-        agents = levels[number]
+    for number, agents in levels[first : first + most]:
         done = sum(agent.status.is_final for agent in agents)
         failed = any(agent.status.is_failure for agent in agents)
         style = "red" if failed else "bold" if number == run.level else ""
@@ -148,7 +141,6 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
 
 def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
     """List failures first, then the agents that run longest, then the last to end."""
-    now = activity.history.now if activity else None
 
     def urgency(agent: AgentProgress) -> tuple[int, float]:
         failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
@@ -157,24 +149,30 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
             return (0 if failed else 1), since
         return (2 if agent.finished_at else 3), -since
 
-    shown = sorted(run.agents, key=urgency)
-    shown = [agent for agent in shown if agent.started_at or agent.status.is_failure]
+    seen = (agent for agent in run.agents if agent.started_at or agent.status.is_failure)
+    shown = sorted(seen, key=urgency)
     lines = [_line("", width)] if shown and room > 1 else []
     for agent in shown[: max(room - 1, 0)]:
-        end = agent.finished_at or now
-        took = (
-            seconds_of(max((end - agent.started_at).total_seconds(), 0))
-            if end and agent.started_at
-            else ""
+        facts = (
+            agent.module,
+            agent.model,
+            _took(agent, activity),
+            dollars(agent.spent_usd) if agent.spent_usd else "",
+            f"retry {agent.retries}" if agent.retries else "",
+            shorten(agent.error, width) if agent.error and agent.status != "completed" else "",
         )
-        retries = f"retry {agent.retries}" if agent.retries else ""
-        error = shorten(agent.error, width) if agent.error and agent.status != "completed" else ""
-        cost = dollars(agent.spent_usd) if agent.spent_usd else ""
-        facts = (agent.module, agent.model, took, cost, retries, error)
-        text = "  ".join(fact for fact in facts if fact)
+        text = "  ".join(filter(None, facts))
         mark = MARKS.get(agent.status, "!")
         lines.append(_line(f"{mark} {agent.label}  {text}", width, STYLES[agent.status]))
     return lines
+
+
+def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
+    """Return how long a run or an agent took, or how long it has taken until the last reading."""
+    end = what.finished_at or (activity.history.now if activity else None)
+    if end is None or what.started_at is None:
+        return ""
+    return seconds_of(max((end - what.started_at).total_seconds(), 0))
 
 
 def _who(agents: Sequence[str]) -> str:

@@ -38,18 +38,14 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
 
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
     """Return the workers for every provider's and kind's queue, and the scheduler's worker."""
-    threads = settings.engine.worker_threads
-    serving = [
-        Program(
-            name=f"worker{number}",
-            arguments=worker_arguments(
-                settings.agent_queues, threads=threads, name=f"worker{number}"
-            ),
-        )
+    served = [
+        (f"worker{number}", settings.agent_queues, settings.engine.worker_threads)
         for number in range(1, workers + 1)
     ]
-    arguments = worker_arguments((SCHEDULER,), threads=scheduler_threads, name=SCHEDULER)
-    return [*serving, Program(name=SCHEDULER, arguments=arguments)]
+    return [
+        Program(name=name, arguments=worker_arguments(queues, threads=threads, name=name))
+        for name, queues, threads in (*served, (SCHEDULER, (SCHEDULER,), scheduler_threads))
+    ]
 
 
 def supervisor(
@@ -102,11 +98,9 @@ def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None)
 def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") -> dict[str, str]:
     variables: dict[str, str] = {}
     for provider in settings.all_providers():
-        given = settings.providers.get(provider.name)
-        if given is None:
-            continue
-        url = simulator.base_url_of(provider.protocol)
-        variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
-        if given.api_key_env:
-            variables[given.api_key_env] = "simulated"
+        if given := settings.providers.get(provider.name):
+            url = simulator.base_url_of(provider.protocol)
+            variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
+            if given.api_key_env:
+                variables[given.api_key_env] = "simulated"
     return variables

@@ -6,13 +6,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.monitoring.progress import read_progress
-from app.monitoring.run_history import (
-    READ_DEPENDENCIES,
-    RunHistory,
-    read_now,
-    read_standing,
-)
+from app.monitoring.run_history import RunHistory, read_present
 
 #: Period over which calls are counted for their rate.
 WINDOW_S = 10.0
@@ -44,19 +38,9 @@ async def read_activity(connection: AsyncConnection, run_id: UUID) -> Activity:
     Raises:
         UnknownRun: If there is no such run.
     """
-    run = await read_progress(connection, run_id)
-    now = await read_now(connection)
+    history = await read_present(connection, run_id)
     found = await connection.execute(READ_RATE, {"run_id": run_id, "window_s": WINDOW_S})
     counted = found.one()
-    age_s = (now - (run.started_at or now)).total_seconds()
-    history = RunHistory(
-        now=now,
-        run=run,
-        dependencies={
-            row.name: tuple(row.dependencies)
-            for row in await connection.execute(READ_DEPENDENCIES, {"run_id": run_id})
-        },
-        standing=await read_standing(connection, run_id),
-    )
+    age_s = (history.now - (history.run.started_at or history.now)).total_seconds()
     over_s = min(max(age_s, 1.0), WINDOW_S)
     return Activity(history=history, calls=counted.calls, calls_per_s=counted.lately / over_s)

@@ -1,5 +1,6 @@
 """The cluster's state as metrics: read from Postgres and Redis at each request."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,12 +100,14 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
             (metrics.BUDGET_SPENT, labels, float(row.spent_usd)),
             (metrics.BUDGET_HELD, labels, float(row.held_usd)),
         ]
-    for metric, statement in (
-        (metrics.RUN_BUDGET_USED, RUN_BUDGETS),
-        (metrics.STALLED, STALLED),
-        (metrics.WORKERS, WORKERS),
-    ):
-        found.append((metric, (), float(await connection.scalar(statement) or 0)))
+    found += [
+        (metric, (), float(await connection.scalar(statement) or 0))
+        for metric, statement in (
+            (metrics.RUN_BUDGET_USED, RUN_BUDGETS),
+            (metrics.STALLED, STALLED),
+            (metrics.WORKERS, WORKERS),
+        )
+    ]
     found += ledger_samples((await connection.execute(LEDGER)).mappings())
     last, *before = [float(row[1]) for row in await connection.execute(HOURS)]
     found.append((metrics.SPENT_LAST_HOUR, (), last))
@@ -126,19 +129,14 @@ def with_zeros(
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
     """Sum the ledger's lines to dollars, calls and tokens, each by its own labels."""
-    sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = {}
-
-    def add(metric: ClusterMetric, labels: Sequence[str], amount: Any) -> None:
-        key = metric, tuple(labels)
-        sums[key] = sums.get(key, 0.0) + float(amount)
-
+    sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = defaultdict(float)
     for line in lines:
         served = line["provider"], line["model"]
-        add(metrics.LEDGER_COST, (*served, line["module"], line["kind"]), line["cost_usd"])
-        calls = (*served, line["module"], line["kind"], line["outcome"])
-        add(metrics.LEDGER_CALLS, calls, line["calls"])
-        add(metrics.LEDGER_TOKENS, (*served, "input"), line["prompt_tokens"])
-        add(metrics.LEDGER_TOKENS, (*served, "output"), line["output_tokens"])
+        purpose = (*served, line["module"], line["kind"])
+        sums[metrics.LEDGER_COST, purpose] += float(line["cost_usd"])
+        sums[metrics.LEDGER_CALLS, (*purpose, line["outcome"])] += float(line["calls"])
+        sums[metrics.LEDGER_TOKENS, (*served, "input")] += float(line["prompt_tokens"])
+        sums[metrics.LEDGER_TOKENS, (*served, "output")] += float(line["output_tokens"])
     return [(metric, labels, amount) for (metric, labels), amount in sums.items()]
 
 
@@ -154,10 +152,10 @@ def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
         found += [
             (metrics.LIMIT_WAITING, (name,), float(bucket["waiting"])),
             (metrics.LIMIT_PAUSED, (name,), float(bucket["paused_s"])),
-        ]
-        found += [
-            (metrics.LIMIT_LEFT, (name, tier["tier"]), tier["level"] / tier["capacity"])
-            for tier in bucket["tiers"]
+            *(
+                (metrics.LIMIT_LEFT, (name, tier["tier"]), tier["level"] / tier["capacity"])
+                for tier in bucket["tiers"]
+            ),
         ]
     return found
 

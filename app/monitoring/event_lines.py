@@ -8,7 +8,6 @@ from app.domain.events import Level, level_of
 
 #: Facts that have a place of their own in the line.
 PLACED = frozenset(("agent", "error", "error_class"))
-UNITS = {"_s": " s"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,9 +48,8 @@ def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> Even
 
 
 def _fact(name: str, value: Any) -> str:
-    for ending, unit in UNITS.items():
-        if name.endswith(ending) and isinstance(value, int | float):
-            return f"{name.removesuffix('_s').replace('_', ' ')} {value:g}{unit}"
+    if name.endswith("_s") and isinstance(value, int | float):
+        return f"{name.removesuffix('_s').replace('_', ' ')} {value:g} s"
     if isinstance(value, Mapping):
         spent = ", ".join(f"{seconds:g} s for {what}" for what, seconds in value.items())
         return f"{name} {spent}"

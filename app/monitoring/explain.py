@@ -43,55 +43,54 @@ def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
         live: The cluster.
     """
     open_ = {agent.name for agent in history.run.agents if not agent.status.is_final}
-    found = [_stands(each, history, live) for each in history.standing if each.agent in open_]
-    found += [_goes_on(agent) for agent in history.run.agents if agent.status == "waiting"]
+    found = [
+        replace(_stands(each, history, live), agents=(each.agent,))
+        for each in history.standing
+        if each.agent in open_
+    ]
+    found += [
+        replace(_goes_on(agent), agents=(agent.name,))
+        for agent in history.run.agents
+        if agent.status == "waiting"
+    ]
     return grouped(found)
 
 
 def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
     run = history.run
-    finding: Finding | None = None
     if one.status == "running":
         return _runs(one, history, live)
     if run.status is WorkflowStatus.PAUSED:
-        finding = Finding(
+        return Finding(
             reason=Reason.PAUSED,
             text="waits: the run is paused, and no agent starts until it is resumed",
             remedy=f"agentchord resume {run.id}",
         )
-    elif run.status is WorkflowStatus.PENDING:
-        finding = _not_admitted(live)
-    elif one.level > run.level:
-        finding = _comes_later(one, history)
-    elif one.ready_at > history.now:
-        finding = _was_given_back(one, history)
-    elif one.provider in live.unserved:
-        finding = _unserved(one.provider)
-    if finding is None:
-        finding = Finding(
-            reason=Reason.PLACE,
+    if run.status is WorkflowStatus.PENDING:
+        return _unserved("scheduler", live) or Finding(
+            reason=Reason.ADMISSION,
             text=(
-                "is ready but not claimed yet: max_parallel_agents of its workflow are "
-                f"running, or the workers of queue {one.provider!r} are busy"
+                "waits for the run to be admitted: engine.max_concurrent_workflows runs are "
+                "running, or the scheduler has not looked yet"
             ),
-            remedy="start more workers, or raise max_parallel_agents",
         )
-    return replace(finding, agents=(one.agent,))
-
-
-def _not_admitted(live: Live) -> Finding:
-    if "scheduler" in live.unserved:
-        return _unserved("scheduler")
-    return Finding(
-        reason=Reason.ADMISSION,
+    if one.level > run.level:
+        return _comes_later(one, history)
+    if one.ready_at > history.now:
+        return _was_given_back(one, history)
+    return _unserved(one.provider, live) or Finding(
+        reason=Reason.PLACE,
         text=(
-            "waits for the run to be admitted: engine.max_concurrent_workflows runs are running, "
-            "or the scheduler has not looked yet"
+            "is ready but not claimed yet: max_parallel_agents of its workflow are "
+            f"running, or the workers of queue {one.provider!r} are busy"
         ),
+        remedy="start more workers, or raise max_parallel_agents",
     )
 
 
-def _unserved(queue: str) -> Finding:
+def _unserved(queue: str, live: Live) -> Finding | None:
+    if queue not in live.unserved:
+        return None
     return Finding(
         reason=Reason.NO_WORKER,
         text=f"waits for a worker: none serves queue {queue!r}",
@@ -143,23 +142,20 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
 
 def _runs(one: Standing, history: RunHistory, live: Live) -> Finding:
     if one.tool is not None:
-        finding = Finding(reason=Reason.TOOL, text=f"runs the tool {one.tool!r}")
-    elif one.calling_since is not None:
-        provider, model = one.called or (one.provider, one.model)
+        return Finding(reason=Reason.TOOL, text=f"runs the tool {one.tool!r}")
+    if one.calling_since is not None:
+        called = one.called or f"{one.provider}/{one.model}"
         since = _since(one.calling_since, history)
-        finding = Finding(reason=Reason.CALLING, text=f"calls {provider}/{model}, for {since}")
-    elif one.money_since is not None:
-        finding = _waits_for_money(one, history)
-    else:
-        finding = _limited(one, live) or Finding(
-            reason=Reason.WORKING,
-            text=f"is running on {one.worker or 'a worker'}, with no call under way at this moment",
-        )
-    return replace(finding, agents=(one.agent,))
+        return Finding(reason=Reason.CALLING, text=f"calls {called}, for {since}")
+    if one.money_since is not None:
+        return _waits_for_money(one, _since(one.money_since, history))
+    return _limited(one, live) or Finding(
+        reason=Reason.WORKING,
+        text=f"is running on {one.worker or 'a worker'}, with no call under way at this moment",
+    )
 
 
-def _waits_for_money(one: Standing, history: RunHistory) -> Finding:
-    assert one.money_since is not None
+def _waits_for_money(one: Standing, since: str) -> Finding:
     needed = one.money_usd or Decimal(0)
     short = [each for each in one.budgets if room(each) < needed] or list(one.budgets)
     budgets = "; ".join(
@@ -170,8 +166,8 @@ def _waits_for_money(one: Standing, history: RunHistory) -> Finding:
     return Finding(
         reason=Reason.MONEY,
         text=(
-            f"waits for money, for {_since(one.money_since, history)}: its next call may cost up "
-            f"to {money(needed)}, and {budgets or 'its budgets have too little free'}"
+            f"waits for money, for {since}: its next call may cost up to {money(needed)}, "
+            f"and {budgets or 'its budgets have too little free'}"
         ),
         remedy="it continues when calls under way cost less than was held; or raise the budget",
     )
@@ -237,13 +233,11 @@ def _goes_on(agent: AgentProgress) -> Finding:
     if agent.sub_run_id is not None:
         return Finding(
             reason=Reason.SUB_RUN,
-            agents=(agent.name,),
             text=f"waits for run {agent.sub_run_id}, its sub-workflow",
             remedy=f"agentchord explain {agent.sub_run_id}",
         )
     return Finding(
         reason=Reason.ITEMS,
-        agents=(agent.name,),
         text=f"works on its items: {agent.items_ended} of {agent.item_count} have ended",
     )
 

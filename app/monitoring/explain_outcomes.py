@@ -4,7 +4,7 @@ from app.domain.status import AgentStatus
 from app.errors import error_named
 from app.monitoring.findings import Finding, Reason, grouped
 from app.monitoring.progress import AgentProgress
-from app.monitoring.run_history import RunHistory
+from app.monitoring.run_history import RunHistory, superseded
 from app.monitoring.wording import names
 
 RETRY = "agentchord retry runs only what failed again"
@@ -74,8 +74,7 @@ def _cancelled(agent: AgentProgress) -> Finding:
 
 def _tried_again(agent: AgentProgress, history: RunHistory) -> list[Finding]:
     tries = [each for each in history.attempts if each.agent == agent.name]
-    last = {each.item: each.number for each in tries}
-    failed = [each for each in tries if each.outcome == "failed" and each.number < last[each.item]]
+    failed = [each for each in superseded(tries) if each.outcome == "failed"]
     lost = [each for each in tries if each.outcome == "lost"]
     found = []
     if failed:

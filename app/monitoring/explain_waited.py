@@ -39,14 +39,22 @@ def awaited(waits_for: str) -> Awaited:
         )
     name, _, what = waits_for.rpartition(" ")
     if what == "circuit":
-        text = f"the {waits_for}, open because calls had failed"
-        return Awaited(reason=Reason.CIRCUIT, text=text, remedy="agentchord limits shows it")
+        return Awaited(
+            reason=Reason.CIRCUIT,
+            text=f"the {waits_for}, open because calls had failed",
+            remedy="agentchord limits shows it",
+        )
     if what == "pause":
-        text = f"a pause of {name} that the provider had asked for (a 429, or Retry-After)"
-        return Awaited(reason=Reason.PROVIDER_PAUSE, text=text)
+        return Awaited(
+            reason=Reason.PROVIDER_PAUSE,
+            text=f"a pause of {name} that the provider had asked for (a 429, or Retry-After)",
+        )
     if what == "without_redis":
-        text = f"Redis, which did not answer and counts the rate limit {name}"
-        return Awaited(reason=Reason.LIMIT, text=text, remedy="agentchord doctor")
+        return Awaited(
+            reason=Reason.LIMIT,
+            text=f"Redis, which did not answer and counts the rate limit {name}",
+            remedy="agentchord doctor",
+        )
     return Awaited(reason=Reason.LIMIT, text=f"the rate limit {waits_for}", remedy=LIMITS)
 
 
@@ -61,21 +69,17 @@ def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Findi
     for wait in history.waits:
         if agent in (None, wait.agent):
             by_name.setdefault(wait.waits_for, []).append(wait)
-    found = [(_total(waits), name, waits) for name, waits in by_name.items()]
+    longest_first = sorted(by_name.items(), key=lambda item: -_total(item[1]))
     return tuple(
-        _finding(name, waits)
-        for total, name, waits in sorted(found, reverse=True, key=_first)
-        if total >= NOTABLE_S
+        _finding(name, waits) for name, waits in longest_first if _total(waits) >= NOTABLE_S
     )
 
 
 def _finding(name: str, waits: Sequence[Wait]) -> Finding:
-    what, total_s = awaited(name), seconds_of(_total(waits))
-    longest = max(waits, key=lambda each: each.longest_s)
-    if sum(each.count for each in waits) == 1:
-        time = total_s
-    else:
-        time = f"{total_s} in all, {seconds_of(longest.longest_s)} at most,"
+    what, time = awaited(name), seconds_of(_total(waits))
+    if sum(each.count for each in waits) > 1:
+        longest_s = max(each.longest_s for each in waits)
+        time = f"{time} in all, {seconds_of(longest_s)} at most,"
     return Finding(
         reason=what.reason,
         agents=tuple(dict.fromkeys(each.agent for each in waits)),
@@ -86,7 +90,3 @@ def _finding(name: str, waits: Sequence[Wait]) -> Finding:
 
 def _total(waits: Iterable[Wait]) -> float:
     return sum(each.seconds for each in waits)
-
-
-def _first(found: tuple[float, str, list[Wait]]) -> float:
-    return found[0]

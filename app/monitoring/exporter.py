@@ -61,11 +61,10 @@ class Exporter:
     async def _read(self, name: str, reader: Reader) -> list[Sample]:
         try:
             async with asyncio.timeout(READ_S):
-                found = [*await reader(), (metrics.SERVICE_UP, (name,), 1.0)]
+                return [*await reader(), (metrics.SERVICE_UP, (name,), 1.0)]
         except (AgentChordError, TimeoutError) as error:
             log.warning("reading_failed", service=name, error=str(error) or "too slow")
-            found = [(metrics.SERVICE_UP, (name,), 0.0)]
-        return found
+            return [(metrics.SERVICE_UP, (name,), 0.0)]
 
 
 def registry_of(samples: Iterable[Sample]) -> CollectorRegistry:

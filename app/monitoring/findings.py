@@ -108,8 +108,8 @@ def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:
     for reason, same in by_reason.items():
         if len(same) <= most or reason not in GENERAL:
             shown += same
-            continue
-        agents = dict.fromkeys(name for each in same[most - 1 :] for name in each.agents)
-        rest = Finding(reason=reason, agents=tuple(agents), text=GENERAL[reason])
-        shown += [*same[: most - 1], rest]
+        else:
+            agents = dict.fromkeys(name for each in same[most - 1 :] for name in each.agents)
+            rest = Finding(reason=reason, agents=tuple(agents), text=GENERAL[reason])
+            shown += [*same[: most - 1], rest]
     return shown

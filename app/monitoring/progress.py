@@ -158,10 +158,9 @@ async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
         raise UnknownRun(f"{prefix!r} is not the id of a run: see `agentchord runs`")
     low, high = UUID(digits.ljust(HEX_DIGITS, "0")), UUID(digits.ljust(HEX_DIGITS, "f"))
     found = list(await connection.scalars(FIND_RUNS, {"low": low, "high": high}))
-    if not found and len(digits) == HEX_DIGITS:
-        raise UnknownRun(f"no run has the id {prefix!r}: see `agentchord runs`")
     if not found:
-        raise UnknownRun(f"no run has an id that begins with {prefix!r}: see `agentchord runs`")
+        id_ = "the id" if len(digits) == HEX_DIGITS else "an id that begins with"
+        raise UnknownRun(f"no run has {id_} {prefix!r}: see `agentchord runs`")
     if len(found) > 1:
         raise UnknownRun(
             f"several runs have an id that begins with {prefix!r}: give more of it "

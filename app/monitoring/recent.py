@@ -69,7 +69,6 @@ async def recent_events(
         count: Most events to read.
         event_type: Type of the events; None for all.
     """
-    found = await connection.execute(RECENT, {"type": event_type, "count": count})
     events = [
         MetricEvent(
             timestamp=row.at,
@@ -78,7 +77,7 @@ async def recent_events(
             workflow_id=row.workflow_id,
             data=row.data,
         )
-        for row in found
+        for row in await connection.execute(RECENT, {"type": event_type, "count": count})
     ]
     return events[::-1]
 

@@ -4,7 +4,7 @@ Markupsafe escapes every text, and the page's content security policy allows no 
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any
@@ -17,7 +17,7 @@ from app.monitoring.explain_cost import explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.findings import Finding, condensed
 from app.monitoring.report_graph import graph, state_of
-from app.monitoring.run_history import Call, RunHistory
+from app.monitoring.run_history import Attempt, Call, RunHistory, superseded
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
 from app.monitoring.wording import names, seconds_of
 
@@ -89,7 +89,6 @@ def _header(history: RunHistory, timeline: Timeline) -> Markup:
     calling = sum(each.calling_s for each in timeline.agents)
     share = waiting / (waiting + calling) if waiting + calling else 0.0
     spent = float(run.spent_usd / run.limit_usd) if run.limit_usd else 0.0
-    retries = sum(each.outcome in ("failed", "lost") for each in _superseded(history))
     figures = (
         _figure(seconds_of(timeline.seconds), "from start to end" if run.finished_at else "so far"),
         _figure(
@@ -100,7 +99,7 @@ def _header(history: RunHistory, timeline: Timeline) -> Markup:
         _figure(_money(run.spent_usd), f"of a budget of ${run.limit_usd:,.2f}", spent),
         _figure(f"{len(calls):,}", f"calls, {sum(c.outcome != 'ok' for c in calls)} failed"),
         _figure(f"{share:.0%}", "of the agents' time was waiting", share),
-        _figure(str(retries), "attempts were repeated"),
+        _figure(str(len(_repeated(history))), "attempts were repeated"),
     )
     facts = [f"run {run.id}", f"version {run.version}"]
     facts += [f"started {run.started_at:%Y-%m-%d %H:%M:%S} UTC"] if run.started_at else []
@@ -160,11 +159,11 @@ def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
     return Markup('<ul class="reasons">{}</ul>').format(EMPTY.join(items))
 
 
-def _gantt(timeline: Timeline, critical: Iterable[str]) -> Markup:
+def _gantt(timeline: Timeline, critical: set[str]) -> Markup:
     rows = [each for each in timeline.agents if each.spans]
     if not rows or timeline.seconds <= 0:
         return EMPTY
-    important = set(critical) | {each.agent.name for each in rows if each.agent.status.is_failure}
+    important = critical | {each.agent.name for each in rows if each.agent.status.is_failure}
     if len(rows) > MOST_ROWS:
         slowest = sorted(rows, key=lambda each: -(each.waiting_s + each.calling_s))
         important |= {each.agent.name for each in slowest[: MOST_ROWS // 2]}
@@ -173,7 +172,6 @@ def _gantt(timeline: Timeline, critical: Iterable[str]) -> Markup:
         hidden = [each for each in rows if each.agent.name not in known]
     else:
         shown, hidden = rows, []
-    on_path = set(critical)
     legend = (
         Markup('<span><i class="{}"></i>{}</span>').format(phase, text)
         for phase, text in PHASES.items()
@@ -181,7 +179,7 @@ def _gantt(timeline: Timeline, critical: Iterable[str]) -> Markup:
     marked = Markup('<span><b style="color:var(--accent)">◆</b> critical path</span>')
     folded = (
         Markup("<details><summary>{} more agents</summary>{}</details>").format(
-            len(hidden), EMPTY.join(_row(each, timeline, on_path) for each in hidden)
+            len(hidden), EMPTY.join(_row(each, timeline, critical) for each in hidden)
         )
         if hidden
         else EMPTY
@@ -190,7 +188,7 @@ def _gantt(timeline: Timeline, critical: Iterable[str]) -> Markup:
         EMPTY.join(legend),
         marked,
         _axis(timeline),
-        EMPTY.join(_row(each, timeline, on_path) for each in shown),
+        EMPTY.join(_row(each, timeline, critical) for each in shown),
         folded,
     )
 
@@ -302,24 +300,23 @@ def _failures(history: RunHistory, redact: Redact) -> Markup:
     return _table(("agent", "state", "cause"), rows)
 
 
-def _superseded(history: RunHistory) -> list[Any]:
-    """Return the attempts that were followed by another one of the same agent run."""
-    last = {(each.agent, each.item): each.number for each in history.attempts}
-    return [each for each in history.attempts if each.number < last[each.agent, each.item]]
+def _repeated(history: RunHistory) -> list[Attempt]:
+    """Return the attempts that failed or were lost, and were followed by another one."""
+    return [each for each in superseded(history.attempts) if each.outcome in ("failed", "lost")]
 
 
 def _retries(history: RunHistory, redact: Redact) -> Markup:
-    rows = []
-    for each in _superseded(history):
-        if each.outcome in ("failed", "lost"):
-            item = "" if each.item is None else f"[{each.item}]"
-            cause = each.error or "its worker had died"
-            kind = f"{each.error_class}: " if each.error_class else ""
-            rows.append(
-                Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
-                    f"{each.agent}{item}", each.number, redact(f"{kind}{cause}")
-                )
-            )
+    rows = [
+        Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
+            each.agent if each.item is None else f"{each.agent}[{each.item}]",
+            each.number,
+            redact(
+                (f"{each.error_class}: " if each.error_class else "")
+                + (each.error or "its worker had died")
+            ),
+        )
+        for each in _repeated(history)
+    ]
     return _table(("agent", "attempt", "cause"), rows)
 
 

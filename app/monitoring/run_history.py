@@ -4,8 +4,8 @@ An agent with a for_each stands for its items here: their attempts, calls and ev
 its name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -33,8 +33,8 @@ READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
 """)  # noqa: S608  a constant of this module
 # An estimate that was corrected, and the entry that corrects it, add up to zero and are left out.
 READ_CALLS: TextClause = text(f"""{OWNERS}
-    SELECT o.owner AS agent, o.item_index AS item, c.attempt, c.provider, c.model, c.module, c.kind,
-        c.outcome, c.cost_usd, c.saved_usd, c.created_at AS ended_at, c.seconds,
+    SELECT o.owner AS agent, c.provider, c.model, c.module, c.kind, c.outcome, c.cost_usd,
+        c.created_at AS ended_at, c.seconds,
         c.input_tokens + c.cached_tokens + c.cache_write_tokens + c.cache_write_1h_tokens
             AS prompt_tokens, c.output_tokens
     FROM cost_entries c JOIN owned o ON o.id = c.agent_run_id
@@ -44,11 +44,11 @@ READ_CALLS: TextClause = text(f"""{OWNERS}
     ) ORDER BY c.id
 """)  # noqa: S608
 READ_TOOLS: TextClause = text(f"""{OWNERS}
-    SELECT o.owner AS agent, o.item_index AS item, t.tool, t.state, t.started_at, t.finished_at
+    SELECT o.owner AS agent, t.state, t.started_at, t.finished_at
     FROM owned o JOIN tool_calls t ON t.agent_run_id = o.id ORDER BY t.started_at
 """)  # noqa: S608
 READ_EVENTS: TextClause = text(f"""{OWNERS}
-    SELECT e.id, e.type, e.at, e.attempt, e.data, o.owner AS agent
+    SELECT e.type, e.at, e.data, o.owner AS agent
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
@@ -73,10 +73,11 @@ READ_WAITS: TextClause = text(f"""{OWNERS}
 #: Events that the attempts and tool calls show as well.
 SEEN_IN_ATTEMPTS = ("agent_started", "agent_completed", "tool_started", "tool_finished")
 READ_NOW_OF_AGENTS: TextClause = text(f"""{OWNERS}
-    SELECT o.owner AS agent, o.item_index AS item, o.status, o.ready_at, o.waits_for, o.retries,
-        q.since AS money_since, q.amount_usd AS money_usd, q.budget_ids,
-        h.created_at AS calling_since, h.provider AS called_provider, h.model AS called_model,
-        t.tool, o.provider, o.model, o.level, o.worker, o.started_at
+    SELECT o.owner AS agent, o.status, o.ready_at, o.waits_for, o.retries,
+        q.since AS money_since, q.amount_usd AS money_usd,
+        coalesce(q.budget_ids, '{{}}') AS budgets, h.created_at AS calling_since,
+        h.provider || '/' || h.model AS called,
+        t.tool, o.provider, o.model, o.level, o.worker
     FROM owned o
     LEFT JOIN hold_queue q ON q.agent_run_id = o.id AND q.attempt = o.attempt
     LEFT JOIN LATERAL (
@@ -132,15 +133,13 @@ class Call:
     """One entry of the ledger; ``seconds`` is None if the call's end is not known."""
 
     agent: str
-    item: int | None = None
-    attempt: int
     provider: str
     model: str
     module: str
     kind: str
     outcome: str
     cost_usd: Decimal
-    saved_usd: Decimal = Decimal(0)
+
     ended_at: datetime
     seconds: float | None = None
     prompt_tokens: int = 0
@@ -152,8 +151,6 @@ class ToolUse:
     """One call of a tool."""
 
     agent: str
-    item: int | None = None
-    tool: str
     state: str
     started_at: datetime
     finished_at: datetime | None = None
@@ -182,10 +179,8 @@ class Wait:
 class HistoryEvent:
     """One line of the history; ``agent`` is None if it is the run's."""
 
-    id: int
     type: str
     at: datetime
-    attempt: int | None = None
     data: Mapping[str, Any]
     agent: str | None = None
 
@@ -209,7 +204,6 @@ class Standing:
 
     Attributes:
         agent: Its agent.
-        item: Its index in the list, if it is an item.
         status: ``pending`` or ``running``.
         level: Its level, from 0.
         provider: Its queue.
@@ -218,17 +212,16 @@ class Standing:
         waits_for: Limit, money or circuit that it was handed back for, or None.
         retries: Retries so far.
         worker: Worker that runs it.
-        started_at: Time of its first claim.
+
         money_since: Time since which its hold waits for money, or None.
         money_usd: Dollars that it waits for.
         budgets: Budgets that the hold needs.
         calling_since: Time at which the money of the call under way was held, or None.
-        called: Provider and model of that call.
+        called: Provider and model of that call, as ``openai/gpt-4o``.
         tool: Tool that is running, or None.
     """
 
     agent: str
-    item: int | None = None
     status: str
     level: int
     provider: str
@@ -237,12 +230,11 @@ class Standing:
     waits_for: str | None = None
     retries: int = 0
     worker: str | None = None
-    started_at: datetime | None = None
     money_since: datetime | None = None
     money_usd: Decimal | None = None
     budgets: tuple[BudgetState, ...] = ()
     calling_since: datetime | None = None
-    called: tuple[str, str] | None = None
+    called: str | None = None
     tool: str | None = None
 
 
@@ -280,6 +272,12 @@ class RunHistory:
         return next((agent for agent in self.run.agents if agent.name == name), None)
 
 
+def superseded(attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Return the attempts that were followed by another one of the same agent run."""
+    last = {(each.agent, each.item): each.number for each in attempts}
+    return [each for each in attempts if each.number < last[each.agent, each.item]]
+
+
 #: Fewer earlier runs give no usual cost.
 ENOUGH_RUNS = 3
 
@@ -294,54 +292,54 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
     Raises:
         UnknownRun: If there is no such run.
     """
-    run = await read_progress(connection, run_id)
+    present = await read_present(connection, run_id)
     values = {"run_id": run_id}
-    usual = await connection.execute(READ_USUAL, {**values, "workflow": run.workflow})
+    usual = await connection.execute(READ_USUAL, {**values, "workflow": present.run.workflow})
     events = {**values, "but": list(SEEN_IN_ATTEMPTS)}
-    return RunHistory(
-        now=await read_now(connection),
-        run=run,
-        dependencies={
-            row.name: tuple(row.dependencies)
-            for row in await connection.execute(READ_DEPENDENCIES, values)
-        },
+    return replace(
+        present,
         attempts=await _facts(connection, Attempt, READ_ATTEMPTS, values),
         calls=await _facts(connection, Call, READ_CALLS, values),
         tools=await _facts(connection, ToolUse, READ_TOOLS, values),
         events=await _facts(connection, HistoryEvent, READ_EVENTS, events),
         waits=await _facts(connection, Wait, READ_WAITS, values),
-        standing=await read_standing(connection, run_id),
         usual_usd={row.agent: row.cost_usd for row in usual if row.runs >= ENOUGH_RUNS},
     )
 
 
-async def read_now(connection: AsyncConnection) -> datetime:
-    """Read the database's clock, by which all times of a run are measured."""
-    now: datetime = (await connection.execute(READ_NOW)).one().now
-    return now
+async def read_present(connection: AsyncConnection, run_id: UUID) -> RunHistory:
+    """Read a run without its past, which is cheap enough for every second.
+
+    Raises:
+        UnknownRun: If there is no such run.
+    """
+    return RunHistory(
+        run=await read_progress(connection, run_id),
+        # By the database's clock all times of a run are measured.
+        now=await connection.scalar(READ_NOW),
+        dependencies={
+            row.name: tuple(row.dependencies)
+            for row in await connection.execute(READ_DEPENDENCIES, {"run_id": run_id})
+        },
+        standing=await _standing(connection, run_id),
+    )
 
 
-async def read_standing(connection: AsyncConnection, run_id: UUID) -> tuple[Standing, ...]:
+async def _standing(connection: AsyncConnection, run_id: UUID) -> tuple[Standing, ...]:
     """Read the state of the agent runs that have not ended."""
     rows = (await connection.execute(READ_NOW_OF_AGENTS, {"run_id": run_id})).mappings().all()
-    ids = {id_ for row in rows for id_ in row["budget_ids"] or ()}
-    budgets: dict[UUID, BudgetState] = {}
-    if ids:
-        found = await connection.execute(READ_BUDGETS, {"ids": sorted(ids)})
-        budgets = {row["id"]: BudgetState(**row) for row in found.mappings()}
-    standing = []
-    for row in rows:
-        facts = dict(row)
-        called = facts.pop("called_provider"), facts.pop("called_model")
-        needed = facts.pop("budget_ids") or ()
-        standing.append(
-            Standing(
-                **facts,
-                called=(called[0], called[1]) if all(called) else None,
-                budgets=tuple(budgets[id_] for id_ in needed if id_ in budgets),
-            )
+    ids = sorted({id_ for row in rows for id_ in row["budgets"]})
+    found = await _facts(connection, BudgetState, READ_BUDGETS, {"ids": ids}) if ids else ()
+    budgets = {budget.id: budget for budget in found}
+    return tuple(
+        Standing(
+            **{
+                **row,
+                "budgets": tuple(budgets[id_] for id_ in row["budgets"] if id_ in budgets),
+            }
         )
-    return tuple(standing)
+        for row in rows
+    )
 
 
 async def _facts(

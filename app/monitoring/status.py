@@ -177,9 +177,8 @@ def summary_of(totals: SystemTotals) -> dict[str, Any]:
 async def system_status(connection: AsyncConnection) -> dict[str, Any]:
     """Read the totals of the whole cluster in the form of the engine's status."""
     totals = await system_totals(connection)
-    summary = summary_of(totals)
     return {
-        "monitoring": summary,
+        "monitoring": summary_of(totals),
         "rate_limiting": {
             "total_requests": totals.calls,
             "total_tokens": totals.tokens,

@@ -5,11 +5,12 @@ whether or not it depends on that agent. The critical path is the chain of these
 measured, not planned.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import pairwise
+from itertools import chain, groupby, pairwise, zip_longest
 
 from app.domain.kinds import QUEUES_OF_KINDS, WORKFLOW, queue_of
 from app.monitoring.progress import AgentProgress
@@ -185,12 +186,12 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
 
 def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
     """Return the periods of each agent's attempts, or of those with this outcome."""
-    found: dict[str, list[Interval]] = {}
-    for attempt in history.attempts:
-        if outcome in (None, attempt.outcome):
-            ended = attempt.finished_at or history.run.finished_at or history.now
-            found.setdefault(attempt.agent, []).append((attempt.started_at, ended))
-    return found
+    now = history.run.finished_at or history.now
+    return _by_agent(
+        (attempt.agent, (attempt.started_at, attempt.finished_at or now))
+        for attempt in history.attempts
+        if outcome in (None, attempt.outcome)
+    )
 
 
 def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
@@ -210,26 +211,35 @@ def _long_waits(history: RunHistory) -> dict[str, list[Interval]]:
 
 def _busy(history: RunHistory) -> dict[str, list[Interval]]:
     """Return the periods in which each agent called or worked."""
-    found: dict[str, list[Interval]] = {}
-
-    def add(agent: str, start: datetime, end: datetime | None) -> None:
-        found.setdefault(agent, []).append((start, end or history.now))
-
-    for call in history.calls:
-        if call.seconds is not None and call.kind not in ("correction", "cached"):
-            add(call.agent, call.ended_at - timedelta(seconds=call.seconds), call.ended_at)
-    for tool in history.tools:
-        if tool.finished_at is not None or tool.state == "running":
-            add(tool.agent, tool.started_at, tool.finished_at)
-    for standing in history.standing:
-        if standing.calling_since is not None:
-            add(standing.agent, standing.calling_since, None)
+    calls = (
+        (call.agent, (call.ended_at - timedelta(seconds=call.seconds), call.ended_at))
+        for call in history.calls
+        if call.seconds is not None and call.kind not in ("correction", "cached")
+    )
+    tools = (
+        (tool.agent, (tool.started_at, tool.finished_at or history.now))
+        for tool in history.tools
+        if tool.finished_at is not None or tool.state == "running"
+    )
+    under_way = (
+        (standing.agent, (standing.calling_since, history.now))
+        for standing in history.standing
+        if standing.calling_since is not None
+    )
     working = {
         agent.name
         for agent in history.run.agents
         if agent.provider in WORKING_QUEUES or agent.sub_run_id is not None
     }
-    return found | {name: times for name, times in _tries(history).items() if name in working}
+    tries = {name: times for name, times in _tries(history).items() if name in working}
+    return _by_agent(chain(calls, tools, under_way)) | tries
+
+
+def _by_agent(found: Iterable[tuple[str, Interval]]) -> dict[str, list[Interval]]:
+    intervals: dict[str, list[Interval]] = defaultdict(list)
+    for agent, interval in found:
+        intervals[agent].append(interval)
+    return intervals
 
 
 def _spans(
@@ -271,33 +281,25 @@ def _within(intervals: Iterable[Interval], left: datetime, right: datetime) -> b
 def _union(intervals: Iterable[Interval], start: datetime, end: datetime) -> list[Interval]:
     """Merge overlapping intervals and clip them to bounds."""
     merged: list[Interval] = []
-    for first, last in sorted(intervals):
-        first, last = max(first, start), min(last, end)  # noqa: PLW2901  clipped
-        if first >= last:
-            continue
+    for first, last in sorted((max(first, start), min(last, end)) for first, last in intervals):
         if merged and first <= merged[-1][1]:
             merged[-1] = merged[-1][0], max(merged[-1][1], last)
-        else:
+        elif first < last:
             merged.append((first, last))
     return merged
 
 
 def _critical_path(history: RunHistory, agents: Sequence[AgentTimeline]) -> tuple[Step, ...]:
-    last_of: dict[int, AgentTimeline] = {}
-    for each in agents:
-        if each.spans:
-            known = last_of.get(each.agent.level)
-            if known is None or each.spans[-1].end > known.spans[-1].end:
-                last_of[each.agent.level] = each
-    chain = [last_of[level] for level in sorted(last_of)]
-    followers = [*chain[1:], None][: len(chain)]
+    started = (each for each in agents if each.spans)
+    levels = groupby(started, key=lambda each: each.agent.level)
+    path = [max(level, key=lambda each: each.spans[-1].end) for _, level in levels]
     return tuple(
         Step(
             timeline=each,
             is_dependency=after is None
             or each.agent.name in history.dependencies.get(after.agent.name, ()),
         )
-        for each, after in zip(chain, followers, strict=True)
+        for each, after in zip_longest(path, path[1:])
     )
 
 

@@ -56,7 +56,7 @@ class CallPlan:
         return self.context_window is None or self.least_tokens <= self.context_window
 
     def worst_usd_of(self, prompt_tokens: int) -> Decimal:
-        """The most that it can cost with a prompt of so many tokens, in dollars."""
+        """Return the most that it can cost with a prompt of so many tokens, in dollars."""
         return self.price.worst_case(prompt_tokens, self.max_tokens, cache_writes=self.cache_writes)
 
 

@@ -186,6 +186,7 @@ def forecast(
             made = _forecast_agent(
                 agent,
                 level,
+                elements,
                 calls=tuple(call for each in calls for call in each),
                 worst_usd=sum(
                     (worst_case_of(agent, values, planner) for values in largest.values),
@@ -195,7 +196,7 @@ def forecast(
                 retry=retry,
                 providers=providers,
             )
-            agents.append(_of_elements(made, agent, elements, in_a_row[agent.name]))
+            agents.append(replace(made, in_a_row=in_a_row[agent.name]))
     path = _critical_path(workflow, in_a_row)
     return Forecast(
         agents=tuple(agents),
@@ -205,47 +206,30 @@ def forecast(
     )
 
 
-def _of_elements(
-    made: AgentForecast, agent: Agent, elements: Elements, in_a_row: int
-) -> AgentForecast:
-    if agent.for_each is None:
-        return replace(made, in_a_row=in_a_row)
-    count = len(elements.values)
-    return replace(
-        made,
-        most_calls=made.most_calls * count,
-        elements=count,
-        per_element=not elements.counted,
-        in_a_row=in_a_row,
-    )
-
-
 def _inner_rows(
     agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
 ) -> list[AgentForecast]:
     """Return the agents of a sub-workflow, each summed over all elements of the outer agent."""
-    rows = []
-    for same in zip(*(run.agents for run in runs), strict=True):
-        first = same[0]
-        rows.append(
-            replace(
-                first,
-                name=f"{agent.name}/{first.name}",
-                level=level,
-                calls=tuple(call for one in same for call in one.calls),
-                most_calls=sum(one.most_calls for one in same),
-                expected_usd=sum((one.expected_usd for one in same), Decimal(0)),
-                worst_usd=sum((one.worst_usd for one in same), Decimal(0)),
-                elements=first.elements if agent.for_each is None else len(elements.values),
-                per_element=first.per_element or not elements.counted,
-            )
+    return [
+        replace(
+            same[0],
+            name=f"{agent.name}/{same[0].name}",
+            level=level,
+            calls=tuple(call for one in same for call in one.calls),
+            most_calls=sum(one.most_calls for one in same),
+            expected_usd=sum((one.expected_usd for one in same), Decimal(0)),
+            worst_usd=sum((one.worst_usd for one in same), Decimal(0)),
+            elements=same[0].elements if agent.for_each is None else len(elements.values),
+            per_element=same[0].per_element or not elements.counted,
         )
-    return rows
+        for same in zip(*(run.agents for run in runs), strict=True)
+    ]
 
 
 def _forecast_agent(
     agent: Agent,
     level: int,
+    elements: Elements,
     *,
     calls: tuple[ExpectedCall, ...],
     worst_usd: Decimal,
@@ -253,31 +237,29 @@ def _forecast_agent(
     retry: RetryPolicy,
     providers: Sequence[Provider],
 ) -> AgentForecast:
-    if agent.kind != LLM:
-        return AgentForecast(
-            name=agent.name,
-            level=level,
-            provider=agent.provider,
-            model=agent.model,
-            calls=(),
-            most_calls=0,
-            expected_usd=Decimal(0),
-            worst_usd=Decimal(0),
-        )
-    price = planner.price_of(agent)
-    retries = agent.policy(retry).max_retries
-    repairs = 0 if agent.output_schema is None else 1
-    return AgentForecast(
+    made = AgentForecast(
         name=agent.name,
         level=level,
         provider=agent.provider,
         model=agent.model,
         calls=calls,
+        most_calls=0,
+        expected_usd=Decimal(0),
+        worst_usd=worst_usd,
+        elements=None if agent.for_each is None else len(elements.values),
+        per_element=not elements.counted,
+    )
+    if agent.kind != LLM:
+        return made
+    price = planner.price_of(agent)
+    repairs = 0 if agent.output_schema is None else 1
+    return replace(
+        made,
         most_calls=((agent.max_turns if agent.tools else 1) + repairs)
         * len(agent.options())
-        * (1 + retries),
+        * (1 + agent.policy(retry).max_retries)
+        * len(elements.values),
         expected_usd=sum((price.cost(call.usage) for call in calls), Decimal(0)),
-        worst_usd=worst_usd,
         cache=cache_forecast(agent, price, providers),
     )
 

@@ -55,18 +55,15 @@ def time_bounds(
         latency_s: Seconds that a call takes; None leaves answering times out.
         providers: The providers of this cluster.
     """
-    calls: dict[str, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)
-    configs: dict[str, RateLimitConfig] = {}
+    calls: dict[BucketSpec, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)
     for agent in forecast.agents:
-        if not agent.calls:
-            continue
-        bucket, config = bucket_of(agent.provider, agent.model)
-        configs[bucket] = config
-        calls[bucket] += [(agent, call) for call in agent.calls]
+        if agent.calls:
+            bucket, config = bucket_of(agent.provider, agent.model)
+            calls[spec_of(bucket, config)] += [(agent, call) for call in agent.calls]
     bounds = [
         bound
-        for bucket, made in calls.items()
-        for bound in _of_bucket(spec_of(bucket, configs[bucket]), made, latency_s, providers)
+        for spec, made in calls.items()
+        for bound in _of_bucket(spec, made, latency_s, providers)
     ]
     if latency_s is not None:
         bounds += _of_levels(forecast, max_parallel_agents, latency_s)
@@ -116,21 +113,20 @@ def _of_bucket(
 
 def _least_s(tier: Tier, amount: float) -> float:
     if tier.kind == "window":
-        full_windows = max(-(-amount // tier.capacity) - 1, 0.0)
-        return full_windows * tier.window_s
+        return max(-(-amount // tier.capacity) - 1, 0.0) * tier.window_s
     return max(amount - tier.capacity, 0.0) / tier.rate
 
 
 def _of_levels(forecast: Forecast, max_parallel_agents: int, latency_s: float) -> list[TimeBound]:
-    in_a_row = 0.0
-    in_places = 0.0
-    for level in forecast.levels():
-        longest = max(agent.in_a_row for agent in level)
-        in_a_row += longest
-        in_places += max(sum(len(agent.calls) for agent in level) / max_parallel_agents, longest)
+    levels = forecast.levels()
+    longest = [max(agent.in_a_row for agent in level) for level in levels]
+    in_places = sum(
+        max(sum(len(agent.calls) for agent in level) / max_parallel_agents, least)
+        for level, least in zip(levels, longest, strict=True)
+    )
     facts = (
-        ("levels", float(len(forecast.levels())), in_a_row),
-        ("max_parallel_agents", float(max_parallel_agents), in_places),
+        ("levels", float(len(levels)), float(sum(longest))),
+        ("max_parallel_agents", float(max_parallel_agents), float(in_places)),
     )
     return [
         TimeBound(

@@ -82,7 +82,7 @@ def worst_case(
 
 
 def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
-    """The most that an answer at one agent's first attempt costs, in dollars.
+    """Return the most that an answer at one agent's first attempt costs, in dollars.
 
     With fallbacks it is the cost of the most expensive one.
 
@@ -98,8 +98,7 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
         inner = embedded(agent)
         if inner is None:
             return limit_usd
-        given = input_of(inner, values)
-        return min(worst_case(inner, given, planner).once_usd, limit_usd)
+        return min(worst_case(inner, input_of(inner, values), planner).once_usd, limit_usd)
     worst_usd = max(_worst_option(option, values, planner) for option in agent.options())
     return limit_usd if agent.tools and agent.max_turns > 1 else min(worst_usd, limit_usd)
 

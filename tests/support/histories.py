@@ -52,7 +52,6 @@ def attempt(name: str, start: float, end: float | None, **fields: Any) -> Attemp
 def call(name: str, start: float, end: float, **fields: Any) -> Call:
     """A call between these seconds, for a tenth of a cent."""
     given: dict[str, Any] = {
-        "attempt": 1,
         "provider": "openai",
         "model": "gpt-4o",
         "module": "HR",
@@ -67,7 +66,7 @@ def call(name: str, start: float, end: float, **fields: Any) -> Call:
 
 def event(type_: str, seconds: float, **fields: Any) -> HistoryEvent:
     """An event at this second."""
-    given: dict[str, Any] = {"id": 1, "data": {}} | fields
+    given: dict[str, Any] = {"data": {}} | fields
     return HistoryEvent(type=type_, at=at(seconds), **given)
 
 

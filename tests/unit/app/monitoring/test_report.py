@@ -55,7 +55,7 @@ def small(error: str = "no such model", name: str = "screener") -> str:
         ),
         calls=(
             call("parser", 0, 0.5, outcome="ServerFailure", cost_usd=Decimal(0)),
-            call("parser", 1, 2, attempt=2),
+            call("parser", 1, 2),
         ),
         events=(event("run_paused", 3), event("run_resumed", 3.5)),
     )

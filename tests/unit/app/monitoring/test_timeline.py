@@ -39,7 +39,7 @@ def test_between_two_attempts_it_is_away() -> None:
     run = history(
         agent("a", finished_at=at(8), retries=1),
         attempts=(attempt("a", 0, 2, outcome="failed"), attempt("a", 5, 8, number=2)),
-        calls=(call("a", 0, 2, outcome="Overloaded"), call("a", 5, 8, attempt=2)),
+        calls=(call("a", 0, 2, outcome="Overloaded"), call("a", 5, 8)),
     )
 
     assert phases("a", run) == [("calling", 0, 2), ("away", 2, 5), ("calling", 5, 8)]
@@ -49,7 +49,7 @@ def test_a_long_wait_without_a_place_is_no_retry() -> None:
     run = history(
         agent("a", finished_at=at(9)),
         attempts=(attempt("a", 0, 2, outcome="handed_back"), attempt("a", 8, 9, number=2)),
-        calls=(call("a", 8, 9, attempt=2),),
+        calls=(call("a", 8, 9),),
         events=(event("agent_waiting", 2, agent="a"),),
     )
 
@@ -60,7 +60,7 @@ def test_the_time_with_a_worker_that_died_is_lost_and_was_no_wait() -> None:
     run = history(
         agent("a", finished_at=at(20), recoveries=1),
         attempts=(attempt("a", 0, 15, outcome="lost"), attempt("a", 16, 20, number=2)),
-        calls=(call("a", 1, 3), call("a", 16, 20, attempt=2)),
+        calls=(call("a", 1, 3), call("a", 16, 20)),
     )
 
     assert phases("a", run) == [
@@ -76,7 +76,7 @@ def test_calls_that_overlap_count_once() -> None:
     run = history(
         agent("list", finished_at=at(5), item_count=2),
         attempts=(attempt("list", 0, 4, item=0), attempt("list", 1, 5, item=1)),
-        calls=(call("list", 0, 4, item=0), call("list", 1, 5, item=1)),
+        calls=(call("list", 0, 4), call("list", 1, 5)),
     )
 
     assert phases("list", run) == [("calling", 0, 5)]

@@ -82,13 +82,13 @@ def worst_case(
 
 
 def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
-    """The most that an answer at one agent's first attempt costs, in dollars.
+    """Return the most that an answer at one agent's first attempt costs, in dollars.
 
     With fallbacks it is the cost of the most expensive one.
 
     Args:
         agent: The agent.
-        values: What it sees by name, with the longest text that each agent may answer.
+        values: Its values by name, with the longest text that each agent may answer.
         planner: Plans calls, as the workers do.
     """
     if agent.kind not in (LLM, WORKFLOW):
@@ -160,7 +160,7 @@ def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def specs_of(agent: Agent) -> list[dict[str, Any]]:
-    """Specs of its tools; a tool that is given by its name only has none here to be counted."""
+    """Return the specs of its tools; a tool that is given by name only has none here."""
     return [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
 
 
@@ -172,7 +172,7 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
-    """Tokens that an agent's answer may have; of a sub-workflow, all answers in it.
+    """Return the tokens that an agent's answer may have; of a sub-workflow, of all answers.
 
     An agent without a model has no max_tokens: it counts with the largest allowed output.
     """
@@ -180,5 +180,5 @@ def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
         return sum(max_tokens_of(one, planner) for one in inner.agents)
     if agent.kind not in (LLM, WORKFLOW):
         return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
-    # A sub-workflow that is only named answers what an agent without a model of its own may.
+    # A sub-workflow that is given by its name only counts with the default max_tokens.
     return planner.max_tokens(agent)

@@ -116,7 +116,7 @@ MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_fence": (no_fence, "a dead attempt changed an agent run", 17),
     "no_watchdog": (no_watchdog, "has not ended", 0),
     "no_budget_check": (no_budget_check, "has failed with IntegrityError", 0),
-    "open_budget": (open_budget, "holds committed after", 32),
+    "open_budget": (open_budget, "holds committed after", 93),
     "forgotten_turns": (forgotten_turns, "has forgotten turn", 0),
     "priced_cache": (priced_cache, "an answer from the cache costs", 0),
     "confused_cache": (confused_cache, "from the cache is no answer to it", 0),

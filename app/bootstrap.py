@@ -29,13 +29,13 @@ from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
 
-#: What is sent to a provider that asks for no key: the SDKs insist on one.
+#: The key that is sent to a provider that asks for none: the SDKs need one.
 NO_KEY = "none"
 
 
 @lru_cache(maxsize=1)
 def connected_settings() -> Settings:
-    """The settings with the URLs of both services filled in.
+    """Return the settings, with the URLs of both services filled in.
 
     Without DATABASE_URL or REDIS_URL the embedded service of AGENTCHORD_HOME is started, or
     joined, for the rest of this process's life.
@@ -58,19 +58,19 @@ def connected_settings() -> Settings:
 
 
 def database_url(settings: Settings) -> str:
-    """The Postgres URL of connected settings, in the clear."""
+    """Return the Postgres URL of connected settings, in the clear."""
     assert settings.database_url is not None
     return settings.database_url.get_secret_value()
 
 
 def redis_url(settings: Settings) -> str:
-    """The Redis URL of connected settings, in the clear."""
+    """Return the Redis URL of connected settings, in the clear."""
     assert settings.redis_url is not None
     return settings.redis_url.get_secret_value()
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
-    """What makes each provider's client; the key is looked up when the client is made."""
+    """Return by provider what makes its client; the key is read when the client is made."""
     return {
         provider.name: partial(_client, settings, provider) for provider in settings.all_providers()
     }
@@ -89,12 +89,12 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
 
 
 def secret(value: SecretStr | None) -> str | None:
-    """Return a secret in the clear, for its user."""
+    """Return a secret in the clear, or None if there is none."""
     return None if value is None else value.get_secret_value()
 
 
 def call_planner(settings: Settings) -> CallPlanner:
-    """Build what plans calls: the same for workers, and for programs that show a plan."""
+    """Build the planner of calls, the same for workers and for programs that show a plan."""
     providers = settings.all_providers()
     return CallPlanner(
         Pricing(settings.costs, providers),
@@ -105,7 +105,7 @@ def call_planner(settings: Settings) -> CallPlanner:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """What enqueues runs, moves them on and reads them; bound to the running loop.
+    """The collaborators that enqueue, advance and read runs, bound to the running loop.
 
     Attributes:
         has_embedded_postgres: Whether Postgres is the built-in one, which errors have hints for.

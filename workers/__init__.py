@@ -1,1 +1,1 @@
-"""What runs inside Celery worker processes."""
+"""The code that runs inside Celery worker processes."""

@@ -1,4 +1,4 @@
-"""The time that an attempt has for calling, and how far it has got with it."""
+"""The time that an attempt may spend on calls, and the calls that it has made."""
 
 import math
 import time
@@ -9,15 +9,26 @@ from contextlib import contextmanager
 class CallClock:
     """Counts down an agent's timeout while it calls or runs tools; waiting does not count.
 
+    Its weakness: the clock only counts. The caller ends what runs longer, with
+    ``asyncio.timeout(clock.left_s)``.
+
     Args:
-        timeout_s: Seconds of calling that the agent has.
-        long_wait_s: A wait that is known to be longer ends an attempt that another one can take up.
+        timeout_s: Seconds that the agent may spend on calls and tools.
+        long_wait_s: Seconds of waiting after which an attempt that has made no call gives its agent
+            up, for a later attempt.
 
     Attributes:
         left_s: Seconds that are left.
-        calls: Calls begun.
-        begun: Whether a call has been made that no other attempt could go on from.
+        calls: Number of calls begun.
+        begun: Whether a call was made whose result is not stored yet: another attempt could not
+            go on from it.
         first_token_s: Seconds to the first token of the first streamed answer, or None.
+
+    Example:
+        clock = CallClock(30.0)
+        with clock.running():
+            async with asyncio.timeout(clock.left_s):
+                ...
     """
 
     def __init__(self, timeout_s: float, *, long_wait_s: float = math.inf) -> None:
@@ -29,12 +40,12 @@ class CallClock:
 
     @property
     def max_wait_s(self) -> float:
-        """The longest wait that is worth it, once it is known; after a call that is any."""
+        """The longest wait in seconds before the agent is given up; no limit after a call."""
         return math.inf if self.begun else self._long_wait_s
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Count the time inside."""
+        """Count the time inside the block."""
         since_s = time.monotonic()
         try:
             yield
@@ -42,15 +53,15 @@ class CallClock:
             self.left_s = max(self.left_s - (time.monotonic() - since_s), 0.0)
 
     def begin_call(self) -> None:
-        """Count a call: from now on nobody can take up the attempt until ``stored``."""
+        """Count a call: until ``stored``, no other attempt can go on from here."""
         self.calls += 1
         self.begun = True
 
     def stored(self) -> None:
-        """Say that all calls so far are stored: another attempt can go on from here."""
+        """Note that all calls so far are stored: another attempt can go on from here."""
         self.begun = False
 
     def first_token(self, seconds: float | None) -> None:
-        """Note when the first token of a streamed answer came; only the first one is kept."""
+        """Note the seconds to the first token of an answer; only the first answer counts."""
         if self.first_token_s is None:
             self.first_token_s = seconds

@@ -1,4 +1,4 @@
-"""What a lane takes on: agents of its level and, once that is done, of the next."""
+"""Claims of lanes: agents of their level and, once that is done, of the next."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,8 @@ class Step:
         run_id: The run.
         level: The level that the lane believes done.
         provider: The lane's provider.
-        goes_on: Whether the lane takes the next level on, if one lane of its provider is enough.
+        goes_on: Whether the lane goes on with the next level, if that needs one lane of its
+            provider only.
     """
 
     run_id: UUID
@@ -32,12 +33,12 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
-    """What became of a step.
+    """The result of a step.
 
     Attributes:
-        progress: What it did to the run.
-        lane: The lane that is enough for the next level, if the one that asked takes it on.
-        claim: What that has claimed already.
+        progress: The changes of the run.
+        lane: The one lane that the next level needs, if the lane that asked goes on with it.
+        claim: The agents of the next level that were claimed for it.
     """
 
     progress: Progress
@@ -46,20 +47,29 @@ class Move:
 
     @property
     def agents(self) -> Sequence[object]:
-        """The agents that it claimed."""
+        """The agents that were claimed."""
         return self.claim.agents if self.claim else ()
 
 
 class Claims:
     """Claims of a process, in batches that share a transaction.
 
+    Its weakness: a claim locks the run's row, so the lanes of one run claim one after the other.
+    The alternative, ``SKIP LOCKED`` on the agents, would let them claim side by side, and exceed
+    ``max_parallel_agents``.
+
     Args:
         engine: The process's engine.
         worker: The owner of the leases.
-        lease_s: Seconds until a lease ends that nobody renews.
-        max_recoveries: Recoveries after which an agent is a suspect.
+        lease_s: Seconds until a lease ends that is not renewed.
+        max_recoveries: Recoveries after which an agent is claimed alone.
         max_collected_bytes: Largest output that is put together from items or a sub-workflow.
         lanes: Cuts a level into lanes.
+
+    Example:
+        request = ClaimRequest(run_id=run_id, level=0, provider="openai", width=50)
+        for agent in (await claims.claim(request)).agents:
+            ...
     """
 
     def __init__(
@@ -86,11 +96,11 @@ class Claims:
         )
 
     async def claim(self, request: ClaimRequest) -> Claim:
-        """Claim agents of a level; see ``storage.claims``."""
+        """Claim agents of a level; see ``app.storage.claims``."""
         return await self._claims.submit(request)
 
     async def move_on(self, step: Step) -> Move:
-        """Move a run on whose level is done, and claim of the next level what is the lane's."""
+        """Advance a run whose level is done, and claim the next level's agents for the lane."""
         return await self._steps.submit(step)
 
     async def _move_on(self, connection: AsyncConnection, steps: Sequence[Step]) -> list[Move]:

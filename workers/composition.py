@@ -1,4 +1,4 @@
-"""How a worker is put together, for processes and simulations alike: backends in, lanes out."""
+"""The composition of a worker, the same for processes and simulations: backends in, lanes out."""
 
 import asyncio
 import contextlib
@@ -57,10 +57,10 @@ from workers.inflight import InFlight
 from workers.lane import LaneRunner
 from workers.pipeline import Agents, Pipeline
 from workers.run_contexts import RunContexts
-from workers.worker_metrics import MeteredRecords, WorkerMetrics
+from workers.worker_metrics import CountedRecords, WorkerMetrics
 
 LIMIT_RENEWAL_S = 4.0
-#: What was begun in the background has so long to end when a worker closes.
+#: Seconds that a worker that closes gives to the steps in the background.
 CLOSE_S = 2.0
 
 log = structlog.get_logger(__name__)
@@ -68,7 +68,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
-    """What a worker stands on beside Postgres and its platform; a simulation brings its own.
+    """The services of a worker, apart from Postgres and its platform; a simulation has its own.
+
+    ``workers.runtime`` makes those of a process: provider SDKs, Redis, Flower, Prometheus.
 
     Attributes:
         clients: The providers.
@@ -77,7 +79,7 @@ class Backends:
         answers: The cluster's shared answers.
         flower_events: Shows agents in Flower.
         metrics: Counts for Prometheus.
-        money: What places holds, made from their group commit and the platform's signals.
+        money: Makes what places holds, from their group commit and the platform's signals.
     """
 
     clients: Clients
@@ -90,21 +92,29 @@ class Backends:
 
 
 class Composition:
-    """All collaborators of one worker, alive on the running loop.
+    """All collaborators of one worker, bound to the running loop.
+
+    Its weakness: it has no heartbeat, and does not read stored limits. A process does both in
+    ``workers.runtime``, because a heartbeat needs a thread, which a simulation cannot have.
 
     Args:
-        platform: What it has in common with clients.
-        backends: What it stands on.
+        platform: What workers and clients share.
+        backends: The other services.
         worker: Unique name of the worker: the owner of its leases.
 
     Attributes:
-        inflight: The agent runs that it works on.
+        inflight: The agent runs in progress.
         planner: Plans calls.
         lanes: Runs lanes.
         watchdog: Finds what was lost.
 
     Raises:
         ConfigurationError: If a module of ``imports`` or ``on_failure`` cannot be used.
+
+    Example:
+        parts = Composition(platform, backends, worker="host:1:5f0c")
+        tasks = [asyncio.create_task(work) for work in parts.background().values()]
+        await parts.lanes.run(run_id, 0, "openai", 50)
     """
 
     def __init__(self, platform: Platform, backends: Backends, *, worker: str) -> None:
@@ -128,7 +138,7 @@ class Composition:
         )
         self._wakings = GroupCommit(engine, wake_deferred, name="wake_deferred")
         self._waiters = BudgetWaiters(platform.signals, self._wake_deferred, self._background)
-        self._records = MeteredRecords(
+        self._records = CountedRecords(
             backends.metrics,
             engine,
             partial(apply_records, wake=self._waiters),
@@ -171,7 +181,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """What has to run beside the lanes until the worker closes, by name."""
+        """Return by name what runs beside the lanes, until the caller cancels it."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),
@@ -179,7 +189,7 @@ class Composition:
         }
 
     async def close(self) -> None:
-        """End what was begun in the background, and close the connections of the backends."""
+        """Wait for the steps in the background, and close the backends' connections."""
         await self._failures.close()
         await self._background.close(timeout_s=CLOSE_S)
         await self._breakers.close()
@@ -192,7 +202,7 @@ class Composition:
         await self._backends.clients.close()
 
     def _rings(self) -> CallRing:
-        """The rings around a call; see ``workers.calls.base``."""
+        """Return the outermost ring around a call; see ``workers.calls.base``."""
         platform, backends = self._platform, self._backends
         settings = platform.settings
         holds: Holds = GroupCommit(
@@ -258,7 +268,7 @@ class Composition:
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:
-        """Tell ``on_failure`` of an agent that has ended all its workers: none of them can."""
+        """Report an agent that has killed all its workers to ``on_failure``: they cannot."""
         run = await self._contexts.get(lost.run_id)
         agent = run.workflow.get_agent_by_name(agent_of(lost.name)) if run else None
         if run is None or agent is None:

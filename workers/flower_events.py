@@ -1,12 +1,10 @@
-"""Announces agent runs to Celery's event stream, so that Flower shows agents and not only lanes.
+"""Sends agent runs to Celery's event stream, so that Flower shows agents and not only lanes.
 
-Each agent run is a task ``agent.<name>`` whose id is the agent run's. The events leave in batches
-through a bounded queue and one thread, never on the loop; when the queue is full they are dropped
-and counted, because the history is in Postgres anyway.
+Each agent run is a task ``agent.<name>`` whose id is the agent run's. A thread sends the events in
+batches from a bounded queue, never on the loop.
 
-Whoever looks at Flower sees names, ids, states, times, models and costs. What a model was asked,
-what it has answered, and the text of an error, which may repeat either, are shown only if the
-configuration says so.
+Flower shows names, ids, states, times, models and costs. Prompts, answers, and the texts of errors,
+which may repeat either, are shown only if the configuration says so.
 """
 
 import queue
@@ -37,7 +35,7 @@ EVENT_OF_STATUS = {
     AgentStatus.PENDING: "task-retried",
     AgentStatus.CANCELLED: "task-revoked",
 }
-#: What may end an agent run without the worker that had it, in Postgres alone.
+#: Types of the history's events for the ends of agent runs that may come without a worker.
 EVENT_OF_TYPE = {
     "agent_completed": "task-succeeded",
     "agent_failed": "task-failed",
@@ -49,13 +47,27 @@ FlowerEvent = tuple[str, dict[str, Any]]
 
 
 class FlowerEvents:
-    """Tells whoever watches; never slows down the work.
+    """Sends what happens to agent runs to Flower, and never slows them down.
+
+    Its weakness: events are dropped and counted when the queue is full, and a killed worker loses
+    its queue, so Flower may miss some. The alternative is the history in Postgres, which is
+    complete (``app.client.event_bus``).
 
     Args:
         celery: The Celery instance.
         hostname: Node name of this worker, as Flower lists it.
         redact: Hides secrets in what is shown.
         payloads: Whether prompts, outputs and the texts of errors are shown.
+
+    Attributes:
+        dropped: Number of events that were dropped.
+
+    Example:
+        flower_events = FlowerEvents(celery, "worker1@host", redact=redactor.text)
+        flower_events.start()
+        flower_events.started(job)
+        flower_events.ended(job, ending)
+        flower_events.stop()
     """
 
     def __init__(
@@ -80,25 +92,26 @@ class FlowerEvents:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is queued and end the thread."""
+        """Send what is queued, and end the thread."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout=5)
 
     def started(self, job: Job) -> None:
-        """An attempt has started."""
+        """Send that an attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
         if job.claimed.attempt > 1:
-            # Only after a retry a task may start again; who ended the last attempt may be dead.
+            # In Flower a task starts again only after a retry, and the worker of the attempt before
+            # may have been killed before it could send one.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
         received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
         self._put("task-received", _about(job) | received)
         self._put("task-started", {"uuid": uuid, "timestamp": now})
 
     def ended(self, job: Job, ending: Ending) -> None:
-        """An attempt has ended and is recorded."""
+        """Send that an attempt has ended and is recorded."""
         now = time.time()
-        fields = _about(job) | {  # once more, for a Flower that has started meanwhile
+        fields = _about(job) | {  # again, for a Flower that has started meanwhile
             "timestamp": now,
             "runtime": now - job.started_at,
             "result": _dollars(job.settling.spent_usd),
@@ -117,11 +130,11 @@ class FlowerEvents:
         self._put(kind, fields)
 
     def tell(self, events: Sequence[RunEvent]) -> None:
-        """Announce what became of agent runs that no worker has had in the end.
+        """Send the ends of agent runs that no worker has ended.
 
         Those are the agents that are cancelled before they start, have lost their last worker, or
-        get their end from their items or their sub-workflow. What this or another worker has
-        recorded is passed over: it was announced there.
+        get their end from their items or their sub-workflow. The ends that a worker has recorded
+        are left out: that worker has sent them.
         """
         for event in events:
             if event.agent_run_id is None or not _by_nobody(event):
@@ -150,9 +163,9 @@ class FlowerEvents:
         return f"{ending.error_class}{text}"
 
     def _shown(self, value: Any) -> str:
-        """A value as it may be shown: short, and without secrets."""
+        """Return a value as it may be shown: short, and without secrets."""
         text = value if isinstance(value, str) else repr(value)
-        # A secret that is cut in two would not be recognised: what is left of it is cut off, too.
+        # A secret that is cut in two would not be recognised: the second cut takes its rest away.
         shown = self._redact(text[: 2 * MAX_CHARS])
         return shown if len(shown) <= MAX_CHARS else f"{shown[:MAX_CHARS]}..."
 
@@ -176,9 +189,9 @@ class FlowerEvents:
                     log.warning("flower_events_not_sent", error=str(error))
 
     def _forward(self, dispatcher: Any) -> bool:
-        """Move what is queued into the dispatcher's buffer; False once told to stop."""
+        """Move the queue into the dispatcher's buffer; return False after ``stop``."""
         item = self._queue.get()
-        self._stopping.wait(FLUSH_S)  # let a batch gather: one message carries all of it
+        self._stopping.wait(FLUSH_S)  # let a batch gather: one message carries it
         while item is not None:
             kind, fields = item
             dispatcher.send(kind, **fields)
@@ -190,7 +203,7 @@ class FlowerEvents:
 
 
 def _about(job: Job) -> dict[str, Any]:
-    """What tells an agent run from others."""
+    """Return the fields that identify an agent run."""
     facts = {
         "run_id": str(job.run.run_id),
         "workflow": job.run.workflow.name,
@@ -208,7 +221,7 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def _by_nobody(event: RunEvent) -> bool:
-    """Whether no worker has announced it."""
+    """Return whether no worker has sent this end."""
     facts = event.data
     together = "items" in facts or "run_id" in facts  # the end of a list, or of a sub-workflow
     silent = facts.get("error_class") == RecoveriesExhausted.__name__

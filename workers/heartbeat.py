@@ -12,21 +12,30 @@ from app.storage.leases import renew_leases
 from app.storage.session import LOOKUP_SETTINGS, connect_args, database_url
 from workers.inflight import InFlight
 
-#: A loop that has not run for so long is not slow any more.
+#: A loop that has not run for so many seconds is blocked, and not only slow.
 BLOCKED_S = 60.0
 
 log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """One statement every few seconds extends all leases and brings back what is to stop.
+    """Renews all leases with one statement every few seconds, which returns those that are to stop.
+
+    Its weakness: code that keeps Python's interpreter lock for longer than a lease, in a C
+    extension, stops this thread too, and the leases are lost. The alternative, a process of its
+    own, could not see whether the worker still runs.
 
     Args:
         url: Postgres URL; the connection is the thread's own.
-        inflight: What this process works on.
-        loop: The loop that owns it.
+        inflight: The leases of this process.
+        loop: The loop that owns them.
         lease_s: Seconds a lease is valid.
         beat_s: Seconds between two beats.
+
+    Example:
+        heartbeat = Heartbeat(url, inflight, loop, lease_s=15.0, beat_s=5.0)
+        heartbeat.start()
+        signals.on_stop(heartbeat.beat_now)
     """
 
     def __init__(
@@ -58,7 +67,7 @@ class Heartbeat:
         self._thread.start()
 
     def beat_now(self) -> None:
-        """Do not wait for the next beat: somebody said that a run is to stop."""
+        """Beat at once: a signal says that a run is to stop."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -80,14 +89,14 @@ class Heartbeat:
             if not held or self._stopped:
                 continue
             if time.monotonic() - self._loop_seen_s > BLOCKED_S:
-                # Its calls can neither end nor be stopped: let others take the agents over.
+                # Its calls can neither end nor be stopped: other workers are to take the agents.
                 log.error("loop_blocked", leases=len(held), seconds=BLOCKED_S)
                 continue
             try:
                 with self._engine.begin() as connection:
                     answer = renew_leases(connection, held, lease_s=self._lease_s)
             except DBAPIError as error:
-                # Calls in flight go on: a lease that nobody took can still be renewed.
+                # Calls in flight go on: a lease that no worker took over can still be renewed.
                 log.warning("heartbeat_failed", leases=len(held), error=str(error.orig))
                 continue
             self._loop.call_soon_threadsafe(self._inflight.renewed, held, answer)

@@ -1,4 +1,4 @@
-"""Lines of the runs' histories that come with no other change."""
+"""Events of the runs' histories that are written alone, without another change."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,11 +12,18 @@ from workers.jobs import Job
 
 
 class HistoryWriter:
-    """Writes lines of history in the background: no agent waits for them.
+    """Writes events of the history in the background: no agent waits for them.
+
+    Its weakness: a killed worker loses the events that are not written yet, and one may be written
+    after the attempt's end. An event that a run depends on is written with its record instead
+    (``app.storage.records.Ending``).
 
     Args:
         engine: The process's engine.
         background: Runs what is not waited for.
+
+    Example:
+        history.note(job, "circuit_open", {"agent": "a", "provider": "openai", "model": "gpt-4o"})
     """
 
     def __init__(self, engine: AsyncEngine, background: Background) -> None:
@@ -26,7 +33,7 @@ class HistoryWriter:
         self._background = background
 
     def note(self, job: Job, type_: str, data: Mapping[str, Any]) -> None:
-        """Write a line about an attempt; returns at once."""
+        """Write an event about an attempt, and return at once."""
         line = HistoryLine(
             run_id=job.run.run_id,
             agent_run_id=job.claimed.id,

@@ -1,4 +1,4 @@
-"""The agent runs this process holds a lease on, and how each is told to stop."""
+"""The agent runs that this process has a lease on, and how each of them is stopped."""
 
 import asyncio
 import contextlib
@@ -10,12 +10,12 @@ from uuid import UUID
 from app.storage.claims import ClaimedAgent
 from app.storage.leases import Renewed
 
-#: So long fewer records than enough wait for company if so many other agents may end meanwhile.
+#: Seconds that fewer than ENOUGH records wait for more, if SIBLINGS other agents may end meanwhile.
 COMMIT_DELAY_S, ENOUGH, SIBLINGS = 0.005, 8, 8
 
 
 class Phase(StrEnum):
-    """Where an agent run is on its way."""
+    """The step that an agent run is at."""
 
     WAITING = "waiting"  # for a limit or for money: nothing is lost by stopping it
     CALLING = "calling"  # a request is out, or a tool runs
@@ -32,7 +32,7 @@ class StopReason(StrEnum):
 
 
 class LeaseGone(Exception):
-    """The attempt is somebody else's, or its run is being stopped: no call may start."""
+    """The attempt has lost its lease, or its run is being stopped: no call may start."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason)
@@ -50,11 +50,11 @@ class Lease:
     stopped: StopReason | None = None
 
     def enter(self, phase: Phase) -> None:
-        """Say where it is on its way from now on."""
+        """Note what the agent run is doing from now on."""
         self.phase = phase
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the coroutine, once, unless it is already writing its result."""
+        """Cancel the coroutine, once, unless it is already recording its result."""
         if self.stopped is None and self.phase is not Phase.RECORDING:
             self.stopped = reason
             self.task.cancel()
@@ -62,7 +62,17 @@ class Lease:
 
 @dataclass(kw_only=True)
 class InFlight:
-    """The leases of this process. Only the loop changes it; the heartbeat's thread reads copies."""
+    """The leases of this process. Only the loop changes it; the heartbeat's thread reads copies.
+
+    Its weakness: an agent is stopped by cancelling its coroutine. Code in a thread, such as a
+    function agent's, runs on; its result is dropped.
+
+    Example:
+        with inflight.lease(claimed) as lease:
+            lease.enter(Phase.CALLING)
+            ...
+            lease.enter(Phase.RECORDING)
+    """
 
     _draining: asyncio.Event = field(default_factory=asyncio.Event)
     _leases: dict[UUID, Lease] = field(default_factory=dict)
@@ -73,7 +83,7 @@ class InFlight:
         return self._draining.is_set()
 
     async def sleep(self, seconds: float, *, unless: asyncio.Event) -> None:
-        """Sleep, but no longer than until this process is told to drain, or the event is set."""
+        """Sleep until the seconds are over, this process drains, or the event is set."""
         ends = [asyncio.create_task(event.wait()) for event in (self._draining, unless)]
         await asyncio.wait(ends, timeout=max(seconds, 0.0), return_when=asyncio.FIRST_COMPLETED)
         for end in ends:
@@ -81,7 +91,7 @@ class InFlight:
 
     @contextlib.contextmanager
     def lease(self, claimed: ClaimedAgent) -> Iterator[Lease]:
-        """Keep an agent run in the heartbeat while the current task works on it."""
+        """Have the heartbeat renew an agent run's lease while the current task works on it."""
         task = asyncio.current_task()
         assert task is not None
         lease = Lease(id=claimed.id, attempt=claimed.attempt, task=task)
@@ -93,14 +103,18 @@ class InFlight:
                 del self._leases[claimed.id]
 
     def held(self) -> dict[UUID, int]:
-        """Attempt by agent run; safe to call from another thread."""
+        """Return the attempts by agent run; safe to call from another thread."""
         return {lease.id: lease.attempt for lease in list(self._leases.values())}
 
     def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, Renewed]) -> None:
-        """Act on a heartbeat's answer: stop what is somebody else's, and what is to end.
+        """Act on a heartbeat's answer: stop the attempts that lost their lease or are to end.
 
-        Of a paused run only what waits is handed back: a call that is out is paid for, so it may
-        end.
+        Of a paused run only the agents that wait are handed back: a call in flight is paid for, so
+        it may end.
+
+        Args:
+            asked: Attempt by agent run, as the heartbeat sent them.
+            answer: The leases that were renewed.
         """
         for id_, attempt in asked.items():
             lease = self._leases.get(id_)
@@ -115,17 +129,17 @@ class InFlight:
                 lease.stop(StopReason.RUN_PAUSED)
 
     def drain(self, *, calls_too: bool = False) -> None:
-        """Stop what only waits, and with ``calls_too`` what is calling."""
+        """Stop the agents that wait, and with ``calls_too`` those that call, too."""
         self._draining.set()
         for lease in list(self._leases.values()):
             if calls_too or lease.phase is Phase.WAITING:
                 lease.stop(StopReason.DRAINED)
 
     def commit_delay_s(self, records: int) -> float:
-        """Seconds that so many records wait for others to share their commit.
+        """Return the seconds that so many records wait for others to share their commit.
 
-        A record comes first of what its agent's run does next, so those that are committed
-        together go on together, and share the commits after it too.
+        A run's next steps follow its record, so runs whose records are committed together go on
+        together, and share the commits of those steps, too.
         """
         others = len(self._leases) - records
         return COMMIT_DELAY_S if records < ENOUGH and others >= SIBLINGS else 0.0

@@ -1,4 +1,4 @@
-"""A job: one claimed agent together with what its attempt owns."""
+"""A job: one claimed agent, with what its attempt owns."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,15 +19,15 @@ class Job:
     """One attempt of one agent.
 
     Attributes:
-        run: What it shares with the other agents of its run.
-        agent: Its definition.
+        run: The run, with what all its agents share.
+        agent: The agent's definition.
         claimed: The claim.
-        lease: Its place in the heartbeat.
-        settling: Its calls and tool calls, until they are written.
-        clock: The time that it has for calling.
+        lease: The lease, which the heartbeat renews.
+        settling: Calls and tool calls that are not written yet.
+        clock: The time for calls.
         waits: How long it has waited, and for what.
-        started_at: When it started, in seconds since the epoch, for those who watch.
-        prompt: What its model is asked, once it is put together.
+        started_at: When it started, in seconds since the epoch: for Flower and metrics only.
+        prompt: The prompt, once it is rendered.
     """
 
     run: RunContext
@@ -42,12 +42,12 @@ class Job:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The element of its list and that one's place, by the names of prompts; or nothing."""
+        """The element of its list and its index, by their names in prompts; else empty."""
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
 
     @property
     def is_list(self) -> bool:
-        """Whether it stands for a whole for_each: it has to find out what its items are."""
+        """Whether it is the agent of a whole ``for_each``, and has to find its items."""
         return self.agent.for_each is not None and self.claimed.item_index is None

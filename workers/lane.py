@@ -1,4 +1,4 @@
-"""A lane: claim, run, record, until nothing is left; then pass the permission on."""
+"""A lane: claim agents, run and record them, until none is left; then pass the permission on."""
 
 import asyncio
 import math
@@ -18,9 +18,9 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: An agent that comes back sooner than this is waited for; a later one is sent a lane of its own.
+#: The lane waits for an agent that is ready again within these seconds; a later one gets a lane.
 LINGER_S = 10.0
-#: After this time a lane makes way if others wait for a place in its queue.
+#: After these seconds a lane makes way if messages wait in its queue.
 TIME_SLICE_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Place:
-    """Where a lane works: its level, its width there, and what it has claimed on the way."""
+    """A lane at a level: its width there, and the agents that it has claimed already."""
 
     level: int
     lane: Lane
@@ -38,14 +38,21 @@ class _Place:
 class LaneRunner:
     """Runs the lanes of this process.
 
+    Its weakness: a lane keeps one of the process's Celery threads until it ends, so a process has
+    no more lanes than threads (``-c``), however few agents each of them runs. The alternative, a
+    message for each agent, would cost a message and a claim per agent.
+
     Args:
-        claims: Takes agents on.
+        claims: Claims agents.
         contexts: Runs by id.
         pipeline: Executes an agent.
-        inflight: Tells when the process is draining.
-        scheduler: Told when a run has moved on.
+        inflight: Says whether the process drains.
+        scheduler: Follows a run that has moved on.
         dispatcher: Sends lanes.
-        signals: Brings the word that a run is paused or stopped.
+        signals: Says that a run is paused or stopped.
+
+    Example:
+        await lanes.run(run_id, level=0, provider="openai", width=50)
     """
 
     def __init__(
@@ -68,7 +75,7 @@ class LaneRunner:
         self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
-        """Work on a level of a run, and on the levels after it as long as one lane is enough."""
+        """Work on a level of a run, and on the levels after it while each needs one lane only."""
         run = await self._contexts.get(run_id)
         if run is None:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
@@ -83,8 +90,8 @@ class LaneRunner:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
-            The last claim, which is empty and says what is left; None if all that was open of the
-            level was this lane's, and has ended.
+            The last claim, which is empty and says what is left; None if this lane had all the
+            open agents of the level, and all of them have ended.
         """
         loop = asyncio.get_running_loop()
         lane, first = place.lane, place.claim
@@ -114,7 +121,7 @@ class LaneRunner:
             if not tasks and (retry_at_s is None or closed):
                 return claim
             if self._inflight.draining and not passed_on and claim.more and claim.room:
-                # Calls in flight may take their time: what was handed back need not wait for them.
+                # The agents that were handed back need not wait for the calls in flight.
                 passed_on = True
                 await self._dispatcher.send_lane(_plan(run, place.level), lane)
             tasks, retry_at_s, ended = await self._until_worth_claiming(
@@ -132,10 +139,11 @@ class LaneRunner:
         *,
         more: bool,
     ) -> tuple[set[asyncio.Task[float | None]], float | None, bool]:
-        """Wait until a place is free and work may be there for it, or until all is done.
+        """Wait until a place is free and an agent may be ready for it, or until all have ended.
 
         Returns:
-            What is in progress, when one that was given back is ready again, and whether none was.
+            The agents in progress, the time at which one that was given back is ready again, and
+            whether none was given back.
         """
         ended = True
         loop = asyncio.get_running_loop()
@@ -154,17 +162,17 @@ class LaneRunner:
             if done and (more or self._inflight.draining):
                 return tasks, retry_at_s, ended
         if retry_at_s is not None:
-            # Of a run that was paused or stopped meanwhile nothing comes back soon.
+            # The news end this wait: no agent of a paused or stopped run is ready again soon.
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
     async def _leave(self, run: RunContext, place: _Place, left: Claim | None) -> _Place | None:
-        """Go on with the next level, or pass the permission to where it is needed, or end."""
+        """Go on with the next level, or pass the permission on, or end."""
         lane, plan = place.lane, _plan(run, place.level)
         if left is None or not left.open:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
-            # This lane was told to stop claiming: whoever comes next in the queue goes on.
+            # This lane makes way, or its process drains: a lane behind it in the queue goes on.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(
@@ -183,7 +191,7 @@ class LaneRunner:
         )
         await self._scheduler.follow(run.run_id, move.progress)
         if move.progress.open and looks_again:
-            return replace(place, claim=None)  # something has come up meanwhile
+            return replace(place, claim=None)  # an agent is ready again meanwhile
         if (following := move.progress.plan) is None:
             return None
         if move.lane is not None:

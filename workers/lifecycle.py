@@ -1,4 +1,4 @@
-"""Celery's signals: what a worker process checks, opens, drains and closes, and when."""
+"""Handlers of Celery's signals: a worker process is checked, opened, drained and closed."""
 
 import os
 import socket
@@ -23,21 +23,21 @@ STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
 
-# Messages are JSON and carry ids, so there is nothing in them that root could be made to run.
+# Messages are JSON and carry ids only: a message cannot make root run anything.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 log = structlog.get_logger(__name__)
 
 
 def runtime() -> Runtime:
-    """The runtime of this process, opened before the first task arrives."""
+    """Return the runtime of this process, which is opened before the first task arrives."""
     assert _runtime is not None, "no Celery worker has been initialised in this process"
     return _runtime
 
 
 @celeryd_init.connect
 def name_node(instance: Any = None, **_: Any) -> None:
-    """Give workers without a name (-n) one of their own: several on a machine are all celery@it."""
+    """Name a worker without -n by its process: Celery names all of a machine ``celery@host``."""
     name, _, host = instance.hostname.partition("@")
     if name == "celery":
         instance.hostname = f"celery-{os.getpid()}@{host}"
@@ -45,7 +45,7 @@ def name_node(instance: Any = None, **_: Any) -> None:
 
 @worker_init.connect
 def open_runtime(sender: Any = None, **_: Any) -> None:
-    """Refuse what cannot work, in one line; then open everything."""
+    """End the process with one line if it cannot work; else open everything."""
     global _runtime  # noqa: PLW0603  Celery offers no other place for what a process owns
     settings = connected_settings()
     configure_logging(settings.logging, Redactor(settings.secret_values()))
@@ -69,20 +69,20 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
 
 @worker_shutting_down.connect
 def drain_runtime(**_: Any) -> None:
-    """A warm shutdown has begun: no new claims, the rest is handed back or finished."""
+    """Drain at the begin of a warm shutdown: no new claims, the rest is handed back or ends."""
     if _runtime is not None:
         _runtime.drain()
 
 
 @worker_shutdown.connect
 def close_runtime(**_: Any) -> None:
-    """All lanes have ended."""
+    """Close everything after the last lane."""
     if _runtime is not None:
         _runtime.close()
 
 
 def _await_database(url: str) -> None:
-    """Check the schema; a server that is only just starting is waited for."""
+    """Check the schema, and wait for a server that has only just started."""
     deadline_s = time.monotonic() + STARTUP_MAX_WAIT_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One agent run, step by step: prepare, run, record. It never raises: every way out is recorded."""
+"""One agent run, step by step: prepare, run, record. Every way out is recorded, none raises."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ from workers.settling import Records, Settling
 from workers.texts import storable
 from workers.worker_metrics import WorkerMetrics
 
-#: Who waits longer looks again after this time: what he waits for may have been reconfigured.
+#: An agent that waits longer is claimed again after these seconds: its limit may have changed.
 LOOK_AGAIN_S = 3600.0
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """What runs an attempt, by the kind of its agent, and what decides whether it runs at all."""
+    """Runs an attempt by the kind of its agent, and decides by its condition whether it runs."""
 
     llm: LLMAgent
     kinds: KindAgents
@@ -71,16 +71,23 @@ class Agents:
 class Pipeline:
     """Executes claimed agents.
 
+    Its weakness: an unexpected exception of any step is recorded as the failure of its agent, so
+    that a defect costs one agent and not the lane; only the log has its traceback
+    (``agent_crashed``).
+
     Args:
         inflight: The leases of this process.
         records: Group commit of records.
-        agents: What runs them.
-        flower_events: Tells Flower and the event stream.
+        agents: Runs an attempt, by the kind of its agent.
+        flower_events: Shows the attempt in Flower.
         metrics: Counts for Prometheus.
         failures: Decides what follows from a failure.
-        scheduler: Told whenever an agent has failed, for good or not, when the items of a list
-            have become ready, and when the run of a sub-workflow is stored.
+        scheduler: Acts when an agent has failed, when the items of a list are ready, and when the
+            run of a sub-workflow is stored.
         limits: The largest output that is stored, and the longest list.
+
+    Example:
+        ready_in_s = await pipeline.execute(run, claimed)
     """
 
     def __init__(
@@ -105,18 +112,17 @@ class Pipeline:
         self._limits = limits
 
     async def execute(self, run: RunContext, claimed: ClaimedAgent) -> float | None:
-        """Run one claimed agent and record what became of it.
+        """Run one claimed agent, and record its end.
 
         Args:
             run: Its run.
             claimed: The claim.
 
         Returns:
-            Seconds until it may be claimed again if it was given back for a retry or a long wait,
-            else None.
+            Seconds until the agent may be claimed again, after a retry or a long wait; else None.
         """
         ids = {"run_id": str(run.run_id), "agent": claimed.name, "attempt": claimed.attempt}
-        # Every line that is logged meanwhile, by whatever module, says whom it concerns.
+        # Every line that any module logs meanwhile names the agent.
         with bound_contextvars(**ids):
             return await self._execute(run, claimed)
 
@@ -145,7 +151,7 @@ class Pipeline:
         if ending is None or not accepted:
             log.warning("attempt_fenced")
             return None
-        if ending.status is not AgentStatus.WAITING:  # else its end comes from others
+        if ending.status is not AgentStatus.WAITING:  # else its items or its sub-workflow end it
             self._flower_events.ended(job, ending)
         self._metrics.ended(job, ending)
         if ending.status.is_failure:
@@ -157,14 +163,14 @@ class Pipeline:
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _go_on(self, step: Awaitable[None]) -> None:
-        """Tell the scheduler of what is recorded; if it does not hear, the watchdog finds it."""
+        """Have the scheduler act on a record; if that fails, the watchdog finds it."""
         try:
             await step
         except Exception:
             log.exception("scheduler_not_told")
 
     async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
-        """How the attempt ended, or that a sub-workflow goes on with it.
+        """Run the attempt, and return its ending, or that the run of a sub-workflow is stored.
 
         None if its lease is lost and only the money is left to book.
         """
@@ -187,7 +193,7 @@ class Pipeline:
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         condition = job.run.workflow.data_flow.condition(job.agent)
-        # Of a list it is judged once, before there are items.
+        # The condition of a list is evaluated once, before there are items.
         if condition and not job.element and not await self._holds(job, condition):
             return _skipped(job, condition)
         if job.is_list:
@@ -229,7 +235,7 @@ class Pipeline:
         try:
             return await self._records.submit(record)
         except Exception as error:
-            # The row itself is refused: keep the money and the failure, drop the result.
+            # Postgres refuses the row itself: record the money and a failure, without the result.
             log.exception("record_refused")
             ending = self._ended(job, AgentStatus.FAILED, error)
             return await self._records.submit(replace(record, ending=ending, tools=()))
@@ -290,7 +296,7 @@ def _view(job: Job) -> View:
 
 
 def _check_schema(agent: Agent, output: Any) -> None:
-    """Refuse what a function or a remote agent gave, if it is not what the agent's schema says."""
+    """Refuse the output of an agent without a model if it does not fit the agent's schema."""
     if agent.output_schema is None:
         return
     if problem := find_schema_problem(output, agent.output_schema, "output"):
@@ -300,7 +306,7 @@ def _check_schema(agent: Agent, output: Any) -> None:
 
 
 def _check_mapping(job: Job, output: Any) -> None:
-    """Refuse an output that lacks a part which others expect in the context."""
+    """Refuse an output without a part that ``output_mapping`` gives to the context."""
     for path, key in job.agent.output_mapping.items():
         parsed = parse_output_path(path)
         assert parsed is not None, "validate_agent lets no other path pass"
@@ -354,7 +360,7 @@ def _handed_back(job: Job, event: str) -> Ending:
 
 
 def _result(job: Job, ending: Ending) -> AgentResult:
-    """What ``on_failure`` is told of an agent that failed for good."""
+    """Return what ``on_failure`` is given of an agent that failed for good."""
     return AgentResult(
         agent_id=str(job.claimed.id),
         status=ending.status,

@@ -1,7 +1,7 @@
-"""Requests of Celery whose every event says what it is about.
+"""Celery's requests, with the name of their task in every event.
 
-Celery names a task only when it is received. A Flower that has started later would show tasks
-without a name: those that were under way.
+Celery names a task only when it is received: a Flower that has started later would show the tasks
+in progress without a name.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from celery.worker.request import Request
 
 
 class NamedRequest(Request):
-    """A request that names its task, and the ids it was given, in each event."""
+    """A request that names its task and its arguments, which are ids, in each event."""
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  Celery's name
         """See Celery."""

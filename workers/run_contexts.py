@@ -24,7 +24,7 @@ READ: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """What all agents of a run share."""
+    """A run, as all its agents share it."""
 
     run_id: UUID
     workflow_id: UUID
@@ -37,18 +37,24 @@ class RunContext:
 
     @property
     def budget_ids(self) -> tuple[UUID, ...]:
-        """The run's own budget, which has its id, and those of the runs around it.
+        """The ids of the run's budget, which is the run's id, and of those of the runs around it.
 
-        Standing ones are found with each hold.
+        Standing budgets are found with each hold.
         """
         return (self.run_id, *self.ancestors)
 
 
 class RunContexts:
-    """Reads runs in batches and keeps the most recently used workflows.
+    """Reads runs in batches, and keeps the most recently used workflows.
+
+    Its weakness: the 256 workflows that it keeps are counted, not measured, so very large ones take
+    much memory. The runs themselves are read by each lane, because their inputs may be large.
 
     Args:
         engine: The process's engine.
+
+    Example:
+        run = await contexts.get(run_id)
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -58,7 +64,7 @@ class RunContexts:
         )
 
     async def get(self, run_id: UUID) -> RunContext | None:
-        """The context of a run, or None if there is no such run."""
+        """Return the context of a run, or None if there is no such run."""
         return await self._reads.submit(run_id)
 
     async def _read(

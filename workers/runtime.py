@@ -1,7 +1,7 @@
-"""What a worker process owns: one asyncio loop in one thread, and everything that lives on it.
+"""The runtime of a worker process: one asyncio loop in one thread, and all that runs on it.
 
-Celery's threads hand their tasks to it and wait; a lane is one waiting thread, however many agents
-it runs. ``workers.composition`` says how the parts fit together.
+Celery's threads give their tasks to the loop and wait; a lane is one waiting thread, however many
+agents it runs. ``workers.composition`` says how the parts fit together.
 """
 
 import asyncio
@@ -39,12 +39,21 @@ log = structlog.get_logger(__name__)
 
 
 class Runtime:
-    """Everything a worker process needs, alive on one loop in one thread.
+    """Everything that a worker process needs, on one loop in one thread.
+
+    Its weakness: a process uses one core for Python code, however many agents it runs. More cores
+    take more processes (``agentchord up --workers``), each with its own connections.
 
     Args:
         worker: Unique name of this process: the owner of its leases.
-        node: Its name among Celery's workers, under which Flower shows what it does.
-        queues: Queues it serves: what their providers need is loaded before the first call.
+        node: Its name among Celery's workers, as Flower shows it.
+        queues: The queues it serves: the SDKs of their providers are loaded before the first call.
+
+    Example:
+        runtime = Runtime("host:1:5f0c", node="celery@host", queues={"openai"})
+        runtime.run(runtime.lane(run_id, 0, "openai", 50))
+        runtime.drain()
+        runtime.close()
     """
 
     def __init__(self, worker: str, *, node: str, queues: Container[str]) -> None:
@@ -55,7 +64,7 @@ class Runtime:
         self.run(self._open())
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the loop and wait for it; called from Celery's threads."""
+        """Run a coroutine on the loop and wait for its end; Celery's threads call this."""
         return self._loop.run(step)
 
     async def lane(self, run_id: UUID, level: int, provider: str, width: int) -> None:
@@ -64,7 +73,7 @@ class Runtime:
             await self._parts.lanes.run(run_id, level, provider, width)
 
     async def lanes(self, provider: str, lanes: Sequence[tuple[UUID, int, int]]) -> None:
-        """Run several lanes at once, each of a run, at a level, with a width."""
+        """Run several lanes at once, each given as run id, level and width."""
         ends = await asyncio.gather(
             *(self.lane(run_id, level, provider, width) for run_id, level, width in lanes),
             return_exceptions=True,
@@ -78,7 +87,7 @@ class Runtime:
             await self._platform.scheduler.advance(run_id, level)
 
     def drain(self) -> None:
-        """Take no more work: hand back what waits, let calls finish within the grace period."""
+        """Claim nothing more: hand waiting agents back, and give calls the grace period to end."""
         self._loop.call(self._start_draining)
 
     def close(self) -> None:
@@ -88,7 +97,7 @@ class Runtime:
 
     async def _open(self) -> None:
         # Half a million objects of imported modules live as long as the process: the garbage
-        # collector need not look at them again and again, neither now nor later.
+        # collector need not look at them, neither now nor later.
         gc.disable()
         self._platform = platform = build_platform(
             application_name=f"agentchord {self.worker}", session_settings=LOOKUP_SETTINGS
@@ -96,7 +105,7 @@ class Runtime:
         settings = platform.settings
         self._limits = StoredLimits(platform.engine, settings.rate_limits, settings.provider_names)
         self._backends = self._build_backends()
-        # First what can be refused, such as a module of imports: that does not exist.
+        # First what may be refused, such as a module of `imports` that does not exist.
         self._parts = Composition(platform, self._backends, worker=self.worker)
         self._preload()
         await self._limits.load()
@@ -177,7 +186,7 @@ class Runtime:
 
     async def _close(self) -> None:
         while pending := [task for task in self._background if not task.done()]:
-            # Again and again: redis-py may swallow a cancellation that meets an answer.
+            # Repeatedly: redis-py may swallow a cancellation that meets an answer.
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)

@@ -1,7 +1,7 @@
-"""What an attempt has not written yet: its calls and the ends of its tools.
+"""The calls and the ends of tool calls that an attempt has not written yet.
 
-Each of them is written with the next record of the attempt, whichever that is. A record whose
-outcome is unknown is kept for the next one: a call that comes twice is booked once.
+Each of them is written with the next record of the attempt. The calls of a record whose outcome is
+unknown are kept for the next one: a call that comes twice is booked once.
 """
 
 from collections.abc import Sequence
@@ -14,20 +14,28 @@ from app.storage.turns import ToolCallRecord, TurnRecord
 
 
 class Records(Protocol):
-    """Where records are written: a group commit of the process."""
+    """Writes records: a group commit of the process."""
 
     async def submit(self, item: Record) -> bool:
-        """Write a record; returns whether the attempt still owns its agent run."""
+        """Write a record, and return whether the attempt still owns its agent run."""
         ...
 
 
 class Settling:
     """The calls and tool calls of one attempt, until they are written.
 
+    Its weakness: they are in memory only. If the worker is killed, the watchdog books the holds of
+    these calls as ``unconfirmed``, at their worst case.
+
     Args:
-        records: Where they are written.
+        records: Writes them.
         agent_run_id: The agent run of the attempt.
         attempt: Its number.
+
+    Example:
+        settling.note(call)
+        await settling.write()  # frees what the call held, before the next one
+        await records.submit(settling.last(ending))
     """
 
     def __init__(self, records: Records, *, agent_run_id: UUID, attempt: int) -> None:
@@ -86,14 +94,14 @@ class Settling:
         try:
             accepted = await self._records.submit(record)
         except BaseException:
-            # Whether it was written is not known here.
+            # It is not known whether the record was written.
             self._calls = [*calls, *self._calls]
             raise
         self._written_usd += sum((call.cost_usd for call in calls), Decimal(0))
         return accepted
 
     def last(self, ending: Ending | None) -> Record:
-        """The last record of the attempt: its end, with all that is not written yet."""
+        """Return the attempt's last record: its ending, with all that is not written yet."""
         return Record(
             agent_run_id=self._agent_run_id,
             attempt=self._attempt,

@@ -1,7 +1,7 @@
-"""The limits that operators store, as a running worker keeps to them, and the use before a flush.
+"""The limits that operators store, as a running worker applies them, and the use before a flush.
 
-Postgres decides: a signal only makes the next look come at once. While Postgres is away the last
-known limits stay in force.
+The limits in Postgres count; a signal only makes a worker read them at once. While Postgres is
+away, the last known limits stay in force.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from app.storage.deferred import wake_deferred_by_limits
 from app.storage.group_commit import cause, persist
 from app.storage.limits import StoredBlock, read_limits, recent_calls
 
-#: A change whose signal was lost is seen after this time.
+#: Seconds after which a change is seen whose signal was lost.
 LOOK_S = 3.0
 
 log = structlog.get_logger(__name__)
@@ -30,10 +30,18 @@ log = structlog.get_logger(__name__)
 class StoredLimits:
     """Resolves models to buckets, with the stored limits as last read.
 
+    Its weakness: workers apply a change one after the other, up to 3 s apart if its signal is lost.
+    The alternative, reading the limits with every call, would cost each call a query.
+
     Args:
         engine: The process's engine.
         configured: Limits by provider, as configured.
         providers: Names of all providers.
+
+    Example:
+        limits = StoredLimits(engine, settings.rate_limits, settings.provider_names)
+        await limits.load()
+        bucket, config = limits.resolve("openai", "gpt-4o")
     """
 
     def __init__(
@@ -50,25 +58,25 @@ class StoredLimits:
         self._look = asyncio.Event()
 
     def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Bucket and limits of a provider's model."""
+        """Return the bucket and the limits of a provider's model."""
         return self._table.resolve(provider, model)
 
     async def load(self) -> None:
-        """Read the stored limits before the first call; waits while Postgres is away."""
+        """Read the stored limits before the first call; wait while Postgres is away."""
         self._take(await persist(self._engine, read_limits, name="stored_limits"))
 
     def look_now(self) -> None:
-        """Do not wait for the next look: somebody said that limits were changed."""
+        """Read the limits at once: a signal says that they were changed."""
         self._look.set()
 
     async def follow(
         self, limiter: ClusterLimiter, on_change: Callable[[], Awaitable[None]]
     ) -> None:
-        """Keep the limiter at the stored limits, until cancelled.
+        """Apply changes of the stored limits to the limiter, until cancelled.
 
         Args:
             limiter: The process's limiter.
-            on_change: Called after a change, when agents that waited for a limit may come back.
+            on_change: Called after a change, when agents that wait for a limit may be claimed.
         """
         while True:
             with contextlib.suppress(TimeoutError):
@@ -83,15 +91,15 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
-                # Only now: who came back to the old limits would be sent away for as long again.
+                # Only now: under the old limits an agent would have to wait as long again.
                 await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 
     async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:
-        """Requests and tokens of a bucket in the last so many seconds, calls in flight included.
+        """Return a bucket's requests and tokens of the last seconds, with calls in flight.
 
         Raises:
-            ServiceUnavailable: If Postgres does not say; the limiter asks again.
+            ServiceUnavailable: If Postgres does not answer; the limiter asks again.
         """
         try:
             async with self._engine.connect() as connection:
@@ -104,7 +112,7 @@ class StoredLimits:
         return sum(line.requests for line in own), sum(line.tokens for line in own)
 
     def _take(self, stored: list[StoredBlock]) -> bool:
-        """Take stored limits into use; returns whether they are others than before."""
+        """Apply stored limits, and return whether they have changed."""
         if stored == self._stored:
             return False
         self._stored = stored

@@ -1,8 +1,8 @@
-"""Texts from outside, models and tools, as they can be kept."""
+"""Texts of models and tools, as Postgres can store them."""
 
 
 def storable(text: str) -> str:
-    """Text as Postgres can keep it: no NUL and no lone surrogates, which JSON may carry."""
+    """Replace what Postgres cannot store but JSON may carry: NUL and lone surrogates."""
     if text.isascii():
         return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     cleaned = text.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""How long an attempt has waited, and for what."""
+"""The times that an attempt has waited, and what for."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +9,16 @@ NOTABLE_S = 0.1
 
 
 class Waits:
-    """The waits of one attempt, by reason and by what was waited for.
+    """The waits of one attempt, by reason and in words.
 
-    Reasons are ``limit``, ``money`` and ``circuit``; what was waited for is said in words, such as
+    Reasons are ``limit``, ``money`` and ``circuit``; the words say what for, such as
     ``openai/default requests_per_minute``.
+
+    Example:
+        waits = Waits()
+        with waits.waiting("limit", lambda: "openai/default requests_per_minute"):
+            await limiter.acquire(request)
+        waits.by_reason_s  # {"limit": 1.5}
     """
 
     def __init__(self) -> None:
@@ -20,7 +26,7 @@ class Waits:
 
     @contextmanager
     def waiting(self, reason: str, waits_for: Callable[[], str]) -> Iterator[None]:
-        """Count the time inside as waiting; ``waits_for`` is asked at its end."""
+        """Count the time inside the block as waiting; ``waits_for`` is called at its end."""
         since_s = time.monotonic()
         try:
             yield
@@ -38,7 +44,7 @@ class Waits:
 
     @property
     def notable_s(self) -> dict[str, float]:
-        """Seconds by what was waited for, without short waits."""
+        """Seconds by the words for what was waited for, without short waits."""
         return {
             waits_for: seconds
             for (_, waits_for), seconds in self._seconds.items()

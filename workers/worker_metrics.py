@@ -1,4 +1,4 @@
-"""What a worker process counts, and where Prometheus reads it."""
+"""The metrics of a worker process, and the server from which Prometheus reads them."""
 
 import contextlib
 import errno
@@ -17,17 +17,20 @@ from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerInstruments
 from workers.jobs import Job
 
-#: So many ports from the first are tried: one for each worker of a machine.
+#: Number of ports that are tried from the first on: one for each worker of a machine.
 PORTS = 100
 
 log = structlog.get_logger(__name__)
 
 
-class MeteredRecords(GroupCommit[Record, bool]):
-    """Group commit of records that counts their calls, whoever writes them, once they are booked.
+class CountedRecords(GroupCommit[Record, bool]):
+    """Group commit of records that counts their calls once they are booked.
+
+    Its weakness: the calls of a killed worker, which a watchdog books, are in no counter. The
+    ledger has them.
 
     Args:
-        metrics: Counts.
+        metrics: Counts the calls.
         engine: As for GroupCommit.
         execute: As for GroupCommit.
         key: As for GroupCommit.
@@ -47,7 +50,7 @@ class MeteredRecords(GroupCommit[Record, bool]):
         self._metrics = metrics
 
     async def submit(self, item: Record) -> bool:
-        """See GroupCommit; what is fenced has booked its money all the same."""
+        """See GroupCommit; a record that is fenced books its calls, too."""
         accepted = await super().submit(item)
         self._metrics.booked(item.calls)
         return accepted
@@ -56,8 +59,18 @@ class MeteredRecords(GroupCommit[Record, bool]):
 class WorkerMetrics:
     """Counts attempts, calls, tokens and dollars of this process.
 
+    Its weakness: the counters begin at 0 with each process. Exact sums are in the ledger
+    (``agentchord costs``).
+
     Args:
-        config: Whether to count, and where to show it.
+        config: Whether to count, and the address to serve.
+
+    Example:
+        metrics = WorkerMetrics(settings.monitoring)
+        metrics.start()
+        with metrics.running(job):
+            ...
+        metrics.ended(job, ending)
     """
 
     def __init__(self, config: MonitorConfig) -> None:
@@ -67,12 +80,12 @@ class WorkerMetrics:
 
     @property
     def registry(self) -> CollectorRegistry:
-        """Where the metrics are kept."""
+        """The registry of the metrics."""
         return self._metrics.registry
 
     @property
     def port(self) -> int | None:
-        """Where they are served; None where they are not."""
+        """The port on which they are served, or None."""
         return None if self._server is None else self._server[0].server_port
 
     def start(self) -> None:
@@ -102,7 +115,7 @@ class WorkerMetrics:
 
     @contextlib.contextmanager
     def running(self, job: Job) -> Iterator[None]:
-        """An attempt is under way."""
+        """Count an attempt as in progress inside the block."""
         gauge = self._metrics.in_flight.labels(job.agent.provider)
         gauge.inc()
         try:
@@ -111,7 +124,7 @@ class WorkerMetrics:
             gauge.dec()
 
     def ended(self, job: Job, ending: Ending) -> None:
-        """An attempt has ended and is recorded."""
+        """Count an attempt that has ended and is recorded."""
         if not self._config.enable_metrics:
             return
         agent, metrics = job.agent, self._metrics
@@ -124,7 +137,7 @@ class WorkerMetrics:
             model.observe(job.clock.first_token_s)
 
     def booked(self, calls: Sequence[CallRecord]) -> None:
-        """Calls have been written to the ledger."""
+        """Count calls that are written to the ledger."""
         if not self._config.enable_metrics:
             return
         for call in calls:
@@ -132,21 +145,21 @@ class WorkerMetrics:
                 self._count_call(call)
 
     def watch_dropped(self, dropped: Callable[[], float]) -> None:
-        """Show how many task events have been dropped so far."""
+        """Show the number of task events that were dropped so far."""
         self._metrics.events_dropped.set_function(dropped)
 
     def _count_call(self, call: CallRecord) -> None:
-        metrics, who = self._metrics, (call.provider, call.model)
-        metrics.calls.labels(*who, call.outcome).inc()
+        metrics, model = self._metrics, (call.provider, call.model)
+        metrics.calls.labels(*model, call.outcome).inc()
         if call.seconds is not None:
-            metrics.call_seconds.labels(*who).observe(call.seconds)
-        metrics.cost_usd.labels(*who, call.module, call.kind).inc(max(float(call.cost_usd), 0.0))
-        metrics.tokens.labels(*who, "input").inc(call.usage.prompt_tokens)
-        metrics.tokens.labels(*who, "output").inc(call.usage.output_tokens)
+            metrics.call_seconds.labels(*model).observe(call.seconds)
+        metrics.cost_usd.labels(*model, call.module, call.kind).inc(max(float(call.cost_usd), 0.0))
+        metrics.tokens.labels(*model, "input").inc(call.usage.prompt_tokens)
+        metrics.tokens.labels(*model, "output").inc(call.usage.output_tokens)
 
 
 def _outcome(ending: Ending) -> str:
-    """What became of an attempt: a failure by its kind, else the outcome of its row."""
+    """Return how an attempt has ended: a failure by its status, else the outcome of its row."""
     if ending.retry:
         return "retried"
     return str(ending.status) if ending.status.is_failure else ending.outcome

@@ -1,4 +1,4 @@
-"""How a call will be made, and the most that it can cost: the same for plan and worker.
+"""Plans of calls, and the most that each can cost: the same for ``agentchord plan`` and workers.
 
 Pure: price, tokens and limits in, a plan out.
 """
@@ -21,16 +21,16 @@ from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallPlan:
-    """One call as it is going to be made, and what it needs to be allowed.
+    """One call as it will be made, with its tokens and its price.
 
     Attributes:
         price: Price of its model.
-        parameters: What the provider is given beside messages and tools.
+        parameters: Parameters of the request beside messages and tools.
         max_tokens: Tokens that its answer may have.
         cache_writes: Whether it asks the provider to keep the beginning of its prompt.
         bound_tokens: Tokens that its prompt cannot exceed.
         guessed_tokens: Tokens that its prompt will probably have.
-        least_tokens: Tokens that the most frugal tokenizer makes of its prompt.
+        least_tokens: The fewest tokens that a tokenizer makes of its prompt.
         context_window: Tokens that its model reads, or None if that is not known.
         counting: How the provider's limits count its tokens.
     """
@@ -61,10 +61,10 @@ class CallPlan:
 
 
 class CallPlanner:
-    """Plans calls: workers reserve what it says, and ``agentchord plan`` shows the same.
+    """Plans calls: workers hold the worst case of a plan, and ``agentchord plan`` shows the same.
 
-    Its weakness: the bound counts a token for each byte of the prompt, which is four times what
-    prose has. A tokenizer per model would be closer, and would have to be right for every model.
+    Its weakness: the bound counts a token for each byte of the prompt, which is four times as many
+    as prose has. A tokenizer per model would be closer, and would have to be right for every model.
 
     Args:
         pricing: Prices and limits of models.
@@ -106,8 +106,8 @@ class CallPlanner:
             agent: The agent, or one of its ``options()``.
             messages: The conversation so far.
             tools: Tools that the model may ask for.
-            affordable_usd: Dollars that are left of the agent's ``cost_limit``: without a
-                ``max_tokens`` of its own, the answer is capped by what they pay for. None: no cap.
+            affordable_usd: Dollars that are left of the agent's ``cost_limit``. An agent without
+                ``max_tokens`` gets no more tokens than these pay for. None: no such cap.
 
         Raises:
             UnknownModel: If the model has no price.
@@ -135,11 +135,11 @@ class CallPlanner:
         )
 
     def price_of(self, agent: Agent) -> Price:
-        """Price of the model of an agent or of one of its options; raises UnknownModel."""
+        """Return the price of the model of an agent or of an option; raise UnknownModel."""
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
 
     def max_tokens(self, agent: Agent) -> int:
-        """Tokens that an answer may have: the agent's own cap, or the default and its model's."""
+        """Return the most tokens of an answer: the agent's cap, or the default and its model's."""
         own = agent.llm_config.get("max_tokens")
         if own is not None:
             return int(own)

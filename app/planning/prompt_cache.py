@@ -1,4 +1,4 @@
-"""When it pays to let a provider keep the beginning of an agent's prompts."""
+"""The break-even of a provider's cache for the beginning of an agent's prompts."""
 
 import math
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ class CacheForecast:
     """The effect of a provider's cache on an agent with ``prompt_cache``.
 
     Attributes:
-        tokens: Tokens that its requests probably begin with alike: tools and instructions.
+        tokens: Tokens of the common beginning of its requests: tools and instructions.
         least_tokens: Tokens below which the provider keeps nothing.
         lifetime: How long they are kept after each use: ``5m`` or ``1h``.
         write_usd: Additional cost of the first request, which writes them.
-        saved_usd: What each later request costs less.
-        pays_from: Requests within the lifetime from which on it has cost less; None: never.
+        saved_usd: Dollars that each later request saves.
+        pays_from: Requests within the lifetime from which on it costs less; None: never.
     """
 
     tokens: int

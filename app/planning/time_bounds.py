@@ -1,4 +1,4 @@
-"""The shortest possible time of a run: under the limits of an idle cluster, and by call latency.
+"""The shortest possible time of a run, by the limits of an idle cluster and by call latency.
 
 A bucket that refills grants an amount no sooner than (amount - burst) / rate, whatever the order of
 the calls; the levels of a run follow each other. The largest of these bounds is the binding one.

@@ -88,7 +88,7 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
 
     Args:
         agent: The agent.
-        values: What it sees by name, with the longest text that each agent may answer.
+        values: Its values by name, with the longest text that each agent may answer.
         planner: Plans calls, as the workers do.
     """
     if agent.kind not in (LLM, WORKFLOW):
@@ -159,7 +159,7 @@ def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def specs_of(agent: Agent) -> list[dict[str, Any]]:
-    """Specs of its tools; a tool that is given by its name only has none here to be counted."""
+    """Return the specs of its tools; a tool that is given by name only has none here."""
     return [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
 
 
@@ -171,7 +171,7 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
-    """Tokens that an agent's answer may have; of a sub-workflow, all answers in it.
+    """Return the tokens that an agent's answer may have; of a sub-workflow, of all answers.
 
     An agent without a model has no max_tokens: it counts with the largest allowed output.
     """
@@ -179,5 +179,5 @@ def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
         return sum(max_tokens_of(one, planner) for one in inner.agents)
     if agent.kind not in (LLM, WORKFLOW):
         return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
-    # A sub-workflow that is only named answers what an agent without a model of its own may.
+    # A sub-workflow that is given by its name only counts with the default max_tokens.
     return planner.max_tokens(agent)

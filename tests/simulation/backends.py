@@ -1,7 +1,7 @@
-"""What simulated workers stand on: the cluster's limits, circuits and shared answers, and Flower.
+"""The backends of simulated workers: the cluster's limits, circuits and shared answers, and Flower.
 
-Everything is kept in memory, for all processes; each hears of it over a way that takes time, and
-not at all while Redis is away.
+Everything is in memory, for all processes; a message to a process takes time, and circuits and
+answers cannot be reached while Redis is away.
 """
 
 import asyncio
@@ -28,14 +28,14 @@ from workers.flower_events import FlowerEvents
 from workers.jobs import Job
 
 TRAVEL_S = 0.0005
-#: A process that could hear for so long that a circuit is open must know it.
+#: Seconds after which a process that can hear must know that a circuit is open.
 KNOWN_AFTER_S = 1.0
 #: The hold of the call that the current task is about to make.
 HOLD: ContextVar[HoldRequest] = ContextVar("HOLD")
 
 
 class Buckets:
-    """The cluster's buckets, as one process hears of them.
+    """The cluster's buckets, as one process sees them.
 
     Args:
         loop: The simulation's loop.
@@ -86,8 +86,8 @@ class CircuitWatch:
         loop: The simulation's loop.
         opened_at_s: Since when a circuit is open, by name.
         probes: The probes of a circuit, by name and token.
-        quiet_since_s: Since when Redis has said everything.
-        broken: What was found wrong.
+        quiet_since_s: Since when Redis has delivered all news.
+        broken: The faults that were found.
     """
 
     loop: VirtualLoop
@@ -97,7 +97,7 @@ class CircuitWatch:
     broken: list[str] = field(default_factory=list)
 
     def heard(self, circuit: str, process: Process, message: Message | None, view: View) -> None:
-        """See what a circuit answers."""
+        """Note what a circuit answers, and judge the probes that it lets through."""
         if view.state == "closed":
             self.opened_at_s.pop(circuit, None)
             self.probes.pop(circuit, None)
@@ -118,7 +118,7 @@ class CircuitWatch:
             probes.pop(message.token, None)
 
     def about_to_hold(self, request: HoldRequest, process: Process) -> None:
-        """See a call that has passed the circuits: it is a probe, or nothing was known."""
+        """Judge a call that has passed its circuit: it is a probe, or no opening was known."""
         circuit = f"{request.provider}/{request.model}"
         since_s = self.opened_at_s.get(circuit)
         if since_s is None:
@@ -133,12 +133,12 @@ class CircuitWatch:
 
 
 class Circuits:
-    """The cluster's circuits, as one process hears of them.
+    """The cluster's circuits, as one process sees them.
 
     Args:
         shared: The circuits.
         messenger: Redis.
-        watch: Told what they say.
+        watch: Sees what they answer.
         loop: The simulation's loop.
         process: The process.
     """
@@ -168,7 +168,7 @@ class Circuits:
         return await self._shared.names()
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
-        """See ``CircuitBackend``; what was missed while Redis was away is told as missed."""
+        """See ``CircuitBackend``; while Redis is away a process hears only that it missed news."""
 
         async def hear(news: CircuitNews) -> None:
             await asyncio.sleep(TRAVEL_S)
@@ -182,7 +182,7 @@ class Circuits:
 
 @dataclass
 class SharedAnswers:
-    """The answers of a cluster, and who asks for them; each until a time."""
+    """The answers of a cluster, and the tokens of the calls that ask for them, until a time."""
 
     loop: VirtualLoop
     answers: dict[str, tuple[float, bytes]] = field(default_factory=dict)
@@ -223,7 +223,7 @@ class SimulatedAnswers(AnswerCache):
 
     Args:
         shared: The answers of the cluster.
-        messenger: Redis: while it is away, nothing is known.
+        messenger: Redis; while it is away, no answer is known.
     """
 
     def __init__(self, shared: SharedAnswers, messenger: Messenger) -> None:
@@ -238,7 +238,7 @@ class SimulatedAnswers(AnswerCache):
 
 
 class WatchedTicket(HoldTicket):
-    """Tells under which hold the call comes that the task makes next."""
+    """A ticket that notes the hold of the call that the task makes next."""
 
     watch: CircuitWatch
 
@@ -272,7 +272,7 @@ class WatchedMoney(Money):
 
 
 class Silence(FlowerEvents):
-    """No Flower is there to be shown anything."""
+    """Shows nothing: a simulation has no Flower."""
 
     def __init__(self) -> None:
         pass

@@ -30,7 +30,7 @@ class Consumer(Protocol):
     process: Process
 
     def serves(self, queue: str) -> bool:
-        """Whether it takes messages of this queue."""
+        """Return whether it takes messages of this queue."""
         ...
 
     def work(self, task: str, args: Args, done: Callable[[], None]) -> None:
@@ -43,7 +43,7 @@ class _Message:
     queue: str
     task: str
     args: Args
-    #: The chord that it is a part of.
+    #: Its chord.
     chord: "_Chord | None" = None
 
 
@@ -59,7 +59,7 @@ class Broker:
     Args:
         loop: The simulation's loop.
         generator: Draws delays, losses, repetitions and consumers.
-        trace: Told of every message.
+        trace: Notes every message.
     """
 
     def __init__(self, loop: VirtualLoop, generator: random.Random, trace: Trace) -> None:
@@ -71,7 +71,7 @@ class Broker:
         self._queued: dict[str, list[_Message]] = defaultdict(list)
 
     def send(self, message: _Message) -> None:
-        """Take a message over."""
+        """Take a message."""
         draw = self._generator.random()
         if draw < self.lost_share:
             self._trace.tell(f"lost: {self._shown(message)}")
@@ -88,11 +88,11 @@ class Broker:
             raise OperationalError("connection refused")
 
     def backlog(self, queue: str) -> int:
-        """Messages that nobody has taken."""
+        """Return the number of messages that no worker has taken."""
         return len(self._queued[queue])
 
     def flush(self) -> None:
-        """Lose everything that nobody has taken."""
+        """Lose every message that no worker has taken."""
         self._queued.clear()
 
     def _deliver(self, message: _Message) -> None:

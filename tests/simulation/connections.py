@@ -13,7 +13,7 @@ SEARCH_PATH = "simulation,pg_catalog,public"
 
 
 class Connections:
-    """Connections that nobody uses, each with its prepared statements: to make one takes long.
+    """Unused connections, each with its prepared statements, because a new one takes long.
 
     Args:
         url: The database.
@@ -22,12 +22,12 @@ class Connections:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._spare: list[tuple[pq.abc.PGconn, PrepareManager]] = []
-        #: What a session has when it is over.
+        #: The connection of a session that is over.
         self.closed = pq.PGconn.connect_start(b"host=/nowhere")
         self.closed.finish()
 
     def take(self) -> tuple[pq.abc.PGconn, PrepareManager]:
-        """A connection, and what psycopg knows of the statements prepared on it."""
+        """Take a connection, with psycopg's record of the statements prepared on it."""
         if self._spare:
             return self._spare.pop()
         connection = waiting.wait_conn(psycopg.AsyncConnection._connect_gen(self._address()))
@@ -36,7 +36,7 @@ class Connections:
         return pgconn, connection._prepared
 
     def give_back(self, pgconn: pq.abc.PGconn, prepared: PrepareManager) -> None:
-        """Take a connection back, whatever its transaction is in."""
+        """Take a connection back, in whatever state its transaction is."""
         if pgconn.status != pq.ConnStatus.OK:
             return
         if pgconn.transaction_status != pq.TransactionStatus.IDLE:
@@ -44,13 +44,13 @@ class Connections:
         self._spare.append((pgconn, prepared))
 
     def close(self) -> None:
-        """Close those that nobody uses."""
+        """Close the unused connections."""
         for pgconn, _ in self._spare:
             pgconn.finish()
         self._spare.clear()
 
     def inspector(self) -> psycopg.Connection[Any]:
-        """A connection in real time, for whoever looks at what is committed."""
+        """Open a connection in real time, to look at what is committed."""
         address = self._address().replace(SEARCH_PATH, "public")
         connection = psycopg.connect(address, autocommit=True)
         connection.prepare_threshold = 1

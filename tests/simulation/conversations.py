@@ -1,4 +1,4 @@
-"""What must hold of conversations with tools: they go on, and nothing is done twice."""
+"""The rules of conversations with tools: they go on, and no tool call is executed twice."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ def broken_conversations(
     provider: Provider,
     executed: Sequence[tuple[str, float]],
 ) -> list[str]:
-    """What is wrong with the conversations of a simulation that has come to rest.
+    """Find what is wrong with the conversations of a simulation that has come to rest.
 
     Args:
         inspector: Sees what is committed.
-        provider: Knows what it was asked.
-        executed: Keys of the tool_calls that were executed, and when, in seconds since the epoch.
+        provider: Knows the requests that reached it.
+        executed: Keys of the tool calls that were executed, and when, in seconds since the epoch.
     """
     with inspector.cursor(row_factory=dict_row) as cursor:
         stored = {row["key"]: row for row in cursor.execute(TOOL_CALLS).fetchall()}
@@ -51,7 +51,7 @@ def broken_conversations(
 
 
 def _forgotten(turns: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
-    """Attempts after the one that has stored a turn go on from it: they do not pay it again."""
+    """Find attempts that do not go on from a turn that an earlier attempt has stored."""
     last: dict[Any, list[tuple[int, int]]] = {}
     for turn in turns:
         last.setdefault(turn["agent_run_id"], []).append((turn["attempt"], turn["number"]))

@@ -1,12 +1,12 @@
 """Postgres as simulated processes see it: real sessions and real SQL, in virtual time.
 
 The loop stands still while a statement runs, so that only the seed decides what comes first. A
-statement that has to wait for another transaction's lock is found by asking Postgres who blocks
-it; then its process waits in virtual time, and it is looked at again whenever a transaction ends.
+statement that has to wait for another transaction's lock is found by asking Postgres what blocks
+it; then its process waits in virtual time, and Postgres is asked again when a transaction ends.
 
 A statement takes a little virtual time before it reaches Postgres and before its answer is there.
-In both moments its process can die or freeze, and its connection can break: after the statement
-has run nobody knows that it has.
+In both moments its process can die or freeze, and its connection can break: then no process knows
+that the statement has run.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
 
 SCRIPT = Path(__file__).with_name("clock.sql")
-#: Real milliseconds after which a statement that does not answer is asked for what it waits.
+#: Real milliseconds after which Postgres is asked what a statement without answer waits for.
 PATIENCE_MS = 2
-#: Processes that there can be at a time.
+#: Places of processes that can be there at a time.
 SLOTS = ("w1", "w2", "w3", "client0", "client1", "client2", "client3")
 IDLE_IN_TRANSACTION_S = 15.0
 TABLES = b"SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
@@ -59,7 +59,7 @@ class Session(psycopg.AsyncConnection[Any]):
     transactions = 0
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
-        """Where psycopg waits for the socket: the whole statement happens here."""
+        """Run the whole statement: psycopg waits for the socket here."""
         return await self.server.execute(self, gen)
 
     async def close(self) -> None:
@@ -123,7 +123,7 @@ class Database:
         Args:
             loop: Its loop.
             generator: Draws what statements take.
-            boundary: Told of every statement before it goes out and when its answer comes.
+            boundary: Called before every statement is sent, and when its answer comes.
             ended: Called after every transaction.
         """
         self._begun = True
@@ -154,17 +154,17 @@ class Database:
         os.pwrite(self._clock, self._now.encode(), 0)
 
     def clock_text(self) -> bytes:
-        """The time as SQL reads it."""
+        """Return the time as SQL reads it."""
         return self._now.encode()
 
     def engine(self, slot: str) -> AsyncEngine:
-        """The engine of a process, without connections; its compiled statements are old."""
+        """Return the engine of a slot, without connections but with its compiled statements."""
         engine = self._engines[slot]
         engine.sync_engine.dispose(close=False)
         return engine
 
     async def _make_engines(self) -> None:
-        """One for each slot, which has asked the server what an engine asks the first time."""
+        """Make an engine for each slot, and connect it once: the first time it asks more."""
         CURRENT.set(Process("before"))
         for slot in SLOTS:
             engine = self._engines[slot] = create_async_engine(
@@ -184,12 +184,12 @@ class Database:
     # ---- faults --------------------------------------------------------------------------------
 
     def drop_process(self, process: Process) -> None:
-        """A process is gone, and its connections with it."""
+        """Break the connections of a process that is gone."""
         for session in [s for s in self._sessions if s.process is process]:
             self._break(session)
 
     def freeze(self, process: Process) -> None:
-        """A frozen process keeps its locks until the server loses patience."""
+        """Let a frozen process keep its locks until the server ends its transactions."""
         for session in self._sessions:
             if session.process is process and self._in_transaction(session):
                 self._loop.at(
@@ -198,7 +198,7 @@ class Database:
                 )
 
     def terminate(self, sessions: int | None = None) -> None:
-        """pg_terminate_backend of some connections, or of all, as a restart does."""
+        """Terminate the backends of some connections, or of all, as a restart does."""
         victims = list(self._sessions)
         if sessions is not None:
             victims = self._generator.sample(victims, min(sessions, len(victims)))
@@ -208,7 +208,7 @@ class Database:
     # ---- the way of a statement ----------------------------------------------------------------
 
     async def execute(self, session: Session, steps: Generator[Any, Any, Any]) -> Any:
-        """Run what psycopg wants to do on a connection, with all that may happen on the way."""
+        """Run psycopg's steps on a connection, with all that may happen on the way."""
         process = session.process
         try:
             await self._travel(process, "sql_before")
@@ -232,7 +232,7 @@ class Database:
         return answer
 
     async def _travel(self, process: Process, boundary: str) -> None:
-        """Virtual time on the wire; the answer may find nobody."""
+        """Wait for the wire in virtual time; the process may be dead when the answer comes."""
         if not process.alive:
             raise errors.OperationalError("its process is dead")
         if not self._begun:
@@ -244,7 +244,7 @@ class Database:
             await asyncio.sleep(self._generator.uniform(0.01, 0.3))
         self._boundary(boundary, process)
         if not process.alive or process.frozen:
-            await asyncio.sleep(0)  # who is dead does not come back from here
+            await asyncio.sleep(0)  # a dead process does not come back from here
 
     def _check(self, session: Session) -> None:
         if session.lost:
@@ -264,7 +264,7 @@ class Database:
         try:
             return await future
         except asyncio.CancelledError:
-            if session in self._waiting:  # psycopg has the server give up what nobody waits for
+            if session in self._waiting:  # psycopg has the server cancel the statement
                 self._break(session)
             raise
 
@@ -304,7 +304,7 @@ class Database:
         return blockers
 
     def _is_in_a_circle(self, session: Session) -> bool:
-        """Whether it waits for itself in the end: locks were not taken in one order."""
+        """Return whether it waits for itself in the end: locks were not taken in one order."""
         waits = {s.pgconn.backend_pid: self._blockers(s) for s in self._waiting}
         own = session.pgconn.backend_pid
         seen, front = {own}, list(waits[own])
@@ -318,7 +318,7 @@ class Database:
         return False
 
     def _look_again(self) -> None:
-        """A transaction has ended: who waited for it may go on, in the order of coming."""
+        """Go on with the statements that waited for a transaction, in the order of coming."""
         moved = True
         while moved:
             moved = False
@@ -328,7 +328,7 @@ class Database:
                 was_open = self._in_transaction(session)
                 try:
                     done, value = self._drive(session, statement.steps, statement.state)
-                except Exception as error:  # noqa: BLE001  it belongs to who waits
+                except Exception as error:  # noqa: BLE001  it belongs to the statement
                     done, value = True, error
                 if not done:
                     continue

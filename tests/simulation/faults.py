@@ -1,6 +1,6 @@
-"""What goes wrong, by seed: at drawn moments, and at drawn boundaries between two steps.
+"""Faults by seed: at drawn moments, and at drawn boundaries between two steps.
 
-A boundary is where a process waits for somebody else: before a statement, after it, after a
+A boundary is where a process waits for a service: before a statement, after it, after a
 commit, before a call, while it is out, and when it is answered.
 """
 
@@ -31,7 +31,7 @@ MODELS = sorted(MODELS_OF.values())
 
 @dataclass
 class Faults:
-    """Breaks things, and mends them again.
+    """Breaks things, and repairs them.
 
     Attributes:
         generator: Draws.
@@ -47,7 +47,7 @@ class Faults:
     happened: list[str] = field(default_factory=list)
 
     def begin(self, cluster: Cluster) -> None:
-        """Start the workers and lay out what will go wrong."""
+        """Start the workers, and draw what will go wrong."""
         self._cluster = cluster
         self._ambushes: list[tuple[str, int, Callable[[Process], None]]] = []
         for slot, queues in self.sizes:
@@ -75,7 +75,7 @@ class Faults:
             cluster.loop.at(generator.uniform(0.0, self.window_s), step)
 
     def end(self) -> None:
-        """From now on everything works."""
+        """Have everything work from now on."""
         self.over = True
         self._ambushes.clear()
         cluster = self._cluster
@@ -84,7 +84,7 @@ class Faults:
         cluster.provider.down.clear()
 
     def boundary(self, name: str, process: Process) -> None:
-        """A process has come to a boundary: who waits for it there strikes."""
+        """Have the next ambush at this boundary strike the process."""
         self._cluster.trace.count(name)
         for place, (wanted, left, strike) in enumerate(self._ambushes):
             if wanted == name:
@@ -156,7 +156,7 @@ class Faults:
         self._cluster.loop.at(seconds, thaw)
 
     def _ambush(self) -> None:
-        """Strike whoever comes to a boundary next, or a few passers-by later."""
+        """Strike the next process that comes to a boundary, or one of the twelve after it."""
         (name,) = self.generator.choices(BOUNDARIES, AMBUSH_WEIGHTS)
         strike: Callable[[Process], None] = self.generator.choice(
             (
@@ -201,7 +201,7 @@ class Faults:
         self._cluster.loop.at(seconds, self._redis_is_back)
 
     def _fail_a_model(self) -> None:
-        """Let a model fail for everybody: its circuit opens."""
+        """Let a model fail for all agents, so that its circuit opens."""
         provider = self._cluster.provider
         model, seconds = self.generator.choice(MODELS), self.generator.uniform(3.0, 15.0)
         self._tell(f"{model} fails for {seconds:.1f} s")

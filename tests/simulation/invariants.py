@@ -1,4 +1,4 @@
-"""What must hold of a simulation: at every step, and when it has come to rest."""
+"""The rules that a simulation must keep: at every step, and when it has come to rest."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ KNOWN_ERRORS = {
 }
 GUESS: Kind = "unconfirmed"
 OK = 200
-#: From an answer until it is kept, and from a look at it until it is booked.
+#: Seconds from an answer until it is stored, and from its use until it is booked.
 SLACK_S = 60.0
 
 # No row when all is right.
@@ -63,14 +63,14 @@ AT_EVERY_STEP = """
     SELECT 'a call was held for before the one before it was settled', agent_run_id::text
     FROM holds GROUP BY agent_run_id HAVING count(*) > 1
     UNION ALL
-    SELECT 'who waits has something', id::text FROM agent_runs
+    SELECT 'an agent that waits holds money or is not pending', id::text FROM agent_runs
     WHERE waits_for IS NOT NULL AND (status <> 'pending' OR held_usd <> 0)
     UNION ALL
-    SELECT 'a sub-workflow goes on for nobody', r.id::text
+    SELECT 'a sub-workflow goes on without its agent', r.id::text
     FROM runs r JOIN agent_runs a ON a.id = r.parent_agent_run_id
     WHERE r.finished_at IS NULL AND a.status <> 'waiting'
     UNION ALL
-    SELECT 'who waits for a sub-workflow waits for nothing', a.id::text
+    SELECT 'an agent waits for a sub-workflow that is not there', a.id::text
     FROM agent_runs a LEFT JOIN runs r ON r.parent_agent_run_id = a.id AND r.finished_at IS NULL
     WHERE a.status = 'waiting' AND a.item_count IS NULL AND r.id IS NULL
     UNION ALL
@@ -81,7 +81,7 @@ AT_EVERY_STEP = """
 """
 AT_REST = {
     "a hold was never settled": "SELECT call_id FROM holds",
-    "somebody still waits for money": """
+    "an agent still waits for money": """
         SELECT a.name FROM hold_queue q JOIN agent_runs a ON a.id = q.agent_run_id
         WHERE a.status = 'running' AND a.attempt = q.attempt
         """,
@@ -157,14 +157,14 @@ AT_REST = {
 
 
 def broken_now(inspector: psycopg.Connection[Any]) -> list[str]:
-    """What is wrong with what is committed at this moment."""
+    """Find what is wrong with what is committed now."""
     return [f"{what}: {who}" for what, who in inspector.execute(AT_EVERY_STEP).fetchall()]
 
 
 def broken_at_rest(
     inspector: psycopg.Connection[Any], provider: Provider, people: People
 ) -> list[str]:
-    """What is wrong with a simulation that has come to rest."""
+    """Find what is wrong with a simulation that has come to rest."""
     found = broken_now(inspector)
     for what, question in AT_REST.items():
         rows = inspector.execute(question).fetchmany(3)
@@ -193,7 +193,7 @@ def _unknown_errors(agents: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
-    """One entry per call that reached the provider; what nobody confirmed, at its worst case."""
+    """Find calls without their one entry: at its cost, or unconfirmed at its worst case."""
     by_call: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
         by_call[entry["call_id"]].append(entry)
@@ -222,9 +222,9 @@ def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> lis
 def _wrong_results(
     agents: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]], provider: Provider
 ) -> list[str]:
-    """A result is the last answer of the attempt that was accepted; only results are read.
+    """Find results that are not the last answer of their attempt, and prompts that read others.
 
-    One from the cache is a whole answer of the same model to an equal request, young enough.
+    A result from the cache must be a whole, recent answer of the same model to an equal request.
     """
     found = []
     shared = {(e["agent_run_id"], e["attempt"]): e for e in entries if e["kind"] == "cached"}

@@ -66,7 +66,7 @@ class _Ready:
             process.ready.append(handle)
 
     def take(self) -> asyncio.Handle | None:
-        """The next callback of a process that is drawn; None if nobody can run."""
+        """Take the next callback of a process that is drawn; None if no process can run."""
         able = [p for p in self._processes if p.ready and p.alive and not p.frozen]
         if not able:
             return None
@@ -87,8 +87,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     """See the module.
 
     Args:
-        generator: Draws who runs next.
-        on_jump: Told the new time, in seconds since the epoch, whenever it moves.
+        generator: Draws the process that runs next.
+        on_jump: Called with the new time, in seconds since the epoch, whenever it moves.
     """
 
     def __init__(self, generator: random.Random, on_jump: Callable[[float], None]) -> None:
@@ -104,22 +104,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
         on_jump(EPOCH_S)
 
     def time(self) -> float:
-        """Seconds since the simulation began."""
+        """Return the seconds since the simulation began."""
         return self._now_s
 
     def wall_clock(self) -> float:
-        """Seconds since the epoch."""
+        """Return the seconds since the epoch."""
         return EPOCH_S + self._now_s
 
     def spawn(self, process: Process, work: Coroutine[Any, Any, Any], name: str) -> None:
-        """Run a coroutine as a part of a process."""
+        """Run a coroutine in a process."""
         context = copy_context()
         context.run(CURRENT.set, process)
         task = self.create_task(work, name=name, context=context)
-        assert not task.done(), "the list of tasks keeps it, and tells its error at the end"
+        assert not task.done(), "the list of tasks keeps it, and its error is reported at the end"
 
     def at(self, delay_s: float, step: Callable[[], object]) -> None:
-        """Have the world around do something after so many seconds."""
+        """Take a step of the world around after so many seconds."""
         context = copy_context()
         context.run(CURRENT.set, None)
         self.call_later(delay_s, step, context=context)
@@ -130,7 +130,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.forget(process)
 
     def crashed(self) -> Iterator[tuple[str, BaseException]]:
-        """Names and errors of tasks that failed and whose error nobody has looked at."""
+        """Yield the names and errors of failed tasks whose error was not retrieved."""
         for task in self._tasks:
             if task.done() and not task.cancelled() and task._log_traceback:
                 error = task.exception()
@@ -138,7 +138,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 yield task.get_name(), error
 
     def dispose(self) -> None:
-        """Throw away what never ended; nothing of it may reach anybody any more."""
+        """Drop the tasks that never ended, without running any more of them."""
         self.set_exception_handler(lambda *_: None)
         with silence():
             self._abandon_tasks()
@@ -205,7 +205,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Without the complaints of what dead processes leave behind, when it is thrown away."""
+    """Ignore the warnings when coroutines of dead processes are dropped."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

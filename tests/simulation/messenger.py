@@ -35,12 +35,12 @@ class Messenger:
             raise RedisConnectionError("connection refused")
 
     async def travel(self) -> None:
-        """The way there and back."""
+        """Wait as long as a command takes, and check that Redis can be reached."""
         await asyncio.sleep(self._generator.expovariate(1 / 0.0005))
         self.check()
 
     def deliver(self, data: bytes) -> int:
-        """Send a message to all who listen; returns their number."""
+        """Send a message to all subscribers, and return their number."""
         for process, queue in self.subscribers:
             if process.alive and self._generator.random() >= self.lost_share:
                 delay_s = self._generator.expovariate(1 / 0.002)
@@ -53,13 +53,13 @@ class Messenger:
 
 
 class SimulatedRedis:
-    """What the product asks of ``redis.asyncio.Redis``."""
+    """The part of ``redis.asyncio.Redis`` that the product uses."""
 
     def __init__(self, messenger: Messenger) -> None:
         self._messenger = messenger
 
     async def set(self, key: str, value: str | int, *, nx: bool = False, **_: int) -> bool:
-        """SET, with NX; what expires does so after the end of any simulation."""
+        """SET, with NX; a key expires only after the end of any simulation."""
         await self._messenger.travel()
         if nx and key in self._messenger.keys:
             return False
@@ -83,7 +83,7 @@ class SimulatedRedis:
 
 @dataclass(eq=False)
 class Subscription:
-    """What the product asks of ``PubSub``."""
+    """The part of ``PubSub`` that the product uses."""
 
     messenger: Messenger
 
@@ -114,7 +114,7 @@ class Subscription:
         """The messages as they come."""
         return self
 
-    # No generator: one that a dead process leaves behind would have to be closed by the loop.
+    # No generator: the loop would have to close one that a dead process leaves.
 
     def __aiter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""The protocol broken on purpose, one promise at a time: who does not notice is blind."""
+"""The protocol broken on purpose, one promise at a time: some simulation must find each of them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,13 +21,13 @@ Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
 def no_fence(patch: pytest.MonkeyPatch) -> None:
-    """What a dead attempt has to say counts."""
+    """The record of a dead attempt counts."""
     real = records._agent_row
     patch.setattr(records, "_agent_row", lambda record, money, _: real(record, money, True))
 
 
 def no_watchdog(patch: pytest.MonkeyPatch) -> None:
-    """Nobody looks for what was lost."""
+    """No watchdog looks for what was lost."""
 
     async def rest(_: Watchdog) -> None:
         """See nothing."""
@@ -93,7 +93,7 @@ def leaky_circuits(patch: pytest.MonkeyPatch) -> None:
 
 
 def many_probes(patch: pytest.MonkeyPatch) -> None:
-    """A circuit that may be probed lets everyone try."""
+    """A circuit that may be probed lets every call through."""
 
     def grant(circuit: Circuit, token: str, now: float) -> bool:
         return bool(token) and circuit.until is not None and now >= circuit.until

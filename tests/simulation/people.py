@@ -1,4 +1,4 @@
-"""What people do: they enqueue runs, and cancel, pause, resume and retry them at drawn moments.
+"""The users of a simulation: they enqueue, cancel, pause, resume and retry runs at drawn moments.
 
 Every step is taken by a client process of its own, which may die or freeze in the middle of it.
 """
@@ -38,15 +38,15 @@ class Story:
     """One run and what people do to it.
 
     Attributes:
-        number: Which of the simulation's runs.
+        number: Its number among the simulation's runs.
         workflow: Its workflow.
         cases: A list in its input.
         run_id: Its id, once the client knows it.
         placed: Holds that had been placed when it was cancelled or paused, as long as nothing of it
             may start.
-        opening: Client processes that may be letting it go on.
-        opened: How many there have been.
-        broken: What was found wrong.
+        opening: Client processes that may be resuming or retrying it.
+        opened: Number of such processes so far.
+        broken: The faults that were found.
     """
 
     number: int
@@ -63,8 +63,8 @@ class People:
     """The users of a simulation.
 
     Args:
-        generator: Draws what they want and when.
-        window_s: Seconds in which they want it.
+        generator: Draws the steps of the users and their times.
+        window_s: Seconds in which they take them.
     """
 
     def __init__(self, generator: random.Random, *, window_s: float) -> None:
@@ -112,12 +112,12 @@ class People:
 
     @property
     def rest(self) -> bool:
-        """Whether every run has ended, and nobody is about to change that."""
+        """Whether every run has ended, and no client is about to change that."""
         self._busy = [client for client in self._busy if client.alive]
         return not self._busy and all(self.status(story) in FINAL for story in self.stories)
 
     def status(self, story: Story) -> str:
-        """The run's status as committed, empty before it is there."""
+        """Return the run's status as committed; empty before it exists."""
         if story.run_id is None:
             return ""
         row = self.cluster.database.inspector.execute(STATUS, [story.run_id]).fetchone()
@@ -133,7 +133,7 @@ class People:
             story,
             "cancel",
             lambda platform, id_: platform.scheduler.stop(
-                id_, as_=WorkflowStatus.CANCELLED, reason="nobody wants it"
+                id_, as_=WorkflowStatus.CANCELLED, reason="not needed"
             ),
         )
 
@@ -150,14 +150,14 @@ class People:
         )
 
     def look(self, story: Story) -> None:
-        """Note the holds that were placed although nothing may start."""
+        """Note holds that were placed although no call may start."""
         if story.placed is not None and (now := self._placed(story)) != story.placed:
             story.broken.append(
                 f"{now - story.placed} holds committed after run{story.number} was stopped"
             )
 
     def _enqueue(self, story: Story) -> None:
-        """Enqueue, again and again under the same key until it is known to be done."""
+        """Enqueue a run, repeatedly under the same key until a client knows its id."""
 
         async def enqueue(platform: Platform) -> None:
             async def create(connection: AsyncConnection) -> UUID:

@@ -38,7 +38,7 @@ ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
     (RateLimited, 429),
     (BadRequest, 400),
 )
-#: What a provider that refuses asks for; the longest makes those who wait give their places back.
+#: Retry-After of a refusal; the longest makes waiting agents give their places back.
 RETRY_AFTER_S = (None, 2.0, 9.0)
 
 
@@ -47,13 +47,13 @@ class Served:
     """A request that reached the provider.
 
     Attributes:
-        number: Which request it is, so that no two answers are the same.
-        hold: What was held for it.
+        number: Number of the request, so that no two answers are the same.
+        hold: Its hold.
         prompt: The user's message.
-        agent: Who asked.
+        agent: The agent that asked.
         turns: Answers of earlier calls that came with it.
-        answer: What was answered, if anybody was still there to be told.
-        cost_usd: What the provider bills, if it answered.
+        answer: The answer, if the client was still there.
+        cost_usd: Dollars that the provider bills, if it answered.
         status: HTTP status, 0 if the connection was cut or the client left.
         answered_at: When it was answered, in seconds since the epoch.
     """
@@ -75,9 +75,9 @@ class Provider:
 
     Attributes:
         trouble: Share of calls that meet an error, silence or a cut.
-        down: Models that fail for everybody.
+        down: Models that fail for all agents.
         served: Requests that reached the provider, by call.
-        prompts: What agents with a cache ask, by name.
+        prompts: Prompts of agents with a cache, by name.
     """
 
     generator: random.Random
@@ -93,7 +93,7 @@ class Provider:
         """Answer a request, late or never.
 
         Raises:
-            ProviderError: As the SDKs' errors are told.
+            ProviderError: As the clients map the SDKs' errors.
         """
         await self._boundary("call_before")
         if self.generator.random() < self.trouble / 4:
@@ -164,7 +164,7 @@ class Provider:
 
 
 def _tool_call(tool: Mapping[str, Any], served: Served) -> ToolCall:
-    """A tool_call like no other, so that whoever executes it knows which one it is."""
+    """Make a tool call with a key of its own, so that each execution can be told apart."""
     key = f"{served.hold.call_id} {tool['name']}"
     return ToolCall(id=key, name=tool["name"], arguments=json.dumps({"key": key}))
 

@@ -12,7 +12,7 @@ from tests.simulation.loop import EPOCH_S, Process, Stalled, VirtualLoop, virtua
 
 @pytest.fixture
 def jumps() -> list[float]:
-    """What the loop's clock has shown."""
+    """The times that the loop's clock has shown."""
     return []
 
 

@@ -1,6 +1,6 @@
 """Hundreds of clusters in one process, each drawn, broken and judged by a seed.
 
-A failing seed tells its last steps and the command that repeats it. The tests of the tests break
+A failing seed shows its last steps and the command that repeats it. The tests of the tests break
 the protocol on purpose and look for a seed that finds it.
 """
 

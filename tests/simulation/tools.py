@@ -1,4 +1,4 @@
-"""What agents of a simulation may call; each execution is noted."""
+"""The tools of a simulation's agents; each execution is noted."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from contextvars import ContextVar
 
 from app import tool
 
-#: Told the key of every hold_request whose execution begins.
+#: Called with the key of every tool call whose execution begins.
 EXECUTED: ContextVar[Callable[[str], None]] = ContextVar("EXECUTED")
 
 
-#: Names of those of which a call may be repeated whose end nobody has stored.
+#: Names of the tools whose calls may be repeated as long as their end is not stored.
 MAY_BE_REPEATED = frozenset({"look_up"})
 
 

@@ -1,4 +1,4 @@
-"""What happens in a simulation, in order: the last of it to read, all of it as a digest."""
+"""The steps of a simulation in order: the last ones as lines, all of them as a digest."""
 
 import hashlib
 import sys
@@ -17,7 +17,7 @@ from app.storage.group_commit import is_transient
 from tests.simulation.loop import CURRENT, VirtualLoop
 
 KEPT = 300
-#: What a log says when something unexpected has happened that no fault explains.
+#: Log events that no fault explains, unless their error is one of a service that is away.
 ALARMS = {
     "agent_crashed",
     "record_refused",
@@ -34,7 +34,7 @@ ALARMS = {
 
 
 class Trace:
-    """Lines of (time, process, what); ids are told by the names given to them."""
+    """Lines of time, process and step; ids are shown by the names given to them."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
@@ -53,11 +53,11 @@ class Trace:
         self._names[str(id_)] = name
 
     def called(self, id_: UUID | str) -> str:
-        """The name of an id."""
+        """Return the name of an id."""
         return self._names.get(str(id_), str(id_))
 
     def count(self, what: str) -> None:
-        """Something too frequent to be told: it is part of the digest only."""
+        """Add a step that is too frequent for a line: it is part of the digest only."""
         self._digest.update(f"{self.loop.time():.6f}{CURRENT.get()}{what};".encode())
 
     def tell(self, what: str) -> None:
@@ -73,7 +73,7 @@ class Trace:
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Take what the product logs."""
+        """Take the product's log into the trace."""
         before = structlog.get_config()
         structlog.configure(processors=[self._take], cache_logger_on_first_use=False)
         try:
@@ -100,7 +100,7 @@ class Trace:
 
 
 def is_an_outage(error: object) -> bool:
-    """Whether an exception is what a service that is away causes."""
+    """Return whether an exception is one that a service that is away causes."""
     if isinstance(error, DBAPIError):
         return is_transient(error)
     return isinstance(error, (RedisError, BrokerError))

@@ -49,11 +49,11 @@ log = structlog.get_logger(__name__)
 
 @dataclass(kw_only=True)
 class Cluster:
-    """What all processes of a simulation share.
+    """The services that all processes of a simulation share.
 
     Attributes:
         loop: The simulation's loop.
-        trace: Told what happens.
+        trace: Notes what happens.
         database: Postgres.
         broker: The broker.
         messenger: Redis.
@@ -97,11 +97,11 @@ class Cluster:
 
 
 def platform_of(cluster: Cluster, slot: str) -> Platform:
-    """What clients and workers have alike; see ``app.bootstrap``.
+    """Build the collaborators that clients and workers share; see ``app.bootstrap``.
 
     Args:
-        cluster: Where it is.
-        slot: Whose engine it uses.
+        cluster: The cluster.
+        slot: The slot whose engine it uses.
     """
     redis = cast(Redis, SimulatedRedis(cluster.messenger))
     engine = cluster.database.engine(slot)
@@ -129,9 +129,9 @@ class Worker:
     """One worker process.
 
     Args:
-        cluster: Where it lives.
-        slot: Its place in the cluster; the worker that follows on a dead one has the same.
-        generation: How many were there before it.
+        cluster: The cluster.
+        slot: Its place in the cluster; the worker that follows a dead one has the same.
+        generation: Number of workers in this place before it.
         queues: Queues it serves.
     """
 
@@ -156,11 +156,11 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to finish: frozen work may still be told to somebody."""
+        """Whether it has nothing to finish: a frozen process may still record its work."""
         return not self.process.frozen and not (self._parts and len(self._parts.inflight))
 
     def drain(self, ended: Callable[[], None]) -> None:
-        """SIGTERM: hand back what waits; ``ended`` is called when nothing is left to do."""
+        """Drain as on SIGTERM; ``ended`` is called when nothing is left to do."""
         if self._parts is None:
             ended()
             return
@@ -189,7 +189,7 @@ class Worker:
         done()
 
     async def _end(self, parts: Composition, ended: Callable[[], None]) -> None:
-        while self._running or len(parts.inflight):  # noqa: ASYNC110  nobody can tell
+        while self._running or len(parts.inflight):  # noqa: ASYNC110  no event says so
             await asyncio.sleep(0.1)
         ended()
 

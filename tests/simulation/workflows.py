@@ -1,4 +1,4 @@
-"""The workflows that people of a simulation enqueue, as a seed draws them."""
+"""The workflows that a simulation's users enqueue, as a seed draws them."""
 
 import random
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from app import Agent, RetryPolicy, RetryStrategy, Workflow
 MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
 TOOLS = (["look_up"], ["send"], ["look_up", "send"])
 FALLBACKS = [{"provider": "anthropic", "model": "sim-other"}]
-#: What agents with a cache ask: others ask the same, in the same run and in other ones.
+#: Prompts of agents with a cache: others have the same, in the same run and in other ones.
 SHARED_PROMPTS = ("share0: what holds for all", "share1: what else holds for all")
 CACHE_TTL_S = 30
 SHARED_SHARE = 0.25
-#: How often a run has an agent of each of these kinds.
+#: Shares of runs with an agent that has a list, and of runs with a sub-workflow.
 LIST_SHARE, SUB_WORKFLOW_SHARE = 0.25, 0.25
 
 

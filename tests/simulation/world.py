@@ -37,11 +37,11 @@ QUICK = CircuitBreakerConfig(
 FAILS = replace(QUICK, when_open="fail")
 #: Every run must have ended so many seconds after the last fault.
 BOUND_S = 120.0
-#: And so many seconds later nobody may be at work any more.
+#: And so many seconds later no worker may be at work any more.
 SETTLE_S = 40.0
-#: How often runs that have failed are retried with enough money, when nothing fails any more.
+#: Share of simulations that retry failed runs with enough money, when nothing fails any more.
 RETRIED_SHARE = 0.3
-#: Every so many transactions the invariants of every step are looked at.
+#: Number of transactions after which the invariants of every step are checked again.
 LOOK_EVERY = 6
 UNLIMITED = RateLimitConfig(
     requests_per_minute=None,
@@ -61,14 +61,14 @@ NARROW = RateLimitConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What came of a simulation.
+    """The result of a simulation.
 
     Attributes:
         seed: Its seed.
-        broken: What was wrong; empty if all is well.
+        broken: The faults that were found; empty if all is well.
         digest: Equal for two simulations in which the same happened.
         trace: The last steps.
-        faults: What went wrong on purpose.
+        faults: The faults that were injected.
         statements: SQL statements that ran.
         lock_waits: Statements that had to wait for another transaction.
         calls: Calls that reached the provider.
@@ -203,10 +203,10 @@ class _World:
         return not open_ and all(worker.idle for worker in self._faults.workers.values())
 
     async def _until(self, over: Callable[[], bool], seconds: float) -> None:
-        """Wait for something, but not for ever."""
+        """Wait until a condition holds, but no longer than so many virtual seconds."""
         end_s = self._loop.time() + seconds
-        while self._loop.time() < end_s and not self._broken and not over():  # noqa: ASYNC110  nobody can tell
-            await asyncio.sleep(1.0)  # virtual: nobody waits for it
+        while self._loop.time() < end_s and not self._broken and not over():  # noqa: ASYNC110  no event says so
+            await asyncio.sleep(1.0)  # virtual time
 
     def _look(self) -> None:
         self._transactions += 1
@@ -225,7 +225,7 @@ class _World:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without collections of garbage at moments of their own, and without words about faults."""
+    """Switch off garbage collection, which has times of its own, and logs about faults."""
     gc.disable()
     gc.freeze()  # what is there now need not be looked at again at the end
     logging.disable(logging.CRITICAL)
@@ -246,7 +246,7 @@ def _seeded(seed: int, loop: VirtualLoop) -> Iterator[None]:
     ids = random.Random(f"{seed} ids")
 
     def uuid7() -> UUID:
-        """Ordered by time, as the real ones are."""
+        """Make an id that is ordered by time, as the real ones are."""
         milliseconds = int((EPOCH_S + loop.time()) * 1000)
         number = milliseconds << 80 | ids.getrandbits(80)
         number = number & ~(0xF << 76) | 0x7 << 76

@@ -1,1 +1,1 @@
-"""How a worker executes each kind of agent."""
+"""The execution of each kind of agent in a worker."""

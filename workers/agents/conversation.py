@@ -1,6 +1,6 @@
 """The conversation of an llm agent: its messages, and the turn whose tools are not all answered.
 
-It can be taken up where an earlier attempt left it.
+An attempt can go on with it where an earlier one stopped.
 """
 
 import json
@@ -30,9 +30,9 @@ class OpenTurn:
     Attributes:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
-        answers: What it is told, by position, as far as it is known.
-        interrupted: Positions of calls that were started once, and whose end nobody knows.
-        record: The turn as it must be stored; None if it is.
+        answers: Results for the model, by position, as far as they are known.
+        interrupted: Positions of calls that were started by an earlier attempt, with unknown end.
+        record: The turn as it must be stored; None if it is stored.
     """
 
     id: UUID
@@ -48,7 +48,7 @@ class OpenTurn:
         result: str | None = None,
         seconds: float | None = None,
     ) -> ToolCallRecord:
-        """What is to be written of a tool call."""
+        """Return the record of a tool call in a state."""
         tool_call = self.tool_calls[position]
         return ToolCallRecord(
             turn_id=self.id,
@@ -67,12 +67,12 @@ class Conversation:
 
     Args:
         opening: The first messages: system instructions and the prompt.
-        stored: What earlier attempts have stored of it.
+        stored: The turns that earlier attempts have stored.
 
     Attributes:
-        turns: Answers so far that ask for tools.
-        open_turn: The one whose tool calls are not all answered, or None.
-        option: Which of the agent's options answers: a conversation goes on with it.
+        turns: Number of answers so far that ask for tools.
+        open_turn: The turn whose tool calls are not all answered, or None.
+        option: The option of the agent that answers: a conversation stays with it.
     """
 
     def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
@@ -85,7 +85,7 @@ class Conversation:
 
     @property
     def messages(self) -> Sequence[Message]:
-        """What the model is sent next."""
+        """The messages that the model is sent next."""
         return self._messages
 
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
@@ -93,7 +93,7 @@ class Conversation:
 
         Args:
             response: The answer.
-            call_id: Its call, as the ledger names it.
+            call_id: Id of its call in the ledger.
         """
         message = response.as_message()
         id_: UUID = uuid7()
@@ -103,7 +103,7 @@ class Conversation:
         self._open(message, OpenTurn(id=id_, tool_calls=response.tool_calls or (), record=record))
 
     def close(self) -> None:
-        """Go on to the next turn: every tool call of the open one has its answer."""
+        """Close the open turn: every tool call of it has its answer."""
         turn = self.open_turn
         assert turn is not None, "only a turn that asks for tools is closed"
         for position, tool_call in enumerate(turn.tool_calls):
@@ -120,7 +120,7 @@ class Conversation:
 
     def _take_up(self, stored: StoredTurn) -> None:
         if self.open_turn is not None:
-            # The model was asked again after it, so whatever is unknown of it was told as that.
+            # The model was asked again after this turn, so it was told which ends are unknown.
             self.tell_unknown(self.open_turn.interrupted)
             self.close()
         message = decode_message(stored.turn.message)
@@ -134,7 +134,7 @@ class Conversation:
         self._open(message, turn)
 
     def tell_unknown(self, positions: set[int]) -> None:
-        """Answer calls of the open turn with the word that nobody knows what became of them."""
+        """Answer calls of the open turn with the text that their outcome is unknown."""
         assert self.open_turn is not None, "only an open turn has calls without an answer"
         unknown = ToolOutput(OUTCOME_UNKNOWN, is_error=True)
         self.open_turn.answers |= dict.fromkeys(positions, unknown)
@@ -146,7 +146,7 @@ class Conversation:
 
 
 def encode_message(message: Message) -> str:
-    """An assistant's message as JSON that keeps every character, lone surrogates and NUL too."""
+    """Encode an assistant's message as JSON, with lone surrogates and NUL kept."""
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments}
         for call in message.get("tool_calls") or ()
@@ -155,6 +155,6 @@ def encode_message(message: Message) -> str:
 
 
 def decode_message(text: str) -> Mapping[str, Any]:
-    """The inverse of ``encode_message``."""
+    """Decode what ``encode_message`` has encoded."""
     message: dict[str, Any] = json.loads(text)
     return message | {"tool_calls": [ToolCall(**call) for call in message["tool_calls"]]}

@@ -1,4 +1,4 @@
-"""Agents of every kind but llm: what they are told, their deadline, and how they are stopped."""
+"""Agents of the kinds that ask no model: their inputs, their deadline, and how they are stopped."""
 
 import asyncio
 import inspect
@@ -23,9 +23,16 @@ log = structlog.get_logger(__name__)
 class KindAgents:
     """Runs agents that ask no model: no permit, no hold, no cost.
 
+    Its weakness: a function that blocks runs in a thread, which cannot be stopped. After the
+    deadline its agent fails, and the thread goes on. The alternative is an async function, or an
+    agent of the kind ``http``.
+
     Args:
-        kinds: The kinds there are.
+        kinds: The kinds of this process.
         max_output_bytes: Largest output that is stored.
+
+    Example:
+        output = await kinds.run(job, {"lines": [3, 4]})
     """
 
     def __init__(self, kinds: KindRegistry, *, max_output_bytes: int) -> None:
@@ -36,7 +43,7 @@ class KindAgents:
         """Run an attempt to its end, its deadline, or until it is stopped.
 
         Args:
-            job: Whose attempt.
+            job: The attempt.
             inputs: JSON values by name.
 
         Returns:
@@ -63,7 +70,7 @@ class KindAgents:
         job.lease.enter(Phase.CALLING)
         work = asyncio.create_task(_work(kind, context), name=f"agent {agent.name}")
         try:
-            # Not asyncio.timeout: code that swallows its cancellation must not hold the agent.
+            # Not asyncio.timeout: code that swallows its cancellation must not delay the agent.
             done, _ = await asyncio.wait({work}, timeout=agent.timeout)
         finally:
             if not work.done():
@@ -89,6 +96,6 @@ async def _work(kind: AgentKind, context: AgentContext) -> Any:
 
 
 def _forget(work: "asyncio.Task[Any]") -> None:
-    """Nobody waits for this any more: what comes of it is dropped."""
+    """Drop the result of an agent that was stopped; log its error."""
     if not work.cancelled() and (error := work.exception()) is not None:
         log.debug("abandoned_agent_failed", error=str(error))

@@ -1,4 +1,4 @@
-"""An llm agent: a conversation with a model, in which it may ask for tools."""
+"""An llm agent: a conversation with a model, which may ask for tools."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +22,18 @@ StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 class LLMAgent:
     """Runs llm agents.
 
+    Its weakness: every turn sends the whole conversation again, so its cost grows with the square
+    of its turns; ``max_turns`` and ``cost_limit`` bound it. ``prompt_cache`` makes it cheaper.
+
     Args:
         calls: Makes the calls.
         registry: The tools of this process.
         tool_turns: Runs the tools of a turn.
-        stored: Reads what earlier attempts have stored.
+        stored: Reads the turns that earlier attempts have stored.
         max_output_bytes: Largest answer that is read as JSON.
+
+    Example:
+        answer = await llm.run(job, "Summarise the findings: ...")
     """
 
     def __init__(
@@ -46,13 +52,13 @@ class LLMAgent:
         self._max_output_bytes = max_output_bytes
 
     async def run(self, job: Job, prompt: str) -> Any:
-        """Converse until the model answers without asking for a tool.
+        """Converse with the model until it answers without asking for a tool.
 
         An attempt after the first goes on with the conversation that the earlier ones have stored:
         their turns are not paid again, and their finished tool calls are not executed again.
 
         Args:
-            job: Who converses.
+            job: The attempt.
             prompt: The rendered prompt.
 
         Returns:
@@ -60,8 +66,8 @@ class LLMAgent:
 
         Raises:
             AgentError: When a call fails, a tool is unknown, ``max_turns`` are over, or the answer
-                does not fit the schema, not even once the model was told why.
-            LeaseGone: If the job may not go on.
+                does not fit the schema, not even after one repair.
+            LeaseGone: If the attempt may not go on.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
         specs = [
@@ -93,10 +99,10 @@ class LLMAgent:
         specs: Sequence[Mapping[str, Any]],
         response: LLMResponse,
     ) -> Any:
-        """The answer as a JSON value that fits the schema, after one repair if it does not."""
+        """Return the answer as a JSON value that fits the schema, after at most one repair."""
         answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
         if isinstance(answer, Unfit) and answer.repairable:
-            # What the first answer had held is free before the next call.
+            # Settle the hold of the first answer before the next call.
             await job.settling.write()
             messages = [*conversation.messages, *answer.to_repair(response)]
             repaired = await self._call(job, conversation, messages, specs)

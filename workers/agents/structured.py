@@ -1,4 +1,4 @@
-"""Structured output: an answer read as JSON and held against the agent's schema."""
+"""Structured output: an answer is read as JSON and checked against the agent's schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,10 +27,13 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unfit:
-    """An answer that does not fit, and why: the path of what is wrong, and what is wrong with it.
+    """An answer that does not fit.
 
-    ``remedy`` is what the user may do about it. One that ended at ``max_tokens`` would do so
-    again: it is not ``repairable``.
+    Attributes:
+        problem: The path of the wrong value, and what is wrong with it.
+        remedy: What the user may do about it.
+        repairable: Whether asking the model again may help; an answer that ended at ``max_tokens``
+            would do so again.
     """
 
     problem: str
@@ -38,17 +41,17 @@ class Unfit:
     repairable: bool = True
 
     def to_repair(self, response: LLMResponse) -> Sequence[Mapping[str, Any]]:
-        """The messages that ask the model to do better."""
+        """Return the messages that ask the model to correct its answer."""
         request = {
             "role": "user",
             "content": f"Your answer does not fit its JSON Schema: {self.problem}. Answer again: "
             "the whole JSON document, corrected, and nothing else.",
         }
-        # Neither provider takes an empty answer back.
+        # Neither provider accepts an empty message of the assistant.
         return [response.as_message(), request] if response.content.strip() else [request]
 
     def error(self, agent: Agent) -> OutputInvalid:
-        """The failure of an agent that could not do better."""
+        """Return the failure of an agent whose answer does not fit."""
         return OutputInvalid(
             f"agent {agent.name!r}: the answer does not fit output_schema"
             f"{', and neither did the one before it' if self.repairable else ''}: {self.problem}: "
@@ -57,7 +60,7 @@ class Unfit:
 
 
 async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) -> Fit | Unfit:
-    """Read an answer as what the agent's schema says.
+    """Read an answer as the JSON value that the agent's schema describes.
 
     Args:
         agent: An agent with an ``output_schema``.
@@ -104,7 +107,7 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
 
 
 def _bare(text: str) -> str:
-    """A text without the Markdown fence that models like to put around JSON."""
+    """Remove the Markdown fence that models often put around JSON."""
     bare = text.strip()
     if bare.startswith("```") and bare.endswith("```"):
         return bare[3:-3].removeprefix("json").strip()

@@ -1,4 +1,4 @@
-"""An agent of the kind workflow: a run of another workflow, which ends it when it ends.
+"""An agent of the kind workflow: a run of another workflow, whose end is the agent's end.
 
 The attempt is over as soon as that run is stored: no lane, lease or place waits for it.
 """
@@ -21,10 +21,16 @@ from workers.jobs import Job
 class SubWorkflowAgent:
     """Starts the runs of sub-workflows.
 
+    Its weakness: each sub-workflow is a run, with its own rows, admission and levels. The
+    alternative for a few agents is to put them into the outer workflow.
+
     Args:
         engine: The process's engine.
-        max_depth: How deep they may be nested.
-        thresholds: Percentages of a run's budget whose passing is told.
+        max_depth: Largest depth of nested sub-workflows.
+        thresholds: Percentages of a run's budget that are reported when its spending passes them.
+
+    Example:
+        answer = await sub_workflows.start(job, {"case": 7})
     """
 
     def __init__(self, engine: AsyncEngine, *, max_depth: int, thresholds: Sequence[int]) -> None:
@@ -33,16 +39,16 @@ class SubWorkflowAgent:
         self._thresholds = thresholds
 
     async def start(self, job: Job, inputs: Mapping[str, Any]) -> SubRunAnswer:
-        """Start the run of a job's workflow, or let the one there is try again what failed.
+        """Start the run of a job's workflow, or have the run of an earlier attempt retry failures.
 
         Args:
-            job: Whose agent it is.
-            inputs: The input of the inner run, but for what has the name of an agent there, because
-                no prompt there could read it.
+            job: The attempt.
+            inputs: The input of the inner run. Values with the name of an inner agent are left out:
+                no prompt there could read them.
 
         Raises:
-            SubWorkflowRefused: If the input does not fit, or it is nested too deep.
-            LeaseGone: If the job may not go on.
+            SubWorkflowRefused: If the input does not fit, or the nesting is too deep.
+            LeaseGone: If the attempt may not go on.
         """
         agent = job.agent
         workflow = embedded(agent)

@@ -1,7 +1,7 @@
 """The tools of one turn: their start is stored before they run, each end as soon as it is there.
 
-So whatever happens to this worker, a tool call that has finished is never executed again, and one
-that may have run is repeated only if its tool says that it may be.
+So a tool call that has ended is never executed again, whatever happens to this worker, and one that
+may have run is repeated only if its tool is idempotent.
 """
 
 import asyncio
@@ -25,9 +25,15 @@ Running = dict[asyncio.Task[ToolOutput], int]
 class ToolTurns:
     """Runs the tools that models ask for.
 
+    Its weakness: the outcome of a tool call whose worker was killed is unknown, and the model is
+    told this. The alternative for tools that may run twice is ``@tool(idempotent=True)``.
+
     Args:
         engine: The process's engine.
         max_output_bytes: Largest result of a tool that sets no limit of its own.
+
+    Example:
+        await tool_turns.answer(job, conversation, {"search": search})
     """
 
     def __init__(self, *, engine: AsyncEngine, max_output_bytes: int) -> None:
@@ -38,14 +44,14 @@ class ToolTurns:
         """Answer every tool call of the open turn, and close it.
 
         Args:
-            job: Who converses; its calls that are not written yet are written with the turn.
-            conversation: Has an open turn.
+            job: The attempt; its calls that are not written yet are written with the turn.
+            conversation: A conversation with an open turn.
             tools: The agent's tools by name.
 
         Raises:
             ToolError: If a tool says that no other arguments would help.
-            AgentTimeout: If the agent's time ran out.
-            LeaseGone: If the job may not go on.
+            AgentTimeout: If the agent's time is over.
+            LeaseGone: If the attempt may not go on.
         """
         turn = conversation.open_turn
         assert turn is not None, "there is a turn to answer"
@@ -62,7 +68,7 @@ class ToolTurns:
         try:
             may_run = await job.settling.write(starts, turn.record)
         except asyncio.CancelledError:
-            # They are stored as started all the same, and nobody will say how they ended.
+            # Their start may be stored nevertheless, and they will not run: their end is unknown.
             job.settling.note_tools([turn.tool_call(place, ToolState.UNKNOWN) for place in places])
             raise
         if not may_run:
@@ -71,14 +77,14 @@ class ToolTurns:
     async def _run(
         self, job: Job, turn: OpenTurn, places: Sequence[int], tools: Mapping[str, Tool]
     ) -> None:
-        """Run tools at once, and write the end of each; what is stopped is left with the job."""
+        """Run tools at once, and write the end of each; note those that are stopped as unknown."""
         job.lease.enter(Phase.CALLING)
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         running = {
             loop.create_task(self._use(tools, turn.tool_calls[place])): place for place in places
         }
-        # What is not yet written when something stops this goes into the attempt's last record.
+        # If this is stopped, what is not written goes into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
         try:
             with job.clock.running():
@@ -115,14 +121,14 @@ class ToolTurns:
         return output._replace(text=storable(output.text))
 
     async def _stopped(self, job: Job) -> LeaseGone:
-        """Why the tools may not start."""
+        """Return why the tools may not start."""
         id_, attempt = job.claimed.id, job.claimed.attempt
         fence = await persist(
             self._engine, lambda connection: why_not(connection, id_, attempt), name="why_not"
         )
         if fence.lost:
             return LeaseGone(StopReason.LEASE_LOST)
-        # One that rests no more is handed back like one that does: the next attempt goes on.
+        # An agent of a run that was resumed meanwhile is handed back, too: a new attempt goes on.
         return LeaseGone(StopReason.RUN_STOPPED if fence.stopping else StopReason.RUN_PAUSED)
 
 
@@ -134,7 +140,7 @@ def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
 def _take_ended(
     running: Running, turn: OpenTurn, seconds: float
 ) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
-    """Take what has ended out of what runs: what to write of it, and what ends the agent."""
+    """Take the ended tools out of ``running``: what to write, and an error that ends the agent."""
     ended: dict[int, ToolCallRecord] = {}
     failure: ToolError | None = None
     for task in [task for task in running if task.done()]:

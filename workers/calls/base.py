@@ -1,20 +1,27 @@
-"""The rings around a call to a provider: what goes in, what comes out, in which order they stand.
+"""The rings around a call to a provider: their order, their input and their output.
 
-From the outside in::
+A ring is an object with one method, ``call``, that does its own part of a call and asks the ring
+inside it for the rest. The request goes inward, the outcome or an error comes back::
 
-    fallback   another model is asked where the first one fails
-    cache      an answer that an equal request has brought already is taken
-    circuit    while a model fails for everybody, calls wait here, without permit and money
-    provider   permit, hold, request, account
+    LLMAgent (workers.agents.llm)
+       | CallRequest             ^ CallOutcome, or an error
+       v                         |
+    fallback   asks another model if the first one fails
+    cache      takes the answer that an equal request has already brought
+    circuit    waits, without permit and money, while a model fails for all agents
+    provider   takes permit and hold, sends the request, notes what it cost
 
-A fallback stands outside, because each option has its own cached answers, circuit, limits and
-money. The cache stands outside the circuit: what is known needs no provider. The circuit stands
-outside permit and hold, because whatever waits there must hold neither.
+Reasons for this order: the fallback is the outermost ring, because each model has its own cached
+answers, circuit, limits and money. The cache is outside the circuit, because an answer that is
+known needs no provider. The circuit is outside the provider's ring, because a call that waits there
+must hold neither permit nor money.
 
-A ring makes a new request from the one it was given, and never changes it; what it learns of the
-call inside comes back as its outcome, or as an error. What is left to be written of the calls, the
-time they took and what they waited for belongs to the attempt (``Job``), which counts it through
-methods. The model are Temporal's interceptors (``temporalio/worker/_interceptor.py``).
+A ring makes a new request from the one that it was given, and never changes it. The facts that it
+learns of the call inside come back with the outcome or the error. The attempt (``Job``) has
+what belongs to no single call, and counts it through methods: the calls to be written, the time
+spent and the waits. The model is Temporal's interceptors (``temporalio/worker/_interceptor.py``).
+
+``workers.composition`` makes the rings. A new ring needs a place in ``INSIDE_OUT``, and one there.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +34,12 @@ from app.llm.base import LLMResponse, Message
 from workers.inflight import Phase
 from workers.jobs import Job
 
-#: The rings around the provider's, from the inside out.
+#: The order of the rings around the provider's, from the inside out.
 INSIDE_OUT = ("circuit", "cache", "fallback")
 
 
 def always() -> None:
-    """Let a call start: nothing speaks against it."""
+    """Let a call start; the default of ``CallRequest.before_start``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,12 +48,12 @@ class CallRequest:
 
     Attributes:
         job: The attempt.
-        agent: What is to be called: its agent, or that with the ``llm_config`` of a fallback.
+        agent: The attempt's agent, or the same with the ``llm_config`` of a fallback.
         messages: The conversation so far.
         tools: Tools that the model may ask for.
         option: The first of the agent's options that may be called: 0 is the agent itself.
-        waits_at_circuit: Whether it waits at an open circuit, if the configuration says so.
-        before_start: Asked when permit and money are there; raises if the call may not start.
+        waits_at_circuit: Whether the call may wait at an open circuit; else CircuitOpen is raised.
+        before_start: Called before the hold is placed; raises if the call may not start any more.
     """
 
     job: Job
@@ -68,23 +75,23 @@ class CallRequest:
         return self.agent.model
 
     def wait(self) -> None:
-        """Say that the attempt only waits: nothing is lost by stopping it."""
+        """Note that the attempt only waits: nothing is lost by stopping it."""
         self.job.lease.enter(Phase.WAITING)
 
     def begin(self) -> None:
-        """Say that the request goes out now."""
+        """Note that the request is sent now."""
         self.job.lease.enter(Phase.CALLING)
         self.job.clock.begin_call()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallOutcome:
-    """What a call has brought.
+    """The result of a call.
 
     Attributes:
         response: The model's answer.
-        call_id: The call, as the ledger names it.
-        option: Which of the agent's options has answered.
+        call_id: Id of the call in the ledger.
+        option: The option of the agent that has answered.
     """
 
     response: LLMResponse
@@ -93,13 +100,25 @@ class CallOutcome:
 
 
 class CallRing(Protocol):
-    """Makes one call: the provider's ring, or one around it."""
+    """Makes one call: the provider's ring, or one around it.
+
+    Example:
+        class TimedRing:
+            def __init__(self, inner: CallRing) -> None:
+                self._inner = inner
+
+            async def call(self, request: CallRequest) -> CallOutcome:
+                started_s = time.monotonic()
+                outcome = await self._inner.call(request)
+                log.info("call", model=request.model, seconds=time.monotonic() - started_s)
+                return outcome
+    """
 
     async def call(self, request: CallRequest) -> CallOutcome:
-        """Make one call; whatever has become of it is noted with ``request.job.settling``.
+        """Make one call, and note with ``request.job.settling`` what it cost, however it ends.
 
         Args:
-            request: What is asked for.
+            request: The call.
 
         Returns:
             The answer.
@@ -107,21 +126,24 @@ class CallRing(Protocol):
         Raises:
             AgentError: By cause; nothing was sent for UnknownModel and BudgetExceeded.
             LeaseGone: If the attempt may not go on.
-            LongWait: If it has to wait long, and another attempt can go on from here.
+            LongWait: If the call has to wait long, and a later attempt can go on from here.
         """
         ...
 
 
 def surround(provider: CallRing, rings: Mapping[str, Callable[[CallRing], CallRing]]) -> CallRing:
-    """Put rings around the provider's, in their order.
+    """Put rings around the provider's, in the order of ``INSIDE_OUT``.
 
     Args:
         provider: The innermost ring.
-        rings: What makes each ring from the one inside it, by its name in ``INSIDE_OUT``; a ring
-            that is not named is left out.
+        rings: Makes each ring from the one inside it, by its name in ``INSIDE_OUT``; a ring that
+            is not named is left out.
 
     Returns:
         The outermost ring.
+
+    Example:
+        calls = surround(provider, {"circuit": partial(CircuitRing, breakers=b, history=h)})
     """
     assert rings.keys() <= set(INSIDE_OUT), "a ring needs its place in INSIDE_OUT"
     outermost = provider

@@ -1,7 +1,7 @@
 """The ring of shared answers: an equal request is answered without asking the provider again.
 
-For agents that ask for it. While one call in the whole cluster is out, the equal ones wait for its
-answer; if it fails or its worker dies, they ask themselves.
+For agents with ``cache``. While one call of the cluster is in flight, equal ones wait for its
+answer; if it fails or its worker dies, they are made themselves.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from workers.background import Background
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.calls.records import shared
 
-#: A call that waits looks again after this time at most, in case the signal was lost.
+#: Seconds after which a call that waits looks again, in case the signal was lost.
 LOOK_AGAIN_S = 0.5
 KEEPS_PER_LEASE = 3
-# They change how an answer comes, and not what it is.
+# Parameters that change how an answer arrives, and not the answer.
 _OF_THE_WAY = frozenset(
     {"prompt_cache", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
     | {"stream", "stream_options", "service_tier"}
@@ -32,11 +32,15 @@ _OF_THE_WAY = frozenset(
 class CacheRing:
     """Makes calls unless their answer is known.
 
+    Its weakness: only requests with the same messages and parameters are equal, and all of them get
+    one answer, at any temperature. While Redis is away, every call is made. The alternative for
+    prompts that only begin alike is the provider's own ``prompt_cache``.
+
     Args:
         inner: The ring inside.
         cache: The answers.
-        signals: Says to those that wait that the answer has come.
-        pricing: What a call would have cost.
+        signals: Says to the calls that wait that the answer has come.
+        pricing: Says what a call would have cost.
         background: Runs what is not waited for.
     """
 
@@ -69,10 +73,10 @@ class CacheRing:
         return await self._ask(request, address=address, token=token, ttl_s=ttl_s)
 
     async def _settled(self, request: CallRequest, address: str, token: str) -> Look | None:
-        """Wait until the answer is known, or this call may ask.
+        """Wait until the answer is known, or this call may ask the provider.
 
-        It may ask as well if the one that asked first has failed and another one asks now: those
-        that wait do not fail one after the other. And no call waits longer than it may take.
+        It may also ask if the call that asked first has failed and another one asks now, so that
+        waiting calls do not fail one after the other. No call waits longer than its agent may call.
         """
         found = await self._cache.look(address, token)
         if found is None or found.answer is not None or found.asked_by in (token, None):
@@ -100,7 +104,7 @@ class CacheRing:
             return outcome
         finally:
             keeper.cancel()
-            # In the background: neither a cancellation nor a slow Redis is to stop the others.
+            # In the background: neither a cancellation nor a slow Redis may stop the waiting calls.
             self._background.start(self._finish(address, token, response, ttl_s), name="answer")
 
     async def _keep(self, address: str, token: str) -> None:
@@ -125,7 +129,7 @@ class CacheRing:
 
 
 def _facts_of(request: CallRequest) -> dict[str, Any]:
-    """What makes a request what it is. Tenants share nothing, nor do providers."""
+    """Return what makes two requests equal; tenants share no answers, nor do providers."""
     agent = request.agent
     left_out = (NOT_PARAMETERS - {"max_tokens"}) | _OF_THE_WAY
     return {

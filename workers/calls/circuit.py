@@ -1,6 +1,6 @@
-"""The ring of circuit breakers: while a model fails for everybody, calls wait here.
+"""The ring of circuit breakers: while a model fails for all agents, its calls wait here.
 
-A call that waits here has no permit and no money.
+A call that waits here has no permit and no hold.
 """
 
 from dataclasses import replace
@@ -10,12 +10,16 @@ from app.failures.breakers import CircuitBreakers, CircuitReopened, Ticket
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.history import HistoryWriter
 
-#: Runs, by model, whose history says that a circuit is open.
+#: Number of pairs of a run and a model of which it is kept that `circuit_open` is noted.
 MAX_NOTED = 4096
 
 
 class CircuitRing:
     """Makes calls when their model's circuit lets them.
+
+    Its weakness: agents wait as long as the model fails. The alternatives are ``when_open: fail``
+    in the configuration, and a fallback, which is asked instead of waiting if the agent's
+    ``fallback_on`` has ``CircuitOpen``.
 
     Args:
         inner: The ring inside.
@@ -36,14 +40,14 @@ class CircuitRing:
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the request says not to wait.
-            LongWait: If it is open for long, and another attempt can go on from here.
+            LongWait: If it stays open for long, and a later attempt can go on from here.
         """
         while True:
             ticket = await self._admit(request)
             try:
                 outcome = await self._inner.call(replace(request, before_start=ticket.check))
             except CircuitReopened:
-                # What was held for the call is free while it waits.
+                # The circuit has opened meanwhile: settle the hold before the call waits.
                 await request.job.settling.write()
             except BaseException as error:
                 ticket.ended(error)

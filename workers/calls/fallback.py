@@ -1,4 +1,4 @@
-"""The ring of fallbacks: where one model cannot answer, another one is asked.
+"""The ring of fallbacks: if one model cannot answer, another one is asked.
 
 One attempt then makes several calls; each passes the rings inside for its own model, and has its
 own cost entry.
@@ -20,17 +20,26 @@ log = structlog.get_logger(__name__)
 
 
 class FallbackRing:
-    """Makes calls with the agent's own model, and with its fallbacks where that fails.
+    """Makes calls with the agent's own model, and with its fallbacks if that fails.
 
-    If all of them fail, the call fails with the first error that another attempt may help against,
-    or else with the first one; so a fallback never makes an agent fail for good that would have
-    been retried without it.
+    If all of them fail, the call fails with the first error that a retry may help against, or else
+    with the first one; so a fallback never makes an agent fail for good that would have been
+    retried without it.
+
+    Its weakness: all options share the agent's timeout, so a model that fails slowly leaves its
+    fallbacks little time. And a conversation stays with the option that has answered, also when
+    the first model works again. The alternative is the agent's retry policy.
 
     Args:
         inner: The ring inside.
         pricing: Prices: all options have one, or none is called.
         history: Notes fallbacks in the runs' histories.
-        redact: Takes secrets out of what is noted of an error.
+        redact: Takes secrets out of the text of an error that is noted.
+
+    Example:
+        ring = FallbackRing(inner, pricing=pricing, history=history)
+        outcome = await ring.call(CallRequest(job=job, agent=job.agent, messages=messages))
+        outcome.option  # 0: the agent's own model, 1: its first fallback
     """
 
     def __init__(
@@ -50,7 +59,7 @@ class FallbackRing:
         """See ``CallRing``.
 
         Raises:
-            UnknownModel: If one of the options has no price; no call was made then.
+            UnknownModel: If one of the options has no price; then no call is made.
         """
         agent, job = request.agent, request.job
         if not agent.fallbacks:
@@ -75,12 +84,12 @@ class FallbackRing:
                 break
             if place + 1 == len(options) or job.clock.left_s <= 0:
                 break
-            # What the failed call had held is free: the next one may need it.
+            # Settle the failed call's hold: the next call may need the money.
             await job.settling.write()
             self._note(request, options[place], options[place + 1], errors[-1])
         failure = next((error for error in errors if error.retriable), errors[0])
         if isinstance(failure, CircuitOpen) and not waits:
-            # No other option could help: wait for the first one, or fail, by the policy.
+            # No option can answer: by the policy, wait at the first one's circuit or fail.
             await job.settling.write()
             first = replace(request, agent=options[request.option], waits_at_circuit=True)
             return replace(await self._inner.call(first), option=request.option)

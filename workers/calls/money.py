@@ -1,7 +1,7 @@
-"""Money for calls: held at once, or as soon as it is free.
+"""Holds of money for calls, placed at once or as soon as the money is free.
 
-A hold that waits is woken by the settlement that frees the money, in the order of the queue in
-Postgres; it also tries again by itself, in case the signal was lost.
+The settlement that frees money wakes the holds that wait, in the order of the queue in Postgres; a
+hold also tries again by itself, in case the signal was lost.
 """
 
 import asyncio
@@ -27,16 +27,24 @@ Holds = GroupCommit[HoldRequest, HoldAnswer]
 
 
 class HoldTicket:
-    """One hold on its way: asked for, placed, or in the queue.
+    """One hold: not asked for yet, in the queue, or placed.
+
+    Its weakness: while it waits, it asks Postgres about once a second. The alternative is to rely
+    on the signal, and an agent whose signal is lost would wait for ever.
 
     Args:
         agent: Name of the agent, for messages.
-        request: What is to be held.
+        request: The amount, and its accounts.
         holds: Places it.
         signals: Says that money is free.
 
     Attributes:
         placed: Whether it is placed; then it must be settled, whatever happens.
+
+    Example:
+        ticket = money.ticket("writer", request)
+        if not await ticket.place():
+            await ticket.wait(max_wait_s=60.0)
     """
 
     def __init__(self, agent: str, request: HoldRequest, holds: Holds, signals: Signals) -> None:
@@ -49,18 +57,18 @@ class HoldTicket:
 
     @property
     def waits_for(self) -> str:
-        """What it waits for, in words: the account that has too little for it now."""
+        """The account that has too little money for it now, in words."""
         return f"money of the {self._short_of}" if self._short_of else "money"
 
     async def place(self) -> bool:
-        """Try to place the hold, to the end: one that is placed must be known.
+        """Try to place the hold; even if cancelled, wait to learn whether it is placed.
 
         Returns:
-            Whether it is placed; if not, it has a place in the queue.
+            Whether it is placed; if not, it is in the queue.
 
         Raises:
             BudgetExceeded: If it can never fit.
-            LeaseGone: If the job may not go on.
+            LeaseGone: If the attempt may not go on.
         """
         if self.placed:
             return True
@@ -86,17 +94,17 @@ class HoldTicket:
         return self.placed
 
     async def wait(self, *, max_wait_s: float = math.inf) -> None:
-        """Wait until the hold is placed; raises as ``place`` does.
+        """Wait until the hold is placed; raise as ``place`` does.
 
         Raises:
-            LongWait: If it has not been placed after ``max_wait_s``; its place in the queue stays.
+            LongWait: If it is not placed after ``max_wait_s``; its place in the queue stays.
         """
         started_s = time.monotonic()
         async with self._signals.watching(self._request.agent_run_id) as news:
-            # Money that became free before this listened was signalled to nobody: try at once.
+            # The signal of money that became free before this listened is lost: try at once.
             while not await self.place():
                 if time.monotonic() - started_s > max_wait_s:
-                    # The settlement that frees enough wakes it; this is for a signal that is lost.
+                    # A settlement wakes the agent; this time is for a signal that is lost.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
                     raise LongWait(wait_s=back_in_s, waits_for=self.waits_for)
                 with contextlib.suppress(TimeoutError):
@@ -119,6 +127,10 @@ class Money:
     Args:
         holds: Group commit of holds.
         signals: Says that money is free.
+
+    Example:
+        ticket = Money(holds, signals).ticket("writer", request)
+        placed = await ticket.place()
     """
 
     def __init__(self, holds: Holds, signals: Signals) -> None:
@@ -126,16 +138,16 @@ class Money:
         self._signals = signals
 
     def ticket(self, agent: str, request: HoldRequest) -> HoldTicket:
-        """Begin a hold; nothing is asked for yet."""
+        """Return a hold that is not asked for yet."""
         return HoldTicket(agent, request, self._holds, self._signals)
 
 
 class BudgetWaiters:
-    """Tells agents that wait for money, in whatever process, to try again.
+    """Signals agents that wait for money, in any process, to try again.
 
     Args:
         signals: Carries the signal.
-        wake_deferred: Wakes those of them that have given their places back.
+        wake_deferred: Wakes those of the agents that are deferred: handed back until later.
         background: Runs what is not waited for.
     """
 
@@ -150,7 +162,7 @@ class BudgetWaiters:
         self._background = background
 
     def __call__(self, agent_run_ids: Sequence[UUID]) -> None:
-        """Send the signal; returns at once."""
+        """Send the signals in the background."""
         if agent_run_ids:
             self._background.start(self._send(agent_run_ids), name="budget_waiters")
 

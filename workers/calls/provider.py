@@ -1,7 +1,7 @@
-"""The innermost ring: permit, hold, request, and an account of what it cost, whatever happens.
+"""The innermost ring: permit, hold, request, and a note of what it cost, whatever happens.
 
-Every way out of ``call`` notes exactly one call once a hold was placed, so that the next record of
-the attempt settles it.
+Once a hold is placed, every way out of ``call`` notes exactly one call, so that the next record of
+the attempt settles the hold.
 """
 
 import asyncio
@@ -30,12 +30,15 @@ from workers.calls.records import PreparedCall, answered, failed, void
 class ProviderRing:
     """Makes calls for all jobs of a process.
 
+    Its weakness: a hold is the worst case of its call, often many times the real cost, so under a
+    small budget few calls run at once. The alternative, to hold an estimate, could overspend.
+
     Args:
         clients: The providers' clients.
         limiter: The cluster's limiter.
         planner: Plans calls.
         money: Places holds.
-        texts: Publishes what streaming agents generate to those who follow the run.
+        texts: Publishes the text of streaming agents to the clients that follow the run.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class ProviderRing:
         return CallOutcome(response=response, call_id=call.hold.call_id)
 
     def _prepare(self, request: CallRequest) -> PreparedCall:
-        """Plan the call, and refuse it if it is certain that it can never be made."""
+        """Plan the call, and refuse it if it certainly can never be made."""
         job, agent = request.job, request.agent
         self._clients.get(request.provider)  # refuses a provider that is not configured
         left_usd = job.claimed.limit_usd - job.claimed.spent_usd - job.settling.spent_usd
@@ -119,7 +122,7 @@ class ProviderRing:
                 f"the prompt has about {plan.least_tokens:,} tokens, {request.model} reads "
                 f"{plan.context_window:,}: shorten its input"
             )
-        # A call is refused for good only if it is certain not to fit.
+        # Refused for good only if the fewest tokens that the prompt can have do not fit.
         surely = replace(call.limit, input_tokens=min(plan.least_tokens, call.limit.input_tokens))
         if problem := problem or self._limiter.refusal(surely):
             raise BadRequest(
@@ -153,7 +156,7 @@ class ProviderRing:
         )
 
     def _correct_limits(self, permit: Permit, error: BaseException, came: Partial | None) -> None:
-        """Tell the limiter how a call ended that brought no answer."""
+        """Settle the permit of a call that brought no answer."""
         refusal = error if isinstance(error, ProviderError) else None
         usage = came.usage if came else None
         if refusal and not refusal.reached:
@@ -171,8 +174,8 @@ class ProviderRing:
     async def _permit_and_hold(self, call: PreparedCall) -> Permit:
         """Take the permit, then the hold; a call that has to wait for money gives the permit back.
 
-        A call that has waited keeps the money while it takes the permit again: no call waits for
-        money with a permit, so one of them always gets both.
+        A call that has waited for money keeps it while it takes the permit again. No call waits for
+        money with a permit, so always one of them gets both.
         """
         request, job = call.request, call.request.job
         ticket = self._money.ticket(request.agent.name, call.hold)
@@ -197,7 +200,7 @@ class ProviderRing:
             raise
 
     async def _hold(self, request: CallRequest, ticket: HoldTicket, permit: Permit) -> bool:
-        """Place the hold, unless something speaks against the call by now."""
+        """Place the hold, unless the call may not start any more."""
         try:
             request.before_start()
             return await ticket.place()
@@ -206,7 +209,7 @@ class ProviderRing:
             raise
 
     async def _start(self, request: CallRequest, permit: Permit) -> bool:
-        """Wait for the permit's moment; False if it has passed and another one is needed."""
+        """Wait for the permit's moment; return False if it has passed."""
         try:
             blocked_by = partial(self._limiter.blocked_by, permit.request)
             with request.job.waits.waiting("limit", blocked_by):

@@ -1,4 +1,4 @@
-"""What is booked of a call: one line for the ledger, whatever has become of it."""
+"""The cost entry of a call: one line for the ledger, however the call has ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ HTTP_ERROR = 400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparedCall:
-    """A call that is about to be made: who asks for what, under which hold and limit."""
+    """A call that is about to be made, with its plan, hold and limits."""
 
     request: CallRequest
     plan: CallPlan
@@ -31,11 +31,11 @@ class PreparedCall:
 
 
 def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallRecord:
-    """Book a call that the provider has answered: by its usage, or ours where it reports none."""
+    """Book an answered call by the provider's usage, or by our bounds if it reports none."""
     record = _record(call, "actual", "ok", seconds=seconds)
     record = replace(record, model_answered=response.model, request_id=response.request_id)
     if response.metadata.get("usage_missing"):
-        # Without the provider's own usage the tokens are upper bounds of ours.
+        # Without usage from the provider the tokens are our upper bounds.
         return _estimated(record, call.plan, response.usage)
     return _counted(record, call.plan.price, response.usage, response.raw_usage)
 
@@ -43,7 +43,7 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
 def failed(
     call: PreparedCall, error: BaseException, came: Partial | None, seconds: float
 ) -> CallRecord:
-    """Book a call that brought no answer, whatever stopped it and whatever came of it."""
+    """Book a call without an answer, by its error and the part of a stream that came."""
     outcome = type(error).__name__
     if came is not None:
         return _broken_off(_record(call, "actual", outcome, seconds=seconds), call.plan, came)
@@ -59,12 +59,12 @@ def failed(
 
 
 def void(call: PreparedCall) -> CallRecord:
-    """Release the hold of a call that was never made; the ledger says nothing of it."""
+    """Release the hold of a call that was never made; the ledger gets no entry."""
     return _record(call, "void", "not_made")
 
 
 def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecord:
-    """Book an answer that was known already: it costs nothing, and says what it would have cost."""
+    """Book an answer from the cache: it costs nothing, and has what it would have cost."""
     return CallRecord(
         **_owner(request),
         call_id=uuid7(),
@@ -77,7 +77,7 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
 
 
 def _broken_off(record: CallRecord, plan: CallPlan, came: Partial) -> CallRecord:
-    """Book a streamed answer whose end nobody saw: what was generated until then is billed."""
+    """Book a stream that broke off: the part that was generated is billed."""
     record = replace(record, model_answered=came.model, request_id=came.request_id)
     if came.final:
         return _counted(record, plan.price, came.usage, came.raw_usage)
@@ -100,10 +100,10 @@ def _counted(
 
 
 def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
-    """Book a prompt that the provider has not counted as the most expensive that it can have been.
+    """Book a prompt that the provider has not counted at the highest price that it may have.
 
-    The tokens are booked as what makes them so expensive, so that pricing the entry again finds
-    the same cost.
+    The tokens are booked as the sort of tokens with that price, so that a new pricing of the entry
+    finds the same cost.
     """
     prompt_tokens = usage.prompt_tokens
     parts = ["input_tokens"]
@@ -140,7 +140,7 @@ def _record(
 
 
 def _owner(request: CallRequest) -> dict[str, Any]:
-    """The columns that say whose call it is."""
+    """Return the columns that say to which agent run a call belongs."""
     run, claimed, agent = request.job.run, request.job.claimed, request.agent
     return {
         "run_id": run.run_id,

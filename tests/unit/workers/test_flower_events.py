@@ -1,4 +1,4 @@
-"""What Flower is told of agents, and what it is not told unless somebody wants it."""
+"""The events that Flower gets of agents, and what they hide unless it is configured."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ def flower_events(*, payloads: bool) -> FlowerEvents:
     return FlowerEvents(Celery(), "w@host", redact=Redactor().text, payloads=payloads)
 
 
-def told(by: FlowerEvents) -> list[tuple[str, dict[str, Any]]]:
+def sent(by: FlowerEvents) -> list[tuple[str, dict[str, Any]]]:
     return [cast(Any, by._queue.get_nowait()) for _ in range(by._queue.qsize())]
 
 
@@ -66,14 +66,14 @@ def event(type_: str, attempt: int | None, **data: Any) -> RunEvent:
 
 
 @pytest.mark.parametrize("ending", [DONE, BROKEN], ids=["done", "broken"])
-def test_neither_prompt_nor_output_nor_error_is_told_by_default(ending: Ending) -> None:
+def test_neither_prompt_nor_output_nor_error_is_sent_by_default(ending: Ending) -> None:
     by = flower_events(payloads=False)
 
     by.started(announced())
     by.ended(announced(), ending)
     by.tell([event("agent_failed", 1, error=ERROR, error_class="RecoveriesExhausted")])
 
-    (_, received), (_, started), (_, ended), (_, silent) = found = told(by)
+    (_, received), (_, started), (_, ended), (_, silent) = found = sent(by)
     assert "Zephyr" not in repr(found)
     assert received["name"] == "agent.a"
     assert {"run_id", "workflow", "model", "attempt"} == set(eval(received["kwargs"]))
@@ -90,7 +90,7 @@ def test_who_wants_them_gets_them_without_secrets_and_short() -> None:
     by.ended(announced(), BROKEN)
     by.ended(announced(), replace(DONE, output="x" * 3 * MAX_CHARS))
 
-    (_, done), (_, broken), (_, long) = found = told(by)
+    (_, done), (_, broken), (_, long) = found = sent(by)
     assert "sk-planted" not in repr(found)
     assert "about Zephyr" in done["args"]
     assert done["result"] == "$0.01 Zephyr it is, [redacted]"
@@ -103,7 +103,7 @@ def test_a_further_attempt_begins_with_a_retry_because_the_worker_before_may_be_
 
     by.started(announced(attempt=2))
 
-    assert [kind for kind, _ in told(by)] == ["task-retried", "task-received", "task-started"]
+    assert [kind for kind, _ in sent(by)] == ["task-retried", "task-received", "task-started"]
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ def test_a_further_attempt_begins_with_a_retry_because_the_worker_before_may_be_
         (event("agent_cancelled", 2, error="stopped"), []),
     ],
 )
-def test_only_ends_that_no_worker_has_told_are_told_from_the_history(
+def test_only_ends_that_no_worker_has_sent_are_sent_from_the_history(
     happened: RunEvent, kinds: list[str]
 ) -> None:
     by = flower_events(payloads=False)
 
     by.tell([happened])
 
-    assert [kind for kind, _ in told(by)] == kinds
+    assert [kind for kind, _ in sent(by)] == kinds
 
 
 def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
@@ -131,7 +131,7 @@ def test_a_flower_that_starts_late_hears_the_name_with_the_end() -> None:
     by.ended(announced(), DONE)
     by.tell([event("agent_failed", 2, agent="b[3]", error_class="RecoveriesExhausted")])
 
-    (_, ended), (_, lost) = told(by)
+    (_, ended), (_, lost) = sent(by)
 
     assert (ended["name"], lost["name"]) == ("agent.a", "agent.b")
     assert str(ID) in ended["kwargs"]

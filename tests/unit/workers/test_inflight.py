@@ -38,7 +38,7 @@ async def test_records_wait_for_company_only_while_there_may_be_some() -> None:
     assert inflight.commit_delay_s(0) == 0.0
 
 
-async def test_records_that_are_enough_wait_for_nobody() -> None:
+async def test_records_that_are_enough_do_not_wait() -> None:
     inflight = InFlight()
 
     with ExitStack() as leases:

@@ -1,4 +1,4 @@
-"""What a worker counts, and where it shows it."""
+"""The metrics of a worker, and the port that serves them."""
 
 import socket
 from dataclasses import replace

@@ -16,8 +16,9 @@ STATEMENT = re.compile(r"INSERT INTO events\b")
 WORDS = re.compile(r"'((?:run|agent|sub_run|tool|budget|circuit|call|limit|worker)_[a-z_]*)'")
 #: Other quoted texts in the statements that write events.
 NO_EVENTS = {"run_id", "agent_run_id", "budget_exceeded"}
-#: Names of the parameters that take the type of an event, and functions that take it second.
-PARAMETERS, FUNCTIONS = {"event", "type"}, {"_note", "_handed_back"}
+#: Names of the parameters that take the type of an event, and functions that take it second:
+#: HistoryWriter.note, and those that pass it on.
+PARAMETERS, FUNCTIONS = {"event", "type"}, {"note", "_note", "_handed_back"}
 ENDINGS = {"Ending", "HistoryLine", "replace"}
 STATUSES: dict[str, type[AgentStatus] | type[WorkflowStatus]] = {
     "agent_": AgentStatus,
@@ -49,7 +50,7 @@ def in_calls(tree: ast.AST) -> Iterator[str]:
         name = getattr(node.func, "id", getattr(node.func, "attr", ""))
         given = [each.value for each in node.keywords if each.arg in PARAMETERS]
         if name in FUNCTIONS:
-            given = node.args[1:]
+            given = node.args[1:2]
         elif name not in ENDINGS:
             continue
         for value in given:
@@ -79,6 +80,22 @@ def test_every_event_that_is_written_is_in_the_catalogue() -> None:
 
 def test_every_event_of_the_catalogue_is_written_somewhere() -> None:
     assert CATALOGUE.keys() - written() == set()
+
+
+@pytest.mark.parametrize(
+    ("code", "types"),
+    [
+        ('self._history.note(job, "agent_teleported", {"agent": "a"})', ["agent_teleported"]),
+        ('self._note(request, "circuit_melted")', ["circuit_melted"]),
+        ('replace(ending, event="agent_teleported", error="it")', ["agent_teleported"]),
+        ('settling.note(failed(call, "agent_teleported"))', []),
+        ('log.info("agent_teleported", event="it")', []),
+    ],
+)
+def test_a_type_is_found_in_the_calls_that_write_it_and_in_no_others(
+    code: str, types: list[str]
+) -> None:
+    assert list(in_calls(ast.parse(code))) == types
 
 
 def test_every_statement_that_writes_events_was_looked_at() -> None:

@@ -1,4 +1,4 @@
-"""Which options are called in which order, and what comes of it when none answers."""
+"""The order in which options are called, and the error if none answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ ANSWER = LLMResponse(content="hi", model="m", input_tokens=1, output_tokens=1)
 
 
 class Provider:
-    """Answers, or fails as it is told to: one list of outcomes by model, the last one for good."""
+    """Answers or fails by a list of outcomes per model; the last outcome stays."""
 
     def __init__(self, **outcomes: list[AgentError | None]) -> None:
         self._outcomes = {name.replace("_", "-"): list(each) for name, each in outcomes.items()}
@@ -57,7 +57,7 @@ def with_fallbacks(*fallbacks: str, **fields: Any) -> Job:
 
 
 class Unread:
-    """Histories that nobody reads here."""
+    """A history that drops its events."""
 
     def note(self, job: Job, type_: str, data: Mapping[str, Any]) -> None:
         pass
@@ -83,7 +83,7 @@ async def test_without_fallbacks_the_call_is_passed_on() -> None:
     assert provider.called == [(FIRST, True)]
 
 
-async def test_nobody_waits_at_a_circuit_while_somebody_else_may_answer() -> None:
+async def test_no_call_waits_at_a_circuit_while_another_option_may_answer() -> None:
     provider = Provider(gpt_4o=[CircuitOpen("open")])
 
     assert await outcome_of(provider, with_fallbacks(SECOND)) is ANSWER

@@ -226,8 +226,8 @@ class CircuitBreakers:
         try:
             return await future
         except asyncio.CancelledError:
-            told = future.done() and not future.cancelled() and future.exception() is None
-            if told and (token := future.result()):  # empty if the circuit has closed
+            granted = future.done() and not future.cancelled() and future.exception() is None
+            if granted and (token := future.result()):  # empty if the circuit has closed
                 self._conclude(circuit, token, "release")
             raise
         finally:

@@ -160,11 +160,10 @@ class Scheduler:
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
         """Make a run that starts from one agent of a run that has ended; returns its id."""
-        made = await persist(
-            self._engine, partial(control.rerun, run_id=run_id, agent=agent), name="rerun"
-        )
-        await self.ask_for_admission(made.run_id)
-        return made.run_id
+        step = partial(control.rerun, run_id=run_id, agent=agent)
+        new = await persist(self._engine, step, name="rerun")
+        await self.ask_for_admission(new)
+        return new
 
     async def _control(
         self,

@@ -145,6 +145,8 @@ class WaitTimeout(AgentChordError, TimeoutError):
 class AgentError(AgentChordError):
     """Why an agent, or an attempt of it, ended without a whole result.
 
+    A class gives its facts as arguments of the class statement; what it leaves out it inherits.
+
     Attributes:
         retriable: Whether another attempt may help.
         final: The state in which an agent ends that is not tried again.
@@ -155,128 +157,133 @@ class AgentError(AgentChordError):
     final: ClassVar[FinalState] = "failed"
     advice: ClassVar[str] = "read the message"
 
+    def __init_subclass__(
+        cls,
+        *,
+        retriable: bool | None = None,
+        final: FinalState | None = None,
+        advice: str | None = None,
+    ) -> None:
+        super().__init_subclass__()
+        facts = {"retriable": retriable, "final": final, "advice": advice}
+        for name, fact in facts.items():
+            if fact is not None:
+                setattr(cls, name, fact)
 
-class MissingInput(AgentError):
+
+class MissingInput(
+    AgentError, advice="give the key in the run's input, or the agent a dependency that yields it"
+):
     """A placeholder of the prompt has no value; no call was made."""
 
-    advice = "give the key in the run's input, or the agent a dependency that yields it"
 
-
-class TooManyItems(AgentError):
+class TooManyItems(AgentError, advice="give a shorter list, or raise engine.max_items"):
     """The list of a ``for_each`` has more elements than ``engine.max_items``; no call was made."""
 
-    advice = "give a shorter list, or raise engine.max_items"
 
-
-class SubWorkflowRefused(AgentError):
+class SubWorkflowRefused(
+    AgentError, advice="read the error: it is what the inner workflow does not accept"
+):
     """The run of a sub-workflow cannot start, such as for an input that does not fit it."""
 
-    advice = "read the error: it is what the inner workflow does not accept"
 
-
-class ConditionFailed(AgentError):
+class ConditionFailed(
+    AgentError, advice="correct the condition: has(a.b) asks whether there is such a key"
+):
     """An agent's condition is neither true nor false, or is over a limit; no call was made."""
 
-    advice = "correct the condition: has(a.b) asks whether there is such a key"
 
-
-class OutputInvalid(AgentError):
+class OutputInvalid(
+    AgentError, advice="correct the schema or the mapping, raise max_tokens, or take another model"
+):
     """The output does not fit the agent's schema, or has no part that its output_mapping names.
 
     It is not retried: a model has had its turn to repair the output, with the error before it.
     """
 
-    advice = "correct the schema or the mapping, raise max_tokens, or take another model"
 
-
-class UnknownModel(AgentError):
+class UnknownModel(AgentError, advice="give it a price under costs, or correct the model's name"):
     """A model has no price, or its provider is not known; no call was made."""
 
-    advice = "give it a price under costs, or correct the model's name"
 
-
-class BudgetExceeded(AgentError):
+class BudgetExceeded(
+    AgentError,
+    final="budget_exceeded",
+    advice="raise its cost_limit or the budget (retry --cost-budget), or lower max_tokens",
+):
     """The call's worst case does not fit a budget; no call was made."""
 
-    final = "budget_exceeded"
-    advice = "raise its cost_limit or the budget (retry --cost-budget), or lower max_tokens"
 
-
-class ResultTooLarge(AgentError):
+class ResultTooLarge(AgentError, advice="lower max_tokens, or raise engine.max_output_bytes"):
     """The output is over the size limit; its cost is booked."""
 
-    advice = "lower max_tokens, or raise engine.max_output_bytes"
 
-
-class RecoveriesExhausted(AgentError):
+class RecoveriesExhausted(
+    AgentError, advice="look for what ends the worker in its tools, or its memory"
+):
     """The worker running this agent died too often; the agent is quarantined."""
 
-    advice = "look for what ends the worker in its tools, or its memory"
 
-
-class ToolError(AgentError):
+class ToolError(
+    AgentError, advice="list the tool's module under imports, repair it, or raise max_turns"
+):
     """A tool is unknown, or failed in a way that the model cannot repair."""
 
-    advice = "list the tool's module under imports, repair it, or raise max_turns"
 
-
-class UnknownFunction(AgentError):
+class UnknownFunction(
+    AgentError, advice="list the function's module under imports, or install its plugin"
+):
     """The workers do not load the function, or the kind, of an agent."""
 
-    advice = "list the function's module under imports, or install its plugin"
 
-
-class InputRefused(AgentError):
+class InputRefused(
+    AgentError, advice="give the key in the run's input, or correct the function's type hints"
+):
     """An input is missing, or is not of the type that the agent's function takes."""
 
-    advice = "give the key in the run's input, or correct the function's type hints"
 
-
-class OutputRefused(AgentError):
+class OutputRefused(AgentError, advice="return a dict, list, text, number, bool or None"):
     """The value that an agent's function returned is not a JSON value."""
 
-    advice = "return a dict, list, text, number, bool or None"
 
-
-class FunctionFailed(AgentError):
+class FunctionFailed(
+    AgentError,
+    retriable=True,
+    advice="repair the function; what no other attempt can help, raise as an AgentError",
+):
     """The function of an agent raised an exception other than an AgentError."""
 
-    retriable = True
-    advice = "repair the function; what no other attempt can help, raise as an AgentError"
 
-
-class AddressRefused(AgentError):
+class AddressRefused(
+    AgentError, advice="correct the URL, or permit its address under allow_addresses"
+):
     """A URL is not one of the public web, or leads to an address that is not; nothing was sent."""
 
-    advice = "correct the URL, or permit its address under allow_addresses"
 
-
-class HostUnknown(AddressRefused):
+class HostUnknown(
+    AddressRefused, retriable=True, advice="correct the URL, or look at the name servers"
+):
     """The host of a URL has no address now; nothing was sent."""
 
-    retriable = True
-    advice = "correct the URL, or look at the name servers"
 
-
-class AgentTimeout(AgentError):
+class AgentTimeout(
+    AgentError, retriable=True, advice="raise the agent's timeout, or ask for less output"
+):
     """The agent's timeout ran out while it was at work (waiting for limits does not count).
 
     Attributes:
         called_s: Seconds that its last call had been out; 0 if none was.
     """
 
-    retriable = True
-    advice = "raise the agent's timeout, or ask for less output"
-
     def __init__(self, message: str, *, called_s: float = 0.0) -> None:
         super().__init__(message)
         self.called_s = called_s
 
 
-class CircuitOpen(AgentError):
+class CircuitOpen(
+    AgentError, advice="wait for the provider, or let agents wait: circuit_breaker.when_open"
+):
     """Calls to the model fail cluster-wide, and agents are not to wait; no call was made."""
-
-    advice = "wait for the provider, or let agents wait: circuit_breaker.when_open"
 
 
 class ProviderError(AgentError):
@@ -317,102 +324,89 @@ class ProviderError(AgentError):
         self.reached = reached
 
 
-class RateLimited(ProviderError):
+class RateLimited(
+    ProviderError,
+    retriable=True,
+    final="rate_limited",
+    advice="set rate_limits to what the account has: agentchord limits shows them",
+):
     """429 of a temporary kind."""
 
-    retriable = True
-    final = "rate_limited"
-    advice = "set rate_limits to what the account has: agentchord limits shows them"
 
-
-class QuotaExhausted(ProviderError):
+class QuotaExhausted(ProviderError, advice="pay, or raise the account's spend limit"):
     """429 or 402 because the account's money or quota is used up: waiting does not help."""
 
-    advice = "pay, or raise the account's spend limit"
 
-
-class Overloaded(ProviderError):
+class Overloaded(ProviderError, retriable=True, advice="wait; or use another model"):
     """503 or 529: the provider is overloaded."""
 
-    retriable = True
-    advice = "wait; or use another model"
 
-
-class ServerFailure(ProviderError):
+class ServerFailure(
+    ProviderError,
+    retriable=True,
+    advice="wait; if it stays, look at the base URL and the provider's status page",
+):
     """Any other 5xx, a 409 of Anthropic, or an answer that is not the protocol."""
 
-    retriable = True
-    advice = "wait; if it stays, look at the base URL and the provider's status page"
 
-
-class ConnectionFailed(ProviderError):
+class ConnectionFailed(
+    ProviderError, retriable=True, advice="check the network, the proxy and the base URL"
+):
     """No answer: connection refused or lost, a stream cut, a request timeout."""
 
-    retriable = True
-    advice = "check the network, the proxy and the base URL"
 
-
-class AuthenticationFailed(ProviderError):
+class AuthenticationFailed(
+    ProviderError, advice="set the provider's API key, and the rights that it has"
+):
     """401 or 403, or no API key is configured."""
 
-    advice = "set the provider's API key, and the rights that it has"
 
-
-class BadRequest(ProviderError):
+class BadRequest(
+    ProviderError, advice="correct the prompt, the model or its parameters: the provider says which"
+):
     """400, 404, 413 or 422: the provider refuses the request as it is."""
-
-    advice = "correct the prompt, the model or its parameters: the provider says which"
 
 
 class NotRaised(AgentError):
     """An agent, or an attempt, ended in a way that is stored and raised nowhere."""
 
 
-class RunStopped(NotRaised):
+class RunStopped(
+    NotRaised, final="cancelled", advice="nothing is wrong with the agent: retry the run"
+):
     """The run was cancelled, timed out or failed before the agent had ended."""
 
-    final = "cancelled"
-    advice = "nothing is wrong with the agent: retry the run"
 
-
-class ConditionFalse(NotRaised):
+class ConditionFalse(
+    NotRaised, final="skipped", advice="correct the condition, if the agent was meant to run"
+):
     """The agent's condition is false, so it was skipped; its output is null."""
 
-    final = "skipped"
-    advice = "correct the condition, if the agent was meant to run"
 
-
-class UpstreamFailed(NotRaised):
+class UpstreamFailed(
+    NotRaised, final="cancelled", advice="mend what failed before it, or set accept_missing_inputs"
+):
     """An agent that this one depends on did not complete, so this one was not started."""
 
-    final = "cancelled"
-    advice = "mend what failed before it, or set accept_missing_inputs"
 
-
-class WorkerLost(NotRaised):
+class WorkerLost(
+    NotRaised, retriable=True, advice="look for what ended the worker, if it happens again"
+):
     """The worker of an attempt went silent; the agent gets another attempt, which is no retry."""
 
-    retriable = True
-    advice = "look for what ended the worker, if it happens again"
 
-
-class ItemsFailed(NotRaised):
+class ItemsFailed(NotRaised, advice="look at the items that failed"):
     """Items of a ``for_each`` failed: all of them, or one of an agent that needs them all."""
 
-    advice = "look at the items that failed"
 
-
-class SubWorkflowFailed(NotRaised):
+class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow"):
     """The run of a sub-workflow failed; if it was cancelled, its agent is cancelled, too."""
 
-    advice = "look at the run of the sub-workflow"
 
-
-class SubWorkflowPartial(NotRaised):
+class SubWorkflowPartial(
+    NotRaised, final="completed", advice="look at the run of the sub-workflow"
+):
     """The run of a sub-workflow completed in part; the output is null for the other agents."""
-
-    final = "completed"
-    advice = "look at the run of the sub-workflow"
 
 
 def error_classes(base: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:

@@ -9,7 +9,7 @@ from app.client.process import transaction
 from app.configuration.settings import load_settings
 from app.costs import tracking
 from app.costs.pricing import Pricing
-from app.domain.agent import provider_of
+from app.domain.agent import provider_of_model
 from app.domain.bounds import Bounds, find_problem
 from app.domain.money import round_to_ledger
 from app.domain.policies import CostConfig
@@ -88,7 +88,7 @@ class CostTracker:
             name, problem = found
             raise WorkflowError(f"{name} {problem}", field=name)
         facts = dict(metadata or {})
-        provider = str(facts.get("provider") or _provider_of(model))
+        provider = str(facts.get("provider") or provider_of_model(model) or "")
         price = self._pricing.price_of(provider, model)
         usage = Usage(**tokens)
         spending = tracking.Spending(
@@ -136,13 +136,6 @@ class CostTracker:
             periods.
         """
         return transaction(tracking.cost_statistics)
-
-
-def _provider_of(model: str) -> str:
-    try:
-        return provider_of({"model": model})
-    except WorkflowError:
-        return ""
 
 
 def _uuid(workflow_id: str) -> UUID:

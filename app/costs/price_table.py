@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 
 from app.costs.price import RATES, Price
 from app.costs.pricing import Pricing
-from app.domain.agent import PROVIDERS, provider_of
-from app.errors import UnknownModel, WorkflowError
+from app.domain.agent import PROVIDERS, provider_of_model
+from app.errors import UnknownModel
 
 _MILLION = 1_000_000
 _WILDCARDS = "*?["
@@ -81,10 +81,7 @@ def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, 
     provider, slash, model = name.partition("/")
     if slash and (provider in providers or name in pricing.own_models):
         return provider, model
-    try:
-        return provider_of({"model": name}), name
-    except WorkflowError:
-        return "any", name
+    return provider_of_model(name) or "any", name
 
 
 def _usual(pricing: Pricing, provider: str, model: str) -> PriceLine | None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from app.costs.price import Price
 from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR, PriceList
-from app.domain.agent import provider_of
+from app.domain.agent import provider_of_model
 from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig, starts_at
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, Provider
 from app.domain.suggestions import did_you_mean
 from app.domain.usage import Usage
-from app.errors import UnknownModel, WorkflowError
+from app.errors import UnknownModel
 
 __all__ = ["Price", "Pricing"]
 
@@ -163,10 +163,6 @@ class Pricing:
         Raises:
             UnknownModel: If the model has no price.
         """
-        try:
-            provider = provider_of({"model": model})
-        except WorkflowError:
-            provider = ""
         usage = Usage(
             input_tokens=input_tokens,
             output_tokens=output_tokens,
@@ -174,7 +170,7 @@ class Pricing:
             cache_write_tokens=cache_write_tokens,
             cache_write_1h_tokens=cache_write_1h_tokens,
         )
-        return float(self.price_of(provider, model, batch=batch).cost(usage))
+        return float(self.price_of(provider_of_model(model) or "", model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
         """Return the most tokens that a model generates in one answer, or None if not known."""

@@ -44,6 +44,12 @@ CRITICAL_PRIORITY = 8
 DEFAULT_MAX_RETRIES = 3
 
 
+def provider_of_model(model: str) -> str | None:
+    """Return the provider that a model's name tells, or None."""
+    prefixes = (prefix for prefix in PROVIDER_OF_PREFIX if model.startswith(prefix))
+    return PROVIDER_OF_PREFIX.get(next(prefixes, ""))
+
+
 def provider_of(llm_config: Mapping[str, Any]) -> str:
     """Return the provider that serves a model configuration.
 
@@ -56,12 +62,9 @@ def provider_of(llm_config: Mapping[str, Any]) -> str:
     Raises:
         WorkflowError: If no provider is given and the model's name tells none.
     """
-    if provider := llm_config.get("provider"):
-        return str(provider)
     model = str(llm_config.get("model", ""))
-    for prefix, provider in PROVIDER_OF_PREFIX.items():
-        if model.startswith(prefix):
-            return provider
+    if provider := llm_config.get("provider") or provider_of_model(model):
+        return str(provider)
     raise WorkflowError(
         f"unknown model {model!r}: its name does not tell the provider; "
         'name it in the agent\'s llm_config, such as "provider": "openai"'
@@ -259,8 +262,7 @@ class Agent:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the definition as JSON values, with the current status; tools as references."""
-        definition = self.definition()
-        return definition | {"status": self.status.value}
+        return self.definition() | {"status": self.status.value}
 
     def definition(self) -> dict[str, Any]:
         """Return what is stored and versioned: every field but status and result, as JSON."""

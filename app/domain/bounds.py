@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.domain.suggestions import shortened
+from app.errors import ConfigurationError
 
 YEAR_S = 366 * 24 * 3600
 MAX_DOLLARS = 1_000_000_000
@@ -70,3 +71,18 @@ def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tup
         if problem := bound.problem(values[name]):
             return name, problem
     return None
+
+
+def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bounds], *, of: str = "") -> None:
+    """Refuse settings of which one is out of its bounds.
+
+    Args:
+        values: Values by name.
+        bounds: The range of each, by the same names.
+        of: Words before the name in the message, with a blank at their end.
+
+    Raises:
+        ConfigurationError: With the name and problem of the first such value.
+    """
+    if found := find_problem(values, bounds):
+        raise ConfigurationError(of + " ".join(found))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from app.domain.bounds import Bounds, find_problem
+from app.domain.bounds import Bounds, check_bounds
 from app.errors import ConfigurationError
 
 WhenOpen = Literal["wait", "fail"]
@@ -47,9 +47,7 @@ class CircuitBreakerConfig:
     when_open: WhenOpen = "wait"
 
     def __post_init__(self) -> None:
-        if found := find_problem(vars(self), BOUNDS):
-            name, problem = found
-            raise ConfigurationError(f"circuit_breaker {name} {problem}")
+        check_bounds(vars(self), BOUNDS, of="circuit_breaker ")
         if not isinstance(self.enabled, bool):
             raise ConfigurationError(
                 f"circuit_breaker enabled is {self.enabled!r}: give true or false"

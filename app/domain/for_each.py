@@ -19,13 +19,8 @@ ITEM, INDEX = "item", "index"
 ITEM_NAMES = (ITEM, INDEX)
 
 
-def item_name(agent: str, index: int) -> str:
-    """Return the name of the agent run of one element, such as ``screen[3]``."""
-    return f"{agent}[{index}]"
-
-
 def agent_of(name: str) -> str:
-    """Return the agent's name of an agent run's name; agents' names have no brackets."""
+    """Return the agent's name of an agent run's, such as ``screen[3]``; it has no brackets."""
     return name.partition("[")[0]
 
 

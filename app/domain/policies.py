@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, get_args
 
-from app.domain.bounds import YEAR_S, Bounds, find_problem
+from app.domain.bounds import YEAR_S, Bounds, check_bounds
 from app.domain.retry import RetryPolicy
 from app.domain.suggestions import listed
 from app.errors import ConfigurationError
@@ -51,9 +51,7 @@ class RateLimitConfig:
 
     def __post_init__(self) -> None:
         limits = {name: LIMIT for name in vars(self) if name != "enforcement"}
-        if found := find_problem(vars(self), limits):
-            name, problem = found
-            raise ConfigurationError(f"rate limit {name} {problem}")
+        check_bounds(vars(self), limits, of="rate limit ")
         if self.enforcement not in get_args(Enforcement):
             raise ConfigurationError(
                 f"rate limit enforcement is {self.enforcement!r}: give 'bucket' or 'window'"
@@ -84,9 +82,7 @@ class CostConfig:
 
     def __post_init__(self) -> None:
         defaults = dict.fromkeys(("default_input_cost", "default_output_cost"), PRICE_OR_NONE)
-        if found := find_problem(vars(self), defaults):
-            name, problem = found
-            raise ConfigurationError(f"{name} {problem}")
+        check_bounds(vars(self), defaults)
         for model, prices in self.model_costs.items():
             _check_prices(f"model_costs of {model!r}", prices, "dollars per 1,000 tokens")
         for model, dated in self.model_prices.items():
@@ -136,12 +132,14 @@ def _check_prices(
             f"{place} has {listed(prices)}: give 'input' and 'output', "
             f"and if you like {listed(CACHE_PRICES)}, in {unit}"
         )
-    if found := find_problem(prices, {name: bounds[name] for name in prices}):
-        name, problem = found
-        raise ConfigurationError(f"{place}: {name} {problem}")
+    check_bounds(prices, {name: bounds[name] for name in prices}, of=f"{place}: ")
 
 
 LAST_PORT = 65_535
+MONITOR_BOUNDS = {
+    "stream_length": Bounds(low=1, high=10_000_000, whole=True),
+    "metrics_interval": Bounds(high=YEAR_S, positive=True),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,10 +171,7 @@ class MonitorConfig:
             raise ConfigurationError(
                 f"metrics_port is {self.metrics_port!r}: use a port from 1 to {LAST_PORT}, or none"
             )
-        if problem := Bounds(low=1, high=10_000_000, whole=True).problem(self.stream_length):
-            raise ConfigurationError(f"stream_length {problem}")
-        if problem := Bounds(high=YEAR_S, positive=True).problem(self.metrics_interval):
-            raise ConfigurationError(f"metrics_interval {problem}")
+        check_bounds(vars(self), MONITOR_BOUNDS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,5 +196,4 @@ class EngineConfig:
     max_concurrent_workflows: int = 50
 
     def __post_init__(self) -> None:
-        if problem := Bounds(low=1, whole=True).problem(self.max_concurrent_workflows):
-            raise ConfigurationError(f"max_concurrent_workflows {problem}")
+        check_bounds(vars(self), {"max_concurrent_workflows": Bounds(low=1, whole=True)})

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from app.domain.bounds import YEAR_S, Bounds, find_problem
+from app.domain.bounds import YEAR_S, Bounds, check_bounds
 from app.errors import ConfigurationError
 
 BOUNDS = {
@@ -53,9 +53,7 @@ class RetryPolicy:
     jitter: bool = True
 
     def __post_init__(self) -> None:
-        if found := find_problem(vars(self), BOUNDS):
-            name, problem = found
-            raise ConfigurationError(f"the retry policy's {name} {problem}")
+        check_bounds(vars(self), BOUNDS, of="the retry policy's ")
         if not isinstance(self.jitter, bool):
             raise ConfigurationError(
                 f"the retry policy's jitter is {self.jitter!r}: give True or False"

@@ -54,7 +54,7 @@ def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) ->
     """
     agents = []
     for index, agent in enumerate(workflow.agents):
-        inner: Workflow | None
+        inner = embedded(agent)
         if isinstance(agent.sub_workflow, str):
             if agent.sub_workflow not in known:
                 raise WorkflowError(
@@ -63,12 +63,7 @@ def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) ->
                     field=f"agents[{index}].config.workflow",
                 )
             inner = Workflow.from_definition(known[agent.sub_workflow])
-        else:
-            inner = embedded(agent)
-        if inner is not None:
-            config = {**agent.config, "workflow": with_embedded(inner, known).definition()}
-            agent = replace(agent, config=config)  # noqa: PLW2901
-        agents.append(agent)
+        agents.append(agent if inner is None else _around(agent, with_embedded(inner, known)))
     return replace(workflow, agents=agents)
 
 
@@ -105,15 +100,18 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
 
 def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
     """Change a workflow and all that are in it, the innermost first."""
-    agents = []
-    for agent in workflow.agents:
-        if (inner := embedded(agent)) is not None:
-            config = {**agent.config, "workflow": transformed(inner, change).definition()}
-            agent = replace(agent, config=config)  # noqa: PLW2901
-        agents.append(agent)
+    agents = [
+        agent if (inner := embedded(agent)) is None else _around(agent, transformed(inner, change))
+        for agent in workflow.agents
+    ]
     if any(new is not old for new, old in zip(agents, workflow.agents, strict=True)):
         workflow = replace(workflow, agents=agents)
     return change(workflow)
+
+
+def _around(agent: Agent, inner: Workflow) -> Agent:
+    """Return the agent with the definition of this workflow as its own."""
+    return replace(agent, config={**agent.config, "workflow": inner.definition()})
 
 
 def _paths(workflow: Workflow) -> Iterator[tuple[str, ...]]:

@@ -84,7 +84,6 @@ class Workflow:
     def get_statistics(self) -> dict[str, Any]:
         """Return counts of agents by status and by module, and the dollars spent so far."""
         by_status = Counter(agent.status.value for agent in self.agents)
-        results = [agent.result for agent in self.agents if agent.result is not None]
         return {
             "total_agents": len(self.agents),
             "by_status": dict(by_status),
@@ -92,7 +91,7 @@ class Workflow:
             "completed": by_status[AgentStatus.COMPLETED.value],
             "failed": sum(1 for agent in self.agents if agent.status.is_failure),
             "total_cost": self.total_cost,
-            "total_tokens": sum(result.tokens_used for result in results),
+            "total_tokens": sum(agent.result.tokens_used for agent in self.agents if agent.result),
         }
 
     def to_dict(self) -> dict[str, Any]:

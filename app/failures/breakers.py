@@ -119,7 +119,7 @@ class CircuitBreakers:
         self._held: dict[str, LocalCircuit] = {}
         self._circuits: dict[str, LocalCircuit] = {}
         self._counts: Counter[str] = Counter()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._lost = False
 
     def is_open(self, provider: str, model: str) -> bool:
@@ -166,8 +166,7 @@ class CircuitBreakers:
         """See ``Ticket.ended``."""
         verdict = judge(error, slow_s=self._config.slow_s)
         if token:
-            self._held.pop(token, None)
-            self._start(self._conclude(circuit, token, verdict or "release"))
+            self._conclude(circuit, token, verdict or "release")
         elif verdict == "ok":
             circuit.succeeded(self._config.window_s / SLOTS)
         elif verdict == "bad":
@@ -191,7 +190,7 @@ class CircuitBreakers:
         while True:
             await asyncio.sleep(TICK_S)
             for token, circuit in list(self._held.items()):
-                self._start(self._renew(circuit, token))
+                self._start(self._exchange(circuit, token=token, verdict="renew"))
             now = time.monotonic()
             for circuit in self._circuits.values():
                 if circuit.successes and now < circuit.counted_until_s and not circuit.opened:
@@ -227,8 +226,9 @@ class CircuitBreakers:
         try:
             return await future
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled() and future.exception() is None:
-                self._give_up_probe(circuit, future.result())
+            granted = future.done() and not future.cancelled() and future.exception() is None
+            if granted and (token := future.result()):  # empty if the circuit has closed
+                self._conclude(circuit, token, "release")
             raise
         finally:
             del circuit.max_wait_s[future]
@@ -282,12 +282,12 @@ class CircuitBreakers:
             if not future.done():
                 future.set_result(token)
                 return
-        self._give_up_probe(circuit, token)
+        self._conclude(circuit, token, "release")
 
-    def _give_up_probe(self, circuit: LocalCircuit, token: str) -> None:
-        if token:
-            self._held.pop(token, None)
-            self._start(self._conclude(circuit, token, "release"))
+    def _conclude(self, circuit: LocalCircuit, token: str, verdict: Verdict) -> None:
+        """Report the end of a probe; if that is impossible, its lease ends by itself."""
+        self._held.pop(token, None)
+        self._start(self._exchange(circuit, token=token, verdict=verdict))
 
     # ---- exchanges with the backend ---------------------------------------------------------
 
@@ -337,13 +337,6 @@ class CircuitBreakers:
         finally:
             circuit.reporting = False
 
-    async def _renew(self, circuit: LocalCircuit, token: str) -> None:
-        await self._exchange(circuit, token=token, verdict="renew")
-
-    async def _conclude(self, circuit: LocalCircuit, token: str, verdict: Verdict) -> None:
-        """Report the end of a probe; if that is impossible, its lease ends by itself."""
-        await self._exchange(circuit, token=token, verdict=verdict)
-
     async def _exchange(self, circuit: LocalCircuit, **fields: Any) -> View | None:
         # Only messages that count calls are numbered: the others may overtake them.
         number = next(circuit.numbers) if "bad" in fields else 0
@@ -371,7 +364,7 @@ class CircuitBreakers:
             self._lost = True
             log.warning("circuits_unavailable", error=str(error), effect="failures are not counted")
 
-    def _start(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(step, name="circuit")
+    def _start(self, step: Coroutine[Any, Any, object]) -> None:
+        task: asyncio.Task[object] = asyncio.create_task(step, name="circuit")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

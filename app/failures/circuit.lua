@@ -1,7 +1,7 @@
 -- One circuit breaker: applies the message of a process, and returns its state.
 --
 -- EVALSHA sha 1 state  config message channel circuit [now]
---   KEYS[1] state   string, MessagePack: the fields of app.failures.circuit.Circuit;
+--   KEYS[1] state   string, MessagePack: the fields of tests.support.circuit_model.Circuit;
 --                   slots = {{index, successes, failures}...}, seen = {process -> {number, time}}
 --   ARGV[1] JSON: app.domain.circuit.CircuitBreakerConfig
 --   ARGV[2] JSON: app.failures.circuit.Message, or "null" to look only

@@ -7,23 +7,19 @@ costs the calls that open them again.
 import asyncio
 from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import sha1
-from importlib.resources import files
 
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from app.domain.circuit import CircuitBreakerConfig
 from app.errors import ServiceUnavailable
 from app.failures.circuit import CircuitNews, Message, View
+from app.storage.redis import Script, messages, stop_listening
 
 PREFIX = "agentchord:circuits"
 RECONNECT_S = 0.5
-CLOSE_STEP_S = 0.1
-#: A silent connection gets a PING after this time, and the same time again to answer it.
-QUIET_S = 15.0
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +28,6 @@ class RedisCircuits:
     """Circuits in Redis 6.2 or newer.
 
     Each exchange is a round trip, and news over pub/sub may be lost, so processes also ask again.
-    Within one process ``MemoryCircuits`` does the same without Redis.
 
     Args:
         redis: The process's client, without ``decode_responses``. It is not closed here.
@@ -50,26 +45,15 @@ class RedisCircuits:
         self._redis = redis
         self._config = orjson.dumps(asdict(config))
         self._clock = clock
-        self._text = files("app.failures").joinpath("circuit.lua").read_text("utf-8")
-        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._script = Script(redis, "app.failures", "circuit.lua")
         self._listener: asyncio.Task[None] | None = None
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
         """Exchange as ``CircuitBackend`` says."""
         now = [] if self._clock is None else [repr(self._clock())]
-        arguments: tuple[str | bytes, ...] = (
-            _key(circuit),
-            self._config,
-            orjson.dumps(message),
-            f"{PREFIX}:news",
-            circuit,
-            *now,
-        )
+        arguments = [self._config, orjson.dumps(message), f"{PREFIX}:news", circuit, *now]
         try:
-            try:
-                raw = await self._redis.evalsha(self._hash, 1, *arguments)
-            except NoScriptError:
-                raw = await self._redis.eval(self._text, 1, *arguments)
+            raw = await self._script.run([_key(circuit)], arguments)
             if message is not None and message.bad:
                 await self._redis.sadd(f"{PREFIX}:names", circuit)
         except (RedisError, OSError) as error:
@@ -96,26 +80,14 @@ class RedisCircuits:
 
     async def close(self) -> None:
         """Stop listening."""
-        while self._listener is not None and not self._listener.done():
-            # Repeatedly: redis-py may swallow a cancellation that meets an answer.
-            self._listener.cancel()
-            await asyncio.wait([self._listener], timeout=CLOSE_STEP_S)
+        await stop_listening(self._listener)
 
     async def _listen(self, on_news: Callable[[CircuitNews], None]) -> None:
         while True:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(f"{PREFIX}:news")
-                    asked = False
-                    while True:
-                        message = await pubsub.get_message(timeout=QUIET_S)
-                        if message is None:
-                            if asked:
-                                break
-                            await pubsub.ping()
-                            asked = True
-                            continue
-                        asked = False
+                    async for message in messages(pubsub):
                         if message["type"] == "message":
                             news = orjson.loads(message["data"])
                             on_news(CircuitNews(**news | {"at": int(news["at"])}))

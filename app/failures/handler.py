@@ -135,7 +135,9 @@ class FailureHandler:
     def tell(self, agent: Agent, result: AgentResult) -> None:
         """Call ``on_failure`` in the background; called on the loop of a worker."""
         if self._on_failure is not None:
-            task = asyncio.create_task(self._tell(agent, result), name="on_failure")
+            task = asyncio.create_task(
+                self._tell(self._on_failure, agent, result), name="on_failure"
+            )
             self._telling.add(task)
             task.add_done_callback(self._telling.discard)
 
@@ -149,9 +151,7 @@ class FailureHandler:
         names = ("failures", "retries", "final", "callbacks", "callbacks_failed")
         return {name: self._counts[name] for name in names} | {"by_class": dict(self._classes)}
 
-    async def _tell(self, agent: Agent, result: AgentResult) -> None:
-        callback = self._on_failure
-        assert callback is not None
+    async def _tell(self, callback: OnFailure, agent: Agent, result: AgentResult) -> None:
         async with self._turns:
             self._counts["callbacks"] += 1
             try:
@@ -174,7 +174,7 @@ class FailureHandler:
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
-                asyncio.run(self._tell(agent, result))
+                asyncio.run(self._tell(callback, agent, result))
             else:
                 self.tell(agent, result)
             return

@@ -8,17 +8,16 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from app.domain.usage import Usage
 from app.llm.base import LLMResponse, ToolCall
+from app.storage.redis import Script
 
 PREFIX = "agentchord:answers"
 #: Seconds after which the others no longer wait for a caller that died while it asked.
@@ -70,10 +69,8 @@ class AnswerCache:
     """
 
     def __init__(self, redis: Redis, *, lease_s: float = LEASE_S) -> None:
-        self._redis = redis
         self.lease_s = lease_s
-        self._text = files("app.llm").joinpath("cache.lua").read_text("utf-8")
-        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._script = Script(redis, "app.llm", "cache.lua")
         self._lost = False
 
     async def look(self, address: str, token: str) -> Look | None:
@@ -109,23 +106,18 @@ class AnswerCache:
             answer: The answer, or None; one that was cut short or refused is not kept.
             ttl_s: Seconds to keep it for.
         """
-        value = b""
-        if answer is not None and answer.finish_reason in _COMPLETE:
-            value = _written(answer)
-        if len(value) > MAX_BYTES:
-            value = b""
-        await self._exchange(address, "finish", token, value, int(ttl_s * 1000))
+        whole = answer if answer is not None and answer.finish_reason in _COMPLETE else None
+        value = b"" if whole is None else _written(whole)
+        kept = value if len(value) <= MAX_BYTES else b""
+        await self._exchange(address, "finish", token, kept, int(ttl_s * 1000))
 
     async def _exchange(self, address: str, command: str, token: str, *values: Any) -> Any:
         # One hash tag, so that a Redis Cluster has both keys in one place.
         keys = f"{PREFIX}:{{{address}}}", f"{PREFIX}:{{{address}}}:asked"
-        arguments = (*keys, command, token, int(self.lease_s * 1000), *values)
+        arguments = (command, token, int(self.lease_s * 1000), *values)
         try:
             async with asyncio.timeout(MAX_WAIT_S):
-                try:
-                    found = await self._redis.evalsha(self._hash, 2, *arguments)
-                except NoScriptError:
-                    found = await self._redis.eval(self._text, 2, *arguments)
+                found = await self._script.run(keys, arguments)
         except (RedisError, OSError) as error:
             if not self._lost:
                 self._lost = True

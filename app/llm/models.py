@@ -73,8 +73,7 @@ def openai_takes_schema(model: str) -> bool:
 
 def anthropic_takes_schema(model: str) -> bool:
     """Return whether a model of Anthropic takes one: Claude 4.5 and newer, and Opus 4.1."""
-    version = _CLAUDE_VERSION.search(model) if "claude" in model else None
+    version = claude_version(model)
     if version is None:
         return False
-    number = (int(version[1]), int(version[2] or 0))
-    return number >= _FIRST_CLAUDE_WITH_SCHEMAS or ("opus" in model and number == (4, 1))
+    return version >= _FIRST_CLAUDE_WITH_SCHEMAS or ("opus" in model and version == (4, 1))

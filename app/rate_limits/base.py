@@ -278,16 +278,12 @@ class LimiterBackend(Protocol):
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
         """Apply the process's message, then grant the requests that may start soon."""
-        ...
 
     async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
         """Call back for news until ``close``; returns once listening."""
-        ...
 
     async def snapshot(self) -> list[dict[str, Any]]:
         """Return the live buckets, as ``ClusterLimiter.snapshot`` does."""
-        ...
 
     async def close(self) -> None:
         """Stop listening."""
-        ...

@@ -61,9 +61,9 @@ class Deferred:
                     self._wake(slot, max(ends_in_s + GRACE_S, 0.0)), name="deferred"
                 )
         coming = {slot for slot, _ in slots}
-        for slot in [slot for slot, task in self._timers.items() if task.done()]:
-            if slot not in coming:
-                del self._timers[slot]
+        self._timers = {
+            slot: task for slot, task in self._timers.items() if slot in coming or not task.done()
+        }
 
     def close(self) -> None:
         """Cancel all timers."""

@@ -137,11 +137,7 @@ class Scheduler:
         When this returns, no new call of the run can start; calls in flight are being closed.
         """
         step = partial(stop, run_id=run_id, as_=as_, reason=reason)
-        stopped = await self._control(run_id, step, name="stop", brings={as_})
-        if stopped:
-            await self._signals.send(run_id, "stop")
-            await self.ask_for_admission(run_id)
-        return stopped
+        return await self._control(run_id, step, name="stop", brings={as_}, signal="stop")
 
     async def pause(self, run_id: UUID) -> bool:
         """Have a run rest until it is resumed; returns whether it was going.
@@ -149,35 +145,25 @@ class Scheduler:
         When this returns, no new call of the run can start; calls in flight go on to their end.
         """
         step = partial(control.pause, run_id=run_id)
-        paused = await self._control(run_id, step, name="pause", brings={WorkflowStatus.PAUSED})
-        if paused:
-            await self._signals.send(run_id, "pause")
-            await self.ask_for_admission(run_id)
-        return paused
+        paused = {WorkflowStatus.PAUSED}
+        return await self._control(run_id, step, name="pause", brings=paused, signal="pause")
 
     async def resume(self, run_id: UUID) -> bool:
         """Let a paused run go on; returns whether it was paused."""
         step = partial(control.resume, run_id=run_id)
-        resumed = await self._control(run_id, step, name="resume", brings=GOING)
-        if resumed:
-            await self.ask_for_admission(run_id)
-        return resumed
+        return await self._control(run_id, step, name="resume", brings=GOING)
 
     async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
         """Let failed agents of a run that has ended run again; see ``storage.control``."""
         step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
-        retried = await self._control(run_id, step, name="retry_failed", brings=GOING)
-        if retried:
-            await self.ask_for_admission(run_id)
-        return retried
+        return await self._control(run_id, step, name="retry_failed", brings=GOING)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
         """Make a run that starts from one agent of a run that has ended; returns its id."""
-        made = await persist(
-            self._engine, partial(control.rerun, run_id=run_id, agent=agent), name="rerun"
-        )
-        await self.ask_for_admission(made.run_id)
-        return made.run_id
+        step = partial(control.rerun, run_id=run_id, agent=agent)
+        new = await persist(self._engine, step, name="rerun")
+        await self.ask_for_admission(new)
+        return new
 
     async def _control(
         self,
@@ -186,11 +172,14 @@ class Scheduler:
         *,
         name: str,
         brings: Collection[WorkflowStatus],
+        signal: str = "",
     ) -> bool:
         """Take a step that changes a run's state; returns whether it did.
 
-        If it is repeated, because the outcome of a commit is unknown, and finds nothing left to
-        do, the state decides: a run in the state that the step leads to was brought there by it.
+        Afterwards the processes get the signal, if there is one, and the scheduler is asked for a
+        look. If the step is repeated, because the outcome of a commit is unknown, and finds nothing
+        left to do, the state decides: a run in the state that the step leads to was brought there
+        by it.
         """
         tries = count()
 
@@ -200,7 +189,12 @@ class Scheduler:
                 return True
             return not is_first and await control.status_of(connection, run_id) in brings
 
-        return await persist(self._engine, attempt, name=name)
+        changed = await persist(self._engine, attempt, name=name)
+        if changed and signal:
+            await self._signals.send(run_id, signal)
+        if changed:
+            await self.ask_for_admission(run_id)
+        return changed
 
     async def fail_early(self, run_id: UUID) -> None:
         """Start nothing more of a run that can only fail, now that one of its agents has failed."""

@@ -7,6 +7,7 @@ database's clock.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -135,7 +136,7 @@ class Watchdog:
         await self._scheduler.admit()
         everything = await self._redis_was_replaced()
         await self._note_look()
-        ready = self._all_ready if everything else self._idle
+        ready = partial(plan_ready_levels, idle_only=not everything)
         for plan in await self._alone(ready) or ():
             await self._send_again(plan, everything=everything)
         await self.deferred.look()
@@ -163,12 +164,6 @@ class Watchdog:
 
     async def _stuck(self, connection: AsyncConnection) -> list[tuple[UUID, int]]:
         return [(row.id, row.level) for row in await connection.execute(STUCK)]
-
-    async def _idle(self, connection: AsyncConnection) -> list[LevelPlan]:
-        return await plan_ready_levels(connection, idle_only=True)
-
-    async def _all_ready(self, connection: AsyncConnection) -> list[LevelPlan]:
-        return await plan_ready_levels(connection, idle_only=False)
 
     async def _redis_was_replaced(self) -> bool:
         """Whether Redis was flushed or replaced since the last look: its queues are gone then."""

@@ -5,7 +5,6 @@ repeated, or come from several callers at once: the second one finds nothing lef
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -149,14 +148,6 @@ RERUN: TextClause = text("""
 """)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rerun:
-    """A run that takes over the results of another one; ``made`` is false if it was there."""
-
-    run_id: UUID
-    made: bool
-
-
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
     """Let nothing of a run start any more until it is resumed, and stop its clock.
 
@@ -239,7 +230,7 @@ async def retry_failed(
     return await connection.scalar(RETRY, values) is not None
 
 
-async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
+async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
     """Make a new run of the same workflow and input that starts from one agent.
 
     Agents that completed and do not depend on that one are taken over; all others run again. As
@@ -250,6 +241,9 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
         run_id: The run that has ended.
         agent: Name of the agent.
 
+    Returns:
+        The id of the new run.
+
     Raises:
         WorkflowError: If the run has no agent of that name.
         RunConflict: If the run is still going, or its input has been removed.
@@ -258,7 +252,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
     given: dict[str, Any] = {"id": run_id, "agent": agent}
     found: UUID | None = await connection.scalar(OPEN_RERUN, given)
     if found is not None:
-        return Rerun(run_id=found, made=False)
+        return found
     if not WorkflowStatus(run.status).is_final:
         raise RunConflict(
             f"run {run_id} is {run.status}: a rerun takes over what has ended, so wait for it, "
@@ -285,7 +279,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> Rerun:
         "data": dumps({"agent": agent, "run_id": new}),
     }
     await connection.execute(RERUN, given | values)
-    return Rerun(run_id=new, made=True)
+    return new
 
 
 async def _lock(connection: AsyncConnection, run_id: UUID) -> Row[Any]:

@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage.progress import LevelPlan
+from app.storage.progress import LevelPlan, plans_of
 
 # Slots are counted from the epoch by the database's clock, so all processes name them alike.
 COMING: TextClause = text("""
@@ -101,16 +101,4 @@ async def coming_slots(
 
 async def plan_due(connection: AsyncConnection, *, slot: int, slot_s: float) -> Sequence[LevelPlan]:
     """Find the agents still pending of a slot that is over, in runs with places free."""
-    plans: dict[object, LevelPlan] = {}
-    for row in await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}):
-        plan = plans.setdefault(
-            row.run_id,
-            LevelPlan(
-                run_id=row.run_id,
-                level=row.level,
-                max_parallel_agents=row.max_parallel_agents,
-                priority=row.priority,
-            ),
-        )
-        plan.agents[row.provider] = row.agents
-    return list(plans.values())
+    return plans_of(await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}))

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.outcome import AgentCounts, failure_reason
 from app.domain.status import WorkflowStatus
 from app.storage.agent_counts import agent_counts
-from app.storage.progress import CANCEL_PENDING, close_budgets, stop_inner
+from app.storage.progress import CANCEL_PENDING, close_budgets, stop_locked
 from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 
 
@@ -50,8 +50,8 @@ async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> li
             params = {"id": run.id, "reason": f"run failed: {reasons[run.id]}", "all": False}
             await connection.execute(CANCEL_PENDING, params)
     inner = [run for run in reversed(run_tree) if run.id not in reasons]
-    reason = "the run that it is a part of has failed"
     if inner:
-        await stop_inner(connection, inner, reason=reason)
+        reason = "the run that it is a part of has failed"
+        await stop_locked(connection, inner, reason=reason)
         await close_budgets(connection, [run.id for run in inner])
     return [reasons.get(run_id) for run_id in run_ids]

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -56,17 +56,17 @@ async def place_holds(
         for request in requests
         if attempts.get(request.agent_run_id) == request.attempt and request.call_id not in placed
     ]
-    shared = await _lock_budgets(
-        connection, {id_ for request in live for id_ in request.budget_ids}
-    )
-    accounts = {**own, **shared.accounts}
-    queue = await read_queue(connection, shared.awaited) if shared.awaited else HoldQueue(own={})
+    ids = sorted({id_ for request in live for id_ in request.budget_ids})
+    budgets = await fetch(connection, LOCK_BUDGETS, {"ids": ids})
+    accounts = own | {row.id: shared_account(row) for row in budgets}
+    awaited = {row.id for row in budgets if row.awaited}
+    queue = await read_queue(connection, awaited) if awaited else HoldQueue(own={})
     answered = decide_holds(live, accounts, queue.with_requests(live).waiting)
     decided = list(zip(live, answered, strict=True))
     granted = [request for request, answer in decided if answer.outcome is HoldOutcome.PLACED]
     if granted:
         await _apply(connection, granted)
-    if shared.awaited or any(answer.outcome is HoldOutcome.WAIT for _, answer in decided):
+    if awaited or any(answer.outcome is HoldOutcome.WAIT for _, answer in decided):
         await change_queue(connection, queue, accounts, decided)
         await _wake_next(connection, queue, decided, wake)
     answers = {request.call_id: answer for request, answer in decided}
@@ -82,13 +82,10 @@ async def _lock_agent_runs(
     connection: AsyncConnection, requests: Sequence[HoldRequest]
 ) -> tuple[dict[UUID, Account], dict[UUID, int]]:
     """Lock agent runs; returns their accounts by id, and the running attempt of each."""
-    accounts, attempts = {}, {}
     ids = sorted({request.agent_run_id for request in requests})
-    for row in await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids}):
-        accounts[row.id] = own_account(row.id, row)
-        if row.status == "running":
-            attempts[row.id] = row.attempt
-    return accounts, attempts
+    rows = await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids})
+    attempts = {row.id: row.attempt for row in rows if row.status == "running"}
+    return {row.id: own_account(row.id, row) for row in rows}, attempts
 
 
 async def read_standing(
@@ -121,23 +118,6 @@ async def read_standing(
 def _with_standing(request: HoldRequest, standing: Mapping[Subject, list[UUID]]) -> HoldRequest:
     found = [id_ for subject in request.subjects for id_ in standing.get(subject, ())]
     return replace(request, budget_ids=(*request.budget_ids, *found))
-
-
-@dataclass(kw_only=True, slots=True)
-class _Shared:
-    """Locked budgets: their accounts by id, and those that requests may be waiting for."""
-
-    accounts: dict[UUID, Account] = field(default_factory=dict)
-    awaited: set[UUID] = field(default_factory=set)
-
-
-async def _lock_budgets(connection: AsyncConnection, ids: Collection[UUID]) -> _Shared:
-    shared = _Shared()
-    for row in await fetch(connection, LOCK_BUDGETS, {"ids": sorted(ids)}):
-        shared.accounts[row.id] = shared_account(row)
-        if row.awaited:
-            shared.awaited.add(row.id)
-    return shared
 
 
 async def _wake_next(

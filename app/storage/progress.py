@@ -168,7 +168,7 @@ async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> l
     """Count the pending agents in the current level of running runs, by provider."""
     if not run_ids:
         return []
-    return _plans(await fetch(connection, OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
+    return plans_of(await fetch(connection, OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
 
 
 async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list[LevelPlan]:
@@ -176,10 +176,11 @@ async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list
     if not levels:
         return []
     moves = [{"id": run_id, "level": level} for run_id, level in levels.items()]
-    return _plans(await fetch(connection, MOVE, {"moves": dumps(moves)}))
+    return plans_of(await fetch(connection, MOVE, {"moves": dumps(moves)}))
 
 
-def _plans(rows: Iterable[Row]) -> list[LevelPlan]:
+def plans_of(rows: Iterable[Row]) -> list[LevelPlan]:
+    """Put levels together from rows of one run and provider each, in the order of the runs."""
     plans: dict[UUID, LevelPlan] = {}
     for row in rows:
         plan = plans.setdefault(
@@ -287,18 +288,10 @@ async def stop(
     if not run_tree or WorkflowStatus(run_tree[0].status).is_final:
         return False
     *inner, outer = reversed(run_tree)
-    await stop_inner(connection, inner, reason=reason)
-    await _stop_locked(connection, [outer], as_=as_, reason=reason)
+    await stop_locked(connection, inner, reason=reason)
+    await stop_locked(connection, [outer], as_=as_, reason=reason)
     await close_budgets(connection, [run.id for run in run_tree])
     return True
-
-
-async def stop_inner(connection: AsyncConnection, runs: Sequence[Row], *, reason: str) -> None:
-    """Stop runs of sub-workflows that are locked, inner ones before outer ones.
-
-    Their budgets are to be closed then, with those of the runs around them.
-    """
-    await _stop_locked(connection, runs, as_=WorkflowStatus.CANCELLED, reason=reason)
 
 
 async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
@@ -308,10 +301,17 @@ async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
     await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
 
 
-async def _stop_locked(
-    connection: AsyncConnection, runs: Sequence[Row], *, as_: WorkflowStatus, reason: str
+async def stop_locked(
+    connection: AsyncConnection,
+    runs: Sequence[Row],
+    *,
+    as_: WorkflowStatus = WorkflowStatus.CANCELLED,
+    reason: str,
 ) -> None:
-    """Stop locked runs, inner ones first: the end of one ends an agent of the run around it."""
+    """Stop locked runs, inner ones first: the end of one ends an agent of the run around it.
+
+    Their budgets are to be closed then, with those of the runs around them.
+    """
     for run in runs:
         if WorkflowStatus(run.status).is_final:
             continue

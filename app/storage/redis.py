@@ -1,14 +1,24 @@
-"""Connections to Redis, and its URL in the two spellings that redis-py and Celery want."""
+"""Redis: its URL in two spellings, for redis-py and Celery; connections, scripts, subscriptions."""
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError
 
 from app.errors import ConfigurationError
 
 SCHEMES = ("redis", "rediss", "unix")
+CLOSE_STEP_S = 0.1
+#: A silent connection gets a PING after this time, and the same time again to answer it.
+QUIET_S = 15.0
 
 
 def check_redis_url(url: str) -> str:
@@ -57,3 +67,48 @@ def redis_place(url: str) -> str:
     """Return host and port, or the socket's path: the part of the URL without secrets."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+
+
+class Script:
+    """A Lua script, sent as its hash; Redis gets the text where it does not know that.
+
+    Args:
+        redis: The process's client.
+        package: The package of the files.
+        names: Files that make up the script, in order.
+    """
+
+    def __init__(self, redis: Redis, package: str, *names: str) -> None:
+        self._redis = redis
+        self._text = "\n".join(files(package).joinpath(name).read_text("utf-8") for name in names)
+        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def run(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run the script; return its answer."""
+        try:
+            return await self._redis.evalsha(self._hash, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await self._redis.eval(self._text, len(keys), *keys, *arguments)
+
+
+async def messages(pubsub: PubSub) -> AsyncIterator[dict[str, Any]]:
+    """Yield messages until the connection stays silent although it was pinged."""
+    asked = False
+    while True:
+        message = await pubsub.get_message(timeout=QUIET_S)
+        if message is not None:
+            asked = False
+            yield message
+        elif asked:
+            return
+        else:
+            await pubsub.ping()
+            asked = True
+
+
+async def stop_listening(listener: asyncio.Task[None] | None) -> None:
+    """Cancel a task that reads messages, and wait for its end."""
+    while listener is not None and not listener.done():
+        # Repeatedly: redis-py may swallow a cancellation that meets an answer.
+        listener.cancel()
+        await asyncio.wait([listener], timeout=CLOSE_STEP_S)

@@ -14,8 +14,8 @@ from hypothesis.stateful import (
 
 from app.domain.circuit import CircuitBreakerConfig
 from app.failures.circuit import Message, View
-from app.failures.circuit_memory import MemoryCircuits
 from app.failures.circuit_redis import RedisCircuits
+from tests.support.circuit_model import MemoryCircuits
 from tests.support.state_machines import OnRedis, run_on_redis
 
 CONFIGS = [

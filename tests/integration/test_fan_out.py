@@ -388,7 +388,7 @@ async def test_a_rerun_takes_over_the_list_and_not_its_items(cluster: Cluster) -
 
     again = await rerun(cluster, run_id, "after")
 
-    assert await cluster.statuses(again.run_id) == {"list": "completed", "after": "pending"}
+    assert await cluster.statuses(again) == {"list": "completed", "after": "pending"}
 
 
 async def test_pruning_removes_the_elements(cluster: Cluster) -> None:

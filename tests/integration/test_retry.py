@@ -194,15 +194,15 @@ async def test_a_rerun_takes_over_what_does_not_depend_on_the_agent(cluster: Clu
 
     made = await rerun(cluster, run_id, "after_a")
     (plan,) = await admit(cluster)
-    (again,) = (await cluster.claim(made.run_id, level=1)).agents
+    (again,) = (await cluster.claim(made, level=1)).agents
     await cluster.record(ending(again))
-    ended = await cluster.advance(made.run_id, 1)
+    ended = await cluster.advance(made, 1)
 
-    assert made.made
-    assert (plan.run_id, plan.level, plan.agents) == (made.run_id, 1, {"openai": 1})
+    assert made != run_id
+    assert (plan.run_id, plan.level, plan.agents) == (made, 1, {"openai": 1})
     assert (again.name, again.attempt, again.outputs) == ("after_a", 1, {"a": "output of a"})
     assert ended.finished
-    record = await read(cluster, made.run_id)
+    record = await read(cluster, made)
     assert (record.rerun_of, record.rerun_from) == (run_id, "after_a")
     assert record.status is WorkflowStatus.COMPLETED
     assert record.spent_usd == 0
@@ -216,7 +216,7 @@ async def test_a_rerun_also_runs_what_has_no_result_to_take_over(cluster: Cluste
 
     made = await rerun(cluster, run_id, "after_good")
 
-    assert await cluster.statuses(made.run_id) == {
+    assert await cluster.statuses(made) == {
         "good": "completed",
         "bad": "pending",
         "after_good": "pending",
@@ -230,12 +230,11 @@ async def test_a_rerun_asked_for_twice_is_one_run_until_it_has_ended(cluster: Cl
 
     made = await asyncio.gather(*(rerun(cluster, run_id, "a") for _ in range(4)))
     await admit(cluster)
-    await end_level(cluster, made[0].run_id, 0)
+    await end_level(cluster, made[0], 0)
     another = await rerun(cluster, run_id, "a")
 
-    assert sum(one.made for one in made) == 1
-    assert len({one.run_id for one in made}) == 1
-    assert another.made
+    assert len(set(made)) == 1
+    assert another not in (run_id, *made)
 
 
 async def test_a_rerun_of_what_goes_on_or_of_no_agent_is_refused(cluster: Cluster) -> None:

@@ -14,8 +14,7 @@ from uuid import UUID
 from app.domain.money import HoldRequest
 from app.errors import ServiceUnavailable
 from app.events.signals import Signals
-from app.failures.circuit import PROBE_LEASE_S, CircuitNews, Message, View
-from app.failures.circuit_memory import MemoryCircuits
+from app.failures.circuit import CircuitNews, Message, View
 from app.llm.cache import LEASE_S, AnswerCache
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.base import Exchange, News, Reply
@@ -23,6 +22,7 @@ from app.rate_limits.tiers import BucketSpec
 from app.storage.records import Ending
 from tests.simulation.loop import CURRENT, Process, VirtualLoop
 from tests.simulation.messenger import Messenger
+from tests.support.circuit_model import PROBE_LEASE_S, MemoryCircuits
 from workers.calls.money import Holds, HoldTicket, Money
 from workers.flower_events import FlowerEvents
 from workers.jobs import Job

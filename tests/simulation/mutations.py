@@ -9,10 +9,10 @@ from sqlalchemy import text
 
 from app.domain.money import HoldAnswer, HoldOutcome
 from app.failures.breakers import CircuitBreakers, Ticket
-from app.failures.circuit import Circuit
 from app.scheduler.watchdog import Watchdog
 from app.storage import claims, holds, progress, records, turns
 from app.storage.records import CallRecord
+from tests.support.circuit_model import Circuit
 from workers.calls import cache
 from workers.calls import records as records_of_calls
 from workers.settling import Settling

@@ -17,7 +17,6 @@ from app.configuration.settings import Settings
 from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
 from app.events.signals import Signals
-from app.failures.circuit_memory import MemoryCircuits
 from app.llm.clients import Clients
 from app.rate_limits.backends.memory import MemoryBackend
 from app.rate_limits.limiter import ClusterLimiter
@@ -39,6 +38,7 @@ from tests.simulation.loop import Process, VirtualLoop
 from tests.simulation.messenger import Messenger, SimulatedRedis
 from tests.simulation.provider import INPUT_USD, OUTPUT_USD, Provider, SimulatedClient
 from tests.simulation.trace import Trace
+from tests.support.circuit_model import MemoryCircuits
 from workers.composition import Backends, Composition
 from workers.worker_metrics import WorkerMetrics
 

@@ -11,7 +11,7 @@ from app.domain.circuit import CircuitBreakerConfig
 from app.errors import ServerFailure, ServiceUnavailable
 from app.failures.breakers import CircuitBreakers, Ticket
 from app.failures.circuit import CircuitNews, Message, View
-from app.failures.circuit_memory import MemoryCircuits
+from tests.support.circuit_model import MemoryCircuits
 from tests.support.waiting import wait_until_async
 
 MODEL = ("openai", "gpt-4o")

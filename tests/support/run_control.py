@@ -28,7 +28,7 @@ async def stop(cluster: Cluster, run_id: UUID) -> bool:
     return await cluster.commit(step)
 
 
-async def rerun(cluster: Cluster, run_id: UUID, name: str) -> control.Rerun:
+async def rerun(cluster: Cluster, run_id: UUID, name: str) -> UUID:
     return await cluster.commit(partial(control.rerun, run_id=run_id, agent=name))
 
 

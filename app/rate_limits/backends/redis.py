@@ -2,24 +2,21 @@
 
 import asyncio
 from collections.abc import Callable
-from hashlib import sha1
-from importlib.resources import files
 from typing import Any
 
 import orjson
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from app.errors import ServiceUnavailable
 from app.rate_limits.base import Exchange, Grant, News, Reply
 from app.rate_limits.tiers import BucketSpec
+from app.storage.redis import Script, messages, stop_listening
 
 PREFIX = "agentchord:limits"
+FOLDER = "app.rate_limits.backends"
 RECONNECT_S = 0.5
-CLOSE_STEP_S = 0.1
-#: A silent connection is pinged after this time, and given up after as long again.
-QUIET_S = 15.0
 
 log = structlog.get_logger(__name__)
 
@@ -42,8 +39,8 @@ class RedisBackend:
     def __init__(self, redis: Redis, *, clock: Callable[[], float] | None = None) -> None:
         self._redis = redis
         self._clock = clock
-        self._exchange = _Script(redis, "exchange.lua")
-        self._snapshot = _Script(redis, "snapshot.lua")
+        self._exchange = Script(redis, FOLDER, "bucket.lua", "exchange.lua")
+        self._snapshot = Script(redis, FOLDER, "bucket.lua", "snapshot.lua")
         self._epochs: dict[str, str] = {}
         self._listener: asyncio.Task[None] | None = None
 
@@ -92,10 +89,7 @@ class RedisBackend:
 
     async def close(self) -> None:
         """See ``LimiterBackend``."""
-        while self._listener is not None and not self._listener.done():
-            # Again and again: redis-py may swallow a cancellation that meets an answer.
-            self._listener.cancel()
-            await asyncio.wait([self._listener], timeout=CLOSE_STEP_S)
+        await stop_listening(self._listener)
 
     def _now(self) -> list[str]:
         return [] if self._clock is None else [repr(self._clock())]
@@ -108,7 +102,7 @@ class RedisBackend:
             try:
                 async with self._redis.pubsub() as pubsub:
                     await pubsub.subscribe(*channels)
-                    async for message in _messages(pubsub):
+                    async for message in messages(pubsub):
                         if message["type"] == "message":
                             on_news(News(**orjson.loads(message["data"])))
                         elif message["type"] == "subscribe":  # also after every reconnect
@@ -125,38 +119,6 @@ def _is_mistake(error: Exception) -> bool:
     return "user_script" in text and not any(
         word in text for word in ("OOM", "MISCONF", "READONLY")
     )
-
-
-async def _messages(pubsub: Any) -> Any:
-    """Yield messages until the connection stays silent although it was pinged."""
-    asked = False
-    while True:
-        message = await pubsub.get_message(timeout=QUIET_S)
-        if message is not None:
-            asked = False
-            yield message
-        elif asked:
-            return
-        else:
-            await pubsub.ping()
-            asked = True
-
-
-class _Script:
-    """A Lua script, sent as its hash."""
-
-    def __init__(self, redis: Redis, name: str) -> None:
-        folder = files("app.rate_limits.backends")
-        parts = [folder.joinpath(part).read_text("utf-8") for part in ("bucket.lua", name)]
-        self._redis = redis
-        self._text = "\n".join(parts)
-        self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def run(self, keys: list[str], arguments: list[Any]) -> Any:
-        try:
-            return await self._redis.evalsha(self._hash, len(keys), *keys, *arguments)
-        except NoScriptError:
-            return await self._redis.eval(self._text, len(keys), *keys, *arguments)
 
 
 def _keys(bucket: str, *names: str) -> list[str]:

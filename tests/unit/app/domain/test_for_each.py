@@ -10,7 +10,6 @@ from sqlalchemy import Row
 from app.domain.agent import Agent
 from app.domain.for_each import (
     agent_of,
-    item_name,
     items_of,
     source_of,
 )
@@ -164,7 +163,7 @@ def test_item_and_index_are_no_keys_of_the_input() -> None:
 
 
 def test_the_name_of_an_item_tells_its_agent() -> None:
-    assert agent_of(item_name("screen", 12)) == "screen"
+    assert agent_of("screen[12]") == "screen"
     assert agent_of("screen") == "screen"
 
 

@@ -20,7 +20,8 @@ from app.errors import (
     ServerFailure,
 )
 from app.failures.breakers import CircuitBreakers, CircuitReopened, Ticket, judge
-from app.failures.circuit import PROBE_LEASE_S, Circuit, Message, View
+from app.failures.circuit import Message, View
+from tests.support.circuit_model import PROBE_LEASE_S, Circuit
 from tests.support.circuits import (
     MODEL,
     OUTAGE,

@@ -1,7 +1,8 @@
 """Every Celery setting; docs/decisions/0003-celery-settings.md gives the reasons.
 
-Lanes acknowledge early and carry ids only: recovery is the lease's work, so the broker never has
-to redeliver, and a duplicated or lost message costs only a little time.
+Messages of lanes carry only ids, and workers acknowledge them early, because leases recover lost
+work. So the broker never has to deliver a message again, and a duplicated or lost message costs
+only a little time.
 """
 
 import contextlib
@@ -28,13 +29,13 @@ task_routes = {ADVANCE: {"queue": SCHEDULER_QUEUE}}
 task_default_priority = 5
 task_queue_max_priority = 9
 
-# Acknowledgement: early. See the module docstring.
+# Messages are acknowledged early; the module docstring gives the reason.
 task_acks_late = False
 task_reject_on_worker_lost = False
 worker_disable_prefetch = True
 worker_prefetch_multiplier = 1
 
-# Serialisation: JSON only, ids only.
+# Messages are JSON and carry only ids.
 task_serializer = "json"
 result_serializer = "json"
 accept_content = ["json"]
@@ -45,7 +46,7 @@ event_serializer = "json"
 result_expires = 3600
 task_store_errors_even_if_ignored = False
 
-# Connections: one dropped connection must never end a worker or lose a message. redis-py's and
+# One dropped connection must never end a worker or lose a message. redis-py's and
 # kombu's own pool sizes (100 and 10) are too small for a saturated pool of threads.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
@@ -66,17 +67,18 @@ broker_transport_options: dict[str, Any] = {
 }
 result_backend_transport_options: dict[str, Any] = {"retry_policy": {"max_retries": 5}}
 
-# The pool: threads, because one asyncio loop per process runs all agents and a lane only waits.
+# The pool has threads, because one asyncio loop per process runs all agents and a lane only waits.
 worker_pool = "threads"
 worker_concurrency = _settings.engine.worker_threads
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-# Workers send events for agents, as tasks agent.<name>; -E shows lanes and advances as well.
+# Workers send events for agents as tasks named agent.<name>; with -E they send events for lanes
+# and advances, too.
 worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# Beat is for the user's own schedules; AgentChord itself does not need it.
+# Beat is for the user's own schedules; AgentChord itself does not need beat.
 with contextlib.suppress(OSError):  # beat reports a missing folder itself
     _settings.home.mkdir(parents=True, exist_ok=True)
 beat_schedule_filename = str(_settings.home / "beat-schedule")

@@ -1,6 +1,6 @@
 """AgentChord: fleets of LLM agents on Celery, with budgets and limits that hold.
 
-Names are imported when they are first used, so that ``import app`` costs next to nothing.
+A name is imported when a program first uses it, so that ``import app`` takes almost no time.
 """
 
 from importlib import import_module

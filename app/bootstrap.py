@@ -1,7 +1,7 @@
 """The composition root: builds every collaborator once per process.
 
-``connected_settings`` finds Postgres and Redis (and starts the embedded ones if no URL is given);
-``Platform`` is what clients and workers share.
+``connected_settings`` finds Postgres and Redis, and starts the embedded servers if no URLs are
+given. ``Platform`` has the collaborators that clients and workers share.
 """
 
 import atexit
@@ -29,7 +29,7 @@ from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
 
-#: The key that is sent to a provider that asks for none: the SDKs need one.
+#: The key that is sent to a provider that asks for no key, because the SDKs need a key.
 NO_KEY = "none"
 
 
@@ -37,8 +37,8 @@ NO_KEY = "none"
 def connected_settings() -> Settings:
     """Return the settings, with the URLs of both services filled in.
 
-    Without DATABASE_URL or REDIS_URL the embedded service of AGENTCHORD_HOME is started, or
-    joined, for the rest of this process's life.
+    If DATABASE_URL or REDIS_URL is not set, this process starts the embedded service of
+    AGENTCHORD_HOME, or joins that service if it runs already, and uses it until the process ends.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -58,19 +58,19 @@ def connected_settings() -> Settings:
 
 
 def database_url(settings: Settings) -> str:
-    """Return the Postgres URL of connected settings, in the clear."""
+    """Return the Postgres URL of connected settings as a plain string."""
     assert settings.database_url is not None
     return settings.database_url.get_secret_value()
 
 
 def redis_url(settings: Settings) -> str:
-    """Return the Redis URL of connected settings, in the clear."""
+    """Return the Redis URL of connected settings as a plain string."""
     assert settings.redis_url is not None
     return settings.redis_url.get_secret_value()
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
-    """Return by provider what makes its client; the key is read when the client is made."""
+    """Return a factory of clients for each provider; it reads the key when it makes a client."""
     return {
         provider.name: partial(_client, settings, provider) for provider in settings.all_providers()
     }
@@ -89,12 +89,12 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
 
 
 def secret(value: SecretStr | None) -> str | None:
-    """Return a secret in the clear, or None if there is none."""
+    """Return a secret as a plain string, or None if the value is None."""
     return None if value is None else value.get_secret_value()
 
 
 def call_planner(settings: Settings) -> CallPlanner:
-    """Build the planner of calls, the same for workers and for programs that show a plan."""
+    """Build the planner of calls, which workers and programs that show a plan both use."""
     providers = settings.all_providers()
     return CallPlanner(
         Pricing(settings.costs, providers),
@@ -105,10 +105,11 @@ def call_planner(settings: Settings) -> CallPlanner:
 
 @dataclass(frozen=True, kw_only=True)
 class Platform:
-    """The collaborators that enqueue, advance and read runs, bound to the running loop.
+    """The collaborators that enqueue, advance and read runs, bound to the running event loop.
 
     Attributes:
-        has_embedded_postgres: Whether Postgres is the built-in one, which errors have hints for.
+        has_embedded_postgres: Whether Postgres is the embedded server; error messages then have
+            hints about that server.
     """
 
     settings: Settings
@@ -129,11 +130,11 @@ class Platform:
 def build_platform(
     *, application_name: str, session_settings: Mapping[str, str] = MappingProxyType({})
 ) -> Platform:
-    """Build a platform; call it on the loop that will use it, once for each such loop.
+    """Build a platform; call this function once on each event loop that uses a platform.
 
     Args:
-        application_name: Shown in pg_stat_activity.
-        session_settings: Settings of its sessions in Postgres.
+        application_name: Name of the platform's sessions in pg_stat_activity.
+        session_settings: Settings of the platform's sessions in Postgres.
     """
     settings = connected_settings()
     engine = create_engine(

@@ -19,6 +19,6 @@ SCHEDULER_QUEUE = "scheduler"
 
 @import_modules.connect
 def protect_flower(**_: Any) -> None:
-    """Make Flower ask for a password: it has read its options and does not listen yet."""
+    """Make Flower ask for a password, after Flower has read its options and before it listens."""
     if is_flower():
         protect(app)

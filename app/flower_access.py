@@ -1,8 +1,9 @@
 """Access to Flower: a password by default, also for the plain ``celery -A app flower``.
 
-Flower has no default for any of this. It imports the application's modules after it has read its
-options and before it listens, which is when ``protect`` is called. A configuration that cannot
-work is refused here in one line, because Celery and tornado would show a traceback for it.
+Flower itself asks for no password by default. Flower imports the application's modules after it has
+read its options and before it listens; at that moment ``protect`` is called. If the configuration
+cannot work, this module ends Flower with one line, because Celery and tornado would show a
+traceback.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from kombu.exceptions import OperationalError
 
 LOCAL = "127.0.0.1"
 USER = "agentchord"
-#: Workers that have not answered within this time are reported as missing.
+#: If no worker has answered after this time, a message says so.
 ANSWER_S = 2.0
 
 
@@ -30,18 +31,18 @@ def is_flower() -> bool:
 
 
 def protect(celery: Celery) -> None:
-    """Have Flower ask for an account, and by default listen on this machine only.
+    """Make Flower ask for an account and, by default, listen only on this machine.
 
-    Flower's own options, ``--basic-auth``, ``--auth``, its variables or its configuration file,
-    take precedence over the setting ``flower_basic_auth``. Without any of them a new password is
-    made and printed once.
+    The accounts of Flower's own options (``--basic-auth``, ``--auth``), of Flower's environment
+    variables and of Flower's configuration file take precedence over the setting
+    ``flower_basic_auth``. If no account is configured, a new password is made and printed once.
 
     Args:
-        celery: Application whose workers are asked for an answer.
+        celery: Celery application of the workers that are asked for an answer.
 
     Raises:
-        SystemExit: If the account cannot be used, or the port is not free; after one line that
-            says so.
+        SystemExit: If the account cannot be used, or the port is not free; the reason is printed
+            in one line before.
     """
     from flower.views.monitor import Metrics  # type: ignore[import-untyped]
     from tornado.options import options
@@ -51,20 +52,22 @@ def protect(celery: Celery) -> None:
 
     if not options.address and not options.unix_socket:
         options.address = LOCAL
-    # By default Flower's metrics, which have the names of all agents, need no password.
+    # Flower's metrics contain the names of all agents, but by default they need no password.
     Metrics.get = authenticated(Metrics.get)
     try:
         accounts = _accounts(options)
         _check_port(options)
     except (AgentChordError, click.ClickException) as error:
-        # Not left to Celery, which logs the traceback of an error that is raised in a signal.
+        # The error does not go on to Celery, because Celery logs the traceback of an error that
+        # is raised in a signal.
         sys.stderr.write(f"Error: {error}\n")
         raise SystemExit(1) from error
     sys.stdout.write(f"Flower at {_place(options)}, {accounts}\n")
     sys.stdout.flush()
-    # When Flower ends, built-in services end before the thread that listens to them, which is no
-    # error. Reading the settings starts the services, so their exit handler is registered first
-    # and runs after the ones that are registered from here on.
+    # When Flower ends, the built-in services end before Flower's thread that listens to them. The
+    # error of that thread does not matter, so an exit handler silences its log. Exit handlers run
+    # in reverse order: the settings are read first, because that starts the services and registers
+    # their exit handlers, which then run last.
     _ = celery.conf.broker_url
     atexit.register(logging.getLogger("flower.events").setLevel, logging.CRITICAL)
     threading.Thread(target=_miss_workers, args=(celery,), name="workers", daemon=True).start()
@@ -115,7 +118,7 @@ def _check_port(options: Any) -> None:
         reason = getattr(error, "strerror", None) or error
         raise click.ClickException(
             f"Flower cannot listen on port {options.port} of {options.address}: {reason}; "
-            "give it another one with --port (or --address)"
+            "choose another port with --port (or another address with --address)"
         ) from error
 
 
@@ -128,11 +131,11 @@ def _place(options: Any) -> str:
 
 
 def _miss_workers(celery: Celery) -> None:
-    """Report that no worker runs: Flower's pages would stay empty without an explanation."""
+    """Report if no worker answers, because Flower's pages would be empty without a reason."""
     try:
         answers = celery.control.ping(timeout=ANSWER_S, limit=1)
     except (OperationalError, OSError):
         return  # Flower reports a broker that does not answer
     if not answers:
-        sys.stderr.write("no worker answers yet: start them with `agentchord up`\n")
+        sys.stderr.write("no worker answers yet: start workers with `agentchord up`\n")
         sys.stderr.flush()

@@ -7,5 +7,5 @@ from app.cli.application import execute
 
 
 def main() -> NoReturn:
-    """Run the command line of this process: the entry point of the installed script."""
+    """Run the command line of this process; the installed script calls this function."""
     sys.exit(execute(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""`python -m app.cli` is `agentchord`, also where the script is not installed."""
+"""`python -m app.cli` does the same as `agentchord`, and needs no installed script."""
 
 from app.cli import main
 

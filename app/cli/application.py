@@ -1,10 +1,12 @@
-"""The command line as a whole: its commands, and how an error ends one.
+"""The command line as a whole: its commands, and the handling of their errors.
 
-A command's module is imported when that command is run or its own help is printed. Until then a
-name and one line of help stand for it, so ``agentchord --help`` costs next to nothing.
+A command's module is imported when that command is run or its own help is printed. Until then the
+command is represented by its name and one line of help, so ``agentchord --help`` takes almost no
+time.
 
-Every error is one line on standard error. Exit codes: 0 done, 1 it failed, 2 the command line is
-wrong, 130 interrupted; a command's help states its other exit codes.
+Every error is one line on standard error. Exit code 0 means that the command succeeded, 1 that the
+command failed, 2 that the command line is wrong, and 130 that the user interrupted the command. If
+a command has other exit codes, its help states them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,28 +50,30 @@ class Command(NamedTuple):
         return get_command(found)
 
 
-#: In the order of the help.
+#: All commands, in the order of the help.
 COMMANDS = (
-    Command("demo", "demo:demo", "Run the ERP example, from nothing to its cost table."),
+    Command("demo", "demo:demo", "Run the ERP example on this machine and show its costs."),
     Command("up", "up:up", "Run the whole stack in this terminal."),
     Command("run", "run:run", "Start a workflow and print the id of its run."),
     Command("plan", "plan:plan", "Forecast what a run needs, without any call."),
     Command("schema", "schema:schema", "Print the JSON Schema of workflow files, for editors."),
     Command("runs", "runs:runs", "List the newest runs."),
     Command("status", "runs:status", "Show a run: its levels, agents, states, errors and costs."),
-    Command("watch", "watch:watch", "Watch a run live: levels, agents, cost, and what waits."),
+    Command("watch", "watch:watch", "Watch a run live: levels, agents, cost and waits."),
     Command("logs", "logs:logs", "Show the history of a run, from Postgres: a line per event."),
-    Command("explain", "explain:explain", "Tell why a run waits, is slow, expensive or failed."),
+    Command(
+        "explain", "explain:explain", "Explain why a run waits or failed, is slow or expensive."
+    ),
     Command("report", "report:report", "Write a report of a run: one page of HTML."),
     Command("pause", "control:pause", "Pause a run until it is resumed."),
     Command("resume", "control:resume", "Resume a paused run."),
     Command("cancel", "runs:cancel", "Stop a run."),
     Command("retry", "control:retry", "Run the failed and the cancelled agents of a run again."),
     Command("rerun", "control:rerun", "Run a workflow again from one of its agents on."),
-    Command("costs", "costs:costs", "Show what calls cost, failed ones included."),
+    Command("costs", "costs:costs", "Show the costs of calls, including failed calls."),
     Command("costs reprice", "reprice:reprice", "Price calls again and book the difference."),
-    Command("prices", "prices:prices", "Show what a million tokens of each model cost."),
-    Command("prune", "prune:prune", "Remove the payload of old runs, never their costs."),
+    Command("prices", "prices:prices", "Show the price of a million tokens for each model."),
+    Command("prune", "prune:prune", "Remove the payload of old runs, but never their costs."),
     Command("doctor", "doctor:doctor", "Check that everything a run needs is in place."),
     Command("migrate", "database:migrate", "Migrate the database to the schema of this version."),
     Command(
@@ -91,7 +95,7 @@ COMMANDS = (
 
 
 class Commands(TyperGroup):
-    """The commands by name and line of help; only the command to run is imported."""
+    """The commands, by name and with one line of help; only the command that runs is imported."""
 
     def __init__(self, **attributes: Any) -> None:
         named = {
@@ -115,7 +119,7 @@ def create() -> typer.Typer:
         help="Runs fleets of LLM agents on Celery, with shared rate limits, budgets and a ledger.",
         epilog="Start with `agentchord demo`: it needs no keys and spends nothing.",
         no_args_is_help=True,
-        # Plain help starts twice as fast as one drawn by Rich, and reads the same in a pipe.
+        # Plain help starts twice as fast as help drawn by Rich, and is the same in a pipe.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
@@ -163,20 +167,23 @@ def explain(error: Exception) -> str:
 
 def _global_options(
     debug: Annotated[
-        bool, typer.Option(DEBUG, help="Show a traceback when something fails; may stand anywhere.")
+        bool,
+        typer.Option(
+            DEBUG, help="Show a traceback if the command fails; allowed anywhere in the line."
+        ),
     ] = False,
 ) -> None:
     """Take the options that every command has."""
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split at ``--``: the words behind it are for another program."""
+    """Split at ``--``, because the words after it are for another program."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     return list(arguments[:end]), list(arguments[end:])
 
 
 def _joined(words: list[str]) -> list[str]:
-    """Join the words of a command of two words, such as ``costs reprice``."""
+    """Join the two words of a command such as ``costs reprice``."""
     command = " ".join(words[:2])
     known = any(command == each.name for each in COMMANDS)
     return [command, *words[2:]] if known else words

@@ -21,7 +21,10 @@ Scope = Annotated[
     StandingScope, typer.Argument(metavar="SCOPE", help="workflow, module, tenant or all.")
 ]
 Subject = Annotated[
-    str, typer.Argument(metavar="[SUBJECT]", help="Its name; none for the scope all.")
+    str,
+    typer.Argument(
+        metavar="[SUBJECT]", help="Name of the workflow, module or tenant; no name for scope all."
+    ),
 ]
 AMOUNTS = ("limit>", "spent>", "held>", "left>", "share>", "waiting>", "kind")
 PER_CENT = 100
@@ -51,12 +54,15 @@ def set_(  # noqa: PLR0913  one parameter per term
     *,
     limit: Annotated[str, typer.Option(metavar="USD", help="Dollars per period.")],
     period: Annotated[
-        Period, typer.Option(help="How often the spending starts from zero.")
+        Period, typer.Option(help="Period after which the spending starts again from zero.")
     ] = Period.NONE,
-    soft: Annotated[bool, typer.Option("--soft", help="Only warn, refuse nothing.")] = False,
+    soft: Annotated[bool, typer.Option("--soft", help="Only warn; refuse no call.")] = False,
     thresholds: Annotated[
         str,
-        typer.Option(metavar="LIST", help="Percentages of the limit that are reported when spent."),
+        typer.Option(
+            metavar="LIST",
+            help="Percentages of the limit; each is reported when the spending reaches it.",
+        ),
     ] = "50,80,100",
     start_hour: Annotated[int, typer.Option(help="Hour at which days begin, in UTC.")] = 0,
     start_day: Annotated[int, typer.Option(help="Day on which months begin, 1 to 28.")] = 1,
@@ -64,7 +70,7 @@ def set_(  # noqa: PLR0913  one parameter per term
 ) -> None:
     """Set a budget, or change it.
 
-    The budget applies from the next call on. The current period keeps what it has spent.
+    The budget applies from the next call on. The current period keeps its spending so far.
     """
     terms = BudgetTerms(
         scope=scope,
@@ -91,7 +97,7 @@ def show(
     scope: Scope,
     subject: Subject = "",
     limit: Annotated[
-        int, typer.Option(min=0, max=10_000, help="How many past periods, newest first.")
+        int, typer.Option(min=0, max=10_000, help="Number of past periods to show, newest first.")
     ] = 12,
     json: AsJson = False,
 ) -> None:
@@ -117,13 +123,14 @@ def remove(
     scope: Scope,
     subject: Subject = "",
     period: Annotated[
-        Period | None, typer.Option(help="Only the budget of this period; else all of them.")
+        Period | None,
+        typer.Option(help="Remove only the budget of this period; by default, remove all budgets."),
     ] = None,
     json: AsJson = False,
 ) -> None:
     """Remove the budgets of one subject.
 
-    Calls that wait for these budgets go on. Their spending stays on record.
+    Calls that wait for these budgets go on. The spending of the budgets stays on record.
     """
     check_subject(scope, subject)
     removed, waiting = transaction(

@@ -1,6 +1,6 @@
-"""What `agentchord doctor` looks at first: Python, the packages, and the name of this one.
+"""The first checks of `agentchord doctor`: Python, the packages, and the name of this package.
 
-Each check is one line, with a remedy unless it is ok.
+A check is one line of output. A check that is not ok also has a remedy.
 """
 
 import platform
@@ -21,10 +21,10 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was checked.
-        level: ``ok``, ``warn`` (works, but) or ``fail``.
-        finding: What was found.
-        remedy: What to do, if anything.
+        name: Name of the check.
+        level: ``ok``, ``warn`` (runs work, but with a drawback) or ``fail``.
+        finding: The finding, in a few words.
+        remedy: Advice that corrects the problem; empty if there is no problem.
     """
 
     name: str
@@ -34,13 +34,13 @@ class Check:
 
 
 def judged(name: str, finding: str, *, wrong: bool, level: Level = "fail", remedy: str) -> Check:
-    """Return a check that is ok, or has this level and remedy if something is wrong."""
+    """Return a check that is ok or, if ``wrong`` is true, has this level and remedy."""
     verdict: Level = level if wrong else "ok"
     return Check(name=name, level=verdict, finding=finding, remedy=remedy if wrong else "")
 
 
 def installation_checks() -> Iterator[Check]:
-    """Check what every other check needs."""
+    """Check the installation, which every other check needs."""
     yield _python()
     yield _packages()
     yield _package_name()
@@ -75,6 +75,6 @@ def _package_name() -> Check:
                 name="package name",
                 level="fail",
                 finding=f"{str(other.resolve())!r} hides AgentChord's own package `app` here",
-                remedy="start agentchord in another folder, or rename yours",
+                remedy="start agentchord in another folder, or rename yours here",
             )
     return Check(name="package name", level="ok", finding=f"`app` is {ours}")

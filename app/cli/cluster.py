@@ -1,4 +1,4 @@
-"""How commands reach the cluster: one client, its transactions, and logs on standard error."""
+"""The commands' access to the cluster: one client, its transactions, logs on standard error."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from functools import partial
@@ -36,7 +36,7 @@ def connect() -> Process:
 
 
 def quiet_logs() -> None:
-    """Log only warnings, to standard error: standard output belongs to the answer."""
+    """Log only warnings and errors, on standard error; standard output is for answers."""
     configure_logging(LoggingSettings(level="WARNING"))
 
 
@@ -52,16 +52,16 @@ def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
 
 
 def find(run: str) -> UUID:
-    """Return the id of a run of which the user gave the id or its beginning.
+    """Return the full id of a run; the user gave the id or the beginning of the id.
 
     Raises:
-        UnknownRun: If no run has such an id, or more than one.
+        UnknownRun: If no run has such an id, or if more than one run has.
     """
     return transaction(partial(find_run, prefix=run))
 
 
 async def arriving(stream: AsyncIterator[Item]) -> AsyncIterator[Item]:
-    """Iterate on the caller's loop over a stream of the client's loop."""
+    """Iterate, on the caller's event loop, over a stream of the client's event loop."""
     while (item := await connect().loop.run_async(_next(stream))) is not None:
         yield item
 
@@ -71,10 +71,10 @@ async def _next(stream: AsyncIterator[Item]) -> Item | None:
 
 
 def served_queues(wanted: set[str]) -> set[str]:
-    """Return those of the wanted queues that a worker serves.
+    """Return the wanted queues that at least one worker serves.
 
     Args:
-        wanted: Names of queues; asking stops as soon as all of them are found.
+        wanted: Names of queues; the workers are asked a second time only if a queue is missing.
 
     Raises:
         kombu.exceptions.OperationalError: If Redis cannot be reached.

@@ -1,4 +1,4 @@
-"""`agentchord pause`, `resume`, `retry` and `rerun`: changes to a run that exists."""
+"""`agentchord pause`, `resume`, `retry` and `rerun`: the control of a run that exists."""
 
 from typing import Annotated
 from uuid import UUID
@@ -13,7 +13,8 @@ from app.cli.parameters import AsJson, RunId
 def pause(run: RunId, json: AsJson = False) -> None:
     """Pause a run until it is resumed.
 
-    No call starts after this; calls in flight go on to their end. The timeout stops, too.
+    After this command, no call starts, and calls in flight finish. The clock of the run's timeout
+    stops, too.
     """
     run_id = find(run)
     paused = ask(lambda client: client.control.pause(run_id))
@@ -37,14 +38,14 @@ def retry(
 ) -> None:
     """Run the failed and the cancelled agents of a run again.
 
-    Results and their costs stay. Retries and recoveries are counted from zero.
+    Stored results and their costs stay. The counts of retries and recoveries start from zero.
     """
     run_id = find(run)
     retried = ask(lambda client: client.control.retry_failed(run_id, cost_budget))
     _tell(
         *(run_id, "retried", retried),
         json=json,
-        done="runs again what failed",
+        done="runs its failed and cancelled agents again",
         otherwise="has nothing to retry",
     )
 
@@ -56,8 +57,8 @@ def rerun(
 ) -> None:
     """Run a workflow again from one of its agents on.
 
-    A new run runs that agent and every agent that depends on it. It takes over the other results of
-    the old run, which does not change.
+    A new run runs that agent and every agent that depends on that agent. The new run takes over the
+    other results of the old run. The old run does not change.
     """
     run_id = find(run)
     new = ask(lambda client: client.control.rerun(run_id, agent))

@@ -1,4 +1,4 @@
-"""`agentchord costs`: what calls cost, read from the ledger."""
+"""`agentchord costs`: the costs of calls, read from the ledger."""
 
 import sys
 from csv import writer
@@ -49,11 +49,17 @@ ESTIMATES = (
 
 def costs(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="This run, sub-workflows included.")
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Show only this run, including its sub-workflows."),
     ] = None,
-    by: Annotated[Dimension, typer.Option(help="What to group by.")] = Dimension.MODEL,
+    by: Annotated[
+        Dimension, typer.Option(help="Dimension by which the report is grouped.")
+    ] = Dimension.MODEL,
     since: Annotated[
-        str | None, typer.Option(help="Only from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC).")
+        str | None,
+        typer.Option(
+            help="Show only calls since this time: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."
+        ),
     ] = None,
     estimates: Annotated[
         bool, typer.Option("--estimates", help="Show the errors of the token estimates instead.")
@@ -61,13 +67,13 @@ def costs(
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print the report as CSV.")] = False,
 ) -> None:
-    """Show what calls cost, failed ones included."""
+    """Show the costs of calls, including failed calls."""
     if json and csv:
         raise typer.BadParameter("give --json or --csv, not both")
     start = read_since(since, now=datetime.now(UTC))
     if estimates:
         if run is not None or csv:
-            raise typer.BadParameter("--estimates are of all runs, as a table or as --json")
+            raise typer.BadParameter("--estimates covers all runs: leave out RUN and --csv")
         _show_estimates(start, json=json)
         return
     run_id = None if run is None else find(run)

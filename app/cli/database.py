@@ -1,4 +1,4 @@
-"""`agentchord migrate`."""
+"""`agentchord migrate`: the migration of the database."""
 
 from app.bootstrap import connected_settings, database_url
 from app.cli.output import answer

@@ -1,4 +1,4 @@
-"""`agentchord demo`: an example from nothing to its cost table, then everything stops."""
+"""`agentchord demo`: starts everything, runs an example, shows its costs, stops everything."""
 
 import asyncio
 import contextlib
@@ -39,14 +39,17 @@ LATENCY_S, JITTER_S = 0.25, 0.25
 
 def demo(
     live: Annotated[
-        bool, typer.Option("--live", help="Use the real providers, or the given base URLs.")
+        bool, typer.Option("--live", help="Use the real providers, or the configured base URLs.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --live.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask for agreement; only for --live.")
+    ] = False,
 ) -> int:
-    """Run the ERP example, from nothing to its cost table.
+    """Run the ERP example on this machine and show its costs.
 
     The demo starts services and workers, uses the simulator, spends nothing and ignores keys in the
-    environment. With --live it shows the worst-case cost first and asks.
+    environment. With --live the demo calls real providers; before that it shows the worst-case cost
+    and asks for agreement.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     program = _program()
@@ -114,7 +117,8 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
     bounds = worst_case(workflow, erp.INPUT, call_planner(load_settings()))
     print(
         f"{len(workflow.agents)} agents on real providers: at most {dollars(bounds.once_usd)} if "
-        f"every call succeeds at once, never more than {dollars(bounds.limit_usd)} (the budgets)."
+        f"every call succeeds at its first try, and never more than {dollars(bounds.limit_usd)} "
+        "(the budgets)."
     )
     if yes:
         return True
@@ -126,7 +130,7 @@ def _agreed(workflow: Workflow, *, yes: bool) -> bool:
 
 @contextlib.contextmanager
 def _only_one(home: Path) -> Iterator[None]:
-    """Keep a second demo out: its workers would take agents of the first."""
+    """Refuse a second demo, because its workers would claim agents of the first demo."""
     lock = FileLock.attempt(home / "demo.lock")
     if lock is None:
         raise RunConflict(f"another demo is running in {str(home)!r}: wait for its end")
@@ -148,17 +152,17 @@ def _what_next(run: RunProgress, program: str, home: Path) -> str:
     return f"""
 What to try next:
   {here} status {run.id}
-      the same run once more, from Postgres
+      shows the same run again, from Postgres
   {program} up --simulator
-      the whole stack in this terminal; then, in another one:
+      runs the whole stack in this terminal; then, in another terminal:
   {program} run app.examples.basic --follow
-      three agents and a tool; app/examples/basic.py shows how it is written
+      runs three agents and a tool; the source is app/examples/basic.py
   {program} doctor
-      what is missing to run on real providers, or on your own Postgres and Redis"""
+      shows what is missing for real providers, or for your own Postgres and Redis"""
 
 
 def _program() -> str:
-    """Return the command that started this process, before the working directory changes."""
+    """Return the command that started this process; the working directory must not have changed."""
     called = Path(sys.argv[0]).absolute()
     if called.name != "agentchord":
         return f"{sys.executable} -m app.cli"
@@ -166,5 +170,5 @@ def _program() -> str:
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
-    """End the demo on SIGTERM as on Ctrl-C."""
+    """End the demo on SIGTERM in the same way as on Ctrl-C."""
     raise KeyboardInterrupt

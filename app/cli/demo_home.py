@@ -1,4 +1,4 @@
-"""The demo's home, and an environment without the user's keys, so that it cannot cost money."""
+"""The demo's home, and its environment without the user's keys, so that it costs no money."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def enter_home(*, live: bool) -> Path:
     """Make this process and its children see only the demo's settings.
 
     Without ``live``, the user's keys, URLs and configuration are removed from the environment, and
-    the working directory becomes the demo's home, so that no ``.env`` brings them back. With
+    the working directory becomes the demo's home, so that no ``.env`` file sets them again. With
     ``live``, the providers' keys and base URLs stay.
 
     Returns:
@@ -43,7 +43,7 @@ def enter_home(*, live: bool) -> Path:
     kept = _providers(load_settings()) if live else {}
     for name in variables:
         if name.startswith(FOREIGN):
-            del os.environ[name]  # noqa: TID251  this is where it is cleaned
+            del os.environ[name]  # noqa: TID251  the environment is cleaned here
     given = variables.get(HOME)
     base = Path(given).expanduser().absolute() if given else None
     os.chdir("/")
@@ -62,7 +62,7 @@ def set_variables(variables: dict[str, str]) -> None:
 
 
 def _providers(settings: Settings) -> dict[str, str]:
-    """Return the providers' variables, also those that come from a ``.env``."""
+    """Return the providers' variables, including those from a ``.env`` file."""
     found = {
         "OPENAI_API_KEY": settings.openai_api_key and settings.openai_api_key.get_secret_value(),
         "OPENAI_BASE_URL": settings.openai_base_url,
@@ -74,7 +74,7 @@ def _providers(settings: Settings) -> dict[str, str]:
 
 
 async def cancel_leftovers() -> None:
-    """Cancel unfinished runs of earlier demos: their calls would be counted as this demo's."""
+    """Cancel unfinished runs of earlier demos, because this demo would count their calls."""
     connected = connect()
     for status in (WorkflowStatus.PENDING, WorkflowStatus.RUNNING, WorkflowStatus.PAUSED):
         left = await connected.loop.run_async(connected.client.runs.list(status, MAX_LEFTOVERS))

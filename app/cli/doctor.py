@@ -1,4 +1,4 @@
-"""`agentchord doctor`: whether everything that a run needs is in place."""
+"""`agentchord doctor`: checks of everything that a run needs."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -14,8 +14,8 @@ def doctor(
 ) -> int:
     """Check that everything a run needs is in place.
 
-    The checks look at versions, services, schema, keys and workers. The exit code is 1 if a check
-    fails. Without URLs the built-in services are started for the time of the checks.
+    The checks look at versions, services, schema, keys and workers. If a check fails, the exit code
+    is 1. If no URLs are given, the command starts the built-in services for the time of the checks.
     """
     checks = []
     printer = console()
@@ -36,7 +36,7 @@ def doctor(
 
 
 def _all_checks() -> Iterator[Check]:
-    """Yield every check, in an order in which the first failure explains the later ones."""
+    """Yield every check, in an order in which the first failure explains later failures."""
     yield from installation_checks()
     from app.cli.service_checks import service_checks  # noqa: PLC0415  a missing package is reported first
 

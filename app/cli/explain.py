@@ -1,4 +1,4 @@
-"""`agentchord explain`: why a run waits, is slow, failed or expensive, in words."""
+"""`agentchord explain`: the reasons why a run waits or failed, is slow or expensive."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -27,18 +27,18 @@ from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
 from app.planning.forecast import forecast
 
-#: The text has no more findings of a reason; --json has all.
+#: Maximum number of findings with the same reason in the text; --json prints all findings.
 MOST_OF_A_REASON = 6
-#: Tokens of an answer that a plan assumes; see `agentchord plan`.
+#: Number of tokens that a plan assumes for each answer; see `agentchord plan`.
 PLANNED_OUTPUT_TOKENS = 300
 
 
 def explain(
     run: RunId,
-    agent: Annotated[str | None, typer.Argument(help="Only this agent.")] = None,
+    agent: Annotated[str | None, typer.Argument(help="Explain only this agent.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Tell why a run waits, is slow, expensive or failed."""
+    """Explain why a run waits or failed, is slow or expensive."""
     run_id = find(run)
     history = transaction(partial(read_history, run_id=run_id))
     if agent is not None and history.agent(agent) is None:
@@ -70,7 +70,7 @@ def _findings(
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:
-    """Return the costs that `agentchord plan` expects by agent; empty if they are unknown."""
+    """Return, by agent, the costs that `agentchord plan` expects; empty if they are unknown."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
     settings = load_settings()
@@ -88,7 +88,8 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
     planned: dict[str, Decimal] = {}
     for each in found.agents:
         name = each.name.partition("/")[0]
-        # Of a list of unknown length one element is planned, which gives no cost of the whole list.
+        # If the length of a list is unknown, the plan has one element, so the cost of the whole
+        # list is unknown, too.
         if not each.per_element:
             planned[name] = planned.get(name, each.expected_usd * 0) + each.expected_usd
     return planned

@@ -19,8 +19,9 @@ def exporter(
 ) -> None:
     """Serve the cluster's metrics for Prometheus.
 
-    They cover queues, backlog, rate limits, circuits, budgets, the ledger and the runs, and are
-    read for each request at /metrics. One exporter is enough for a cluster; workers have their own.
+    The metrics cover queues, backlog, rate limits, circuits, budgets, the ledger and the runs. The
+    exporter reads them for each request at /metrics. One exporter is enough for a cluster; workers
+    serve their own metrics.
     """
     connected = connect()
     live_state = connected.client.live_state
@@ -35,7 +36,7 @@ def exporter(
             await site.start()
         except OSError as error:
             raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another port with --port"
             ) from error
         at = runner.addresses[0]
         print(f"metrics at http://{at[0]}:{at[1]}/metrics", flush=True)

@@ -1,4 +1,4 @@
-"""Following a run until it has ended."""
+"""The code that follows a run until the run has ended."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -18,7 +18,7 @@ from app.monitoring.progress import RunProgress, read_progress
 EXIT_CODES = {"completed": 0, "partially_completed": 3}
 STILL_GOING = 4
 POLL_S = 0.2
-#: If no agent has started for so long, maybe no worker serves the queue.
+#: If no agent has started after this time, hints name the queues that no worker serves.
 HINT_AFTER_S = 3.0
 
 
@@ -41,14 +41,14 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
     Args:
         run_id: The run.
         view: The view that shows it.
-        timeout_s: Seconds to watch at most, or None.
+        timeout_s: Maximum number of seconds to watch; None means no limit.
 
     Returns:
         The ended run.
 
     Raises:
         UnknownRun: If there is no such run.
-        WaitTimeout: When the time is over; the run goes on.
+        WaitTimeout: If the time is over before the run has ended; the run goes on.
     """
     beside = [
         asyncio.create_task(_hint(run_id, view)),
@@ -64,7 +64,7 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
                 await asyncio.sleep(POLL_S)
     except TimeoutError as error:
         raise WaitTimeout(
-            f"run {run_id} has not ended after {timeout_s:g} s; it goes on"
+            f"run {run_id} has not ended after {timeout_s:g} s; the run goes on"
         ) from error
     finally:
         for task in beside:
@@ -77,10 +77,10 @@ def wait_for_end(run_id: UUID, following: Coroutine[Any, Any, RunProgress]) -> R
 
     Args:
         run_id: The run.
-        following: The call of ``follow``, with what surrounds it.
+        following: A coroutine that calls ``follow``.
 
     Returns:
-        The ended run; None if the time was over, after a message that says so.
+        The ended run. If the time was over before, the function prints a message and returns None.
     """
     try:
         return asyncio.run(following)
@@ -102,16 +102,16 @@ def missing_worker_hints(providers: set[str]) -> list[str]:
     try:
         unserved = providers - served_queues(providers)
     except (OperationalError, RedisError, OSError) as error:
-        return [f"Redis cannot be reached ({error}): the run starts when it is back"]
+        return [f"Redis cannot be reached ({error}): the run starts when Redis is back"]
     return [
-        f"no worker serves queue {provider!r}: start one with `agentchord up`, "
+        f"no worker serves queue {provider!r}: start a worker with `agentchord up`, "
         f"or `agentchord worker {provider}`"
         for provider in sorted(unserved)
     ]
 
 
 async def _read_patiently(run_id: UUID, view: View) -> RunProgress:
-    """Read the progress; while Postgres is away, wait for it."""
+    """Read the progress of a run; while Postgres cannot be reached, wait for Postgres."""
     connected, noted = connect(), False
     while True:
         step = connected.client.transaction(partial(read_progress, run_id=run_id))

@@ -33,15 +33,16 @@ group = typer.Typer(rich_markup_mode=None, add_completion=False)
 def limits(
     context: typer.Context,
     watch: Annotated[
-        bool, typer.Option("--watch", "-w", help="Show them again every second, until Ctrl-C.")
+        bool, typer.Option("--watch", "-w", help="Show the limits every second, until Ctrl-C.")
     ] = False,
     json: AsJson = False,
 ) -> None:
     """Show the current rate limits, or change them.
 
-    Per bucket: the calls that wait and that are in flight, and when the next call may start. Per
-    limit: its value, its source, what is left of it, and the limit that the provider's headers
-    name. Then the circuit breakers of models that have failed lately.
+    The first table shows the waiting calls of each bucket, its calls in flight, and the time until
+    the next call may start. The second table shows the value of each limit, its source, its unused
+    part, and the limit that the provider's headers name. The third table shows the circuit breakers
+    of models that have failed lately.
     """
     if context.invoked_subcommand is not None:
         return
@@ -66,8 +67,8 @@ def set_(
 ) -> None:
     """Set limits while the cluster runs.
 
-    They are stored in Postgres and take precedence over the configuration; workers apply them at
-    once.
+    The limits are stored in Postgres and take precedence over the configuration; workers apply them
+    at once.
     """
     assigned = read_assignments(values)
     ask(lambda client: client.limits.set(provider, model, assigned))
@@ -78,7 +79,8 @@ def set_(
 def reset(
     provider: Provider,
     keys: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY...]", help="Limits; all if none is named.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY...]", help="Limits to remove; by default, all stored limits."),
     ] = None,
     model: Model = "default",
     json: AsJson = False,
@@ -118,7 +120,7 @@ def _warn_of_a_queue(bucket: dict[str, Any] | None) -> None:
     if minute is not None and waiting > minute:
         say(
             f"{waiting:,} requests wait for {bucket['bucket']}: at {minute:,} a minute "
-            f"the last of them starts in about {waiting / minute:,.0f} minutes"
+            f"the last request starts in about {waiting / minute:,.0f} minutes"
         )
 
 
@@ -203,7 +205,7 @@ def _limit(key: str, limit: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_worth_a_line(key: str, limit: dict[str, Any]) -> bool:
-    """Return whether a limit is shown; an absent limit is shown only if that is stored."""
+    """Return whether to show a limit; one without a value is shown only if stored or in use."""
     if limit["source"] == "stored" or limit["live"]:
         return True
     return limit["value"] is not None and (key, limit["value"]) != ("enforcement", "bucket")

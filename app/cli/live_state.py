@@ -1,4 +1,4 @@
-"""The cluster's state at this moment, as far as Redis and the workers answer."""
+"""The current state of the cluster, as far as Redis and the workers answer."""
 
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -13,8 +13,8 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
     """Return the live state, and one line for each part that could not be read.
 
     Args:
-        queues: The queues that matter.
-        ask_workers: Whether to ask the workers which queues they serve, which takes half a second.
+        queues: The queues of the agent runs that the caller shows.
+        ask_workers: Whether to ask the workers for their queues, which takes half a second.
     """
     table = ask(lambda client: client.limits.read())
     try:
@@ -37,5 +37,5 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
 
 
 def queues_of(standing: tuple[Standing, ...]) -> set[str]:
-    """Return the queues that these agent runs need, and the scheduler's."""
+    """Return the queues that these agent runs need, and the scheduler's queue."""
     return {one.provider for one in standing} | ({"scheduler"} if standing else set())

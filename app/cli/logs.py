@@ -31,9 +31,9 @@ class Wanted:
     """A filter of events.
 
     Attributes:
-        search: A part of their line, in upper or lower case.
-        level: Their lowest level.
-        agent: Their agent, its items included; None means every agent, and the run.
+        search: A text that the line must contain; upper and lower case count as equal.
+        level: The lowest level that passes.
+        agent: The agent of the events, including its items; None means every agent, and the run.
     """
 
     search: str = ""

@@ -1,4 +1,4 @@
-"""Messages to the user beside the answer of a command: lines on standard error."""
+"""Messages to the user that are not the answer of a command: lines on standard error."""
 
 import sys
 

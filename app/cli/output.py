@@ -42,16 +42,16 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON: times in ISO 8601, money as text so that no digit is lost."""
+    """Print a value as JSON: times in ISO 8601, money as strings so that no digit is lost."""
     print(dumps(value, indent=2, ensure_ascii=False, default=plain))
 
 
 def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
-    """Print the answer of a command: its facts as JSON, or else what people are shown.
+    """Print the answer of a command: its facts as JSON, or else its form for people.
 
     Args:
         facts: The facts.
-        shown: A text, which is printed as it is, or a table.
+        shown: The form for people: a string, which is printed unchanged, or a table.
         json: Whether to print the facts.
     """
     if json:
@@ -66,8 +66,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: st
     """Return a table with numbers aligned to the right.
 
     Args:
-        columns: Headings; one that ends in ``>`` is aligned to the right.
-        rows: Cells; the words for states are coloured.
+        columns: Headings; if a heading ends in ``>``, its column is aligned to the right.
+        rows: Cells; the names of states are coloured.
         title: Heading of the table.
     """
     box = SIMPLE_HEAD if sys.stdout.isatty() else None
@@ -90,8 +90,8 @@ def dollars(amount: Decimal, *, places: int = 6, signed: bool = False) -> str:
 
     Args:
         amount: US dollars.
-        places: Decimals to which it is rounded.
-        signed: Whether amounts from zero up get a plus sign.
+        places: Number of decimals to which the amount is rounded.
+        signed: Whether zero and positive amounts get a plus sign.
     """
     sign = "-" if amount < 0 else "+" if signed else ""
     return f"{sign}${abs(amount):,.{places}f}"
@@ -119,7 +119,7 @@ def printable(text: str) -> str:
 
 
 def reason(error: str | None, width: int) -> str:
-    """Return an error on one line, cut only on a terminal."""
+    """Return an error on one line, shortened only on a terminal."""
     flat = " ".join((error or "").split())
     return shorten(flat, width) if console().is_terminal else flat
 

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or its beginning.")]
+RunId = Annotated[
+    str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning of its id.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_age(text: str) -> timedelta | None:
-    """Read ``90m``, ``12h``, ``90d`` or ``26w``; return None if the text is not an age."""
+    """Read an age such as ``90m``, ``12h``, ``90d`` or ``26w``; return None for other texts."""
     match = re.fullmatch(r"(\d{1,6})([mhdw])", text.strip())
     return timedelta(**{UNITS[match[2]]: int(match[1])}) if match else None
 
@@ -21,11 +23,11 @@ def read_since(text: str | None, *, now: datetime) -> datetime | None:
     """Read the start of a period.
 
     Args:
-        text: An age, or a date or time in ISO 8601 (UTC if it says no zone); None for no start.
-        now: The present.
+        text: An age, or a date or time in ISO 8601 (UTC if no zone is given); None for no start.
+        now: The current time.
 
     Raises:
-        typer.BadParameter: If it is none of these.
+        typer.BadParameter: If the text is neither an age nor a date or time.
     """
     if text is None:
         return None

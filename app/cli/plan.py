@@ -1,4 +1,4 @@
-"""`agentchord plan`: a forecast of what a run needs, before it starts and without any call."""
+"""`agentchord plan`: a forecast of a run's needs, before the run starts and without any call."""
 
 from dataclasses import asdict
 from math import isfinite
@@ -32,10 +32,11 @@ def plan(
     file: File,
     inputs: Inputs = None,
     output_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of an answer that are assumed.")
+        int, typer.Option(min=1, help="Number of tokens that the plan assumes for each answer.")
     ] = 300,
     latency: Annotated[
-        float | None, typer.Option(min=0, help="Seconds of a call that are assumed.")
+        float | None,
+        typer.Option(min=0, help="Number of seconds that the plan assumes for each call."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -112,7 +113,7 @@ def _show(
 def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
     hints = []
     if any(agent.per_element for agent in found.agents):
-        hints.append("one element of each list that an agent is to answer (per item)")
+        hints.append("one element of each list that comes from an agent's answer (per item)")
     if names := sorted(named_workflows(workflow)):
         hints.append(f"nothing for stored sub-workflows: {', '.join(names)}")
     return hints
@@ -138,11 +139,11 @@ def _cache(agent: AgentForecast) -> str:
     if cache.too_short:
         return (
             f"{agent.name}: its requests begin with about {cache.tokens:,} equal tokens, "
-            f"{agent.model} keeps nothing below {cache.least_tokens:,}"
+            f"but {agent.model} caches nothing below {cache.least_tokens:,}"
         )
     alike = f"{agent.name}: about {cache.tokens:,} equal tokens, kept {cache.lifetime}"
     if cache.pays_from is None:
-        return f"{alike}, never pays: reading them costs as much"
+        return f"{alike}, never pays, because cached tokens cost as much"
     return (
         f"{alike}, pays from the {_ordinal(cache.pays_from)} request in that time on: "
         f"{dollars(round_up(cache.write_usd))} more for the first, "
@@ -156,7 +157,7 @@ def _ordinal(number: int) -> str:
 
 def _binding(bounds: list[TimeBound]) -> str:
     if not bounds or not bounds[0].seconds:
-        return "no limit makes it wait"
+        return "no limit makes the run wait"
     return f"at least {bounds[0].seconds:,.1f} s: {_bound(bounds[0])}"
 
 

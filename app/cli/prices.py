@@ -1,4 +1,4 @@
-"""`agentchord prices`: what a token of each model costs, and the source of that price."""
+"""`agentchord prices`: the price of each model's tokens, and the source of that price."""
 
 from decimal import Decimal
 from typing import Annotated, Any
@@ -20,11 +20,11 @@ COLUMNS = (
 def prices(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="[MODEL]", help="Only this model, or these: claude-*."),
+        typer.Argument(metavar="[MODEL]", help="A model, or a pattern such as claude-*."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the prices as JSON.")] = False,
 ) -> None:
-    """Show what a million tokens of each model cost."""
+    """Show the price of a million tokens for each model."""
     settings = load_settings()
     lines = price_lines(
         Pricing(settings.costs, settings.all_providers()), model, settings.provider_names

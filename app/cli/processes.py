@@ -17,17 +17,19 @@ def worker(
         list[str] | None,
         typer.Argument(
             metavar="[QUEUES]...",
-            help="Providers, 'function', 'http', 'agents' for all these, 'scheduler'; all if none.",
+            help="Queues: providers, 'function', 'http', 'scheduler', or 'agents' for all queues "
+            "but the scheduler's; by default, every queue.",
         ),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Lanes at a time; the default is in the settings.")
+        int | None,
+        typer.Option(min=1, help="Number of lanes at a time; the default is in the settings."),
     ] = None,
     name: Annotated[str | None, typer.Option(help="First part of the node's name.")] = None,
 ) -> None:
     """Run one worker process: a plain Celery worker.
 
-    Options that are not listed here go to Celery, such as --loglevel debug.
+    Options that are not listed here, such as --loglevel debug, go to Celery.
     """
     settings = load_settings()
     words, passed_on = _split(list(queues or []))
@@ -60,13 +62,15 @@ def flower(
         int, typer.Option(help="Port to listen on.", envvar="FLOWER_PORT", min=0, max=65535)
     ] = 5555,
     logging: Annotated[
-        str, typer.Option(help="What Flower logs: info, warning, error.", envvar="FLOWER_LOGGING")
+        str,
+        typer.Option(help="Level of Flower's log: info, warning, error.", envvar="FLOWER_LOGGING"),
     ] = "error",
 ) -> None:
     """Run Flower, which shows workers and agents.
 
-    Other options go to Flower. It asks for a user and a password: those of FLOWER_BASIC_AUTH
-    (user:password), or of the setting flower_basic_auth, or else new ones, which are printed.
+    Other options go to Flower. Flower asks for a user and a password, which FLOWER_BASIC_AUTH
+    (user:password) or the setting flower_basic_auth gives. If neither is set, a new password is
+    made and printed with its user.
     """
     own = f"--address={address}", f"--port={port}", f"--logging={logging}"
     _become("-A", "app", "flower", *own, *context.args)
@@ -76,11 +80,12 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a worker serves.
 
     Args:
-        words: Names of queues, ``agents`` for all but the scheduler's; no words for every queue.
+        words: Names of queues; ``agents`` means all queues but the scheduler's, and an empty list
+            means every queue.
         agents: Names of the queues that carry agents.
 
     Raises:
-        typer.BadParameter: If there is no such queue.
+        typer.BadParameter: If a word is not the name of a queue.
     """
     known = (*agents, SCHEDULER)
     wanted: list[str] = []
@@ -98,7 +103,7 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split the queues from Celery's options after them."""
+    """Separate the queues from Celery's options, which come after the queues."""
     end = next((at for at, word in enumerate(words) if word.startswith("-")), len(words))
     return words[:end], words[end:]
 

@@ -8,16 +8,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from app.cli.output import console
 
-#: Shorter steps need no bar.
+#: If a step takes less time, no bar appears.
 MAX_WAIT_S = 2.0
 
 
 class ProgressBar:
-    """A bar on standard error, if that is a terminal; use it as a context manager.
+    """A bar on standard error if that is a terminal; use the bar as a context manager.
 
     Args:
-        title: Name of what is counted.
-        total: How many there are.
+        title: Name of the counted things, such as ``runs``.
+        total: Number of the counted things.
         max_wait_s: Seconds before the bar appears.
     """
 
@@ -41,7 +41,7 @@ class ProgressBar:
             self._progress.stop()
 
     def advance(self, done: int) -> None:
-        """Add to what is done."""
+        """Add a number of things that are done."""
         self._progress.advance(self._task, done)
         if time.monotonic() >= self._shown_from_s and sys.stderr.isatty():
             self._progress.start()

@@ -15,7 +15,7 @@ from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
 
-#: Larger runs show, of each level, only agents that failed or were retried.
+#: If a run has more agents, each level shows only agents that failed or were retried.
 MAX_AGENTS_SHOWN = 40
 MARKS = {
     "completed": "✓",
@@ -26,7 +26,7 @@ MARKS = {
     "cancelled": "✗",
 }
 ERROR_WIDTH = 100
-#: Characters of a line of streamed text in lines, and of its end in a picture.
+#: Maximum length of a printed line of streamed text, and of the end of a text in a picture.
 TEXT_WIDTH = 100
 
 
@@ -59,7 +59,7 @@ class LineView:
             self.note(summary(run))
 
     def add_text(self, piece: Piece) -> None:
-        """Print the complete lines; long ones are broken at a space."""
+        """Print the complete lines of a streamed text; break long lines at a space."""
         if not piece.offset:
             self._end_text(piece.agent)
         *lines, rest = (self._texts.pop(piece.agent, "") + piece.text).split("\n")
@@ -122,7 +122,7 @@ class LiveView:
         self._live.update(picture(run, self._texts), refresh=run.status.is_final)
 
     def add_text(self, piece: Piece) -> None:
-        """Draw the end of an agent's text so far below the agent."""
+        """Draw the newest part of an agent's text below that agent."""
         said = self._texts.get(piece.agent, "") if piece.offset else ""
         self._texts[piece.agent] = (said + piece.text)[-2 * TEXT_WIDTH :]
         if self._run is not None:
@@ -134,16 +134,16 @@ class LiveView:
 
 
 def best_view() -> contextlib.AbstractContextManager[LineView | LiveView]:
-    """Return the view that suits standard output: the picture if it is a terminal, else lines."""
+    """Return the view that suits standard output: a picture on a terminal, lines elsewhere."""
     return LiveView() if sys.stdout.isatty() else contextlib.nullcontext(LineView())
 
 
 def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
-    """Return a run as a picture: a heading per level, its agents below.
+    """Return a run as a picture, which has a heading for each level with its agents below.
 
     Args:
         run: The run.
-        texts: The end of the streamed text by agent; shown while the agent runs.
+        texts: The end of each agent's streamed text, which is shown while that agent runs.
     """
     parts: list[RenderableType] = [Text(summary(run), style=STYLES.get(run.status, ""))]
     widths = [

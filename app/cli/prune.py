@@ -14,18 +14,18 @@ from app.cli.progress_bar import ProgressBar
 def prune(
     *,
     older_than: Annotated[
-        str, typer.Option(metavar="AGE", help="Age since a run's end: 90m, 12h, 90d or 26w.")
+        str, typer.Option(metavar="AGE", help="Least time since a run's end: 90m, 12h, 90d, 26w.")
     ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print what would be removed.")
+        bool, typer.Option("--dry-run", help="Only print how much would be removed.")
     ] = False,
     json: AsJson = False,
 ) -> None:
-    """Remove the payload of old runs, never their costs.
+    """Remove the payload of old runs, but never their costs.
 
     Inputs, outputs and histories of runs that ended long ago are removed; the ledger and every
-    report of costs stay. Runs that have not ended do not change. The command works in small
-    transactions beside running workers, and may be stopped and started again.
+    report of costs stay. Runs that have not ended do not change. Workers may run at the same time,
+    because the command works in small transactions. It may be stopped and started again.
     """
     age = read_age(older_than)
     if age is None:

@@ -19,7 +19,7 @@ from app.telemetry.redaction import Redactor
 def report(
     run: RunId,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; else run-ID.html.")
+        Path | None, typer.Option("--output", "-o", help="The file; by default run-ID.html.")
     ] = None,
     outputs: Annotated[
         bool, typer.Option("--outputs", help="Show the agents' outputs, too.")
@@ -27,8 +27,8 @@ def report(
 ) -> None:
     """Write a report of a run: one page of HTML.
 
-    The page has the graph, the timeline, costs and failures, and loads nothing. It has no prompts,
-    and outputs only with --outputs.
+    The page has the graph, the timeline, costs and failures, and loads no other files. The page has
+    no prompts, and it has outputs only with --outputs.
     """
     run_id = find(run)
     printer = console(stderr=True)

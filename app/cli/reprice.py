@@ -19,15 +19,17 @@ from app.costs.reprice import reprice as reprice_batch
 
 
 def reprice(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="The run.")] = None,
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Price only this run.")] = None,
     since: Annotated[
         str | None,
-        typer.Option(help="Calls booked from here on: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."),
+        typer.Option(
+            help="Price only calls booked since this time: 90m, 12h, 7d, 4w, or 2025-12-31 (UTC)."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be booked.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print what changed as JSON.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the changes as JSON.")] = False,
 ) -> None:
     """Price calls again and book the difference."""
     start = read_since(since, now=datetime.now(UTC))
@@ -55,7 +57,7 @@ def _runs(run: str | None, start: datetime | None) -> list[UUID]:
     if run is not None:
         return [find(run)]
     if start is None:
-        raise typer.BadParameter("give a RUN, or --since for all runs from then on")
+        raise typer.BadParameter("give a RUN, or --since for all runs from that time on")
     return transaction(partial(runs_since, since=start))
 
 
@@ -77,7 +79,7 @@ def _show(changes: list[Repriced], unpriced: int, *, dry_run: bool) -> None:
     calls = sum(change.calls for change in changes)
     total = sum((change.difference_usd for change in changes), Decimal(0))
     verb = "would be corrected" if dry_run else "corrected"
-    typer.echo(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} together")
+    typer.echo(f"{calls:,} calls {verb}, by {dollars(total, signed=True)} in total")
     if unpriced:
-        typer.echo(f"{unpriced:,} calls left as they are: their model has no price, or their")
-        typer.echo("workflow, which says what was asked for, is not stored any more")
+        typer.echo(f"{unpriced:,} calls are not changed, because their model has no price, or")
+        typer.echo("their workflow, which has the settings of the calls, is not stored any more")

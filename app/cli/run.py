@@ -41,14 +41,15 @@ def run(
         bool, typer.Option("--follow/--no-follow", "-f", help="Watch the run until it has ended.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
+        float | None,
+        typer.Option(min=0, help="Stop watching after this many seconds; the run goes on."),
     ] = None,
     json: AsJson = False,
 ) -> int:
     """Start a workflow and print the id of its run.
 
-    With --follow the exit code tells how the run ended: 0 completed, 3 partially completed, 1
-    failed or cancelled, 4 still going when --timeout was over.
+    With --follow the exit code is 0 if the run has completed, 3 if it has completed partially, 1 if
+    it has failed or was cancelled, and 4 if it was still going when --timeout was over.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     given = read_input(inputs or [])
@@ -69,8 +70,8 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
 
     Args:
         run_id: The run.
-        timeout_s: Seconds to watch at most.
-        json: Whether to print JSON to standard output, and the progress elsewhere.
+        timeout_s: Maximum number of seconds to watch; None means no limit.
+        json: Whether to print JSON to standard output, and the progress to standard error.
 
     Returns:
         Exit code.
@@ -91,7 +92,7 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
 
 
 def show_outputs(outputs: dict[str, Any]) -> None:
-    """Print the outputs, each shortened to a few lines."""
+    """Print the outputs, each shortened to ``OUTPUT_WIDTH`` characters."""
     printer = console()
     for name, output in outputs.items():
         text = output if isinstance(output, str) else dumps(output, ensure_ascii=False)
@@ -100,7 +101,7 @@ def show_outputs(outputs: dict[str, Any]) -> None:
 
 
 def outputs_of(run_id: UUID) -> dict[str, Any]:
-    """Return the outputs by agent, of the agents that have completed."""
+    """Return the outputs of the agents that have completed, by agent name."""
     return {
         agent.name: agent.output
         for agent in ask(lambda client: client.runs.agents(run_id))
@@ -120,4 +121,4 @@ def _hint(providers: set[str], run_id: UUID) -> None:
     for hint in missing_worker_hints({*providers, "scheduler"}):
         say(hint)
     if sys.stdout.isatty():
-        say(f"watch it with `agentchord status {run_id} --follow`")
+        say(f"watch the run with `agentchord status {run_id} --follow`")

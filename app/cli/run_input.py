@@ -24,7 +24,7 @@ Inputs = Annotated[
 
 FORMS = (
     "give a JSON object, @file (JSON or YAML), key=text, key=@file (its text) or key:=JSON; "
-    "several --input add up"
+    "several --input options are merged"
 )
 
 
@@ -43,10 +43,10 @@ def read_input(words: Sequence[str]) -> dict[str, Any]:
     """Return the input of a run.
 
     Args:
-        words: Values of ``--input``, in order; later keys replace earlier ones.
+        words: Values of ``--input``, in order; a later value of a key replaces an earlier value.
 
     Raises:
-        typer.BadParameter: If a word has none of the forms.
+        typer.BadParameter: If a word has none of the allowed forms.
         WorkflowFileError: If a file cannot be read.
     """
     merged: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""One run as `agentchord status` shows it."""
+"""The page of one run that `agentchord status` prints."""
 
 from app.cli.output import console, dollars, moment, reason, seconds, table
 from app.monitoring.progress import AgentProgress, RunProgress
@@ -64,4 +64,4 @@ def _first_token(agent: AgentProgress) -> str:
 
 def _pruned(run: RunProgress) -> str:
     at = moment(run.pruned_at)
-    return f"{at} UTC: input, outputs and history were removed, the ledger was not" if at else ""
+    return f"{at} UTC: input, outputs and history were removed, the ledger was kept" if at else ""

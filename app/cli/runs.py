@@ -1,4 +1,4 @@
-"""`agentchord runs`, `status` and `cancel`: the list of runs, one run, and its end."""
+"""`agentchord runs`, `status` and `cancel`: commands that list runs, show a run and stop a run."""
 
 from functools import partial
 from typing import Annotated
@@ -16,7 +16,7 @@ from app.monitoring.progress import read_progress
 
 def runs(
     status: Annotated[WorkflowStatus | None, typer.Option(help="Only runs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Most runs to list.")] = 20,
     json: AsJson = False,
 ) -> None:
     """List the newest runs."""
@@ -41,16 +41,18 @@ def runs(
 def status(
     run: RunId,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Watch it until it has ended.")
+        bool, typer.Option("--follow", "-f", help="Watch the run until it has ended.")
     ] = False,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to watch at most, with --follow.")
+        float | None,
+        typer.Option(min=0, help="With --follow, stop watching after this many seconds."),
     ] = None,
     json: AsJson = False,
 ) -> int:
     """Show a run: its levels, agents, states, errors and costs.
 
-    With --follow the exit code is that of `agentchord run --follow`, else it is 0.
+    With --follow the exit codes are those of `agentchord run --follow`. Without --follow the exit
+    code is 0.
     """
     run_id = find(run)
     if follow:
@@ -66,7 +68,7 @@ def status(
 def cancel(run: RunId, json: AsJson = False) -> None:
     """Stop a run.
 
-    No call starts after this, and calls in flight are closed.
+    After this command, no call starts, and calls in flight are closed.
     """
     run_id = find(run)
     stopped = ask(lambda client: client.control.cancel(run_id, "cancelled by the user"))

@@ -1,4 +1,4 @@
-"""`agentchord schema`."""
+"""`agentchord schema`: the JSON Schema of workflow files."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `agentchord doctor` looks at beyond the installation: settings, keys and services."""
+"""The checks of `agentchord doctor` beyond the installation: settings, keys and services."""
 
 import shutil
 import socket
@@ -31,12 +31,12 @@ LITTLE_DISK_BYTES = 1_000_000_000
 
 
 def service_checks() -> Iterator[Check]:
-    """Check the settings, then the services that they name, until a failure hides the rest."""
+    """Check the settings, then the services; stop if a failure makes further checks useless."""
     quiet_logs()
     try:
         settings = load_settings()
     except AgentChordError as error:
-        yield Check(name="settings", level="fail", finding=str(error), remedy="correct it")
+        yield Check(name="settings", level="fail", finding=str(error), remedy="correct this")
         return
     yield Check(
         name="settings", level="ok", finding=str(settings.config or "environment and defaults")
@@ -80,8 +80,8 @@ def _keys(settings: Settings) -> Iterator[Check]:
             f"not set{at}" if missing else f"{finding}{at}",
             wrong=bool(missing),
             level="warn",
-            remedy=f"set {', '.join(missing)} where the workers start, if "
-            "you use its models; without keys try `agentchord up --simulator`",
+            remedy=f"if you use models of {provider}, set {', '.join(missing)} where the workers "
+            "start; without keys try `agentchord up --simulator`",
         )
         if access.base_url:
             yield _reachable(provider, access.base_url)
@@ -99,7 +99,7 @@ def _reachable(provider: str, base_url: str) -> Check:
             name=f"{provider} server",
             level="warn",
             finding=f"nothing answers at {base_url}: {error}",
-            remedy="start it, or correct its base URL",
+            remedy="start the server, or correct the base URL",
         )
     return Check(name=f"{provider} server", level="ok", finding=f"listens at {base_url}")
 
@@ -126,7 +126,11 @@ def _postgres(settings: Settings, *, embedded: bool) -> Iterator[Check]:
     try:
         schema.require(url)
     except AgentChordError as error:
-        remedy = "start `agentchord up`, which does it" if embedded else "run `agentchord migrate`"
+        remedy = (
+            "start `agentchord up`, which migrates the database"
+            if embedded
+            else "run `agentchord migrate`"
+        )
         finding = str(error).partition(": ")[0]
         yield Check(name="schema", level="fail", finding=finding, remedy=remedy)
     else:
@@ -138,7 +142,7 @@ def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
     try:
         with Redis.from_url(redis_url(settings), socket_timeout=5, decode_responses=True) as redis:
             found = str(redis.info("server")["redis_version"])
-            # CONFIG GET is forbidden on many hosted servers, INFO is not.
+            # Many hosted servers forbid CONFIG GET, but allow INFO.
             policy = redis.info("memory")["maxmemory_policy"]
     except RedisError as error:
         yield Check(
@@ -159,7 +163,7 @@ def _redis(settings: Settings, *, embedded: bool) -> Iterator[Check]:
         f"maxmemory-policy is {policy}",
         wrong=policy != "noeviction",
         level="warn",
-        remedy="CONFIG SET maxmemory-policy noeviction: queues and limits must not be evicted",
+        remedy="CONFIG SET maxmemory-policy noeviction, so that Redis evicts no queues or limits",
     )
 
 

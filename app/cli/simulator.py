@@ -8,6 +8,7 @@ from app.simulator.__main__ import main
 def simulator(context: typer.Context) -> None:
     """Serve simulated OpenAI and Anthropic APIs.
 
-    They answer with plausible texts, enforce rate limits, fail on demand and record every request.
+    The APIs answer with plausible texts, enforce rate limits, fail on demand and record every
+    request.
     """
     main(context.args, prog="agentchord simulator")

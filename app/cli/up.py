@@ -24,10 +24,11 @@ STOPPING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def up(
     workers: Annotated[
-        int, typer.Option(min=1, help="Worker processes; each serves every provider's queue.")
+        int,
+        typer.Option(min=1, help="Number of worker processes; each serves every provider's queue."),
     ] = 2,
     scheduler_threads: Annotated[
-        int, typer.Option(min=1, help="Threads of the scheduler's process.")
+        int, typer.Option(min=1, help="Number of threads of the scheduler's process.")
     ] = 16,
     simulator: Annotated[
         bool, typer.Option("--simulator", help="Use simulated providers: no keys, no cost.")
@@ -41,16 +42,18 @@ def up(
         typer.Option(
             min=1,
             max=65_535,
-            help="First port of the workers' metrics for Prometheus; each takes the next free one.",
+            help="First port of the workers' metrics for Prometheus; each process takes the next "
+            "free port.",
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the ready line as JSON.")] = False,
 ) -> None:
     """Run the whole stack in this terminal.
 
-    The stack is Postgres and Redis if no URLs are given, the workers and the scheduler. The command
-    migrates first, and prints one line when everything is ready. A process that dies is started
-    again. Ctrl-C or SIGTERM ends it all: calls in flight get engine.drain_grace_s to finish.
+    The stack is the workers and the scheduler and, if no URLs are given, Postgres and Redis. The
+    command first migrates the database, and prints one line when every process is ready. If a
+    process dies, the command starts it again. Ctrl-C or SIGTERM ends the whole stack; calls in
+    flight get engine.drain_grace_s to finish.
     """
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)
@@ -61,7 +64,7 @@ def up(
         variables: dict[str, str] = {}
         if simulator:
             variables = stack.simulated(services.enter_context(run_in_process()), settings)
-            # Beside the simulator, a user often runs the examples.
+            # Users of the simulator often run the examples.
             examples = ("app.examples.tools", "app.examples.functions")
             imports = dict.fromkeys([*settings.imports, *examples])
             variables["AGENTCHORD_IMPORTS"] = ",".join(imports)
@@ -90,7 +93,7 @@ async def _serve(supervisor: Supervisor, facts: dict[str, Any], *, json: bool) -
         if not supervisor.stopping:
             _say_ready(facts | {"pids": supervisor.pids}, json=json)
         await supervisor.wait()
-        say("stopping; once more to kill")
+        say("stopping; a second Ctrl-C kills the processes")
 
 
 def _facts(settings: Settings, workers: int) -> dict[str, Any]:
@@ -115,5 +118,5 @@ def _say_ready(facts: dict[str, Any], *, json: bool) -> None:
 
 
 def _leave(_number: int, _frame: object) -> NoReturn:
-    """Exit at once: before the stack has started there is nothing to drain."""
+    """Exit at once, because a stack that has not started has no calls to drain."""
     raise SystemExit(0)

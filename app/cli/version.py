@@ -1,4 +1,4 @@
-"""`agentchord version`."""
+"""`agentchord version`: the installed version."""
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of

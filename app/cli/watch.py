@@ -1,4 +1,4 @@
-"""`agentchord watch`: one run as a picture that fits the screen, until it has ended."""
+"""`agentchord watch`: a picture of one run that fits the screen, until the run has ended."""
 
 import asyncio
 import contextlib
@@ -20,23 +20,24 @@ from app.errors import ServiceUnavailable
 from app.monitoring.activity import read_activity
 from app.monitoring.progress import RunProgress
 
-#: Seconds between two reads of what the agents wait for.
+#: Seconds between two reads of the run's activity.
 LOOK_S = 1.0
-#: Reads for each time that the workers are asked which queues they serve.
+#: The workers are asked for their queues once in this number of reads.
 ASK_EVERY = 5
 
 
 def watch(
     run: RunId,
     timeout: Annotated[
-        float | None, typer.Option(min=0, help="Seconds to watch at most; the run goes on.")
+        float | None,
+        typer.Option(min=0, help="Stop watching after this many seconds; the run goes on."),
     ] = None,
 ) -> int:
-    """Watch a run live: levels, agents, cost, and what waits.
+    """Watch a run live: levels, agents, cost and waits.
 
-    Into a pipe it prints the lines of `agentchord status --follow`. The exit code tells how the
-    run ended: 0 completed, 3 partially completed, 1 failed or cancelled, 4 still going when
-    --timeout was over.
+    In a pipe, the command prints the lines of `agentchord status --follow`. The exit code is 0 if
+    the run has completed, 3 if it has completed partially, 1 if it has failed or was cancelled, and
+    4 if it was still going when --timeout was over.
     """
     run_id = find(run)
 
@@ -58,10 +59,10 @@ def watch(
 
 
 async def _look(run_id: UUID, view: WatchView) -> None:
-    """Update the picture regularly with what the agents wait for."""
+    """Update the picture regularly with the activity of the run."""
     asked, unserved = 0, frozenset[str]()
     while True:
-        with contextlib.suppress(ServiceUnavailable):  # following the run reports it
+        with contextlib.suppress(ServiceUnavailable):  # ``follow`` reports the error
             reading = partial(read_activity, run_id=run_id)
             activity = await asyncio.to_thread(transaction, reading)
             queues = queues_of(activity.history.standing)

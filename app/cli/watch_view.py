@@ -1,4 +1,4 @@
-"""The picture of `agentchord watch`: it fits the screen, for any number of agents."""
+"""The picture of `agentchord watch`, which fits the screen for any number of agents."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from app.monitoring.progress import AgentProgress, RunProgress
 from app.monitoring.wording import names, seconds_of
 
 BAR_WIDTH = 24
-#: Shares of the lines below the head: levels and waits get these, agents the rest.
+#: Shares of the lines below the head: levels and waits get these shares, agents get the rest.
 LEVEL_SHARE, WAIT_SHARE = 0.35, 0.35
 FEWEST_LINES = 3
 ORDER = ("completed", "running", "waiting", "pending", "skipped", "cancelled")
@@ -30,7 +30,7 @@ class WatchView:
 
     def __init__(self) -> None:
         self._console = console()
-        # Drawn in place and only on request: the screen is never blank in between.
+        # The picture is drawn in place and only on request, so that the screen is never blank.
         self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
         self._activity: Activity | None = None
         self._live = Live()
@@ -46,21 +46,21 @@ class WatchView:
             self._console.print(note, markup=False)
 
     def update(self, activity: Activity, live: Live) -> None:
-        """Take over what the agents wait for."""
+        """Take over the activity of the run, and the live state of the cluster."""
         self._activity, self._live = activity, live
 
     def show(self, run: RunProgress) -> None:
         """Draw the run."""
         width, height = self._console.size
         activity = self._activity
-        # The last activity of a run that has ended is older than its end.
+        # If the run has ended, the last activity was read before that end.
         waiting = activity is not None and not run.status.is_final
         waits = explain_waits(activity.history, self._live) if activity and waiting else ()
         lines = watch_lines(run, activity, waits, width=width, height=height - 1)
         self._screen.update(Group(*lines), refresh=True)
 
     def add_text(self, piece: Piece) -> None:
-        """Ignore the text: it has no place in this picture."""
+        """Ignore the text, because this picture has no room for it."""
 
     def note(self, text: str) -> None:
         """Keep a line until the picture is closed."""
@@ -79,10 +79,10 @@ def watch_lines(
 
     Args:
         run: The run.
-        activity: What the run does now; None as long as that is not known.
-        waits: What its agents do or wait for.
-        width: Characters of a line.
-        height: Lines at most.
+        activity: The current activity of the run; None before it has been read.
+        waits: The findings about the work and the waits of the run's agents.
+        width: Maximum number of characters in a line.
+        height: Maximum number of lines.
     """
     lines = _head(run, activity, width)
     room = max(height - len(lines) - 3, 3 * FEWEST_LINES)
@@ -140,7 +140,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
 
 
 def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
-    """List failures first, then the agents that run longest, then the last to end."""
+    """List failed agents, then running agents (the longest first), then those that have ended."""
 
     def urgency(agent: AgentProgress) -> tuple[int, float]:
         failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
@@ -168,7 +168,7 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
-    """Return how long a run or an agent took, or how long it has taken until the last reading."""
+    """Return the duration of a run or an agent, up to its end or else up to the last reading."""
     end = what.finished_at or (activity.history.now if activity else None)
     if end is None or what.started_at is None:
         return ""

@@ -1,4 +1,4 @@
-"""What a workflow goes through before it is stored: completed, routed to providers, and checked."""
+"""The steps before a workflow is stored: it is completed, routed to providers, and checked."""
 
 from functools import partial
 
@@ -20,7 +20,7 @@ class Acceptance:
     """Accepts or refuses workflows.
 
     Args:
-        settings: Providers, prices and the deepest nesting.
+        settings: Settings with the providers, the prices and the maximum nesting.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -34,14 +34,14 @@ class Acceptance:
         """Return a workflow with its sub-workflows and providers filled in, and all of it checked.
 
         Raises:
-            WorkflowError: If no workflow has the name of a sub-workflow, they are nested too deep,
-                no provider serves an agent, a condition or an output schema could not be used, or
-                an agent's kind is not known here or refuses its settings.
-            OutOfScope: If a tenant's workflow only names a sub-workflow: stored workflows are no
-                tenant's, so the name could be that of another tenant's.
+            WorkflowError: If no workflow has the name of a sub-workflow, sub-workflows are nested
+                too deep, no provider serves an agent, a condition or an output schema cannot be
+                used, or an agent's kind is not known here or refuses the agent's settings.
+            OutOfScope: If a tenant's workflow refers to a sub-workflow only by its name. Stored
+                workflows belong to no tenant, so another tenant may have used that name.
         """
         if named_workflows(workflow):
-            scope.check_all("stored workflows are no tenant's: embed the sub-workflows")
+            scope.check_all("stored workflows belong to no tenant (embed the sub-workflows)")
         found = await with_stored_workflows(connection, workflow)
         found = transformed(found, partial(routed, providers=self._settings.all_providers()))
         check_nesting(found, max_depth=self._settings.engine.max_depth)
@@ -51,11 +51,11 @@ class Acceptance:
         return found
 
     def check_calls(self, workflow: Workflow) -> None:
-        """Refuse a completed workflow if calls of it could not be made.
+        """Refuse a completed workflow if one of its calls is not possible.
 
         Raises:
             UnknownModel: If a model has no price.
-            WorkflowError: If a model does not take a parameter.
+            WorkflowError: If a model does not accept a parameter of its agent.
         """
         for each in all_workflows(workflow):
             check_calls(

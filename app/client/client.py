@@ -1,4 +1,4 @@
-"""What a program does with the cluster, by subject, within a scope."""
+"""The client of a program, with its methods by subject and within a scope."""
 
 from collections.abc import Awaitable, Callable
 from functools import cached_property
@@ -24,10 +24,11 @@ Result = TypeVar("Result")
 
 
 class _Shared:
-    """What all clients of one platform share, whatever their scopes.
+    """The objects that all clients of one platform share, whatever scopes the clients have.
 
-    The runs of a scope are shared by all its clients, because callers of one scope share
-    statements and commits; those of two scopes never do. They are kept while they are in use.
+    All clients of one scope share one ``Runs`` object, because callers of one scope share
+    statements and commits. Callers of two scopes never share them. A ``Runs`` object is kept
+    while a client uses it.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -38,17 +39,17 @@ class _Shared:
 
 
 class Client:
-    """What a program does with the cluster; its coroutines run on the loop of its platform.
+    """A program's access to the cluster; its coroutines run on the event loop of its platform.
 
-    Every read and every control stays within the scope that the client was made with: another
-    tenant's run is as unknown as one that does not exist.
+    Every read and every control stays within the scope that the client was made with. To the
+    client, another tenant's run is as unknown as a run that does not exist.
 
-    A client belongs to one event loop. Code without a loop, or on several, uses ``enqueue`` and
-    ``Run``, which have one client on a background loop (``app.client.process``).
+    A client belongs to one event loop. Code without a loop, or with several loops, uses ``enqueue``
+    and ``Run``, which share one client on a background loop (``app.client.process``).
 
     Args:
         platform: The collaborators.
-        scope: Whose runs it reaches.
+        scope: The scope of the runs that the client reaches: one tenant, or all.
 
     Example:
         client = Client(build_platform(application_name="my service"))
@@ -66,18 +67,19 @@ class Client:
         self._shared = shared or _Shared(platform)
 
     def within(self, scope: Scope) -> "Client":
-        """Return a client of a narrower scope; cheap, so a service makes one for each request.
+        """Return a client of a narrower scope.
 
-        It shares the connections of this one, which ``close`` of either closes.
+        A new client costs little, so a service can make a client for each request. The new client
+        shares the connections of this client; ``close`` of either client closes them.
 
         Raises:
-            OutOfScope: If the scope is not inside this client's.
+            OutOfScope: If the scope is not inside the scope of this client.
         """
         return Client(self._platform, self._scope.narrowed(scope), shared=self._shared)
 
     @cached_property
     def runs(self) -> Runs:
-        """Runs: enqueue, read, list, wait."""
+        """Methods for runs: enqueue, read, list, wait."""
         shared = self._shared
         found = shared.runs.get(self._scope)
         if found is None:
@@ -87,40 +89,40 @@ class Client:
 
     @cached_property
     def workflows(self) -> Workflows:
-        """Workflows: register, read."""
+        """Methods for workflows: register, read."""
         shared = self._shared
         return Workflows(self._scope, shared.transactions, shared.acceptance, self.runs)
 
     @cached_property
     def control(self) -> Control:
-        """Control of runs: cancel, pause, resume, retry, rerun, prune."""
+        """Methods that control runs: cancel, pause, resume, retry, rerun, prune."""
         return Control(self._platform, self._scope, self._shared.transactions, self.runs)
 
     @cached_property
     def history(self) -> History:
-        """Histories of runs, live texts, the stream of all events."""
+        """Methods for histories of runs, live texts, and the stream of all events."""
         shared = self._shared
         return History(self._platform, self._scope, shared.transactions, self.runs, shared.feed)
 
     @cached_property
     def results(self) -> Results:
-        """Outcomes of runs: outputs, results, context."""
+        """Methods for outcomes of runs: outputs, results, context."""
         return Results(self.runs, self.workflows)
 
     @cached_property
     def limits(self) -> Limits:
-        """Rate limits: read, set, forget; of scope ``ALL`` only."""
-        self._scope.check_all("limits are those of the whole installation")
+        """Methods for rate limits: read, set, forget; the scope must be ``ALL``."""
+        self._scope.check_all("limits apply to the whole installation")
         return Limits(self._platform, self._shared.transactions)
 
     @cached_property
     def live_state(self) -> LiveState:
-        """Buckets, circuits and queues at this moment; of scope ``ALL`` only."""
-        self._scope.check_all("the live state is that of the whole installation")
+        """The current buckets, circuits and queues; the scope must be ``ALL``."""
+        self._scope.check_all("the live state covers the whole installation")
         return LiveState(self._platform, self._shared.transactions.run)
 
     async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Run one transaction, with the errors of this package; of scope ``ALL`` only."""
+        """Run one transaction, with the errors of this package; the scope must be ``ALL``."""
         self._scope.check_all("a transaction of the caller's own reaches the rows of all tenants")
         return await self._shared.transactions.run(step)
 

@@ -1,4 +1,4 @@
-"""Control of runs under way and of runs that have ended: stop, pause, try again, prune."""
+"""Control of runs that are going and of runs that have ended: stop, pause, retry, prune."""
 
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -25,8 +25,8 @@ class Control:
 
     Args:
         platform: The process's platform.
-        scope: Whose runs.
-        transactions: Reach Postgres.
+        scope: The scope of the runs.
+        transactions: Run transactions in Postgres.
         runs: The runs of the scope.
     """
 
@@ -40,12 +40,12 @@ class Control:
         self._runs = runs
 
     async def cancel(self, run_id: UUID, reason: str) -> bool:
-        """Stop a run; return whether it was still going. No call starts after this returns."""
+        """Stop a run and return whether it was still going; no call starts after this returns."""
         await self._runs.read(run_id)
         return await self._scheduler.stop(run_id, as_=WorkflowStatus.CANCELLED, reason=reason)
 
     async def pause(self, run_id: UUID) -> bool:
-        """Pause a run; return whether it was going. No call starts after this returns."""
+        """Pause a run and return whether it was going; no call starts after this returns."""
         await self._runs.read(run_id)
         return await self._scheduler.pause(run_id)
 
@@ -59,13 +59,13 @@ class Control:
 
         Args:
             run_id: The run.
-            cost_budget: A higher limit for the run, in dollars; None leaves it.
+            cost_budget: A higher limit for the run, in dollars; None keeps the limit.
 
         Returns:
-            Whether anything is run again.
+            Whether any agent runs again.
 
         Raises:
-            RunConflict: If its input has been removed, or the budget would be lowered.
+            RunConflict: If the run's input has been removed, or the budget would be lowered.
         """
         if cost_budget is not None and (problem := BOUNDS["cost_budget"].problem(cost_budget)):
             raise WorkflowError(f"cost_budget of the run {problem}", field="cost_budget")
@@ -74,11 +74,11 @@ class Control:
         return await self._scheduler.retry_failed(run_id, cost_budget=limit_usd)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
-        """Make a run that starts from one agent of a run that has ended; return its id.
+        """Make a new run that starts from one agent of an ended run; return the new run's id.
 
         Raises:
             WorkflowError: If the run has no agent of that name.
-            RunConflict: If the run is still going, or its input has been removed.
+            RunConflict: If the run is still going, or the run's input has been removed.
         """
         await self._runs.read(run_id)
         return await self._scheduler.rerun(run_id, agent)
@@ -90,21 +90,21 @@ class Control:
         dry_run: bool = False,
         on_batch: Callable[[Pruned], None] | None = None,
     ) -> Pruned:
-        """Remove inputs, outputs and histories of runs that ended so many seconds ago.
+        """Remove inputs, outputs and histories of runs that ended at least some time ago.
 
-        Within the scope of a tenant those are its runs. Within ``ALL`` the events that programs
-        recorded before then are removed too; they are no tenant's.
+        If the scope is a tenant, only runs of that tenant are pruned. If the scope is ``ALL``,
+        events of that age that programs recorded are removed, too; such events belong to no tenant.
 
-        Each batch is a transaction of its own, so what is removed stays removed if a later batch
-        fails; the ledger is never touched.
+        Each batch is a transaction of its own. If a later batch fails, the earlier batches stay
+        removed. The ledger never changes.
 
         Args:
-            older_than_s: The age of the runs, since their end.
+            older_than_s: Least number of seconds since the end of a run.
             dry_run: Whether to count only.
-            on_batch: Receives what each batch has removed.
+            on_batch: Is called with the counts of each batch.
 
         Returns:
-            What was removed, or would be.
+            The counts of what was removed or, in a dry run, would be removed.
         """
         where: dict[str, Any] = {"older_than_s": older_than_s, "tenant": self._scope.tenant}
         if dry_run:

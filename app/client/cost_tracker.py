@@ -1,4 +1,4 @@
-"""CostTracker: prices of calls, spending, and what is left of budgets, for the whole cluster."""
+"""CostTracker: prices of calls, spending and remaining budgets, for the whole cluster."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,16 +20,18 @@ TOKENS = Bounds(high=2_000_000_000, whole=True)
 
 
 class CostTracker:
-    """Prices calls, books spending outside the workers, and tells what is left of budgets.
+    """Prices calls, books spending outside the workers, and checks budgets.
 
-    Everything is read from and written to Postgres, so all trackers tell the same. The workers
-    record the spending of agents: recording it here as well would count it twice.
+    A tracker keeps everything in Postgres, so all trackers return the same values. The workers
+    record the spending of agents. If a program recorded that spending here as well, it would count
+    twice.
 
-    It books after the fact, so it cannot keep a call from overdrawing a budget. A call that must
-    not is made by an agent: its worker reserves the worst case first.
+    A tracker books a call after the call was made, so it cannot prevent the call from overdrawing a
+    budget. If a call must not overdraw a budget, an agent has to make the call, because the agent's
+    worker reserves the worst case first.
 
     Args:
-        config: Prices of the caller's own; None takes those of the configuration.
+        config: The caller's own prices; None means the prices of the configuration.
 
     Example:
         costs = CostTracker()
@@ -42,7 +44,7 @@ class CostTracker:
         self._pricing = Pricing(config or load_settings().costs)
 
     def calculate_cost(self, model: str, input_tokens: int, output_tokens: int) -> float:
-        """Return the dollars of a call.
+        """Return the cost of a call in dollars.
 
         Raises:
             UnknownModel: If the model has no price.
@@ -61,27 +63,27 @@ class CostTracker:
     ) -> float:
         """Book a call that was made outside the workers, on the same ledger and budgets.
 
-        The money is spent already, so the call is booked even if it does not fit a budget: that
-        budget is then overdrawn, and no agent's call fits any more.
+        The money is spent already, so the call is booked even if it does not fit a budget. That
+        budget is then overdrawn, and no agent's call fits into it any more.
 
         Args:
-            agent_id: Id of an agent of the run, as in its results, or a name of the caller's own.
+            agent_id: Id of an agent run, as in the results of the run, or the caller's own name.
             agent_name: Name of the agent, for reports.
-            workflow_id: Id of a run, which is booked on its budgets, or of a registered workflow,
-                which is booked on the standing ones only.
-            model: Model.
-            input_tokens: Tokens of the prompt.
-            output_tokens: Generated tokens.
-            metadata: Facts of the caller's own, as JSON. ``module`` and, outside a run, ``tenant``
+            workflow_id: Id of a run or of a registered workflow. If it is the id of a run, the call
+                is booked on the budgets of the run; otherwise, only on the standing budgets.
+            model: Name of the model.
+            input_tokens: Number of tokens of the prompt.
+            output_tokens: Number of generated tokens.
+            metadata: The caller's own facts, as JSON. ``module`` and, outside a run, ``tenant``
                 name budgets; ``provider`` names the provider if the model's name does not.
 
         Returns:
-            Its cost in dollars.
+            The cost of the call in dollars.
 
         Raises:
             UnknownModel: If the model has no price.
             UnknownWorkflow: (a ValueError) if no run and no workflow has the id.
-            WorkflowError: (a ValueError) if a number of tokens is negative or no whole number.
+            WorkflowError: (a ValueError) if a number of tokens is negative or not a whole number.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         if found := find_problem(tokens, dict.fromkeys(tokens, TOKENS)):
@@ -106,9 +108,10 @@ class CostTracker:
         return float(spending.cost_usd)
 
     def check_workflow_budget(self, workflow_id: str) -> bool:
-        """Return whether anything is left of the budgets of a run, or of a workflow's newest run.
+        """Return whether the budgets of a run, or of a workflow's newest run, have money left.
 
-        A call must fit as a whole to be made, so True promises no further call.
+        An agent's call starts only if its whole worst case fits. So the result True does not
+        promise that another call starts.
 
         Raises:
             UnknownWorkflow: (a ValueError) if no run and no workflow has the id.
@@ -116,7 +119,7 @@ class CostTracker:
         return transaction(partial(tracking.within_budgets, owner_id=_uuid(workflow_id)))
 
     def check_agent_budget(self, agent_id: str) -> bool:
-        """Return whether anything is left of an agent's cost_limit, by the id of its result.
+        """Return whether an agent's cost_limit has money left; the id is that of its result.
 
         Raises:
             UnknownRun: (a LookupError) if no agent run has the id.
@@ -132,7 +135,7 @@ class CostTracker:
 
         Returns:
             ``total_cost`` in dollars, ``total_calls``, ``total_tokens``; dollars ``by_model``,
-            ``by_workflow`` and ``by_agent``; ``budgets``, the standing ones in their current
+            ``by_workflow`` and ``by_agent``; ``budgets``, the standing budgets in their current
             periods.
         """
         return transaction(tracking.cost_statistics)

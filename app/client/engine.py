@@ -24,20 +24,21 @@ LIMITS_HINT = ", or use `agentchord limits set`"
 class OrchestrationEngine:
     """Registers and executes workflows on the cluster.
 
-    The work is done by the workers, which hold the keys and the clients; ``llm_client`` only
-    names the provider whose limits ``config.rate_limit_config`` means.
+    The workers do the work, and only they need the keys and the clients. The ``llm_client`` only
+    names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
 
-    ``execute_workflow`` keeps its caller until the run has ended; if the caller ends first, the
-    run goes on, and only a ``key`` leads back to it. ``enqueue`` returns a handle at once.
+    ``execute_workflow`` returns when the run has ended. If the caller ends first, the run goes on,
+    and only a ``key`` finds the run again. ``enqueue`` returns a handle at once.
 
     Args:
         llm_client: A client of the default provider.
-        config: What this program assumes; a value that contradicts the cluster's configuration
-            is refused, because the workers would not keep to it.
+        config: The configuration that this program expects; a value that contradicts the cluster's
+            configuration is refused, because the workers would not use that value.
 
     Raises:
-        ConfigurationError: If the config contradicts the cluster's.
-        ServiceUnavailable: If it has limits and Postgres, which has the stored ones, is away.
+        ConfigurationError: If the config contradicts the cluster's configuration.
+        ServiceUnavailable: If the config has limits, and Postgres, which has the stored limits,
+            cannot be reached.
 
     Example:
         engine = OrchestrationEngine(OpenAIClient())
@@ -51,13 +52,13 @@ class OrchestrationEngine:
         _refuse_contradictions(self._config, llm_client.provider)
 
     async def register_workflow(self, workflow: Workflow) -> str:
-        """Store a workflow for execution; agents without a retry policy get the config's.
+        """Store a workflow; an agent without a retry policy gets the default of the config.
 
         Returns:
-            Its id; the same content keeps the same id.
+            The id of the workflow; equal content keeps the same id.
 
         Raises:
-            WorkflowError: (a ValueError) if it is not acceptable.
+            WorkflowError: (a ValueError) if the workflow is not acceptable.
         """
         prepared = self._with_retry_policy(workflow)
         return str(await process().loop.run_async(process().client.workflows.register(prepared)))
@@ -73,15 +74,15 @@ class OrchestrationEngine:
 
         Args:
             workflow_id: Id from ``register_workflow``.
-            input: JSON object for the placeholders of its prompts.
-            key: A name for the run: executing with it again waits for the same run.
+            input: JSON object for the placeholders of the workflow's prompts.
+            key: A name for the run; a second call with the same key waits for the same run.
 
         Returns:
-            The workflow with status, total_cost, and status and result of every agent.
+            The workflow with its status, its total_cost, and the status and result of every agent.
 
         Raises:
             ValueError: If there is no such workflow.
-            RunConflict: If the run of that key is one of another workflow or input.
+            RunConflict: If the run of that key has another workflow or input.
         """
         id_ = _workflow_uuid(workflow_id)
 
@@ -99,10 +100,11 @@ class OrchestrationEngine:
         return list(await asyncio.gather(*(self.execute_workflow(id_) for id_ in workflow_ids)))
 
     def get_workflow_status(self, workflow_id: str) -> dict[str, Any] | None:
-        """Return the state of a workflow's newest run (``pending`` before the first), or None.
+        """Return the state of a workflow's newest run; before the first run it is ``pending``.
 
         Returns:
-            A dict with workflow_id, name, status, run_id, total_cost, and agents by status.
+            A dict with workflow_id, name, status, run_id, total_cost, and agents by status; None
+            if there is no such workflow.
         """
         try:
             id_ = _workflow_uuid(workflow_id)
@@ -131,15 +133,15 @@ class OrchestrationEngine:
         return await asyncio.to_thread(Run(run_id).resume)
 
     async def retry_failed(self, run_id: str, cost_budget: float | None = None) -> bool:
-        """Run the failed agents of a run again; see ``Run.retry_failed``."""
+        """Run the failed and the cancelled agents of a run again; see ``Run.retry_failed``."""
         return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget)
 
     async def rerun(self, run_id: str, agent: str) -> Run:
-        """Run an agent and all that depends on it again, as a new run; see ``Run.rerun``."""
+        """Run an agent and its dependents again, in a new run; see ``Run.rerun``."""
         return await asyncio.to_thread(Run(run_id).rerun, agent)
 
     async def shutdown(self) -> None:
-        """Stop nothing: runs go on without the engine, and nothing is lost."""
+        """Do nothing, because runs go on without the engine and nothing is lost."""
 
     def _with_retry_policy(self, workflow: Workflow) -> Workflow:
         policy = self._config.default_retry_policy
@@ -155,11 +157,11 @@ class OrchestrationEngine:
 
 
 def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
-    """Refuse values that differ from the cluster's; a default counts as not given."""
+    """Refuse values that differ from those of the cluster; a default value counts as not given."""
     settings = connected_settings()
     defaults = EngineConfig()
     if config.rate_limit_config is not None:
-        # The workers keep to the limits an operator stored, whatever the file says.
+        # If an operator has stored limits, the workers use them instead of those of the file.
         table = process().loop.run(process().client.limits.read())
         _, stored = table.resolve(provider, "")
         for field in fields(RateLimitConfig):
@@ -186,7 +188,7 @@ def _contradiction(
     name: str, section: str, wanted: Any, has: Any, hint: str = ""
 ) -> ConfigurationError:
     return ConfigurationError(
-        f"{name} is {wanted!r}, but the cluster's is {has!r}: change {section} in the file at "
+        f"{name} is {wanted!r}, but in the cluster it is {has!r}: change {section} in the file at "
         f"AGENTCHORD_CONFIG, which all workers read{hint}"
     )
 

@@ -13,19 +13,20 @@ from app.events.stream import consume
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon
 
 PAGE = 500
-#: Between two tries to end an iteration whose last step has not ended yet.
+#: Seconds between two attempts to end an iteration while its last step still runs.
 CLOSE_STEP_S = 0.01
 
 
 class EventBus:
     """The events of the cluster, one by one, in the order of the history.
 
-    The live events are those of a stream in Redis, which keeps the newest ones
-    (``monitoring.stream_length``); the history in Postgres has all of them. Both have the same
-    events under the same ids.
+    Live events come from a stream in Redis, which keeps the newest events
+    (``monitoring.stream_length``). The history in Postgres has all events. An event has the same id
+    in both.
 
-    A group that falls behind by more than the stream keeps misses events: a service that must
-    have every event reads ``history`` and keeps the last id. ``Run.events`` follows one run.
+    If a group falls behind by more events than the stream keeps, the group misses events. A service
+    that must have every event reads ``history`` and remembers the last id. ``Run.events`` follows
+    one run.
 
     Example:
         for event in EventBus().consume("mailer"):
@@ -41,24 +42,26 @@ class EventBus:
         after: int | None = None,
         stale_s: float = 60.0,
     ) -> Generator[RunEvent, None, None]:
-        """Take part in a group, each event of which goes to one of its members; has no end.
+        """Join a group as a member, and yield the events for this member without an end.
 
-        Asking for the next event acknowledges the last one. Each event comes at least once: if a
-        member dies or stops before acknowledging an event, it comes again, to that member when it
-        is back, or to another one. So handling an event twice must do no harm; ``id`` identifies
-        it.
+        Each event of the group goes to one member. When a member asks for the next event, it
+        acknowledges the previous event. Each event comes at least once: if a member dies or stops
+        before it acknowledges an event, the event comes again, either to that member when it is
+        back or to another member. So handling an event twice must do no harm; the ``id`` of the
+        event shows whether it came before.
 
         Args:
-            group: Name of the group, such as that of the service.
-            consumer: Name of this member, unique in the group; by default of host and process.
-            after: Where a new group begins: behind this event, 0 with the oldest event of the
-                stream, None with those still to come.
-            stale_s: Seconds after which an event that another member has not acknowledged is
-                taken over.
+            group: Name of the group, such as the name of the service.
+            consumer: Name of this member, unique in the group; by default, the name of the host
+                and the id of the process.
+            after: Id of the event after which a new group begins. 0 begins with the oldest event of
+                the stream, None with the next new event.
+            stale_s: Seconds after which this member takes over an event that another member has
+                not acknowledged.
 
         Raises:
-            ServiceUnavailable: If Postgres cannot be reached at the start. While Redis cannot, the
-                iterator waits for it.
+            ServiceUnavailable: If Postgres cannot be reached at the start. While Redis cannot be
+                reached, the iterator waits for Redis.
             ValueError: If the group has no name, or ``after`` or ``stale_s`` is out of range.
         """
         events = _live(group, consumer, after, stale_s)
@@ -85,14 +88,14 @@ class EventBus:
             await loop.run_async(_close(events))
 
     def history(self, after: int | None = 0) -> Iterator[RunEvent]:
-        """Read the events of all runs from Postgres, up to now, from the one after that id on.
+        """Read, from Postgres, the events of all runs that follow an event, up to now.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
-            ValueError: If ``after`` is no id of an event.
+            ValueError: If ``after`` is not the id of an event.
         """
         return _history(checked_after(after))
 
@@ -129,7 +132,7 @@ async def _next(events: AsyncGenerator[RunEvent, None]) -> RunEvent:
 
 
 async def _close(events: AsyncGenerator[RunEvent, None]) -> None:
-    """End the iteration, also while its last step, which was cancelled, is still ending."""
+    """End the iteration; if its cancelled last step has not ended yet, try again until it has."""
     while True:
         with suppress(RuntimeError):
             await events.aclose()

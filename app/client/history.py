@@ -1,4 +1,4 @@
-"""The history of a run as it goes on, its live texts, and the stream of all events."""
+"""The histories of runs while they go on, their live texts, and the stream of all events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -25,11 +25,11 @@ class Event:
     """One line of a run's history.
 
     Attributes:
-        id: Grows with time; ``events(after=id)`` goes on from here.
-        type: What happened, such as ``agent_completed``; ``agent_text`` is a part of an answer
-            that is being streamed: it is not stored, and has the id of the event before it.
-        at: When (UTC).
-        attempt: Attempt of the agent, or None.
+        id: A number that grows with time; ``events(after=id)`` continues after this event.
+        type: Type of the event, such as ``agent_completed``. An event ``agent_text`` is a part of a
+            streamed answer; it is not stored, and has the id of the event before it.
+        at: Time of the event (UTC).
+        attempt: Number of the agent's attempt, or None.
         data: Facts, such as the agent's name and the error.
     """
 
@@ -45,8 +45,8 @@ class History:
 
     Args:
         platform: The process's platform.
-        scope: Whose runs.
-        transactions: Reach Postgres.
+        scope: The scope of the runs.
+        transactions: Run transactions in Postgres.
         runs: The runs of the scope.
         feed: Receives live texts.
     """
@@ -82,7 +82,7 @@ class History:
                 yield Event(**row)
 
     async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
-        """Yield what the streaming agents of a run generate from now on, without an end.
+        """Yield the text that streaming agents of a run generate from now on, without an end.
 
         Raises:
             UnknownRun: If the scope has no such run.
@@ -99,7 +99,7 @@ class History:
         """Return a member of a group that reads the stream of all events.
 
         Raises:
-            OutOfScope: If the scope is a tenant: the stream has the events of all tenants.
+            OutOfScope: If the scope is a tenant, because the stream has the events of all tenants.
         """
         self._scope.check_all("the stream has the events of all tenants")
         return Group(self._platform.redis, group, name, stale_s=stale_s)

@@ -1,4 +1,4 @@
-"""The rate limits in force, and the stored values that go before the configuration."""
+"""The rate limits in force, and the stored values, which take precedence over configured values."""
 
 from collections.abc import Collection, Mapping
 from functools import partial
@@ -15,7 +15,7 @@ class Limits:
 
     Args:
         platform: The process's platform.
-        transactions: Reach Postgres.
+        transactions: Run transactions in Postgres.
     """
 
     def __init__(self, platform: Platform, transactions: Transactions) -> None:
@@ -24,20 +24,20 @@ class Limits:
         self._transactions = transactions
 
     async def read(self) -> LimitTable:
-        """Return the limits in force; a stored value goes before that of the configuration."""
+        """Return the limits in force; a stored value takes precedence over a configured value."""
         stored = await self._transactions.run(limits.read_limits)
         return limit_table(self._settings.rate_limits, stored, self._settings.provider_names)
 
     async def set(self, provider: str, model: str, values: Mapping[str, Any]) -> LimitTable:
-        """Store limits of a block, and tell the workers; return all that are in force then.
+        """Store limits of a block and notify the workers; return all limits that are then in force.
 
         Args:
-            provider: Provider name.
-            model: Model name or pattern, or ``default``.
+            provider: Name of the provider.
+            model: Name or pattern of models, or ``default``.
             values: The keys to set; None means unlimited.
 
         Raises:
-            ConfigurationError: If a key or a value is not possible.
+            ConfigurationError: If a key or a value is not allowed.
         """
         check_block(provider, model, values, self._settings.provider_names)
         await self._transactions.run(lambda c: limits.set_limits(c, provider, model, values))
@@ -45,7 +45,7 @@ class Limits:
         return await self.read()
 
     async def forget(self, provider: str, model: str, keys: Collection[str]) -> list[str]:
-        """Remove stored limits of a block, all if no key is named; return the removed ones.
+        """Remove stored limits of a block and return their keys; without keys, remove all limits.
 
         Raises:
             ConfigurationError: If there is no such provider or key.

@@ -1,4 +1,4 @@
-"""The cluster at this moment, as Redis and the tables have it: for people, and for Prometheus."""
+"""The current state of the cluster in Redis and in the tables, for people and for Prometheus."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -28,7 +28,7 @@ Step = Callable[[AsyncConnection], Awaitable[list[Sample]]]
 #: Runs a step in a transaction of its own, with the errors of this package.
 Transaction = Callable[[Step], Awaitable[list[Sample]]]
 
-#: A Redis that is cut off or frozen gives no answer, and the caller needs one soon.
+#: Seconds to wait for Redis, because a frozen or unreachable Redis never answers.
 ANSWER_S = 3.0
 
 
@@ -48,7 +48,7 @@ class LiveState:
 
     Args:
         platform: The process's platform.
-        transaction: Reads from Postgres.
+        transaction: Runs a step that reads from Postgres.
     """
 
     def __init__(self, platform: Platform, transaction: Transaction) -> None:
@@ -68,9 +68,10 @@ class LiveState:
         """Return the circuit breakers that have counted failures lately.
 
         Returns:
-            One dict each: ``provider``, ``model``, ``state``, ``wait_s`` (until the next try, or
-            until the probe under way counts as lost), ``opening`` (how many times it has opened),
-            ``ok`` and ``bad`` (calls in the window).
+            One dict for each circuit breaker: ``provider``, ``model``, ``state``, ``wait_s``
+            (seconds until the next trial call, or until a trial call in flight counts as lost),
+            ``opening`` (number of times that the circuit has opened), ``ok`` and ``bad`` (numbers
+            of calls in the window that succeeded and that failed).
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -87,7 +88,7 @@ class LiveState:
         return found
 
     async def backlogs(self) -> dict[str, int]:
-        """Return the number of messages that wait, by queue.
+        """Return the number of waiting messages in each queue.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -101,7 +102,7 @@ class LiveState:
             raise ServiceUnavailable(f"Redis cannot be reached: {error}") from error
 
     async def watchdog_silent_s(self) -> float:
-        """Return the seconds since a watchdog has last looked, up to ten minutes.
+        """Return the seconds since the last pass of a watchdog, at most ten minutes.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -113,13 +114,13 @@ class LiveState:
         return (LOOKED_MS - max(left_ms, 0)) / 1000
 
     async def from_postgres(self) -> Sequence[Sample]:
-        """Read the metrics that the tables have."""
+        """Read the metrics from the tables."""
         found = await self._transaction(read_cluster)
         queues = self._platform.settings.agent_queues
         return with_zeros(found, metrics.AGENTS_ADMISSIBLE, queues)
 
     async def from_redis(self) -> Sequence[Sample]:
-        """Read the metrics that Redis has."""
+        """Read the metrics from Redis."""
         backlogs = await self.backlogs()
         return [
             *((metrics.QUEUE_MESSAGES, (queue,), float(n)) for queue, n in backlogs.items()),

@@ -1,4 +1,4 @@
-"""Monitor: numbers and events of the whole cluster, and events of a program's own."""
+"""Monitor: numbers and events of the whole cluster, and a program's own events."""
 
 import logging
 import threading
@@ -24,26 +24,27 @@ from app.telemetry.redaction import Redactor
 
 COUNT = Bounds(low=1, high=10_000, whole=True)
 MAX_NAME = 200
-#: An event is a line of a history, not a place for documents.
+#: Maximum size of the data, because an event is a line of a history, not a place for documents.
 MAX_DATA_BYTES = 100_000
-#: JSON's way to write the one character that Postgres stores in no text.
+#: The NUL character as JSON writes it; Postgres cannot store that character in a text.
 NUL = "\\u0000"
 
 
 class Monitor:
-    """Shows what the cluster does, and keeps events of the caller's own.
+    """Returns numbers and events of the cluster, and stores the caller's own events.
 
-    Each call reads its numbers from Postgres: from the run tables, the histories and the ledger.
-    So all monitors say the same, in every process and after every restart.
+    Each method reads its numbers from Postgres: from the run tables, the histories and the ledger.
+    So all monitors return the same numbers, in every process and after every restart.
 
-    As a context manager it also logs the metrics every ``metrics_interval`` seconds.
+    If a monitor is used as a context manager, it also logs the metrics every ``metrics_interval``
+    seconds.
 
-    Each answer is a query over the whole cluster, so a monitor is no source of charts: the
-    exporter (``agentchord exporter``) is the one for Prometheus, and ``EventBus`` the one for
-    programs that follow every event.
+    Each result needs a query over the whole cluster, so a monitor is not a good source for charts.
+    Prometheus reads the exporter (``agentchord exporter``), and a program that follows every event
+    uses ``EventBus``.
 
     Args:
-        config: What is watched; None takes the configuration's.
+        config: The settings of monitoring; None means those of the configuration.
 
     Example:
         monitor = Monitor()
@@ -67,20 +68,20 @@ class Monitor:
         workflow_id: str | UUID | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Keep an event of the caller's own; the workers keep those of agents.
+        """Store an event of the caller's own; the workers store the events of agents.
 
-        It is stored if ``enable_metrics``, and logged if ``enable_logging``.
+        The event is stored if ``enable_metrics`` is true, and logged if ``enable_logging`` is true.
 
         Args:
-            event_type: What happened, in a word or a few, at most 200 characters.
-            agent_id: The agent it concerns: id of an agent run, or a name of the caller's own.
-            workflow_id: Id of a run or a workflow, or a name of the caller's own.
-            data: Facts, as JSON of up to 100,000 bytes. A text that looks like a key is stored as
-                ``[redacted]``.
+            event_type: Short name of the event, at most 200 characters.
+            agent_id: Id of the agent run that the event concerns, or the caller's own name.
+            workflow_id: Id of a run or a workflow, or the caller's own name.
+            data: Facts, as JSON of up to 100,000 bytes. A string that looks like a secret key is
+                stored as ``[redacted]``.
 
         Raises:
-            WorkflowError: (a ValueError) if the type is empty or too long, an id is no text, or the
-                data is no JSON or too large.
+            WorkflowError: (a ValueError) if the type is empty or too long, an id is not a string,
+                or the data is not JSON or too large.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if not isinstance(data, Mapping | None):
@@ -111,7 +112,7 @@ class Monitor:
             (completed or failed), ``agents_failed``, ``agents_active``; ``total_api_calls``,
             ``total_tokens``, ``total_cost`` (dollars), ``rate_limit_hits``;
             ``avg_agent_execution_time`` (seconds of a completed attempt) and ``uptime_seconds``
-            (since that first workflow).
+            (seconds since that first registration).
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
@@ -122,8 +123,8 @@ class Monitor:
         """Return the numbers of ``get_metrics`` in groups, with shares.
 
         Returns:
-            ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of those
-            that ended; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
+            ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of the
+            ended ones; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
             (``total_calls``, ``total_tokens``, ``rate_limited``); ``costs`` (``total_cost``,
             ``cost_per_workflow``).
 
@@ -138,25 +139,26 @@ class Monitor:
         """Return the newest events of the whole cluster, oldest first.
 
         Args:
-            count: How many at most, up to 10,000.
-            event_type: Only those of this type, such as ``run_failed``, ``agent_completed``,
-                ``budget_threshold``, ``api_call`` (one for each call in the ledger), or one that a
-                program recorded.
+            count: Maximum number of events, up to 10,000.
+            event_type: Type of the events, such as ``run_failed``, ``agent_completed``,
+                ``budget_threshold``, ``api_call`` (one event for each call in the ledger), or a
+                type that a program recorded; None means every type.
 
         Raises:
-            WorkflowError: (a ValueError) if the count is out of bounds, or the type no name.
+            WorkflowError: (a ValueError) if the count is out of bounds, or the type is not a
+                string.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if problem := COUNT.problem(count):
             raise WorkflowError(f"count {problem}", field="count")
         if not isinstance(event_type, str | None):
             raise WorkflowError(
-                f"event_type is {event_type!r}: give the name of one", field="event_type"
+                f"event_type is {event_type!r}: give the name of a type", field="event_type"
             )
         return transaction(partial(recent_events, count=count, event_type=event_type))
 
     def __enter__(self) -> Self:
-        """Start logging the metrics, if ``enable_metrics`` and ``enable_logging``."""
+        """Start logging the metrics, if ``enable_metrics`` and ``enable_logging`` are true."""
         if self._config.enable_metrics and self._config.enable_logging:
             self._stopping.clear()
             self._thread = threading.Thread(target=self._log, name="monitor", daemon=True)
@@ -185,7 +187,7 @@ class Monitor:
 
 
 def _checked(event_type: str, facts: dict[str, Any]) -> str:
-    """Return the facts as JSON that Postgres takes."""
+    """Return the facts as JSON that Postgres accepts."""
     if not isinstance(event_type, str):
         raise WorkflowError(f"event_type is {event_type!r}: give it a name", field="event_type")
     if not event_type or len(event_type) > MAX_NAME or "\0" in event_type:
@@ -196,11 +198,11 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
     try:
         text = dumps(facts)
     except (TypeError, orjson.JSONEncodeError) as error:
-        raise WorkflowError(f"data of {event_type!r} is no JSON: {error}", field="data") from error
+        raise WorkflowError(f"data of {event_type!r} is not JSON: {error}", field="data") from error
     if len(text.encode()) > MAX_DATA_BYTES:
         raise WorkflowError(
-            f"data of {event_type!r} has {len(text.encode()):,} bytes, at most {MAX_DATA_BYTES:,} "
-            "are stored: keep the rest elsewhere, and a reference to it here",
+            f"data of {event_type!r} has {len(text.encode()):,} bytes, but at most "
+            f"{MAX_DATA_BYTES:,} are allowed: store the data elsewhere, and a reference to it here",
             field="data",
         )
     if NUL in text:
@@ -209,7 +211,7 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
 
 
 def _id(name: str, value: str | UUID | None) -> str | None:
-    """Return an id as text; another type is mostly an argument in the wrong place."""
+    """Return an id as a string; another type is usually an argument in the wrong place."""
     if value is None or isinstance(value, UUID):
         return None if value is None else str(value)
     if not isinstance(value, str) or "\0" in value:
@@ -222,7 +224,8 @@ def _id(name: str, value: str | UUID | None) -> str | None:
 def _logger() -> Any:
     """Return a logger that is silent unless the program has configured logging.
 
-    Structlog alone prints to standard output until it is configured, which no library may do.
+    Until a program has configured structlog, structlog prints to standard output. A library must
+    not do that.
     """
     if structlog.is_configured():
         return structlog.get_logger(__name__)

@@ -1,6 +1,6 @@
-"""The bridge from code without an event loop: one client on one background loop per process.
+"""The bridge for code without an event loop: one client on one background loop per process.
 
-So the synchronous and the asynchronous API are the same code, whatever loop the caller is on.
+So the synchronous and the asynchronous API run the same code, and any loop may be the caller's.
 """
 
 import atexit
@@ -21,13 +21,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Process:
-    """The background loop of this process and the client that lives on it."""
+    """The background loop of this process, and the client that runs on that loop."""
 
     loop: LoopThread
     client: Client
 
     def close(self, pid: int) -> None:
-        """Close the connections, in the process that made them."""
+        """Close the connections, but only in the process that made them."""
         if os.getpid() == pid:
             self.loop.run(self.client.close())
             self.loop.close()
@@ -45,7 +45,7 @@ class Process:
 
 
 def process() -> Process:
-    """Return this process's loop and client; made at first use, and anew after a fork."""
+    """Return this process's loop and client; make them at the first use and after a fork."""
     return _process(os.getpid())
 
 

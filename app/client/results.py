@@ -1,4 +1,4 @@
-"""The outcome of a run: outputs, results of its agents, its context, its workflow filled in."""
+"""The outcomes of runs: outputs, results of agents, contexts, and workflows with results."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from app.storage.runs import AgentRunRecord
 
 
 class Results:
-    """Results of the runs of one scope, as far as they have come.
+    """Results of the runs of one scope; a run that is still going has the results so far.
 
     Every method raises UnknownRun if the scope has no such run.
 
     Args:
         runs: The runs of the scope.
-        workflows: Their workflows.
+        workflows: The workflows of the runs.
     """
 
     def __init__(self, runs: Runs, workflows: Workflows) -> None:
@@ -33,7 +33,7 @@ class Results:
         """Return the output of every agent that has completed, by name.
 
         Raises:
-            RunConflict: If they were removed (`agentchord prune`).
+            RunConflict: If the outputs were removed (`agentchord prune`).
         """
         if (pruned_at := (await self._runs.read(run_id)).pruned_at) is not None:
             raise RunConflict(f"the outputs of run {run_id} were removed on {pruned_at:%Y-%m-%d}")
@@ -44,7 +44,7 @@ class Results:
         }
 
     async def context(self, run_id: UUID) -> dict[str, Any]:
-        """Return the run's shared context: its input, and what ``output_mapping`` has added.
+        """Return the run's shared context: its input, and the values of ``output_mapping``.
 
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
@@ -54,12 +54,12 @@ class Results:
         return workflow.data_flow.context(record.input or {}, await self.outputs(run_id))
 
     async def by_agent(self, run_id: UUID) -> dict[str, AgentResult]:
-        """Return the result of every agent by name, and of the items of a for_each."""
+        """Return, by name, the results of all agents and of all items of a for_each."""
         agents = await self._runs.agents(run_id)
         return {agent.name: _result(agent) for agent in _with_items(agents)}
 
     async def workflow(self, run_id: UUID) -> Workflow:
-        """Return the workflow of a run with status, cost and results filled in."""
+        """Return the workflow of a run, with the run's status, cost and results."""
         record = await self._runs.read(run_id)
         workflow = await self._workflows.of_run(run_id)
         workflow.status = record.status
@@ -75,7 +75,7 @@ class Results:
 
 
 def _with_items(agents: Sequence[AgentRunRecord]) -> list[AgentRunRecord]:
-    """Return agent runs, those with items with what the items have cost and used."""
+    """Return agent runs; if an agent has items, it includes the items' costs and tokens."""
     items: dict[UUID, list[AgentRunRecord]] = defaultdict(list)
     for agent in agents:
         if agent.parent_id is not None:
@@ -93,7 +93,7 @@ def _with_items(agents: Sequence[AgentRunRecord]) -> list[AgentRunRecord]:
 
 
 def _result(stored: AgentRunRecord) -> AgentResult:
-    """Return an agent run as the API shows it."""
+    """Convert an agent run to the result of the public API."""
     return AgentResult(
         agent_id=str(stored.id),
         status=stored.status,

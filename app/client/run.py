@@ -1,4 +1,4 @@
-"""The run handle: what ``enqueue`` returns."""
+"""The run handle, which ``enqueue`` returns."""
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
@@ -17,17 +17,17 @@ from app.storage.runs import RunRecord
 
 
 class Run:
-    """One run, wherever it executes; every property reads its current state from Postgres.
+    """A handle of one run; every property reads the run's current state from Postgres.
 
-    Methods block their thread, and each property is a query of its own: code on an event loop
-    waits with ``wait_async``, and a program that follows many runs reads the events of all of
-    them from one ``EventBus``.
+    Methods block their thread, and each property runs a query of its own. So code on an event loop
+    waits with ``wait_async``, and a program that follows many runs reads the events of all runs
+    from one ``EventBus``.
 
     Args:
-        id_: Id of the run; any process can make a handle from it.
+        id_: Id of the run; any process can make a handle from the id.
 
     Raises:
-        UnknownRun: By every method, if there is no such run.
+        UnknownRun: If there is no such run; every method may raise this error.
 
     Example:
         run = enqueue(workflow, {"topic": "tides"})
@@ -53,26 +53,26 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """Why the run failed or was stopped, or None."""
+        """The reason why the run failed or was stopped, or None."""
         return self.record.error
 
     @property
     def cost(self) -> Decimal:
-        """Dollars spent so far, failed and retried calls included."""
+        """Dollars spent so far, including failed and retried calls."""
         return self.record.spent_usd
 
     @property
     def outputs(self) -> dict[str, Any]:
-        """Output by agent name, of the agents that have completed.
+        """Outputs of the agents that have completed, by agent name.
 
         Raises:
-            RunConflict: If they were removed (`agentchord prune`).
+            RunConflict: If the outputs were removed (`agentchord prune`).
         """
         return process().loop.run(process().client.results.outputs(self._id))
 
     @property
     def context(self) -> dict[str, Any]:
-        """The run's shared context: its input, and what ``output_mapping`` has added so far.
+        """The run's shared context: its input, and the values of ``output_mapping`` so far.
 
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
@@ -81,29 +81,29 @@ class Run:
 
     @property
     def results(self) -> dict[str, AgentResult]:
-        """Result by agent name, of all agents, and of the items of a for_each by ``agent[0]``.
+        """Results of all agents by name, and of the items of a for_each as ``agent[0]``.
 
-        Cost and tokens of an agent with items are those of all items, so a sum over agents has
-        to leave out the items, or the agent.
+        An agent with items includes the cost and the tokens of all its items. So a sum over agents
+        has to leave out either the items or that agent.
         """
         return process().loop.run(process().client.results.by_agent(self._id))
 
     @property
     def record(self) -> RunRecord:
-        """All facts of the run as stored."""
+        """The stored record of the run, with all facts."""
         return process().loop.run(process().client.runs.read(self._id))
 
     def wait(self, timeout: float | None = None) -> WorkflowStatus:
         """Wait until the run has ended.
 
         Args:
-            timeout: Seconds to wait at most; None waits as long as it takes.
+            timeout: Maximum number of seconds to wait; None means no limit.
 
         Returns:
             The final state.
 
         Raises:
-            WaitTimeout: (a TimeoutError) if the run is still going; it goes on.
+            WaitTimeout: (a TimeoutError) if the run is still going then; the run goes on.
         """
         return process().loop.run(process().client.runs.wait(self._id, timeout)).status
 
@@ -114,16 +114,16 @@ class Run:
         ).status
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
-        """Follow the history until the run has ended, with the text of streaming agents live.
+        """Follow the history until the run has ended, including live texts of streaming agents.
 
-        Events ``agent_text`` are stored nowhere: a late caller gets only those still to come. They
-        have the id of the event before them, so that ``after`` never misses an event.
+        Events ``agent_text`` are not stored, so a late caller gets only future ones. Each of them
+        has the id of the event before it, so that ``after`` never misses an event.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
 
         Raises:
-            ValueError: If ``after`` is no id of an event.
+            ValueError: If ``after`` is not the id of an event.
         """
         return process().iterate(process().client.history.events(self._id, checked_after(after)))
 
@@ -131,17 +131,17 @@ class Run:
         """Stop the run; calls in flight are closed, and no call starts after this returns.
 
         Returns:
-            Whether the run was still going; cancelling it twice is harmless.
+            Whether the run was still going; a second call is harmless.
         """
         return process().loop.run(process().client.control.cancel(self._id, reason))
 
     def pause(self) -> bool:
         """Pause the run until it is resumed; no call starts after this returns.
 
-        Calls in flight go on to their end, and the run's timeout stands still.
+        Calls in flight finish, and the clock of the run's timeout stops.
 
         Returns:
-            Whether the run was going; pausing it twice is harmless.
+            Whether the run was going; a second call is harmless.
         """
         return process().loop.run(process().client.control.pause(self._id))
 
@@ -152,36 +152,37 @@ class Run:
     def retry_failed(self, cost_budget: float | None = None) -> bool:
         """Run the failed and the cancelled agents of the ended run again; results and costs stay.
 
-        Retries and recoveries are counted anew; what was spent still counts on ``cost_limit`` and
-        ``cost_budget``.
+        The counts of retries and recoveries start from zero. Earlier spending still counts on
+        ``cost_limit`` and ``cost_budget``.
 
         Args:
-            cost_budget: A higher budget for the run, in dollars; None leaves it.
+            cost_budget: A higher budget for the run, in dollars; None keeps the budget.
 
         Returns:
-            Whether anything is run again: not if the run is still going, and not if nothing failed.
+            Whether any agent runs again; False if the run is still going or has nothing to retry.
 
         Raises:
-            RunConflict: If its input has been removed, or the budget would be lowered.
+            RunConflict: If the run's input has been removed, or the budget would be lowered.
         """
         return process().loop.run(process().client.control.retry_failed(self._id, cost_budget))
 
     def rerun(self, agent: str) -> "Run":
-        """Run an agent and all that depends on it again, as a new run that takes over the rest.
+        """Run an agent and all agents that depend on it again, in a new run.
 
-        As long as such a run is going, another call returns the same one.
+        The new run takes over the results of the other agents. While such a run is going, another
+        call returns the same run.
 
         Args:
             agent: Name of the first agent to run again.
 
         Raises:
             WorkflowError: If the run has no agent of that name.
-            RunConflict: If the run is still going, or its input has been removed.
+            RunConflict: If the run is still going, or the run's input has been removed.
         """
         return Run(process().loop.run(process().client.control.rerun(self._id, agent)))
 
     def to_workflow(self) -> Workflow:
-        """Return the workflow this run executes, with status, cost and results filled in."""
+        """Return the workflow of this run, with the run's status, cost and results."""
         return process().loop.run(process().client.results.workflow(self._id))
 
 
@@ -193,23 +194,25 @@ def enqueue(
     tenant: str | None = None,
     key: str | None = None,
 ) -> Run:
-    """Start a run of a workflow; return at once, from any Python process.
+    """Start a run of a workflow from any Python process, and return at once.
 
     Args:
-        workflow: What to run; the version given here is stored and used to the end.
-        input: JSON object whose keys fill the placeholders of the prompts.
-        weight: The run's share of a rate limit, relative to the other runs that wait for it.
-        tenant: The tenant it is run for: its budgets count the run, and the ledger names it.
-        key: A name for the run, such as ``invoice-42``: enqueueing with it again, from any
-            process, returns the same run. A key names one run of the cluster for good.
+        workflow: The workflow to run; this version is stored, and the run uses it to its end.
+        input: JSON object; its keys fill the placeholders of the prompts.
+        weight: The run's share of a rate limit, relative to other runs that wait for that limit.
+        tenant: The tenant of the run; the tenant's budgets count the run, and the ledger names the
+            tenant.
+        key: A name for the run, such as ``invoice-42``. If any process calls ``enqueue`` with the
+            same key again, the call returns the same run. A key names one run of the cluster
+            forever.
 
     Returns:
         A handle of the run.
 
     Raises:
-        WorkflowError: If the input does not fit the workflow, or the weight is not from 0.001 to
-            1,000, or the tenant or the key is no name.
-        RunConflict: If the run of that key is one of another workflow, input or tenant.
+        WorkflowError: If the input does not fit the workflow, the weight is not from 0.001 to
+            1,000, or the tenant or the key is not a valid name.
+        RunConflict: If the run of that key has another workflow, input or tenant.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
     """

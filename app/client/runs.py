@@ -1,4 +1,4 @@
-"""Runs: enqueued, read and waited for within a scope, and the one check of that scope."""
+"""Runs within a scope: enqueue, read, list and wait, with the one check of that scope."""
 
 import asyncio
 import contextlib
@@ -38,17 +38,19 @@ class _Wanted:
 class Runs:
     """The runs of one scope.
 
-    ``read`` is where the scope is checked: its condition is part of the statement, so another
-    tenant's run is as unknown as one that does not exist. Every other method that takes the id of
-    a run, here and in the other subjects, begins with it; a run never changes its tenant.
+    ``read`` checks the scope. The check is a condition of the SQL statement, so another tenant's
+    run is as unknown as a run that does not exist. Every other method that takes the id of a run,
+    here and in the other subjects, first calls ``read``. One check is enough, because a run never
+    changes its tenant.
 
-    Callers at the same time share statements and commits, with callers of the same scope only:
-    a hundred threads that enqueue, and as many that wait for their runs.
+    Callers of the same scope that call at the same time share statements and commits, such as a
+    hundred threads that enqueue runs and a hundred threads that wait for runs. Callers of different
+    scopes share nothing.
 
     Args:
         platform: The process's platform.
-        scope: Whose runs.
-        transactions: Reach Postgres.
+        scope: The scope of the runs.
+        transactions: Run transactions in Postgres.
         acceptance: Accepts workflows.
     """
 
@@ -78,16 +80,16 @@ class Runs:
         input_: Mapping[str, Any],
         options: RunOptions = RunOptions(),  # noqa: B008  immutable
     ) -> UUID:
-        """Store a run and ask the scheduler for it; return its id.
+        """Store a run, ask the scheduler to admit it, and return the run's id.
 
-        If there is a run of the key in ``options``, the id is that run's.
+        If a run with the key in ``options`` exists already, the method returns the id of that run.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow, no provider serves an agent, its
-                model does not take a parameter, or its kind is not known here or refuses its
-                settings.
-            RunConflict: If the run of that key is one of another workflow, input or tenant.
-            OutOfScope: If the options name another tenant than that of the scope.
+            WorkflowError: If the input does not fit the workflow, no provider serves an agent, an
+                agent's model does not accept a parameter, or an agent's kind is not known here or
+                refuses the agent's settings.
+            RunConflict: If the run of that key has another workflow, input or tenant.
+            OutOfScope: If the options name a tenant other than that of the scope.
             UnknownModel: If a model has no price.
             ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
         """
@@ -99,7 +101,7 @@ class Runs:
         return run_id
 
     async def read(self, run_id: UUID, *, patiently: bool = False) -> RunRecord:
-        """Return a run as it stands.
+        """Return the current record of a run.
 
         Args:
             run_id: The run.
@@ -107,7 +109,7 @@ class Runs:
 
         Raises:
             UnknownRun: If the scope has no such run.
-            ServiceUnavailable: If Postgres cannot be reached, unless patiently.
+            ServiceUnavailable: If Postgres cannot be reached, unless ``patiently`` is true.
         """
         found = await (self._looks if patiently else self._reads).submit(run_id)
         if found is None:
@@ -124,7 +126,7 @@ class Runs:
         return await self._transactions.run(partial(runs.read_agent_runs, run_id=run_id))
 
     async def list(self, status: WorkflowStatus | None, limit: int) -> Sequence[RunRecord]:
-        """Return the newest runs of the scope, without those of sub-workflows."""
+        """Return the newest runs of the scope, without the runs of sub-workflows."""
         tenant = self._scope.tenant
         return await self._transactions.run(
             partial(runs.list_runs, status=status, limit=limit, tenant=tenant)
@@ -133,11 +135,11 @@ class Runs:
     async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:
         """Wait until a run has ended.
 
-        While Postgres is away, waiting for a run includes waiting for Postgres.
+        While Postgres cannot be reached, this method waits for Postgres, too.
 
         Raises:
             UnknownRun: If the scope has no such run.
-            WaitTimeout: When the time is over; the run goes on.
+            WaitTimeout: If the time is over before the run has ended; the run goes on.
         """
         if (found := await self.read(run_id)).status.is_final:
             return found
@@ -150,7 +152,8 @@ class Runs:
                 return found
         except TimeoutError as error:
             raise WaitTimeout(
-                f"run {run_id} has not ended after {timeout_s:g} s; it goes on, wait for it again"
+                f"run {run_id} has not ended after {timeout_s:g} s; the run goes on, so you can "
+                "wait for it again"
             ) from error
 
     async def _create(

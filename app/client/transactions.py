@@ -1,4 +1,4 @@
-"""How a client reaches Postgres: one transaction a step, with the errors of this package."""
+"""The transactions of a client in Postgres, with the errors of this package."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -45,9 +45,9 @@ class Transactions:
             raise
 
     async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Run a step, and once more if it met a connection that Postgres had ended long ago.
+        """Run a step; if Postgres had closed the connection before, run the step once more.
 
-        A commit that met one is not repeated: it may have happened.
+        If a commit fails so, the step is not repeated, because Postgres may have committed.
         """
         taken = False
         try:

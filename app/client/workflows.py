@@ -1,4 +1,4 @@
-"""Stored workflows: registered, and read."""
+"""Stored workflows: registering and reading them."""
 
 from functools import partial
 from uuid import UUID
@@ -15,15 +15,15 @@ from app.storage import runs
 
 
 class Workflows:
-    """Workflows as stored.
+    """Registers and reads stored workflows.
 
-    A stored workflow carries no tenant, and equal contents share one id. So within a tenant's
-    scope a workflow is read only as that of one of the tenant's runs (``of_run``): neither its id
-    nor its name shows that the tenant may see it.
+    A stored workflow has no tenant, and workflows with equal content share one id. So neither the
+    id nor the name shows that a tenant may see a workflow. Within the scope of a tenant, a workflow
+    is therefore read only through a run of that tenant (``of_run``).
 
     Args:
-        scope: Whose workflows.
-        transactions: Reach Postgres.
+        scope: The scope of the workflows.
+        transactions: Run transactions in Postgres.
         acceptance: Accepts workflows.
         runs_: The runs of the scope.
     """
@@ -37,12 +37,13 @@ class Workflows:
         self._runs = runs_
 
     async def register(self, workflow: Workflow) -> UUID:
-        """Store a workflow; the same content keeps its id.
+        """Store a workflow and return its id; equal content keeps the same id.
 
-        Sub-workflows that are only named are stored with it, as they are now.
+        If a sub-workflow is given only by its name, its current version is stored with the
+        workflow.
 
         Raises:
-            WorkflowError: If it is not acceptable; see ``Acceptance.complete``.
+            WorkflowError: If the workflow is not acceptable; see ``Acceptance.complete``.
             OutOfScope: If a tenant's workflow only names a sub-workflow.
         """
 
@@ -59,7 +60,7 @@ class Workflows:
             UnknownWorkflow: If no workflow has the id.
             OutOfScope: If the scope is a tenant.
         """
-        self._scope.check_all("stored workflows are no tenant's: read the one of a run")
+        self._scope.check_all("stored workflows belong to no tenant (read the workflow of a run)")
         return await self._read(workflow_id)
 
     async def of_run(self, run_id: UUID) -> Workflow:

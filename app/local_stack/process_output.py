@@ -1,4 +1,4 @@
-"""The output of a stack's processes: to one stream, or to a file each."""
+"""The output of a stack's processes, which goes to one stream or to one file per process."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_LINE_BYTES = 1_000_000
-#: How a worker begins the line that explains why it does not start.
+#: The beginning of the line in which a worker explains its refusal to start.
 REFUSAL = "agentchord worker: "
 
 
@@ -15,8 +15,8 @@ class Output:
     """The output of all processes.
 
     Args:
-        stream: Stream for every line, with the name of its process before it; or None.
-        folder: Folder for one file per process instead.
+        stream: Stream for every line, which begins with the name of the line's process; or None.
+        folder: Folder for one file per process, instead of the stream; or None.
         say: Prints a line about the supervisor's work for the user.
     """
 
@@ -29,17 +29,17 @@ class Output:
         self.say = say
 
     def last_words(self, name: str) -> str:
-        """Return a process's last line that is not empty, or why it refused to start."""
+        """Return a process's last line that is not empty, or the line of its refusal to start."""
         return self._last_words.get(name, "nothing")
 
     async def copy(self, name: str, reader: asyncio.StreamReader) -> None:
-        """Copy a process's lines to the stream or its file, until it closes its end."""
+        """Copy a process's lines to the stream or its file, until the process closes the pipe."""
         prefix, refused = f"{name:<9} | ".encode(), False
         with self._log(name) as log:
             while line := await _read_line(reader):
                 text = line.decode(errors="replace").strip()
                 if text and not refused:
-                    # A refusal explains more than the traceback of the exit after it.
+                    # The line of a refusal explains more than the traceback that follows it.
                     refused = text.startswith(REFUSAL)
                     self._last_words[name] = text
                 if log is not None:

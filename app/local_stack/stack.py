@@ -1,4 +1,4 @@
-"""The stack of one machine: the names of its processes, and how they are started."""
+"""The stack of one machine: the names and the command lines of its processes."""
 
 import sys
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from app.simulator import SimulatorProcess
 
 SCHEDULER = "scheduler"
-#: Means every queue but the scheduler's.
+#: The word for every queue except the scheduler's queue.
 AGENTS = "agents"
 SCHEDULER_THREADS = 16
-#: Seconds beyond the grace period of calls, for recording and for Celery's shutdown.
+#: Seconds after the calls' grace period, for the recording of results and Celery's shutdown.
 WIND_UP_S = 10.0
 
 
@@ -24,20 +24,21 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
     """Return the command line of a plain Celery worker, without the program.
 
     Args:
-        queues: Queues it serves.
-        threads: Lanes it runs at a time.
-        name: First part of its node name.
+        queues: Queues that the worker serves.
+        threads: Number of lanes that the worker runs at a time.
+        name: First part of the worker's node name.
     """
     return (
         *("-A", "app", "--quiet", "worker", "-Q", ",".join(queues), "-P", "threads"),
         *("-c", str(threads), "-n", f"{name}@%h"),
-        # Both cost a second at the start and messages later, and AgentChord uses neither.
+        # Mingle and gossip cost a second at the start and messages later, and AgentChord does not
+        # use them.
         *("--without-mingle", "--without-gossip"),
     )
 
 
 def programs(settings: "Settings", *, workers: int, scheduler_threads: int) -> list[Program]:
-    """Return the workers for every provider's and kind's queue, and the scheduler's worker."""
+    """Return the workers, which serve the queues of all agents, and the scheduler's worker."""
     served = [
         (f"worker{number}", settings.agent_queues, settings.engine.worker_threads)
         for number in range(1, workers + 1)
@@ -61,9 +62,9 @@ def supervisor(
     Args:
         settings: The settings, which the processes read, too.
         environment: Environment of the processes.
-        workers: Worker processes for the providers' queues.
-        scheduler_threads: Threads of the scheduler's worker.
-        log_folder: Folder for one log per process; None sends all to standard error.
+        workers: Number of worker processes for the agents' queues.
+        scheduler_threads: Number of threads of the scheduler's worker.
+        log_folder: Folder for one log per process; None sends all lines to standard error.
     """
     if log_folder is not None:
         log_folder.mkdir(parents=True, exist_ok=True)
@@ -80,11 +81,11 @@ def supervisor(
 
 
 def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None) -> dict[str, str]:
-    """Return variables that lead every provider's client to the simulator.
+    """Return environment variables that direct every provider's client to the simulator.
 
     Args:
         simulator: The simulator.
-        settings: The settings with further providers.
+        settings: The settings that name further providers; or None.
     """
     variables = {} if settings is None else _simulated_providers(simulator, settings)
     return variables | {

@@ -1,7 +1,8 @@
-"""A supervised worker: Celery's worker that says "ready", and ends with its supervisor.
+"""A supervised worker: a Celery worker that reports that it is ready, and ends with its supervisor.
 
-Run as ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``; the arguments are those of
-the ``celery`` command, and FD is a socket whose other end only the supervisor has.
+The supervisor runs ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``. FD is one end
+of a socket, and only the supervisor has the other end. The arguments are those of the ``celery``
+command.
 """
 
 import os
@@ -22,7 +23,7 @@ def main(fd: int, grace_s: float, arguments: list[str]) -> None:
     """Run Celery.
 
     Args:
-        fd: The socket.
+        fd: File descriptor of the socket.
         grace_s: Seconds between SIGTERM and SIGKILL after the end of the supervisor.
         arguments: The command line of ``celery``.
     """
@@ -38,7 +39,10 @@ def main(fd: int, grace_s: float, arguments: list[str]) -> None:
 
 
 def _end_with(supervisor: socket.socket, grace_s: float) -> None:
-    """Wait until the supervisor closes its end, to which it never writes; then end this process."""
+    """End this process after the supervisor has closed its end of the socket.
+
+    The supervisor never writes to the socket, so ``recv`` returns only when that end is closed.
+    """
     while supervisor.recv(16):
         pass
     # The logs went to the supervisor, which does not read that pipe any more.

@@ -1,8 +1,9 @@
-"""The supervisor: it keeps the processes of a stack running, and ends them in order.
+"""The supervisor, which keeps the processes of a stack running and ends them in order.
 
-Every process is in a session of its own, so that Ctrl-C reaches only the supervisor, which then
-asks each process once to end. A socket per process tells the supervisor that the process is ready,
-and the process that the supervisor is gone.
+Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. The supervisor
+then asks each process once to end. The supervisor has a socket to each process. Over the socket the
+process reports that it is ready, and the process learns from the end of the socket that the
+supervisor is gone.
 """
 
 import asyncio
@@ -21,14 +22,14 @@ from app.local_stack.process_output import MAX_LINE_BYTES, Output
 HEALTHY_AFTER_S = 5.0
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
-#: A process that has died so often before it was ready is given up.
+#: If a process dies this many times in a row before it is ready, the whole stack fails.
 MAX_FALSE_STARTS = 3
-#: Seconds until a message says what a slow start waits for.
+#: Seconds after which a message names the processes that are not ready yet.
 REMINDER_S = 15.0
 
 
 class ProcessFailed(AgentChordError):
-    """A process of the stack cannot be started; the message carries its last words."""
+    """A process of the stack cannot be started; the message quotes the last line of the process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Program:
     """A Celery process to keep running.
 
     Attributes:
-        name: For people, and for its lines in the log.
+        name: Name of the process in messages and in the log.
         arguments: Command line of ``celery``.
     """
 
@@ -48,9 +49,9 @@ class Supervisor:
     """Starts processes, starts them again, and stops them.
 
     Args:
-        programs: What to run.
+        programs: The programs to run.
         environment: Environment of the processes.
-        output: The output of their lines.
+        output: Receives the lines of the processes.
         grace_s: Seconds that processes get to end by themselves.
     """
 
@@ -73,7 +74,7 @@ class Supervisor:
 
     @property
     def pids(self) -> dict[str, int]:
-        """Process id by name, of the processes that run now."""
+        """Process ids of the processes that run now, by name."""
         return {name: process.pid for name, process in self._processes.items()}
 
     @property
@@ -82,10 +83,10 @@ class Supervisor:
         return self._stopping.is_set()
 
     async def __aenter__(self) -> Self:
-        """Start every process, and wait until every one of them is ready, or ``stop`` is called.
+        """Start every process, and wait until all processes are ready or ``stop`` is called.
 
         Raises:
-            ProcessFailed: If one of them does not start.
+            ProcessFailed: If a process does not start.
         """
         try:
             await self._start()
@@ -95,7 +96,7 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop, and wait until every process has ended; after the grace period, kill the rest."""
+        """Stop the processes and wait for their end; after the grace period, kill the others."""
         await self._close()
 
     async def _start(self) -> None:
@@ -118,7 +119,10 @@ class Supervisor:
         await self._until()
 
     def stop(self) -> None:
-        """Ask every process to end; the second time, end them at once. Safe in signal handlers."""
+        """Ask every process to end; on the second call, kill every process.
+
+        Signal handlers may call this method.
+        """
         impolite = self._stopping.is_set()
         self._stopping.set()
         for process in self._processes.values():
@@ -131,12 +135,12 @@ class Supervisor:
         _, late = await asyncio.wait(self._tasks, timeout=self._grace_s)
         if late:
             names = ", ".join(sorted(task.get_name() for task in late))
-            self._output.say(f"{names} did not end within {self._grace_s:g} s: killed")
+            self._output.say(f"{names} did not end within {self._grace_s:g} s: killing")
             self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _until(self, *conditions: Coroutine[Any, Any, object]) -> None:
-        """Wait for a condition or ``stop``; raise the failure of a process first."""
+        """Wait for one of the conditions or for ``stop``; raise the error of a failed process."""
         waiting: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in conditions]
         waiting.append(asyncio.create_task(self._stopping.wait()))
         try:
@@ -175,7 +179,7 @@ class Supervisor:
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
     async def _run(self, program: Program) -> int:
-        """Run a process to its end; return its exit code."""
+        """Run a process until it ends, and return its exit code."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         with ours:
@@ -217,5 +221,5 @@ def _how_it_ended(code: int) -> str:
 
 
 def inherited_environment(**changes: str) -> dict[str, str]:
-    """Return this process's environment for its children, with some variables set."""
+    """Return this process's environment for its children, with some variables changed."""
     return {**os.environ, **changes}  # noqa: TID251  passed on, not read

@@ -128,7 +128,7 @@ def test_a_run_that_outlasts_the_timeout_goes_on_and_can_be_cancelled(
 
     assert watched.returncode == 4
     assert watched.stdout == ""
-    assert f"run {run_id} has not ended after 1.5 s; it goes on" in watched.stderr
+    assert f"run {run_id} has not ended after 1.5 s; the run goes on" in watched.stderr
     assert cancelled == {"run_id": run_id, "cancelled": True}
     assert ended.returncode == 1
     assert "(letters): cancelled" in ended.stdout
@@ -229,7 +229,7 @@ def test_a_queue_without_a_worker_is_named(
 
     assert done.returncode == 0
     for queue in ("openai", "anthropic", "scheduler"):
-        assert f"agentchord: no worker serves queue '{queue}': start one with" in done.stderr
+        assert f"agentchord: no worker serves queue '{queue}': start a worker with" in done.stderr
 
 
 def test_migrating_says_what_it_did(database_url: str, redis_url: str) -> None:

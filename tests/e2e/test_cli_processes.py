@@ -101,7 +101,9 @@ def test_flower_asks_for_a_password_that_it_printed(
 
         assert answers(port, "") == 401
         assert answers(port, f"{printed[1]}:{printed[2]}") == 200
-        wait_until(lambda: "start them with `agentchord up`" in log.read_text(), timeout_s=READY_S)
+        wait_until(
+            lambda: "start workers with `agentchord up`" in log.read_text(), timeout_s=READY_S
+        )
         process.terminate()
         assert process.wait(20) == 0
         assert len(log.read_text().splitlines()) == 2  # the account, and that no worker answers

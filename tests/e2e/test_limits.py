@@ -143,7 +143,7 @@ def test_who_waits_longer_than_a_minute_is_told(stored: Stack) -> None:
     run.cancel()
     run.wait(timeout=10)
 
-    assert f"requests wait for {BUCKET}: at 6 a minute the last of them starts in about" in err
+    assert f"requests wait for {BUCKET}: at 6 a minute the last request starts in about" in err
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Events over Redis: signals, the stream of all runs, live text; Postgres has the history."""
+"""Sends signals, the stream of all runs and live text over Redis; Postgres stores the history."""

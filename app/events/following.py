@@ -1,4 +1,4 @@
-"""A run's history as it goes on, with the live text of its agents in between."""
+"""Follows a run: yields its history as it grows, together with its agents' live text."""
 
 import asyncio
 import contextlib
@@ -8,10 +8,10 @@ from typing import Any
 
 from app.events.texts import TYPE, Inbox, Piece
 
-#: Seconds between two looks at the history while no signal comes.
+#: Seconds between two looks at the history if no signal comes.
 LOOK_S = 0.25
 
-#: An event as the history has it: id, type, at, attempt, data.
+#: An event of the history, with the keys id, type, at, attempt and data.
 Row = dict[str, Any]
 
 
@@ -20,9 +20,9 @@ class Look:
     """The events that a look at the history has found.
 
     Attributes:
-        rows: Events after the last one seen, oldest first.
-        more: Whether there are more than fit one look.
-        ended: Whether the run had ended before the look, so that there will be no others.
+        rows: Events after the last event of the earlier looks, oldest first.
+        more: Whether there are more events than one look returns.
+        ended: Whether the run had ended before the look, so that no more events will come.
     """
 
     rows: list[Row]
@@ -39,21 +39,23 @@ async def follow(
 ) -> AsyncIterator[Row]:
     """Follow a run to its end.
 
-    A text comes after the start of its agent's attempt and before the end of it. It has the id of
-    the last event before it, so that a caller that goes on from there misses no event.
+    A text comes after the ``agent_started`` event of its attempt, and before the event that marks
+    the end of the attempt. A text has the id of the last event before it, so that a caller that
+    continues after this id misses no event.
 
     Args:
-        after: Id of the last event already seen.
+        after: Id of the last event that the caller has already seen.
         look: Reads the history after an id.
-        news: Set when the history may have grown, or a text has come.
-        inbox: The texts.
+        news: Set when the history may have grown, or when a text has come.
+        inbox: The texts that have come.
     """
     loop = asyncio.get_running_loop()
     known: set[tuple[str, int]] = set()
     pieces: list[Piece] = []
     looked_at_s = float("-inf")
     while True:
-        # Before the look: an agent with text has started, so the look finds the start.
+        # Texts are taken before the look. An agent with text has started, so the look finds the
+        # event of the start.
         pieces += inbox.take()
         quick = pieces and all((piece.agent, piece.attempt) in known for piece in pieces)
         if not quick or loop.time() - looked_at_s > LOOK_S:
@@ -72,7 +74,7 @@ async def follow(
                     yield _event(piece, after)
                 return
             if found.rows:
-                news.set()  # look again at once: the run may have ended meanwhile
+                news.set()  # look again at once, because the run may have ended meanwhile
         for piece in pieces:
             known.add((piece.agent, piece.attempt))
             yield _event(piece, after)
@@ -83,7 +85,7 @@ async def follow(
 
 
 def _before(row: Row, pieces: list[Piece]) -> tuple[list[Piece], list[Piece]]:
-    """Split texts into those that belong before an event, and the others."""
+    """Split texts into the texts that belong before an event, and the other texts."""
     agent, attempt = row["data"].get("agent"), row["attempt"] or 0
     if row["type"] == "agent_started":
         attempt -= 1

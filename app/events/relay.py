@@ -1,10 +1,10 @@
-"""The relay: copies the history of all runs from Postgres to the stream, in order, without a gap.
+"""The relay copies the history of all runs from Postgres to the stream, in order, without a gap.
 
-Every worker has one, and one of them in the cluster works: the holder of a key in Redis. It reads
-what has been committed, so no transaction waits for Redis, and nothing is dropped when Redis is
-away or slow: the relay goes on where the stream ends. Two that work for a moment are harmless,
-because entries have the ids of the events. This is the transactional outbox of
-Richardson's Microservices Patterns, with the history as the table that is copied.
+Every worker has a relay, but only one relay in the cluster works, which is the relay that holds a
+key in Redis. The relay reads committed events, so no transaction waits for Redis. No event is
+dropped when Redis is away or slow, because the relay continues where the stream ends. If two relays
+work for a moment, they do no harm, because entries have the ids of the events. This is the
+transactional outbox of Richardson's Microservices Patterns; the copied table is the history.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from app.storage.group_commit import cause
 LEADER_KEY = "agentchord:events:relay"
 LEADER_MS = 5000
 RENEWAL_S = 1.0
-#: Between two looks while something happens, and when nothing has happened for a while.
+#: Seconds between two looks: after a look that found new events, and after one that found none.
 BUSY_S, IDLE_S = 0.2, 0.5
 PAGE = 1000
 
@@ -36,21 +36,21 @@ log = structlog.get_logger(__name__)
 
 
 class Relay:
-    """Copies, as long as this process is the one that does it.
+    """Copies events as long as this process holds the key in Redis.
 
     Example:
         task = asyncio.create_task(relay.run())
 
-    An event reaches the stream up to half a second after its commit. A client that follows one run
-    reads the history itself (``app.events.following``).
+    An event reaches the stream up to half a second after its commit. A client that follows only one
+    run reads the history itself (``app.events.following``).
 
     Args:
         engine: The process's engine.
         redis: The process's client.
-        stream: The stream that the events go to.
-        length: How many of the newest events go into a stream that is made anew.
-        tell: Called with the events of these types, after each batch that was written.
-        types: Those types.
+        stream: The stream to which the events are copied.
+        length: Number of the newest events that a newly made stream gets.
+        tell: Called after each written batch with the events of the given types.
+        types: The types of events that ``tell`` gets.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class Relay:
         self._tell = tell
         self._types = types
         self._token = uuid4().hex
-        # The last id copied, None before it is known; and the id up to which ``tell`` gets nothing.
+        # The last copied id, or None before it is known.
         self._after: int | None = None
+        # ``tell`` gets only events with a higher id.
         self._tell_after = 0
         self._horizon = datetime.min.replace(tzinfo=UTC)
         self._busy = self._make = False
 
     async def run(self) -> None:
-        """Copy until cancelled."""
+        """Copy events until the task is cancelled."""
         try:
             while True:
                 try:
@@ -93,7 +94,7 @@ class Relay:
             await self._resign()
 
     async def copy(self) -> int:
-        """Copy a page of what has been committed since the last one; returns how many events."""
+        """Copy the next page of committed events; returns the number of copied events."""
         if self._after is None:
             self._after = await self._begin()
         async with self._reading() as connection:
@@ -121,7 +122,10 @@ class Relay:
                 await asyncio.sleep(BUSY_S if self._busy else IDLE_S)
 
     async def _begin(self) -> int:
-        """Go on where the stream ends; one that is made anew gets the newest events first."""
+        """Find the event after which copying starts: the stream's last one, if there is a stream.
+
+        Without a stream, copying starts so that a new stream gets the newest ``length`` events.
+        """
         async with self._reading() as connection:
             newest = await last_id(connection)
             self._horizon = await read_horizon(connection)
@@ -135,7 +139,7 @@ class Relay:
         return max(newest - self._length, 0) if last is None else last
 
     def _tell_new(self, page: Page) -> None:
-        """Pass events on, except those that are copied again because the stream was gone."""
+        """Pass events on, except events that are copied again because the stream was gone."""
         wanted = [
             document
             for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
@@ -145,7 +149,7 @@ class Relay:
             self._tell([parse_event(document) for document in wanted])
 
     async def _leads(self) -> bool:
-        """Return whether this process copies; if no process does, this one does from now on."""
+        """Return whether this process copies; if no other process copies, this one starts to."""
         if await self._redis.set(LEADER_KEY, self._token, nx=True, px=LEADER_MS):
             return True
         if await self._redis.get(LEADER_KEY) != self._token.encode():
@@ -154,7 +158,7 @@ class Relay:
         return True
 
     async def _resign(self) -> None:
-        """Let another process go on at once."""
+        """Release the key, so that another process can copy at once."""
         with contextlib.suppress(RedisError, OSError):
             if await self._redis.get(LEADER_KEY) == self._token.encode():
                 await self._redis.delete(LEADER_KEY)

@@ -1,6 +1,6 @@
-"""Signals: one word about a run, an agent run or the limits, to every process that listens.
+"""Signals: short messages about a run, an agent run or the limits, sent to all that listen.
 
-Losing one only costs time.
+A lost signal only costs time.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ log = structlog.get_logger(__name__)
 class Signals:
     """Sends and receives signals over Redis pub/sub.
 
-    ``finished`` wakes clients that wait for a run; ``stop`` and ``pause`` make workers ask at once
-    what their next heartbeat would tell them anyway; ``money`` wakes an agent run whose hold may
-    fit. The signal that limits were changed makes workers read the new ones at once.
+    ``finished`` wakes clients that wait for a run. ``stop`` and ``pause`` make workers ask at once
+    for the state of their runs, which the next heartbeat would also tell them. ``money`` wakes an
+    agent run whose hold may fit. The signal ``limits changed`` makes workers read the new limits at
+    once.
 
     Example:
         async with signals.watching(run_id) as changed:
@@ -48,15 +49,18 @@ class Signals:
         self._closed = False
 
     async def send(self, run_id: UUID, word: str) -> None:
-        """Send to all processes; an unreachable Redis is no error: receivers also look."""
+        """Send a signal to all processes; an unreachable Redis is only logged.
+
+        No error is raised, because receivers also look at Postgres.
+        """
         await self._publish(f"{run_id} {word}")
 
     async def send_limits_changed(self) -> bool:
-        """Have all processes read the stored limits; returns whether it could be sent."""
+        """Make all processes read the stored limits; returns whether the signal was sent."""
         return await self._publish(LIMITS_CHANGED)
 
     def on_stop(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` when any run is to stop or to pause; starts listening."""
+        """Call ``callback`` when any run has to stop or pause; starts listening."""
         self._on_stop = callback
         self._listen()
 
@@ -67,7 +71,7 @@ class Signals:
 
     @contextlib.asynccontextmanager
     async def watching(self, run_id: UUID) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set when something happens to the run."""
+        """Yield an ``asyncio.Event`` that is set by every signal about the run."""
         event = asyncio.Event()
         self._waiters[run_id].add(event)
         self._listen()
@@ -83,7 +87,7 @@ class Signals:
         self._closed = True
         if self._listener is not None:
             self._listener.cancel()
-            # A cancellation amid connecting may come out as a connection error.
+            # A cancellation during connecting may raise a connection error instead.
             await asyncio.wait([self._listener], timeout=2 * RECONNECT_S)
 
     async def _publish(self, message: str) -> bool:

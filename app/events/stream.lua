@@ -1,12 +1,12 @@
 -- add(stream; length, make, id, document, id, document, ...) -> 1, or 0 if there is no stream
 --
--- Adds events to the stream, each as an entry with the event's id, so that an event that is there
--- already is not added again: Redis refuses ids that do not grow.
+-- The script adds each event to the stream as an entry with the event's id. An event that is in the
+-- stream already is skipped, because Redis refuses ids that do not grow.
 --
--- KEYS[1]  stream    of entries <event id>-0 with one field, event: the event as JSON
--- ARGV[1]  length    entries to keep, about
--- ARGV[2]  make      1: make the stream if there is none; 0: then add nothing
--- ARGV[3], ARGV[4], ...  id and JSON of each event, ids ascending
+-- KEYS[1]  stream    the stream; the id of an entry is <event id>-0, and its field `event` is JSON
+-- ARGV[1]  length    the approximate number of entries that the stream keeps
+-- ARGV[2]  make      1 if a missing stream is made; 0 if nothing is added to a missing stream
+-- ARGV[3], ARGV[4], ...  the id and the JSON of each event; the ids ascend
 
 if ARGV[2] == '0' and redis.call('EXISTS', KEYS[1]) == 0 then
     return 0

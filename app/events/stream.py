@@ -1,7 +1,8 @@
 """The stream: the newest events of all runs in Redis, for services that follow them live.
 
-It is a copy of the history in Postgres, in its order: the id of an entry is the event's, so a
-reader of the one can go on in the other, and writing an event twice writes it once.
+The stream is a copy of the history in Postgres, in the same order. An entry has the id of its
+event. Therefore a reader of the history can continue in the stream, and an event that is written
+twice is stored once.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 ADD = Path(__file__).with_name("stream.lua").read_text(encoding="utf-8")
 
-#: Id of an event and its JSON.
+#: An event's id and its JSON.
 Entry = tuple[int, bytes]
 
 
@@ -37,12 +38,12 @@ class EventStream:
             async for document in documents:
                 ...
 
-    It keeps about the newest ``length`` events: a service that was away for longer reads the rest
-    from the history in Postgres, which keeps them until runs are pruned.
+    The stream keeps only about the newest ``length`` events. A service that was away for longer
+    reads the older events from the history in Postgres, which keeps them until runs are pruned.
 
     Args:
         redis: The process's client.
-        length: How many events it keeps, about.
+        length: Approximate number of events that the stream keeps.
     """
 
     def __init__(self, redis: Redis, length: int = 10_000) -> None:
@@ -51,24 +52,24 @@ class EventStream:
         self._script = redis.register_script(ADD)
 
     async def last(self) -> int | None:
-        """Return the id of the newest event in it, or None if there is none."""
+        """Return the id of the newest event in the stream, or None if there is no event."""
         newest: Any = await self._redis.xrevrange(STREAM, count=1)
         return _number(newest[0][0]) if newest else None
 
     async def remove(self) -> None:
-        """Remove it, and the groups that read it."""
+        """Remove the stream and the groups that read it."""
         await self._redis.delete(STREAM)
 
     async def add(self, ids: Sequence[int], documents: Sequence[str], *, make: bool) -> bool:
-        """Write events in one command; existing ones stay as they are.
+        """Write events in one command; events that are in the stream already stay as they are.
 
         Args:
             ids: Ids of the events, ascending.
-            documents: Each event as JSON.
-            make: Whether to make the stream if there is none.
+            documents: The JSON of each event.
+            make: Whether to make the stream if there is no stream.
 
         Returns:
-            Whether there is a stream; if not, nothing was written.
+            Whether there is a stream; without a stream, nothing was written.
         """
         given: list[str | int] = [self._length, int(make)]
         for id_, document in zip(ids, documents, strict=True):
@@ -77,13 +78,16 @@ class EventStream:
 
 
 class Group:
-    """One member of a consumer group; an event that it does not acknowledge goes to another.
+    """One member of a consumer group.
+
+    If a member does not acknowledge an event in time, another member gets this event.
 
     Args:
         redis: The process's client.
-        group: Name of the group: each event goes to one of its members.
-        consumer: Name of this member; under it a member that comes back gets its own events first.
-        stale_s: Seconds after which an event that a member has not acknowledged goes to another.
+        group: Name of the group; each event goes to one member of the group.
+        consumer: Name of this member. A member that restarts with the same name first gets the
+            events that it has not acknowledged.
+        stale_s: Seconds after which an event without acknowledgement goes to another member.
     """
 
     def __init__(self, redis: Redis, group: str, consumer: str, *, stale_s: float) -> None:
@@ -91,11 +95,11 @@ class Group:
         self.name = group
         self._consumer = consumer
         self._stale_ms = int(stale_s * 1000)
-        #: Seconds between two looks for events that others have left.
+        #: Seconds between two looks for events that other members have not acknowledged.
         self.look_s = stale_s / 2
 
     async def join(self, after: int) -> None:
-        """Make the group, unless it is there: it begins behind an event."""
+        """Make the group, unless it exists already; a new group begins after the given event."""
         try:
             await self._redis.xgroup_create(STREAM, self.name, id=f"{after}-0", mkstream=True)
         except ResponseError as error:
@@ -103,30 +107,31 @@ class Group:
                 raise
 
     async def own(self, after: int) -> list[Entry]:
-        """Read events that this member has taken and not acknowledged, behind one of them."""
+        """Read events that this member has taken but not acknowledged, beginning after an id."""
         return await self._read(f"{after}-0", count=BATCH, block_ms=None)
 
     async def new(self) -> list[Entry]:
-        """Read an event that no member has taken; waits a moment for it.
+        """Read an event that no member has taken; waits a moment if there is none.
 
-        One at a time: the others do not get what a member takes until its time is over.
+        Only one event is read at a time, because the other members cannot get a taken event before
+        ``stale_s`` is over.
         """
         return await self._read(">", count=1, block_ms=BLOCK_MS)
 
     async def stale(self) -> list[Entry]:
-        """Take over an event that another member has taken long ago."""
+        """Take over an event that another member took long ago and has not acknowledged."""
         answer = await self._redis.xautoclaim(
             STREAM, self.name, self._consumer, self._stale_ms, count=1
         )
         return _entries(answer[1])
 
     async def acknowledge(self, ids: Sequence[int]) -> None:
-        """Mark events as done: no member gets them again."""
+        """Mark events as done, so that no member gets them again."""
         if ids:
             await self._redis.xack(STREAM, self.name, *(f"{id_}-0" for id_ in ids))
 
     async def leave(self, done: Sequence[int]) -> None:
-        """Acknowledge the events that are done, if Redis can be reached."""
+        """Acknowledge the finished events, if Redis can be reached."""
         with contextlib.suppress(RedisError, OSError):
             await self.acknowledge(done)
 
@@ -138,15 +143,16 @@ class Group:
 
 
 async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
-    """Yield the JSON of each event, without an end; asking for the next acknowledges the last.
+    """Yield the JSON of each event, without an end; the request for the next acknowledges the last.
 
-    At least once: an event whose consumer died, or was stopped, comes again, to it or to another
-    member. The consumer waits for a Redis that is away; if the stream is gone, the group is made
-    again at the last event of this member.
+    Each event comes at least once. If a consumer dies or is stopped before it acknowledges an
+    event, this consumer or another member gets the event again. If Redis is away, the consumer
+    waits. If the stream is gone, the group is made again and begins after the last event that this
+    member has yielded.
 
     Args:
         group: The member.
-        after: Id of the event behind which a new group begins.
+        after: Id of the event after which a new group begins.
     """
     done: list[int] = []
     try:
@@ -169,7 +175,7 @@ async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
 
 
 async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
-    """Yield this member's own events, then those that others left, and new ones."""
+    """Yield this member's own events, then stale events of other members and new events."""
     loop = asyncio.get_running_loop()
     behind = 0
     while entries := await group.own(behind):
@@ -191,7 +197,7 @@ async def _entries_of(group: Group, done: list[int]) -> AsyncIterator[Entry]:
 
 
 def _entries(found: Sequence[Any]) -> list[Entry]:
-    # An entry that was trimmed meanwhile has lost its fields, or even its id.
+    # If the stream has dropped an entry meanwhile, the entry has no fields, or even no id.
     return [(_number(id_), (fields or {}).get(FIELD, b"")) for id_, fields in found if id_]
 
 

@@ -1,8 +1,8 @@
-"""The text of streamed answers, live: from the worker that reads it to clients that follow the run.
+"""Sends the text of streamed answers from workers to the clients that follow a run.
 
-It travels over Redis pub/sub and is stored nowhere. A late follower gets the text from then on;
-text that does not fit, or cannot be sent at once, is dropped, which an offset that jumps shows.
-The whole text is in the agent's output anyway.
+The text is sent over Redis pub/sub and is not stored. A client that starts late gets only the text
+from then on. Text is dropped if too much text waits or if it cannot be sent at once. A client sees
+this by an offset that jumps. The agent's output contains the whole text in any case.
 """
 
 import asyncio
@@ -23,11 +23,12 @@ from redis.exceptions import RedisError
 from app.telemetry.logging import of_nobody
 
 CHANNEL = "agentchord:text:"
-#: Pieces gather for so long: a message each would cost Redis more than the calls do.
+#: Seconds in which pieces are collected into one message, because one message for each piece would
+#: cost Redis more than the calls themselves.
 FLUSH_S = 0.05
-#: Seconds that sending may take; then the text is dropped.
+#: Seconds that sending may take; after this time the text is dropped.
 SEND_S = 1.0
-#: Seconds that the end of an answer waits for its last piece to be sent.
+#: Seconds that the end of an answer waits until the answer's last piece is sent.
 CLOSE_S = 0.2
 #: Characters that may wait to be sent, in one process.
 MAX_WAITING_CHARS = 1_000_000
@@ -45,11 +46,11 @@ class Piece:
 
     Attributes:
         agent: Name of the agent.
-        attempt: Its attempt.
-        turn: Number of the call in that attempt, from 1; each call's text begins at 0.
-        offset: Characters of the call's text before this part.
-        text: The part.
-        at: When it was sent (UTC, by the worker's clock).
+        attempt: Number of the agent's attempt.
+        turn: Number of the call in that attempt, from 1; each call's text begins at offset 0.
+        offset: Number of characters of the call's text before this part.
+        text: The text of this part.
+        at: Time at which the part was sent (UTC, by the worker's clock).
     """
 
     agent: str
@@ -61,7 +62,7 @@ class Piece:
 
     @property
     def data(self) -> dict[str, Any]:
-        """Its facts as an event carries them."""
+        """The fields that an event carries in its ``data``."""
         return {
             "agent": self.agent,
             "turn": self.turn,
@@ -71,7 +72,9 @@ class Piece:
 
 
 class Publisher:
-    """Sends the text that streaming agents of this process generate; costs the others nothing.
+    """Sends the text that this process's streaming agents generate.
+
+    Agents that do not stream have no costs from it.
 
     Example:
         stream = publisher.open(run_id=run_id, agent="reader", attempt=1, turn=1)
@@ -95,7 +98,7 @@ class Publisher:
         return Stream(self, run_id=run_id, agent=agent, attempt=attempt, turn=turn)
 
     def take(self, stream: "Stream", text: str) -> bool:
-        """Make room for a piece; returns False if it is to be dropped."""
+        """Make room for a piece; returns False if the piece has to be dropped."""
         if self._waiting_chars + len(text) > MAX_WAITING_CHARS:
             self.dropped_chars += len(text)
             return False
@@ -107,7 +110,7 @@ class Publisher:
         return True
 
     async def send(self) -> None:
-        """Send all waiting pieces; those that Redis does not take at once are dropped."""
+        """Send all waiting pieces; pieces that cannot be sent within ``SEND_S`` are dropped."""
         async with self._sending:
             streams, self._waiting, self._waiting_chars = self._waiting, [], 0
             messages = [(stream.channel, stream.message()) for stream in streams]
@@ -139,13 +142,13 @@ class Publisher:
 
 
 class Stream:
-    """The text of one call on its way out.
+    """The text of one call that waits to be sent.
 
     Args:
-        publisher: Sends it.
+        publisher: Sends the text.
         run_id: The run.
         agent: Name of the agent.
-        attempt: Its attempt.
+        attempt: Number of the agent's attempt.
         turn: Number of the call in that attempt, from 1.
     """
 
@@ -156,12 +159,13 @@ class Stream:
         self.parts: list[str] = []
         self._publisher = publisher
         self._head = {"agent": agent, "attempt": attempt, "turn": turn}
-        # Characters: before the message, in it, and in all.
+        # Numbers of characters: before the next message, in this message, and of the whole text.
         self._first = self._waiting = self._length = 0
 
     def add(self, text: str) -> None:
-        """Add a piece; it waits for its message, or is dropped."""
-        # After a gap nothing more goes into the same message: its offset would be wrong.
+        """Add a piece; the piece waits for the next message, or is dropped."""
+        # After a gap no more text goes into the same message, because the text's offset would be
+        # wrong.
         gap = self.parts and self._first + self._waiting < self._length
         if not gap and self._publisher.take(self, text):
             if not self.parts:
@@ -172,14 +176,14 @@ class Stream:
 
     def message(self) -> bytes:
         """Take all waiting pieces as one message."""
-        # A stream may be cut between the halves of a surrogate pair, which is no Unicode alone.
+        # A provider may split its text inside a surrogate pair, and half a pair is not valid text.
         text = "".join(self.parts).encode("utf-8", "replace").decode()
         self.parts = []
         at = datetime.now(UTC).isoformat()
         return orjson.dumps(self._head | {"offset": self._first, "text": text, "at": at})
 
     async def close(self) -> None:
-        """Send the rest of a complete answer, before the agent's end is written."""
+        """Send the rest of a complete answer, before the end of the agent is written."""
         if self.parts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
@@ -191,8 +195,8 @@ class Inbox:
     """The pieces of a run that have come and were not taken yet.
 
     Attributes:
-        news: Set when something comes.
-        lost: Pieces that a slow follower has not taken in time.
+        news: Set when a piece comes.
+        lost: Number of pieces that were dropped because a slow follower did not take them in time.
     """
 
     news: asyncio.Event
@@ -200,7 +204,7 @@ class Inbox:
     _pieces: deque[Piece] = field(default_factory=deque)
 
     def put(self, piece: Piece) -> None:
-        """Put a piece in; the oldest one makes room."""
+        """Put a piece in; if the inbox is full, the oldest piece is dropped."""
         if len(self._pieces) >= MAX_PIECES:
             self._pieces.popleft()
             self.lost += 1
@@ -258,7 +262,7 @@ class Feed:
             await asyncio.wait([self._listener], timeout=2 * RECONNECT_S)
 
     async def _tell(self, word: str, channel: str) -> None:
-        """Subscribe or unsubscribe; a new connection does so by itself."""
+        """Subscribe or unsubscribe; a new connection subscribes to all channels by itself."""
         if self._pubsub is not None:
             with contextlib.suppress(RedisError, OSError):
                 await getattr(self._pubsub, word)(channel)
@@ -267,7 +271,8 @@ class Feed:
         while not self._closed:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    # The bare prefix is no run's: it keeps the connection when no run is followed.
+                    # The bare prefix belongs to no run. The subscription to it keeps the connection
+                    # open when no run is followed.
                     known = {CHANNEL, *self._inboxes}
                     await pubsub.subscribe(*known)
                     self._pubsub = pubsub
@@ -287,6 +292,6 @@ class Feed:
             facts = orjson.loads(data)
             piece = Piece(**facts | {"at": datetime.fromisoformat(facts["at"])})
         except (KeyError, TypeError, ValueError):
-            return  # of another version, or of another program
+            return  # another version or another program has sent the message
         for inbox in self._inboxes.get(channel, ()):
             inbox.put(piece)

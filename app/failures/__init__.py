@@ -1,1 +1,1 @@
-"""What follows from a failure: classification, retries, circuit breakers; one owner of retries."""
+"""Classifies failures, makes all decisions on retries, and holds the circuit breakers."""

@@ -1,8 +1,9 @@
-"""The circuit breakers of one process: calls are admitted here, and report their ends here.
+"""The circuit breakers of one process, which admit calls and take the reports of their ends.
 
-A closed circuit costs a call no exchange with Redis: failures are reported in the background, and
-successes only while failures are counted. While it is open, callers wait in order of arrival, and
-one of them in the whole cluster is let through at a time, as the probe.
+While a circuit is closed, a call needs no exchange with Redis, because failures are reported in
+the background, and successes are reported only while failures are counted. While a circuit is
+open, callers wait in order of arrival. Only one call in the whole cluster, the probe, is let
+through at a time.
 """
 
 import asyncio
@@ -32,9 +33,9 @@ from app.failures.local_circuit import LocalCircuit
 from app.telemetry.logging import of_nobody
 
 BAD_REQUEST, SERVER_ERROR = 400, 500
-#: Between two reports of successes and renewals of probes.
+#: Seconds between two reports of successes, and between two renewals of probes.
 TICK_S = 1.0
-#: A waiting process asks again after this time at most, in case the news was lost.
+#: A waiting process asks again after at most this time, because a message may have been lost.
 LOOK_AGAIN_S = 2.0
 RETRY_S = 0.5
 
@@ -42,15 +43,15 @@ log = structlog.get_logger(__name__)
 
 
 class CircuitReopened(Exception):
-    """The circuit has opened while a call waited for its permit: wait again, without it."""
+    """The circuit opened while a call waited for its permit; the call waits again without it."""
 
 
 def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
-    """Judge a model by the end of a call; None if the end says nothing about it.
+    """Judge a model by the end of a call; None if the end says nothing about the model.
 
     Args:
         error: The error that the call raised, or None.
-        slow_s: From when on an agent's own timeout is the model's failure.
+        slow_s: Seconds of the call after which the agent's timeout counts as the model's failure.
     """
     if error is None:
         return "ok"
@@ -61,15 +62,16 @@ def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
     refused = error.status is not None and BAD_REQUEST <= error.status < SERVER_ERROR
     if isinstance(error, ConnectionFailed | Overloaded | ServerFailure) and not refused:
         return "bad"
-    # A refusal, a 429 too, shows that the provider works; without a status it was not asked.
+    # A refusal, also a 429, shows that the provider works. Without a status, the call did not
+    # reach the provider.
     return None if error.status is None else "ok"
 
 
 class Ticket:
-    """A caller's way through a circuit: from ``admit`` to ``ended``.
+    """The permission of a circuit for one call; it is valid from ``admit`` to ``ended``.
 
     Attributes:
-        token: Names the probe that this call is, or empty.
+        token: Id of the probe if this call is a probe, otherwise empty.
     """
 
     def __init__(self, breakers: "CircuitBreakers", circuit: LocalCircuit, token: str) -> None:
@@ -78,16 +80,16 @@ class Ticket:
         self.token = token
 
     def check(self) -> None:
-        """Check that the circuit is still closed, when the call might start.
+        """Check, before the call starts, that the circuit is still closed.
 
         Raises:
-            CircuitReopened: If the circuit has opened since.
+            CircuitReopened: If the circuit has opened since ``admit``.
         """
         if self._circuit.opened and not self.token:
             raise CircuitReopened
 
     def ended(self, error: BaseException | None) -> None:
-        """Report how the call ended; exactly once."""
+        """Report the end of the call; this must be done exactly once."""
         self._breakers.ended(self._circuit, self.token, error)
 
 
@@ -103,12 +105,13 @@ class CircuitBreakers:
             raise
         ticket.ended(None)
 
-    A circuit opens after failures, so the calls that are out when a model breaks down still fail.
-    Without Redis every circuit counts as closed: then only limits and retries hold calls back.
+    A circuit opens only after failures, so the calls in flight still fail when a model breaks
+    down. If Redis is away, every circuit counts as closed, and only limits and retries hold calls
+    back.
 
     Args:
-        backend: Holds the circuits of the cluster.
-        config: The policy.
+        backend: Stores the circuits of the cluster.
+        config: The policy of all circuits.
     """
 
     def __init__(self, backend: CircuitBackend, config: CircuitBreakerConfig) -> None:
@@ -123,7 +126,7 @@ class CircuitBreakers:
         self._lost = False
 
     def is_open(self, provider: str, model: str) -> bool:
-        """Whether callers have to wait now, as far as this process knows."""
+        """Return whether callers have to wait now, as far as this process knows."""
         circuit = self._circuits.get(f"{provider}/{model}")
         return circuit is not None and circuit.opened
 
@@ -135,15 +138,15 @@ class CircuitBreakers:
         Args:
             provider: Provider name.
             model: Model name.
-            wait: Whether to wait at all, if the policy says so.
-            max_wait_s: The longest wait that is worth it, once it is known.
+            wait: Whether the call may wait. If the policy says not to wait, the call never waits.
+            max_wait_s: Seconds that the caller waits at most; a longer wait raises ``LongWait``.
 
         Returns:
-            The way through; its ``ended`` must be called.
+            The permission for the call; its ``ended`` must be called.
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
-            LongWait: If it may not be tried for longer than ``max_wait_s``.
+            LongWait: If the model may not be tried again within ``max_wait_s``.
         """
         name = f"{provider}/{model}"
         circuit = self._circuits.get(name)
@@ -175,9 +178,9 @@ class CircuitBreakers:
             self._report_soon(circuit)
 
     def hear(self, news: CircuitNews) -> None:
-        """Take news of the other processes."""
+        """Take news of another process."""
         if not news.circuit:
-            # News may have been missed: every known circuit is read again.
+            # Every known circuit is read again, because news may have been missed.
             for each in self._circuits.values():
                 self._start(self._look(each))
         elif (circuit := self._circuits.get(news.circuit)) is not None:
@@ -186,7 +189,7 @@ class CircuitBreakers:
                 circuit.counted_until_s = time.monotonic() + self._config.window_s
 
     async def run(self) -> None:
-        """Report successes while failures are counted, and keep probes alive; until cancelled."""
+        """Report successes while failures are counted, and renew probes, until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             for token, circuit in list(self._held.items()):
@@ -197,7 +200,7 @@ class CircuitBreakers:
                     self._report_soon(circuit)
 
     async def close(self) -> None:
-        """Let messages under way be sent; waiting callers are not woken."""
+        """Wait a moment until started messages are sent; waiting callers are not woken."""
         for circuit in self._circuits.values():
             if circuit.keeper is not None:
                 circuit.keeper.cancel()
@@ -207,7 +210,7 @@ class CircuitBreakers:
             task.cancel()
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return counts of this process, and the names of the circuits it knows to be open."""
+        """Return this process's counts, and the names of the circuits that it knows to be open."""
         names = ("failures", "opened", "closed", "probes", "waited", "refused")
         return {name: self._counts[name] for name in names} | {
             "open": sorted(name for name, circuit in self._circuits.items() if circuit.opened)
@@ -236,7 +239,7 @@ class CircuitBreakers:
                 circuit.waiters.remove(future)
 
     async def _keep(self, circuit: LocalCircuit) -> None:
-        """Ask for a probe when it is time, for the first waiter; let all go once it closes."""
+        """Ask for probes for the first waiter until the circuit closes or no caller waits."""
         while circuit.opened and circuit.waiters:
             wait_s = circuit.ask_at_s - time.monotonic()
             if wait_s > 0:
@@ -259,11 +262,11 @@ class CircuitBreakers:
         raise CircuitOpen(
             f"{circuit.name} fails for everybody: its circuit breaker is open for another "
             f"{max(circuit.ask_at_s - time.monotonic(), 0.0):.1f} s; retry the run when the "
-            "provider is well, or set circuit_breaker.when_open to wait"
+            "provider works again, or set circuit_breaker.when_open to wait"
         )
 
     async def _ask(self, circuit: LocalCircuit) -> str | None:
-        """Ask for a probe; returns its token if it may go."""
+        """Ask for a probe; returns the token of the probe if it was granted."""
         token = f"{self._process}:{next(self._probes)}"
         view = await self._exchange(circuit, token=token)
         if view is None:
@@ -285,14 +288,14 @@ class CircuitBreakers:
         self._conclude(circuit, token, "release")
 
     def _conclude(self, circuit: LocalCircuit, token: str, verdict: Verdict) -> None:
-        """Report the end of a probe; if that is impossible, its lease ends by itself."""
+        """Report the end of a probe; without the report, the probe's lease ends by itself."""
         self._held.pop(token, None)
         self._start(self._exchange(circuit, token=token, verdict=verdict))
 
     # ---- exchanges with the backend ---------------------------------------------------------
 
     def _take(self, circuit: LocalCircuit, known: View | CircuitNews) -> None:
-        """Take a state, unless a newer one is known: news may overtake an answer."""
+        """Take a state unless a newer state is known, because news may overtake an answer."""
         if known.at < circuit.known_at:
             return
         circuit.known_at = known.at
@@ -309,7 +312,10 @@ class CircuitBreakers:
                 future.set_exception(too_long)
 
     async def _look(self, circuit: LocalCircuit) -> None:
-        """Read a circuit; without the backend it counts as closed, for limits hold calls back."""
+        """Read a circuit; without the backend, the process keeps the state that it knows.
+
+        A new circuit counts as closed then, because limits still hold calls back.
+        """
         try:
             view = await self._backend.exchange(circuit.name, None)
         except ServiceUnavailable as error:
@@ -325,7 +331,7 @@ class CircuitBreakers:
             self._start(self._report(circuit))
 
     async def _report(self, circuit: LocalCircuit) -> None:
-        """Report what was counted; what comes meanwhile goes into the next message."""
+        """Report the counted calls; calls that end meanwhile go into the next message."""
         try:
             while circuit.bad or circuit.successes:
                 bad, circuit.bad = circuit.bad, 0
@@ -338,7 +344,7 @@ class CircuitBreakers:
             circuit.reporting = False
 
     async def _exchange(self, circuit: LocalCircuit, **fields: Any) -> View | None:
-        # Only messages that count calls are numbered: the others may overtake them.
+        # Only messages that count calls are numbered, because other messages may overtake them.
         number = next(circuit.numbers) if "bad" in fields else 0
         message = Message(process=self._process, number=number, **fields)
         try:

@@ -1,4 +1,4 @@
-"""The callback that the configuration names, as ``package.module:function``."""
+"""Imports the callback that the configuration names as ``package.module:function``."""
 
 from importlib import import_module
 
@@ -10,18 +10,19 @@ def load_callback(path: str) -> OnFailure:
     """Import a callback.
 
     Args:
-        path: ``package.module:function``; the operator wrote it, so its module may be imported.
+        path: ``package.module:function``; its module may be imported, because the operator wrote
+            the path.
 
     Returns:
-        The function.
+        The callback.
 
     Raises:
-        ConfigurationError: If there is no such function.
+        ConfigurationError: If the path cannot be imported or does not name a function.
     """
     module, _, name = path.partition(":")
     try:
         callback = getattr(import_module(module), name)
-    # A module of the user's may raise anything while it is imported, or call sys.exit().
+    # The user's module may raise any error while it is imported, or call sys.exit().
     except (Exception, SystemExit) as error:
         raise ConfigurationError(
             f"on_failure: {path!r} cannot be imported ({type(error).__name__}: {error}): write "
@@ -29,7 +30,7 @@ def load_callback(path: str) -> OnFailure:
         ) from error
     if not callable(callback):
         raise ConfigurationError(
-            f"on_failure: {path!r} is a {type(callback).__name__}, no function"
+            f"on_failure: {path!r} is a {type(callback).__name__}, not a function"
         )
     found: OnFailure = callback
     return found

@@ -1,16 +1,16 @@
--- One circuit breaker: applies the message of a process, and returns its state.
+-- One circuit breaker: the script applies a process's message, and returns the circuit's state.
 --
 -- EVALSHA sha 1 state  config message channel circuit [now]
 --   KEYS[1] state   string, MessagePack: the fields of tests.support.circuit_model.Circuit;
 --                   slots = {{index, successes, failures}...}, seen = {process -> {number, time}}
 --   ARGV[1] JSON: app.domain.circuit.CircuitBreakerConfig
---   ARGV[2] JSON: app.failures.circuit.Message, or "null" to look only
+--   ARGV[2] JSON: app.failures.circuit.Message, or "null" if the state is only read
 --   ARGV[3] pub/sub channel of the news
 --   ARGV[4] name of the circuit, for the news
---   ARGV[5] the time instead of Redis's own, for tests only
+--   ARGV[5] the time that tests use instead of the time of Redis's clock
 -- Returns JSON: app.failures.circuit.View, with `at` as a string.
 --
--- app.failures.circuit is its model: a test keeps the two alike.
+-- tests.support.circuit_model is a model of this script in Python: a test compares the two.
 
 local SLOTS = 10
 local SEEN_S = 60
@@ -18,7 +18,9 @@ local PROBE_LEASE_S = 15
 local MAX_DOUBLINGS = 20
 local IDLE_S = 600
 
-redis.replicate_commands() -- Redis 6.2 may be told to replicate scripts: this one reads the clock
+-- Redis 6.2 can be configured to replicate scripts instead of their commands. This script needs
+-- the replication of commands, because it reads the clock.
+redis.replicate_commands()
 
 local config, message = cjson.decode(ARGV[1]), cjson.decode(ARGV[2])
 local looks = message == cjson.null
@@ -32,7 +34,7 @@ local packed = redis.call('GET', KEYS[1])
 local c = packed and cmsgpack.unpack(packed)
   or {slots = {}, streak = 0, openings = 0, holder = '', holder_until = 0, told = 0, seen = {}}
 local change = ''
--- As text, because cjson keeps 14 digits of a number.
+-- This is a string, because cjson keeps only 14 digits of a number.
 local at = string.format('%.0f', math.floor(now * 1000000 + 0.5))
 
 local function slot_of(time)

@@ -1,8 +1,9 @@
-"""The messages to and from a circuit breaker, and the interface of the backend that holds it.
+"""The messages to and from a circuit breaker, and the interface of the backend that stores it.
 
-``closed``: calls go, failures are counted in a sliding window. ``open``: none goes until a time.
-``half_open``: one call, the probe, goes; its result closes the circuit or opens it for longer. The
-Lua script that holds the circuits of a cluster is tested against a model of it in Python.
+While a circuit is ``closed``, calls start, and failures are counted in a sliding window. While a
+circuit is ``open``, no call starts until a certain time. While a circuit is ``half_open``, only one
+call, the probe, runs; the result of the probe closes the circuit or opens it for longer. The Lua
+script that holds the circuits of a cluster is tested against a model of the script in Python.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 State = Literal["closed", "open", "half_open"]
-#: The end of a probe: it succeeded or failed, was never made, or is still under way.
+#: The report on a probe. The call succeeded (``ok``), failed (``bad``), says nothing about the
+#: model or was never made (``release``), or has not ended yet (``renew``).
 Verdict = Literal["ok", "bad", "release", "renew"]
 SLOTS = 10
 
@@ -21,12 +23,12 @@ class Message:
 
     Attributes:
         process: Unique name of the process.
-        number: Counts the process's messages with calls; a repeated one counts no calls again. 0
-            for a message without any.
-        ok: Successes: seconds ago, and how many.
-        bad: Failures since the last message.
-        token: Names a probe; without a verdict, permission for it is asked for.
-        verdict: The end of the probe.
+        number: Number of this message among the process's messages that count calls; a repeated
+            message is not counted again. It is 0 for a message that counts no calls.
+        ok: Pairs of an age in seconds and the number of successes at that time.
+        bad: Number of failures since the last message.
+        token: Id of a probe; a message with a token and without a verdict asks for the probe.
+        verdict: The report on the probe.
     """
 
     process: str
@@ -39,18 +41,18 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
-    """The state of a circuit, as a process sees it.
+    """The state of a circuit that a process gets from the backend.
 
     Attributes:
-        state: Its state.
-        wait_s: Seconds until it is worth asking for a probe; 0 if it is closed.
-        granted: Whether the probe that was asked for may go.
-        change: The change that the message brought about.
-        opening: How many times it has opened since it was last idle.
-        ok: Successes in the window.
-        bad: Failures in the window.
-        at: Microseconds of the holder's clock: a view older than one already known is out of
-            date, in whatever order the two arrive.
+        state: The circuit's state.
+        wait_s: Seconds until a probe may be granted; 0 if the circuit is closed.
+        granted: Whether the requested probe may start.
+        change: The change that the message caused.
+        opening: How many times the circuit has opened since it was last idle.
+        ok: Number of successes in the window.
+        bad: Number of failures in the window.
+        at: Time by the backend's clock in microseconds; a process ignores a view that is older
+            than the newest view that it has.
     """
 
     state: State
@@ -65,10 +67,10 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitNews:
-    """News for all processes: a circuit opened, closed, may be probed, or counts failures.
+    """A message to all processes that a circuit opened, closed, may be probed or counts failures.
 
-    ``circuit`` is empty when news may have been missed: then every circuit has to be read again.
-    ``at`` is as in ``View``.
+    If ``circuit`` is empty, news may have been missed, and every circuit has to be read again.
+    ``at`` has the same meaning as in ``View``.
     """
 
     circuit: str
@@ -78,16 +80,16 @@ class CircuitNews:
 
 
 class CircuitBackend(Protocol):
-    """Holds the circuits; every method may raise ``ServiceUnavailable``."""
+    """Stores the circuits; every method may raise ``ServiceUnavailable``."""
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """Apply a message and return the circuit's state; without one only return it."""
+        """Apply a message, if there is one, and return the circuit's state."""
 
     async def names(self) -> list[str]:
-        """Return the circuits that have counted failures lately."""
+        """Return the names of the circuits that have counted failures recently."""
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
-        """Call back for news until ``close``."""
+        """Call ``on_news`` with all news until ``close`` is called."""
 
     async def close(self) -> None:
         """Stop listening."""

@@ -1,7 +1,7 @@
-"""The circuits of a cluster: in Redis, where a Lua script makes each exchange atomic.
+"""The circuits of a cluster, stored in Redis; a Lua script makes each exchange atomic.
 
-A circuit is one key with its name as hash tag. A flushed Redis has closed circuits only, which
-costs the calls that open them again.
+A circuit is one key, and the circuit's name is the hash tag of the key. After Redis was flushed,
+all circuits are closed, so some calls have to fail before a circuit opens again.
 """
 
 import asyncio
@@ -27,12 +27,13 @@ log = structlog.get_logger(__name__)
 class RedisCircuits:
     """Circuits in Redis 6.2 or newer.
 
-    Each exchange is a round trip, and news over pub/sub may be lost, so processes also ask again.
+    Each exchange costs a round trip. News over pub/sub may be lost, so processes also ask again
+    from time to time.
 
     Args:
-        redis: The process's client, without ``decode_responses``. It is not closed here.
+        redis: The process's client, without ``decode_responses``. ``close`` does not close it.
         config: The policy of all circuits.
-        clock: Seconds since the epoch instead of Redis's own clock, for tests.
+        clock: Returns seconds since the epoch; tests use it instead of Redis's own clock.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class RedisCircuits:
         self._listener: asyncio.Task[None] | None = None
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """Exchange as ``CircuitBackend`` says."""
+        """Apply a message and return the state, as ``CircuitBackend.exchange`` describes."""
         now = [] if self._clock is None else [repr(self._clock())]
         arguments = [self._config, orjson.dumps(message), f"{PREFIX}:news", circuit, *now]
         try:
@@ -62,7 +63,7 @@ class RedisCircuits:
         return View(**answer | {"at": int(answer["at"])})
 
     async def names(self) -> list[str]:
-        """Return names as ``CircuitBackend`` says; those of expired circuits are forgotten."""
+        """Return the circuits' names, and remove the names of expired circuits."""
         try:
             found = sorted(await self._redis.smembers(f"{PREFIX}:names"))
             names = [name if isinstance(name, str) else name.decode() for name in found]
@@ -75,7 +76,7 @@ class RedisCircuits:
         return names
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
-        """Call ``on_news`` until ``close``."""
+        """Call ``on_news`` with all news until ``close`` is called."""
         self._listener = asyncio.create_task(self._listen(on_news), name="circuit_news")
 
     async def close(self) -> None:
@@ -99,5 +100,5 @@ class RedisCircuits:
 
 
 def _key(circuit: str) -> str:
-    """Return the key, with the circuit's name as hash tag: braces would end it early."""
+    """Return the key; braces in the circuit's name are replaced, as they would end the hash tag."""
     return f"{PREFIX}:{{{circuit.translate({ord('{'): '(', ord('}'): ')'})}}}:state"

@@ -1,7 +1,8 @@
-"""What kind of failure an error is: whether another attempt may help, and how its agent ends.
+"""Classifies errors by whether another attempt may help and in which state the agent ends.
 
-The error tree of ``app.errors`` is the classification: errors of SDKs, HTTP answers and tools are
-mapped to it where they are met, and what follows from each is a fact of its class.
+The classes of ``app.errors`` are the classification. The code that catches an error of an SDK, of
+an HTTP answer or of a tool raises an error of these classes instead. Each class has attributes
+that state its consequences.
 """
 
 from dataclasses import dataclass
@@ -15,9 +16,9 @@ class FailureClass:
     """A kind of failure.
 
     Attributes:
-        name: As stored in ``agent_runs.error_class`` and ``attempts.error_class``.
+        name: Name that is stored in ``agent_runs.error_class`` and ``attempts.error_class``.
         retriable: Whether another attempt may help.
-        final: The state of an agent that ends with it.
+        final: The state of an agent that ends with this failure.
     """
 
     name: str
@@ -26,7 +27,7 @@ class FailureClass:
 
 
 def classify(error: BaseException | type[BaseException]) -> FailureClass:
-    """Return the class of an error; one that no adapter has mapped is a defect, not retriable."""
+    """Return the class of an error; an error outside the tree is a defect and not retriable."""
     kind = error if isinstance(error, type) else type(error)
     agent_error = kind if issubclass(kind, AgentError) else AgentError
     return FailureClass(
@@ -37,6 +38,6 @@ def classify(error: BaseException | type[BaseException]) -> FailureClass:
 
 
 def class_named(name: str | None) -> FailureClass | None:
-    """Return the class that is stored under a name, or None if no error of the tree has it."""
+    """Return the class with a stored name, or None if no error of the tree has this name."""
     kind = error_named(name)
     return None if kind is None else classify(kind)

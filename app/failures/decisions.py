@@ -1,4 +1,4 @@
-"""(kind of failure, retries so far, policy) -> try again after some time, or fail for good."""
+"""Decides from a failure, the retries so far and the policy between another try and a failure."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from app.failures.classification import FailureClass, classify
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Retry:
-    """Another attempt, after ``after_s`` seconds."""
+    """The decision to make another attempt after ``after_s`` seconds."""
 
     after_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fail:
-    """No other attempt: the agent run ends in ``status``."""
+    """The decision to make no other attempt; the agent run ends in ``status``."""
 
     status: AgentStatus
 
@@ -31,8 +31,8 @@ def decide(
     """Decide what follows from a failed attempt.
 
     Args:
-        failure: The error, which may ask for a wait, or only its class.
-        retries: Retries made so far.
+        failure: The error, which may name a time to wait, or only the error's class.
+        retries: Number of retries so far.
         policy: Number and spacing of the retries.
     """
     kind = failure if isinstance(failure, FailureClass) else classify(failure)

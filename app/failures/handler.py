@@ -1,7 +1,7 @@
-"""FailureHandler: the one owner of retries, for workers and for programs with the same question.
+"""``FailureHandler`` decides on all retries, for workers and for programs that use it.
 
-It decides and counts; its caller carries the decision out. Nothing else repeats a call: the
-SDKs' own retries are off.
+The handler decides and counts; its caller carries the decision out. No other code repeats a call,
+because the SDKs' own retries are off.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from app.errors import AgentError
 from app.failures.classification import FailureClass, class_named, classify
 from app.failures.decisions import Fail, Retry, decide
 
-#: Called with an agent that has failed for good, and its result; a function or a coroutine's.
+#: A function or coroutine function that is called with a finally failed agent and its result.
 OnFailure = Callable[[Agent, AgentResult], Any]
-#: Starts a function that may block; returns what awaits its end.
+#: Starts a function that may block; returns an awaitable for the end of the function.
 InThread = Callable[[Callable[[], Any]], Any]
 CALLBACK_TIMEOUT_S = 30.0
 CALLBACKS_AT_ONCE = 8
@@ -32,21 +32,22 @@ log = structlog.get_logger(__name__)
 
 
 class FailureHandler:
-    """Decides what follows from failures.
+    """Decides whether a failed agent is tried again.
 
     Example:
         handler = FailureHandler(RetryPolicy(max_retries=1), on_failure=lambda agent, result: ...)
         if handler.handle_failure(agent, result):
             ...  # try the agent again
 
-    A callback is called at most once and is not repeated: one that must not be lost reads the
-    history, or the event stream.
+    A callback is called at most once and is not repeated. A program that must not miss a failure
+    reads the history or the event stream instead.
 
     Args:
-        default_policy: Retry policy of agents without one of their own.
-        on_failure: Called once for every agent that fails for good. What it raises is logged.
-        in_thread: Runs a callback that is no coroutine; by default in the loop's executor.
-        redact: Takes secrets out of the text of an error.
+        default_policy: Retry policy of agents that have no policy of their own.
+        on_failure: Called once for every agent that fails for good. Its errors are logged.
+        in_thread: Runs a callback that is not a coroutine function; the default is the loop's
+            executor.
+        redact: Removes secrets from an error message.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class FailureHandler:
 
         Args:
             agent: The agent that failed.
-            error: Its error; a provider's Retry-After lengthens the wait and never shortens it.
-            retries: Retries made so far.
-            policy: Goes before the agent's own and the default one.
+            error: The agent's error; a provider's Retry-After can lengthen the wait before the
+                next attempt but never shortens it.
+            retries: Number of retries so far.
+            policy: Policy that replaces the agent's own policy and the default policy.
         """
         policy = policy or agent.policy(self._default_policy)
         decision = decide(error, retries=retries, policy=policy)
@@ -91,7 +93,7 @@ class FailureHandler:
         return decision
 
     def text_of(self, error: Exception) -> str:
-        """Return the text of an error for the history and for callers, without secrets."""
+        """Return an error's message without secrets, for the history and for callers."""
         return self._redact(str(error) or type(error).__name__)
 
     def handle_failure(
@@ -101,11 +103,12 @@ class FailureHandler:
 
         Args:
             agent: The agent that failed.
-            result: Its result; ``metadata["error_class"]`` tells the class, else the status does.
-            policy: Goes before the agent's own and the default one.
+            result: The agent's result; the error's class is ``metadata["error_class"]`` or, without
+                this entry, follows from the status.
+            policy: Policy that replaces the agent's own policy and the default policy.
 
         Returns:
-            True if it should be retried. Always False for a result that is no failure.
+            True if the agent should be tried again. Always False for a result without a failure.
         """
         if not result.status.is_failure:
             return False
@@ -121,7 +124,7 @@ class FailureHandler:
         """Decide whether a run fails because of its failed agents, as the scheduler does.
 
         Args:
-            failed_agents: Those that failed for good.
+            failed_agents: The agents that failed for good.
             total_agents: Number of all agents of the workflow.
             allow_partial: Whether partial completion is allowed.
         """
@@ -133,7 +136,7 @@ class FailureHandler:
         return failure_reason(counts, allow_partial_completion=allow_partial) is not None
 
     def tell(self, agent: Agent, result: AgentResult) -> None:
-        """Call ``on_failure`` in the background; called on the loop of a worker."""
+        """Call ``on_failure`` in the background; this method must run on the worker's loop."""
         if self._on_failure is not None:
             task = asyncio.create_task(
                 self._tell(self._on_failure, agent, result), name="on_failure"
@@ -142,12 +145,12 @@ class FailureHandler:
             task.add_done_callback(self._telling.discard)
 
     async def close(self) -> None:
-        """Wait for the callbacks under way; each of them has a time limit."""
+        """Wait for the callbacks that still run; each callback has a time limit."""
         if self._telling:
             await asyncio.wait(self._telling, timeout=CALLBACK_TIMEOUT_S)
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return counts: ``failures``, ``retries``, ``final``, ``by_class`` and of callbacks."""
+        """Return the counts of failures, retries, final failures, callbacks and error classes."""
         names = ("failures", "retries", "final", "callbacks", "callbacks_failed")
         return {name: self._counts[name] for name in names} | {"by_class": dict(self._classes)}
 
@@ -161,12 +164,12 @@ class FailureHandler:
                     else:
                         await self._in_thread(partial(callback, agent, result))
             except Exception:
-                # User code: nothing that it raises may harm the agent or the worker.
+                # No error of the user's code may harm the agent or the worker.
                 self._counts["callbacks_failed"] += 1
                 log.exception("on_failure_failed", agent=agent.name)
 
     def _run_callback(self, agent: Agent, result: AgentResult) -> None:
-        """Call ``on_failure`` for a caller that is not asynchronous."""
+        """Call ``on_failure`` for a caller that is not a coroutine."""
         callback = self._on_failure
         if callback is None:
             return

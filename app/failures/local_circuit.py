@@ -1,4 +1,4 @@
-"""One circuit as a process knows it: its state, the callers that wait, and unreported counts."""
+"""A process's copy of one circuit: its known state, its waiting callers, its unreported counts."""
 
 import asyncio
 import random
@@ -9,13 +9,13 @@ from itertools import count
 from app.domain.waits import LongWait
 from app.failures.circuit import SLOTS
 
-#: Attempts that come back when a circuit may be probed do so within this share of the wait after
-#: it, at most within so many seconds.
+#: Attempts that wait for a circuit come back at random times after the end of their wait. These
+#: times are spread over this share of the wait, and over at most this many seconds.
 SPREAD, MOST_SPREAD_S = 0.1, 2.0
 
 
 class LocalCircuit:
-    """The state of one circuit that a process knows."""
+    """The state of one circuit, as far as a process knows it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +35,7 @@ class LocalCircuit:
         self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
 
     def long_wait(self, max_wait_s: float) -> LongWait | None:
-        """Return the exception for a caller that waits no longer than this, if it applies."""
+        """Return the exception for a caller if it has to wait longer than ``max_wait_s``."""
         wait_s = self.ask_at_s - time.monotonic()
         if not self.opened or self.probed or wait_s <= max_wait_s:
             return None
@@ -43,7 +43,7 @@ class LocalCircuit:
         return LongWait(wait_s=wait_s, waits_for=f"{self.name} circuit")
 
     def succeeded(self, slot_s: float) -> None:
-        """Count a success, by time: only those of the last window are ever reported."""
+        """Count a success with its time, because only successes of the last window are reported."""
         now = time.monotonic()
         if self.successes and now - self.successes[-1][0] < slot_s:
             self.successes[-1][1] += 1
@@ -51,7 +51,7 @@ class LocalCircuit:
             self.successes.append([now, 1])
 
     def take_successes(self) -> list[tuple[float, int]]:
-        """Take the unreported successes: seconds ago, and how many."""
+        """Take the unreported successes as pairs of an age in seconds and a number."""
         now = time.monotonic()
         taken = [(now - at_s, int(number)) for at_s, number in self.successes]
         self.successes.clear()

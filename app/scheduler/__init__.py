@@ -1,1 +1,1 @@
-"""Admits and advances runs, turns a level into a chord of lanes; the watchdog."""
+"""Admits and advances runs, sends each level as a chord of lanes, and has the watchdog."""

@@ -1,8 +1,9 @@
-"""Sends lanes for agents that come back: their backoff is over, or their long wait is.
+"""Sends lanes for agents that may be claimed again because a backoff or a long wait has ended.
 
-The time at which an agent may be claimed again is stored in Postgres, so this survives any process:
-each looks ahead now and then, and at the time itself one of them sends the lanes. A lane that
-lingers for a backoff of its own has claimed the agent by then. The watchdog finds what is missed.
+Postgres stores the time at which an agent may be claimed again, so no killed process can lose this
+time. Every process looks ahead now and then. When the time has come, one process sends the lanes.
+If a lane has itself waited for the agent's backoff, this lane has claimed the agent by then. The
+watchdog finds the agents that all processes have missed.
 """
 
 import asyncio
@@ -17,9 +18,9 @@ from app.scheduler.dispatch import Dispatcher
 from app.storage.deferred import coming_slots, plan_due
 from app.storage.group_commit import cause
 
-#: Agents that come back within the same slot share their lanes.
+#: Agents that may be claimed again within the same slot share their lanes.
 SLOT_S = 0.5
-#: After a slot's end: time for the lanes that lingered.
+#: Seconds after a slot's end in which lanes that wait for a backoff may claim its agents first.
 GRACE_S = 0.25
 SENT_KEY = "agentchord:deferred:{slot}"
 SENT_FOR_S = 600
@@ -28,11 +29,11 @@ log = structlog.get_logger(__name__)
 
 
 class Deferred:
-    """Timers for the agents that come back within the next few seconds.
+    """Timers for the agents that may be claimed again within the next few seconds.
 
     Args:
         engine: The process's engine.
-        redis: The process's client: one process sends a slot's lanes.
+        redis: The process's client; a key in Redis lets only one process send a slot's lanes.
         dispatcher: Sends lanes.
         interval_s: Seconds between two looks.
     """

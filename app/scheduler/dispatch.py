@@ -1,4 +1,4 @@
-"""Sends the messages: a level as a chord of lanes, and the request to advance a run."""
+"""Sends messages to workers: levels as chords of lanes, and requests to advance a run."""
 
 import asyncio
 from collections import defaultdict
@@ -20,19 +20,19 @@ Message = list[tuple[LevelPlan, Lane]]
 
 
 class Dispatcher:
-    """Publishes to the broker; a message that gets lost is sent again by the watchdog.
+    """Publishes messages to the broker; the watchdog sends a lost message again.
 
     Example:
         await dispatcher.send_levels(await plan_levels(connection, [run_id]))  # after the commit
 
-    Nothing here knows whether a message arrives: what there is to do stands in Postgres, and a
-    message only permits a worker to look.
+    The dispatcher does not know whether a message arrives. This does no harm, because Postgres
+    stores the work, and a message only permits a worker to look for work there.
 
     Args:
         celery: The Celery instance.
-        redis: The broker's Redis, to look into its queues.
-        lane_width: Widest lane.
-        many_messages: Lanes share messages only if there are still so many of them.
+        redis: The broker's Redis, in which the messages of a queue are counted.
+        lane_width: Width of the widest lane.
+        many_messages: Lanes share messages only if at least this many messages remain.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class Dispatcher:
         )
 
     async def send_levels(self, plans: Sequence[LevelPlan]) -> None:
-        """Send levels, each as a chord of its lanes whose body advances the run.
+        """Send levels, each as a chord of its lanes; the body of the chord advances the run.
 
-        A level of one lane needs no chord: the lane advances the run itself. Where many such levels
-        are to be sent at once, their lanes share messages.
+        A level of one lane needs no chord, because the lane advances the run itself. If many such
+        levels are sent at once, their lanes share messages.
         """
         if plans:
             await asyncio.to_thread(self._send_levels, plans)
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
-        """Send a single lane, to pass a permission on."""
+        """Send a single lane, which passes a permission on."""
         await asyncio.to_thread(self._lane(plan, lane).apply_async)
 
     async def send_advance(self, run_id: UUID, level: int | None = None) -> None:
-        """Ask the scheduler to look at a run; level None means it has just been enqueued."""
+        """Ask the scheduler to look at a run; level None means that the run is newly enqueued."""
         await asyncio.to_thread(self._advance(run_id, level).apply_async)
 
     async def backlog(self, queue: str) -> int:
@@ -82,7 +82,7 @@ class Dispatcher:
             return sum(await pipe.execute())
 
     def cut(self, plans: Sequence[LevelPlan]) -> tuple[list[Level], list[Message]]:
-        """Split into levels that need a chord, and messages of those that do not."""
+        """Split plans into levels that need a chord, and messages for the other levels."""
         wide: list[Level] = []
         single: dict[tuple[str, int], Message] = defaultdict(list)
         for plan in plans:

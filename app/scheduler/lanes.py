@@ -1,11 +1,11 @@
-"""How a level is cut into lanes, and how these share messages: pure functions."""
+"""Pure functions that cut a level into lanes and put lanes into messages."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-#: Lanes that a message carries at most; and messages that there are before any carries more than
-#: one, so that all workers get some.
+#: The largest number of lanes in a message, and the number of messages from which on a message may
+#: carry more than one lane. The second number makes sure that all workers get messages.
 MOST_LANES, MANY_MESSAGES = 8, 16
 
 Sent = TypeVar("Sent")
@@ -24,17 +24,17 @@ def cut_lanes(
 ) -> list[Lane]:
     """Share the permitted parallelism among providers, then cut each share into lanes.
 
-    The widths never add up to more than the run may use. A provider that gets no lane, because
-    the run may use fewer places than it has providers, is served when another lane passes its
+    The widths never add up to more than the run may use. If the run has more providers than
+    places, some providers get no lane. Such a provider is served when another lane passes its
     permission on.
 
     Args:
-        agents: Pending agents by provider.
-        max_parallel_agents: Places of the run in all.
-        lane_width: Widest lane.
+        agents: Number of pending agents by provider.
+        max_parallel_agents: Number of agents of the run that may work at once.
+        lane_width: Width of the widest lane.
 
     Returns:
-        The lanes, those of the provider with most agents first.
+        The lanes; the lanes of the provider with the most agents come first.
     """
     order = sorted(agents, key=lambda name: (-agents[name], name))
     shares = _shares([agents[name] for name in order], max_parallel_agents)
@@ -50,14 +50,14 @@ def cut_lanes(
 def share_messages(
     lanes: Sequence[tuple[Sent, Lane]], *, lane_width: int, many_messages: int = MANY_MESSAGES
 ) -> Iterator[list[tuple[Sent, Lane]]]:
-    """Put lanes that are to be sent at once into messages.
+    """Put lanes that are sent at once into messages.
 
-    A message costs sender and receiver 2 to 3 ms of CPU.
+    Lanes share messages because each message costs the sender and the receiver 2 to 3 ms of CPU.
 
     Args:
         lanes: Lanes on one queue, each with the sender's own data.
-        lane_width: Widest lane; those of a message together are no wider.
-        many_messages: There are so many messages at least, or one for each lane.
+        lane_width: Width of the widest lane; the lanes of one message are in total no wider.
+        many_messages: The smallest number of messages, unless there are fewer lanes than this.
     """
     most = min(max(len(lanes) // many_messages, 1), MOST_LANES)
     message: list[tuple[Sent, Lane]] = []
@@ -73,17 +73,17 @@ def share_messages(
 
 
 def _shares(wanted: list[int], room: int) -> list[int]:
-    """Share places in proportion to the wanted ones, one for each as long as there is room."""
+    """Share places in proportion to the wanted places; each gets at least one while some remain."""
     total = sum(wanted)
     if total <= room:
         return wanted
     shares = [
         max(1, room * want // total) if place < room else 0 for place, want in enumerate(wanted)
     ]
-    while sum(shares) > room:  # the minimum of one may have given out too much
+    while sum(shares) > room:  # the minimum of one place may have given out too many places
         shares[shares.index(max(shares))] -= 1
     place = 0
-    while sum(shares) < room:  # places that rounding down has left over
+    while sum(shares) < room:  # rounding down may have left places over
         shares[place % len(shares)] += shares[place % len(shares)] < wanted[place % len(shares)]
         place += 1
     return shares

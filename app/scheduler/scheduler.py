@@ -1,4 +1,4 @@
-"""Starts, advances and stops runs: the transaction first, the messages after its commit."""
+"""Starts, advances and stops runs; messages are sent only after the transaction's commit."""
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from decimal import Decimal
@@ -27,21 +27,22 @@ log = structlog.get_logger(__name__)
 
 
 class Scheduler:
-    """Everything that moves a run from one state to the next.
+    """All steps that move a run from one state to the next.
 
     Example:
-        await scheduler.ask_for_admission(run_id)  # after enqueueing it
-        await scheduler.advance(run_id, level)  # when its level may be done
+        await scheduler.ask_for_admission(run_id)  # after the run was enqueued
+        await scheduler.advance(run_id, level)  # when the level may be done
 
-    Every process may have one, and each step may come early, late or twice. A process that dies
-    between a commit and its messages loses these: the watchdog sends them again.
+    Every process may have a scheduler, and each step may come early, late or twice. If a process
+    dies between a commit and the messages that follow, the watchdog sends these messages again.
 
     Args:
         engine: The process's engine.
         dispatcher: Sends lanes.
-        signals: Wakes waiting clients and working processes.
-        max_running: Runs that may be running at once in the whole cluster.
-        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
+        signals: Wakes clients and workers that wait.
+        max_running: Number of runs that may run at once in the whole cluster.
+        max_collected_bytes: Size of the largest output that may be collected from items or from a
+            sub-workflow.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Scheduler:
         )
 
     async def admit(self) -> None:
-        """Start the pending runs that may start now, and dispatch the levels they stand at."""
+        """Start the pending runs that may start now, and dispatch their current levels."""
         plans = await self._admissions.submit(None)
         await self._dispatcher.send_levels([plan for plan in plans if plan.agents])
         for plan in plans:
@@ -82,12 +83,12 @@ class Scheduler:
     async def _admit(
         self, connection: AsyncConnection, items: Sequence[None]
     ) -> list[list[LevelPlan]]:
-        """Admit once for all callers of the batch; the first of them dispatches."""
+        """Admit runs once for all callers of the batch; the first caller dispatches the levels."""
         plans = await admit(connection, max_running=self._max_running)
         return [plans, *([] for _ in items[1:])]
 
     async def follow(self, run_id: UUID, progress: Progress) -> None:
-        """Do what a committed step brings with it, beside the dispatch of the next level."""
+        """Do the work that follows a committed step, except the dispatch of the next level."""
         if progress.finished:
             await self._signals.send(run_id, "finished")
             await self.admit()
@@ -95,19 +96,19 @@ class Scheduler:
             await self.on_parent(outer)
 
     async def on_parent(self, outer: ParentStep) -> None:
-        """Go on with the run around a sub-workflow that has ended."""
+        """Continue the run whose sub-workflow has ended."""
         if outer.failed:
             await self.fail_early(outer.run_id)
         await self.advance(outer.run_id, outer.level)
 
     async def spread(self, run_id: UUID) -> None:
-        """Send lanes for agents that have just become ready in a level under way."""
+        """Send lanes for agents that have become ready in the current level."""
         async with self._engine.connect() as connection:
             plans = await plan_levels(connection, [run_id])
         await self._dispatcher.send_levels(plans)
 
     async def advance(self, run_id: UUID, level: int | None) -> None:
-        """Do whatever a run needs next: admit it, or move it on and dispatch the next level."""
+        """Admit a run, or advance it and dispatch its next level."""
         if level is None:
             await self.admit()
         else:
@@ -117,14 +118,14 @@ class Scheduler:
                 await self._dispatcher.send_levels([progress.plan])
 
     async def ask_for_admission(self, run_id: UUID) -> None:
-        """Ask for a look at the runs that may start now; a client dispatches nothing itself.
+        """Ask a scheduler to admit the runs that may start now; a client dispatches nothing itself.
 
-        If Redis is away, the watchdog finds the run when it is back.
+        If Redis cannot be reached, the watchdog finds the run when Redis is back.
         """
         await self._asks.submit(run_id)
 
     async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
-        """Send one message for all callers of the batch: its receiver looks at all runs."""
+        """Send one message for all callers of the batch, because its receiver looks at all runs."""
         try:
             await self._dispatcher.send_advance(run_ids[0])
         except (BrokerError, RedisError, OSError) as error:
@@ -132,34 +133,36 @@ class Scheduler:
         return [None] * len(run_ids)
 
     async def stop(self, run_id: UUID, *, as_: WorkflowStatus, reason: str) -> bool:
-        """Have a run end early; returns whether it was still going.
+        """End a run early; returns whether the run had not ended yet.
 
-        When this returns, no new call of the run can start; calls in flight are being closed.
+        When this method returns, no new call of the run can start. Workers close the calls in
+        flight.
         """
         step = partial(stop, run_id=run_id, as_=as_, reason=reason)
         return await self._control(run_id, step, name="stop", brings={as_}, signal="stop")
 
     async def pause(self, run_id: UUID) -> bool:
-        """Have a run rest until it is resumed; returns whether it was going.
+        """Pause a run until it is resumed; returns whether the run was pending or running.
 
-        When this returns, no new call of the run can start; calls in flight go on to their end.
+        When this method returns, no new call of the run can start. Calls in flight go on to their
+        end.
         """
         step = partial(control.pause, run_id=run_id)
         paused = {WorkflowStatus.PAUSED}
         return await self._control(run_id, step, name="pause", brings=paused, signal="pause")
 
     async def resume(self, run_id: UUID) -> bool:
-        """Let a paused run go on; returns whether it was paused."""
+        """Let a paused run go on; returns whether the run was paused."""
         step = partial(control.resume, run_id=run_id)
         return await self._control(run_id, step, name="resume", brings=GOING)
 
     async def retry_failed(self, run_id: UUID, *, cost_budget: Decimal | None = None) -> bool:
-        """Let failed agents of a run that has ended run again; see ``storage.control``."""
+        """Run the failed agents of an ended run again; see ``storage.control``."""
         step = partial(control.retry_failed, run_id=run_id, cost_budget=cost_budget)
         return await self._control(run_id, step, name="retry_failed", brings=GOING)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
-        """Make a run that starts from one agent of a run that has ended; returns its id."""
+        """Make a new run that starts from one agent of an ended run; returns the new run's id."""
         step = partial(control.rerun, run_id=run_id, agent=agent)
         new = await persist(self._engine, step, name="rerun")
         await self.ask_for_admission(new)
@@ -174,12 +177,12 @@ class Scheduler:
         brings: Collection[WorkflowStatus],
         signal: str = "",
     ) -> bool:
-        """Take a step that changes a run's state; returns whether it did.
+        """Take a step that changes a run's state; returns whether the state was changed.
 
-        Afterwards the processes get the signal, if there is one, and the scheduler is asked for a
-        look. If the step is repeated, because the outcome of a commit is unknown, and finds nothing
-        left to do, the state decides: a run in the state that the step leads to was brought there
-        by it.
+        After a change, all processes get the signal, if there is one, and a scheduler is asked to
+        look at the runs. The step is repeated if the outcome of a commit is unknown. If the
+        repeated step finds nothing left to do, the run's state decides: if the run is in a state
+        that the step leads to, the first step counts as the one that changed it.
         """
         tries = count()
 
@@ -197,7 +200,7 @@ class Scheduler:
         return changed
 
     async def fail_early(self, run_id: UUID) -> None:
-        """Start nothing more of a run that can only fail, now that one of its agents has failed."""
+        """Start no more agents of a run that can only fail, because one of its agents failed."""
         reason = await self._failing.submit(run_id)
         if reason is not None:
             log.info("run_given_up", run_id=str(run_id), reason=reason)

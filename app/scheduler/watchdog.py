@@ -1,6 +1,7 @@
-"""The watchdog: finds in Postgres what was lost on the way, and sends it again.
+"""The watchdog, which finds lost leases and messages with the help of Postgres.
 
-Every worker process runs one; an advisory lock lets one at a time look. It trusts only the
+It takes the lost leases away and sends the lost messages again. Every worker process runs a
+watchdog. An advisory lock lets only one watchdog at a time look. A watchdog trusts only the
 database's clock.
 """
 
@@ -28,7 +29,7 @@ from app.storage.progress import LevelPlan, plan_levels, plan_ready_levels
 
 WATCHDOG_LOCK = 7_465_003
 EPOCH_KEY = "agentchord:epoch"
-#: A key that expires: its remaining time tells when a watchdog has last looked.
+#: A key that expires, and its lifetime. The remaining time shows when a watchdog last looked.
 LOOKED_KEY, LOOKED_MS = "agentchord:watchdog", 600_000
 
 TRY_LOCK: TextClause = text("SELECT pg_try_advisory_xact_lock(:key)")
@@ -36,9 +37,10 @@ OVERDUE: TextClause = text("""
     SELECT id, timeout_s FROM runs
     WHERE status = 'running' AND stop_as IS NULL AND deadline_at < clock_timestamp()
 """)
-# Runs that stand at a level where nothing is open any more: the message to advance was lost. Of a
-# run that is being stopped only running agents count: pending ones will not start any more.
-# An agent that waits for a sub-workflow is in progress; one that waits for items is to be advanced.
+# Finds the runs whose current level has no open agents any more, because the message that advances
+# the run was lost. While a run is being stopped, only its running agents are open, because its
+# pending agents will not start any more. An agent that waits for a sub-workflow is open. An agent
+# that waits for its items is not open, because advancing the run completes such an agent.
 STUCK: TextClause = text("""
     SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
         SELECT FROM agent_runs a WHERE a.run_id = r.id AND (a.status = 'running'
@@ -53,13 +55,13 @@ log = structlog.get_logger(__name__)
 
 
 class Watchdog:
-    """Looks for lost leases and messages, every few seconds.
+    """Looks for lost leases and messages every few seconds.
 
     Example:
         task = asyncio.create_task(watchdog.run())
 
-    It finds a loss only at its next look, ``interval_s`` later at most, so it is the safety net
-    and not the way: a run that needs it at each step works, but slowly.
+    The watchdog finds a loss at its next look, at most ``interval_s`` later. It is therefore only
+    a safety net: a run that needs the watchdog at each step works, but slowly.
 
     Args:
         engine: The process's engine.
@@ -67,13 +69,14 @@ class Watchdog:
         scheduler: Moves runs on.
         dispatcher: Sends lanes.
         interval_s: Seconds between two looks.
-        max_recoveries: Recoveries after which an agent fails.
-        on_quarantine: Called for every agent that fails for that, after the commit.
-        grace_s: Seconds after a reconnect in which no lease is taken away: while Postgres was
-            gone no process could renew one.
+        max_recoveries: Number of recoveries after which an agent fails.
+        on_quarantine: Called after the commit for every agent that failed after too many
+            recoveries.
+        grace_s: Seconds after a reconnect in which no lease is taken away, because no process
+            could renew its leases while Postgres was away.
 
     Attributes:
-        deferred: Looks ahead with every look, for agents that come back.
+        deferred: Timers for agents that may be claimed again soon; every look updates them.
     """
 
     def __init__(
@@ -102,7 +105,7 @@ class Watchdog:
         self._epoch: bytes | str | None = None
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Look every ``interval_s`` seconds until the task is cancelled."""
         try:
             while True:
                 await asyncio.sleep(self._interval_s)
@@ -118,11 +121,11 @@ class Watchdog:
             self._lease_taking_from_s = loop.time() + self._grace_s + self._interval_s
             log.warning("watchdog_interrupted", error=cause(error))
         except Exception:
-            # Any error: a watchdog that ends is worse than one that fails once.
+            # Every error is caught, because a watchdog that ends is worse than a failed look.
             log.exception("watchdog_failed")
 
     async def look(self) -> None:
-        """Look once for everything that may have been lost."""
+        """Look once for all kinds of losses."""
         self._quarantined = []
         for plan in await self._alone(self._recover) or ():
             await self._send(plan, set(plan.agents))
@@ -149,7 +152,7 @@ class Watchdog:
             return await step(connection)
 
     async def _recover(self, connection: AsyncConnection) -> list[LevelPlan]:
-        """Take leases away; the lanes that held them are gone, so others are needed at once."""
+        """Take expired leases away, and plan new lanes, because the lanes with them are gone."""
         if asyncio.get_running_loop().time() < self._lease_taking_from_s:
             return []
         taken = await recover_expired(connection, max_recoveries=self._max_recoveries)
@@ -166,7 +169,7 @@ class Watchdog:
         return [(row.id, row.level) for row in await connection.execute(STUCK)]
 
     async def _redis_was_replaced(self) -> bool:
-        """Whether Redis was flushed or replaced since the last look: its queues are gone then."""
+        """Return whether Redis, with its queues, was flushed or replaced since the last look."""
         try:
             await self._redis.set(EPOCH_KEY, uuid4().hex, nx=True)
             epoch = await self._redis.get(EPOCH_KEY)
@@ -181,7 +184,7 @@ class Watchdog:
             await self._redis.set(LOOKED_KEY, "", px=LOOKED_MS)
 
     async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
-        """Send lanes for ready agents whose provider's queue is empty, or for all."""
+        """Send lanes for ready agents of providers with an empty queue, or of all providers."""
         waiting = {
             provider
             for provider in plan.agents
@@ -195,7 +198,7 @@ class Watchdog:
                 if lane.provider in providers:
                     await self._dispatcher.send_lane(plan, lane)
         except Exception:
-            # An error of one run must not keep the others waiting.
+            # An error of one run must not delay the other runs.
             log.exception("lanes_not_sent", run_id=str(plan.run_id))
             return
         if providers:

@@ -1,1 +1,1 @@
-"""Postgres: the tables, the sessions, and the statements of the hot path."""
+"""Access to Postgres (tables, sessions and statements), and the connections to Redis."""

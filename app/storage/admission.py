@@ -1,4 +1,4 @@
-"""Which pending runs may start: as many as may run at once, by priority and then age."""
+"""Starts pending runs, by priority and then age, up to the number that may run at once."""
 
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,8 +11,8 @@ SOME_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM runs WHERE status = 'pending' AND stop_as IS NULL)
 """)
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
-# The runs of sub-workflows take no place of their own: the runs around them might have all the
-# places, and would wait for ever.
+# The runs of sub-workflows take no places of their own. Otherwise the runs around them could take
+# all places, and would wait for their sub-workflows for ever.
 ADMIT: TextClause = text("""
     WITH next AS (
         SELECT id, started_at IS NULL AS first FROM runs
@@ -47,11 +47,11 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
 
     Args:
         connection: Inside a transaction.
-        max_running: Runs that may be running at once in the whole cluster.
+        max_running: Number of runs that may run at once in the whole cluster.
 
     Returns:
-        The level at which each admitted run stands. It has no agents if a resumed run has nothing
-        left to start there: then the run is to be advanced.
+        The current level of each admitted run. If a resumed run has no agent left to start there,
+        the plan has no agents, and the caller advances the run.
     """
     if not await connection.scalar(SOME_PENDING):
         return []

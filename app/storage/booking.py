@@ -1,4 +1,4 @@
-"""After a booking on shared budgets: thresholds are noted, and agents that wait are woken."""
+"""Notes thresholds and wakes waiting agents after a booking on shared budgets."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -31,8 +31,8 @@ async def note_booked(
     Args:
         connection: Inside the transaction of the booking.
         rows: The budgets as APPLY_RECORDS returns them.
-        entries: The cost entries that make up the booking, in order: the run of the entry that
-            passes a threshold has it in its history.
+        entries: The cost entries of the booking, in order. If an entry passes a threshold, the
+            history of the entry's run notes the threshold.
         wake: Called with the agent runs whose holds may fit now.
     """
     passed = [line for row in rows for line in _passed(row, entries)]
@@ -52,7 +52,7 @@ async def note_booked(
 
 
 def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return the thresholds that a budget has passed with this booking, each with its entry."""
+    """Return the thresholds that this booking has passed on a budget, each with its entry."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
     )
@@ -60,14 +60,14 @@ def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
 
 
 def _passing_entry(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
-    """Find the entry with which the spending came to a percentage of the limit."""
+    """Find the entry with which the spending reached a percentage of the limit."""
     mine = [entry for entry in entries if row.id in entry["budget_ids"]]
     spent_usd = row.spent_usd - row.booked
     for entry in mine:
         spent_usd += Decimal(entry["cost_usd"])
         if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
             return entry
-    # The limit was lowered below the spending: the next booking notes it.
+    # The limit was lowered below the spending, and the next booking notes the threshold.
     return mine[-1] if mine else {}
 
 

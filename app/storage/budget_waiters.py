@@ -1,12 +1,12 @@
-"""The callback of transactions that set money free."""
+"""The callback for transactions that release money."""
 
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-#: Called inside the transaction with the agent runs whose holds should be tried again. They find
-#: the budgets locked until it has committed, so an early call costs nothing.
+#: Called inside the transaction with the agent runs whose holds should be tried again. The budgets
+#: are locked until the transaction has committed, so a new try cannot come too early.
 WakeWaiters = Callable[[Sequence[UUID]], None]
 
 
 def wake_none(_: Sequence[UUID]) -> None:
-    """Wake no agent: those that wait look again by themselves, a little later."""
+    """Wake no agent run; waiting agent runs look again by themselves a little later."""

@@ -1,4 +1,4 @@
-"""Claiming: up to ``width`` ready agents of a run's level become this worker's."""
+"""Claims ready agents of a run's level for a worker."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from app.storage.statements import CLAIM, LOCK_RUNS, REMAINING
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimRequest:
-    """A lane's request for work: up to ``width`` agents beside the ``busy`` ones it has."""
+    """A lane's request for up to ``width`` agents, in addition to the lane's ``busy`` agents."""
 
     run_id: UUID
     level: int
@@ -26,18 +26,19 @@ class ClaimRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimedAgent:
-    """An agent run that is this worker's until its lease ends.
+    """An agent run that belongs to this worker until the lease ends.
 
     Attributes:
         id: Id of the agent run.
-        run_id: Its run.
+        run_id: Id of the run.
         name: Name of the agent in the workflow.
-        attempt: Number of this attempt, the fencing token.
-        retries: Retries made before this attempt.
-        limit_usd: Its cost_limit.
-        spent_usd: The cost of its earlier attempts.
-        outputs: Outputs its prompt reads, by agent name.
-        item_index: Which element of a for_each it is, from 0; None for an agent as a whole.
+        attempt: Number of this attempt, which is the fencing token.
+        retries: Number of retries before this attempt.
+        limit_usd: The agent's cost_limit.
+        spent_usd: The cost of the agent run's earlier attempts.
+        outputs: The outputs that the prompt reads, by agent name.
+        item_index: Index of the agent run's element in its for_each list, from 0; None if the agent
+            run is not an element.
         item: The element.
     """
 
@@ -60,9 +61,9 @@ class Claim:
     Attributes:
         agents: The claimed agents, by priority.
         more: Whether the same provider has more agents that are ready now.
-        other_provider: Another provider with ready agents, if any.
-        open: Whether any agent of the level is not final yet, the claimed ones included.
-        alone: Whether all of these are the lane's own.
+        other_provider: Another provider with ready agents, if there is one.
+        open: Whether an agent of the level is not final yet; claimed agents are not final.
+        alone: Whether all agents that are not final belong to this lane.
         room: Whether the run may have more agents in progress than it has now.
     """
 
@@ -83,19 +84,20 @@ async def claim(
     max_recoveries: int,
     locked: bool = False,
 ) -> list[Claim]:
-    """Claim for several lanes at once, each of another run.
+    """Claim agents for several lanes at once; each lane belongs to a different run.
 
-    Of the agents that have been recovered ``max_recoveries`` times a worker has one at a time.
+    An agent that has been recovered ``max_recoveries`` times is a suspect. A worker has only one
+    suspect at a time.
 
-    Repeating it is safe: agents that an unknown commit claimed are in no heartbeat, so their
-    leases end by themselves.
+    A claim may be repeated. If the outcome of its commit is unknown, the agents that it claimed are
+    in no heartbeat, so their leases end by themselves.
 
     Args:
         connection: Inside a transaction.
         requests: The requests of lanes.
         worker: The owner of the leases.
-        lease_s: Seconds until a lease ends that is not renewed.
-        max_recoveries: Recoveries after which an agent is a suspect.
+        lease_s: Seconds until a lease ends, unless it is renewed.
+        max_recoveries: Number of recoveries after which an agent is a suspect.
         locked: Whether the transaction has locked the runs already.
     """
     document = dumps([asdict(request) for request in requests])

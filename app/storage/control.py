@@ -1,7 +1,8 @@
-"""Control of runs under way and runs that have ended: pause, resume, retry, run again.
+"""Pauses and resumes running runs, and retries and reruns ended runs.
 
-Each is one conditional statement under the run's row lock, or follows one, so that it may be
-repeated, or come from several callers at once: the second one finds nothing left to do.
+Each function changes the run with one conditional statement under the run's row lock. Therefore a
+call may be repeated, and several callers may make it at once: the second call finds nothing left to
+do.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +22,7 @@ from app.storage.run_tree import lock_run_tree
 from app.storage.session import dumps
 from app.storage.statements import LOCK_BUDGETS
 
-# The budget's row is what every hold locks: once this is committed, no hold is placed.
+# Every hold locks the budget's row. Therefore no hold is placed after this statement is committed.
 PAUSE: TextClause = text("""
     WITH paused AS (
         UPDATE runs SET status = 'paused', deadline_at = NULL, time_left_s = CASE
@@ -37,8 +38,9 @@ PAUSE: TextClause = text("""
     SELECT id, 'run_paused', jsonb_strip_nulls(jsonb_build_object('time_left_s', time_left_s))
     FROM paused RETURNING run_id
 """)
-# It is admitted again like any other run; its first look at the clock is then. A part of a run
-# that is paused stays paused: no hold of it would be placed.
+# A resumed run is admitted again like any other run, and its deadline is set at its admission. If a
+# sub-workflow's run is inside a paused run, it stays paused, because none of its holds could be
+# placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
         UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -60,10 +62,10 @@ LOCK_RUN: TextClause = text("""
 """)
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
-# After the run's lock. An agent that has items waits for those of them that are tried again.
-# Attempts go on counting, so late writes of an old one are fenced off; only that of an agent that
-# has items goes on, as they do. Conversations with tools begin anew: a conversation that failed
-# would else go on from where it failed.
+# The run is locked before this statement. An agent with items waits for the items that are tried
+# again. Attempts are numbered on, so late writes of an old attempt are refused. Only the attempt of
+# an agent with items continues, because its items continue. Conversations with tools begin anew,
+# because a failed conversation would otherwise continue from the point of its failure.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -114,8 +116,8 @@ AGENTS_OF_RUN: TextClause = text("""
     SELECT name, level, status, dependencies FROM agent_runs
     WHERE run_id = :id AND parent_id IS NULL ORDER BY position
 """)
-# agents: [{id, name, again}]. An agent that is not to run again is taken over with its output; it
-# was paid for by the run it comes from, and costs this one nothing.
+# agents: [{id, name, again}]. An agent that does not run again is taken over with its output. It
+# costs the new run nothing, because the old run has paid for it.
 RERUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
@@ -149,30 +151,30 @@ RERUN: TextClause = text("""
 
 
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Let nothing of a run start any more until it is resumed, and stop its clock.
+    """Stop the start of agents and calls of a run until the run is resumed, and stop its timeout.
 
-    The runs of its sub-workflows rest with it. Calls whose holds were placed before this commits
-    go on to their end.
+    The runs of its sub-workflows are paused, too. If the hold of a call was placed before this
+    transaction commits, the call goes on to its end.
 
     Args:
         connection: Inside a transaction.
         run_id: The run.
 
     Returns:
-        Whether it was going, and not being stopped.
+        Whether the run was pending or running, and was not being stopped.
     """
     return run_id in await _on_run_tree(connection, PAUSE, run_id)
 
 
 async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Let a paused run be admitted again, with its sub-workflows; returns whether it was paused."""
+    """Make a paused run and its sub-workflows pending; returns whether the run was paused."""
     return run_id in await _on_run_tree(connection, RESUME, run_id)
 
 
 async def _on_run_tree(
     connection: AsyncConnection, statement: TextClause, run_id: UUID
 ) -> Collection[UUID]:
-    """Run a statement on a run and those of its sub-workflows; returns the changed ones."""
+    """Execute a statement on a run and its sub-workflows' runs; returns the changed runs."""
     ids = [run.id for run in await lock_run_tree(connection, [run_id])]
     if len(ids) > 1:  # in the order in which holds lock them
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
@@ -192,28 +194,29 @@ async def retry_failed(
     cost_budget: Decimal | None = None,
     part_of_retry: bool = False,
 ) -> bool:
-    """Let the failed and the cancelled agents of a run that has ended run again.
+    """Run the failed and the cancelled agents of an ended run again.
 
-    Results stay, and so do all costs: only retries and recoveries are counted anew.
+    All results and costs stay. Only retries and recoveries are counted anew.
 
     Args:
         connection: Inside a transaction.
         run_id: The run.
-        cost_budget: A higher limit for the run, in dollars; None leaves it.
-        part_of_retry: Whether the run around this one tries again the agent that this one is.
+        cost_budget: A higher limit for the run, in dollars; None leaves the limit as it is.
+        part_of_retry: Whether the retry of the outer run causes this retry of a sub-workflow's run.
 
     Returns:
-        Whether an agent runs again: not if the run is still going, and not if none failed.
+        Whether an agent runs again. No agent runs again if the run has not ended, or if no agent
+        has failed or was cancelled.
 
     Raises:
-        RunConflict: If its input has been removed, the budget would be lowered, or it is a part of
-            another run, which is the one to retry.
+        RunConflict: If the run's input has been removed, if the budget would be lowered, or if the
+            run is a sub-workflow of another run; then the other run has to be retried.
     """
     run = await _lock(connection, run_id)
     if run.ancestors and not part_of_retry:
         raise RunConflict(
-            f"run {run_id} is a sub-workflow of run {run.ancestors[0]}: retry that one, which "
-            "retries what failed of this one"
+            f"run {run_id} is a sub-workflow of run {run.ancestors[0]}: retry the outer run, which "
+            "also runs the failed agents of its sub-workflows again"
         )
     if not WorkflowStatus(run.status).is_final:
         return False
@@ -224,7 +227,7 @@ async def retry_failed(
     if cost_budget < limit_usd:
         raise RunConflict(
             f"the cost_budget of run {run_id} is {limit_usd:f} dollars, and {cost_budget:f} would "
-            "lower it: what is spent goes on counting, so give more, or none at all"
+            "lower it: the money already spent still counts, so give a higher cost_budget or none"
         )
     values = {"id": run_id, "limit_usd": str(cost_budget)}
     return await connection.scalar(RETRY, values) is not None
@@ -233,8 +236,9 @@ async def retry_failed(
 async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
     """Make a new run of the same workflow and input that starts from one agent.
 
-    Agents that completed and do not depend on that one are taken over; all others run again. As
-    long as such a run is going, another call returns the same one.
+    The given agent, all agents that depend on it and all agents without a result run again. The
+    results of the other agents are taken over. Until the new run has ended, another call returns
+    the same new run.
 
     Args:
         connection: Inside a transaction.
@@ -246,7 +250,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
 
     Raises:
         WorkflowError: If the run has no agent of that name.
-        RunConflict: If the run is still going, or its input has been removed.
+        RunConflict: If the run has not ended, or its input has been removed.
     """
     run = await _lock(connection, run_id)
     given: dict[str, Any] = {"id": run_id, "agent": agent}
@@ -255,7 +259,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
         return found
     if not WorkflowStatus(run.status).is_final:
         raise RunConflict(
-            f"run {run_id} is {run.status}: a rerun takes over what has ended, so wait for it, "
+            f"run {run_id} is {run.status}: only an ended run can be rerun, so wait for its end, "
             "or cancel it first"
         )
     _refuse_pruned(run)
@@ -298,14 +302,14 @@ def _refuse_pruned(run: Row[Any]) -> None:
 
 
 def _to_run_again(run_id: UUID, rows: Sequence[Row[Any]], agent: str) -> Collection[str]:
-    """Return the agent, all that depend on it, and all without a result to take over."""
+    """Return the agent, all agents that depend on it, and all agents without a result."""
     names = [row.name for row in rows]
     if agent not in names:
         if (each := agent_of(agent)) in names:
             raise WorkflowError(
                 f"{agent!r} names an element of a list, which cannot be run again alone: "
-                f"`agentchord retry {run_id}` runs those that failed, "
-                f"`agentchord rerun {run_id} {each}` the whole list"
+                f"`agentchord retry {run_id}` runs the failed elements again, "
+                f"`agentchord rerun {run_id} {each}` runs the whole list again"
             )
         raise WorkflowError(
             f"run {run_id} has no agent {agent!r}{did_you_mean(agent, names)}; "

@@ -1,4 +1,4 @@
-"""Agents that were given back for a while: when each may be claimed again, and which are due."""
+"""Finds and wakes agents that were given back and may be claimed again at a later time."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.progress import LevelPlan, plans_of
 
-# Slots are counted from the epoch by the database's clock, so all processes name them alike.
+# Slots are counted from the epoch by the database's clock, so a slot has the same number in all
+# processes.
 COMING: TextClause = text("""
     SELECT DISTINCT floor(extract(epoch FROM a.ready_at) / :slot_s)::bigint AS slot,
         extract(epoch FROM clock_timestamp())::float8 AS now
@@ -19,8 +20,8 @@ COMING: TextClause = text("""
         AND r.status = 'running' AND r.stop_as IS NULL
     ORDER BY slot
 """)
-# A lane that lingered for them has claimed them by now. Where no place is free no lane is needed:
-# the one that frees a place claims them.
+# If a lane has waited for the agents, it has claimed them by now. If a run has no free place, no
+# lane is needed, because the lane that frees a place claims the agents.
 DUE: TextClause = text("""
     SELECT r.id AS run_id, r.level, r.max_parallel_agents, r.priority, a.provider,
         count(*) AS agents
@@ -36,7 +37,7 @@ DUE: TextClause = text("""
     GROUP BY r.id, a.provider ORDER BY r.priority DESC, r.id
 """)
 
-# Locked ones are passed over: they are being claimed, or cancelled.
+# Locked agents are skipped, because another transaction claims or cancels them.
 WAKE_DEFERRED_BY_LIMITS: TextClause = text("""
     WITH waiting AS (
         SELECT id FROM agent_runs
@@ -59,21 +60,21 @@ WAKE_DEFERRED: TextClause = text("""
 
 
 async def wake_deferred_by_limits(connection: AsyncConnection) -> None:
-    """Let all agents come back at once that were given back for a limit per hour or day."""
+    """Make all agents that wait for a limit per hour or day ready at once."""
     await connection.execute(WAKE_DEFERRED_BY_LIMITS, {"pattern": "% requests_per_%"})
 
 
 async def wake_deferred(
     connection: AsyncConnection, waiters: Sequence[Sequence[UUID]]
 ) -> list[bool]:
-    """Let agent runs come back at once, so far as they were given back.
+    """Make agent runs ready at once if they were given back for a long wait.
 
     Args:
         connection: Inside a transaction.
-        waiters: Agent runs, as several callers name them.
+        waiters: The agent runs that each of several callers names.
 
     Returns:
-        For each caller, whether an agent run comes back.
+        For each caller, whether one of its agent runs is ready now.
     """
     ids = sorted({id_ for each in waiters for id_ in each})
     back = set(await connection.scalars(WAKE_DEFERRED, {"ids": ids}))
@@ -87,12 +88,13 @@ async def coming_slots(
 
     Args:
         connection: Inside a transaction.
-        slot_s: Length of a slot.
-        behind_s: How many seconds to look back: agents are also made ready at once.
-        ahead_s: How many seconds to look ahead.
+        slot_s: Length of a slot in seconds.
+        behind_s: Number of seconds to look back; this finds the agents that were made ready at
+            once.
+        ahead_s: Number of seconds to look ahead.
 
     Returns:
-        Number of each slot, and seconds until it is over.
+        Number of each slot, and seconds until the slot is over.
     """
     values = {"slot_s": slot_s, "behind_s": behind_s, "ahead_s": ahead_s}
     rows = await connection.execute(COMING, values)
@@ -100,5 +102,5 @@ async def coming_slots(
 
 
 async def plan_due(connection: AsyncConnection, *, slot: int, slot_s: float) -> Sequence[LevelPlan]:
-    """Find the agents still pending of a slot that is over, in runs with places free."""
+    """Find the agents of an ended slot that are still pending, in runs with free places."""
     return plans_of(await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}))

@@ -1,13 +1,14 @@
-"""The history as it is read: in the order of its ids, with nothing that appears in between later.
+"""Reads the history in the order of its ids, so that a reader that goes on misses no event.
 
-An event gets its id before its transaction commits, so one with a lower id may appear after one
-with a higher id, and a reader that goes on from the highest id that it has seen would miss it. So
-events that are younger than the oldest transaction under way are held back, for the milliseconds
-that those take: all events before a returned one are there by then.
+An event gets its id before its transaction commits. Therefore an event with a lower id may appear
+after an event with a higher id, and a reader that continues after the highest id would miss it. For
+this reason, events that are younger than the oldest open transaction are held back for the
+milliseconds that this transaction takes. When an event is returned, all events with lower ids have
+appeared.
 
-This relies on two facts: every transaction that writes events is one of this package, whose
-sessions are named ``agentchord...`` and end within seconds, even if their processes die; and the
-role of the reader sees them in pg_stat_activity, as the role that owns them does.
+This relies on two facts. First, only transactions of this package write events; their sessions are
+named ``agentchord...`` and end within seconds, even if their processes die. Second, the reader's
+role sees these sessions in pg_stat_activity, as it does if it owns them.
 """
 
 from dataclasses import dataclass
@@ -21,8 +22,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import RunEvent
 
-# A statement of its own, before the one that reads: a transaction that is not found here has
-# committed by the time of that one's snapshot, and a later one writes younger events.
+# This statement runs before the statement that reads the events. If this statement does not find a
+# transaction, the transaction has committed before the snapshot of the reading statement, or it
+# begins later and writes younger events.
 HORIZON: TextClause = text("""
     SELECT least(statement_timestamp(), min(xact_start)) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -32,8 +34,9 @@ READ_RUN: TextClause = text("""
     SELECT id, type, at, attempt, data FROM events
     WHERE run_id = :run_id AND id > :after ORDER BY id LIMIT :limit
 """)
-# As JSON, the form in which they go on, in arrays: one row instead of a thousand. The horizon that
-# comes back is for the next page, whose snapshot is younger.
+# Events are returned as JSON, because they are sent on in this form, and in arrays, because one row
+# costs less than a thousand rows. The returned horizon is for the next page, whose snapshot is
+# younger.
 READ_ALL: TextClause = text("""
     WITH page AS (
         SELECT e.id, e.type, row_to_json(e)::text AS document, e.at >= :horizon AS young
@@ -50,7 +53,7 @@ READ_ALL: TextClause = text("""
         ) AS horizon
     FROM settled
 """)
-# The number that was given out last; it never falls, whatever is removed.
+# The last id that was assigned; this number never falls, also if events are removed.
 LAST_ID: TextClause = text("""
     SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('events', 'id')), 0)
 """)
@@ -58,12 +61,12 @@ LAST_ID: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settled:
-    """Events of a run before which none can appear any more.
+    """Events of a run; no other event can appear before these events any more.
 
     Attributes:
-        rows: The events as dicts with id, type, at, attempt and data, by id.
-        more: Whether there may be more than fit the page.
-        held: Whether younger ones are held back.
+        rows: The events as dicts with id, type, at, attempt and data, in the order of their ids.
+        more: Whether there may be more events than fit the page.
+        held: Whether younger events are held back.
     """
 
     rows: list[dict[str, Any]]
@@ -73,14 +76,14 @@ class Settled:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Page:
-    """Events of all runs before which none can appear any more.
+    """Events of all runs; no other event can appear before these events any more.
 
     Attributes:
-        ids: Their ids, ascending.
-        types: Their types.
-        documents: Each as JSON.
-        more: Whether there are others: more than fit the page, or some that are held back.
-        horizon: For the next page: older events are settled then.
+        ids: The events' ids, ascending.
+        types: The events' types.
+        documents: The JSON of each event.
+        more: Whether there may be other events, which do not fit the page or are held back.
+        horizon: The horizon for the next page; events before this time are settled then.
     """
 
     ids: list[int]
@@ -102,7 +105,7 @@ async def read_run(connection: AsyncConnection, run_id: UUID, *, after: int, lim
 
 
 async def read_horizon(connection: AsyncConnection) -> datetime:
-    """Read the time before which events are settled, in every statement from the next on."""
+    """Read the horizon: in every later statement, all events before this time are settled."""
     horizon: datetime = (await connection.execute(HORIZON)).scalar_one()
     return horizon
 
@@ -110,7 +113,7 @@ async def read_horizon(connection: AsyncConnection) -> datetime:
 async def read_all(
     connection: AsyncConnection, *, after: int, limit: int, horizon: datetime
 ) -> Page:
-    """Read a page of the history of all runs, as far as a horizon read before settles it."""
+    """Read a page of the settled history of all runs; an earlier statement has read the horizon."""
     values = {"after": after, "limit": limit, "horizon": horizon}
     row = (await connection.execute(READ_ALL, values)).one()
     return Page(
@@ -123,7 +126,7 @@ async def read_all(
 
 
 async def last_id(connection: AsyncConnection) -> int:
-    """Read the id that was given out last."""
+    """Read the last id that was assigned to an event."""
     found: int = (await connection.execute(LAST_ID)).scalar_one()
     return found
 

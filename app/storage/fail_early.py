@@ -1,4 +1,4 @@
-"""Runs that can only fail: their pending agents are cancelled, their running ones may end."""
+"""Cancels the pending agents of runs that can only fail; running agents may still end."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -13,18 +13,18 @@ from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 
 
 async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
-    """Cancel the pending agents of runs that can only fail any more.
+    """Cancel the pending agents of runs that can only fail.
 
-    Calls in flight end and their results are kept: they are paid for, and a retry of the run can
-    use them. Sub-workflows under way are stopped, because they would start more of them. The run
-    itself ends, as failed, when its level is done. Repeating it changes nothing.
+    Calls in flight go on to their end, and their results are kept, because they are paid for and a
+    retry of the run can use them. Running sub-workflows are stopped, because they would start more
+    calls. The run itself ends as failed when its level is done. A repeated call changes nothing.
 
     Args:
         connection: Inside a transaction.
-        run_ids: Runs of which an agent has just failed; one may be there several times.
+        run_ids: Runs in which an agent has just failed; the same run may be given several times.
 
     Returns:
-        For each, why it fails, or None if it goes on.
+        For each given run, the reason of its failure, or None if the run goes on.
     """
     ids = sorted(set(run_ids))
     reasons: dict[UUID, str] = {}
@@ -43,7 +43,7 @@ async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> li
         reason = failure_reason(counts, allow_partial_completion=run.allow_partial_completion)
         if reason is not None:
             reasons[run.id] = reason
-    # The runs inside are locked before any agent run is.
+    # The runs of sub-workflows are locked before any agent run is locked.
     run_tree = await lock_run_tree(connection, sorted(reasons)) if reasons else []
     for run in run_tree:
         if run.id in reasons:

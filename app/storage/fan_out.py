@@ -1,9 +1,10 @@
-"""Elements of a for_each: written all at once when their list is known, collected at the end.
+"""Writes the agent runs of a for_each's elements, and collects their outputs at the end.
 
-An agent with a for_each is claimed like any other. Its attempt records the list; the same
-transaction writes one agent run per element, on the same level, and lets it wait for them without
-lease and place. When nothing of the level is open any more, advancing the run collects them, so
-that recording an element costs no more than recording any agent.
+An agent with a for_each is claimed like any other agent. Its attempt records the list. The same
+transaction writes one agent run per element, on the same level. The agent then waits for its
+elements without a lease and without a place. When no agent run of the level is open any more,
+advancing the run collects the outputs. Therefore recording an element costs no more than recording
+any other agent.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,8 @@ from uuid_utils.compat import uuid7
 from app.domain.agent import CRITICAL_PRIORITY
 from app.storage.session import dumps
 
-# Under the lock of the agent run that APPLY_RECORDS has just updated: a second try is fenced.
+# The transaction has locked the agent run, because APPLY_RECORDS has just updated it. If the
+# transaction is repeated, the attempt no longer owns the agent run, and nothing is written.
 EXPAND: TextClause = text("""
     WITH parent AS (
         UPDATE agent_runs SET item_count = :count WHERE id = :id RETURNING *
@@ -35,8 +37,9 @@ EXPAND: TextClause = text("""
         ON ids.place = items.place
     ON CONFLICT (run_id, name) DO NOTHING
 """)
-# An agent fails if all of its items have, or if it needs each of them: if it is critical, or no
-# agent of its run may fail. Postgres builds no JSON list over 256 MB, so the size comes first.
+# An agent fails if all of its items have failed. It also fails if one item has failed and the agent
+# is critical or no agent of its run may fail. The size is checked before the list is built, because
+# Postgres cannot build a JSON list over 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,
@@ -85,10 +88,10 @@ COLLECT: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The list that an agent run is to run over, and the outputs that its items read besides.
+    """The list of an agent with a for_each, and the outputs that its items also read.
 
     Attributes:
-        values: JSON values, at least one.
+        values: The elements as JSON values, at least one.
         reads: Names of the agents whose outputs each item reads.
     """
 
@@ -97,7 +100,7 @@ class Items:
 
 
 async def expand(connection: AsyncConnection, agent_run_id: UUID, items: Items) -> None:
-    """Write the agent runs of a list; inside the transaction that records the list's attempt."""
+    """Write the agent runs of a list, inside the transaction that records the list's attempt."""
     await connection.execute(
         EXPAND,
         {
@@ -118,14 +121,14 @@ async def collect(
     allow_partial_completion: bool,
     max_bytes: int,
 ) -> None:
-    """End the agents of a level that wait for their items, none of which is open any more.
+    """End the agents of a level that wait for their items, after all of these items have ended.
 
     Args:
         connection: Inside a transaction that has locked the run.
         run_id: The run.
-        level: The level at which it stands.
-        allow_partial_completion: Whether an agent may miss some of its items.
-        max_bytes: Largest list of outputs.
+        level: The run's current level.
+        allow_partial_completion: Whether an agent may complete without some of its items.
+        max_bytes: Size of the largest list of outputs that is allowed.
     """
     values = {
         "run_id": run_id,

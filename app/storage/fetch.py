@@ -1,7 +1,8 @@
-"""Statements of the hot path, executed by the driver itself.
+"""Executes the statements of the hot path directly with the driver, psycopg.
 
-SQLAlchemy opens the connections, keeps them, and begins and ends the transactions. Between these
-its own way of executing a text takes twice the CPU of the driver's, and an agent needs several.
+SQLAlchemy opens and pools the connections, and begins and ends the transactions. The statements in
+between are executed by the driver, because SQLAlchemy needs twice the CPU of the driver for a
+statement, and each agent needs several statements.
 """
 
 from collections.abc import Mapping
@@ -15,7 +16,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: A row of an answer, by the columns of its statement: a named tuple from here or SQLAlchemy.
+#: A named tuple with the columns of a statement; this module or SQLAlchemy returns it.
 Row = Any
 
 ALIVE: TextClause = text("SELECT 1")
@@ -28,14 +29,15 @@ async def fetch(
 
     Args:
         connection: Inside a transaction.
-        statement: A constant of its module: its translation is kept for good.
-        values: Its parameters by name.
+        statement: A statement that is a constant of a module, because its translation is cached for
+            good.
+        values: The statement's parameters by name.
 
     Returns:
-        The rows as named tuples; none of a statement that answers none.
+        The rows as named tuples; an empty list if the statement returns no rows.
 
     Raises:
-        DBAPIError: As ``connection.execute`` does.
+        DBAPIError: In the same cases as ``connection.execute``.
     """
     assert connection.sync_connection is not None, "fetch needs a connection that is open"
     driver = connection.sync_connection.connection.driver_connection
@@ -46,7 +48,8 @@ async def fetch(
         return await cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
     except psycopg.Error as error:
         if driver.closed:
-            await connection.execute(ALIVE)  # fails too, and so SQLAlchemy replaces the whole pool
+            # This statement also fails, and therefore SQLAlchemy replaces the whole pool.
+            await connection.execute(ALIVE)
         raise DBAPIError.instance(
             statement.text, None, error, psycopg.Error, hide_parameters=True
         ) from error
@@ -54,5 +57,5 @@ async def fetch(
 
 @cache
 def _translated(statement: TextClause) -> bytes:
-    """Translate the text to psycopg's way of writing parameters."""
+    """Translate the statement's parameters to psycopg's notation."""
     return str(statement.compile(dialect=registry.load("postgresql.psycopg")())).encode()

@@ -1,11 +1,12 @@
 """Group commit: the writes of many coroutines share one statement and one commit.
 
-The first item starts a batch at once; items that arrive while it runs form the next one. Under no
-load this adds no delay, under load the batches grow by themselves. The idea is the write-ahead
-log's (Gawlick and Kinkade, 1985); the price is that an item waits for at most one earlier batch.
+The first item starts a batch at once. Items that arrive while this batch runs form the next batch.
+Without load, group commit adds no delay. Under load, the batches grow by themselves. The idea comes
+from the write-ahead log (Gawlick and Kinkade, 1985). The price is that an item waits for at most
+one earlier batch.
 
-A caller that expects more items may have a batch wait for them for some milliseconds, as
-Postgres's own commit_delay does for its log: fewer transactions are less work.
+A caller that expects more items may let a batch wait for these items for some milliseconds, because
+fewer transactions are less work. Postgres does the same for its log with commit_delay.
 """
 
 import asyncio
@@ -32,26 +33,29 @@ log = structlog.get_logger(__name__)
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a statement may succeed later: lost connection, deadlock, restart, timeout."""
+    """Return whether a statement may succeed later.
+
+    A statement may succeed later after a lost connection, a deadlock, a restart or a timeout.
+    """
     if isinstance(error, TimeoutError):  # no connection of the pool became free
         return True
     if not isinstance(error, DBAPIError):
         return False
     state = getattr(error.orig, "sqlstate", None)
     if state is None and isinstance(error, DataError):
-        return False  # the driver refuses a value, and always will
+        return False  # the driver refuses a value, and will always refuse it
     return error.connection_invalidated or state is None or state.startswith(TRANSIENT_SQLSTATES)
 
 
 def cause(error: Exception) -> str:
-    """Return the database's own message, without the statement."""
+    """Return the database's message without the statement."""
     return str(getattr(error, "orig", None) or error).strip()
 
 
 async def persist(
     engine: AsyncEngine, step: Callable[[AsyncConnection], Awaitable[Result]], *, name: str
 ) -> Result:
-    """Run one transaction, again and again while Postgres is away; the step must be idempotent."""
+    """Run one transaction, and repeat it while Postgres is away; the step must be idempotent."""
     tries = 0
     while True:
         try:
@@ -67,22 +71,23 @@ async def persist(
 
 
 def at_once(items: int) -> float:  # noqa: ARG001
-    """Delay no batch."""
+    """Return the delay of a batch that does not wait for more items."""
     return 0.0
 
 
 class Batches(Generic[Item, Result]):
-    """Collects items and executes them in batches, one after the other.
+    """Collects items and executes them in batches, one batch after the other.
 
-    One batch runs at a time, so a slow one delays all callers; with a ``key`` an item may also have
-    to wait for several batches.
+    Only one batch runs at a time, so a slow batch delays all callers. With a ``key``, an item may
+    have to wait for several batches.
 
     Args:
-        execute: Executes one batch; returns one result per item, in order. If it raises, its items
-            are executed one by one, unless a service is unavailable.
-        name: For the log.
-        key: Items of equal key never share a batch (None: all may).
-        delay_s: Seconds that a batch of so many items waits for more.
+        execute: Executes one batch; returns one result per item, in order. If it raises an error,
+            the items are executed one by one, unless the error is ``ServiceUnavailable``.
+        name: Name of the batches in the log.
+        key: Returns the key of an item; items with equal keys never share a batch. If it is None,
+            all items may share a batch.
+        delay_s: Returns, for a number of items, the seconds that their batch waits for more items.
     """
 
     def __init__(
@@ -101,22 +106,22 @@ class Batches(Generic[Item, Result]):
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
-        """Have the item executed; returns its result once the batch is committed.
+        """Execute the item with the next batch; returns its result when the batch is committed.
 
-        A cancelled caller does not take its item back: it is executed all the same.
+        If the caller is cancelled, its item is still executed.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._runner is None or self._runner.done():
-            # A context of its own: otherwise the log lines of the batch would have the ids of the
-            # first caller's agent.
+            # The task gets its own context. Otherwise the log lines of the batch would have the ids
+            # of the first caller's agent.
             self._runner = asyncio.create_task(
                 self._run(), name=f"group_commit_{self._name}", context=of_nobody()
             )
         return await future
 
     async def flush(self) -> None:
-        """Wait until everything submitted so far is committed."""
+        """Wait until all items that were submitted so far are committed."""
         while self._runner is not None and not self._runner.done():
             await asyncio.wait([self._runner])
 
@@ -127,7 +132,7 @@ class Batches(Generic[Item, Result]):
             batch = self._take()
             try:
                 results = await self._execute([item for item, _ in batch])
-            except Exception as error:  # noqa: BLE001  it belongs to the callers
+            except Exception as error:  # noqa: BLE001  the callers get the error
                 if len(batch) > 1 and not isinstance(error, ServiceUnavailable):
                     await self._one_by_one(batch, error)
                 else:
@@ -155,34 +160,36 @@ class Batches(Generic[Item, Result]):
     async def _one_by_one(
         self, batch: Sequence[tuple[Item, asyncio.Future[Result]]], error: Exception
     ) -> None:
-        """Execute each item alone, so that a bad one does not fail the others."""
+        """Execute each item alone, so that a bad item does not fail the other items."""
         log.warning("batch_failed", batch=self._name, items=len(batch), error=cause(error))
         for item, future in batch:
             try:
                 (result,) = await self._execute([item])
-            except Exception as own:  # noqa: BLE001  it belongs to the caller
+            except Exception as own:  # noqa: BLE001  the caller gets the error
                 _fail(future, own)
             else:
                 _succeed(future, result)
 
 
 class GroupCommit(Batches[Item, Result]):
-    """Batches that are one transaction each.
+    """Batches each of which is one transaction.
 
     Example:
         records = GroupCommit(engine, apply_records, name="record", key=lambda r: r.agent_run_id)
-        accepted = await records.submit(record)  # it is committed now
+        accepted = await records.submit(record)  # the record is committed now
 
-    While Postgres is away a batch is tried again for ever, and its callers wait: one that must
-    not wait uses its own transaction (``persist`` tries again, too; ``engine.begin`` does not).
+    While Postgres is away, a batch is repeated for ever, and its callers wait. A caller that must
+    not wait opens its own transaction with ``engine.begin`` (``persist`` also repeats a
+    transaction).
 
     Args:
         engine: The process's engine.
-        execute: The statements of one batch; returns one result per item, in order. It must be
-            idempotent: it is repeated when a commit's outcome is unknown.
-        name: For the log.
-        key: Items of equal key never share a batch (None: all may).
-        delay_s: Seconds that a batch of so many items waits for more.
+        execute: Executes the statements of one batch; returns one result per item, in order. It
+            must be idempotent, because it is repeated if the outcome of a commit is unknown.
+        name: Name of the batches in the log.
+        key: Returns the key of an item; items with equal keys never share a batch. If it is None,
+            all items may share a batch.
+        delay_s: Returns, for a number of items, the seconds that their batch waits for more items.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Lines of a run's history that come with no other change."""
+"""Writes lines of a run's history that are not part of another change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +31,6 @@ class HistoryLine:
 
 
 async def add_events(connection: AsyncConnection, lines: Sequence[HistoryLine]) -> list[None]:
-    """Write lines of history; those of a run that is gone are left out."""
+    """Write lines of history; if a run no longer exists, its lines are skipped."""
     await connection.execute(ADD_EVENTS, {"events": dumps([asdict(line) for line in lines])})
     return [None] * len(lines)

@@ -1,4 +1,4 @@
-"""The queue of holds that wait: which comes next for a budget, and which may be tried again."""
+"""The queue of holds that wait for budgets; it also finds the holds that may be tried again."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,10 +18,10 @@ class HoldQueue:
     """The requests that wait for some budgets.
 
     Attributes:
-        waiting: Those whose attempts run, first come first.
-        dead: (agent run, attempt) of those that wait no more.
-        own: The agent runs' own accounts, by their ids.
-        places: The attempt under which each waiting request stands in the queue, by agent run.
+        waiting: The requests that still wait, in the order of their arrival.
+        dead: Pairs (agent run, attempt) of the requests that no longer wait.
+        own: The accounts of the agent runs' cost_limits, by agent run.
+        places: The attempt that each waiting request has in the queue, by agent run.
     """
 
     waiting: tuple[HoldRequest, ...] = ()
@@ -30,13 +30,13 @@ class HoldQueue:
     places: Mapping[UUID, int] = field(default_factory=dict)
 
     def with_requests(self, requests: Sequence[HoldRequest]) -> "HoldQueue":
-        """Put requests into the places that their agent runs have already."""
+        """Return the queue with these requests in the places that their agent runs have."""
         asking = {request.agent_run_id: request for request in requests}
         return replace(self, waiting=tuple(asking.get(w.agent_run_id, w) for w in self.waiting))
 
 
 async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
-    """Read the queue of any of these budgets; a caller that changes it has locked them."""
+    """Read the queue of these budgets; a caller that changes the queue has locked the budgets."""
     rows = (await connection.execute(READ_QUEUE, {"ids": list(budget_ids)})).all()
     live = [row for row in rows if row.live]
     return HoldQueue(
@@ -67,9 +67,9 @@ async def change_queue(
 
     Args:
         connection: Inside the transaction that has locked the budgets.
-        before: The queue as it was.
-        accounts: The budgets' accounts, by id, and the agent runs'.
-        asked: Requests with their answers.
+        before: The queue before the change.
+        accounts: The accounts of budgets and agent runs, by id.
+        asked: The requests with their answers.
     """
     queue = before.with_requests([request for request, _ in asked])
     waited = {waiter.call_id for waiter in queue.waiting}
@@ -119,8 +119,8 @@ async def next_in_queue(
 ) -> tuple[UUID, ...]:
     """Find the agent runs that wait for these budgets and should try again now.
 
-    Their holds fit, in their order, or will never fit. When they try, that is decided anew, under
-    locks: this only says which to wake.
+    The holds of these agent runs fit, in the order of the queue, or will never fit. This function
+    only finds the agent runs to wake. When they try again, the holds are decided anew under locks.
     """
     queue = await read_queue(connection, budget_ids)
     if not queue.waiting:
@@ -137,7 +137,7 @@ async def next_in_queue(
 
 
 def own_account(agent_run_id: UUID, row: Row) -> Account:
-    """Return the account of an agent's cost_limit."""
+    """Make the account of an agent's cost_limit from a row."""
     return Account(
         id=agent_run_id,
         label="cost_limit of the agent",
@@ -148,7 +148,7 @@ def own_account(agent_run_id: UUID, row: Row) -> Account:
 
 
 def shared_account(row: Row) -> Account:
-    """Return the account of a row of ``budgets``."""
+    """Make the account of a shared budget from a row of ``budgets``."""
     return Account(
         id=row.id,
         label=budget_label(row.scope, row.subject, row.period),

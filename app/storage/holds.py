@@ -1,4 +1,4 @@
-"""Placing holds: the accounts are locked, the decision is pure, one statement applies it."""
+"""Places holds: locks the accounts, decides with a pure function, and applies the decision."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -35,15 +35,15 @@ Subject = tuple[str, str]
 async def place_holds(
     connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = wake_none
 ) -> list[HoldAnswer]:
-    """Reserve the worst case of several calls, each on all of its accounts or on none.
+    """Reserve the worst case of several calls; each hold is placed on all of its accounts or none.
 
-    A hold that an earlier try has placed already (its commit's outcome was unknown) is found by
-    its call id and not placed twice. One that has to wait gets a place in the queue, which it
-    keeps until it is placed or refused.
+    If the outcome of an earlier commit is unknown, an earlier try may have placed a hold already.
+    Such a hold is found by its call id and is not placed twice. A hold that has to wait gets a
+    place in the queue and keeps this place until the hold is placed or refused.
 
     Args:
         connection: Inside a transaction.
-        requests: The holds asked for, each of another agent run.
+        requests: The requested holds, each of a different agent run.
         wake: Called with the agent runs whose holds should be tried again, because a request
             before them has left the queue.
     """
@@ -81,7 +81,7 @@ async def place_holds(
 async def _lock_agent_runs(
     connection: AsyncConnection, requests: Sequence[HoldRequest]
 ) -> tuple[dict[UUID, Account], dict[UUID, int]]:
-    """Lock agent runs; returns their accounts by id, and the running attempt of each."""
+    """Lock agent runs; returns their accounts and their running attempts, by agent run."""
     ids = sorted({request.agent_run_id for request in requests})
     rows = await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids})
     attempts = {row.id: row.attempt for row in rows if row.status == "running"}
@@ -91,15 +91,15 @@ async def _lock_agent_runs(
 async def read_standing(
     connection: AsyncConnection, subjects: Collection[Subject], call_ids: Sequence[UUID] = ()
 ) -> tuple[set[UUID], dict[Subject, list[UUID]]]:
-    """Read the accounts of subjects' standing budgets, made if this period has none yet.
+    """Read the accounts of standing budgets, and make the accounts that this period does not have.
 
     Args:
         connection: Inside a transaction that has locked its agent runs and no budget.
-        subjects: (scope, subject) of the calls.
+        subjects: Pairs (scope, subject) of the calls.
         call_ids: Calls that may have holds already.
 
     Returns:
-        Those of the calls that have holds, and ids of accounts by subject.
+        The calls that have holds, and the ids of the accounts by subject.
     """
     wanted = [{"scope": scope, "subject": subject} for scope, subject in sorted(subjects)]
     values = {"call_ids": list(call_ids), "subjects": dumps(wanted)}
@@ -109,7 +109,8 @@ async def read_standing(
         [row] = await fetch(connection, HOLDS_AND_STANDING_BUDGETS, values)
     accounts: dict[Subject, list[UUID]] = defaultdict(list)
     for found in row.standing or ():
-        # It has none if it was set or removed just now: it applies from the next hold on.
+        # A standing budget that was set or removed just now has no account. A newly set budget
+        # applies from the next hold on.
         if found["account"] is not None:
             accounts[found["scope"], found["subject"]].append(UUID(found["account"]))
     return {UUID(call_id) for call_id in row.placed or ()}, accounts
@@ -126,7 +127,7 @@ async def _wake_next(
     decided: Sequence[tuple[HoldRequest, HoldAnswer]],
     wake: WakeWaiters,
 ) -> None:
-    """Wake the requests behind those that have left the queue without a hold."""
+    """Wake the requests behind the requests that have left the queue without a hold."""
     left = {
         id_
         for request, answer in decided

@@ -1,4 +1,4 @@
-"""Leases: renewed while their worker lives, taken away when it is silent."""
+"""Renews the leases of living workers, and takes the leases of silent workers away."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from app.storage.turns import lose_tool_calls
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Renewed:
-    """A lease that is still its owner's, and the state of its run."""
+    """A lease that still belongs to its worker, with the state of the run."""
 
     stopping: bool
     paused: bool
@@ -26,7 +26,7 @@ class Renewed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lost:
-    """A lease taken away; ``error`` is set if its agent has failed for that."""
+    """A lease that was taken away; ``error`` is set if the agent had too many recoveries."""
 
     run_id: UUID
     name: str
@@ -42,12 +42,13 @@ def renew_leases(
     """Extend all leases of a process in one statement.
 
     Args:
-        connection: The heartbeat's own connection, synchronous because it lives in a thread.
-        held: Attempt by agent run, as the process believes.
-        lease_s: Seconds from now until they end.
+        connection: The heartbeat's own connection; it is synchronous, because the heartbeat runs in
+            a thread.
+        held: The attempts that the process believes to own, by agent run.
+        lease_s: Seconds from now until the leases end.
 
     Returns:
-        The leases that are still the process's own. A missing one belongs to another process.
+        The leases that still belong to the process. A missing lease was taken away.
     """
     leases = [{"id": id_, "attempt": attempt} for id_, attempt in held.items()]
     rows = connection.execute(RENEW_LEASES, {"leases": dumps(leases), "lease_s": lease_s})
@@ -55,18 +56,19 @@ def renew_leases(
 
 
 async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
-    """Give agents whose worker went silent back for a new attempt, and book what it may have spent.
+    """Make the agents of silent workers ready again, and book the money that they may have spent.
 
-    It is unknown whether a call in flight was billed, so its hold becomes an ``unconfirmed`` entry
-    at the worst case. An agent recovered too often fails: it may be the cause of the workers'
-    deaths. CLAIM gives the last chance to one agent at a time, so that it takes no other along.
+    It is unknown whether a call in flight was billed. Therefore its hold becomes an ``unconfirmed``
+    entry with the cost of the worst case. An agent that was recovered too often fails, because it
+    may have killed its workers. CLAIM gives a worker only one agent at a time that has its last
+    chance, so that such an agent cannot make other agents of this kind fail.
 
     Args:
         connection: Inside a transaction.
-        max_recoveries: Recoveries after which an agent fails instead.
+        max_recoveries: Number of recoveries after which an agent fails instead.
 
     Returns:
-        Every lease taken away.
+        All leases that were taken away.
     """
     expired = (await connection.execute(LOCK_EXPIRED)).all()
     if not expired:
@@ -113,7 +115,7 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
 
 def _quarantine(row: Row[Any]) -> str:
     return (
-        f"quarantined: worker {row.worker} went silent, after {row.recoveries} recoveries from the "
-        "same: look for what ends it in the agent's tools, or its memory, or raise "
+        f"quarantined: worker {row.worker} went silent, after {row.recoveries} recoveries for the "
+        "same reason: look for the cause in the agent's tools or its use of memory, or raise "
         "engine.max_recoveries"
     )

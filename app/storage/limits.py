@@ -1,4 +1,4 @@
-"""Rate limits that an operator stored, and the calls of the last hours by provider and model."""
+"""Stores the operator's rate limits, and counts recent calls by provider and model."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from app.storage.session import dumps
 READ: TextClause = text("""
     SELECT provider, model, limits FROM rate_limits ORDER BY provider, model
 """)
-# Of two operators that set different keys at once, both have an effect.
+# If two operators set different keys at once, both changes have an effect.
 SET: TextClause = text("""
     INSERT INTO rate_limits (provider, model, limits)
     VALUES (:provider, :model, CAST(:limits AS jsonb))
@@ -30,8 +30,9 @@ REMOVE_EMPTY: TextClause = text("""
     DELETE FROM rate_limits
     WHERE provider = :provider AND model = :model AND limits = '{}'::jsonb
 """)
-# A call that was unconfirmed first and became known later has two entries, and is one call.
-# Calls in flight have a hold and no entry yet; the entry comes in the transaction that ends it.
+# If a call was first unconfirmed and became known later, it has two entries but counts as one call.
+# A call in flight has a hold and no entry yet. The transaction that deletes the hold writes the
+# entry.
 RECENT_CALLS: TextClause = text("""
     SELECT provider, model, count(*) AS requests, sum(tokens)::bigint AS tokens
     FROM (
@@ -52,12 +53,12 @@ RECENT_CALLS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredBlock:
-    """Limits of one block, as stored.
+    """The stored limits of one block.
 
     Attributes:
         provider: Provider name.
         model: Model name or pattern, or ``default``.
-        limits: Only the keys that were set; None means unlimited.
+        limits: The limits that were set, by key; a value of None means unlimited.
     """
 
     provider: str
@@ -72,8 +73,8 @@ class ModelCalls:
     Attributes:
         provider: Provider name.
         model: Model name.
-        requests: Calls that reached the provider, or are on their way.
-        tokens: Input tokens that were not read from a cache, and output tokens.
+        requests: Number of calls that reached the provider or are in flight.
+        tokens: Number of input tokens that were not read from a cache, plus output tokens.
     """
 
     provider: str
@@ -91,7 +92,7 @@ async def read_limits(connection: AsyncConnection) -> list[StoredBlock]:
 async def set_limits(
     connection: AsyncConnection, provider: str, model: str, limits: Mapping[str, Any]
 ) -> None:
-    """Store some keys of a block; its other keys stay as they are."""
+    """Store some keys of a block; the other keys of the block stay as they are."""
     values = {"provider": provider, "model": model, "limits": dumps(limits)}
     await connection.execute(SET, values)
 
@@ -99,7 +100,7 @@ async def set_limits(
 async def forget_limits(
     connection: AsyncConnection, provider: str, model: str, keys: Collection[str]
 ) -> list[str]:
-    """Remove keys of a block, or all of them if none is named; returns those that were there."""
+    """Remove keys of a block, or all keys if no key is given; returns the removed keys."""
     block = {"provider": provider, "model": model}
     stored = await connection.scalar(LOCK, block) or {}
     forgotten = [key for key in stored if key in keys or not keys]
@@ -109,6 +110,6 @@ async def forget_limits(
 
 
 async def recent_calls(connection: AsyncConnection, seconds: float) -> list[ModelCalls]:
-    """Count the calls of the last so many seconds, those in flight included."""
+    """Count the calls of the last ``seconds`` seconds, including the calls in flight."""
     rows = await connection.execute(RECENT_CALLS, {"seconds": seconds})
     return [ModelCalls(**row) for row in rows.mappings()]

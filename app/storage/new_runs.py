@@ -1,4 +1,4 @@
-"""New runs, as enqueue writes them: with their budgets, agent runs and first events."""
+"""Writes new runs with their budgets, agent runs and first events."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,9 @@ from app.domain.workflow import Workflow
 from app.errors import RunConflict
 from app.storage.session import dumps
 
-# Runs, their budgets (of the same ids), agent runs and the first lines of their histories; nothing
-# of a run whose key exists already. The statement waits for a commit under way with that key.
+# Writes runs, their budgets (with the same ids), their agent runs and the first lines of their
+# histories. If a run's key exists already, nothing of this run is written. If another transaction
+# is writing a run with the same key, the statement waits for the end of that transaction.
 ADD_RUNS: TextClause = text("""
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS r(id uuid, workflow_id uuid,
@@ -62,7 +63,7 @@ FIND_KEYS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
-    """The agent run that a sub-workflow stands for, and the runs around it, outermost first."""
+    """The agent run that a sub-workflow executes, and the runs around it, outermost first."""
 
     agent_run_id: UUID
     ancestors: tuple[UUID, ...]
@@ -70,15 +71,15 @@ class Parent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NewRun:
-    """A run to be written.
+    """A run that has to be written.
 
     Attributes:
-        workflow: Its workflow.
+        workflow: The run's workflow.
         workflow_id: Id of the stored workflow.
-        agents: ``agent_rows`` of it.
+        agents: The result of ``agent_rows`` for the workflow.
         input: JSON values by key.
         options: Tenant, weight and key.
-        parent: The agent run of which it is the sub-workflow.
+        parent: The agent run that this run executes as its sub-workflow, if there is one.
     """
 
     workflow: Workflow
@@ -90,7 +91,7 @@ class NewRun:
 
     @property
     def level_count(self) -> int:
-        """Levels of the workflow."""
+        """The number of levels of the workflow."""
         return 1 + max(int(agent["level"]) for agent in self.agents)
 
 
@@ -124,27 +125,28 @@ async def create_runs(
     *,
     tenant: str | None = None,
 ) -> list[UUID]:
-    """Write runs, their budgets and agent runs, except where there is a run of that key already.
+    """Write runs, their budgets and agent runs, except runs whose key exists already.
 
-    Nothing happens to them before ``advance`` is asked for, which the caller does after the commit.
+    The runs start only after the caller has asked for their admission. The caller does this after
+    the commit.
 
     Args:
         connection: Inside a transaction.
-        new: The runs; no two have the same key.
-        thresholds: Percentages of their budgets whose passing is noted.
-        tenant: The tenant that asks for them, which learns nothing of other tenants' runs; None
-            stands for the whole installation.
+        new: The runs; no two runs have the same key.
+        thresholds: Percentages of the runs' budgets; passing such a percentage is noted.
+        tenant: The tenant that asks for the runs, which learns nothing about other tenants' runs;
+            None means the whole installation.
 
     Returns:
-        The ids of the runs.
+        The ids of the runs; for a key that exists already, the id of the existing run.
 
     Raises:
-        RunConflict: If the run of a key is one of another workflow, input or tenant.
+        RunConflict: If the existing run with a key has another workflow, input or tenant.
     """
     ids: list[UUID] = [uuid7() for _ in new]
     rows = [_run_row(each, id_) for each, id_ in zip(new, ids, strict=True)]
     written = {
-        # Writers of the same keys wait in the same order.
+        # The order is fixed, so that writers of the same keys cannot deadlock.
         "runs": dumps(sorted(rows, key=lambda row: row["key"] or "")),
         "agents": dumps(
             [row for each, id_ in zip(new, ids, strict=True) for row in _agents(each, id_)]
@@ -163,10 +165,10 @@ async def create_runs(
 
 
 def _same(wanted: Mapping[str, Any], found: Row[Any] | None) -> UUID:
-    """Return the id of the run that has the key of the wanted one, if they are the same."""
+    """Return the id of the existing run with the wanted run's key, if the two runs are alike."""
     if found is None:
         raise RunConflict(
-            f"the key {wanted['key']!r} is that of a run of another tenant: give another key"
+            f"the key {wanted['key']!r} belongs to a run of another tenant: give another key"
         )
     different = {
         f"workflow {found.workflow!r} v{found.version}": found.workflow_id != wanted["workflow_id"],
@@ -176,8 +178,8 @@ def _same(wanted: Mapping[str, Any], found: Row[Any] | None) -> UUID:
     if any(different.values()):
         has = ", ".join(fact for fact, differs in different.items() if differs)
         raise RunConflict(
-            f"the key {found.key!r} is that of run {found.id}, which has {has}: a key names one "
-            "run for good, so give another key"
+            f"the key {found.key!r} belongs to run {found.id}, which has {has}: a key belongs to "
+            "one run for good, so give another key"
         )
     id_: UUID = found.id
     return id_
@@ -218,7 +220,7 @@ def _agents(new: NewRun, run_id: UUID) -> list[dict[str, Any]]:
 
 
 def agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    """Return what every run of a workflow writes of its agents."""
+    """Return the columns of the agent runs that are equal in every run of a workflow."""
     levels = workflow.get_levels()
     level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
     return [

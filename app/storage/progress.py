@@ -1,7 +1,8 @@
-"""A run's way through its levels: advanced level by level, finished.
+"""Moves runs through their levels, and ends or stops them.
 
-Every function locks the run's row first and acts only if the run stands where the caller thinks,
-so it may be called early, late or twice.
+Every function that changes a run locks the run's row first, and changes only a run that is still at
+the level and in the state that the caller expects. Therefore a function may be called early, late
+or twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from app.storage.sub_runs import ParentStep, return_to_parent
 #: The default of engine.max_collected_bytes.
 MAX_COLLECTED_BYTES = 50_000_000
 
-# moves: [{id, level}] of runs that are locked, running and not being stopped.
+# moves: [{id, level}]. The runs are locked, running and not being stopped.
 MOVE: TextClause = text("""
     WITH moved AS (
         UPDATE runs r SET level = m.level
@@ -37,12 +38,13 @@ MOVE: TextClause = text("""
     GROUP BY a.run_id, m.level, m.max_parallel_agents, m.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# A list may wait there already, all items of which had ended when its run was cancelled.
+# An agent with items may wait at this level already: its items had all ended when the run was
+# cancelled.
 HAS_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM agent_runs
         WHERE run_id = :id AND level = :level AND status IN ('pending', 'waiting'))
 """)
-# Dependents of an agent that did not complete, unless they accept missing inputs.
+# Cancels the dependents of agents that did not complete, unless they accept missing inputs.
 CANCEL_DEPENDENTS: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs a SET status = 'cancelled', finished_at = clock_timestamp(),
@@ -71,7 +73,7 @@ OPEN_BY_PROVIDER: TextClause = text("""
     GROUP BY a.run_id, r.level, r.max_parallel_agents, r.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# With :all also agents that wait for items: their list is of no use any more.
+# With :all, agents that wait for items are also cancelled, because nothing needs their lists.
 CANCEL_PENDING: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs SET status = 'cancelled', finished_at = clock_timestamp(),
@@ -90,7 +92,8 @@ CANCEL_PENDING: TextClause = text("""
         jsonb_build_object('agent', name, 'error', CAST(:reason AS text))
     FROM cancelled
 """)
-# Ready for a few seconds already, so that messages on their way are not sent twice.
+# Finds runs whose agents have been ready for a while, so that messages that are still on their way
+# are not sent twice.
 READY_RUNS: TextClause = text("""
     SELECT r.id FROM runs r
     WHERE r.status = 'running' AND r.stop_as IS NULL AND r.started_at < now() - interval '5 s'
@@ -102,7 +105,8 @@ READY_RUNS: TextClause = text("""
         ))
     ORDER BY r.id
 """)
-# Until its calls are closed a run that is being stopped is running, whatever it was before.
+# A run that is being stopped has the state running until its calls are closed, also if it was
+# pending or paused before.
 STOP: TextClause = text("""
     UPDATE runs SET status = 'running', stop_as = coalesce(stop_as, :as_),
         stop_reason = coalesce(stop_reason, :reason)
@@ -124,20 +128,20 @@ FINISH: TextClause = text("""
 """)
 
 
-#: A locked run, the state it ends in, and why.
+#: A locked run, the state in which the run ends, and the reason.
 _End = tuple[Row, str, str | None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LevelPlan:
-    """A level that has just become ready to be dispatched.
+    """A level that may be dispatched.
 
     Attributes:
         run_id: The run.
-        level: Its level.
-        max_parallel_agents: Agents of the run that may be in progress at once.
+        level: The run's level.
+        max_parallel_agents: Number of the run's agents that may be in progress at once.
         priority: Priority of the run, 1 to 10.
-        agents: Number of pending agents by provider, most first.
+        agents: Number of pending agents by provider; the provider with the most comes first.
     """
 
     run_id: UUID
@@ -149,13 +153,13 @@ class LevelPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """The effect of advancing one run: it ended, or a level is to be dispatched, or neither.
+    """The effect of advancing one run: the run ended, a level has to be dispatched, or neither.
 
     Attributes:
-        plan: The level that is to be run now.
-        finished: Whether it ended.
-        open: Whether it stays, because an agent of its level has not ended.
-        parent: The run around it, if its end was the end of an agent there.
+        plan: The level that has to be dispatched now.
+        finished: Whether the run ended.
+        open: Whether the run stays at its level, because an agent of the level has not ended.
+        parent: The outer run that may go on, if the end of this run ended an agent of it.
     """
 
     plan: LevelPlan | None = None
@@ -165,14 +169,14 @@ class Progress:
 
 
 async def plan_levels(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[LevelPlan]:
-    """Count the pending agents in the current level of running runs, by provider."""
+    """Count the pending agents in the current levels of running runs, by provider."""
     if not run_ids:
         return []
     return plans_of(await fetch(connection, OPEN_BY_PROVIDER, {"ids": list(run_ids)}))
 
 
 async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list[LevelPlan]:
-    """Move runs to other levels; returns the pending agents there."""
+    """Move runs to other levels; returns the pending agents of these levels."""
     if not levels:
         return []
     moves = [{"id": run_id, "level": level} for run_id, level in levels.items()]
@@ -180,7 +184,7 @@ async def _move(connection: AsyncConnection, levels: Mapping[UUID, int]) -> list
 
 
 def plans_of(rows: Iterable[Row]) -> list[LevelPlan]:
-    """Put levels together from rows of one run and provider each, in the order of the runs."""
+    """Make level plans from rows; each row has the pending agents of one run and provider."""
     plans: dict[UUID, LevelPlan] = {}
     for row in rows:
         plan = plans.setdefault(
@@ -202,16 +206,17 @@ async def advance(
     *,
     max_collected_bytes: int = MAX_COLLECTED_BYTES,
 ) -> list[Progress]:
-    """Move runs on whose level is done: to the next level, or to their end.
+    """Move runs to the next level, or end them, if their current level is done.
 
     Args:
         connection: Inside a transaction.
-        steps: (run, level that the caller believes done), each run once; stale ones change
-            nothing.
-        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
+        steps: Pairs of a run and the level that the caller believes to be done. Each run may be
+            given only once. If a run is no longer at this level, the pair changes nothing.
+        max_collected_bytes: Size of the largest output that may be collected from items or from a
+            sub-workflow.
 
     Returns:
-        What became of each.
+        The progress of each run.
     """
     level_of = dict(steps)
     locked = await fetch(connection, LOCK_RUNS_FULL, {"ids": sorted(level_of)})
@@ -242,7 +247,8 @@ async def advance(
         counts = counted[run.id]
         if run.stop_as is not None:
             if not counts.running:
-                # Agents given back while it was being stopped: a retry, a recovered agent.
+                # While the run was being stopped, a retry or a recovery may have made agents
+                # pending again.
                 params = {"id": run.id, "reason": run.stop_reason, "all": True}
                 await connection.execute(CANCEL_PENDING, params)
                 ends.append((run, run.stop_as, run.stop_reason))
@@ -270,19 +276,19 @@ async def advance(
 async def stop(
     connection: AsyncConnection, run_id: UUID, *, as_: WorkflowStatus, reason: str
 ) -> bool:
-    """Have a run end early, and the runs of its sub-workflows: calls in flight are to stop.
+    """End a run and the runs of its sub-workflows early; workers then close the calls in flight.
 
-    Closing the run's budget makes sure that no new call starts: a call needs a hold, and a hold
-    locks the budget's row, that of every run around its own, too.
+    No new call starts after the run's budget is closed, because a call needs a hold. A hold locks
+    the rows of the budgets of its own run and of all runs around it.
 
     Args:
         connection: Inside a transaction.
         run_id: The run.
-        as_: State to end in, CANCELLED or FAILED.
-        reason: Why, for the history.
+        as_: State in which the run ends, CANCELLED or FAILED.
+        reason: The reason for the history.
 
     Returns:
-        Whether the run was still going.
+        Whether the run had not ended yet.
     """
     run_tree = await lock_run_tree(connection, [run_id])
     if not run_tree or WorkflowStatus(run_tree[0].status).is_final:
@@ -295,7 +301,7 @@ async def stop(
 
 
 async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
-    """Let no hold be placed on the budgets of these runs any more."""
+    """Close the budgets of these runs, so that no hold can be placed on them any more."""
     if len(run_ids) > 1:  # locked in the order in which holds lock them
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
     await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
@@ -308,9 +314,9 @@ async def stop_locked(
     as_: WorkflowStatus = WorkflowStatus.CANCELLED,
     reason: str,
 ) -> None:
-    """Stop locked runs, inner ones first: the end of one ends an agent of the run around it.
+    """Stop locked runs; inner runs come first, because their end ends an agent of the outer run.
 
-    Their budgets are to be closed then, with those of the runs around them.
+    After this, the caller closes the budgets of these runs.
     """
     for run in runs:
         if WorkflowStatus(run.status).is_final:
@@ -327,7 +333,11 @@ async def stop_locked(
 async def _next_level(
     connection: AsyncConnection, run: Row, row: Row
 ) -> int | tuple[WorkflowStatus, str | None]:
-    """Find the level a run goes on with, past those with nothing to start; or its end."""
+    """Find the next level with agents to start, or the state in which the run ends.
+
+    The dependents of failed or cancelled agents are cancelled on the way. If the run fails, its
+    pending agents are cancelled.
+    """
     counts = AgentCounts(
         total=row.total,
         failed=row.failed,
@@ -340,7 +350,7 @@ async def _next_level(
         params = {"id": run.id, "reason": f"run failed: {reason}", "all": False}
         await connection.execute(CANCEL_PENDING, params)
         return WorkflowStatus.FAILED, reason
-    # Levels may have ended before: an agent that is tried again may be all that is left of one.
+    # After a retry, later levels may have ended already, so the next level is not always level + 1.
     following = run.level_count if row.next_level is None else row.next_level
     for level in range(following, run.level_count):
         if counts.failed or counts.cancelled:
@@ -359,7 +369,7 @@ async def _finish(
     *,
     max_bytes: int = MAX_COLLECTED_BYTES,
 ) -> dict[UUID, ParentStep | None]:
-    """End runs; returns for each where the run around it may go on."""
+    """End runs; returns, for each run, the step of the outer run that may go on."""
     if not ends:
         return {}
     rows = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]
@@ -377,7 +387,7 @@ async def plan_ready_levels(connection: AsyncConnection, *, idle_only: bool) -> 
 
     Args:
         connection: Inside a transaction.
-        idle_only: Leave out runs with agents in progress.
+        idle_only: Whether runs with agents in progress are left out.
     """
     ids = list(await connection.scalars(READY_RUNS, {"idle_only": idle_only}))
     return await plan_levels(connection, ids)

@@ -1,8 +1,9 @@
-"""Retention: the texts of runs that ended long ago are removed, their costs never.
+"""Retention: removes the texts of runs that ended long ago; costs are never removed.
 
-A run keeps its row and those of its agents: states, times, attempts and dollars. Its input, the
-elements of its lists, its outputs, the texts of its errors, its tool calls and its history go. Of
-its attempts those stay that did not complete: the ledger's report of waste reads them.
+Pruning keeps the row of a run and the rows of its agents, with states, times, attempt numbers and
+dollars. Pruning removes the run's input, list elements, outputs, error messages, tool calls and
+history. The attempts that completed are deleted. The attempts that did not complete stay, because
+the report of wasted costs reads them.
 """
 
 from dataclasses import dataclass
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: Runs of one transaction: some hundred thousand rows at most, in seconds.
+#: Number of runs in one transaction, which removes at most some hundred thousand rows in seconds.
 BATCH = 20
 
-# A run that another process prunes, or retries right now, is locked: it is passed over.
+# A run that another process prunes or retries at this moment is locked, and is skipped.
 LOCK_PRUNABLE: TextClause = text("""
     SELECT id FROM runs
     WHERE pruned_at IS NULL AND finished_at < now() - make_interval(secs => :older_than_s)
@@ -63,7 +64,8 @@ COUNT_PRUNABLE: TextClause = text("""
         (SELECT count(*) FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id
             JOIN old ON old.id = a.run_id) AS tool_calls
 """)
-# What programs recorded is no tenant's, so it stays when one tenant's runs are pruned.
+# Events that programs recorded belong to no tenant, so they stay when the runs of only one tenant
+# are pruned.
 PRUNE_RECORDED: TextClause = text("""
     WITH gone AS (
         DELETE FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)
@@ -80,15 +82,15 @@ COUNT_RECORDED: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pruned:
-    """Counts of what was removed, or would be.
+    """Counts of the removed data, or of the data that pruning would remove.
 
     Attributes:
-        runs: Runs whose input was removed.
-        agents: Agent runs whose output and error were removed.
-        attempts: Attempts that were removed.
-        events: Lines of history that were removed.
-        tool_calls: Tool calls that were removed, with the turns that asked for them.
-        recorded_events: Events of programs that were removed.
+        runs: Number of runs whose input was removed.
+        agents: Number of agent runs whose output and error were removed.
+        attempts: Number of removed attempts.
+        events: Number of removed lines of history.
+        tool_calls: Number of removed tool calls; their turns were removed with them.
+        recorded_events: Number of removed events that programs had recorded.
     """
 
     runs: int = 0
@@ -112,15 +114,15 @@ class Pruned:
 async def prune_batch(
     connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
 ) -> Pruned:
-    """Remove the payload of some runs that ended so long ago, the oldest first.
+    """Prune some runs that ended more than ``older_than_s`` seconds ago, the oldest runs first.
 
     Args:
         connection: Inside a transaction.
         older_than_s: Seconds since a run's end, by the database's clock.
-        tenant: Only runs of this tenant; None takes all.
+        tenant: The tenant whose runs are pruned; None means all tenants.
 
     Returns:
-        What was removed; no runs, if none is left.
+        Counts of the removed data; ``runs`` is 0 if no run is left to prune.
     """
     where = {"older_than_s": older_than_s, "tenant": tenant, "limit": BATCH}
     ids = list(await connection.scalars(LOCK_PRUNABLE, where))
@@ -132,7 +134,7 @@ async def prune_batch(
 async def count_prunable(
     connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
 ) -> Pruned:
-    """Count what pruning would remove now."""
+    """Count the data that pruning would remove now."""
     where = {"older_than_s": older_than_s, "tenant": tenant}
     row = await connection.execute(COUNT_PRUNABLE, where)
     recorded = await connection.scalar(COUNT_RECORDED, where)
@@ -142,7 +144,7 @@ async def count_prunable(
 async def prune_recorded(
     connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
 ) -> Pruned:
-    """Remove events that programs recorded so long ago, unless only a tenant's are asked for."""
+    """Remove old events that programs recorded; with a tenant, no such events are removed."""
     where = {"older_than_s": older_than_s, "tenant": tenant}
     gone = await connection.scalar(PRUNE_RECORDED, where)
     return Pruned(recorded_events=gone or 0)

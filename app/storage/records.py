@@ -1,4 +1,4 @@
-"""Recording: results, cost entries, settled holds and history, in one transaction per batch."""
+"""Records results, cost entries, settled holds and history, in one transaction per batch."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -30,21 +30,22 @@ log = structlog.get_logger(__name__)
 
 ZERO = Decimal(0)
 TOKENS = tuple(column.name for column in fields(Usage))
-#: The kinds of the ledger, and "void": a call never made, whose hold is released without an entry.
+#: The kinds of cost entries, and "void". A call that was never made is void: its hold is released
+#: without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
-#: How well a kind knows the cost of a call: a better one takes back what was booked before.
+#: The certainty of the cost of a call by kind; a more certain entry takes the earlier entry back.
 KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CallRecord:
-    """The known facts of one call to a provider: a line of the ledger.
+    """The known facts of one call to a provider, from which a line of the ledger is written.
 
-    It is booked on the budgets that its hold names; ``budget_ids`` counts only if it had none.
-    ``saved_usd`` is what the call would have cost more without any cache; ``seconds`` is how long
-    it took, if its end was seen; ``corrects`` is set on a correction that takes a guess back: the
-    kind of that guess. ``expected_tokens`` and ``bound_tokens`` are the estimate and the upper
-    bound of the prompt before the call.
+    The call is booked on the budgets that its hold names; ``budget_ids`` counts only if the call
+    had no hold. ``saved_usd`` is the amount by which the call would have cost more without any
+    cache. ``seconds`` is the duration of the call, if its end was seen. A correction that takes a
+    guess back has the kind of the guess in ``corrects``. ``expected_tokens`` is the estimate of the
+    prompt's tokens before the call, and ``bound_tokens`` is their upper bound.
     """
 
     call_id: UUID
@@ -75,7 +76,7 @@ class CallRecord:
     bound_tokens: int | None = None
 
     def entry(self) -> dict[str, Any]:
-        """Return the columns of its cost entry."""
+        """Return the columns of the call's cost entry."""
         row = {name: getattr(self, name) for name in self.__slots__}
         return (
             row
@@ -90,24 +91,24 @@ class CallRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
-    """How an attempt ended, and the new state of its agent run.
+    """The end of an attempt, and the new state of the agent run.
 
     Attributes:
         run_id: The run.
         name: Name of the agent.
-        status: New state of the agent run; PENDING gives it back for another attempt.
-        outcome: How the attempt ended; that of an agent that is WAITING goes on.
-        event: Type of the event to note.
-        output: JSON value of a completed agent.
-        error: Text of the error.
-        error_class: Name of its class in ``app.errors``; another name is a defect.
-        ready_in_s: Seconds until an agent given back may be claimed again.
-        waits_for: The limit, circuit or budget of an agent given back for a long wait.
-        retry: Whether this counts as a retry.
-        recovery: Whether this counts as a recovery.
-        items: The list that an agent, now WAITING, is to run over.
-        first_token_s: Seconds to the first token of its first streamed answer.
-        waited_s: Seconds the attempt has waited, by cause; short waits are left out.
+        status: New state of the agent run; PENDING makes it ready for another attempt.
+        outcome: Outcome of the attempt; if the agent run is WAITING, the attempt goes on.
+        event: Type of the event that is noted.
+        output: Output of a completed agent as a JSON value.
+        error: Message of the error.
+        error_class: Name of the error's class in ``app.errors``; another name is a defect.
+        ready_in_s: Seconds until a pending agent run may be claimed again.
+        waits_for: The limit, circuit or budget for which the agent run was given back.
+        retry: Whether the next attempt counts as a retry.
+        recovery: Whether the next attempt counts as a recovery.
+        items: The list whose items the agent, now WAITING, waits for.
+        first_token_s: Seconds until the first token of the attempt's first streamed answer.
+        waited_s: Seconds that the attempt has waited, by cause; short waits are left out.
     """
 
     run_id: UUID
@@ -129,10 +130,10 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """Everything one agent run writes at one time: calls to settle, and maybe its end.
+    """All data that one agent run writes at one time: calls to settle, and possibly its end.
 
-    ``turn`` is an answer that asks for tools, ``tools`` are states of tool calls: only the attempt
-    that owns the agent run may write them.
+    ``turn`` is an answer that asks for tools, and ``tools`` are states of tool calls. Only the
+    attempt that owns the agent run may write turns and tool calls.
     """
 
     agent_run_id: UUID
@@ -146,19 +147,19 @@ class Record:
 async def apply_records(
     connection: AsyncConnection, records: Sequence[Record], *, wake: WakeWaiters = wake_none
 ) -> list[bool]:
-    """Write a batch of records, each of another agent run.
+    """Write a batch of records, each of a different agent run.
 
-    The money is booked in any case, of late and of fenced attempts, too. The ending counts only if
-    the attempt still owns the agent run. Repeating a batch changes nothing.
+    The money is always booked, also the money of late and fenced attempts. The ending counts only
+    if the attempt still owns the agent run. A repeated batch changes nothing.
 
     Args:
         connection: Inside a transaction.
-        records: What to write.
-        wake: Called with the agent runs that wait for the money that this sets free.
+        records: The records to write.
+        wake: Called with the agent runs whose holds may fit because this batch releases money.
 
     Returns:
         For each record, whether its ending was accepted, or whether the tools that it starts may
-        run (True for one that has neither).
+        run. A record without an ending and without tools gets True.
     """
     ids = sorted({record.agent_run_id for record in records})
     owners = {
@@ -217,14 +218,14 @@ def _none() -> Amounts:
 
 @dataclass(kw_only=True, slots=True)
 class _Settlement:
-    """The changes of a batch of calls: (held, spent) by agent run and by budget, and entries."""
+    """The changes of a batch: entries, and (held, spent) amounts by agent run and by budget."""
 
     agents: Amounts = field(default_factory=_none)
     budgets: Amounts = field(default_factory=_none)
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def book(self, call: CallRecord, held: Decimal, spent: Decimal) -> None:
-        """Release the hold of a call and add its cost, on all of its accounts."""
+        """Release the hold of a call and add the call's cost, on all accounts of the call."""
         before = self.agents[call.agent_run_id]
         self.agents[call.agent_run_id] = (before[0] + held, before[1] + spent)
         for budget_id in call.budget_ids:
@@ -234,7 +235,7 @@ class _Settlement:
             self.entries.append(call.entry())
 
     def budget_rows(self) -> list[dict[str, Any]]:
-        """Return the sums to be booked on each budget."""
+        """Return the sums that are booked on each budget."""
         return [
             {"id": id_, "held": str(held), "spent": str(spent)}
             for id_, (held, spent) in self.budgets.items()
@@ -255,8 +256,8 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
             settlement.book(given, ZERO, given.cost_usd)
             continue
         if booked and not _knows_better(given, booked):
-            continue  # settled already: the batch is being repeated
-        # The hold or the entry decides on which budgets: those of the time of the hold.
+            continue  # the call is settled already, because the batch is being repeated
+        # The call is booked on the budgets of its hold, or else on the budgets of its first entry.
         on = hold or booked
         call = replace(given, budget_ids=tuple(on.budget_ids)) if on else given
         settlement.book(call, hold.amount_usd if hold else ZERO, call.cost_usd)
@@ -269,7 +270,7 @@ async def _settle(connection: AsyncConnection, calls: Sequence[CallRecord]) -> _
                 cost_usd=str(call.cost_usd),
             )
         if booked:
-            # The cost that was guessed is known after all.
+            # The cost is known now, so the guess is taken back.
             settlement.book(_taking_back(call, booked), ZERO, -booked.cost_usd)
     return settlement
 

@@ -1,4 +1,7 @@
-"""Redis: its URL in two spellings, for redis-py and Celery; connections, scripts, subscriptions."""
+"""Connections, scripts and subscriptions of Redis, and its URL in the forms that programs need.
+
+redis-py and Celery need different forms of the URL.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -17,15 +20,16 @@ from app.errors import ConfigurationError
 
 SCHEMES = ("redis", "rediss", "unix")
 CLOSE_STEP_S = 0.1
-#: A silent connection gets a PING after this time, and the same time again to answer it.
+#: Seconds of silence after which a connection gets a PING, and seconds in which Redis must answer.
 QUIET_S = 15.0
 
 
 def check_redis_url(url: str) -> str:
-    """Return the URL itself, if it is one of redis://, rediss:// or unix://.
+    """Check that a URL begins with redis://, rediss:// or unix://, and return it unchanged.
 
     Raises:
-        ConfigurationError: Otherwise; the message does not repeat it, it may hold a password.
+        ConfigurationError: If it begins with another scheme. The message does not repeat the URL,
+            because the URL may hold a password.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise ConfigurationError(
@@ -36,7 +40,7 @@ def check_redis_url(url: str) -> str:
 
 
 def celery_redis_url(url: str) -> str:
-    """Return the URL as Celery's broker and result backend spell it."""
+    """Return the URL in the form that Celery's broker and result backend need."""
     parts = urlsplit(check_redis_url(url))
     query = parse_qs(parts.query)
     if parts.scheme == "unix":
@@ -60,22 +64,22 @@ def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
         decode_responses=False,
         retry=Retry(ExponentialBackoff(cap=1.0, base=0.05), retries=3),
     )
-    return Redis.from_pool(pool)  # which closes the pool with the client
+    return Redis.from_pool(pool)  # the pool is closed together with the client
 
 
 def redis_place(url: str) -> str:
-    """Return host and port, or the socket's path: the part of the URL without secrets."""
+    """Return host and port or the socket's path, because this part of the URL has no secrets."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
 
 class Script:
-    """A Lua script, sent as its hash; Redis gets the text where it does not know that.
+    """A Lua script, which is sent as its hash; if Redis does not know the hash, it gets the text.
 
     Args:
         redis: The process's client.
-        package: The package of the files.
-        names: Files that make up the script, in order.
+        package: The package that contains the files.
+        names: Names of the files that make up the script, in order.
     """
 
     def __init__(self, redis: Redis, package: str, *names: str) -> None:
@@ -84,7 +88,7 @@ class Script:
         self._hash = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def run(self, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run the script; return its answer."""
+        """Run the script and return its result."""
         try:
             return await self._redis.evalsha(self._hash, len(keys), *keys, *arguments)
         except NoScriptError:
@@ -92,7 +96,7 @@ class Script:
 
 
 async def messages(pubsub: PubSub) -> AsyncIterator[dict[str, Any]]:
-    """Yield messages until the connection stays silent although it was pinged."""
+    """Yield messages until Redis does not answer a PING on the silent connection."""
     asked = False
     while True:
         message = await pubsub.get_message(timeout=QUIET_S)
@@ -109,6 +113,7 @@ async def messages(pubsub: PubSub) -> AsyncIterator[dict[str, Any]]:
 async def stop_listening(listener: asyncio.Task[None] | None) -> None:
     """Cancel a task that reads messages, and wait for its end."""
     while listener is not None and not listener.done():
-        # Repeatedly: redis-py may swallow a cancellation that meets an answer.
+        # The cancellation is repeated, because redis-py may lose a cancellation that comes at the
+        # same time as an answer.
         listener.cancel()
         await asyncio.wait([listener], timeout=CLOSE_STEP_S)

@@ -1,4 +1,4 @@
-"""Runs and the runs of their sub-workflows, locked together."""
+"""Finds and locks runs together with the runs of their sub-workflows."""
 
 # ruff: noqa: S608 - every part of these statements is a constant of this file
 
@@ -29,11 +29,11 @@ RUN_TREE_IDS: TextClause = text("""
 async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[Row[Any]]:
     """Lock runs and all runs of their sub-workflows, at any depth.
 
-    A sub-workflow starts under the lock of the run around it, so once nothing new is found nothing
-    new can come.
+    A sub-workflow starts only under the lock of the run around it. Therefore no new run can come
+    after a search that has found no new run.
 
     Returns:
-        The rows, outer runs before inner ones, each as it is under its lock.
+        The rows as read under their locks; outer runs come before inner runs.
     """
     rows = {row.id: row for row in await connection.execute(LOCK_RUNS_FULL, {"ids": run_ids})}
     known = -1

@@ -1,4 +1,4 @@
-"""Workflows and runs as clients see them: stored once, read often."""
+"""Stores workflows, and reads workflows and runs for clients."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,10 +80,11 @@ READ_EVENTS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """One run as stored.
+    """One stored run.
 
-    ``rerun_of`` is the run whose results it took over, ``rerun_from`` the agent from which on it
-    ran again; ``pruned_at`` is when its input, outputs and history were removed.
+    If the run is a rerun, ``rerun_of`` is the run whose results it took over, and ``rerun_from`` is
+    the agent from which it started. ``pruned_at`` is the time at which the run's input, outputs and
+    history were removed.
     """
 
     id: UUID
@@ -109,11 +110,12 @@ class RunRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentRunRecord:
-    """One agent run as stored, with its tokens and the seconds of its last attempt.
+    """One stored agent run, with its tokens and the seconds of its last attempt.
 
-    ``first_token_s`` are the seconds from its first request to the first token, if it streamed.
-    An element of a for_each has the ``parent_id`` of its agent's, which has an ``item_count``.
-    ``sub_run_id`` is the run of its sub-workflow, whose dollars and tokens are its own.
+    ``first_token_s`` is the number of seconds from the attempt's first request to its first token,
+    if the agent streams. An agent run with a for_each has an ``item_count``, and its elements have
+    the id of this agent run as their ``parent_id``. ``sub_run_id`` is the run of the agent run's
+    sub-workflow; the dollars and tokens of the sub-workflow are included in the agent run's.
     """
 
     id: UUID
@@ -143,12 +145,12 @@ class AgentRunRecord:
 
 
 async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUID:
-    """Store a workflow unless this very version is stored already; returns its id."""
+    """Store a workflow unless a version with the same content is stored; returns its id."""
     key = {"name": workflow.name, "content_hash": workflow.content_hash()}
     found: UUID | None = await connection.scalar(FIND_WORKFLOW, key)
     if found is not None:
         return found
-    # Version numbers are consecutive by name, so writers of one name take turns.
+    # The version numbers of a name are consecutive, so only one writer of a name works at a time.
     await connection.execute(LOCK_NAME, {"name": workflow.name})
     found = await connection.scalar(FIND_WORKFLOW, key)
     if found is not None:
@@ -160,24 +162,25 @@ async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUI
 
 
 async def store_workflows(connection: AsyncConnection, workflows: Sequence[Workflow]) -> list[UUID]:
-    """Store several workflows; returns their ids, in the order given."""
-    # In the order of their names, so that writers of the same ones wait in the same order.
+    """Store several workflows; returns their ids in the given order."""
+    # The workflows are stored in the order of their names, so that writers of the same names cannot
+    # deadlock.
     order = sorted(range(len(workflows)), key=lambda index: workflows[index].name)
     ids = {index: await store_workflow(connection, workflows[index]) for index in order}
     return [ids[index] for index in range(len(workflows))]
 
 
 async def read_workflow(connection: AsyncConnection, id_: UUID) -> Workflow | None:
-    """Read the workflow of that id, or None."""
+    """Read the workflow with this id; returns None if there is no such workflow."""
     definition = await connection.scalar(READ_WORKFLOW, {"id": id_})
     return None if definition is None else Workflow.from_definition(definition)
 
 
 async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow) -> Workflow:
-    """Put the newest stored definitions in the place of sub-workflows' names.
+    """Replace the names of sub-workflows by the newest stored definitions.
 
     Raises:
-        WorkflowError: If a name is not known.
+        WorkflowError: If no stored workflow has such a name.
     """
     names = named_workflows(workflow)
     if not names:
@@ -189,7 +192,7 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
 async def read_runs(
     connection: AsyncConnection, ids: Sequence[UUID], *, tenant: str | None = None
 ) -> list[RunRecord]:
-    """Return the runs of these ids, in no order, without unknown ones and other tenants' ones."""
+    """Read the runs with these ids in any order, without unknown and other tenants' runs."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
     return [_run_record(row) for row in rows.mappings()]
 
@@ -201,7 +204,7 @@ async def list_runs(
     limit: int = 20,
     tenant: str | None = None,
 ) -> list[RunRecord]:
-    """Return the newest runs, of one tenant if it is given, without their inputs."""
+    """Read the newest runs without their inputs; if a tenant is given, only its runs."""
     values = {"status": status, "limit": limit, "tenant": tenant}
     rows = await connection.execute(LIST_RUNS, values)
     return [_run_record(row) for row in rows.mappings()]

@@ -1,6 +1,7 @@
-"""Bringing a database to the schema this version needs, and checking that it is there.
+"""Migrates a database to the schema that this version needs, and checks the schema.
 
-Alembic is imported only where it migrates: every worker checks the schema when it starts.
+Alembic is imported only inside the functions that migrate, because every worker imports this module
+to check the schema when it starts.
 """
 
 from collections.abc import Callable
@@ -18,13 +19,13 @@ from app.storage.session import connect_args, database_url
 if TYPE_CHECKING:
     from alembic.config import Config
 
-#: Revision this version needs. Revisions are numbered, so a higher one is a newer schema.
+#: The revision that this version needs. Revisions are numbered, so a higher number is newer.
 HEAD = "0014"
 MIGRATION_LOCK = 7_465_001
 
 
 def current(url: str) -> str | None:
-    """Read the revision the database is at; None for an empty one.
+    """Read the revision of the database; returns None for an empty database.
 
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
@@ -48,7 +49,7 @@ def no_tables(*, embedded: bool) -> str:
     """Return the message and remedy for a database without any tables.
 
     Args:
-        embedded: Whether it is the built-in one of AGENTCHORD_HOME.
+        embedded: Whether the database is the built-in database of AGENTCHORD_HOME.
     """
     if embedded:
         return (
@@ -59,7 +60,7 @@ def no_tables(*, embedded: bool) -> str:
 
 
 def unreachable(url: str, error: Exception) -> str:
-    """Return a message of one line that names the server but not the password."""
+    """Return a one-line message that contains the server's address but not the password."""
     parsed = database_url(url)
     place = f"{parsed.host or parsed.query.get('host', 'localhost')}:{parsed.port or 5432}"
     reason = str(getattr(error, "orig", error)).strip().splitlines()[:1]
@@ -70,7 +71,7 @@ def unreachable(url: str, error: Exception) -> str:
 
 
 def upgrade(url: str) -> None:
-    """Migrate to the newest schema; several processes may call it at once.
+    """Migrate to the newest schema; several processes may call this function at once.
 
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
@@ -81,7 +82,7 @@ def upgrade(url: str) -> None:
 
 
 def downgrade(url: str) -> None:
-    """Remove everything that ``upgrade`` has made, the data included.
+    """Remove all tables that ``upgrade`` has made, including the data.
 
     Raises:
         ServiceUnavailable: If Postgres cannot be reached.
@@ -111,10 +112,10 @@ def _migrate(url: str, step: "Callable[[Config], None]") -> None:
 
 
 def require(url: str) -> None:
-    """Refuse a database that is not at the schema this version needs.
+    """Refuse a database whose schema is not the schema that this version needs.
 
     Raises:
-        SchemaMismatch: With the remedy.
+        SchemaMismatch: If the schema is older or newer; the message contains the remedy.
         ServiceUnavailable: If Postgres cannot be reached.
     """
     found = current(url)

@@ -1,7 +1,7 @@
-"""Connections to Postgres: one engine per process; timeouts keep it from blocking the cluster.
+"""Connections to Postgres: one engine per process, with timeouts that protect the cluster.
 
-A frozen or cut-off process would otherwise keep its row locks until the kernel gives up on the
-connection, which takes hours by default.
+Without the timeouts, a frozen or cut-off process would keep its row locks until the kernel closes
+the connection, which takes hours by default.
 """
 
 import re
@@ -16,17 +16,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.errors import ConfigurationError
 
-#: With the heartbeat's own one, a process has at most six.
+#: The heartbeat has one more connection of its own, so a process has at most six connections.
 MAX_CONNECTIONS = 5
 SESSION_SETTINGS = {
     "idle_in_transaction_session_timeout": "15s",
     "statement_timeout": "60s",
     "lock_timeout": "20s",
     "timezone": "UTC",
-    "jit": "off",  # short statements: planning a JIT costs more than it saves
+    "jit": "off",  # JIT costs more than it saves, because the statements are short
 }
-#: For processes that move runs on: a few rows at a time, which an index finds. The planner does not
-#: see how few, scans and hashes whole tables while these are small, and plans every time anew.
+#: Settings of processes that advance runs. Their statements read only a few rows, which an index
+#: finds. Without these settings, the planner does not know that the rows are few. It then scans and
+#: hashes whole tables while these are small, and makes a new plan every time.
 LOOKUP_SETTINGS = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -46,16 +47,16 @@ HOST = re.compile(r"[\w.:,%-]+")
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
-    """Write a JSON value as text, the form that every statement takes."""
+    """Return a JSON value as a string, because all statements take JSON as strings."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
 
 
 def database_url(url: str) -> URL:
-    """Parse a Postgres URL of any common spelling into the one form used here.
+    """Parse a Postgres URL with any common prefix, and return it with psycopg as its driver.
 
     Raises:
-        ConfigurationError: If it is not a Postgres URL; the message does not repeat it, because
-            it may hold a password.
+        ConfigurationError: If it is not a Postgres URL. The message does not repeat the URL,
+            because the URL may hold a password.
     """
     try:
         parsed = make_url(url)
@@ -77,7 +78,10 @@ def database_url(url: str) -> URL:
 
 
 def connect_args(application_name: str, **session_settings: str) -> dict[str, Any]:
-    """Return arguments of every connection: name, settings (to be overridden), keepalives."""
+    """Return the arguments of a connection: its name, session settings and TCP settings.
+
+    ``session_settings`` override the settings that all sessions have.
+    """
     session = SESSION_SETTINGS | session_settings
     options = " ".join(f"-c {name}={value}" for name, value in session.items())
     return {"application_name": application_name, "options": options, **TCP_SETTINGS}
@@ -90,13 +94,17 @@ def create_engine(
     max_connections: int = MAX_CONNECTIONS,
     session_settings: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncEngine:
-    """Make the process's engine: READ COMMITTED, JSON through orjson, no ping per checkout.
+    """Make the process's engine.
+
+    The engine uses READ COMMITTED transactions and reads and writes JSON with orjson. It does not
+    ping a connection before each use.
 
     Args:
         url: Postgres URL.
-        application_name: Name in pg_stat_activity.
-        max_connections: Connections the pool may open; the heartbeat has one more of its own.
-        session_settings: Settings of Postgres beside those that all sessions have.
+        application_name: Name of the sessions in pg_stat_activity.
+        max_connections: Number of connections that the pool may open; the heartbeat has one more
+            connection of its own.
+        session_settings: Settings of Postgres in addition to the settings of all sessions.
     """
     return create_async_engine(
         database_url(url),

@@ -1,4 +1,4 @@
-"""Standing budgets as operators change them: set, removed; their accounts follow at once."""
+"""Sets and removes standing budgets; a changed budget changes its current account at once."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -18,8 +18,8 @@ SET_TERMS: TextClause = text("""
         soft = excluded.soft, thresholds = excluded.thresholds, start_hour = excluded.start_hour,
         start_day = excluded.start_day, changed_at = now()
 """)
-# A limit below spent and held dollars is not refused: the excess is noted as overdrawn, and no
-# hold fits until it is gone.
+# A limit below the sum of spent and held dollars is not refused. The excess is noted as overdrawn,
+# and no hold fits as long as there is an excess.
 CHANGE_ACCOUNT: TextClause = text("""
     UPDATE budgets b SET limit_usd = s.limit_usd, soft = s.soft, thresholds = s.thresholds,
         overdrawn_usd = CASE WHEN s.soft THEN 0
@@ -45,11 +45,12 @@ AWAITED_ACCOUNTS: TextClause = text("""
 async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[UUID, ...]:
     """Set or change a standing budget; it applies from the next hold on.
 
-    The spending of this period stays on its account: a new limit is for the whole period. The
-    accounts of earlier periods keep their limits.
+    A new limit applies to the whole current period, so the money that was already spent in this
+    period still counts. The accounts of earlier periods keep their limits.
 
     Returns:
-        The agent runs that wait for it and should try again: wake them after the commit.
+        The agent runs that wait for the budget and should try again. The caller wakes them after
+        the commit.
     """
     where = {"scope": terms.scope, "subject": terms.subject, "period": terms.period}
     values = {
@@ -60,7 +61,8 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
         "start_day": terms.start_day,
     }
     await connection.execute(SET_TERMS, where | values)
-    # After the terms, on purpose: a hold that makes the account meanwhile is waited for.
+    # The account is changed after the terms, because setting the terms waits for a transaction that
+    # is making the account.
     changed = list(await connection.scalars(CHANGE_ACCOUNT, where))
     return await next_in_queue(connection, changed) if changed else ()
 
@@ -68,17 +70,17 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
 async def remove_budget(
     connection: AsyncConnection, scope: StandingScope, subject: str, period: Period | None
 ) -> tuple[Sequence[Period], tuple[UUID, ...]]:
-    """Remove standing budgets; the spending on them stays on record.
+    """Remove standing budgets; their accounts with the spent money stay stored.
 
     Args:
         connection: Inside a transaction.
         scope: Scope of the budgets.
-        subject: Their subject.
-        period: Only the one of this period; None removes them all.
+        subject: Subject of the budgets.
+        period: Period of the budget to remove; None removes the budgets of all periods.
 
     Returns:
-        The periods whose budgets were removed, and the agent runs that waited for them: wake
-        these after the commit.
+        The periods whose budgets were removed, and the agent runs that waited for these budgets.
+        The caller wakes the agent runs after the commit.
     """
     where = {"scope": scope, "subject": subject}
     removed = list(await connection.scalars(REMOVE_TERMS, where | {"period": period}))

@@ -1,23 +1,25 @@
-"""Every statement of the hot path, in the order in which an agent meets them.
+"""The statements of the hot path, in the order in which an agent needs them.
 
-Each takes a whole batch as one JSON document, so that its text never changes and its plan is
-prepared once. Locks are always taken in the order run, agent run, budget, and by id within each;
-the statement that decides comes after the one that locks, because under READ COMMITTED a
-statement's snapshot is older than a lock it had to wait for.
+Most statements take a whole batch as one JSON document. Therefore their SQL never changes, and
+their plans are prepared only once. Locks are always taken in the order run, agent run, budget, and
+in the order of the ids within each of these. One statement locks the rows, and a later statement
+decides. This is necessary because, under READ COMMITTED, a statement that had to wait for a lock
+has a snapshot that is older than the lock.
 """
 
 from sqlalchemy import TextClause, text
 
-# ---- claim: ready agents become running, with an attempt, a worker and a lease -----------------
+# ---- claim: ready agents start running, with an attempt, a worker and a lease ------------------
 
 LOCK_RUNS: TextClause = text("""
     SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 
-# requests: [{run_id, level, provider, width}], one per run. At most max_parallel_agents of a run
-# are in progress: exact, because the run's row is locked while they are counted. An agent that is
-# quarantined if it loses another worker is a suspect: a worker has one of them at a time, so that
-# one that kills workers takes no other suspect along. A process claims in one statement at a time.
+# requests: [{run_id, level, provider, width}], one request per run. At most max_parallel_agents of
+# a run are in progress. This limit is exact, because the run's row is locked while the agents are
+# counted. An agent is a suspect if it is quarantined when it loses another worker. A worker has
+# only one suspect at a time, so that a suspect that kills its worker does not harm other suspects.
+# This is exact, because a process executes only one claim at a time.
 CLAIM: TextClause = text("""
     WITH room AS (
         SELECT q.*, runs.max_parallel_agents - (
@@ -50,7 +52,7 @@ CLAIM: TextClause = text("""
             AND NOT EXISTS (
                 SELECT FROM agent_runs busy WHERE busy.status = 'running'
                     AND busy.worker = :worker AND busy.recoveries >= :last_chance
-                    AND busy.id <> ready.id  -- looked for only if there is a suspect
+                    AND busy.id <> ready.id  -- so Postgres searches only if there is a suspect
             )
         LIMIT 1
     ), picked AS (
@@ -64,7 +66,8 @@ CLAIM: TextClause = text("""
         RETURNING a.id, a.run_id, a.name, a.attempt, a.retries, a.limit_usd, a.spent_usd, a.reads,
             a.priority, a.position, a.item_index, a.item
     ), attempted AS (
-        -- now() is when the transaction began, which may have collected the lists that they read.
+        -- now() would be too early, because it is the start of the transaction, and the transaction
+        -- may have collected the outputs that these agents read.
         INSERT INTO attempts (agent_run_id, number, worker, started_at)
         SELECT id, attempt, :worker, clock_timestamp() FROM claimed
     ), noted AS (
@@ -81,11 +84,11 @@ CLAIM: TextClause = text("""
     FROM claimed c ORDER BY c.priority DESC, c.position, c.item_index
 """)
 
-# The agents left after the claim: more of the same provider, another provider's, or none open. In
-# a run that may not be claimed from now (it is paused, or stands at another level) a lane finds
-# none; in one that is being stopped only running agents are open. An agent that waits for its
-# items is not: advancing the run collects them when the last one has ended. Suspects are left out:
-# a worker that has finished one claims the next, and else the watchdog sends a lane.
+# Finds the agents that are left after the claim. If a run is paused or at another level, a lane
+# finds no agents to claim. While a run is being stopped, only its running agents are open. An agent
+# that waits for its items is not open, because advancing the run collects the items when the last
+# item has ended. Suspects are left out, because a worker that has finished a suspect claims the
+# next suspect, or the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
         may.claim AND EXISTS (
@@ -119,7 +122,7 @@ REMAINING: TextClause = text("""
     ) may
 """)
 
-# ---- hold: the worst case is reserved on every budget that applies, or on none -----------------
+# ---- hold: the worst case is reserved on all budgets that apply, or on none of them ------------
 
 LOCK_AGENT_RUNS: TextClause = text("""
     SELECT id, attempt, status, limit_usd, spent_usd, held_usd FROM agent_runs
@@ -132,9 +135,9 @@ LOCK_BUDGETS: TextClause = text("""
     WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 
-# Which of the calls have a hold already, and the standing budgets of some subjects, each with the
-# account of the period that it is now by the database's clock: one trip for both. subjects:
-# [{scope, subject}].
+# Finds the calls that have a hold already, and the standing budgets of some subjects. Each standing
+# budget comes with its account for the current period by the database's clock. One statement reads
+# both, because this saves a round trip. subjects: [{scope, subject}].
 HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
     SELECT (
         SELECT jsonb_agg(call_id) FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
@@ -149,8 +152,10 @@ HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
     ) AS standing
 """)
 
-# The first hold of a period makes its accounts. FOR SHARE lets a change of the limit come either
-# before, and be read here, or after, and find the account; the order lets two makers take turns.
+# The first hold of a period makes the accounts of the period. Because of FOR SHARE, a change of the
+# limit comes either before this statement, which then reads the new limit, or after it, and then
+# the change finds the account. The rows are locked in order, so that two transactions that make
+# accounts cannot deadlock.
 MAKE_ACCOUNTS: TextClause = text("""
     INSERT INTO budgets (id, scope, subject, period, period_start, limit_usd, soft, thresholds)
     SELECT gen_random_uuid(), scope, subject, period,
@@ -164,8 +169,8 @@ MAKE_ACCOUNTS: TextClause = text("""
     ON CONFLICT (scope, subject, period, period_start) DO NOTHING
 """)
 
-# The documents: holds with the columns of their table, and the sums
-# of their amounts by budget, because a row can be updated only once in a statement.
+# holds: rows with the columns of the table holds. budgets: the sums of the holds' amounts by
+# budget, because a statement can update a row only once.
 PLACE_HOLDS: TextClause = text("""
     WITH placed AS (
         INSERT INTO holds (call_id, agent_run_id, attempt, budget_ids, amount_usd, provider, model)
@@ -183,10 +188,11 @@ PLACE_HOLDS: TextClause = text("""
     WHERE b.id = t.id
 """)
 
-# ---- wait: holds that fit once others have settled keep their order ----------------------------
+# ---- wait: holds that wait for other holds to settle keep their order --------------------------
 
-# The requests that wait for any of these budgets, first come first, with the agent run's account.
-# An agent run that has given its place back keeps its turn, also before its next attempt asks.
+# Reads the requests that wait for any of these budgets, in the order of their arrival, with the
+# agent runs' accounts. An agent run that was given back keeps its place in the queue, also before
+# its next attempt asks for the hold.
 READ_QUEUE: TextClause = text("""
     SELECT q.agent_run_id, q.call_id, q.attempt, q.budget_ids, q.amount_usd,
         CASE a.status
@@ -205,8 +211,8 @@ READ_BUDGETS: TextClause = text("""
     FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
-# A call keeps its ticket as long as it waits, also if its budgets change meanwhile, and so does
-# an agent that comes back for it with its next attempt.
+# A call keeps its ticket as long as it waits, also if its budgets change meanwhile. An agent run
+# that asks for the hold again with its next attempt also keeps its ticket.
 CHANGE_QUEUE: TextClause = text("""
     WITH leaving AS (
         DELETE FROM hold_queue q
@@ -230,14 +236,14 @@ CHANGE_QUEUE: TextClause = text("""
     WHERE b.id = t.id AND b.awaited <> t.awaited
 """)
 
-# ---- record: result, cost entries, settled holds and history, in one transaction ---------------
+# ---- record: results, cost entries, settled holds and history, in one transaction --------------
 
 TAKE_HOLDS: TextClause = text("""
     DELETE FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
     RETURNING call_id, agent_run_id, budget_ids, amount_usd
 """)
 
-# In two parts, because each kind has an index of its own.
+# The statement has two parts, because corrections and the other kinds have different indexes.
 ENTRIES_OF_CALLS: TextClause = text("""
     SELECT call_id, kind, outcome, budget_ids, cost_usd, saved_usd, input_tokens, cached_tokens,
         cache_write_tokens, cache_write_1h_tokens, output_tokens, reasoning_tokens
@@ -248,11 +254,12 @@ ENTRIES_OF_CALLS: TextClause = text("""
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
-# agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended are the ending's. An
-# agent that still calls (a tool loop) has none: only its account moves. entries are lines of the
-# ledger, budgets the sums that they and their holds make: [{id, held, spent}]. overdrawn_usd is
-# what is above the limit now, so the CHECK is never looser than it must be: a settlement raises it
-# only if the call cost more than was held for it. Several budgets are locked before, in order.
+# agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended describe the ending. If
+# an agent goes on with its calls (a tool loop), there is no ending, and only its account changes.
+# entries: lines of the ledger. budgets: [{id, held, spent}], the sums of the entries and of their
+# holds by budget. overdrawn_usd is the current excess over the limit, so the CHECK is never looser
+# than necessary. A settlement raises overdrawn_usd only if the call cost more than its hold. If
+# there are several budgets, the caller has locked them in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(
@@ -283,7 +290,7 @@ APPLY_RECORDS: TextClause = text("""
     ), attempted AS (
         UPDATE attempts t SET outcome = g.outcome, error = g.error, error_class = g.error_class,
             finished_at = clock_timestamp(), first_token_s = g.first_token_s
-        FROM given g WHERE g.ended AND g.status <> 'waiting'  -- then the attempt goes on
+        FROM given g WHERE g.ended AND g.status <> 'waiting'  -- a waiting agent keeps its attempt
             AND t.agent_run_id = g.id AND t.number = g.attempt
     ), noted AS (
         INSERT INTO events (run_id, agent_run_id, attempt, type, data)
@@ -313,7 +320,7 @@ APPLY_RECORDS: TextClause = text("""
 """)
 
 # passed: [{id, reached, run_id, agent_run_id, attempt, data}]. Spending outside the workers may
-# belong to no run; then no history notes it.
+# belong to no run. In this case no history has the event.
 NOTE_THRESHOLDS: TextClause = text("""
     WITH passed AS (
         SELECT * FROM jsonb_to_recordset(CAST(:passed AS jsonb)) AS p(
@@ -327,9 +334,9 @@ NOTE_THRESHOLDS: TextClause = text("""
     FROM passed p JOIN runs ON runs.id = p.run_id ORDER BY p.reached
 """)
 
-# ---- leases: renewed by the heartbeat, taken away by the watchdog ------------------------------
+# ---- leases: the heartbeat renews leases, and the watchdog takes leases away -------------------
 
-# leases: [{id, attempt}]. A row that is missing from the answer belongs to another process now.
+# leases: [{id, attempt}]. If a lease is missing in the result, the process has lost it.
 RENEW_LEASES: TextClause = text("""
     WITH mine AS (
         SELECT a.id FROM agent_runs a

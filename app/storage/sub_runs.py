@@ -1,7 +1,8 @@
-"""The run of a sub-workflow: started by an agent run, which it ends when it ends.
+"""Starts the run of a sub-workflow for an agent run, and ends the agent run when that run ends.
 
-Both are one transaction, so an agent run that waits has exactly one run that will end it. There is
-one for each agent run, also if it fails: another attempt lets it try again what failed.
+One transaction starts the inner run and makes the agent run wait, and one transaction ends both.
+Therefore exactly one inner run will end an agent run that waits. An agent run has only one inner
+run, also if the inner run fails: another attempt runs the inner run's failed agents again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ WAIT: TextClause = text("""
         jsonb_build_object('agent', name, 'run_id', CAST(:child AS text))
     FROM waiting
 """)
-# Every agent of the inner workflow is in the output; null for one that did not complete.
+# The output has an entry for every agent of the inner workflow. The entry of an agent that did not
+# complete is null.
 RETURN: TextClause = text("""
     WITH child AS (
         SELECT r.id, r.parent_agent_run_id, r.status, r.error, w.name AS workflow, (
@@ -90,7 +92,10 @@ RETURN: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentStep:
-    """Where the run around a sub-workflow may go on: its id and level, and whether it failed."""
+    """The run around an ended sub-workflow, its level, and whether its agent failed.
+
+    The run may go on at this level.
+    """
 
     run_id: UUID
     level: int
@@ -99,16 +104,16 @@ class ParentStep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubRunRequest:
-    """An agent run's request to run a workflow in its place.
+    """An agent run's request to execute a workflow as its sub-workflow.
 
     Attributes:
         agent_run_id: The agent run.
-        attempt: Its fencing token.
-        run_id: The run around it.
-        workflow: The workflow to be run.
+        attempt: The fencing token of the agent run.
+        run_id: The run of the agent run (the outer run).
+        workflow: The workflow to execute.
         input: JSON values by key, already checked.
-        limit_usd: Dollars that the agent may spend: the inner budget is no larger.
-        thresholds: Percentages of the inner budget whose passing is noted.
+        limit_usd: Dollars that the agent may spend; the inner run's budget is at most this amount.
+        thresholds: Percentages of the inner run's budget; passing such a percentage is noted.
     """
 
     agent_run_id: UUID
@@ -121,27 +126,27 @@ class SubRunRequest:
 
 
 class SubRunAnswer(StrEnum):
-    """The answer to a request."""
+    """The answer to a ``SubRunRequest``."""
 
-    WAITING = "waiting"  # the inner run is going, and will end the agent run
-    ENDED = "ended"  # it had ended already, and has ended the agent run
+    WAITING = "waiting"  # the inner run has not ended, and will end the agent run
+    ENDED = "ended"  # the inner run had ended already, and has ended the agent run
     STOPPED = "stopped"  # the outer run is being stopped
     PAUSED = "paused"  # the outer run is paused
-    FENCED = "fenced"  # the attempt is no longer this worker's
+    FENCED = "fenced"  # the attempt no longer belongs to this worker
 
 
 async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> SubRunAnswer:
-    """Start the run of a sub-workflow, or let the existing one try again what failed of it.
+    """Start the run of a sub-workflow, or run the failed agents of the existing inner run again.
 
-    The agent run waits from then on, without lease and place. Repeating it is safe: an agent run
-    that waits already is fenced.
+    The agent run then waits without a lease and without a place. The call may be repeated, because
+    an agent run that waits already is fenced.
 
     Args:
         connection: Inside a transaction.
         request: The agent run and the workflow.
 
     Raises:
-        RunConflict: If the inner run is there, but its input has been removed.
+        RunConflict: If the inner run exists, but its input has been removed.
     """
     locked = await connection.execute(
         LOCK_BOTH, {"run_id": request.run_id, "agent_run_id": request.agent_run_id}
@@ -189,10 +194,10 @@ async def return_to_parent(
     Args:
         connection: Inside the transaction that ended the inner run.
         run_id: The inner run.
-        max_bytes: Largest output that is handed over.
+        max_bytes: Size of the largest output that the agent run may get.
 
     Returns:
-        The run that may go on now; None if no agent run waits for this one.
+        The outer run that may go on now; None if no agent run waits for the inner run.
     """
     row = (await connection.execute(RETURN, {"id": run_id, "max_bytes": max_bytes})).one_or_none()
     if row is None:

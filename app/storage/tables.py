@@ -1,8 +1,8 @@
-"""The tables, as SQLAlchemy models; Alembic compares the migrations with them.
+"""The tables as SQLAlchemy models; Alembic compares the migrations with these models.
 
-Everything that must never be wrong is a constraint here: CHECK for money and states, UNIQUE for
-"exactly once". There are no relationships on purpose: every statement says what it reads. The file
-is over 400 lines because a schema is read as a whole.
+Rules that must never be broken are constraints: CHECK for money and states, UNIQUE for "exactly
+once". The models have no relationships, because every statement names the columns that it reads.
+The file is over 400 lines because a schema is read as a whole.
 """
 
 from datetime import date, datetime
@@ -56,7 +56,7 @@ def _one_of(column: str, values: tuple[str, ...]) -> str:
 
 
 class Table(DeclarativeBase):
-    """Base of the models: one naming convention, JSONB and aware timestamps by default."""
+    """Base of the models, with one naming convention, JSONB and timestamps with a time zone."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it as a class attribute
@@ -70,11 +70,11 @@ class Table(DeclarativeBase):
 
 
 class Spending:
-    """The columns of anything that has a limit in dollars.
+    """The columns of all rows that have a limit in dollars.
 
-    ``overdrawn_usd`` is raised only by the booking of a fact (usage above its hold, a repricing)
-    or by lowering the limit. A hold never raises it, so the CHECK makes an overspend impossible
-    to commit.
+    Only the booking of a fact (usage above its hold, or a repricing) and a lower limit raise
+    ``overdrawn_usd``. A hold never raises ``overdrawn_usd``, so the CHECK makes it impossible to
+    commit a hold above the limit.
     """
 
     limit_usd: Mapped[Decimal]
@@ -84,7 +84,7 @@ class Spending:
 
 
 class WorkflowVersion(Table):
-    """A workflow as registered; the same content is stored once."""
+    """A version of a registered workflow; the same content is stored only once."""
 
     __tablename__ = "workflows"
     __table_args__ = (
@@ -112,15 +112,15 @@ class Run(Table):
         CheckConstraint(
             "(finished_at IS NULL) = (status IN ('pending', 'running', 'paused'))", name="finished"
         ),
-        # A run that is being stopped is neither paused nor waits for admission.
+        # A run that is being stopped is neither paused nor pending.
         CheckConstraint("stop_as IS NULL OR status NOT IN ('pending', 'paused')", name="stopping"),
-        # A paused run's clock stands still.
+        # A paused run has no deadline, because its timeout does not run.
         CheckConstraint("status <> 'paused' OR deadline_at IS NULL", name="paused"),
         CheckConstraint("pruned_at IS NULL OR finished_at IS NOT NULL", name="pruned"),
         CheckConstraint("(key IS NULL) = (input_hash IS NULL)", name="key"),
         CheckConstraint("(rerun_of IS NULL) = (rerun_from IS NULL)", name="rerun"),
         CheckConstraint("(parent_agent_run_id IS NULL) = (ancestors = '{}')", name="ancestors"),
-        # An agent run has one run of its sub-workflow, which a retry of it tries again.
+        # An agent run has only one run of its sub-workflow; a retry of the agent run retries it.
         Index(
             "uq_runs_parent_agent_run_id",
             "parent_agent_run_id",
@@ -147,9 +147,9 @@ class Run(Table):
     status: Mapped[str] = mapped_column(server_default="pending")
     input: Mapped[dict[str, Any]]
     priority: Mapped[int]
-    # The tenant it is run for: a scope of budgets, and of reports.
+    # The tenant that the run is for; budgets and reports may be limited to a tenant.
     tenant: Mapped[str | None]
-    # Its share of a rate limit, relative to the other runs that wait for it.
+    # The run's share of a rate limit, relative to the other runs that wait for the same limit.
     weight: Mapped[float] = mapped_column(server_default=text("1"))
     level: Mapped[int] = mapped_column(server_default=text("0"))
     level_count: Mapped[int]
@@ -157,26 +157,27 @@ class Run(Table):
     allow_partial_completion: Mapped[bool]
     timeout_s: Mapped[float]
     deadline_at: Mapped[datetime | None]
-    # Seconds left of the timeout when it was paused; the run goes on with them.
+    # The seconds of the timeout that were left when the run was paused; they apply after a resume.
     time_left_s: Mapped[float | None]
-    # Set by the first cancel or timeout: the state to end in, and why.
+    # The state in which the run has to end, and the reason; the first cancel or timeout sets both.
     stop_as: Mapped[str | None]
     stop_reason: Mapped[str | None]
     error: Mapped[str | None]
-    # The key that its client gave it, and the hash of its input: enqueueing it again finds it.
+    # The key that the client gave, and the hash of the input; a second enqueue with the same key
+    # finds the run.
     key: Mapped[str | None]
     input_hash: Mapped[str | None]
-    # The run whose results it has taken over, and the agent from which on it runs again.
+    # For a rerun: the run whose results were taken over, and the agent from which the rerun starts.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
-    # Of a sub-workflow: the agent run whose result it is, and the runs around it, outermost first.
-    # Its holds and costs count on the budgets of all of them.
+    # For the run of a sub-workflow: the agent run that the run will end, and the runs around it,
+    # outermost first. The run's holds and costs count on the budgets of all runs around it.
     parent_agent_run_id: Mapped[UUID | None]
     ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    # When its input, outputs and history were removed.
+    # The time at which the run's input, outputs and history were removed.
     pruned_at: Mapped[datetime | None]
 
 
@@ -212,7 +213,7 @@ class AgentRun(Spending, Table):
             postgresql_where="status = 'pending'",
         ),
         Index("ix_agent_runs_running", "run_id", "level", postgresql_where="status = 'running'"),
-        # Agents that were given back; new and claimed ones do not need it.
+        # An index for agents that were given back; new and claimed agents do not need it.
         Index(
             "ix_agent_runs_given_back",
             "ready_at",
@@ -232,14 +233,15 @@ class AgentRun(Spending, Table):
     model: Mapped[str]
     priority: Mapped[int]
     dependencies: Mapped[list[str]]
-    # Names of the agents whose outputs the prompt reads: a part of its dependencies' closure.
+    # Names of the agents whose outputs the prompt reads; they are direct or indirect dependencies.
     reads: Mapped[list[str]]
     accept_missing_inputs: Mapped[bool]
-    # Of an element of a for_each: its agent run, its index from 0, and the element itself.
+    # For an element of a for_each: the agent run of the list, the element's index from 0, and the
+    # element itself.
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     item_index: Mapped[int | None]
     item: Mapped[Any | None] = mapped_column(JSONB)
-    # Of an agent with a for_each, once its list is known.
+    # For an agent with a for_each: the length of its list, when the list is known.
     item_count: Mapped[int | None]
     status: Mapped[str] = mapped_column(server_default="pending")
     # Grows with every claim, so (id, attempt) is the fencing token of all later writes.
@@ -247,7 +249,7 @@ class AgentRun(Spending, Table):
     worker: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     ready_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    # The limit, budget or circuit that it was given back for until then.
+    # The limit, budget or circuit for which the agent run was given back until ready_at.
     waits_for: Mapped[str | None]
     retries: Mapped[int] = mapped_column(server_default=text("0"))
     recoveries: Mapped[int] = mapped_column(server_default=text("0"))
@@ -274,14 +276,15 @@ class Attempt(Table):
     error_class: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     finished_at: Mapped[datetime | None]
-    # Seconds from its first request to the first token, if the answer was streamed.
+    # Seconds from the attempt's first request to the first token, if the answer was streamed.
     first_token_s: Mapped[float | None]
 
 
 class Turn(Table):
-    """An answer of a model that asked for tools: from here a new attempt goes on.
+    """An answer of a model that asked for tools; a new attempt continues from the stored turns.
 
-    ``message`` is JSON, but kept as text: a provider wants its own blocks back byte for byte.
+    ``message`` is JSON but is stored as text, because a provider needs its own blocks back byte for
+    byte.
     """
 
     __tablename__ = "turns"
@@ -291,19 +294,19 @@ class Turn(Table):
     agent_run_id: Mapped[UUID] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     number: Mapped[int]
     attempt: Mapped[int]
-    # The call of the ledger that brought it.
+    # The call of the ledger that returned the answer.
     call_id: Mapped[UUID | None]
     message: Mapped[str]
-    # Of a conversation that was replaced by a new one, when its agent was run again.
+    # Whether a retry of the agent has replaced the turn's conversation by a new conversation.
     set_aside: Mapped[bool] = mapped_column(server_default=text("false"))
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class ToolCall(Table):
-    """One tool call that a turn asked for, and its state; written before it starts.
+    """One tool call that a turn asked for, and its state; it is written before it starts.
 
-    ``result`` is the text for the model. A call without a known end is ``unknown``: its worker
-    died, or it was stopped.
+    ``result`` is the text for the model. A call is ``unknown`` if no process saw its end, because
+    its worker died or the call was stopped.
     """
 
     __tablename__ = "tool_calls"
@@ -318,9 +321,9 @@ class ToolCall(Table):
     )
     position: Mapped[int] = mapped_column(primary_key=True)
     agent_run_id: Mapped[UUID]
-    # The attempt that started it last.
+    # The last attempt that started the tool call.
     attempt: Mapped[int]
-    # The provider's id of this request.
+    # The provider's id of the tool call.
     call_id: Mapped[str]
     tool: Mapped[str]
     arguments: Mapped[str]
@@ -332,9 +335,9 @@ class ToolCall(Table):
 
 
 class StandingBudget(Table):
-    """A budget that outlives runs, as an operator set it; ``budgets`` has its account per period.
+    """A budget that an operator set and that outlives runs; ``budgets`` has an account per period.
 
-    ``subject`` is the name of the workflow, module or tenant, and empty for the scope ``all``.
+    ``subject`` is the name of the workflow, module or tenant. It is empty for the scope ``all``.
     """
 
     __tablename__ = "standing_budgets"
@@ -351,7 +354,7 @@ class StandingBudget(Table):
     limit_usd: Mapped[Decimal]
     soft: Mapped[bool]
     thresholds: Mapped[list[int]]
-    # When its days and months begin, in UTC.
+    # The hour and the day of the month, in UTC, at which the budget's days and months begin.
     start_hour: Mapped[int]
     start_day: Mapped[int]
     changed_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -360,7 +363,7 @@ class StandingBudget(Table):
 class Budget(Spending, Table):
     """The account of a limit that several agents share; a run's budget has the run's id.
 
-    A standing budget has one account per period, made by the first hold that needs it.
+    A standing budget has one account per period. The first hold that needs the account makes it.
     """
 
     __tablename__ = "budgets"
@@ -383,15 +386,15 @@ class Budget(Spending, Table):
     period: Mapped[str] = mapped_column(server_default="none")
     period_start: Mapped[datetime | None]
     soft: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a closed budget: cancelling a run closes its budget, and placing a hold
-    # locks that row anyway, so no call can start after cancel() has returned.
+    # No hold is placed on a closed budget. Cancelling a run closes the run's budget, and placing a
+    # hold locks the row of this budget. Therefore no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
-    # The same for a pause, after which it is opened again.
+    # No hold is placed on a paused budget either; resuming the run sets this to false again.
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
-    # Percentages of the limit whose passing is noted, and the highest that was passed.
+    # The percentages of the limit whose passing is noted, and the highest passed percentage.
     thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
     reached: Mapped[int] = mapped_column(server_default=text("0"))
-    # Whether holds may be waiting for it; only then is the queue read.
+    # Whether holds may be waiting for the budget; the queue is read only if this is true.
     awaited: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
@@ -409,17 +412,19 @@ class Hold(Table):
     attempt: Mapped[int]
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
-    # The called model: a fallback's is not its agent run's. Null in rows of older versions.
+    # The called provider and model, because a fallback's model differs from the agent run's model.
+    # Both are null in rows of older versions.
     provider: Mapped[str | None]
     model: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class WaitingHold(Table):
-    """A hold that waits for others to settle: its place in the order of the budgets it needs.
+    """A hold that waits for other holds to settle, with its place in the order of the queue.
 
-    A row counts as long as its attempt runs, so the places of a dead worker are free when its
-    leases are taken away. The table is as short as the queue: it needs no index on the budgets.
+    A row counts only as long as its agent run still waits, so a dead worker's places are free when
+    its leases are taken away. The table needs no index on the budgets, because it is only as long
+    as the queue.
     """
 
     __tablename__ = "hold_queue"
@@ -436,9 +441,9 @@ class WaitingHold(Table):
 
 
 class StoredLimits(Table):
-    """Rate limits that an operator changed; they go before the configuration, key by key.
+    """Rate limits that an operator changed; each stored key overrides the configuration.
 
-    ``model`` is a name or a pattern, or ``default``.
+    ``model`` is a name, a pattern or ``default``.
     """
 
     __tablename__ = "rate_limits"
@@ -450,16 +455,17 @@ class StoredLimits(Table):
 
 
 class CostEntry(Table):
-    """One line of the ledger, written once: a trigger refuses UPDATE, DELETE and TRUNCATE.
+    """One line of the ledger, which is never changed: a trigger refuses UPDATE, DELETE, TRUNCATE.
 
-    It has no foreign keys and repeats the names it is reported by, because runs and workflows are
-    pruned and the ledger never is.
+    The table has no foreign keys and repeats the names that reports need, because runs and
+    workflows are pruned and the ledger is never pruned.
     """
 
     __tablename__ = "cost_entries"
     __table_args__ = (
         CheckConstraint(_one_of("kind", COST_KINDS), name="kind"),
-        # One entry of each kind per call, also if it is recorded twice; corrections may add.
+        # A call has one entry of each kind, also if it is recorded twice, but may have several
+        # corrections.
         Index(
             "uq_cost_entries_call_id_kind",
             "call_id",
@@ -479,7 +485,8 @@ class CostEntry(Table):
     attempt: Mapped[int]
     workflow_id: Mapped[UUID]
     workflow: Mapped[str]
-    # The workflow's version; null in rows of older versions, and for spending outside a run.
+    # The workflow's version; null in rows of older AgentChord versions and for spending outside a
+    # run.
     version: Mapped[int | None]
     tenant: Mapped[str | None]
     agent: Mapped[str]
@@ -499,33 +506,37 @@ class CostEntry(Table):
     reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     price_version: Mapped[str | None]
-    # The shared budgets it was booked on: a later correction is booked on the same ones.
+    # The shared budgets on which the entry was booked; a later correction is booked on the same
+    # budgets.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
-    # The saving by the provider's cache, or by an answer cached here; negative where writing to the
-    # cache cost more than it saved so far.
+    # The money saved by the provider's cache or by AgentChord's cache of answers; it is negative if
+    # writing to the cache has cost more than the cache has saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
-    # From sending to the end of the answer; null if its end was not seen.
+    # Seconds from the request to the end of the answer; null if no process saw the end.
     seconds: Mapped[float | None] = mapped_column(REAL)
-    # The kind of the guess that a correction takes back; NULL for one after a change of prices.
+    # The kind of the guess that a correction takes back; null for a correction after a change of
+    # prices.
     corrects: Mapped[str | None]
-    # Tokens of its prompt as estimated before the call: for the limits, and for the hold's bound.
+    # The prompt's tokens before the call: the estimate for the limits, and the upper bound for the
+    # hold.
     expected_tokens: Mapped[int | None]
     bound_tokens: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class CostTotal(Table):
-    """The ledger summed up by day, which a trigger keeps exact in the transaction of each entry.
+    """Sums of the ledger by day; a trigger keeps them exact in the transaction of each entry.
 
-    A transaction adds to a shard that no other one holds, so none waits for another's row.
+    A transaction adds to a shard that no other transaction holds, so transactions do not wait for
+    the rows of other transactions.
     """
 
     __tablename__ = "cost_totals"
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
 
     shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    # Of the columns from day to outcome: names may be longer than an entry of an index.
+    # The digest of the columns from day to outcome, because names may be too long for an index.
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     day: Mapped[date]
     tenant: Mapped[str | None]
@@ -564,7 +575,7 @@ class Event(Table):
 
 
 class RecordedEvent(Table):
-    """An event that a program recorded itself; it need not belong to a run."""
+    """An event that a program recorded itself; it does not have to belong to a run."""
 
     __tablename__ = "recorded_events"
 

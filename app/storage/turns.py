@@ -1,8 +1,9 @@
-"""Conversations with tools: each turn and each tool call is stored before its effect is used.
+"""Stores conversations with tools; each turn and each tool call is stored before it has effects.
 
-A turn is written with the cost entry of the call that brought it, and with the start of the tools
-it asks for. So a new attempt knows which tools have finished and which may have run, and goes on
-from there. All writes here are fenced: only the attempt that owns the agent run may write.
+A turn is written together with the cost entry of its call and with the start of the tools that the
+turn asks for. Therefore a new attempt knows the tools that have finished and the tools that may
+have run, and continues from this point. All writes of this module are fenced: only the attempt that
+owns the agent run may write.
 """
 
 from collections import defaultdict
@@ -26,10 +27,10 @@ ADD_TURNS: TextClause = text("""
     ON CONFLICT (id) DO NOTHING
 """)
 
-# calls: [{turn_id, position, agent_run_id, attempt, ...}]. A run that is being stopped or is paused
-# starts no tool, but results of tools are written all the same. A tool call that has an end is not
-# changed, and repeating a batch changes and notes nothing. Returns the agent runs whose tools may
-# run.
+# calls: [{turn_id, position, agent_run_id, attempt, ...}]. If a run is paused or is being stopped,
+# it starts no tool, but the results of tools are still written. A tool call that has an end is not
+# changed. A repeated batch changes nothing and writes no events. The statement returns the agent
+# runs whose tools may run.
 WRITE_TOOL_CALLS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:calls AS jsonb)) AS g(
@@ -68,7 +69,8 @@ WRITE_TOOL_CALLS: TextClause = text("""
     SELECT id FROM owner WHERE going
 """)
 
-# Tool calls that were running when their worker went silent; after the agent runs are locked.
+# Marks the tool calls that were running when their worker went silent. The transaction has locked
+# the agent runs.
 LOSE_TOOL_CALLS: TextClause = text("""
     WITH lost AS (
         UPDATE tool_calls SET state = 'unknown', finished_at = clock_timestamp()
@@ -102,8 +104,8 @@ class ToolState(StrEnum):
 
     RUNNING = "running"
     COMPLETED = "completed"
-    FAILED = "failed"  # it has an end, and the model gets its error
-    UNKNOWN = "unknown"  # it was stopped, or its worker died: it may have done its work
+    FAILED = "failed"  # the tool call has ended, and the model gets the tool's error
+    UNKNOWN = "unknown"  # the call was stopped or its worker died; the tool may have done its work
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,9 +114,9 @@ class TurnRecord:
 
     Attributes:
         id: Id of the turn.
-        number: Its place in the conversation, from 0.
-        call_id: The call of the ledger that brought it.
-        message: The assistant's message as JSON, exactly as it must go back to the provider.
+        number: The turn's place in the conversation, from 0.
+        call_id: The call of the ledger that returned the answer.
+        message: The assistant's message as JSON, exactly as the provider must get it back.
     """
 
     id: UUID
@@ -128,14 +130,14 @@ class ToolCallRecord:
     """The known facts of one tool call.
 
     Attributes:
-        turn_id: The turn that asked for it.
-        position: Its place among the turn's tool calls, from 0.
-        call_id: The provider's id of the request.
-        tool: Name of the tool, as the model wrote it.
-        arguments: The arguments, as the model wrote them.
-        state: Its state.
-        result: The text for the model, of one that has an end.
-        seconds: How long it took.
+        turn_id: The turn that asked for the tool call.
+        position: The tool call's place among the turn's tool calls, from 0.
+        call_id: The provider's id of the tool call.
+        tool: Name of the tool, exactly as the model wrote it.
+        arguments: The arguments, exactly as the model wrote them.
+        state: The state of the tool call.
+        result: The text for the model, if the tool call has ended.
+        seconds: Duration of the tool call.
     """
 
     turn_id: UUID
@@ -150,7 +152,7 @@ class ToolCallRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredTurn:
-    """A turn of an earlier attempt, and its stored tool calls by position."""
+    """A turn of an earlier attempt, with the turn's stored tool calls by position."""
 
     turn: TurnRecord
     calls: dict[int, ToolCallRecord]
@@ -158,7 +160,7 @@ class StoredTurn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fence:
-    """Why tools may not run: ``lost`` goes before ``stopping``, that before ``paused``."""
+    """The reasons why tools may not run; the first true attribute is the reason that counts."""
 
     lost: bool
     stopping: bool
@@ -167,7 +169,7 @@ class Fence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnWrites:
-    """The part of a conversation that one agent run writes."""
+    """The part of a conversation that one agent run writes at one time."""
 
     agent_run_id: UUID
     attempt: int
@@ -176,14 +178,14 @@ class TurnWrites:
 
 
 async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites]) -> set[UUID]:
-    """Write turns and tool calls of agent runs whose rows are locked and whose attempts own them.
+    """Write turns and tool calls of agent runs that are locked and owned by the given attempts.
 
     Args:
         connection: Inside a transaction.
-        writes: The writes, each of another agent run.
+        writes: The writes, each of a different agent run.
 
     Returns:
-        The agent runs whose tools may run: their run is going, and not being stopped.
+        The agent runs whose tools may run, because their run is running and not being stopped.
     """
     turns, calls = [], []
     for write in writes:
@@ -203,7 +205,7 @@ async def lose_tool_calls(connection: AsyncConnection, agent_run_ids: Sequence[U
 async def read_turns(
     connection: AsyncConnection, agent_run_ids: Sequence[UUID]
 ) -> list[tuple[StoredTurn, ...]]:
-    """Read the conversations of agent runs so far, in their order; empty without any."""
+    """Read the conversations of agent runs, in the given order; a conversation may be empty."""
     found: dict[UUID, list[StoredTurn]] = defaultdict(list)
     for row in await connection.execute(READ_TURNS, {"ids": list(agent_run_ids)}):
         turn = TurnRecord(id=row.id, number=row.number, call_id=row.call_id, message=row.message)
@@ -213,7 +215,7 @@ async def read_turns(
 
 
 async def why_not(connection: AsyncConnection, agent_run_id: UUID, attempt: int) -> Fence:
-    """Read why the tools of an attempt may not run now."""
+    """Read the reasons why the tools of an attempt may not run now."""
     row = (await connection.execute(WHY_NOT, {"id": agent_run_id})).one_or_none()
     if row is None:
         return Fence(lost=True, stopping=False, paused=False)

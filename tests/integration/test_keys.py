@@ -65,7 +65,7 @@ async def test_another_input_workflow_version_or_tenant_under_the_same_key_is_re
     changed = Workflow(name="invoices", agents=[agent("reader", prompt_template="Read {invoice}")])
     other = Workflow(name="orders", agents=[agent("reader", prompt_template="{invoice}")])
 
-    with pytest.raises(RunConflict, match=f"'invoice-42' is that of run {first}.*another input"):
+    with pytest.raises(RunConflict, match=f"'invoice-42' belongs to run {first}.*another input"):
         await enqueue(cluster, {"invoice": "b"}, key="invoice-42")
     with pytest.raises(RunConflict, match="workflow 'invoices' v1"):
         await enqueue(cluster, {"invoice": "a"}, changed, key="invoice-42")

@@ -132,7 +132,7 @@ async def test_an_inner_run_is_retried_with_the_run_around_it_only(cluster: Clus
     outer, inner = await nested(cluster)
     await stop(cluster, outer)
 
-    with pytest.raises(RunConflict, match=f"sub-workflow of run {outer}: retry that one"):
+    with pytest.raises(RunConflict, match=f"sub-workflow of run {outer}: retry the outer run"):
         await retry(cluster, inner)
 
 

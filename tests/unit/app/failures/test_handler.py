@@ -161,7 +161,7 @@ def test_the_documentation_has_every_class_and_whether_it_is_retried() -> None:
     [
         ("no_such_module:f", "ModuleNotFoundError"),
         ("app.errors:no_such_name", "AttributeError"),
-        ("app.errors:__doc__", "is a str, no function"),
+        ("app.errors:__doc__", "is a str, not a function"),
     ],
 )
 def test_a_callback_that_is_not_there_is_refused(path: str, reason: str) -> None:

@@ -121,7 +121,7 @@ async def budget_history(
     """Read the budgets of one subject, with the burn-down of their current periods.
 
     Args:
-        connection: Inside a transaction.
+        connection: Connection inside a transaction.
         scope: Scope of the budgets.
         subject: Subject of the budgets.
         limit: Most past periods to read, newest first.

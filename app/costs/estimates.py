@@ -57,7 +57,7 @@ async def read_estimates(
     """Read the estimates by model, the model with the most calls first.
 
     Args:
-        connection: Inside a transaction.
+        connection: Connection inside a transaction.
         since: Only calls from this day (UTC) on, or None for all.
     """
     rows = await connection.execute(READ, {"since": since})

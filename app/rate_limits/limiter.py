@@ -1,4 +1,4 @@
-"""The limiter of a process; the limiters of all processes keep each provider's limits together.
+"""The limiter of a process; all processes of the cluster keep the providers' limits together.
 
 ``acquire`` waits for a permit, and ``settle`` reports the real usage of the call. A limiter runs on
 one asyncio loop. docs/rate-limits.md describes how the parts work together.

@@ -85,7 +85,7 @@ local function note_late(s)
   hold_down(s, tiers, overdue_of(s), now, now)
 end
 
--- Apply what the process reports about its permits.
+-- Apply the reports of the process about its permits and about the provider.
 local function apply(s)
   if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
   for _, item in ipairs(ask.settlements) do

@@ -1,7 +1,7 @@
 """The backend in memory: exchange.lua in Python, for tests and for limits of a single process.
 
-Weakness: no other process sees its buckets, and they end with the process. Limits of a cluster need
-``RedisBackend``.
+Weakness: no other process sees the buckets of this backend, and the buckets end with the process.
+Limits of a cluster need ``RedisBackend``.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""Prices, the ledger, and reports from it."""
+"""Prices, the ledger, and reports from the ledger."""

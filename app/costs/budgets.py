@@ -1,4 +1,4 @@
-"""Standing budgets: their state, and how they were used up."""
+"""Standing budgets: their state, and their spending over time."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.budgets import Period, StandingScope
 
-#: A day is shown by the hour, everything longer by the day.
+#: The spending of a day is shown by the hour, and the spending of a longer period by the day.
 STEPS = {Period.DAY: "hour", Period.MONTH: "day", Period.NONE: "day"}
 
 READ_STANDING: TextClause = text("""
@@ -34,7 +34,8 @@ READ_PAST: TextClause = text("""
     WHERE scope = :scope AND subject = :subject AND NOT (id = ANY(CAST(:current AS uuid[])))
     ORDER BY period, period_start DESC NULLS FIRST LIMIT :limit
 """)
-# The time of an entry bounds the search by its index; the budgets it names decide.
+# The condition on created_at only lets the search use the index of that column; an entry counts if
+# its budget_ids name the budget.
 READ_SPENDING: TextClause = text("""
     SELECT date_trunc(:step, created_at, 'UTC') AS at, sum(cost_usd) AS spent_usd
     FROM cost_entries
@@ -49,18 +50,18 @@ class BudgetAccount:
     """A budget in one of its periods.
 
     Attributes:
-        id: Id of its account, or None before the first hold of the period.
-        scope: Whose calls it counts.
+        id: Id of the budget's account in this period, or None before the first hold of the period.
+        scope: Kind of the subject: ``all``, ``tenant``, ``module`` or ``workflow``.
         subject: Name of the workflow, module or tenant.
-        period: How often it begins anew.
-        period_start: When this period began, or None without periods.
-        soft: Whether it only warns.
-        thresholds: Percentages whose passing is reported.
-        limit_usd: Its limit.
-        spent_usd: Dollars booked on it.
+        period: Length of a period, after which the budget begins again.
+        period_start: Start of this period, or None for a budget without periods.
+        soft: Whether the budget only warns.
+        thresholds: Percentages of the limit at which an event is reported.
+        limit_usd: Limit in dollars.
+        spent_usd: Dollars booked on the budget.
         held_usd: Dollars that running calls may cost.
-        overdrawn_usd: By how much it is beyond its limit.
-        waiting: Calls that wait for it.
+        overdrawn_usd: Dollars by which the budget is beyond its limit.
+        waiting: Number of calls that wait for the budget.
     """
 
     id: UUID | None
@@ -78,18 +79,18 @@ class BudgetAccount:
 
     @property
     def left_usd(self) -> Decimal:
-        """Dollars neither spent nor held; below zero when it is overdrawn."""
+        """Dollars that are neither spent nor held; below zero if the budget is overdrawn."""
         return self.limit_usd - self.spent_usd - self.held_usd
 
     @property
     def share(self) -> float | None:
-        """The part of the limit that is spent; None for a limit of nothing."""
+        """The part of the limit that is spent; None if the limit is zero."""
         return float(self.spent_usd / self.limit_usd) if self.limit_usd else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BurnDown:
-    """One step of a period: the dollars spent in it, and those left of the limit after it."""
+    """One step of a period: the dollars spent in the step, and the dollars left after it."""
 
     at: datetime
     spent_usd: Decimal
@@ -98,7 +99,7 @@ class BurnDown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetHistory:
-    """The budgets of one subject: current periods, their burn-down, and past periods."""
+    """The budgets of one subject: the current periods with their burn-down, and past periods."""
 
     current: tuple[BudgetAccount, ...]
     burn_down: dict[Period, tuple[BurnDown, ...]]
@@ -108,7 +109,7 @@ class BudgetHistory:
 async def standing_budgets(
     connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
 ) -> list[BudgetAccount]:
-    """Read standing budgets in their current periods: all of them, or those of one subject."""
+    """Read standing budgets in their current periods: all budgets, or those of one subject."""
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]
@@ -120,10 +121,10 @@ async def budget_history(
     """Read the budgets of one subject, with the burn-down of their current periods.
 
     Args:
-        connection: Inside a transaction.
+        connection: Connection inside a transaction.
         scope: Scope of the budgets.
-        subject: Their subject.
-        limit: Most past periods to read, the newest first.
+        subject: Subject of the budgets.
+        limit: Most past periods to read, newest first.
     """
     current = await standing_budgets(connection, scope, subject)
     ids = [account.id for account in current if account.id is not None]

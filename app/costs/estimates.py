@@ -1,7 +1,7 @@
-"""The quality of token estimates: the tokens expected of prompts beside those that were counted.
+"""The quality of token estimates: the expected tokens of prompts beside the counted tokens.
 
-A call takes the expected number from a token limit before it is made; its hold is computed from the
-upper bound.
+Before a call is made, it takes the expected number of tokens from the token limits. The hold of the
+call is calculated from the upper bound.
 """
 
 from dataclasses import dataclass
@@ -30,13 +30,14 @@ class EstimateLine:
     Attributes:
         provider: Provider name.
         model: Model name.
-        calls: Calls that were counted.
-        prompt_tokens: Tokens of their prompts.
-        bias_percent: How much more than that was expected in all; negative: less.
-        error_percent: How far the expected numbers were off on average, up or down.
-        bound_factor: Upper bounds over real tokens: how much more was held than needed.
-        most_of_bound: Largest part of its upper bound that a prompt has had; 1 is all of it.
-        above_bound: Prompts above their upper bound; each is a defect of the estimate.
+        calls: Number of calls with an estimate and a count.
+        prompt_tokens: Counted tokens of the prompts of these calls.
+        bias_percent: Percentage by which the sum of the estimates is above the counted tokens;
+            negative if it is below.
+        error_percent: Average difference between estimate and count, up or down, in percent.
+        bound_factor: Sum of the upper bounds divided by the counted tokens.
+        most_of_bound: Largest part of an upper bound that a prompt has used; 1 is the whole bound.
+        above_bound: Number of prompts above their upper bound; each is a defect of the estimate.
     """
 
     provider: str
@@ -53,10 +54,10 @@ class EstimateLine:
 async def read_estimates(
     connection: AsyncConnection, *, since: date | None = None
 ) -> list[EstimateLine]:
-    """Read the estimates by model, most calls first.
+    """Read the estimates by model, the model with the most calls first.
 
     Args:
-        connection: Inside a transaction.
+        connection: Connection inside a transaction.
         since: Only calls from this day (UTC) on, or None for all.
     """
     rows = await connection.execute(READ, {"since": since})

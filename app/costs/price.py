@@ -1,4 +1,4 @@
-"""The price of one model, and the cost of tokens at it: exact decimal arithmetic, nothing else."""
+"""The price of one model, and the cost of tokens at this price, in exact decimal arithmetic."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -13,15 +13,16 @@ class Price:
     """Dollars per token.
 
     Attributes:
-        version: Its source, such as ``genai-prices 0.2.3`` or ``operator``.
-        input: Prompt tokens.
-        cached_input: Prompt tokens read from the provider's cache.
-        cache_write: Prompt tokens written to its cache for 5 minutes.
-        cache_write_1h: Prompt tokens written to its cache for an hour.
-        output: Generated tokens, reasoning included.
-        writes_unasked: Whether the provider writes to its cache, at a price, without being asked.
-        above: Prices of long prompts, ascending: the number of prompt tokens above which a price
-            holds for the whole call, and that price.
+        version: Source of the price, such as ``genai-prices 0.2.3`` or ``operator``.
+        input: Price of fresh prompt tokens.
+        cached_input: Price of prompt tokens that were read from the provider's cache.
+        cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
+        cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
+        output: Price of generated tokens, reasoning included.
+        writes_unasked: Whether the provider writes to its cache without a request for that, and
+            charges the price of a write.
+        above: Prices of long prompts, in ascending order. Each has a number of prompt tokens, and
+            the price that applies to the whole call if its prompt has more tokens.
     """
 
     version: str
@@ -34,7 +35,7 @@ class Price:
     above: tuple[tuple[int, "Price"], ...] = ()
 
     def at(self, prompt_tokens: int) -> "Price":
-        """Return the price that holds for a prompt of that many tokens."""
+        """Return the price that applies to a prompt of that many tokens."""
         price = self
         for start, above in self.above:
             if prompt_tokens > start:
@@ -42,7 +43,7 @@ class Price:
         return price
 
     def halved(self) -> "Price":
-        """Return the price of a batch: providers charge half of every rate for it."""
+        """Return the price of a batch, because providers charge half of every rate for batches."""
         return replace(
             self,
             version=f"{self.version}, batch",
@@ -51,7 +52,7 @@ class Price:
         )
 
     def cost(self, usage: Usage) -> Decimal:
-        """Return the exact dollars of a call; calls at one price add up as their usages do."""
+        """Return the exact cost of a call in dollars, without rounding."""
         price = self.at(usage.prompt_tokens)
         return (
             usage.input_tokens * price.input
@@ -62,9 +63,10 @@ class Price:
         )
 
     def saving(self, usage: Usage) -> Decimal:
-        """Return the dollars that the provider's cache saved; negative where the call cost more.
+        """Return the dollars that the provider's cache saved; negative if the call cost more.
 
-        The whole prompt at the price of fresh tokens, less what it cost.
+        The saving is the price of the whole prompt as fresh tokens, less the real price of the
+        prompt.
         """
         price = self.at(usage.prompt_tokens)
         return (
@@ -76,12 +78,12 @@ class Price:
     def worst_case(
         self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
     ) -> Decimal:
-        """Return the dollars that a call cannot exceed.
+        """Return the most dollars that a call can cost.
 
         Args:
             input_tokens: Upper bound of the prompt's tokens.
             max_output_tokens: Upper bound of the generated tokens.
-            cache_writes: Whether the request asks for the cache to be written.
+            cache_writes: Whether the request asks the provider to write to its cache.
         """
         reachable = [self, *(price for start, price in self.above if input_tokens > start)]
         rates = [rate for price in reachable for rate in (price.input, price.cached_input)]

@@ -1,4 +1,4 @@
-"""The published prices: the data bundled with the genai-prices package, never fetched."""
+"""The published prices: the data in the installed genai-prices package; no data is fetched."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 _PER_MILLION = -6
-# The usual price of cache writes, times the input price, where the list does not have it.
+# If the list has no price of cache writes, the usual price applies: input price times this factor.
 CACHE_WRITE_FACTOR = Decimal("1.25")
 CACHE_WRITE_1H_FACTOR = Decimal(2)
 
 
 class PriceList:
-    """The models of genai-prices. Loading it takes about 0.3 s, at the first look-up."""
+    """The models of genai-prices. The first look-up loads the package, which takes about 0.3 s."""
 
     @cached_property
     def version(self) -> str:
@@ -33,16 +33,16 @@ class PriceList:
         """Look up the price of a model.
 
         Args:
-            provider: Provider name. It has to be the list's own: a gateway called ``my-openai``
-                has other prices than OpenAI.
-            model: Model name, also a dated or aliased one.
-            variant: What the request asks for that has a price of its own: ``service_tier``,
+            provider: Provider name exactly as in the list, because the prices of a gateway called
+                ``my-openai`` differ from those of OpenAI.
+            model: Model name, which may have a date or be an alias.
+            variant: Parameters of the request that have prices of their own: ``service_tier`` and
                 ``speed``.
             at: Time of the request.
 
         Returns:
-            The price, or None when the model, or the variant of it, has none. Its
-            ``writes_unasked`` tells whether the list has a price of cache writes.
+            The price, or None if the list has no price for the model or its variant. In the price,
+            ``writes_unasked`` is true if the list has a price of cache writes.
         """
         info = self._model(provider, model)
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
@@ -55,19 +55,19 @@ class PriceList:
         return self._price(listed, 0, above)
 
     def context_window(self, provider: str, model: str) -> int | None:
-        """Return the tokens that a model reads at once, or None when the list does not say."""
+        """Return the most tokens that a model reads; None if the list does not have the number."""
         info = self._model(provider, model)
         return info.context_window if info else None
 
     def models(self, provider: str) -> list[str]:
-        """Return the names of a provider's models; empty when the provider is not known."""
+        """Return the names of a provider's models; empty if the list has no such provider."""
         known = self._providers.get(provider)
         return [model.id for model in known.models] if known else []
 
     @cached_property
     def _providers(self) -> "dict[str, Provider]":
-        # The data itself, by exact name: the package's own look-up can be switched to fetched
-        # data by any library of the process, and takes "my-openai" for OpenAI.
+        # This code reads the data itself, by exact name. Any library of the process can switch the
+        # package's own look-up to fetched data, and that look-up takes "my-openai" for OpenAI.
         from genai_prices.data import providers
 
         return {provider.id: provider for provider in providers}
@@ -113,7 +113,7 @@ def _starts(rate: Any) -> list[int]:
 
 
 def _rate(rate: "Decimal | TieredPrices | None", prompt_tokens: int) -> Decimal | None:
-    """Return dollars per token at a prompt size, from dollars per million."""
+    """Convert a rate from dollars per million tokens to dollars per token, for a prompt size."""
     if rate is None:
         return None
     if not isinstance(rate, Decimal):

@@ -1,4 +1,4 @@
-"""The prices of all models as people look them up, and where each of them is set."""
+"""The prices of all models in the form for people, with the place where each price is set."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,20 +18,22 @@ _DEFAULTS = "costs.default_input_cost, default_output_cost"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PriceLine:
-    """What a model costs in one case, in dollars per million tokens.
+    """The price of a model in one case, in dollars per million tokens.
 
     Attributes:
-        provider: Provider name; ``any`` for a price of the operator's that names none.
+        provider: Provider name; ``any`` for an operator's price that names no provider.
         model: Model name.
         case: Empty, ``batch``, or ``prompts above N`` for the price of long prompts.
-        input: Fresh prompt tokens.
-        cached_input: Prompt tokens read from the provider's cache.
-        cache_write: Prompt tokens written to it for 5 minutes.
-        cache_write_1h: Prompt tokens written to it for an hour.
-        output: Generated tokens, reasoning included.
-        source: Name and version of the list, or ``operator`` and the date from which it holds.
-        set_by: Where in the configuration it is set, or None.
-        published: The published (input, output) if the configuration overrides them, or None.
+        input: Price of fresh prompt tokens.
+        cached_input: Price of prompt tokens that were read from the provider's cache.
+        cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
+        cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
+        output: Price of generated tokens, reasoning included.
+        source: Name and version of the list, or ``operator`` and the date from which the price
+            applies.
+        set_by: Place of the price in the configuration, or None.
+        published: The published prices (input, output) if the configuration overrides them, or
+            None.
     """
 
     provider: str
@@ -50,16 +52,17 @@ class PriceLine:
 def price_lines(
     pricing: Pricing, model: str | None = None, providers: Sequence[str] = PROVIDERS
 ) -> list[PriceLine]:
-    """Return the prices that hold now.
+    """Return the prices that apply now.
 
     Args:
-        pricing: Prices.
-        model: A name, also a dated one or ``provider/name``: all its cases. A pattern with ``*``:
-            the usual case of all models that match. None: of all models.
+        pricing: Prices of all models.
+        model: A name, which may have a date or be ``provider/name``, returns all cases of the
+            model. A pattern with ``*`` returns the usual case of all models that match. None
+            returns the usual case of all models.
         providers: Names of the providers of this cluster.
 
     Raises:
-        UnknownModel: If no model is named so, or none matches.
+        UnknownModel: If no model has the name or matches the pattern.
     """
     if model is not None and not set(_WILDCARDS) & set(model):
         return _cases(pricing, *_split(pricing, model, providers))
@@ -77,7 +80,7 @@ def price_lines(
 
 
 def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, str]:
-    """Split a name as people write it into provider and model."""
+    """Split a name such as ``openai/gpt-4o`` into provider and model; the provider is optional."""
     provider, slash, model = name.partition("/")
     if slash and (provider in providers or name in pricing.own_models):
         return provider, model
@@ -87,7 +90,7 @@ def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, 
 def _usual(pricing: Pricing, provider: str, model: str) -> PriceLine | None:
     try:
         price = pricing.price_of(provider, model)
-    except UnknownModel:  # it has no price by the token, as speech and images
+    except UnknownModel:  # the model has no price per token, such as a model for speech or images
         return None
     return None if price.version == "operator default" else _line(pricing, provider, model, price)
 

@@ -1,4 +1,4 @@
-"""The cost of a call: by the operator's prices, else the published ones, else the defaults."""
+"""The cost of a call, by the operator's price, or the published price, or the default price."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _PER_THOUSAND, _PER_MILLION = -3, -6
 _ALWAYS = datetime.min.replace(tzinfo=UTC)
 _BATCH = {"processing": "batch"}
 _Dated = tuple[datetime, Price]
-# Published prices may change with the date or the hour, so a found one is kept for this long.
+# A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
 _NO_PARAMS: Mapping[str, Any] = {}
 _STANDARD = frozenset({"None", "auto", "default", "standard", "standard_only"})
@@ -33,16 +33,19 @@ _STANDARD = frozenset({"None", "auto", "default", "standard", "standard_only"})
 class Pricing:
     """Prices of all models.
 
-    Weakness: published prices are those of the installed genai-prices, which knows no discount of
-    an account and no model that came later. ``model_prices`` gives such prices, with dates, and
-    ``agentchord reprice`` corrects what was booked at a wrong one.
+    Weakness: published prices come from the installed version of genai-prices, which has no
+    discount of an account and no model that is newer than the version. The operator can give such
+    prices with their dates in ``model_prices``, and ``agentchord reprice`` corrects calls that were
+    booked at a wrong price.
 
     Args:
-        config: The operator's own prices and the defaults. A key of ``model_costs`` and of
-            ``model_prices`` is a model's name, or ``provider/model`` for one provider's only, or
-            ``provider/*`` for all of its models without a price of their own.
-        providers: The providers of this cluster, whose protocols tell when prompts are written to
-            a cache. The more expensive case is assumed for any other provider.
+        config: The operator's own prices and the default prices. A key of ``model_costs`` and of
+            ``model_prices`` is a model's name, or ``provider/model`` for the model of only one
+            provider, or ``provider/*`` for all models of a provider that have no price of their
+            own.
+        providers: The providers of this cluster. A provider's protocol determines whether prompts
+            are written to a cache only on request; for an unknown provider, the more expensive case
+            is assumed.
 
     Example:
         price = Pricing().price_of("openai", "gpt-4o-mini")
@@ -80,25 +83,25 @@ class Pricing:
         self._fresh_until_s = 0.0
 
     def preload(self) -> None:
-        """Load the published prices now, which otherwise the first look-up waits for."""
+        """Load the published prices now, so that the first look-up does not wait for them."""
         self._list.models("")
 
     @property
     def own_models(self) -> tuple[str, ...]:
-        """Names of the models with a price of the operator's, as they are in the configuration."""
+        """Names of the models with an operator's price, as they are in the configuration."""
         return tuple(self._own)
 
     def own_place(self, provider: str, model: str) -> str | None:
-        """Return where in the configuration the operator's price of a model is, or None."""
+        """Return the place of a model's operator price in the configuration, or None."""
         names = (f"{provider}/{model}", model, f"{provider}/*")
         return next((place for name in names if (place := self._places.get(name))), None)
 
     def published(self, provider: str, model: str) -> Price | None:
-        """Return the published price of a model now, which the operator's may replace; or None."""
+        """Return a model's present published price, or None; an operator's price is ignored."""
         return self._list.find(provider, model, {}, datetime.now(UTC))
 
     def published_models(self, provider: str) -> list[str]:
-        """Return the names of the models of a provider in the price list."""
+        """Return the names of a provider's models in the price list."""
         return self._list.models(provider)
 
     def price_of(
@@ -116,8 +119,8 @@ class Pricing:
             provider: Provider name.
             model: Model name.
             params: The request's parameters; ``service_tier`` and ``speed`` change the price.
-            at: Time of the request; None means now, give or take a minute.
-            batch: Whether it is part of a batch.
+            at: Time of the request; None means the present time, within a minute.
+            batch: Whether the request is part of a batch.
 
         Returns:
             The price.
@@ -149,15 +152,15 @@ class Pricing:
         cache_write_1h_tokens: int = 0,
         batch: bool = False,
     ) -> float:
-        """Return the dollars of a call, for people: the ledger uses ``Price.cost``.
+        """Return the cost of a call in dollars, to show it; the ledger uses ``Price.cost``.
 
         Args:
             model: Model name.
-            input_tokens: Tokens of the prompt, without the cached and the written ones.
+            input_tokens: Tokens of the prompt, without the cached and the written tokens.
             output_tokens: Generated tokens, reasoning included.
             cached_tokens: Tokens of the prompt that were read from the provider's cache.
-            cache_write_tokens: Tokens of the prompt that were written to it for 5 minutes.
-            cache_write_1h_tokens: Tokens of the prompt that were written to it for an hour.
+            cache_write_tokens: Tokens of the prompt that were written to the cache for 5 minutes.
+            cache_write_1h_tokens: Tokens of the prompt that were written to the cache for an hour.
             batch: Whether the call was part of a batch, at half the price.
 
         Raises:
@@ -173,11 +176,11 @@ class Pricing:
         return float(self.price_of(provider_of_model(model) or "", model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
-        """Return the most tokens that a model generates in one answer, or None if not known."""
+        """Return the most tokens that a model generates in one answer; None if unknown."""
         return limits_of(model).max_output_tokens
 
     def context_window(self, provider: str, model: str) -> int | None:
-        """Return the tokens that a model reads and writes at once, or None if not known."""
+        """Return the most tokens of prompt and answer in total; None if the number is unknown."""
         return limits_of(model).context_window or self._list.context_window(provider, model)
 
     def _look_up(
@@ -224,7 +227,7 @@ class Pricing:
 
 
 def _dated(prices: Sequence[Mapping[str, float | str]]) -> list[_Dated]:
-    """Return the prices of a model, by the time from which each holds."""
+    """Return the prices of a model, each with the time from which it applies."""
     dated = []
     for given in prices:
         start = starts_at(given)
@@ -235,7 +238,7 @@ def _dated(prices: Sequence[Mapping[str, float | str]]) -> list[_Dated]:
 
 
 def _own_price(version: str, prices: Mapping[str, float | str], per: int) -> Price:
-    # Through str, because Decimal(0.1) is not a tenth.
+    # The conversion goes through str, because Decimal(0.1) is not exactly a tenth.
     rates = {name: Decimal(str(value)).scaleb(per) for name, value in prices.items()}
     input_ = rates["input"]
     return Price(

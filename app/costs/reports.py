@@ -1,4 +1,4 @@
-"""Reports from the ledger's views: the costs by subject, and the part of them that was wasted."""
+"""Reports from the ledger's views: the costs by subject, and the wasted part of the costs."""
 
 # ruff: noqa: S608 - every part of these statements is a constant of this file
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.run_tree import run_tree_ids
 
-#: The groupings of a report: the columns of a group, and the text that names it.
+#: The groupings of a report: the columns of a group, and the expression for the group's name.
 DIMENSIONS = {
     "agent": ("agent", "agent"),
     "module": ("module", "module"),
@@ -25,7 +25,8 @@ DIMENSIONS = {
     "run": ("run_id", "run_id::text"),
     "day": ("day", "to_char(day, 'YYYY-MM-DD')"),
 }
-# The daily totals lack these two columns: such reports, and those of one run, read the lines.
+# The daily totals lack these two columns, so a report by agent or by run reads the single lines. A
+# report about one run reads the lines too.
 _ONLY_IN_LINES = ("agent", "run")
 _MEASURES = """calls, prompt_tokens, cached_tokens, output_tokens, cost_usd, wasted_usd,
     unconfirmed_usd, saved_usd"""
@@ -43,7 +44,7 @@ _LINES = f"""
     WHERE (CAST(:run_ids AS uuid[]) IS NULL OR run_id = ANY(CAST(:run_ids AS uuid[])))
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
-# Whole days from their totals; of a day that was not asked for as a whole, the lines.
+# Whole days are read from the daily totals, and the part of the first day from the single lines.
 _DAYS = f"""
     SELECT {{columns}}, {_MEASURES} FROM costs_daily
     WHERE CAST(:first_day AS date) IS NULL OR day >= :first_day
@@ -54,7 +55,7 @@ _DAYS = f"""
 
 
 def _grouped(source: str, columns: str, key: str) -> TextClause:
-    # By the columns themselves: to name every line first would take twice as long.
+    # The lines are grouped by columns, because a name for every single line takes twice as long.
     lines = source.format(columns=columns)
     return text(
         f"SELECT {key} AS key, {_SUMS} FROM ({lines}) lines GROUP BY {columns}"
@@ -81,15 +82,15 @@ class CostLine:
     """One line of a report.
 
     Attributes:
-        key: Its subject: the agent, the module, ...
-        calls: Calls that reached a provider, failed ones included.
-        input_tokens: Tokens of all prompts, cached ones included.
-        cached_tokens: The part of them that was read from a provider's cache.
+        key: Name of the line's subject, such as an agent or a module.
+        calls: Calls that reached a provider, failed calls included.
+        input_tokens: Tokens of all prompts, cached tokens included.
+        cached_tokens: The part of these tokens that was read from a provider's cache.
         output_tokens: Generated tokens.
-        cost_usd: Dollars.
-        wasted_usd: The part of them that went into calls without a result.
-        unconfirmed_usd: The part of them that is not certain: worst cases of lost calls.
-        saved_usd: Dollars that caches saved; not part of the cost.
+        cost_usd: Cost in dollars.
+        wasted_usd: The part of the cost for calls without a result.
+        unconfirmed_usd: The part of the cost that is not certain: worst cases of lost calls.
+        saved_usd: Dollars that caches saved; they are not part of the cost.
     """
 
     key: str
@@ -110,13 +111,13 @@ async def costs_by(
     run_id: UUID | None = None,
     since: datetime | None = None,
 ) -> list[CostLine]:
-    """Read the costs by one of ``DIMENSIONS``, most expensive first.
+    """Read the costs by one of ``DIMENSIONS``, the highest cost first.
 
     Args:
-        connection: Inside a transaction.
+        connection: Connection inside a transaction.
         by: A key of ``DIMENSIONS``.
-        run_id: Only this run and those of its sub-workflows, or None for all.
-        since: Only entries from this time on, or None for all.
+        run_id: Id of the only run to report, with the runs of its sub-workflows; None for all runs.
+        since: Time from which on entries are reported, or None for all entries.
     """
     from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
     statement = FROM_DAYS[by] if from_days else FROM_LINES[by]
@@ -127,7 +128,7 @@ async def costs_by(
 async def total_costs(
     connection: AsyncConnection, *, run_id: UUID | None = None, since: datetime | None = None
 ) -> CostLine:
-    """Read the sum over everything that ``costs_by`` would list."""
+    """Read the sum of all lines that ``costs_by`` returns for the same arguments."""
     statement = TOTAL_OF_DAYS if _has_whole_days(run_id, since) else TOTAL_OF_LINES
     values = await _range(connection, run_id, since)
     row = (await connection.execute(statement, values)).mappings().one()
@@ -135,7 +136,10 @@ async def total_costs(
 
 
 def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
-    """Return whether the daily totals help; to read only lines Postgres can use several cores."""
+    """Return whether the report contains whole days, so that it should use the daily totals.
+
+    Otherwise the report reads only the single lines, for which Postgres can use several cores.
+    """
     return run_id is None and (since is None or _next_midnight(since) <= datetime.now(UTC))
 
 
@@ -144,7 +148,7 @@ async def _range(
 ) -> dict[str, object]:
     """Return the parameters of a report: lines until ``until``, days from ``first_day`` on.
 
-    Of a run, the lines of its sub-workflows count too.
+    A report about a run includes the lines of its sub-workflows.
     """
     run_ids = None if run_id is None else await run_tree_ids(connection, run_id)
     if since is None:

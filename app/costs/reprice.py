@@ -1,8 +1,9 @@
-"""Pricing booked calls again: after a change of prices, corrections book the difference.
+"""Prices booked calls again after a change of prices, and books the differences as corrections.
 
-A call is priced by its stored usage at the price that holds, by today's tables, for the time of
-its entry. The sum of its entries is corrected to that figure, so that pricing again twice books
-nothing the second time. Worst cases of calls whose usage is not known stay as they are.
+The new cost of a call is calculated from its stored usage and from the price that today's tables
+give for the time of its entry. A correction brings the sum of the call's entries to the new cost,
+so a second repricing books nothing. If the usage of a call is not known, its booked worst case
+stays.
 """
 
 from collections import defaultdict
@@ -23,9 +24,9 @@ from app.errors import UnknownModel
 from app.storage.records import KNOWLEDGE, TOKENS, CallRecord, Record, apply_records
 from app.storage.statements import LOCK_AGENT_RUNS
 
-#: Runs that are priced in one transaction.
+#: Number of runs that are priced in one transaction.
 BATCH = 20
-# Held while pricing again; runs that are pruned have no row left that could be locked.
+# A repricing holds this lock, because a pruned run has no row left that could be locked.
 LOCK: TextClause = text("SELECT pg_advisory_xact_lock(7465003)")
 RUNS_SINCE: TextClause = text("""
     SELECT DISTINCT run_id FROM cost_entries
@@ -44,16 +45,16 @@ _PRICED = ("actual", "estimated")
 
 @dataclass(kw_only=True, slots=True)
 class Repriced:
-    """The change that pricing again makes for one model in one run.
+    """The change that a repricing makes for one model in one run.
 
     Attributes:
-        run_id: The run.
+        run_id: Id of the run.
         provider: Provider name.
         model: Model name.
         price_version: Source of the new price.
-        calls: Calls whose cost changes.
-        booked_usd: Dollars booked for them.
-        difference_usd: Dollars booked on top; negative where they became cheaper.
+        calls: Number of calls whose cost changes.
+        booked_usd: Dollars that were booked for these calls before.
+        difference_usd: Dollars that are booked in addition; negative if the calls became cheaper.
     """
 
     run_id: UUID
@@ -71,8 +72,8 @@ class Repricing:
 
     Attributes:
         changes: The changes by run and model.
-        unpriced: Calls that stay as they are, because their model has no price any more or their
-            workflow, which has the parameters, is gone.
+        unpriced: Number of calls that stay as they are, because their model has no price any more,
+            or because their workflow, which has the parameters, was deleted.
     """
 
     changes: list[Repriced] = field(default_factory=list)
@@ -80,7 +81,7 @@ class Repricing:
 
 
 async def runs_since(connection: AsyncConnection, since: datetime) -> list[UUID]:
-    """Read the runs that have calls booked from a time on."""
+    """Read the ids of the runs with calls that were booked at or after a time."""
     return list(await connection.scalars(RUNS_SINCE, {"since": since}))
 
 
@@ -94,21 +95,21 @@ async def reprice(
 ) -> Repricing:
     """Price the calls of some runs again, and book the differences.
 
-    The corrections are booked on the budgets of the calls, which are overdrawn if need be: a price
-    is a fact, and facts are never refused.
+    The corrections are booked on the budgets of the calls, even if this overdraws a budget, because
+    a price is a fact and facts are never refused.
 
     Args:
-        connection: Inside a transaction, which is the whole batch.
-        run_ids: The runs.
-        pricing: Prices as they are now.
-        since: Only calls booked from this time on, or None for all.
-        dry_run: Whether only to find out what would be booked.
+        connection: Connection inside a transaction, which contains the whole batch.
+        run_ids: Ids of the runs.
+        pricing: The present prices.
+        since: Time from which on calls are priced again, or None for all calls.
+        dry_run: Whether to return the changes without booking them.
     """
     await connection.execute(LOCK)
     found = await _corrections(connection, run_ids, pricing, since)
     if dry_run or not found.records:
         return found.repricing
-    # The usage of a call may arrive late: decide again, with its agent run locked.
+    # The usage of a call may arrive late, so decide again while the agent runs are locked.
     ids = sorted(record.agent_run_id for record in found.records)
     await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
     found = await _corrections(connection, run_ids, pricing, since)
@@ -159,7 +160,7 @@ async def _corrections(
 async def _parameters(
     connection: AsyncConnection, workflow_ids: Iterable[UUID]
 ) -> dict[tuple[UUID, str], Mapping[str, Any]]:
-    """Read the llm_config of every agent: a service tier has a price of its own."""
+    """Read the llm_config of every agent, because a service tier has a price of its own."""
     rows = await connection.execute(PARAMETERS, {"ids": sorted(workflow_ids)})
     return {(row.id, row.agent): row.llm_config for row in rows}
 

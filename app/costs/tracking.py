@@ -1,4 +1,4 @@
-"""Spending outside the workers, booked on the same budgets; and the rest of these budgets."""
+"""Spending outside the workers, booked on the same budgets, and the state of these budgets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ from app.storage.statements import LOCK_AGENT_RUNS
 
 DEFAULT_MODULE = "General"
 
-# A run by its id, or a workflow by its own: then the run is its newest, if it has any.
+# Finds a run by the id of the run, or by the id of its workflow. A workflow's id finds the newest
+# run of the workflow, or no run if the workflow has none.
 FIND_RUN: TextClause = text("""
     SELECT r.id AS run_id, r.tenant, w.id AS workflow_id, w.name AS workflow, w.version,
         w.id = :id AS by_workflow
@@ -53,7 +54,8 @@ TOTALS_BY: TextClause = text("""
     FROM cost_entries GROUP BY GROUPING SETS ((model), (workflow), (agent))
     ORDER BY cost DESC
 """)
-#: The bits of grouping() are set for the columns that a line is not grouped by.
+#: The number from grouping() has a bit for each column, which is set if the line is not grouped by
+#: the column.
 LEVELS = {0b011: "model", 0b101: "workflow", 0b110: "agent"}
 
 
@@ -62,15 +64,16 @@ class Spending:
     """A call that a program made without the workers.
 
     Attributes:
-        agent_id: Id of an agent run, or any name of the caller's own.
+        agent_id: Id of an agent run, or any name that the caller chooses.
         agent_name: Name of the agent.
         owner: Id of a run or of a workflow.
-        provider: Provider, or empty.
-        model: Model.
-        usage: Tokens.
-        cost_usd: Its cost in dollars.
+        provider: Provider name, or empty.
+        model: Model name.
+        usage: Tokens of the call.
+        cost_usd: Cost of the call in dollars.
         price_version: Source of the price.
-        metadata: The caller's own facts; ``module`` and ``tenant`` name budgets, too.
+        metadata: The caller's own facts; ``module`` and ``tenant`` also name the budgets to book
+            on.
     """
 
     agent_id: str
@@ -87,8 +90,8 @@ class Spending:
 async def book_spending(connection: AsyncConnection, spending: Spending) -> None:
     """Add an entry to the ledger and book it on every budget that counts it.
 
-    The money is spent, so it is booked in full: a budget that it does not fit is overdrawn and
-    frozen.
+    The money is spent already, so the full amount is booked. If a budget does not have the amount
+    left, the budget is overdrawn and frozen.
 
     Raises:
         UnknownWorkflow: If no run and no workflow has the id.
@@ -99,7 +102,7 @@ async def book_spending(connection: AsyncConnection, spending: Spending) -> None
     module = str(spending.metadata.get("module") or agent.get("module") or DEFAULT_MODULE)
     tenant = owner["tenant"] if run_id else spending.metadata.get("tenant")
     call_id = uuid7()
-    # Outside any run it stands in the ledger as a run of its own.
+    # A call outside any run is stored in the ledger as a run of its own.
     agent_run_id, attempt = agent.get("id", call_id), agent.get("attempt", 0)
     await connection.execute(LOCK_AGENT_RUNS, {"ids": [agent_run_id]})
     subjects = subjects_of(workflow=owner["workflow"], module=module, tenant=tenant)
@@ -148,7 +151,7 @@ async def within_budgets(connection: AsyncConnection, owner_id: UUID) -> bool:
 
 
 async def agent_within_budget(connection: AsyncConnection, agent_run_id: UUID) -> bool:
-    """Return whether anything is left of an agent's cost_limit.
+    """Return whether an agent has spent less than its cost_limit.
 
     Raises:
         UnknownRun: If no agent run has the id.
@@ -160,7 +163,7 @@ async def agent_within_budget(connection: AsyncConnection, agent_run_id: UUID) -
 
 
 async def cost_statistics(connection: AsyncConnection) -> dict[str, Any]:
-    """Return the costs of the whole cluster by subject, and the state of its standing budgets."""
+    """Return the cluster's costs by subject, and the state of its standing budgets."""
     totals = (await connection.execute(TOTALS)).mappings().one()
     by: dict[str, dict[str, float]] = {name: {} for name in LEVELS.values()}
     for row in (await connection.execute(TOTALS_BY)).mappings():
@@ -195,7 +198,10 @@ async def _owner(connection: AsyncConnection, id_: UUID) -> Mapping[str, Any]:
 async def _agent(
     connection: AsyncConnection, run_id: UUID | None, spending: Spending
 ) -> Mapping[str, Any]:
-    """Find the agent run that is named; empty if none is: then only shared budgets count it."""
+    """Find the agent run that the spending names; empty if there is no such agent run.
+
+    Without an agent run, only the shared budgets count the spending.
+    """
     names = {"agent_id": spending.agent_id, "agent_name": spending.agent_name}
     rows = await connection.execute(FIND_AGENT, {"run_id": run_id, **names})
     found = rows.mappings().one_or_none()

@@ -1,4 +1,4 @@
-"""Anthropic's messages."""
+"""The client for Anthropic's messages."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -23,17 +23,17 @@ _FINISH_REASONS = {
     "refusal": "content_filter",
     "tool_use": "tool_calls",
 }
-# The API version 2026-10-21, which the SDK asks for, refuses sampling parameters for every model;
-# the models that still sample do it under the version before.
+# The SDK asks for the API version 2026-10-21, which refuses sampling parameters for every model.
+# Models that still take these parameters take them under the earlier version.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 
 
 class AnthropicClient(SdkClient):
-    """Client of Anthropic, or of any server that speaks its messages.
+    """Client of Anthropic, or of any server with Anthropic's messages.
 
-    It has no retries, no limits and no budget of its own; ``Workflow`` agents get these from the
-    workers. It sends text and tools only: for files, images or tools that run at the provider use
-    the SDK.
+    The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
+    workers. The client sends only text and tools. For files, images or tools that run at the
+    provider, use the SDK.
 
     Args: as in ``SdkClient``; ``base_url`` is without ``/v1``.
 
@@ -100,7 +100,7 @@ class AnthropicClient(SdkClient):
             if role == "system":
                 continue
             if role == "tool":
-                # All results of one answer's calls belong into one message.
+                # The results of all tool calls of one answer belong into one message.
                 if not results:
                     wire.append({"role": "user", "content": results})
                 results.append(_tool_result(message))
@@ -145,7 +145,7 @@ class AnthropicClient(SdkClient):
 
 
 def _joined(parts: list[Any]) -> str | list[Any]:
-    """Join system instructions: as one text, or as blocks when some of them are blocks already."""
+    """Join system instructions to one string, or to blocks if some instructions are blocks."""
     if all(isinstance(part, str) for part in parts):
         return "\n\n".join(parts)
     blocks: list[Any] = []

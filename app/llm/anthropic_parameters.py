@@ -1,4 +1,4 @@
-"""Parameters of Anthropic's messages, some of them translated from OpenAI's."""
+"""Parameters of Anthropic's messages, some of which are translated from OpenAI's parameters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,9 @@ from app.domain.suggestions import shortened
 from app.llm.models import anthropic_samples, claude_version
 from app.llm.parameters import ParameterRefused
 
-#: Parameters of the API that are not sent, and why.
+#: Parameters of the API that are not sent, each with the reason.
 REFUSED = {
-    "container": "code execution is billed apart and has no price here",
+    "container": "code execution is billed separately and has no price here",
     "mcp_servers": "tools run in the workers",
 }
 SAMPLING = ("temperature", "top_p", "top_k")
@@ -28,10 +28,10 @@ def adapt_anthropic(model: str, params: dict[str, Any], max_tokens: int | None) 
     for name in _LACKS:
         if name in params:
             raise ParameterRefused(
-                f"{name} is no parameter of Anthropic's messages: remove it from llm_config"
+                f"{name} is not a parameter of Anthropic's messages: remove it from llm_config"
             )
     for name in ("n", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"):
-        params.pop(name, None)  # these ask for the default, or mean nothing here
+        params.pop(name, None)  # these ask for the default, or have no effect with this protocol
     if (stop := params.pop("stop", None)) is not None:
         params.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
     _map_effort(model, params)
@@ -92,8 +92,8 @@ def _check_budget(budget: object, max_tokens: int | None) -> None:
         )
     if max_tokens is not None and budget >= max_tokens:
         raise ParameterRefused(
-            f"thinking.budget_tokens in llm_config is {budget:,}, and max_tokens, which it is a "
-            f"part of, {max_tokens:,}: raise max_tokens above it"
+            f"thinking.budget_tokens in llm_config is {budget:,}, but max_tokens, which includes "
+            f"the budget, is only {max_tokens:,}: raise max_tokens above the budget"
         )
 
 

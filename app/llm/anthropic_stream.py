@@ -1,4 +1,4 @@
-"""Puts a message of Anthropic's together from its events."""
+"""Builds a message of Anthropic's API from the events of its stream."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,19 +11,19 @@ from app.llm.streams import Assembly, text_of
 from app.llm.usage import anthropic_usage
 
 _SHOWN = frozenset({"text", "tool_use"})
-# Deltas that add to a text of their block, and the name of that text.
+# The types of deltas that add text to a block, and the field of the delta with the text.
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
 class AnthropicAssembly(Assembly):
-    """Puts a message together from its events.
+    """Builds a message from the events of its stream.
 
-    ``message_start`` brings the usage of the prompt, ``message_delta`` that of the output: both
-    are totals, so the later one counts. Events of unknown types are skipped, as the provider's
-    versioning policy asks.
+    ``message_start`` has the usage of the prompt, and ``message_delta`` has the usage of the
+    output. Both have totals, so a later number replaces an earlier one. Events of unknown types are
+    skipped, because the provider's versioning policy requires that.
 
     Args:
-        body: The request.
+        body: Body of the request.
     """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class AnthropicAssembly(Assembly):
         self._thinks_unasked = thinking is None and anthropic_thinks_unasked(body["model"])
         self._message: dict[str, Any] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
-        # Of the blocks that have begun and not ended.
+        # The pieces of text of each block that has begun and has not ended, by the block's index.
         self._pieces: dict[int, list[str]] = {}
 
     def add(self, event: Any) -> str:
@@ -69,8 +69,8 @@ class AnthropicAssembly(Assembly):
         return anthropic_usage(self.raw_usage)
 
     def _hides(self) -> bool:
-        # Thinking comes in blocks of its own, before and between the others; a block that is not
-        # shown may send nothing until it is over.
+        # Thinking comes in blocks of its own, before and between the other blocks. If a block is
+        # not shown, the stream may have no event of the block until the block has ended.
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:
@@ -82,7 +82,7 @@ class AnthropicAssembly(Assembly):
     def _start_block(self, index: int, block: dict[str, Any]) -> str:
         self._blocks[index], self._pieces[index] = block, []
         if block["type"] not in _SHOWN:
-            # A model shows a summary of its reasoning, or nothing: the length says little.
+            # The model shows a summary of its reasoning or nothing, so the real length is unknown.
             self._hidden = True
         if block["type"] == "tool_use":
             self._count_call(text_of(block["name"]))
@@ -114,7 +114,7 @@ class AnthropicAssembly(Assembly):
 
 
 def tool_input(arguments: str) -> dict[str, Any]:
-    """Read a call's arguments as the object that the API requires, even if a model wrote none."""
+    """Convert a call's arguments to an object, as the API requires, even if they are not one."""
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

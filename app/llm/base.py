@@ -1,4 +1,4 @@
-"""The interface of every provider's client, and the shape of its answers."""
+"""The interface of all providers' clients, and the form of their answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,12 +12,13 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class ToolCall:
-    """A model's request to have a tool called.
+    """A model's request to call a tool.
 
     Attributes:
-        id: The provider's id of this request; the answer must carry it.
+        id: The provider's id of this request; the tool's answer must carry the id.
         name: Name of the tool.
-        arguments: The arguments as the model wrote them: JSON text, not parsed and not trusted.
+        arguments: The arguments as the model wrote them: a string of JSON, which is neither parsed
+            nor checked.
     """
 
     id: str
@@ -31,19 +32,19 @@ class LLMResponse:
 
     Attributes:
         content: Generated text.
-        model: Model that answered, as the provider names it.
-        input_tokens: Tokens of the prompt, cached ones included.
+        model: Name of the model that answered, as the provider gives it.
+        input_tokens: Tokens of the prompt, cached tokens included.
         output_tokens: Generated tokens.
         finish_reason: ``stop``, ``length``, ``tool_calls`` or ``content_filter``.
-        tool_calls: Tools the model asks for, or None.
+        tool_calls: Tool calls that the model asks for, or None.
         usage: The same tokens in full detail.
         raw_usage: The provider's own usage object, as JSON values.
         request_id: The provider's id of the request, or None.
-        headers: Rate-limit headers of the answer, lower-case names.
-        metadata: Anything else: ``refusal``, ``service_tier``, ``speed``, ``stop_sequence``;
-            ``blocks``, which the provider wants back unchanged (its reasoning);
-            ``usage_missing`` when the provider sent no usage and the tokens are an upper bound;
-            and ``first_token_s``, seconds from the request to the first token, of a stream.
+        headers: Rate-limit headers of the answer, with lower-case names.
+        metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
+            ``blocks``, such as reasoning, which the provider wants back unchanged;
+            ``usage_missing`` if the provider sent no usage and the tokens are an upper bound;
+            and ``first_token_s``, the seconds from the request to the first token of a stream.
     """
 
     content: str
@@ -59,7 +60,7 @@ class LLMResponse:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def as_message(self) -> Message:
-        """Return the answer as the assistant's message of the conversation that goes on from it."""
+        """Return the answer as an assistant's message, with which the conversation continues."""
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
@@ -69,13 +70,14 @@ class LLMResponse:
 
 
 class LLMClient(ABC):
-    """A provider's client: asynchronous, without retries of its own.
+    """A provider's client, which is asynchronous and makes no retries.
 
-    Errors are those of ``app.errors.ProviderError``; cancelling the coroutine closes the
-    connection and with it the generation.
+    A client raises the subclasses of ``app.errors.ProviderError``. If the caller cancels the
+    coroutine, the client closes the connection, which ends the generation.
 
-    Weakness: the interface has text and tools only. Images, audio and files cannot be priced
-    before a call, and are refused; a function agent may use the SDK itself, without a hold.
+    Weakness: the interface has only text and tools. Images, audio and files are refused, because
+    they cannot be priced before a call. A function agent may use the SDK itself for them, without
+    a hold.
 
     Example:
         class EchoClient(LLMClient):
@@ -113,7 +115,7 @@ class LLMClient(ABC):
             model: Model name.
             temperature: Sampling temperature, or None for the provider's default.
             max_tokens: Most tokens to generate, or None for the client's default (4096).
-            tools: Tools the model may ask for: dicts with name, description and parameters
+            tools: Tools that the model may ask for, as dicts with name, description and parameters
                 (JSON Schema).
             stream: As in ``complete_with_tools``.
             on_text: As in ``complete_with_tools``.
@@ -152,37 +154,41 @@ class LLMClient(ABC):
         on_broken: Callable[[Partial], None] | None = None,
         **kwargs: Any,
     ) -> LLMResponse:
-        """Answer a conversation in which tools may have been called.
+        """Answer a conversation in which the model may have called tools.
 
-        A streamed answer is the same as a whole one in the end. One that breaks off raises a
-        ProviderError whose ``partial`` says what had come.
+        A streamed answer has the same result as a whole answer. If the stream breaks off, the call
+        raises a ProviderError with the part that had arrived in ``partial``.
 
         Args:
-            messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``; an
-                assistant's may carry ``tool_calls`` (list of ToolCall; ``LLMResponse.as_message``
-                makes one), a tool's has ``tool_call_id`` and optionally ``is_error``. Each client
-                translates this one form.
+            messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. An
+                assistant's message may have ``tool_calls`` (a list of ToolCall);
+                ``LLMResponse.as_message`` makes such a message. A tool's message has
+                ``tool_call_id`` and may have ``is_error``. Each client translates this form.
             model: Model name.
             tools: As in ``complete``.
             temperature: As in ``complete``.
             max_tokens: As in ``complete``.
-            timeout_s: Seconds until the request is given up (ConnectionFailed), or None.
-            before_sent: Awaited once a connection is there, in the moment before the request is
-                sent on it: limits hold it back until its time; a client may ignore it.
-            stream: Whether the answer is to come in pieces, as it is generated.
-            on_text: Called with each piece of the answer's text as it comes, if it is streamed.
-            on_broken: Called once if a stream that had begun brings no answer, for any reason,
-                before the exception leaves: also when the coroutine is cancelled.
-            **kwargs: Further parameters of the provider's API; and ``output_schema``, the JSON
-                Schema that the answer is to fit, in the provider's own mode where it has one.
+            timeout_s: Seconds after which the request fails with ConnectionFailed, or None.
+            before_sent: Function that is awaited once a connection is open, immediately before the
+                request is sent. The limiter delays the request with it until the call may start. A
+                client may ignore this function.
+            stream: Whether the provider sends the answer in pieces while it generates the answer.
+            on_text: Function to call with each piece of a streamed answer's text.
+            on_broken: Function to call once if a stream that had begun brings no answer for any
+                reason, cancellation included. It is called before the exception is raised.
+            **kwargs: Further parameters of the provider's API, and ``output_schema``, the JSON
+                Schema for the answer, which is sent in the provider's own mode if there is one.
         """
 
     @abstractmethod
     def get_model_info(self, model: str) -> dict[str, Any]:
-        """Return what is known of a model: provider, context_window, max_output_tokens or None."""
+        """Return the known facts about a model; an unknown number is None.
+
+        The keys are ``provider``, ``model``, ``context_window`` and ``max_output_tokens``.
+        """
 
     def preload(self) -> None:  # noqa: B027 most clients have nothing to load
-        """Import and set up now everything that the first call would otherwise wait for."""
+        """Import and set up everything now that the first call needs, so that it need not wait."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -1,16 +1,17 @@
--- One answer that equal requests share, and the lease of the caller that asks for it.
+-- One answer that equal requests share, and the lease of the caller that asks the provider for it.
 --
 -- EVALSHA sha 2 answer asked  command token lease_ms [value ttl_ms]
 --   KEYS[1] answer  string: app.llm.cache's JSON of an answer
---   KEYS[2] asked   string: token of the caller that asks the provider while the others wait; it
---                   expires with its lease
---   ARGV[1] look    -> {answer or false, token of the caller that asks}; if there was neither, the
---                      caller takes the lease and asks itself
---           keep    -> 1 if the lease of ARGV[2] was renewed, 0 if it is lost
---           finish  -> 1; stores the value, if it is not empty, and ends the lease of ARGV[2]
+--   KEYS[2] asked   string: token of the caller that asks the provider while the others wait; the
+--                   key expires with the caller's lease
+--   ARGV[1] command:
+--           look    returns {answer or false, token of the caller that asks}; if there is no answer
+--                   and no lease, this caller gets the lease and asks the provider
+--           keep    returns 1 if the lease of ARGV[2] was renewed, 0 if the lease is lost
+--           finish  returns 1; stores the value, if it is not empty, and ends the lease of ARGV[2]
 --   ARGV[2] token of the caller
---   ARGV[3] milliseconds of a lease
---   ARGV[4] value, ARGV[5] milliseconds until it expires: of finish only
+--   ARGV[3] length of a lease in milliseconds
+--   ARGV[4] value, and ARGV[5] milliseconds until the value expires: for finish only
 
 local command, token = ARGV[1], ARGV[2]
 

@@ -1,7 +1,7 @@
-"""Answers that equal requests share, in Redis: content-addressed, and asked for once at a time.
+"""A cache in Redis of answers that equal requests share; one caller at a time asks the provider.
 
-Without Redis nothing is found and nothing is kept: every caller asks the provider. An answer stays
-for its time and no longer.
+The address of an answer is a hash of its request. While Redis is away, the cache finds and stores
+no answer, so every caller asks the provider. An answer is deleted at the end of its time to live.
 """
 
 import asyncio
@@ -20,11 +20,11 @@ from app.llm.base import LLMResponse, ToolCall
 from app.storage.redis import Script
 
 PREFIX = "agentchord:answers"
-#: Seconds after which the others no longer wait for a caller that died while it asked.
+#: Seconds after which other callers no longer wait for a caller that died while it asked.
 LEASE_S = 9.0
 #: Redis counts as away if it does not answer within this time.
 MAX_WAIT_S = 2.0
-#: Larger answers are not kept: Redis holds the queues and the limits, too.
+#: Larger answers are not stored, because Redis also holds the queues and the limits.
 MAX_BYTES = 256_000
 _COMPLETE = frozenset({"stop", "tool_calls"})
 
@@ -33,12 +33,12 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:
-    """The result of a look for a request's answer.
+    """The result of a look for the answer to a request.
 
     Attributes:
-        answer: Its answer, or None.
+        answer: The answer, or None.
         asked_by: Token of the caller that asks the provider: the looking caller's own token if no
-            other one asked before.
+            other caller asks.
     """
 
     answer: LLMResponse | None = None
@@ -46,20 +46,21 @@ class Look:
 
 
 def address_of(request: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of everything that distinguishes a request, as JSON with sorted keys."""
+    """Return the SHA-256 of a request, written as JSON with sorted keys."""
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 class AnswerCache:
     """The answers of a cluster.
 
-    Weakness: only requests that are equal to the byte share an answer, and an answer stays for its
-    whole time even if the provider has changed the model. ``prompt_cache`` is the alternative for
-    requests that only begin alike.
+    Weakness: requests share an answer only if all their bytes are equal, and an answer is used for
+    its whole time to live even if the provider has changed the model. ``prompt_cache`` is the
+    alternative for requests that have only the beginning in common.
 
     Args:
-        redis: The process's client, without ``decode_responses``. It is not closed here.
-        lease_s: Seconds after which the others no longer wait for a caller that went silent.
+        redis: The process's client, without ``decode_responses``. This class does not close it.
+        lease_s: Seconds after which other callers no longer wait for a caller that does not renew
+            its lease.
 
     Example:
         look = await cache.look(address, token)
@@ -74,14 +75,14 @@ class AnswerCache:
         self._lost = False
 
     async def look(self, address: str, token: str) -> Look | None:
-        """Look for an answer; if there is none and no other caller asks, this one has to.
+        """Look for an answer; if there is none and no other caller asks, this caller has to ask.
 
         Args:
-            address: Of the request.
-            token: The caller's, with which it takes the lease.
+            address: Address of the request.
+            token: Token of the caller, which gets the lease if this caller has to ask.
 
         Returns:
-            The answer or the caller that asks; None if Redis is away.
+            The answer, or the token of the caller that asks; None if Redis is away.
         """
         found = await self._exchange(address, "look", token)
         if found is None:
@@ -101,10 +102,10 @@ class AnswerCache:
         """Store the answer, and end the lease of the caller that asked.
 
         Args:
-            address: Of the request.
-            token: The caller's.
-            answer: The answer, or None; one that was cut short or refused is not kept.
-            ttl_s: Seconds to keep it for.
+            address: Address of the request.
+            token: Token of the caller.
+            answer: The answer, or None; an answer that was cut short or refused is not stored.
+            ttl_s: Seconds for which the answer is stored.
         """
         whole = answer if answer is not None and answer.finish_reason in _COMPLETE else None
         value = b"" if whole is None else _written(whole)
@@ -112,7 +113,7 @@ class AnswerCache:
         await self._exchange(address, "finish", token, kept, int(ttl_s * 1000))
 
     async def _exchange(self, address: str, command: str, token: str, *values: Any) -> Any:
-        # One hash tag, so that a Redis Cluster has both keys in one place.
+        # Both keys have the same hash tag, so that a Redis Cluster stores them on the same node.
         keys = f"{PREFIX}:{{{address}}}", f"{PREFIX}:{{{address}}}:asked"
         arguments = (command, token, int(self.lease_s * 1000), *values)
         try:
@@ -128,7 +129,7 @@ class AnswerCache:
 
 
 def _written(answer: LLMResponse) -> bytes:
-    """Serialize an answer, without the parts that belong to the one request that brought it."""
+    """Serialize an answer, without the parts that belong only to its original request."""
     return orjson.dumps(
         {
             "content": answer.content,
@@ -144,7 +145,7 @@ def _written(answer: LLMResponse) -> bytes:
 
 
 def _read(value: bytes) -> LLMResponse | None:
-    """Read an answer that was kept; None if another version of this program wrote it."""
+    """Read a stored answer; return None if another version of this program wrote it."""
     try:
         fields = orjson.loads(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]

@@ -1,4 +1,4 @@
-"""The clients of this process by provider, each made when it is first asked for."""
+"""The clients of this process by provider; a client is made when it is first needed."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,8 @@ class Clients:
     """The providers that this process can call.
 
     Args:
-        factories: Provider name -> makes its client; keys and base URLs are already in it.
+        factories: For each provider name, a function that makes the provider's client with its key
+            and base URL.
     """
 
     def __init__(self, factories: Mapping[str, ClientFactory]) -> None:
@@ -23,16 +24,16 @@ class Clients:
 
     @property
     def providers(self) -> list[str]:
-        """Names of the providers, in the order given."""
+        """Names of the providers, in the order of ``factories``."""
         return list(self._factories)
 
     def get(self, provider: str) -> LLMClient:
-        """Return the client of a provider, always the same one.
+        """Return the client of a provider; every call returns the same client.
 
-        A provider without a key has a client too: its calls raise AuthenticationFailed.
+        A provider without a key has a client too, whose calls raise AuthenticationFailed.
 
         Raises:
-            ConfigurationError: If no such provider is configured.
+            ConfigurationError: If no provider with this name is configured.
         """
         if client := self._clients.get(provider):
             return client
@@ -45,7 +46,7 @@ class Clients:
         return client
 
     def preload(self, providers: Iterable[str]) -> None:
-        """Make clients and import what they need; otherwise the first calls would wait for it."""
+        """Make clients and import their modules now, so that the first calls need not wait."""
         for provider in providers:
             self.get(provider).preload()
 

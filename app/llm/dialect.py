@@ -1,7 +1,8 @@
-"""What of a protocol is code: its clients, and how its requests take parameters and caching.
+"""The code of a protocol: its clients, and the parameters and caching of its requests.
 
-The facts of a protocol are in ``app.domain.protocols``, whose names lead here: the domain imports
-no client, and a protocol that no provider speaks is not loaded.
+The facts of a protocol are in ``app.domain.protocols``. This module finds the code by the
+protocol's name, so that the domain imports no client, and a protocol that no provider speaks is not
+loaded.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """The code of one protocol, as ``DIALECT`` in its module.
+    """The code of one protocol, which the protocol's module has as ``DIALECT``.
 
     Attributes:
-        client: Class of its clients, with the arguments of ``app.llm.sdk.SdkClient``.
-        refused: Parameters of its API that this application does not send, and why.
-        adapt: Returns the parameters as a model takes them, from the model, the parameters (which
-            it may change) and ``max_tokens`` or None; raises ParameterRefused.
-        least_cached_tokens: Returns the tokens below which a model's provider caches nothing.
+        client: Class of the protocol's clients, with the arguments of ``app.llm.sdk.SdkClient``.
+        refused: Parameters of the API that this application does not send, each with the reason.
+        adapt: Gets the model, the parameters (which it may change), and ``max_tokens`` or None;
+            returns the parameters as the model takes them, or raises ParameterRefused.
+        least_cached_tokens: Returns the fewest prompt tokens that a model's provider caches.
     """
 
     client: "Callable[..., LLMClient]"

@@ -1,6 +1,7 @@
-"""Turns the errors of an SDK, its transport or an answer into those of ``app.errors``.
+"""Converts the errors of an SDK, of its transport, and of answers to the errors of ``app.errors``.
 
-No SDK is imported: exceptions are recognized by class name, and a test fails when one is missing.
+This module imports no SDK. It recognizes exceptions by the names of their classes, and a test fails
+if the name of an SDK's exception is missing here.
 """
 
 import re
@@ -36,7 +37,7 @@ BY_STATUS: dict[int, type[ProviderError]] = {
     503: Overloaded,
     529: Overloaded,
 }
-# Errors that come without a status of their own: in a 200, or as an event of a stream.
+# Errors without a status of their own, which come in a 200 or as an event of a stream.
 BY_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
@@ -49,7 +50,7 @@ BY_TYPE: dict[str, type[ProviderError]] = {
     "request_too_large": BadRequest,
     "timeout_error": ConnectionFailed,
 }
-# 429s that do not end by waiting.
+# Codes of 429s that do not end if the caller waits.
 QUOTA_CODES = frozenset(
     {
         "billing_hard_limit_reached",
@@ -63,8 +64,8 @@ QUOTA_CODES = frozenset(
         "project_spend_limit_exceeded",
     }
 )
-# Exceptions of the SDKs that carry no answer. Those that do (APIStatusError and all its
-# subclasses) are recognized by the answer's status.
+# Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
+# and its subclasses) are recognized by the status of the answer.
 BY_CLASS: dict[str, type[ProviderError]] = {
     "APIConnectionError": ConnectionFailed,
     "APIError": ServerFailure,
@@ -85,8 +86,9 @@ BY_CLASS: dict[str, type[ProviderError]] = {
     "WorkloadIdentityError": AuthenticationFailed,
 }
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
-# Certain signs that no connection was there to send on. Not among them: ConnectError and
-# ConnectTimeout, which the SDKs' transports also raise for connections lost after the request.
+# Exceptions that prove that there was no connection, so the request was never sent. ConnectError
+# and ConnectTimeout do not prove this, because the SDKs' transports also raise them for connections
+# that were lost after the request.
 _NEVER_SENT = _BAD_URL | {"ClientConnectorError", "ConnectionTimeoutError"}
 _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 
@@ -94,13 +96,13 @@ _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 def from_exception(
     error: Exception, *, provider: str, api_key: str | None = None, came: str = "no answer"
 ) -> ProviderError:
-    """Return the error that an exception of an SDK or its transport stands for.
+    """Convert an exception of an SDK or its transport to an error of ``app.errors``.
 
     Args:
         error: The exception.
         provider: Name of the provider that was called.
-        api_key: The key that was used, so that it can be kept out of the message.
-        came: What the provider sent, for the message.
+        api_key: The key of the call, which is removed from the message.
+        came: The beginning of the message, which says whether an answer had begun.
 
     Returns:
         The error to raise.
@@ -116,7 +118,8 @@ def from_exception(
             api_key=api_key,
         )
     chain = list(_chain(error))
-    # The link that is certain of its case knows the host as well; otherwise the first cause tells.
+    # If an exception of the chain proves that the request was never sent, its text names the host
+    # too. Otherwise the first cause is the most informative exception.
     unsent = next((link for link in chain if _names(link) & _NEVER_SENT), None)
     root = unsent or chain[-1]
     kinds = (BY_CLASS.get(cls.__name__) for cls in type(error).__mro__)
@@ -135,14 +138,14 @@ def from_answer(
     body: Any,
     api_key: str | None = None,
 ) -> ProviderError:
-    """Return the error that an answer stands for.
+    """Convert an answer that reports an error to an error of ``app.errors``.
 
     Args:
         provider: Name of the provider that answered.
-        status: HTTP status; may be 200 when the body, or an event of a stream, is an error.
+        status: HTTP status; it may be 200 if the body, or an event of a stream, is an error.
         headers: Headers of the answer.
-        body: The answer, parsed if it was JSON, else its text.
-        api_key: The key that was used, so that it can be kept out of the message.
+        body: The parsed answer if it is JSON, otherwise its text.
+        api_key: The key of the call, which is removed from the message.
 
     Returns:
         The error to raise.
@@ -164,7 +167,7 @@ def from_answer(
 
 def _kind(status: int, codes: list[str]) -> type[ProviderError]:
     if status < HTTPStatus.BAD_REQUEST:
-        # Gateways put the status of the provider behind them into the body.
+        # Gateways put the original provider's status into the body.
         inner = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
         if inner is None:
             if QUOTA_CODES.intersection(codes):
@@ -178,7 +181,7 @@ def _kind(status: int, codes: list[str]) -> type[ProviderError]:
 
 
 def _read(body: Any) -> tuple[str, list[str]]:
-    """Read the message of an error body, and its codes, the most specific first."""
+    """Read the message and the codes of an error body, the most specific code first."""
     if isinstance(body, bytes):
         try:
             body = orjson.loads(body)
@@ -200,7 +203,7 @@ def _text(value: Any, key: str) -> str | None:
 
 def _clean(text: str, api_key: str | None) -> str:
     """Shorten a provider's text to one line, without anything that looks like a key."""
-    # A placeholder for a local server, such as "x", is no secret, and may be part of any word.
+    # A placeholder for a local server, such as "x", is not a secret and may be a part of any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())

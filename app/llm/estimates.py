@@ -1,43 +1,44 @@
-"""Expected prompt sizes that learn from what providers count.
+"""Estimates of prompt sizes, corrected by the counts of the providers.
 
-Each process learns for itself, by provider and model: the average of the last prompts, the longer
-ones counting more. For a model that it has not seen yet, ``app.llm.tokens`` decides alone.
+Each process learns its own corrections, by provider and model: the ratio of counted to expected
+tokens in the last prompts, in which longer prompts have more weight. If a process has not called a
+model yet, it takes the estimate of ``app.llm.tokens`` without a correction.
 """
 
 from dataclasses import dataclass
 
-#: The estimate of ``app.llm.tokens`` counts as much as one prompt of so many tokens.
+#: The uncorrected estimate has the weight of one prompt of so many tokens.
 PRIOR_TOKENS = 500.0
-#: The part of the learned sums that is kept with each prompt: about the last fifty count.
+#: Each new prompt first reduces the learned sums to this part, so about the last fifty count.
 MEMORY = 0.98
-#: Corrections go no further, however differently a server counts.
+#: Largest factor by which a correction raises or lowers an estimate.
 MOST_FACTOR = 5.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """Prompts of one model: tokens that were expected and counted, both fading."""
+    """Sums of the expected and the counted tokens of one model, in which old prompts fade."""
 
     thought: float = PRIOR_TOKENS
     counted: float = PRIOR_TOKENS
 
 
 class PromptEstimates:
-    """The estimates of a process."""
+    """The corrections that one process has learned."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], _Seen] = {}
 
     def corrected(self, provider: str, model: str, tokens: int) -> int:
-        """Correct an estimate by what was learned so far.
+        """Correct an estimate by the counts so far.
 
         Args:
             provider: Provider name.
             model: Model name.
-            tokens: The estimate, from ``expected_tokens``.
+            tokens: The estimate from ``expected_tokens``.
 
         Returns:
-            Tokens, at least 1.
+            The corrected number of tokens, at least 1.
         """
         seen = self._seen.get((provider, model))
         if seen is None:
@@ -52,7 +53,7 @@ class PromptEstimates:
             provider: Provider name.
             model: Model name.
             tokens: The estimate before its correction.
-            counted: Tokens of the prompt.
+            counted: Tokens of the prompt that the provider counted.
         """
         if counted <= 0:
             return

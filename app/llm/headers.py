@@ -1,4 +1,4 @@
-"""Reads the headers of a provider's answer: request id, limits, and how long to wait."""
+"""Reads the headers of a provider's answer: the request id, the limits, and the time to wait."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Return the seconds to wait by retry-after-ms, or retry-after (seconds or a date)."""
+    """Return the seconds to wait from retry-after-ms or retry-after (seconds or a date)."""
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

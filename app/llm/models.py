@@ -1,32 +1,33 @@
-"""Which parameters a model refuses, by its name.
+"""The parameters that a model takes or refuses, by the model's name.
 
-From the providers' migration pages (2026). For a name that is not known here nothing is refused:
-the provider then decides.
+The rules come from the providers' migration pages (2026). If a name is not known here, all
+parameters are sent, and the provider decides about them.
 """
 
 import re
 
-# o1 ... and gpt-5 and newer, also behind a gateway's prefix such as "openai/"; never gpt-oss-20b.
+# o1 and newer, gpt-5 and newer, also after a gateway's prefix such as "openai/"; not gpt-oss-20b.
 _REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
-# gpt-5.1 to gpt-5.4 do not reason unless asked to, and then sample.
+# gpt-5.1 to gpt-5.4 reason only if the request asks for it; otherwise they sample.
 _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
-# claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514: the version, not the date.
+# Finds the version, not the date: claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514.
 _CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
-# gpt-4o since its second version, gpt-4.1, gpt-5 and newer, o1 and newer, and tunings of these.
+# gpt-4o since its second version, gpt-4.1, gpt-5 and newer, o1 and newer, and fine-tuned models
+# of these.
 _TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
 _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")
 
 
 def is_of_openai(model: str) -> bool:
-    """Return whether it is a model of OpenAI's own, also behind a gateway."""
+    """Return whether a model is one of OpenAI's own, also behind a gateway."""
     return _OF_OPENAI.search(model) is not None
 
 
 def is_openai_reasoning(model: str) -> bool:
-    """Return whether it takes max_completion_tokens and not max_tokens."""
+    """Return whether a model takes max_completion_tokens and not max_tokens."""
     return _REASONING.search(model) is not None
 
 
@@ -35,7 +36,7 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
 
     Args:
         model: Model name.
-        reasoning_effort: The request's, or None for the model's default.
+        reasoning_effort: Reasoning effort of the request, or None for the model's default.
     """
     if not is_openai_reasoning(model) or "-chat" in model or reasoning_effort == "none":
         return True
@@ -43,7 +44,7 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
 
 
 def anthropic_samples(model: str) -> bool:
-    """Return whether a model of Anthropic takes temperature, top_p and top_k: up to 4.6."""
+    """Return whether a model of Anthropic takes temperature, top_p and top_k (Claude up to 4.6)."""
     if "claude" not in model:
         return True
     version = claude_version(model)
@@ -59,20 +60,23 @@ def claude_version(model: str) -> tuple[int, int] | None:
 
 
 def anthropic_thinks_unasked(model: str) -> bool:
-    """Return whether a model of Anthropic may think without being asked to: Claude after 4.6.
+    """Return whether a model of Anthropic may think without a request for it (after Claude 4.6).
 
-    In some of these thinking cannot be turned off, and is shown only if that is asked for.
+    Some of these models always think, and show their thinking only if the request asks for that.
     """
     return not anthropic_samples(model)
 
 
 def openai_takes_schema(model: str) -> bool:
-    """Return whether a model of OpenAI is known to take a JSON Schema of its answer."""
+    """Return whether a model of OpenAI is known to take a JSON Schema for its answer."""
     return bool(_TAKES_SCHEMA.search(model)) and not _TAKES_NO_SCHEMA.search(model)
 
 
 def anthropic_takes_schema(model: str) -> bool:
-    """Return whether a model of Anthropic takes one: Claude 4.5 and newer, and Opus 4.1."""
+    """Return whether a model of Anthropic takes a JSON Schema for its answer.
+
+    These models are Claude 4.5 and newer, and Opus 4.1.
+    """
     version = claude_version(model)
     if version is None:
         return False

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, also as vLLM, Ollama, OpenRouter and other servers speak them."""
+"""The client for OpenAI's chat completions, which vLLM, Ollama and other servers also offer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -20,10 +20,11 @@ _FINISH_REASONS = {"length": "length", "content_filter": "content_filter"}
 
 
 class OpenAIClient(SdkClient):
-    """Client of OpenAI, or of any server that speaks its chat completions.
+    """Client of OpenAI, or of any server with OpenAI's chat completions.
 
-    It has no retries, no limits and no budget of its own; ``Workflow`` agents get these from the
-    workers. It reads text and tool calls only: for audio, images or the Responses API use the SDK.
+    The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
+    workers. The client reads only text and tool calls. For audio, images or the Responses API, use
+    the SDK.
 
     Args: as in ``SdkClient``; ``base_url`` includes ``/v1``.
 

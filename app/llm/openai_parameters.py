@@ -1,20 +1,20 @@
-"""Parameters of OpenAI's chat completions, as OpenAI's own models and those of others take them."""
+"""Parameters of OpenAI's chat completions, for the models of OpenAI and for other models."""
 
 from typing import Any
 
 from app.llm.models import is_of_openai, is_openai_reasoning, openai_samples
 from app.llm.parameters import ParameterRefused
 
-#: Parameters of the API that are not sent, and why.
+#: Parameters of the API that are not sent, each with the reason.
 REFUSED = {
     "audio": "only text is priced",
-    "function_call": "give the agent tools, and tool_choice",
+    "function_call": "give the agent tools and tool_choice",
     "functions": "they are the agent's tools",
     "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
     "modalities": "only text is priced",
-    "web_search_options": "searches are billed apart and have no price here",
+    "web_search_options": "searches are billed separately and have no price here",
 }
-# Parameters of other APIs: refused for models that are known to be OpenAI's own.
+# Parameters of other APIs, which are refused for models that are known to be OpenAI's own.
 _LACKS = {
     "output_config": "give reasoning_effort",
     "thinking": "give reasoning_effort",

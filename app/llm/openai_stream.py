@@ -1,4 +1,4 @@
-"""Puts a chat completion together from its chunks."""
+"""Builds a chat completion from the chunks of its stream."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,18 +8,18 @@ from app.llm.models import openai_samples
 from app.llm.streams import Assembly, text_of
 from app.llm.usage import openai_usage
 
-# Parameters with which compatible servers are asked to reason.
+# Parameters that ask the models of compatible servers to reason.
 _REASONING = ("reasoning", "thinking")
 
 
 class OpenAIAssembly(Assembly):
-    """Puts a chat completion together from its chunks.
+    """Builds a chat completion from the chunks of its stream.
 
-    It ends with the chunk that has a finish reason; the usage, in a chunk without choices, comes
-    after that. Servers that count while they generate have it in every chunk.
+    The answer is complete with the chunk that has a finish reason. A later chunk without choices
+    has the usage. Some servers count while they generate, and send the usage in every chunk.
 
     Args:
-        body: The request.
+        body: Body of the request.
     """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
@@ -71,7 +71,7 @@ class OpenAIAssembly(Assembly):
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:
         for name, piece in delta.items():
-            # All text that a server streams was generated, reasoning of any name included.
+            # The model generated every text of the stream, also reasoning in a field of any name.
             if isinstance(piece, str) and name != "role":
                 self._count(piece)
         for name, pieces in self._texts.items():
@@ -84,7 +84,7 @@ class OpenAIAssembly(Assembly):
     def _add_call(self, part: Mapping[str, Any]) -> None:
         index, id_ = part.get("index"), text_of(part.get("id"))
         if index is None:
-            # Servers that number no calls open a new one with each new id.
+            # If a server does not number its calls, each new id begins a new call.
             index = len(self._calls) if id_ or not self._calls else max(self._calls)
         call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": []})
         function = part.get("function") or {}

@@ -1,8 +1,9 @@
-"""Parameters of a request as its model takes them: mapped, left out, or refused in clear words.
+"""Adapts the parameters of a request to its model: translates, removes or refuses them.
 
-Clients ask before they send, ``enqueue`` asks before anything is stored. A parameter that is not
-known here is sent as it is: the provider then decides. What only one protocol has is in its
-``Dialect``. From the providers' reference pages (2026).
+Clients adapt parameters before they send a request, and ``enqueue`` does before it stores anything.
+A parameter that is not known here is sent unchanged, and the provider decides about it. The rules
+of only one protocol are in its ``Dialect``. All rules come from the providers' reference pages
+(2026).
 """
 
 from collections.abc import Mapping
@@ -13,22 +14,22 @@ from app.domain.protocols import Protocol
 from app.domain.suggestions import listed, shortened
 from app.llm.dialect import dialect_of
 
-#: Keys of llm_config that are not parameters of the provider's API, or are given otherwise.
+#: Keys of llm_config that are not parameters of the API, or that clients get in another argument.
 NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 LIFETIMES = ("5m", "1h")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
 _OWN = "AgentChord fills it in"
-_WITH_PROVIDER = "it stands with the provider, in the configuration of the workers"
+_WITH_PROVIDER = "set it for the provider, in the configuration of the workers"
 _RESERVED = {
-    # Workflows are stored as they are registered: a secret must never be in one.
+    # Workflows are stored as they are registered, so a workflow must never have a secret.
     "api_key": "keys come from the environment of the workers only",
     "api_key_env": _WITH_PROVIDER,
     "base_url": _WITH_PROVIDER,
     "default_headers": _WITH_PROVIDER,
     "headers": _WITH_PROVIDER,
     "organization": _WITH_PROVIDER,
-    "extra_body": "write its keys into llm_config themselves",
+    "extra_body": "write its keys directly into llm_config",
     "extra_headers": _WITH_PROVIDER,
     "extra_query": "the request's path is fixed",
     "before_sent": _OWN,
@@ -43,7 +44,7 @@ _RESERVED = {
 
 
 class ParameterRefused(ValueError):
-    """A parameter that cannot be sent; the message says which, and what to do."""
+    """A parameter that cannot be sent; the message has the parameter's name and a remedy."""
 
 
 def adapted(
@@ -54,15 +55,16 @@ def adapted(
     Args:
         protocol: The protocol that the provider speaks.
         model: Model name.
-        params: As in ``llm_config``, without ``model``, ``provider`` and ``max_tokens``; a null
-            counts as not given.
-        max_tokens: Most tokens to generate, or None if that is not known yet.
+        params: Parameters as in ``llm_config``, without ``model``, ``provider`` and ``max_tokens``;
+            a parameter that is null counts as not given.
+        max_tokens: Most tokens to generate, or None if this number is not known yet.
 
     Returns:
-        Parameters of the provider's API; ``prompt_cache`` is left in, see ``app.llm.prompt_cache``.
+        Parameters of the provider's API, and ``prompt_cache``, which ``app.llm.prompt_cache``
+        removes later.
 
     Raises:
-        ParameterRefused: For what the model, or this application, does not take.
+        ParameterRefused: If the model, or this application, does not take a parameter.
     """
     given = {name: value for name, value in params.items() if value is not None}
     dialect = dialect_of(protocol)
@@ -80,7 +82,7 @@ def _refuse_reserved(refused: Mapping[str, str], given: Mapping[str, Any]) -> No
         if name in given:
             raise ParameterRefused(f"{name} in llm_config is not supported: {reason}")
     if given.get("n", 1) != 1:
-        raise ParameterRefused("n in llm_config is not supported: one answer is read")
+        raise ParameterRefused("n in llm_config is not supported: only one answer is read")
     if not isinstance(given.get("stream", False), bool):
         raise ParameterRefused(
             f"stream in llm_config is {shortened(given['stream'])}: use true or false"

@@ -1,7 +1,7 @@
-"""Hints that make a provider keep the beginning of a prompt, where an agent asks for that.
+"""Hints that make a provider cache the beginning of a prompt, if an agent asks for that.
 
-All requests of an agent begin with the same tools and instructions; in a conversation with tools,
-each request also begins with the whole of the one before.
+All requests of an agent begin with the same tools and instructions. In a conversation with tools,
+each request also begins with the whole request before it.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import orjson
 
 _KEY_CHARS = 32
 _USUAL_LEAST = 1024
-# Models of Anthropic whose least cacheable prompt has another length.
+# Models of Anthropic with another least number of tokens.
 _ANTHROPIC_LEAST = (
     (re.compile(r"claude-(?:opus-4-[56]|haiku-4-5)"), 4096),
     (re.compile(r"claude-(?:sonnet-4-6|3-5-haiku|3-haiku)"), 2048),
@@ -20,19 +20,20 @@ _ANTHROPIC_LEAST = (
 
 
 def least_openai(model: str) -> int:  # noqa: ARG001 see Dialect
-    """Return the tokens below which OpenAI caches nothing, as its pages say (2026)."""
+    """Return the fewest prompt tokens that OpenAI caches, from its documentation (2026)."""
     return _USUAL_LEAST
 
 
 def least_anthropic(model: str) -> int:
-    """Return the tokens below which Anthropic caches nothing, as its pages say (2026)."""
+    """Return the fewest prompt tokens that Anthropic caches, from its documentation (2026)."""
     return next((least for name, least in _ANTHROPIC_LEAST if name.match(model)), _USUAL_LEAST)
 
 
 def ask_openai(body: dict[str, Any]) -> None:
-    """Route requests that begin alike to the server that knows the beginning.
+    """Add a key that routes requests with the same beginning to the same server.
 
-    Caching itself is not asked for: this protocol's servers do it by themselves or not at all.
+    The request does not ask for caching itself, because the servers of this protocol cache without
+    a request, or never cache.
 
     Args:
         body: A request with ``prompt_cache``, which is removed from it.
@@ -45,11 +46,14 @@ def ask_openai(body: dict[str, Any]) -> None:
 
 
 def ask_anthropic(body: dict[str, Any]) -> None:
-    """Mark the end of the instructions, or else of the tools, and of a conversation with tools.
+    """Mark the parts of a request that Anthropic shall cache.
+
+    The marks are at the end of the instructions (or of the tools, if there are no instructions) and
+    at the end of a conversation with tools.
 
     Args:
-        body: A request with ``prompt_cache``, which is removed from it. A request that has a
-            ``cache_control`` of its own in its instructions stays as it is.
+        body: A request with ``prompt_cache``, which is removed from it. No mark is added if the
+            instructions have a ``cache_control`` already.
     """
     lifetime = body.pop("prompt_cache", None)
     if not lifetime or "cache_control" in str(body.get("system")):

@@ -10,13 +10,13 @@ class Request:
     """One request.
 
     Attributes:
-        body: Its body, before it is encoded.
-        headers: Headers beside the client's own.
-        timeout_s: Seconds until it is given up.
+        body: Body of the request, before it is encoded.
+        headers: Headers in addition to the client's own headers.
+        timeout_s: Seconds after which the request fails.
         before_sent: As in ``LLMClient.complete_with_tools``.
-        max_tokens: Most tokens that it lets the model generate.
-        prompt_tokens: Returns the upper bound of its prompt; raises BadRequest if that is not only
-            text.
+        max_tokens: Most tokens that the request lets the model generate.
+        prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
+            prompt is not only text.
     """
 
     body: Mapping[str, Any]
@@ -27,10 +27,10 @@ class Request:
     prompt_tokens: Callable[[], int]
 
     def content(self, encoded: bytes) -> tuple[bytes | AsyncIterator[bytes], dict[str, str]]:
-        """Return the body as the SDK takes it, and the headers that go with it.
+        """Return the body in the form for the SDK, and the headers of the request.
 
         Args:
-            encoded: The body, encoded.
+            encoded: The encoded body.
         """
         if self.before_sent is None:
             return encoded, dict(self.headers)
@@ -41,6 +41,9 @@ class Request:
 async def _held_back(
     content: bytes, before_sent: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[bytes]:
-    """Yield the body once the connection is there, which asks for it; headers go with it."""
+    """Yield the body after ``before_sent``.
+
+    The transport asks for the body once the connection is open, and sends the headers with it.
+    """
     await before_sent()
     yield content

@@ -1,9 +1,11 @@
-"""What the clients on the official SDKs share: construction, sending, deadlines, errors, closing.
+"""The shared code of the clients on the official SDKs: sending, deadlines, errors and closing.
 
-Requests go through the SDK's documented ``client.post(path, cast_to=httpx2.Response)``: the SDK
-signs and sends, this module reads. A call then costs 0.5 ms of CPU instead of 1.0 (OpenAI, parsed).
+Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SDKs document. The SDK
+signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU
+and not 1.0 ms (OpenAI, parsed).
 
-Over 400 lines because a whole answer and a streamed one share their errors, deadlines and bounds.
+This file is over 400 lines because whole and streamed answers share their errors, deadlines and
+bounds.
 """
 
 import asyncio
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 4096
 _CONNECT_TIMEOUT_S = 10.0
-# Longer than the transport's 5 s: a TLS handshake costs more CPU than a whole call.
+# Longer than the transport's 5 s, because a TLS handshake costs more CPU than a whole call.
 _KEEPALIVE_S = 30.0
 
 
@@ -54,10 +56,10 @@ class Sdk(NamedTuple):
     """The parts of an SDK that a client is built from.
 
     Attributes:
-        client: Its asynchronous client.
-        http_client: Its HTTP client on aiohttp.
-        stream: Its class for streams, of events as parsed JSON.
-        error: The base of its exceptions.
+        client: The SDK's asynchronous client class.
+        http_client: The SDK's HTTP client class, which uses aiohttp.
+        stream: The SDK's class for streams whose events are parsed JSON.
+        error: Base class of the SDK's exceptions.
     """
 
     client: Any
@@ -70,20 +72,20 @@ class SdkClient(LLMClient):
     """A client on one of the official SDKs.
 
     Args:
-        api_key: Key; None makes every call raise AuthenticationFailed.
-        base_url: Address of the API; None means the one of the protocol's own provider.
-        provider: Name of the provider; None means the protocol's own.
-        api_key_env: Name of the environment variable that errors tell the user to set; None means
-            that of the protocol's own provider.
+        api_key: API key; without a key every call raises AuthenticationFailed.
+        base_url: Address of the API; None means the API of the protocol's own provider.
+        provider: Name of the provider; None means the protocol's own provider.
+        api_key_env: Name of the environment variable that error messages tell the user to set;
+            None means the variable of the protocol's own provider.
         headers: Further headers of every request.
         query: Query parameters of every request.
-        timeout_s: Seconds until a request without a timeout of its own is given up.
-        max_connections: Connections open at once.
+        timeout_s: Seconds after which a request without a timeout of its own fails.
+        max_connections: Most connections that are open at once.
     """
 
-    #: The protocol of the requests; the provider of the same name is its own.
+    #: The protocol of the requests. The protocol's own provider has the same name.
     protocol: ClassVar[Protocol]
-    #: Address of that provider's API.
+    #: Address of the API of the protocol's own provider.
     default_base_url: ClassVar[str]
     #: Path of the request, below the base URL.
     path: ClassVar[str]
@@ -158,7 +160,7 @@ class SdkClient(LLMClient):
         }
 
     def preload(self) -> None:
-        """See ``LLMClient.preload``; the SDKs take up to a second to import."""
+        """See ``LLMClient.preload``; the import of an SDK takes up to a second."""
         if self._api_key and self._client is None:
             self._opened()
 
@@ -181,19 +183,19 @@ class SdkClient(LLMClient):
         max_tokens: int,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return body and further headers; raise BadRequest for a request that cannot be sent."""
+        """Return the body and further headers; raise BadRequest if the request cannot be sent."""
 
     @abstractmethod
     def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
-        """Read an answer; without a usage object ``raw_usage`` stays empty."""
+        """Read an answer; ``raw_usage`` stays empty if the answer has no usage object."""
 
     @abstractmethod
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the body of a request whose answer is to be streamed, with its usage."""
+        """Return the body that asks for a streamed answer with its usage."""
 
     @abstractmethod
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
-        """Return what assembles a streamed answer to this request."""
+        """Return the assembly for a streamed answer to this request."""
 
     async def _post(self, request: Request) -> "httpx2.Response":
         content, headers = request.content(self._encoded(request.body))
@@ -212,7 +214,8 @@ class SdkClient(LLMClient):
             raise self._late("no answer", request.timeout_s) from error
         except self._foreign_errors as error:
             failure = from_exception(error, provider=self.provider, api_key=self._api_key)
-            # An answer is in the failure in full, and the SDK's words may quote the key.
+            # If there is an answer, the failure contains it, and the SDK's message may quote the
+            # key.
             raise failure from (error if failure.status is None else None)
 
     async def _streamed(
@@ -246,7 +249,7 @@ class SdkClient(LLMClient):
     def _partial(self, request: Request, reading: Reading) -> Partial | None:
         try:
             prompt_tokens = request.prompt_tokens()
-        except BadRequest:  # not only text: it has no bound, and no hold that needs one
+        except BadRequest:  # the prompt is not only text: it has no upper bound, and no hold
             prompt_tokens = 0
         return reading.partial(prompt_tokens=prompt_tokens, max_tokens=request.max_tokens)
 
@@ -289,7 +292,7 @@ class SdkClient(LLMClient):
         return self._assembled(stream.response, request, reading.assembly)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
-        """Return the failure of a request for a stream; with headers, it broke after its start."""
+        """Return the failure of a streamed request; with headers, the answer had begun."""
         failure = from_exception(
             error,
             provider=self.provider,
@@ -315,12 +318,12 @@ class SdkClient(LLMClient):
                 provider=self.provider,
                 reached=False,
             )
-        # Here and not above, so that importing the application does not import the SDKs (1 s).
+        # These imports are here, so that the import of the application does not import SDKs (1 s).
         import aiohttp
         import httpx2
 
         sdk = self._sdk()
-        # No read timeout: the deadline of the whole call also ends an answer that only trickles.
+        # There is no read timeout, because the deadline of the whole call also ends slow answers.
         timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
         limits = httpx2.Limits(max_connections=self._max_connections, keepalive_expiry=_KEEPALIVE_S)
         self._foreign_errors = (
@@ -358,7 +361,7 @@ class SdkClient(LLMClient):
         return answer
 
     def _read(self, response: "httpx2.Response", request: Request) -> LLMResponse:
-        """Read the answer in a response that came whole."""
+        """Read an answer that was not streamed."""
         answer = self._parse(response)
         result = self._understood(lambda: answer, response)
         if result.raw_usage:
@@ -371,7 +374,7 @@ class SdkClient(LLMClient):
     def _assembled(
         self, response: "httpx2.Response", request: Request, assembly: Assembly
     ) -> LLMResponse:
-        """Read the answer that was streamed."""
+        """Read an answer that was streamed."""
         result = self._understood(assembly.answer, response)
         if result.raw_usage:
             return result
@@ -413,7 +416,7 @@ class SdkClient(LLMClient):
 
 
 def _with_upper_bound(response: LLMResponse, usage: Usage) -> LLMResponse:
-    """Return the answer of a server that sends no usage, with tokens that are never too few."""
+    """Return the answer of a server that sends no usage, with upper bounds of the tokens."""
     return replace(
         response,
         input_tokens=usage.prompt_tokens,

@@ -1,7 +1,7 @@
-"""Streamed answers: reads the SDK's events and puts the answer together from its pieces.
+"""Streamed answers: reads the SDK's events and builds the answer from its pieces.
 
-The result has the form of a whole answer, so that one reader serves both. The part of an answer
-that came before it broke off is counted, because the provider bills it.
+The result has the form of a whole answer, so that the same code reads streamed and whole answers.
+If an answer breaks off, the tokens of its first part are counted, because the provider bills them.
 """
 
 from abc import ABC, abstractmethod
@@ -16,21 +16,22 @@ from app.llm.tokens import text_bytes
 if TYPE_CHECKING:
     import httpx2
 
-#: Exceptions of reading an answer that is not in the form of its protocol.
+#: Exceptions that the code raises when it reads an answer that does not follow the protocol.
 PROTOCOL_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
-# Tokens that a provider may have generated beyond those that were read, until it notices that the
-# connection is closed: 100 a second, and 0.6 s for the way and for pieces in buffers.
+# A provider goes on generating tokens until it notices that the connection is closed. This is the
+# most tokens that it may have generated and this process has not read: about 100 tokens a second,
+# for 0.6 s of network delay and of pieces in buffers.
 _UNSEEN_TOKENS = 64
-# Tokens of a call's form beside its name and arguments.
+# Tokens that a tool call has in addition to its name and arguments.
 _CALL_TOKENS = 64
 
 
 class NotTheProtocol(Exception):
-    """The stream holds something that is not the provider's protocol."""
+    """The stream has an event that does not follow the provider's protocol."""
 
 
 class ListenerFailed(Exception):
-    """The listener to the text raised ``reason``."""
+    """The listener for the answer's text raised ``reason``."""
 
     def __init__(self, reason: Exception) -> None:
         super().__init__(reason)
@@ -38,63 +39,63 @@ class ListenerFailed(Exception):
 
 
 class Assembly(ABC):
-    """An answer in the making.
+    """Builds an answer from the events of its stream.
 
     Args:
-        hidden: Whether the model may generate tokens that it does not show.
+        hidden: Whether the model may generate tokens that the stream does not show.
     """
 
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden
         self._output_tokens = 0
-        #: Whether the provider has begun to answer: then it bills the prompt.
+        #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
-        #: Whether the last event of an answer has come.
+        #: Whether the last event of the answer has arrived.
         self.complete = False
-        #: Whether ``raw_usage`` is the provider's last word.
+        #: Whether ``raw_usage`` is the provider's final usage.
         self.final = False
-        #: The provider's own usage, as far as it has come.
+        #: The provider's own usage, with the fields that have arrived so far.
         self.raw_usage: dict[str, Any] = {}
-        #: Model that answers, as the provider names it.
+        #: Name of the answering model, as the provider gives it.
         self.model: str | None = None
 
     @property
     def has_output(self) -> bool:
-        """Whether anything that was generated has come."""
+        """Whether any generated text or tool call has arrived."""
         return self._output_tokens > 0
 
     @property
     def prompt_counted(self) -> bool:
-        """Whether the provider has counted the prompt; some servers begin with a zero."""
+        """Whether the provider has counted the prompt; some servers first report zero tokens."""
         return bool(self.raw_usage) and (self.final or self._usage().prompt_tokens > 0)
 
     @abstractmethod
     def add(self, event: Any) -> str:
-        """Take an event in.
+        """Add an event to the answer.
 
         Args:
-            event: Its data, parsed.
+            event: The parsed data of the event.
 
         Returns:
             The text that the event adds to the answer; empty for most kinds of events.
 
         Raises:
-            Exception: One of ``PROTOCOL_ERRORS``, if the event is not in the provider's form.
+            Exception: One of ``PROTOCOL_ERRORS``, if the event does not follow the protocol.
         """
 
     @abstractmethod
     def answer(self) -> dict[str, Any]:
-        """Return the answer in the form in which the provider sends a whole one."""
+        """Return the answer in the form of an answer that is not streamed."""
 
     @abstractmethod
     def _usage(self) -> Usage:
-        """Return ``raw_usage`` in the form of the domain."""
+        """Convert ``raw_usage`` to ``Usage``."""
 
     def bounded(self, *, prompt_tokens: int, max_tokens: int) -> Usage:
-        """Return the tokens so far, never too few; the provider's own as far as it sent them.
+        """Return the tokens so far: the provider's counts where it sent them, or upper bounds.
 
         Args:
-            prompt_tokens: Upper bound of the prompt.
+            prompt_tokens: Upper bound of the prompt's tokens.
             max_tokens: Most tokens that the request lets the model generate.
         """
         counted = self._usage() if self.raw_usage else Usage()
@@ -107,7 +108,7 @@ class Assembly(ABC):
         return replace(counted, output_tokens=max(bound, counted.output_tokens))
 
     def _hides(self) -> bool:
-        """Return whether more may have been generated than was shown."""
+        """Return whether the model may have generated more than the stream has shown."""
         return self._hidden
 
     def _count(self, text: str) -> None:
@@ -122,12 +123,12 @@ class Reading:
     """One request whose answer is streamed.
 
     Attributes:
-        assembly: Takes the events in.
-        on_text: Called with each piece of text, or None.
+        assembly: Builds the answer from the events.
+        on_text: Function to call with each piece of text, or None.
         clock: Returns the time in seconds.
-        started_at_s: When the request was made, by that clock.
-        headers: Headers of the answer, once they are there.
-        first_token_s: Seconds until something that was generated came, or None.
+        started_at_s: Time of the request, by ``clock``.
+        headers: Headers of the answer, or None until they have arrived.
+        first_token_s: Seconds until the first generated output arrived, or None.
     """
 
     assembly: Assembly
@@ -144,7 +145,7 @@ class Reading:
             events: The SDK's stream.
 
         Raises:
-            NotTheProtocol: If an event is not in the provider's form.
+            NotTheProtocol: If an event does not follow the provider's protocol.
             ListenerFailed: If ``on_text`` raises.
             Exception: Any exception of the SDK.
         """
@@ -154,7 +155,7 @@ class Reading:
                 event = await anext(iterator)
             except StopAsyncIteration:
                 return
-            except ValueError as error:  # the SDK's: no JSON, no UTF-8
+            except ValueError as error:  # the SDK raises it if an event is not JSON or not UTF-8
                 raise NotTheProtocol(str(error)) from error
             try:
                 text = self.assembly.add(event)
@@ -165,7 +166,7 @@ class Reading:
             self.tell(text)
 
     def tell(self, text: str) -> None:
-        """Pass a piece of text on.
+        """Pass a piece of text to ``on_text``.
 
         Raises:
             ListenerFailed: If ``on_text`` raises.
@@ -177,10 +178,10 @@ class Reading:
                 raise ListenerFailed(error) from error
 
     def partial(self, *, prompt_tokens: int, max_tokens: int) -> Partial | None:
-        """Return the known part of the answer so far; None if nothing but headers came.
+        """Return the known part of the answer so far; None if at most the headers have arrived.
 
         Args:
-            prompt_tokens: Upper bound of the prompt.
+            prompt_tokens: Upper bound of the prompt's tokens.
             max_tokens: Most tokens that the request lets the model generate.
         """
         assembly = self.assembly
@@ -199,18 +200,18 @@ class Reading:
 
 
 def is_event_stream(response: "httpx2.Response") -> bool:
-    """Return whether a response is a stream; a server that cannot stream answers in JSON."""
+    """Return whether a response is a stream; a server that cannot stream sends plain JSON."""
     return not response.headers.get("content-type", "").startswith("application/json")
 
 
 def text_of(value: Any) -> str:
-    """Return a text of an answer, or an empty one for null.
+    """Return a string of an answer, or an empty string for null.
 
     Raises:
-        TypeError: If it is neither.
+        TypeError: If the value is neither a string nor null.
     """
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a text is expected")
+        raise TypeError(f"{type(value).__name__} where a string is expected")
     return value

@@ -1,8 +1,9 @@
-"""How the JSON Schema of an answer is sent: in the provider's own mode, or else as an instruction.
+"""Sends the JSON Schema of an answer in the provider's own mode, or as an instruction.
 
-A provider's mode takes less than JSON Schema has, so it gets a narrower schema that is close to the
-agent's; the answer is checked with the agent's own. Where a schema cannot be narrowed (maps with
-free keys, recursion), or the model has no such mode, the schema stands in the system prompt.
+A provider's mode takes only a part of JSON Schema, so the provider gets a narrower schema that is
+close to the agent's schema. The answer is checked with the agent's schema. If a schema cannot be
+narrowed (maps with free keys, recursion), or if the model has no such mode, the system prompt
+contains the schema.
 """
 
 import json
@@ -12,9 +13,9 @@ from typing import Any
 
 from app.llm.models import anthropic_takes_schema, openai_takes_schema
 
-#: Key of a request's parameters with the JSON Schema of its answer.
+#: The key in a request's parameters for the JSON Schema of the answer.
 OUTPUT_SCHEMA = "output_schema"
-MAX_DEPTH = 10  # neither provider takes deeper ones; it also ends recursion
+MAX_DEPTH = 10  # neither provider takes deeper schemas; this limit also ends recursion
 
 _COMMON = frozenset(
     {"type", "properties", "required", "additionalProperties", "items", "enum", "const", "anyOf"}
@@ -33,24 +34,24 @@ _INSTRUCTION = (
 
 
 class _CannotSay(Exception):
-    """The schema has a part that a provider's mode does not take."""
+    """The schema has a part that the provider's mode does not take."""
 
 
 def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """Return ``response_format`` for a schema, or None if it has to be an instruction."""
+    """Return ``response_format`` for a schema, or None if the schema must be an instruction."""
     if not openai_takes_schema(model) or schema.get("type") != "object":
         return None
     try:
         said, strict = _OPENAI.narrowed(schema), True
     except _CannotSay:
-        # Not strict: the provider follows the schema as well as it can.
+        # The mode is not strict, so the provider follows the schema as well as it can.
         said, strict = dict(schema), False
     named = {"name": "output", "schema": said, "strict": strict}
     return {"type": "json_schema", "json_schema": named}
 
 
 def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """Return ``output_config.format`` for a schema, or None if it has to be an instruction."""
+    """Return ``output_config.format`` for a schema, or None if it must be an instruction."""
     if not anthropic_takes_schema(model):
         return None
     try:
@@ -69,7 +70,7 @@ class _Words:
     """The part of JSON Schema that a provider takes.
 
     Attributes:
-        keywords: Keywords that it takes; others become a remark.
+        keywords: Keywords that the provider takes; other keywords go into the description.
         all_required: Whether every property of an object has to be required.
     """
 
@@ -77,16 +78,16 @@ class _Words:
     all_required: bool
 
     def narrowed(self, schema: Any, depth: int = 0) -> dict[str, Any]:
-        """Narrow a schema to these keywords; objects are closed.
+        """Narrow a schema to these keywords, and close its objects to further keys.
 
         Raises:
-            _CannotSay: If that would change what the schema means.
+            _CannotSay: If the result would have another meaning.
         """
         if not isinstance(schema, Mapping) or depth > MAX_DEPTH or schema.keys() & _UNSAID:
             raise _CannotSay
         kinds = schema.get("type")
         if isinstance(kinds, list):
-            # Not every part may have a list of types, and every one may have anyOf.
+            # A list of types is not allowed in every part of a schema, but anyOf is.
             each = [
                 {"type": kind} if kind == "null" else {**schema, "type": kind} for kind in kinds
             ]
@@ -101,7 +102,7 @@ class _Words:
         return part
 
     def _remarked(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the part of a schema with these keywords, and the rest in its description."""
+        """Keep the part of a schema with these keywords, and move the rest into the description."""
         known = self.keywords | {"default"}
         part = {key: value for key, value in schema.items() if key in self.keywords}
         rest = {k: value for k, value in schema.items() if k not in known and k[:1] != "$"}
@@ -120,7 +121,7 @@ class _Words:
         return part
 
     def _closed(self, part: dict[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-        """Close an object to further keys, which must not change what the schema means."""
+        """Close an object to further keys, unless this would change the schema's meaning."""
         if schema.get("additionalProperties") not in (None, False) or "properties" not in part:
             raise _CannotSay
         if self.all_required:
@@ -132,7 +133,7 @@ class _Words:
 
 
 def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Return a reference alone; it must lead into the schema's own definitions, not its root."""
+    """Return only the reference, which must lead to the schema's definitions, not to its root."""
     if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}

@@ -1,7 +1,7 @@
-"""Tokens of a request before it is sent: a strict upper bound for holds, a guess for limits.
+"""Tokens of a request before it is sent: a strict upper bound for holds, an estimate for limits.
 
-No tokenizer: both providers' tokenizers work on bytes, so a text has at most as many tokens as
-UTF-8 bytes, and prose has about a quarter of that.
+This module uses no tokenizer. The tokenizers of both providers work on bytes, so a text has at most
+as many tokens as UTF-8 bytes, and usual prose has about a quarter of this number.
 """
 
 import json
@@ -12,17 +12,18 @@ from app.errors import BadRequest
 from app.llm.base import Message, ToolCall
 from app.llm.models import claude_version
 
-# Both providers wrap messages and tools in tokens of their own: 3 to 4 a message; with tools, a
-# system prompt of up to 530 (Anthropic, Claude 3 Opus) and some words around each tool.
+# Both providers add tokens of their own: 3 to 4 to each message and, if there are tools, a system
+# prompt of up to 530 tokens (Anthropic, Claude 3 Opus) and a few tokens to each tool.
 _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
-# Text around the JSON Schema of an answer, of the provider or of the instruction.
+# Tokens of the text around the JSON Schema of an answer, from the provider or the instruction.
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
-# Bytes of usual text per token, by how the model's name goes on after a gateway's prefix. Claude
-# since 4.7 has a tokenizer that needs up to 1.35 times the tokens of the one before.
+# Bytes of usual text per token. The model's name decides between these numbers, also if the name
+# has the prefix of a gateway. From version 4.7 on, Claude has a tokenizer that needs up to 1.35
+# times the tokens of the tokenizer before.
 _BYTES_PER_TOKEN = 4.0
 _CLAUDE_BYTES_PER_TOKEN = 3.6
 _NEW_CLAUDE_BYTES_PER_TOKEN = 2.9
@@ -34,18 +35,18 @@ def upper_bound_tokens(
     tools: Sequence[Mapping[str, Any]] | None = None,
     params: Mapping[str, Any] | None = None,
 ) -> int:
-    """Return the input tokens that a request cannot exceed.
+    """Return the most input tokens that a request can have.
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
-        tools: The tools sent with them.
-        params: Further parameters that the prompt may grow by: ``system``, an output schema.
+        tools: The tools that are sent with the messages.
+        params: Further parameters that add to the prompt, such as ``system`` and an output schema.
 
     Returns:
-        Tokens; one per byte, and room for what the provider adds.
+        Number of tokens: one per byte, and an allowance for the tokens that the provider adds.
 
     Raises:
-        BadRequest: If a message holds anything but text.
+        BadRequest: If a message has content other than text.
     """
     tokens = _REQUEST_TOKENS + sum(_MESSAGE_TOKENS + _bytes_of(message) for message in messages)
     if tools:
@@ -66,15 +67,15 @@ def expected_tokens(
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
-        tools: The tools sent with them.
+        tools: The tools that are sent with the messages.
         params: As in ``upper_bound_tokens``.
-        model: Model name, which decides the tokenizer.
+        model: Model name, which determines the tokenizer.
 
     Returns:
-        Tokens, at least 1.
+        Number of tokens, at least 1.
 
     Raises:
-        BadRequest: If a message holds anything but text.
+        BadRequest: If a message has content other than text.
     """
     size = sum(_bytes_of(message) for message in messages)
     size += sum(_json_bytes(tool) for tool in tools or ())
@@ -83,7 +84,7 @@ def expected_tokens(
 
 
 def usual_tokens(expected: int, model: str) -> int:
-    """Convert an expected number of tokens to a tokenizer with a token per 4 bytes."""
+    """Convert an expected number of tokens to that of a tokenizer with 4 bytes per token."""
     return int(expected * bytes_per_token(model) / _BYTES_PER_TOKEN)
 
 
@@ -97,8 +98,8 @@ def bytes_per_token(model: str) -> float:
 
 
 def text_bytes(text: str) -> int:
-    """Return the UTF-8 bytes of a text, which are also the most tokens it can have."""
-    # isascii() reads a flag of the string: usual text is not copied to be measured.
+    """Return the number of UTF-8 bytes of a text, which is also the most tokens it can have."""
+    # isascii() only reads a flag of the string, so usual text is not copied.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
@@ -120,7 +121,7 @@ def _content_bytes(content: Any) -> int:
         return text_bytes(content)
     if not isinstance(content, Sequence):
         raise BadRequest(
-            f"a message's content is {type(content).__name__}: text only", reached=False
+            f"a message's content is {type(content).__name__}: give text", reached=False
         )
     size = 0
     for part in content:
@@ -135,10 +136,10 @@ def _content_bytes(content: Any) -> int:
 
 
 def _call_bytes(call: ToolCall) -> int:
-    # A provider may show the arguments to its model parsed and written anew, with \u escapes.
+    # A provider may parse the arguments and write them again for its model, with \u escapes.
     return _MESSAGE_TOKENS + len(call.id) + len(call.name) + len(json.dumps(call.arguments))
 
 
 def _json_bytes(value: Any) -> int:
-    """Return the bytes of a value as JSON in its longest usual form: escapes and spaces."""
+    """Return the bytes of a value as JSON in its longest usual form, with escapes and spaces."""
     return len(json.dumps(value, default=str))

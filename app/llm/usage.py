@@ -1,4 +1,4 @@
-"""Reads the usage objects of both protocols into the one disjoint form of the domain."""
+"""Converts the usage objects of both protocols to ``Usage``, whose counts do not overlap."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,10 @@ from app.domain.usage import Usage
 
 
 def openai_usage(raw: Mapping[str, Any]) -> Usage:
-    """Read the usage of a chat completion: prompt_tokens include cached and written ones.
+    """Read the usage of a chat completion; its prompt_tokens include cached and written tokens.
 
     Raises:
-        ValueError: If a count is no number of tokens.
+        ValueError: If a count is not a number of tokens.
     """
     prompt = _count(raw["prompt_tokens"])
     details = raw.get("prompt_tokens_details") or {}
@@ -27,10 +27,10 @@ def openai_usage(raw: Mapping[str, Any]) -> Usage:
 
 
 def anthropic_usage(raw: Mapping[str, Any]) -> Usage:
-    """Read the usage of a message: input_tokens exclude cached and written ones.
+    """Read the usage of a message; its input_tokens exclude cached and written tokens.
 
     Raises:
-        ValueError: If a count is no count.
+        ValueError: If a count is not a number of tokens.
     """
     written = _count(raw.get("cache_creation_input_tokens"))
     by_lifetime = raw.get("cache_creation") or {}

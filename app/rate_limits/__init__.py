@@ -1,1 +1,1 @@
-"""Rate limits that the whole cluster keeps and uses together."""
+"""Rate limits that all processes of the cluster share."""

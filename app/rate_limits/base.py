@@ -1,9 +1,10 @@
-"""What the limiter's parts say to each other: requests, permits, and the exchange with a backend.
+"""The values that the limiter's parts exchange: requests, permits, and a backend's messages.
 
-An exchange is one round trip for one bucket: it carries everything the process has to report
-(corrections, renewals, waiting requests) and brings back everything it needs to know (grants, when
-to ask again). The backends in ``backends`` behave alike; one test suite runs on both. The named
-tuples go to exchange.lua as JSON arrays, so the order of their fields is part of its interface.
+An exchange is one round trip for one bucket. The process sends everything that it has to report
+(corrections, renewals, waiting requests), and the backend returns everything that the process needs
+to know (grants, the time of the next exchange). The backends in ``backends`` behave alike, and one
+test suite runs on both backends. The named tuples go to exchange.lua as JSON arrays, so the order
+of the fields in a tuple is part of the script's interface.
 """
 
 from collections.abc import Callable
@@ -15,14 +16,15 @@ from app.rate_limits.tiers import BucketSpec
 
 
 class WaitingRequest(NamedTuple):
-    """A request as a backend hears of it.
+    """A request in the form in which a process sends it to a backend.
 
     Attributes:
-        id: Unique in its process and bucket.
-        priority: 1 to 10; within a run the higher goes first.
-        arrival_ms: When it came, in milliseconds of the backend's clock.
-        cost_s: The share of the bucket that it takes, in seconds of the scarcest tier.
-        amounts: What it takes from each tier, in the order of the bucket's tiers.
+        id: Number of the request, unique in its process and bucket.
+        priority: Priority from 1 to 10; within a run, a higher number goes first.
+        arrival_ms: Time at which the request arrived, in milliseconds of the backend's clock.
+        cost_s: The share of the bucket that the request takes, in seconds of the scarcest tier.
+        amounts: The amount that the request takes from each tier, in the order of the bucket's
+            tiers.
     """
 
     id: int
@@ -33,13 +35,13 @@ class WaitingRequest(NamedTuple):
 
 
 class WaitingRun(NamedTuple):
-    """The requests of one run that a process offers.
+    """The requests of one run that a process offers to a backend.
 
     Attributes:
-        run_id: The run.
-        weight: Its share of the bucket, relative to other runs.
-        waiting: Its requests that wait in this process.
-        requests: The first of them.
+        run_id: Id of the run.
+        weight: The run's share of the bucket, relative to other runs.
+        waiting: Number of the run's requests that wait in this process.
+        requests: The first of these requests.
     """
 
     run_id: str
@@ -52,9 +54,10 @@ class Settlement(NamedTuple):
     """The correction of one permit.
 
     Attributes:
-        id: Id of its request.
+        id: Id of the permit's request.
         granted_at: Start of the call, by the backend's clock.
-        amounts: What each tier gets back; empty if only the concurrency slot returns.
+        amounts: The amount that each tier gets back; empty if only the concurrency slot becomes
+            free.
     """
 
     id: int
@@ -63,14 +66,14 @@ class Settlement(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What the headers of an answer say of one tier.
+    """The facts about one tier in the headers of an answer.
 
     Attributes:
         position: Place of the tier in the bucket, from 0.
         limit: The provider's limit; -1 if unknown.
-        remaining: What the provider had left; -1 if unknown.
-        spent: The tier's total spent when the request was sent.
-        sent_at: When the request was sent, by the backend's clock.
+        remaining: The amount that was left at the provider; -1 if unknown.
+        spent: The total that was spent in the tier when the request was sent.
+        sent_at: Time at which the request was sent, by the backend's clock.
     """
 
     position: int
@@ -81,11 +84,11 @@ class Observation(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What a process knew when a request was sent, which dates the headers of its answer.
+    """The knowledge of a process when it sent a request, to date the headers of the answer.
 
     Attributes:
-        sent_at: When it was sent, by the backend's clock.
-        spent: Totals spent per tier, as last heard.
+        sent_at: Time at which the request was sent, by the backend's clock.
+        spent: Total spent in each tier, from the last reply of the backend.
     """
 
     sent_at: float
@@ -97,9 +100,10 @@ class Refusal(NamedTuple):
 
     Attributes:
         granted_at: Start of the refused call, by the backend's clock.
-        pause_s: How long nothing is to start.
-        throttled: 1 if it was a 429, which lowers the rate too; 0 if the provider was only busy.
-        amounts: What the call took from each tier.
+        pause_s: Seconds during which no call may start.
+        throttled: 1 if the answer was a 429, which lowers the rate too; 0 if the provider was only
+            busy.
+        amounts: The amount that the call took from each tier.
     """
 
     granted_at: float
@@ -112,10 +116,10 @@ class Delay(NamedTuple):
     """A call that was sent late.
 
     Attributes:
-        granted_at: When it should have started, by the backend's clock.
-        sent_at: When it was sent instead.
-        amounts: What it took from each tier.
-        overdue: Amounts of all calls of the process that had not been sent until then.
+        granted_at: Time at which the call should have started, by the backend's clock.
+        sent_at: Time at which the call was sent, by the same clock.
+        amounts: The amount that the call took from each tier.
+        overdue: Amounts of all calls of the process that had not been sent before that time.
     """
 
     granted_at: float
@@ -128,8 +132,8 @@ class Grant(NamedTuple):
     """A request that may start.
 
     Attributes:
-        id: Its id.
-        delay_s: Seconds from the reply's time to the start.
+        id: Id of the request.
+        delay_s: Seconds from the reply's time to the start of the call.
     """
 
     id: int
@@ -141,13 +145,15 @@ class LimitRequest:
     """A call that asks for a permit.
 
     Attributes:
-        provider: Provider name, such as ``openai``; with the model it leads to the bucket.
+        provider: Provider name, such as ``openai``; provider and model determine the bucket.
         model: Model name.
-        counting: How the provider's limits count tokens, which follows from its protocol.
-        run_id: The run it belongs to: runs share a bucket by weight.
-        input_tokens: Tokens the prompt will probably have.
-        output_tokens: Tokens the answer may have, ``max_tokens`` unless more is known.
-        priority: 1 to 10; within a run the higher goes first.
+        counting: The rules by which the provider's limits count tokens; the protocol determines
+            them.
+        run_id: Id of the call's run, because runs share a bucket by weight.
+        input_tokens: Tokens that the prompt will probably have.
+        output_tokens: Tokens that the answer may have: ``max_tokens``, unless a better number is
+            known.
+        priority: Priority from 1 to 10; within a run, a higher number goes first.
         weight: The run's share of the bucket, relative to other runs.
     """
 
@@ -166,14 +172,15 @@ class Permit:
     """The right to make one call.
 
     Attributes:
-        bucket: Name of the bucket it was taken from.
-        request_id: Unique in its process and bucket.
+        bucket: Name of the bucket that granted the permit.
+        request_id: Number of the request, unique in its process and bucket.
         request: The call.
         spec: The bucket's limits at the time of the grant.
-        taken: What was taken from each tier of ``spec``, in their order.
-        granted_at: When the call may start, by the backend's clock; seconds since the epoch.
-        starts_at_s: The same as ``time.monotonic()``.
-        spent: Totals spent per tier at the grant.
+        taken: The amount that was taken from each tier, in the order of the tiers of ``spec``.
+        granted_at: Time at which the call may start, by the backend's clock, in seconds since the
+            epoch.
+        starts_at_s: The same time by the clock of ``time.monotonic()``.
+        spent: Total spent in each tier at the time of the grant.
     """
 
     bucket: str
@@ -188,24 +195,26 @@ class Permit:
 
 @dataclass(kw_only=True, slots=True)
 class Exchange:
-    """What a process reports to a backend about one bucket.
+    """The message that a process sends to a backend about one bucket.
 
     Attributes:
         process: Unique name of the process.
-        number: Counts this process's exchanges for the bucket; a repeated number is answered as
-            the first time and changes nothing.
-        epoch: The bucket's epoch as last heard, or empty: another one means that it was flushed.
-        rebuilds: Whether the process can say what was used before the bucket was created.
-        used: Use in the last period by tier name, the answer to ``Reply.rebuild``.
+        number: Number of this exchange among the process's exchanges for the bucket; if a number
+            is repeated, the backend returns the first reply again and changes nothing.
+        epoch: The bucket's epoch from the last reply, or empty; if the bucket has another epoch,
+            it was flushed.
+        rebuilds: Whether the process can report the use from before the bucket was created.
+        used: The use in the last period by tier name, which ``Reply.rebuild`` asked for.
         leaving: Whether the process ends.
-        answered: Whether the provider has answered a call since the process last said so.
+        answered: Whether the provider has answered a call since the process last reported this.
         settlements: Corrections of permits.
         delays: Calls that were sent late.
-        overdue: Amounts of calls that have not been sent, if one of them is late; else empty.
-        observations: What providers' headers say.
+        overdue: Amounts of the calls that have not been sent, if one of these calls is late; else
+            empty.
+        observations: Facts from the headers of the provider's answers.
         refusals: 429s, and other answers that ask for a pause.
-        renewals: Ids of permits in use.
-        runs: The runs that wait, with their first requests.
+        renewals: Ids of the permits in use.
+        runs: The runs with waiting requests, each with its first requests.
     """
 
     process: str
@@ -226,22 +235,24 @@ class Exchange:
 
 @dataclass(kw_only=True, slots=True)
 class Reply:
-    """What a backend answers.
+    """The reply of a backend to an exchange.
 
     Attributes:
-        time_s: The backend's clock.
+        time_s: Time of the backend's clock.
         epoch: The bucket's epoch.
         grants: Requests that may start.
         ask_in_s: Seconds until the process should ask again; None when no request waits.
         paused_s: Seconds left of a pause, or 0.
         careful: Whether the bucket waits for the provider's first answer.
-        rebuild: Tiers whose earlier use must be reported before anything is granted.
-        spent: Totals spent per tier.
-        shares: The runs' virtual times, in the order asked, and last the bucket's own.
-        long_s: Seconds until the limits per hour and day have room for one request.
-        long_tier: The one of these tiers that has room last; empty if all have room now.
-        blocked_by: What the process's first request waits for: the name of a tier, ``concurrency``
-            or ``pause``; empty if none waits.
+        rebuild: Tiers whose earlier use a process must report before the bucket grants a request.
+        spent: Total spent in each tier.
+        shares: The virtual times of the message's runs in their order, followed by the virtual
+            time of the bucket.
+        long_s: Seconds until the limits per hour and per day have room for one request.
+        long_tier: Name of the tier per hour or day that has room last; empty if all of these tiers
+            have room now.
+        blocked_by: The reason why the process's first request waits: the name of a tier,
+            ``concurrency`` or ``pause``; empty if no request waits.
     """
 
     time_s: float
@@ -262,7 +273,8 @@ class Reply:
 class News:
     """A message from another process: ask again after ``ask_in_s``, or stop for ``paused_s``.
 
-    Both are None when messages may have been missed: then every bucket has to be asked again.
+    If this process may have missed messages, ``bucket`` is empty and both times are None; the
+    process then has to ask the backend about every bucket again.
     """
 
     bucket: str
@@ -273,14 +285,15 @@ class News:
 class LimiterBackend(Protocol):
     """Holds the buckets.
 
-    Every method may raise ``ServiceUnavailable``; then it is not known whether it took effect.
+    Every method may raise ``ServiceUnavailable``; the caller then does not know whether the call
+    took effect.
     """
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
         """Apply the process's message, then grant the requests that may start soon."""
 
     async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
-        """Call back for news until ``close``; returns once listening."""
+        """Call ``on_news`` with each message until ``close``; return once the backend listens."""
 
     async def snapshot(self) -> list[dict[str, Any]]:
         """Return the live buckets, as ``ClusterLimiter.snapshot`` does."""

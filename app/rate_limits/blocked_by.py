@@ -1,4 +1,4 @@
-"""What the requests in a bucket wait for, kept for the question why an agent took long."""
+"""The reason why the requests of a bucket wait, which explains later why an agent took long."""
 
 import time
 from collections.abc import Awaitable
@@ -6,19 +6,19 @@ from collections.abc import Awaitable
 from app.rate_limits.base import Reply
 from app.rate_limits.tiers import BucketSpec
 
-#: A backend that takes longer than this to answer is itself what requests have waited for.
+#: If the backend takes longer than this to answer, it is the reason why requests have waited.
 AWAY_S = 0.5
 WORDS = {"concurrency": "concurrent_requests", "redis": "without_redis"}
 
 
 class BlockedBy:
-    """Remembers what the waiters of one bucket in a process have waited for last."""
+    """Remembers the last reason why the waiters of one bucket in a process have waited."""
 
     def __init__(self) -> None:
         self._by = ""
 
     def forget(self) -> None:
-        """Forget the reason, because no request waits any more; the next may wait for another."""
+        """Forget the reason, because no request waits any more."""
         self._by = ""
 
     def pause(self) -> None:
@@ -26,7 +26,7 @@ class BlockedBy:
         self._by = "pause"
 
     async def heard(self, answer: Awaitable[Reply]) -> Reply:
-        """Pass the backend's reply through, and note what it says of waiting."""
+        """Return the backend's reply, and note its reason for waiting."""
         asked_s = time.monotonic()
         reply = await answer
         if time.monotonic() - asked_s > AWAY_S:
@@ -35,6 +35,6 @@ class BlockedBy:
         return reply
 
     def label(self, spec: BucketSpec) -> str:
-        """Return the bucket and the limit in the way: ``openai/default requests_per_minute``."""
+        """Return the bucket and the reason, such as ``openai/default requests_per_minute``."""
         labels = WORDS | {tier.name: tier.label for tier in spec.tiers}
         return f"{spec.bucket} {labels.get(self._by, self._by)}".rstrip()

@@ -1,9 +1,11 @@
-"""One bucket as a process sees it: waiting requests, permits in use, exchanges with the backend.
+"""A process's side of one bucket: waiting requests, permits in use, exchanges with the backend.
 
-At most one exchange is under way; whatever happens meanwhile goes with the next one. So hundreds of
-requests that come together cost one round trip, and a request alone costs one too.
+At most one exchange is under way, and the process reports everything that happens meanwhile with
+the next exchange. Hundreds of requests that arrive at the same time therefore cost one round trip,
+like a single request.
 
-The life of a permit, from the request to the correction, and its ways back::
+The diagram shows the life of a permit, from the request to the correction. A line that starts with
+``--`` shows how a permit or request leaves this path, and an arrow leads back to the queue::
 
     enter()
       v
@@ -13,7 +15,7 @@ The life of a permit, from the request to the correction, and its ways back::
     offered       goes with the exchange                    |                  |
       |            -- not granted: take_back() -------------+                  |
       |  _granted(): the backend took the amounts; from here the permit is     |
-      v              in _live, and the ways back give the amounts back         |
+      v              in _live, and every "--" gives the amounts back           |
     granted       the start is up to HORIZON_S away                            |
       |            -- abandoned meanwhile: _give_back()                        |
       v                                                                        |
@@ -31,14 +33,16 @@ The life of a permit, from the request to the correction, and its ways back::
       |            -- the process dies: the slot's lease expires in the backend
       |  settle()
       v
-    settled       not in _live any more; Corrections.fill() sends the rest
+    settled       not in _live any more; Corrections.fill() adds the correction to an exchange
 
-Only the waiter that is not early is queued again by ``pause`` and ``begin``; an early one learns
-from ``begin`` that it has no permit, and its caller enters a new request. A queued waiter leaves by
-``abandon`` (cancelled, timed out) or is sent away with LongWait (``long_waits``). Where nothing is
-limited, ``at_once`` and ``_let_go`` make a permit that is begun at once.
+If ``pause`` or ``begin`` takes a permit away, a waiter that is not early goes back into the queue.
+An early waiter already has its permit; its caller learns from ``begin`` that the permit is void,
+and enters a new request. A queued waiter leaves the queue in ``abandon`` if its caller is cancelled
+or times out, and ``long_waits`` may send a waiter away with LongWait. In a bucket without limits,
+``at_once`` and ``_let_go`` make a permit whose call may start at once.
 
-Over 400 lines because these states are one machine, and the diagram shows all of it.
+This file is over 400 lines because these states belong to one machine, which the diagram shows
+completely.
 """
 
 import asyncio
@@ -63,11 +67,13 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import BucketSpec
 
 MOST_OFFERED, LEAST_OFFERED = 128, 4
-#: A start this early counts as one on time; where one request fills the bucket, the call is
-#: prepared meanwhile and sent at its moment.
+#: Seconds by which a call may begin before the start of its permit. ``EARLY_S`` is usual. If one
+#: request fills the bucket, ``ClusterLimiter.start`` takes ``PREPARE_S``: the client prepares the
+#: call before the start and sends it exactly then.
 EARLY_S, PREPARE_S = 0.0005, 0.008
-#: Where one request fills the bucket, a permit that is later than this is void.
+#: If one request fills the bucket, a permit is void when its call begins later than this.
 STALE_S = 0.020
+#: Seconds until the next exchange after an exchange that failed.
 FAILED_S = 1.0
 
 log = structlog.get_logger(__name__)
@@ -76,13 +82,13 @@ log = structlog.get_logger(__name__)
 class BucketClient:
     """The waiters and permits of one bucket in this process.
 
-    Weakness: which request is offered is decided from copies of the runs' virtual times, which are
-    as old as the last reply; the order among processes is the backend's.
+    Weakness: this class chooses the requests that it offers from copies of the runs' virtual times,
+    and the copies are as old as the last reply. The backend decides the order among processes.
 
     Args:
         spec: The bucket's limits.
-        link: The way to the backend.
-        totals: Statistics of all buckets, counted along.
+        link: The connection to the backend.
+        totals: Statistics of all buckets, which count the events of this bucket too.
     """
 
     def __init__(self, spec: BucketSpec, link: Link, totals: Statistics) -> None:
@@ -112,18 +118,18 @@ class BucketClient:
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """Number of requests that wait."""
         return len(self._queue)
 
     def at_once(self, request: LimitRequest) -> Permit | None:
-        """Return a permit without an exchange, where nothing is limited and nothing paused."""
+        """Return a permit without an exchange if the bucket has no limits and no pause."""
         if not self.spec.unlimited or not self._slow_start.is_open or self._queue:
             return None
         self._ids += 1
         return self._open_permit(self._ids, request, time.monotonic())
 
     def enter(self, request: LimitRequest, *, early: bool, max_wait_s: float) -> Waiter:
-        """Queue a request; its future gets the permit, or LongWait if it would wait too long."""
+        """Queue a request; its future gets the permit, or LongWait if the wait is too long."""
         self._ids += 1
         waiter = Waiter(
             id=self._ids,
@@ -139,7 +145,7 @@ class BucketClient:
         return waiter
 
     def abandon(self, waiter: Waiter) -> None:
-        """Give back all that a waiter has or is about to get: it was cancelled or timed out."""
+        """Remove a waiter that was cancelled or timed out, and give back its permit, if any."""
         if permit := self._live.get(waiter.id):
             self.hand_back(permit)
         elif not waiter.gone:
@@ -148,7 +154,7 @@ class BucketClient:
                 self._exchange_timer.run_in(FLUSH_S)
 
     def begin(self, permit: Permit) -> bool:
-        """Start the call; return False if the permit is void: paused meanwhile, or too late."""
+        """Start the call; return False if the permit is void after a pause or a long delay."""
         waiter = self._planned.pop(permit.request_id, None)
         if waiter is None:
             return False
@@ -164,7 +170,7 @@ class BucketClient:
         return True
 
     async def mark_sent(self, permit: Permit) -> None:
-        """Note that the request goes out now; an unusual delay is reported to the backend."""
+        """Wait until the request may be sent, note the time, and report an unusual delay."""
         await self._pending_sends.moment_of(permit)
         if permit in self._pending_sends:
             self._sights[permit.request_id] = Sight(self._link.clock.backend_time_s(), self._spent)
@@ -180,7 +186,7 @@ class BucketClient:
         throttled: bool,
         whole: bool,
     ) -> None:
-        """Correct the estimate of a call that has ended; a second time changes nothing."""
+        """Correct the estimate of a call that has ended; a second call changes nothing."""
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
@@ -196,7 +202,7 @@ class BucketClient:
         self._exchange_timer.run_in(self._corrections.max_wait_s)
 
     def hand_back(self, permit: Permit) -> None:
-        """Give back a permit that is not used."""
+        """Give back a permit that the caller does not use."""
         if permit.request_id in self._live:
             self._give_back(permit)
             self.statistics.count("handed_back")
@@ -208,7 +214,7 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def pause(self, seconds: float) -> None:
-        """Start nothing for so long; permits whose start is still to come are given back."""
+        """Start no call for this time, and give back the permits whose calls have not started."""
         now_s = time.monotonic()
         for number, waiter in list(self._planned.items()):
             permit = self._live[number]
@@ -224,27 +230,30 @@ class BucketClient:
             self._let_go()
 
     def catch_up(self) -> None:
-        """Ask the backend, because news may have been missed."""
+        """Ask the backend at once, because this process may have missed messages."""
         if self.spec.unlimited or self._queue:
             self._exchange_timer.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:
-        """Ask the backend after this time, or sooner."""
+        """Ask the backend after this time or earlier."""
         self._exchange_timer.run_in(delay_s)
 
     def reconfigure(self, spec: BucketSpec) -> None:
-        """Take other limits into use, with the next exchange."""
+        """Use other limits from the next exchange on."""
         if spec != self.spec:
             self._next_spec = spec
             self._exchange_timer.run_in(0.0)
 
     async def flush(self) -> None:
-        """Return when all corrections so far have reached the backend."""
+        """Return when the backend has all corrections that exist now."""
         while self._exchange_timer.busy or self._corrections or self._renewing or self._next_spec:
             await self._exchange_timer.run_now()
 
     async def close(self, *, timeout_s: float) -> None:
-        """Hand back what has not started, sign off, and stop; no request may wait any more."""
+        """Hand back the permits of calls that have not started, sign off at the backend, and stop.
+
+        The caller must ensure that no request waits any more.
+        """
         for number in list(self._planned):
             self._give_back(self._live[number])
         try:
@@ -263,7 +272,7 @@ class BucketClient:
             reply = await self.blocked_by.heard(self._link.exchange(self.spec, message))
             await self._learn(reply)
             self._apply(message, reply)
-        except Exception:  # whatever it is (recent_use may fail): the waiters go on waiting
+        except Exception:  # such as a failure of recent_use: the waiters must go on waiting
             log.exception("limit_exchange_failed", bucket=self.spec.bucket, retry_in_s=FAILED_S)
             self._queue.take_back()
             self._exchange_timer.run_in(FAILED_S)
@@ -273,7 +282,7 @@ class BucketClient:
             self._adopt(self._next_spec)
         self._exchanges += 1
         if time.monotonic() - self._last_reply_s > self.spec.ttl_s:
-            self._epoch = ""  # the bucket has expired there, as it should
+            self._epoch = ""  # the backend has deleted the unused bucket: this is not a flush
         message = Exchange(
             process=self._link.process,
             number=self._exchanges,
@@ -293,7 +302,7 @@ class BucketClient:
         return message
 
     async def _learn(self, reply: Reply) -> None:
-        """Notice a flush, and report what was used before it."""
+        """Notice a flush of the backend, and find the earlier use that the backend asks for."""
         self._last_reply_s = time.monotonic()
         if self._epoch and reply.epoch != self._epoch:
             log.warning("limits_flushed", bucket=self.spec.bucket)
@@ -355,10 +364,10 @@ class BucketClient:
             self._arrive(permit)
 
     def _arrive(self, permit: Permit) -> None:
-        """Let the waiter start, at the right moment."""
+        """Let the waiter start its call at the time of its permit."""
         waiter = self._planned.get(permit.request_id)
         if waiter is None or self._live.get(permit.request_id) is not permit:
-            return  # revoked
+            return  # the permit was taken away
         lead_s = permit.starts_at_s - time.monotonic()
         if lead_s > EARLY_S:  # also because timers may fire early
             self._loop.call_later(lead_s, self._arrive, permit)
@@ -369,12 +378,12 @@ class BucketClient:
             self._enqueue(waiter)
 
     def _look_after(self, permit: Permit) -> None:
-        """Report a call that should be under way by now and is not."""
+        """Report a call that should have been sent by now and was not."""
         if permit in self._pending_sends and not self._pending_sends.reported:
             self._exchange_timer.run_in(0.0)
 
     def _mark_sent(self, permit: Permit, *, measured: bool) -> None:
-        """Note that a call was sent; if it is late, the backend must know of it."""
+        """Note that a call was sent, and report it to the backend if it is late."""
         late = self._pending_sends.mark_sent(permit, measured=measured)
         if late is not None:
             self._corrections.note_delay(permit, *late)
@@ -397,7 +406,10 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def _let_go(self) -> None:
-        """Give waiters of an unlimited bucket their permits: all, or after a pause ever more."""
+        """Give permits to waiters of an unlimited bucket: to all, or to more and more of them.
+
+        The number grows step by step only after a pause.
+        """
         if not self.spec.unlimited or not self._queue:
             return
         count = self._slow_start.let_go(len(self._queue))

@@ -1,8 +1,9 @@
-"""What a call counts against each tier: expected before it, corrected after it.
+"""The amounts that a call takes from each tier: expected before the call, corrected after it.
 
-Providers count differently (``app.domain.protocols.TokenCounting``). OpenAI's protocol reserves the
-larger of the prompt and ``max_tokens`` and does not give the unused part back; Anthropic's counts
-prompts without what its cache held, and real output.
+Providers count differently (``app.domain.protocols.TokenCounting``). Under OpenAI's protocol a
+provider reserves the larger of the prompt and ``max_tokens`` and does not give the unused part
+back. Under Anthropic's protocol a provider counts the real output, and the part of the prompt that
+was not read from its cache.
 """
 
 from app.domain.protocols import TokenCounting
@@ -10,32 +11,34 @@ from app.domain.usage import Usage
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.tiers import BucketSpec, Tier
 
-#: Cost, in seconds of the bucket, where only concurrency is limited: all calls cost the same.
+#: Cost of every call, in seconds of the bucket, if the bucket limits only the concurrency.
 _EQUAL_COST_S = 0.001
 
 
 def counts_real_output(tier: Tier, counting: TokenCounting) -> bool:
-    """Return whether a tier counts the generated output, not what the request reserves for it."""
+    """Return whether a tier counts the generated output, not the output that a request reserves."""
     return tier.name == "output_tokens" or (tier.name == "tokens" and not counting.reserves_output)
 
 
 def expected_amounts(
     request: LimitRequest, spec: BucketSpec, output_tokens: float
 ) -> tuple[float, ...]:
-    """Return what to take from each tier; never more than a tier holds, so that it can be granted.
+    """Return the amount to take from each tier.
+
+    An amount is never larger than the tier's capacity, so that the request can be granted.
 
     Args:
         request: The call.
         spec: The bucket's limits.
-        output_tokens: Length of the answer, where real output counts.
+        output_tokens: Length of the answer, for the tiers that count real output.
     """
     return tuple(min(_expected(request, tier, output_tokens), tier.capacity) for tier in spec.tiers)
 
 
 def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | None:
-    """Return the limit that a call can never fit into, and what it needs there; None if it fits.
+    """Return the tier that a call can never fit into, and the amount it needs; None if it fits.
 
-    Where real output counts, the length of the answer is not known and left out.
+    If a tier counts real output, the answer is not included, because its length is not known.
     """
     for tier in spec.tiers:
         amount = 0.0 if tier.in_requests else _expected(request, tier, 0.0)
@@ -45,7 +48,7 @@ def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | N
 
 
 def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
-    """Return the share of the bucket that the amounts are, in seconds of its scarcest tier."""
+    """Return the share of the bucket that the amounts take, in seconds of the scarcest tier."""
     return max(
         (amount / tier.rate for amount, tier in zip(amounts, spec.tiers, strict=True)),
         default=_EQUAL_COST_S,
@@ -53,12 +56,12 @@ def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
 
 
 def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
-    """Return what each tier gets back once the real usage is known; negative where it was exceeded.
+    """Return the amount that each tier gets back; negative if the call used more than expected.
 
     Args:
         permit: The permit of the call.
-        usage: Its usage; None if unknown: the estimate stands. No tokens at all means that the
-            call never reached the provider: everything comes back.
+        usage: Usage of the call. None means that it is unknown, so the estimate counts. Zero tokens
+            mean that the call never reached the provider, so every tier gets everything back.
     """
     if usage is None:
         return (0.0,) * len(permit.taken)
@@ -71,7 +74,7 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
 
 
 def charged_amounts(request: LimitRequest, usage: Usage, spec: BucketSpec) -> tuple[float, ...]:
-    """Return what a call of this usage counts against each tier in the end."""
+    """Return the amount that a call of this usage finally takes from each tier."""
     return tuple(1.0 if tier.in_requests else _actual(request, usage, tier) for tier in spec.tiers)
 
 

@@ -1,6 +1,7 @@
-"""The backend's clock as this process sees it: an offset, kept right by every exchange.
+"""This process's estimate of the backend's clock: an offset that every exchange corrects.
 
-Local times are ``time.monotonic()``: an event loop's own time may be rounded and old (uvloop's is).
+Local times are those of ``time.monotonic()``, because the time of an event loop may be rounded and
+old, as it is in uvloop.
 """
 
 import time
@@ -9,9 +10,10 @@ import time
 class BackendClock:
     """Translates between the backend's clock and the local one.
 
-    An exchange shows that the backend's time lay between sending and receiving; the estimate moves
-    just as far as it must to fit in (Cristian, 1989). Slow answers therefore do no harm, and a
-    clock that is set anew is followed at once.
+    The backend reads its clock between the sending of a message and the arrival of the reply. The
+    estimate moves only as far as it must to agree with that (Cristian, 1989). Slow replies
+    therefore do no harm, and the estimate follows at once if the backend's clock is set to another
+    time.
     """
 
     def __init__(self) -> None:
@@ -19,7 +21,7 @@ class BackendClock:
         self._known = False
 
     def observe(self, *, sent_s: float, received_s: float, backend_s: float) -> None:
-        """Take an exchange into account."""
+        """Correct the estimate with the times of an exchange."""
         least, most = backend_s - received_s, backend_s - sent_s
         if self._known:
             self._offset_s = min(max(self._offset_s, least), most)
@@ -28,9 +30,9 @@ class BackendClock:
             self._known = True
 
     def backend_time_s(self) -> float:
-        """Return the backend's time now."""
+        """Return the present time of the backend's clock."""
         return time.monotonic() + self._offset_s
 
     def to_local_s(self, backend_s: float) -> float:
-        """Translate a backend's time to the local clock."""
+        """Translate a time of the backend's clock to the local clock."""
         return backend_s - self._offset_s

@@ -1,4 +1,4 @@
-"""Corrections on their way to the backend: bounded in number, and sent in batches."""
+"""Corrections that a process still has to send to the backend: a bounded number, in batches."""
 
 import math
 from collections import deque
@@ -12,12 +12,12 @@ from app.rate_limits.charges import returned_amounts
 from app.rate_limits.headers import limits_in
 from app.rate_limits.tiers import BucketSpec
 
-#: Corrections kept while the backend is away; beyond that the oldest are forgotten, and their
-#: concurrency slots expire.
+#: Most corrections that are kept while the backend is away. If there are more, the oldest ones are
+#: forgotten, and their concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
-#: Corrections wait this long for others to share their exchange; headers with nothing new wait
-#: longer, so that they mostly go along with something else.
+#: Corrections wait for ``FLUSH_S``, so that later corrections share their exchange. Headers without
+#: a new limit wait for ``LAZY_S``, so that they rarely need an exchange of their own.
 FLUSH_S, LAZY_S = 0.003, 0.25
 DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 
@@ -25,13 +25,13 @@ log = structlog.get_logger(__name__)
 
 
 class Corrections:
-    """The corrections of one bucket that its backend has not heard.
+    """The corrections of one bucket that its backend does not have yet.
 
     Args:
-        spec: The bucket's limits; corrections are in the order of its tiers.
+        spec: The bucket's limits; the amounts of a correction are in the order of its tiers.
 
     Attributes:
-        dropped: Corrections that were forgotten.
+        dropped: Number of corrections that were forgotten.
         careful: Whether the bucket waits for the provider's first answer.
     """
 
@@ -58,7 +58,7 @@ class Corrections:
 
     @property
     def max_wait_s(self) -> float:
-        """How long its content may wait for others to share an exchange; infinite if empty."""
+        """Seconds for which the corrections may wait to share an exchange; infinite if empty."""
         if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf
@@ -66,7 +66,7 @@ class Corrections:
     def settle(
         self, permit: Permit, usage: Usage | None, headers: Mapping[str, str], sight: Sight
     ) -> None:
-        """Correct the estimate of a call that has ended, free its slot, and pass its headers on."""
+        """Correct the estimate of a call that has ended, free its slot, and note its headers."""
         amounts = self._aligned(permit, returned_amounts(permit, usage))
         if any(amounts) or self._spec.concurrency:
             self._keep(Settlement(permit.request_id, permit.granted_at, amounts))
@@ -76,7 +76,7 @@ class Corrections:
             self._observe(headers, sight)
 
     def give_back(self, permit: Permit) -> None:
-        """Return everything that a permit took, which was not used."""
+        """Give back everything that an unused permit took."""
         amounts = self._aligned(permit, permit.taken)
         if amounts or self._spec.concurrency:
             self._keep(Settlement(permit.request_id, permit.granted_at, amounts))
@@ -86,8 +86,8 @@ class Corrections:
 
         Args:
             permit: The permit of the call.
-            sent_at: When, by the backend's clock.
-            overdue: Amounts of all calls that had not been sent until then.
+            sent_at: Time at which the call was sent, by the backend's clock.
+            overdue: Amounts of all calls that had not been sent before that time.
         """
         if permit.spec is self._spec:
             self._delays.append(Delay(permit.granted_at, sent_at, permit.taken, overdue))
@@ -97,8 +97,8 @@ class Corrections:
 
         Args:
             permit: The permit of the call.
-            retry_after_s: Length of the pause, as the provider says; None: a usual one.
-            hard: Whether it was a 429, which lowers the rate too.
+            retry_after_s: Length of the pause that the provider asks for; None means the default.
+            hard: Whether the answer was a 429, which lowers the rate too.
 
         Returns:
             Length of the pause in seconds.
@@ -123,7 +123,7 @@ class Corrections:
         self._news = self._answered = False
 
     def reconfigure(self, spec: BucketSpec) -> None:
-        """Bring the kept corrections into the order of other tiers."""
+        """Put the amounts of the kept corrections into the order of other tiers."""
         self._settlements = deque(
             (
                 kept._replace(amounts=_reordered(kept.amounts, self._spec, spec))

@@ -1,4 +1,4 @@
-"""When a bucket's exchanges happen: one at a time, at the earliest time that was asked for."""
+"""The timer of a bucket's exchanges: one exchange at a time, at the earliest requested time."""
 
 import asyncio
 import math
@@ -12,8 +12,8 @@ class ExchangeTimer:
     """Runs one exchange at a time.
 
     Args:
-        exchange: Makes one exchange, and never fails.
-        name: Name of its tasks.
+        exchange: Makes one exchange, and never raises.
+        name: Name of the tasks that run the exchanges.
     """
 
     def __init__(self, exchange: Callable[[], Awaitable[None]], *, name: str) -> None:
@@ -30,7 +30,7 @@ class ExchangeTimer:
         return self._task is not None
 
     def run_in(self, delay_s: float) -> None:
-        """Exchange after this time, or sooner; never before the one under way has ended."""
+        """Exchange after this time or earlier, but not before the present exchange has ended."""
         when_s = time.monotonic() + delay_s
         if when_s >= self._next_s:
             return
@@ -41,14 +41,14 @@ class ExchangeTimer:
             self._timer = self._loop.call_later(delay_s, self._start)
 
     async def run_now(self) -> None:
-        """Wait for the exchange that is under way, or make one."""
+        """Wait for the exchange that is under way, or make an exchange and wait for it."""
         if self._task is None:
             self._start()
         assert self._task is not None
         await asyncio.wait([self._task])
 
     def stop(self) -> None:
-        """Stop all exchanges, also the one under way."""
+        """Stop all exchanges, also an exchange that is under way."""
         self._next_s = -math.inf
         for handle in (self._timer, self._task):
             if handle is not None:

@@ -1,8 +1,9 @@
-"""The requests of this process that wait for one bucket: runs share by weight, then by priority.
+"""The requests of this process that wait for one bucket: runs by weight, requests by priority.
 
 The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996): each run has a virtual
-time that grows by cost / weight with every grant, and the least goes first. The true virtual times
-are the backend's; the copies here are good enough to choose what to offer.
+time that grows by cost / weight with every grant, and the run with the least virtual time goes
+first. The backend has the exact virtual times. This module has copies, which are good enough to
+choose the requests to offer.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from app.rate_limits.base import LimitRequest, Permit, WaitingRequest, WaitingRun
 
-#: Runs that are offered at once; the others have had more.
+#: Most runs that are offered in one exchange. The other runs have already had a larger share.
 MOST_RUNS = 8
 
 
@@ -22,15 +23,17 @@ class Waiter:
     """One request that waits.
 
     Attributes:
-        id: Unique in the process and bucket; grows with the arrival.
+        id: Number of the request, unique in the process and bucket; a later request has a larger
+            number.
         request: The call.
-        offer: The request as the backend hears of it.
-        future: Gets the permit.
-        entered_s: Since when it waits, as ``time.monotonic()``.
-        early: Whether the caller takes the permit before the start, and waits for that itself.
-        max_wait_s: It is sent away if it is known that it has to wait longer.
-        gone: Whether it is out of the queue.
-        second_try: Whether one permit came too late for it already.
+        offer: The request in the form for the backend.
+        future: The future that gets the permit.
+        entered_s: Time since which the request waits, by the clock of ``time.monotonic()``.
+        early: Whether the caller takes the permit before the start, and waits for the start itself.
+        max_wait_s: Seconds of waiting that the caller accepts; if the wait is known to be longer,
+            the waiter is sent away.
+        gone: Whether the waiter has left the queue.
+        second_try: Whether the waiter has already lost one permit that came too late.
     """
 
     id: int
@@ -56,7 +59,7 @@ class FairQueue:
     """The waiters of a process for one bucket.
 
     Args:
-        refresh: Called with a waiter that is about to be offered, to bring its offer up to date.
+        refresh: Brings the offer of a waiter up to date, before the waiter is offered.
     """
 
     def __init__(self, refresh: Callable[[Waiter], None]) -> None:
@@ -70,7 +73,7 @@ class FairQueue:
         return self._waiting
 
     def enter(self, waiter: Waiter) -> bool:
-        """Add a waiter; return whether it is now the first of its run."""
+        """Add a waiter; return whether the waiter is now the first of its run."""
         run = self._runs.get(waiter.request.run_id)
         if run is None:
             run = self._runs[waiter.request.run_id] = _Run(waiter.request.weight, self._share_s)
@@ -81,7 +84,7 @@ class FairQueue:
         return run.heap[0][2] is waiter
 
     def leave(self, waiter: Waiter) -> None:
-        """Remove a waiter whose caller gave up, or that was granted its permit."""
+        """Remove a waiter that has its permit, or whose caller no longer waits."""
         if waiter.gone:
             return
         waiter.gone = True
@@ -92,12 +95,12 @@ class FairQueue:
             del self._runs[waiter.request.run_id]
 
     def waiters(self) -> list[Waiter]:
-        """Return all of them, in no particular order."""
+        """Return all waiters, in no particular order."""
         queued = [waiter for run in self._runs.values() for _, _, waiter in run.heap]
         return [waiter for waiter in (*queued, *self._offered.values()) if not waiter.gone]
 
     def in_order(self) -> list[Waiter]:
-        """Return those that are not being offered, in the probable order of their permits."""
+        """Return the waiters that are not offered now, in the probable order of their permits."""
         in_order: list[tuple[float, int, Waiter]] = []
         for run in self._runs.values():
             share_s = run.share_s
@@ -108,7 +111,7 @@ class FairQueue:
         return [waiter for _, _, waiter in sorted(in_order)]
 
     def offer(self, most: int) -> list[WaitingRun]:
-        """Take out the first waiters, at most ``most``, and always the first of each run."""
+        """Take out the first waiters, at most ``most``, but at least the first of each run."""
         runs = dict(
             heapq.nsmallest(MOST_RUNS, self._runs.items(), key=lambda item: item[1].share_s)
             if len(self._runs) > MOST_RUNS
@@ -134,11 +137,11 @@ class FairQueue:
         ]
 
     def take(self, waiter_id: int) -> Waiter | None:
-        """Return the offered waiter that was granted; None if it is not known any more."""
+        """Return an offered waiter that the backend has granted; None if it is not known."""
         return self._offered.pop(waiter_id, None)
 
     def take_back(self) -> None:
-        """Put the waiters that were offered and not granted back into their places."""
+        """Put the waiters that were offered and not granted back into the queue."""
         for waiter in self._offered.values():
             if not waiter.gone:
                 run = self._runs[waiter.request.run_id]
@@ -146,7 +149,7 @@ class FairQueue:
         self._offered.clear()
 
     def set_shares(self, names: Iterable[str], shares: list[float]) -> None:
-        """Copy the backend's virtual times: of these runs in order, and last the bucket's own."""
+        """Copy the backend's virtual times of these runs; the last number is the bucket's own."""
         for name, share_s in zip(names, shares[:-1], strict=True):
             if name in self._runs:
                 self._runs[name].share_s = share_s

@@ -1,9 +1,10 @@
-"""How long answers will probably be, where the provider counts real output.
+"""The probable length of answers, for limits that count the real output.
 
-A call that may answer 4,096 tokens usually answers a few hundred. A reservation of all of them
-would let most of the limit lie idle while calls are under way, so the reservation follows what
-calls with such a ``max_tokens`` lately used: the most that was seen, and more while little was
-seen. A longer answer is charged when it is known, like every correction.
+An answer that may have 4,096 tokens usually has a few hundred. If each call reserved 4,096 tokens,
+most of the limit would be unused while calls are under way. The reservation is therefore based on
+the last answers to calls with a similar ``max_tokens``: it is the longest of these answers, and a
+part more while only few answers are known. If an answer is longer than its reservation, the
+difference is charged when the call has ended, like every correction.
 """
 
 from collections import defaultdict, deque
@@ -16,7 +17,7 @@ from app.rate_limits.tiers import BucketSpec
 
 #: Answers remembered per model and size of ``max_tokens``.
 _SAMPLES = 100
-#: Share added to the largest of n answers: this, divided by n.
+#: The share that is added to the longest of n answers is this number divided by n.
 _CAUTION = 4.0
 
 
@@ -34,7 +35,7 @@ class Forecast:
             self._shares[_key(request)].append(output_tokens / request.output_tokens)
 
     def output_tokens(self, request: LimitRequest) -> float:
-        """Return the tokens to reserve for an answer, at most what the request names."""
+        """Return the tokens to reserve for an answer, at most the number in the request."""
         shares = self._shares.get(_key(request))
         if not shares:
             return float(request.output_tokens)
@@ -47,10 +48,10 @@ def _key(request: LimitRequest) -> tuple[str, int]:
 
 
 class LimitRequests:
-    """Requests of one bucket as a backend hears of them: what each will probably take.
+    """Converts requests of one bucket to the form for a backend, with the amounts they may take.
 
     Args:
-        clock: The backend's.
+        clock: The clock of the backend.
     """
 
     def __init__(self, clock: BackendClock) -> None:
@@ -58,18 +59,18 @@ class LimitRequests:
         self._forecast = Forecast()
 
     def new(self, number: int, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
-        """Return the form of a request that arrives now."""
+        """Convert a request that arrives now."""
         arrival_ms = int(self._clock.backend_time_s() * 1000)
         return self._as_waiting(number, request, arrival_ms, spec)
 
     def again(self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec) -> WaitingRequest:
-        """Return the form of the same request under other limits."""
+        """Convert a waiting request again, under other limits."""
         return self._as_waiting(old.id, request, old.arrival_ms, spec)
 
     def refreshed(
         self, old: WaitingRequest, request: LimitRequest, spec: BucketSpec
     ) -> WaitingRequest:
-        """Return its form after more has been learned of how long answers are."""
+        """Convert a waiting request again if the forecast for its answer may have changed."""
         if not _counts_real_output(request, spec):
             return old
         return self.again(old, request, spec)

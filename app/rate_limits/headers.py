@@ -1,4 +1,4 @@
-"""Reads the rate-limit headers of providers; everything doubtful is ignored."""
+"""Reads the rate-limit headers of providers, and ignores every doubtful value."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -11,19 +11,20 @@ _HEADER = re.compile(
 )
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-#: A limit whose full refill takes longer than this is none per minute.
+#: If the full refill of a limit takes longer than this, the limit is not a limit per minute.
 _LONGEST_PERIOD_S = 600.0
 UNKNOWN = -1.0
 
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimit:
-    """What the headers say of one limit per minute.
+    """One limit per minute as the headers of an answer give it.
 
     Attributes:
         tier: Name of the tier.
         limit: The provider's limit; -1 if unknown.
-        remaining: What was left when it took the request; -1 if unknown.
+        remaining: The amount that was left after the provider had accepted the request; -1 if
+            unknown.
     """
 
     tier: str
@@ -34,10 +35,13 @@ class HeaderLimit:
 def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
     """Yield the limits per minute that the headers have.
 
-    The form of a header decides, not the provider: gateways pass the headers of others on. -1, 0/0,
-    unreadable and absent values are left out, and so are OpenAI's headers where they show a limit
-    per day (only their arithmetic shows that), and Anthropic's ``tokens``, the tightest of its
-    limits, where the limits it may stand for are given apart.
+    Headers are recognized by their form and not by the provider, because gateways pass on the
+    headers of other providers. Some headers are ignored:
+
+    - values that are absent, unreadable, -1 or 0/0,
+    - OpenAI's headers if they describe a limit per day, which is known only from their numbers,
+    - Anthropic's ``tokens``, which repeats the tightest limit, if the headers also give the limits
+      of input tokens or output tokens separately.
     """
     found: dict[str, dict[str, str]] = {}
     for name, value in headers.items():

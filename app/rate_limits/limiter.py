@@ -1,7 +1,7 @@
-"""The limiter of a process: together with all others it keeps each provider's limits.
+"""The limiter of a process; all processes of the cluster keep the providers' limits together.
 
-``acquire`` waits for a permit, ``settle`` reports what the call really used. All of it runs on one
-asyncio loop; see docs/rate-limits.md for how the parts work together.
+``acquire`` waits for a permit, and ``settle`` reports the real usage of the call. A limiter runs on
+one asyncio loop. docs/rate-limits.md describes how the parts work together.
 """
 
 import asyncio
@@ -25,28 +25,30 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import spec_of
 from app.telemetry.logging import of_nobody
 
-#: Provider and model -> name of their bucket, and its limits.
+#: From provider and model to the name of their bucket and its limits.
 Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
 CLOSE_S = 2.0
 
 
 class _Moved(Exception):
-    """The model belongs to another bucket now: wait there."""
+    """The model now belongs to another bucket, so its request has to wait there."""
 
 
 class ClusterLimiter:
-    """Permits for calls, under limits that all processes share.
+    """Grants permits for calls under limits that all processes share.
 
-    Weakness: without its backend, limited calls wait, and a process pays a round trip for each
-    batch of requests. For one process and one configuration ``RateLimiter`` is simpler.
+    Weakness: limited calls wait while the backend is away, and a process needs a round trip for
+    each batch of requests. For one process and one configuration ``RateLimiter`` is simpler.
 
     Args:
-        backend: Holds the buckets; a Redis client stands for the backend on it.
-        resolve: Bucket and limits of a provider's model.
-        recent_use: Returns requests and tokens of a bucket in the last so many seconds: the use of
-            the hour and the day before Redis was flushed. None: a flush forgets them.
-        cautious: Whether half of each minute's limit is kept back until a provider's first answer,
-            which tells what the limit really is; that costs nothing, see docs/rate-limits.md.
+        backend: The backend that holds the buckets; a Redis client means ``RedisBackend`` with
+            this client.
+        resolve: Returns the bucket and the limits of a provider's model.
+        recent_use: Returns the requests and tokens of a bucket in the given number of seconds, so
+            that a flush of Redis does not lose the use of the last hour and day. If None, a flush
+            loses this use.
+        cautious: Whether half of each limit per minute is kept back until the provider's first
+            answer, which shows the real limit. This costs nothing, see docs/rate-limits.md.
 
     Example:
         limiter = ClusterLimiter(redis, table.resolve)
@@ -78,7 +80,7 @@ class ClusterLimiter:
         self._listening: asyncio.Task[None] | None = None
 
     def refusal(self, request: LimitRequest) -> str | None:
-        """Return in words why a call can never be made under its limits, or None if it can."""
+        """Return the reason why a call can never fit into its limits, or None if it fits."""
         spec = self._bucket(request).spec
         found = too_large(request, spec)
         if found is None:
@@ -103,17 +105,18 @@ class ClusterLimiter:
         Args:
             request: The call.
             timeout_s: Longest wait in seconds; None waits for ever.
-            early: Return up to 50 ms before the start; the caller prepares the call meanwhile and
-                then awaits ``start``.
-            max_wait_s: Longest wait that the caller accepts where the wait is known: during a
-                pause, and where a limit per hour or day is used up.
+            early: Whether to return up to 50 ms before the start; the caller then prepares the call
+                and awaits ``start``.
+            max_wait_s: Longest wait that the caller accepts if the length of the wait is known:
+                during a pause, or while a limit per hour or day is used up.
 
         Returns:
-            The permit; it must be settled or handed back.
+            The permit, which the caller must settle or hand back.
 
         Raises:
-            TimeoutError: If it did not come in time; nothing was taken.
-            LongWait: If it cannot come within ``max_wait_s``; nothing was taken.
+            TimeoutError: If there is no permit in time; nothing was taken from the limits.
+            LongWait: If there can be no permit within ``max_wait_s``; nothing was taken from the
+                limits.
         """
         loop = asyncio.get_running_loop()
         deadline_s = None if timeout_s is None else loop.time() + timeout_s
@@ -140,16 +143,19 @@ class ClusterLimiter:
                     timer.cancel()
 
     def blocked_by(self, request: LimitRequest) -> str:
-        """Return what such a call has just waited for: ``openai/default requests_per_minute``."""
+        """Return the bucket and limit that such a call has last waited for.
+
+        An example is ``openai/default requests_per_minute``.
+        """
         bucket = self._bucket(request)
         return bucket.blocked_by.label(bucket.spec)
 
     async def start(self, permit: Permit) -> bool:
-        """Wait for the moment of an early permit.
+        """Wait for the start of an early permit.
 
         Returns:
-            Whether the call may start now. If not (a pause, or the moment is long over), the permit
-            has gone back already and another one must be acquired.
+            Whether the call may start now. If it may not (the bucket is paused, or the start is
+            long over), the permit was given back already, and the caller must acquire another one.
         """
         bucket = self._buckets[permit.bucket]
         if permit.spec.unlimited:
@@ -159,12 +165,12 @@ class ClusterLimiter:
             lead_s = permit.starts_at_s - time.monotonic()
             if lead_s <= early_s:
                 return bucket.begin(permit)
-            await asyncio.sleep(lead_s - early_s)  # may end a little early: look again
+            await asyncio.sleep(lead_s - early_s)  # may end a little early, so the loop looks again
 
     async def mark_sent(self, permit: Permit) -> None:
-        """Wait until the request may be sent, which is mostly at once; the caller then sends it.
+        """Wait until the request may be sent, usually not at all; the caller then sends it.
 
-        If that is late, the requests behind it make room.
+        If the request is late, later requests leave room for it.
         """
         await self._buckets[permit.bucket].mark_sent(permit)
 
@@ -178,34 +184,37 @@ class ClusterLimiter:
         throttled: bool = False,
         whole: bool = True,
     ) -> None:
-        """Report how a call ended, with others within milliseconds; a second time does nothing.
+        """Report the end of a call; a second report changes nothing.
+
+        The report is sent within milliseconds, in one exchange with other reports.
 
         Args:
             permit: The call's permit.
-            usage: Its tokens; None if unknown, which leaves the estimate; no tokens at all if it
-                never reached the provider.
+            usage: Tokens of the call; None if they are unknown, so that the estimate counts; zero
+                tokens if the call never reached the provider.
             headers: The answer's headers.
-            retry_after_s: Seconds for which the provider asks for no calls; None: not given.
+            retry_after_s: Seconds for which the provider asks for no calls; None if it does not
+                ask.
             throttled: Whether the answer was a 429 of the temporary kind.
-            whole: Whether the usage is a whole answer's: one that broke off does not tell how long
-                answers are.
+            whole: Whether the usage is that of a whole answer; an answer that broke off does not
+                show how long answers are.
         """
         bucket = self._buckets[permit.bucket]
         bucket.settle(permit, usage, headers, retry_after_s, throttled=throttled, whole=whole)
 
     def hand_back(self, permit: Permit) -> None:
-        """Return an unused permit, all of it."""
+        """Give back all amounts of a permit that was not used."""
         self._buckets[permit.bucket].hand_back(permit)
 
     async def renew(self) -> None:
-        """Keep the concurrency slots of the calls in flight; to be called every few seconds."""
+        """Keep the concurrency slots of the calls in flight; call this every few seconds."""
         for bucket in self._buckets.values():
             bucket.renew()
 
     async def reconfigure(self) -> None:
-        """Ask ``resolve`` again; changed limits keep their levels.
+        """Ask ``resolve`` again; limits that have changed keep their levels.
 
-        A request that waits in a bucket that is not its model's any more waits in the new one.
+        If a model has moved to another bucket, its waiting requests move to that bucket.
         """
         for provider, model in list(self._names):
             self._enter_name(provider, model)
@@ -216,12 +225,12 @@ class ClusterLimiter:
                 waiter.future.set_exception(_Moved())
 
     async def flush(self) -> None:
-        """Return when every correction has reached the backend."""
+        """Return when the backend has every correction."""
         for bucket in list(self._buckets.values()):
             await bucket.flush()
 
     async def close(self) -> None:
-        """Hand back what has not started and stop."""
+        """Hand back the permits of calls that have not started, and stop."""
         for bucket in self._buckets.values():
             await bucket.close(timeout_s=CLOSE_S)
         if self._listening is not None:
@@ -229,7 +238,7 @@ class ClusterLimiter:
         await self._backend.close()
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return what this process did: totals, and the same per bucket under ``buckets``."""
+        """Return this process's counts and wait times, in total and by bucket (``buckets``)."""
         waiting = sum(bucket.waiting for bucket in self._buckets.values())
         return self._totals.as_dict(waiting=waiting) | {
             "exchanges": self._link.exchanges,
@@ -243,10 +252,11 @@ class ClusterLimiter:
         """Return the cluster's live buckets.
 
         Returns:
-            One dict per bucket: ``bucket``, ``tiers`` (each with ``tier``, ``enforcement``,
-            ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``),
-            ``waiting``, ``concurrency`` (0: unlimited), ``in_flight``, ``paused_s``,
-            ``next_free_s``, and ``ramp``, the share of the rate in force after a pause.
+            One dict per bucket with the keys ``bucket``, ``tiers`` (each tier with ``tier``,
+            ``enforcement``, ``limit``, ``level``, ``capacity``, ``rate`` per second and
+            ``learned_limit``), ``waiting``, ``concurrency`` (0 means unlimited), ``in_flight``,
+            ``paused_s``, ``next_free_s``, and ``ramp`` (the share of the rate that applies after a
+            pause).
 
         Raises:
             ServiceUnavailable: If the backend cannot be reached.
@@ -266,7 +276,7 @@ class ClusterLimiter:
         return self._buckets[name]
 
     def _enter_name(self, provider: str, model: str) -> str:
-        """Bring a model's bucket to its limits, and return its name."""
+        """Give a model's bucket its present limits, and return the name of the bucket."""
         name, config = self._resolve(provider, model)
         self._names[provider, model] = name
         spec = spec_of(name, config, cautious=self._cautious)

@@ -1,4 +1,4 @@
-"""The connection of a process to the backend: it waits out outages and logs each once."""
+"""The connection of a process to the backend, which waits during an outage and logs it once."""
 
 import asyncio
 import time
@@ -11,7 +11,7 @@ from app.rate_limits.base import Exchange, LimiterBackend, Reply
 from app.rate_limits.clock import BackendClock
 from app.rate_limits.tiers import BucketSpec
 
-#: Bucket and seconds -> requests and tokens of the last so many seconds.
+#: From a bucket and a number of seconds to the requests and tokens of the bucket in that time.
 RecentUse = Callable[[str, float], Awaitable[tuple[int, int]]]
 RETRY_S = (0.05, 0.1, 0.2, 0.5)
 
@@ -19,12 +19,13 @@ log = structlog.get_logger(__name__)
 
 
 class Link:
-    """Exchanges that are repeated until they succeed: without the backend, calls wait.
+    """Repeats each exchange until it succeeds, so calls wait while the backend is away.
 
     Args:
-        backend: Where the buckets are.
+        backend: The backend that holds the buckets.
         process: Unique name of this process.
-        recent_use: Returns what was used before the backend forgot it; None: nothing does.
+        recent_use: Returns the use from before a flush of the backend; None if that use cannot be
+            found.
     """
 
     def __init__(self, backend: LimiterBackend, process: str, recent_use: RecentUse | None) -> None:
@@ -41,7 +42,7 @@ class Link:
         return self._recent_use is not None
 
     async def exchange(self, spec: BucketSpec, message: Exchange) -> Reply:
-        """Exchange, however long it takes; the same message is applied only once."""
+        """Exchange messages, however long it takes; the backend applies a message only once."""
         tries = 0
         while True:
             sent_s = time.monotonic()
@@ -55,12 +56,12 @@ class Link:
             await asyncio.sleep(RETRY_S[min(tries, len(RETRY_S) - 1)])
             tries += 1
         self._say_found()
-        if tries == 0:  # else it may be the answer to an earlier try
+        if tries == 0:  # otherwise the reply may belong to an earlier try
             self.clock.observe(sent_s=sent_s, received_s=time.monotonic(), backend_s=reply.time_s)
         return reply
 
     async def recent_use(self, spec: BucketSpec, tiers: Iterable[str]) -> dict[str, float]:
-        """Return what was used in the last period of these tiers."""
+        """Return the use in the last period of each of these tiers."""
         assert self._recent_use is not None
         used = {}
         for tier in spec.tiers:

@@ -1,8 +1,8 @@
-"""Which waiters are sent away because their bucket stays closed for long, and until when.
+"""Sends waiters away if their bucket stays closed for longer than their callers accept to wait.
 
-Only what is known counts: a pause that the provider asked for, and the limits per hour and per day.
-A limit per minute is waited for in place: every call that used less than it reserved lets another
-one start sooner, and only a request that waits here can take that chance.
+Only waits of a known length count: a pause that the provider asked for, and the limits per hour and
+per day. For a limit per minute a request always waits here: every call that used less than it
+reserved lets another call start earlier, and only a request that waits here can use this.
 """
 
 import random
@@ -14,19 +14,19 @@ from app.rate_limits.base import Reply
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.tiers import BucketSpec
 
-#: A process sends all of its waiters away for up to this share longer, so that the processes do not
-#: come back in the same moment; those of one process keep their order.
+#: A process adds up to this share to the waits of all its waiters, so that the waiters of different
+#: processes do not come back at the same moment. The waiters of one process keep their order.
 SPREAD, MOST_SPREAD_S = 0.05, 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Closed:
-    """A bucket in which nothing starts before a moment.
+    """A time before which no call of a bucket starts.
 
     Attributes:
-        until_s: The moment, as ``time.monotonic()``.
-        interval_s: Seconds from one start to the next, from then on.
-        reason: Why it is closed: the name of a tier, or ``pause``.
+        until_s: The time, by the clock of ``time.monotonic()``.
+        interval_s: Seconds from one start to the next after that time.
+        reason: The reason why the bucket is closed: the name of a tier, or ``pause``.
     """
 
     until_s: float
@@ -35,7 +35,7 @@ class Closed:
 
 
 def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
-    """Return what a reply says of the limits per hour and day; None if all have room."""
+    """Return how long the limits per hour and day close a bucket; None if all of them have room."""
     for tier in spec.tiers:
         if tier.name == reply.long_tier:
             return _closed(reply.long_s, interval_s=1 / tier.rate, reason=tier.name)
@@ -43,19 +43,19 @@ def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
 
 
 def closed_by_pause(seconds: float) -> Closed:
-    """Return a bucket that is paused for so many seconds."""
+    """Return how long a pause of so many seconds closes a bucket."""
     return _closed(seconds, interval_s=0.0, reason="pause")
 
 
 def later(one: Closed | None, other: Closed | None) -> Closed | None:
-    """Return the one that lasts longer, if any is still closed."""
+    """Return the value with the later end, or None if both are over."""
     now_s = time.monotonic()
     closed = [each for each in (one, other) if each is not None and each.until_s > now_s]
     return max(closed, key=lambda each: each.until_s, default=None)
 
 
 def send_away(queue: FairQueue, closed: Closed | None, bucket: str) -> None:
-    """Send away the waiters whose turn comes later than their callers accept to wait."""
+    """Send away the waiters that would wait longer than their callers accept."""
     if closed is None:
         return
     wait_s = closed.until_s - time.monotonic()

@@ -1,11 +1,11 @@
-"""Every bucket as people see it: the limits in force, where they are set, and its state."""
+"""Every bucket in the form for people: the limits in force, their sources, and the state."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.rate_limits.stored import LimitTable
 
-#: Tiers that are not named like their key of the configuration.
+#: The key in the configuration of each tier whose name differs from the key.
 KEY_OF_TIER = {
     "requests": "requests_per_minute",
     "tokens": "tokens_per_minute",
@@ -14,7 +14,7 @@ KEY_OF_TIER = {
 }
 STATE = ("waiting", "concurrency", "in_flight", "paused_s", "next_free_s", "ramp")
 TIER = ("limit", "level", "capacity", "rate", "learned_limit")
-#: The source of a limit that is in use although no block names it any more.
+#: The source of a limit of a bucket that is in use although no block defines the bucket any more.
 FORMER = "former"
 
 
@@ -28,16 +28,21 @@ def overview(
     Args:
         table: The limits in force.
         live: Buckets in use, as ``ClusterLimiter.snapshot`` returns them.
-        circuits: Circuit breakers that have counted failures lately, with ``provider`` and
-            ``model``.
+        circuits: Circuit breakers with recent failures, each with ``provider`` and ``model``.
 
     Returns:
-        One dict per bucket: ``bucket``, ``state`` (None if it is not in use; else ``waiting``,
-        ``concurrency``, ``in_flight``, ``paused_s``, ``next_free_s``, ``ramp``), and ``limits``,
-        by key: ``value`` (None: unlimited), ``source``, ``inherited``, and ``live`` (None, or
-        ``limit``, ``level``, ``capacity``, ``rate`` per second, ``learned_limit``), and
-        ``circuits``, those of its models. A bucket that is in use but belongs to no block any more
-        has limits of the source ``former``.
+        One dict per bucket with these keys:
+
+        - ``bucket``: the name of the bucket,
+        - ``state``: None if the bucket is not in use; otherwise a dict with ``waiting``,
+          ``concurrency``, ``in_flight``, ``paused_s``, ``next_free_s`` and ``ramp``,
+        - ``limits``: by key, a dict with ``value`` (None means unlimited), ``source``,
+          ``inherited`` and ``live``, which is None or a dict with ``limit``, ``level``,
+          ``capacity``, ``rate`` per second and ``learned_limit``,
+        - ``circuits``: the circuit breakers of the bucket's models.
+
+        If a bucket is in use but no block defines it any more, its limits have the source
+        ``former``.
     """
     in_use = {bucket["bucket"]: bucket for bucket in live}
     names = dict.fromkeys((*table.values, *in_use))

@@ -1,8 +1,8 @@
-"""Calls that are granted and not sent yet: the backend must know whether they are late.
+"""Calls that are granted and not sent yet; the backend must know whether they are late.
 
-A provider counts a request when it arrives. Usually that is a few milliseconds after its start; a
-new connection or a busy processor can make it a hundred, and by then a provider's bucket may hold
-more than the calls behind it may count on.
+A provider counts a request when the request arrives, usually a few milliseconds after its start. A
+new connection or a busy processor can delay the arrival by a hundred milliseconds. The provider's
+bucket may then be full for some time and lose its refill, which later calls must not count on.
 """
 
 import asyncio
@@ -13,13 +13,15 @@ from collections.abc import Iterable
 from app.rate_limits.base import Permit
 from app.rate_limits.tiers import BucketSpec
 
-#: From a start until the request is on its way it takes so long at first, and at most; the mean
-#: follows by this share of each. Paced calls wait for their moment on an open connection: any delay
-#: is one, as the next call may be another process's, which does not share the mean.
+#: The usual time from the start of a call until its request is sent is a running mean. It begins at
+#: ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new delay by
+#: ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls (``BucketSpec.paced``):
+#: they wait for their start on an open connection, and every delay counts, because another process
+#: with another mean may make the next call.
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
-#: A call that is this late may never be sent: other calls do not wait for it any longer.
+#: A call that is later than this may never be sent, so other calls no longer wait for it.
 _LOST_S = 5.0
-#: Timers are that coarse; the rest of a wait is spent in turns of the loop.
+#: Timers are only this exact, so the last part of a wait is spent in iterations of the event loop.
 _TIMER_S = 0.001
 
 
@@ -27,7 +29,7 @@ class PendingSends:
     """The calls of one bucket in this process that have not been sent.
 
     Args:
-        spec: The bucket's limits; calls that were granted under others do not count.
+        spec: The bucket's limits; a call that was granted under other limits does not count.
 
     Attributes:
         reported: Whether the last exchange reported overdue calls.
@@ -50,11 +52,11 @@ class PendingSends:
         return lead_s + self._usual_s + self._spec.on_time_s
 
     def forget(self, permit: Permit) -> None:
-        """Remove a call that will not be made, or has ended."""
+        """Remove a call that will not be made or has ended."""
         self._calls.pop(permit.request_id, None)
 
     async def moment_of(self, permit: Permit) -> None:
-        """Wait until a call may be sent: a paced one not close behind another that was late."""
+        """Wait until a call may be sent; a paced call also keeps its distance from the last one."""
         while (lead_s := self._free_at_s(permit) - time.monotonic()) > 0:  # noqa: ASYNC110 a clock
             await asyncio.sleep(lead_s - _TIMER_S if lead_s > 2 * _TIMER_S else 0)
 
@@ -64,13 +66,13 @@ class PendingSends:
         """Remove a call that is sent.
 
         Args:
-            permit: Its permit.
-            measured: Whether this is the moment at which it is sent; else it is the one at which it
-                may be sent, and the moment itself will not be known.
+            permit: The call's permit.
+            measured: Whether the call is sent at this moment; otherwise the call may be sent from
+                now on, and nothing will report the moment of sending.
 
         Returns:
-            If it is late, when it was sent by the backend's clock, and the amounts of all calls
-            that had not been sent until then.
+            None if the call is not late. Otherwise the time of sending by the backend's clock, and
+            the amounts of all calls that had not been sent before that time.
         """
         now_s = time.monotonic()
         late_s = now_s - permit.starts_at_s
@@ -84,7 +86,7 @@ class PendingSends:
         return permit.granted_at + late_s, _sum([permit, *self._waiting()])
 
     def overdue(self) -> tuple[float, ...]:
-        """Return the amounts of all calls that are not sent, if one of them is late; else ()."""
+        """Return the amounts of all calls that are not sent if one of these is late; else ()."""
         due_s = time.monotonic() - self._usual_s - self._spec.on_time_s
         calls = self._waiting()
         amounts = _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()
@@ -92,7 +94,7 @@ class PendingSends:
         return amounts
 
     def reconfigure(self, spec: BucketSpec) -> None:
-        """Take other limits into use."""
+        """Use other limits from now on."""
         self._spec = spec
 
     @property

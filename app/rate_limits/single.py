@@ -10,20 +10,20 @@ from app.rate_limits.base import LimiterBackend, LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 
 _BUCKET = "default"
-#: The caller estimates prompt and answer together, and reports no usage: all of it counts.
+#: The caller estimates prompt and answer in one number and reports no usage, so all tokens count.
 _COUNTING = TokenCounting(reserves_output=False, counts_cached=True)
 
 
 class RateLimiter:
     """Limits requests per minute, hour and day, tokens per minute and requests in flight.
 
-    Weakness: all callers share one bucket and one queue, and a call counts as what it was estimated
-    to use, whatever it used. ``ClusterLimiter`` has buckets by model, takes the real usage and the
-    provider's headers into account, and is what workers use.
+    Weakness: all callers share one bucket and one queue, and the estimate of a call counts even if
+    the call used more or less. The workers use ``ClusterLimiter``, which has buckets by model and
+    takes the real usage and the provider's headers into account.
 
     Args:
         config: The limits.
-        backend: Holds the bucket; None keeps it in this process.
+        backend: The backend that holds the bucket; None means the memory of this process.
 
     Example:
         await limiter.acquire(estimated_tokens=1500, timeout=30.0)
@@ -43,13 +43,13 @@ class RateLimiter:
         """Wait until a call may be made.
 
         Args:
-            estimated_tokens: Tokens it will probably use, prompt and answer together.
+            estimated_tokens: Tokens that the call will probably use, in prompt and answer.
             timeout: Longest wait in seconds; None waits for ever.
 
         Raises:
-            TimeoutError: If it has to wait longer; nothing was taken.
+            TimeoutError: If the call has to wait longer; nothing was taken from the limits.
         """
-        if self._limiter is None:  # it belongs to the loop of the first call
+        if self._limiter is None:  # a limiter belongs to the event loop of its first call
             self._limiter = ClusterLimiter(self._backend, lambda *_: (_BUCKET, self.config))
         request = LimitRequest(
             provider="",
@@ -62,7 +62,7 @@ class RateLimiter:
         self._held.append(await self._limiter.acquire(request, timeout))
 
     def release(self) -> None:
-        """Free the place of a call that has ended among the concurrent ones.
+        """Free the concurrency slot of a call that has ended.
 
         Raises:
             RuntimeError: If no call is under way.
@@ -80,6 +80,6 @@ class RateLimiter:
         return statistics
 
     async def close(self) -> None:
-        """Stop its background work."""
+        """Stop the background work of the limiter."""
         if self._limiter is not None:
             await self._limiter.close()

@@ -1,16 +1,16 @@
-"""A bucket without limits: requests need no exchange, but a pause stops them and ends gradually."""
+"""The start of requests in a bucket without limits: at once, but slowly after a pause."""
 
 import time
 
-#: After a pause 1, 2, 4, ... requests may start, at this interval.
+#: After a pause 1, 2, 4, ... requests may start, one group in each interval of this length.
 STEP_S = 0.05
 
 
 class SlowStart:
-    """Whether requests of an unlimited bucket may start at once.
+    """Decides whether requests of an unlimited bucket may start at once.
 
-    It is closed until the bucket's pauses are known, so that a process that starts during one does
-    not run into it.
+    It is closed until the backend has reported the bucket's pause, so that a new process makes no
+    calls during a pause.
     """
 
     def __init__(self) -> None:
@@ -25,24 +25,24 @@ class SlowStart:
 
     @property
     def opens_in_s(self) -> float:
-        """Seconds until it opens, as far as known."""
+        """Seconds until the end of the last known pause; 0 if there is none."""
         return max(self._closed_until_s - time.monotonic(), 0.0)
 
     def know(self) -> None:
-        """Note that the backend has reported its pauses."""
+        """Note that the backend has reported the bucket's pause."""
         self._known = True
 
     def forget(self) -> None:
-        """Note that the known pauses may be out of date."""
+        """Note that the known pause may be out of date."""
         self._known = False
 
     def close_for(self, seconds: float) -> None:
-        """Pause from now on."""
+        """Start a pause of this length now."""
         self._closed_until_s = max(self._closed_until_s, time.monotonic() + seconds)
         self._at_once = 1
 
     def let_go(self, waiting: int) -> int:
-        """Return how many waiters may start now; after a pause, ask again every ``STEP_S``."""
+        """Return the number of waiters that may start now; the caller asks every ``STEP_S``."""
         if not self._known or self.opens_in_s > 0:
             return 0
         if self._at_once is None or waiting <= self._at_once:

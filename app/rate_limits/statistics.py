@@ -1,4 +1,4 @@
-"""Statistics of the limiter in this process: counts, and how long requests waited."""
+"""Statistics of the limiter in this process: counts of requests, and their wait times."""
 
 import math
 from collections import Counter, deque
@@ -12,10 +12,10 @@ _SAMPLES = 2000
 
 
 class Statistics:
-    """Counts of one bucket, or of all.
+    """Counts of one bucket, or of all buckets.
 
     Args:
-        totals: Statistics that count the same events, or None.
+        totals: Statistics that count every event of these statistics too, or None.
     """
 
     def __init__(self, totals: "Statistics | None" = None) -> None:
@@ -44,7 +44,7 @@ class Statistics:
             self._totals.count(event)
 
     def as_dict(self, *, waiting: int) -> dict[str, Any]:
-        """Return the counts; the 95th percentile is of the last 2,000 requests."""
+        """Return the counts; the 95th percentile is that of the last 2,000 requests."""
         recent = sorted(self._recent_s)
         rank = math.ceil(0.95 * len(recent)) - 1
         return {

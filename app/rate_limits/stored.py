@@ -1,6 +1,7 @@
-"""The limits in force: stored limits of an operator before the configuration, key by key.
+"""The limits in force: for each key, an operator's stored limit comes before the configuration.
 
-Pure: workers, the command line and the engine resolve models with the same table.
+This module reads no database and no file. Workers, the command line and the engine find the bucket
+of a model with the same table.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,8 +32,8 @@ class LimitValue:
 
     Attributes:
         value: The limit; None means unlimited.
-        source: Where it is set.
-        inherited: Whether it is the one of the provider's ``default``.
+        source: The place where the limit is set.
+        inherited: Whether the limit comes from the provider's ``default``.
     """
 
     value: Any
@@ -42,18 +43,18 @@ class LimitValue:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitTable:
-    """The blocks of all providers, stored values included.
+    """The limits of all providers, stored values included.
 
     Attributes:
         providers: Limits by provider.
-        values: The same with their sources, by bucket name and key.
+        values: The same limits with their sources, by bucket name and key.
     """
 
     providers: Mapping[str, ProviderLimits]
     values: Mapping[str, Mapping[str, LimitValue]]
 
     def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the bucket of a model's calls, ``openai/default``, and its limits."""
+        """Return the bucket of a model's calls, such as ``openai/default``, and its limits."""
         block, limits = self.providers.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
 
@@ -65,9 +66,9 @@ def limit_table(
 ) -> LimitTable:
     """Merge the configuration and the stored limits of every provider.
 
-    A stored model that the configuration lacks gets a bucket of its own. A limit that a model's
-    block does not name is that of ``default``, stored values included. A stored block that this
-    version does not understand is left out, and logged.
+    A stored model that the configuration lacks gets a bucket of its own. If a model's block does
+    not name a limit, the limit is that of ``default``, stored values included. A stored block that
+    this version does not understand is ignored and logged.
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}
@@ -91,12 +92,12 @@ def limit_table(
 
 
 def read_assignments(words: Sequence[str]) -> dict[str, Any]:
-    """Read limits as they are typed: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
+    """Read limits as users type them: ``requests_per_minute=1200``, ``tokens_per_minute=none``.
 
-    The values are not checked yet; see ``check_block``.
+    This function does not check the values; ``check_block`` does.
 
     Raises:
-        ConfigurationError: For a word that is no assignment.
+        ConfigurationError: If a word is not an assignment.
     """
     limits: dict[str, Any] = {}
     for word in words:
@@ -122,7 +123,8 @@ def check_block(
         all_providers: Names of the providers of this cluster.
 
     Raises:
-        ConfigurationError: In one line: the mistake, and what could be meant.
+        ConfigurationError: If the block has a mistake; the message has one line with the mistake
+            and a suggestion.
     """
     if provider not in all_providers:
         raise ConfigurationError(

@@ -1,9 +1,9 @@
-"""A bucket's limits as the backends count them: one tier per limit, with its safety margins.
+"""A bucket's limits as the backends count them: one tier per limit, with safety margins.
 
-The provider counts a request when it arrives, the bucket when it starts, and the time between the
-two varies. A bucket's capacity therefore stays a little below the provider's, which costs that
-little once per burst; where there is no capacity to spare (burst 1), and against clocks that
-differ, the rate stays a little below too.
+The provider counts a request when the request arrives, but the bucket counts it when it starts, and
+the time between start and arrival varies. A bucket's capacity is therefore a little below the
+provider's capacity, which costs the difference once per burst. The rate is a little below too,
+because clocks differ; it is lower still if there is no capacity to spare (burst 1).
 """
 
 import math
@@ -17,15 +17,15 @@ from app.domain.policies import RateLimitConfig
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
 
-#: Requests are granted up to this long before they may start.
+#: A request is granted at most this long before it may start.
 HORIZON_S = 0.05
-#: Share that a process may take in one exchange although others wait, in seconds of the bucket.
+#: Amount that a process may take in one exchange although others wait, in seconds of the bucket.
 QUANTUM_S = 0.02
-#: A process that waits behind others asks by itself after this time, in case a message was lost.
+#: A process that waits behind others asks again after this time, in case a message was lost.
 SAFETY_POLL_S = 1.0
-#: A process that asks this late loses its turn.
+#: A process that asks later than this loses its place in the order.
 LATE_S = 0.3
-#: Concurrency slots return this long after the last renewal.
+#: A concurrency slot becomes free this long after its last renewal.
 LEASE_S = 15.0
 
 _RATE_MARGIN = 0.003
@@ -47,17 +47,20 @@ class Tier:
 
     Attributes:
         name: ``requests``, ``requests_per_hour``, ``requests_per_day``, ``tokens``,
-            ``input_tokens`` or ``output_tokens`` (the ones without a period are per minute).
+            ``input_tokens`` or ``output_tokens`` (a name without a period is per minute).
         kind: ``bucket`` or ``window``.
         limit: Requests or tokens per period, as configured.
-        period_s: Length of the period.
-        capacity: Amount that may be used at once, margin deducted.
-        rate: Refill per second, margin deducted.
-        spacing_s: Least time per unit, so that a burst is no single moment.
-        window_s: How long a unit counts in a window, margin added; 0 for a bucket.
-        slot_s: Resolution of a window; 0 for a bucket.
-        slack_s: How late a request may be without harm: the margins cover it.
-        tolerance: How far the provider's level may be below the bucket's before it counts.
+        period_s: Length of the period in seconds.
+        capacity: Amount that may be used at once, after the margin is deducted.
+        rate: Refill per second, after the margin is deducted.
+        spacing_s: Least time between starts per unit of amount, so that the requests of a burst do
+            not all start at the same moment.
+        window_s: Seconds for which a unit counts in a window, margin included; 0 for a bucket.
+        slot_s: Seconds of one slot, the resolution of a window; 0 for a bucket.
+        slack_s: Seconds by which a request may be late without harm, because the margins cover
+            them.
+        tolerance: Difference by which the provider's level may be below the bucket's level before
+            the bucket's level is lowered.
     """
 
     name: str
@@ -74,17 +77,17 @@ class Tier:
 
     @property
     def in_requests(self) -> bool:
-        """Whether it counts requests, not tokens."""
+        """Whether the tier counts requests, not tokens."""
         return self.name.startswith("requests")
 
     @property
     def label(self) -> str:
-        """Its name with the period, as it is set: ``requests_per_minute``."""
+        """The tier's name with its period, as in the configuration: ``requests_per_minute``."""
         return self.name if "_per_" in self.name else f"{self.name}_per_minute"
 
     @property
     def is_short(self) -> bool:
-        """Whether it is a minute tier."""
+        """Whether the tier is a limit per minute."""
         return self.period_s < HOUR_S
 
 
@@ -93,11 +96,12 @@ class BucketSpec:
     """All limits of a bucket.
 
     Attributes:
-        bucket: Its name.
-        tiers: The limits.
-        concurrency: Requests in flight at once; 0 means unlimited.
-        cautious: Whether half is kept back until the provider's first answer.
-        ttl_s: Seconds without use after which the bucket is full again and may be forgotten.
+        bucket: Name of the bucket.
+        tiers: The limits on requests and tokens.
+        concurrency: Most requests in flight at once; 0 means unlimited.
+        cautious: Whether half of each limit per minute is kept back until the provider's first
+            answer.
+        ttl_s: Seconds without use after which the bucket is full again and may be deleted.
     """
 
     bucket: str
@@ -108,7 +112,7 @@ class BucketSpec:
 
     @property
     def unlimited(self) -> bool:
-        """Whether nothing but a pause can make a request wait."""
+        """Whether only a pause can make a request wait."""
         return not self.tiers and not self.concurrency
 
     @property
@@ -118,7 +122,7 @@ class BucketSpec:
 
     @cached_property
     def interval_s(self) -> float:
-        """Least time between two requests, if one fills the request bucket; else 0."""
+        """Least time between two requests if one request fills the request bucket; else 0."""
         for tier in self.tiers:
             if tier.name == "requests" and tier.kind == "bucket" and tier.capacity < _TWO_REQUESTS:
                 return 1 / tier.rate
@@ -126,13 +130,13 @@ class BucketSpec:
 
     @cached_property
     def on_time_s(self) -> float:
-        """Seconds after which a call that is not sent is late: the margins do not cover it."""
+        """Seconds after which a call that is not sent is late; the margins cover shorter delays."""
         slack_s = min((tier.slack_s for tier in self.tiers if tier.is_short), default=math.inf)
         return min(slack_s / 4, _LATE_S)
 
     @cached_property
     def wire(self) -> bytes:
-        """The spec as the scripts read it."""
+        """The spec in the form that the Lua scripts read."""
         values: dict[str, Any] = {
             "bucket": self.bucket,
             "tiers": [_as_sent(tier) for tier in self.tiers],
@@ -149,7 +153,7 @@ class BucketSpec:
 
 
 def spec_of(bucket: str, config: RateLimitConfig, *, cautious: bool = False) -> BucketSpec:
-    """Build the limits of a bucket of this name and configuration."""
+    """Build the limits of a bucket from its name and configuration."""
     burst = config.burst or max(1, (config.requests_per_minute or 0) // 60)
     windowed = config.enforcement == "window"
     tiers = []
@@ -189,7 +193,7 @@ def _bucket(name: str, limit: float, period_s: float, capacity: float) -> Tier:
     spare = rate * jitter_s
     if capacity - spare >= 1:
         reduced, paced = capacity - spare, rate * (1 - _RATE_MARGIN)
-    else:  # no capacity to spare: every single interval carries the margin
+    else:  # no capacity to spare: every interval between two requests is longer by the margin
         reduced = max(1.0, capacity - spare)
         paced = rate / (1 + max(_PACING_MARGIN, rate * _PACING_JITTER_S))
     return Tier(

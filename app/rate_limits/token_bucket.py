@@ -1,11 +1,11 @@
-"""A token bucket: the pure model of every limit here."""
+"""A token bucket, which is the simple model behind every limit of this package."""
 
 import asyncio
 import math
 import time
 from collections.abc import Callable
 
-#: Rounding slack: a caller that waits exactly ``time_until`` gets its tokens.
+#: Slack for rounding, so that a caller that waits exactly ``time_until`` gets its tokens.
 _EPSILON = 1e-9
 
 
@@ -15,14 +15,15 @@ class TokenBucket:
     In any interval of t seconds at most ``capacity + refill_per_s * t`` tokens are taken (Turner,
     "New directions in communications", 1986).
 
-    Weakness: a full bucket followed by its refill lets nearly ``2 * capacity`` pass in one period,
-    and only this process sees it. ``RateLimiter`` also has windows, in which no period holds more
-    than its limit, and ``ClusterLimiter`` shares its buckets with other processes.
+    Weakness: callers can take a full bucket and then its refill, nearly ``2 * capacity`` in one
+    period, and no other process sees the bucket. ``RateLimiter`` also has windows, in which no
+    period holds more than the limit, and ``ClusterLimiter`` shares its buckets with other
+    processes.
 
     Args:
-        capacity: Tokens it can hold.
-        refill_per_s: Tokens per second.
-        clock: Seconds, from any origin.
+        capacity: Most tokens that the bucket can hold.
+        refill_per_s: Tokens that the bucket gains per second.
+        clock: Returns the time in seconds, from any origin.
 
     Raises:
         ValueError: If capacity or refill is not positive.
@@ -57,14 +58,14 @@ class TokenBucket:
         return self._level
 
     def refill(self) -> None:
-        """Add the tokens that have come since the last time."""
+        """Add the tokens that the bucket has gained since its last refill."""
         now_s = self._clock()
         gain = max(0.0, now_s - self._at_s) * self.refill_per_s
         self._level = min(self.capacity, self._level + gain)
         self._at_s = max(self._at_s, now_s)
 
     def consume(self, tokens: float) -> bool:
-        """Take the tokens if the bucket has so many; else take nothing.
+        """Take the tokens if the bucket has that many; otherwise take none and return False.
 
         Raises:
             ValueError: If ``tokens`` is negative.
@@ -78,7 +79,7 @@ class TokenBucket:
         return True
 
     def time_until(self, tokens: float) -> float:
-        """Return the seconds until the bucket has so many tokens: 0 now, infinity never."""
+        """Return the seconds until the bucket has that many tokens; infinity if it never will."""
         self.refill()
         if tokens > self.capacity:
             return math.inf
@@ -86,15 +87,15 @@ class TokenBucket:
         return missing / self.refill_per_s if missing > _EPSILON else 0.0
 
     async def wait_for_tokens(self, tokens: float, timeout: float | None = None) -> None:  # noqa: ASYNC109 the checklist's name
-        """Take the tokens as soon as the bucket has so many; callers are served in their order.
+        """Take the tokens as soon as the bucket has them; callers are served in their order.
 
         Args:
-            tokens: How many.
+            tokens: Number of tokens.
             timeout: Longest wait in seconds; None waits for ever.
 
         Raises:
-            TimeoutError: If they do not come in time; nothing was taken.
-            ValueError: If the bucket can never hold so many, or ``tokens`` is negative.
+            TimeoutError: If the bucket does not have the tokens in time; no token was taken.
+            ValueError: If the bucket can never hold that many tokens, or ``tokens`` is negative.
         """
         if tokens > self.capacity:
             raise ValueError(

@@ -1,1 +1,1 @@
-"""The backends that hold buckets: in Redis, shared by the cluster, or in a process's memory."""
+"""The backends that hold buckets: in Redis for a cluster, or in the memory of one process."""

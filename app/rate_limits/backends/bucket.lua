@@ -1,29 +1,31 @@
--- The numbers of one bucket: refill, when an amount fits, charge and refund. Part of exchange.lua
--- and snapshot.lua, sent to Redis with this text before their own; memory_bucket.py is the
--- same in Python, function by function. Times are seconds of Redis's clock.
+-- The numbers of one bucket: its refill, the time until an amount fits, charges and refunds. This
+-- file is sent to Redis in front of exchange.lua and of snapshot.lua, as a part of both scripts.
+-- memory_bucket.py is the same code in Python, function by function. Times are seconds of Redis's
+-- clock.
 --
 -- The state `s` is one MessagePack map:
---   epoch         unique text, given at creation: a new one shows that the bucket was flushed
---   born, at      when it was created, and up to when it is refilled
+--   epoch         unique string of the bucket, made at creation: a new one shows a flush
+--   born, at      time of creation, and time up to which the bucket is refilled
 --   emptied       whether a flush has been taken into account
---   level         tier -> amount that may be used now; negative: granted ahead, or used beyond
---                 estimates
---   window        tier -> {slot, count, slot, count, ...}, oldest first
---   counted       tier -> sum of those counts
---   overdue       process -> {until, amounts}: its calls that are granted and not sent, if one is
---                 late
---   spent         tier -> total ever charged, corrections deducted
+--   level         tier -> amount that may be used now; negative if more was granted in advance, or
+--                 calls used more than estimated
+--   window        tier -> {slot, count, slot, count, ...}, oldest slot first
+--   counted       tier -> sum of the counts in its window
+--   overdue       process -> {until, amounts} for a process with a late call: the amounts of all
+--                 calls of the process that are granted and not sent
+--   spent         tier -> total that was ever charged, less all refunds
 --   unknown       tiers whose earlier use no process has reported yet, or nothing
---   next          no start before: spreads a burst
---   learned       tier -> {limit per period by the provider's headers, when}
---   drift         tier -> running mean of (the provider's level - the one here)
---   paused_at, paused_until, pause_s   the last pause
---   refused       tier -> amount refused: nothing more fits at the end of the pause
---   ramp_from, ramp_s, strikes         the share of the rate after it, and how fast it grows
---   jitter_s      how unevenly requests arrive at the provider, learned from 429s for a moment
---   spec          the tiers as last used, JSON
+--   next          time before which no request starts, so that a burst is spread
+--   learned       tier -> {limit per period from the provider's headers, time of the headers}
+--   drift         tier -> running mean of the provider's level minus the level of this bucket
+--   paused_at, paused_until, pause_s   beginning, end and length of the last pause
+--   refused       tier -> amount of the refused call; at the end of the pause the level is no higher
+--   ramp_from, ramp_s, strikes         after the pause: the first share of the rate, the seconds
+--                 until the full rate, and the number of 429s in succession
+--   jitter_s      seconds by which arrivals at the provider vary; grows with 429s, then shrinks
+--   spec          the last spec of the bucket, as JSON
 --   careful       until the first answer: {since = first start, at, level = {tier -> amount}}
---   v             the bucket's virtual time (start-time fair queueing), seconds of the bucket
+--   v             the bucket's virtual time (start-time fair queueing), in seconds of the bucket
 
 local EPSILON = 1e-6
 local LEARNED_S, LOWEST_OF_S = 3600, 60
@@ -37,7 +39,7 @@ local function redis_time()
   return tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 
--- The share of the rate that the way back from a 429 allows.
+-- Return the share of the rate that applies at this time after a 429.
 local function ramp(s, time)
   if not s.ramp_s then return 1 end
   local since = time - s.paused_until
@@ -55,7 +57,7 @@ local function capacity(s, tier)
   return math.max(1, tier.capacity * scale(s, tier) - tier.rate * jitter_s)
 end
 
--- Set tier.cap and tier.speed to the capacity and rate in force at this moment.
+-- Set tier.cap and tier.speed to the capacity and the rate that apply now.
 local function put_in_force(s, tiers, now)
   local share = ramp(s, now)
   for _, tier in ipairs(tiers) do
@@ -79,9 +81,10 @@ local function refill(s, tiers, time)
   s.at = math.max(s.at, time)
 end
 
--- A configuration may promise more than the provider gives. Until its first answer, which shows it,
--- half of each minute tier is used, at half the rate, but no longer than the refill needs to make
--- up for it: then the provider's bucket would be full, and nothing was lost.
+-- The configured limits may be higher than the provider's limits, and only the provider's first
+-- answer shows this. Until then the bucket grants half of each minute tier, at half the rate. This
+-- ends at the latest after the time in which an empty tier fills up: the provider's bucket would
+-- then be full, so no capacity is lost. This function returns the seconds until that time.
 local function careful_left(s, tier, now)
   return s.careful.since and s.careful.since + tier.capacity / tier.rate - now or math.huge
 end
@@ -102,7 +105,7 @@ local function advance_careful(s, tiers, now)
   if not next(level) then s.careful = nil end
 end
 
--- Seconds until the amount fits into the careful half, or its time is over.
+-- Return the seconds until the amount fits into the careful half, or the careful time is over.
 local function careful_fit(s, tier, amount, reserve, now)
   local level = s.careful and s.careful.level[tier.name]
   if not level then return 0 end
@@ -127,7 +130,7 @@ local function expire_slots(s, tier, now)
   s.counted[tier.name] = #slots > 0 and counted or 0
 end
 
--- At the end of a pause just the refused request fits, whatever the level was before.
+-- At the end of a pause, make room for only the refused request, even if the level was higher.
 local function resume(s, tiers, now)
   if not s.refused or now < s.paused_until then return end
   refill(s, tiers, s.paused_until)
@@ -137,7 +140,7 @@ local function resume(s, tiers, now)
   s.refused = nil
 end
 
--- Bring everything up to now.
+-- Bring all numbers up to the present time.
 local function advance(s, tiers, now)
   if s.at > now + 1 then s.at = now end -- the clock was set back
   if s.paused_until and s.paused_until - now > s.pause_s + 1 then s.paused_until = now end
@@ -154,7 +157,7 @@ local function advance(s, tiers, now)
   advance_careful(s, tiers, now)
 end
 
--- Seconds until `amount` fits into a window; it includes what has to fit before it.
+-- Return the seconds until `amount` fits into a window; `amount` includes the reserve of others.
 local function window_fit(s, tier, amount, now)
   local excess = s.counted[tier.name] + amount - tier.cap
   if excess <= EPSILON then return 0 end
@@ -168,8 +171,9 @@ local function window_fit(s, tier, amount, now)
   return tier.window_s
 end
 
--- Seconds until the amounts fit into all tiers, after `reserve` (amounts of others, or nil), and
--- the tier that has room last (nil: all have now). An amount above a tier waits for a full tier.
+-- Return the seconds until the amounts fit into all tiers, and the tier that has room last (nil if
+-- all tiers have room now). `reserve` has the amounts of other requests that go first, or is nil. An
+-- amount that is larger than a tier waits until the tier is full.
 local function last_to_fit(s, tiers, amounts, reserve, now)
   local longest, name = 0, nil
   for i, tier in ipairs(tiers) do
@@ -191,7 +195,8 @@ local function fit(s, tiers, amounts, reserve, now)
   return delay
 end
 
--- Seconds until the limits per hour and day have room for one request, and the last of them.
+-- Return the seconds until the limits per hour and day have room for one request, and the tier that
+-- has room last.
 local function long_wait(s, tiers)
   local longest, name = 0, nil
   for _, tier in ipairs(tiers) do
@@ -228,8 +233,8 @@ local function refund_in_window(s, tier, amount, start)
   end
 end
 
--- The gap after a start. Where one request fills the bucket there is no capacity to take a late
--- arrival, so each gap has room for one.
+-- Return the gap after a start. If one request fills the bucket, there is no capacity for a late
+-- arrival, so each gap is longer by the jitter of arrivals.
 local function gap_after(s, tier, amount)
   if tier.name ~= 'requests' or tier.cap > 1 or tier.kind == 'window' then
     return amount * tier.spacing_s
@@ -261,7 +266,7 @@ local function charge(s, tiers, amounts, start)
   s.next = free_from
 end
 
--- Give back what was charged at `start`; negative amounts are charged on top.
+-- Give back amounts that were charged at `start`, and charge negative amounts.
 local function refund(s, tiers, amounts, start)
   for i, tier in ipairs(tiers) do
     local name, amount = tier.name, amounts[i]
@@ -279,8 +284,9 @@ local function refund(s, tiers, amounts, start)
   end
 end
 
--- A provider's bucket is never fuller than full: with `amounts` on their way at the time `at`, this
--- one was at most full without them. The refill beyond that was lost.
+-- A provider's bucket never holds more than its capacity. If `amounts` were granted but not sent at
+-- the time `at`, this bucket's level was then at most the capacity less these amounts. The refill
+-- beyond this level was lost, so the level is lowered to it.
 local function hold_down(s, tiers, amounts, at, now)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -290,7 +296,7 @@ local function hold_down(s, tiers, amounts, at, now)
   end
 end
 
--- Count a call that was sent late from then on in windows.
+-- Move a call that was sent late to the time of its sending, in windows.
 local function move_in_windows(s, tiers, amounts, start, sent)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'window' then
@@ -300,7 +306,8 @@ local function move_in_windows(s, tiers, amounts, start, sent)
   end
 end
 
--- Empty the minute tiers after a flush: the use of a moment ago is forgotten here, not undone.
+-- Empty the minute tiers after a flush, because Redis has lost the use of the last minute and the
+-- provider has not.
 local function empty_short_tiers(s, tiers, now)
   for _, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -314,7 +321,7 @@ local function empty_short_tiers(s, tiers, now)
   s.emptied = true
 end
 
--- Note tiers that are new here, if the process can report their earlier use.
+-- Note tiers that are new in this bucket, so that a process reports their earlier use.
 local function note_unknown(s, tiers)
   for _, tier in ipairs(tiers) do
     local is_new = s.level[tier.name] == nil and s.counted[tier.name] == nil
@@ -337,7 +344,8 @@ local function create(spec, ask, now)
   return s
 end
 
--- Take the earlier use of hour, day and window, as a process has reported it.
+-- Take the earlier use that a process has reported into account, in the tiers per hour and day and
+-- in windows.
 local function rebuild(s, tiers, used, now)
   for i, tier in ipairs(tiers) do
     local amount = used[tier.name]
@@ -351,7 +359,8 @@ local function rebuild(s, tiers, used, now)
   s.unknown = nil
 end
 
--- Models that share the bucket may have different limits: the lowest lately seen counts.
+-- Learn a limit from headers. Models that share the bucket may have different limits, so the lowest
+-- limit of the last minute applies.
 local function learn(s, tier, limit, now)
   if limit <= 0 then return end
   local learned = s.learned[tier.name]
@@ -363,7 +372,8 @@ local function learn(s, tier, limit, now)
   end
 end
 
--- Take a provider's headers into account: its limit, and what it had left when the request arrived.
+-- Take a provider's headers into account: the limit, and the amount that was left when the request
+-- arrived.
 local function observe(s, tier, limit, remaining, spent, start, now)
   local before = scale(s, tier)
   learn(s, tier, limit, now)
@@ -384,8 +394,9 @@ local function observe(s, tier, limit, remaining, spent, start, now)
   s.level[tier.name] = level
 end
 
--- How wrong the bucket was, from 0 (a moment too early) to 1: the pause that is asked for, measured
--- in such requests, by the tier that was nearest to its limit here.
+-- Return how wrong the bucket was, from 0 (the call was a moment too early) to 1. The result is the
+-- number of such requests that fit into the length of the pause, at the rate of the tier that was
+-- nearest to its limit in this bucket.
 local function severity(s, tiers, amounts, seconds)
   local worst, nearest_s = 1, math.huge
   for i, tier in ipairs(tiers) do
@@ -400,8 +411,9 @@ local function severity(s, tiers, amounts, seconds)
   return worst
 end
 
--- Take an answer that asks for a pause. Returns how long the bucket is paused, if that is news.
--- 429s of requests that started before the last pause began belong to the same event.
+-- Start the pause that an answer asks for. Return its length in seconds, or nil if the bucket is
+-- already paused for that long. If the refused request started before the last pause began, its 429
+-- belongs to the same event and lowers the rate no further.
 local function pause(s, tiers, start, seconds, throttled, amounts, now)
   local until_time = now + seconds
   local known = s.paused_until or 0

@@ -1,9 +1,11 @@
--- One process's exchange about one bucket: applies its message, grants what may start soon.
+-- One exchange of a process about one bucket. The script applies the message of the process, and
+-- grants the requests that may start soon.
 --
 -- EVALSHA sha 5 state leases shares heads answer  spec ask channel [now]
 --   KEYS[1] state   string, MessagePack: the bucket's numbers, see bucket.lua
---   KEYS[2] leases  sorted set: "process:id" of each request in flight, by expiry (concurrency)
---   KEYS[3] shares  sorted set: run -> virtual time, of runs served lately
+--   KEYS[2] leases  sorted set: "process:id" of each request in flight -> expiry of its lease; used
+--                   only if the bucket limits the concurrency
+--   KEYS[3] shares  sorted set: run -> virtual time, for runs that were recently served
 --   KEYS[4] heads   hash: process -> MessagePack {due, waiting, {run, priority, arrival, amounts}...}
 --   KEYS[5] answer  string: "number reply" of this process's last exchange
 --   ARGV[1] JSON: app.rate_limits.tiers.BucketSpec
@@ -13,12 +15,13 @@
 --           {granted_at, pause_s, throttled, amounts}, runs {run_id, weight, waiting, requests},
 --           requests {id, priority, arrival_ms, cost_s, amounts}
 --   ARGV[3] prefix of the pub/sub channels: <prefix>:pauses, <prefix>:process:<process>
---   ARGV[4] the time instead of Redis's own, for tests only
+--   ARGV[4] the time in place of Redis's own time, for tests only
 -- Returns JSON: app.rate_limits.base.Reply, with grants {id, delay_s}
 --
--- Grants follow start-time fair queueing over runs (Goyal, Vin, Cheng 1996), then priority, then
--- arrival. Only the first request of each process and run is known here, so across processes the
--- order holds for those; a process that is first may take a little more in the same exchange.
+-- The order of the grants is start-time fair queueing over runs (Goyal, Vin, Cheng 1996), then
+-- priority, then arrival. The script knows only the first request of each run in each other
+-- process, so the order across processes applies only to these requests. A process that is first
+-- may take a little more in the same exchange.
 
 local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
@@ -28,7 +31,8 @@ local OVERDUE_S = 5
 local LONGEST_POLL_S = 10
 local LEAD = 0.8
 
-redis.replicate_commands() -- Redis 6.2 may replicate scripts as they are: this one reads the clock
+-- Redis 6.2 must replicate the effects of this script, not the script, because it reads the clock.
+redis.replicate_commands()
 
 local spec, ask, channel = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), ARGV[3]
 local tiers = spec.tiers
@@ -50,7 +54,7 @@ local function tell(target, message)
   redis.call('PUBLISH', channel .. target, cjson.encode(message))
 end
 
--- The amounts that are granted to processes with late calls, and not sent.
+-- Return the amounts that are granted and not sent in all processes with late calls.
 local function overdue_of(s)
   local sums = {}
   for i = 1, #tiers do sums[i] = 0 end
@@ -81,7 +85,7 @@ local function note_late(s)
   hold_down(s, tiers, overdue_of(s), now, now)
 end
 
--- Apply what the process reports about its permits.
+-- Apply the reports of the process about its permits and about the provider.
 local function apply(s)
   if next(ask.used) and s.unknown then rebuild(s, tiers, ask.used, now) end
   for _, item in ipairs(ask.settlements) do
@@ -104,7 +108,7 @@ local function apply(s)
   if ask.answered then s.careful = nil end
 end
 
--- Requests that may start under the limit of concurrency.
+-- Return the number of requests that may start under the limit of concurrency.
 local function free_places()
   if spec.concurrency == 0 then return math.huge end
   for _, id in ipairs(ask.renewals) do
@@ -114,7 +118,7 @@ local function free_places()
   return spec.concurrency - redis.call('ZCARD', KEYS[2])
 end
 
--- The first requests of the other processes that are alive.
+-- Return the first requests of the other processes that are alive.
 local function other_heads()
   local found, packed = {}, redis.call('HGETALL', KEYS[4])
   for i = 1, #packed, 2 do
@@ -135,7 +139,7 @@ local function other_heads()
   return found
 end
 
--- The virtual times of all runs with waiting requests: run -> seconds.
+-- Return the virtual times of all runs with waiting requests: run -> seconds.
 local function shares_of(s, heads)
   local names, shares = {}, {}
   for _, run in ipairs(ask.runs) do names[#names + 1] = run[1] end
@@ -173,7 +177,7 @@ local function own_head(run, position)
   }
 end
 
--- The next requests of this process, one per run; `taken` counts what each run was granted.
+-- Return the next requests of this process, one per run; `taken` counts the grants of each run.
 local function own_heads(taken)
   local heads = {}
   for i, run in ipairs(ask.runs) do
@@ -196,8 +200,9 @@ local function sum_of(heads)
   return sums
 end
 
--- Seconds until this request may start, or nil if others go first and leave no room for it.
--- `step.mine`: the process was first in this exchange; `step.used`: what it has taken since.
+-- Return the seconds until this request may start, or nil if other requests go first and leave no
+-- room for it. `step.mine` is true if this process was first in this exchange, and `step.used` is
+-- the amount that it has taken in this exchange.
 local function delay_of(s, head, others, everything, shares, free, step)
   local gap = math.max(0, s.next - now)
   if free > #others and fit(s, tiers, head.amounts, everything, now) == 0 then return gap end
@@ -236,8 +241,9 @@ local function grant(s, others, shares, free)
   return grants, taken, free
 end
 
--- Find the first request now, and when it may start. Sends a message to its process if that is
--- another one, which would ask later. Returns when this process should ask again.
+-- Find the request that is first now and the time of its start. If another process has this request
+-- and would ask after that time, send a message to that process. Return the seconds until this
+-- process should ask again.
 local function ask_again_in(s, own, others, shares, free, paused_s)
   local heads = {}
   for _, head in ipairs(own) do heads[#heads + 1] = head end
@@ -260,7 +266,7 @@ local function ask_again_in(s, own, others, shares, free, paused_s)
   return #own > 0 and math.min(due, LONGEST_POLL_S) or nil
 end
 
--- The reason why the requests of this process go on waiting.
+-- Return the reason why the requests of this process still wait.
 local function blocked_by(s, own, others, free, paused_s)
   if #own == 0 then return '' end
   if paused_s > 0 then return 'pause' end
@@ -269,7 +275,7 @@ local function blocked_by(s, own, others, free, paused_s)
   return tier or (tiers[1] and tiers[1].name) or ''
 end
 
--- Store the first requests of this process, for the exchanges of the others.
+-- Store the first requests of this process for the exchanges of the other processes.
 local function note_heads(own, taken, ask_in)
   if #own == 0 then
     redis.call('HDEL', KEYS[4], ask.process)

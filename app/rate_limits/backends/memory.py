@@ -1,7 +1,7 @@
 """The backend in memory: exchange.lua in Python, for tests and for limits of a single process.
 
-Weakness: no other process sees its buckets, and they end with the process. Limits of a cluster need
-``RedisBackend``.
+Weakness: no other process sees the buckets of this backend, and the buckets end with the process.
+Limits of a cluster need ``RedisBackend``.
 """
 
 import math
@@ -29,7 +29,7 @@ OVERDUE_S = 5.0
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class _Head:
-    """The first request of a run in a process; ``place`` is its run's in the exchange."""
+    """The first request of a run in a process; ``place`` is the run's position in the exchange."""
 
     run: str
     priority: int
@@ -50,7 +50,7 @@ class _Record:
 
 
 class _Shared:
-    """The state of one bucket, as Redis keeps it."""
+    """The state of one bucket, with the same parts as in Redis."""
 
     def __init__(self, spec: BucketSpec) -> None:
         self.spec = spec
@@ -62,10 +62,10 @@ class _Shared:
 
 
 class MemoryBackend:
-    """Buckets of this process; several limiters may share it.
+    """Buckets in the memory of this process; several limiters may share one backend.
 
     Args:
-        clock: Seconds since the epoch.
+        clock: Returns seconds since the epoch.
 
     Example:
         limiter = ClusterLimiter(MemoryBackend(), resolve)

@@ -1,6 +1,7 @@
 """The numbers of one bucket in memory: bucket.lua in Python, function by function.
 
-The reasons are in the comments there; a test checks that both give the same answers.
+The comments of bucket.lua give the reasons, and a test checks that both versions give the same
+replies.
 """
 
 import math
@@ -31,7 +32,7 @@ class Careful:
 
 @dataclass(kw_only=True)
 class MemoryBucket:
-    """The state of a bucket; fields as in bucket.lua."""
+    """The state of a bucket; its fields are those of the state in bucket.lua."""
 
     epoch: str
     born: float
@@ -61,7 +62,7 @@ class MemoryBucket:
     speed: dict[str, float] = field(default_factory=dict)
 
     def ramp(self, time: float) -> float:
-        """Return the share of the rate that the way back from a 429 allows."""
+        """Return the share of the rate that applies at this time after a 429."""
         if self.ramp_s is None:
             return 1.0
         since = time - self.paused_until
@@ -70,7 +71,7 @@ class MemoryBucket:
         return min(1.0, self.ramp_from + (1 - self.ramp_from) * since / self.ramp_s)
 
     def advance(self, tiers: tuple[Tier, ...], now: float) -> None:
-        """Bring everything up to now."""
+        """Bring all numbers up to the present time."""
         self.tiers = tiers
         if self.at > now + 1:
             self.at = now
@@ -90,7 +91,7 @@ class MemoryBucket:
         self._advance_careful(now)
 
     def put_in_force(self, now: float) -> None:
-        """Work out the capacity and the rate of this moment."""
+        """Calculate the capacity and the rate that apply now."""
         share = self.ramp(now)
         for tier in self.tiers:
             cap = self._capacity(tier)
@@ -98,13 +99,16 @@ class MemoryBucket:
             self.speed[tier.name] = tier.rate * self._scale(tier) * share
 
     def fit(self, amounts: Amounts, reserve: Amounts | None, now: float) -> float:
-        """Return the seconds until the amounts fit into all tiers, after those of others."""
+        """Return the seconds until the amounts fit into all tiers, after ``reserve``."""
         return self.last_to_fit(amounts, reserve, now)[0]
 
     def last_to_fit(
         self, amounts: Amounts, reserve: Amounts | None, now: float
     ) -> tuple[float, str]:
-        """Return the same, and which tier has room last; empty if all have room now."""
+        """Return the result of ``fit``, and the tier that has room last.
+
+        The tier is empty if all tiers have room now.
+        """
         longest, name = 0.0, ""
         for i, tier in enumerate(self.tiers):
             before = reserve[i] if reserve else 0.0
@@ -119,7 +123,7 @@ class MemoryBucket:
         return longest, name
 
     def long_wait(self) -> tuple[float, str]:
-        """Return when the limits per hour and day have room for a request, and which has last."""
+        """Return the seconds until the limits per hour and day have room, and the last of them."""
         waits = [
             ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
             for tier in self.tiers
@@ -128,7 +132,7 @@ class MemoryBucket:
         return max(waits, key=lambda wait: wait[0], default=(0.0, ""))
 
     def charge(self, amounts: Amounts, start: float) -> None:
-        """Take the amounts for a start at this time."""
+        """Take the amounts of a request that starts at this time."""
         free_from = self.next
         if self.careful is not None and self.careful.since is None:
             self.careful.since = start
@@ -143,7 +147,7 @@ class MemoryBucket:
         self.next = free_from
 
     def refund(self, amounts: Amounts, start: float) -> None:
-        """Give back what was charged at ``start``; negative amounts are charged on top."""
+        """Give back amounts that were charged at ``start``, and charge negative amounts."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if amount == 0:
                 continue
@@ -158,7 +162,7 @@ class MemoryBucket:
                 self._count_in_window(tier, -amount, start)
 
     def hold_down(self, amounts: Amounts, at: float, now: float) -> None:
-        """Lower levels to what they can be with these amounts on their way at that time."""
+        """Lower the levels to the most that is possible if these amounts were unsent at ``at``."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "bucket" and tier.is_short:
                 name = tier.name
@@ -166,7 +170,7 @@ class MemoryBucket:
                 self.level[name] = min(self.level[name], most)
 
     def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
-        """Count a call that was sent late from then on in windows."""
+        """Move a call that was sent late to the time of its sending, in windows."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "window":
                 self._refund_in_window(tier, amount, start)
@@ -183,14 +187,14 @@ class MemoryBucket:
         self.emptied = True
 
     def note_unknown(self, tiers: tuple[Tier, ...]) -> None:
-        """Note tiers that are new here: the use that they count began before them."""
+        """Note tiers that are new in this bucket, because their earlier use is not known."""
         for tier in tiers:
             is_new = tier.name not in self.level and tier.name not in self.counted
             if is_new and (not tier.is_short or tier.kind == "window"):
                 self.unknown = [*self.unknown, tier.name]
 
     def rebuild(self, used: dict[str, float], now: float) -> None:
-        """Take the earlier use of hour, day and window into account."""
+        """Take the earlier use into account in the tiers per hour and day, and in windows."""
         for tier in self.tiers:
             amount = used.get(tier.name)
             if amount is None:
@@ -203,7 +207,7 @@ class MemoryBucket:
         self.unknown = []
 
     def observe(self, seen: Observation, now: float) -> None:
-        """Take a provider's headers into account."""
+        """Take the headers of a provider's answer into account."""
         tier = self.tiers[seen.position]
         before = self._scale(tier)
         self._learn(tier, seen.limit, now)
@@ -224,7 +228,10 @@ class MemoryBucket:
         self.level[tier.name] = level
 
     def pause(self, refusal: Refusal, now: float) -> float | None:
-        """Take an answer that asks for a pause; return its length in seconds if that is news."""
+        """Start the pause that an answer asks for.
+
+        Return its length in seconds, or None if the bucket is already paused for that long.
+        """
         seconds, amounts = refusal.pause_s, refusal.amounts
         known = self.paused_until
         if refusal.throttled and refusal.granted_at > self.paused_at:

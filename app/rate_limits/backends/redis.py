@@ -1,4 +1,4 @@
-"""The backend of clusters: buckets are in Redis, and a Lua script makes each exchange atomic."""
+"""The backend of a cluster: buckets are in Redis, and each exchange is one atomic Lua script."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,13 +24,13 @@ log = structlog.get_logger(__name__)
 class RedisBackend:
     """Buckets in Redis 6.2 or newer.
 
-    Weakness: with hundreds of processes waiting for one bucket, every exchange reads the first
-    requests of all of them; give such a fleet several buckets (accounts), or fewer, larger
-    processes. For a single process ``MemoryBackend`` needs no Redis.
+    Weakness: every exchange reads the first requests of all processes that wait for the bucket,
+    which is slow with hundreds of processes. Give such a cluster several buckets (accounts), or
+    fewer and larger processes. For a single process ``MemoryBackend`` needs no Redis.
 
     Args:
-        redis: The process's client, without ``decode_responses``. It is not closed here.
-        clock: Seconds since the epoch instead of Redis's own clock, for tests.
+        redis: The process's client, without ``decode_responses``. This class does not close it.
+        clock: Returns seconds since the epoch in place of Redis's own clock, for tests.
 
     Example:
         limiter = ClusterLimiter(RedisBackend(Redis.from_url(url)), resolve)
@@ -57,7 +57,7 @@ class RedisBackend:
                 self._epochs[spec.bucket] = answer["epoch"]
         except (RedisError, OSError) as error:
             if _is_mistake(error):
-                raise  # to repeat it would not help
+                raise  # a repetition would not help
             raise ServiceUnavailable(f"Redis does not serve rate limits: {error}") from error
         return _reply(answer)
 
@@ -126,7 +126,7 @@ def _keys(bucket: str, *names: str) -> list[str]:
 
 
 def _tag(bucket: str) -> str:
-    """Return the bucket's name as a hash tag, which braces would end early."""
+    """Return the bucket's name as a hash tag, without braces, which would end the tag early."""
     return bucket.translate({ord("{"): "(", ord("}"): ")"})
 
 
@@ -135,7 +135,7 @@ def _reply(answer: dict[str, Any]) -> Reply:
     return Reply(
         time_s=seconds + fraction,
         epoch=answer["epoch"],
-        grants=[Grant(*grant) for grant in answer["grants"]],  # none: {}, an empty Lua table
+        grants=[Grant(*grant) for grant in answer["grants"]],  # {} if empty, as Lua writes it
         ask_in_s=answer.get("ask_in_s"),
         paused_s=answer["paused_s"],
         careful=answer["careful"],

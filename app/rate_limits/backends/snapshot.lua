@@ -1,8 +1,8 @@
--- The state of one bucket, to be shown to people; changes nothing.
+-- Returns the state of one bucket, to be shown to people. The script changes nothing.
 --
 -- EVALSHA sha 3 state leases heads  [now]
 --   KEYS[1] state, KEYS[2] leases, KEYS[3] heads: see exchange.lua
---   ARGV[1] the time instead of Redis's own, for tests only
+--   ARGV[1] the time in place of Redis's own time, for tests only
 -- Returns JSON, or nothing if the bucket is not in use.
 
 local packed = redis.call('GET', KEYS[1])

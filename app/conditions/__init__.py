@@ -1,4 +1,4 @@
-"""Conditions of agents. Google's CEL compiles and evaluates them, within limits of time and size.
+"""Conditions of agents, compiled and evaluated by Google's CEL, with limits on time and size.
 
 CEL is the Common Expression Language.
 """

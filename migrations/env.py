@@ -1,4 +1,4 @@
-"""Alembic's entry point: migrates on the connection that ``app.storage.schema`` gives it."""
+"""The entry point of Alembic. It migrates on the connection that ``app.storage.schema`` opened."""
 
 from alembic import context
 

@@ -1,1 +1,4 @@
-"""Conditions of agents: compiled and evaluated by Google's CEL, within bounds."""
+"""Conditions of agents, compiled and evaluated by Google's CEL, with limits on time and size.
+
+CEL is the Common Expression Language.
+"""

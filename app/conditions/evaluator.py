@@ -1,9 +1,10 @@
-"""Decides whether a condition holds, in a time that is bounded for every expression and value.
+"""Decides whether a condition is true, in a limited time for every expression and every value.
 
-Most conditions take microseconds and are evaluated on the spot: without loops, the work follows
-from the length of the expression and the size of the values, and both are small. A condition with
-a macro, a pattern or large values goes to a process of its own that the system stops after two
-seconds of CPU; that costs some 50 ms, in a thread, and at most two such processes run at once.
+Most conditions take microseconds, and the worker evaluates them in its own process: without loops,
+the work depends only on the length of the expression and the size of the values, and both are
+small. If a condition has a macro, a pattern or large values, a separate process evaluates it, and
+the system stops that process after two seconds of CPU. Such an evaluation takes some 50 ms, in a
+thread, and at most two of these processes run at once.
 """
 
 import asyncio
@@ -21,19 +22,20 @@ from app.domain.condition import Condition
 from app.domain.suggestions import shortened
 from app.errors import ConditionFailed
 
-#: Values and characters up to which an expression without loops is evaluated on the spot.
+#: Up to this many values and characters, the worker evaluates an expression without loops itself.
 INLINE_SIZE = 20_000
 MAX_BYTES = 20_000_000
 MAX_PROCESSES = 2
-# The sandbox limits CPU time; this limit is for a process that gets no CPU at all.
+# The sandbox limits the CPU time of its process; this limit is for a process that gets no CPU.
 WALL_S = 60.0
 
 
 class ConditionEvaluator:
     """Evaluates conditions for all agents of a process.
 
-    A condition with a loop, or on more than 20,000 values and characters, costs a process each
-    time: where many agents test large values, map the part that they need into the context instead.
+    If a condition has a loop, or reads more than 20,000 values and characters, each evaluation
+    starts a process. If many agents test large values, map the part that they need into the
+    context instead.
 
     Example:
         evaluator = ConditionEvaluator()
@@ -52,10 +54,10 @@ class ConditionEvaluator:
         Args:
             condition: The condition.
             run_input: The run's input.
-            values: Outputs by agent, and keys of the context, as JSON values.
+            values: JSON values by name: the outputs of agents, and the keys of the context.
 
         Raises:
-            ConditionFailed: If the condition cannot be evaluated, is over a limit, or gives neither
+            ConditionFailed: If the condition cannot be evaluated, exceeds a limit, or is neither
                 true nor false.
         """
         data = bound(condition, run_input, values)
@@ -73,8 +75,8 @@ class ConditionEvaluator:
         document = orjson.dumps({"text": condition.text, "variables": data})
         if len(document) > MAX_BYTES:
             raise ConditionFailed(
-                f"condition {shortened(condition.text)} reads {len(document):,} bytes, the limit "
-                f"is {MAX_BYTES:,}: map the part that it needs into the context"
+                f"condition {shortened(condition.text)} reads {len(document):,} bytes, and the "
+                f"limit is {MAX_BYTES:,}: map the part that the condition needs into the context"
             )
         async with self._places:
             kind, value = await asyncio.to_thread(_evaluate, document, condition.text)
@@ -95,14 +97,17 @@ def _evaluate(document: bytes, text: str) -> tuple[str, Any]:
     if done.returncode:
         raise ConditionFailed(
             f"condition {shortened(text)} took over {sandbox.CPU_S} s of CPU, or too much memory: "
-            "simplify it, or map the part that it needs into the context"
+            "simplify the condition, or map the part that it needs into the context"
         )
     kind, value = orjson.loads(done.stdout)
     return kind, value
 
 
 def _is_small(data: Any) -> bool:
-    """Return whether values and characters are few; the search stops at the limit."""
+    """Return whether the data has at most INLINE_SIZE values and characters.
+
+    The count stops as soon as it exceeds the limit.
+    """
     waiting = [data]
     size = 0
     while waiting and size <= INLINE_SIZE:

@@ -1,4 +1,4 @@
-"""Compiles conditions; an error message names the position of the mistake."""
+"""Compiles conditions. An error message names the position of the mistake."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ def compiled(condition: Condition) -> Any:
     """Compile a condition.
 
     Raises:
-        WorkflowError: If the text is no expression of CEL, or cannot be true or false.
+        WorkflowError: If the text is not a CEL expression, or if its result cannot be a boolean.
     """
     try:
         expression = environment(tuple(variables(condition))).compile(condition.text)
@@ -44,7 +44,7 @@ def variables(condition: Condition) -> list[str]:
 
 @lru_cache(maxsize=1024)
 def environment(names: tuple[str, ...]) -> Any:
-    """Make the environment of a condition: these variables and the standard functions of CEL."""
+    """Make the environment of a condition: its variables and the standard functions of CEL."""
     return cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN))
 
 
@@ -56,7 +56,7 @@ def bound(
     Args:
         condition: The condition.
         run_input: The run's input.
-        values: Outputs by agent, and keys of the context.
+        values: JSON values by name: the outputs of agents, and the keys of the context.
     """
     found: dict[str, Any] = {word: word for word in condition.words}
     found |= {key: values.get(key) for key in condition.keys}
@@ -70,10 +70,15 @@ def bound(
 
 
 def verdict(text: str, kind: str, value: Any) -> bool:
-    """Read the evaluator's answer as true or false.
+    """Return the evaluator's result as a bool.
+
+    Args:
+        text: The condition's text, for messages.
+        kind: CEL's name for the type of the result.
+        value: The result.
 
     Raises:
-        ConditionFailed: If the answer is neither.
+        ConditionFailed: If the result is neither true nor false.
     """
     if kind == "BOOL":
         return bool(value)
@@ -93,6 +98,6 @@ def _explained(text: str, message: str) -> str:
     line, column, problem = int(found[1]), int(found[2]), found[3]
     problem = _CODES.sub("", problem).removeprefix("Syntax error: ")
     if line < 1:
-        return f"is not accepted: {problem}: write it as several shorter parts"
+        return f"is not accepted: {problem}: split the expression into several shorter ones"
     start = sum(len(part) + 1 for part in text.split("\n")[: line - 1])
-    return f"is no expression of CEL: {problem} ({place_of(text, start + column - 1)})"
+    return f"is not a CEL expression: {problem} ({place_of(text, start + column - 1)})"

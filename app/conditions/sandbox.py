@@ -1,7 +1,7 @@
-"""Evaluates one condition in a process of its own, whose time and memory the system limits.
+"""Evaluates one condition in a separate process; the system limits its time and memory.
 
-``evaluator`` runs this file as a script. It reads one JSON document, writes one, and imports
-nothing of the application.
+``evaluator`` runs this file as a script. The script reads one JSON document, writes another one,
+and imports no other module of the application.
 """
 
 import json
@@ -14,7 +14,7 @@ MAX_SHOWN_CHARS = 1000
 
 
 def main() -> None:
-    """Read ``{text, variables}``, write ``[kind, value]``."""
+    """Read ``{text, variables}`` from standard input, and write ``[kind, value]`` to the output."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     from cel_expr_python import cel

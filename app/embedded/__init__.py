@@ -1,7 +1,7 @@
 """Real Postgres and Redis servers from Python wheels, for development without installed services.
 
-The wheels are only a source of binaries: starting, sharing and stopping the servers is done here,
-with kernel locks instead of lists of process ids, so that a kill -9 leaves nothing stale.
+The wheels only provide the binaries. This package starts, shares and stops the servers. It uses
+kernel locks instead of lists of process ids, because the kernel releases a lock even after kill -9.
 """
 
 from app.embedded.services import Services, ServiceUrls

@@ -1,4 +1,4 @@
-"""The account that a server runs under: Postgres refuses root, so root has to step down."""
+"""The user account that a server runs under. Postgres refuses root, so root has to switch users."""
 
 import os
 import pwd
@@ -16,13 +16,14 @@ UNPRIVILEGED = "nobody"
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """The user that owns a server's data, and how to run a program as that user.
+    """The user that owns a server's data, and the way to run a program as that user.
 
     Attributes:
-        uid: User id that owns the data.
-        gid: Group id of the same user.
-        prefix: Command that steps down and then runs the rest of the line.
-        switch: Whether the parent has to switch users itself, because there is no such command.
+        uid: Id of the user that owns the data.
+        gid: Id of the group of the same user.
+        prefix: Command that switches to this user and then runs the rest of the command line.
+        switch: Whether the parent process has to switch users itself, because no such command
+            works on this machine.
     """
 
     uid: int
@@ -35,13 +36,13 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
     """Return an account for a server that must not run as root.
 
     Args:
-        paths: Folders that the server has to reach: its programs, its data.
+        paths: Folders that the server has to reach: the folders of its programs and its data.
 
     Returns:
-        This process's own account, unless it is root.
+        The account of this process, or the account of "nobody" if this process runs as root.
 
     Raises:
-        EmbeddedServicesError: If this process is root and cannot step down.
+        EmbeddedServicesError: If this process runs as root and cannot switch users.
     """
     if os.geteuid() != 0:
         return Account(uid=os.geteuid(), gid=os.getegid())
@@ -61,7 +62,10 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
 
 
 def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
-    """Return a command that runs as uid but may enter any folder, also a home below /root."""
+    """Return a command that runs a program as ``uid``; the program may enter any folder.
+
+    Without that right, the program could not reach a home below /root.
+    """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
@@ -70,13 +74,13 @@ def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
         *("--reuid", str(uid), "--regid", str(gid), "--clear-groups"),
         *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
     )
-    # Old versions and user namespaces refuse some of the options; the trial shows that early.
+    # Old versions of setpriv, and user namespaces, refuse some of the options: try the command.
     trial = subprocess.run([*prefix, "true"], capture_output=True, check=False)
     return prefix if trial.returncode == 0 else ()
 
 
 def closed_part(path: Path) -> Path | None:
-    """Return the first folder on the way to ``path`` that other users may not enter."""
+    """Return the first folder on the path to ``path`` that other users may not enter, or None."""
     parts = [*reversed(path.parents), path]
     closed = (part for part in parts if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH)
     return next(closed, None)

@@ -1,4 +1,4 @@
-"""Folders of the embedded services: data below the home, sockets in a short private path."""
+"""Folders of the embedded services: the data is below the home, the sockets in a short path."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from app.errors import EmbeddedServicesError
 
-# A socket's path has to fit 108 bytes on Linux and 104 on macOS, the final zero included.
+# With its final zero byte, a socket's path may have 108 bytes on Linux and 104 bytes on macOS.
 MAX_SOCKET_PATH_BYTES = 103
 LONGEST_SOCKET_NAME = ".s.PGSQL.5432.lock"
 PRIVATE = 0o700
@@ -18,7 +18,7 @@ def open_home(home: Path) -> Path:
     """Create the home if it is missing, and return its real path.
 
     Raises:
-        EmbeddedServicesError: If it cannot be written, or belongs to another user.
+        EmbeddedServicesError: If the home cannot be written, or belongs to another user.
     """
     try:
         home.mkdir(parents=True, mode=PRIVATE, exist_ok=True)
@@ -27,25 +27,26 @@ def open_home(home: Path) -> Path:
     except OSError as error:
         raise EmbeddedServicesError(
             f"cannot use {str(home)!r} for the built-in services ({error.strerror}): set "
-            "AGENTCHORD_HOME to a folder you can write to, or DATABASE_URL and REDIS_URL"
+            "AGENTCHORD_HOME to a folder that you can write to, or set DATABASE_URL and REDIS_URL"
         ) from error
     if owner != os.geteuid():
         raise EmbeddedServicesError(
-            f"{str(home)!r} belongs to user id {owner}, this process runs as {os.geteuid()}: set "
-            "AGENTCHORD_HOME to a folder of your own, or DATABASE_URL and REDIS_URL"
+            f"{str(home)!r} belongs to user id {owner}, but this process runs as user id "
+            f"{os.geteuid()}: set AGENTCHORD_HOME to a folder of your own, or set DATABASE_URL and "
+            "REDIS_URL"
         )
     return home
 
 
 def private_folder(path: Path, *, owner: int | None = None) -> Path:
-    """Create a folder that only ``owner`` can enter, or check that it is one.
+    """Create a folder that only ``owner`` can enter, or check that an existing folder is private.
 
     Args:
-        path: Folder; its parent must exist.
-        owner: User id that shall own it; this process's own when None.
+        path: Path of the folder; its parent must exist.
+        owner: Id of the user that shall own the folder; None means the user of this process.
 
     Raises:
-        EmbeddedServicesError: If another user made the folder, or it is a link.
+        EmbeddedServicesError: If another user made the folder, or if the path is a link.
     """
     me = os.geteuid()
     owner = me if owner is None else owner
@@ -54,7 +55,7 @@ def private_folder(path: Path, *, owner: int | None = None) -> Path:
     if not stat.S_ISDIR(found.st_mode) or found.st_uid not in {me, owner}:
         raise EmbeddedServicesError(
             f"{str(path)!r} is not a folder of this user (user id {found.st_uid} made it): remove "
-            "it, or set TMPDIR to a folder of your own"
+            "this path, or set TMPDIR to a folder of your own"
         )
     if found.st_uid != owner:
         os.chown(path, owner, -1, follow_symlinks=False)
@@ -64,19 +65,19 @@ def private_folder(path: Path, *, owner: int | None = None) -> Path:
 
 
 def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
-    """Make the private folder for the sockets of one server of this home.
+    """Make the private folder for the sockets of one server.
 
     Args:
-        home: Real path of the home; the folder's name follows from it.
-        name: Server's name.
-        owner: User id that shall own it; this process's own when None.
+        home: Real path of the server's home; the folder's name is computed from this path.
+        name: Name of the server.
+        owner: Id of the user that shall own the folder; None means the user of this process.
 
     Raises:
-        EmbeddedServicesError: If no safe place is found.
+        EmbeddedServicesError: If there is no safe place for the folder.
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    # The session's folder comes last: it is deleted at logout, while the servers still run.
-    runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - the session's, no setting of ours
+    # XDG_RUNTIME_DIR comes last: the system deletes it at logout, when the servers still run.
+    runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - not a setting of AgentChord
     bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
     for base in (Path(base).resolve() for base in bases if base):
         folder = base / f"agentchord-{digest}-{name}"
@@ -85,7 +86,7 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
             return private_folder(folder, owner=owner)
     raise EmbeddedServicesError(
         f"none of {', '.join(repr(base) for base in bases if base)} is a safe place for sockets: "
-        "set TMPDIR to a folder of your own with a short path, or DATABASE_URL and REDIS_URL"
+        "set TMPDIR to a folder of your own with a short path, or set DATABASE_URL and REDIS_URL"
     )
 
 
@@ -97,7 +98,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def _trustworthy(base: Path) -> bool:
-    """Return whether no other user can replace a folder made in it, as in /tmp."""
+    """Return whether no other user can replace a folder in ``base``; /tmp is such a base."""
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         return False
     found = base.stat()

@@ -1,9 +1,12 @@
 """The keeper: the process that runs one embedded server for as long as any process uses it.
 
-It is a script (``python -I -S keeper.py RECORD LOCK_FD``) on the standard library alone, so that
-it starts in milliseconds and outlives the process that started it. It is the parent of the server,
-starts it again when it dies, and stops it once the kernel grants it the exclusive lock on the
-users' file: when the last user has left, was killed, or lost power.
+The keeper is a script (``python -I -S keeper.py RECORD LOCK_FD``). It imports only the standard
+library, so that it starts in milliseconds, and it outlives the process that started it. The keeper
+is the parent of the server and starts the server again if the server dies.
+
+Every process that uses the server holds a shared lock on the users' file, and the keeper waits for
+the exclusive lock on this file. The kernel grants the exclusive lock when the last user has left or
+was killed. The keeper then stops the server.
 """
 
 import contextlib
@@ -29,11 +32,11 @@ STOP_TIMEOUT_S = 10.0
 
 
 class Keeper:
-    """Keeps the server of one record running, and stops it.
+    """Keeps one server running, and stops it.
 
     Args:
-        record: The record that ``server.py`` wrote: argv, log, user, stop_signal.
-        on_crash_loop: Called when the server has never worked and keeps dying at its start.
+        record: The record that ``server.py`` wrote, with argv, log, user and stop_signal.
+        on_crash_loop: Function to call if the server has never worked and always dies at its start.
     """
 
     def __init__(self, record: dict[str, Any], on_crash_loop: Callable[[], None]) -> None:
@@ -44,7 +47,7 @@ class Keeper:
         self._process: subprocess.Popen[bytes] | None = None
 
     def keep_running(self) -> None:
-        """Start the server, and start it again whenever it ends without being stopped."""
+        """Start the server, and start it again whenever it ends before ``stop`` is called."""
         false_starts, ever_healthy = 0, False
         while (process := self._spawn()) is not None:
             started = time.monotonic()
@@ -55,8 +58,9 @@ class Keeper:
             ever_healthy |= healthy
             false_starts = 0 if healthy else false_starts + 1
             self._note(f"the server ended with code {code}")
-            # A server that has worked may need several starts after a kill, because the rest of
-            # the old one still holds its shared memory. One that never worked will not recover.
+            # After a kill, a server that has worked may need several starts, because processes of
+            # the killed server still hold its shared memory. A server that has never worked will
+            # not recover.
             if false_starts >= MAX_FALSE_STARTS and not ever_healthy:
                 self._note("the server does not start: giving up")
                 self._on_crash_loop()
@@ -64,7 +68,7 @@ class Keeper:
             self._stopping.wait(min(FIRST_DELAY_S * 2**false_starts, MAX_DELAY_S))
 
     def stop(self) -> None:
-        """End the server: with its own stop signal first, then SIGQUIT, then SIGKILL."""
+        """End the server; send its own stop signal first, then SIGQUIT, then SIGKILL."""
         with self._lock:
             self._stopping.set()
             process = self._process
@@ -99,11 +103,11 @@ class Keeper:
 
 
 def main(record_path: str, lock_fd: int) -> None:
-    """Run the record's server until no process uses it any more.
+    """Run a server until no process uses the server any more.
 
     Args:
-        record_path: JSON file that describes the server.
-        lock_fd: Inherited descriptor whose lock shows that this process is alive.
+        record_path: Path of the JSON file that describes the server.
+        lock_fd: Inherited descriptor of a lock; the lock shows that this process is alive.
     """
 
     def leave(_number: int, _frame: FrameType | None) -> None:
@@ -120,7 +124,8 @@ def main(record_path: str, lock_fd: int) -> None:
             keeper.stop()
             with contextlib.suppress(OSError):
                 Path(record["sockets"]).rmdir()
-            # Released before the users' lock: the next user must not find a keeper that is ending.
+            # Release this lock before the users' lock, because the next user must not find a
+            # keeper that is ending.
             os.close(lock_fd)
 
 

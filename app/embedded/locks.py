@@ -1,4 +1,4 @@
-"""Advisory locks on files; the kernel releases them when their holder dies."""
+"""Advisory locks on files. The kernel releases a lock when the process that holds it dies."""
 
 import fcntl
 import os
@@ -13,10 +13,11 @@ POLL_S = 0.02
 
 
 class FileLock:
-    """A lock held through one open file; closed on exec, so children do not inherit it.
+    """A lock that is held through one open file.
 
-    It works between processes of one machine, not on every network file system: the home of the
-    embedded services has to be a local folder.
+    The file is closed on exec, so child processes do not inherit the lock. The lock works between
+    processes of one machine, but not on every network file system. The home of the embedded
+    services has to be a local folder for this reason.
 
     Example:
         with FileLock.acquire(path, timeout_s=10):
@@ -32,8 +33,8 @@ class FileLock:
         """Take the lock if it is free, else return None at once.
 
         Args:
-            path: File to lock; created when it is missing.
-            shared: Whether other processes may hold it shared at the same time.
+            path: File to lock; if the file is missing, it is created.
+            shared: Whether other processes may hold a shared lock on the file at the same time.
         """
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
@@ -48,14 +49,14 @@ class FileLock:
         """Wait for the lock.
 
         Raises:
-            EmbeddedServicesError: If it is not free within ``timeout_s`` seconds.
+            EmbeddedServicesError: If the lock is not free within ``timeout_s`` seconds.
         """
         deadline = time.monotonic() + timeout_s
         while (lock := cls.attempt(path, shared=shared)) is None:
             if time.monotonic() > deadline:
                 raise EmbeddedServicesError(
-                    f"another process has held {str(path)!r} for {timeout_s:.0f} s: see whether an "
-                    "agentchord process hangs (`ps -ef | grep agentchord`) and end it"
+                    f"another process has held {str(path)!r} for {timeout_s:.0f} s: if an "
+                    "agentchord process hangs (`ps -ef | grep agentchord`), end that process"
                 )
             time.sleep(POLL_S)
         return lock
@@ -67,9 +68,9 @@ class FileLock:
         return self._fd
 
     def release(self) -> None:
-        """Release the lock, also while forked children still hold a copy of the descriptor.
+        """Release the lock, even if forked children still hold a copy of the descriptor.
 
-        In such a child this only closes the copy: the lock belongs to its parent.
+        In such a child, this method only closes the copy, because the lock belongs to the parent.
         """
         if self._fd is not None:
             if self._pid == os.getpid():
@@ -77,7 +78,7 @@ class FileLock:
             self.hand_over()
 
     def hand_over(self) -> None:
-        """Close this process's descriptor only: the lock lives on in a child that inherited it."""
+        """Close only this process's descriptor; a child that inherited the lock still holds it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

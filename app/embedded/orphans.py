@@ -1,4 +1,4 @@
-"""Ends a server that was left behind when its keeper was killed."""
+"""Ends a server that still runs although its keeper was killed."""
 
 import contextlib
 import time
@@ -13,9 +13,10 @@ STOP_TIMEOUT_S = 10.0
 
 
 def stop_orphan(record: dict[str, Any]) -> None:
-    """End a server whose keeper was killed, found by its pid file and its command line.
+    """Find a server by its pid file and its command line, and end the server.
 
-    A process id alone is not trusted: after a restart of the machine it may belong to any process.
+    A process id alone is not enough, because after a restart of the machine the same id may belong
+    to any process.
     """
     if not record:
         return
@@ -31,7 +32,7 @@ def stop_orphan(record: dict[str, Any]) -> None:
 
 
 def _ended(process: psutil.Process) -> bool:
-    """Wait for its end; a zombie has ended, even if its parent never reaps it."""
+    """Wait for the end of the process; a zombie has ended, even if its parent never reaps it."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
         if time.monotonic() > deadline:

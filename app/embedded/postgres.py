@@ -1,7 +1,8 @@
-"""Postgres as an embedded server: its binaries, its data folder, its start.
+"""Postgres as an embedded server: its binaries, its data folder and its start.
 
-A process that reaches the socket is trusted as the superuser ``agentchord``; only processes of the
-user that owns the private folder of the socket reach it, and nothing listens on TCP.
+Postgres trusts every process that reaches its socket as the superuser ``agentchord``. The socket is
+in a private folder, so only processes of the user that owns this folder reach it. Postgres does not
+listen on TCP.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ OLDEST_MAJOR = 15
 ROLE = DATABASE = "agentchord"
 PORT = 5432
 INITDB_TIMEOUT_S = 120
-DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian keeps them off the PATH
+DEBIAN_PROGRAMS = Path("/usr/lib/postgresql")  # Debian does not put this folder on the PATH
 SETTINGS = {
     "listen_addresses": "",
     "port": str(PORT),
@@ -46,12 +47,12 @@ INSTALL = (
 
 
 class PostgresKind:
-    """Postgres: how it is found, initialised, started and reached."""
+    """The part of an embedded server that is particular to Postgres."""
 
     name: ClassVar[str] = "postgres"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Postgres, create its data folder the first time, and return how to start it.
+        """Find Postgres, create its data folder the first time, and return its command line.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Postgres, or initdb fails.
@@ -60,7 +61,7 @@ class PostgresKind:
         program = find_program(data)
         account = unprivileged_account([program.path.parent, home.parent])
         if account.switch:
-            home.chmod(0o711)  # to pass through; the folders in it stay closed
+            home.chmod(0o711)  # others may pass through the home; its folders stay closed
         sockets = socket_folder(home, self.name, owner=account.uid if account.switch else None)
         clear_folder(sockets)
         if not (data / "PG_VERSION").exists():
@@ -78,7 +79,7 @@ class PostgresKind:
         )
 
     def ready(self, sockets: Path) -> bool:
-        """Return whether Postgres takes connections; create the database the first time."""
+        """Return whether Postgres accepts connections; create the database the first time."""
         try:
             with psycopg.connect(
                 host=str(sockets),
@@ -98,15 +99,17 @@ class PostgresKind:
         return True
 
     def url(self, sockets: Path) -> str:
-        """Return the SQLAlchemy URL; it has the port, because PGPORT would win otherwise."""
+        """Return the SQLAlchemy URL, with the port, because PGPORT would replace a missing port."""
         return f"postgresql+psycopg://{ROLE}@/{DATABASE}?host={quote(str(sockets))}&port={PORT}"
 
 
 def find_program(data: Path) -> Program:
-    """Return the Postgres of the data folder's major version, for a new folder the first found.
+    """Return the Postgres that matches the data folder's major version.
+
+    If the data folder is new, return the first Postgres that is found.
 
     Raises:
-        EmbeddedServicesError: If there is none.
+        EmbeddedServicesError: If there is no such Postgres.
     """
     found = [
         program
@@ -122,7 +125,7 @@ def find_program(data: Path) -> Program:
         fitting = [program for program in found if program.version[0] == major]
         if not fitting:
             raise EmbeddedServicesError(
-                f"{str(data)!r} was written by Postgres {major}, this machine has only "
+                f"{str(data)!r} was written by Postgres {major}, but this machine has only "
                 f"{', '.join(map(str, found))}: install that version, move the folder away to "
                 "start empty, or set DATABASE_URL"
             )
@@ -142,10 +145,12 @@ def _major(path: Path) -> int:
 
 
 def initialise(data: Path, program: Program, account: Account) -> None:
-    """Run initdb in a folder beside the final one: a crash leaves no half-made database.
+    """Run initdb in a temporary folder, so that a crash leaves no incomplete database.
+
+    The temporary folder is beside the final one.
 
     Raises:
-        EmbeddedServicesError: If initdb fails; the message carries its output.
+        EmbeddedServicesError: If initdb fails; the message contains the output of initdb.
     """
     fresh = data.with_name("postgres.new")
     if fresh.exists():

@@ -1,4 +1,4 @@
-"""Finds the servers' programs: in the wheels, or on this machine."""
+"""Finds the programs of the servers, in the wheels or on this machine."""
 
 import re
 import shutil
@@ -15,9 +15,9 @@ class Program:
     """A server's executable.
 
     Attributes:
-        path: Absolute path.
-        version: Numbers of the version; missing ones are 0.
-        name: Name that the program prints: ``postgres``, ``Redis``, ``Valkey``.
+        path: Absolute path of the executable.
+        version: Numbers of the version; missing numbers are 0.
+        name: Name that the program prints, such as ``postgres``, ``Redis`` or ``Valkey``.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class Program:
 
 
 def in_wheel(package: str, relative: str) -> Path | None:
-    """Return the path of a file in an installed package, without an import; None if missing."""
+    """Return the path of a file in an installed package, or None; do not import the package."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -38,13 +38,13 @@ def in_wheel(package: str, relative: str) -> Path | None:
 
 
 def on_path(name: str) -> Path | None:
-    """Return the real path of a command; the programs of the same package are beside it."""
+    """Return the real path of a command, or None; its folder has the package's other programs."""
     found = shutil.which(name)
     return Path(found).resolve() if found else None
 
 
 def ask(path: Path | None) -> Program | None:
-    """Run the program at this path for its version; None if it is missing or does not run."""
+    """Run the program at this path to learn its version; return None if it does not run."""
     if path is None:
         return None
     try:

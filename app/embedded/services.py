@@ -15,8 +15,8 @@ class ServiceUrls:
     """URLs of the embedded services.
 
     Attributes:
-        database_url: ``postgresql+psycopg://`` URL over a Unix socket.
-        redis_url: ``unix://`` URL in redis-py's form.
+        database_url: ``postgresql+psycopg://`` URL of Postgres, over a Unix socket.
+        redis_url: ``unix://`` URL of Redis, for redis-py.
     """
 
     database_url: str
@@ -24,11 +24,11 @@ class ServiceUrls:
 
 
 class Services:
-    """Both services of one home; ``postgres`` and ``redis`` can also be started alone.
+    """The embedded Postgres and Redis of one home; ``postgres`` and ``redis`` also start alone.
 
-    Several processes may use one home at once. The servers end with the last of them, even if it
-    is killed. They are for one machine and have no backups: in production set DATABASE_URL and
-    REDIS_URL instead.
+    Several processes may use one home at once. The servers end when the last of these processes
+    ends, even if that process is killed. The servers are for one machine and have no backups; in
+    production, set DATABASE_URL and REDIS_URL instead.
 
     Args:
         home: Folder of the data, the logs and the locks (AGENTCHORD_HOME).
@@ -43,10 +43,12 @@ class Services:
         self.redis = SharedServer(RedisKind(), home)
 
     def start(self) -> ServiceUrls:
-        """Start both at the same time, or join those that run; about 2 s the first time.
+        """Start both servers at the same time, or join the servers that already run.
+
+        The first start takes about 2 s.
 
         Raises:
-            EmbeddedServicesError: If one cannot be started; the other is stopped again.
+            EmbeddedServicesError: If one server cannot be started; the other is stopped again.
         """
         fresh = [server for server in (self.postgres, self.redis) if not server.held]
         try:
@@ -60,10 +62,10 @@ class Services:
             raise
 
     def stop(self) -> None:
-        """Leave both, and wait for the end of those that no other process uses.
+        """Leave both servers; if no other process uses a server, wait for its end.
 
         Raises:
-            EmbeddedServicesError: If one does not end.
+            EmbeddedServicesError: If a server does not end.
         """
         with ThreadPoolExecutor(2, thread_name_prefix="embedded") as pool:
             stops = [pool.submit(server.stop) for server in (self.redis, self.postgres)]

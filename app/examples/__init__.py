@@ -1,7 +1,8 @@
-"""Three runnable examples and the documents they work on.
+"""Three runnable examples, and the documents that they read.
 
-``agentchord up --simulator`` in one terminal, ``agentchord run app.examples.erp --follow`` in
-another; or ``python -m app.examples.parallel``.
+To try one, run ``agentchord up --simulator`` in one terminal and
+``agentchord run app.examples.erp --follow`` in another one. The command
+``python -m app.examples.parallel`` runs the example with eight workflows.
 """
 
 from pathlib import Path
@@ -10,9 +11,9 @@ DOCUMENTS = Path(__file__).parent / "documents"
 
 
 def document(name: str) -> str:
-    """Return the text of one of the documents that ship with the examples.
+    """Return the text of a document that ships with the examples.
 
     Args:
-        name: File name, such as ``invoice.txt``.
+        name: Name of the file, such as ``invoice.txt``.
     """
     return (DOCUMENTS / name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
-"""The smallest useful workflow: three agents in a row, the second of which uses a tool.
+"""The smallest useful workflow: three agents in a row. The second agent uses a tool.
 
-agentchord run app.examples.basic --follow
+To run it: agentchord run app.examples.basic --follow
 """
 
 from app import Agent, Workflow, enqueue
@@ -11,7 +11,7 @@ INPUT = {"order": document("order.txt")}
 
 
 def workflow() -> Workflow:
-    """Build the workflow: it reads an order from an e-mail, checks it and reports on it."""
+    """Build the workflow; its agents read an order from an e-mail, check it and report on it."""
     data_extractor = Agent(
         name="data_extractor",
         module="General",
@@ -61,12 +61,12 @@ def workflow() -> Workflow:
     )
 
 
-#: ``agentchord run`` takes this from the file, and INPUT.
+#: ``agentchord run`` takes WORKFLOW and INPUT from this file.
 WORKFLOW = workflow()
 
 
 def main() -> None:
-    """Run it and print the outputs."""
+    """Run the workflow and print the outputs."""
     run = enqueue(WORKFLOW, INPUT)
     print(f"run {run.id}: {run.wait(timeout=120)}, ${run.cost:f}")
     for name, output in run.outputs.items():

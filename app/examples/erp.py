@@ -1,6 +1,6 @@
 """Twelve agents in the modules of an ERP system, on two providers, with one summary for all.
 
-Every module is a chain of its own until Compliance looks at all of them:
+Every module is a separate chain of agents. Compliance then checks the results of all chains:
 
     HR          resume_parser -> resume_screener -> interview_scheduler ----+
     Finance     invoice_processor -> payment_planner -> reconciler -----+   |
@@ -8,7 +8,7 @@ Every module is a chain of its own until Compliance looks at all of them:
     Compliance  policy_checker -> audit_reporter <----------------------+   |
                 audit_reporter -> executive_summary <-----------------------+
 
-    agentchord run app.examples.erp --follow
+To run it: agentchord run app.examples.erp --follow
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ CLAUDE_THOROUGH: dict[str, Any] = {"model": "claude-sonnet-5", "max_tokens": 900
 
 
 def workflow() -> Workflow:
-    """Build the workflow: HR, Finance, Inventory and Compliance."""
+    """Build the workflow with the modules HR, Finance, Inventory and Compliance."""
     return Workflow(
         name="erp_example",
         description="HR, Finance, Inventory and Compliance, from documents to one summary",
@@ -229,12 +229,12 @@ def _compliance() -> list[Agent]:
     ]
 
 
-#: ``agentchord run`` takes this from the file, and INPUT.
+#: ``agentchord run`` takes WORKFLOW and INPUT from this file.
 WORKFLOW = workflow()
 
 
 def main() -> None:
-    """Run it and print the summary and the cost of each module."""
+    """Run the workflow, and print the summary and the cost of each module."""
     run = enqueue(WORKFLOW, INPUT)
     print(f"run {run.id}: {run.wait(timeout=300)}, ${run.cost:f}")
     modules: dict[str, float] = {}

@@ -30,6 +30,6 @@ def totals(lines: list[Line], tax_rate: Decimal = Decimal("0.19")) -> Totals:
 
 
 async def credit_score(customer: str) -> int:
-    """Look up a customer, with a short delay like a remote service."""
+    """Return a customer's score after a short delay, such as a remote service has."""
     await asyncio.sleep(0.01)
     return 500 + sum(customer.encode()) % 350

@@ -1,6 +1,6 @@
-"""Eight workflows at once, 37 agents in all, under the same limits and budgets.
+"""Eight workflows with 37 agents in total that run at once, under the same limits and budgets.
 
-python -m app.examples.parallel
+To run it: python -m app.examples.parallel
 """
 
 import time
@@ -28,7 +28,7 @@ HAIKU, SONNET = "claude-haiku-4-5", "claude-sonnet-5"
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One agent in short form: its prompt, its model and its dependencies."""
+    """One agent in a short form, with its prompt, its model and its dependencies."""
 
     name: str
     prompt: str
@@ -235,13 +235,13 @@ POLICY_REVIEW = (
 
 
 def main() -> None:
-    """Run all of them at once and print the result of each."""
+    """Run all workflows at once, and print the result of each workflow."""
     started_s = time.monotonic()
     runs = {workflow.name: enqueue(workflow, INPUT) for workflow in workflows()}
     for name, run in runs.items():
         status = run.wait(timeout=300)
         print(f"{name:<18} {status:<20} {len(run.results):>2} agents  ${run.cost:.6f}  {run.id}")
-    print(f"all together: {time.monotonic() - started_s:.1f} s")
+    print(f"in total: {time.monotonic() - started_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Tools of the examples; workers load them if ``imports:`` lists this module."""
+"""Tools of the examples. Workers load these tools if ``imports:`` lists this module."""
 
 from typing import TypedDict
 
@@ -22,7 +22,7 @@ def check_total(quantity: float, unit_price: float, total: float) -> Arithmetic:
     Args:
         quantity: Number of pieces.
         unit_price: Price of one piece.
-        total: Total that the order states.
+        total: Total price as the order states it.
     """
     expected = round(quantity * unit_price, 2)
     return {

@@ -1,1 +1,1 @@
-"""Kinds of agents that ask no model: functions, remote agents, and what plugins bring."""
+"""Kinds of agents that call no model: functions, remote agents, text and data, and plugins."""

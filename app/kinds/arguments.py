@@ -1,4 +1,4 @@
-"""Inputs as the arguments of a function: by parameter name, typed through pydantic."""
+"""Passes inputs to a function as arguments, by parameter name. Pydantic checks their types."""
 
 import inspect
 import typing
@@ -20,12 +20,13 @@ class Arguments:
     """The parameters of a function.
 
     Args:
-        function: The function; a parameter without a type hint takes any JSON value, one of the
-            type ``AgentContext`` gets the context, and ``**others`` gets all remaining inputs.
+        function: The function. A parameter without a type hint takes any JSON value, a parameter of
+            the type ``AgentContext`` gets the context, and ``**others`` gets all remaining inputs.
         path: ``module:name`` of the function, for messages.
 
     Raises:
-        UnknownFunction: If it cannot be called by keyword, or pydantic does not know a type hint.
+        UnknownFunction: If a parameter cannot be given by name, or if pydantic does not know a type
+            hint.
 
     Example:
         Arguments(totals, "shop:totals").bind({"lines": [], "order": 7}, context)  # {"lines": []}
@@ -60,15 +61,16 @@ class Arguments:
             raise TypeError(f"its parameter {parameter.name!r} cannot be given by name")
 
     def bind(self, inputs: Mapping[str, Any], context: AgentContext) -> dict[str, Any]:
-        """Return the arguments to call the function with.
+        """Return the arguments for a call of the function.
 
         Args:
-            inputs: JSON values by name; those without a parameter are left out. A text that is
-                JSON, such as a model's answer, is parsed where the text itself does not fit.
+            inputs: JSON values by name; an input without a parameter is left out. If a string does
+                not fit a parameter's type but is valid JSON, such as a model's answer, the string
+                is parsed.
             context: Value of a parameter of the type ``AgentContext``.
 
         Raises:
-            InputRefused: If one is missing, or is not of its type.
+            InputRefused: If an argument is missing, or does not have the type of its parameter.
         """
         given: dict[str, Any] = {}
         for name, adapter in self._adapters.items():

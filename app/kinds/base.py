@@ -1,4 +1,4 @@
-"""The interface of a kind of agents; plugins implement it too."""
+"""The interface of a kind of agents. Plugins implement this interface too."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ class AgentContext:
 
     Attributes:
         agent: Name of the agent.
-        module: Its business module.
+        module: Business module of the agent.
         workflow: Name of the workflow.
         run_id: Id of the run.
-        agent_run_id: Id of the agent run; the same for all its attempts.
-        attempt: Number of this attempt, from 1; a worker's death also makes a new one.
+        agent_run_id: Id of the agent run; all attempts of the agent run have the same id.
+        attempt: Number of this attempt, from 1; after a worker's death there is a new attempt.
         tenant: Tenant that the run belongs to, or None.
         config: The agent's own settings, as JSON values.
-        inputs: JSON values by name: the run's input, and the outputs of the agents that this one
-            depends on; None stands for the output of an agent that failed.
+        inputs: JSON values by name: the run's input, and the outputs of the agents that this agent
+            depends on. The output of an agent that failed is None.
         timeout_s: Seconds until the attempt is stopped.
-        max_output_bytes: Largest output, as JSON in UTF-8.
+        max_output_bytes: Largest size of the output in bytes, as JSON in UTF-8.
     """
 
     agent: str
@@ -41,15 +41,15 @@ class AgentContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Name of this attempt: a server that sees it twice got the same request twice."""
+        """Unique name of this attempt; a server that sees it twice got the same request twice."""
         return f"{self.agent_run_id}-{self.attempt}"
 
 
 class AgentKind(Protocol):
     """A kind of agents.
 
-    A kind is for work with settings of its own. A plain function with typed parameters needs no
-    kind: use ``kind="function"``.
+    Write a kind if the work needs settings of its own. For a plain function with typed parameters,
+    use ``kind="function"`` instead.
 
     Example:
         class Translator:
@@ -71,21 +71,22 @@ class AgentKind(Protocol):
             config: The settings.
 
         Raises:
-            ValueError: With the problem; ``app.kinds.config.refuse`` makes one with the path.
+            ValueError: If a setting is wrong. ``app.kinds.config.refuse`` raises a ValueError that
+                also has the path of the setting.
         """
 
-    # A property, so that both a sync and an async function fit.
+    # This is a property, so that both sync and async functions match the protocol.
     @property
     def run(self) -> Callable[[AgentContext], Any]:
-        """Do an attempt's work, from its context to its output.
+        """Do the work of an attempt: take its context, and return its output.
 
-        An async function runs on the loop that it shares with all agents of the worker, so it
-        must never block; a sync one runs in a thread of its own.
+        All agents of a worker share one event loop. An async function runs on this loop, so it must
+        never block. A sync function runs in a separate thread.
 
         Returns:
             A value that pydantic can write as JSON: JSON values, models, dataclasses, dates.
 
         Raises:
-            AgentError: The attempt fails; it is tried again only if the class is retriable.
-            Exception: Any other error is tried again, within the agent's retry policy.
+            AgentError: The attempt fails; the agent is retried only if the class is retriable.
+            Exception: The attempt fails; the agent is retried, within its retry policy.
         """

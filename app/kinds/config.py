@@ -12,8 +12,9 @@ def refuse(path: str, problem: str) -> NoReturn:
     """Refuse a setting.
 
     Args:
-        path: Its path in the config, such as ``headers.Accept``; empty for the whole config.
-        problem: The rest of the sentence: ``is 5: give a text``.
+        path: Path of the setting in the config, such as ``headers.Accept``; an empty path means
+            the whole config.
+        problem: Rest of the sentence after the path, such as ``is 5: give a string``.
 
     Raises:
         WorkflowError: Always.
@@ -26,12 +27,12 @@ def check_keys(config: Config, known: Collection[str], required: Collection[str]
     """Refuse unknown keys and missing required keys.
 
     Raises:
-        WorkflowError: Its message names the key.
+        WorkflowError: If a key is unknown or missing; the message names the key.
     """
     for key in config:
         if key not in known:
             hint = did_you_mean(key, known) or f"; known: {listed(known)}"
-            refuse(key, f"is no setting of this kind{hint}")
+            refuse(key, f"is not a setting of this kind{hint}")
     for key in required:
         if key not in config:
             refuse("", f"lacks {key!r}: add it")
@@ -41,7 +42,7 @@ def check_operations(names: Sequence[Any], known: Sequence[str]) -> None:
     """Refuse unknown operations.
 
     Raises:
-        WorkflowError: Its message names the operation.
+        WorkflowError: If an operation is unknown; the message names the operation.
     """
     for place, name in enumerate(names):
         if name not in known:

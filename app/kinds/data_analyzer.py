@@ -1,4 +1,4 @@
-"""The kind ``data_analyzer``: checks records and describes them, with the standard library."""
+"""The kind ``data_analyzer``. It checks and describes records, and uses the standard library."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ OPERATIONS = ("validation", "statistics")
 MAX_RECORDS = 1_000_000
 MAX_PROBLEMS = 100
 MAX_COMMON = 5
-#: Name of the one field of records that are plain numbers or texts.
+#: Name of the only field of a record that is a plain number or a plain string.
 VALUE = "value"
 Record = Mapping[str, Any]
 
@@ -25,8 +25,8 @@ Record = Mapping[str, Any]
 class DataAnalyzer:
     """Agents that check and describe the input ``data``: a list of records, or of plain values.
 
-    It reads all records into memory, at most 1,000,000; for more data use a function agent on a
-    database.
+    All records are in memory, and more than 1,000,000 records are refused. For more data, use a
+    function agent that reads a database.
 
     Example:
         Agent(name="stock", kind="data_analyzer", config={"required": ["sku"]})
@@ -72,10 +72,11 @@ def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], lis
 
     Args:
         values: The records.
-        config: ``required`` fields, ``types`` by field, and ``unique`` fields.
+        config: The settings ``required`` (fields), ``types`` (by field) and ``unique`` (fields).
 
     Returns:
-        The indices of the valid records, and ``index`` and ``problem`` of each other record.
+        The indices of the valid records, and a dict with ``index`` and ``problem`` for each other
+        record.
     """
     seen: dict[str, set[str]] = {name: set() for name in config.get("unique", [])}
     clean: list[int] = []
@@ -90,14 +91,15 @@ def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], lis
 
 
 def describe(records: Sequence[Record]) -> dict[str, Any]:
-    """Describe records: their number, and for each field its values.
+    """Describe the number of records, and the values of each field.
 
     Args:
-        records: Dicts.
+        records: The records, as dicts.
 
     Returns:
-        ``records`` and ``fields``: for numbers count, missing, sum, min, max, mean, median, stdev
-        and quartiles; for anything else count, missing, distinct and the most common values.
+        A dict with ``records`` and ``fields``. A field of numbers has count, missing, sum, min,
+        max, mean, median, stdev and quartiles. Any other field has count, missing, distinct and the
+        most common values.
     """
     names = dict.fromkeys(name for record in records for name in record)
     fields = {name: _describe_field([record.get(name) for record in records]) for name in names}
@@ -174,7 +176,7 @@ def _repetition(record: Record, seen: Mapping[str, set[str]]) -> str | None:
     for name, known in seen.items():
         if record.get(name) is not None and repr(record[name]) in known:
             return f"{name!r} is {shortened(record[name])}, as in an earlier record"
-    # Only after the record has passed every check.
+    # The values are remembered only now, because the record has passed every check.
     for name, known in seen.items():
         known.add(repr(record.get(name)))
     return None

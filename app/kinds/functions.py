@@ -1,4 +1,4 @@
-"""Function agents: a Python function, sync or async, of a module that the workers load."""
+"""Function agents. They call a sync or async Python function of a module that the workers load."""
 
 import importlib
 import inspect
@@ -31,10 +31,12 @@ class Function:
 class FunctionKind:
     """Agents that call a function; ``config`` names it, and may fix some of its arguments.
 
-    Only modules that the operator listed are ever imported: a stored path is data, and data must
-    not choose which code a worker loads. An installed package may offer functions as entry points.
-    A sync function cannot be stopped: after its timeout the thread goes on. Write long work as an
-    async function.
+    A worker imports only modules that the operator listed, because a stored path is data, and data
+    must not choose the code that a worker loads. An installed package may also offer functions, as
+    entry points.
+
+    A sync function cannot be stopped: after its timeout, its thread continues. For long work, write
+    an async function.
 
     Args:
         imports: Names of modules, such as ``my_functions``.
@@ -48,7 +50,7 @@ class FunctionKind:
         self._found: dict[str, Function] = {}
 
     def validate(self, config: Config) -> None:
-        """Check the form of the settings; workers look up the function itself."""
+        """Check the form of the settings; the workers look up the function later."""
         check_keys(config, KEYS, required=("function",))
         path = config["function"]
         module, colon, name = path.partition(":") if isinstance(path, str) else ("", "", "")
@@ -73,7 +75,7 @@ class FunctionKind:
         if inspect.iscoroutinefunction(function.call):
             return await await_safely(call, path)
         result = await run_in_thread(partial(call_safely, call, path))
-        # A decorator may have turned an async function into a plain one.
+        # A decorator may have wrapped an async function in a sync one, which returns an awaitable.
         return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
 
     def _load(self, path: str) -> Function:
@@ -89,7 +91,7 @@ class FunctionKind:
                 f"function {path!r} is in a module that the workers do not load: "
                 f"list {module!r} under imports: in the configuration"
             )
-        # A user's module may raise any error while it is imported, or call sys.exit().
+        # While it is imported, a user's module may raise any error, or call sys.exit().
         try:
             namespace = vars(importlib.import_module(module))
         except (Exception, SystemExit) as error:
@@ -118,10 +120,11 @@ class FunctionKind:
 
 
 def call_safely(call: Callable[[], Any], what: str) -> Any:
-    """Call a user's or a plugin's function.
+    """Call a function of a user or a plugin.
 
     Raises:
-        AgentError: The function's own, or FunctionFailed in place of any other error.
+        AgentError: If the function raises an AgentError, the same error; for any other error,
+            FunctionFailed.
     """
     try:
         return call()
@@ -132,7 +135,10 @@ def call_safely(call: Callable[[], Any], what: str) -> Any:
 
 
 async def await_safely(call: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Await a user's or a plugin's function: its SystemExit would end the worker's loop."""
+    """Await a function of a user or a plugin, and convert its errors as ``call_safely`` does.
+
+    A SystemExit of the function would otherwise end the worker's loop.
+    """
     try:
         return await call()
     except AgentError:

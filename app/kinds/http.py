@@ -1,4 +1,4 @@
-"""Remote agents: the inputs are posted as JSON to a URL, and the answer is the output."""
+"""Remote agents. They post their inputs as JSON to a URL, and the response is their output."""
 
 import math
 import re
@@ -29,8 +29,8 @@ from app.llm.headers import retry_after_s
 from app.outbound.addresses import resolve_public, url_problem
 
 KEYS = ("url", "headers", "timeout", "secret_env")
-#: An agent can name only these variables of the environment, because their values are sent out.
-SECRET_PREFIX = "AGENT_SECRET_"  # noqa: S105  the name of variables, no secret
+#: Prefix of the environment variables that an agent may name; no other variable may be sent out.
+SECRET_PREFIX = "AGENT_SECRET_"  # noqa: S105  a prefix of names, not a secret
 TIMEOUT = Bounds(high=YEAR_S, positive=True)
 CONNECT_S = 10.0
 CHUNK_BYTES = 65_536
@@ -39,7 +39,7 @@ OK, REDIRECTION, BAD_REQUEST, SERVER_FAILURE = 200, 300, 400, 500
 
 _SECRET = re.compile(rf"{SECRET_PREFIX}[A-Z0-9_]+")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-# Headers that this module or the connection sets.
+# Headers that this module or the HTTP connection sets.
 _OURS = {
     *("content-type", "content-length", "content-encoding", "transfer-encoding", "host"),
     *("connection", "upgrade", "accept-encoding"),
@@ -57,20 +57,20 @@ _BY_STATUS: Mapping[int, type[ProviderError]] = {
 }
 
 
-def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  for processes that send nothing
-    """Return None: this process knows no secrets."""
+def no_secret(name: str) -> SecretStr | None:  # noqa: ARG001  the same form as in workers
+    """Return None, because a process that sends no requests knows no secrets."""
     return None
 
 
 class HttpKind:
-    """Agents on another server; ``config`` has its URL, headers and timeout.
+    """Agents on another server; ``config`` has the URL, the headers and the timeout.
 
-    A server that sees one ``Idempotency-Key`` twice got the same attempt twice: after a lost answer
-    the attempt's work may have been done already.
+    If a response is lost, the server may already have done the work of the attempt. A server that
+    sees the same ``Idempotency-Key`` twice knows that it got the same attempt twice.
 
     Args:
-        allow: Hosts, addresses and networks that may be reached although they are not public.
-        secret: Returns the secret in a variable of the environment, or None.
+        allow: Hosts, addresses and networks that agents may reach although they are not public.
+        secret: Function that returns the secret in an environment variable, or None.
 
     Example:
         Agent(name="score", kind="http", config={"url": "https://agents.example.com/score"})
@@ -86,7 +86,7 @@ class HttpKind:
         self._secret = secret
 
     def validate(self, config: Config) -> None:
-        """Check the form of the settings; the URL's addresses are looked up when it is used."""
+        """Check the form of the settings; the addresses of the URL are checked at each request."""
         check_keys(config, KEYS, required=("url",))
         if problem := url_problem(config["url"]):
             refuse("url", problem)
@@ -101,7 +101,7 @@ class HttpKind:
             _check_header(name, value)
 
     async def run(self, context: AgentContext) -> Any:
-        """Post the inputs and return the answer; cancelling closes the connection."""
+        """Post the inputs and return the response; a cancellation closes the connection."""
         config = context.config
         body = orjson.dumps(dict(context.inputs))
         headers = self._headers(context, body)
@@ -113,7 +113,7 @@ class HttpKind:
                     connector=target.connector(),
                     timeout=ClientTimeout(total=timeout_s, sock_connect=CONNECT_S),
                 ) as session,
-                # A redirect could lead to an address that has not been checked.
+                # Redirects are not followed, because they may lead to an unchecked address.
                 session.post(
                     config["url"], data=body, headers=headers, allow_redirects=False
                 ) as response,
@@ -133,7 +133,7 @@ class HttpKind:
         given = context.config.get("headers", {})
         headers = {name: self._header(value) for name, value in given.items()} | {
             "Content-Type": "application/json",
-            # A compressed body may become much larger than its stated size.
+            # No compression: a compressed body may become much larger than its stated size.
             "Accept-Encoding": "identity",
             KEY_HEADER: context.idempotency_key,
         }
@@ -147,7 +147,7 @@ class HttpKind:
         return self._known(value["env"]) if isinstance(value, Mapping) else str(value)
 
     def _known(self, name: str) -> str:
-        # Checked again: a stored config may have been written without validate().
+        # The name is checked again, because a config may be stored without a call of validate().
         secret = self._secret(name) if _SECRET.fullmatch(name) else None
         if secret is None:
             raise AuthenticationFailed(
@@ -170,7 +170,7 @@ async def _answer(response: ClientResponse, context: AgentContext) -> Any:
         return orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise ServerFailure(
-            f"{response.url.host} answered invalid JSON: {error}",
+            f"{response.url.host} answered with invalid JSON: {error}",
             provider="http",
             status=response.status,
         ) from error
@@ -182,8 +182,9 @@ async def _read(response: ClientResponse, context: AgentContext) -> bytes:
         content += part
         if len(content) > context.max_output_bytes:
             raise ResultTooLarge(
-                f"agent {context.agent!r}: {response.url.host} answers more than "
-                f"{context.max_output_bytes:,} bytes: answer less, or raise engine.max_output_bytes"
+                f"agent {context.agent!r}: {response.url.host} answers with more "
+                f"than {context.max_output_bytes:,} bytes: send a smaller answer, or raise "
+                "engine.max_output_bytes"
             )
     return bytes(content)
 
@@ -194,7 +195,7 @@ def _refusal(response: ClientResponse, content: bytes) -> ProviderError:
     said = (
         content.decode("utf-8", "replace").strip()
         if status >= BAD_REQUEST
-        else "redirects, which are not followed: give the URL that it leads to"
+        else "redirects are not followed: give the URL that the redirect leads to"
     )
     lower = {name.lower(): value for name, value in response.headers.items()}
     return kind(
@@ -217,7 +218,7 @@ def _check_secret(path: str, name: Any) -> None:
 def _check_header(name: str, value: Any) -> None:
     path = f"headers.{name}"
     if not _HEADER.fullmatch(name):
-        refuse(path, "is no name of a header")
+        refuse(path, "is not a valid name of a header")
     if name.lower() in _OURS:
         refuse(path, "is set for each request: remove it")
     if isinstance(value, Mapping):
@@ -229,6 +230,6 @@ def _check_header(name: str, value: Any) -> None:
     elif _SENSITIVE.search(name):
         refuse(
             path,
-            "would be stored with the workflow: put it into a variable of the workers' "
-            f'environment, and name it: {{"env": "{SECRET_PREFIX}..."}}',
+            "would be stored with the workflow: put the value into an environment variable of the "
+            f'workers, and give the name of the variable: {{"env": "{SECRET_PREFIX}..."}}',
         )

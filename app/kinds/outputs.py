@@ -10,23 +10,24 @@ from app.errors import OutputRefused, ResultTooLarge
 
 
 def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
-    """Turn an output into a JSON value; a large one takes long, so call this in a thread.
+    """Turn an output into a JSON value; call this in a thread, because a large output takes long.
 
     Args:
-        value: JSON values, and values that pydantic can write as JSON: models, dataclasses, dates,
-            sets.
+        value: A JSON value, or a value that pydantic can write as JSON: a model, a dataclass, a
+            date or a set.
         agent: Name of the agent, for messages.
-        max_bytes: Largest output, as JSON in UTF-8.
+        max_bytes: Largest size of the output in bytes, as JSON in UTF-8.
 
     Returns:
-        Dicts, lists, texts, numbers, bools and None; NUL characters are replaced.
+        Dicts, lists, strings, numbers, bools and None; NUL characters are replaced.
 
     Raises:
-        OutputRefused: If the output is no JSON value.
+        OutputRefused: If the output cannot be written as JSON.
         ResultTooLarge: If the output is too large.
     """
     try:
-        # NaN and infinities become words that are no JSON, so that they are refused, not lost.
+        # NaN and infinities become words that are not valid JSON, so that the output is refused and
+        # the values are not lost.
         encoded = to_json(value, inf_nan_mode="constants")
         if len(encoded) > max_bytes:
             raise ResultTooLarge(
@@ -36,7 +37,7 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
         output = orjson.loads(encoded)
     except (PydanticSerializationError, ValueError) as error:
         found = find_json_problem(value, "output")
-        problem = " ".join(found) if found else f"output is no JSON value: {error}"
+        problem = " ".join(found) if found else f"output is not a JSON value: {error}"
         raise OutputRefused(f"agent {agent!r}: {problem}") from error
     if b"\\u0000" in encoded:
         output = _without_nul(output)
@@ -46,7 +47,7 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
 
 
 def _without_nul(value: Any) -> Any:
-    """Replace NUL, which Postgres cannot store, as in models' answers."""
+    """Replace NUL characters, because Postgres cannot store them."""
     if isinstance(value, str):
         return value.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, list):

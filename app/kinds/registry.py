@@ -1,4 +1,4 @@
-"""The kinds of agents: built in, and from installed packages."""
+"""The kinds of agents: the built-in kinds, and the kinds of installed packages."""
 
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import entry_points
@@ -23,14 +23,14 @@ GROUP = "agentchord.agents"
 class KindRegistry:
     """Finds kinds by name.
 
-    A kind from a package is loaded at its first use and kept: a process has to be started again to
-    see a package that was installed later.
+    A kind of a package is loaded at its first use and then kept. A process that already runs does
+    not see a package that is installed later; start the process again.
 
     Args:
         imports: Modules whose functions agents may call.
-        allow_addresses: Hosts, addresses and networks that remote agents may have although they
+        allow_addresses: Hosts, addresses and networks that remote agents may reach although they
             are not public.
-        secret: Returns the secret in a variable of the environment, or None.
+        secret: Function that returns the secret in an environment variable, or None.
 
     Example:
         kinds = KindRegistry(imports=["my_functions"])
@@ -53,20 +53,21 @@ class KindRegistry:
         }
 
     def get(self, name: str) -> AgentKind:
-        """Return the kind of that name, always the same object.
+        """Return the kind with this name; all calls return the same object.
 
         Raises:
-            UnknownFunction: If no installed package has it, or it cannot be loaded.
+            UnknownFunction: If no installed package has the kind, or the kind cannot be loaded.
         """
         if name not in self._kinds:
             self._kinds[name] = self._load(name)
         return self._kinds[name]
 
     def validate(self, workflow: Workflow) -> None:
-        """Check the kinds of a workflow's agents and their settings, before it is stored.
+        """Check the kinds and settings of all agents, before a workflow is stored.
 
         Raises:
-            WorkflowError: Its message names the agent, and it carries the path of the field.
+            WorkflowError: If a kind or a setting is wrong; the message names the agent, and the
+                error has the path of the field.
         """
         for index, agent in enumerate(workflow.agents):
             if agent.kind in (LLM, WORKFLOW):
@@ -96,7 +97,7 @@ class KindRegistry:
                 f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
                 f"{did_you_mean(name, known)}"
             )
-        # A plugin's package may raise any error while it is imported.
+        # While it is imported, a plugin's package may raise any error.
         try:
             found = offered[name].load()
             return _as_kind(name, found() if isinstance(found, type) else found)
@@ -114,7 +115,7 @@ class _Callable:
 
     def validate(self, config: Config) -> None:
         for key in config:
-            refuse(key, "is no setting of this kind, which has none")
+            refuse(key, "is not a setting of this kind, because this kind has no settings")
 
 
 def _as_kind(name: str, found: Any) -> AgentKind:

@@ -1,9 +1,10 @@
 """Sentiment of English text by a lexicon: some 300 words with a weight from -3 to 3.
 
-It distinguishes clear praise from clear complaint, with negation ("not good"), intensity ("very
-bad") and contrast ("slow, but excellent"). It knows no irony, no other languages and no words
-outside the lexicon; for judgement use an llm agent. The normalisation of the sum is VADER's (Hutto
-and Gilbert 2014); its package is not used because it is no longer maintained.
+This module distinguishes clear praise from clear complaint, with negation ("not good"), intensity
+("very bad") and contrast ("slow, but excellent"). It does not recognise irony, other languages or
+words outside the lexicon; if the sentiment needs judgement, use an llm agent. The normalisation of
+the sum is the one of VADER (Hutto and Gilbert 2014). The package of VADER is not used because it is
+no longer maintained.
 """
 
 import re
@@ -53,10 +54,10 @@ BOOSTERS = {
     ),
     **dict.fromkeys("a-bit fairly kind-of quite rather slightly somewhat".split(), 0.7),
 }
-# A negation reaches three words ahead; "not good" becomes weaker than "bad".
+# A negation changes the next three words; "not good" is weaker than "bad".
 _REACH = 3
 _NEGATED = -0.74
-# "Slow, but excellent": the words after the "but" count more.
+# In "slow, but excellent", the words after "but" count more than the words before it.
 _BEFORE_BUT, _AFTER_BUT = 0.5, 1.5
 _NORMALISER = 15.0
 THRESHOLD = 0.05
@@ -70,8 +71,9 @@ class Sentiment:
 
     Attributes:
         label: ``positive``, ``negative`` or ``neutral``.
-        score: From -1 to 1; between -0.05 and 0.05 it is neutral.
-        words: Number of its words that are in the lexicon; with none, neutral means unknown.
+        score: Number from -1 to 1; a score between -0.05 and 0.05 is neutral.
+        words: Number of words of the text that are in the lexicon. If it is 0, the label
+            ``neutral`` means that the sentiment is unknown.
     """
 
     label: str
@@ -102,7 +104,7 @@ def sentiment_of(text: str) -> Sentiment:
 
 
 def _factor(before: list[str]) -> float:
-    """Return the factor of a word's weight, from the words before it."""
+    """Return the factor for the weight of a word; the words before it decide the factor."""
     factor = BOOSTERS.get(before[-1], 1.0) if before else 1.0
     negated = any(
         word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in before[-_REACH:]

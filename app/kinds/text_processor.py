@@ -1,7 +1,7 @@
 """The kind ``text_processor``: sentiment, summary, keywords and counts of a text, without a model.
 
-All results are deterministic and made for English: the summary consists of sentences of the text,
-the keywords are its most frequent words, the sentiment comes from a lexicon.
+All results are deterministic and made for English. The summary consists of sentences of the text,
+the keywords are the most frequent words of the text, and the sentiment comes from a lexicon.
 """
 
 import re
@@ -21,7 +21,7 @@ DEFAULT_SENTENCES = 3
 DEFAULT_KEYWORDS = 10
 NUMBER = Bounds(low=1, high=1000, whole=True, optional=True)
 BOUNDS = {"sentences": NUMBER, "keywords": NUMBER}
-#: Counting the words of longer texts takes too long for its use.
+#: Longer texts are refused, because counting their words takes too long.
 MAX_CHARS = 5_000_000
 WORDS_A_MINUTE = 200
 MIN_KEYWORD_CHARS = 3
@@ -44,8 +44,8 @@ STOPWORDS = frozenset(
 class TextProcessor:
     """Agents that work on the input ``text``, without a model.
 
-    It counts English words and understands nothing: for a summary in new words, or another
-    language, use an llm agent.
+    This kind counts English words and does not understand their meaning. For a summary in new
+    words, or for another language, use an llm agent.
 
     Example:
         Agent(name="mood", kind="text_processor", config={"operations": ["sentiment"]})
@@ -62,7 +62,11 @@ class TextProcessor:
             refuse(*found)
 
     def run(self, context: AgentContext) -> dict[str, Any]:
-        """Do the operations of the settings, else the one that the input ``task_type`` names."""
+        """Do the operations of the settings.
+
+        If the settings name no operations, do the operation that the input ``task_type`` names.
+        Without a ``task_type``, do all operations.
+        """
         text = context.inputs.get("text")
         if not isinstance(text, str):
             raise InputRefused(
@@ -71,8 +75,8 @@ class TextProcessor:
             )
         if len(text) > MAX_CHARS:
             raise InputRefused(
-                f"agent {context.agent!r}: the text has {len(text):,} characters, at most "
-                f"{MAX_CHARS:,} are worked on: split it"
+                f"agent {context.agent!r}: the text has {len(text):,} characters, but the limit is "
+                f"{MAX_CHARS:,}: split the text"
             )
         found: dict[str, Any] = {}
         for name in _wanted(context):
@@ -98,7 +102,7 @@ def words_of(text: str) -> list[str]:
 
 
 def summary_of(text: str, count: int) -> str:
-    """Return the sentences that share most words with the rest, in their order (Luhn 1958)."""
+    """Return the sentences with the most frequent words of the text, in order (Luhn 1958)."""
     sentences = sentences_of(text)
     if len(sentences) <= count:
         return " ".join(sentences)
@@ -109,14 +113,17 @@ def summary_of(text: str, count: int) -> str:
 
 
 def keywords_of(text: str, count: int) -> list[str]:
-    """Return the most frequent words but for stop words; of equals, the earlier one first."""
+    """Return the most frequent words, without stop words.
+
+    If two words are equally frequent, the word that occurs earlier comes first.
+    """
     frequency = Counter(word for word in words_of(text) if _tells(word))
     return [word for word, _ in frequency.most_common(count)]
 
 
 def _score(sentence: str, frequency: Counter[str]) -> float:
     telling = [word for word in words_of(sentence) if word in frequency]
-    # Divided by the root of the length: neither long nor short sentences are preferred.
+    # The sum is divided by the root of the length, so that neither long nor short sentences win.
     return float(sum(frequency[word] for word in set(telling)) / (len(telling) ** 0.5 or 1.0))
 
 
@@ -158,7 +165,7 @@ OPERATIONS: dict[str, Callable[[str, Config], dict[str, Any]]] = {
     "keywords": _keywords,
     "word_count": _counts,
 }
-#: Values of the input ``task_type`` -> operations.
+#: The operation for each value of the input ``task_type``.
 TASKS = {
     "sentiment_analysis": "sentiment",
     "summarization": "summary",

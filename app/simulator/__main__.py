@@ -1,4 +1,4 @@
-"""`python -m app.simulator`: runs the simulator on a port until a signal ends it."""
+"""The command `python -m app.simulator`. It runs the simulator on a port until a signal ends it."""
 
 import argparse
 import json
@@ -11,14 +11,14 @@ from app.simulator.process import serve
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports a mistake in one line, like the other commands."""
+    """Reports a mistake in one line, as the other commands do."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see --help)\n")
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m app.simulator") -> None:
-    """Read the command line and serve until a signal; exit with 1 if the port is taken."""
+    """Read the command line and serve until a signal arrives; exit with 1 if the port is in use."""
     parser = _parser(prog)
     options = parser.parse_args(argv)
     try:
@@ -55,34 +55,34 @@ def _changes(options: argparse.Namespace) -> dict[str, Any]:
 def _parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
-        description="Simulated OpenAI and Anthropic APIs for development, tests and load.",
+        description="Simulated OpenAI and Anthropic APIs for development, tests and load tests.",
     )
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=0, help="0 takes a free port")
     add("--latency", type=float, metavar="S", help="seconds until an answer is complete")
-    add("--jitter", type=float, metavar="S", help="up to so many seconds more")
-    add("--time-to-first-token", type=float, metavar="S", help="of a stream")
+    add("--jitter", type=float, metavar="S", help="up to this many seconds more, at random")
+    add("--time-to-first-token", type=float, metavar="S", help="seconds until a stream begins")
     add("--output-tokens", type=int, metavar="N", help="size of every text reply")
-    add("--cached-share", type=float, metavar="F", help="share of prompts that is cached, 0 to 1")
-    add("--seed", type=int, help="of jitter and random faults")
+    add("--cached-share", type=float, metavar="F", help="cached share of every prompt, 0 to 1")
+    add("--seed", type=int, help="seed of the jitter and of random faults")
     add(
         "--limit",
         action="append",
         default=[],
         metavar="KEY=VALUE,...",
-        help="a rate limit, as in provider=openai,model=gpt-4o*,rpm=60,burst=1,tpm=30000",
+        help="a rate limit, such as provider=openai,model=gpt-4o*,rpm=60,burst=1,tpm=30000",
     )
     add(
         "--fault",
         action="append",
         default=[],
         metavar="KEY=VALUE,...",
-        help="a fault, as in kind=status,status=503,rate=0.1 or kind=hang,first=2",
+        help="a fault, such as kind=status,status=503,rate=0.1 or kind=hang,first=2",
     )
     add("--config", type=Path, metavar="FILE", help="JSON file with the whole configuration")
     add("--ledger", type=Path, metavar="FILE", help="append every request as a line of JSON")
-    add("--exit-with-parent", action="store_true", help="end when the starting process dies")
+    add("--exit-with-parent", action="store_true", help="end when the parent process dies")
     return parser
 
 

@@ -79,8 +79,8 @@ class AnthropicWire:
     def charge(self, answer: Answer) -> Charge:
         """Charge the input without cache reads, and the real output; max_tokens does not count.
 
-        The provider counts the output while it is generated. The simulator knows it beforehand
-        and charges it at the start, so it is never looser than the provider.
+        The provider counts the output while it generates the output. The simulator knows the output
+        beforehand and charges it at the start, so the simulator is never looser than the provider.
         """
         usage = answer.usage
         counted = usage.input_tokens - usage.cached_tokens
@@ -105,7 +105,7 @@ class AnthropicWire:
         return compact(body).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Make message_start, the content blocks, message_delta with the usage, message_stop."""
+        """Make all events; message_delta, the last event but one, has the usage."""
         start = {"type": "message_start", "message": _message(answer, [], None, 1)}
         events = [Event(_sse(start), 1), Event(_sse({"type": "ping"}), 1)]
         tokens = answer.usage.reasoning_tokens
@@ -130,7 +130,10 @@ class AnthropicWire:
         return _sse(anthropic_error(refusal, record.model, record.request_id))
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """Make `anthropic-ratelimit-*`; tokens in thousands, `tokens` is the tightest limit."""
+        """Make the headers `anthropic-ratelimit-*`.
+
+        Tokens are rounded to thousands, and `tokens` shows the tightest of the token limits.
+        """
         shown = {state.name.replace("_", "-"): state for state in states}
         of_tokens = [state for state in states if state.name != "requests"]
         if of_tokens and "tokens" not in shown:
@@ -146,12 +149,15 @@ class AnthropicWire:
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """Make the header in whole seconds, rounded up."""
+        """Make one header, in whole seconds, rounded up."""
         return {"retry-after": str(math.ceil(retry_after_s))}
 
 
 def rfc3339_in(seconds: float) -> str:
-    """Return the UTC time after these seconds, rounded up to a second: `2025-01-31T12:00:00Z`."""
+    """Return the UTC time that is this many seconds away, such as `2025-01-31T12:00:00Z`.
+
+    The time is rounded up to a whole second.
+    """
     moment = datetime.now(UTC) + timedelta(seconds=seconds, microseconds=999_999)
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -242,7 +248,7 @@ def _stop_reason(answer: Answer) -> str:
 
 
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
-    """Yield the events of one content block; `tokens` were sent before it."""
+    """Yield the events of one content block; `tokens` is the number of tokens sent before it."""
     if block["type"] == "text":
         empty, text, kind, key = {**block, "text": ""}, block["text"], "text_delta", "text"
     else:

@@ -1,6 +1,7 @@
 """The common form of both protocols: a request, its reply, and its usage.
 
-The wires translate from and to it, and `replies` answers it; this module does not know HTTP.
+The wires translate between this form and the protocols, and `replies` makes the reply to a request.
+This module does not know HTTP.
 """
 
 from collections.abc import Mapping
@@ -9,14 +10,14 @@ from typing import Any
 
 
 class Refusal(Exception):
-    """An error answer to a request; the wire writes it in the provider's own form.
+    """An error answer to a request; the wire writes the answer in the provider's own form.
 
     Args:
         status: HTTP status.
-        message: text for people; the wire has a default for each status.
-        kind: OpenAI's error type, where it differs from the usual type of the status.
+        message: message for people; the wire has a default message for each status.
+        kind: OpenAI's error type, if it differs from the usual type for the status.
         code: the provider's machine-readable code, such as `insufficient_quota`.
-        retry_after_s: seconds for the Retry-After headers; None sends none.
+        retry_after_s: seconds for the Retry-After headers; None means that no such header is sent.
     """
 
     def __init__(
@@ -48,10 +49,10 @@ class Tool:
 class ChatRequest:
     """One request to a model, in either protocol.
 
-    `prompt` has all system and user texts; `tool_results` and `tool_turns` count from the last user
-    text on, so that a conversation may use tools again for its next question. `tool_choice` is
-    "auto", "none", "required" or a tool's name. `schema` is the JSON schema of the reply,
-    `questions` the number of user texts.
+    `prompt` has all system and user texts. `tool_results` and `tool_turns` only cover the part of
+    the conversation after the last user text, so that a conversation may use tools again for its
+    next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
+    JSON schema of the reply, and `questions` is the number of user texts.
     """
 
     provider: str
@@ -82,9 +83,10 @@ class ToolCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """The model's reply: text, or tool calls; `cut` is true when max_tokens ended it early.
+    """The model's reply, which has a text or tool calls.
 
-    With `refused` the text is a refusal to answer.
+    `cut` is true if max_tokens ended the reply early. If `refused` is true, the text is a refusal
+    to answer.
     """
 
     text: str
@@ -95,7 +97,7 @@ class Reply:
 
     @property
     def output_tokens(self) -> int:
-        """All tokens that are billed as output, reasoning included."""
+        """Number of tokens that are billed as output, including the reasoning tokens."""
         calls = sum(
             count_tokens(call.name) + count_tokens(call.arguments) for call in self.tool_calls
         )
@@ -104,7 +106,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens of one answer. `input_tokens` is the whole prompt, cached parts included."""
+    """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part."""
 
     input_tokens: int
     cached_tokens: int
@@ -126,9 +128,9 @@ class Answer:
 
 @dataclass(slots=True)
 class Transcript:
-    """Reads a conversation message by message and checks that its tool calls have results.
+    """Reads a conversation message by message, and checks that its tool calls have results.
 
-    Every text counts as ceil(UTF-8 bytes / 4) tokens and nothing else counts, so a prompt never has
+    Every text counts as ceil(UTF-8 bytes / 4) tokens. Nothing else counts, so a prompt never has
     more tokens than bytes.
     """
 
@@ -141,12 +143,12 @@ class Transcript:
     unanswered: set[str] = field(default_factory=set)
 
     def instruction(self, text: str) -> None:
-        """Add a system or developer text, or a user's text beside tool results."""
+        """Add a system or developer text, or a user's text that accompanies tool results."""
         self.prompts.append(text)
         self.input_tokens += count_tokens(text)
 
     def user(self, text: str) -> None:
-        """Add a user's text: it starts a new question."""
+        """Add a user's text; it starts a new question."""
         self.questions += 1
         self.close_calls()
         self.instruction(text)
@@ -170,7 +172,7 @@ class Transcript:
             Refusal: If no open call has this id.
         """
         if call_id not in self.unanswered:
-            raise Refusal(400, f"The tool result for {call_id!r} answers no preceding tool call.")
+            raise Refusal(400, f"The tool result for {call_id!r} has no preceding tool call.")
         self.unanswered.discard(call_id)
         self.results.append(text)
         self.input_tokens += count_tokens(text)
@@ -179,12 +181,12 @@ class Transcript:
         """Check that every call has a result.
 
         Raises:
-            Refusal: If one has none.
+            Refusal: If a call has no result.
         """
         if self.unanswered:
             raise Refusal(400, f"Tool calls without a result: {', '.join(sorted(self.unanswered))}")
 
 
 def count_tokens(text: str) -> int:
-    """Count a text's tokens: ceil(UTF-8 bytes / 4). Lone surrogates count as one byte."""
+    """Count a text's tokens as ceil(UTF-8 bytes / 4); a lone surrogate counts as one byte."""
     return (len(text.encode("utf-8", "replace")) + 3) // 4

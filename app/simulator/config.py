@@ -1,4 +1,4 @@
-"""The simulator's behaviour: read from JSON or short texts, and changed while it runs."""
+"""The configuration of the simulator, in JSON or short strings. It may change at run time."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -31,26 +31,27 @@ _FAULT_FIELDS = frozenset(field.name for field in dataclasses.fields(Fault))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SimulatorConfig:
-    """All settings of the answers.
+    """All settings of the simulator's behaviour.
 
     Attributes:
         latency_s: seconds from a request's arrival to the end of a successful answer.
-        jitter_s: most additional seconds, drawn evenly from a generator seeded with `seed`.
-        time_to_first_token_s: seconds until a stream's first piece; the rest of the latency is
+        jitter_s: largest number of additional seconds; the actual number is drawn uniformly by a
+            generator with the seed `seed`.
+        time_to_first_token_s: seconds until the first piece of a stream; the rest of the latency is
             spread over the other pieces.
         output_tokens: size of every text reply; None keeps the natural length of the text.
-        signed: whether a text reply begins with its request's id, so that no two are alike.
+        signed: whether a text reply begins with its request's id, so that no two replies are alike.
         cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
         seed: seed of the jitter and of random faults.
-        models: `provider:pattern` of the models that exist; other models get 404.
-        invalid_keys: API keys that get 401.
-        limits: rate limits; the first that matches a model applies to it.
-        faults: fault rules; the first that fires applies.
+        models: `provider:pattern` of the models that exist; a request for another model gets 404.
+        invalid_keys: API keys that are refused with 401.
+        limits: rate limits; the first limit that matches a model applies to the model.
+        faults: fault rules; if several rules apply to a request, the first one decides.
 
     Example:
         limit = RateLimit(provider="openai", requests_per_minute=60)
         SimulatorConfig(latency_s=0.2, limits=(limit,))
-        ledger_size: records kept in memory.
+        ledger_size: number of records that are kept in memory.
     """
 
     latency_s: float = 0.0
@@ -95,7 +96,10 @@ def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorC
 
 
 def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
-    """Return the configuration in the form of `config_with`; invalid keys are only counted."""
+    """Return the configuration in the form of `config_with`.
+
+    The result has the number of invalid keys and not the keys themselves.
+    """
     values = dataclasses.asdict(config)
     return values | {
         "faults": [{**rule.pop("fault"), **rule} for rule in values["faults"]],
@@ -117,10 +121,10 @@ def fault_rule(values: Mapping[str, Any]) -> FaultRule:
 
 
 def options_in(text: str) -> dict[str, Any]:
-    """Read `provider=openai,rpm=60,burst=1`; numbers become numbers.
+    """Read options such as `provider=openai,rpm=60,burst=1`; numeric values become numbers.
 
     Raises:
-        ValueError: If a part is no `key=value`.
+        ValueError: If a part does not have the form `key=value`.
     """
     options: dict[str, Any] = {}
     for part in text.split(","):
@@ -135,7 +139,7 @@ def _long(values: Mapping[str, Any]) -> dict[str, Any]:
     return {_SHORT_NAMES.get(key, key): value for key, value in values.items()}
 
 
-#: Fields that are not kept in their JSON form.
+#: Fields with values that are converted from their JSON form.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "limits": lambda items: tuple(RateLimit(**_long(item)) for item in items),
     "faults": lambda items: tuple(fault_rule(item) for item in items),

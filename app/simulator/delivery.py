@@ -1,4 +1,4 @@
-"""Sends one answer, whole or as a stream, or breaks it off for a fault."""
+"""Sends one answer, whole or as a stream, or breaks the answer off because of a fault."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Delivery:
         self.headers[self.wire.request_id_header] = self.record.request_id
 
     def accept(self, usage: Usage) -> None:
-        """Record the input: from here on a provider bills it in any case."""
+        """Record the input tokens, because from here on a provider bills them in any case."""
         self.record.input_tokens = usage.input_tokens
         self.record.cached_tokens = usage.cached_tokens
         self.record.cache_write_tokens = usage.cache_write_tokens
@@ -52,14 +52,14 @@ class Delivery:
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:
-        """Send the answer as events: the first after `first_s`, the last after `latency_s`."""
+        """Send the answer as events; the first after `first_s`, and the last after `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
         self.ledger.close(self.record, status=200)
         return response
 
     async def hang(self) -> web.StreamResponse:
-        """Wait without an answer until the client leaves, which cancels this."""
+        """Wait without an answer; when the client leaves, the server cancels this method."""
         return await asyncio.Future()
 
     def drop(self) -> web.Response:
@@ -69,7 +69,7 @@ class Delivery:
         return web.Response()
 
     async def garbage(self, answer: Answer) -> web.StreamResponse:
-        """Send status 200 and a body that is no JSON."""
+        """Send status 200 and a body that is not valid JSON."""
         self.ledger.close(self.record, status=200)
         if not answer.request.stream:
             body = self.wire.answer(answer)
@@ -92,7 +92,10 @@ class Delivery:
         return response
 
     async def fail_midway(self, answer: Answer, refusal: Refusal) -> web.StreamResponse:
-        """Send half of a stream, then an error event; a plain request gets the error at once."""
+        """Send half of a stream and then an error event.
+
+        If the client did not ask for a stream, send the error at once.
+        """
         if not answer.request.stream:
             return self.refuse(refusal)
         response = await self._start(_SSE)
@@ -104,7 +107,7 @@ class Delivery:
     async def _send(
         self, response: web.StreamResponse, events: list[Event], first_s: float, latency_s: float
     ) -> None:
-        """Write events on a fixed timetable; events that are due together share a write."""
+        """Write events at fixed times; events that are due at the same time share one write."""
         loop = asyncio.get_running_loop()
         start_s = loop.time()
         step_s = max(0.0, latency_s - first_s) / max(1, len(events) - 1)

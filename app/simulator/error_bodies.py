@@ -1,4 +1,4 @@
-"""The bodies of error responses, in each provider's own form."""
+"""The bodies of error responses, in the form of each provider."""
 
 from typing import Any
 
@@ -77,7 +77,7 @@ _ANTHROPIC: dict[int, tuple[str, str]] = {
 
 
 def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
-    """Make OpenAI's body: its type is the kind of limit or request, its code the cause."""
+    """Make OpenAI's body; its type is the kind of limit or request, and its code is the cause."""
     fallback = _OPENAI[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, code, message = _OPENAI.get(refusal.status, fallback)
     if refusal.code in _QUOTA_CODES:
@@ -93,7 +93,7 @@ def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
 
 
 def anthropic_error(refusal: Refusal, model: str, request_id: str) -> dict[str, Any]:
-    """Make Anthropic's body: one type per status; a code goes into the details."""
+    """Make Anthropic's body; there is one type for each status, and the details have the code."""
     fallback = _ANTHROPIC[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, message = _ANTHROPIC.get(refusal.status, fallback)
     error: dict[str, Any] = {

@@ -1,6 +1,7 @@
-"""One request from its arrival to its answer, in the order in which a provider works.
+"""One request from its arrival to its answer. The steps have the same order as at a provider.
 
-The steps: read it, check key and model, count it against the limits, apply a fault, wait, answer.
+The simulator reads the request, checks its key and its model, counts it against the limits, applies
+a fault, waits for the latency, and sends the answer.
 """
 
 import asyncio
@@ -28,11 +29,12 @@ _PROMPT_CHARS = 80
 
 
 class Exchange:
-    """Answers requests; holds the state between them: limits, faults, counters."""
+    """Answers requests, and holds the state that requests share: limits, faults and counters."""
 
     def __init__(self, config: SimulatorConfig, ledger: Ledger) -> None:
         self._ledger = ledger
-        # Ids stay unique across restarts, like a provider's: clients store them in a UNIQUE column.
+        # Ids stay unique across restarts, as a provider's ids do, because clients store the ids in
+        # a UNIQUE column.
         self._id_prefix = secrets.token_hex(6)
         self._ids = 0
         self.reset(config)
@@ -54,7 +56,7 @@ class Exchange:
         self.config = config
 
     async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
-        """Answer one request and record it, also when it fails."""
+        """Answer one request and record it, even if it fails."""
         self._ids += 1
         key = wire.key_in(http.headers)
         record = self._ledger.open(
@@ -157,7 +159,7 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        # A provider counts a request when it arrives, not when it has been read.
+        # A provider counts a request at its arrival, and not when the body has been read.
         now_s = delivery.record.arrived_s
         excess = group.admit(wire.charge(answer), now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))
@@ -183,7 +185,7 @@ def _key_problem(key: str, config: SimulatorConfig) -> Refusal | None:
 async def _strike(
     delivery: Delivery, answer: Answer, fault: Fault, delay_s: float
 ) -> web.StreamResponse:
-    """Apply a fault instead of the answer."""
+    """Apply a fault instead of sending the answer."""
     refusal = Refusal(fault.status, code=fault.code, retry_after_s=fault.retry_after_s)
     if delay_s > 0:
         await asyncio.sleep(delay_s)

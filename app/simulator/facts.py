@@ -1,6 +1,7 @@
-"""The facts of a prompt: labelled values, numbers, quotations, frequent words. Pure, and lazy.
+"""The facts of a prompt: labelled values, numbers, quotations and frequent words.
 
-The replies are made from these facts, so that a demonstration reads well and two runs agree.
+The replies are made from these facts, so that a demonstration has sensible texts and two runs have
+the same replies. The functions have no side effects, and each fact is computed at its first use.
 """
 
 import re
@@ -14,7 +15,10 @@ from zlib import crc32
 T = TypeVar("T")
 
 _READ_CHARS = 10_000
-"""Characters of a prompt's head and tail that are read: replies stay cheap for any document."""
+"""Number of characters that are read at the start and at the end of a prompt.
+
+Because of this limit, a reply takes little time even if the prompt has a long document.
+"""
 
 NUMBER = r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d+(?:\.\d+)?"
 _NUMBERS = re.compile(rf"(?<![\w.-])(?:{NUMBER})(?![\w-])")
@@ -37,26 +41,26 @@ _STOPWORDS = frozenset(
 
 
 def digest_of(text: str) -> str:
-    """Return a short, stable hash of a text: 16 hexadecimal digits."""
+    """Return a short, stable hash of a text, with 16 hexadecimal digits."""
     return blake2b(text.encode("utf-8", "replace"), digest_size=8).hexdigest()
 
 
 def normalised(name: str) -> str:
-    """Return a label or key as lower-case words: `Invoice-No.` and `invoice_no` are the same."""
+    """Return a label or key as lower-case words, so that `Invoice-No.` equals `invoice_no`."""
     return " ".join(re.findall(r"[a-z0-9]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name).lower()))
 
 
 def _all_of(pattern: str) -> cached_property[list[str]]:
-    """Make a property of ``Facts``: every part of the text that has this pattern, in order."""
+    """Make a property of ``Facts`` with all parts of the text that match a pattern, in order."""
     found = re.compile(pattern).findall
     return cached_property(lambda facts: found(facts.text))
 
 
 class Facts:
-    """The facts of `text`."""
+    """The facts of a text."""
 
     quoted = _all_of(r"[\"“']([^\"“”'\n]{2,60})[\"”']")
-    """Every short quotation."""
+    """All short quotations."""
     names = _all_of(r"\b[A-Z][a-z]+(?: (?:[A-Z][a-z]+|[A-Z]{2,}|&))+")
     """Runs of capitalised words, such as `Acme Supplies`."""
     codes = _all_of(r"\b[A-Z]{2,}[A-Z0-9]*[-/]\d[\w-]*\b")
@@ -81,7 +85,7 @@ class Facts:
         return choices[(self.draw(name) >> 7) % len(choices)]
 
     def label(self, name: str) -> str | None:
-        """Return the value with this label in the text, or with the most similar one."""
+        """Return the value with this label in the text, or with the most similar label."""
         words = set(normalised(name).split())
         differences = [
             (len(words ^ set(label.split())), value)
@@ -91,7 +95,10 @@ class Facts:
         return min(differences, key=lambda pair: pair[0], default=(0, None))[1]
 
     def number_near(self, name: str) -> float | None:
-        """Return the number after the last possible word of the name, as `90` in `total EUR 90`."""
+        """Return the number that follows a word of the name, such as `90` in `total EUR 90`.
+
+        The words are tried from the last to the first.
+        """
         for word in reversed(normalised(name).split()):
             pattern = rf"\b{word}\b[^\d\n]{{0,20}}?({NUMBER})(?![\w-])"
             found = re.search(pattern, self.text, re.IGNORECASE)
@@ -101,7 +108,10 @@ class Facts:
 
     @cached_property
     def labels(self) -> dict[str, str]:
-        """Lines such as `Vendor: Acme`, and scalar members of JSON; the first of a label wins."""
+        """Values by label, from lines such as `Vendor: Acme` and from scalar members of JSON.
+
+        If a label occurs several times, the first value is kept.
+        """
         found: dict[str, str] = {}
         for label, value in _JSON_LABELS.findall(self.text):
             found.setdefault(normalised(label), value.strip('"'))
@@ -113,18 +123,21 @@ class Facts:
 
     @cached_property
     def numbers(self) -> list[float]:
-        """Every free-standing number, in order."""
+        """All numbers that are not part of a word, in order."""
         return [number_in(text) for text in _NUMBERS.findall(self.text)]
 
     @cached_property
     def words(self) -> list[str]:
-        """The 12 most frequent words without stop words, the earlier first where equal."""
+        """The 12 most frequent words, without stop words.
+
+        If two words are equally frequent, the earlier word comes first.
+        """
         counts = Counter(word.lower() for word in _WORDS.findall(self.text))
         telling = [word for word, _ in counts.most_common() if word not in _STOPWORDS]
         return telling[:12] or ["request"]
 
 
 def number_in(text: str) -> float:
-    """Read a number with thousands separators: `1,240.50`; whole numbers become int."""
+    """Read a number with thousands separators, such as `1,240.50`; whole numbers become int."""
     value = float(text.replace(",", ""))
     return int(value) if value.is_integer() else value

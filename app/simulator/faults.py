@@ -1,4 +1,7 @@
-"""Faults of requests: rules with a rate, the first N or every Nth request, all reproducible."""
+"""Faults of requests. A rule applies to a random share, to the first N or to every Nth request.
+
+All faults are reproducible.
+"""
 
 import random
 from collections.abc import Sequence
@@ -14,13 +17,14 @@ FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 class Fault:
     """The fault of one request.
 
-    - `status`: the provider's error body, with `code` and Retry-After if given.
-    - `hang`: no answer until the client leaves.
-    - `drop`: the connection is reset before the answer.
-    - `garbage`: status 200 and invalid JSON.
-    - `cut_stream`: the connection ends in the middle of the answer.
-    - `stream_error`: an error event in the middle of a stream; a plain request gets `status`.
-    - `slow`: the normal answer, `delay_s` later.
+    - `status`: The client gets the provider's error body, with `code` and Retry-After if given.
+    - `hang`: The client gets no answer until it leaves.
+    - `drop`: The connection is reset before the answer.
+    - `garbage`: The client gets status 200 and invalid JSON.
+    - `cut_stream`: The connection ends in the middle of the answer.
+    - `stream_error`: The client gets an error event in the middle of a stream. If the client did
+      not ask for a stream, it gets `status`.
+    - `slow`: The client gets the normal answer, `delay_s` later.
     """
 
     kind: FaultKind
@@ -37,16 +41,17 @@ class Fault:
 
     @property
     def label(self) -> str:
-        """Its name in the ledger."""
+        """Name of the fault in the ledger."""
         return f"status={self.status}" if self.kind == "status" else self.kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FaultRule:
-    """Applies `fault` to some of the requests that match.
+    """Applies `fault` to all matching requests, or to some of them.
 
-    Of the matching requests, all fail, or a random share (`rate`, 0 to 1), or the `first` ones, or
-    each `every`-th. `model` is a pattern such as `gpt-4o*`.
+    With `rate` (0 to 1), a random share of the matching requests fails. With `first=N`, the first N
+    of them fail. With `every=N`, each N-th of them fails. Without these three settings, all
+    matching requests fail. `model` is a pattern such as `gpt-4o*`.
 
     Example:
         FaultRule(fault=Fault(kind="status", status=503), rate=0.1)
@@ -78,7 +83,10 @@ class FaultRule:
 
 
 class FaultPlan:
-    """The rules with their counters; the same requests in the same order fail the same way."""
+    """The rules with their counters.
+
+    If the same requests come in the same order, the same requests fail.
+    """
 
     def __init__(self, rules: Sequence[FaultRule], seed: int) -> None:
         self._rules = rules
@@ -86,7 +94,7 @@ class FaultPlan:
         self._draws = [random.Random(f"{seed}/{index}") for index in range(len(rules))]
 
     def fault_for(self, provider: str, model: str, prompt: str) -> Fault | None:
-        """Count the request on every rule that matches it; the first one that fires wins."""
+        """Count the request for every rule that matches it; return the first fault that applies."""
         fault = None
         for index, rule in enumerate(self._rules):
             if rule.matches(provider, model, prompt) and self._fires(index, rule):

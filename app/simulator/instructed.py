@@ -1,4 +1,4 @@
-"""The JSON Schema that a prompt demands of its answer, where there is no response format."""
+"""Finds the JSON Schema in the text of a prompt, for requests without a response format."""
 
 import json
 import re
@@ -9,7 +9,7 @@ _ASKS = re.compile(r"\bfits? this JSON Schema\b[^\n]*\n\s*(?=\{)", re.IGNORECASE
 
 
 def schema_in(prompt: str) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the schema, or None, and the prompt without it."""
+    """Return the schema in a prompt (None if there is no schema), and the prompt without it."""
     asks = _ASKS.search(prompt)
     if asks is None:
         return None, prompt

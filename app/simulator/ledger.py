@@ -1,6 +1,6 @@
-"""The served requests: one record per request that arrived, and running totals.
+"""The ledger of the simulator: one record for each request that arrived, and running totals.
 
-Tests compare AgentChord's own ledger and limiter with this one.
+Tests compare AgentChord's own ledger and limiter with this ledger.
 """
 
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 CLIENT_LEFT = 499
-"""Status of a request whose client left before anything was sent, as nginx writes it."""
+"""Status of a request if its client left before anything was sent; nginx uses this number too."""
 NOTHING_SENT = 0
-"""Status of a request whose connection the simulator closed without an answer."""
+"""Status of a request if the simulator closed the connection without an answer."""
 
 
 @dataclass(slots=True)
@@ -22,23 +22,23 @@ class Record:
     """One request.
 
     Attributes:
-        seq: number from 1, by arrival; a reset does not start again at 1.
-        arrived_at: aware UTC time, ISO 8601.
-        arrived_s: the same on the monotonic clock, which all processes of a machine share.
+        seq: sequence number, from 1, in the order of arrival; a reset does not start again at 1.
+        arrived_at: time of arrival in UTC, in ISO 8601 with the offset.
+        arrived_s: time of arrival on the monotonic clock, which all processes of a machine share.
         provider: `openai` or `anthropic`.
         endpoint: path of the request.
-        model: model name; empty if the body could not be read.
-        request_id: id in the response's header.
+        model: name of the model; empty if the body could not be read.
+        request_id: id in the header of the response.
         key_sent: whether the request carried any API key.
-        status: HTTP status; None while under way, 499 if the client left before it, 0 if the
-            simulator closed the connection without one.
+        status: HTTP status. It is None while the request is under way, 499 if the client left
+            before a status was sent, and 0 if the simulator closed the connection without a status.
         streamed: whether the client asked for a stream.
-        finished: whether the whole answer was sent; false when the client left.
+        finished: whether the whole answer was sent; false if the client left.
         fault: the fault that was injected, or None.
-        input_tokens: tokens of the whole prompt, cached ones included; 0 for an error.
-        cached_tokens: those of them that were read from the prompt cache.
-        cache_write_tokens: those of them that were written to it.
-        output_tokens: tokens sent so far, reasoning included.
+        input_tokens: tokens of the whole prompt, including cached tokens; 0 for an error.
+        cached_tokens: input tokens that were read from the prompt cache.
+        cache_write_tokens: input tokens that were written to the prompt cache.
+        output_tokens: output tokens that have been sent so far, including reasoning tokens.
         prompt: the first 80 characters of the last user text.
         prompt_hash: hash of all system and user texts.
         seconds: time from arrival to the end of the answer.
@@ -66,10 +66,10 @@ class Record:
 
 
 class Ledger:
-    """The records, the newest `size` of them, and totals over all.
+    """The newest `size` records, and totals over all records.
 
     Args:
-        size: records kept in memory; totals go on counting.
+        size: number of records that are kept in memory; the totals also count older records.
         path: file to which every closed record is appended as a line of JSON.
     """
 
@@ -80,7 +80,7 @@ class Ledger:
         self.clear()
 
     def clear(self) -> None:
-        """Delete every record; requests that are under way then count nowhere."""
+        """Delete every record; requests that are under way are then not counted in the totals."""
         self._records: deque[Record] = deque(maxlen=self._size)
         self._cleared_at_seq = self._seq
         self._in_flight = 0
@@ -108,7 +108,7 @@ class Ledger:
         return record
 
     def client_left(self, record: Record, *, status: int = CLIENT_LEFT) -> None:
-        """Complete the record of a client that left; `status` is the one already sent."""
+        """Complete a record if its client left; `status` is the status that was already sent."""
         if record.status is None and record.seq > self._cleared_at_seq:
             self._disconnected += 1
         self.close(record, status=status, finished=False)
@@ -131,7 +131,7 @@ class Ledger:
         return [record for record in self._records if record.seq > since]
 
     def summary(self) -> dict[str, Any]:
-        """Return totals: requests by status and fault, tokens by model, clients that left."""
+        """Return totals: requests by status and fault, tokens by model, and clients that left."""
         return {
             "requests": self._seq - self._cleared_at_seq,
             "in_flight": self._in_flight,

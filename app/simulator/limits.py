@@ -1,7 +1,7 @@
-"""Rate limits like a provider's: pure, with the clock passed in.
+"""Rate limits such as a provider has. This module reads no clock: callers pass the time.
 
-`TokenBucket` refills continuously, `SlidingWindow` counts the last minute; a `LimitGroup` admits a
-request on all its meters or on none. Times are seconds of any monotonic clock.
+A `TokenBucket` refills continuously, and a `SlidingWindow` counts the last minute. A `LimitGroup`
+admits a request on all its meters or on none. Times are seconds of any monotonic clock.
 """
 
 import math
@@ -13,15 +13,19 @@ from typing import Literal, Protocol
 
 WINDOW_S = 60.0
 _TOLERANCE = 1e-6
-"""Rounding slack in tokens and seconds: a client that waits exactly `retry_after_s` is admitted."""
+"""Tolerance for rounding errors, in tokens and seconds.
+
+Because of this tolerance, a client that waits exactly `retry_after_s` is admitted.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLimit:
-    """One limit. All models of `provider` that match the pattern `model` share it.
+    """One limit. All models of `provider` that match the pattern `model` share this limit.
 
-    `burst` is the capacity of the request bucket and `token_burst` of the token buckets; without
-    them a bucket holds a full minute. 60 requests per minute with `burst=1` are one per second.
+    `burst` is the capacity of the request bucket, and `token_burst` is the capacity of each token
+    bucket. Without these settings, a bucket holds the amount of a full minute. For example, 60
+    requests per minute with `burst=1` mean one request per second.
 
     Example:
         RateLimit(provider="openai", model="gpt-4o*", requests_per_minute=60, burst=1)
@@ -49,7 +53,7 @@ class RateLimit:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Charge:
-    """The amounts of one request on each meter."""
+    """The amounts that one request takes from each meter."""
 
     requests: int = 1
     tokens: int = 0
@@ -59,7 +63,10 @@ class Charge:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MeterState:
-    """A meter's values for the rate-limit headers; `reset_s` is the time until it is full again."""
+    """The values of a meter for the rate-limit headers.
+
+    `reset_s` is the number of seconds until the meter is full again.
+    """
 
     name: str
     limit: int
@@ -69,7 +76,7 @@ class MeterState:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excess:
-    """The limit that refused a request; `retry_after_s` is None when it can never fit."""
+    """The limit that refused a request; if `retry_after_s` is None, the request can never fit."""
 
     meter: str
     limit: int
@@ -84,7 +91,7 @@ class Meter(Protocol):
     limit: int
 
     def wait_s(self, amount: int, now_s: float) -> float:
-        """Return the seconds until `amount` fits: 0 now, infinity never."""
+        """Return the seconds until `amount` fits; 0 means now, and infinity means never."""
 
     def take(self, amount: int, now_s: float) -> None:
         """Count `amount`, which must fit."""
@@ -97,10 +104,10 @@ class Meter(Protocol):
 
 
 class TokenBucket:
-    """Holds `capacity` tokens and refills `limit` per minute; it starts full.
+    """Holds `capacity` tokens and refills `limit` tokens per minute; it starts full.
 
-    After a pause it admits `capacity` at once, so up to `limit + capacity` in one minute; a
-    `SlidingWindow` admits no more than `limit` in any minute.
+    After a pause, the bucket admits `capacity` tokens at once, so it may admit `limit + capacity`
+    tokens in one minute. A `SlidingWindow` admits no more than `limit` tokens in any minute.
     """
 
     def __init__(self, limit: int, capacity: int, now_s: float) -> None:
@@ -133,7 +140,11 @@ class TokenBucket:
 
 
 class SlidingWindow:
-    """Admits at most `limit` in any 60 s; it refuses in bursts, where a `TokenBucket` smooths."""
+    """Admits at most `limit` tokens in any 60 s.
+
+    When the window is full, it refuses every request until the oldest ones leave it. A
+    `TokenBucket` spreads requests more evenly.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -195,8 +206,8 @@ class LimitGroup:
         """Count the request on every meter, or on none.
 
         Returns:
-            None when it was admitted, else the meter with the longest wait. A refused request
-            counts nowhere.
+            None if the request was admitted, else the meter with the longest wait. A refused
+            request is not counted.
         """
         waits = [
             (meter.wait_s(getattr(charge, name), now_s), name)
@@ -216,7 +227,7 @@ class LimitGroup:
         return None
 
     def states(self, now_s: float) -> list[MeterState]:
-        """Return the state of the meters, for the headers."""
+        """Return the states of all meters, for the headers."""
         return [
             MeterState(
                 name=name,
@@ -229,7 +240,7 @@ class LimitGroup:
 
 
 class Limits:
-    """Every limit of the simulator; the first rule that matches a model applies to it."""
+    """All limits of the simulator; the first rule that matches a model applies to the model."""
 
     def __init__(self, rules: Sequence[RateLimit], now_s: float) -> None:
         self._groups = [(rule, LimitGroup(rule, now_s)) for rule in rules]

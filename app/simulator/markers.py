@@ -1,6 +1,6 @@
-"""Markers in a prompt, such as `[[sim:status=429,times=2]]`, steer the answer to that prompt only.
+"""Markers in a prompt, such as `[[sim:status=429,times=2]]`, control the answer to that prompt.
 
-A marker holds `key=value` pairs and flags, separated by commas; a prompt may hold several.
+A marker has `key=value` pairs and flags, separated by commas. A prompt may have several markers.
 """
 
 import re
@@ -17,7 +17,7 @@ _FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The settings of one marker; `times` limits it to the first requests of its prompt."""
+    """The settings of one marker; `times` limits the marker to the first requests of its prompt."""
 
     times: int | None = None
     fault: Fault | None = None
@@ -35,7 +35,7 @@ class Marker:
 
 NOTHING = Marker()
 
-#: Keys of a marker, the fields that they set, and the type of their values.
+#: The field and the type of the value for each key of a marker.
 _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "times": ("times", int),
     "latency": ("latency_s", float),
@@ -73,8 +73,9 @@ def without_markers(text: str) -> str:
 def active(markers: Sequence[Marker], nth: int) -> Marker:
     """Merge the markers that apply to the n-th request (from 1) of their prompt.
 
-    Where two have the same key the first wins, so `[[sim:status=500,times=1]]` before
-    `[[sim:status=429,times=3]]` fails once with 500, then twice with 429, then succeeds.
+    If two markers have the same key, the first marker decides. A prompt with
+    `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]` therefore fails once with 500,
+    then fails twice with 429, and then succeeds.
     """
     merged: dict[str, Any] = {}
     for marker in reversed(markers):

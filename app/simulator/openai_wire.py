@@ -80,7 +80,7 @@ class OpenAIWire:
         )
 
     def charge(self, answer: Answer) -> Charge:
-        """Charge one request, and the larger of max_tokens and the prompt, before the answer."""
+        """Charge one request and, as its tokens, the larger of max_tokens and the prompt."""
         usage = answer.usage
         return Charge(
             tokens=max(answer.request.max_tokens or 0, usage.input_tokens),
@@ -130,7 +130,7 @@ class OpenAIWire:
         return compact(body).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Make the chunks, the usage if the request asks for it, and `[DONE]`."""
+        """Make the chunks and `[DONE]`; if the request asks for the usage, add the usage."""
         head = compact(
             {
                 "id": f"chatcmpl-{answer.id}",
@@ -154,7 +154,7 @@ class OpenAIWire:
         return [*events, Event(b"data: [DONE]\n\n", total)]
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`; only the header has the request id."""
+        """See `Wire`; the body has no request id, because OpenAI sends it only in the header."""
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
@@ -162,7 +162,7 @@ class OpenAIWire:
         return b"data: " + self.error(refusal, record) + b"\n\n"
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """Make `x-ratelimit-*` for requests and tokens; the reset is a duration such as `6m0s`."""
+        """Make the headers `x-ratelimit-*`; the reset is a duration such as `6m0s`."""
         headers: dict[str, str] = {}
         for state in states:
             if state.name in ("requests", "tokens"):
@@ -182,7 +182,10 @@ class OpenAIWire:
 
 
 def duration(seconds: float) -> str:
-    """Write a duration in OpenAI's form, rounded up to 1 ms: `120ms`, `7.66s`, `6m0s`, `1h0m0s`."""
+    """Write a duration in OpenAI's form, such as `120ms`, `7.66s`, `6m0s` or `1h0m0s`.
+
+    The duration is rounded up to a whole millisecond.
+    """
     milliseconds = math.ceil(seconds * 1000 - 1e-6)
     if not milliseconds // 1000:
         return f"{milliseconds}ms"
@@ -258,7 +261,7 @@ def _finish_reason(answer: Answer) -> str:
 
 
 def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
-    """Yield delta and finish reason as JSON text, and the output tokens sent so far."""
+    """Yield each delta and finish reason as JSON, with the number of output tokens sent so far."""
     reply, tokens = answer.reply, answer.usage.reasoning_tokens
     content = "null" if reply.tool_calls else '""'
     yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens

@@ -1,4 +1,4 @@
-"""The simulator as a process of its own: `serve` runs in it, `run_in_process` starts one."""
+"""The simulator as a separate process. `run_in_process` starts it, and `serve` runs inside it."""
 
 import asyncio
 import contextlib
@@ -38,21 +38,22 @@ def serve(
 ) -> None:
     """Run the simulator until SIGTERM or SIGINT.
 
-    When it is ready it prints one line of JSON: port, openai_base_url, anthropic_base_url.
+    When the simulator is ready, it prints one line of JSON with the keys port, openai_base_url and
+    anthropic_base_url.
 
     Args:
         config: the behaviour to start with.
         host: address to listen on.
-        port: 0 takes a free one.
+        port: port to listen on; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.
-        exit_with_parent: whether it also ends when the process that started it dies.
+        exit_with_parent: whether the simulator also ends when its parent process dies.
 
     Raises:
-        OSError: If the port is taken.
+        OSError: If the port is in use.
     """
     parent = os.getppid() if exit_with_parent else None
-    # Thousands of records live long: with the default thresholds, repeated full collections over
-    # them take 10 % of the CPU under load.
+    # The ledger keeps thousands of records. With the default thresholds of the garbage collector,
+    # repeated full collections over these records take 10 % of the CPU under load.
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
     main = _serve(Simulator(config, host=host, port=port, ledger_path=ledger_path), parent)
@@ -77,7 +78,7 @@ class SimulatorProcess:
         """Return the ``base_url`` for clients of a protocol.
 
         Raises:
-            KeyError: If the simulator does not speak it.
+            KeyError: If the simulator does not speak this protocol.
         """
         return {"openai": self.openai_base_url, "anthropic": self.anthropic_base_url}[protocol]
 
@@ -90,7 +91,7 @@ class SimulatorProcess:
         return dict(self._request("ledger/summary"))
 
     def configure(self, **changes: Any) -> None:
-        """Change the behaviour from the next request on; values are JSON.
+        """Change the behaviour from the next request on; the values are JSON values.
 
         Raises:
             ValueError: If a name is unknown, or a value is out of range.
@@ -128,13 +129,14 @@ class SimulatorProcess:
 def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
     """Start `python -m app.simulator` with these arguments and wait until it is ready.
 
-    It takes a free port unless the arguments name one, and dies with this process.
+    The simulator takes a free port unless the arguments name a port. It ends when this process
+    dies.
 
     Raises:
-        RuntimeError: If it ended, or was not ready in 15 s.
+        RuntimeError: If the simulator ended, or was not ready within 15 s.
     """
     command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
-    # In a session of its own: Ctrl-C must not end it before its clients.
+    # The simulator has its own session, because Ctrl-C must not end it before its clients end.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     line = _first_line(process.stdout, time.monotonic() + _START_S)
@@ -174,8 +176,9 @@ async def _serve(simulator: Simulator, parent: int | None) -> None:
         }
         sys.stdout.write(json.dumps(ready) + "\n")
         sys.stdout.flush()
-        # An orphan gets a new parent. Polling works for every parent and on every platform, while
-        # Linux's death signal follows the parent's thread, not its process.
+        # When the parent process dies, the id of this process's parent changes. Polling this id
+        # works on every platform. The death signal of Linux would already come when the thread that
+        # started this process ends.
         while not stopping.is_set() and parent in (None, os.getppid()):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), None if parent is None else _PARENT_CHECK_S)

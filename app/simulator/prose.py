@@ -1,4 +1,4 @@
-"""Sentences about a prompt, by topic: invoices, candidates, stock, policies, reports, anything."""
+"""Sentences about a prompt, by topic: invoices, candidates, stock, policies, reports, others."""
 
 import re
 from collections import Counter
@@ -55,7 +55,7 @@ _BAD = re.compile(
 
 
 def paragraph(facts: Facts) -> str:
-    """Write two to four sentences with words of the prompt."""
+    """Write two to four sentences that use words of the prompt."""
     stems = Counter(_TOPIC_OF[stem] for stem in _STEMS.findall(facts.text.lower()))
     sentences = _TOPICS[stems.most_common(1)[0][0]] if stems else _GENERAL
     subject = next(iter(facts.codes or facts.names or facts.quoted), "the present case")
@@ -72,7 +72,7 @@ def paragraph(facts: Facts) -> str:
 
 
 def chosen_from(facts: Facts) -> str | None:
-    """Return the chosen word, if the prompt asks for one of several words."""
+    """If the prompt asks for one of several words, return the chosen word, else None."""
     asked = _CHOICE.search(facts.text)
     if asked is None:
         return None

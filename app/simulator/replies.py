@@ -1,7 +1,8 @@
-"""The simulated model: a reply that is a pure function of the request.
+"""The simulated model. Its reply depends only on the request.
 
-It has tool calls while the question has no tool results, JSON where the prompt asks for it, else a
-few sentences about the prompt.
+If the request offers tools and the question has no tool results yet, the reply has tool calls. If
+the prompt asks for JSON, the reply is JSON. Otherwise, the reply has a few sentences about the
+prompt.
 """
 
 import json
@@ -46,12 +47,12 @@ def reply_to(
 
     Args:
         request: the request.
-        marker: the prompt's markers.
-        output_tokens: the size of a text reply; None keeps the natural length of the text.
-        signature: beginning of a reply in plain text, as far as its size allows.
+        marker: the merged markers of the prompt.
+        output_tokens: size of a text reply; None keeps the natural length of the text.
+        signature: string at the start of a reply in plain text; a short reply may cut the string.
 
     Returns:
-        A reply of at most `request.max_tokens` tokens, reasoning included.
+        A reply of at most `request.max_tokens` tokens, including reasoning tokens.
     """
     limit = request.max_tokens
     reasoning = marker.reasoning_tokens or 0
@@ -119,7 +120,7 @@ def _text(
 
 
 def _spoiled(text: str) -> str:
-    """Make a JSON answer unfit for its schema: its first value gets a type that no schema has."""
+    """Make a JSON answer that does not fit its schema; its first value gets an unexpected type."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -130,7 +131,7 @@ def _spoiled(text: str) -> str:
 
 
 def _keys_in(text: str) -> tuple[list[str], str]:
-    """Return the keys that the prompt asks for, and the prompt without this request."""
+    """Return the keys that the prompt asks for, and the prompt without the list of keys."""
     listed = _KEYS.search(text)
     if listed:
         keys = [name for name in re.findall(_NAME, listed[1]) if name.lower() != "and"]
@@ -141,14 +142,14 @@ def _keys_in(text: str) -> tuple[list[str], str]:
 
 
 def _sized(text: str, tokens: int) -> str:
-    """Repeat or cut a text to exactly this number of tokens."""
+    """Repeat or cut a text, so that it has exactly this number of tokens."""
     wanted = tokens * BYTES_PER_TOKEN
     have = len(text.encode("utf-8", "replace")) + 1
     return _first_bytes(" ".join([text] * (wanted // have + 1)), wanted)
 
 
 def _padded(document: str, tokens: int | None) -> str:
-    """Pad JSON to at least this number of tokens; it is never cut here, to stay valid."""
+    """Pad JSON to at least this number of tokens; longer JSON is not cut and so stays valid."""
     missing = (tokens or 0) * BYTES_PER_TOKEN - len(document.encode("utf-8", "replace"))
     return document + " " * max(0, missing)
 

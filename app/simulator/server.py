@@ -1,4 +1,4 @@
-"""The HTTP server: the providers' routes, the control routes under `/_simulator`, the lifecycle."""
+"""The HTTP server, with the routes of the providers and the control routes under `/_simulator`."""
 
 import dataclasses
 import json
@@ -32,15 +32,16 @@ _RELEASED_S = 1735689600
 
 
 class Simulator:
-    """A simulated OpenAI and Anthropic in this process's event loop.
+    """A simulated OpenAI and Anthropic in the event loop of this process.
 
-    Its replies follow from the prompt and have no intelligence; its limits and errors are close to
-    the providers'. It shares the CPU with the code under test: for load use `run_in_process`.
+    The replies are computed from the prompt and have no intelligence. The limits and errors are
+    close to those of the providers. This class shares the CPU with the code under test; for load
+    tests, use `run_in_process`.
 
     Args:
         config: the behaviour to start with.
         host: address to listen on.
-        port: 0 takes a free one.
+        port: port to listen on; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.
 
     Example:
@@ -84,10 +85,11 @@ class Simulator:
         """Start to listen.
 
         Raises:
-            OSError: If the port is taken.
+            OSError: If the port is in use.
         """
         await self._runner.setup()
-        # Hundreds of agents connect in one millisecond: the default backlog of 128 is too short.
+        # The default backlog of 128 is too short, because hundreds of agents may connect within one
+        # millisecond.
         site = web.TCPSite(self._runner, self._host, self._port, backlog=_BACKLOG)
         await site.start()
         self._port = site.port
@@ -99,7 +101,7 @@ class Simulator:
 
     @property
     def port(self) -> int:
-        """The port it listens on."""
+        """The port on which the simulator listens."""
         return self._port
 
     @property
@@ -114,11 +116,14 @@ class Simulator:
 
     @property
     def config(self) -> SimulatorConfig:
-        """The behaviour now."""
+        """The present configuration."""
         return self._exchange.config
 
     def ledger(self, since: int = 0) -> list[Record]:
-        """Return the records with a number above `since`; requests under way have no status."""
+        """Return the records with a sequence number above `since`, oldest first.
+
+        The record of a request that is under way has no status.
+        """
         return self._ledger.records(since)
 
     def summary(self) -> dict[str, Any]:
@@ -184,7 +189,10 @@ class Simulator:
 
 
 async def _models(request: web.Request) -> web.Response:
-    """List a provider's models: both use one path, Anthropic's clients send a version header."""
+    """List the models of a provider.
+
+    Both providers use the same path. Only Anthropic's clients send a version header.
+    """
     if "anthropic-version" in request.headers:
         models: list[dict[str, Any]] = [
             {

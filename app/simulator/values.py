@@ -1,6 +1,7 @@
-"""Plausible JSON values for a key or a JSON schema, taken from a prompt's facts or drawn from them.
+"""Plausible JSON values for a key or a JSON schema.
 
-This module makes both arguments of tool calls and JSON answers.
+The values are taken from the facts of a prompt. If no fact fits, a value is drawn at random, with
+the prompt as the seed. This module makes the arguments of tool calls and the JSON answers.
 """
 
 import json
@@ -42,20 +43,20 @@ def value_of_key(key: str, facts: Facts) -> Any:
 
 
 def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
-    """Make a value that fits a JSON schema, with its own `$ref`s resolved.
+    """Make a value that fits a JSON schema; `$ref`s inside the schema are resolved.
 
-    Patterns, `uniqueItems`, `not` and `if` are ignored.
+    The keywords `pattern`, `uniqueItems`, `not` and `if` are ignored.
     """
     return _SchemaValues(facts, schema).value("", schema, 0)
 
 
 class _SchemaValues:
-    """Walks one schema. From a depth of 6 on, recursive parts take the option that ends them."""
+    """Walks one schema. From a depth of 6 on, a recursive part takes the option that ends it."""
 
     def __init__(self, facts: Facts, root: Mapping[str, Any]) -> None:
         self._facts = facts
         self._root = root
-        # A schema may have recursion without an end.
+        # The number of values is limited, because a schema may have endless recursion.
         self._left = _MAX_VALUES
 
     def value(self, name: str, schema: Any, depth: int) -> Any:
@@ -104,7 +105,7 @@ class _SchemaValues:
         return {key: self.value(key, properties.get(key, other), depth + 1) for key in keys}
 
     def _free_keys(self, schema: Mapping[str, Any], depth: int) -> list[str]:
-        """Choose the keys of a map: two, or its least number."""
+        """Choose the keys of a map: two keys, within the bounds of the schema."""
         count = _size(schema, "Properties", 0 if depth >= _MAX_DEPTH else 2)
         names = self._resolved(schema.get("propertyNames"), depth)
         offered = list(names.get("enum") or self._facts.words)
@@ -131,7 +132,10 @@ class _SchemaValues:
         return {**_remarks(found), **found}
 
     def _chosen(self, options: Sequence[Any], depth: int) -> Any:
-        """Return the first option but null; from a depth of 6 on, null if it is an option."""
+        """Return the first option that is not null.
+
+        From a depth of 6 on, return null if null is an option.
+        """
         null = {"type": "null"}
         if depth >= _MAX_DEPTH and null in options:
             return null
@@ -148,7 +152,8 @@ class _SchemaValues:
         low, high = _number(schema, "minimum"), _number(schema, "maximum")
         above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
         step = _number(schema, "multipleOf") or (1 if whole else None)
-        # Exclusive bounds are kept by a step, or by half of the distance between them.
+        # The value stays away from an exclusive bound by a step, or by at most half of the distance
+        # between both bounds.
         room = below - above if above is not None and below is not None else 2
         apart = step or min(1, room / 2)
         if above is not None:
@@ -178,7 +183,7 @@ class _SchemaValues:
 
 
 def _implied_type(schema: Mapping[str, Any]) -> str:
-    """Return the type that a schema's other keys imply."""
+    """Return the type that the other keys of a schema imply."""
     return next((kind for kind, words in _TYPE_WORDS.items() if words & schema.keys()), "string")
 
 
@@ -188,7 +193,7 @@ def _number(schema: Mapping[str, Any], key: str) -> float | None:
 
 
 def _size(schema: Mapping[str, Any], parts: str, usual: int) -> int:
-    """Return how many items or properties to make: the usual number, within the schema's bounds."""
+    """Return the number of items or properties: the usual number, within the schema's bounds."""
     least, most = _number(schema, f"min{parts}"), _number(schema, f"max{parts}")
     return min(max(usual, int(least or 0)), _MAX_ITEMS, _MAX_ITEMS if most is None else int(most))
 
@@ -198,7 +203,10 @@ def _without(schema: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
-    """Merge two schemas; of their parts, only properties and required keys are combined."""
+    """Merge two schemas.
+
+    Their properties and required keys are combined. For any other key, the second schema decides.
+    """
     other = other if isinstance(other, Mapping) else {}
     both = {**schema, **other}
     if "properties" in schema and "properties" in other:
@@ -209,7 +217,7 @@ def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
 
 
 def _pointed(root: Mapping[str, Any], reference: str) -> Any:
-    """Return the target of a reference such as `#/$defs/line`; empty if there is none."""
+    """Return the target of a reference such as `#/$defs/line`; a missing target is empty."""
     target: Any = root
     for word in reference.split("/")[1:]:
         part = word.replace("~1", "/").replace("~0", "~")
@@ -221,7 +229,10 @@ def _pointed(root: Mapping[str, Any], reference: str) -> Any:
 
 
 def _remarks(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Read bounds in JSON at the end of a description: not every provider takes them as keys."""
+    """Return the bounds that are written as JSON at the end of a description.
+
+    Clients write bounds there because not every provider accepts them as keys of a schema.
+    """
     found = _REMARK.search(str(schema.get("description", "")))
     try:
         remark = json.loads(found[0]) if found else {}

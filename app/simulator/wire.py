@@ -1,4 +1,4 @@
-"""Shared by the two protocol modules: the interface, field checks, and pieces of a stream."""
+"""Code that both protocol modules share: the interface, checks of fields, and stream pieces."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,12 +10,15 @@ from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
 
 PIECE_CHARS = 24
-"""Characters per streamed piece: about six tokens, like the providers' pieces under load."""
+"""Characters of one streamed piece: about six tokens, as in the providers' streams under load."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Bytes of one or more server-sent events, and the output tokens sent up to their end."""
+    """Bytes of one or more server-sent events.
+
+    `output_tokens` is the number of output tokens that are sent up to the end of these events.
+    """
 
     data: bytes
     output_tokens: int
@@ -34,14 +37,14 @@ class Wire(Protocol):
         """Read a request body.
 
         Raises:
-            Refusal: If the provider would refuse it with 400.
+            Refusal: If the provider would refuse the body with 400.
         """
 
     def charge(self, answer: Answer) -> Charge:
         """Return the amounts that the provider counts against its limits."""
 
     def over_limit(self, excess: Excess, model: str) -> Refusal:
-        """Make the 429 for a request that a limit refused."""
+        """Make the error 429 for a request that a limit refused."""
 
     def answer(self, answer: Answer) -> bytes:
         """Make the JSON body of a successful response."""
@@ -56,7 +59,7 @@ class Wire(Protocol):
         """Make the event of an error in the middle of a stream."""
 
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
-        """Make the rate-limit headers; empty without limits."""
+        """Make the rate-limit headers; the result is empty if there are no limits."""
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
         """Make the Retry-After headers."""
@@ -71,7 +74,7 @@ def as_object(body: Any) -> Mapping[str, Any]:
     """Check that a body is a JSON object.
 
     Raises:
-        Refusal: If it is not.
+        Refusal: If the body is not an object.
     """
     if not isinstance(body, dict):
         raise Refusal(400, "We could not parse the JSON body of your request: expected an object.")
@@ -79,10 +82,10 @@ def as_object(body: Any) -> Mapping[str, Any]:
 
 
 def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return an optional list of objects; empty when it is missing.
+    """Return an optional list of objects; a missing list is empty.
 
     Raises:
-        Refusal: If it is something else.
+        Refusal: If the field is not a list of objects.
     """
     value = body.get(name) or []
     if not isinstance(value, list):
@@ -91,19 +94,19 @@ def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an optional object; empty when it is missing.
+    """Return an optional object; a missing object is empty.
 
     Raises:
-        Refusal: If it is something else.
+        Refusal: If the field is not an object.
     """
     return as_object(body.get(name) or {})
 
 
 def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
-    """Return a required field of a type.
+    """Return a required field that has this type.
 
     Raises:
-        Refusal: If it is missing, empty or of another type.
+        Refusal: If the field is missing or empty, or has another type.
     """
     value = body.get(name)
     if not isinstance(value, kind) or not value:
@@ -115,7 +118,7 @@ def token_limit(body: Mapping[str, Any], name: str) -> int | None:
     """Return an optional number of tokens.
 
     Raises:
-        Refusal: If it is not a positive whole number.
+        Refusal: If the field is not a positive whole number.
     """
     value = body.get(name)
     if value is None:
@@ -126,10 +129,10 @@ def token_limit(body: Mapping[str, Any], name: str) -> int | None:
 
 
 def text_of(content: Any) -> str:
-    """Return the text of a message's content: a string, or the text parts of a list.
+    """Return the text of a message's content, which is a string or a list with text parts.
 
     Raises:
-        Refusal: If it is neither.
+        Refusal: If the content is neither a string nor a list.
     """
     if content is None or isinstance(content, str):
         return content or ""
@@ -140,7 +143,7 @@ def text_of(content: Any) -> str:
 
 
 def pieces(text: str) -> Iterator[tuple[str, int]]:
-    """Yield the pieces in which a text is streamed, each with the text's tokens up to its end."""
+    """Yield the streamed pieces of a text; with each piece, yield the tokens up to its end."""
     size = 0
     for start in range(0, len(text), PIECE_CHARS):
         piece = text[start : start + PIECE_CHARS]
@@ -149,5 +152,5 @@ def pieces(text: str) -> Iterator[tuple[str, int]]:
 
 
 def compact(value: Any) -> str:
-    """Write JSON without spaces, like the APIs."""
+    """Write JSON without spaces, as the APIs do."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

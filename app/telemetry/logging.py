@@ -1,4 +1,4 @@
-"""Structured logs: text in a terminal, JSON elsewhere, both without secrets."""
+"""Structured logs: text in a terminal, and JSON elsewhere. Both forms hide secrets."""
 
 import logging
 import sys
@@ -15,19 +15,20 @@ class LoggingSettings(Protocol):
 
     @property
     def level(self) -> str:
-        """Level: DEBUG, INFO, WARNING or ERROR."""
+        """Lowest level that is logged: DEBUG, INFO, WARNING or ERROR."""
 
     @property
     def format(self) -> str:
-        """Form: ``auto``, ``console`` or ``json``."""
+        """Format of the lines: ``auto``, ``console`` or ``json``."""
 
 
 def configure_logging(settings: LoggingSettings, redactor: Redactor | None = None) -> None:
-    """Send structlog and the standard library's logging to standard error in one form.
+    """Send the logs of structlog and of the standard library to standard error, in one format.
 
     Args:
-        settings: Level and format.
-        redactor: Hides secrets in every line; the default hides only texts in the form of a key.
+        settings: Level and format of the logs.
+        redactor: Object that hides secrets in every line; the default hides only strings that look
+            like a key.
     """
     console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
@@ -60,13 +61,13 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.level.upper())
-    # Celery logs every received message, which the history of the runs records as well.
+    # At level INFO, Celery logs every message. The history of a run records the same facts.
     for noisy in ("alembic", "celery.worker.strategy", "celery.app.trace", "httpx2", "kombu"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def of_nobody() -> Context:
-    """Return a context for a task that works for several runs: its log lines carry no run's ids."""
+    """Return a context for a task that works for several runs; its log lines have no run's ids."""
     context = copy_context()
     context.run(structlog.contextvars.clear_contextvars)
     return context

@@ -1,6 +1,7 @@
-"""Every metric, as two tables: the metrics of each worker, and the metrics of the exporter.
+"""All metrics, in two groups: the metrics of each worker, and the metrics of the exporter.
 
-Labels have few values: providers, models, modules, states, never a run's id or an agent's name.
+Labels have few values, such as providers, models, modules and states. No label has a run's id or an
+agent's name.
 """
 
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerMetric:
-    """A metric that each worker process counts since its start.
+    """A metric that each worker process counts from its start on.
 
     Attributes:
-        kind: Class of its Prometheus object.
-        name: Its name; a counter's name ends in ``_total``.
-        help: Its meaning.
-        labels: Names of its labels.
+        kind: Class of the Prometheus object of the metric.
+        name: Name of the metric; the name of a counter ends in ``_total``.
+        help: Meaning of the metric.
+        labels: Names of the metric's labels.
         buckets: Upper bounds of a histogram's buckets, in seconds.
     """
 
@@ -30,25 +31,25 @@ class WorkerMetric:
     buckets: tuple[float, ...] = ()
 
 
-#: Attributes of ``WorkerInstruments`` -> their metrics.
+#: The metric of each attribute of ``WorkerInstruments``.
 WORKER_METRICS = {
     "attempts": WorkerMetric(
         kind=Counter,
         name="agentchord_attempts_total",
-        help="Attempts of agents that have ended here",
+        help="Attempts of agents that have ended in this process",
         labels=("provider", "module", "outcome"),
     ),
     "wait_seconds": WorkerMetric(
         kind=Histogram,
         name="agentchord_wait_seconds",
-        help="How long an attempt waited: for a limit, for money, or at an open circuit",
+        help="Time that an attempt waited for a limit, for money, or at an open circuit",
         labels=("provider", "reason"),
         buckets=SECONDS,
     ),
     "attempt_seconds": WorkerMetric(
         kind=Histogram,
         name="agentchord_attempt_seconds",
-        help="How long attempts took, waiting for limits and money included",
+        help="Duration of attempts, including the time of waiting for limits and money",
         labels=("provider",),
         buckets=SECONDS,
     ),
@@ -61,7 +62,7 @@ WORKER_METRICS = {
     "call_seconds": WorkerMetric(
         kind=Histogram,
         name="agentchord_call_seconds",
-        help="How long calls took, from sending to the end of the answer",
+        help="Duration of calls, from the sending of the request to the end of the answer",
         labels=("provider", "model"),
         buckets=SECONDS,
     ),
@@ -81,13 +82,13 @@ WORKER_METRICS = {
     "cost_usd": WorkerMetric(
         kind=Counter,
         name="agentchord_cost_usd_total",
-        help="Dollars of calls as booked here",
+        help="Dollars that this process booked for calls",
         labels=("provider", "model", "module", "kind"),
     ),
     "in_flight": WorkerMetric(
         kind=Gauge,
         name="agentchord_attempts_in_flight",
-        help="Attempts of agents under way here",
+        help="Attempts of agents that this process is running",
         labels=("provider",),
     ),
     "events_dropped": WorkerMetric(
@@ -99,12 +100,13 @@ WORKER_METRICS = {
 
 
 class WorkerInstruments:
-    """The Prometheus objects of one worker process, one attribute for each of WORKER_METRICS.
+    """The Prometheus objects of one worker process, with one attribute for each of WORKER_METRICS.
 
-    The values start at zero with the process; the exporter's totals come from the ledger instead.
+    The values start at zero when the process starts. For totals over all processes and restarts,
+    read the metrics of the exporter, which come from the ledger.
 
     Args:
-        registry: Registry that keeps the metrics.
+        registry: Registry that holds the metrics.
 
     Example:
         instruments = WorkerInstruments(CollectorRegistry())
@@ -134,12 +136,12 @@ class WorkerInstruments:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClusterMetric:
-    """A metric of the whole cluster, read from Postgres and Redis at each request.
+    """A metric of the whole cluster. The exporter reads it from Postgres and Redis at each request.
 
     Attributes:
-        name: Its name; a value whose name ends in ``_total`` only grows.
-        help: Its meaning.
-        labels: Names of its labels.
+        name: Name of the metric; if the name ends in ``_total``, the value never decreases.
+        help: Meaning of the metric.
+        labels: Names of the metric's labels.
     """
 
     name: str
@@ -189,7 +191,7 @@ LIMIT_PAUSED = ClusterMetric(
 )
 CIRCUITS_OPEN = ClusterMetric(
     name="agentchord_circuit_open",
-    help="1 where a model's circuit is not closed",
+    help="1 for a model with a circuit that is not closed",
     labels=("provider", "model"),
 )
 BUDGET_LIMIT = ClusterMetric(
@@ -199,17 +201,17 @@ BUDGET_LIMIT = ClusterMetric(
 )
 BUDGET_SPENT = ClusterMetric(
     name="agentchord_budget_spent_usd",
-    help="Dollars spent of a standing budget in its current period",
+    help="Dollars of a standing budget that are spent in its current period",
     labels=("scope", "subject", "period"),
 )
 BUDGET_HELD = ClusterMetric(
     name="agentchord_budget_held_usd",
-    help="Dollars held of a standing budget for calls under way",
+    help="Dollars of a standing budget that are held for calls under way",
     labels=("scope", "subject", "period"),
 )
 RUN_BUDGET_USED = ClusterMetric(
     name="agentchord_run_budget_used_ratio",
-    help="Largest spent share of a budget among runs that have not ended",
+    help="Largest spent share of a run's budget, among the runs that have not ended",
 )
 LEDGER_COST = ClusterMetric(
     name="agentchord_ledger_cost_usd_total",
@@ -232,16 +234,17 @@ SPENT_LAST_HOUR = ClusterMetric(
 )
 SPENT_USUALLY = ClusterMetric(
     name="agentchord_spent_usual_hour_usd",
-    help="Mean of the dollars spent in the same 60 minutes of up to seven days before",
+    help="Mean of the dollars spent in the same 60 minutes of each of the seven days before; days "
+    "before the ledger's first entry are left out",
 )
 STALLED = ClusterMetric(
     name="agentchord_run_stalled_seconds",
-    help="Time since the last event of a running run, the longest of all; a run in which an agent "
-    "waits until a given time, or for a sub-workflow, is not counted",
+    help="Longest time since the last event of a running run; a run is not counted while one of "
+    "its agents waits until a given time, or for a sub-workflow",
 )
 WATCHDOG_SILENT = ClusterMetric(
     name="agentchord_watchdog_silent_seconds",
-    help="Seconds since a watchdog last looked",
+    help="Seconds since a watchdog last looked for lost agents",
 )
 WORKERS = ClusterMetric(
     name="agentchord_workers_busy",

@@ -1,7 +1,8 @@
-"""Takes secrets out of text before it is logged or stored: known values, and texts like a key.
+"""Takes secrets out of text before the text is logged or stored.
 
-A key is found by its form, so other text of that form is hidden too, and a secret without a
-recognisable form is hidden only if its value is known.
+Two kinds of secrets are hidden: known values, and strings in the form of a key. A string that has
+this form is hidden even if it is not a key. A secret without a recognisable form is hidden only if
+its value is known.
 """
 
 import re
@@ -10,9 +11,9 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 HIDDEN = "[redacted]"
-#: Shorter values occur in ordinary words, and hiding them would make a log unreadable.
+#: Shorter values are not hidden: they occur in ordinary words, and the log would be unreadable.
 MIN_SECRET_CHARS = 8
-#: No alternative may begin at many places of one run of characters, to keep the time linear.
+#: To keep the time linear, no alternative may match at many positions of one run of characters.
 KEYS = re.compile(
     r"""
       \b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}                     # OpenAI, Anthropic and their likes
@@ -34,7 +35,7 @@ class Redactor:
     """Hides secrets in text.
 
     Args:
-        secrets: Values to hide; those of fewer than eight characters are ignored.
+        secrets: Values to hide; values of fewer than eight characters are ignored.
 
     Example:
         redactor = Redactor(settings.secret_values())
@@ -58,7 +59,7 @@ class Redactor:
         return KEYS.sub(_hide, text)
 
     def value(self, value: Any) -> Any:
-        """Return a value without secrets: objects become text, containers are copied."""
+        """Return a value without secrets; objects become strings, and containers are copied."""
         if value is None or isinstance(value, int | float):
             return value
         if isinstance(value, Mapping):
@@ -68,7 +69,7 @@ class Redactor:
         return self.text(str(value))
 
     def __call__(self, _logger: Any, _method: str, line: Mapping[str, Any]) -> dict[str, Any]:
-        """Hide secrets in every field of a line, tracebacks included; a processor of structlog."""
+        """Hide secrets in every field of a line, including tracebacks; structlog calls this."""
         return {name: self.value(value) for name, value in line.items()}
 
 

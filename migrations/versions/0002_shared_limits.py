@@ -1,4 +1,4 @@
-"""Limits that are changed while the cluster runs, and a run's share of them."""
+"""Limits that may change while the cluster runs, and the share of the limits that a run gets."""
 
 from collections.abc import Sequence
 

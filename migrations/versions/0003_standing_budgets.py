@@ -10,8 +10,9 @@ down_revision: str | None = "0002"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Start of the period that contains a moment, in UTC; null for budgets without periods. A day
-# begins at start_hour, a month on start_day at start_hour.
+# The function returns the start of the period that contains a moment, in UTC; the result is null
+# for budgets without periods. A day begins at start_hour, and a month begins on start_day at
+# start_hour.
 PERIOD_START = """
 CREATE FUNCTION budget_period_start(period text, start_hour int, start_day int, at timestamptz)
 RETURNS timestamptz LANGUAGE sql IMMUTABLE AS $$

@@ -14,8 +14,9 @@ depends_on: str | Sequence[str] | None = None
 
 USD = sa.Numeric(precision=20, scale=10)
 
-# The amounts that one line of the ledger adds to every report. A correction of an estimate subtracts
-# its call, too; a correction after a change of prices names no entry.
+# The amounts that one line of the ledger adds to every report. A correction of an estimate also
+# subtracts its call, because the actual entry counts the same call again. A correction after a
+# change of prices names no entry, so it changes no number of calls.
 MEASURES = """
         CASE WHEN e.kind <> 'correction' THEN 1
             WHEN e.corrects IS NOT NULL THEN -1 ELSE 0 END AS calls,
@@ -45,7 +46,7 @@ SUMMED = (
     "saved_usd",
 )
 COUNTS = SUMMED[:6]
-# sum() of a bigint is a numeric; the cast makes a count a whole number again.
+# In Postgres, sum() of a bigint is a numeric; the cast makes a count a whole number again.
 SUMS = ", ".join(
     f"sum({name})::bigint AS {name}" if name in COUNTS else f"sum({name}) AS {name}"
     for name in SUMMED
@@ -57,8 +58,9 @@ LINES = f"""
 """
 
 # Each transaction adds to a shard that no other transaction has, so that no transaction waits for
-# another's row. It waits for one only if all shards are taken, and one that has a shard never waits,
-# so there is no deadlock. The key is a digest, because names may be longer than an index entry.
+# the row of another one. If all shards are taken, a transaction waits for a shard. A transaction
+# that has a shard never waits for another shard, so there is no deadlock. The key is a digest,
+# because the names may be longer than an index entry.
 DAILY_TOTALS = f"""
 INSERT INTO cost_totals (shard, digest, {KEY}, {", ".join(SUMMED)})
 SELECT 0, {DIGEST}, {KEY}, {SUMS}

@@ -1,4 +1,4 @@
-"""Paused runs, keys of runs, reruns, and runs whose payload was removed."""
+"""Paused runs, keys of runs, reruns, and runs without their payload after it was deleted."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ def downgrade() -> None:
         op.drop_index(name, table_name="runs")
     for name in CHECKS:
         op.drop_constraint(op.f(f"ck_runs_{name}"), "runs", type_="check")
-    # The older schema has no pause: paused runs continue.
+    # The older schema has no pause, so paused runs continue.
     op.execute("UPDATE runs SET status = 'pending' WHERE status = 'paused'")
     _set_statuses("pending", "running", *ENDED)
     for name in ("pruned_at", "rerun_from", "rerun_of", "input_hash", "key", "time_left_s"):

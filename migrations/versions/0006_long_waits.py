@@ -1,4 +1,4 @@
-"""Agents that are handed back for a long wait, and the time at which each may be claimed again."""
+"""Agents that are handed back for a long wait, and the time from which each may be claimed again."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The time to the first token of a streamed answer, with its attempt."""
+"""The time to the first token of a streamed answer, stored with the attempt."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Agent runs that end by other rows: elements of a for_each, and runs of sub-workflows."""
+"""Agent runs that wait for other rows: for the elements of a for_each, or for a sub-workflow's run."""
 
 from collections.abc import Sequence
 
@@ -91,7 +91,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("ck_runs_ancestors"), "runs", type_="check")
     for name in ("ancestors", "parent_agent_run_id"):
         op.drop_column("runs", name)
-    # The older schema has no items: an agent that waits for them starts again without them.
+    # The older schema has no items. An agent that waits for its items starts again without items.
     op.execute(
         "DELETE FROM holds h USING agent_runs a WHERE a.id = h.agent_run_id"
         " AND a.parent_id IS NOT NULL"

@@ -1,4 +1,4 @@
-"""The attempt that a hold is for, and the estimates of a call before it was made."""
+"""The attempt that a hold belongs to, and the token estimates that were made before a call."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Corrections of a call can be found without reading the ledger."""
+"""An index that finds the corrections of a call without a scan of the whole ledger."""
 
 from collections.abc import Sequence
 

@@ -10,10 +10,10 @@ log = structlog.get_logger(__name__)
 
 
 class Background:
-    """Runs steps beside the agents.
+    """Runs steps in the background while agents run.
 
-    Its weakness: a worker that is killed loses the steps that are under way. What a run depends on
-    is written with its records instead (``workers.settling``).
+    Its weakness: a killed worker loses its unfinished steps. Facts that a run depends on are
+    written with the records of its attempts instead (``workers.settling``).
 
     Example:
         background.start(signals.send(agent_run_id, "money"), name="budget_waiters")
@@ -23,7 +23,7 @@ class Background:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, step: Coroutine[Any, Any, Any], *, name: str) -> None:
-        """Begin a step and return at once; an error is logged under its name."""
+        """Start a step and return at once; an error of the step is logged with the step's name."""
         task = asyncio.create_task(step, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)

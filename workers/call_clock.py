@@ -9,19 +9,19 @@ from contextlib import contextmanager
 class CallClock:
     """Counts down an agent's timeout while it calls or runs tools; waiting does not count.
 
-    Its weakness: the clock only counts. The caller ends what runs longer, with
-    ``asyncio.timeout(clock.left_s)``.
+    Its weakness: the clock only counts the time. The caller has to stop a call that takes longer,
+    with ``asyncio.timeout(clock.left_s)``.
 
     Args:
         timeout_s: Seconds that the agent may spend on calls and tools.
-        long_wait_s: Seconds of waiting after which an attempt that has made no call gives its agent
-            up, for a later attempt.
+        long_wait_s: Longest wait in seconds of an attempt that has made no call. After a longer
+            wait, the agent is handed back for a later attempt.
 
     Attributes:
-        left_s: Seconds that are left.
-        calls: Number of calls begun.
-        begun: Whether a call was made whose result is not stored yet: another attempt could not
-            go on from it.
+        left_s: Seconds that the agent may still spend on calls and tools.
+        calls: Number of calls that the attempt has begun.
+        begun: Whether the attempt has made a call whose result is not stored yet. Another attempt
+            could not use this result.
         first_token_s: Seconds to the first token of the first streamed answer, or None.
 
     Example:
@@ -40,7 +40,7 @@ class CallClock:
 
     @property
     def max_wait_s(self) -> float:
-        """The longest wait in seconds before the agent is given up; no limit after a call."""
+        """The longest wait in seconds before the agent is handed back; infinite while ``begun``."""
         return math.inf if self.begun else self._long_wait_s
 
     @contextmanager
@@ -53,12 +53,12 @@ class CallClock:
             self.left_s = max(self.left_s - (time.monotonic() - since_s), 0.0)
 
     def begin_call(self) -> None:
-        """Count a call: until ``stored``, no other attempt can go on from here."""
+        """Count a call that begins; until ``stored``, no other attempt can go on from here."""
         self.calls += 1
         self.begun = True
 
     def stored(self) -> None:
-        """Note that all calls so far are stored: another attempt can go on from here."""
+        """Note that all calls so far are stored, so that another attempt can go on from here."""
         self.begun = False
 
     def first_token(self, seconds: float | None) -> None:

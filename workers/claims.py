@@ -1,4 +1,4 @@
-"""Claims of lanes: agents of their level and, once that is done, of the next."""
+"""Claims of lanes: a lane claims agents of its level and, once that is done, of the next level."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ class Step:
 
     Attributes:
         run_id: The run.
-        level: The level that the lane believes done.
+        level: The level that is done, as far as the lane knows.
         provider: The lane's provider.
-        goes_on: Whether the lane goes on with the next level, if that needs one lane of its
-            provider only.
+        goes_on: Whether the lane goes on with the next level, if that level needs only one lane, of
+            the same provider.
     """
 
     run_id: UUID
@@ -37,8 +37,9 @@ class Move:
 
     Attributes:
         progress: The changes of the run.
-        lane: The one lane that the next level needs, if the lane that asked goes on with it.
-        claim: The agents of the next level that were claimed for it.
+        lane: The only lane that the next level needs, if the lane that asked goes on with that
+            level.
+        claim: The agents of the next level that were claimed for this lane.
     """
 
     progress: Progress
@@ -47,24 +48,24 @@ class Move:
 
     @property
     def agents(self) -> Sequence[object]:
-        """The agents that were claimed."""
+        """The claimed agents."""
         return self.claim.agents if self.claim else ()
 
 
 class Claims:
-    """Claims of a process, in batches that share a transaction.
+    """Makes the claims of a process, in batches that share a transaction.
 
     Its weakness: a claim locks the run's row, so the lanes of one run claim one after the other.
-    The alternative, ``SKIP LOCKED`` on the agents, would let them claim side by side, and exceed
-    ``max_parallel_agents``.
+    The alternative is ``SKIP LOCKED`` on the agents. Then the lanes could claim at the same time,
+    but in total they could exceed ``max_parallel_agents``.
 
     Args:
         engine: The process's engine.
         worker: The owner of the leases.
-        lease_s: Seconds until a lease ends that is not renewed.
-        max_recoveries: Recoveries after which an agent is claimed alone.
-        max_collected_bytes: Largest output that is put together from items or a sub-workflow.
-        lanes: Cuts a level into lanes.
+        lease_s: Seconds after which a lease ends unless it is renewed.
+        max_recoveries: Number of recoveries after which an agent is claimed alone.
+        max_collected_bytes: Largest output that is collected from items or a sub-workflow.
+        lanes: Divides a level into lanes.
 
     Example:
         request = ClaimRequest(run_id=run_id, level=0, provider="openai", width=50)

@@ -1,4 +1,4 @@
-"""The composition of a worker, the same for processes and simulations: backends in, lanes out."""
+"""The composition of a worker, which makes lanes from backends, in processes and in simulations."""
 
 import asyncio
 import contextlib
@@ -60,7 +60,7 @@ from workers.run_contexts import RunContexts
 from workers.worker_metrics import CountedRecords, WorkerMetrics
 
 LIMIT_RENEWAL_S = 4.0
-#: Seconds that a worker that closes gives to the steps in the background.
+#: Seconds for which a closing worker waits for the steps in the background.
 CLOSE_S = 2.0
 
 log = structlog.get_logger(__name__)
@@ -68,9 +68,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
-    """The services of a worker, apart from Postgres and its platform; a simulation has its own.
+    """The services of a worker besides Postgres and its platform; a simulation makes its own.
 
-    ``workers.runtime`` makes those of a process: provider SDKs, Redis, Flower, Prometheus.
+    ``workers.runtime`` makes the services of a process: provider SDKs, Redis, Flower, Prometheus.
 
     Attributes:
         clients: The providers.
@@ -79,7 +79,8 @@ class Backends:
         answers: The cluster's shared answers.
         flower_events: Shows agents in Flower.
         metrics: Counts for Prometheus.
-        money: Makes what places holds, from their group commit and the platform's signals.
+        money: Makes the ``Money`` that places holds, from the holds' group commit and the
+            platform's signals.
     """
 
     clients: Clients
@@ -94,19 +95,19 @@ class Backends:
 class Composition:
     """All collaborators of one worker, bound to the running loop.
 
-    Its weakness: it has no heartbeat, and does not read stored limits. A process does both in
-    ``workers.runtime``, because a heartbeat needs a thread, which a simulation cannot have.
+    Its weakness: it has no heartbeat, and does not read stored limits. ``workers.runtime`` does
+    both for a process, because a heartbeat needs a thread, which a simulation cannot have.
 
     Args:
         platform: What workers and clients share.
         backends: The other services.
-        worker: Unique name of the worker: the owner of its leases.
+        worker: Unique name of the worker, which is stored as the owner of its leases.
 
     Attributes:
         inflight: The agent runs in progress.
         planner: Plans calls.
         lanes: Runs lanes.
-        watchdog: Finds what was lost.
+        watchdog: Finds lost work and sets it going again.
 
     Raises:
         ConfigurationError: If a module of ``imports`` or ``on_failure`` cannot be used.
@@ -181,7 +182,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return by name what runs beside the lanes, until the caller cancels it."""
+        """Return the coroutines by name that run beside the lanes until the caller cancels them."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),
@@ -268,7 +269,7 @@ class Composition:
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:
-        """Report an agent that has killed all its workers to ``on_failure``: they cannot."""
+        """Report an agent to ``on_failure`` for its workers, which it has all killed."""
         run = await self._contexts.get(lost.run_id)
         agent = run.workflow.get_agent_by_name(agent_of(lost.name)) if run else None
         if run is None or agent is None:
@@ -291,12 +292,12 @@ class Composition:
         )
 
     async def _wake_deferred(self, agent_run_ids: Sequence[UUID]) -> None:
-        with contextlib.suppress(DBAPIError, TimeoutError):  # the watchdog's next look finds them
+        with contextlib.suppress(DBAPIError, TimeoutError):  # the watchdog finds the agents later
             if await self._wakings.submit(agent_run_ids):
                 await self.watchdog.deferred.look()
 
     async def _renew_limits(self) -> None:
-        """Renew concurrency slots, which are leases too: those of a dead worker come back."""
+        """Renew concurrency slots, which are leases, too; a dead worker's slots become free."""
         while True:
             await asyncio.sleep(LIMIT_RENEWAL_S)
             await self._backends.limiter.renew()

@@ -1,10 +1,10 @@
 """Sends agent runs to Celery's event stream, so that Flower shows agents and not only lanes.
 
-Each agent run is a task ``agent.<name>`` whose id is the agent run's. A thread sends the events in
-batches from a bounded queue, never on the loop.
+In Flower, each agent run is a task ``agent.<name>`` with the id of the agent run. A thread sends
+the events in batches from a bounded queue; the loop never sends events.
 
-Flower shows names, ids, states, times, models and costs. Prompts, answers, and the texts of errors,
-which may repeat either, are shown only if the configuration says so.
+Flower always shows names, ids, states, times, models and costs. If the configuration says so,
+Flower also shows prompts, answers, and the texts of errors, which may repeat prompts or answers.
 """
 
 import queue
@@ -35,7 +35,7 @@ EVENT_OF_STATUS = {
     AgentStatus.PENDING: "task-retried",
     AgentStatus.CANCELLED: "task-revoked",
 }
-#: Types of the history's events for the ends of agent runs that may come without a worker.
+#: Celery's events by type of history event, for agent runs that may end without a worker.
 EVENT_OF_TYPE = {
     "agent_completed": "task-succeeded",
     "agent_failed": "task-failed",
@@ -47,16 +47,16 @@ FlowerEvent = tuple[str, dict[str, Any]]
 
 
 class FlowerEvents:
-    """Sends what happens to agent runs to Flower, and never slows them down.
+    """Sends the events of agent runs to Flower, and never slows the agent runs down.
 
     Its weakness: events are dropped and counted when the queue is full, and a killed worker loses
-    its queue, so Flower may miss some. The alternative is the history in Postgres, which is
+    its queue, so Flower may miss events. The alternative is the history in Postgres, which is
     complete (``app.client.event_bus``).
 
     Args:
         celery: The Celery instance.
         hostname: Node name of this worker, as Flower lists it.
-        redact: Hides secrets in what is shown.
+        redact: Hides secrets in the values that Flower shows.
         payloads: Whether prompts, outputs and the texts of errors are shown.
 
     Attributes:
@@ -101,8 +101,8 @@ class FlowerEvents:
         """Send that an attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
         if job.claimed.attempt > 1:
-            # In Flower a task starts again only after a retry, and the worker of the attempt before
-            # may have been killed before it could send one.
+            # In Flower, a task starts again only after a retry event, and the worker of the attempt
+            # before may have been killed before it could send this event.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
         received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
         self._put("task-received", _about(job) | received)
@@ -111,7 +111,7 @@ class FlowerEvents:
     def ended(self, job: Job, ending: Ending) -> None:
         """Send that an attempt has ended and is recorded."""
         now = time.time()
-        fields = _about(job) | {  # again, for a Flower that has started meanwhile
+        fields = _about(job) | {  # again, because Flower may have started meanwhile
             "timestamp": now,
             "runtime": now - job.started_at,
             "result": _dollars(job.settling.spent_usd),
@@ -132,9 +132,9 @@ class FlowerEvents:
     def tell(self, events: Sequence[RunEvent]) -> None:
         """Send the ends of agent runs that no worker has ended.
 
-        Those are the agents that are cancelled before they start, have lost their last worker, or
-        get their end from their items or their sub-workflow. The ends that a worker has recorded
-        are left out: that worker has sent them.
+        These are agents that were cancelled before they started, that lost their last worker, or
+        that ended with their items or their sub-workflow. Ends that a worker has recorded are left
+        out, because that worker has sent them.
         """
         for event in events:
             if event.agent_run_id is None or not _by_nobody(event):
@@ -163,9 +163,10 @@ class FlowerEvents:
         return f"{ending.error_class}{text}"
 
     def _shown(self, value: Any) -> str:
-        """Return a value as it may be shown: short, and without secrets."""
+        """Return a value as a short string without secrets."""
         text = value if isinstance(value, str) else repr(value)
-        # A secret that is cut in two would not be recognised: the second cut takes its rest away.
+        # The redactor does not recognise a secret that the first cut divides. The second cut
+        # removes the rest of such a secret.
         shown = self._redact(text[: 2 * MAX_CHARS])
         return shown if len(shown) <= MAX_CHARS else f"{shown[:MAX_CHARS]}..."
 
@@ -191,7 +192,7 @@ class FlowerEvents:
     def _forward(self, dispatcher: Any) -> bool:
         """Move the queue into the dispatcher's buffer; return False after ``stop``."""
         item = self._queue.get()
-        self._stopping.wait(FLUSH_S)  # let a batch gather: one message carries it
+        self._stopping.wait(FLUSH_S)  # collect a batch, which one message carries
         while item is not None:
             kind, fields = item
             dispatcher.send(kind, **fields)

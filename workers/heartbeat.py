@@ -12,24 +12,26 @@ from app.storage.leases import renew_leases
 from app.storage.session import LOOKUP_SETTINGS, connect_args, database_url
 from workers.inflight import InFlight
 
-#: A loop that has not run for so many seconds is blocked, and not only slow.
+#: A loop that has not run for this number of seconds is blocked, and not only slow.
 BLOCKED_S = 60.0
 
 log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
-    """Renews all leases with one statement every few seconds, which returns those that are to stop.
+    """Renews all leases with one statement every few seconds.
 
-    Its weakness: code that keeps Python's interpreter lock for longer than a lease, in a C
-    extension, stops this thread too, and the leases are lost. The alternative, a process of its
-    own, could not see whether the worker still runs.
+    The statement also returns the leases whose runs are paused or have to stop.
+
+    Its weakness: if a C extension keeps Python's interpreter lock for longer than a lease, this
+    thread stops, too, and the leases are lost. The alternative, a separate process, could not see
+    whether the worker still runs.
 
     Args:
         url: Postgres URL; the connection is the thread's own.
         inflight: The leases of this process.
-        loop: The loop that owns them.
-        lease_s: Seconds a lease is valid.
+        loop: The loop that owns the leases.
+        lease_s: Seconds for which a lease is valid.
         beat_s: Seconds between two beats.
 
     Example:
@@ -67,7 +69,7 @@ class Heartbeat:
         self._thread.start()
 
     def beat_now(self) -> None:
-        """Beat at once: a signal says that a run is to stop."""
+        """Beat at once, because a signal says that a run has to stop."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -89,14 +91,16 @@ class Heartbeat:
             if not held or self._stopped:
                 continue
             if time.monotonic() - self._loop_seen_s > BLOCKED_S:
-                # Its calls can neither end nor be stopped: other workers are to take the agents.
+                # The loop's calls can neither end nor be stopped, so let other workers take the
+                # agents.
                 log.error("loop_blocked", leases=len(held), seconds=BLOCKED_S)
                 continue
             try:
                 with self._engine.begin() as connection:
                     answer = renew_leases(connection, held, lease_s=self._lease_s)
             except DBAPIError as error:
-                # Calls in flight go on: a lease that no worker took over can still be renewed.
+                # Calls in flight go on, because a lease can still be renewed if no other worker has
+                # taken over its agent.
                 log.warning("heartbeat_failed", leases=len(held), error=str(error.orig))
                 continue
             self._loop.call_soon_threadsafe(self._inflight.renewed, held, answer)

@@ -12,15 +12,15 @@ from workers.jobs import Job
 
 
 class HistoryWriter:
-    """Writes events of the history in the background: no agent waits for them.
+    """Writes events of the history in the background, so that no agent waits for them.
 
-    Its weakness: a killed worker loses the events that are not written yet, and one may be written
-    after the attempt's end. An event that a run depends on is written with its record instead
-    (``app.storage.records.Ending``).
+    Its weakness: a killed worker loses the events that are not written yet, and an event may be
+    written after the end of its attempt. An event that a run depends on is written
+    with its record instead (``app.storage.records.Ending``).
 
     Args:
         engine: The process's engine.
-        background: Runs what is not waited for.
+        background: Runs steps that no agent waits for.
 
     Example:
         history.note(job, "circuit_open", {"agent": "a", "provider": "openai", "model": "gpt-4o"})

@@ -1,4 +1,4 @@
-"""The agent runs that this process has a lease on, and how each of them is stopped."""
+"""The leases of this process, one for each of its agent runs, and the ways to stop an agent run."""
 
 import asyncio
 import contextlib
@@ -10,20 +10,20 @@ from uuid import UUID
 from app.storage.claims import ClaimedAgent
 from app.storage.leases import Renewed
 
-#: Seconds that fewer than ENOUGH records wait for more, if SIBLINGS other agents may end meanwhile.
+#: Fewer than ENOUGH records wait COMMIT_DELAY_S for more, if SIBLINGS other agents may end soon.
 COMMIT_DELAY_S, ENOUGH, SIBLINGS = 0.005, 8, 8
 
 
 class Phase(StrEnum):
     """The step that an agent run is at."""
 
-    WAITING = "waiting"  # for a limit or for money: nothing is lost by stopping it
+    WAITING = "waiting"  # for a limit or for money; a stop loses nothing
     CALLING = "calling"  # a request is out, or a tool runs
-    RECORDING = "recording"  # it has ended: stopping it would only lose the result
+    RECORDING = "recording"  # it has ended; a stop would only lose the result
 
 
 class StopReason(StrEnum):
-    """Why an agent run is stopped from outside."""
+    """The reason for which an agent run is stopped from outside."""
 
     RUN_STOPPED = "run_stopped"
     RUN_PAUSED = "run_paused"
@@ -32,7 +32,7 @@ class StopReason(StrEnum):
 
 
 class LeaseGone(Exception):
-    """The attempt has lost its lease, or its run is being stopped: no call may start."""
+    """The attempt has lost its lease, or its run is being stopped, so no call may start."""
 
     def __init__(self, reason: StopReason) -> None:
         super().__init__(reason)
@@ -62,10 +62,10 @@ class Lease:
 
 @dataclass(kw_only=True)
 class InFlight:
-    """The leases of this process. Only the loop changes it; the heartbeat's thread reads copies.
+    """The leases of this process. Only the loop changes them; the heartbeat's thread reads copies.
 
-    Its weakness: an agent is stopped by cancelling its coroutine. Code in a thread, such as a
-    function agent's, runs on; its result is dropped.
+    Its weakness: an agent is stopped by cancelling its coroutine. Code in a thread, such as the
+    code of a function agent, runs on, and its result is dropped.
 
     Example:
         with inflight.lease(claimed) as lease:
@@ -103,18 +103,18 @@ class InFlight:
                 del self._leases[claimed.id]
 
     def held(self) -> dict[UUID, int]:
-        """Return the attempts by agent run; safe to call from another thread."""
+        """Return the attempts by agent run; another thread may call this."""
         return {lease.id: lease.attempt for lease in list(self._leases.values())}
 
     def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, Renewed]) -> None:
-        """Act on a heartbeat's answer: stop the attempts that lost their lease or are to end.
+        """Act on a heartbeat's answer: stop the attempts that lost their lease or have to end.
 
-        Of a paused run only the agents that wait are handed back: a call in flight is paid for, so
-        it may end.
+        If a run is paused, only its waiting agents are handed back. A call in flight may end,
+        because it is paid for.
 
         Args:
-            asked: Attempt by agent run, as the heartbeat sent them.
-            answer: The leases that were renewed.
+            asked: The attempts by agent run that the heartbeat sent.
+            answer: The renewed leases by agent run.
         """
         for id_, attempt in asked.items():
             lease = self._leases.get(id_)
@@ -129,17 +129,17 @@ class InFlight:
                 lease.stop(StopReason.RUN_PAUSED)
 
     def drain(self, *, calls_too: bool = False) -> None:
-        """Stop the agents that wait, and with ``calls_too`` those that call, too."""
+        """Stop the waiting agents and, with ``calls_too``, the calling agents, too."""
         self._draining.set()
         for lease in list(self._leases.values()):
             if calls_too or lease.phase is Phase.WAITING:
                 lease.stop(StopReason.DRAINED)
 
     def commit_delay_s(self, records: int) -> float:
-        """Return the seconds that so many records wait for others to share their commit.
+        """Return the seconds for which records wait for others to share their commit.
 
-        A run's next steps follow its record, so runs whose records are committed together go on
-        together, and share the commits of those steps, too.
+        The next steps of a run follow its record. So runs whose records are committed together go
+        on at the same time, and share the commits of their next steps, too.
         """
         others = len(self._leases) - records
         return COMMIT_DELAY_S if records < ENOUGH and others >= SIBLINGS else 0.0

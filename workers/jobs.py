@@ -1,4 +1,4 @@
-"""A job: one claimed agent, with what its attempt owns."""
+"""A job: one claimed agent, with everything that its attempt owns."""
 
 import time
 from dataclasses import dataclass, field
@@ -19,14 +19,15 @@ class Job:
     """One attempt of one agent.
 
     Attributes:
-        run: The run, with what all its agents share.
+        run: The run, with the facts that all its agents share.
         agent: The agent's definition.
         claimed: The claim.
         lease: The lease, which the heartbeat renews.
         settling: Calls and tool calls that are not written yet.
-        clock: The time for calls.
-        waits: How long it has waited, and for what.
-        started_at: When it started, in seconds since the epoch: for Flower and metrics only.
+        clock: The time that is left for calls.
+        waits: The waiting times of the attempt, by reason and description.
+        started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
+            metrics use it.
         prompt: The prompt, once it is rendered.
     """
 
@@ -42,12 +43,12 @@ class Job:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The element of its list and its index, by their names in prompts; else empty."""
+        """The list element and its index, by their names in prompts; empty for other agents."""
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
 
     @property
     def is_list(self) -> bool:
-        """Whether it is the agent of a whole ``for_each``, and has to find its items."""
+        """Whether this is the agent of a whole ``for_each``, which has to find its items."""
         return self.agent.for_each is not None and self.claimed.item_index is None

@@ -1,4 +1,4 @@
-"""A lane: claim agents, run and record them, until none is left; then pass the permission on."""
+"""A lane: claims, runs and records agents until none is left, then passes the permission on."""
 
 import asyncio
 import math
@@ -18,9 +18,9 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: The lane waits for an agent that is ready again within these seconds; a later one gets a lane.
+#: A lane waits for agents that are ready again within these seconds; later agents get a new lane.
 LINGER_S = 10.0
-#: After these seconds a lane makes way if messages wait in its queue.
+#: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
 
 log = structlog.get_logger(__name__)
@@ -44,12 +44,12 @@ class LaneRunner:
 
     Args:
         claims: Claims agents.
-        contexts: Runs by id.
+        contexts: Reads runs by id.
         pipeline: Executes an agent.
-        inflight: Says whether the process drains.
-        scheduler: Follows a run that has moved on.
+        inflight: Knows whether the process drains.
+        scheduler: Acts on the progress of a run.
         dispatcher: Sends lanes.
-        signals: Says that a run is paused or stopped.
+        signals: Tells the lane that its run is paused or stopped.
 
     Example:
         await lanes.run(run_id, level=0, provider="openai", width=50)
@@ -75,7 +75,7 @@ class LaneRunner:
         self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
-        """Work on a level of a run, and on the levels after it while each needs one lane only."""
+        """Work on a level of a run, and on the next levels while each needs only one lane."""
         run = await self._contexts.get(run_id)
         if run is None:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
@@ -90,8 +90,8 @@ class LaneRunner:
         """Claim and run agents until nothing can be claimed and nothing is in progress.
 
         Returns:
-            The last claim, which is empty and says what is left; None if this lane had all the
-            open agents of the level, and all of them have ended.
+            The last claim, which has no agents and describes the rest of the level. None if this
+            lane had all open agents of the level, and all these agents have ended.
         """
         loop = asyncio.get_running_loop()
         lane, first = place.lane, place.claim
@@ -139,11 +139,11 @@ class LaneRunner:
         *,
         more: bool,
     ) -> tuple[set[asyncio.Task[float | None]], float | None, bool]:
-        """Wait until a place is free and an agent may be ready for it, or until all have ended.
+        """Wait until a place is free and an agent may be ready, or until all agents have ended.
 
         Returns:
-            The agents in progress, the time at which one that was given back is ready again, and
-            whether none was given back.
+            The agents in progress, the time at which an agent that was handed back is ready again,
+            and whether no agent was handed back.
         """
         ended = True
         loop = asyncio.get_running_loop()
@@ -162,7 +162,7 @@ class LaneRunner:
             if done and (more or self._inflight.draining):
                 return tasks, retry_at_s, ended
         if retry_at_s is not None:
-            # The news end this wait: no agent of a paused or stopped run is ready again soon.
+            # A signal ends this wait, because no agent of a paused or stopped run is ready soon.
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
@@ -172,7 +172,8 @@ class LaneRunner:
         if left is None or not left.open:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
-            # This lane makes way, or its process drains: a lane behind it in the queue goes on.
+            # This lane lets others go first, or its process drains. A new lane at the end of the
+            # queue goes on in its place.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(

@@ -23,7 +23,7 @@ STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
 
-# Messages are JSON and carry ids only: a message cannot make root run anything.
+# Messages are JSON and carry only ids, so a message cannot make root run any code.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 log = structlog.get_logger(__name__)
@@ -37,7 +37,7 @@ def runtime() -> Runtime:
 
 @celeryd_init.connect
 def name_node(instance: Any = None, **_: Any) -> None:
-    """Name a worker without -n by its process: Celery names all of a machine ``celery@host``."""
+    """Name a worker without -n by its process id; Celery names all of them ``celery@host``."""
     name, _, host = instance.hostname.partition("@")
     if name == "celery":
         instance.hostname = f"celery-{os.getpid()}@{host}"
@@ -45,8 +45,8 @@ def name_node(instance: Any = None, **_: Any) -> None:
 
 @worker_init.connect
 def open_runtime(sender: Any = None, **_: Any) -> None:
-    """End the process with one line if it cannot work; else open everything."""
-    global _runtime  # noqa: PLW0603  Celery offers no other place for what a process owns
+    """Open the runtime; if the process cannot work, end it with one line."""
+    global _runtime  # noqa: PLW0603  Celery offers no other place for a process's objects
     settings = connected_settings()
     configure_logging(settings.logging, Redactor(settings.secret_values()))
     pool = sender.pool_cls if isinstance(sender.pool_cls, str) else sender.pool_cls.__module__
@@ -62,14 +62,14 @@ def open_runtime(sender: Any = None, **_: Any) -> None:
     except AgentChordError as error:
         refuse(str(error))
     except Exception as error:
-        # Celery would only log it, and the worker would go on and drop every task.
+        # Celery would only log the exception, and the worker would go on and drop every task.
         log.exception("worker_not_opened")
         refuse(f"{type(error).__name__}: {error}")
 
 
 @worker_shutting_down.connect
 def drain_runtime(**_: Any) -> None:
-    """Drain at the begin of a warm shutdown: no new claims, the rest is handed back or ends."""
+    """Drain the runtime when a warm shutdown begins; see ``Runtime.drain``."""
     if _runtime is not None:
         _runtime.drain()
 
@@ -82,7 +82,7 @@ def close_runtime(**_: Any) -> None:
 
 
 def _await_database(url: str) -> None:
-    """Check the schema, and wait for a server that has only just started."""
+    """Check the schema, and wait for a Postgres server that has only just started."""
     deadline_s = time.monotonic() + STARTUP_MAX_WAIT_S
     while True:
         try:

@@ -1,4 +1,4 @@
-"""One agent run, step by step: prepare, run, record. Every way out is recorded, none raises."""
+"""One agent run, step by step: prepare, run, record. Every outcome is recorded; none is raised."""
 
 import asyncio
 import random
@@ -52,7 +52,7 @@ from workers.settling import Records, Settling
 from workers.texts import storable
 from workers.worker_metrics import WorkerMetrics
 
-#: An agent that waits longer is claimed again after these seconds: its limit may have changed.
+#: An agent that waits longer is claimed after these seconds, because its limit may have changed.
 LOOK_AGAIN_S = 3600.0
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """Runs an attempt by the kind of its agent, and decides by its condition whether it runs."""
+    """The code that runs attempts, by kind of agent, and the code that evaluates conditions."""
 
     llm: LLMAgent
     kinds: KindAgents
@@ -71,9 +71,9 @@ class Agents:
 class Pipeline:
     """Executes claimed agents.
 
-    Its weakness: an unexpected exception of any step is recorded as the failure of its agent, so
-    that a defect costs one agent and not the lane; only the log has its traceback
-    (``agent_crashed``).
+    Its weakness: an unexpected exception in any step is recorded as the failure of its agent, so
+    that a defect costs one agent and not the lane. Only the log (``agent_crashed``) has the
+    traceback.
 
     Args:
         inflight: The leases of this process.
@@ -115,7 +115,7 @@ class Pipeline:
         """Run one claimed agent, and record its end.
 
         Args:
-            run: Its run.
+            run: The run of the agent.
             claimed: The claim.
 
         Returns:
@@ -163,16 +163,16 @@ class Pipeline:
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _go_on(self, step: Awaitable[None]) -> None:
-        """Have the scheduler act on a record; if that fails, the watchdog finds it."""
+        """Have the scheduler act on a record; if this fails, the watchdog does it later."""
         try:
             await step
         except Exception:
             log.exception("scheduler_not_told")
 
     async def _attempt(self, job: Job) -> Ending | SubRunAnswer | None:
-        """Run the attempt, and return its ending, or that the run of a sub-workflow is stored.
+        """Run the attempt, and return its ending, or the answer for a stored run of a sub-workflow.
 
-        None if its lease is lost and only the money is left to book.
+        The result is None if the lease is lost and only the cost of the attempt is left to book.
         """
         try:
             return await self._result(job)
@@ -187,7 +187,7 @@ class Pipeline:
         except asyncio.CancelledError:
             return _stopped(job, job.lease.stopped or StopReason.DRAINED)
         except Exception as error:
-            # A defect must cost one agent, not the lane with all its neighbours.
+            # A defect must cost one agent, and not all agents of the lane.
             log.exception("agent_crashed")
             return self._ended(job, AgentStatus.FAILED, error)
 
@@ -235,7 +235,8 @@ class Pipeline:
         try:
             return await self._records.submit(record)
         except Exception as error:
-            # Postgres refuses the row itself: record the money and a failure, without the result.
+            # Postgres refuses the row itself, so record the money and a failure, without the
+            # result.
             log.exception("record_refused")
             ending = self._ended(job, AgentStatus.FAILED, error)
             return await self._records.submit(replace(record, ending=ending, tools=()))
@@ -296,20 +297,21 @@ def _view(job: Job) -> View:
 
 
 def _check_schema(agent: Agent, output: Any) -> None:
-    """Refuse the output of an agent without a model if it does not fit the agent's schema."""
+    """Refuse the output of an agent that asks no model, if the output does not fit its schema."""
     if agent.output_schema is None:
         return
     if problem := find_schema_problem(output, agent.output_schema, "output"):
         raise OutputInvalid(
-            f"agent {agent.name!r}: {problem}: correct what gives it, or the schema"
+            f"agent {agent.name!r}: {problem}: correct the code that returns the output, "
+            "or the schema"
         )
 
 
 def _check_mapping(job: Job, output: Any) -> None:
-    """Refuse an output without a part that ``output_mapping`` gives to the context."""
+    """Refuse an output that lacks a part that ``output_mapping`` copies to the context."""
     for path, key in job.agent.output_mapping.items():
         parsed = parse_output_path(path)
-        assert parsed is not None, "validate_agent lets no other path pass"
+        assert parsed is not None, "validate_agent refuses every other path"
         try:
             part_of(output, parsed)
         except MissingInput as error:
@@ -360,7 +362,7 @@ def _handed_back(job: Job, event: str) -> Ending:
 
 
 def _result(job: Job, ending: Ending) -> AgentResult:
-    """Return what ``on_failure`` is given of an agent that failed for good."""
+    """Return the result that ``on_failure`` gets when an agent has failed for good."""
     return AgentResult(
         agent_id=str(job.claimed.id),
         status=ending.status,

@@ -1,7 +1,7 @@
 """Celery's requests, with the name of their task in every event.
 
-Celery names a task only when it is received: a Flower that has started later would show the tasks
-in progress without a name.
+Celery sends the name of a task only when the task is received, so a Flower server that has started
+later would show the tasks in progress without a name.
 """
 
 from typing import Any
@@ -13,6 +13,6 @@ class NamedRequest(Request):
     """A request that names its task and its arguments, which are ids, in each event."""
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  Celery's name
-        """See Celery."""
+        """Send an event with the name and arguments of the task; see Celery."""
         about = {"name": self.name, "args": self.argsrepr, "kwargs": self.kwargsrepr}
         super().send_event(type, **about, **fields)

@@ -24,7 +24,7 @@ READ: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """A run, as all its agents share it."""
+    """The facts of a run that all its agents share."""
 
     run_id: UUID
     workflow_id: UUID
@@ -37,9 +37,10 @@ class RunContext:
 
     @property
     def budget_ids(self) -> tuple[UUID, ...]:
-        """The ids of the run's budget, which is the run's id, and of those of the runs around it.
+        """The ids of the budgets of the run and of its outer runs.
 
-        Standing budgets are found with each hold.
+        The budget of a run has the run's id. Standing budgets are not listed, because the database
+        finds them for each hold.
         """
         return (self.run_id, *self.ancestors)
 
@@ -47,8 +48,8 @@ class RunContext:
 class RunContexts:
     """Reads runs in batches, and keeps the most recently used workflows.
 
-    Its weakness: the 256 workflows that it keeps are counted, not measured, so very large ones take
-    much memory. The runs themselves are read by each lane, because their inputs may be large.
+    Its weakness: it keeps 256 workflows of any size, so very large workflows take much memory. Runs
+    are not kept, because their inputs may be large; each lane reads its run.
 
     Args:
         engine: The process's engine.

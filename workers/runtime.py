@@ -1,7 +1,7 @@
 """The runtime of a worker process: one asyncio loop in one thread, and all that runs on it.
 
-Celery's threads give their tasks to the loop and wait; a lane is one waiting thread, however many
-agents it runs. ``workers.composition`` says how the parts fit together.
+Celery's threads give their tasks to the loop and wait. A lane keeps one thread waiting, however
+many agents it runs. ``workers.composition`` puts the parts together.
 """
 
 import asyncio
@@ -41,13 +41,15 @@ log = structlog.get_logger(__name__)
 class Runtime:
     """Everything that a worker process needs, on one loop in one thread.
 
-    Its weakness: a process uses one core for Python code, however many agents it runs. More cores
-    take more processes (``agentchord up --workers``), each with its own connections.
+    Its weakness: a process uses one core for Python code, however many agents it runs. To use more
+    cores, start more processes (``agentchord up --workers``), each of which has its own
+    connections.
 
     Args:
-        worker: Unique name of this process: the owner of its leases.
-        node: Its name among Celery's workers, as Flower shows it.
-        queues: The queues it serves: the SDKs of their providers are loaded before the first call.
+        worker: Unique name of this process, which is stored as the owner of its leases.
+        node: Name of this process among Celery's workers, as Flower shows it.
+        queues: The queues that this process serves. The SDKs of their providers are loaded before
+            the first call.
 
     Example:
         runtime = Runtime("host:1:5f0c", node="celery@host", queues={"openai"})
@@ -87,7 +89,7 @@ class Runtime:
             await self._platform.scheduler.advance(run_id, level)
 
     def drain(self) -> None:
-        """Claim nothing more: hand waiting agents back, and give calls the grace period to end."""
+        """Claim no more agents, hand waiting agents back, and let calls end in the grace period."""
         self._loop.call(self._start_draining)
 
     def close(self) -> None:
@@ -96,8 +98,8 @@ class Runtime:
         self._loop.close()
 
     async def _open(self) -> None:
-        # Half a million objects of imported modules live as long as the process: the garbage
-        # collector need not look at them, neither now nor later.
+        # Half a million objects of imported modules live as long as the process, so the garbage
+        # collector need not look at them, now or later.
         gc.disable()
         self._platform = platform = build_platform(
             application_name=f"agentchord {self.worker}", session_settings=LOOKUP_SETTINGS
@@ -105,7 +107,8 @@ class Runtime:
         settings = platform.settings
         self._limits = StoredLimits(platform.engine, settings.rate_limits, settings.provider_names)
         self._backends = self._build_backends()
-        # First what may be refused, such as a module of `imports` that does not exist.
+        # The composition comes first, because it may be refused, for example if a module of
+        # `imports` does not exist.
         self._parts = Composition(platform, self._backends, worker=self.worker)
         self._preload()
         await self._limits.load()
@@ -186,7 +189,8 @@ class Runtime:
 
     async def _close(self) -> None:
         while pending := [task for task in self._background if not task.done()]:
-            # Repeatedly: redis-py may swallow a cancellation that meets an answer.
+            # Cancel repeatedly, because redis-py may swallow a cancellation that arrives together
+            # with an answer.
             for task in pending:
                 task.cancel()
             await asyncio.wait(pending, timeout=CANCEL_STEP_S)

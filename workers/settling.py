@@ -1,7 +1,7 @@
 """The calls and the ends of tool calls that an attempt has not written yet.
 
-Each of them is written with the next record of the attempt. The calls of a record whose outcome is
-unknown are kept for the next one: a call that comes twice is booked once.
+All of them are written with the next record of the attempt. If the outcome of a write is unknown,
+its calls are kept for the next record, because a call that is written twice is booked once.
 """
 
 from collections.abc import Sequence
@@ -24,17 +24,17 @@ class Records(Protocol):
 class Settling:
     """The calls and tool calls of one attempt, until they are written.
 
-    Its weakness: they are in memory only. If the worker is killed, the watchdog books the holds of
-    these calls as ``unconfirmed``, at their worst case.
+    Its weakness: the calls are only in memory until then. If the worker is killed, the watchdog
+    books the holds of these calls as ``unconfirmed``, at their worst case.
 
     Args:
-        records: Writes them.
+        records: Writes the records.
         agent_run_id: The agent run of the attempt.
-        attempt: Its number.
+        attempt: The number of the attempt.
 
     Example:
         settling.note(call)
-        await settling.write()  # frees what the call held, before the next one
+        await settling.write()  # frees the call's money before the next call
         await records.submit(settling.last(ending))
     """
 
@@ -72,11 +72,11 @@ class Settling:
     async def write(
         self, tools: Sequence[ToolCallRecord] = (), turn: TurnRecord | None = None
     ) -> bool:
-        """Write the calls now, so that what they held is free before the next one.
+        """Write the calls now, so that the money that they held is free before the next call.
 
         Args:
-            tools: Tool calls to write with them.
-            turn: An answer that asks for tools, to write with them.
+            tools: Tool calls to write with the calls.
+            turn: An answer that asks for tools, to write with the calls.
 
         Returns:
             Whether the attempt still owns its agent run; True if there was nothing to write.
@@ -101,7 +101,7 @@ class Settling:
         return accepted
 
     def last(self, ending: Ending | None) -> Record:
-        """Return the attempt's last record: its ending, with all that is not written yet."""
+        """Return the attempt's last record: its ending, with all unwritten calls and tool calls."""
         return Record(
             agent_run_id=self._agent_run_id,
             attempt=self._attempt,

@@ -1,6 +1,6 @@
-"""The limits that operators store, as a running worker applies them, and the use before a flush.
+"""The limits that operators store, as a running worker applies them, and the recent use of buckets.
 
-The limits in Postgres count; a signal only makes a worker read them at once. While Postgres is
+The limits in Postgres decide; a signal only makes a worker read them at once. While Postgres is
 away, the last known limits stay in force.
 """
 
@@ -21,21 +21,21 @@ from app.storage.deferred import wake_deferred_by_limits
 from app.storage.group_commit import cause, persist
 from app.storage.limits import StoredBlock, read_limits, recent_calls
 
-#: Seconds after which a change is seen whose signal was lost.
+#: Seconds after which a worker sees a change if the signal was lost.
 LOOK_S = 3.0
 
 log = structlog.get_logger(__name__)
 
 
 class StoredLimits:
-    """Resolves models to buckets, with the stored limits as last read.
+    """Finds the bucket and the limits of a model, with the stored limits that were read last.
 
-    Its weakness: workers apply a change one after the other, up to 3 s apart if its signal is lost.
+    Its weakness: workers apply a change one after the other, up to 3 s apart if a signal is lost.
     The alternative, reading the limits with every call, would cost each call a query.
 
     Args:
         engine: The process's engine.
-        configured: Limits by provider, as configured.
+        configured: The configured limits by provider.
         providers: Names of all providers.
 
     Example:
@@ -66,7 +66,7 @@ class StoredLimits:
         self._take(await persist(self._engine, read_limits, name="stored_limits"))
 
     def look_now(self) -> None:
-        """Read the limits at once: a signal says that they were changed."""
+        """Read the limits at once, because a signal says that they were changed."""
         self._look.set()
 
     async def follow(
@@ -91,7 +91,8 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
-                # Only now: under the old limits an agent would have to wait as long again.
+                # Agents are woken only now, because under the old limits they would have to wait as
+                # long again.
                 await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 
@@ -106,7 +107,7 @@ class StoredLimits:
                 calls = await recent_calls(connection, seconds)
         except (DBAPIError, TimeoutError) as error:
             raise ServiceUnavailable(
-                f"Postgres does not say what {bucket!r} has used: {cause(error)}"
+                f"Postgres did not return the use of {bucket!r}: {cause(error)}"
             ) from error
         own = [line for line in calls if self.resolve(line.provider, line.model)[0] == bucket]
         return sum(line.requests for line in own), sum(line.tokens for line in own)

@@ -1,7 +1,7 @@
-"""The Celery tasks: thin, ids in, nothing out, idempotent. They never raise to Celery.
+"""The Celery tasks: they are thin and idempotent, take ids and return nothing.
 
-An error in an agent is recorded with it; any other error of a lane is logged, and the watchdog
-sends the lane again.
+The tasks never raise an error to Celery. An error of an agent is recorded with the agent. Any other
+error of a lane is logged, and the watchdog sends the lane again.
 """
 
 from uuid import UUID
@@ -37,7 +37,7 @@ def lanes(provider: str, lanes: list[tuple[str, int, int]]) -> None:
 
 @app.task(name=ADVANCE, ignore_result=True, Request="workers.requests:NamedRequest")
 def advance(run_id: str, level: int | None = None) -> None:
-    """Advance a run if its level is done; level None admits it."""
+    """Advance a run if this level is done; if the level is None, admit the run."""
     try:
         lifecycle.runtime().run(
             lifecycle.runtime().advance(UUID(run_id), None if level is None else int(level))

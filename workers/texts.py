@@ -1,8 +1,8 @@
-"""Texts of models and tools, as Postgres can store them."""
+"""Texts of models and tools, without the characters that Postgres cannot store."""
 
 
 def storable(text: str) -> str:
-    """Replace what Postgres cannot store but JSON may carry: NUL and lone surrogates."""
+    """Replace NUL and lone surrogates, which JSON may carry but Postgres cannot store."""
     if text.isascii():
         return text.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     cleaned = text.encode("utf-8", "replace").decode()

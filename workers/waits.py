@@ -1,4 +1,4 @@
-"""The times that an attempt has waited, and what for."""
+"""The waiting times of an attempt, by reason and description."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,10 +9,10 @@ NOTABLE_S = 0.1
 
 
 class Waits:
-    """The waits of one attempt, by reason and in words.
+    """The waiting times of one attempt, by reason and description.
 
-    Reasons are ``limit``, ``money`` and ``circuit``; the words say what for, such as
-    ``openai/default requests_per_minute``.
+    The reasons are ``limit``, ``money`` and ``circuit``. A description names the cause of a wait,
+    such as ``openai/default requests_per_minute``.
 
     Example:
         waits = Waits()
@@ -44,7 +44,7 @@ class Waits:
 
     @property
     def notable_s(self) -> dict[str, float]:
-        """Seconds by the words for what was waited for, without short waits."""
+        """Seconds by description, without short waits."""
         return {
             waits_for: seconds
             for (_, waits_for), seconds in self._seconds.items()

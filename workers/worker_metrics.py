@@ -17,17 +17,17 @@ from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerInstruments
 from workers.jobs import Job
 
-#: Number of ports that are tried from the first on: one for each worker of a machine.
+#: Number of ports that are tried, from the first port on; each worker of a machine takes one.
 PORTS = 100
 
 log = structlog.get_logger(__name__)
 
 
 class CountedRecords(GroupCommit[Record, bool]):
-    """Group commit of records that counts their calls once they are booked.
+    """A group commit of records that counts the calls of the records after their booking.
 
-    Its weakness: the calls of a killed worker, which a watchdog books, are in no counter. The
-    ledger has them.
+    Its weakness: no counter has the calls of a killed worker, which a watchdog books. The ledger
+    has these calls.
 
     Args:
         metrics: Counts the calls.
@@ -50,7 +50,7 @@ class CountedRecords(GroupCommit[Record, bool]):
         self._metrics = metrics
 
     async def submit(self, item: Record) -> bool:
-        """See GroupCommit; a record that is fenced books its calls, too."""
+        """Submit a record; the calls of a fenced record are booked and counted, too."""
         accepted = await super().submit(item)
         self._metrics.booked(item.calls)
         return accepted
@@ -85,7 +85,7 @@ class WorkerMetrics:
 
     @property
     def port(self) -> int | None:
-        """The port on which they are served, or None."""
+        """The port on which the metrics are served, or None."""
         return None if self._server is None else self._server[0].server_port
 
     def start(self) -> None:
@@ -159,7 +159,7 @@ class WorkerMetrics:
 
 
 def _outcome(ending: Ending) -> str:
-    """Return how an attempt has ended: a failure by its status, else the outcome of its row."""
+    """Return the outcome of an attempt: the status of a failure, or else the outcome of its row."""
     if ending.retry:
         return "retried"
     return str(ending.status) if ending.status.is_failure else ending.outcome

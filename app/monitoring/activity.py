@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.monitoring.run_history import RunHistory, read_present
 
-#: Period over which calls are counted for their rate.
+#: Period over which calls are counted to measure their rate.
 WINDOW_S = 10.0
 READ_RATE: TextClause = text("""
     SELECT count(*) AS calls, count(*) FILTER (
@@ -23,7 +23,7 @@ class Activity:
 
     Attributes:
         history: The run without its past.
-        calls: Calls made so far.
+        calls: Number of calls so far.
         calls_per_s: Calls that ended per second, in the last 10 s.
     """
 

@@ -1,4 +1,4 @@
-"""The cluster's state as metrics: read from Postgres and Redis at each request."""
+"""The cluster's state as metrics, read from Postgres and Redis at each request."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,7 @@ from app.domain.status import WorkflowStatus
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
-#: A metric, the values of its labels, its value.
+#: A metric, the values of its labels, and the value of the metric.
 Sample = tuple[ClusterMetric, tuple[str, ...], float]
 
 RUNS: TextClause = text("SELECT status, count(*) FROM runs GROUP BY status")
@@ -19,7 +19,7 @@ AGENTS: TextClause = text("""
     SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
 """)
-# The agents that claims of free lanes would find: no more of a run than max_parallel_agents allows.
+# The agents that free lanes could claim: of each run at most as many as max_parallel_agents allows.
 ADMISSIBLE: TextClause = text("""
     SELECT provider, sum(least(ready, share)) FROM (
         SELECT a.provider, count(*) AS ready, greatest(r.max_parallel_agents - (
@@ -52,7 +52,7 @@ RUNS_ENDED: TextClause = text("""
     WHERE pruned_at IS NULL AND finished_at > now() - interval '1 hour'
     GROUP BY status
 """)
-# Days before the first entry are left out of the usual amount.
+# The usual amount does not count the days before the first entry.
 HOURS: TextClause = text("""
     SELECT day, coalesce((SELECT sum(cost_usd) FROM cost_entries
         WHERE created_at > now() - make_interval(days => day, hours => 1)
@@ -81,7 +81,7 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
     """Read all samples that come from Postgres.
 
     Args:
-        connection: Inside a transaction, which sees one moment.
+        connection: A connection inside a transaction, which sees one moment.
     """
     found: list[Sample] = [
         *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
@@ -121,14 +121,15 @@ def with_zeros(
 ) -> list[Sample]:
     """Add a zero sample for each missing value of a metric's only label.
 
-    A missing series is not a zero: a graph would have a gap, and no autoscaler could use it.
+    A missing series is not a zero: a graph would have a gap, and no autoscaler could use the
+    series.
     """
     there = {labels for each, labels, _ in found if each is metric}
     return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]
 
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
-    """Sum the ledger's lines to dollars, calls and tokens, each by its own labels."""
+    """Sum the ledger's lines to dollars, calls and tokens, by the labels of each metric."""
     sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = defaultdict(float)
     for line in lines:
         served = line["provider"], line["model"]
@@ -144,7 +145,7 @@ def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
     """Make samples of the rate limits' live buckets.
 
     Args:
-        buckets: As ``ClusterLimiter.snapshot`` returns them.
+        buckets: The buckets that ``ClusterLimiter.snapshot`` returns.
     """
     found: list[Sample] = []
     for bucket in buckets:
@@ -164,7 +165,7 @@ def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
     """Make a sample for each circuit: 1 if it is not closed.
 
     Args:
-        circuits: As ``LiveState.circuits`` returns them.
+        circuits: The circuits that ``LiveState.circuits`` returns.
     """
     return [
         (
@@ -179,6 +180,6 @@ def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
 async def _counted(
     connection: AsyncConnection, statement: TextClause, metric: ClusterMetric
 ) -> list[Sample]:
-    """Read rows of labels and a number."""
+    """Read rows that consist of labels and a number."""
     rows = await connection.execute(statement)
     return [(metric, tuple(row[:-1]), float(row[-1])) for row in rows]

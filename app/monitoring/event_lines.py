@@ -15,7 +15,7 @@ class EventLine:
     """An event as a line of text.
 
     Attributes:
-        level: Its level, as of a log line.
+        level: The level of the event, as for a log line.
         subject: The agent's name, or ``run``.
         text: Description of the event, in one line.
     """
@@ -26,12 +26,12 @@ class EventLine:
 
 
 def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> EventLine:
-    """Write an event as a line; an unknown type is written with its facts.
+    """Write an event as a line; an event of an unknown type is written with its facts, too.
 
     Args:
-        type_: Its type, such as ``agent_retrying``.
-        data: Its facts.
-        attempt: Attempt of the agent, or None.
+        type_: Type of the event, such as ``agent_retrying``.
+        data: Facts of the event.
+        attempt: Number of the agent's attempt, or None.
     """
     subject = str(data.get("agent") or "run")
     words = type_.partition("_")[2] if type_.startswith(("agent_", "run_")) else type_

@@ -1,4 +1,4 @@
-"""Explains what each agent that has not ended does or waits for."""
+"""Explains the activity or the wait of each agent that has not ended."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,12 +20,13 @@ SOON_S = 0.05
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Live:
-    """The current state of the rest of the cluster; empty where it could not be read.
+    """The current state of the rest of the cluster. A part that could not be read is empty.
 
     Attributes:
-        buckets: The rate limits' buckets in use, by name, as ``LiveState.buckets`` gives them.
+        buckets: The buckets of the rate limits that are in use, by name, from
+            ``LiveState.buckets``.
         bucket_of: Returns the bucket of a provider and a model.
-        circuits: Circuit breakers that have counted failures, as ``LiveState.circuits`` gives them.
+        circuits: Circuit breakers that have counted failures, from ``LiveState.circuits``.
         unserved: Queues that no worker listens to.
     """
 
@@ -36,7 +37,7 @@ class Live:
 
 
 def explain_waits(history: RunHistory, live: Live) -> tuple[Finding, ...]:
-    """Explain each agent that has not ended; agents with the same reason are one finding.
+    """Explain each agent that has not ended; agents with the same reason share one finding.
 
     Args:
         history: The run.
@@ -63,7 +64,7 @@ def _stands(one: Standing, history: RunHistory, live: Live) -> Finding:
     if run.status is WorkflowStatus.PAUSED:
         return Finding(
             reason=Reason.PAUSED,
-            text="waits: the run is paused, and no agent starts until it is resumed",
+            text="waits: the run is paused, and no agent starts until the run is resumed",
             remedy=f"agentchord resume {run.id}",
         )
     if run.status is WorkflowStatus.PENDING:
@@ -93,7 +94,7 @@ def _unserved(queue: str, live: Live) -> Finding | None:
         return None
     return Finding(
         reason=Reason.NO_WORKER,
-        text=f"waits for a worker: none serves queue {queue!r}",
+        text=f"waits for a worker, because no worker serves queue {queue!r}",
         remedy=f"agentchord up, or agentchord worker {queue}",
     )
 
@@ -134,7 +135,7 @@ def _was_given_back(one: Standing, history: RunHistory) -> Finding:
         )
     what = awaited(one.waits_for)
     if what.reason is Reason.MONEY:
-        text = f"waits for {what.text}, and tries again in {left} or as soon as some is free"
+        text = f"waits for {what.text}, and tries again in {left} or as soon as money is free"
     else:
         text = f"waits {left} for {what.text}"
     return Finding(reason=what.reason, text=text, remedy=what.remedy)
@@ -212,7 +213,7 @@ def _limited(one: Standing, live: Live) -> Finding | None:
 
 
 def _binding(bucket: Mapping[str, Any]) -> str:
-    """Describe the limit of a bucket of which the smallest share is left."""
+    """Describe the limit with the smallest share left in a bucket."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
         return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"

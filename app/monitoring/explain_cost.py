@@ -1,4 +1,4 @@
-"""Explains why a run was slow or expensive: where its time and its money went."""
+"""Explains why a run was slow or expensive, with the shares of its time and its money."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from app.monitoring.wording import money, names, seconds_of
 
 #: Shorter times would be shown as 0.0 s.
 SHOWN_S = 0.05
-#: A finding is made from this multiple of the usual or planned cost on.
+#: A cost above this multiple of the usual or planned cost makes a finding.
 MUCH = Decimal("1.5")
 #: Smaller shares of the money make no finding.
 NOTABLE_SHARE = Decimal("0.05")
@@ -27,7 +27,7 @@ WORDS = {
 
 
 def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]:
-    """Explain the time: of the critical path, and of agents that waited for most of their time."""
+    """Explain the time of the critical path, and of agents that waited most of their time."""
     path = [step.timeline for step in timeline.critical_path]
     if not path:
         return ()
@@ -74,7 +74,9 @@ def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Fi
     if not timeline.spans:
         return ()
     verb = "took" if timeline.agent.status.is_final else "has taken"
-    took = f"{verb} {seconds_of(_length(timeline))} from when its level began: {_parts([timeline])}"
+    took = (
+        f"{verb} {seconds_of(_length(timeline))} from the start of its level: {_parts([timeline])}"
+    )
     patient = timeline.waiting_s > timeline.calling_s
     remedy = _remedy([timeline], history) if patient else ""
     agents = (timeline.agent.name,)

@@ -1,4 +1,4 @@
-"""Explains past waits: each limit, budget and circuit by its name, and the time."""
+"""Explains past waits: names each limit, budget and circuit, and the time of the wait."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from app.monitoring.findings import Finding, Reason
 from app.monitoring.run_history import RunHistory, Wait
 from app.monitoring.wording import seconds_of
 
-#: Shorter waits explain nothing.
+#: Shorter waits are not explained.
 NOTABLE_S = 0.5
-RUN_BUDGET = "a larger cost_budget: agentchord retry RUN --cost-budget, once it has ended"
+RUN_BUDGET = "a larger cost_budget, once the run has ended: agentchord retry RUN --cost-budget"
 LIMITS = "agentchord limits shows it, agentchord limits set changes it"
 
 
@@ -19,7 +19,7 @@ class Awaited:
 
     Attributes:
         reason: Kind of the wait.
-        text: Its name in a sentence, after "waits for".
+        text: Name of the thing in a sentence, after "waits for".
         remedy: Possible remedy, or empty.
     """
 
@@ -59,11 +59,11 @@ def awaited(waits_for: str) -> Awaited:
 
 
 def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Finding, ...]:
-    """Explain the waits that are over, one finding for each thing, the longest first.
+    """Explain the past waits, with one finding for each thing, the longest wait first.
 
     Args:
         history: The run.
-        agent: Only of this agent.
+        agent: Name of the only agent to explain, or None for all agents.
     """
     by_name: dict[str, list[Wait]] = {}
     for wait in history.waits:

@@ -16,7 +16,7 @@ from app.telemetry.metrics import ClusterMetric
 
 #: Reads a part of the cluster's state; raises AgentChordError, such as ServiceUnavailable.
 Reader = Callable[[], Awaitable[Sequence[Sample]]]
-#: A reading that takes longer is stopped: Prometheus asks again.
+#: A reading that takes longer is stopped, because Prometheus asks again.
 READ_S = 8.0
 TOTAL = "_total"
 
@@ -24,13 +24,14 @@ log = structlog.get_logger(__name__)
 
 
 class Exporter:
-    """Answers ``/metrics`` with the state at the time of the request, and ``/healthz``.
+    """Serves ``/metrics``, with the state at the time of the request, and ``/healthz``.
 
-    Each request reads Postgres and Redis, so scrape it every 10 s or more slowly, from one
-    Prometheus. Durations and waits are counted by the workers instead.
+    Each request reads Postgres and Redis, so let only one Prometheus server scrape the exporter,
+    every 10 s or more slowly. The exporter does not count durations and waits, because the workers
+    do.
 
     Args:
-        readers: Name of a service -> function that reads its part.
+        readers: Functions by the name of a service; each reads the part of its service.
 
     Example:
         exporter = Exporter({"postgres": read_postgres, "redis": read_redis})
@@ -52,7 +53,7 @@ class Exporter:
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def read(self) -> list[Sample]:
-        """Read all services; SERVICE_UP is 0 for one that does not answer."""
+        """Read all services; SERVICE_UP is 0 for a service that does not answer."""
         answers = await asyncio.gather(
             *(self._read(name, reader) for name, reader in self._readers.items())
         )

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Kinds of findings; programs distinguish the cases by these words."""
+    """Kinds of findings; programs distinguish the cases by these values."""
 
     PAUSED = "paused"
     ADMISSION = "admission"
@@ -66,7 +66,7 @@ class Finding:
 
     Attributes:
         reason: Kind of the explanation.
-        agents: Agents that it concerns; empty for the whole run.
+        agents: Agents that the finding concerns; empty for the whole run.
         text: The explanation, to be read after the names.
         remedy: Possible remedy, or empty.
     """
@@ -84,7 +84,7 @@ class Finding:
 
 
 def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Merge findings that say the same of several agents."""
+    """Merge findings that say the same about several agents."""
     groups: dict[tuple[Reason, str, str], Finding] = {}
     for finding in findings:
         key = finding.reason, finding.text, finding.remedy
@@ -95,11 +95,11 @@ def grouped(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 
 
 def condensed(findings: Iterable[Finding], most: int) -> list[Finding]:
-    """Keep some findings of each reason; the last kept one stands for all others.
+    """Keep some findings of each reason; the last kept finding represents all others.
 
     Args:
         findings: The findings.
-        most: Findings to keep of each reason, from 1.
+        most: Number of findings to keep for each reason, at least 1.
     """
     by_reason: dict[Reason, list[Finding]] = {}
     for finding in findings:

@@ -57,8 +57,9 @@ class AgentProgress:
     """The state of one agent of a run.
 
     ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. The
-    items of a for_each are only counted, and its dollars are those of all items. ``sub_run_id`` is
-    the run of its sub-workflow, and its dollars include that run's.
+    items of a for_each are only counted, and ``spent_usd`` is the sum over all items.
+    ``sub_run_id`` is the run of the agent's sub-workflow, and ``spent_usd`` includes the dollars of
+    that run.
     """
 
     name: str
@@ -84,7 +85,7 @@ class AgentProgress:
 
     @property
     def label(self) -> str:
-        """Its name, with the number of ended items: ``screen 37/100 (2 failed)``."""
+        """The agent's name, with the number of ended items: ``screen 37/100 (2 failed)``."""
         if self.item_count is None:
             return self.name
         failed = f" ({self.items_failed} failed)" if self.items_failed else ""
@@ -93,7 +94,7 @@ class AgentProgress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunProgress:
-    """A run with its agents, by level and then in the order of the workflow.
+    """A run with its agents, ordered by level and then as in the workflow.
 
     For the run of a sub-workflow, ``part_of`` is the outer run.
     """
@@ -147,11 +148,11 @@ async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
     """Find a run by the beginning of its id.
 
     Args:
-        connection: Inside a transaction.
-        prefix: First characters of the id, with or without its dashes.
+        connection: A connection inside a transaction.
+        prefix: First characters of the id, with or without dashes.
 
     Raises:
-        UnknownRun: If no run has such an id, or more than one.
+        UnknownRun: If no run has such an id, or if several runs have one.
     """
     digits = prefix.replace("-", "").lower()
     if not digits or len(digits) > HEX_DIGITS or set(digits) - set("0123456789abcdef"):
@@ -163,7 +164,7 @@ async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
         raise UnknownRun(f"no run has {id_} {prefix!r}: see `agentchord runs`")
     if len(found) > 1:
         raise UnknownRun(
-            f"several runs have an id that begins with {prefix!r}: give more of it "
+            f"several runs have an id that begins with {prefix!r}: give more characters "
             "(ids begin with the time, so runs of one minute share eight or nine characters)"
         )
     run_id: UUID = found[0]

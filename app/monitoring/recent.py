@@ -45,8 +45,8 @@ class MetricEvent:
 
     Attributes:
         timestamp: Time of the event (UTC).
-        event_type: A type of a run's history such as ``agent_completed``, ``api_call``, or a type
-            that a program recorded.
+        event_type: A type from a run's history such as ``agent_completed``, the type ``api_call``,
+            or a type that a program recorded.
         agent_id: Id of the agent run, as in its result, or the id that a program recorded; or None.
         workflow_id: Id of the run, or the id that a program recorded; or None.
         data: Facts, such as the agent's name, the model, tokens and dollars.
@@ -65,9 +65,9 @@ async def recent_events(
     """Read the newest events, oldest first.
 
     Args:
-        connection: Inside a transaction.
-        count: Most events to read.
-        event_type: Type of the events; None for all.
+        connection: A connection inside a transaction.
+        count: Largest number of events to read.
+        event_type: Type of the events; None for all types.
     """
     events = [
         MetricEvent(
@@ -93,10 +93,10 @@ async def record_event(
     """Store an event of a program and return its time.
 
     Args:
-        connection: Inside a transaction.
+        connection: A connection inside a transaction.
         event_type: Type of the event.
-        agent_id: Agent that it concerns, or None.
-        workflow_id: Run or workflow that it concerns, or None.
+        agent_id: Agent that the event concerns, or None.
+        workflow_id: Run or workflow that the event concerns, or None.
         data: Facts, as JSON.
     """
     values = {"type": event_type, "agent_id": agent_id, "workflow_id": workflow_id, "data": data}

@@ -1,4 +1,4 @@
-"""A run as one self-contained page of HTML, without network access and scripts.
+"""A run as one self-contained HTML page, which needs no network access and no scripts.
 
 Markupsafe escapes every text, and the page's content security policy allows no scripts.
 """
@@ -21,12 +21,12 @@ from app.monitoring.run_history import Attempt, Call, RunHistory, superseded
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
 from app.monitoring.wording import names, seconds_of
 
-#: Rows beyond this number are folded away, except for important ones.
+#: Rows beyond this number are folded away, except for important rows.
 MOST_ROWS = 40
 MOST_LINES = 20
 MOST_OF_A_REASON = 4
 TICKS = 4
-#: A wait of a smaller share of the run's time is not drawn.
+#: A wait that takes a smaller share of the run's time is not drawn.
 VISIBLE_SHARE = 0.004
 PHASES = {
     Phase.CALLING: "calling or working",
@@ -47,8 +47,8 @@ def report_page(
 
     Args:
         history: The run.
-        outputs: Outputs of the agents to show; by default none is shown.
-        redact: Takes secrets out of errors.
+        outputs: The agents' outputs to show; by default no output is shown.
+        redact: Removes secrets from errors.
     """
     timeline = timeline_of(history)
     critical = {step.name for step in timeline.critical_path}
@@ -301,7 +301,7 @@ def _failures(history: RunHistory, redact: Redact) -> Markup:
 
 
 def _repeated(history: RunHistory) -> list[Attempt]:
-    """Return the attempts that failed or were lost, and were followed by another one."""
+    """Return the attempts that failed or were lost, and were followed by another attempt."""
     return [each for each in superseded(history.attempts) if each.outcome in ("failed", "lost")]
 
 

@@ -9,13 +9,13 @@ from markupsafe import Markup
 from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 
-#: With more agents than this, the agents of a level and a module are one box; with more boxes than
-#: this, the agents of a level are one box.
+#: If there are more agents than this, the agents of the same level and module share a box. If there
+#: are still more boxes than this, all agents of a level share a box.
 MOST_BOXES = 48
 BOX_WIDTH, BOX_HEIGHT, GAP_X, GAP_Y, MARGIN = 158, 42, 56, 12, 6
 HEAD = 22
 NAME_CHARS = 20
-#: Smallest scale of the graph; a narrower screen scrolls it.
+#: Smallest scale of the graph; on a narrower screen, the graph scrolls.
 READABLE = 0.7
 STATES = ("completed", "running", "waiting", "pending", "skipped", "cancelled", "failed")
 
@@ -32,7 +32,7 @@ class _Box:
 
 
 def state_of(status: str) -> str:
-    """Return the name of a state's colour; all failures share one."""
+    """Return the name of a state's colour; all failures share one colour."""
     return status if status in STATES else "failed"
 
 

@@ -1,7 +1,7 @@
-"""The past and the present of one run: read once, for reports and explanations.
+"""The past and the present of one run, read once for reports and explanations.
 
-An agent with a for_each stands for its items here: their attempts, calls and events appear under
-its name.
+The items of a for_each do not appear by themselves: their attempts, calls and events appear under
+the name of their agent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
         t.error_class, t.started_at, t.finished_at
     FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
 """)  # noqa: S608  a constant of this module
-# An estimate that was corrected, and the entry that corrects it, add up to zero and are left out.
+# A corrected estimate and the entry that corrects it add up to zero, so both are left out.
 READ_CALLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, c.provider, c.model, c.module, c.kind, c.outcome, c.cost_usd,
         c.created_at AS ended_at, c.seconds,
@@ -52,8 +52,8 @@ READ_EVENTS: TextClause = text(f"""{OWNERS}
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
-# The waits that each attempt recorded, and the time that agents were handed back: until the next
-# attempt, without its further waits, such as for a worker.
+# The waits that each attempt recorded, and the times for which agents were handed back. Such a time
+# ends when the agent is ready again, so it does not include a wait for a worker.
 READ_WAITS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
         count(*) AS count
@@ -115,7 +115,7 @@ Fact = TypeVar("Fact")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One try of an agent, or of one of its items."""
+    """One try of an agent, or of an agent's item."""
 
     agent: str
     item: int | None = None
@@ -158,12 +158,12 @@ class ToolUse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """A wait of an agent that is over.
+    """A past wait of an agent.
 
     Attributes:
         agent: The agent.
-        waits_for: Its name in the history: ``openai/default requests_per_minute``.
-        seconds: Its length, summed over attempts and items.
+        waits_for: Name of the wait in the history, such as ``openai/default requests_per_minute``.
+        seconds: Length of the wait, summed over attempts and items.
         longest_s: The longest of these waits.
         count: Number of these waits.
     """
@@ -177,7 +177,7 @@ class Wait:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HistoryEvent:
-    """One line of the history; ``agent`` is None if it is the run's."""
+    """One line of the history; ``agent`` is None if the line concerns the run itself."""
 
     type: str
     at: datetime
@@ -203,21 +203,21 @@ class Standing:
     """The state of one agent run that has not ended.
 
     Attributes:
-        agent: Its agent.
+        agent: Name of the agent.
         status: ``pending`` or ``running``.
-        level: Its level, from 0.
-        provider: Its queue.
-        model: Its model.
-        ready_at: Time from which on it may be claimed.
-        waits_for: Limit, money or circuit that it was handed back for, or None.
+        level: Level of the agent, from 0.
+        provider: Provider of the agent, which is also its queue.
+        model: Model of the agent.
+        ready_at: Time from which on the agent may be claimed.
+        waits_for: Limit, money or circuit for which the agent was handed back, or None.
         retries: Retries so far.
-        worker: Worker that runs it.
+        worker: Worker that runs the agent, or None.
 
-        money_since: Time since which its hold waits for money, or None.
-        money_usd: Dollars that it waits for.
+        money_since: Time at which the agent's hold began to wait for money, or None.
+        money_usd: Dollars that the hold waits for.
         budgets: Budgets that the hold needs.
-        calling_since: Time at which the money of the call under way was held, or None.
-        called: Provider and model of that call, as ``openai/gpt-4o``.
+        calling_since: Time at which the money of the current call was held, or None.
+        called: Provider and model of the current call, such as ``openai/gpt-4o``.
         tool: Tool that is running, or None.
     """
 
@@ -247,13 +247,13 @@ class RunHistory:
         run: The run and its agents.
         dependencies: Dependencies by agent.
         attempts: Attempts by time.
-        calls: Entries of the ledger, in their order.
+        calls: Entries of the ledger, in order.
         tools: Calls of tools, by time.
         events: Events that attempts and tool calls do not show, in order.
         waits: Waits that are over, by agent.
         standing: The agent runs that have not ended.
-        usual_usd: Median cost of each agent in earlier runs of this workflow, if there are at
-            least three.
+        usual_usd: Median cost of each agent in earlier runs of this workflow, if there are at least
+            three such runs.
     """
 
     now: datetime
@@ -273,7 +273,7 @@ class RunHistory:
 
 
 def superseded(attempts: Sequence[Attempt]) -> list[Attempt]:
-    """Return the attempts that were followed by another one of the same agent run."""
+    """Return the attempts that were followed by another attempt of the same agent run."""
     last = {(each.agent, each.item): each.number for each in attempts}
     return [each for each in attempts if each.number < last[each.agent, each.item]]
 
@@ -286,7 +286,7 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
     """Read all facts of a run.
 
     Args:
-        connection: Inside a transaction.
+        connection: A connection inside a transaction.
         run_id: The run.
 
     Raises:
@@ -315,7 +315,7 @@ async def read_present(connection: AsyncConnection, run_id: UUID) -> RunHistory:
     """
     return RunHistory(
         run=await read_progress(connection, run_id),
-        # By the database's clock all times of a run are measured.
+        # All times of a run are measured by the database's clock.
         now=await connection.scalar(READ_NOW),
         dependencies={
             row.name: tuple(row.dependencies)

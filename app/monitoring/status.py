@@ -44,7 +44,7 @@ EXECUTION_TIME: TextClause = text("""
     SELECT coalesce(avg(extract(epoch FROM finished_at - started_at)), 0)::float8
     FROM attempts WHERE outcome = 'completed'
 """)
-# The ledger summed up by day; an answer from the cache was no call.
+# The ledger, summed up by day. An answer from the cache is not counted as a call.
 CALLS: TextClause = text("""
     SELECT coalesce(sum(calls) FILTER (WHERE kind <> 'cached'), 0)::bigint AS calls,
         coalesce(sum(calls) FILTER (WHERE outcome = 'RateLimited'), 0)::bigint AS rate_limited,
@@ -63,8 +63,9 @@ class SystemTotals:
     """Totals of the whole cluster since its first workflow was registered.
 
     Attributes:
-        uptime_s: Seconds since then.
-        workflows: Runs by state; ``started`` counts all of them and ``active`` the running ones.
+        uptime_s: Seconds since that registration.
+        workflows: Number of runs by state; ``started`` counts all runs, and ``active`` counts the
+            running runs.
         completed: Agents that have run and completed.
         failed: Agents that have failed and are not retried.
         active: Agents that are running.

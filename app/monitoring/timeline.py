@@ -1,8 +1,8 @@
-"""The timeline of a run: when each agent waited and when it called, and the critical path.
+"""The timeline of a run: the waits and calls of each agent, and the critical path.
 
-The agents of a level start together, so a level waits for the last agent of the level before,
-whether or not it depends on that agent. The critical path is the chain of these last agents; it is
-measured, not planned.
+The agents of a level start at the same time, so a level waits for the last agent of the level
+before, whether or not the level depends on that agent. The critical path is the chain of these last
+agents. It is measured, not planned.
 """
 
 from collections import defaultdict
@@ -17,18 +17,18 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 
 Interval = tuple[datetime, datetime]
-#: Queues of agents without calls in the ledger: their whole attempts count as work.
+#: Queues of agents without calls in the ledger, whose whole attempts count as work.
 WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
 
 
 class Phase(StrEnum):
-    """The activity of an agent; every phase but CALLING is waiting."""
+    """The activity of an agent; every phase except CALLING is a wait."""
 
     QUEUED = "queued"  # ready, and no lane has claimed it
-    HELD = "held"  # waits for a limit, money or a circuit, with its place in the lane or without
-    LOST = "lost"  # its worker has died, which is not noticed yet
+    HELD = "held"  # waits for a limit, money or a circuit, in its lane or handed back
+    LOST = "lost"  # its worker has died, and no watchdog has noticed it yet
     AWAY = "away"  # between attempts: a backoff, or no worker is free
-    CALLING = "calling"  # a request is under way, a tool or a function runs
+    CALLING = "calling"  # a request is under way, or a tool or function runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,7 @@ class Span:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """The length of the period in seconds."""
         return (self.end - self.start).total_seconds()
 
 
@@ -51,7 +51,8 @@ class AgentTimeline:
 
     Attributes:
         agent: The agent.
-        spans: Its phases from the start of its level to its end; empty if it never started.
+        spans: Phases of the agent, from the start of its level to the agent's end. Empty if the
+            agent never started.
     """
 
     agent: AgentProgress
@@ -63,12 +64,12 @@ class AgentTimeline:
 
     @property
     def calling_s(self) -> float:
-        """Time in which it called or worked."""
+        """The time in which the agent called or worked."""
         return self.seconds(Phase.CALLING)
 
     @property
     def waiting_s(self) -> float:
-        """Time in which it waited, for any reason."""
+        """The time in which the agent waited, for any reason."""
         return self.seconds(*(phase for phase in Phase if phase is not Phase.CALLING))
 
 
@@ -78,7 +79,8 @@ class Step:
 
     Attributes:
         timeline: The agent that ended last in its level.
-        is_dependency: Whether the next step depends on this agent, or only waits for its level.
+        is_dependency: Whether the next step depends on this agent. If not, it only waits for this
+            agent's level.
     """
 
     timeline: AgentTimeline
@@ -95,10 +97,11 @@ class Timeline:
     """The timeline of a run.
 
     Attributes:
-        start: Time at which the run was admitted, else the time at which it was enqueued.
-        end: Time at which it ended, or now.
-        agents: Its agents, by level.
-        critical_path: The agents that its duration consists of, first to last.
+        start: Time at which the run was admitted, or at which it was enqueued if it is not
+            admitted.
+        end: Time at which the run ended, or the current time.
+        agents: Timelines of the agents, by level.
+        critical_path: The agents that determine the duration of the run, from first to last.
         pauses: Periods in which the run was paused.
     """
 
@@ -156,7 +159,7 @@ def timeline_of(history: RunHistory) -> Timeline:
 
 
 def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
-    """Return when each level could begin, at the end of the level before; None if not yet."""
+    """Return the time at which each level could begin, or None if it cannot begin yet."""
     found: list[datetime | None] = [history.run.started_at]
     for level in history.run.levels():
         before = found[-1]
@@ -170,14 +173,14 @@ def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[date
 
 
 def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> datetime:
-    """Return when an agent ended: with its last attempt, or now if it has not ended."""
+    """Return the end of an agent's last attempt, or the current time if the agent has not ended."""
     if agent.finished_at is None:
         return now
     return min(agent.finished_at, max(last for _, last in tries))
 
 
 def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:
-    """Build the timeline of an agent without an attempt: it waits once its level could begin."""
+    """Build the timeline of an agent without an attempt, which waits once its level can begin."""
     if released is None or agent.status.is_final or released >= end:
         return AgentTimeline(agent=agent)
     waiting = Span(phase=Phase.QUEUED, start=released, end=end)
@@ -185,7 +188,7 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
 
 
 def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
-    """Return the periods of each agent's attempts, or of those with this outcome."""
+    """Return the periods of each agent's attempts, or only of attempts with this outcome."""
     now = history.run.finished_at or history.now
     return _by_agent(
         (attempt.agent, (attempt.started_at, attempt.finished_at or now))

@@ -1,9 +1,9 @@
-"""Guards requests whose URL comes from outside: they never connect to a private address.
+"""Guards requests whose URL comes from outside, so that they never connect to a private address.
 
-A name is looked up once, every one of its addresses is checked, and the connection goes to one of
-these addresses: a name that changes its address a moment later (DNS rebinding) gains nothing. The
-library that connects also parses the URL, so that both mean the same host. A redirect is a new URL
-and has to be checked here again.
+A host's name is looked up once, all its addresses are checked, and the connection goes to one of
+these addresses. So an attacker gains nothing if the name gets another address a moment later (DNS
+rebinding). The library that connects also parses the URL, so that the check and the connection mean
+the same host. A redirect leads to a new URL, which has to be checked again.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from app.errors import AddressRefused, HostUnknown
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-#: Addresses of a host's name, as texts.
+#: Returns the addresses of a host's name as strings.
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_CHARS = 8192
 # Networks that Python's is_global does not reject in every version, networks whose addresses embed
-# an IPv4 address, and an address of Azure with the metadata of its machines.
+# an IPv4 address, and the address at which Azure serves the metadata of its machines.
 NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -48,9 +48,10 @@ class Target:
     """A checked URL and the addresses that a request may connect to.
 
     Attributes:
-        url: The URL, parsed.
-        host: Its host.
-        addresses: Checked addresses of the host: connect to one of these, without a new lookup.
+        url: The parsed URL.
+        host: The host of the URL.
+        addresses: Checked addresses of the host. Connect to one of these addresses, without a new
+            lookup.
     """
 
     url: URL
@@ -58,7 +59,7 @@ class Target:
     addresses: tuple[str, ...]
 
     def connector(self) -> TCPConnector:
-        """Make a connector for this host at these addresses only; call it on the loop."""
+        """Make a connector for only this host and these addresses; call this method on the loop."""
         return TCPConnector(resolver=_PinnedResolver(self), use_dns_cache=False, force_close=True)
 
 
@@ -69,9 +70,9 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 def url_problem(url: object) -> str | None:
-    """Return the problem of a URL that shows without a lookup, or None."""
+    """Return the problem of a URL that can be seen without a lookup, or None."""
     if not isinstance(url, str):
-        return f"is {url!r}: give a text"
+        return f"is {url!r}: give a string"
     try:
         _parse(url)
     except AddressRefused as error:
@@ -86,9 +87,9 @@ async def resolve_public(
 
     Args:
         url: An http or https URL from any source.
-        allow: Targets that may be reached although they are not public: networks, and texts that
-            are names of hosts, addresses or networks.
-        lookup: Looks a host's name up.
+        allow: Targets that may be reached although they are not public: networks, and strings that
+            name hosts, addresses or networks.
+        lookup: Looks up a host's name.
 
     Returns:
         The parsed URL, and its checked addresses.
@@ -96,7 +97,7 @@ async def resolve_public(
     Raises:
         AddressRefused: If the URL is not valid, or any of its addresses is neither public nor
             allowed.
-        HostUnknown: If its host has no address.
+        HostUnknown: If the host has no address.
     """
     parsed = _parse(url)
     host = str(parsed.raw_host)
@@ -116,7 +117,7 @@ async def resolve_public(
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address, and an address embedded in it, is on the public internet."""
+    """Return whether an address, and any address embedded in it, is on the public internet."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)
@@ -133,7 +134,7 @@ class _PinnedResolver(AbstractResolver):
     """Returns the checked addresses to aiohttp, without a lookup.
 
     Args:
-        target: Where the connection may go.
+        target: The target of the connection.
     """
 
     def __init__(self, target: Target) -> None:
@@ -161,7 +162,7 @@ class _PinnedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Do nothing: the resolver holds no connection."""
+        """Do nothing, because the resolver holds no connection."""
 
 
 def _parse(url: str) -> URL:
@@ -169,14 +170,14 @@ def _parse(url: str) -> URL:
     if len(url) > MAX_URL_CHARS:
         raise AddressRefused(f"has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
     if _UNSEEN.search(url):
-        raise AddressRefused("is no URL: encode spaces and control characters")
+        raise AddressRefused("is not a URL: encode spaces and control characters")
     try:
         parsed = URL(url)
         has_port = parsed.port is not None
     except ValueError as error:
-        raise AddressRefused(f"is no URL ({error}): write https://host/path") from error
+        raise AddressRefused(f"is not a URL ({error}): write https://host/path") from error
     if parsed.scheme not in ("http", "https") or not parsed.raw_host or not has_port:
-        raise AddressRefused("is no http or https URL with a host: write https://host/path")
+        raise AddressRefused("is not an http or https URL with a host: write https://host/path")
     if parsed.user is not None or parsed.password is not None:
         raise AddressRefused("has a user or a password in it: give credentials as a header")
     if "%" in parsed.raw_host:

@@ -16,7 +16,7 @@ from app.outbound.addresses import Lookup, Target, look_up, resolve_public
 REDIRECTS = (301, 302, 303, 307, 308)
 KEEP_METHOD = (307, 308)
 CHUNK_BYTES = 65_536
-# Headers that decide where a request ends and which host it is for; a model may not set them.
+# Headers that decide the end and the host of a request; a model may not set these headers.
 OWN_HEADERS = frozenset(
     "host content-length transfer-encoding connection upgrade te trailer expect keep-alive".split()
 )
@@ -40,8 +40,8 @@ class WebAnswer:
     Attributes:
         url: URL of the answer, after redirects.
         status: HTTP status.
-        headers: By lower-case name.
-        content_type: Such as ``text/html``; empty if the answer names none.
+        headers: Headers by lower-case name.
+        content_type: Content type, such as ``text/html``; empty if the answer names no type.
         charset: Character set that the answer names, or None.
         body: First bytes of the body, decompressed.
         is_cut: Whether the body had more bytes.
@@ -66,11 +66,11 @@ class WebAnswer:
 class Fetcher:
     """Makes requests within the operator's rules.
 
-    A body is read only up to ``max_bytes``; for downloads of any size use a tool of your own.
+    A body is read only up to ``max_bytes``. For larger downloads, write a tool of your own.
 
     Args:
         rules: Hosts that may be reached, and the limits of a request.
-        lookup: Looks a host's name up.
+        lookup: Looks up a host's name.
 
     Example:
         fetcher = Fetcher(HttpTools(allowed_hosts=("*.example.com",)))
@@ -85,10 +85,10 @@ class Fetcher:
         """Make a request and follow its redirects, each of which is checked like the first URL.
 
         Raises:
-            AddressRefused: If a URL's address is not allowed; nothing was sent there.
+            AddressRefused: If a URL's address is not allowed; nothing was sent to that address.
             ValueError: If the method or a header is not allowed.
             ConnectionError: If there is no answer, or too many redirects.
-            TimeoutError: If it takes too long.
+            TimeoutError: If the request takes too long.
         """
         self._check(request)
         try:
@@ -162,7 +162,7 @@ class Fetcher:
             )
 
     async def _read(self, response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-        """Read the first bytes of a body; aiohttp decompresses it piece by piece."""
+        """Read the first bytes of a body; aiohttp decompresses the body piece by piece."""
         body = bytearray()
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             body += chunk
@@ -183,5 +183,5 @@ def _redirected(request: WebRequest, target: Target, status: int, location: str)
         }
     if status in KEEP_METHOD or request.method in ("GET", "HEAD"):
         return replace(request, url=str(url), headers=headers)
-    # As browsers do: the body is not sent again to another URL.
+    # Like browsers, do not send the body again to another URL.
     return replace(request, url=str(url), headers=headers, method="GET", body=None)

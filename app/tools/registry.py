@@ -1,4 +1,4 @@
-"""The tools of this process: those of the modules that the configuration lists."""
+"""The tools of this process: built-in tools, and tools of the modules in the configuration."""
 
 import importlib
 from collections.abc import Mapping, Sequence
@@ -13,14 +13,14 @@ from app.tools.tool import Tool
 class ToolRegistry:
     """Finds tools by the references that are stored with agents.
 
-    Only modules that the operator listed are ever imported: a stored reference is data, and data
-    must not choose which code a worker loads.
+    Only modules that the operator listed are ever imported, because a stored reference is data, and
+    data must not choose the code that a worker loads.
 
     Args:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
-        builtin: Tools of AgentChord or another source, by name; a text in place of a tool says
-            which setting is missing for it. A tool of a module takes precedence over these.
+        builtin: Tools of AgentChord or another source, by name. A string in place of a tool names
+            the setting that is missing for the tool. A module's tool takes precedence over these.
 
     Example:
         tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools))
@@ -51,7 +51,7 @@ class ToolRegistry:
             The tool, always the same object.
 
         Raises:
-            ToolError: If no loaded module has it.
+            ToolError: If no loaded module has the tool.
             ConfigurationError: If a module cannot be loaded.
         """
         if isinstance(reference, Mapping):

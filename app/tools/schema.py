@@ -33,7 +33,7 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
     """Refuse parameters that no JSON object can fill.
 
     Raises:
-        WorkflowError: Its message names the parameter.
+        WorkflowError: If there is such a parameter; the message names it.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _BY_NAME:
@@ -89,7 +89,7 @@ def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
 
 
 def given_arguments(arguments: BaseModel) -> dict[str, Any]:
-    """Return the given arguments by parameter name; the others keep the function's defaults."""
+    """Return the given arguments by parameter name; other parameters keep their defaults."""
     given = arguments.model_fields_set
     return {name.removeprefix(_PREFIX): getattr(arguments, name) for name in given}
 

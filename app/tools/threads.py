@@ -14,11 +14,13 @@ Result = TypeVar("Result")
 async def run_in_thread(function: Callable[[], Result]) -> Result:
     """Run a function in a daemon thread of its own.
 
-    The loop's default executor is not used: its few threads also resolve host names, so tools that
-    hang would stop the providers' clients, and it waits for its threads when the process ends.
+    The loop's default executor is not used, for two reasons. Its few threads also resolve host
+    names, so tools that hang would stop the providers' clients. The executor also waits for its
+    threads when the process ends.
 
     Args:
-        function: Called without arguments, in a copy of the caller's context.
+        function: The function, which is called without arguments, in a copy of the caller's
+            context.
 
     Returns:
         The function's result. A cancelled wait ends at once, while the thread goes on and its

@@ -24,7 +24,7 @@ from app.tools.threads import run_in_thread
 
 DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_OUTPUT_BYTES = 100_000
-#: Delay before a failed call is tried again; doubled each time.
+#: Delay before a failed call is tried again; it doubles with each try.
 RETRY_DELAY_S = 0.5
 MAX_PROBLEMS_SHOWN = 10
 BOUNDS = {
@@ -32,7 +32,7 @@ BOUNDS = {
     "retries": Bounds(high=100, whole=True),
     "max_output_bytes": Bounds(low=1, high=100_000_000, whole=True, optional=True),
 }
-# What both providers accept as a tool's name.
+# The tool names that both providers accept.
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -48,7 +48,7 @@ class ToolOutput(NamedTuple):
 
     Attributes:
         text: The result, or the error.
-        is_error: Whether it is an error.
+        is_error: Whether the text is an error.
     """
 
     text: str
@@ -58,18 +58,18 @@ class ToolOutput(NamedTuple):
 class Tool:
     """A function that a model may ask for; calling the tool calls the function.
 
-    A sync function runs in a thread that cannot be stopped: after ``timeout_s`` it goes on, and
-    its result is dropped. Write a tool that may take long as an async function, which is cancelled.
+    A sync function runs in a thread that cannot be stopped. After ``timeout_s`` the thread goes on,
+    and its result is dropped. If a tool may take long, write an async function, which is cancelled.
 
     Args:
         function: A function with type hints, sync or async.
-        name: Name for the model; None takes the function's.
+        name: Name for the model; None means the name of the function.
         timeout_s: Seconds that each try of a call may take.
-        retries: How often a call that failed or took too long is tried again before the model gets
-            the error. Leave it at 0 for a function that is not safe to repeat.
-        idempotent: Whether a call may be repeated if its worker died during it. Without this the
-            model gets the answer that the outcome is unknown.
-        max_output_bytes: Largest result, in UTF-8; a longer one is cut. None takes the
+        retries: Number of times that a call is tried again after it failed or took too long, before
+            the model gets the error. Leave it at 0 for a function that is not safe to repeat.
+        idempotent: Whether a call may be repeated if its worker died during it. If not, the model
+            gets the answer that the outcome is unknown.
+        max_output_bytes: Largest result, in UTF-8; a longer result is cut. None means the
             configuration's ``tools.max_output_bytes``.
         more: Text that is added to the description, such as the limits of a configuration.
 
@@ -136,7 +136,7 @@ class Tool:
         """JSON Schema of the arguments.
 
         Raises:
-            WorkflowError: If a type hint has none.
+            WorkflowError: If a type hint has no JSON Schema.
         """
         return json_schema(self._arguments, self.name)
 
@@ -168,7 +168,7 @@ class Tool:
             max_output_bytes: Largest result of a tool that sets no limit of its own.
 
         Returns:
-            The result as text (JSON unless it is a text already), or the error.
+            The result as a string (JSON, unless the result is a string already), or the error.
 
         Raises:
             ToolError: If the function raised it, because no other arguments would help.
@@ -190,7 +190,8 @@ class Tool:
         return arguments_model(self.function, self.name)
 
     async def _try(self, given: Mapping[str, Any], limit: int) -> ToolOutput:
-        # In a task of its own, which can be abandoned: a function may refuse to be cancelled.
+        # The try runs in a task of its own, which can be abandoned if a function refuses to be
+        # cancelled.
         task = asyncio.create_task(_outcome(self._run(given)), name=f"tool {self.name}")
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
@@ -247,16 +248,17 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a function a tool: ``@tool``, or ``@tool(timeout_s=5)``.
 
-    The type hints become the JSON Schema of its arguments, the docstring its description, and a
-    Google-style ``Args:`` section describes the arguments.
+    The type hints become the JSON Schema of the arguments. The docstring becomes the description of
+    the tool, and its Google-style section ``Args:`` describes the arguments.
 
     Args:
         function: The function, when used without parentheses.
-        name: Name for the model; None takes the function's.
+        name: Name for the model; None means the name of the function.
         timeout_s: Seconds that each try of a call may take.
-        retries: How often a failed call is tried again before the model gets the error.
+        retries: Number of times that a failed call is tried again before the model gets the error.
         idempotent: Whether a call may be repeated if its worker died during it.
-        max_output_bytes: Largest result; a longer one is cut. None takes the configuration's.
+        max_output_bytes: Largest result; a longer result is cut. None means the configuration's
+            limit.
 
     Returns:
         The tool, or the decorator that makes it.

@@ -266,6 +266,6 @@ def test_a_queue_without_a_worker_and_an_open_circuit_are_named(
             )
         assert_ledgers_agree(alone.sql("SELECT * FROM cost_entries"), alone.simulator.ledger())
 
-    assert found["a"]["no_worker"] == "waits for a worker: none serves queue 'openai'"
+    assert found["a"]["no_worker"] == "waits for a worker, because no worker serves queue 'openai'"
     circuit = next(why["circuit"] for why in found.values() if "circuit" in why)
     assert "anthropic/claude-haiku-4-5" in circuit

@@ -1,6 +1,6 @@
-"""The conversation of an llm agent: its messages, and the turn whose tools are not all answered.
+"""The conversation of an llm agent: its messages, and the turn that still waits for tools.
 
-An attempt can go on with it where an earlier one stopped.
+With the stored conversation, an attempt goes on where an earlier attempt stopped.
 """
 
 import json
@@ -30,9 +30,10 @@ class OpenTurn:
     Attributes:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
-        answers: Results for the model, by position, as far as they are known.
-        interrupted: Positions of calls that were started by an earlier attempt, with unknown end.
-        record: The turn as it must be stored; None if it is stored.
+        answers: The known results for the model, by position.
+        interrupted: Positions of the tool calls that an earlier attempt started and whose outcome
+            is unknown.
+        record: The record of the turn that must be stored, or None if the turn is stored already.
     """
 
     id: UUID
@@ -63,16 +64,17 @@ class OpenTurn:
 
 
 class Conversation:
-    """Messages in their order.
+    """The messages between an agent and its model, in order.
 
     Args:
         opening: The first messages: system instructions and the prompt.
         stored: The turns that earlier attempts have stored.
 
     Attributes:
-        turns: Number of answers so far that ask for tools.
+        turns: Number of the model's answers so far that ask for tools.
         open_turn: The turn whose tool calls are not all answered, or None.
-        option: The option of the agent that answers: a conversation stays with it.
+        option: The agent's option (its own model or a fallback) that answers. The conversation
+            stays with this option.
     """
 
     def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
@@ -85,7 +87,7 @@ class Conversation:
 
     @property
     def messages(self) -> Sequence[Message]:
-        """The messages that the model is sent next."""
+        """The messages that the next call sends to the model."""
         return self._messages
 
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
@@ -93,7 +95,7 @@ class Conversation:
 
         Args:
             response: The answer.
-            call_id: Id of its call in the ledger.
+            call_id: The ledger's id of the call that returned the answer.
         """
         message = response.as_message()
         id_: UUID = uuid7()
@@ -103,7 +105,7 @@ class Conversation:
         self._open(message, OpenTurn(id=id_, tool_calls=response.tool_calls or (), record=record))
 
     def close(self) -> None:
-        """Close the open turn: every tool call of it has its answer."""
+        """Close the open turn, whose tool calls all have answers."""
         turn = self.open_turn
         assert turn is not None, "only a turn that asks for tools is closed"
         for position, tool_call in enumerate(turn.tool_calls):
@@ -120,7 +122,7 @@ class Conversation:
 
     def _take_up(self, stored: StoredTurn) -> None:
         if self.open_turn is not None:
-            # The model was asked again after this turn, so it was told which ends are unknown.
+            # The model was asked again after this turn, so it was told about unknown outcomes.
             self.tell_unknown(self.open_turn.interrupted)
             self.close()
         message = decode_message(stored.turn.message)
@@ -155,6 +157,6 @@ def encode_message(message: Message) -> str:
 
 
 def decode_message(text: str) -> Mapping[str, Any]:
-    """Decode what ``encode_message`` has encoded."""
+    """Decode a message that ``encode_message`` has encoded."""
     message: dict[str, Any] = json.loads(text)
     return message | {"tool_calls": [ToolCall(**call) for call in message["tool_calls"]]}

@@ -1,4 +1,4 @@
-"""Agents of the kinds that ask no model: their inputs, their deadline, and how they are stopped."""
+"""The execution of agents whose kinds ask no model: their inputs, deadlines and stops."""
 
 import asyncio
 import inspect
@@ -21,11 +21,11 @@ log = structlog.get_logger(__name__)
 
 
 class KindAgents:
-    """Runs agents that ask no model: no permit, no hold, no cost.
+    """Runs agents that ask no model, and therefore need no permit and no hold and cost nothing.
 
-    Its weakness: a function that blocks runs in a thread, which cannot be stopped. After the
-    deadline its agent fails, and the thread goes on. The alternative is an async function, or an
-    agent of the kind ``http``.
+    Its weakness: a function that is not async runs in a thread, and a thread cannot be stopped.
+    After the deadline the agent fails, and the thread goes on. The alternative is an async
+    function, or an agent of the kind ``http``.
 
     Args:
         kinds: The kinds of this process.
@@ -40,7 +40,7 @@ class KindAgents:
         self._max_output_bytes = max_output_bytes
 
     async def run(self, job: Job, inputs: Mapping[str, Any]) -> Any:
-        """Run an attempt to its end, its deadline, or until it is stopped.
+        """Run an attempt until it ends, reaches its deadline or is stopped.
 
         Args:
             job: The attempt.
@@ -50,7 +50,7 @@ class KindAgents:
             A JSON value.
 
         Raises:
-            AgentError: By cause.
+            AgentError: The subclass names the cause.
         """
         agent = job.agent
         kind = self._kinds.get(agent.kind)
@@ -70,7 +70,7 @@ class KindAgents:
         job.lease.enter(Phase.CALLING)
         work = asyncio.create_task(_work(kind, context), name=f"agent {agent.name}")
         try:
-            # Not asyncio.timeout: code that swallows its cancellation must not delay the agent.
+            # asyncio.timeout would delay the agent if its code swallows the cancellation.
             done, _ = await asyncio.wait({work}, timeout=agent.timeout)
         finally:
             if not work.done():

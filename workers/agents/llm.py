@@ -15,15 +15,16 @@ from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.jobs import Job
 
-#: Conversations so far, by agent run.
+#: Reads the stored turns of agent runs, by the agent run's id.
 StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 
 
 class LLMAgent:
     """Runs llm agents.
 
-    Its weakness: every turn sends the whole conversation again, so its cost grows with the square
-    of its turns; ``max_turns`` and ``cost_limit`` bound it. ``prompt_cache`` makes it cheaper.
+    Its weakness: every turn sends the whole conversation again, so the cost of an agent grows with
+    the square of the number of turns. ``max_turns`` and ``cost_limit`` bound this cost, and
+    ``prompt_cache`` lowers it.
 
     Args:
         calls: Makes the calls.
@@ -54,8 +55,8 @@ class LLMAgent:
     async def run(self, job: Job, prompt: str) -> Any:
         """Converse with the model until it answers without asking for a tool.
 
-        An attempt after the first goes on with the conversation that the earlier ones have stored:
-        their turns are not paid again, and their finished tool calls are not executed again.
+        An attempt after the first goes on with the conversation that the earlier attempts have
+        stored. The stored turns are not paid again, and finished tool calls are not executed again.
 
         Args:
             job: The attempt.
@@ -65,8 +66,8 @@ class LLMAgent:
             The text of the last answer; a JSON value if the agent has an ``output_schema``.
 
         Raises:
-            AgentError: When a call fails, a tool is unknown, ``max_turns`` are over, or the answer
-                does not fit the schema, not even after one repair.
+            AgentError: If a call fails, a tool is unknown, ``max_turns`` is reached, or the answer
+                still does not fit the schema after one repair.
             LeaseGone: If the attempt may not go on.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}

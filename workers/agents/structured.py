@@ -1,4 +1,4 @@
-"""Structured output: an answer is read as JSON and checked against the agent's schema."""
+"""Structured output: reads an answer as JSON and checks it against the agent's schema."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,20 +20,20 @@ INLINE_BYTES = 100_000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fit:
-    """An answer that fits: its JSON value."""
+    """An answer that fits the schema, as its JSON value."""
 
     value: Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unfit:
-    """An answer that does not fit.
+    """An answer that does not fit the schema.
 
     Attributes:
-        problem: The path of the wrong value, and what is wrong with it.
-        remedy: What the user may do about it.
-        repairable: Whether asking the model again may help; an answer that ended at ``max_tokens``
-            would do so again.
+        problem: The path of the wrong value, and its error.
+        remedy: The advice to the user.
+        repairable: Whether it may help to ask the model again. It does not help if the answer ended
+            at ``max_tokens``, because the next answer would end there, too.
     """
 
     problem: str
@@ -54,8 +54,8 @@ class Unfit:
         """Return the failure of an agent whose answer does not fit."""
         return OutputInvalid(
             f"agent {agent.name!r}: the answer does not fit output_schema"
-            f"{', and neither did the one before it' if self.repairable else ''}: {self.problem}: "
-            f"{self.remedy}"
+            f"{', and the answer before it did not fit either' if self.repairable else ''}: "
+            f"{self.problem}: {self.remedy}"
         )
 
 
@@ -68,7 +68,7 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
         max_bytes: Largest answer that is read.
 
     Raises:
-        OutputInvalid: If the model refused to answer: asking again would not help.
+        OutputInvalid: If the model refused to answer, because it would not help to ask again.
         ResultTooLarge: If the answer is over the limit.
     """
     if response.finish_reason == "content_filter":
@@ -95,7 +95,7 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
     except orjson.JSONDecodeError as error:
         cut = response.finish_reason == "length"
         return Unfit(
-            problem="output: it ends at max_tokens" if cut else f"output: it is no JSON: {error}",
+            problem="output: it ends at max_tokens" if cut else f"output: it is not JSON: {error}",
             remedy="raise its max_tokens" if cut else remedy,
             repairable=not cut,
         )

@@ -1,6 +1,6 @@
-"""An agent of the kind workflow: a run of another workflow, whose end is the agent's end.
+"""Agents of the kind ``workflow``: each starts a run of another workflow, and ends with that run.
 
-The attempt is over as soon as that run is stored: no lane, lease or place waits for it.
+The attempt is over as soon as the run is stored, so no lane, lease or place waits for the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,12 +39,14 @@ class SubWorkflowAgent:
         self._thresholds = thresholds
 
     async def start(self, job: Job, inputs: Mapping[str, Any]) -> SubRunAnswer:
-        """Start the run of a job's workflow, or have the run of an earlier attempt retry failures.
+        """Start the run of a job's workflow.
+
+        If an earlier attempt has started the run, its failed agents are retried instead.
 
         Args:
             job: The attempt.
-            inputs: The input of the inner run. Values with the name of an inner agent are left out:
-                no prompt there could read them.
+            inputs: The input of the inner run. Values with the name of an inner agent are left out,
+                because no prompt of the inner workflow could read them.
 
         Raises:
             SubWorkflowRefused: If the input does not fit, or the nesting is too deep.
@@ -52,7 +54,7 @@ class SubWorkflowAgent:
         """
         agent = job.agent
         workflow = embedded(agent)
-        assert workflow is not None, "names are replaced when a workflow is stored"
+        assert workflow is not None, "a stored workflow contains its sub-workflows"
         if len(job.run.ancestors) >= self._max_depth:
             raise SubWorkflowRefused(
                 f"agent {agent.name!r}: sub-workflows are nested deeper than engine.max_depth, "

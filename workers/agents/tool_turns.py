@@ -1,7 +1,8 @@
-"""The tools of one turn: their start is stored before they run, each end as soon as it is there.
+"""The tool calls of one turn.
 
-So a tool call that has ended is never executed again, whatever happens to this worker, and one that
-may have run is repeated only if its tool is idempotent.
+The start of each tool call is stored before its tool runs, and its end is stored as soon as the
+tool ends. So a tool call that has ended is never executed again, whatever happens to this worker. A
+tool call that may have run is repeated only if its tool is idempotent.
 """
 
 import asyncio
@@ -44,7 +45,7 @@ class ToolTurns:
         """Answer every tool call of the open turn, and close it.
 
         Args:
-            job: The attempt; its calls that are not written yet are written with the turn.
+            job: The attempt. Its unwritten calls are written together with the turn.
             conversation: A conversation with an open turn.
             tools: The agent's tools by name.
 
@@ -68,7 +69,7 @@ class ToolTurns:
         try:
             may_run = await job.settling.write(starts, turn.record)
         except asyncio.CancelledError:
-            # Their start may be stored nevertheless, and they will not run: their end is unknown.
+            # The starts may be stored although the tools will not run, so the ends are unknown.
             job.settling.note_tools([turn.tool_call(place, ToolState.UNKNOWN) for place in places])
             raise
         if not may_run:
@@ -77,14 +78,14 @@ class ToolTurns:
     async def _run(
         self, job: Job, turn: OpenTurn, places: Sequence[int], tools: Mapping[str, Tool]
     ) -> None:
-        """Run tools at once, and write the end of each; note those that are stopped as unknown."""
+        """Run tools concurrently, and write each end; note the end of a stopped tool as unknown."""
         job.lease.enter(Phase.CALLING)
         loop = asyncio.get_running_loop()
         started_at_s = loop.time()
         running = {
             loop.create_task(self._use(tools, turn.tool_calls[place])): place for place in places
         }
-        # If this is stopped, what is not written goes into the attempt's last record.
+        # If this coroutine is stopped, the unwritten ends go into the attempt's last record.
         unwritten = {place: turn.tool_call(place, ToolState.UNKNOWN) for place in running.values()}
         try:
             with job.clock.running():
@@ -121,14 +122,15 @@ class ToolTurns:
         return output._replace(text=storable(output.text))
 
     async def _stopped(self, job: Job) -> LeaseGone:
-        """Return why the tools may not start."""
+        """Return the exception for tools that may not start."""
         id_, attempt = job.claimed.id, job.claimed.attempt
         fence = await persist(
             self._engine, lambda connection: why_not(connection, id_, attempt), name="why_not"
         )
         if fence.lost:
             return LeaseGone(StopReason.LEASE_LOST)
-        # An agent of a run that was resumed meanwhile is handed back, too: a new attempt goes on.
+        # If the run was resumed meanwhile, the agent is handed back, too, and a new attempt goes
+        # on.
         return LeaseGone(StopReason.RUN_STOPPED if fence.stopping else StopReason.RUN_PAUSED)
 
 
@@ -140,7 +142,7 @@ def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
 def _take_ended(
     running: Running, turn: OpenTurn, seconds: float
 ) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
-    """Take the ended tools out of ``running``: what to write, and an error that ends the agent."""
+    """Remove the ended tools from ``running``; return their records, and an error for the agent."""
     ended: dict[int, ToolCallRecord] = {}
     failure: ToolError | None = None
     for task in [task for task in running if task.done()]:

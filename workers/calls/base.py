@@ -1,27 +1,29 @@
 """The rings around a call to a provider: their order, their input and their output.
 
 A ring is an object with one method, ``call``, that does its own part of a call and asks the ring
-inside it for the rest. The request goes inward, the outcome or an error comes back::
+inside it for the rest. The request goes inward, and the outcome or an error comes back::
 
     LLMAgent (workers.agents.llm)
        | CallRequest             ^ CallOutcome, or an error
        v                         |
     fallback   asks another model if the first one fails
-    cache      takes the answer that an equal request has already brought
+    cache      uses the answer to an earlier, equal request
     circuit    waits, without permit and money, while a model fails for all agents
-    provider   takes permit and hold, sends the request, notes what it cost
+    provider   takes permit and hold, sends the request, notes the cost
 
-Reasons for this order: the fallback is the outermost ring, because each model has its own cached
-answers, circuit, limits and money. The cache is outside the circuit, because an answer that is
-known needs no provider. The circuit is outside the provider's ring, because a call that waits there
-must hold neither permit nor money.
+The order has these reasons. The fallback is the outermost ring, because each model has its own
+cached answers, circuit, limits and money. The cache is outside the circuit, because a known answer
+needs no provider. The circuit is outside the provider's ring, because a call that waits for its
+circuit must hold neither permit nor money.
 
-A ring makes a new request from the one that it was given, and never changes it. The facts that it
-learns of the call inside come back with the outcome or the error. The attempt (``Job``) has
-what belongs to no single call, and counts it through methods: the calls to be written, the time
-spent and the waits. The model is Temporal's interceptors (``temporalio/worker/_interceptor.py``).
+A ring never changes the request that it receives; it makes a new request for the ring inside. It
+learns about the inner call only from the outcome or the error. The attempt (``Job``) keeps the
+facts that belong to several calls: the unwritten calls, the time spent and the waits. Rings change
+these facts only through methods. The design follows Temporal's interceptors
+(``temporalio/worker/_interceptor.py``).
 
-``workers.composition`` makes the rings. A new ring needs a place in ``INSIDE_OUT``, and one there.
+``workers.composition`` makes the rings. A new ring must be added to ``INSIDE_OUT`` and to
+``workers.composition``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +36,7 @@ from app.llm.base import LLMResponse, Message
 from workers.inflight import Phase
 from workers.jobs import Job
 
-#: The order of the rings around the provider's, from the inside out.
+#: The order of the rings around the provider's ring, from the inside out.
 INSIDE_OUT = ("circuit", "cache", "fallback")
 
 
@@ -48,12 +50,14 @@ class CallRequest:
 
     Attributes:
         job: The attempt.
-        agent: The attempt's agent, or the same with the ``llm_config`` of a fallback.
+        agent: The attempt's agent, or a copy of this agent with the ``llm_config`` of a fallback.
         messages: The conversation so far.
         tools: Tools that the model may ask for.
-        option: The first of the agent's options that may be called: 0 is the agent itself.
-        waits_at_circuit: Whether the call may wait at an open circuit; else CircuitOpen is raised.
-        before_start: Called before the hold is placed; raises if the call may not start any more.
+        option: Index of the first option that may be called; 0 is the agent's own model.
+        waits_at_circuit: Whether the call may wait at an open circuit. If not, CircuitOpen is
+            raised.
+        before_start: Function that is called before the hold is placed, and that raises if the call
+            may no longer start.
     """
 
     job: Job
@@ -75,7 +79,7 @@ class CallRequest:
         return self.agent.model
 
     def wait(self) -> None:
-        """Note that the attempt only waits: nothing is lost by stopping it."""
+        """Note that the attempt waits, so that a stop would lose nothing."""
         self.job.lease.enter(Phase.WAITING)
 
     def begin(self) -> None:
@@ -100,7 +104,7 @@ class CallOutcome:
 
 
 class CallRing(Protocol):
-    """Makes one call: the provider's ring, or one around it.
+    """Makes one call. The provider's ring and the rings around it have this form.
 
     Example:
         class TimedRing:
@@ -115,7 +119,7 @@ class CallRing(Protocol):
     """
 
     async def call(self, request: CallRequest) -> CallOutcome:
-        """Make one call, and note with ``request.job.settling`` what it cost, however it ends.
+        """Make one call, and note its cost in ``request.job.settling``, however the call ends.
 
         Args:
             request: The call.
@@ -124,7 +128,8 @@ class CallRing(Protocol):
             The answer.
 
         Raises:
-            AgentError: By cause; nothing was sent for UnknownModel and BudgetExceeded.
+            AgentError: The subclass names the cause. Nothing was sent if it is UnknownModel or
+                BudgetExceeded.
             LeaseGone: If the attempt may not go on.
             LongWait: If the call has to wait long, and a later attempt can go on from here.
         """
@@ -132,12 +137,12 @@ class CallRing(Protocol):
 
 
 def surround(provider: CallRing, rings: Mapping[str, Callable[[CallRing], CallRing]]) -> CallRing:
-    """Put rings around the provider's, in the order of ``INSIDE_OUT``.
+    """Put rings around the provider's ring, in the order of ``INSIDE_OUT``.
 
     Args:
         provider: The innermost ring.
-        rings: Makes each ring from the one inside it, by its name in ``INSIDE_OUT``; a ring that
-            is not named is left out.
+        rings: Functions by the name of their ring in ``INSIDE_OUT``; each makes its ring from the
+            ring inside. A ring without a function is left out.
 
     Returns:
         The outermost ring.

@@ -1,7 +1,7 @@
-"""The ring of shared answers: an equal request is answered without asking the provider again.
+"""The ring of shared answers: equal requests share the answer to one call to the provider.
 
-For agents with ``cache``. While one call of the cluster is in flight, equal ones wait for its
-answer; if it fails or its worker dies, they are made themselves.
+The ring applies to agents with ``cache``. While one call of the cluster is in flight, equal calls
+wait for its answer. If that call fails or its worker dies, the waiting calls ask the provider.
 """
 
 import asyncio
@@ -19,10 +19,10 @@ from workers.background import Background
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.calls.records import shared
 
-#: Seconds after which a call that waits looks again, in case the signal was lost.
+#: Seconds after which a waiting call looks for the answer again, in case the signal was lost.
 LOOK_AGAIN_S = 0.5
 KEEPS_PER_LEASE = 3
-# Parameters that change how an answer arrives, and not the answer.
+# Parameters that change only the delivery of an answer, not the answer.
 _OF_THE_WAY = frozenset(
     {"prompt_cache", "prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"}
     | {"stream", "stream_options", "service_tier"}
@@ -32,16 +32,16 @@ _OF_THE_WAY = frozenset(
 class CacheRing:
     """Makes calls unless their answer is known.
 
-    Its weakness: only requests with the same messages and parameters are equal, and all of them get
-    one answer, at any temperature. While Redis is away, every call is made. The alternative for
-    prompts that only begin alike is the provider's own ``prompt_cache``.
+    Its weakness: only requests with the same messages and parameters are equal, and all equal
+    requests get one answer, at any temperature. While Redis is away, every call is made. The
+    alternative for prompts that share only their beginning is the provider's own ``prompt_cache``.
 
     Args:
         inner: The ring inside.
         cache: The answers.
-        signals: Says to the calls that wait that the answer has come.
-        pricing: Says what a call would have cost.
-        background: Runs what is not waited for.
+        signals: Tells the waiting calls that the answer has arrived.
+        pricing: Returns the price of a call that was saved.
+        background: Runs steps that no agent waits for.
     """
 
     def __init__(
@@ -73,10 +73,11 @@ class CacheRing:
         return await self._ask(request, address=address, token=token, ttl_s=ttl_s)
 
     async def _settled(self, request: CallRequest, address: str, token: str) -> Look | None:
-        """Wait until the answer is known, or this call may ask the provider.
+        """Wait until the answer is known, or until this call may ask the provider.
 
-        It may also ask if the call that asked first has failed and another one asks now, so that
-        waiting calls do not fail one after the other. No call waits longer than its agent may call.
+        If the first call has failed and another call asks the provider now, this call may ask, too,
+        so that waiting calls do not fail one after the other. No call waits longer than its agent
+        may still spend on calls.
         """
         found = await self._cache.look(address, token)
         if found is None or found.answer is not None or found.asked_by in (token, None):
@@ -104,7 +105,8 @@ class CacheRing:
             return outcome
         finally:
             keeper.cancel()
-            # In the background: neither a cancellation nor a slow Redis may stop the waiting calls.
+            # This runs in the background, because neither a cancellation nor a slow Redis may stop
+            # the waiting calls.
             self._background.start(self._finish(address, token, response, ttl_s), name="answer")
 
     async def _keep(self, address: str, token: str) -> None:
@@ -129,7 +131,7 @@ class CacheRing:
 
 
 def _facts_of(request: CallRequest) -> dict[str, Any]:
-    """Return what makes two requests equal; tenants share no answers, nor do providers."""
+    """Return the facts that make two requests equal; tenants and providers share no answers."""
     agent = request.agent
     left_out = (NOT_PARAMETERS - {"max_tokens"}) | _OF_THE_WAY
     return {

@@ -10,21 +10,21 @@ from app.failures.breakers import CircuitBreakers, CircuitReopened, Ticket
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.history import HistoryWriter
 
-#: Number of pairs of a run and a model of which it is kept that `circuit_open` is noted.
+#: Largest number of pairs of a run and a model whose `circuit_open` event is remembered.
 MAX_NOTED = 4096
 
 
 class CircuitRing:
-    """Makes calls when their model's circuit lets them.
+    """Makes calls when the circuit of their model allows it.
 
-    Its weakness: agents wait as long as the model fails. The alternatives are ``when_open: fail``
-    in the configuration, and a fallback, which is asked instead of waiting if the agent's
-    ``fallback_on`` has ``CircuitOpen``.
+    Its weakness: agents wait as long as the model fails. One alternative is ``when_open: fail`` in
+    the configuration. Another alternative is a fallback: if the agent's ``fallback_on`` contains
+    ``CircuitOpen``, the fallback is asked at once.
 
     Args:
         inner: The ring inside.
         breakers: The circuits.
-        history: Notes in the runs' histories that a circuit is open, and closed again.
+        history: Notes in the runs' histories that a circuit is open or is closed again.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class CircuitRing:
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the request says not to wait.
-            LongWait: If it stays open for long, and a later attempt can go on from here.
+            LongWait: If the circuit stays open for long, and a later attempt can go on from here.
         """
         while True:
             ticket = await self._admit(request)
             try:
                 outcome = await self._inner.call(replace(request, before_start=ticket.check))
             except CircuitReopened:
-                # The circuit has opened meanwhile: settle the hold before the call waits.
+                # The circuit has opened meanwhile, so settle the hold before the call waits.
                 await request.job.settling.write()
             except BaseException as error:
                 ticket.ended(error)

@@ -1,7 +1,7 @@
 """The ring of fallbacks: if one model cannot answer, another one is asked.
 
-One attempt then makes several calls; each passes the rings inside for its own model, and has its
-own cost entry.
+One attempt then makes several calls. Each call passes the inner rings for its own model, and has a
+cost entry of its own.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,21 +20,21 @@ log = structlog.get_logger(__name__)
 
 
 class FallbackRing:
-    """Makes calls with the agent's own model, and with its fallbacks if that fails.
+    """Makes calls with the agent's own model, and with the agent's fallbacks if that model fails.
 
-    If all of them fail, the call fails with the first error that a retry may help against, or else
-    with the first one; so a fallback never makes an agent fail for good that would have been
-    retried without it.
+    If all these calls fail, the ring raises the first error that a retry may help against. If there
+    is no such error, the ring raises the first error. So an agent that would be retried without
+    fallbacks is also retried with fallbacks.
 
     Its weakness: all options share the agent's timeout, so a model that fails slowly leaves its
-    fallbacks little time. And a conversation stays with the option that has answered, also when
-    the first model works again. The alternative is the agent's retry policy.
+    fallbacks little time. A conversation also stays with the option that has answered, even if the
+    first model works again. The alternative is the agent's retry policy.
 
     Args:
         inner: The ring inside.
-        pricing: Prices: all options have one, or none is called.
+        pricing: The prices. If an option has no price, no option is called.
         history: Notes fallbacks in the runs' histories.
-        redact: Takes secrets out of the text of an error that is noted.
+        redact: Removes secrets from the error texts that are noted.
 
     Example:
         ring = FallbackRing(inner, pricing=pricing, history=history)
@@ -59,7 +59,7 @@ class FallbackRing:
         """See ``CallRing``.
 
         Raises:
-            UnknownModel: If one of the options has no price; then no call is made.
+            UnknownModel: If an option has no price; then no call is made.
         """
         agent, job = request.agent, request.job
         if not agent.fallbacks:
@@ -84,12 +84,13 @@ class FallbackRing:
                 break
             if place + 1 == len(options) or job.clock.left_s <= 0:
                 break
-            # Settle the failed call's hold: the next call may need the money.
+            # Settle the failed call's hold, because the next call may need the money.
             await job.settling.write()
             self._note(request, options[place], options[place + 1], errors[-1])
         failure = next((error for error in errors if error.retriable), errors[0])
         if isinstance(failure, CircuitOpen) and not waits:
-            # No option can answer: by the policy, wait at the first one's circuit or fail.
+            # No option can answer. By the policy, the call waits at the first option's circuit, or
+            # fails.
             await job.settling.write()
             first = replace(request, agent=options[request.option], waits_at_circuit=True)
             return replace(await self._inner.call(first), option=request.option)

@@ -1,7 +1,7 @@
 """Holds of money for calls, placed at once or as soon as the money is free.
 
-The settlement that frees money wakes the holds that wait, in the order of the queue in Postgres; a
-hold also tries again by itself, in case the signal was lost.
+A settlement that frees money wakes the waiting holds, in the order of the queue in Postgres. A
+waiting hold also tries again by itself, in case the signal was lost.
 """
 
 import asyncio
@@ -27,19 +27,19 @@ Holds = GroupCommit[HoldRequest, HoldAnswer]
 
 
 class HoldTicket:
-    """One hold: not asked for yet, in the queue, or placed.
+    """One hold, which is not requested yet, in the queue, or placed.
 
-    Its weakness: while it waits, it asks Postgres about once a second. The alternative is to rely
-    on the signal, and an agent whose signal is lost would wait for ever.
+    Its weakness: a waiting hold asks Postgres about once a second. The alternative is to rely on
+    the signal alone, but then an agent whose signal is lost would wait for ever.
 
     Args:
         agent: Name of the agent, for messages.
         request: The amount, and its accounts.
-        holds: Places it.
+        holds: Places the hold.
         signals: Says that money is free.
 
     Attributes:
-        placed: Whether it is placed; then it must be settled, whatever happens.
+        placed: Whether the hold is placed. A placed hold must be settled, whatever happens.
 
     Example:
         ticket = money.ticket("writer", request)
@@ -57,17 +57,17 @@ class HoldTicket:
 
     @property
     def waits_for(self) -> str:
-        """The account that has too little money for it now, in words."""
+        """The description of the account that has too little money for the hold now."""
         return f"money of the {self._short_of}" if self._short_of else "money"
 
     async def place(self) -> bool:
-        """Try to place the hold; even if cancelled, wait to learn whether it is placed.
+        """Try to place the hold, and wait for the result even if the caller is cancelled.
 
         Returns:
-            Whether it is placed; if not, it is in the queue.
+            Whether the hold is placed; if not, the hold is in the queue.
 
         Raises:
-            BudgetExceeded: If it can never fit.
+            BudgetExceeded: If the hold can never fit.
             LeaseGone: If the attempt may not go on.
         """
         if self.placed:
@@ -97,14 +97,15 @@ class HoldTicket:
         """Wait until the hold is placed; raise as ``place`` does.
 
         Raises:
-            LongWait: If it is not placed after ``max_wait_s``; its place in the queue stays.
+            LongWait: If the hold is not placed after ``max_wait_s``; it keeps its place in the
+                queue.
         """
         started_s = time.monotonic()
         async with self._signals.watching(self._request.agent_run_id) as news:
-            # The signal of money that became free before this listened is lost: try at once.
+            # A signal that was sent before this coroutine listened is lost, so try at once.
             while not await self.place():
                 if time.monotonic() - started_s > max_wait_s:
-                    # A settlement wakes the agent; this time is for a signal that is lost.
+                    # A settlement wakes the agent earlier, unless its signal is lost.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
                     raise LongWait(wait_s=back_in_s, waits_for=self.waits_for)
                 with contextlib.suppress(TimeoutError):
@@ -138,7 +139,7 @@ class Money:
         self._signals = signals
 
     def ticket(self, agent: str, request: HoldRequest) -> HoldTicket:
-        """Return a hold that is not asked for yet."""
+        """Return the ticket of a hold that is not requested yet."""
         return HoldTicket(agent, request, self._holds, self._signals)
 
 
@@ -146,9 +147,9 @@ class BudgetWaiters:
     """Signals agents that wait for money, in any process, to try again.
 
     Args:
-        signals: Carries the signal.
-        wake_deferred: Wakes those of the agents that are deferred: handed back until later.
-        background: Runs what is not waited for.
+        signals: Sends the signals.
+        wake_deferred: Wakes the deferred agents, which are handed back until a later time.
+        background: Runs steps that no agent waits for.
     """
 
     def __init__(

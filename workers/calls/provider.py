@@ -1,4 +1,4 @@
-"""The innermost ring: permit, hold, request, and a note of what it cost, whatever happens.
+"""The innermost ring: takes permit and hold, sends the request, and notes its cost.
 
 Once a hold is placed, every way out of ``call`` notes exactly one call, so that the next record of
 the attempt settles the hold.
@@ -30,8 +30,9 @@ from workers.calls.records import PreparedCall, answered, failed, void
 class ProviderRing:
     """Makes calls for all jobs of a process.
 
-    Its weakness: a hold is the worst case of its call, often many times the real cost, so under a
-    small budget few calls run at once. The alternative, to hold an estimate, could overspend.
+    Its weakness: a hold covers the worst case of its call, which is often many times the real cost,
+    so few calls run at once under a small budget. The alternative is to hold an estimate, but then
+    a call could overspend the budget.
 
     Args:
         clients: The providers' clients.
@@ -119,10 +120,10 @@ class ProviderRing:
         problem = None
         if not plan.fits_window:
             problem = (
-                f"the prompt has about {plan.least_tokens:,} tokens, {request.model} reads "
-                f"{plan.context_window:,}: shorten its input"
+                f"the prompt has about {plan.least_tokens:,} tokens, but {request.model} reads at "
+                f"most {plan.context_window:,}: shorten its input"
             )
-        # Refused for good only if the fewest tokens that the prompt can have do not fit.
+        # The call is refused for good only if even the prompt's smallest token count does not fit.
         surely = replace(call.limit, input_tokens=min(plan.least_tokens, call.limit.input_tokens))
         if problem := problem or self._limiter.refusal(surely):
             raise BadRequest(
@@ -172,10 +173,10 @@ class ProviderRing:
         )
 
     async def _permit_and_hold(self, call: PreparedCall) -> Permit:
-        """Take the permit, then the hold; a call that has to wait for money gives the permit back.
+        """Take the permit, then the hold; give the permit back while the call waits for money.
 
-        A call that has waited for money keeps it while it takes the permit again. No call waits for
-        money with a permit, so always one of them gets both.
+        A call that has waited for money keeps its hold while it takes the permit again. Because no
+        call waits for money with a permit, at least one call always gets both.
         """
         request, job = call.request, call.request.job
         ticket = self._money.ticket(request.agent.name, call.hold)
@@ -209,7 +210,7 @@ class ProviderRing:
             raise
 
     async def _start(self, request: CallRequest, permit: Permit) -> bool:
-        """Wait for the permit's moment; return False if it has passed."""
+        """Wait for the start time of the permit; return False if that time has passed."""
         try:
             blocked_by = partial(self._limiter.blocked_by, permit.request)
             with request.job.waits.waiting("limit", blocked_by):

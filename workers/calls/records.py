@@ -31,11 +31,11 @@ class PreparedCall:
 
 
 def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallRecord:
-    """Book an answered call by the provider's usage, or by our bounds if it reports none."""
+    """Book an answered call by the provider's usage, or by upper bounds if the usage is missing."""
     record = _record(call, "actual", "ok", seconds=seconds)
     record = replace(record, model_answered=response.model, request_id=response.request_id)
     if response.metadata.get("usage_missing"):
-        # Without usage from the provider the tokens are our upper bounds.
+        # Without usage from the provider, the tokens are the upper bounds of the plan.
         return _estimated(record, call.plan, response.usage)
     return _counted(record, call.plan.price, response.usage, response.raw_usage)
 
@@ -43,7 +43,7 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
 def failed(
     call: PreparedCall, error: BaseException, came: Partial | None, seconds: float
 ) -> CallRecord:
-    """Book a call without an answer, by its error and the part of a stream that came."""
+    """Book a call without an answer, by its error and the part of a stream that arrived."""
     outcome = type(error).__name__
     if came is not None:
         return _broken_off(_record(call, "actual", outcome, seconds=seconds), call.plan, came)
@@ -53,7 +53,7 @@ def failed(
         return replace(void(call), seconds=seconds)
     if error.status is None or error.status < HTTP_ERROR:
         return _unconfirmed(call, outcome, seconds)
-    # The provider itself says that it failed: then it costs nothing.
+    # The provider itself reports the failure, so the call costs nothing.
     free = _record(call, "actual", outcome, seconds=seconds)
     return replace(free, request_id=error.request_id)
 
@@ -64,7 +64,7 @@ def void(call: PreparedCall) -> CallRecord:
 
 
 def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecord:
-    """Book an answer from the cache: it costs nothing, and has what it would have cost."""
+    """Book an answer from the cache, which costs nothing, with the cost that it saved."""
     return CallRecord(
         **_owner(request),
         call_id=uuid7(),
@@ -77,7 +77,7 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
 
 
 def _broken_off(record: CallRecord, plan: CallPlan, came: Partial) -> CallRecord:
-    """Book a stream that broke off: the part that was generated is billed."""
+    """Book a stream that broke off, because the generated part is billed."""
     record = replace(record, model_answered=came.model, request_id=came.request_id)
     if came.final:
         return _counted(record, plan.price, came.usage, came.raw_usage)
@@ -100,10 +100,10 @@ def _counted(
 
 
 def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
-    """Book a prompt that the provider has not counted at the highest price that it may have.
+    """Book a prompt that the provider has not counted, at the highest price that may apply.
 
-    The tokens are booked as the sort of tokens with that price, so that a new pricing of the entry
-    finds the same cost.
+    The tokens are booked as the sort of tokens with that price, so that a later pricing of the
+    entry finds the same cost.
     """
     prompt_tokens = usage.prompt_tokens
     parts = ["input_tokens"]
@@ -140,7 +140,7 @@ def _record(
 
 
 def _owner(request: CallRequest) -> dict[str, Any]:
-    """Return the columns that say to which agent run a call belongs."""
+    """Return the columns that identify the agent run of a call."""
     run, claimed, agent = request.job.run, request.job.claimed, request.agent
     return {
         "run_id": run.run_id,

@@ -1,7 +1,7 @@
-"""The tools of AgentChord; an agent has those that it names.
+"""The built-in tools of AgentChord; an agent has the tools that it names.
 
-Tools from other sources (servers of the Model Context Protocol, plugins) join here: the registry
-takes any mapping of names to tools beside these.
+Tools from other sources, such as servers of the Model Context Protocol and plugins, can be added
+here, because the registry takes any mapping of names to tools beside the built-in tools.
 """
 
 from app.configuration.sections import ToolSettings
@@ -19,13 +19,13 @@ _NOT_CONFIGURED = {
 
 
 def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
-    """Make the built-in tools by name, as the operator has configured them.
+    """Make the built-in tools that the operator has configured.
 
     Args:
         settings: The configuration's section ``tools``.
 
     Returns:
-        Tools; a text in place of a tool says which setting is missing for it.
+        Tools by name. A string in place of a tool names the setting that is missing for the tool.
 
     Raises:
         ConfigurationError: If a database cannot be read by ``sql_query``.

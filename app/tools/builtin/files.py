@@ -1,7 +1,7 @@
-"""``list_files``, ``read_file`` and ``write_file``: the files of one folder, and of no other.
+"""The tools ``list_files``, ``read_file`` and ``write_file``, for the files of only one folder.
 
-A path is opened part by part, each below the one before, and no symbolic link is followed, not even
-one that stays inside: no time passes between a check and its use.
+A path is opened part by part, each part below the part before. No symbolic link is followed, not
+even a link that stays inside the folder. So no time passes between the check of a path and its use.
 """
 
 import os
@@ -20,7 +20,7 @@ from app.tools.tool import Tool
 MAX_LISTED = 1000
 MAX_PARTS = 50
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK, because opening a pipe would wait for its other end.
+# O_NONBLOCK is set, because opening a pipe would wait for its other end.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -34,7 +34,7 @@ class Entry(TypedDict):
 
 
 class Listing(TypedDict):
-    """Entries of a folder; ``more`` is true if some are not shown."""
+    """Entries of a folder; ``more`` is true if some entries are not shown."""
 
     entries: list[Entry]
     more: bool
@@ -43,8 +43,8 @@ class Listing(TypedDict):
 class FolderTools:
     """The tools of a folder.
 
-    Several agents may write one file at the same time; the last one wins. Give each run a path of
-    its own where that matters.
+    Several agents may write one file at the same time, and the last write wins. If that matters,
+    give each run a path of its own.
 
     Args:
         folder: The folder; it must exist.
@@ -107,7 +107,7 @@ class FolderTools:
 
     @contextmanager
     def _folder_at(self, parts: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        # The operator's own folder may be a link; no part below it may be one.
+        # The operator's own folder may be a link; no part below it may be a link.
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for part in parts:
@@ -123,7 +123,7 @@ class FolderTools:
 
 
 def file_tools(rules: FileTools) -> Sequence[Tool]:
-    """Make the tools of the operator's folder; none, if no folder is configured."""
+    """Make the tools of the operator's folder; make no tools if no folder is configured."""
     if rules.folder is None:
         return ()
     tools = FolderTools(rules.folder, max_bytes=rules.max_bytes)
@@ -157,7 +157,7 @@ def _entry(folder: int, name: str) -> Entry:
 
 
 def _write(folder: int, name: str, content: bytes) -> None:
-    """Write beside the file, then move it there: readers see all of it, and links are replaced."""
+    """Write a new file, then rename it, so readers see the whole file and links are replaced."""
     beside = f".{uuid7()}.part"
     descriptor = os.open(beside, _NEW, 0o644, dir_fd=folder)
     try:

@@ -1,8 +1,8 @@
-"""``sql_query``: reads the databases of the configuration, and cannot change them.
+"""The tool ``sql_query``, which reads the configured databases and cannot change them.
 
-Four barriers: one statement (a text with a semicolon is refused) that begins with a word for
-reading; a transaction that the database itself keeps read-only; limits on rows and time; and the
-rights of the configured user, which the operator chooses.
+Four barriers protect the databases. A query is one statement that begins with a word for reading; a
+query with a semicolon is refused. The database itself keeps the transaction read-only. Rows and
+time are limited. The configured user has only the rights that the operator chooses.
 """
 
 import re
@@ -27,11 +27,13 @@ from app.tools.tool import Tool
 
 MAX_QUERY_CHARS = 100_000
 MARGIN_S = 10.0
-# Results of these are read through a cursor, so that a large one stays in the database.
+# The results of these statements are read through a cursor, so that a large result stays in the
+# database.
 READS = ("SELECT", "WITH", "VALUES", "TABLE")
 DESCRIBES = ("EXPLAIN", "SHOW", "DESCRIBE", "DESC")
 _FIRST_WORD = re.compile(r"[\s(]*([A-Za-z]+)")
-# In MySQL these write files even in a read-only transaction, and comments may hold statements.
+# In MySQL, these clauses write files even in a read-only transaction, and comments may contain
+# statements.
 _WRITES_A_FILE = re.compile(r"\binto\s+(outfile|dumpfile)\b|/\*", re.IGNORECASE)
 
 Value = str | int | float | bool | None
@@ -47,13 +49,13 @@ class Rows(TypedDict):
 
 
 class QueryTools:
-    """The tool of the databases.
+    """The tool that reads databases.
 
     Args:
         databases: Databases by the name that models use.
 
     Raises:
-        ConfigurationError: If one of them cannot be kept from changes.
+        ConfigurationError: If a database cannot be protected from changes.
     """
 
     def __init__(self, databases: Mapping[str, Database]) -> None:
@@ -125,7 +127,7 @@ class _Reader:
         limit = self._database.max_rows
         with connection.execute(text(query), dict(parameters)) as result:
             if not result.returns_rows:
-                raise ValueError("the query gives no rows: write a SELECT")
+                raise ValueError("the query returns no rows: write a SELECT")
             found = [list(row) for row in result.fetchmany(limit + 1)]
             return {
                 "columns": list(result.keys()),
@@ -135,7 +137,7 @@ class _Reader:
 
     @contextmanager
     def _limited(self, connection: Connection) -> Iterator[None]:
-        """Stop a query of SQLite in time; other databases do that themselves."""
+        """Stop a query of SQLite in time; other databases stop their queries themselves."""
         if self._dialect != "sqlite":
             yield
             return
@@ -151,7 +153,7 @@ class _Reader:
 
 
 def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
-    """Make the tool that reads the operator's databases; none, if none is configured."""
+    """Make the tool that reads the operator's databases; make none if no database is configured."""
     if not databases:
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
@@ -163,7 +165,7 @@ def _first_word(query: str) -> str:
     if len(query) > MAX_QUERY_CHARS:
         raise ValueError(f"the query has over {MAX_QUERY_CHARS:,} characters: shorten it")
     if ";" in query:
-        # A parser here could judge differently from the database whether it is inside a text.
+        # A parser here and the database could disagree whether the semicolon is inside a string.
         raise ValueError("write one statement without a semicolon; give texts as parameters")
     match = _FIRST_WORD.match(query)
     word = match[1].upper() if match else ""
@@ -181,7 +183,7 @@ def _engine(name: str, url: URL) -> Engine:
     if not url.database or url.database == ":memory:":
         raise ConfigurationError(f"tools.sql.{name}: give the path of a SQLite file")
     file = f"file:{quote(url.database)}?mode=ro"
-    # One thread runs a query, another one may interrupt it.
+    # One thread runs a query, and another thread may interrupt it.
     connect = partial(sqlite3.connect, file, uri=True, check_same_thread=False)
     return create_engine("sqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
 

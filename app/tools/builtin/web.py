@@ -1,4 +1,4 @@
-"""``http_request`` and ``fetch_page``: the web, within the operator's rules."""
+"""The tools ``http_request`` and ``fetch_page``, which use the web within the operator's rules."""
 
 from collections.abc import Sequence
 from typing import TypedDict
@@ -11,12 +11,12 @@ from app.tools.threads import run_in_thread
 from app.tools.tool import Tool
 
 FIRST_ERROR = 400
-#: A repeated request with one of these changes nothing.
+#: A repeated request with one of these methods changes nothing.
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
 HTML = ("text/html", "application/xhtml+xml", "")
 TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml")
-# The tool's own time ends after the request's, so that the model gets the request's error.
+# The tool's timeout is longer than the request's, so that the model gets the request's error.
 MARGIN_S = 10.0
 
 
@@ -30,7 +30,7 @@ class HttpAnswer(TypedDict):
 
 
 class WebTools:
-    """The tools of the web.
+    """The tools that use the web.
 
     Args:
         fetcher: Makes the requests.
@@ -50,7 +50,7 @@ class WebTools:
 
         Args:
             url: Full URL, with http:// or https://.
-            method: Such as GET; the operator chooses the allowed ones.
+            method: HTTP method, such as GET; the operator chooses the allowed methods.
             headers: Further headers by name.
             body: Text to send.
         """
@@ -81,7 +81,7 @@ class WebTools:
 
 
 def web_tools(rules: HttpTools) -> Sequence[Tool]:
-    """Make the tools of the web, with the operator's rules."""
+    """Make the tools that use the web, with the operator's rules."""
     tools = WebTools(Fetcher(rules))
     timeout_s = rules.timeout_s + MARGIN_S
     hosts = f"Allowed hosts: {', '.join(rules.allowed_hosts)}." if rules.allowed_hosts else ""
@@ -102,7 +102,9 @@ def _body(answer: WebAnswer) -> str:
         and kind not in TEXTS
         and not kind.endswith(("+json", "+xml"))
     ):
-        return f"(content of type {kind} is not shown: it is no text)" if answer.body else ""
+        return (
+            f"(content of type {kind} is not shown, because it is not text)" if answer.body else ""
+        )
     return answer.text() + _note(answer)
 
 

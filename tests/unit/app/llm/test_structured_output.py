@@ -56,14 +56,14 @@ async def test_an_answer_that_fits_is_a_json_value(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "output: it is no JSON"),
-        ("twelve", "output: it is no JSON"),
+        ("", "output: it is not JSON"),
+        ("twelve", "output: it is not JSON"),
         ('{"total": "12"}', 'output.total: "12" is not of type "number"'),
         ("{}", 'output: "total" is a required property'),
-        ('{"total": NaN}', "output: it is no JSON"),
+        ('{"total": NaN}', "output: it is not JSON"),
         ('{"total": 1, "more": "a\\u0000b"}', "output.more contains a NUL character"),
         ("[" * 500 + "]" * 500, "nested more than 64 levels deep"),
-        ("[" * 100_000, "output: it is no JSON"),
+        ("[" * 100_000, "output: it is not JSON"),
         ('{"total": "' + "x" * 10_000 + '"}', 'is not of type "number"'),
     ],
 )

@@ -59,7 +59,7 @@ def test_no_worker_serves_its_queue(status: WorkflowStatus) -> None:
     found = why(standing("a"), Live(unserved=frozenset((queue,))), status=status)
 
     assert found.reason is Reason.NO_WORKER
-    assert found.text == f"waits for a worker: none serves queue {queue!r}"
+    assert found.text == f"waits for a worker, because no worker serves queue {queue!r}"
 
 
 def test_an_agent_waits_for_what_it_depends_on() -> None:
@@ -245,7 +245,7 @@ def test_a_failure_is_told_with_its_error_and_its_retries() -> None:
 
     assert found.reason is Reason.FAILED
     assert found.text == "ended failed after 2 retries: NotFound: no such model"
-    assert found.remedy == "agentchord retry runs only what failed again"
+    assert found.remedy == "agentchord retry runs only the failed and cancelled agents again"
 
 
 def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
@@ -255,7 +255,8 @@ def test_a_failure_of_a_known_class_comes_with_its_advice() -> None:
     (found,) = explain_outcomes(history(broken, attempts=(last,)))
 
     assert found.remedy == (
-        f"{AuthenticationFailed.advice}; agentchord retry runs only what failed again"
+        f"{AuthenticationFailed.advice}; "
+        "agentchord retry runs only the failed and cancelled agents again"
     )
 
 
@@ -328,7 +329,7 @@ def test_a_run_that_spent_most_of_its_time_waiting_says_where() -> None:
     assert longest.agents == ("a",)
     assert longest.remedy.startswith("agentchord limits")
     assert explain_agent_time(run, timeline_of(run).agents[0])[0].text == (
-        f"took 10.0 s from when its level began: {parts}"
+        f"took 10.0 s from the start of its level: {parts}"
     )
 
 

@@ -69,16 +69,16 @@ async def test_a_url_of_a_private_address_is_refused_in_every_spelling(url: str)
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("file:///etc/passwd", "no http or https URL"),
-        ("gopher://example.com/", "no http or https URL"),
-        ("//example.com/", "no http or https URL"),
+        ("file:///etc/passwd", "not an http or https URL"),
+        ("gopher://example.com/", "not an http or https URL"),
+        ("//example.com/", "not an http or https URL"),
         ("http:///path", "URL"),
         ("http://user:secret@example.com/", "user or a password"),
         ("http://example.com@127.0.0.1/", "user or a password"),
         ("http://[fe80::1%25eth0]/", "zone"),
-        ("http://[::1/", "no URL"),
-        ("http://exa mple.com/\r\nHost: x", "no URL"),
-        ("http://example.com:99999/", "no URL"),
+        ("http://[::1/", "not a URL"),
+        ("http://exa mple.com/\r\nHost: x", "not a URL"),
+        ("http://example.com:99999/", "not a URL"),
         ("http://" + "a" * 9000, "8,192"),
     ],
 )

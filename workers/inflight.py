@@ -10,7 +10,8 @@ from uuid import UUID
 from app.storage.claims import ClaimedAgent
 from app.storage.leases import Renewed
 
-#: Fewer than ENOUGH records wait COMMIT_DELAY_S for more, if SIBLINGS other agents may end soon.
+#: A commit of fewer than ENOUGH records waits COMMIT_DELAY_S seconds for more records, if at least
+#: SIBLINGS other agents are in progress.
 COMMIT_DELAY_S, ENOUGH, SIBLINGS = 0.005, 8, 8
 
 

@@ -36,9 +36,11 @@ def _compared(results: Results) -> list[str]:
         _facts(results),
         "Seconds until all is done:",
         _speed(results),
-        f"{AGENTCHORD}'s time by that of each in the same round; below 1, {AGENTCHORD} is quicker:",
+        f"{AGENTCHORD}'s time divided by each contender's time in the same round; "
+        f"below 1, {AGENTCHORD} is quicker:",
         _ratios(results, _wall_s),
-        f"{AGENTCHORD}'s CPU by that of each, all but the servers':",
+        f"{AGENTCHORD}'s CPU divided by that of each contender; "
+        "the CPU of the servers is not counted:",
         _ratios(results, application_cpu_s),
         "CPU in milliseconds per agent, and memory in MB:",
         _cost(results),

@@ -11,6 +11,13 @@ from tests.benchmarks.workloads import Workload
 MARK = "benchmark: written by `make bench`"
 PEERS_MARK = "peers: written by `make bench-peers`"
 OWN_ROLES = ("client", "workers", "scheduler")
+TIMES = (
+    f"{AGENTCHORD}'s time divided by each contender's time in the same round; "
+    f"below 1, {AGENTCHORD} is quicker:"
+)
+CPU = (
+    f"{AGENTCHORD}'s CPU divided by that of each contender; the CPU of the servers is not counted:"
+)
 
 
 def block(results: Results) -> str:
@@ -36,11 +43,9 @@ def _compared(results: Results) -> list[str]:
         _facts(results),
         "Seconds until all is done:",
         _speed(results),
-        f"{AGENTCHORD}'s time divided by each contender's time in the same round; "
-        f"below 1, {AGENTCHORD} is quicker:",
+        TIMES,
         _ratios(results, _wall_s),
-        f"{AGENTCHORD}'s CPU divided by that of each contender; "
-        "the CPU of the servers is not counted:",
+        CPU,
         _ratios(results, application_cpu_s),
         "CPU in milliseconds per agent, and memory in MB:",
         _cost(results),

@@ -50,7 +50,10 @@ OTHERS = [
     _workload("100 runs of 100", runs=100, levels=5, width=20),
     _workload("1,000 runs of 1", runs=1_000, width=1),
 ]
-CAPTION = "The application's CPU per agent, for runs of different numbers of agents. Both axes start at zero."
+CAPTION = (
+    "The application's CPU per agent, for runs of different numbers of agents. "
+    "Both axes start at zero."
+)
 BESIDE_FINISHED = [GROWING[0], GROWING[-1], OTHERS[-1]]
 
 

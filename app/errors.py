@@ -1,58 +1,58 @@
 """Every error that AgentChord raises on purpose, and every error class that it stores.
 
-Foreign exceptions (SDK, SQL, Redis, HTTP) stop at the adapter that meets them and are mapped to
-one of these with ``raise ... from``. What follows from an error of an agent is a fact of its
-class: whether it is retried, the state in which it ends its agent, and what to do about it.
-This file has over 400 lines because the tree is drawn here, beside its classes.
+The adapter that catches a foreign exception (SDK, SQL, Redis, HTTP) raises one of these errors with
+``raise ... from``. The class of an agent's error decides whether the agent is retried, in which
+state the agent ends, and which advice the user gets. This file has over 400 lines because the tree
+is drawn here, beside its classes.
 
 AgentChordError
 ├── ConfigurationError            a setting, environment variable or YAML key is wrong
 ├── WorkflowError (ValueError)    a workflow cannot be accepted as written
-│   ├── WorkflowFileError         ... because of a file: carries file, line, field
-│   └── UnknownWorkflow           no workflow or version by that id
-├── UnknownRun (LookupError)      no run by that id
-├── UnknownBudget (LookupError)   no standing budget of that scope and subject
-├── OutOfScope                    the client's scope, a tenant, does not reach so far
-├── RunConflict                   an operation, or its key, does not fit the run there is
+│   ├── WorkflowFileError         a file is wrong: the error has the file, line and field
+│   └── UnknownWorkflow           no workflow or version has this id
+├── UnknownRun (LookupError)      no run has this id
+├── UnknownBudget (LookupError)   no standing budget has this scope and subject
+├── OutOfScope                    the operation reaches further than the client's tenant
+├── RunConflict                   an operation does not fit its run, or a key is in use
 ├── ServiceUnavailable            Postgres or Redis cannot be reached
 │   └── EmbeddedServicesError     the built-in Postgres or Redis cannot be started
-├── SchemaMismatch                the database's schema is not the one this version needs
-├── WaitTimeout (TimeoutError)    the caller's own timeout ended, the run goes on
-└── AgentError                    why an agent, or an attempt, ended without a whole result
+├── SchemaMismatch                this version needs another schema of the database
+├── WaitTimeout (TimeoutError)    the caller's own timeout ended; the run goes on
+└── AgentError                    an agent, or an attempt, ended without a whole result
     ├── MissingInput              a placeholder has no value (no call was made)
     ├── TooManyItems              the list of a for_each is too long (no call was made)
     ├── SubWorkflowRefused        the run of a sub-workflow cannot start (no call was made)
     ├── ConditionFailed           a condition cannot be evaluated (no call was made)
-    ├── OutputInvalid             the output does not fit its schema, or has no part that is mapped
-    ├── UnknownModel              no price or no provider for a model (no call was made)
+    ├── OutputInvalid             the output does not fit its schema, or lacks a mapped part
+    ├── UnknownModel              a model has no price or no provider (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
-    ├── RecoveriesExhausted       the agent took its worker down with it too often
+    ├── RecoveriesExhausted       the worker of the agent died too often
     ├── ToolError                 a tool is unknown, or failed in a way the model cannot repair
     ├── UnknownFunction           the workers do not load a function, or a kind of agents
-    ├── InputRefused              an input is missing, or not of the type that a function takes
+    ├── InputRefused              an input is missing, or has a type that a function does not take
     ├── OutputRefused             the returned value is not a JSON value
     ├── FunctionFailed            a function agent's function raised (retriable)
     ├── AddressRefused            a URL leads where agents must not go (nothing was sent)
-    │   └── HostUnknown           its host has no address now (retriable)
+    │   └── HostUnknown           the host of a URL has no address now (retriable)
     ├── AgentTimeout              the agent's own time ran out (retriable)
-    ├── CircuitOpen               calls to the model fail cluster-wide, and agents are not to wait
+    ├── CircuitOpen               calls to the model fail cluster-wide, and agents do not wait
     ├── ProviderError             a request to a provider failed
     │   ├── RateLimited           429, temporary (retriable); carries retry_after_s
-    │   ├── QuotaExhausted        429 or 402, the account is out of money
+    │   ├── QuotaExhausted        429 or 402: the account is out of money
     │   ├── Overloaded            503 or 529 (retriable)
     │   ├── ServerFailure         any other 5xx, or an answer outside the protocol (retriable)
     │   ├── ConnectionFailed      no answer, a broken stream, a request timeout (retriable)
     │   ├── AuthenticationFailed  401 or 403, or no key at all
     │   └── BadRequest            400, 404, 413, 422: the request itself is refused
-    └── NotRaised                 stored by a statement or a worker, without an exception
-        ├── RunStopped            its run was cancelled, timed out or failed first
-        ├── ConditionFalse        its condition is false: it is skipped
-        ├── UpstreamFailed        an agent that it depends on has no output
+    └── NotRaised                 a statement or a worker stores it, without an exception
+        ├── RunStopped            the run was cancelled, timed out or failed first
+        ├── ConditionFalse        the agent's condition is false, so it is skipped
+        ├── UpstreamFailed        a dependency of the agent has no output
         ├── WorkerLost            the worker of the attempt went silent (retriable)
-        ├── ItemsFailed           items of its for_each failed
-        ├── SubWorkflowFailed     the run of its sub-workflow failed or was cancelled
-        └── SubWorkflowPartial    the run of its sub-workflow completed in part
+        ├── ItemsFailed           items of the agent's for_each failed
+        ├── SubWorkflowFailed     the run of the sub-workflow failed or was cancelled
+        └── SubWorkflowPartial    the run of the sub-workflow completed in part
 """
 
 from collections.abc import Iterator
@@ -92,7 +92,7 @@ class WorkflowFileError(WorkflowError):
 
     Attributes:
         file: Path as the user gave it.
-        line: Line number from 1, or None when the whole file is meant.
+        line: Line number from 1, or None if the whole file is meant.
         field: Path of the field, such as ``agents[2].priority``, or None.
     """
 
@@ -119,19 +119,19 @@ class UnknownBudget(AgentChordError, LookupError):
 
 
 class OutOfScope(AgentChordError):
-    """The operation needs another scope than the client has, which is that of one tenant."""
+    """The operation needs a wider scope than the client's scope, which is one tenant."""
 
 
 class RunConflict(AgentChordError):
-    """The operation does not fit the state of the run, or its key is that of another run."""
+    """The operation does not fit the state of the run, or its key belongs to another run."""
 
 
 class ServiceUnavailable(AgentChordError):
-    """Postgres or Redis cannot be reached; the message says which and where (never a password)."""
+    """Postgres or Redis cannot be reached; the message has the address, but never a password."""
 
 
 class EmbeddedServicesError(ServiceUnavailable):
-    """The built-in Postgres or Redis cannot be started here; the message carries the remedy."""
+    """The built-in Postgres or Redis cannot be started here; the message has the remedy."""
 
 
 class SchemaMismatch(AgentChordError):
@@ -143,14 +143,14 @@ class WaitTimeout(AgentChordError, TimeoutError):
 
 
 class AgentError(AgentChordError):
-    """Why an agent, or an attempt of it, ended without a whole result.
+    """The reason why an agent, or an attempt of an agent, ended without a whole result.
 
-    A class gives its facts as arguments of the class statement; what it leaves out it inherits.
+    A class gives its facts as arguments of the class statement, and inherits all other facts.
 
     Attributes:
         retriable: Whether another attempt may help.
-        final: The state in which an agent ends that is not tried again.
-        advice: What to do about it, in one line.
+        final: The state in which the agent ends if it is not tried again.
+        advice: Advice to the user, in one line.
     """
 
     retriable: ClassVar[bool] = False
@@ -172,7 +172,7 @@ class AgentError(AgentChordError):
 
 
 class MissingInput(
-    AgentError, advice="give the key in the run's input, or the agent a dependency that yields it"
+    AgentError, advice="give the key in the run's input, or add a dependency that has this value"
 ):
     """A placeholder of the prompt has no value; no call was made."""
 
@@ -182,13 +182,13 @@ class TooManyItems(AgentError, advice="give a shorter list, or raise engine.max_
 
 
 class SubWorkflowRefused(
-    AgentError, advice="read the error: it is what the inner workflow does not accept"
+    AgentError, advice="read the error: it says why the inner workflow refuses the run"
 ):
-    """The run of a sub-workflow cannot start, such as for an input that does not fit it."""
+    """The run of a sub-workflow cannot start, for example because the input does not fit."""
 
 
 class ConditionFailed(
-    AgentError, advice="correct the condition: has(a.b) asks whether there is such a key"
+    AgentError, advice="correct the condition: has(a.b) tests whether a key exists"
 ):
     """An agent's condition is neither true nor false, or is over a limit; no call was made."""
 
@@ -196,20 +196,21 @@ class ConditionFailed(
 class OutputInvalid(
     AgentError, advice="correct the schema or the mapping, raise max_tokens, or take another model"
 ):
-    """The output does not fit the agent's schema, or has no part that its output_mapping names.
+    """The output does not fit the agent's schema, or lacks a part in its output_mapping.
 
-    It is not retried: a model has had its turn to repair the output, with the error before it.
+    The error is not retried, because the model has already tried to repair the output with the
+    error message before it.
     """
 
 
-class UnknownModel(AgentError, advice="give it a price under costs, or correct the model's name"):
+class UnknownModel(AgentError, advice="give the model a price under costs, or correct its name"):
     """A model has no price, or its provider is not known; no call was made."""
 
 
 class BudgetExceeded(
     AgentError,
     final="budget_exceeded",
-    advice="raise its cost_limit or the budget (retry --cost-budget), or lower max_tokens",
+    advice="raise the cost_limit or the budget (retry --cost-budget), or lower max_tokens",
 ):
     """The call's worst case does not fit a budget; no call was made."""
 
@@ -219,13 +220,13 @@ class ResultTooLarge(AgentError, advice="lower max_tokens, or raise engine.max_o
 
 
 class RecoveriesExhausted(
-    AgentError, advice="look for what ends the worker in its tools, or its memory"
+    AgentError, advice="look for a tool or a lack of memory that ends the worker"
 ):
-    """The worker running this agent died too often; the agent is quarantined."""
+    """The workers that ran the agent died too often, so the agent is quarantined."""
 
 
 class ToolError(
-    AgentError, advice="list the tool's module under imports, repair it, or raise max_turns"
+    AgentError, advice="list the tool's module under imports, repair the tool, or raise max_turns"
 ):
     """A tool is unknown, or failed in a way that the model cannot repair."""
 
@@ -233,7 +234,7 @@ class ToolError(
 class UnknownFunction(
     AgentError, advice="list the function's module under imports, or install its plugin"
 ):
-    """The workers do not load the function, or the kind, of an agent."""
+    """The workers do not load an agent's function or an agent's kind."""
 
 
 class InputRefused(
@@ -242,14 +243,14 @@ class InputRefused(
     """An input is missing, or is not of the type that the agent's function takes."""
 
 
-class OutputRefused(AgentError, advice="return a dict, list, text, number, bool or None"):
+class OutputRefused(AgentError, advice="return a dict, list, string, number, bool or None"):
     """The value that an agent's function returned is not a JSON value."""
 
 
 class FunctionFailed(
     AgentError,
     retriable=True,
-    advice="repair the function; what no other attempt can help, raise as an AgentError",
+    advice="repair the function; if no other attempt can help, raise an AgentError",
 ):
     """The function of an agent raised an exception other than an AgentError."""
 
@@ -257,11 +258,11 @@ class FunctionFailed(
 class AddressRefused(
     AgentError, advice="correct the URL, or permit its address under allow_addresses"
 ):
-    """A URL is not one of the public web, or leads to an address that is not; nothing was sent."""
+    """A URL is not public, or leads to an address that is not public; nothing was sent."""
 
 
 class HostUnknown(
-    AddressRefused, retriable=True, advice="correct the URL, or look at the name servers"
+    AddressRefused, retriable=True, advice="correct the URL, or check the name servers"
 ):
     """The host of a URL has no address now; nothing was sent."""
 
@@ -269,10 +270,10 @@ class HostUnknown(
 class AgentTimeout(
     AgentError, retriable=True, advice="raise the agent's timeout, or ask for less output"
 ):
-    """The agent's timeout ran out while it was at work (waiting for limits does not count).
+    """The agent's timeout ran out during its work; the time of waiting for limits does not count.
 
     Attributes:
-        called_s: Seconds that its last call had been out; 0 if none was.
+        called_s: Seconds that the last call had lasted; 0 if no call was under way.
     """
 
     def __init__(self, message: str, *, called_s: float = 0.0) -> None:
@@ -281,9 +282,9 @@ class AgentTimeout(
 
 
 class CircuitOpen(
-    AgentError, advice="wait for the provider, or let agents wait: circuit_breaker.when_open"
+    AgentError, advice="wait for the provider, or set circuit_breaker.when_open to wait"
 ):
-    """Calls to the model fail cluster-wide, and agents are not to wait; no call was made."""
+    """Calls to the model fail cluster-wide, and agents do not wait; no call was made."""
 
 
 class ProviderError(AgentError):
@@ -291,12 +292,12 @@ class ProviderError(AgentError):
 
     Attributes:
         provider: Provider name, such as ``openai``.
-        status: HTTP status, or None when there was no answer.
+        status: HTTP status, or None if there was no answer.
         code: The provider's own error code or type, or None.
         request_id: The provider's id of the request, or None.
-        retry_after_s: Seconds the provider asked to wait, or None.
-        headers: Rate-limit headers of the answer, lower-case names.
-        reached: Whether the request may have reached the provider (and so gets a cost entry).
+        retry_after_s: Seconds that the provider asked the client to wait, or None.
+        headers: Rate-limit headers of the answer, by their names in lower case.
+        reached: Whether the request may have reached the provider; if so, it gets a cost entry.
         partial: The part of a streamed answer that came before it broke off, or None.
     """
 
@@ -328,47 +329,47 @@ class RateLimited(
     ProviderError,
     retriable=True,
     final="rate_limited",
-    advice="set rate_limits to what the account has: agentchord limits shows them",
+    advice="set rate_limits to the limits of the account, which agentchord limits shows",
 ):
-    """429 of a temporary kind."""
+    """The provider answered with a temporary 429."""
 
 
 class QuotaExhausted(ProviderError, advice="pay, or raise the account's spend limit"):
-    """429 or 402 because the account's money or quota is used up: waiting does not help."""
+    """A 429 or 402: the account's money or quota is used up, and waiting does not help."""
 
 
-class Overloaded(ProviderError, retriable=True, advice="wait; or use another model"):
-    """503 or 529: the provider is overloaded."""
+class Overloaded(ProviderError, retriable=True, advice="wait, or use another model"):
+    """The provider is overloaded, and answered with a 503 or 529."""
 
 
 class ServerFailure(
     ProviderError,
     retriable=True,
-    advice="wait; if it stays, look at the base URL and the provider's status page",
+    advice="wait; if the error stays, look at the base URL and the provider's status page",
 ):
-    """Any other 5xx, a 409 of Anthropic, or an answer that is not the protocol."""
+    """The provider answered with another 5xx or Anthropic's 409, or outside the protocol."""
 
 
 class ConnectionFailed(
     ProviderError, retriable=True, advice="check the network, the proxy and the base URL"
 ):
-    """No answer: connection refused or lost, a stream cut, a request timeout."""
+    """No whole answer came: a connection failed, a stream broke off, or the request timed out."""
 
 
 class AuthenticationFailed(
-    ProviderError, advice="set the provider's API key, and the rights that it has"
+    ProviderError, advice="set the provider's API key, and give it the necessary rights"
 ):
-    """401 or 403, or no API key is configured."""
+    """The provider answered with a 401 or 403, or no API key is configured."""
 
 
 class BadRequest(
-    ProviderError, advice="correct the prompt, the model or its parameters: the provider says which"
+    ProviderError, advice="correct the prompt, the model or its parameters, as the message says"
 ):
-    """400, 404, 413 or 422: the provider refuses the request as it is."""
+    """The provider refused the request itself, with a 400, 404, 413 or 422."""
 
 
 class NotRaised(AgentError):
-    """An agent, or an attempt, ended in a way that is stored and raised nowhere."""
+    """An agent, or an attempt, ended for a reason that is stored, but that no code raises."""
 
 
 class RunStopped(
@@ -384,23 +385,25 @@ class ConditionFalse(
 
 
 class UpstreamFailed(
-    NotRaised, final="cancelled", advice="mend what failed before it, or set accept_missing_inputs"
+    NotRaised, final="cancelled", advice="repair the dependency, or set accept_missing_inputs"
 ):
     """An agent that this one depends on did not complete, so this one was not started."""
 
 
 class WorkerLost(
-    NotRaised, retriable=True, advice="look for what ended the worker, if it happens again"
+    NotRaised,
+    retriable=True,
+    advice="if it happens again, look for the cause that ended the worker",
 ):
-    """The worker of an attempt went silent; the agent gets another attempt, which is no retry."""
+    """The worker of an attempt went silent; another attempt follows, which is not a retry."""
 
 
 class ItemsFailed(NotRaised, advice="look at the items that failed"):
-    """Items of a ``for_each`` failed: all of them, or one of an agent that needs them all."""
+    """All items of a ``for_each`` failed, or one item of an agent that needs all its items."""
 
 
 class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow"):
-    """The run of a sub-workflow failed; if it was cancelled, its agent is cancelled, too."""
+    """The run of a sub-workflow failed; if the run was cancelled, the agent is cancelled, too."""
 
 
 class SubWorkflowPartial(
@@ -417,5 +420,5 @@ def error_classes(base: type[AgentError] = AgentError) -> Iterator[type[AgentErr
 
 
 def error_named(name: str | None) -> type[AgentError] | None:
-    """Return the class that is stored under a name, or None if no class of the tree has it."""
+    """Return the class of the tree that has this name, or None if no class has it."""
     return next((kind for kind in error_classes() if kind.__name__ == name), None)

@@ -1,1 +1,1 @@
-"""Every setting, typed: its sources and its meaning."""
+"""Every setting, with its type, its sources and its meaning."""

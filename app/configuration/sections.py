@@ -45,15 +45,15 @@ _SECRET_HEADERS = frozenset({"api-key", "authorization", "x-api-key"})
 
 
 def check_keys(values: Any, kinds: Mapping[str, Any]) -> None:
-    """Refuse keys and values that pydantic would accept, or refuse with a poor message.
+    """Refuse keys and values that pydantic would accept, or would refuse with a poor message.
 
     Args:
-        values: Value that was given for a section; anything but a mapping is skipped.
+        values: The given value of a section. Only a mapping is checked.
         kinds: Type of every known key.
 
     Raises:
-        PydanticCustomError: For an unknown key, or a bool in place of a number; the key is in its
-            context.
+        PydanticCustomError: If a key is unknown, or a value is a bool instead of a number; the
+            context of the error has the key.
     """
     for key, value in values.items() if isinstance(values, Mapping) else ():
         if key not in kinds:
@@ -73,7 +73,7 @@ def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: ty
     except ConfigurationError as error:
         reason = str(error)
         words = reason.replace("'", " ").split()
-        # A key that the reason names leads to its line; without one, the error names the section.
+        # If the reason names a key, the error has the key's line; otherwise it names the section.
         key = next((key for key in value if key in words), None)
         context = {"reason": reason, "key": key}
         raise PydanticCustomError("refused", "{reason}", context) from error
@@ -85,7 +85,7 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
     )
 
 
-#: The bucket of the models without one of their own.
+#: Name of the bucket of all models without a bucket of their own.
 DEFAULT_BUCKET = "default"
 _TIERS = [field.name for field in fields(RateLimitConfig) if field.name != "enforcement"]
 _DOMAIN = GetPydanticSchema(_domain_schema)
@@ -113,22 +113,24 @@ class EngineSettings(Section):
     """Scheduling of runs, and the work of workers on agents.
 
     Attributes:
-        max_concurrent_workflows: Runs admitted at once; further ones stay pending.
-        default_max_tokens: Most tokens that a call generates when its agent sets no max_tokens.
+        max_concurrent_workflows: Runs that are admitted at once; further runs stay pending.
+        default_max_tokens: Most tokens that a call generates if its agent sets no max_tokens.
         lane_width: Agents of a run that one lane works on at a time.
-        lease_s: Seconds a worker's right to an attempt lasts without a heartbeat.
+        lease_s: Seconds for which a worker keeps its right to an attempt without a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.
-        watchdog_s: Seconds between two looks for work that was lost.
-        drain_grace_s: Seconds that calls in flight get when a worker is asked to stop.
-        long_wait_s: An agent that has to wait longer than this before its first call is handed
-            back: it keeps neither its lease nor its place in the lane.
-        max_recoveries: Times an agent may lose its worker before it is quarantined.
+        watchdog_s: Seconds between two searches for lost work.
+        drain_grace_s: Seconds that calls in flight may still take after a worker is asked to stop.
+        long_wait_s: Longest wait of an agent before its first call, in seconds. If the agent has to
+            wait longer, it is handed back and keeps neither its lease nor its place in the lane.
+        max_recoveries: Number of times that an agent may lose its worker before the agent is
+            quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
         max_items: Longest list that a for_each may run over.
         max_collected_bytes: Largest output of a for_each or a sub-workflow, as JSON in UTF-8.
         max_depth: Deepest nesting of sub-workflows.
         worker_threads: Threads of a worker, one per lane.
-        budget_thresholds: Percentages of a run's budget; an event is recorded when one is passed.
+        budget_thresholds: Percentages of a run's budget; if the spending passes one of them, an
+            event is recorded.
     """
 
     max_concurrent_workflows: int = Field(50, ge=1, le=100_000)
@@ -161,8 +163,8 @@ class LoggingSettings(Section):
     """Level and form of the logs.
 
     Attributes:
-        level: Least level that is written.
-        format: ``json`` for programs, ``console`` for people; ``auto`` takes ``console`` where the
+        level: Lowest level that is written.
+        format: ``json`` for programs, ``console`` for people; ``auto`` takes ``console`` if the
             output is a terminal.
     """
 
@@ -179,13 +181,13 @@ class HttpTools(Section):
     """Hosts and networks that ``http_request`` and ``fetch_page`` may reach.
 
     Attributes:
-        allowed_hosts: Names of hosts, ``*.example.com`` for all below one; empty allows every host
-            with a public address.
+        allowed_hosts: Names of hosts; ``*.example.com`` stands for all hosts below that name. If
+            the list is empty, every host with a public address is allowed.
         allowed_networks: Private networks that may be reached as well, such as 10.1.0.0/16.
-        methods: Methods of ``http_request``.
-        timeout_s: Seconds that a request may take, its redirects included.
+        methods: HTTP methods that ``http_request`` may use.
+        timeout_s: Seconds that a request may take, including its redirects.
         max_bytes: Most bytes that are read of an answer; the rest is cut.
-        max_redirects: Redirects that are followed.
+        max_redirects: Most redirects that are followed.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -216,7 +218,7 @@ class Database(Section):
     @classmethod
     def _check_mapping(cls, values: Any) -> Any:
         if isinstance(values, str):
-            # The usual refusal of pydantic would show the text, which has a password in it.
+            # The usual message of pydantic would show the string, which contains a password.
             raise ValueError("give a mapping with the key url")  # noqa: TRY004  pydantic takes it
         return values
 
@@ -247,7 +249,7 @@ class ToolSettings(Section):
     """Tools: the size of their results, and the limits of the built-in ones.
 
     Attributes:
-        max_output_bytes: Largest result of a tool, in UTF-8; a longer one is cut.
+        max_output_bytes: Largest result of a tool, in bytes of UTF-8; a longer result is cut.
         http: Hosts and networks that ``http_request`` and ``fetch_page`` may reach.
         sql: Databases that ``sql_query`` may read, by the name that models use.
         files: Folder that the file tools may use.
@@ -263,7 +265,7 @@ class ProviderLimits(Section):
     """Rate limits of one provider.
 
     Attributes:
-        default: The bucket of every model without one of its own.
+        default: The bucket of every model that has no bucket of its own.
         models: Buckets by model name or pattern (``gpt-4o*``); a tier that a block leaves out is
             taken from ``default``.
     """
@@ -273,7 +275,7 @@ class ProviderLimits(Section):
     _named: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
 
     def named(self, model: str) -> frozenset[str] | None:
-        """Return the keys that a block names itself; None if the block was not given.
+        """Return the keys that a block contains itself; None if the block was not given.
 
         Args:
             model: A key of ``models``, or ``default``.
@@ -285,7 +287,7 @@ class ProviderLimits(Section):
 
         Returns:
             The key of ``models``, or ``default``, and its limits. The exact name takes precedence
-            over patterns, a longer pattern over a shorter one.
+            over patterns, and a longer pattern over a shorter pattern.
         """
         if model in self.models:
             return model, self.models[model]
@@ -298,7 +300,7 @@ class ProviderLimits(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _remember_names(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Keep the keys that each block names, to merge stored limits key by key later."""
+        """Keep the keys of each block, so that stored limits can be merged key by key later."""
         made = handler(values)
         if isinstance(values, Mapping):
             blocks = {DEFAULT_BUCKET: values.get("default"), **(values.get("models") or {})}
@@ -312,7 +314,7 @@ class ProviderLimits(Section):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: Any) -> Any:
-        """Complete the blocks: a given ``default`` replaces all of the built-in numbers."""
+        """Complete the blocks; a given ``default`` replaces all built-in numbers."""
         if not isinstance(values, Mapping):
             return values
         default: Any = values.get("default")
@@ -333,12 +335,15 @@ class ProviderSettings(Section):
     """A provider, or changes to a built-in one.
 
     Attributes:
-        protocol: Its protocol; only a built-in provider may leave it out.
-        base_url: Its URL: with ``/v1`` for the protocol of OpenAI, without for Anthropic's.
-        api_key_env: Environment variable with its key; None for a provider without a key.
+        protocol: Protocol of the provider; only a built-in provider may leave this key out.
+        base_url: URL of the provider, with ``/v1`` for OpenAI's protocol, and without ``/v1`` for
+            Anthropic's protocol.
+        api_key_env: Environment variable that contains the API key; None for a provider without a
+            key.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.
-        models: Names and patterns of models that it serves unless an agent names a provider.
+        models: Names and patterns of the models that the provider serves unless an agent names
+            another provider.
     """
 
     protocol: str | None = None
@@ -352,7 +357,7 @@ class ProviderSettings(Section):
     @classmethod
     def _check_protocol(cls, value: str | None) -> str | None:
         if value is not None and value not in PROTOCOLS:
-            raise ValueError(f"is no protocol: give {' or '.join(map(repr, PROTOCOLS))}")
+            raise ValueError(f"is not a protocol: give {' or '.join(map(repr, PROTOCOLS))}")
         return value
 
     @field_validator("base_url")
@@ -372,7 +377,7 @@ class ProviderSettings(Section):
     @classmethod
     def _check_variable(cls, value: str | None) -> str | None:
         if value is not None and not value.isidentifier():
-            # The value is not shown: it may be the key itself.
+            # The value is not shown, because it may be the key itself.
             raise ValueError("give the name of an environment variable, never the key itself")
         return value
 
@@ -395,7 +400,8 @@ def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping
         built_in: Protocols of the built-in providers, by name.
 
     Raises:
-        PydanticCustomError: With the name of the provider as ``key`` in its context.
+        PydanticCustomError: If a provider is refused; the context of the error has the name of the
+            provider as ``key``.
     """
     owners: dict[str, str] = {}
     for name, given in providers.items():
@@ -411,7 +417,7 @@ def _provider_problem(
     name: str, given: ProviderSettings, built_in: Mapping[str, str]
 ) -> str | None:
     if not PROVIDER_NAME.fullmatch(name):
-        return "is no name for a queue: use a-z, 0-9, and _ or - between them, 50 at most"
+        return "cannot name a queue: use at most 50 characters, a-z and 0-9, with _ or - between"
     if name in RESERVED_NAMES:
         return "is the name of another queue: choose another one"
     if name in built_in:

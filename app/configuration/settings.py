@@ -1,4 +1,4 @@
-"""Every setting, from the environment, ``.env`` and one YAML file; no other module reads these."""
+"""Every setting, from the environment, ``.env`` and one YAML file; no other module reads them."""
 
 import os
 import re
@@ -81,9 +81,9 @@ class ProviderAccess:
     """URL, key and headers of a provider.
 
     Attributes:
-        base_url: Its URL; None means the SDK's own, that of OpenAI or Anthropic.
-        api_key: Its key; None if the variable is not set, or if the provider needs no key.
-        api_key_env: The variable of its key; None if the provider needs no key.
+        base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
+        api_key: API key; None if the variable is not set, or if the provider needs no key.
+        api_key_env: Name of the variable with the key; None if the provider needs no key.
         headers: Further headers.
         query: Query parameters of every request.
         missing: Variables that the headers name and that are not set.
@@ -98,7 +98,7 @@ class ProviderAccess:
 
 
 def _variable(name: str) -> str | None:
-    """Return a variable of the environment, else of ``.env``; an empty one counts as not set."""
+    """Return a variable of the environment, or else of ``.env``; None if it is empty or not set."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
@@ -112,11 +112,11 @@ def _default_home() -> Path:
 
 
 class Settings(BaseSettings):
-    """All settings of an operator; ``load_settings`` builds it.
+    """All settings of an operator; ``load_settings`` builds them.
 
     The environment takes precedence over ``.env`` in the working directory, ``.env`` over the YAML
     file named by AGENTCHORD_CONFIG, and the file over the defaults. Sections are merged key by key.
-    Settings are read once: a process has to be started again to see a change. Rate limits and
+    Settings are read once, so a process must be restarted to see a change. Rate limits and
     budgets that change while workers run are stored with ``agentchord limits`` and ``agentchord
     budgets`` instead.
 
@@ -140,11 +140,12 @@ class Settings(BaseSettings):
             public.
         on_failure: ``package.module:function``, called for every agent that has failed and is not
             retried.
-        providers: Providers beside the built-in ones, or changes to those.
+        providers: Further providers, or changes to the built-in providers.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
-        retry: Retry policy of agents without one of their own.
-        circuit_breaker: When a circuit opens and stops calls to a model that fails for all agents.
+        retry: Retry policy of agents that have no retry policy of their own.
+        circuit_breaker: The circuit breakers, which stop calls to a model that fails for all
+            agents.
         engine: Scheduling and workers.
         logging: Level and form of the logs.
         tools: Limits of tools.
@@ -203,7 +204,7 @@ class Settings(BaseSettings):
 
     @property
     def agent_queues(self) -> tuple[str, ...]:
-        """Names of all queues that carry agents: one per provider, and those of other kinds."""
+        """Names of all queues that carry agents: the queues of providers and of other kinds."""
         return (*self.provider_names, *QUEUES_OF_KINDS.values())
 
     def access_to(self, provider: str) -> ProviderAccess:
@@ -235,7 +236,7 @@ class Settings(BaseSettings):
         )
 
     def secret_values(self) -> set[str]:
-        """Return every known secret in the clear; only for code that hides them."""
+        """Return every known secret in plain text; only code that hides secrets may use this."""
         named = [name for name in os.environ if SECRET_VARIABLE.search(name)]
         found = {_variable(name) or "" for name in named}
         given = [getattr(self, name) for name in SECRETS]
@@ -257,8 +258,9 @@ class Settings(BaseSettings):
             model: Model name.
 
         Returns:
-            Name of the bucket, ``openai/default`` or ``openai/gpt-4o*``, and its limits. The exact
-            name takes precedence over patterns, a longer pattern over a shorter one.
+            Name of the bucket, such as ``openai/default`` or ``openai/gpt-4o*``, and its limits.
+            The exact name takes precedence over patterns, and a longer pattern over a shorter
+            pattern.
         """
         block, limits = self.rate_limits.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
@@ -362,8 +364,8 @@ def load_settings(**overrides: Any) -> Settings:
         The settings, immutable.
 
     Raises:
-        ConfigurationError: Its one line names the variable, or the file, line and key, and the
-            reason.
+        ConfigurationError: If a setting is wrong. The message has one line with the reason and the
+            variable, or with the reason and the file, line and key.
     """
     try:
         return Settings(**overrides)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENTCHORD_"
 NESTED = "__"
-#: Types of refusals with a message of this package, which shows the value unless it is a secret.
+#: Types of refusals that have a message of this package. The message shows the value unless the
+#: value is a secret.
 OWN_MESSAGES = ("key", "refused", "value_error")
 DOTENV = ".env"
 
@@ -32,11 +33,11 @@ class YamlFile(PydanticBaseSettingsSource):
     """The YAML file that a source of higher precedence names as ``config``."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Refuse: the interface has this method, but the file is read as a whole."""
+        """Refuse, because the file is read as a whole; the interface requires this method."""
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        """Return the file's values; an empty dict when no file is named."""
+        """Return the file's values; an empty dict if no file is named."""
         document = _document(self.current_state)
         if document is None or document.value is None:
             return {}
@@ -84,7 +85,7 @@ def explain_refusal(
 
 
 def explain_decoding(error: SettingsError) -> str:
-    """Explain in one line that a variable holds no JSON."""
+    """Explain in one line that a variable does not contain JSON."""
     match = re.search(r'field "(\w+)" from source "(\w+)"', str(error))
     if not match:
         return str(error)
@@ -125,7 +126,7 @@ def _document(state: Mapping[str, Any]) -> "Document | None":
     """Return the YAML file that the other sources name, or None."""
     if not state.get("config"):
         return None
-    # Imported late: most client processes have no file, and need no YAML parser.
+    # The import is late because most client processes have no file and need no YAML parser.
     from app.documents.files import read_document
 
     return read_document(state["config"])

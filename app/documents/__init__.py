@@ -1,1 +1,1 @@
-"""YAML and JSON files, read within limits: settings and workflow files both use this."""
+"""A reader of YAML and JSON files with limits, which settings and workflow files both use."""

@@ -1,4 +1,4 @@
-"""YAML and JSON files, read as JSON values, with the line of every value."""
+"""Reads YAML and JSON files as JSON values, with the line of every value."""
 
 import json
 import re
@@ -25,7 +25,7 @@ class Document:
     Attributes:
         file: Path as the user gave it.
         value: Content as JSON values.
-        places: Returns the line, from 1, of every value by its path.
+        places: Function that returns the line, from 1, of every value, by the value's path.
     """
 
     file: str
@@ -33,7 +33,7 @@ class Document:
     places: Callable[[], Mapping[Place, int]]
 
     def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
-        """Make an error for a place, with its line or that of the nearest place around it.
+        """Make an error for a place, with the line of the place or of the nearest place around it.
 
         Args:
             message: The problem and the remedy.
@@ -56,16 +56,16 @@ def place_of(path: str) -> Place:
 
 
 def read_document(path: Path | str) -> Document:
-    """Read a file: JSON by the suffix ``.json``, YAML by any other.
+    """Read a file, as JSON if its suffix is ``.json``, and otherwise as YAML.
 
     Args:
         path: Path of the file.
 
     Returns:
-        Its content.
+        The content of the file.
 
     Raises:
-        WorkflowFileError: If the file cannot be read, is no valid YAML or JSON, or is over a
+        WorkflowFileError: If the file cannot be read, is not valid YAML or JSON, or is over a
             limit.
     """
     file = str(path)
@@ -124,7 +124,7 @@ def _repeated_json_key(text: str, file: str) -> WorkflowFileError:
 
 
 def _json_places(text: str) -> Iterator[tuple[Place, int]]:
-    """Yield path and line of every key and element of a JSON text."""
+    """Yield the path and the line of every key and element of a JSON text."""
     path: list[str | int] = []
     line, counted = 1, 0
     awaits_key = False

@@ -1,6 +1,7 @@
 """Reads YAML as JSON values, within limits, with the line of every value.
 
-Plain scalars are read by the core schema of YAML 1.2: ``no`` and dates are texts. Aliases and merge
+Plain scalars are read by the core schema of YAML 1.2, so ``no`` and dates are
+strings. Aliases and merge
 keys (``<<``) work; tags, a second document and a repeated key are errors.
 """
 
@@ -20,7 +21,7 @@ _BOOL = re.compile(r"true|True|TRUE|false|False|FALSE")
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)")
 _FLOAT = re.compile(r"[-+]?(?:(?:0|[1-9][0-9_]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
-# A PyYAML that was built without libyaml has a parser in Python, with the same results but slower.
+# PyYAML without libyaml has a parser in Python, which gives the same results but is slower.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -30,12 +31,12 @@ class _Part:
 
     Attributes:
         value: The part that has been read.
-        size: Number of values in it, those of aliases included.
-        depth: Number of levels in it.
-        place: Path of a mapping or list.
-        anchor: Name by which aliases refer to it, or None.
-        key: Key whose value comes next; None when a key comes next.
-        merged: Keys and values that the merge keys of a mapping bring.
+        size: Number of values in the part, including values from aliases.
+        depth: Number of levels in the part.
+        place: Path of the part, if it is a mapping or a list.
+        anchor: Name by which aliases refer to the part, or None.
+        key: Key whose value comes next; None if a key comes next.
+        merged: Keys and values that the merge keys add to the mapping.
     """
 
     value: Any
@@ -48,7 +49,7 @@ class _Part:
 
 
 class YamlReader:
-    """Builds values from YAML events, without recursion for nested text.
+    """Builds values from YAML events, without recursion for nested values.
 
     Attributes:
         places: Line, from 1, of every value by its path; values from aliases have no line.
@@ -62,10 +63,10 @@ class YamlReader:
         self._root: _Part | None = None
 
     def read(self, text: str) -> Any:
-        """Parse a text; an empty one gives None.
+        """Parse a text; return None if the text is empty.
 
         Raises:
-            WorkflowFileError: If the text is not valid, or over a limit.
+            WorkflowFileError: If the text is not valid, or is over a limit.
         """
         event: Any  # its marks are never None here, which the stub does not know
         try:
@@ -105,7 +106,7 @@ class YamlReader:
 
     def _start(self, event: yaml.SequenceStartEvent | yaml.MappingStartEvent, line: int) -> None:
         if self._awaits_key():
-            raise self._error("a key is a list or mapping: give a text", line)
+            raise self._error("a key is a list or mapping: give a string", line)
         if event.tag is not None:
             raise self._error(f"the tag {event.tag!r} is not supported: remove it", line)
         value: Any = [] if isinstance(event, yaml.SequenceStartEvent) else {}
@@ -113,7 +114,7 @@ class YamlReader:
         self._check(len(self._open), 0, line)
 
     def _next_place(self, line: int) -> tuple[str | int, ...]:
-        """Return the path of the next value; store its line unless its key did so."""
+        """Return the path of the next value; store its line unless the key's line is stored."""
         if not self._open:
             return ()
         parent = self._open[-1]
@@ -127,7 +128,7 @@ class YamlReader:
         parent = self._open[-1]
         key = self._scalar(event, line)
         if not isinstance(key, str):
-            raise self._error(f"the key {event.value} is not a text: write {event.value!r}", line)
+            raise self._error(f"the key {event.value} is not a string: write {event.value!r}", line)
         if key in parent.value:
             first = self.places[*parent.place, key]
             raise self._error(f"the key {key!r} occurs twice, first in line {first}", line)
@@ -177,7 +178,7 @@ class YamlReader:
                 return int(text)
             return float(text) if _FLOAT.fullmatch(text) else text
         except ValueError as error:
-            raise self._error("a number has too many digits: write it as a text", line) from error
+            raise self._error("a number has too many digits: write it as a string", line) from error
 
     def _check(self, depth: int, size: int, line: int) -> None:
         if depth > MAX_DEPTH:

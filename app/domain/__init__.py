@@ -1,1 +1,1 @@
-"""The vocabulary: frozen values, enums and pure functions, standard library only, no I/O."""
+"""The vocabulary: frozen values, enums and pure functions, which do no I/O."""

@@ -29,9 +29,10 @@ PROVIDER_OF_PREFIX = {
     "ft:gpt": "openai",
     "claude": "anthropic",
 }
-#: Providers that need no configuration; each has a queue of its name, like those that do.
+#: Providers that need no configuration. Each of them has a queue with its name, as a configured
+#: provider has.
 PROVIDERS = ("openai", "anthropic")
-#: Errors that say nothing about the request, so that another provider may well answer it.
+#: Errors that do not come from the request, so another provider may answer the same request.
 FALLBACK_ON = tuple(
     error.__name__
     for error in (
@@ -45,7 +46,7 @@ DEFAULT_MAX_RETRIES = 3
 
 
 def provider_of_model(model: str) -> str | None:
-    """Return the provider that a model's name tells, or None."""
+    """Return the provider for the prefix of a model's name, or None if the prefix is unknown."""
     prefixes = (prefix for prefix in PROVIDER_OF_PREFIX if model.startswith(prefix))
     return PROVIDER_OF_PREFIX.get(next(prefixes, ""))
 
@@ -54,20 +55,21 @@ def provider_of(llm_config: Mapping[str, Any]) -> str:
     """Return the provider that serves a model configuration.
 
     Args:
-        llm_config: An agent's ``llm_config``; its ``provider`` wins over the model's name.
+        llm_config: An agent's ``llm_config``. Its key ``provider`` takes precedence over the name
+            of its model.
 
     Returns:
-        Provider name, which is also the name of its queue.
+        Name of the provider, which is also the name of the provider's queue.
 
     Raises:
-        WorkflowError: If no provider is given and the model's name tells none.
+        WorkflowError: If no provider is given and the prefix of the model's name is unknown.
     """
     model = str(llm_config.get("model", ""))
     if provider := llm_config.get("provider") or provider_of_model(model):
         return str(provider)
     raise WorkflowError(
-        f"unknown model {model!r}: its name does not tell the provider; "
-        'name it in the agent\'s llm_config, such as "provider": "openai"'
+        f"unknown model {model!r}: no provider is known for this name; "
+        'name the provider in the agent\'s llm_config, such as "provider": "openai"'
     )
 
 
@@ -77,16 +79,16 @@ class AgentResult:
 
     Attributes:
         agent_id: Id of the agent run.
-        status: Its state.
+        status: State of the agent run.
         output: A JSON value, or None.
-        error: Why it failed, was cancelled or skipped, or None.
-        tokens_used: Tokens of all its calls, failed and retried ones included.
-        cost: Dollars of all its calls.
+        error: Reason why the agent failed, was cancelled or was skipped; None otherwise.
+        tokens_used: Tokens of all calls of the agent, including failed and retried calls.
+        cost: Cost of all calls of the agent, in dollars.
         execution_time: Seconds from start to end of the last attempt.
         started_at: Start of the first attempt (UTC).
-        completed_at: End (UTC).
-        retry_count: Retries made.
-        metadata: Further facts, such as model and provider.
+        completed_at: Time at which the agent ended (UTC).
+        retry_count: Number of retries.
+        metadata: Further facts, such as the model and the provider.
     """
 
     agent_id: str
@@ -106,12 +108,12 @@ class AgentResult:
         return self.status is AgentStatus.COMPLETED
 
     def is_retriable(self) -> bool:
-        """Whether another attempt may help: only FAILED and RATE_LIMITED."""
+        """Whether another attempt may help; it may if the state is FAILED or RATE_LIMITED."""
         return self.status in (AgentStatus.FAILED, AgentStatus.RATE_LIMITED)
 
 
-# Not frozen, unlike the rest of the domain: callers of execute_workflow get their agents back
-# with status and result filled in.
+# Unlike the rest of the domain, Agent is not frozen, because execute_workflow fills the status and
+# the result into its caller's agents.
 @dataclass(kw_only=True)
 class Agent:
     """An agent of a workflow.
@@ -123,45 +125,56 @@ class Agent:
             prompt_template="List the risks in this contract: {contract}",
         )
 
-    It is checked when it becomes a part of a Workflow, not before.
+    An agent is checked when it becomes a part of a Workflow, not before.
 
     Attributes:
-        name: Unique in its workflow; the word by which prompts and dependencies refer to it.
+        name: Name, which is unique in the workflow. Prompts and dependencies refer to the agent by
+            this name.
         module: Business module, such as HR, Finance, Inventory, Compliance or General.
-        description: Its purpose.
-        kind: ``llm``, ``function``, ``http``, ``workflow``, or a kind that a plugin brings.
-        config: Settings of a kind other than ``llm``, as JSON values; for ``workflow`` the key
-            ``workflow``, which is a Workflow, its definition, or the name of a stored one.
+        description: Purpose of the agent.
+        kind: ``llm``, ``function``, ``http``, ``workflow``, or a kind that a plugin adds.
+        config: Settings of a kind other than ``llm``, as JSON values. The kind ``workflow`` has
+            only the key ``workflow``; its value is a Workflow, the definition of a workflow, or the
+            name of a stored workflow.
         llm_config: ``model``, and optionally ``provider``, ``temperature``, ``max_tokens``,
             ``system`` and further parameters of the provider's API.
-        prompt_template: Prompt with ``{placeholder}`` for keys of the run's input and
-            ``{agent}`` or ``{agent.field}`` for outputs of agents it depends on; only of ``llm``.
+        prompt_template: Prompt of an agent of the kind ``llm``. ``{key}`` stands for a key of the
+            run's input, and ``{agent}`` or ``{agent.field}`` for the output of an agent that this
+            agent depends on.
         tools: Functions made with ``@tool``, or names of tools that the workers load.
         dependencies: Names of the agents that must end before this one starts.
-        max_retries: Retries after a failed first attempt; left at 3 it is the default policy's.
-        timeout: Seconds an attempt may spend calling; waiting for limits is not counted.
-        cost_limit: Dollars this agent may spend in one run, over all attempts.
-        priority: 1 to 10, higher starts first; from 8 on its failure fails the run.
-        retry_policy: How retries are spaced; None takes the workers' default.
-        accept_missing_inputs: Whether it runs even if a dependency failed (its output is null).
-        max_turns: Calls of a conversation, over all attempts, when the model goes on asking for
-            tools.
-        fallbacks: Alternatives, in order, for a call that fails: each a part of an
-            ``llm_config`` that is merged over the agent's, such as ``{"model": "gpt-4o"}``.
+        max_retries: Retries after a failed first attempt. If the value is 3, which is the default,
+            the number of the default retry policy applies.
+        timeout: Seconds that an attempt may spend on calls; the time of waiting for limits is not
+            counted.
+        cost_limit: Dollars that the agent may spend in one run, over all attempts.
+        priority: Number from 1 to 10; agents with a higher priority start first. If an agent with a
+            priority of 8 or more fails, the run fails.
+        retry_policy: Number and delays of the retries; None means the default policy of the
+            workers.
+        accept_missing_inputs: Whether the agent runs even if a dependency failed; the output of
+            that dependency is then null.
+        max_turns: Most calls of one conversation, over all attempts, if the model goes on asking
+            for tools.
+        fallbacks: Alternatives, in order, for a call that fails. Each alternative is a part of an
+            ``llm_config``, such as ``{"model": "gpt-4o"}``, and is merged over the agent's
+            ``llm_config``.
         fallback_on: Names of the error classes that lead to the next fallback.
-        cache: Whether equal requests share one answer for an hour; ``{"ttl": 600}`` for so many
-            seconds.
-        input_mapping: Parameter of the prompt -> where its value comes from: a path that begins
+        cache: Whether equal requests share one answer for an hour; with ``{"ttl": 600}`` they share
+            the answer for 600 seconds.
+        input_mapping: Parameter of the prompt -> path of the parameter's value. The path begins
             with a key of the run's input, a key of the shared context, or an agent's name.
-        output_mapping: Path in the output (``$`` is the whole of it) -> key of the run's shared
-            context, by which the agents that depend on this one see it.
-        condition: An expression of CEL; if it is false the agent is SKIPPED, its output is null
-            and its dependents run. None always runs it.
-        output_schema: Schema of the output: a JSON Schema, or a pydantic model, whose schema
-            is stored. The output is then a JSON value in place of a text.
-        for_each: Path of a list, such as ``input.documents`` or ``reader.items``: it runs once per
-            element, which its prompt calls ``{item}`` and ``{index}``, and its output is the list
-            of their outputs.
+        output_mapping: Path in the output (``$`` is the whole output) -> key of the run's shared
+            context. The agents that depend on this agent read the value by that key.
+        condition: A CEL expression. If the expression is false, the agent is SKIPPED, its output is
+            null, and the agents that depend on it run. Without a condition (None) the agent always
+            runs.
+        output_schema: Schema of the output: a JSON Schema, or a pydantic model, of which the JSON
+            Schema is stored. With a schema, the output is a JSON value instead of a string.
+        for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
+            once per element of the list. The prompt reads the element as ``{item}`` and the index
+            of the element as ``{index}``. The agent's output is the list of the outputs for all
+            elements.
         status: State, filled in by the engine.
         result: Result, filled in by the engine.
     """
@@ -195,46 +208,46 @@ class Agent:
 
     @property
     def model(self) -> str:
-        """Name of the model it asks for, or of the workflow it runs; else its kind."""
+        """Name of the agent's model or sub-workflow; for other kinds, the name of the kind."""
         if self.kind == WORKFLOW:
             return self.sub_workflow_name
         return str(self.llm_config.get("model", "")) if self.kind == LLM else self.kind
 
     @property
     def provider(self) -> str:
-        """Provider of its model, or the queue of its kind: the name of the queue it runs on.
+        """Name of the queue that carries the agent: its provider, or the queue of its kind.
 
         Raises:
-            WorkflowError: If the provider of its model is not known.
+            WorkflowError: If the provider of the agent's model is not known.
         """
         return provider_of(self.llm_config) if self.kind == LLM else queue_of(self.kind)
 
     @property
     def sub_workflow(self) -> Any:
-        """The workflow of an agent of that kind, as it is given; None for other kinds."""
+        """The given workflow of an agent of the kind ``workflow``; None for other kinds."""
         return self.config.get("workflow") if self.kind == WORKFLOW else None
 
     @property
     def sub_workflow_name(self) -> str:
-        """Name of the workflow that it runs; empty for other kinds."""
+        """Name of the workflow that the agent runs; empty for agents of other kinds."""
         given = self.sub_workflow
         name = given.get("name") if isinstance(given, Mapping) else getattr(given, "name", given)
         return str(name or "")
 
     @property
     def is_critical(self) -> bool:
-        """Whether its failure fails the run."""
+        """Whether a failure of the agent fails the run."""
         return self.priority >= CRITICAL_PRIORITY
 
     @property
     def cache_ttl_s(self) -> int | None:
-        """Seconds for which its answers are shared, or None if they are not."""
+        """Seconds for which the agent's answers are shared; None if they are not shared."""
         if isinstance(self.cache, Mapping):
             return int(self.cache.get("ttl") or DEFAULT_CACHE_TTL_S)
         return DEFAULT_CACHE_TTL_S if self.cache else None
 
     def options(self) -> list["Agent"]:
-        """Return the agent as it calls at first, and then with each of its fallbacks."""
+        """Return the agent itself, and then a copy of the agent for each of its fallbacks."""
         return [
             self,
             *(
@@ -244,7 +257,11 @@ class Agent:
         ]
 
     def policy(self, default: RetryPolicy) -> RetryPolicy:
-        """Return its retry policy, or the default one with its ``max_retries`` if it names any."""
+        """Return the agent's own retry policy, or the default policy.
+
+        In the default policy, a ``max_retries`` of the agent other than 3 replaces the number of
+        retries.
+        """
         if self.retry_policy is not None:
             return self.retry_policy
         if self.max_retries == DEFAULT_MAX_RETRIES:
@@ -252,7 +269,7 @@ class Agent:
         return replace(default, max_retries=self.max_retries)
 
     def reset(self) -> None:
-        """Forget status and result, as before the first execution."""
+        """Reset status and result to their values before the first execution."""
         self.status = AgentStatus.PENDING
         self.result = None
 
@@ -261,12 +278,13 @@ class Agent:
         return completed_agents.issuperset(self.dependencies)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the definition as JSON values, with the current status; tools as references."""
+        """Return the definition and the current status as JSON values; tools become references."""
         return self.definition() | {"status": self.status.value}
 
     def definition(self) -> dict[str, Any]:
-        """Return what is stored and versioned: every field but status and result, as JSON."""
-        # Only where there is one, so that definitions stored before there were kinds stay the same.
+        """Return the stored and versioned fields as JSON: all fields except status and result."""
+        # A definition has these two keys only for kinds other than llm. So a definition that was
+        # stored before there were kinds stays the same.
         kind = {} if self.kind == LLM else {"kind": self.kind, "config": self._stored_config()}
         return (
             kind
@@ -296,11 +314,11 @@ class Agent:
         }
 
     def _asked_for(self) -> dict[str, Any]:
-        """Return fallbacks, cache, list, mappings, condition and schema, where there are any.
+        """Return the optional fields that have a value, such as the fallbacks and the condition.
 
-        A field without a value is left out, so that workflows that use none keep their content
-        hash. The schema is a text, because Postgres's jsonb does not keep the order of keys, and
-        models write the properties in the order in which they read them.
+        A field without a value is left out, so that a workflow that does not use the field keeps
+        its content hash. The schema is stored as a string because Postgres's jsonb does not keep
+        the order of keys, and models write the properties in the order in which they read them.
         """
         schema = schema_of(self.output_schema)
         fields = {
@@ -317,7 +335,7 @@ class Agent:
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Agent":
-        """Return the agent of a ``definition``."""
+        """Return the agent that has this ``definition``."""
         fields = dict(definition)
         if policy := fields.get("retry_policy"):
             fields["retry_policy"] = RetryPolicy(**policy)
@@ -327,14 +345,17 @@ class Agent:
 
 
 def schema_of(output_schema: Any) -> Any:
-    """Return an output schema as it is stored: that of a pydantic model, or the given one."""
+    """Return the stored form of an output schema; for a pydantic model, its JSON Schema."""
     if hasattr(output_schema, "model_json_schema"):
         return output_schema.model_json_schema()
     return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
 
 
 def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge a fallback over an ``llm_config``; another model brings its own provider along."""
+    """Merge a fallback over an ``llm_config``.
+
+    If the fallback has a model but no provider, the provider of the ``llm_config`` is dropped.
+    """
     merged = {**llm_config, **fallback}
     if "model" in fallback and "provider" not in fallback:
         merged.pop("provider", None)

@@ -1,4 +1,4 @@
-"""The rules for one agent, whatever the rest of its workflow is."""
+"""The rules for one agent that do not depend on the rest of its workflow."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import AuthenticationFailed, BadRequest, BudgetExceeded, WorkflowError
 
 MAX_NAME_CHARS = 200
-# Placeholders, dependencies and queues refer to these words as they are.
+# Placeholders, dependencies and queues contain these names without any escaping.
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 BOUNDS = {
     "priority": Bounds(low=1, high=10, whole=True),
@@ -31,7 +31,7 @@ LLM_BOUNDS = {
 }
 
 CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
-#: Errors that may lead to a fallback: those that a call ends with before its agent's timeout.
+#: Errors that may lead to a fallback. Each of them can end a call before its agent's timeout.
 FALLBACK_CLASSES = tuple(
     sorted(
         {*FALLBACK_ON}
@@ -39,7 +39,7 @@ FALLBACK_CLASSES = tuple(
     )
 )
 
-# A problem of a field: its name or path, and the rest of the sentence.
+# A problem of a field: the name or path of the field, and the rest of the message.
 Problem = tuple[str, str]
 
 
@@ -48,10 +48,11 @@ def validate_agent(agent: Agent, index: int) -> None:
 
     Args:
         agent: The agent.
-        index: Its place in the workflow, from 0.
+        index: Index of the agent in the workflow, from 0.
 
     Raises:
-        WorkflowError: Naming the agent and carrying the path of the field.
+        WorkflowError: If the agent breaks a rule. The message names the agent, and the error has
+            the path of the field.
     """
     for find in _CHECKS:
         if found := find(agent):
@@ -65,8 +66,8 @@ def _in_name(agent: Agent) -> Problem | None:
     if isinstance(name, str) and NAME.fullmatch(name) and len(name) <= MAX_NAME_CHARS:
         return None
     return "name", (
-        f"is {shortened(name)}: begin with a letter or _, go on with letters, digits, _ and -, "
-        f"at most {MAX_NAME_CHARS} of them, so that prompts can refer to it"
+        f"is {shortened(name)}: give a name that begins with a letter or _, goes on with letters, "
+        f"digits, _ and -, and has at most {MAX_NAME_CHARS} characters"
     )
 
 
@@ -78,11 +79,11 @@ def _in_kind(agent: Agent) -> Problem | None:
     if not isinstance(config, Mapping):
         return "config", f"is {shortened(config)}: give a dict of settings"
     if kind == LLM:
-        problem = 'is for other kinds: use llm_config, or give its kind, such as "function"'
+        problem = 'is for other kinds: use llm_config, or give another kind, such as "function"'
         return ("config", problem) if config else None
     for field in _ONLY_OF_LLM + (("output_schema",) if kind == WORKFLOW else ()):
         if getattr(agent, field):
-            return field, f"means nothing to an agent of the kind {kind!r}: remove it"
+            return field, f"does not apply to an agent of the kind {kind!r}: remove it"
     if kind != WORKFLOW:
         return find_json_problem(dict(config), "config")
     return _in_sub_workflow(config, agent.sub_workflow, agent.sub_workflow_name)
@@ -95,7 +96,7 @@ def _in_texts(agent: Agent) -> Problem | None:
             return field, problem
         optional = field == "description" or (field == "prompt_template" and agent.kind != LLM)
         if not value.strip() and not optional:
-            return field, "is empty: give a text"
+            return field, "is empty: give a string"
     if len(agent.module) > MAX_NAME_CHARS:
         return "module", f"is {shortened(agent.module)}: give at most {MAX_NAME_CHARS} characters"
     return None
@@ -112,7 +113,7 @@ def _in_sub_workflow(config: Mapping[str, object], given: object, name: str) -> 
     if name:
         return None
     return "config.workflow", (
-        f"is {shortened(given)}: give a Workflow, its definition, or the name of a stored one"
+        f"is {shortened(given)}: give a Workflow, its definition, or the name of a stored workflow"
     )
 
 
@@ -127,7 +128,7 @@ def _in_for_each(agent: Agent) -> Problem | None:
     except WorkflowError as error:
         return "for_each", str(error)
     if source.root in ITEM_NAMES:
-        return "for_each", f"is {path!r}: {source.root!r} is what it calls its own elements"
+        return "for_each", f"is {path!r}: {source.root!r} is reserved for its elements"
     return None
 
 
@@ -135,7 +136,7 @@ def _in_prompt(agent: Agent) -> Problem | None:
     if malformed := malformed_placeholders(agent.prompt_template):
         text = shortened(malformed[0])
         return "prompt_template", (
-            f"contains {text}, which is no placeholder: write {{name}}, {{name.field}} or "
+            f"contains {text}, which is not a placeholder: write {{name}}, {{name.field}} or "
             "{name.items[0]}, or double its braces to have it as literal text"
         )
     return None
@@ -165,12 +166,13 @@ def _in_llm_config(agent: Agent) -> Problem | None:
         return f"llm_config.{key}", problem
     for key in ("model", "provider", "system"):
         if config.get(key) is not None and not isinstance(config[key], str):
-            return f"llm_config.{key}", f"is {shortened(config[key])}: give a text"
+            return f"llm_config.{key}", f"is {shortened(config[key])}: give a string"
     return _in_model(agent)
 
 
 def _in_model(agent: Agent) -> Problem | None:
-    # Which providers there are is the configuration's business: see ``app.domain.providers``.
+    # Providers are not checked here, because the configuration defines them:
+    # ``app.domain.providers`` checks them.
     if not agent.llm_config.get("model"):
         return "llm_config", 'names no model: add one, such as "model": "gpt-4o-mini"'
     if len(agent.model) > MAX_NAME_CHARS:
@@ -189,8 +191,8 @@ def _in_mappings(agent: Agent) -> Problem | None:
             if not isinstance(name, str) or not KEY.fullmatch(name) or len(name) > MAX_NAME_CHARS:
                 word = "parameter" if incoming else "key of the context"
                 return field, (
-                    f"has the {word} {shortened(name)}: begin with a letter or _, go on with "
-                    "letters, digits, _ and -"
+                    f"has the {word} {shortened(name)}: give a name that begins with a letter or "
+                    "_, and goes on with letters, digits, _ and -"
                 )
             if incoming and parse_path(path) is None:
                 return f"{field}.{key}", (
@@ -199,11 +201,11 @@ def _in_mappings(agent: Agent) -> Problem | None:
             if not incoming and parse_output_path(path) is None:
                 return field, (
                     f"has the path {shortened(path)}: give a part of the output, such as field or "
-                    f"field.items[0], or {WHOLE} for all of it"
+                    f"field.items[0], or {WHOLE} for the whole output"
                 )
     keys = list(agent.output_mapping.values())
     if twice := next((key for key in keys if keys.count(key) > 1), None):
-        return "output_mapping", f"gives two paths to the key {twice!r}: remove one"
+        return "output_mapping", f"has two paths for the key {twice!r}: remove one path"
     return _in_schema(agent)
 
 
@@ -247,10 +249,11 @@ def _in_fallbacks(agent: Agent) -> Problem | None:
     for place, fallback in enumerate(agent.fallbacks):
         if not isinstance(fallback, Mapping) or not {"model", "provider"} & fallback.keys():
             return f"fallbacks[{place}]", (
-                f'is {shortened(fallback)}: give what it changes of llm_config, the "model" '
-                'or the "provider" at least'
+                f"is {shortened(fallback)}: give the keys of llm_config that it changes, "
+                'which must include "model" or "provider"'
             )
-        # As it will call: any problem of that is the fallback's.
+        # The fallback calls with the merged configuration, so a problem there is the fallback's
+        # problem.
         merged = replace(agent, llm_config=merged_config(agent.llm_config, fallback))
         if found := _in_llm_config(merged):
             field, problem = found
@@ -274,7 +277,7 @@ def _in_cache(agent: Agent) -> Problem | None:
     return None if found is None else (f"cache.{found[0]}", found[1])
 
 
-#: Fields that mean nothing to other kinds.
+#: Fields that apply only to agents of the kind ``llm``.
 _ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache")
 _CHECKS = (
     *(_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists),

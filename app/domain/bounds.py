@@ -1,4 +1,4 @@
-"""Ranges of numbers that a setting or a field of a workflow accepts, and the refusal's words."""
+"""The numbers that a setting or a field of a workflow accepts, and the messages about others."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ MAX_DOLLARS = 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """A closed range of numbers; NaN, infinities, booleans and texts are never inside.
+    """A range of numbers; it never contains NaN, infinities, booleans or strings.
 
     Attributes:
         low: Smallest accepted number.
-        high: Largest accepted number, or None.
+        high: Largest accepted number; None means that there is no upper bound.
         whole: Whether only integers are accepted.
         positive: Whether ``low`` itself is refused.
         optional: Whether None is accepted.
@@ -31,7 +31,7 @@ class Bounds:
     optional: bool = False
 
     def problem(self, value: Any) -> str | None:
-        """Return a value's problem, as ``is 11: give a whole number from 1 to 10``, or None."""
+        """Return a value's problem, such as ``is 11: give a number from 1 to 10``, or None."""
         if value is None and self.optional:
             return None
         accepted = int if self.whole else int | float
@@ -61,7 +61,7 @@ def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tup
 
     Args:
         values: Values by name.
-        bounds: The range of each, by the same names.
+        bounds: The range of each value, by the same names.
 
     Returns:
         Name and problem, such as ``("priority", "is 11: give a whole number from 1 to 10")``, or
@@ -74,15 +74,16 @@ def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tup
 
 
 def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bounds], *, of: str = "") -> None:
-    """Refuse settings of which one is out of its bounds.
+    """Refuse settings if one of them is out of its bounds.
 
     Args:
         values: Values by name.
-        bounds: The range of each, by the same names.
-        of: Words before the name in the message, with a blank at their end.
+        bounds: The range of each value, by the same names.
+        of: Beginning of the message, which comes before the name and ends with a blank.
 
     Raises:
-        ConfigurationError: With the name and problem of the first such value.
+        ConfigurationError: If a value is out of its bounds; the message has the name and the
+            problem of the first such value.
     """
     if found := find_problem(values, bounds):
         raise ConfigurationError(of + " ".join(found))

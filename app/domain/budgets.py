@@ -1,4 +1,4 @@
-"""Standing budgets: limits that outlive runs, on a workflow, a module, a tenant, or everything."""
+"""Standing budgets: limits on the cost of a workflow, a module, a tenant or everything."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ PERCENT = Bounds(low=1, high=1000, whole=True)
 HOUR = Bounds(high=23, whole=True)
 DAY = Bounds(low=1, high=28, whole=True)
 HUNDRED = 100
-#: Percentages of a limit whose passing is noted in the history.
+#: Percentages of a limit. If the spending passes one of them, the history gets an event.
 DEFAULT_THRESHOLDS = (50, 80, 100)
 
 
 class StandingScope(StrEnum):
-    """The scope of calls that a standing budget counts."""
+    """The scope of the calls that a standing budget counts."""
 
     WORKFLOW = "workflow"
     MODULE = "module"
@@ -36,7 +36,7 @@ EXAMPLES = {
 
 
 class Period(StrEnum):
-    """How often a standing budget begins anew."""
+    """The period after which a standing budget starts again from zero."""
 
     NONE = "none"
     DAY = "day"
@@ -45,20 +45,22 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetTerms:
-    """The terms of a standing budget, as an operator decides them.
+    """The terms of a standing budget, which an operator decides.
 
     Attributes:
-        scope: The scope of calls that it counts.
+        scope: The scope of the calls that the budget counts.
         subject: Name of the workflow, module or tenant; empty for the scope ``all``.
-        period: How often it begins anew.
+        period: The period after which the budget starts again from zero.
         limit_usd: Dollars per period.
-        soft: Whether it only warns.
-        thresholds: Percentages of the limit whose passing is noted, in ascending order.
-        start_hour: Hour at which its days and months begin, in UTC.
-        start_day: Day on which its months begin, 1 to 28.
+        soft: Whether the budget only warns, and refuses no call.
+        thresholds: Percentages of the limit, in ascending order. If the spending passes one of
+            them, the history gets an event.
+        start_hour: Hour (UTC) at which the budget's days and months begin.
+        start_day: Day of the month, from 1 to 28, on which the budget's months begin.
 
     Raises:
-        ConfigurationError: If a value is out of its bounds, or scope and subject do not fit.
+        ConfigurationError: If a value is out of its bounds, or if the subject does not fit the
+            scope.
     """
 
     scope: StandingScope
@@ -72,7 +74,7 @@ class BudgetTerms:
 
     def __post_init__(self) -> None:
         check_subject(self.scope, self.subject)
-        # float only to compare: the limit itself stays exact.
+        # The limit is a float only for this comparison; the stored limit stays exact.
         checks = [("limit", LIMIT, float(self.limit_usd)), ("start hour", HOUR, self.start_hour)]
         checks += [("start day", DAY, self.start_day)]
         checks += [("threshold", PERCENT, percent) for percent in self.thresholds]
@@ -81,7 +83,7 @@ class BudgetTerms:
                 raise ConfigurationError(f"{name} of the {self.label} {problem}")
         if 0 < self.limit_usd < SMALLEST_USD:
             raise ConfigurationError(
-                f"limit of the {self.label} is {self.limit_usd}: less than the ledger counts "
+                f"limit of the {self.label} is {self.limit_usd}, less than the ledger counts "
                 f"({SMALLEST_USD:f}): give more, or 0, which refuses every call"
             )
         if self.start_hour and self.period is Period.NONE:
@@ -92,7 +94,7 @@ class BudgetTerms:
 
     @property
     def label(self) -> str:
-        """Its name in messages."""
+        """Name of the budget in messages."""
         return budget_label(self.scope, self.subject, self.period)
 
 
@@ -100,7 +102,8 @@ def check_subject(scope: StandingScope, subject: str) -> None:
     """Refuse a subject that does not fit the scope.
 
     Raises:
-        ConfigurationError: If one is missing, or too much.
+        ConfigurationError: If the scope needs a subject and there is none, if the scope ``all`` has
+            a subject, or if the subject cannot be a name.
     """
     if scope is StandingScope.ALL and subject:
         raise ConfigurationError(f"a budget of all has no subject: leave out {subject!r}")
@@ -124,7 +127,7 @@ def budget_label(scope: str, subject: str, period: str) -> str:
 def passed_thresholds(
     thresholds: Iterable[int], *, reached: int, spent_usd: Decimal, limit_usd: Decimal
 ) -> list[int]:
-    """Return the thresholds above ``reached`` that the spending has come to, ascending."""
+    """Return the thresholds above ``reached`` that the spending has passed, in ascending order."""
     if not spent_usd:
         return []
     return [
@@ -135,7 +138,7 @@ def passed_thresholds(
 
 
 def subjects_of(*, workflow: str, module: str, tenant: str | None) -> tuple[tuple[str, str], ...]:
-    """Return (scope, subject) of every standing budget that counts the calls of an agent."""
+    """Return the scope and subject of every standing budget that counts an agent's calls."""
     subjects = [
         (StandingScope.ALL, ""),
         (StandingScope.WORKFLOW, workflow),

@@ -1,4 +1,4 @@
-"""The policy of circuit breakers: when calls to a model that fails cluster-wide are held back."""
+"""The policy of circuit breakers, which hold calls to a model back if it fails cluster-wide."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,21 +20,26 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitBreakerConfig:
-    """The circuit breakers, one for each model of a provider, shared by the whole cluster.
+    """The settings of circuit breakers; the whole cluster shares one per model of a provider.
 
     Example:
         CircuitBreakerConfig(min_failures=10, when_open="fail")
 
     Attributes:
-        enabled: Whether there are any; without them only retries and limits hold calls back.
+        enabled: Whether there are circuit breakers; without them only retries and limits hold calls
+            back.
         window_s: Seconds over which calls are counted.
-        min_failures: Failures within the window below which a circuit stays closed.
-        failure_share: Share of the window's calls that must have failed, too.
-        open_s: Seconds a circuit is open before one call tries it; doubled each time it fails.
-        max_open_s: Longest such time.
-        slow_s: An agent's own timeout counts as a failure of the model only if the call had been
-            out for so many seconds.
-        when_open: The agents' behaviour meanwhile: ``wait``, or ``fail`` at once with CircuitOpen.
+        min_failures: Smallest number of failures within the window that can open a circuit.
+        failure_share: Smallest share of the window's calls that must also have failed to open a
+            circuit.
+        open_s: Seconds for which a circuit is open before one call tries the model. The time
+            doubles each time that this call fails.
+        max_open_s: Longest time, in seconds, for which a circuit is open before one call tries the
+            model.
+        slow_s: An agent's own timeout counts as a failure of the model only if the call had already
+            lasted this number of seconds.
+        when_open: The behaviour of agents while a circuit is open: ``wait``, or ``fail`` at once
+            with CircuitOpen.
     """
 
     enabled: bool = True

@@ -1,9 +1,10 @@
-"""Reads the words of a condition: its limits, the names it uses, and its unquoted texts.
+"""Reads a condition: checks its length and depth, and finds its names and unquoted strings.
 
-A condition is an expression of CEL (https://cel.dev), which ``app.conditions`` compiles and
-evaluates. This module finds what can be known without it, in one pass over the words: how long
-and how deep it is, which agents and keys of the context it reads, and whether they exist. A word
-that is no name, compared with a name by ``==`` or ``!=``, is a text: ``sentiment == positive``.
+A condition is a CEL expression (https://cel.dev), which ``app.conditions`` compiles and evaluates.
+This module works without CEL. In one pass over the words of the condition, it checks the length and
+the depth, finds the agents and the keys of the context that the condition reads, and refuses
+unknown names. If a word is not a name and is compared with a name by ``==`` or ``!=``, the word is
+a string, such as ``positive`` in ``sentiment == positive``.
 """
 
 import re
@@ -14,9 +15,10 @@ from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import WorkflowError
 
 MAX_CONDITION_CHARS = 4000
-#: Brackets in brackets; the evaluator itself goes no deeper than 32 levels of an expression.
+#: Deepest nesting of brackets. The evaluator itself accepts no more than 32 levels of an
+#: expression.
 MAX_CONDITION_DEPTH = 24
-#: The run's input, in conditions.
+#: Name of the run's input in conditions.
 INPUT = "input"
 
 _MACROS = frozenset({"all", "exists", "exists_one", "map", "filter"})
@@ -47,17 +49,20 @@ _BETWEEN_SIDES = frozenset({"==", "!=", "<", "<=", ">", ">=", "&&", "||", "?", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Condition:
-    """A condition whose names are known.
+    """A condition in which every name is known.
 
     Attributes:
-        text: As it was written.
-        agents: Names of agents whose outputs it reads.
-        keys: Keys of the context that it reads.
-        reads_input: Whether it reads the run's input.
-        words: Unquoted texts: words that stand for themselves.
-        aliases: Variable -> name of the agent, where the name has a ``-`` that CEL does not have.
-        entered: Variables into which a path leads: a text that is JSON is read as JSON there.
-        loops: Whether it has a macro or a pattern, whose work does not follow from its length.
+        text: The condition as it was written.
+        agents: Names of the agents whose outputs the condition reads.
+        keys: Keys of the context that the condition reads.
+        reads_input: Whether the condition reads the run's input.
+        words: Words that count as strings although they have no quotes.
+        aliases: (variable, name of the agent) for each agent. The two differ if the name has a
+            ``-``, which a variable of CEL cannot have.
+        entered: Variables of which the condition reads a part by a path. If the value of such a
+            variable is a string that contains JSON, the string is parsed.
+        loops: Whether the condition has a macro or a pattern. The work of these does not follow
+            from the length of the condition.
     """
 
     text: str
@@ -86,11 +91,11 @@ def read_condition(
         text: The expression.
         agents: Names of the workflow's agents.
         keys: Keys of the context that its agents write.
-        own: Name of the condition's agent, which a refusal does not offer.
+        own: Name of the condition's agent, which error messages do not suggest.
 
     Raises:
-        WorkflowError: If it is too long or too deep, has a character or a bracket too many, or
-            uses an unknown name; with the position.
+        WorkflowError: If the condition is too long or nested too deeply, has a wrong character or
+            bracket, or uses an unknown name. The message has the position of the wrong part.
     """
     if not isinstance(text, str) or not text.strip():
         raise WorkflowError(f"is {shortened(text)}: give an expression such as input.amount > 100")
@@ -109,7 +114,7 @@ def _tokens(text: str) -> list[_Token]:
     while at < len(text):
         match = _TOKEN.match(text, at)
         if match is None:
-            raise _refused(text, at, f"{text[at]!r} does not belong into an expression")
+            raise _refused(text, at, f"{text[at]!r} is not allowed in an expression")
         if match.lastgroup != "space":
             tokens.append(_Token(kind=str(match.lastgroup), text=match.group(), at=at))
         at = match.end()
@@ -128,14 +133,14 @@ def _check_brackets(tokens: Collection[_Token], text: str) -> None:
                     text, token.at, f"brackets are nested more than {MAX_CONDITION_DEPTH} deep"
                 )
         elif token.text in _OPEN.values() and (not awaited or awaited.pop()[0] != token.text):
-            raise _refused(text, token.at, f"{token.text!r} closes nothing")
+            raise _refused(text, token.at, f"{token.text!r} closes no bracket")
     if awaited:
         closing, at = awaited[-1]
         raise _refused(text, at, f"this bracket is not closed: add {closing!r}")
 
 
 class _Reader:
-    """Goes over the words of one condition and finds the meaning of each."""
+    """Goes over the tokens of one condition and finds the meaning of each word."""
 
     def __init__(
         self,
@@ -156,7 +161,7 @@ class _Reader:
         self._entered: set[str] = set()
         self._words: set[str] = set()
         self._loops = False
-        # Variables of macros, each with the place at which its scope ends.
+        # The variables of macros, each with the index of the token at which its scope ends.
         self._bound: list[tuple[str, int]] = []
 
     def read(self) -> Condition:
@@ -182,7 +187,7 @@ class _Reader:
         )
 
     def _note_function(self, token: _Token, index: int, *, called: bool) -> None:
-        """Note a macro or a pattern; a field and any other function say nothing here."""
+        """Note a macro or a pattern; fields and other functions do not matter here."""
         if not called:
             return
         if token.text in _MACROS and self._sign(index - 1) == ".":
@@ -204,7 +209,10 @@ class _Reader:
             raise self._unknown_name(token)
 
     def _sign(self, index: int) -> str:
-        """Return the sign at a place; empty at both ends, and a space for any other word."""
+        """Return the sign at an index.
+
+        Outside the tokens the sign is empty; for a token that is not a sign, it is a space.
+        """
         if not 0 <= index < len(self._tokens):
             return ""
         token = self._tokens[index]
@@ -230,15 +238,16 @@ class _Reader:
             self._bound.append((self._tokens[first].text, end))
 
     def _is_entered(self, index: int) -> bool:
-        """Whether a path leads into the variable: a field or an index, not a function of it."""
+        """Whether a field or an index of the variable follows; a method of it does not count."""
         if self._sign(index + 1) == "[":
             return True
         return self._sign(index + 1) == "." and self._sign(index + 3) != "("
 
     def _is_compared(self, index: int) -> bool:
-        """Whether a word is the whole of one side of ``==`` or ``!=``, and the other has a name.
+        """Whether a word is one whole side of ``==`` or ``!=``, and the other side has a name.
 
-        With a literal on the other side it would be constant, so it is a name that is mistyped.
+        If the other side is a literal, the comparison would be constant. So the word counts as a
+        mistyped name.
         """
         before, after = self._sign(index - 1), self._sign(index + 1)
         if before in ("==", "!=") and after in _ENDS_OPERAND:
@@ -279,7 +288,7 @@ def _refused(text: str, at: int, problem: str) -> WorkflowError:
 
 
 def place_of(text: str, at: int) -> str:
-    """Word a position in an expression: the character, and the line if it has several."""
+    """Describe a position in an expression: the character, and the line if there are several."""
     line = text.count("\n", 0, at) + 1
     column = at - (text.rfind("\n", 0, at) + 1) + 1
     return f"character {column}" + (f" of line {line}" if "\n" in text else "")

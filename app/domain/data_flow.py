@@ -1,9 +1,10 @@
 """Data flow between agents: the run's shared context, and the view of each prompt and condition.
 
-The context is not stored. It follows from the input and the outputs of the agents that completed,
-by their ``output_mapping``: an output and its contribution are accepted in the transaction of its
-record, and an agent that runs again replaces both. An agent sees the contributions of the agents
-that it depends on, directly or not; of two with the same key the one of the later level counts.
+The context is not stored. It is computed from the run's input, the outputs of the completed agents,
+and their ``output_mapping``. So an output and the values that it adds to the context are accepted
+in one transaction, and an agent that runs again replaces both. An agent sees the values from the
+agents that it depends on, directly or indirectly. If two of these agents write the same key, the
+value from the later level counts.
 """
 
 from collections import defaultdict
@@ -25,7 +26,7 @@ from app.errors import MissingInput
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writer:
-    """An agent that gives a key of the context its value, and from which part of its output."""
+    """An agent that writes a key of the context, and the path of the value in its output."""
 
     agent: str
     level: int
@@ -38,9 +39,10 @@ class View:
 
     Attributes:
         values: The input, outputs, keys of the context and parameters, by name.
-        inputs: The inputs of an agent without a prompt: its parameters, or all if it has none.
-        absent: Names without a value, because the agent that would have given it was skipped or
-            failed; every path into them is null.
+        inputs: The inputs of an agent without a prompt: its parameters, or all ``values`` if it has
+            no parameters.
+        absent: Names without a value, because the agent that writes the value was skipped or
+            failed. Every path that begins with such a name leads to null.
     """
 
     values: Mapping[str, Any]
@@ -49,11 +51,11 @@ class View:
 
 
 class DataFlow:
-    """The agents of a workflow that write into the context, and those that see it.
+    """The data flow of a workflow: the agents that write into the context, and their readers.
 
     Args:
-        agents: The agents, whose mappings have been found well formed.
-        resolver: Their graph.
+        agents: The agents; their mappings must have passed ``validate_agent``.
+        resolver: The graph of these agents.
     """
 
     def __init__(self, agents: Sequence[Agent], resolver: DependencyResolver) -> None:
@@ -77,10 +79,10 @@ class DataFlow:
         self._conditions: dict[str, Condition] = {}
 
     def condition(self, agent: Agent) -> Condition | None:
-        """Return an agent's condition, its names resolved; None if it has none.
+        """Return an agent's condition with its names resolved; None if there is no condition.
 
         Raises:
-            WorkflowError: If it is malformed, or uses an unknown name.
+            WorkflowError: If the condition is malformed or uses an unknown name.
         """
         if agent.condition is None:
             return None
@@ -95,7 +97,7 @@ class DataFlow:
     def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
         """Return the writers of each key of the context that an agent asks for.
 
-        They are agents that it depends on; the one of the last level comes first.
+        All writers are agents that the given agent depends on; writers of later levels come first.
         """
         if not self.writers:
             return {}
@@ -109,7 +111,7 @@ class DataFlow:
         return seen
 
     def _named(self, agent: Agent) -> set[str]:
-        """Return the roots in prompt, mapping and condition: agents, keys of context or input."""
+        """Return the roots that an agent uses: names of agents, and keys of context or input."""
         named = {
             place.root
             for place in placeholders(agent.prompt_template)
@@ -124,19 +126,19 @@ class DataFlow:
 
     @staticmethod
     def sources(agent: Agent) -> dict[str, Placeholder]:
-        """Return the path of each of its parameters."""
+        """Return the path of each parameter of an agent."""
         parsed = {name: parse_path(path) for name, path in agent.input_mapping.items()}
         return {name: path for name, path in parsed.items() if path is not None}
 
     def reads(self, agent: Agent) -> set[str]:
-        """Return the names of the agents whose outputs it needs."""
+        """Return the names of the agents whose outputs an agent needs."""
         return self._read_by(agent, self._named(agent), set(agent.dependencies))
 
     def reads_by_items(self, agent: Agent) -> set[str]:
         """Return the names of the agents whose outputs each item of a for_each needs.
 
-        The list itself is among them only if the items name it: ten thousand items that each read
-        the list would read a hundred million elements.
+        The agent that returns the list is among them only if the items name that agent, because ten
+        thousand items that each read the whole list would read a hundred million elements.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
         named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}
@@ -145,7 +147,7 @@ class DataFlow:
 
     def _read_by(self, agent: Agent, named: set[str], else_: set[str]) -> set[str]:
         sees_all = agent.kind != LLM and not agent.input_mapping
-        # Without a prompt or a mapping an agent is given all that it can see.
+        # An agent without a prompt and without a mapping gets all values that it can see.
         read = named & self._names | (else_ if sees_all else set())
         return read.union(
             *(
@@ -162,16 +164,18 @@ class DataFlow:
         outputs: Mapping[str, Any],
         element: Mapping[str, Any] = MappingProxyType({}),
     ) -> "View":
-        """Put together what an agent sees.
+        """Build the view of one agent.
 
         Args:
             agent: The agent.
             run_input: The run's input.
-            outputs: Outputs of the agents that it ``reads``; null of one that has none.
-            element: The element of its list and its index, by the names of prompts.
+            outputs: Outputs of the agents that ``reads`` returns; None for an agent without an
+                output.
+            element: The element of the agent's list and the index of the element, by their names in
+                prompts; empty for an agent without a list.
 
         Raises:
-            MissingInput: If the source of a parameter is not there.
+            MissingInput: If the source of a parameter has no value.
         """
         values = {**run_input, **outputs, **element}
         absent = {name for name, output in outputs.items() if output is None}
@@ -193,11 +197,11 @@ class DataFlow:
         )
 
     def assumed(self, agent: Agent, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Assume what an agent will see, by name, for an estimate: paths are not followed.
+        """Assume the values that an agent will see, for an estimate; paths are not followed.
 
         Args:
             agent: The agent.
-            values: The run's input, and a text for each agent's output.
+            values: The run's input, and a string for each agent's output.
         """
         seen = {**values}
         for key, writers in self.seen_writers(agent).items():
@@ -205,15 +209,15 @@ class DataFlow:
         return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
 
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a condition sees beside the input: outputs by agent, keys of the context."""
+        """Return the values that a condition sees beside the input: outputs and context."""
         return {**outputs, **self._context(self.seen_writers(agent), outputs)}
 
     def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the whole shared context: the input and the contributions of a run's outputs.
+        """Return the whole shared context: the input, and the values from a run's outputs.
 
         Args:
             run_input: The run's input.
-            outputs: Outputs of the agents that completed, by name.
+            outputs: Outputs of the completed agents, by the agents' names.
         """
         given = self._context(self.writers, outputs)
         return {**run_input, **{key: value for key, value in given.items() if value is not None}}
@@ -241,6 +245,6 @@ def _first_given(writers: Sequence[Writer], outputs: Mapping[str, Any]) -> Any:
         try:
             return part_of(output, writer.path)
         except MissingInput:
-            # Only with outputs that were accepted before there was a mapping to check.
+            # This happens only to an output that was accepted before the agent had the mapping.
             continue
     return None

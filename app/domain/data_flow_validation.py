@@ -1,4 +1,4 @@
-"""Refuses workflows in which an agent asks for a value that may not be there by then."""
+"""Refuses workflows in which an agent reads a value that may not exist when the agent starts."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -11,7 +11,7 @@ from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
-Reference = tuple[str, str]  # the field that asks, and the root that it asks for
+Reference = tuple[str, str]  # a field, and a root that the field uses
 
 
 def validate_data_flow(
@@ -20,7 +20,8 @@ def validate_data_flow(
     """Check prompts, mappings and conditions against the graph.
 
     Raises:
-        WorkflowError: Naming the agent, and carrying the path of the field.
+        WorkflowError: If an agent reads such a value. The message names the agent, and the error
+            has the path of the field.
     """
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
@@ -50,9 +51,12 @@ def validate_data_flow(
 
 
 def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
-    """Yield what may come from the run's input: the field (empty: the prompt), and the place.
+    """Yield each placeholder that may read the run's input, with the name of its field.
 
-    A condition reads the input as ``input.key``, and asks itself which keys there are.
+    The name is empty for the prompt.
+
+    Conditions are left out, because a condition reads the input as ``input.key`` and can test by
+    itself whether a key exists.
     """
     own = ITEM_NAMES if agent.for_each is not None else ()
     for name, source in DataFlow.sources(agent).items():
@@ -92,20 +96,20 @@ def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Itera
 
 
 def _validate_items(agents: Sequence[Agent], flow: DataFlow, index_of: dict[str, int]) -> None:
-    """Refuse a second meaning of the names by which prompts know an element of a list."""
+    """Refuse agents and keys that are named like an element or its index in prompts."""
     lists = [agent.name for agent in agents if agent.for_each is not None]
     for name in ITEM_NAMES if lists else ():
         if name in index_of:
             raise WorkflowError(
-                f"agent {name!r}: {name!r} is what prompts with a for_each call an element "
+                f"agent {name!r}: {name!r} is reserved for the elements of a for_each "
                 f"(agent {lists[0]!r}): rename the agent",
                 field=f"agents[{index_of[name]}].name",
             )
         if name in flow.writers:
             writer = flow.writers[name][0].agent
             raise WorkflowError(
-                f"agent {writer!r}: output_mapping writes the key {name!r}, which is what prompts "
-                f"with a for_each call an element (agent {lists[0]!r}): rename the key",
+                f"agent {writer!r}: output_mapping writes the key {name!r}, which is reserved for "
+                f"the elements of a for_each (agent {lists[0]!r}): rename the key",
                 field=f"agents[{index_of[writer]}].output_mapping",
             )
 
@@ -117,13 +121,13 @@ def _validate_keys(flow: DataFlow, index_of: dict[str, int]) -> None:
         if key in index_of:
             problem = f"writes the key {key!r}, which is the name of an agent: rename the key"
         elif key == INPUT:
-            problem = f"writes the key {key!r}, which stands for the run's input: rename it"
+            problem = f"writes the key {key!r}, which names the run's input: rename the key"
         for one, other in pairwise(writers):
             if one.level == other.level:
                 writer = one.agent
                 problem = (
                     f"writes the key {key!r}, as agent {other.agent!r} does, and the two may run "
-                    f"at the same time: rename a key, or have one of them depend on the other"
+                    f"at the same time: rename a key, or let one agent depend on the other"
                 )
         if problem:
             raise WorkflowError(

@@ -1,7 +1,8 @@
 """The graph of a workflow: its execution levels, critical path and dependency chains.
 
-Everything is iterative and linear in agents plus dependencies, after Kahn, "Topological sorting of
-large networks" (1962). A constructor refuses cycles, so an instance never holds a wrong graph.
+All algorithms are iterative and linear in the number of agents plus dependencies; they follow Kahn,
+"Topological sorting of large networks" (1962). The constructor refuses cycles, so an instance never
+has a wrong graph.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ class Node(Protocol):
 
     @property
     def dependencies(self) -> Sequence[str]:
-        """Names of the nodes that come before."""
+        """Names of the nodes that this node depends on."""
 
 
 class DependencyResolver:
@@ -35,8 +36,8 @@ class DependencyResolver:
         agents: The nodes in order of definition; only their names and dependencies are read.
 
     Raises:
-        WorkflowError: If a name is there twice, a dependency is unknown, or there is a cycle; the
-            message shows the cycle's path.
+        WorkflowError: If two agents have the same name, a dependency is unknown, or there is a
+            cycle; the message shows the path of the cycle.
     """
 
     def __init__(self, agents: Sequence[Node]) -> None:
@@ -53,14 +54,17 @@ class DependencyResolver:
         self._order, self._level = self._sort()
 
     def get_execution_levels(self) -> list[list[str]]:
-        """Return names by level: each depends on earlier levels only; then order of definition."""
+        """Return the names level by level, and within a level in order of definition.
+
+        An agent depends only on agents of earlier levels.
+        """
         levels: list[list[str]] = [[] for _ in range(max(self._level, default=-1) + 1)]
         for name, level in zip(self._names, self._level, strict=True):
             levels[level].append(name)
         return levels
 
     def get_critical_path(self) -> list[str]:
-        """Return the longest chain of dependencies; the first defined among equals."""
+        """Return the longest chain of dependencies; of equal chains, the one defined first."""
         if not self._names:
             return []
         # A level is the length of the longest chain that ends there (dynamic programming over the
@@ -73,16 +77,16 @@ class DependencyResolver:
         return [self._names[node] for node in reversed(path)]
 
     def get_dependency_chain(self, name: str) -> list[str]:
-        """Return everything an agent depends on, directly or not, in topological order.
+        """Return all agents that an agent depends on, directly or not, in topological order.
 
         Args:
             name: Name of the agent.
 
         Returns:
-            Names; by level, and within a level in order of definition.
+            Names of these agents, by level, and within a level in order of definition.
 
         Raises:
-            WorkflowError: If there is no such agent.
+            WorkflowError: If no agent has this name.
         """
         if name not in self._index:
             raise WorkflowError(f"no agent is named {name!r}{did_you_mean(name, self._index)}")
@@ -96,17 +100,18 @@ class DependencyResolver:
         return [self._names[node] for node in sorted(found, key=lambda n: (self._level[n], n))]
 
     def find_independent(self, pairs: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-        """Find the pairs in which an agent does not depend on the other one, even indirectly.
+        """Find the pairs whose first agent does not depend on the second, directly or indirectly.
 
         Args:
             pairs: Name of an agent -> names of others that it should depend on.
 
         Returns:
-            (agent, other) for each that it does not depend on.
+            Each pair (agent, other) in which the agent does not depend on the other agent.
         """
         wanted = {other for others in pairs.values() for other in others}
         bit = {self._index[other]: 1 << place for place, other in enumerate(sorted(wanted))}
-        # One integer per node is the set of wanted nodes among its ancestors: one pass for all.
+        # For each node, the bits of one integer are the wanted nodes among the node's ancestors. So
+        # one pass over the nodes is enough.
         reach = [0] * len(self._names)
         for node in self._order:
             for before in self._before[node]:
@@ -144,7 +149,7 @@ class DependencyResolver:
         missing = [len(befores) for befores in self._before]
         level = [0] * len(self._names)
         order = [node for node, count in enumerate(missing) if not count]
-        for node in order:  # grows while it is walked
+        for node in order:  # the list grows while the loop goes over it
             for follower in after[node]:
                 missing[follower] -= 1
                 level[follower] = max(level[follower], level[node] + 1)

@@ -1,7 +1,7 @@
-"""The catalogue of events: everything that a run's history may say, and how much it matters.
+"""The catalogue of events: every type of event in a run's history, and its importance.
 
-An event is written in the transaction that makes it true, so the history has every event that
-happened and no other. ``about`` says which step a type belongs to.
+An event is written in the transaction that makes the change itself, so the history has every event
+that happened and no other. ``about`` is the step that a type belongs to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from uuid import UUID
 
 
 class Level(StrEnum):
-    """How much an event matters, in ascending order."""
+    """The importance of an event, in ascending order."""
 
     INFO = "info"
     WARNING = "warning"
@@ -21,7 +21,7 @@ class Level(StrEnum):
 
     @property
     def rank(self) -> int:
-        """Place in the order."""
+        """Place of the level in the order."""
         return list(Level).index(self)
 
 
@@ -43,13 +43,13 @@ class RunEvent:
     """One event, with the run it belongs to.
 
     Attributes:
-        id: Grows in the order in which the history lists events.
-        run_id: The run.
-        agent_run_id: The agent run, or None.
-        attempt: Its attempt, or None.
+        id: Id, which grows in the order in which the history lists events.
+        run_id: Id of the run.
+        agent_run_id: Id of the agent run; None if the event belongs to no agent run.
+        attempt: Number of the attempt; None if the event belongs to no attempt.
         type: Name of its type, one of ``CATALOGUE``.
-        at: When it was written (UTC, by the database's clock).
-        data: Facts by name, such as the agent's.
+        at: Time at which the event was written (UTC, by the database's clock).
+        data: Facts by name, such as ``agent``, which is the name of the agent.
     """
 
     id: int
@@ -62,20 +62,21 @@ class RunEvent:
 
     @property
     def level(self) -> Level:
-        """How much it matters."""
+        """Importance of the event."""
         return level_of(self.type)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EventType:
-    """One kind of event.
+    """One type of event.
 
     Attributes:
-        name: As it stands in the history.
-        about: The step it belongs to.
-        level: How much it matters.
-        help: Its meaning, in one line.
-        facts: Names of the facts it may carry; none of them is a prompt or an output.
+        name: Name of the type in the history.
+        about: Step that the events of this type belong to.
+        level: Importance of the events of this type.
+        help: Meaning of the type, in one line.
+        facts: Names of the facts that events of this type may have; no fact is a prompt or an
+            output.
     """
 
     name: str
@@ -97,149 +98,160 @@ _TYPES = (
     _type(
         "run_created",
         About.RUN,
-        "A run was stored: nothing can lose it any more.",
+        "The run was stored; from now on nothing can lose it.",
         "workflow agents levels rerun_of rerun_from taken_over",
     ),
-    _type("run_started", About.RUN, "It was admitted, and its first level is dispatched."),
-    _type("run_continued", About.RUN, "It was admitted again, after a pause or for a retry."),
+    _type("run_started", About.RUN, "The run was admitted, and its first level is dispatched."),
+    _type("run_continued", About.RUN, "The run was admitted again, after a pause or for a retry."),
     _type(
-        "run_paused", About.RUN, "It rests until it is resumed.", "time_left_s", level=Level.WARNING
+        "run_paused",
+        About.RUN,
+        "The run rests until it is resumed.",
+        "time_left_s",
+        level=Level.WARNING,
     ),
-    _type("run_resumed", About.RUN, "It may be admitted again."),
-    _type("run_retried", About.RUN, "Its failed agents run again.", "agents cost_budget"),
+    _type("run_resumed", About.RUN, "The run may be admitted again."),
+    _type(
+        "run_retried", About.RUN, "The failed agents of the run start again.", "agents cost_budget"
+    ),
     _type(
         "run_rerun",
         About.RUN,
-        "A new run was made that takes over results of this one.",
+        "A new run was created, which takes over results of this run.",
         "agent run_id",
     ),
     _type("run_completed", About.RUN, "Every agent has completed or was skipped."),
     _type(
         "run_partially_completed",
         About.RUN,
-        "It has ended, and some of its agents did not complete.",
+        "The run has ended, and some of its agents did not complete.",
         "error",
         level=Level.WARNING,
     ),
-    _type("run_failed", About.RUN, "It has failed.", "error", level=Level.ERROR),
-    _type("run_cancelled", About.RUN, "It was cancelled.", "error", level=Level.WARNING),
-    _type("agent_started", About.AGENT, "A worker has claimed it: an attempt begins.", "agent"),
+    _type("run_failed", About.RUN, "The run has failed.", "error", level=Level.ERROR),
+    _type("run_cancelled", About.RUN, "The run was cancelled.", "error", level=Level.WARNING),
+    _type(
+        "agent_started",
+        About.AGENT,
+        "A worker has claimed the agent, and an attempt begins.",
+        "agent",
+    ),
     _type(
         "agent_expanded",
         About.AGENT,
-        "The list of a for_each is known; its items run now.",
+        "The list of the for_each is known, and its items run now.",
         "agent items",
     ),
     _type(
         "sub_run_started",
         About.AGENT,
-        "The run of a sub-workflow goes on in its place.",
+        "The run of the agent's sub-workflow goes on in place of the agent.",
         "agent run_id",
     ),
     _type(
         "agent_completed",
         About.AGENT,
-        "It has completed, and its output is stored.",
+        "The agent has completed, and its output is stored.",
         f"{_ENDED} first_token_s items failed run_id",
     ),
-    _type("agent_skipped", About.AGENT, "Its condition is false.", _FAILURE),
+    _type("agent_skipped", About.AGENT, "The agent's condition is false.", _FAILURE),
     _type(
         "agent_retrying",
         About.AGENT,
-        "The attempt has failed, and another one follows.",
+        "The attempt has failed, and another attempt follows.",
         f"{_ENDED} ready_in_s",
         level=Level.WARNING,
     ),
     _type(
         "agent_failed",
         About.AGENT,
-        "It has failed for good.",
+        "The agent has failed for good.",
         f"{_ENDED} items failed run_id",
         level=Level.ERROR,
     ),
     _type(
         "agent_rate_limited",
         About.LIMIT,
-        "It has failed for good: the provider went on refusing its calls.",
+        "The agent has failed for good, because the provider went on refusing its calls.",
         _ENDED,
         level=Level.ERROR,
     ),
     _type(
         "agent_budget_exceeded",
         About.BUDGET,
-        "It has failed for good: its next call could have exceeded a budget.",
+        "The agent has failed for good, because its next call could have exceeded a budget.",
         _ENDED,
         level=Level.ERROR,
     ),
     _type(
         "agent_cancelled",
         About.AGENT,
-        "It was stopped, or not started: its run was stopped, or what it needs has failed.",
+        "The agent was stopped or not started, because its run was stopped or a dependency failed.",
         f"{_ENDED} run_id",
         level=Level.WARNING,
     ),
     _type(
         "agent_waiting",
         About.LIMIT,
-        "It has to wait long for a limit, a circuit or money, and gave its place back meanwhile.",
+        "The agent has to wait long for a limit, a circuit or money, and has given its place back.",
         "agent waits_for ready_in_s waited",
         level=Level.WARNING,
     ),
     _type(
         "agent_handed_back",
         About.WORKER,
-        "Its worker drains, or its run was paused: another attempt follows, which is no retry.",
+        "The worker drains, or the run was paused; another attempt follows, which is not a retry.",
         "agent waited",
         level=Level.WARNING,
     ),
     _type(
         "agent_recovered",
         About.WORKER,
-        "Its worker went silent; another attempt follows.",
+        "The worker of the agent went silent, and another attempt follows.",
         _FAILURE,
         level=Level.WARNING,
     ),
     _type(
         "agent_fallback",
         About.CALL,
-        "A call has failed, and another model is asked in its place.",
+        "A call has failed, and another model gets the request.",
         f"{_FAILURE} provider model next_provider next_model",
         level=Level.WARNING,
     ),
     _type("tool_started", About.TOOL, "A tool was started.", "agent tool seconds"),
-    _type("tool_finished", About.TOOL, "A tool has given its result.", "agent tool seconds"),
+    _type("tool_finished", About.TOOL, "A tool has returned its result.", "agent tool seconds"),
     _type(
         "tool_failed",
         About.TOOL,
-        "A tool has failed, and its model gets the error.",
+        "A tool has failed, and the model gets the error.",
         "agent tool seconds",
         level=Level.WARNING,
     ),
     _type(
         "tool_unknown",
         About.TOOL,
-        "A tool was interrupted: it may have done its work.",
+        "A tool was interrupted, and may have done its work.",
         "agent tool seconds",
         level=Level.WARNING,
     ),
     _type(
         "budget_threshold",
         About.BUDGET,
-        "With this booking a budget has passed one of its thresholds.",
+        "With this booking, a budget has passed one of its thresholds.",
         "scope subject period share spent_usd limit_usd",
         level=Level.WARNING,
     ),
     _type(
         "circuit_open",
         About.BREAKER,
-        "It waits: the circuit of its model is open, because calls fail for all agents.",
+        "The agent waits because the circuit of its model is open: calls fail for all agents.",
         "agent provider model",
         level=Level.WARNING,
     ),
     _type(
         "circuit_closed",
         About.BREAKER,
-        "The circuit it has waited for is closed: it goes on.",
+        "The circuit that the agent waited for is closed, and the agent goes on.",
         "agent provider model",
     ),
 )
@@ -253,13 +265,13 @@ LAST_ID = 2**63 - 1
 
 
 def checked_after(after: int | None) -> int:
-    """Check where to go on reading a history: behind an event, or at the beginning.
+    """Check the id of the event after which a history is read on, and return it.
 
     Args:
-        after: Id of the last event seen; 0 or None for the beginning.
+        after: Id of the last event that was seen; 0 or None for the beginning.
 
     Raises:
-        ValueError: If it is no id.
+        ValueError: If ``after`` is not an id.
     """
     if after is None:
         return 0
@@ -272,5 +284,5 @@ def checked_after(after: int | None) -> int:
 
 
 def level_of(name: str) -> Level:
-    """Return how much events of a type matter; a type of a newer version is info."""
+    """Return the importance of a type of event; it is INFO for a type of a newer version."""
     return CATALOGUE[name].level if name in CATALOGUE else Level.INFO

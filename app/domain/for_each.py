@@ -1,7 +1,7 @@
-"""``for_each``: one agent run per element of a list, and the names by which prompts know it.
+"""``for_each``: one agent run per element of a list, and the names of the element in prompts.
 
-The list is ``documents`` or ``input.documents``, a path into the run's input, or ``reader`` or
-``reader.items``, a path into the output of an agent that comes before.
+The path of the list leads into the run's input, such as ``documents`` or ``input.documents``, or
+into the output of an earlier agent, such as ``reader`` or ``reader.items``.
 """
 
 from collections.abc import Container, Mapping
@@ -14,25 +14,29 @@ from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
 
 INPUT = "input"
-#: The names in prompts of a for_each agent for its element, and for its index from 0.
+#: The prompt of an agent with a for_each reads the element as ``item``, and the index of the
+#: element, which starts at 0, as ``index``.
 ITEM, INDEX = "item", "index"
 ITEM_NAMES = (ITEM, INDEX)
 
 
 def agent_of(name: str) -> str:
-    """Return the agent's name of an agent run's, such as ``screen[3]``; it has no brackets."""
+    """Return the name of the agent whose agent run has this name.
+
+    The agent run ``screen[3]`` belongs to the agent ``screen``; no agent's own name has brackets.
+    """
     return name.partition("[")[0]
 
 
 def source_of(for_each: str, agents: Container[str]) -> Placeholder:
-    """Return the path of the list; it begins with an agent's name or a key of the run's input.
+    """Return the path of the list, which begins with an agent's name or a key of the input.
 
     Args:
-        for_each: As written.
+        for_each: The path as its author wrote it.
         agents: Names of the workflow's agents.
 
     Raises:
-        WorkflowError: If it is no path.
+        WorkflowError: If ``for_each`` is not a path.
     """
     found = placeholders(f"{{{for_each}}}")
     if len(found) != 1 or found[0].text != f"{{{for_each}}}":
@@ -46,7 +50,7 @@ def source_of(for_each: str, agents: Container[str]) -> Placeholder:
     first = source.path[0] if source.path else None
     if not isinstance(first, str):
         raise WorkflowError(
-            "is 'input', which is an object: name the list in it, 'input.documents'"
+            "is 'input', which is an object: name a list in it, such as 'input.documents'"
         )
     return replace(source, root=first, path=source.path[1:])
 
@@ -58,14 +62,14 @@ def items_of(
 
     Args:
         agent: The agent, with a ``for_each``.
-        values: The run's input, and outputs by agent. A text that is a JSON list counts as one,
-            because models answer lists so.
+        values: The run's input, and the outputs by agent. A string that contains a JSON list counts
+            as a list, because models return lists in this form.
         agents: Names of the workflow's agents.
-        max_items: How many elements there may be.
+        max_items: Largest number of elements that the list may have.
 
     Raises:
-        MissingInput: If there is no list.
-        TooManyItems: If it is longer.
+        MissingInput: If the path does not lead to a list.
+        TooManyItems: If the list has more than ``max_items`` elements.
     """
     assert agent.for_each is not None, "only called for agents with a for_each"
     found = look_up(source_of(agent.for_each, agents), values)
@@ -74,11 +78,11 @@ def items_of(
     if not isinstance(found, list | tuple):
         raise MissingInput(
             f"for_each {agent.for_each!r} is {shortened(found)}, not a list: "
-            "give a list in the input, or have the agent answer a JSON list"
+            "give a list in the input, or let the agent return a JSON list"
         )
     if len(found) > max_items:
         raise TooManyItems(
-            f"for_each {agent.for_each!r} has {len(found):,} elements, engine.max_items is "
-            f"{max_items:,}: give fewer, or raise the setting"
+            f"for_each {agent.for_each!r} has {len(found):,} elements, and engine.max_items is "
+            f"{max_items:,}: give fewer elements, or raise the setting"
         )
     return list(found)

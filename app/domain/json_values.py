@@ -1,4 +1,4 @@
-"""Whether a Python value is JSON that Postgres can store and every worker reads back unchanged."""
+"""Checks that a Python value is JSON, and that Postgres and every worker keep it unchanged."""
 
 import datetime as dt
 import decimal
@@ -31,7 +31,7 @@ REMEDIES: dict[type, str] = {
 
 
 class _Trail(NamedTuple):
-    """The way to a part of a value; turned into a path only for a message about that part."""
+    """The steps that lead to a part of a value; only an error message makes a path of them."""
 
     parent: "_Trail | None"
     key: str | int
@@ -51,11 +51,11 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
 
     Args:
         value: Any Python value; dicts, lists and tuples may be nested up to 64 deep.
-        name: Name of the value, the start of the path in the answer.
+        name: Name of the value, with which the returned path begins.
 
     Returns:
         Path and problem, such as ``("input.total", "is Decimal('1'), which is not JSON: give
-        ...")``, or None when the whole value is JSON.
+        ...")``, or None if the whole value is JSON.
     """
     waiting = [(value, _Trail(None, name, 0))]
     left = MAX_VALUES
@@ -65,7 +65,7 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
         problem = _problem(part, trail.depth) if left else f"is over {MAX_VALUES:,} values long"
         if problem:
             return str(trail), problem
-        # Reversed, because the last one is looked at first.
+        # The children are reversed, because the last element of the list is checked first.
         waiting.extend(
             (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
         )
@@ -73,9 +73,12 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
 
 
 def find_text_problem(value: Any) -> str | None:
-    """Find why Postgres cannot store a value as text, as ``is 5 (int): give a text``."""
+    """Return the reason why Postgres cannot store a value as text, or None if it can.
+
+    An example is ``is 5 (int): give a string``.
+    """
     if not isinstance(value, str):
-        return f"is {shortened(value)} ({type(value).__name__}): give a text"
+        return f"is {shortened(value)} ({type(value).__name__}): give a string"
     if "\0" in value:
         return "contains a NUL character, which Postgres cannot store: remove it"
     try:
@@ -103,21 +106,21 @@ def _problem(part: Any, depth: int) -> str | None:
     remedy = next((text for kind, text in REMEDIES.items() if isinstance(part, kind)), None)
     return (
         f"is {shortened(part)} ({type(part).__name__}), which is not a JSON value: "
-        f"{remedy or 'give a dict, list, text, number, bool or None'}"
+        f"{remedy or 'give a dict, list, string, number, bool or None'}"
     )
 
 
 def _number_problem(number: float) -> str | None:
     if isinstance(number, int):
         huge = number.bit_length() > MAX_INTEGER_BITS
-        return "is a number of too many digits: give it as text" if huge else None
+        return "is a number with too many digits: give a string" if huge else None
     return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
 
 
 def _key_problem(keys: Iterable[Any]) -> str | None:
     for key in keys:
         if not isinstance(key, str):
-            return f"has the key {shortened(key)}: keys are texts, give {shortened(str(key))}"
+            return f"has the key {shortened(key)}, not a string: give {shortened(str(key))}"
         if problem := find_text_problem(key):
             return f"has a key that {problem}"
     return None

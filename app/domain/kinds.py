@@ -1,13 +1,14 @@
-"""Kinds of agents, and the queues of those that call no provider."""
+"""Kinds of agents, and the queues of the kinds that call no provider."""
 
-#: A conversation with a model; its queue is that of its provider.
+#: An agent that has a conversation with a model. Its queue is the queue of the model's provider.
 LLM = "llm"
 FUNCTION = "function"
 HTTP = "http"
-#: A sub-workflow: it starts a run of its own, which needs no more than the scheduler's queue.
+#: An agent that runs a sub-workflow. It only starts another run, so it needs only the scheduler's
+#: queue.
 WORKFLOW = "workflow"
-#: Queues beside the providers'. A kind without a queue of its own, such as a plugin's, computes in
-#: the worker process like a function, and runs on the queue of functions.
+#: Queues that belong to no provider. An agent of a kind that is not listed here, such as a kind of
+#: a plugin, computes in the worker process like a function, and runs on the queue of functions.
 QUEUES_OF_KINDS = {FUNCTION: "function", HTTP: "http"}
 
 

@@ -1,22 +1,22 @@
-"""Tokens that a model reads and writes at once, by its name, from the providers' pages (2026)."""
+"""Limits of models in tokens, by the models' names, from the providers' pages (2026)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLimits:
-    """Limits of a model in tokens; None where they are not known.
+    """Limits of a model in tokens; a limit is None if it is not known.
 
     Attributes:
-        context_window: Prompt and output together.
-        max_output_tokens: Most tokens it generates in one answer.
+        context_window: Most tokens of a prompt and its output in total.
+        max_output_tokens: Most tokens that the model generates in one answer.
     """
 
     context_window: int | None = None
     max_output_tokens: int | None = None
 
 
-# The longest prefix that fits decides.
+# The longest prefix that fits the name of a model decides.
 _LIMITS = {
     "chatgpt-4o": (128_000, 16_384),
     "gpt-3.5-turbo": (16_385, 4_096),
@@ -49,7 +49,7 @@ _LIMITS = {
     "claude-sonnet-4-6": (1_000_000, 64_000),
     "claude-sonnet-5": (1_000_000, 128_000),
 }
-# Names under a known prefix whose own limits are not known.
+# Prefixes of models whose limits are unknown, although a shorter prefix above also fits them.
 _UNKNOWN = (
     *("gpt-4-0125", "gpt-4-1106", "gpt-4-32k", "gpt-4-vision"),
     *("gpt-5.4", "gpt-5.5", "gpt-5.6", "o1-preview", "claude-opus-4-8"),

@@ -1,4 +1,4 @@
-"""The pure decision behind every hold: which calls may spend."""
+"""The pure functions that decide whether a hold is placed, so that its call may be made."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,17 +13,17 @@ LEDGER_UNIT = Decimal("1E-10")
 
 
 def round_to_ledger(amount_usd: Decimal) -> Decimal:
-    """Round a cost as it is booked."""
+    """Round a cost to the amount that is booked."""
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_HALF_UP)
 
 
 def round_up(amount_usd: Decimal) -> Decimal:
-    """Round a worst case as it is held: never below the cost it stands for."""
+    """Round a worst case up to the amount that is held, so that the hold covers it."""
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
 def dollars(amount_usd: Decimal) -> str:
-    """Word an amount for a reader: no trailing zeros, at least cents."""
+    """Format an amount for a reader, without trailing zeros but at least with cents."""
     short = abs(amount_usd).normalize()
     exponent = short.as_tuple().exponent
     assert isinstance(exponent, int), "an amount is a finite number"
@@ -32,7 +32,7 @@ def dollars(amount_usd: Decimal) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """A budget as it stands under its lock; placing a hold on it changes ``held_usd``."""
+    """The state of a budget that is locked; a hold that is placed on it changes ``held_usd``."""
 
     id: UUID
     label: str
@@ -50,16 +50,18 @@ class HoldRequest:
 
     Attributes:
         call_id: Id of the call.
-        agent_run_id: The agent run that makes it; its cost_limit is an account of that id.
-        attempt: Its fencing token.
-        budget_ids: The shared budgets that apply.
+        agent_run_id: The agent run that makes the call; the account of its cost_limit has the same
+            id.
+        attempt: Number of the attempt, which is the fencing token.
+        budget_ids: Ids of the shared budgets that apply.
         amount_usd: Worst case of the call.
-        subjects: (scope, subject) of the standing budgets that apply, if there are any. Their
-            accounts are found when the hold is placed.
-        begun: Whether its attempt has made calls before: it keeps its place until it has ended.
-        away: Whether the agent run that waits has given its place back meanwhile.
+        subjects: (scope, subject) of each standing budget that applies. The accounts of these
+            budgets are found when the hold is placed.
+        begun: Whether the attempt has made calls before; such an attempt keeps its place until it
+            ends.
+        away: Whether the agent run has given its place back while it waits.
         provider: Provider of the call; None for the provider of the agent run.
-        model: Model of the call, likewise.
+        model: Model of the call; None for the model of the agent run.
     """
 
     call_id: UUID
@@ -75,19 +77,19 @@ class HoldRequest:
 
 
 class HoldOutcome(StrEnum):
-    """Answer to a HoldRequest."""
+    """The answer to a HoldRequest."""
 
     PLACED = "placed"
-    WAIT = "wait"  # fits once running holds have settled for less
-    EXCEEDED = "exceeded"  # cannot fit any more, whatever the running calls cost
+    WAIT = "wait"  # fits if running calls cost less than their holds
+    EXCEEDED = "exceeded"  # cannot fit, whatever the running calls cost
     CLOSED = "closed"  # the run is being cancelled
     PAUSED = "paused"  # the run is paused
-    FENCED = "fenced"  # the attempt is no longer this worker's
+    FENCED = "fenced"  # this worker no longer owns the attempt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoldAnswer:
-    """Outcome of one request, and the account that decided it."""
+    """The outcome of one request, and the account that was decisive."""
 
     outcome: HoldOutcome
     account: Account | None = None
@@ -98,18 +100,20 @@ def decide_holds(
     accounts: Mapping[UUID, Account],
     queue: Sequence[HoldRequest] = (),
 ) -> list[HoldAnswer]:
-    """Grant what fits, all accounts or none, in order and without overtaking.
+    """Grant the holds that fit, in order and without overtaking.
 
-    The amount of a request that waits is set aside on every account of it, and a later request is
-    granted only if it fits besides. So a large hold waits only for what was held before it came,
-    and small ones go on wherever there is room for all. A request of an attempt that has begun
-    does not wait for one that is away: that one may be waiting for the place of the former.
+    A hold is placed on all accounts of its request, or on none. If a request waits, its amount is
+    set aside on each of its accounts, and a later request is granted only if it fits beside that
+    amount. So a large hold waits only for holds that were placed before it was requested, and small
+    holds are granted wherever there is room for all. A request of an attempt that has begun does
+    not wait for a request that is away, because the agent run that is away may be waiting for the
+    place of that attempt.
 
     Args:
-        requests: The holds asked for, in order of arrival.
-        accounts: The accounts they touch, locked; granted amounts are added to ``held_usd``.
-        queue: The requests that wait already, in order; those asked for again keep their
-            places, all others come behind.
+        requests: The requests for holds, in order of arrival.
+        accounts: The accounts of these requests, locked; granted amounts are added to ``held_usd``.
+        queue: The requests that already wait, in order. A request that is made again keeps its
+            place, and all other requests come after the queue.
 
     Returns:
         One answer per request.
@@ -124,7 +128,7 @@ def decide_holds(
     for request in in_order:
         asked = request.call_id in asked_now
         ids = (request.agent_run_id, *request.budget_ids)
-        # Of a request that only waits, the accounts that are asked for here are known.
+        # If a request only waits, ``accounts`` may lack some of its accounts.
         touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
         answer = answers[request.call_id] = _decide(
             request.amount_usd, touched, for_present if request.begun else set_aside

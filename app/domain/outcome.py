@@ -1,4 +1,4 @@
-"""How a run ends: the rules of partial completion, as pure functions of counts."""
+"""The rules for the end of a run and for partial completion, as pure functions of counts."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,17 @@ MAX_FAILED_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AgentCounts:
-    """Counts of one run's agents.
+    """The counts of a run's agents.
 
     Attributes:
         total: All agents.
-        failed: Those that failed, were rate-limited to the end, or exceeded a budget.
-        critical_failed: Those of them with a priority of 8 or more.
-        cancelled: Those that were cancelled, mostly because a dependency failed.
-        failed_items: Items of for_each agents that failed (an item is no agent of the others), and
-            sub-workflows that completed in part.
-        decisive_items: Those of them whose agent, still waiting, fails with any of its items.
+        failed: Agents that failed, were rate-limited up to their last retry, or exceeded a budget.
+        critical_failed: Agents that are counted in ``failed`` and have a priority of 8 or more.
+        cancelled: Agents that were cancelled, mostly because a dependency failed.
+        failed_items: Items of for_each agents that failed, and sub-workflows that completed in
+            part. The other counts do not count an item as an agent.
+        decisive_items: Failed items of agents that still wait for their items and that fail if any
+            item fails.
     """
 
     total: int
@@ -32,13 +33,14 @@ class AgentCounts:
 def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> str | None:
     """Return why the run has failed, or None if it may go on.
 
-    A run fails when partial completion is not allowed and an agent failed, when a critical agent
-    failed, or when more than half of its agents failed. An item that failed counts with its agent.
+    A run fails if partial completion is not allowed and an agent failed, if a critical agent
+    failed, or if more than half of the run's agents failed. A failed item fails the run only if the
+    agent of the item needs all its items.
     """
     if counts.decisive_items:
         return (
-            f"{counts.decisive_items} items failed of agents that need all of theirs: they are "
-            "critical (priority 8 or more), or partial completion is not allowed"
+            f"{counts.decisive_items} items failed, and their agents need all items: the agents "
+            "are critical (priority 8 or more), or partial completion is not allowed"
         )
     if not counts.failed:
         return None
@@ -54,7 +56,7 @@ def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> st
 
 
 def final_status(counts: AgentCounts) -> WorkflowStatus:
-    """Return the state of a run that came through all its levels."""
+    """Return the final state of a run that has finished all its levels."""
     if counts.failed or counts.cancelled or counts.failed_items:
         return WorkflowStatus.PARTIALLY_COMPLETED
     return WorkflowStatus.COMPLETED

@@ -1,6 +1,6 @@
 """Paths of data flow: the source of an input, and the part of an output for the context.
 
-They are written like placeholders without their braces: ``report.items[0].total``.
+A path is written like a placeholder without its braces, such as ``report.items[0].total``.
 """
 
 import re
@@ -10,15 +10,15 @@ from typing import Any
 from app.domain.prompt import Placeholder, look_up, placeholders
 from app.errors import MissingInput
 
-#: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` begin there.
+#: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` are parts of the output.
 WHOLE = "$"
-# Names of keys of the context and of parameters: those that a placeholder can have.
+# The name of a key of the context or of a parameter, which a placeholder must be able to contain.
 KEY = re.compile(r"[^\W\d][\w-]*")
 MAX_PATH_CHARS = 1000
 
 
 def parse_path(path: object) -> Placeholder | None:
-    """Parse a path as the placeholder it would be in a prompt; None if it is no path."""
+    """Parse a path as if it were a placeholder of a prompt; return None if it is not a path."""
     if not isinstance(path, str) or len(path) > MAX_PATH_CHARS:
         return None
     text = f"{{{path}}}"
@@ -27,7 +27,7 @@ def parse_path(path: object) -> Placeholder | None:
 
 
 def parse_output_path(path: object) -> Placeholder | None:
-    """Parse a path into an output, whose root is ``$``; None if it is no path."""
+    """Parse a path into an output, with the root ``$``; return None if it is not a path."""
     if not isinstance(path, str):
         return None
     inside = path.removeprefix(WHOLE)
@@ -47,5 +47,5 @@ def part_of(output: Any, path: Placeholder) -> Any:
 
 
 def reason_of(error: MissingInput) -> str:
-    """Return why a path leads nowhere, without the words of a placeholder."""
+    """Return the reason why a path leads nowhere, without the placeholder before it."""
     return str(error).partition(": ")[2] or str(error)

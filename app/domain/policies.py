@@ -1,4 +1,4 @@
-"""Decisions of an operator or a workflow's author in advance: limits, prices, watching."""
+"""Policies that operators or authors of workflows set in advance: limits, prices, monitoring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimitConfig:
-    """Limits of one bucket: a provider's account and a group of models. None means unlimited.
+    """Limits of one bucket: one account and one group of models. None means unlimited.
 
     Example:
         RateLimitConfig(requests_per_minute=500, tokens_per_minute=200_000, burst=20)
@@ -28,13 +28,13 @@ class RateLimitConfig:
         requests_per_minute: Requests admitted per minute.
         requests_per_hour: Requests admitted per hour.
         requests_per_day: Requests admitted per day.
-        tokens_per_minute: Input and output tokens together, per minute.
-        input_tokens_per_minute: Input tokens per minute, where the provider counts them apart.
-        output_tokens_per_minute: Output tokens per minute, where the provider counts them apart.
+        tokens_per_minute: Input and output tokens in total, per minute.
+        input_tokens_per_minute: Input tokens per minute, if the provider counts them separately.
+        output_tokens_per_minute: Output tokens per minute, if the provider counts them separately.
         concurrent_requests: Requests in flight at once, over the whole cluster.
-        burst: Requests that may start at once after an idle time (the minute tier's capacity);
-            1 paces them evenly. None means the provider's common default, a minute's worth / 60,
-            at least 1.
+        burst: Requests that may start at once after an idle time, which is the capacity of the
+            minute tier; 1 spaces the requests evenly. None means the common default of providers,
+            which is a sixtieth of the requests per minute, but at least 1.
         enforcement: ``bucket`` (continuous refill) or ``window`` (never more than
             ``requests_per_minute`` in any sliding minute).
     """
@@ -60,7 +60,7 @@ class RateLimitConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CostConfig:
-    """The operator's own prices; they go before the built-in table.
+    """The operator's own prices, which take precedence over the built-in table.
 
     Example:
         CostConfig(model_costs={"our-model": {"input": 0.001, "output": 0.002}})
@@ -68,11 +68,14 @@ class CostConfig:
     Attributes:
         model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens.
             ``cached_input``, ``cache_write`` and ``cache_write_1h`` may be given too.
-        model_prices: Model name -> prices with the same keys in dollars per million tokens, each
-            with the date or time ``from`` which it holds (ISO 8601, UTC if it says no zone). One
-            may have none: it holds before the others. A model is in one of the two tables only.
-        default_input_cost: Price of input tokens of models that no table knows; None refuses them.
-        default_output_cost: The same for output tokens.
+        model_prices: Model name -> list of prices with the same keys, in dollars per million
+            tokens. The key ``from`` is the date or time from which a price applies (ISO 8601, UTC
+            if there is no zone). One price may have no ``from``; it applies before all others. A
+            model may be in only one of the two tables.
+        default_input_cost: Price of input tokens for models that are in no table; None refuses
+            these models.
+        default_output_cost: Price of output tokens for models that are in no table; None refuses
+            these models.
     """
 
     model_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -94,10 +97,10 @@ class CostConfig:
 
 
 def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
-    """Return the time ``from`` which one of ``model_prices`` holds, or None for always.
+    """Return the time from which a price of ``model_prices`` applies, or None for always.
 
     Raises:
-        ValueError: If it is no date or time.
+        ValueError: If ``from`` is not a date or time.
     """
     if (given := prices.get("from")) is None:
         return None
@@ -130,7 +133,7 @@ def _check_prices(
     if not set(PRICES) <= prices.keys() <= bounds.keys():
         raise ConfigurationError(
             f"{place} has {listed(prices)}: give 'input' and 'output', "
-            f"and if you like {listed(CACHE_PRICES)}, in {unit}"
+            f"and optionally {listed(CACHE_PRICES)}, in {unit}"
         )
     check_bounds(prices, {name: bounds[name] for name in prices}, of=f"{place}: ")
 
@@ -147,14 +150,16 @@ class MonitorConfig:
     """The settings of metrics, logs and the event stream.
 
     Attributes:
-        enable_metrics: Whether workers count, and a Monitor stores events.
+        enable_metrics: Whether workers collect metrics, and a Monitor stores events.
         enable_logging: Whether a Monitor logs events and metrics.
         metrics_interval: Seconds between two lines of metrics that a Monitor logs.
         metrics_host: Address on which workers serve their metrics.
-        metrics_port: First port for that; each worker takes the next free one. None: they do not.
-        stream_events: Whether events are put on the Redis stream, for services that follow it.
-        stream_length: How many of the newest events it keeps, about.
-        flower_payloads: Whether Flower shows prompts, outputs and the texts of errors.
+        metrics_port: First port for the metrics; each worker takes the next free port. None means
+            that workers do not serve metrics.
+        stream_events: Whether events are added to the Redis stream, for services that read the
+            stream.
+        stream_length: Approximate number of the newest events that the stream keeps.
+        flower_payloads: Whether Flower shows prompts, outputs and error messages.
     """
 
     enable_metrics: bool = True
@@ -176,7 +181,7 @@ class MonitorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Configuration of an OrchestrationEngine; None leaves the cluster's stored value in force.
+    """Configuration of an OrchestrationEngine; for None, the stored value of the cluster applies.
 
     Example:
         EngineConfig(rate_limit_config=RateLimitConfig(requests_per_minute=500))
@@ -185,8 +190,8 @@ class EngineConfig:
         rate_limit_config: Limits of the default provider.
         cost_config: Prices.
         monitor_config: Metrics, logs and the event stream.
-        default_retry_policy: Policy of agents without one of their own.
-        max_concurrent_workflows: Runs admitted at once; further ones stay pending.
+        default_retry_policy: Retry policy of agents that have no retry policy of their own.
+        max_concurrent_workflows: Runs that are admitted at once; further runs stay pending.
     """
 
     rate_limit_config: RateLimitConfig | None = None

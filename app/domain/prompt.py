@@ -1,8 +1,9 @@
-"""The prompt renderer: fills placeholders from JSON values, and can do nothing else.
+"""The prompt renderer, which fills placeholders with JSON values and can do nothing else.
 
-A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``: keys of dicts and
-indices of lists, never an attribute, a call or a format. ``{{`` and ``}}`` are literal braces. A
-brace that opens no placeholder, as in JSON, stays. Values that are filled in are not rendered.
+A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``. It contains keys of
+dicts and indices of lists, but never an attribute, a call or a format. ``{{`` and ``}}`` are
+literal braces. A brace that opens no placeholder, as in JSON, stays as it is. Placeholders in a
+value that is filled in are not filled.
 """
 
 import contextlib
@@ -35,8 +36,8 @@ class Placeholder:
 
     Attributes:
         root: Key of the run's input, or name of an agent.
-        path: Keys and indices that lead from there to the value.
-        text: As it is written, braces included.
+        path: Keys and indices that lead from the root to the value.
+        text: The placeholder as it is written, including its braces.
     """
 
     root: str
@@ -45,12 +46,12 @@ class Placeholder:
 
 
 def placeholders(template: str) -> list[Placeholder]:
-    """Return the placeholders of a template, in order, repetitions included."""
+    """Return the placeholders of a template, in order, including repeated placeholders."""
     return [token for token in _tokens(template) if isinstance(token, Placeholder)]
 
 
 def malformed_placeholders(template: str) -> list[str]:
-    """Return texts that begin like a placeholder but stay literal, such as ``{a.}``."""
+    """Return the strings that begin like a placeholder but stay literal, such as ``{a.}``."""
     return [text for match in _MALFORMED.finditer(template) if (text := match["malformed"])]
 
 
@@ -58,18 +59,19 @@ def render(template: str, values: Mapping[str, Any], *, absent: Container[str] =
     """Fill a template.
 
     Args:
-        template: Text with placeholders.
-        values: JSON values by root: the run's input and the outputs of agents. Texts are inserted
-            as they are, other values as compact JSON. A path may lead into a text that is JSON
-            itself, as models answer it.
-        absent: Roots whose agent ended without an output; every path into them is null.
+        template: String with placeholders.
+        values: JSON values by root: the run's input and the outputs of agents. Strings are inserted
+            as they are, and other values as compact JSON. A path may lead into a string that
+            contains JSON, because models return JSON in this form.
+        absent: Roots whose agent ended without an output; every path from such a root leads to
+            null.
 
     Returns:
         The prompt.
 
     Raises:
-        MissingInput: If a placeholder has no value; the message says which part is missing and
-            what there is.
+        MissingInput: If a placeholder has no value; the message has the missing part and the parts
+            that exist.
         AgentError: If the prompt would be over 20 million characters.
     """
     filled: dict[str, str] = {}
@@ -102,14 +104,14 @@ def look_up(
     Args:
         placeholder: The placeholder.
         values: JSON values by root.
-        parsed: JSON texts already parsed, by the id of the text; shared between look-ups in the
-            same values so that a text is parsed once.
+        parsed: Strings of JSON that are already parsed, by the id of the string. Look-ups in the
+            same values share this dict, so that each string is parsed once.
 
     Returns:
         The JSON value.
 
     Raises:
-        MissingInput: If it is not there.
+        MissingInput: If the placeholder has no value.
     """
     parsed = {} if parsed is None else parsed
     value: Any = values
@@ -134,15 +136,16 @@ def look_up(
 
 
 def parsed_text(text: str) -> Any:
-    """Parse a text that is a JSON object or list, with or without a Markdown fence."""
+    """Parse a string that contains a JSON object or list, with or without a Markdown fence."""
     return _parse(text, {})
 
 
 def _tokens(template: str) -> Iterator[str | Placeholder]:
-    """Yield literal texts and placeholders of a template, in order."""
+    """Yield the literal strings and the placeholders of a template, in order."""
     position = 0
-    # Braces that are open: True for an escaped one. In JSON such as {"a": {"b": 1}} the two at the
-    # end close one each; only where an escaped one is open, or none, does }} stand for one brace.
+    # The braces that are open; True stands for an escaped brace. In JSON such as {"a": {"b": 1}},
+    # each of the two braces at the end closes one brace. So }} stands for one literal brace only if
+    # the last open brace is escaped, or if no brace is open.
     open_braces: list[bool] = []
     while match := _TOKEN.search(template, position):
         if match.start() > position:
@@ -168,20 +171,21 @@ def _steps(path: str) -> tuple[str | int, ...]:
 
 
 def _parse(text: str, parsed: dict[int, Any]) -> Any:
-    """Return the JSON object or array that a text is, or the text itself."""
+    """Return the JSON object or array that a string contains, or the string itself."""
     key = id(text)
     if key not in parsed:
         parsed[key] = text
         bare = _without_fence(text)
         if bare[:1] in ("{", "[") and len(bare) <= MAX_PARSED_CHARS:
-            # RecursionError: thousands of brackets are no answer of any use, so they stay text.
+            # Thousands of nested brackets raise RecursionError; they are of no use, so they stay a
+            # string.
             with contextlib.suppress(ValueError, RecursionError):
                 parsed[key] = json.loads(bare)
     return parsed[key]
 
 
 def _without_fence(text: str) -> str:
-    """Return a text without the Markdown fence that models often put around JSON."""
+    """Return a string without the Markdown fence that models often put around JSON."""
     bare = text.strip()
     if bare.startswith("```") and bare.endswith("```"):
         return bare[3:-3].removeprefix("json").strip()
@@ -213,8 +217,8 @@ def _missing_key(
 
 
 def _kind(value: Any) -> str:
-    """Word the type of a JSON value."""
+    """Describe the type of a JSON value."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    names = {str: "a text", dict: "an object", list: "a list", tuple: "a list"}
+    names = {str: "a string", dict: "an object", list: "a list", tuple: "a list"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")

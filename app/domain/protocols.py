@@ -1,8 +1,8 @@
-"""The protocols that providers speak: one registry, and what follows from a protocol.
+"""The protocols that providers speak: one registry of the protocols and their properties.
 
-A further protocol needs an entry here, and a module ``app.llm.NAME`` whose ``DIALECT`` has the code
-(see ``app.llm.dialect``). Every place that asks how a provider counts, caches or is called asks
-this registry: a provider's name decides nothing, because an operator chooses it.
+A further protocol needs an entry here, and a module ``app.llm.NAME`` with a ``DIALECT`` that has
+the code (see ``app.llm.dialect``). All code that depends on a provider's counting, caching or calls
+reads this registry. A provider's name decides nothing, because an operator chooses the name.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounting:
-    """How a provider's limits count the tokens of a call.
+    """The rules by which a provider's limits count the tokens of a call.
 
     Attributes:
-        reserves_output: A limit on all tokens takes the larger of the prompt and ``max_tokens``
-            before the call and gives nothing back; else it counts the prompt and the output that
-            was generated. A limit on output tokens alone always counts what was generated.
+        reserves_output: Whether a limit on all tokens takes the larger of the prompt and
+            ``max_tokens`` before the call and gives nothing back. Otherwise the limit counts the
+            prompt and the generated output. A limit on output tokens alone always counts the
+            generated output.
         counts_cached: Whether prompt tokens that were read from the provider's cache count.
     """
 
@@ -25,14 +26,14 @@ class TokenCounting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
-    """A protocol, and what a provider that speaks it has in common with all others that do.
+    """A protocol, and the properties that all providers with this protocol share.
 
     Attributes:
-        name: Its name in the configuration, and that of its module in ``app.llm``.
-        counting: How limits count tokens.
-        caches_on_request: Whether prompts are written to the provider's cache, at a price, only
-            where a request asks for it; else the provider writes by itself, and charges for it if
-            its price list has a price of writes.
+        name: Name of the protocol in the configuration, and of its module in ``app.llm``.
+        counting: The rules by which limits count tokens.
+        caches_on_request: Whether the provider writes a prompt to its cache, at a price, only if
+            the request asks for it. Otherwise the provider writes prompts by itself, and charges
+            for the writes only if its price list has a price for them.
     """
 
     name: str

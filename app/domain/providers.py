@@ -1,6 +1,6 @@
-"""Providers as agents see them: names, protocols, and which of them serves a model.
+"""Providers as agents see them: names, protocols, and the provider that serves a model.
 
-What follows from a protocol is in ``app.domain.protocols``.
+The properties of a protocol are in ``app.domain.protocols``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ class Provider:
     """A provider that workers can call.
 
     Attributes:
-        name: Its name, which is also that of its queue, its buckets and its prices.
-        protocol: Name of the protocol it speaks, a key of ``PROTOCOLS``.
-        models: Names and patterns of models (``llama-*``) that are its own unless an agent says
-            otherwise.
+        name: Name of the provider, which is also the name of its queue, its buckets and its prices.
+        protocol: Name of the protocol that the provider speaks, a key of ``PROTOCOLS``.
+        models: Names and patterns (``llama-*``) of the models that the provider serves unless an
+            agent names another provider.
     """
 
     name: str
@@ -39,21 +39,22 @@ BUILT_IN = (
 
 
 def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Workflow:
-    """Return a workflow whose agents all have a configured provider.
+    """Return the workflow with a configured provider for each of its agents.
 
-    Agents without a ``provider`` in their ``llm_config`` get the one whose ``models`` match, if
-    any do: an exact name before patterns, a longer pattern before a shorter one. The others have
-    the one that follows from the name of their model.
+    An agent without a ``provider`` in its ``llm_config`` gets the provider whose ``models`` match
+    the name of the agent's model. An exact name takes precedence over patterns, and a longer
+    pattern over a shorter pattern. If no ``models`` match, the prefix of the name decides.
 
     Args:
-        workflow: As its author wrote it.
+        workflow: The workflow as its author wrote it.
         providers: The providers of this cluster.
 
     Returns:
         The workflow itself if nothing had to be filled in.
 
     Raises:
-        WorkflowError: Naming the agent, if its provider is not configured or not known.
+        WorkflowError: If the provider of an agent is not configured or not known; the message names
+            the agent.
     """
     agents = [_routed(agent, index, providers) for index, agent in enumerate(workflow.agents)]
     if all(new is old for new, old in zip(agents, workflow.agents, strict=True)):
@@ -81,7 +82,7 @@ def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol
 
 
 def _routed(agent: Agent, index: int, providers: Sequence[Provider]) -> Agent:
-    if not agent.llm_config.get("model"):  # another kind than llm
+    if not agent.llm_config.get("model"):  # a kind other than llm
         return agent
     config = _with_provider(agent.llm_config, providers)
     _check(agent, config, index, "llm_config", providers)
@@ -142,6 +143,6 @@ def _problem(
     if name in names:
         return None
     return "provider", (
-        f"is {shortened(name)}: no such provider is configured (there is {listed(names)}); "
+        f"is {shortened(name)}: no such provider is configured (known: {listed(names)}); "
         f"describe it under providers in the configuration{did_you_mean(name, names)}"
     )

@@ -1,4 +1,4 @@
-"""When a failed attempt is tried again: a pure decision, apart from the worker that retries."""
+"""Retry policies, as pure decisions that are separate from the worker that retries."""
 
 import random
 from collections.abc import Callable
@@ -17,7 +17,7 @@ BOUNDS = {
 
 
 class RetryStrategy(StrEnum):
-    """How the delay grows from retry to retry."""
+    """The growth of the delay from retry to retry."""
 
     EXPONENTIAL_BACKOFF = "exponential_backoff"
     LINEAR_BACKOFF = "linear_backoff"
@@ -27,22 +27,22 @@ class RetryStrategy(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """How often and after which delay a failed attempt is tried again.
+    """The number of retries after a failed attempt, and the delay before each of them.
 
     Example:
         RetryPolicy(max_retries=5, strategy=RetryStrategy.LINEAR_BACKOFF, base_delay=2)
 
-    A policy is one agent's: it does not know that others fail for the same reason. Where a model
-    fails for all agents, the circuit breaker holds calls back (``app.domain.circuit``).
+    A policy belongs to one agent, and does not know whether other agents fail for the same reason.
+    If a model fails for all agents, the circuit breaker holds calls back (``app.domain.circuit``).
 
     Attributes:
         max_retries: Retries after the first attempt.
-        strategy: How the delay grows.
+        strategy: Growth of the delay.
         base_delay: Delay in seconds that the strategy starts from.
         max_delay: Longest delay in seconds, before jitter.
-        exponential_base: Growth per retry of the exponential strategy.
+        exponential_base: Factor by which the delay grows per retry in the exponential strategy.
         jitter: Whether the delay is multiplied by a random factor from [0.5, 1.0), so that agents
-            that failed together do not come back together.
+            that failed at the same time do not retry at the same time.
     """
 
     max_retries: int = 3
@@ -63,7 +63,7 @@ class RetryPolicy:
                 f"the retry policy's strategy is {self.strategy!r}: give one of "
                 f"{', '.join(RetryStrategy)}"
             )
-        # Texts arrive from files and stored definitions.
+        # In files and stored definitions the strategy is a string.
         object.__setattr__(self, "strategy", RetryStrategy(self.strategy))
 
     def delay_s(
@@ -77,12 +77,13 @@ class RetryPolicy:
 
         Args:
             retry: Number of the retry, from 1.
-            retry_after_s: The wait that the provider asked for; it only lengthens the delay.
+            retry_after_s: Seconds that the provider asked for; they can only lengthen the delay.
             random_unit: Source of randomness in [0, 1).
 
         Returns:
-            ``base * exponential_base ** (retry - 1)`` for the exponential strategy,
-            ``base * retry`` for the linear one, capped at ``max_delay``, times the jitter.
+            The delay, which is ``base_delay * exponential_base ** (retry - 1)`` for the exponential
+            strategy and ``base_delay * retry`` for the linear strategy. The delay is capped at
+            ``max_delay``, and then multiplied by the jitter.
         """
         delay = min(self._unbounded_s(retry), self.max_delay)
         if self.jitter:

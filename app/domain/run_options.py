@@ -1,4 +1,4 @@
-"""Options of one run, decided when it is enqueued and no part of its workflow."""
+"""Options of one run, which are given when the run is enqueued and belong to no workflow."""
 
 from dataclasses import dataclass
 
@@ -18,9 +18,11 @@ class RunOptions:
         RunOptions(tenant="acme", key="invoice-4711")
 
     Attributes:
-        weight: Its share of a rate limit, relative to the other runs that wait for it.
-        tenant: The tenant it is run for: its budgets count the run, and the ledger names it.
-        key: A unique name for the run: enqueueing it again gives the same run.
+        weight: The run's share of a rate limit, relative to the other runs that wait for the limit.
+        tenant: The tenant that the run is for. The tenant's budgets count the run, and the ledger
+            names the tenant.
+        key: A unique name for the run. If a run is enqueued again under this key, the caller gets
+            the same run.
 
     Raises:
         WorkflowError: If a value is out of its bounds.

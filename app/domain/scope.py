@@ -1,4 +1,4 @@
-"""Whose runs a client reaches: those of one tenant, or all of them."""
+"""The scope of a client: the runs of one tenant, or all runs."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,19 @@ from app.errors import OutOfScope
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """Either one tenant or, as ``ALL``, the whole installation.
+    """The scope of a client: either one tenant or, as ``ALL``, the whole installation.
 
-    A missing tenant is refused instead of meaning everything, so a request without one reaches
-    nothing. A run without a tenant belongs to no tenant: only ``ALL`` reaches it.
+    A missing tenant is refused and does not mean all tenants, so a request without a tenant reaches
+    nothing. Only ``ALL`` reaches a run that has no tenant.
 
     Attributes:
-        tenant: Name of the tenant; None in ``ALL`` only, where a statement takes it for no
-            condition.
-        is_all: Whether it is ``ALL``.
+        tenant: Name of the tenant. It is None only in ``ALL``, and a statement then selects the
+            runs of all tenants.
+        is_all: Whether the scope is ``ALL``.
 
     Raises:
-        ValueError: If the tenant is no name, or if there is neither or both.
+        ValueError: If the tenant is not a valid name, or if the scope has neither or both of the
+            two attributes.
     """
 
     tenant: str | None = None
@@ -33,10 +34,10 @@ class Scope:
             )
 
     def narrowed(self, to: "Scope") -> "Scope":
-        """Return the scope that is asked for, which must lie inside this one.
+        """Return the scope that is asked for, which must lie inside this scope.
 
         Raises:
-            OutOfScope: If it reaches further.
+            OutOfScope: If ``to`` reaches further than this scope.
         """
         if self not in (ALL, to):
             raise OutOfScope(f"the scope is the tenant {self.tenant!r}, and cannot be widened")
@@ -46,17 +47,17 @@ class Scope:
         """Return the tenant of a run to be enqueued.
 
         Raises:
-            OutOfScope: If another tenant is wanted.
+            OutOfScope: If ``wanted`` is a tenant other than the tenant of this scope.
         """
         if self.is_all or wanted in (None, self.tenant):
             return wanted if self.is_all else self.tenant
         raise OutOfScope(
-            f"the run is to be one of the tenant {wanted!r}, and the scope is the tenant "
-            f"{self.tenant!r}: leave the tenant out, or enqueue within its own scope"
+            f"the run is for the tenant {wanted!r}, and the scope is the tenant "
+            f"{self.tenant!r}: leave the tenant out, or use a client with the scope {wanted!r}"
         )
 
     def check_all(self, what: str) -> None:
-        """Refuse what belongs to the whole installation.
+        """Refuse an operation that concerns the whole installation.
 
         Raises:
             OutOfScope: If this is the scope of a tenant.

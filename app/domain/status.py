@@ -6,10 +6,11 @@ from enum import StrEnum
 class AgentStatus(StrEnum):
     """State of an agent run.
 
-    PENDING -> RUNNING -> COMPLETED, or back to PENDING for a retry, a wait or a recovery. WAITING
-    is an agent whose result comes from other rows, its items or the run of its sub-workflow: it
-    has neither lease nor place. FAILED, RATE_LIMITED (its last retry met a 429), BUDGET_EXCEEDED,
-    CANCELLED and SKIPPED are final.
+    An agent run goes from PENDING to RUNNING and then to COMPLETED, or back to PENDING for a retry,
+    a wait or a recovery. An agent is WAITING if its result comes from other rows, which are its
+    items or the run of its sub-workflow; it then has neither a lease nor a place. The other states
+    are final: FAILED, RATE_LIMITED (the last retry got a 429), BUDGET_EXCEEDED, CANCELLED and
+    SKIPPED.
     """
 
     PENDING = "pending"
@@ -29,15 +30,16 @@ class AgentStatus(StrEnum):
 
     @property
     def is_failure(self) -> bool:
-        """Whether the agent ended without a result through a fault or a limit."""
+        """Whether the agent ended without a result because of a fault or a limit."""
         return self in (AgentStatus.FAILED, AgentStatus.RATE_LIMITED, AgentStatus.BUDGET_EXCEEDED)
 
 
 class WorkflowStatus(StrEnum):
-    """State of a run (and of the Workflow object that stands for it).
+    """State of a run, and of the Workflow object of the run.
 
-    PENDING -> RUNNING -> a final state. Pausing makes either of the two PAUSED; resuming makes it
-    PENDING again, as does retrying what failed of a run that has ended.
+    A run goes from PENDING to RUNNING and then to a final state. If a PENDING or RUNNING run is
+    paused, it becomes PAUSED. If a PAUSED run is resumed, or if the failed agents of an ended run
+    are retried, the run becomes PENDING again.
     """
 
     PENDING = "pending"

@@ -1,8 +1,8 @@
-"""Sub-workflows: a workflow that runs as one agent of another, and how deep they may be nested.
+"""Sub-workflows, which run as agents of other workflows, and the limit of their nesting.
 
-A workflow that an agent of the kind ``workflow`` names is replaced by its definition when the outer
-workflow is stored. So a version of the outer one fixes versions of all inner ones, a new version
-changes no run under way, and no cycle can come about later.
+If an agent of the kind ``workflow`` has only the name of a workflow, the definition replaces the
+name when the outer workflow is stored. So a version of the outer workflow fixes the versions of all
+inner workflows, a new version changes no run under way, and no cycle can arise later.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,10 +15,10 @@ from app.errors import WorkflowError
 
 
 def embedded(agent: Agent) -> Workflow | None:
-    """Return the workflow that an agent runs; None for other kinds, and if it is only named.
+    """Return the workflow that an agent runs; None for other kinds, or if it has only a name.
 
     Raises:
-        WorkflowError: If it is a definition that cannot be accepted.
+        WorkflowError: If the agent has a definition that cannot be accepted.
     """
     given = agent.sub_workflow
     if isinstance(given, Workflow):
@@ -32,7 +32,7 @@ def embedded(agent: Agent) -> Workflow | None:
 
 
 def named_workflows(workflow: Workflow) -> set[str]:
-    """Return the names that are to be replaced by their workflows, at any depth."""
+    """Return the names of workflows that definitions must replace, at any depth."""
     found: set[str] = set()
     for agent in workflow.agents:
         if isinstance(agent.sub_workflow, str):
@@ -43,11 +43,11 @@ def named_workflows(workflow: Workflow) -> set[str]:
 
 
 def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) -> Workflow:
-    """Return a workflow with definitions in the place of names.
+    """Return a workflow with definitions in place of the names of its sub-workflows.
 
     Args:
-        workflow: The outer one.
-        known: Stored definitions by name, without names in them.
+        workflow: The outer workflow.
+        known: Stored definitions by name; they contain no names of sub-workflows.
 
     Raises:
         WorkflowError: If a name is not known.
@@ -68,14 +68,15 @@ def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) ->
 
 
 def check_nesting(workflow: Workflow, *, max_depth: int) -> None:
-    """Refuse workflows in workflows that are too deep, or of one name.
+    """Refuse sub-workflows that are nested too deeply, or that contain themselves.
 
     Args:
-        workflow: The outer one.
-        max_depth: Sub-workflows that may be inside each other.
+        workflow: The outer workflow.
+        max_depth: Largest number of sub-workflows that may be inside each other.
 
     Raises:
-        WorkflowError: With the path of names; also if a workflow is inside one of its own name.
+        WorkflowError: If the nesting is too deep, or if a workflow is inside a workflow with the
+            same name. The message has the path of names.
     """
     for path in _paths(workflow):
         if len(set(path)) < len(path):
@@ -91,7 +92,7 @@ def check_nesting(workflow: Workflow, *, max_depth: int) -> None:
 
 
 def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
-    """Yield a workflow and all that are in it, each as often as it is there."""
+    """Yield a workflow and all sub-workflows in it, each as often as it occurs."""
     yield workflow
     for agent in workflow.agents:
         if (inner := embedded(agent)) is not None:
@@ -99,7 +100,7 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
 
 
 def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
-    """Change a workflow and all that are in it, the innermost first."""
+    """Change a workflow and all sub-workflows in it, the innermost first."""
     agents = [
         agent if (inner := embedded(agent)) is None else _around(agent, transformed(inner, change))
         for agent in workflow.agents
@@ -110,7 +111,7 @@ def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> W
 
 
 def _around(agent: Agent, inner: Workflow) -> Agent:
-    """Return the agent with the definition of this workflow as its own."""
+    """Return a copy of the agent that has the definition of this workflow."""
     return replace(agent, config={**agent.config, "workflow": inner.definition()})
 
 

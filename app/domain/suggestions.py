@@ -1,4 +1,4 @@
-"""Parts of messages about an unknown name: the nearest known one, or all known ones."""
+"""Parts of messages about an unknown name: the nearest known name, or all known names."""
 
 import difflib
 import itertools
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 MAX_WORD_CHARS = 100
 MAX_WORDS_COMPARED = 10_000
 MAX_WORDS_SHOWN = 20
-#: How alike two words are, from 0 to 1, of which one is surely the other mistyped.
+#: Similarity of two words, from 0 to 1, from which on one word surely mistypes the other.
 MISTYPED = 0.8
 MIN_PREFIX_CHARS = 3
 
@@ -18,12 +18,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     Args:
         word: The unknown word.
-        known: The known ones.
+        known: The known words.
 
     Returns:
-        ``; did you mean 'x'?``, or an empty string when nothing is near.
+        ``; did you mean 'x'?``, or an empty string if no known word is near.
     """
-    # Not at any length and number: comparing two words is quadratic.
+    # Length and number are limited, because the comparison of two words takes quadratic time.
     compared = itertools.islice(known, MAX_WORDS_COMPARED)
     by_lower = {name.lower(): name for name in compared if len(name) <= MAX_WORD_CHARS}
     near = _nearest(word[:MAX_WORD_CHARS].lower(), by_lower)
@@ -31,7 +31,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _nearest(word: str, names: Iterable[str]) -> str | None:
-    """Find the name that this word mistypes, or that alone begins with it, or is nearest."""
+    """Find the name that a word probably means.
+
+    A name that the word surely mistypes comes first. Then comes the only name with a similar
+    beginning, and then the nearest name.
+    """
     names = list(names)
     found = difflib.get_close_matches(word, names, n=1, cutoff=MISTYPED)
     if not found and len(word) >= MIN_PREFIX_CHARS:
@@ -46,7 +50,7 @@ def _nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def listed(words: Iterable[str]) -> str:
-    """List words for a message: quoted, the first twenty, or ``none``."""
+    """List the first twenty words for a message, quoted, or ``none`` if there are no words."""
     names = list(words)
     shown = ", ".join(shortened(name) for name in names[:MAX_WORDS_SHOWN])
     more = len(names) - MAX_WORDS_SHOWN
@@ -55,7 +59,8 @@ def listed(words: Iterable[str]) -> str:
 
 def shortened(value: object) -> str:
     """Return the ``repr`` of a value, cut to a length that fits a line."""
-    # A long text is cut before it is quoted, so that a megabyte is not copied for sixty characters.
+    # A long string is cut before it is quoted, so that a megabyte is not copied for a few
+    # characters.
     if isinstance(value, str) and len(value) > MAX_WORD_CHARS:
         return f"{value[: MAX_WORD_CHARS - 1]!r}..."
     text = repr(value)

@@ -1,4 +1,4 @@
-"""The tokens of one call, in one shape for every provider."""
+"""The tokens of one call, in the same form for every provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens of one call, as disjoint counts: the prompt is the sum of the first four.
+    """Tokens of one call, as disjoint counts; the first four add up to the prompt.
 
-    Providers differ (OpenAI's prompt_tokens include cached ones, Anthropic's input_tokens do
-    not); the adapters in ``app.llm`` bring both to this form.
+    Providers differ: OpenAI's prompt_tokens include cached tokens, and Anthropic's input_tokens do
+    not include them. The adapters in ``app.llm`` convert both to this form.
 
     Attributes:
         input_tokens: Prompt tokens at the full price (neither read from nor written to a cache).
         cached_tokens: Prompt tokens read from the provider's cache.
         cache_write_tokens: Prompt tokens written to a cache of 5 minutes.
         cache_write_1h_tokens: Prompt tokens written to a cache of 1 hour.
-        output_tokens: Generated tokens, the reasoning tokens among them.
+        output_tokens: Generated tokens, including the reasoning tokens.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning.
     """
 
@@ -40,7 +40,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
-        """Prompt and output together."""
+        """All tokens of the prompt and the output."""
         return self.prompt_tokens + self.output_tokens
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -56,17 +56,18 @@ class Usage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Partial:
-    """The known part of an answer that broke off, or was abandoned, on its way.
+    """The known part of an answer that broke off, or that was abandoned before its end.
 
     Attributes:
-        usage: Its tokens. Where the provider has not counted them they are upper bounds.
-        prompt_counted: Whether the provider has counted the prompt; if not, all of it stands under
-            ``input_tokens``.
-        final: Whether the usage is the provider's final one: only the rest of the answer is lost.
-        raw_usage: The provider's own usage object, as far as it came.
-        model: Model that answered, or None if that is not known yet.
+        usage: Tokens of the call. If the provider has not counted them, they are upper bounds.
+        prompt_counted: Whether the provider has counted the prompt; if not, ``input_tokens``
+            contains the whole prompt.
+        final: Whether the usage is the provider's final usage, so that only the rest of the answer
+            is lost.
+        raw_usage: The provider's own usage object, as far as it arrived.
+        model: Model that answered, or None if the model is not known yet.
         request_id: The provider's id of the request, or None.
-        headers: Rate-limit headers of the answer, lower-case names.
+        headers: Rate-limit headers of the answer, by their names in lower case.
     """
 
     usage: Usage

@@ -27,7 +27,7 @@ BOUNDS = {
 
 
 class Definition(Protocol):
-    """What the checks read of a workflow by name; numbers are read from its ``vars`` by BOUNDS."""
+    """The attributes of a workflow that the checks read; BOUNDS names further attributes."""
 
     name: str
     description: str
@@ -40,13 +40,15 @@ def validate_workflow(workflow: Definition) -> DataFlow:
     """Check everything about a workflow that can be known before it runs.
 
     Args:
-        workflow: The workflow, not necessarily complete yet: this runs while it is constructed.
+        workflow: The workflow, which may be incomplete, because this check runs while the workflow
+            is constructed.
 
     Returns:
-        How data flows between its agents.
+        The data flow between the agents of the workflow.
 
     Raises:
-        WorkflowError: Naming the offending agent and carrying the path of the field.
+        WorkflowError: If the workflow breaks a rule. The message names the agent, and the error has
+            the path of the field.
     """
     _validate_fields(workflow)
     for index, agent in enumerate(workflow.agents):
@@ -70,7 +72,8 @@ def validate_input(workflow: Definition, run_input: Mapping[str, Any]) -> None:
         run_input: JSON values by key.
 
     Raises:
-        WorkflowError: Naming the offending key, or the agent whose placeholder has no value.
+        WorkflowError: If the input is refused; the message names the key, or the agent whose
+            placeholder has no value.
     """
     if not isinstance(run_input, dict):
         raise WorkflowError(
@@ -110,7 +113,7 @@ def _validate_fields(workflow: Definition) -> None:
     if not workflow.name.strip() or len(workflow.name) > MAX_NAME_CHARS:
         raise WorkflowError(
             f"the workflow's name is {shortened(workflow.name)}: "
-            f"give a text of 1 to {MAX_NAME_CHARS} characters",
+            f"give a string of 1 to {MAX_NAME_CHARS} characters",
             field="name",
         )
     found = find_problem(vars(workflow), BOUNDS)
@@ -131,7 +134,7 @@ def _check_for_each(
     if agent.for_each is None or source_of(agent.for_each, names).root in names:
         return
     try:
-        # The workers' settings limit its length.
+        # The length is not checked here, because the workers' settings limit it.
         items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
     except MissingInput as error:
         raise WorkflowError(
@@ -158,7 +161,7 @@ def _input_problem(
         literal = ", or double the braces to have it as literal text" if in_prompt else ""
         return (
             f"placeholder {placeholder.text} has no value: {root!r} is neither a key of the input "
-            f"({listed(run_input)}) nor an agent it depends on: give it in the input"
+            f"({listed(run_input)}) nor a dependency: give it in the input"
             f"{literal}{did_you_mean(root, [*run_input, *names])}"
         )
     try:

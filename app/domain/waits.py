@@ -1,12 +1,13 @@
-"""Long waits, known in advance: an attempt gives its place back meanwhile."""
+"""Long waits that are known in advance; an attempt gives its place back while it waits."""
 
 
 class LongWait(Exception):
-    """The wait is so long that lease and place are given back until its end.
+    """The wait is so long that the attempt gives its lease and its place back until the end.
 
     Attributes:
-        wait_s: Seconds until it is worth trying again.
-        waits_for: Name of the limit, circuit or budget: ``openai/default requests_per_day``.
+        wait_s: Seconds after which another try may succeed.
+        waits_for: Name of the limit, circuit or budget, such as ``openai/default
+            requests_per_day``.
     """
 
     def __init__(self, *, wait_s: float, waits_for: str) -> None:

@@ -14,33 +14,36 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
 
 
-# Not frozen, for the same reason as Agent: the engine hands it back with the outcome filled in.
+# Like Agent, Workflow is not frozen, because the engine fills the outcome into it.
 @dataclass(kw_only=True)
 class Workflow:
-    """A graph of agents and the rules of running it.
+    """A graph of agents, and the rules for its runs.
 
     Example:
         Workflow(name="advice", agents=[reader, adviser], cost_budget=0.25, timeout=600)
 
-    The graph is fixed when it is made. An agent with a ``for_each`` runs once per element of a list
-    that only an output tells; what else depends on outputs is a condition.
+    The graph is fixed when the workflow is created. Outputs can change a run in two ways only: an
+    agent with a ``for_each`` runs once per element of a list, which an output may contain, and a
+    condition can skip an agent.
 
     Attributes:
-        name: Workflows of one name are versions of each other.
-        description: Its purpose.
-        agents: The nodes, with unique names; their order breaks ties of priority.
+        name: Name; workflows with the same name are versions of one workflow.
+        description: Purpose of the workflow.
+        agents: The agents, with unique names; the order of agents with the same priority decides
+            which of them starts first.
         max_parallel_agents: Agents of one run that may be in progress at once, cluster-wide.
-        cost_budget: Dollars one run may spend.
-        timeout: Seconds a run may take, waiting included.
-        allow_partial_completion: Whether a run goes on when an agent that is not critical fails.
-        priority: 1 to 10; higher runs are admitted first.
+        cost_budget: Dollars that one run may spend.
+        timeout: Seconds that a run may take, including the time of waiting.
+        allow_partial_completion: Whether a run goes on if an agent that is not critical fails.
+        priority: Number from 1 to 10; runs with a higher priority are admitted first.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
-        data_flow: Which outputs each agent sees; follows from the agents.
+        data_flow: The outputs that each agent sees, which follow from the definitions of the
+            agents.
 
     Raises:
-        WorkflowError: (a ValueError) naming the offending agent, when the graph has an unknown
-            dependency, a cycle or a duplicate name, or a value is out of range.
+        WorkflowError: If the graph has an unknown dependency, a cycle or a duplicate name, or if a
+            value is out of range. The message names the agent; the error is also a ValueError.
     """
 
     name: str
@@ -77,7 +80,7 @@ class Workflow:
         return sorted(ready, key=lambda agent: -agent.priority)
 
     def get_levels(self) -> list[list[Agent]]:
-        """Return the agents level by level: each depends only on agents of earlier levels."""
+        """Return the agents level by level; an agent depends only on agents of earlier levels."""
         levels = DependencyResolver(self.agents).get_execution_levels()
         return [[self._by_name[name] for name in level] for level in levels]
 
@@ -95,7 +98,7 @@ class Workflow:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """Return definition and current state as JSON values."""
+        """Return the definition and the current state as JSON values."""
         return self.definition() | {
             "agents": [agent.to_dict() for agent in self.agents],
             "status": self.status.value,
@@ -103,7 +106,7 @@ class Workflow:
         }
 
     def definition(self) -> dict[str, Any]:
-        """Return what is stored and versioned, as JSON values."""
+        """Return the stored and versioned fields as JSON values."""
         return {
             "name": self.name,
             "description": self.description,
@@ -116,13 +119,13 @@ class Workflow:
         }
 
     def content_hash(self) -> str:
-        """Return the SHA-256 of the definition; workflows with the same one are one version."""
+        """Return the SHA-256 of the definition; workflows with the same hash are one version."""
         canonical = json.dumps(self.definition(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @classmethod
     def from_definition(cls, definition: Mapping[str, Any]) -> "Workflow":
-        """Return the workflow of a ``definition``."""
+        """Return the workflow that has this ``definition``."""
         fields = dict(definition)
         fields["agents"] = [Agent.from_definition(agent) for agent in fields["agents"]]
         return cls(**fields)

@@ -1,6 +1,6 @@
-"""Plans of calls, and the most that each can cost: the same for ``agentchord plan`` and workers.
+"""Plans of calls, and the highest cost of each; ``agentchord plan`` and workers use the same.
 
-Pure: price, tokens and limits in, a plan out.
+The code is pure: it makes a plan from a price, tokens and limits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,15 +24,15 @@ class CallPlan:
     """One call as it will be made, with its tokens and its price.
 
     Attributes:
-        price: Price of its model.
+        price: Price of the call's model.
         parameters: Parameters of the request beside messages and tools.
-        max_tokens: Tokens that its answer may have.
-        cache_writes: Whether it asks the provider to keep the beginning of its prompt.
-        bound_tokens: Tokens that its prompt cannot exceed.
-        guessed_tokens: Tokens that its prompt will probably have.
-        least_tokens: The fewest tokens that a tokenizer makes of its prompt.
-        context_window: Tokens that its model reads, or None if that is not known.
-        counting: How the provider's limits count its tokens.
+        max_tokens: Most tokens that the answer may have.
+        cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
+        bound_tokens: Number of tokens that the prompt cannot exceed.
+        guessed_tokens: Number of tokens that the prompt will probably have.
+        least_tokens: Smallest number of tokens that a tokenizer makes of the prompt.
+        context_window: Most tokens that the model can read, or None if the number is not known.
+        counting: The rules by which the provider's limits count the tokens.
     """
 
     price: Price
@@ -47,32 +47,33 @@ class CallPlan:
 
     @property
     def worst_usd(self) -> Decimal:
-        """The most that it can cost, in dollars."""
+        """Highest possible cost of the call, in dollars."""
         return self.worst_usd_of(self.bound_tokens)
 
     @property
     def fits_window(self) -> bool:
-        """Whether its model can read the prompt, as far as that is known."""
+        """Whether the prompt fits the context window, as far as the window is known."""
         return self.context_window is None or self.least_tokens <= self.context_window
 
     def worst_usd_of(self, prompt_tokens: int) -> Decimal:
-        """Return the most that it can cost with a prompt of so many tokens, in dollars."""
+        """Return the highest possible cost with this number of prompt tokens, in dollars."""
         return self.price.worst_case(prompt_tokens, self.max_tokens, cache_writes=self.cache_writes)
 
 
 class CallPlanner:
-    """Plans calls: workers hold the worst case of a plan, and ``agentchord plan`` shows the same.
+    """Plans calls; workers hold the worst case of a plan, which ``agentchord plan`` also shows.
 
-    Its weakness: the bound counts a token for each byte of the prompt, which is four times as many
-    as prose has. A tokenizer per model would be closer, and would have to be right for every model.
+    The planner has a weakness. The bound counts one token for each byte of the prompt, which is
+    four times the number of tokens of prose. A tokenizer per model would be closer, but it would
+    have to be right for every model.
 
     Args:
-        pricing: Prices and limits of models.
-        default_max_tokens: Tokens that an answer may have where the agent sets no ``max_tokens``.
-        providers: The providers of this cluster, whose protocols say how limits count.
+        pricing: The prices and the limits of models.
+        default_max_tokens: Most tokens of an answer if the agent sets no ``max_tokens``.
+        providers: The providers of this cluster; their protocols have the rules of limits.
 
     Attributes:
-        pricing: The prices that it plans with.
+        pricing: The prices that the planner uses.
 
     Example:
         >>> planner = CallPlanner(Pricing(), default_max_tokens=4096)
@@ -107,11 +108,12 @@ class CallPlanner:
             messages: The conversation so far.
             tools: Tools that the model may ask for.
             affordable_usd: Dollars that are left of the agent's ``cost_limit``. An agent without
-                ``max_tokens`` gets no more tokens than these pay for. None: no such cap.
+                ``max_tokens`` gets no more tokens than these dollars pay for. None means that there
+                is no such cap.
 
         Raises:
             UnknownModel: If the model has no price.
-            BadRequest: If a message holds anything but text.
+            BadRequest: If a message contains anything other than text.
             ConfigurationError: If the provider is not configured.
         """
         price = self.price_of(agent)
@@ -135,11 +137,15 @@ class CallPlanner:
         )
 
     def price_of(self, agent: Agent) -> Price:
-        """Return the price of the model of an agent or of an option; raise UnknownModel."""
+        """Return the price of an agent's model; raise UnknownModel if the model has no price."""
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
 
     def max_tokens(self, agent: Agent) -> int:
-        """Return the most tokens of an answer: the agent's cap, or the default and its model's."""
+        """Return the most tokens of an answer.
+
+        The agent's own cap decides. Without it, the default and the model's limit decide, and the
+        smaller of them counts.
+        """
         own = agent.llm_config.get("max_tokens")
         if own is not None:
             return int(own)

@@ -1,8 +1,9 @@
-"""The expected calls, tokens and dollars of a run, by agent, without making a call.
+"""A forecast of a run's calls, tokens and dollars, by agent; it makes no call.
 
-It assumes that every agent answers at its first try with an answer of a stated size, and that an
-agent with tools asks for them once. A list in the input is counted; for a list that an agent will
-answer, the figures are those of one element. Agents of a sub-workflow appear as ``agent/inner``.
+The forecast assumes that every agent answers at its first try with an answer of a given size, and
+that an agent with tools requests tools once. If the list of a for_each is in the input, its
+elements are counted. If another agent will return the list, the figures apply to one element.
+Agents of a sub-workflow appear as ``agent/inner``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,8 +41,8 @@ class ExpectedCall:
     """One expected call.
 
     Attributes:
-        usage: Its tokens.
-        max_tokens: Tokens that its answer may have.
+        usage: Tokens of the call.
+        max_tokens: Most tokens that the answer may have.
     """
 
     usage: Usage
@@ -53,19 +54,20 @@ class AgentForecast:
     """The expected calls and costs of one agent.
 
     Attributes:
-        name: The agent.
-        level: Its level, from 0.
+        name: Name of the agent.
+        level: Level of the agent, from 0.
         provider: Provider name.
         model: Model name.
-        calls: Its calls, one after the other.
-        most_calls: Calls it may make with all turns and all retries.
+        calls: Expected calls of the agent, in order.
+        most_calls: Most calls that the agent may make, with all turns and all retries.
         expected_usd: Cost of ``calls``.
-        worst_usd: The most that its first attempt costs, with the most expensive of its fallbacks;
-            with a list, the sum of all elements.
-        elements: Elements of its list; None for an agent that runs once.
+        worst_usd: Highest cost of the agent's first attempt, with the most expensive fallback; for
+            an agent with a list, the sum over all elements.
+        elements: Number of elements of the agent's list; None for an agent that runs once.
         per_element: Whether the length of the list is unknown and all figures are for one element.
-        in_a_row: Its calls that are made one after the other.
-        cache: Break-even of its provider's prompt cache, if it asks for one.
+        in_a_row: Number of the agent's calls that are made one after the other.
+        cache: Break-even of the provider's prompt cache; None if the agent does not ask for the
+            cache.
     """
 
     name: str
@@ -83,7 +85,7 @@ class AgentForecast:
 
     @property
     def label(self) -> str:
-        """Its name, and the number of its elements."""
+        """Name of the agent, and the number of its elements."""
         if self.per_element:
             return f"{self.name} (per item)"
         return self.name if self.elements is None else f"{self.name} x {self.elements:,}"
@@ -94,10 +96,10 @@ class Forecast:
     """The expected calls and costs of a run.
 
     Attributes:
-        agents: By level, and within a level in order of definition.
+        agents: Forecasts of the agents, by level, and within a level in order of definition.
         critical_path: The chain of agents with the most calls in a row.
         bounds: Bounds of the cost.
-        in_a_row: Calls of the critical path.
+        in_a_row: Number of calls of the critical path.
     """
 
     agents: tuple[AgentForecast, ...]
@@ -107,12 +109,12 @@ class Forecast:
 
     @property
     def calls(self) -> int:
-        """Calls of all agents."""
+        """Number of calls of all agents."""
         return sum(len(agent.calls) for agent in self.agents)
 
     @property
     def most_calls(self) -> int:
-        """Calls of all agents with all turns and retries."""
+        """Most calls of all agents, with all turns and all retries."""
         return sum(agent.most_calls for agent in self.agents)
 
     @property
@@ -141,10 +143,10 @@ def forecast(
 
     Args:
         workflow: The workflow.
-        run_input: Its input, already checked.
-        planner: Plans calls, as the workers do.
-        output_tokens: Tokens of an answer, where the agent's max_tokens allows it.
-        retry: Retry policy of agents without one of their own.
+        run_input: The run's input, already checked.
+        planner: The planner of calls, which plans as the workers do.
+        output_tokens: Tokens of an answer, if the agent's max_tokens allows this number.
+        retry: Retry policy of agents that have no retry policy of their own.
         providers: All providers.
 
     Raises:
@@ -173,7 +175,7 @@ def forecast(
             largest = elements_of(agent, workflow.data_flow, answers, run_input, most)
             if agent.kind == WORKFLOW:
                 inner = embedded(agent)
-                # A sub-workflow that is given by its name only has no agents here.
+                # If only the name of a sub-workflow is given, its agents are not known here.
                 runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
                 in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
                 agents += _inner_rows(agent, level, runs, elements)
@@ -287,7 +289,7 @@ def _calls(
 
 
 def _critical_path(workflow: Workflow, calls: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the longest chain, counted in calls; ``calls`` has the agents by level."""
+    """Return the longest chain, counted in calls; the keys of ``calls`` are in order of level."""
     dependencies = {agent.name: agent.dependencies for agent in workflow.agents}
     length: dict[str, int] = {}
     before: dict[str, str | None] = {}

@@ -19,11 +19,12 @@ class CacheForecast:
 
     Attributes:
         tokens: Tokens of the common beginning of its requests: tools and instructions.
-        least_tokens: Tokens below which the provider keeps nothing.
-        lifetime: How long they are kept after each use: ``5m`` or ``1h``.
-        write_usd: Additional cost of the first request, which writes them.
+        least_tokens: Smallest number of tokens that the provider caches.
+        lifetime: Time for which the tokens are kept after each use: ``5m`` or ``1h``.
+        write_usd: Additional cost of the first request, which writes the tokens to the cache.
         saved_usd: Dollars that each later request saves.
-        pays_from: Requests within the lifetime from which on it costs less; None: never.
+        pays_from: Number of requests within the lifetime from which on the cache saves money; None
+            means that it never does.
     """
 
     tokens: int
@@ -42,7 +43,7 @@ class CacheForecast:
 def cache_forecast(
     agent: Agent, price: Price, providers: Sequence[Provider] = BUILT_IN
 ) -> CacheForecast | None:
-    """Return the break-even of an agent's ``prompt_cache``; None if it does not ask for one.
+    """Return the break-even of an agent's ``prompt_cache``; None if the agent has none.
 
     Args:
         agent: The agent.

@@ -1,7 +1,8 @@
 """The shortest possible time of a run, by the limits of an idle cluster and by call latency.
 
-A bucket that refills grants an amount no sooner than (amount - burst) / rate, whatever the order of
-the calls; the levels of a run follow each other. The largest of these bounds is the binding one.
+A bucket that refills grants an amount no sooner than after (amount - burst) / rate seconds,
+whatever the order of the calls is. The levels of a run follow each other. The largest of these
+bounds is the binding bound.
 """
 
 from collections import defaultdict
@@ -15,7 +16,7 @@ from app.rate_limits.base import LimitRequest
 from app.rate_limits.charges import charged_amounts
 from app.rate_limits.tiers import MINUTE_S, BucketSpec, Tier, spec_of
 
-#: The bucket of a model's calls: its name and its limits, from a provider and a model.
+#: A function that returns the name and the limits of a bucket, from a provider and a model.
 BucketOf = Callable[[str, str], tuple[str, RateLimitConfig]]
 
 
@@ -25,10 +26,10 @@ class TimeBound:
 
     Attributes:
         bucket: Name of the bucket, or ``run``.
-        limit: The limit, as the configuration names it.
-        allowed: Its value.
-        amount: Amount that the run counts against it.
-        seconds: Least time that this takes.
+        limit: Name of the limit in the configuration.
+        allowed: Value of the limit.
+        amount: Amount that the run counts against the limit.
+        seconds: Shortest time in which the limit allows this amount.
     """
 
     bucket: str
@@ -46,13 +47,13 @@ def time_bounds(
     latency_s: float | None,
     providers: Sequence[Provider] = BUILT_IN,
 ) -> list[TimeBound]:
-    """Compute all bounds, the binding one first.
+    """Compute all bounds, the binding bound first.
 
     Args:
-        forecast: The run.
+        forecast: The forecast of the run.
         bucket_of: Returns the bucket of a provider's model.
         max_parallel_agents: Agents of the run that may be in progress at once.
-        latency_s: Seconds that a call takes; None leaves answering times out.
+        latency_s: Seconds that a call takes; None leaves the bounds from this time out.
         providers: The providers of this cluster.
     """
     calls: dict[BucketSpec, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The most that a run may cost, computed before it starts."""
+"""The highest cost of a run, computed before the run starts."""
 
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,20 +16,21 @@ from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.planning.calls import CallPlanner
 
-#: A generated token is rarely longer; the budgets stop a run that exceeds this.
+#: Assumed length of a generated token. Few tokens are longer; if a run costs more for that reason,
+#: its budgets stop it.
 BYTES_PER_TOKEN = 4
-#: Tokens of the message to a model about an answer that does not fit its schema.
+#: Tokens of the message that tells a model why its answer does not fit the schema.
 REPAIR_TOKENS = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elements:
-    """The values of an agent's executions: one, or one for each element of its list.
+    """The values of an agent's executions; an agent with a list has one per element.
 
     Attributes:
-        values: The values of each execution.
-        counted: Whether the list is in the input; for a list that an agent will answer, there is
-            one element here, as large as the whole answer.
+        values: The values by name, for each execution.
+        counted: Whether the list is in the input. If another agent will return the list, there is
+            one element here, which is as large as the whole output of that agent.
     """
 
     values: Sequence[Mapping[str, Any]]
@@ -41,10 +42,11 @@ class WorstCase:
     """Bounds of a run's cost.
 
     Attributes:
-        once_usd: Cost if every agent answers at the first try with all the tokens it may use; an
-            agent with tools counts with its cost limit, because its tools' results have no bound.
-        limit_usd: Cost at which the agents' cost limits and the run's budget stop it, retries
-            included.
+        once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
+            use. For an agent with tools the cost limit counts, because results of tools have no
+            bound.
+        limit_usd: Cost at which the agents' cost limits and the run's budget stop the run,
+            including all retries.
     """
 
     once_usd: Decimal
@@ -60,8 +62,8 @@ def worst_case(
 
     Args:
         workflow: The workflow.
-        run_input: Its input.
-        planner: Plans calls, as the workers do.
+        run_input: The run's input.
+        planner: The planner of calls, which plans as the workers do.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -82,14 +84,15 @@ def worst_case(
 
 
 def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
-    """Return the most that an answer at one agent's first attempt costs, in dollars.
+    """Return the highest cost of an agent's first attempt, in dollars.
 
-    With fallbacks it is the cost of the most expensive one.
+    If the agent has fallbacks, this is the cost of the most expensive option.
 
     Args:
         agent: The agent.
-        values: Its values by name, with the longest text that each agent may answer.
-        planner: Plans calls, as the workers do.
+        values: The agent's values by name; for every other agent, a string as long as its longest
+            output.
+        planner: The planner of calls, which plans as the workers do.
     """
     if agent.kind not in (LLM, WORKFLOW):
         return Decimal(0)
@@ -107,7 +110,7 @@ def _worst_option(option: Agent, values: Mapping[str, Any], planner: CallPlanner
     plan = planner.plan(option, messages_of(option, values), specs_of(option))
     if option.output_schema is None:
         return plan.worst_usd
-    # An answer that does not fit goes back with the reason, for one repair.
+    # If an answer does not fit its schema, the model gets it back once, with the reason.
     repair = plan.bound_tokens + plan.max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
     return plan.worst_usd + plan.worst_usd_of(repair)
 
@@ -119,14 +122,14 @@ def elements_of(
     run_input: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> Elements:
-    """Return the elements that an agent runs over.
+    """Return the values of each execution of an agent.
 
     Args:
         agent: The agent.
         flow: The data flow of its workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
-        values: The input, and by agent a text of the size of its answer.
+        values: The run's input, and for each agent a string as long as its output.
     """
     if agent.for_each is None:
         return Elements(values=[flow.assumed(agent, values)])
@@ -140,18 +143,24 @@ def elements_of(
 
 
 def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the input of a sub-workflow: its agent's values, without names of inner agents."""
+    """Return the input of a sub-workflow.
+
+    The input has the values of the outer agent, except values with the name of an inner agent.
+    """
     names = {agent.name for agent in inner.agents}
     return {key: value for key, value in values.items() if key not in names}
 
 
 def texts(tokens: Mapping[str, int]) -> dict[str, str]:
-    """Make texts of these numbers of tokens."""
+    """Make a string for each number of tokens."""
     return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
 
 
 def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the first request's messages, each placeholder filled with its whole root value."""
+    """Return the messages of the first request.
+
+    Each placeholder is filled with the whole value of its root.
+    """
     messages = [{"role": "user", "content": _filled(agent, values)}]
     if system := agent.llm_config.get("system"):
         messages.append({"role": "system", "content": str(system)})
@@ -159,7 +168,7 @@ def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def specs_of(agent: Agent) -> list[dict[str, Any]]:
-    """Return the specs of its tools; a tool that is given by name only has none here."""
+    """Return the specifications of an agent's tools, except tools that are given only by name."""
     return [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
 
 
@@ -171,13 +180,13 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
-    """Return the tokens that an agent's answer may have; of a sub-workflow, of all answers.
+    """Return the most tokens of an agent's answer; for a sub-workflow, of all its answers.
 
-    An agent without a model has no max_tokens: it counts with the largest allowed output.
+    An agent without a model has no max_tokens, so the largest allowed output counts instead.
     """
     if (inner := embedded(agent)) is not None:
         return sum(max_tokens_of(one, planner) for one in inner.agents)
     if agent.kind not in (LLM, WORKFLOW):
         return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
-    # A sub-workflow that is given by its name only counts with the default max_tokens.
+    # For a sub-workflow that is given only by its name, the default max_tokens counts.
     return planner.max_tokens(agent)

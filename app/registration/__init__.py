@@ -1,1 +1,1 @@
-"""Checks of a workflow before it is stored that the domain cannot make by itself."""
+"""Checks that the domain alone cannot make of a workflow before the workflow is stored."""

@@ -18,20 +18,20 @@ def check_calls(
     pricing: Pricing,
     default_max_tokens: int,
 ) -> None:
-    """Refuse agents whose calls, or whose fallbacks' calls, could not be made.
+    """Refuse an agent if its calls, or the calls of its fallbacks, could not be made.
 
     Args:
         workflow: A workflow with a provider for each agent (``app.domain.providers.routed``).
         providers: All providers.
         pricing: Prices.
-        default_max_tokens: Tokens that an agent without max_tokens may generate.
+        default_max_tokens: Most tokens that an agent without max_tokens may generate.
 
     Raises:
         UnknownModel: If a model has no price; the message names the agent.
         WorkflowError: If a model does not take a parameter; the message names the agent.
     """
     for index, agent in enumerate(workflow.agents):
-        if not agent.llm_config.get("model"):  # another kind than llm
+        if not agent.llm_config.get("model"):  # a kind other than llm
             continue
         for place, option in enumerate(agent.options()):
             field = f"fallbacks[{place - 1}]" if place else "llm_config"
@@ -42,7 +42,7 @@ def check_calls(
             try:
                 _check_parameters(option, providers, default_max_tokens)
             except ParameterRefused as error:
-                called = f"as {field} calls, " if place else ""
+                called = f"in {field}, " if place else ""
                 raise WorkflowError(
                     f"agent {agent.name!r}: {called}{error}",
                     field=f"agents[{index}].{field}",

@@ -1,7 +1,7 @@
-"""JSON Schemas of outputs: checked when a workflow is registered, applied to models' answers.
+"""Checks the JSON Schemas of outputs at registration, and applies them to models' answers.
 
-Patterns are matched in linear time, and no schema is ever fetched: a ``$ref`` stays inside its own
-schema.
+Patterns are matched in linear time. No schema is ever fetched, because a ``$ref`` must stay inside
+its own schema.
 """
 
 from collections.abc import Mapping
@@ -18,10 +18,11 @@ MAX_SCHEMA_BYTES = 100_000
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Refuse a dict that is no JSON Schema.
+    """Refuse a dict that is not a JSON Schema.
 
     Raises:
-        WorkflowError: Its message has the problem and its place.
+        WorkflowError: If the schema is too long or not valid; the message has the problem and its
+            place.
     """
     document = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
     if len(document) > MAX_SCHEMA_BYTES:
@@ -30,15 +31,16 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def find_schema_problem(value: Any, schema: Mapping[str, Any], name: str) -> str | None:
-    """Find where and why a value does not fit a schema.
+    """Find the first place where a value does not fit a schema, and the reason.
 
     Args:
         value: A JSON value.
         schema: The schema.
-        name: Name of the value, the start of the path.
+        name: Name of the value, with which the path begins.
 
     Returns:
-        Such as ``output.items[0].total: 'x' is not of type "number"``, or None if it fits.
+        The problem, such as ``output.items[0].total: 'x' is not of type "number"``, or None if the
+        value fits.
     """
     validator = _validator(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
     error = next(iter(validator.iter_errors(value)), None)
@@ -59,7 +61,7 @@ def _validator(document: bytes) -> Any:
         place = _path("", getattr(error, "instance_path", ()))
         message = str(error).splitlines()[0]
         raise WorkflowError(
-            f"is no JSON Schema{f' at {place}' if place else ''}: {_shown(message)}"
+            f"is not a JSON Schema{f' at {place}' if place else ''}: {_shown(message)}"
         ) from error
 
 
@@ -73,7 +75,7 @@ def _path(name: str, parts: Any) -> str:
 
 
 def _shown(message: str) -> str:
-    """Cut the quoted value, which may be megabytes, out of a message; keep both ends."""
+    """Cut the middle out of a long message, because the quoted value may have megabytes."""
     most = 300
     if len(message) <= most:
         return message

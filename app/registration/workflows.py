@@ -1,6 +1,6 @@
 """Checks of a workflow's conditions and schemas when it is registered.
 
-The libraries that will use them compile the conditions and read the schemas here.
+The libraries that evaluate conditions and apply schemas later also check them here.
 """
 
 from app.conditions.program import compiled
@@ -14,7 +14,8 @@ def check_workflow(workflow: Workflow) -> None:
     """Refuse a workflow whose conditions or schemas are not valid.
 
     Raises:
-        WorkflowError: Its message names the agent, and it carries the path of the field.
+        WorkflowError: If a condition or a schema is not valid. The message names the agent, and the
+            error has the path of the field.
     """
     for index, agent in enumerate(workflow.agents):
         field = "condition"

@@ -1,7 +1,7 @@
-"""The JSON Schema of workflow files, for editors: completion, types and help while typing.
+"""The JSON Schema of workflow files, with which editors complete and check them.
 
-It has the keys and their types; rules that need the whole graph are checked when the file is
-loaded.
+The schema has the keys, their types and their descriptions. Rules that need the whole graph are
+checked when the file is loaded.
 """
 
 import inspect
@@ -58,7 +58,10 @@ def workflow_schema() -> dict[str, Any]:
         items = {"$ref": f"#/$defs/{word.removesuffix('s')}"}
         workflow[word] = {"type": "array", "items": items, "minItems": 1}
     workflow |= {
-        "$schema": {"type": "string", "description": "For editors: not read."},
+        "$schema": {
+            "type": "string",
+            "description": "Schema for editors; AgentChord does not read this key.",
+        },
         "input": {
             "type": "object",
             "description": "The file's own input for a run: JSON values by key.",

@@ -54,7 +54,7 @@ def load(path: Path | str) -> WorkflowFile:
             several workflows of a Python file.
 
     Raises:
-        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow.
+        WorkflowFileError: If the file cannot be read, or does not contain an acceptable workflow.
     """
     file, colon, attribute = str(path).rpartition(":")
     if colon and file.endswith(".py"):
@@ -72,15 +72,15 @@ def load(path: Path | str) -> WorkflowFile:
 def load_workflow_file(path: Path | str) -> WorkflowFile:
     """Load a workflow from YAML or JSON.
 
-    The keys are the fields of ``Workflow`` and ``Agent``, and ``input`` beside them; ``steps`` is
-    another form of ``agents``.
+    The keys are the fields of ``Workflow`` and ``Agent``, and ``input``; ``steps`` is another form
+    of ``agents``.
 
     Args:
         path: Path of the file.
 
     Raises:
-        WorkflowFileError: If the file cannot be read, or does not hold an acceptable workflow for
-            the providers that are configured.
+        WorkflowFileError: If the file cannot be read, or does not contain an acceptable workflow
+            for the configured providers.
         ConfigurationError: If the configuration is wrong.
     """
     document = read_document(path)
@@ -95,15 +95,16 @@ def load_workflow_file(path: Path | str) -> WorkflowFile:
 
 
 def load_python_workflow(path: Path | str, attribute: str | None = None) -> WorkflowFile:
-    """Load a workflow from a Python file, which is imported as ``python FILE`` would find it.
+    """Load a workflow from a Python file, which is imported as a module.
 
     Args:
         path: Path of the file. Its ``INPUT``, if there is one, is the input for a run.
-        attribute: Name of the Workflow in it; None takes ``workflow``, or else the only one.
+        attribute: Name of the Workflow in the file; None takes ``workflow``, or else the only
+            Workflow.
 
     Raises:
-        WorkflowFileError: If the file cannot be imported, or it is not clear which workflow is
-            meant.
+        WorkflowFileError: If the file cannot be imported, if it has no workflow, or if it has
+            several workflows and the choice is not clear.
     """
     module = _import(Path(path), str(path))
     found = {name: value for name, value in vars(module).items() if isinstance(value, Workflow)}

@@ -7,20 +7,21 @@ from app.domain.kinds import LLM
 
 #: Keys of a step -> fields of an agent.
 FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
-#: The same, in the form of the paths of errors.
+#: The same keys and fields with a dot before each, as they occur in the path of an error's field:
+#: field of an agent -> key of a step.
 _WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
 
 
 def step_keys(agent_keys: list[str]) -> list[str]:
-    """Return the keys of a step: those of an agent, some of them replaced."""
+    """Return the keys of a step: the fields of an agent, some of them under other names."""
     return [*FIELD_OF, *(key for key in agent_keys if key not in FIELD_OF.values())]
 
 
 def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a step to the keys of an agent.
 
-    The ``config`` of a step of the type ``llm`` holds its ``prompt_template`` and the keys of
-    ``llm_config``; for every other type it is the agent's ``config``.
+    The ``config`` of a step of the type ``llm`` contains the ``prompt_template`` and the keys of
+    ``llm_config``. The ``config`` of a step of any other type is the agent's ``config``.
     """
     agent = {FIELD_OF.get(key, key): value for key, value in step.items()}
     config = agent.get("config")

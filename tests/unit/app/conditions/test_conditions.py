@@ -73,7 +73,7 @@ async def test_conditions_see_the_input_the_outputs_and_the_context(
     [
         ("", "give an expression"),
         ("total >", "character 8"),
-        ("total = 3", "'=' does not belong into an expression (character 7)"),
+        ("total = 3", "'=' is not allowed in an expression (character 7)"),
         ("total == 3 and true", "there is no 'and'"),
         ("content_sentimnt == positive", "there is no 'content_sentimnt'"),
         ("content_sentimnt == positive", "did you mean 'content_sentiment'?"),
@@ -87,8 +87,8 @@ async def test_conditions_see_the_input_the_outputs_and_the_context(
         ("open('/etc/passwd') == ''", "undeclared reference to 'open'"),
         ("screen.__class__.mro() == 1", "undeclared reference to 'mro'"),
         ("(total == 1", "this bracket is not closed: add ')' (character 1)"),
-        ("total == 1)", "')' closes nothing (character 11)"),
-        ("total == 'a", "does not belong"),
+        ("total == 1)", "')' closes no bracket (character 11)"),
+        ("total == 'a", "is not allowed"),
         ("x" * 5000, "the limit is 4,000"),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_built_in_provider_may_get_headers_and_a_variable_of_its_own(
             "has a user, a password or a query",
         ),
         ("providers: {scheduler: {protocol: openai, base_url: 'http://h'}}", "of another queue"),
-        ("providers: {'my llm': {protocol: openai, base_url: 'http://h'}}", "no name for a queue"),
+        ("providers: {'my llm': {protocol: openai, base_url: 'http://h'}}", "cannot name a queue"),
         ("providers: {openai: {protocol: anthropic}}", "speaks openai"),
         ("providers: {vllm: {protocol: openai, base_ulr: 'http://h'}}", "did you mean 'base_url'"),
         (f"providers: {{ {VLLM} }}\nrate_limits: {{vlm: {{}}}}", "did you mean 'vllm'?"),
@@ -204,7 +204,7 @@ def test_a_fallback_to_another_model_brings_its_own_provider_along() -> None:
         (
             {"llm_config": {"model": "gpt-4o", "provider": "vlm"}},
             "agents[0].llm_config.provider",
-            "(there is 'openai', 'anthropic', 'vllm', 'big'); describe it under providers",
+            "(known: 'openai', 'anthropic', 'vllm', 'big'); describe it under providers",
         ),
         (
             {"fallbacks": [{"model": "gpt-4o"}, {"model": "mixtral"}]},
@@ -226,8 +226,8 @@ def test_a_provider_that_there_is_not_is_refused_with_those_that_there_are(
     ("fields", "message"),
     [
         ({"fallbacks": "gpt-4o"}, "fallbacks is 'gpt-4o': give a list"),
-        ({"fallbacks": ["gpt-4o"]}, "fallbacks[0] is 'gpt-4o': give what it changes"),
-        ({"fallbacks": [{"max_tokens": 5}]}, 'the "model" or the "provider" at least'),
+        ({"fallbacks": ["gpt-4o"]}, "fallbacks[0] is 'gpt-4o': give the keys of llm_config"),
+        ({"fallbacks": [{"max_tokens": 5}]}, 'which must include "model" or "provider"'),
         ({"fallbacks": [{"model": "gpt-4o", "max_tokens": 0}]}, "fallbacks[0].max_tokens is 0"),
         ({"fallback_on": ["Overlaoded"]}, "did you mean 'Overloaded'?"),
         ({"fallback_on": ["AgentTimeout"]}, "fallback_on[0] is 'AgentTimeout'"),
@@ -273,7 +273,7 @@ def test_what_a_fallback_does_not_take_is_refused_with_the_agent_and_the_fallbac
         fallbacks=[{"model": "o3", "temperature": None}, {"model": "gpt-5"}],
     )
 
-    with pytest.raises(WorkflowError, match=r"as fallbacks\[1\] calls, .* no temperature") as found:
+    with pytest.raises(WorkflowError, match=r"in fallbacks\[1], .* no temperature") as found:
         check_calls(written, providers=BUILT_IN, pricing=Pricing(), default_max_tokens=100)
 
     assert found.value.field == "agents[0].fallbacks[1]"

@@ -38,8 +38,8 @@ def prompt_of(flow: Workflow, name: str, run_input: dict[str, Any], **outputs: A
     [
         ([writer("a"), writer("b")], "as agent 'b' does, and the two may run at the same time"),
         ([writer("a"), agent("key")], "'key', which is the name of an agent"),
-        ([writer("a", x="input")], "stands for the run's input"),
-        ([writer("a", x="k", y="k")], "gives two paths to the key 'k'"),
+        ([writer("a", x="input")], "names the run's input"),
+        ([writer("a", x="k", y="k")], "has two paths for the key 'k'"),
         ([writer("a", x="a b")], "has the key of the context 'a b'"),
         ([agent("a", output_mapping={"x.": "k"})], "has the path 'x.'"),
         ([agent("a", output_mapping={"$.x()": "k"})], "has the path '$.x()'"),
@@ -100,7 +100,9 @@ def test_a_source_that_is_not_there_says_which_parameter_wants_it() -> None:
     flow = workflow(agent("a"), agent("b", "{p}", "a", input_mapping={"p": "a.x.y"}))
 
     assert prompt_of(flow, "b", {}) == "null"
-    with pytest.raises(MissingInput, match=r"input_mapping of 'p': 'a.x' is a text, so it has no"):
+    with pytest.raises(
+        MissingInput, match=r"input_mapping of 'p': 'a.x' is a string, so it has no"
+    ):
         prompt_of(flow, "b", {}, a={"x": "text"})
 
 

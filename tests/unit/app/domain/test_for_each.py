@@ -79,7 +79,7 @@ def test_what_is_no_list_is_a_missing_input(value: Any) -> None:
 
 def test_a_list_over_the_limit_is_refused() -> None:
     assert len(elements("documents", documents=[0] * 10)) == 10
-    with pytest.raises(TooManyItems, match=r"has 11 elements, engine\.max_items is 10"):
+    with pytest.raises(TooManyItems, match=r"has 11 elements, and engine\.max_items is 10"):
         elements("documents", documents=[0] * 11)
 
 
@@ -143,7 +143,7 @@ def test_an_agent_depends_on_whose_list_it_runs_over() -> None:
 
 
 def test_no_agent_may_have_the_name_of_an_element() -> None:
-    with pytest.raises(WorkflowError, match="agent 'item': 'item' is what prompts"):
+    with pytest.raises(WorkflowError, match="agent 'item': 'item' is reserved"):
         Workflow(
             name="w",
             agents=[agent("item", prompt_template="go"), agent(for_each="documents")],

@@ -121,9 +121,9 @@ def test_attributes_and_names_of_python_are_missing_keys(template: str) -> None:
         ("{extractor.items.sku}", "'extractor.items' is a list, so it has no 'sku'"),
         ("{extractor[0]}", r"'extractor' is an object, so it has no \[0\]"),
         ("{extractor.total.x}", "'extractor.total' is a number, so it has no 'x'"),
-        ("{prose.total}", "'prose' is a text, so it has no 'total'"),
+        ("{prose.total}", "'prose' is a string, so it has no 'total'"),
         ("{failed.total}", "'failed' is null, so it has no 'total'"),
-        ("{name[0]}", r"'name' is a text, so it has no \[0\]"),
+        ("{name[0]}", r"'name' is a string, so it has no \[0\]"),
     ],
 )
 def test_a_missing_value_is_named_with_what_there_is(template: str, message: str) -> None:
@@ -147,7 +147,7 @@ def test_a_path_leads_into_json_that_a_model_wrote_as_text(template: str, prompt
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{" + "9" * 3_000_000])
 def test_hostile_json_in_a_text_is_just_text(text: str) -> None:
-    with pytest.raises(MissingInput, match="'answer' is a text"):
+    with pytest.raises(MissingInput, match="'answer' is a string"):
         render("{answer.total}", {"answer": text})
 
 

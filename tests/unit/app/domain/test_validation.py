@@ -52,7 +52,7 @@ def refusal(agents: Sequence[Any], **fields: Any) -> WorkflowError:
         ({"accept_missing_inputs": "no"}, "accept_missing_inputs is 'no': give True or False"),
         ({"retry_policy": {"max_retries": 1}}, "retry_policy is {'max_retries': 1}: give a Retry"),
         ({"module": ""}, "module is empty"),
-        ({"description": None}, "description is None (NoneType): give a text"),
+        ({"description": None}, "description is None (NoneType): give a string"),
         ({"description": "a\0b"}, "description contains a NUL character"),
         ({"dependencies": "check"}, "dependencies is 'check': give a list, such as ['check']"),
         ({"dependencies": [1]}, "dependencies[0] is 1: give the name of an agent"),
@@ -77,7 +77,7 @@ def test_a_field_out_of_bounds_is_refused_with_the_agent_and_the_remedy(
     [
         ({}, 'llm_config names no model: add one, such as "model"'),
         ({"model": None}, "names no model"),
-        ({"model": 4}, "llm_config.model is 4: give a text"),
+        ({"model": 4}, "llm_config.model is 4: give a string"),
         ({"model": "gpt-4o", "max_tokens": 0}, "llm_config.max_tokens is 0"),
         ({"model": "gpt-4o", "max_tokens": 10.5}, "llm_config.max_tokens is 10.5 (float)"),
         ({"model": "gpt-4o", "temperature": 2.1}, "llm_config.temperature is 2.1: give a number"),
@@ -201,7 +201,7 @@ def test_a_prompt_that_uses_its_own_output_is_refused() -> None:
 def test_a_malformed_placeholder_is_refused_with_the_ways_to_write_it() -> None:
     error = refusal([agent("a", prompt="Sum {total:.2f}.")])
 
-    assert "prompt_template contains '{total:.2f}', which is no placeholder" in str(error)
+    assert "prompt_template contains '{total:.2f}', which is not a placeholder" in str(error)
     assert "double its braces" in str(error)
 
 
@@ -292,13 +292,13 @@ def exponential() -> Any:
         (Path("x"), "give str(value)"),
         ({1, 2}, "give a list"),
         (AgentStatus.COMPLETED, "give its .value"),
-        (object(), "give a dict, list, text, number, bool or None"),
+        (object(), "give a dict, list, string, number, bool or None"),
         (float("nan"), "is nan, which JSON does not have"),
         (float("inf"), "is inf, which JSON does not have"),
         ("a\0", "contains a NUL character"),
         ("\ud800", "half a surrogate pair"),
         (1 << 2000, "too many digits"),
-        ({1: "x"}, "has the key 1: keys are texts, give '1'"),
+        ({1: "x"}, "has the key 1, not a string: give '1'"),
         ({"a\0": 1}, "has a key that contains a NUL character"),
         (nested(100), "nested more than 64 levels deep"),
         (cyclic(), "contains itself"),

@@ -125,11 +125,11 @@ def test_the_schema_of_a_model_is_stored_with_its_order() -> None:
 @pytest.mark.parametrize(
     ("schema", "problem"),
     [
-        ({"type": "txt"}, "is no JSON Schema at type"),
+        ({"type": "txt"}, "is not a JSON Schema at type"),
         ({"$ref": "http://127.0.0.1:9/x"}, "is outside the schema: put it under $defs"),
         ({"$ref": "file:///etc/passwd"}, "is outside the schema"),
-        ({"$ref": "#/nothing"}, "is no JSON Schema"),
-        ({"type": "string", "pattern": "(?=a)b"}, "is no JSON Schema"),
+        ({"$ref": "#/nothing"}, "is not a JSON Schema"),
+        ({"type": "string", "pattern": "(?=a)b"}, "is not a JSON Schema"),
         ({"description": "x" * 100_000}, "the limit is 100,000"),
     ],
 )

@@ -169,7 +169,7 @@ def test_a_mistake_is_refused_with_file_line_and_field(
         ("name: x\nagents:\n  - extract", 3, "is 'extract': give a mapping with 'name'"),
         ("name: x\nagents:\n  - name: a", 3, "the key 'prompt_template' is missing"),
         ("name: x\nname: y", 2, "the key 'name' occurs twice, first in line 1"),
-        ("name: x\n1: y", 2, "the key 1 is not a text: write '1'"),
+        ("name: x\n1: y", 2, "the key 1 is not a string: write '1'"),
         ("name: x\nagents: *a", 2, "the alias *a is not defined above it"),
         ("name: x\nagents: &a [*a]", 2, "the alias *a is not defined above it"),
         ("name: !!python/object/apply:os.system [ls]", 1, "the tag "),

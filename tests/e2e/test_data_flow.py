@@ -255,7 +255,9 @@ def test_an_answer_that_stays_unfit_fails_with_the_path_and_is_not_tried_again(
 def test_what_cannot_be_used_is_refused_when_a_run_is_enqueued(stack: Stack) -> None:
     with pytest.raises(WorkflowError, match=r"condition is not a CEL expression: .*character 10"):
         run_of(agent("a", condition="input.x +* 1"))
-    with pytest.raises(WorkflowError, match=r"agent 'a': output_schema is not a JSON Schema at type"):
+    with pytest.raises(
+        WorkflowError, match=r"agent 'a': output_schema is not a JSON Schema at type"
+    ):
         run_of(agent("a", output_schema={"type": "txt"}))
     with pytest.raises(WorkflowError, match="outside the schema"):
         run_of(agent("a", output_schema={"$ref": "http://127.0.0.1:9/x"}))

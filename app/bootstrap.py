@@ -29,7 +29,7 @@ from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
 
-#: The key that is sent to a provider that asks for no key, because the SDKs need a key.
+#: The key for providers that need no key. The SDKs do not work without a key.
 NO_KEY = "none"
 
 
@@ -70,7 +70,7 @@ def redis_url(settings: Settings) -> str:
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
-    """Return a factory of clients for each provider; it reads the key when it makes a client."""
+    """Return a factory for each provider; the factory reads the key when it makes a client."""
     return {
         provider.name: partial(_client, settings, provider) for provider in settings.all_providers()
     }
@@ -94,7 +94,7 @@ def secret(value: SecretStr | None) -> str | None:
 
 
 def call_planner(settings: Settings) -> CallPlanner:
-    """Build the planner of calls, which workers and programs that show a plan both use."""
+    """Build the planner of calls, both for workers and for programs that show a plan."""
     providers = settings.all_providers()
     return CallPlanner(
         Pricing(settings.costs, providers),
@@ -108,8 +108,8 @@ class Platform:
     """The collaborators that enqueue, advance and read runs, bound to the running event loop.
 
     Attributes:
-        has_embedded_postgres: Whether Postgres is the embedded server; error messages then have
-            hints about that server.
+        has_embedded_postgres: Whether Postgres is the embedded server. If it is, error messages
+            have hints about that server.
     """
 
     settings: Settings

@@ -20,7 +20,7 @@ from kombu.exceptions import OperationalError
 
 LOCAL = "127.0.0.1"
 USER = "agentchord"
-#: If no worker has answered after this time, a message says so.
+#: If no worker has answered after this number of seconds, a message says so.
 ANSWER_S = 2.0
 
 
@@ -41,8 +41,8 @@ def protect(celery: Celery) -> None:
         celery: Celery application of the workers that are asked for an answer.
 
     Raises:
-        SystemExit: If the account cannot be used, or the port is not free; the reason is printed
-            in one line before.
+        SystemExit: If the account cannot be used, or the port is not free. Before this error, the
+            reason is printed in one line.
     """
     from flower.views.monitor import Metrics  # type: ignore[import-untyped]
     from tornado.options import options
@@ -74,7 +74,7 @@ def protect(celery: Celery) -> None:
 
 
 def _accounts(options: Any) -> str:
-    """Describe the accounts that may log in; make one if there is none."""
+    """Describe the accounts that can log in; make an account if none is configured."""
     if options.auth:
         if not (options.auth_provider and options.oauth2_key):
             raise click.ClickException(
@@ -101,7 +101,7 @@ def _accounts(options: Any) -> str:
 
 
 def _stored() -> str | None:
-    """Return the configured ``user:password``."""
+    """Return the configured ``user:password``, or None if none is configured."""
     from app.configuration.settings import load_settings
 
     stored = load_settings().flower_basic_auth

@@ -23,7 +23,7 @@ class LoopThread:
         self._thread.start()
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine and wait for its result; cancel it if the caller is interrupted."""
+        """Run a coroutine and return its result; if the caller is interrupted, cancel it."""
         future = asyncio.run_coroutine_threadsafe(step, self._loop)
         try:
             return future.result()
@@ -40,6 +40,6 @@ class LoopThread:
         self._loop.call_soon_threadsafe(callback)
 
     def close(self) -> None:
-        """End the loop; no coroutine may be running on the loop any more."""
+        """End the loop; before this call, all coroutines on the loop must have ended."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)

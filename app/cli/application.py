@@ -1,8 +1,8 @@
 """The command line as a whole: its commands, and the handling of their errors.
 
-A command's module is imported when that command is run or its own help is printed. Until then the
-command is represented by its name and one line of help, so ``agentchord --help`` takes almost no
-time.
+A command's module is imported only when the command runs or the command's own help is printed.
+Until then the command is represented by its name and one line of help, so ``agentchord --help``
+takes almost no time.
 
 Every error is one line on standard error. Exit code 0 means that the command succeeded, 1 that the
 command failed, 2 that the command line is wrong, and 130 that the user interrupted the command. If
@@ -28,10 +28,10 @@ class Command(NamedTuple):
     """A command that is not imported yet.
 
     Attributes:
-        name: Its name in a command line; a name of two words has a space.
-        place: Module inside this package, and the function or ``typer.Typer`` in it.
-        summary: The first line of its help.
-        context: Settings of its Click context.
+        name: The command's name in a command line; a name of two words has a space.
+        place: A module of this package, and the function or ``typer.Typer`` in this module.
+        summary: The first line of the command's help.
+        context: Settings of the command's Click context.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Commands(TyperGroup):
         super().__init__(**attributes | {"commands": named})
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Find a command by its name, for running it and for completing its options."""
+        """Find a command by its name, to run the command or to complete its options."""
         name, command, rest = super().resolve_command(ctx, args)
         found = next((each.load() for each in COMMANDS if each.name == name), command)
         return name, found, rest
@@ -119,7 +119,7 @@ def create() -> typer.Typer:
         help="Runs fleets of LLM agents on Celery, with shared rate limits, budgets and a ledger.",
         epilog="Start with `agentchord demo`: it needs no keys and spends nothing.",
         no_args_is_help=True,
-        # Plain help starts twice as fast as help drawn by Rich, and is the same in a pipe.
+        # Plain help starts twice as fast as Rich help, and in a pipe both look the same.
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )

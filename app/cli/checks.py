@@ -24,7 +24,7 @@ class Check:
         name: Name of the check.
         level: ``ok``, ``warn`` (runs work, but with a drawback) or ``fail``.
         finding: The finding, in a few words.
-        remedy: Advice that corrects the problem; empty if there is no problem.
+        remedy: A way to correct the problem; empty if no problem was found.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Check:
 
 
 def judged(name: str, finding: str, *, wrong: bool, level: Level = "fail", remedy: str) -> Check:
-    """Return a check that is ok or, if ``wrong`` is true, has this level and remedy."""
+    """Return a check that is ok; if ``wrong`` is true, the check has this level and remedy."""
     verdict: Level = level if wrong else "ok"
     return Check(name=name, level=verdict, finding=finding, remedy=remedy if wrong else "")
 
@@ -67,7 +67,7 @@ def _packages() -> Check:
 
 
 def _package_name() -> Check:
-    """Check that no package ``app`` in the working directory hides this one from the workers."""
+    """Check that no package ``app`` in the working directory hides this package from workers."""
     ours = Path(own_package.__file__ or "").parent
     for other in (Path("app"), Path("app.py")):
         if other.exists() and other.resolve() != ours:

@@ -41,21 +41,21 @@ def quiet_logs() -> None:
 
 
 def ask(step: Callable[[Client], Coroutine[Any, Any, Result]]) -> Result:
-    """Run one step of this process's client on its loop."""
+    """Run one step with this process's client, on the client's loop."""
     connected = connect()
     return connected.loop.run(step(connected.client))
 
 
 def transaction(step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-    """Run one transaction on the cluster's database, with the errors of ``app.errors``."""
+    """Run one transaction on the cluster's database, and raise the errors of ``app.errors``."""
     return ask(lambda client: client.transaction(step))
 
 
 def find(run: str) -> UUID:
-    """Return the full id of a run; the user gave the id or the beginning of the id.
+    """Return the full id of the run that the user named by its id or the beginning of its id.
 
     Raises:
-        UnknownRun: If no run has such an id, or if more than one run has.
+        UnknownRun: If no run has such an id, or if several runs have such an id.
     """
     return transaction(partial(find_run, prefix=run))
 

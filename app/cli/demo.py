@@ -104,7 +104,7 @@ async def _work(home: Path) -> RunProgress:
 
 
 def _show(run: RunProgress, simulator: SimulatorProcess | None, program: str, home: Path) -> int:
-    """Print outputs, costs, the comparison and what to try next; return the exit code."""
+    """Print outputs, costs, the comparison and the next steps; return the exit code."""
     show_outputs(outputs_of(run.id))
     print()
     lines = print_costs(run.id)

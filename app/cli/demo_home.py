@@ -1,4 +1,4 @@
-"""The demo's home, and its environment without the user's keys, so that it costs no money."""
+"""The demo's home, and an environment without the user's keys, so that the demo is free."""
 
 import os
 from pathlib import Path
@@ -30,11 +30,11 @@ engine: {worker_threads: 16, drain_grace_s: 30}
 
 
 def enter_home(*, live: bool) -> Path:
-    """Make this process and its children see only the demo's settings.
+    """Let this process and its children see only the demo's settings.
 
     Without ``live``, the user's keys, URLs and configuration are removed from the environment, and
-    the working directory becomes the demo's home, so that no ``.env`` file sets them again. With
-    ``live``, the providers' keys and base URLs stay.
+    the working directory becomes the demo's home, so that no ``.env`` file sets these variables
+    again. With ``live``, the providers' keys and base URLs stay.
 
     Returns:
         The demo's home: ``demo`` inside the user's home.

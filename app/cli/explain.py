@@ -70,7 +70,7 @@ def _findings(
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:
-    """Return, by agent, the costs that `agentchord plan` expects; empty if they are unknown."""
+    """Return, by agent, the costs that `agentchord plan` expects; unknown costs are left out."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
     settings = load_settings()

@@ -40,7 +40,7 @@ async def follow(run_id: UUID, view: View, *, timeout_s: float | None = None) ->
 
     Args:
         run_id: The run.
-        view: The view that shows it.
+        view: The view that shows the run.
         timeout_s: Maximum number of seconds to watch; None means no limit.
 
     Returns:
@@ -80,7 +80,8 @@ def wait_for_end(run_id: UUID, following: Coroutine[Any, Any, RunProgress]) -> R
         following: A coroutine that calls ``follow``.
 
     Returns:
-        The ended run. If the time was over before, the function prints a message and returns None.
+        The ended run. If the time is over before the run has ended, the function prints a message
+        and returns None.
     """
     try:
         return asyncio.run(following)

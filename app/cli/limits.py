@@ -105,7 +105,7 @@ def _buckets() -> list[dict[str, Any]]:
 
 
 def _show_bucket(name: str, *, json: bool) -> dict[str, Any] | None:
-    """Show one bucket and return it; None if the bucket does not exist any more."""
+    """Show one bucket and return it; return None if the bucket does not exist any more."""
     found = [bucket for bucket in _buckets() if bucket["bucket"] == name]
     answer(found, _picture(found), json=json)
     return found[0] if found else None
@@ -205,7 +205,10 @@ def _limit(key: str, limit: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _is_worth_a_line(key: str, limit: dict[str, Any]) -> bool:
-    """Return whether to show a limit; one without a value is shown only if stored or in use."""
+    """Return whether to show a limit.
+
+    A limit without a value is shown only if the limit is stored or in use.
+    """
     if limit["source"] == "stored" or limit["live"]:
         return True
     return limit["value"] is not None and (key, limit["value"]) != ("enforcement", "bucket")

@@ -14,7 +14,7 @@ def read_live(queues: set[str], *, ask_workers: bool = True) -> tuple[Live, list
 
     Args:
         queues: The queues of the agent runs that the caller shows.
-        ask_workers: Whether to ask the workers for their queues, which takes half a second.
+        ask_workers: Whether to ask the workers for their queues; this takes half a second.
     """
     table = ask(lambda client: client.limits.read())
     try:

@@ -33,7 +33,8 @@ class Wanted:
     Attributes:
         search: A text that the line must contain; upper and lower case count as equal.
         level: The lowest level that passes.
-        agent: The agent of the events, including its items; None means every agent, and the run.
+        agent: The agent whose events pass, including the events of the agent's items; None means
+            that the events of the run and of all agents pass.
     """
 
     search: str = ""

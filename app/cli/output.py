@@ -42,12 +42,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
-    """Print a value as JSON: times in ISO 8601, money as strings so that no digit is lost."""
+    """Print a value as JSON; times are in ISO 8601, and money is a string with all its digits."""
     print(dumps(value, indent=2, ensure_ascii=False, default=plain))
 
 
 def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
-    """Print the answer of a command: its facts as JSON, or else its form for people.
+    """Print the answer of a command, either as JSON or in a form for people.
 
     Args:
         facts: The facts.
@@ -103,7 +103,7 @@ def moment(at: datetime | None) -> str:
 
 
 def seconds(start: datetime | None, end: datetime | None) -> str:
-    """Return a duration as text, empty if there is no start or no end."""
+    """Return a duration as text; the text is empty if the start or the end is None."""
     return f"{(end - start).total_seconds():.1f} s" if start and end else ""
 
 
@@ -125,7 +125,7 @@ def reason(error: str | None, width: int) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Convert a value that JSON cannot express, for ``default`` of ``json.dumps``."""
+    """Convert a value that JSON cannot express; this is the ``default`` of ``json.dumps``."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -23,7 +23,8 @@ def read_since(text: str | None, *, now: datetime) -> datetime | None:
     """Read the start of a period.
 
     Args:
-        text: An age, or a date or time in ISO 8601 (UTC if no zone is given); None for no start.
+        text: An age, or a date or time in ISO 8601 (UTC if no zone is given); None means that the
+            period has no start.
         now: The current time.
 
     Raises:

@@ -80,8 +80,8 @@ def queues_of(words: Sequence[str], agents: Sequence[str]) -> tuple[str, ...]:
     """Return the queues that a worker serves.
 
     Args:
-        words: Names of queues; ``agents`` means all queues but the scheduler's, and an empty list
-            means every queue.
+        words: Names of queues; ``agents`` means all queues except the scheduler's queue, and an
+            empty list means every queue.
         agents: Names of the queues that carry agents.
 
     Raises:

@@ -15,7 +15,7 @@ from app.domain.status import AgentStatus
 from app.events.texts import Piece
 from app.monitoring.progress import AgentProgress, RunProgress
 
-#: If a run has more agents, each level shows only agents that failed or were retried.
+#: If a run has more agents than this, each level shows only agents that failed or were retried.
 MAX_AGENTS_SHOWN = 40
 MARKS = {
     "completed": "✓",
@@ -34,7 +34,7 @@ class LineView:
     """A view that prints lines: levels that begin, changes of agents, and their streamed texts.
 
     Args:
-        stream: Stream for the lines; standard output if None.
+        stream: Stream for the lines; None means standard output.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:
@@ -102,7 +102,7 @@ class LineView:
 
 
 class LiveView:
-    """A view that draws all levels in place; use it as a context manager."""
+    """A view that draws all levels over the last picture; use the view as a context manager."""
 
     def __init__(self) -> None:
         self._live = Live(console=console(), refresh_per_second=8, transient=False)
@@ -139,7 +139,7 @@ def best_view() -> contextlib.AbstractContextManager[LineView | LiveView]:
 
 
 def picture(run: RunProgress, texts: Mapping[str, str] | None = None) -> Group:
-    """Return a run as a picture, which has a heading for each level with its agents below.
+    """Return a picture of a run; each level has a heading, and the level's agents are below.
 
     Args:
         run: The run.

@@ -30,7 +30,7 @@ class WatchView:
 
     def __init__(self) -> None:
         self._console = console()
-        # The picture is drawn in place and only on request, so that the screen is never blank.
+        # The picture is drawn over the last one, only on request, so the screen is never blank.
         self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
         self._activity: Activity | None = None
         self._live = Live()
@@ -46,7 +46,7 @@ class WatchView:
             self._console.print(note, markup=False)
 
     def update(self, activity: Activity, live: Live) -> None:
-        """Take over the activity of the run, and the live state of the cluster."""
+        """Store the activity of the run and the live state of the cluster for the next picture."""
         self._activity, self._live = activity, live
 
     def show(self, run: RunProgress) -> None:
@@ -79,7 +79,7 @@ def watch_lines(
 
     Args:
         run: The run.
-        activity: The current activity of the run; None before it has been read.
+        activity: The current activity of the run; None if the activity has not been read yet.
         waits: The findings about the work and the waits of the run's agents.
         width: Maximum number of characters in a line.
         height: Maximum number of lines.
@@ -140,7 +140,7 @@ def _waits(waits: Sequence[Finding], width: int, most: int) -> list[Text]:
 
 
 def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) -> list[Text]:
-    """List failed agents, then running agents (the longest first), then those that have ended."""
+    """List failed agents, then running agents (the longest first), then ended agents."""
 
     def urgency(agent: AgentProgress) -> tuple[int, float]:
         failed, runs = agent.status.is_failure, agent.status is AgentStatus.RUNNING
@@ -168,7 +168,7 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
-    """Return the duration of a run or an agent, up to its end or else up to the last reading."""
+    """Return the duration of a run or an agent; without an end, up to the last reading."""
     end = what.finished_at or (activity.history.now if activity else None)
     if end is None or what.started_at is None:
         return ""

@@ -1,4 +1,4 @@
-"""The steps before a workflow is stored: it is completed, routed to providers, and checked."""
+"""The steps before a workflow is stored: the workflow is completed, routed, and checked."""
 
 from functools import partial
 
@@ -31,7 +31,7 @@ class Acceptance:
     async def complete(
         self, connection: AsyncConnection, workflow: Workflow, scope: Scope
     ) -> Workflow:
-        """Return a workflow with its sub-workflows and providers filled in, and all of it checked.
+        """Fill in a workflow's sub-workflows and providers, check the whole workflow, return it.
 
         Raises:
             WorkflowError: If no workflow has the name of a sub-workflow, sub-workflows are nested

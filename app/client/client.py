@@ -27,8 +27,8 @@ class _Shared:
     """The objects that all clients of one platform share, whatever scopes the clients have.
 
     All clients of one scope share one ``Runs`` object, because callers of one scope share
-    statements and commits. Callers of two scopes never share them. A ``Runs`` object is kept
-    while a client uses it.
+    statements and commits. Callers of different scopes never share statements or commits. A
+    ``Runs`` object is kept while a client uses this object.
     """
 
     def __init__(self, platform: Platform) -> None:
@@ -41,8 +41,8 @@ class _Shared:
 class Client:
     """A program's access to the cluster; its coroutines run on the event loop of its platform.
 
-    Every read and every control stays within the scope that the client was made with. To the
-    client, another tenant's run is as unknown as a run that does not exist.
+    Every client has a scope, and every read and every control stays within this scope. The client
+    treats another tenant's run like a run that does not exist.
 
     A client belongs to one event loop. Code without a loop, or with several loops, uses ``enqueue``
     and ``Run``, which share one client on a background loop (``app.client.process``).
@@ -70,7 +70,8 @@ class Client:
         """Return a client of a narrower scope.
 
         A new client costs little, so a service can make a client for each request. The new client
-        shares the connections of this client; ``close`` of either client closes them.
+        shares the connections of this client. If one of the two clients is closed, the connections
+        of both clients are closed.
 
         Raises:
             OutOfScope: If the scope is not inside the scope of this client.
@@ -122,7 +123,7 @@ class Client:
         return LiveState(self._platform, self._shared.transactions.run)
 
     async def transaction(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Run one transaction, with the errors of this package; the scope must be ``ALL``."""
+        """Run one transaction and raise the errors of this package; the scope must be ``ALL``."""
         self._scope.check_all("a transaction of the caller's own reaches the rows of all tenants")
         return await self._shared.transactions.run(step)
 

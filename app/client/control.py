@@ -26,7 +26,7 @@ class Control:
     Args:
         platform: The process's platform.
         scope: The scope of the runs.
-        transactions: Run transactions in Postgres.
+        transactions: The object that runs transactions in Postgres.
         runs: The runs of the scope.
     """
 
@@ -40,22 +40,28 @@ class Control:
         self._runs = runs
 
     async def cancel(self, run_id: UUID, reason: str) -> bool:
-        """Stop a run and return whether it was still going; no call starts after this returns."""
+        """Stop a run and return whether the run was still going.
+
+        After this method has returned, no call of the run starts.
+        """
         await self._runs.read(run_id)
         return await self._scheduler.stop(run_id, as_=WorkflowStatus.CANCELLED, reason=reason)
 
     async def pause(self, run_id: UUID) -> bool:
-        """Pause a run and return whether it was going; no call starts after this returns."""
+        """Pause a run and return whether the run was going.
+
+        After this method has returned, no call of the run starts.
+        """
         await self._runs.read(run_id)
         return await self._scheduler.pause(run_id)
 
     async def resume(self, run_id: UUID) -> bool:
-        """Let a paused run go on; return whether it was paused."""
+        """Continue a paused run; return whether the run was paused."""
         await self._runs.read(run_id)
         return await self._scheduler.resume(run_id)
 
     async def retry_failed(self, run_id: UUID, cost_budget: float | None = None) -> bool:
-        """Let the failed and the cancelled agents of a run that has ended run again.
+        """Repeat the failed and the cancelled agents of a run that has ended.
 
         Args:
             run_id: The run.
@@ -74,7 +80,7 @@ class Control:
         return await self._scheduler.retry_failed(run_id, cost_budget=limit_usd)
 
     async def rerun(self, run_id: UUID, agent: str) -> UUID:
-        """Make a new run that starts from one agent of an ended run; return the new run's id.
+        """Make a new run that repeats an ended run from one agent on; return the new run's id.
 
         Raises:
             WorkflowError: If the run has no agent of that name.
@@ -90,21 +96,21 @@ class Control:
         dry_run: bool = False,
         on_batch: Callable[[Pruned], None] | None = None,
     ) -> Pruned:
-        """Remove inputs, outputs and histories of runs that ended at least some time ago.
+        """Remove the inputs, the outputs and the histories of old runs.
 
-        If the scope is a tenant, only runs of that tenant are pruned. If the scope is ``ALL``,
-        events of that age that programs recorded are removed, too; such events belong to no tenant.
+        If the scope is a tenant, only runs of that tenant are pruned. If the scope is ``ALL``, old
+        events that programs recorded are removed, too; such events belong to no tenant.
 
         Each batch is a transaction of its own. If a later batch fails, the earlier batches stay
         removed. The ledger never changes.
 
         Args:
-            older_than_s: Least number of seconds since the end of a run.
-            dry_run: Whether to count only.
-            on_batch: Is called with the counts of each batch.
+            older_than_s: Minimum number of seconds since the end of a run.
+            dry_run: Whether to count the data without removing any data.
+            on_batch: A function that is called with the counts of each batch, or None.
 
         Returns:
-            The counts of what was removed or, in a dry run, would be removed.
+            The counts of the removed data; in a dry run, the counts of the data to remove.
         """
         where: dict[str, Any] = {"older_than_s": older_than_s, "tenant": self._scope.tenant}
         if dry_run:
@@ -119,7 +125,7 @@ class Control:
                 on_batch(batch)
 
     async def wake(self, agent_run_ids: Sequence[UUID]) -> None:
-        """Make agents that wait for money try again at once.
+        """Wake agents that wait for money, so that they try again at once.
 
         Raises:
             OutOfScope: If the scope is a tenant.

@@ -23,8 +23,8 @@ class CostTracker:
     """Prices calls, books spending outside the workers, and checks budgets.
 
     A tracker keeps everything in Postgres, so all trackers return the same values. The workers
-    record the spending of agents. If a program recorded that spending here as well, it would count
-    twice.
+    record the spending of agents. If a program recorded this spending here as well, the spending
+    would count twice.
 
     A tracker books a call after the call was made, so it cannot prevent the call from overdrawing a
     budget. If a call must not overdraw a budget, an agent has to make the call, because the agent's
@@ -67,7 +67,8 @@ class CostTracker:
         budget is then overdrawn, and no agent's call fits into it any more.
 
         Args:
-            agent_id: Id of an agent run, as in the results of the run, or the caller's own name.
+            agent_id: Id of an agent run (``AgentResult.agent_id``), or a name that the caller
+                chooses.
             agent_name: Name of the agent, for reports.
             workflow_id: Id of a run or of a registered workflow. If it is the id of a run, the call
                 is booked on the budgets of the run; otherwise, only on the standing budgets.
@@ -75,15 +76,16 @@ class CostTracker:
             input_tokens: Number of tokens of the prompt.
             output_tokens: Number of generated tokens.
             metadata: The caller's own facts, as JSON. ``module`` and, outside a run, ``tenant``
-                name budgets; ``provider`` names the provider if the model's name does not.
+                name budgets. If the model's name does not show the provider, ``provider`` names it.
 
         Returns:
             The cost of the call in dollars.
 
         Raises:
             UnknownModel: If the model has no price.
-            UnknownWorkflow: (a ValueError) if no run and no workflow has the id.
-            WorkflowError: (a ValueError) if a number of tokens is negative or not a whole number.
+            UnknownWorkflow: If neither a run nor a workflow has the id. This is a ValueError.
+            WorkflowError: If a number of tokens is negative or not a whole number. This is a
+                ValueError.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         if found := find_problem(tokens, dict.fromkeys(tokens, TOKENS)):
@@ -110,19 +112,19 @@ class CostTracker:
     def check_workflow_budget(self, workflow_id: str) -> bool:
         """Return whether the budgets of a run, or of a workflow's newest run, have money left.
 
-        An agent's call starts only if its whole worst case fits. So the result True does not
-        promise that another call starts.
+        An agent's call starts only if the budgets have room for the whole worst case of the call.
+        So the result True does not promise that another call starts.
 
         Raises:
-            UnknownWorkflow: (a ValueError) if no run and no workflow has the id.
+            UnknownWorkflow: If neither a run nor a workflow has the id. This is a ValueError.
         """
         return transaction(partial(tracking.within_budgets, owner_id=_uuid(workflow_id)))
 
     def check_agent_budget(self, agent_id: str) -> bool:
-        """Return whether an agent's cost_limit has money left; the id is that of its result.
+        """Return whether an agent's cost_limit has money left; see ``AgentResult.agent_id``.
 
         Raises:
-            UnknownRun: (a LookupError) if no agent run has the id.
+            UnknownRun: If no agent run has the id. This is a LookupError.
         """
         try:
             id_ = UUID(agent_id)

@@ -28,7 +28,7 @@ class OrchestrationEngine:
     names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
 
     ``execute_workflow`` returns when the run has ended. If the caller ends first, the run goes on,
-    and only a ``key`` finds the run again. ``enqueue`` returns a handle at once.
+    and the caller can find the run again only by a ``key``. ``enqueue`` returns a handle at once.
 
     Args:
         llm_client: A client of the default provider.
@@ -37,8 +37,8 @@ class OrchestrationEngine:
 
     Raises:
         ConfigurationError: If the config contradicts the cluster's configuration.
-        ServiceUnavailable: If the config has limits, and Postgres, which has the stored limits,
-            cannot be reached.
+        ServiceUnavailable: If the config has limits, and Postgres cannot be reached. Postgres has
+            the stored limits, which are compared with the limits of the config.
 
     Example:
         engine = OrchestrationEngine(OpenAIClient())
@@ -52,13 +52,13 @@ class OrchestrationEngine:
         _refuse_contradictions(self._config, llm_client.provider)
 
     async def register_workflow(self, workflow: Workflow) -> str:
-        """Store a workflow; an agent without a retry policy gets the default of the config.
+        """Store a workflow; agents without a retry policy get the default policy of the config.
 
         Returns:
             The id of the workflow; equal content keeps the same id.
 
         Raises:
-            WorkflowError: (a ValueError) if the workflow is not acceptable.
+            WorkflowError: If the workflow is not acceptable. This is a ValueError.
         """
         prepared = self._with_retry_policy(workflow)
         return str(await process().loop.run_async(process().client.workflows.register(prepared)))
@@ -82,7 +82,7 @@ class OrchestrationEngine:
 
         Raises:
             ValueError: If there is no such workflow.
-            RunConflict: If the run of that key has another workflow or input.
+            RunConflict: If the run with that key has another workflow or input.
         """
         id_ = _workflow_uuid(workflow_id)
 
@@ -96,15 +96,15 @@ class OrchestrationEngine:
         return await process().loop.run_async(execute())
 
     async def execute_multiple_workflows(self, workflow_ids: Sequence[str]) -> list[Workflow]:
-        """Execute several registered workflows at once; return results in the same order."""
+        """Execute registered workflows at once; return their results in the order of the ids."""
         return list(await asyncio.gather(*(self.execute_workflow(id_) for id_ in workflow_ids)))
 
     def get_workflow_status(self, workflow_id: str) -> dict[str, Any] | None:
-        """Return the state of a workflow's newest run; before the first run it is ``pending``.
+        """Return the state of a workflow's newest run; without any run, the state is ``pending``.
 
         Returns:
-            A dict with workflow_id, name, status, run_id, total_cost, and agents by status; None
-            if there is no such workflow.
+            A dict with workflow_id, name, status, run_id, total_cost, and agents by status. The
+            result is None if there is no such workflow.
         """
         try:
             id_ = _workflow_uuid(workflow_id)
@@ -129,15 +129,15 @@ class OrchestrationEngine:
         return await asyncio.to_thread(Run(run_id).pause)
 
     async def resume(self, run_id: str) -> bool:
-        """Let a paused run go on; see ``Run.resume``."""
+        """Continue a paused run; see ``Run.resume``."""
         return await asyncio.to_thread(Run(run_id).resume)
 
     async def retry_failed(self, run_id: str, cost_budget: float | None = None) -> bool:
-        """Run the failed and the cancelled agents of a run again; see ``Run.retry_failed``."""
+        """Repeat the failed and the cancelled agents of a run; see ``Run.retry_failed``."""
         return await asyncio.to_thread(Run(run_id).retry_failed, cost_budget)
 
     async def rerun(self, run_id: str, agent: str) -> Run:
-        """Run an agent and its dependents again, in a new run; see ``Run.rerun``."""
+        """Repeat an agent, and all agents that depend on it, in a new run; see ``Run.rerun``."""
         return await asyncio.to_thread(Run(run_id).rerun, agent)
 
     async def shutdown(self) -> None:
@@ -157,11 +157,11 @@ class OrchestrationEngine:
 
 
 def _refuse_contradictions(config: EngineConfig, provider: str) -> None:
-    """Refuse values that differ from those of the cluster; a default value counts as not given."""
+    """Refuse values that differ from the cluster's values; a default value counts as not given."""
     settings = connected_settings()
     defaults = EngineConfig()
     if config.rate_limit_config is not None:
-        # If an operator has stored limits, the workers use them instead of those of the file.
+        # If an operator has stored limits, workers use these limits, not the limits of the file.
         table = process().loop.run(process().client.limits.read())
         _, stored = table.resolve(provider, "")
         for field in fields(RateLimitConfig):

@@ -13,7 +13,7 @@ from app.events.stream import consume
 from app.storage.event_log import last_id, parse_event, read_all, read_horizon
 
 PAGE = 500
-#: Seconds between two attempts to end an iteration while its last step still runs.
+#: Seconds between two attempts to end an iteration whose last step still runs.
 CLOSE_STEP_S = 0.01
 
 
@@ -22,7 +22,7 @@ class EventBus:
 
     Live events come from a stream in Redis, which keeps the newest events
     (``monitoring.stream_length``). The history in Postgres has all events. An event has the same id
-    in both.
+    in the stream and in the history.
 
     If a group falls behind by more events than the stream keeps, the group misses events. A service
     that must have every event reads ``history`` and remembers the last id. ``Run.events`` follows
@@ -42,20 +42,20 @@ class EventBus:
         after: int | None = None,
         stale_s: float = 60.0,
     ) -> Generator[RunEvent, None, None]:
-        """Join a group as a member, and yield the events for this member without an end.
+        """Join a group as a member, and yield the events for this member; the iteration never ends.
 
-        Each event of the group goes to one member. When a member asks for the next event, it
-        acknowledges the previous event. Each event comes at least once: if a member dies or stops
-        before it acknowledges an event, the event comes again, either to that member when it is
-        back or to another member. So handling an event twice must do no harm; the ``id`` of the
-        event shows whether it came before.
+        Each event of the group goes to one member. When a member asks for the next event, the
+        member acknowledges the previous event. Each event comes at least once. If a member dies or
+        stops before it acknowledges an event, this event comes again, either to that member after
+        its return or to another member. So a member must be able to handle an event twice without
+        harm. The ``id`` of an event shows whether the event has come before.
 
         Args:
             group: Name of the group, such as the name of the service.
             consumer: Name of this member, unique in the group; by default, the name of the host
                 and the id of the process.
-            after: Id of the event after which a new group begins. 0 begins with the oldest event of
-                the stream, None with the next new event.
+            after: Id of the event after which a new group begins. With 0, the group begins with the
+                oldest event of the stream; with None, it begins with the next new event.
             stale_s: Seconds after which this member takes over an event that another member has
                 not acknowledged.
 
@@ -88,7 +88,7 @@ class EventBus:
             await loop.run_async(_close(events))
 
     def history(self, after: int | None = 0) -> Iterator[RunEvent]:
-        """Read, from Postgres, the events of all runs that follow an event, up to now.
+        """Read the events of all runs from Postgres: the events after a given event, up to now.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
@@ -132,7 +132,7 @@ async def _next(events: AsyncGenerator[RunEvent, None]) -> RunEvent:
 
 
 async def _close(events: AsyncGenerator[RunEvent, None]) -> None:
-    """End the iteration; if its cancelled last step has not ended yet, try again until it has."""
+    """End the iteration; while its cancelled last step is still running, try again."""
     while True:
         with suppress(RuntimeError):
             await events.aclose()

@@ -27,9 +27,10 @@ class Event:
     Attributes:
         id: A number that grows with time; ``events(after=id)`` continues after this event.
         type: Type of the event, such as ``agent_completed``. An event ``agent_text`` is a part of a
-            streamed answer; it is not stored, and has the id of the event before it.
+            streamed answer. Such an event is not stored, and has the id of the stored event before
+            it.
         at: Time of the event (UTC).
-        attempt: Number of the agent's attempt, or None.
+        attempt: Number of the agent's attempt; None if the event belongs to no attempt.
         data: Facts, such as the agent's name and the error.
     """
 
@@ -46,9 +47,9 @@ class History:
     Args:
         platform: The process's platform.
         scope: The scope of the runs.
-        transactions: Run transactions in Postgres.
+        transactions: The object that runs transactions in Postgres.
         runs: The runs of the scope.
-        feed: Receives live texts.
+        feed: The object that receives live texts.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class History:
         self._feed = feed
 
     async def events(self, run_id: UUID, after: int) -> AsyncIterator[Event]:
-        """Follow the history of a run from an event on, with live texts, until the run has ended.
+        """Follow the history and the live texts of a run, from an event on, until the run ends.
 
         Raises:
             UnknownRun: If the scope has no such run.
@@ -82,7 +83,7 @@ class History:
                 yield Event(**row)
 
     async def texts(self, run_id: UUID) -> AsyncIterator[Piece]:
-        """Yield the text that streaming agents of a run generate from now on, without an end.
+        """Yield all text that streaming agents of a run generate from now on; never end.
 
         Raises:
             UnknownRun: If the scope has no such run.

@@ -15,7 +15,7 @@ class Limits:
 
     Args:
         platform: The process's platform.
-        transactions: Run transactions in Postgres.
+        transactions: The object that runs transactions in Postgres.
     """
 
     def __init__(self, platform: Platform, transactions: Transactions) -> None:
@@ -29,12 +29,12 @@ class Limits:
         return limit_table(self._settings.rate_limits, stored, self._settings.provider_names)
 
     async def set(self, provider: str, model: str, values: Mapping[str, Any]) -> LimitTable:
-        """Store limits of a block and notify the workers; return all limits that are then in force.
+        """Store limits of a block and notify the workers; then return all limits in force.
 
         Args:
             provider: Name of the provider.
             model: Name or pattern of models, or ``default``.
-            values: The keys to set; None means unlimited.
+            values: The limits by key; the value None means unlimited.
 
         Raises:
             ConfigurationError: If a key or a value is not allowed.
@@ -45,7 +45,9 @@ class Limits:
         return await self.read()
 
     async def forget(self, provider: str, model: str, keys: Collection[str]) -> list[str]:
-        """Remove stored limits of a block and return their keys; without keys, remove all limits.
+        """Remove stored limits of a block and return the keys of the removed limits.
+
+        If ``keys`` is empty, all stored limits of the block are removed.
 
         Raises:
             ConfigurationError: If there is no such provider or key.

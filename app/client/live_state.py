@@ -25,10 +25,10 @@ from app.scheduler.watchdog import LOOKED_KEY, LOOKED_MS
 from app.telemetry import metrics
 
 Step = Callable[[AsyncConnection], Awaitable[list[Sample]]]
-#: Runs a step in a transaction of its own, with the errors of this package.
+#: A function that runs a step in a transaction of its own and raises the errors of this package.
 Transaction = Callable[[Step], Awaitable[list[Sample]]]
 
-#: Seconds to wait for Redis, because a frozen or unreachable Redis never answers.
+#: Maximum number of seconds to wait for Redis; a frozen or unreachable Redis never answers.
 ANSWER_S = 3.0
 
 
@@ -48,7 +48,7 @@ class LiveState:
 
     Args:
         platform: The process's platform.
-        transaction: Runs a step that reads from Postgres.
+        transaction: A function that runs a step that reads from Postgres.
     """
 
     def __init__(self, platform: Platform, transaction: Transaction) -> None:
@@ -56,7 +56,7 @@ class LiveState:
         self._transaction = transaction
 
     async def buckets(self) -> list[dict[str, Any]]:
-        """Return the buckets in use, as ``ClusterLimiter.snapshot`` returns them.
+        """Return the buckets in use, in the form of ``ClusterLimiter.snapshot``.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.
@@ -70,8 +70,8 @@ class LiveState:
         Returns:
             One dict for each circuit breaker: ``provider``, ``model``, ``state``, ``wait_s``
             (seconds until the next trial call, or until a trial call in flight counts as lost),
-            ``opening`` (number of times that the circuit has opened), ``ok`` and ``bad`` (numbers
-            of calls in the window that succeeded and that failed).
+            ``opening`` (number of times that the circuit has opened), ``ok`` (number of calls in
+            the window that succeeded) and ``bad`` (number of calls in the window that failed).
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.

@@ -24,7 +24,7 @@ from app.telemetry.redaction import Redactor
 
 COUNT = Bounds(low=1, high=10_000, whole=True)
 MAX_NAME = 200
-#: Maximum size of the data, because an event is a line of a history, not a place for documents.
+#: Maximum size of an event's data. An event is a line of a history, not a place for documents.
 MAX_DATA_BYTES = 100_000
 #: The NUL character as JSON writes it; Postgres cannot store that character in a text.
 NUL = "\\u0000"
@@ -44,7 +44,7 @@ class Monitor:
     uses ``EventBus``.
 
     Args:
-        config: The settings of monitoring; None means those of the configuration.
+        config: The settings of monitoring; None means the settings of the configuration.
 
     Example:
         monitor = Monitor()
@@ -68,20 +68,21 @@ class Monitor:
         workflow_id: str | UUID | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store an event of the caller's own; the workers store the events of agents.
+        """Store the caller's own event; the events of agents are stored by the workers.
 
         The event is stored if ``enable_metrics`` is true, and logged if ``enable_logging`` is true.
 
         Args:
             event_type: Short name of the event, at most 200 characters.
-            agent_id: Id of the agent run that the event concerns, or the caller's own name.
-            workflow_id: Id of a run or a workflow, or the caller's own name.
+            agent_id: Id of the agent run that the event concerns, or a name that the caller
+                chooses.
+            workflow_id: Id of a run or a workflow, or a name that the caller chooses.
             data: Facts, as JSON of up to 100,000 bytes. A string that looks like a secret key is
                 stored as ``[redacted]``.
 
         Raises:
-            WorkflowError: (a ValueError) if the type is empty or too long, an id is not a string,
-                or the data is not JSON or too large.
+            WorkflowError: If the type is empty or too long, an id is not a string, or the data is
+                not JSON or is too large. This is a ValueError.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if not isinstance(data, Mapping | None):
@@ -124,7 +125,7 @@ class Monitor:
 
         Returns:
             ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of the
-            ended ones; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
+            ended workflows; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
             (``total_calls``, ``total_tokens``, ``rate_limited``); ``costs`` (``total_cost``,
             ``cost_per_workflow``).
 
@@ -145,8 +146,8 @@ class Monitor:
                 type that a program recorded; None means every type.
 
         Raises:
-            WorkflowError: (a ValueError) if the count is out of bounds, or the type is not a
-                string.
+            WorkflowError: If the count is out of bounds, or the type is not a string. This is a
+                ValueError.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if problem := COUNT.problem(count):
@@ -211,7 +212,7 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
 
 
 def _id(name: str, value: str | UUID | None) -> str | None:
-    """Return an id as a string; another type is usually an argument in the wrong place."""
+    """Return an id as a string; refuse other types, which are usually swapped arguments."""
     if value is None or isinstance(value, UUID):
         return None if value is None else str(value)
     if not isinstance(value, str) or "\0" in value:

@@ -1,6 +1,6 @@
 """The bridge for code without an event loop: one client on one background loop per process.
 
-So the synchronous and the asynchronous API run the same code, and any loop may be the caller's.
+So the synchronous and the asynchronous API run the same code, and a caller can use any loop.
 """
 
 import atexit

@@ -30,7 +30,7 @@ class Results:
         self._workflows = workflows
 
     async def outputs(self, run_id: UUID) -> dict[str, Any]:
-        """Return the output of every agent that has completed, by name.
+        """Return, by agent name, the output of every agent that has completed.
 
         Raises:
             RunConflict: If the outputs were removed (`agentchord prune`).
@@ -75,7 +75,7 @@ class Results:
 
 
 def _with_items(agents: Sequence[AgentRunRecord]) -> list[AgentRunRecord]:
-    """Return agent runs; if an agent has items, it includes the items' costs and tokens."""
+    """Return agent runs; an agent with items has the sums of its items' costs and tokens."""
     items: dict[UUID, list[AgentRunRecord]] = defaultdict(list)
     for agent in agents:
         if agent.parent_id is not None:

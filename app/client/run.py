@@ -53,7 +53,7 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """The reason why the run failed or was stopped, or None."""
+        """The reason why the run failed or was stopped; None if there is no such reason."""
         return self.record.error
 
     @property
@@ -83,8 +83,8 @@ class Run:
     def results(self) -> dict[str, AgentResult]:
         """Results of all agents by name, and of the items of a for_each as ``agent[0]``.
 
-        An agent with items includes the cost and the tokens of all its items. So a sum over agents
-        has to leave out either the items or that agent.
+        The result of an agent with items includes the cost and the tokens of all its items. So a
+        sum over all results must leave out either the items or that agent.
         """
         return process().loop.run(process().client.results.by_agent(self._id))
 
@@ -103,7 +103,8 @@ class Run:
             The final state.
 
         Raises:
-            WaitTimeout: (a TimeoutError) if the run is still going then; the run goes on.
+            WaitTimeout: If the run has not ended after ``timeout`` seconds; the run then goes on.
+                This is a TimeoutError.
         """
         return process().loop.run(process().client.runs.wait(self._id, timeout)).status
 
@@ -114,10 +115,11 @@ class Run:
         ).status
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
-        """Follow the history until the run has ended, including live texts of streaming agents.
+        """Follow the history and the live texts of streaming agents, until the run has ended.
 
-        Events ``agent_text`` are not stored, so a late caller gets only future ones. Each of them
-        has the id of the event before it, so that ``after`` never misses an event.
+        Events ``agent_text`` are not stored, so a late caller gets only the later texts. An event
+        ``agent_text`` has the id of the stored event before it. So a caller that continues
+        ``after`` any id misses no stored event.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
@@ -128,7 +130,7 @@ class Run:
         return process().iterate(process().client.history.events(self._id, checked_after(after)))
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
-        """Stop the run; calls in flight are closed, and no call starts after this returns.
+        """Stop the run; calls in flight are closed, and no other call starts.
 
         Returns:
             Whether the run was still going; a second call is harmless.
@@ -136,9 +138,10 @@ class Run:
         return process().loop.run(process().client.control.cancel(self._id, reason))
 
     def pause(self) -> bool:
-        """Pause the run until it is resumed; no call starts after this returns.
+        """Pause the run until it is resumed.
 
-        Calls in flight finish, and the clock of the run's timeout stops.
+        After this method has returned, no call starts. Calls in flight finish, and the clock of
+        the run's timeout stops.
 
         Returns:
             Whether the run was going; a second call is harmless.
@@ -146,14 +149,14 @@ class Run:
         return process().loop.run(process().client.control.pause(self._id))
 
     def resume(self) -> bool:
-        """Let the paused run go on; return whether it was paused."""
+        """Continue the paused run; return whether the run was paused."""
         return process().loop.run(process().client.control.resume(self._id))
 
     def retry_failed(self, cost_budget: float | None = None) -> bool:
-        """Run the failed and the cancelled agents of the ended run again; results and costs stay.
+        """Repeat the failed and the cancelled agents of the ended run; results and costs stay.
 
-        The counts of retries and recoveries start from zero. Earlier spending still counts on
-        ``cost_limit`` and ``cost_budget``.
+        The counts of retries and recoveries start from zero. The money that was spent before the
+        retry still uses up ``cost_limit`` and ``cost_budget``.
 
         Args:
             cost_budget: A higher budget for the run, in dollars; None keeps the budget.
@@ -167,10 +170,10 @@ class Run:
         return process().loop.run(process().client.control.retry_failed(self._id, cost_budget))
 
     def rerun(self, agent: str) -> "Run":
-        """Run an agent and all agents that depend on it again, in a new run.
+        """Start a new run that repeats an agent and all agents that depend on it.
 
-        The new run takes over the results of the other agents. While such a run is going, another
-        call returns the same run.
+        The new run takes over the results of the other agents. While the new run is going, another
+        call with the same agent returns this new run.
 
         Args:
             agent: Name of the first agent to run again.
@@ -197,11 +200,12 @@ def enqueue(
     """Start a run of a workflow from any Python process, and return at once.
 
     Args:
-        workflow: The workflow to run; this version is stored, and the run uses it to its end.
+        workflow: The workflow to run. This version of the workflow is stored, and the run uses this
+            version until the run ends.
         input: JSON object; its keys fill the placeholders of the prompts.
         weight: The run's share of a rate limit, relative to other runs that wait for that limit.
-        tenant: The tenant of the run; the tenant's budgets count the run, and the ledger names the
-            tenant.
+        tenant: The tenant of the run. The costs of the run are booked on the tenant's budgets, and
+            the ledger names the tenant.
         key: A name for the run, such as ``invoice-42``. If any process calls ``enqueue`` with the
             same key again, the call returns the same run. A key names one run of the cluster
             forever.
@@ -212,9 +216,9 @@ def enqueue(
     Raises:
         WorkflowError: If the input does not fit the workflow, the weight is not from 0.001 to
             1,000, or the tenant or the key is not a valid name.
-        RunConflict: If the run of that key has another workflow, input or tenant.
+        RunConflict: If the run with that key has another workflow, input or tenant.
         UnknownModel: If a model has no price.
-        ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
+        ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
     """
     options = RunOptions(weight=weight, tenant=tenant, key=key)
     return Run(process().loop.run(process().client.runs.enqueue(workflow, input or {}, options)))

@@ -39,19 +39,19 @@ class Runs:
     """The runs of one scope.
 
     ``read`` checks the scope. The check is a condition of the SQL statement, so another tenant's
-    run is as unknown as a run that does not exist. Every other method that takes the id of a run,
+    run is treated like a run that does not exist. Every other method that takes the id of a run,
     here and in the other subjects, first calls ``read``. One check is enough, because a run never
     changes its tenant.
 
-    Callers of the same scope that call at the same time share statements and commits, such as a
-    hundred threads that enqueue runs and a hundred threads that wait for runs. Callers of different
-    scopes share nothing.
+    If callers of the same scope call at the same time, they share statements and commits. Examples
+    are a hundred threads that enqueue runs, or a hundred threads that wait for runs. Callers of
+    different scopes share nothing.
 
     Args:
         platform: The process's platform.
         scope: The scope of the runs.
-        transactions: Run transactions in Postgres.
-        acceptance: Accepts workflows.
+        transactions: The object that runs transactions in Postgres.
+        acceptance: The object that accepts or refuses workflows.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Runs:
             WorkflowError: If the input does not fit the workflow, no provider serves an agent, an
                 agent's model does not accept a parameter, or an agent's kind is not known here or
                 refuses the agent's settings.
-            RunConflict: If the run of that key has another workflow, input or tenant.
-            OutOfScope: If the options name a tenant other than that of the scope.
+            RunConflict: If the run with that key has another workflow, input or tenant.
+            OutOfScope: If the options name a tenant that is not the tenant of the scope.
             UnknownModel: If a model has no price.
-            ServiceUnavailable: If Postgres cannot be reached; nothing is stored then.
+            ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.
         """
         options = replace(options, tenant=self._scope.tenant_of_new_run(options.tenant))
         validate_input(workflow, input_)
@@ -105,7 +105,7 @@ class Runs:
 
         Args:
             run_id: The run.
-            patiently: Whether to wait for Postgres while it cannot be reached.
+            patiently: Whether to wait for Postgres while Postgres cannot be reached.
 
         Raises:
             UnknownRun: If the scope has no such run.
@@ -135,7 +135,7 @@ class Runs:
     async def wait(self, run_id: UUID, timeout_s: float | None) -> RunRecord:
         """Wait until a run has ended.
 
-        While Postgres cannot be reached, this method waits for Postgres, too.
+        While Postgres cannot be reached, this method waits for Postgres as well.
 
         Raises:
             UnknownRun: If the scope has no such run.

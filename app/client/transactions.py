@@ -45,9 +45,10 @@ class Transactions:
             raise
 
     async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
-        """Run a step; if Postgres had closed the connection before, run the step once more.
+        """Run a step; if Postgres had closed the connection before the step, run the step again.
 
-        If a commit fails so, the step is not repeated, because Postgres may have committed.
+        If the connection is lost during the commit, the step is not repeated, because it is
+        possible that Postgres has committed.
         """
         taken = False
         try:

@@ -18,13 +18,13 @@ class Workflows:
     """Registers and reads stored workflows.
 
     A stored workflow has no tenant, and workflows with equal content share one id. So neither the
-    id nor the name shows that a tenant may see a workflow. Within the scope of a tenant, a workflow
-    is therefore read only through a run of that tenant (``of_run``).
+    id nor the name proves that a tenant is allowed to see a workflow. Therefore, within the scope
+    of a tenant, a workflow is read only through a run of that tenant (``of_run``).
 
     Args:
         scope: The scope of the workflows.
-        transactions: Run transactions in Postgres.
-        acceptance: Accepts workflows.
+        transactions: The object that runs transactions in Postgres.
+        acceptance: The object that accepts or refuses workflows.
         runs_: The runs of the scope.
     """
 
@@ -44,7 +44,7 @@ class Workflows:
 
         Raises:
             WorkflowError: If the workflow is not acceptable; see ``Acceptance.complete``.
-            OutOfScope: If a tenant's workflow only names a sub-workflow.
+            OutOfScope: If a tenant's workflow refers to a sub-workflow only by its name.
         """
 
         async def store(connection: AsyncConnection) -> UUID:

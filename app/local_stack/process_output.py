@@ -15,9 +15,11 @@ class Output:
     """The output of all processes.
 
     Args:
-        stream: Stream for every line, which begins with the name of the line's process; or None.
-        folder: Folder for one file per process, instead of the stream; or None.
-        say: Prints a line about the supervisor's work for the user.
+        stream: Stream for the lines of all processes, or None. In the stream, each line begins with
+            the name of its process.
+        folder: Folder in which each process gets its own file, or None. If a folder is given, no
+            lines go to the stream.
+        say: A function that prints a line for the user about the supervisor's work.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ SCHEDULER = "scheduler"
 #: The word for every queue except the scheduler's queue.
 AGENTS = "agents"
 SCHEDULER_THREADS = 16
-#: Seconds after the calls' grace period, for the recording of results and Celery's shutdown.
+#: After the grace period of the calls, seconds for storing results and for Celery's shutdown.
 WIND_UP_S = 10.0
 
 
@@ -25,7 +25,7 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
 
     Args:
         queues: Queues that the worker serves.
-        threads: Number of lanes that the worker runs at a time.
+        threads: Number of lanes that the worker runs at the same time.
         name: First part of the worker's node name.
     """
     return (
@@ -85,7 +85,7 @@ def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None)
 
     Args:
         simulator: The simulator.
-        settings: The settings that name further providers; or None.
+        settings: The settings that name further providers, or None.
     """
     variables = {} if settings is None else _simulated_providers(simulator, settings)
     return variables | {

@@ -1,9 +1,9 @@
 """The supervisor, which keeps the processes of a stack running and ends them in order.
 
-Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. The supervisor
-then asks each process once to end. The supervisor has a socket to each process. Over the socket the
-process reports that it is ready, and the process learns from the end of the socket that the
-supervisor is gone.
+Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. Then the
+supervisor asks each process to end, and asks only once. The supervisor has a socket to each
+process. Over this socket, the process reports that it is ready. If the socket is closed, the
+process knows that the supervisor has ended.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ class Supervisor:
     Args:
         programs: The programs to run.
         environment: Environment of the processes.
-        output: Receives the lines of the processes.
+        output: The object that receives the lines of the processes.
         grace_s: Seconds that processes get to end by themselves.
     """
 
@@ -96,7 +96,7 @@ class Supervisor:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the processes and wait for their end; after the grace period, kill the others."""
+        """Stop the processes; after the grace period, kill the processes that are still running."""
         await self._close()
 
     async def _start(self) -> None:

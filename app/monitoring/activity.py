@@ -24,7 +24,7 @@ class Activity:
     Attributes:
         history: The run without its past.
         calls: Number of calls so far.
-        calls_per_s: Calls that ended per second, in the last 10 s.
+        calls_per_s: Number of calls that ended in the last 10 s, per second.
     """
 
     history: RunHistory

@@ -19,7 +19,7 @@ AGENTS: TextClause = text("""
     SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
 """)
-# The agents that free lanes could claim: of each run at most as many as max_parallel_agents allows.
+# The agents that free lanes could claim. A run adds only the agents max_parallel_agents allows.
 ADMISSIBLE: TextClause = text("""
     SELECT provider, sum(least(ready, share)) FROM (
         SELECT a.provider, count(*) AS ready, greatest(r.max_parallel_agents - (
@@ -81,7 +81,7 @@ async def read_cluster(connection: AsyncConnection) -> list[Sample]:
     """Read all samples that come from Postgres.
 
     Args:
-        connection: A connection inside a transaction, which sees one moment.
+        connection: A connection inside a transaction, so that all samples are of one moment.
     """
     found: list[Sample] = [
         *with_zeros(await _counted(connection, RUNS, metrics.RUNS), metrics.RUNS, WorkflowStatus),
@@ -121,15 +121,15 @@ def with_zeros(
 ) -> list[Sample]:
     """Add a zero sample for each missing value of a metric's only label.
 
-    A missing series is not a zero: a graph would have a gap, and no autoscaler could use the
-    series.
+    If a series is missing, a graph has a gap, and an autoscaler cannot use the series. The zero
+    prevents this.
     """
     there = {labels for each, labels, _ in found if each is metric}
     return [*found, *((metric, (value,), 0.0) for value in values if (value,) not in there)]
 
 
 def ledger_samples(lines: Iterable[Mapping[Any, Any]]) -> list[Sample]:
-    """Sum the ledger's lines to dollars, calls and tokens, by the labels of each metric."""
+    """Add up the dollars, calls and tokens of the ledger's lines, by the labels of each metric."""
     sums: dict[tuple[ClusterMetric, tuple[str, ...]], float] = defaultdict(float)
     for line in lines:
         served = line["provider"], line["model"]
@@ -162,7 +162,7 @@ def limit_samples(buckets: Iterable[Mapping[str, Any]]) -> list[Sample]:
 
 
 def circuit_samples(circuits: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Make a sample for each circuit: 1 if it is not closed.
+    """Make a sample for each circuit: 0 if the circuit is closed, otherwise 1.
 
     Args:
         circuits: The circuits that ``LiveState.circuits`` returns.

@@ -15,7 +15,7 @@ class EventLine:
     """An event as a line of text.
 
     Attributes:
-        level: The level of the event, as for a log line.
+        level: The level of the event; the levels are those of log lines.
         subject: The agent's name, or ``run``.
         text: Description of the event, in one line.
     """
@@ -31,7 +31,7 @@ def event_line(type_: str, data: Mapping[str, Any], attempt: int | None) -> Even
     Args:
         type_: Type of the event, such as ``agent_retrying``.
         data: Facts of the event.
-        attempt: Number of the agent's attempt, or None.
+        attempt: Number of the agent's attempt; None if the event belongs to no attempt.
     """
     subject = str(data.get("agent") or "run")
     words = type_.partition("_")[2] if type_.startswith(("agent_", "run_")) else type_

@@ -23,10 +23,10 @@ class Live:
     """The current state of the rest of the cluster. A part that could not be read is empty.
 
     Attributes:
-        buckets: The buckets of the rate limits that are in use, by name, from
-            ``LiveState.buckets``.
-        bucket_of: Returns the bucket of a provider and a model.
-        circuits: Circuit breakers that have counted failures, from ``LiveState.circuits``.
+        buckets: The rate limits' buckets that are in use, by name; ``LiveState.buckets`` returns
+            them.
+        bucket_of: A function that returns the bucket of a provider and a model.
+        circuits: Circuit breakers that have counted failures; ``LiveState.circuits`` returns them.
         unserved: Queues that no worker listens to.
     """
 
@@ -213,7 +213,7 @@ def _limited(one: Standing, live: Live) -> Finding | None:
 
 
 def _binding(bucket: Mapping[str, Any]) -> str:
-    """Describe the limit with the smallest share left in a bucket."""
+    """Describe a bucket by the one of its limits that has the smallest share left."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
         return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"

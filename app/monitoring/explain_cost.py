@@ -27,7 +27,7 @@ WORDS = {
 
 
 def explain_time(history: RunHistory, timeline: Timeline) -> tuple[Finding, ...]:
-    """Explain the time of the critical path, and of agents that waited most of their time."""
+    """Explain the time of the critical path, and the time of agents that mostly waited."""
     path = [step.timeline for step in timeline.critical_path]
     if not path:
         return ()
@@ -86,11 +86,11 @@ def explain_agent_time(history: RunHistory, timeline: AgentTimeline) -> tuple[Fi
 def explain_money(
     history: RunHistory, planned_usd: Mapping[str, Decimal] | None = None
 ) -> tuple[Finding, ...]:
-    """Explain the money: the largest shares, failed calls, and agents above usual or planned cost.
+    """Explain the money: the largest shares, failed calls, and agents that cost more than expected.
 
     Args:
         history: The run.
-        planned_usd: Expected cost of each agent, if it is known.
+        planned_usd: Planned costs by agent; an agent without a known cost is left out.
     """
     by_agent = _sums(history.calls)
     total = sum(by_agent.values(), Decimal(0))

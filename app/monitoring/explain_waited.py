@@ -15,12 +15,12 @@ LIMITS = "agentchord limits shows it, agentchord limits set changes it"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Awaited:
-    """The thing that an agent waits for.
+    """The thing for which an agent waits.
 
     Attributes:
         reason: Kind of the wait.
-        text: Name of the thing in a sentence, after "waits for".
-        remedy: Possible remedy, or empty.
+        text: Name of the thing, which follows "waits for" in a sentence.
+        remedy: Possible remedy; empty if no remedy is known.
     """
 
     reason: Reason
@@ -59,7 +59,7 @@ def awaited(waits_for: str) -> Awaited:
 
 
 def explain_waited(history: RunHistory, agent: str | None = None) -> tuple[Finding, ...]:
-    """Explain the past waits, with one finding for each thing, the longest wait first.
+    """Explain the past waits; each cause has one finding, and the longest wait comes first.
 
     Args:
         history: The run.

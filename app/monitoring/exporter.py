@@ -14,9 +14,9 @@ from app.monitoring.cluster import Sample
 from app.telemetry import metrics
 from app.telemetry.metrics import ClusterMetric
 
-#: Reads a part of the cluster's state; raises AgentChordError, such as ServiceUnavailable.
+#: A function that reads a part of the cluster's state, and can raise an AgentChordError.
 Reader = Callable[[], Awaitable[Sequence[Sample]]]
-#: A reading that takes longer is stopped, because Prometheus asks again.
+#: If a reading takes more seconds than this, it is stopped, because Prometheus asks again.
 READ_S = 8.0
 TOTAL = "_total"
 
@@ -26,12 +26,13 @@ log = structlog.get_logger(__name__)
 class Exporter:
     """Serves ``/metrics``, with the state at the time of the request, and ``/healthz``.
 
-    Each request reads Postgres and Redis, so let only one Prometheus server scrape the exporter,
-    every 10 s or more slowly. The exporter does not count durations and waits, because the workers
-    do.
+    Each request reads Postgres and Redis. So only one Prometheus server should scrape the exporter,
+    at most once every 10 s. The exporter does not count durations and waits, because the workers
+    count them.
 
     Args:
-        readers: Functions by the name of a service; each reads the part of its service.
+        readers: A function for each service, by the service's name; the function reads the samples
+            of this service.
 
     Example:
         exporter = Exporter({"postgres": read_postgres, "redis": read_redis})

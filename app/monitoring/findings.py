@@ -67,8 +67,8 @@ class Finding:
     Attributes:
         reason: Kind of the explanation.
         agents: Agents that the finding concerns; empty for the whole run.
-        text: The explanation, to be read after the names.
-        remedy: Possible remedy, or empty.
+        text: The explanation; in a sentence, it follows the names of the agents.
+        remedy: Possible remedy; empty if no remedy is known.
     """
 
     reason: Reason

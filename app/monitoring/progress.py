@@ -56,10 +56,10 @@ FIND_RUNS: TextClause = text("""
 class AgentProgress:
     """The state of one agent of a run.
 
-    ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. The
-    items of a for_each are only counted, and ``spent_usd`` is the sum over all items.
-    ``sub_run_id`` is the run of the agent's sub-workflow, and ``spent_usd`` includes the dollars of
-    that run.
+    ``waits_for`` and ``waits_until`` are set while the agent is handed back for a long wait. If the
+    agent has a for_each, its items are only counted, and ``spent_usd`` is the sum over all items.
+    If the agent is a sub-workflow, ``sub_run_id`` is the id of the inner run, and ``spent_usd``
+    includes the dollars of the inner run.
     """
 
     name: str
@@ -152,7 +152,7 @@ async def find_run(connection: AsyncConnection, prefix: str) -> UUID:
         prefix: First characters of the id, with or without dashes.
 
     Raises:
-        UnknownRun: If no run has such an id, or if several runs have one.
+        UnknownRun: If no run has such an id, or if several runs have such an id.
     """
     digits = prefix.replace("-", "").lower()
     if not digits or len(digits) > HEX_DIGITS or set(digits) - set("0123456789abcdef"):

@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 #: The type of an event that is an entry of the ledger.
 API_CALL = "api_call"
-# Each part is read backwards along its key, so only the needed rows are read; with a type, rows are
-# read until enough of that type are found.
+# Each part is read backwards along its key, so only the needed rows are read. If a type is given,
+# rows are read until enough rows of this type have been found.
 RECENT: TextClause = text(f"""
     (SELECT e.at, e.type, CAST(e.agent_run_id AS text) AS agent_id,
         CAST(e.run_id AS text) AS workflow_id, e.data, e.id
@@ -47,8 +47,10 @@ class MetricEvent:
         timestamp: Time of the event (UTC).
         event_type: A type from a run's history such as ``agent_completed``, the type ``api_call``,
             or a type that a program recorded.
-        agent_id: Id of the agent run, as in its result, or the id that a program recorded; or None.
-        workflow_id: Id of the run, or the id that a program recorded; or None.
+        agent_id: Id of the agent run (``AgentResult.agent_id``) or the id that a program recorded;
+            None if the event has no such id.
+        workflow_id: Id of the run or the id that a program recorded; None if the event has no such
+            id.
         data: Facts, such as the agent's name, the model, tokens and dollars.
     """
 
@@ -66,8 +68,8 @@ async def recent_events(
 
     Args:
         connection: A connection inside a transaction.
-        count: Largest number of events to read.
-        event_type: Type of the events; None for all types.
+        count: Maximum number of events to read.
+        event_type: Type of the events; None means all types.
     """
     events = [
         MetricEvent(

@@ -21,7 +21,7 @@ from app.monitoring.run_history import Attempt, Call, RunHistory, superseded
 from app.monitoring.timeline import AgentTimeline, Phase, Timeline, timeline_of
 from app.monitoring.wording import names, seconds_of
 
-#: Rows beyond this number are folded away, except for important rows.
+#: If a table has more rows than this, the further rows are hidden, except for important rows.
 MOST_ROWS = 40
 MOST_LINES = 20
 MOST_OF_A_REASON = 4
@@ -48,7 +48,7 @@ def report_page(
     Args:
         history: The run.
         outputs: The agents' outputs to show; by default no output is shown.
-        redact: Removes secrets from errors.
+        redact: A function that removes secrets from errors.
     """
     timeline = timeline_of(history)
     critical = {step.name for step in timeline.critical_path}

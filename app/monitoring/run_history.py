@@ -52,8 +52,8 @@ READ_EVENTS: TextClause = text(f"""{OWNERS}
     FROM events e LEFT JOIN owned o ON o.id = e.agent_run_id
     WHERE e.run_id = :run_id AND e.type <> ALL(CAST(:but AS text[])) ORDER BY e.id
 """)  # noqa: S608
-# The waits that each attempt recorded, and the times for which agents were handed back. Such a time
-# ends when the agent is ready again, so it does not include a wait for a worker.
+# The waits that each attempt recorded, and the periods in which agents were handed back. Such a
+# period ends when the agent is ready again, so the period includes no wait for a worker.
 READ_WAITS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, w.waits_for, sum(w.seconds) AS seconds, max(w.seconds) AS longest_s,
         count(*) AS count
@@ -158,14 +158,14 @@ class ToolUse:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """A past wait of an agent.
+    """The past waits of an agent that have the same cause.
 
     Attributes:
         agent: The agent.
-        waits_for: Name of the wait in the history, such as ``openai/default requests_per_minute``.
-        seconds: Length of the wait, summed over attempts and items.
-        longest_s: The longest of these waits.
-        count: Number of these waits.
+        waits_for: Name of the cause in the history, such as ``openai/default requests_per_minute``.
+        seconds: Sum of the waits, over all attempts and items.
+        longest_s: Seconds of the longest wait.
+        count: Number of the waits.
     """
 
     agent: str
@@ -187,7 +187,7 @@ class HistoryEvent:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetState:
-    """A budget that an agent waits for."""
+    """A budget for which an agent waits."""
 
     id: UUID
     scope: str
@@ -208,13 +208,14 @@ class Standing:
         level: Level of the agent, from 0.
         provider: Provider of the agent, which is also its queue.
         model: Model of the agent.
-        ready_at: Time from which on the agent may be claimed.
-        waits_for: Limit, money or circuit for which the agent was handed back, or None.
-        retries: Retries so far.
-        worker: Worker that runs the agent, or None.
+        ready_at: Earliest time at which a worker may claim the agent.
+        waits_for: The cause of the wait (a limit, money or a circuit) if the agent was handed back;
+            otherwise None.
+        retries: Number of retries so far.
+        worker: Worker that runs the agent; None if no worker runs it.
 
         money_since: Time at which the agent's hold began to wait for money, or None.
-        money_usd: Dollars that the hold waits for.
+        money_usd: Number of dollars for which the hold waits.
         budgets: Budgets that the hold needs.
         calling_since: Time at which the money of the current call was held, or None.
         called: Provider and model of the current call, such as ``openai/gpt-4o``.
@@ -278,7 +279,7 @@ def superseded(attempts: Sequence[Attempt]) -> list[Attempt]:
     return [each for each in attempts if each.number < last[each.agent, each.item]]
 
 
-#: Fewer earlier runs give no usual cost.
+#: With fewer earlier runs than this, an agent has no usual cost.
 ENOUGH_RUNS = 3
 
 
@@ -308,7 +309,7 @@ async def read_history(connection: AsyncConnection, run_id: UUID) -> RunHistory:
 
 
 async def read_present(connection: AsyncConnection, run_id: UUID) -> RunHistory:
-    """Read a run without its past, which is cheap enough for every second.
+    """Read a run without its past; this is cheap enough to be done every second.
 
     Raises:
         UnknownRun: If there is no such run.

@@ -99,7 +99,7 @@ class SystemTotals:
 
 
 async def workflow_status(connection: AsyncConnection, id_: UUID) -> dict[str, Any] | None:
-    """Read the state of a workflow's newest run; None if there is no such workflow."""
+    """Read the state of a workflow's newest run; return None if there is no such workflow."""
     row = (await connection.execute(LATEST_RUN, {"id": id_})).mappings().one_or_none()
     if row is None:
         return None

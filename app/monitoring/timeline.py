@@ -1,8 +1,8 @@
 """The timeline of a run: the waits and calls of each agent, and the critical path.
 
-The agents of a level start at the same time, so a level waits for the last agent of the level
-before, whether or not the level depends on that agent. The critical path is the chain of these last
-agents. It is measured, not planned.
+The agents of a level start at the same time, so a level waits for the last agent of the previous
+level, even if no agent of the level depends on that last agent. The critical path is the chain of
+these last agents. This path is measured, not planned.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from app.monitoring.progress import AgentProgress
 from app.monitoring.run_history import RunHistory
 
 Interval = tuple[datetime, datetime]
-#: Queues of agents without calls in the ledger, whose whole attempts count as work.
+#: Queues of agents that have no calls in the ledger; the whole attempts of these agents are work.
 WORKING_QUEUES = frozenset((*QUEUES_OF_KINDS.values(), queue_of(WORKFLOW)))
 
 
@@ -79,8 +79,8 @@ class Step:
 
     Attributes:
         timeline: The agent that ended last in its level.
-        is_dependency: Whether the next step depends on this agent. If not, it only waits for this
-            agent's level.
+        is_dependency: Whether the next step depends on this agent. If not, the next step only waits
+            for this agent's level.
     """
 
     timeline: AgentTimeline
@@ -97,9 +97,9 @@ class Timeline:
     """The timeline of a run.
 
     Attributes:
-        start: Time at which the run was admitted, or at which it was enqueued if it is not
-            admitted.
-        end: Time at which the run ended, or the current time.
+        start: Time at which the run was admitted. If the run was not admitted yet, this is the time
+            at which the run was enqueued.
+        end: Time at which the run ended; the current time if the run has not ended.
         agents: Timelines of the agents, by level.
         critical_path: The agents that determine the duration of the run, from first to last.
         pauses: Periods in which the run was paused.
@@ -159,7 +159,7 @@ def timeline_of(history: RunHistory) -> Timeline:
 
 
 def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[datetime | None]:
-    """Return the time at which each level could begin, or None if it cannot begin yet."""
+    """Return the time at which each level could begin; None for a level that cannot begin yet."""
     found: list[datetime | None] = [history.run.started_at]
     for level in history.run.levels():
         before = found[-1]
@@ -188,7 +188,7 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
 
 
 def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
-    """Return the periods of each agent's attempts, or only of attempts with this outcome."""
+    """Return the periods of each agent's attempts; an ``outcome`` leaves out other attempts."""
     now = history.run.finished_at or history.now
     return _by_agent(
         (attempt.agent, (attempt.started_at, attempt.finished_at or now))

@@ -34,8 +34,8 @@ READ_PAST: TextClause = text("""
     WHERE scope = :scope AND subject = :subject AND NOT (id = ANY(CAST(:current AS uuid[])))
     ORDER BY period, period_start DESC NULLS FIRST LIMIT :limit
 """)
-# The condition on created_at only lets the search use the index of that column; an entry counts if
-# its budget_ids name the budget.
+# The condition on created_at has one purpose: with it, the search can use the index of that column.
+# An entry counts if its budget_ids name the budget.
 READ_SPENDING: TextClause = text("""
     SELECT date_trunc(:step, created_at, 'UTC') AS at, sum(cost_usd) AS spent_usd
     FROM cost_entries
@@ -109,7 +109,7 @@ class BudgetHistory:
 async def standing_budgets(
     connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
 ) -> list[BudgetAccount]:
-    """Read standing budgets in their current periods: all budgets, or those of one subject."""
+    """Read standing budgets in their current periods: all, or the budgets of one subject."""
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]
@@ -124,7 +124,7 @@ async def budget_history(
         connection: Connection inside a transaction.
         scope: Scope of the budgets.
         subject: Subject of the budgets.
-        limit: Most past periods to read, newest first.
+        limit: Largest number of past periods to read; the newest periods are read first.
     """
     current = await standing_budgets(connection, scope, subject)
     ids = [account.id for account in current if account.id is not None]

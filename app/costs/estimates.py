@@ -58,7 +58,7 @@ async def read_estimates(
 
     Args:
         connection: Connection inside a transaction.
-        since: Only calls from this day (UTC) on, or None for all.
+        since: First day (UTC) of the calls to read; None means all calls.
     """
     rows = await connection.execute(READ, {"since": since})
     return [EstimateLine(**row) for row in rows.mappings()]

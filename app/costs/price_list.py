@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
 _PER_MILLION = -6
-# If the list has no price of cache writes, the usual price applies: input price times this factor.
+# If the list has no price of cache writes, the usual price applies: the input price times this
+# factor.
 CACHE_WRITE_FACTOR = Decimal("1.25")
 CACHE_WRITE_1H_FACTOR = Decimal(2)
 
@@ -67,7 +68,7 @@ class PriceList:
     @cached_property
     def _providers(self) -> "dict[str, Provider]":
         # This code reads the data itself, by exact name. Any library of the process can switch the
-        # package's own look-up to fetched data, and that look-up takes "my-openai" for OpenAI.
+        # package's own look-up to fetched data, and that look-up treats "my-openai" like OpenAI.
         from genai_prices.data import providers
 
         return {provider.id: provider for provider in providers}

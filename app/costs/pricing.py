@@ -34,14 +34,14 @@ class Pricing:
     """Prices of all models.
 
     Weakness: published prices come from the installed version of genai-prices, which has no
-    discount of an account and no model that is newer than the version. The operator can give such
-    prices with their dates in ``model_prices``, and ``agentchord reprice`` corrects calls that were
-    booked at a wrong price.
+    discounts of single accounts, and no models that are newer than this version. The operator can
+    give such prices with their dates in ``model_prices``, and ``agentchord costs reprice`` corrects
+    calls that were booked at a wrong price.
 
     Args:
         config: The operator's own prices and the default prices. A key of ``model_costs`` and of
             ``model_prices`` is a model's name, or ``provider/model`` for the model of only one
-            provider, or ``provider/*`` for all models of a provider that have no price of their
+            provider, or ``provider/*`` for those of a provider's models that have no price of their
             own.
         providers: The providers of this cluster. A provider's protocol determines whether prompts
             are written to a cache only on request; for an unknown provider, the more expensive case
@@ -152,7 +152,7 @@ class Pricing:
         cache_write_1h_tokens: int = 0,
         batch: bool = False,
     ) -> float:
-        """Return the cost of a call in dollars, to show it; the ledger uses ``Price.cost``.
+        """Return the cost of a call in dollars, for display; the ledger uses ``Price.cost``.
 
         Args:
             model: Model name.

@@ -55,7 +55,8 @@ _DAYS = f"""
 
 
 def _grouped(source: str, columns: str, key: str) -> TextClause:
-    # The lines are grouped by columns, because a name for every single line takes twice as long.
+    # The lines are grouped by columns, and only groups get names: names for all lines would take
+    # twice as long.
     lines = source.format(columns=columns)
     return text(
         f"SELECT {key} AS key, {_SUMS} FROM ({lines}) lines GROUP BY {columns}"
@@ -88,8 +89,9 @@ class CostLine:
         cached_tokens: The part of these tokens that was read from a provider's cache.
         output_tokens: Generated tokens.
         cost_usd: Cost in dollars.
-        wasted_usd: The part of the cost for calls without a result.
-        unconfirmed_usd: The part of the cost that is not certain: worst cases of lost calls.
+        wasted_usd: The part of the cost that was spent on calls without a result.
+        unconfirmed_usd: The part of the cost that is not certain, because it consists of the worst
+            cases of lost calls.
         saved_usd: Dollars that caches saved; they are not part of the cost.
     """
 
@@ -117,7 +119,7 @@ async def costs_by(
         connection: Connection inside a transaction.
         by: A key of ``DIMENSIONS``.
         run_id: Id of the only run to report, with the runs of its sub-workflows; None for all runs.
-        since: Time from which on entries are reported, or None for all entries.
+        since: Time before which no entry is reported; None means that all entries are reported.
     """
     from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
     statement = FROM_DAYS[by] if from_days else FROM_LINES[by]

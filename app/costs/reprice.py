@@ -2,8 +2,8 @@
 
 The new cost of a call is calculated from its stored usage and from the price that today's tables
 give for the time of its entry. A correction brings the sum of the call's entries to the new cost,
-so a second repricing books nothing. If the usage of a call is not known, its booked worst case
-stays.
+so a second repricing books nothing. If the usage of a call is not known, the booked worst case of
+the call stays.
 """
 
 from collections import defaultdict
@@ -99,17 +99,19 @@ async def reprice(
     a price is a fact and facts are never refused.
 
     Args:
-        connection: Connection inside a transaction, which contains the whole batch.
+        connection: Connection inside a transaction; this transaction contains the whole batch.
         run_ids: Ids of the runs.
         pricing: The present prices.
-        since: Time from which on calls are priced again, or None for all calls.
+        since: Time before which no call is priced again; None means that all calls are priced
+            again.
         dry_run: Whether to return the changes without booking them.
     """
     await connection.execute(LOCK)
     found = await _corrections(connection, run_ids, pricing, since)
     if dry_run or not found.records:
         return found.repricing
-    # The usage of a call may arrive late, so decide again while the agent runs are locked.
+    # The usage of a call may arrive late, so find the corrections again under the lock of the agent
+    # runs.
     ids = sorted(record.agent_run_id for record in found.records)
     await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
     found = await _corrections(connection, run_ids, pricing, since)

@@ -1,4 +1,4 @@
-"""Spending outside the workers, booked on the same budgets, and the state of these budgets."""
+"""Books spending outside the workers on the same budgets, and reads the state of these budgets."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,8 +54,8 @@ TOTALS_BY: TextClause = text("""
     FROM cost_entries GROUP BY GROUPING SETS ((model), (workflow), (agent))
     ORDER BY cost DESC
 """)
-#: The number from grouping() has a bit for each column, which is set if the line is not grouped by
-#: the column.
+#: The number from grouping() has one bit for each column. The bit is set if the line is not grouped
+#: by the column.
 LEVELS = {0b011: "model", 0b101: "workflow", 0b110: "agent"}
 
 
@@ -72,8 +72,8 @@ class Spending:
         usage: Tokens of the call.
         cost_usd: Cost of the call in dollars.
         price_version: Source of the price.
-        metadata: The caller's own facts; ``module`` and ``tenant`` also name the budgets to book
-            on.
+        metadata: The caller's own facts. The facts ``module`` and ``tenant`` also decide which
+            budgets count the call.
     """
 
     agent_id: str

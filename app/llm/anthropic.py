@@ -24,7 +24,7 @@ _FINISH_REASONS = {
     "tool_use": "tool_calls",
 }
 # The SDK asks for the API version 2026-10-21, which refuses sampling parameters for every model.
-# Models that still take these parameters take them under the earlier version.
+# Some models still take these parameters, but only under the earlier version.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
 
 
@@ -100,7 +100,7 @@ class AnthropicClient(SdkClient):
             if role == "system":
                 continue
             if role == "tool":
-                # The results of all tool calls of one answer belong into one message.
+                # The results of all tool calls of one answer belong in one message.
                 if not results:
                     wire.append({"role": "user", "content": results})
                 results.append(_tool_result(message))
@@ -145,7 +145,7 @@ class AnthropicClient(SdkClient):
 
 
 def _joined(parts: list[Any]) -> str | list[Any]:
-    """Join system instructions to one string, or to blocks if some instructions are blocks."""
+    """Join system instructions into one string, or into blocks if some instructions are blocks."""
     if all(isinstance(part, str) for part in parts):
         return "\n\n".join(parts)
     blocks: list[Any] = []

@@ -11,7 +11,7 @@ from app.llm.streams import Assembly, text_of
 from app.llm.usage import anthropic_usage
 
 _SHOWN = frozenset({"text", "tool_use"})
-# The types of deltas that add text to a block, and the field of the delta with the text.
+# For each type of delta that adds text to a block: the name of the field that has the text.
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
@@ -70,7 +70,7 @@ class AnthropicAssembly(Assembly):
 
     def _hides(self) -> bool:
         # Thinking comes in blocks of its own, before and between the other blocks. If a block is
-        # not shown, the stream may have no event of the block until the block has ended.
+        # not shown, its first event may come only when the block has ended.
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:
@@ -114,7 +114,7 @@ class AnthropicAssembly(Assembly):
 
 
 def tool_input(arguments: str) -> dict[str, Any]:
-    """Convert a call's arguments to an object, as the API requires, even if they are not one."""
+    """Convert a call's arguments to an object, because the API requires an object in any case."""
     try:
         value = orjson.loads(arguments or "{}")
     except orjson.JSONDecodeError:

@@ -36,15 +36,15 @@ class LLMResponse:
         input_tokens: Tokens of the prompt, cached tokens included.
         output_tokens: Generated tokens.
         finish_reason: ``stop``, ``length``, ``tool_calls`` or ``content_filter``.
-        tool_calls: Tool calls that the model asks for, or None.
+        tool_calls: Tool calls that the model requests, or None.
         usage: The same tokens in full detail.
         raw_usage: The provider's own usage object, as JSON values.
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
         metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
-            ``blocks``, such as reasoning, which the provider wants back unchanged;
-            ``usage_missing`` if the provider sent no usage and the tokens are an upper bound;
-            and ``first_token_s``, the seconds from the request to the first token of a stream.
+            ``blocks``, such as reasoning, which must go back to the provider unchanged;
+            ``usage_missing`` if the provider sent no usage and the tokens are an upper bound; and
+            ``first_token_s``, the seconds from the request to the first token of a stream.
     """
 
     content: str
@@ -73,11 +73,11 @@ class LLMClient(ABC):
     """A provider's client, which is asynchronous and makes no retries.
 
     A client raises the subclasses of ``app.errors.ProviderError``. If the caller cancels the
-    coroutine, the client closes the connection, which ends the generation.
+    coroutine, the client closes the connection, and this ends the generation.
 
     Weakness: the interface has only text and tools. Images, audio and files are refused, because
-    they cannot be priced before a call. A function agent may use the SDK itself for them, without
-    a hold.
+    they cannot be priced before a call. For these, a function agent can use the SDK itself, but
+    then without a hold.
 
     Example:
         class EchoClient(LLMClient):
@@ -114,9 +114,10 @@ class LLMClient(ABC):
             prompt: The user's message.
             model: Model name.
             temperature: Sampling temperature, or None for the provider's default.
-            max_tokens: Most tokens to generate, or None for the client's default (4096).
-            tools: Tools that the model may ask for, as dicts with name, description and parameters
-                (JSON Schema).
+            max_tokens: Largest number of tokens to generate, or None for the client's default
+                (4096).
+            tools: Tools that the model may call, each as a dict with name, description and
+                parameters (JSON Schema).
             stream: As in ``complete_with_tools``.
             on_text: As in ``complete_with_tools``.
             **kwargs: ``system`` and further parameters of the provider's API.
@@ -169,15 +170,17 @@ class LLMClient(ABC):
             temperature: As in ``complete``.
             max_tokens: As in ``complete``.
             timeout_s: Seconds after which the request fails with ConnectionFailed, or None.
-            before_sent: Function that is awaited once a connection is open, immediately before the
-                request is sent. The limiter delays the request with it until the call may start. A
-                client may ignore this function.
+            before_sent: Function that is awaited when a connection is open, immediately before the
+                request is sent. With this function the limiter holds back the request until the
+                start of the call. A client may ignore this function.
             stream: Whether the provider sends the answer in pieces while it generates the answer.
             on_text: Function to call with each piece of a streamed answer's text.
-            on_broken: Function to call once if a stream that had begun brings no answer for any
-                reason, cancellation included. It is called before the exception is raised.
+            on_broken: Function to call once if a stream has begun and then fails, whatever the
+                reason (cancellation included). The function is called before the exception is
+                raised.
             **kwargs: Further parameters of the provider's API, and ``output_schema``, the JSON
-                Schema for the answer, which is sent in the provider's own mode if there is one.
+                Schema for the answer, which is sent in the provider's own mode if the provider has
+                such a mode.
         """
 
     @abstractmethod
@@ -188,7 +191,7 @@ class LLMClient(ABC):
         """
 
     def preload(self) -> None:  # noqa: B027 most clients have nothing to load
-        """Import and set up everything now that the first call needs, so that it need not wait."""
+        """Import and set up everything that the first call needs, so that this call is fast."""
 
     @abstractmethod
     async def close(self) -> None:

@@ -1,4 +1,5 @@
--- One answer that equal requests share, and the lease of the caller that asks the provider for it.
+-- One answer that equal requests share, and the lease of the caller that asks the provider for this
+-- answer.
 --
 -- EVALSHA sha 2 answer asked  command token lease_ms [value ttl_ms]
 --   KEYS[1] answer  string: app.llm.cache's JSON of an answer

@@ -1,4 +1,4 @@
-"""A cache in Redis of answers that equal requests share; one caller at a time asks the provider.
+"""Keeps in Redis the answers that equal requests share; only one of the callers asks the provider.
 
 The address of an answer is a hash of its request. While Redis is away, the cache finds and stores
 no answer, so every caller asks the provider. An answer is deleted at the end of its time to live.
@@ -58,7 +58,8 @@ class AnswerCache:
     alternative for requests that have only the beginning in common.
 
     Args:
-        redis: The process's client, without ``decode_responses``. This class does not close it.
+        redis: The process's client, which must not have ``decode_responses``. This class does not
+            close the client.
         lease_s: Seconds after which other callers no longer wait for a caller that does not renew
             its lease.
 
@@ -75,11 +76,11 @@ class AnswerCache:
         self._lost = False
 
     async def look(self, address: str, token: str) -> Look | None:
-        """Look for an answer; if there is none and no other caller asks, this caller has to ask.
+        """Look for an answer; this caller has to ask if no answer exists and no other caller asks.
 
         Args:
             address: Address of the request.
-            token: Token of the caller, which gets the lease if this caller has to ask.
+            token: Token of the caller; the caller gets the lease if it has to ask.
 
         Returns:
             The answer, or the token of the caller that asks; None if Redis is away.

@@ -14,8 +14,8 @@ class Clients:
     """The providers that this process can call.
 
     Args:
-        factories: For each provider name, a function that makes the provider's client with its key
-            and base URL.
+        factories: For each provider name, a function that makes the provider's client with the
+            provider's key and base URL.
     """
 
     def __init__(self, factories: Mapping[str, ClientFactory]) -> None:

@@ -1,8 +1,8 @@
 """The code of a protocol: its clients, and the parameters and caching of its requests.
 
 The facts of a protocol are in ``app.domain.protocols``. This module finds the code by the
-protocol's name, so that the domain imports no client, and a protocol that no provider speaks is not
-loaded.
+protocol's name, so that the domain imports no client, and so that the code of a protocol is loaded
+only if a provider speaks this protocol.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Converts the errors of an SDK, of its transport, and of answers to the errors of ``app.errors``.
+"""Converts errors of an SDK, of its transport or in an answer into the errors of ``app.errors``.
 
 This module imports no SDK. It recognizes exceptions by the names of their classes, and a test fails
 if the name of an SDK's exception is missing here.
@@ -96,7 +96,7 @@ _SECRET = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+")
 def from_exception(
     error: Exception, *, provider: str, api_key: str | None = None, came: str = "no answer"
 ) -> ProviderError:
-    """Convert an exception of an SDK or its transport to an error of ``app.errors``.
+    """Convert an exception of an SDK or of its transport into an error of ``app.errors``.
 
     Args:
         error: The exception.
@@ -138,7 +138,7 @@ def from_answer(
     body: Any,
     api_key: str | None = None,
 ) -> ProviderError:
-    """Convert an answer that reports an error to an error of ``app.errors``.
+    """Convert an answer that reports a failure into an error of ``app.errors``.
 
     Args:
         provider: Name of the provider that answered.

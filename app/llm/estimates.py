@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 #: The uncorrected estimate has the weight of one prompt of so many tokens.
 PRIOR_TOKENS = 500.0
-#: Each new prompt first reduces the learned sums to this part, so about the last fifty count.
+#: Each new prompt first reduces the learned sums to this part, so only about the last fifty prompts
+#: count.
 MEMORY = 0.98
 #: Largest factor by which a correction raises or lowers an estimate.
 MOST_FACTOR = 5.0

@@ -20,7 +20,7 @@ def limit_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_s(headers: Mapping[str, str], *, now: datetime | None = None) -> float | None:
-    """Return the seconds to wait from retry-after-ms or retry-after (seconds or a date)."""
+    """Return the seconds to wait, by retry-after-ms or by retry-after (seconds or a date)."""
     milliseconds = _seconds(headers.get("retry-after-ms"))
     if milliseconds is not None:
         return milliseconds / 1000

@@ -1,9 +1,9 @@
 """Adapts the parameters of a request to its model: translates, removes or refuses them.
 
-Clients adapt parameters before they send a request, and ``enqueue`` does before it stores anything.
-A parameter that is not known here is sent unchanged, and the provider decides about it. The rules
-of only one protocol are in its ``Dialect``. All rules come from the providers' reference pages
-(2026).
+Clients adapt parameters before they send a request, and ``enqueue`` adapts them before it stores
+anything. A parameter that is not known here is sent unchanged, and the provider decides about it.
+Rules that belong to only one protocol are in the protocol's ``Dialect``. All rules come from the
+providers' reference pages (2026).
 """
 
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ def adapted(
         model: Model name.
         params: Parameters as in ``llm_config``, without ``model``, ``provider`` and ``max_tokens``;
             a parameter that is null counts as not given.
-        max_tokens: Most tokens to generate, or None if this number is not known yet.
+        max_tokens: Largest number of tokens to generate, or None if this number is not known yet.
 
     Returns:
         Parameters of the provider's API, and ``prompt_cache``, which ``app.llm.prompt_cache``

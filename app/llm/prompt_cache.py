@@ -1,7 +1,7 @@
 """Hints that make a provider cache the beginning of a prompt, if an agent asks for that.
 
 All requests of an agent begin with the same tools and instructions. In a conversation with tools,
-each request also begins with the whole request before it.
+each request also begins with the whole previous request.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def ask_openai(body: dict[str, Any]) -> None:
     a request, or never cache.
 
     Args:
-        body: A request with ``prompt_cache``, which is removed from it.
+        body: A request; its key ``prompt_cache`` is removed.
     """
     if not body.pop("prompt_cache", None):
         return
@@ -52,8 +52,8 @@ def ask_anthropic(body: dict[str, Any]) -> None:
     at the end of a conversation with tools.
 
     Args:
-        body: A request with ``prompt_cache``, which is removed from it. No mark is added if the
-            instructions have a ``cache_control`` already.
+        body: A request; its key ``prompt_cache`` is removed. No mark is added if the instructions
+            already have a ``cache_control``.
     """
     lifetime = body.pop("prompt_cache", None)
     if not lifetime or "cache_control" in str(body.get("system")):

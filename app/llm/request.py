@@ -14,7 +14,7 @@ class Request:
         headers: Headers in addition to the client's own headers.
         timeout_s: Seconds after which the request fails.
         before_sent: As in ``LLMClient.complete_with_tools``.
-        max_tokens: Most tokens that the request lets the model generate.
+        max_tokens: Largest number of tokens that the model may generate.
         prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
             prompt is not only text.
     """
@@ -43,7 +43,8 @@ async def _held_back(
 ) -> AsyncIterator[bytes]:
     """Yield the body after ``before_sent``.
 
-    The transport asks for the body once the connection is open, and sends the headers with it.
+    The transport asks for the body when the connection is open, and sends headers and body
+    together.
     """
     await before_sent()
     yield content

@@ -1,8 +1,8 @@
 """The shared code of the clients on the official SDKs: sending, deadlines, errors and closing.
 
 Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SDKs document. The SDK
-signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU
-and not 1.0 ms (OpenAI, parsed).
+signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU.
+It would need 1.0 ms if the SDK parsed the answer (measured with OpenAI's SDK).
 
 This file is over 400 lines because whole and streamed answers share their errors, deadlines and
 bounds.
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MAX_TOKENS = 4096
 _CONNECT_TIMEOUT_S = 10.0
-# Longer than the transport's 5 s, because a TLS handshake costs more CPU than a whole call.
+# Longer than the transport's default of 5 s, because a TLS handshake costs more CPU than a whole
+# call.
 _KEEPALIVE_S = 30.0
 
 
@@ -80,7 +81,7 @@ class SdkClient(LLMClient):
         headers: Further headers of every request.
         query: Query parameters of every request.
         timeout_s: Seconds after which a request without a timeout of its own fails.
-        max_connections: Most connections that are open at once.
+        max_connections: Largest number of connections that are open at once.
     """
 
     #: The protocol of the requests. The protocol's own provider has the same name.
@@ -214,8 +215,8 @@ class SdkClient(LLMClient):
             raise self._late("no answer", request.timeout_s) from error
         except self._foreign_errors as error:
             failure = from_exception(error, provider=self.provider, api_key=self._api_key)
-            # If there is an answer, the failure contains it, and the SDK's message may quote the
-            # key.
+            # If there is an answer, the failure contains it. The SDK's error is then left out,
+            # because its message may quote the key.
             raise failure from (error if failure.status is None else None)
 
     async def _streamed(
@@ -292,7 +293,7 @@ class SdkClient(LLMClient):
         return self._assembled(stream.response, request, reading.assembly)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
-        """Return the failure of a streamed request; with headers, the answer had begun."""
+        """Return the failure of a streamed request; if there are headers, the answer had begun."""
         failure = from_exception(
             error,
             provider=self.provider,

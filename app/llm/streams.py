@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 #: Exceptions that the code raises when it reads an answer that does not follow the protocol.
 PROTOCOL_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 # A provider goes on generating tokens until it notices that the connection is closed. This is the
-# most tokens that it may have generated and this process has not read: about 100 tokens a second,
-# for 0.6 s of network delay and of pieces in buffers.
+# largest number of tokens that it has perhaps generated and that this process has not read: about
+# 100 tokens a second, for 0.6 s of network delay and of pieces in buffers.
 _UNSEEN_TOKENS = 64
 # Tokens that a tool call has in addition to its name and arguments.
 _CALL_TOKENS = 64
@@ -92,11 +92,11 @@ class Assembly(ABC):
         """Convert ``raw_usage`` to ``Usage``."""
 
     def bounded(self, *, prompt_tokens: int, max_tokens: int) -> Usage:
-        """Return the tokens so far: the provider's counts where it sent them, or upper bounds.
+        """Return the tokens so far: the provider's counts, or upper bounds if a count is missing.
 
         Args:
             prompt_tokens: Upper bound of the prompt's tokens.
-            max_tokens: Most tokens that the request lets the model generate.
+            max_tokens: Largest number of tokens that the model may generate.
         """
         counted = self._usage() if self.raw_usage else Usage()
         if self.final:
@@ -139,7 +139,7 @@ class Reading:
     first_token_s: float | None = None
 
     async def take_all(self, events: AsyncIterable[Any]) -> None:
-        """Read the stream to its end.
+        """Read the whole stream.
 
         Args:
             events: The SDK's stream.
@@ -155,7 +155,7 @@ class Reading:
                 event = await anext(iterator)
             except StopAsyncIteration:
                 return
-            except ValueError as error:  # the SDK raises it if an event is not JSON or not UTF-8
+            except ValueError as error:  # from the SDK, if an event is not JSON or not UTF-8
                 raise NotTheProtocol(str(error)) from error
             try:
                 text = self.assembly.add(event)
@@ -178,11 +178,11 @@ class Reading:
                 raise ListenerFailed(error) from error
 
     def partial(self, *, prompt_tokens: int, max_tokens: int) -> Partial | None:
-        """Return the known part of the answer so far; None if at most the headers have arrived.
+        """Return the known part of the answer so far; None if no part has arrived.
 
         Args:
             prompt_tokens: Upper bound of the prompt's tokens.
-            max_tokens: Most tokens that the request lets the model generate.
+            max_tokens: Largest number of tokens that the model may generate.
         """
         assembly = self.assembly
         if not assembly.begun:

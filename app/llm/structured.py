@@ -87,7 +87,8 @@ class _Words:
             raise _CannotSay
         kinds = schema.get("type")
         if isinstance(kinds, list):
-            # A list of types is not allowed in every part of a schema, but anyOf is.
+            # A list of types is not allowed everywhere in a schema, but anyOf is allowed
+            # everywhere.
             each = [
                 {"type": kind} if kind == "null" else {**schema, "type": kind} for kind in kinds
             ]

@@ -1,7 +1,7 @@
 """Tokens of a request before it is sent: a strict upper bound for holds, an estimate for limits.
 
-This module uses no tokenizer. The tokenizers of both providers work on bytes, so a text has at most
-as many tokens as UTF-8 bytes, and usual prose has about a quarter of this number.
+This module uses no tokenizer. The tokenizers of both providers work on bytes, so a text never has
+more tokens than UTF-8 bytes. Usual prose has about one token for four bytes.
 """
 
 import json
@@ -18,12 +18,12 @@ _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
-# Tokens of the text around the JSON Schema of an answer, from the provider or the instruction.
+# Tokens that the provider or the instruction adds around the JSON Schema of an answer.
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
 # Bytes of usual text per token. The model's name decides between these numbers, also if the name
-# has the prefix of a gateway. From version 4.7 on, Claude has a tokenizer that needs up to 1.35
-# times the tokens of the tokenizer before.
+# has the prefix of a gateway. Since version 4.7, Claude has a new tokenizer, which makes up to 1.35
+# times as many tokens of a text as the old tokenizer.
 _BYTES_PER_TOKEN = 4.0
 _CLAUDE_BYTES_PER_TOKEN = 3.6
 _NEW_CLAUDE_BYTES_PER_TOKEN = 2.9
@@ -84,7 +84,7 @@ def expected_tokens(
 
 
 def usual_tokens(expected: int, model: str) -> int:
-    """Convert an expected number of tokens to that of a tokenizer with 4 bytes per token."""
+    """Convert an expected number of tokens to the number at 4 bytes per token."""
     return int(expected * bytes_per_token(model) / _BYTES_PER_TOKEN)
 
 
@@ -98,7 +98,7 @@ def bytes_per_token(model: str) -> float:
 
 
 def text_bytes(text: str) -> int:
-    """Return the number of UTF-8 bytes of a text, which is also the most tokens it can have."""
+    """Return the number of UTF-8 bytes of a text, which is also an upper bound of its tokens."""
     # isascii() only reads a flag of the string, so usual text is not copied.
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
@@ -141,5 +141,5 @@ def _call_bytes(call: ToolCall) -> int:
 
 
 def _json_bytes(value: Any) -> int:
-    """Return the bytes of a value as JSON in its longest usual form, with escapes and spaces."""
+    """Return the size of a value as JSON in the longest usual form, with escapes and spaces."""
     return len(json.dumps(value, default=str))

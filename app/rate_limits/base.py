@@ -69,7 +69,7 @@ class Observation(NamedTuple):
     """The facts about one tier in the headers of an answer.
 
     Attributes:
-        position: Place of the tier in the bucket, from 0.
+        position: Position of the tier among the bucket's tiers, counted from 0.
         limit: The provider's limit; -1 if unknown.
         remaining: The amount that was left at the provider; -1 if unknown.
         spent: The total that was spent in the tier when the request was sent.
@@ -84,11 +84,11 @@ class Observation(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """The knowledge of a process when it sent a request, to date the headers of the answer.
+    """What a process knew when it sent a request; this knowledge dates the headers of the answer.
 
     Attributes:
         sent_at: Time at which the request was sent, by the backend's clock.
-        spent: Total spent in each tier, from the last reply of the backend.
+        spent: Total that was spent in each tier, as the backend's last reply gave it.
     """
 
     sent_at: float
@@ -119,7 +119,7 @@ class Delay(NamedTuple):
         granted_at: Time at which the call should have started, by the backend's clock.
         sent_at: Time at which the call was sent, by the same clock.
         amounts: The amount that the call took from each tier.
-        overdue: Amounts of all calls of the process that had not been sent before that time.
+        overdue: Amounts of all calls that the process had not sent before ``sent_at``.
     """
 
     granted_at: float
@@ -151,8 +151,8 @@ class LimitRequest:
             them.
         run_id: Id of the call's run, because runs share a bucket by weight.
         input_tokens: Tokens that the prompt will probably have.
-        output_tokens: Tokens that the answer may have: ``max_tokens``, unless a better number is
-            known.
+        output_tokens: Largest number of tokens that the answer can have: ``max_tokens``, unless a
+            better number is known.
         priority: Priority from 1 to 10; within a run, a higher number goes first.
         weight: The run's share of the bucket, relative to other runs.
     """
@@ -180,7 +180,7 @@ class Permit:
         granted_at: Time at which the call may start, by the backend's clock, in seconds since the
             epoch.
         starts_at_s: The same time by the clock of ``time.monotonic()``.
-        spent: Total spent in each tier at the time of the grant.
+        spent: Total that was spent in each tier until the time of the grant.
     """
 
     bucket: str
@@ -201,16 +201,16 @@ class Exchange:
         process: Unique name of the process.
         number: Number of this exchange among the process's exchanges for the bucket; if a number
             is repeated, the backend returns the first reply again and changes nothing.
-        epoch: The bucket's epoch from the last reply, or empty; if the bucket has another epoch,
-            it was flushed.
-        rebuilds: Whether the process can report the use from before the bucket was created.
-        used: The use in the last period by tier name, which ``Reply.rebuild`` asked for.
+        epoch: The bucket's epoch from the last reply, or empty. If the backend has another epoch,
+            the bucket was flushed.
+        rebuilds: Whether the process can report the use that came before the bucket's creation.
+        used: The use in the last period, by tier name, of the tiers that ``Reply.rebuild`` named.
         leaving: Whether the process ends.
-        answered: Whether the provider has answered a call since the process last reported this.
+        answered: Whether the provider has answered a call since the last exchange that reported an
+            answer.
         settlements: Corrections of permits.
         delays: Calls that were sent late.
-        overdue: Amounts of the calls that have not been sent, if one of these calls is late; else
-            empty.
+        overdue: Amounts of the calls that have not been sent; empty if none of these calls is late.
         observations: Facts from the headers of the provider's answers.
         refusals: 429s, and other answers that ask for a pause.
         renewals: Ids of the permits in use.
@@ -242,15 +242,15 @@ class Reply:
         epoch: The bucket's epoch.
         grants: Requests that may start.
         ask_in_s: Seconds until the process should ask again; None when no request waits.
-        paused_s: Seconds left of a pause, or 0.
+        paused_s: Seconds until the end of the pause; 0 if the bucket is not paused.
         careful: Whether the bucket waits for the provider's first answer.
         rebuild: Tiers whose earlier use a process must report before the bucket grants a request.
         spent: Total spent in each tier.
-        shares: The virtual times of the message's runs in their order, followed by the virtual
-            time of the bucket.
+        shares: The virtual times of the runs in the message, in the order of these runs; the last
+            number is the virtual time of the bucket.
         long_s: Seconds until the limits per hour and per day have room for one request.
-        long_tier: Name of the tier per hour or day that has room last; empty if all of these tiers
-            have room now.
+        long_tier: Name of the tier that has room last, among the limits per hour and per day; empty
+            if all of these limits have room now.
         blocked_by: The reason why the process's first request waits: the name of a tier,
             ``concurrency`` or ``pause``; empty if no request waits.
     """
@@ -293,7 +293,7 @@ class LimiterBackend(Protocol):
         """Apply the process's message, then grant the requests that may start soon."""
 
     async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
-        """Call ``on_news`` with each message until ``close``; return once the backend listens."""
+        """Begin to call ``on_news`` with each message; return when the backend listens."""
 
     async def snapshot(self) -> list[dict[str, Any]]:
         """Return the live buckets, as ``ClusterLimiter.snapshot`` does."""

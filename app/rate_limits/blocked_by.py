@@ -1,4 +1,4 @@
-"""The reason why the requests of a bucket wait, which explains later why an agent took long."""
+"""The reason why a bucket's requests wait; it explains later why an agent took long."""
 
 import time
 from collections.abc import Awaitable
@@ -6,7 +6,7 @@ from collections.abc import Awaitable
 from app.rate_limits.base import Reply
 from app.rate_limits.tiers import BucketSpec
 
-#: If the backend takes longer than this to answer, it is the reason why requests have waited.
+#: If the backend takes longer than this to answer, the backend itself is the reason of the wait.
 AWAY_S = 0.5
 WORDS = {"concurrency": "concurrent_requests", "redis": "without_redis"}
 
@@ -26,7 +26,7 @@ class BlockedBy:
         self._by = "pause"
 
     async def heard(self, answer: Awaitable[Reply]) -> Reply:
-        """Return the backend's reply, and note its reason for waiting."""
+        """Return the backend's reply, and note the reason why requests wait."""
         asked_s = time.monotonic()
         reply = await answer
         if time.monotonic() - asked_s > AWAY_S:

@@ -1,8 +1,8 @@
 """A process's side of one bucket: waiting requests, permits in use, exchanges with the backend.
 
-At most one exchange is under way, and the process reports everything that happens meanwhile with
-the next exchange. Hundreds of requests that arrive at the same time therefore cost one round trip,
-like a single request.
+At most one exchange is under way. Events during an exchange are reported with the next exchange.
+Hundreds of requests that arrive at the same time therefore cost one round trip, like a single
+request.
 
 The diagram shows the life of a permit, from the request to the correction. A line that starts with
 ``--`` shows how a permit or request leaves this path, and an arrow leads back to the queue::
@@ -35,10 +35,10 @@ The diagram shows the life of a permit, from the request to the correction. A li
       v
     settled       not in _live any more; Corrections.fill() adds the correction to an exchange
 
-If ``pause`` or ``begin`` takes a permit away, a waiter that is not early goes back into the queue.
+If ``pause`` or ``begin`` takes away a permit, a waiter that is not early goes back into the queue.
 An early waiter already has its permit; its caller learns from ``begin`` that the permit is void,
 and enters a new request. A queued waiter leaves the queue in ``abandon`` if its caller is cancelled
-or times out, and ``long_waits`` may send a waiter away with LongWait. In a bucket without limits,
+or times out, and ``long_waits`` may send away a waiter, with LongWait. In a bucket without limits,
 ``at_once`` and ``_let_go`` make a permit whose call may start at once.
 
 This file is over 400 lines because these states belong to one machine, which the diagram shows
@@ -68,10 +68,10 @@ from app.rate_limits.tiers import BucketSpec
 
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: Seconds by which a call may begin before the start of its permit. ``EARLY_S`` is usual. If one
-#: request fills the bucket, ``ClusterLimiter.start`` takes ``PREPARE_S``: the client prepares the
-#: call before the start and sends it exactly then.
+#: request fills the bucket, ``ClusterLimiter.start`` uses ``PREPARE_S``: the client prepares the
+#: call before the start, and sends it exactly at the start.
 EARLY_S, PREPARE_S = 0.0005, 0.008
-#: If one request fills the bucket, a permit is void when its call begins later than this.
+#: If one request fills the bucket, a permit is void if its call begins later than this.
 STALE_S = 0.020
 #: Seconds until the next exchange after an exchange that failed.
 FAILED_S = 1.0
@@ -82,8 +82,8 @@ log = structlog.get_logger(__name__)
 class BucketClient:
     """The waiters and permits of one bucket in this process.
 
-    Weakness: this class chooses the requests that it offers from copies of the runs' virtual times,
-    and the copies are as old as the last reply. The backend decides the order among processes.
+    Weakness: this class has only copies of the runs' virtual times, from the last reply, and
+    chooses by them the requests that it offers. The backend decides the order among processes.
 
     Args:
         spec: The bucket's limits.
@@ -186,7 +186,7 @@ class BucketClient:
         throttled: bool,
         whole: bool,
     ) -> None:
-        """Correct the estimate of a call that has ended; a second call changes nothing."""
+        """Correct the estimate of a call that has ended; a second correction changes nothing."""
         if self._live.pop(permit.request_id, None) is None:
             return
         self._planned.pop(permit.request_id, None)
@@ -302,7 +302,7 @@ class BucketClient:
         return message
 
     async def _learn(self, reply: Reply) -> None:
-        """Notice a flush of the backend, and find the earlier use that the backend asks for."""
+        """Notice a flush of the backend, and find the earlier use if the backend asks for it."""
         self._last_reply_s = time.monotonic()
         if self._epoch and reply.epoch != self._epoch:
             log.warning("limits_flushed", bucket=self.spec.bucket)
@@ -378,7 +378,7 @@ class BucketClient:
             self._enqueue(waiter)
 
     def _look_after(self, permit: Permit) -> None:
-        """Report a call that should have been sent by now and was not."""
+        """Report a call that should have been sent by now but has not been sent."""
         if permit in self._pending_sends and not self._pending_sends.reported:
             self._exchange_timer.run_in(0.0)
 
@@ -406,9 +406,10 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def _let_go(self) -> None:
-        """Give permits to waiters of an unlimited bucket: to all, or to more and more of them.
+        """Give permits to the waiters of an unlimited bucket.
 
-        The number grows step by step only after a pause.
+        Usually all waiters get their permits at once. After a pause they get them in growing
+        groups.
         """
         if not self.spec.unlimited or not self._queue:
             return

@@ -1,9 +1,9 @@
-"""The amounts that a call takes from each tier: expected before the call, corrected after it.
+"""The amounts that a call takes from each tier: expected before the call, corrected afterwards.
 
 Providers count differently (``app.domain.protocols.TokenCounting``). Under OpenAI's protocol a
-provider reserves the larger of the prompt and ``max_tokens`` and does not give the unused part
-back. Under Anthropic's protocol a provider counts the real output, and the part of the prompt that
-was not read from its cache.
+provider reserves the tokens of the prompt or ``max_tokens``, whichever number is larger, and does
+not give back the unused part. Under Anthropic's protocol a provider counts the real output, and of
+the prompt only the part that was not read from a cache.
 """
 
 from app.domain.protocols import TokenCounting
@@ -36,7 +36,7 @@ def expected_amounts(
 
 
 def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | None:
-    """Return the tier that a call can never fit into, and the amount it needs; None if it fits.
+    """Return the tier that is too small for a call, and the call's amount; None if the call fits.
 
     If a tier counts real output, the answer is not included, because its length is not known.
     """
@@ -60,8 +60,9 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
 
     Args:
         permit: The permit of the call.
-        usage: Usage of the call. None means that it is unknown, so the estimate counts. Zero tokens
-            mean that the call never reached the provider, so every tier gets everything back.
+        usage: Usage of the call. None means that the usage is unknown, so the estimate stays. Zero
+            tokens mean that the call never reached the provider, so every tier gets everything
+            back.
     """
     if usage is None:
         return (0.0,) * len(permit.taken)
@@ -74,7 +75,7 @@ def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
 
 
 def charged_amounts(request: LimitRequest, usage: Usage, spec: BucketSpec) -> tuple[float, ...]:
-    """Return the amount that a call of this usage finally takes from each tier."""
+    """Return the amount that a call with this usage finally takes from each tier."""
     return tuple(1.0 if tier.in_requests else _actual(request, usage, tier) for tier in spec.tiers)
 
 

@@ -11,9 +11,8 @@ class BackendClock:
     """Translates between the backend's clock and the local one.
 
     The backend reads its clock between the sending of a message and the arrival of the reply. The
-    estimate moves only as far as it must to agree with that (Cristian, 1989). Slow replies
-    therefore do no harm, and the estimate follows at once if the backend's clock is set to another
-    time.
+    estimate changes only as far as this fact requires (Cristian, 1989). Slow replies therefore do
+    no harm, and the estimate follows at once if the backend's clock is set to another time.
     """
 
     def __init__(self) -> None:

@@ -12,12 +12,12 @@ from app.rate_limits.charges import returned_amounts
 from app.rate_limits.headers import limits_in
 from app.rate_limits.tiers import BucketSpec
 
-#: Most corrections that are kept while the backend is away. If there are more, the oldest ones are
-#: forgotten, and their concurrency slots expire.
+#: Largest number of corrections that are kept while the backend is away. If there are more, the
+#: oldest ones are forgotten, and their concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
-#: Corrections wait for ``FLUSH_S``, so that later corrections share their exchange. Headers without
-#: a new limit wait for ``LAZY_S``, so that they rarely need an exchange of their own.
+#: Corrections wait ``FLUSH_S`` seconds, so that later corrections share their exchange. Headers
+#: without a new limit wait ``LAZY_S`` seconds, so that they rarely need an exchange of their own.
 FLUSH_S, LAZY_S = 0.003, 0.25
 DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 
 class Corrections:
-    """The corrections of one bucket that its backend does not have yet.
+    """The corrections of one bucket that have not been sent to the backend yet.
 
     Args:
         spec: The bucket's limits; the amounts of a correction are in the order of its tiers.
@@ -58,7 +58,7 @@ class Corrections:
 
     @property
     def max_wait_s(self) -> float:
-        """Seconds for which the corrections may wait to share an exchange; infinite if empty."""
+        """Seconds that the corrections may wait to share an exchange; infinite if none waits."""
         if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf
@@ -66,7 +66,7 @@ class Corrections:
     def settle(
         self, permit: Permit, usage: Usage | None, headers: Mapping[str, str], sight: Sight
     ) -> None:
-        """Correct the estimate of a call that has ended, free its slot, and note its headers."""
+        """Correct the estimate of a call that has ended, free its slot, and note the headers."""
         amounts = self._aligned(permit, returned_amounts(permit, usage))
         if any(amounts) or self._spec.concurrency:
             self._keep(Settlement(permit.request_id, permit.granted_at, amounts))
@@ -123,7 +123,7 @@ class Corrections:
         self._news = self._answered = False
 
     def reconfigure(self, spec: BucketSpec) -> None:
-        """Put the amounts of the kept corrections into the order of other tiers."""
+        """Put the amounts of the kept corrections into the order of the new tiers."""
         self._settlements = deque(
             (
                 kept._replace(amounts=_reordered(kept.amounts, self._spec, spec))

@@ -1,4 +1,4 @@
-"""The requests of this process that wait for one bucket: runs by weight, requests by priority.
+"""The requests of this process that wait for one bucket, ordered by run and by priority.
 
 The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996): each run has a virtual
 time that grows by cost / weight with every grant, and the run with the least virtual time goes
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from app.rate_limits.base import LimitRequest, Permit, WaitingRequest, WaitingRun
 
-#: Most runs that are offered in one exchange. The other runs have already had a larger share.
+#: Largest number of runs that are offered in one exchange. The other runs have already had a larger
+#: share.
 MOST_RUNS = 8
 
 
@@ -29,7 +30,8 @@ class Waiter:
         offer: The request in the form for the backend.
         future: The future that gets the permit.
         entered_s: Time since which the request waits, by the clock of ``time.monotonic()``.
-        early: Whether the caller takes the permit before the start, and waits for the start itself.
+        early: Whether the caller takes the permit before the start, and then itself waits for the
+            start.
         max_wait_s: Seconds of waiting that the caller accepts; if the wait is known to be longer,
             the waiter is sent away.
         gone: Whether the waiter has left the queue.
@@ -59,7 +61,7 @@ class FairQueue:
     """The waiters of a process for one bucket.
 
     Args:
-        refresh: Brings the offer of a waiter up to date, before the waiter is offered.
+        refresh: Updates the offer of a waiter before the waiter is offered.
     """
 
     def __init__(self, refresh: Callable[[Waiter], None]) -> None:
@@ -111,7 +113,7 @@ class FairQueue:
         return [waiter for _, _, waiter in sorted(in_order)]
 
     def offer(self, most: int) -> list[WaitingRun]:
-        """Take out the first waiters, at most ``most``, but at least the first of each run."""
+        """Take out up to ``most`` of the first waiters, but always the first waiter of each run."""
         runs = dict(
             heapq.nsmallest(MOST_RUNS, self._runs.items(), key=lambda item: item[1].share_s)
             if len(self._runs) > MOST_RUNS
@@ -137,11 +139,11 @@ class FairQueue:
         ]
 
     def take(self, waiter_id: int) -> Waiter | None:
-        """Return an offered waiter that the backend has granted; None if it is not known."""
+        """Remove and return the offered waiter with an id; None if no offered waiter has the id."""
         return self._offered.pop(waiter_id, None)
 
     def take_back(self) -> None:
-        """Put the waiters that were offered and not granted back into the queue."""
+        """Put back into the queue the waiters that were offered but got no permit."""
         for waiter in self._offered.values():
             if not waiter.gone:
                 run = self._runs[waiter.request.run_id]
@@ -149,7 +151,7 @@ class FairQueue:
         self._offered.clear()
 
     def set_shares(self, names: Iterable[str], shares: list[float]) -> None:
-        """Copy the backend's virtual times of these runs; the last number is the bucket's own."""
+        """Copy the backend's virtual times of these runs; the last number is the bucket's time."""
         for name, share_s in zip(names, shares[:-1], strict=True):
             if name in self._runs:
                 self._runs[name].share_s = share_s

@@ -1,10 +1,10 @@
 """The probable length of answers, for limits that count the real output.
 
-An answer that may have 4,096 tokens usually has a few hundred. If each call reserved 4,096 tokens,
-most of the limit would be unused while calls are under way. The reservation is therefore based on
-the last answers to calls with a similar ``max_tokens``: it is the longest of these answers, and a
-part more while only few answers are known. If an answer is longer than its reservation, the
-difference is charged when the call has ended, like every correction.
+An answer that may have 4,096 tokens usually has only a few hundred tokens. If each call reserved
+4,096 tokens, most of the limit would be unused while calls are under way. The reservation is
+therefore based on the last answers to calls with a similar ``max_tokens``: it is the length of the
+longest of these answers. While only few answers are known, a part is added. If an answer is longer
+than its reservation, the difference is charged when the call has ended, like every correction.
 """
 
 from collections import defaultdict, deque
@@ -48,7 +48,7 @@ def _key(request: LimitRequest) -> tuple[str, int]:
 
 
 class LimitRequests:
-    """Converts requests of one bucket to the form for a backend, with the amounts they may take.
+    """Converts the requests for one bucket to the form that a backend reads, with their amounts.
 
     Args:
         clock: The clock of the backend.

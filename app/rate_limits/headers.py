@@ -18,7 +18,7 @@ UNKNOWN = -1.0
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimit:
-    """One limit per minute as the headers of an answer give it.
+    """One limit per minute as the headers of an answer report it.
 
     Attributes:
         tier: Name of the tier.
@@ -39,9 +39,9 @@ def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
     headers of other providers. Some headers are ignored:
 
     - values that are absent, unreadable, -1 or 0/0,
-    - OpenAI's headers if they describe a limit per day, which is known only from their numbers,
-    - Anthropic's ``tokens``, which repeats the tightest limit, if the headers also give the limits
-      of input tokens or output tokens separately.
+    - OpenAI's headers about a limit per day; only their numbers show that the limit is per day,
+    - Anthropic's ``tokens`` if the headers also give a limit of input tokens or of output tokens,
+      because ``tokens`` then only repeats the tightest of these limits.
     """
     found: dict[str, dict[str, str]] = {}
     for name, value in headers.items():

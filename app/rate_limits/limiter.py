@@ -1,4 +1,4 @@
-"""The limiter of a process; all processes of the cluster keep the providers' limits together.
+"""The limiter of a process; the limiters of all processes share each provider's limits.
 
 ``acquire`` waits for a permit, and ``settle`` reports the real usage of the call. A limiter runs on
 one asyncio loop. docs/rate-limits.md describes how the parts work together.
@@ -25,7 +25,7 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import spec_of
 from app.telemetry.logging import of_nobody
 
-#: From provider and model to the name of their bucket and its limits.
+#: A function that gets a provider and a model, and returns their bucket's name and limits.
 Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
 CLOSE_S = 2.0
 
@@ -44,9 +44,9 @@ class ClusterLimiter:
         backend: The backend that holds the buckets; a Redis client means ``RedisBackend`` with
             this client.
         resolve: Returns the bucket and the limits of a provider's model.
-        recent_use: Returns the requests and tokens of a bucket in the given number of seconds, so
-            that a flush of Redis does not lose the use of the last hour and day. If None, a flush
-            loses this use.
+        recent_use: Gets a bucket and a number of seconds, and returns the requests and the tokens
+            of the bucket in that time. After a flush of Redis, the limiter finds with it the use of
+            the last hour and day. If the argument is None, a flush loses this use.
         cautious: Whether half of each limit per minute is kept back until the provider's first
             answer, which shows the real limit. This costs nothing, see docs/rate-limits.md.
 
@@ -80,7 +80,7 @@ class ClusterLimiter:
         self._listening: asyncio.Task[None] | None = None
 
     def refusal(self, request: LimitRequest) -> str | None:
-        """Return the reason why a call can never fit into its limits, or None if it fits."""
+        """Return the reason why a call can never fit into its limits; None if the call fits."""
         spec = self._bucket(request).spec
         found = too_large(request, spec)
         if found is None:
@@ -114,8 +114,8 @@ class ClusterLimiter:
             The permit, which the caller must settle or hand back.
 
         Raises:
-            TimeoutError: If there is no permit in time; nothing was taken from the limits.
-            LongWait: If there can be no permit within ``max_wait_s``; nothing was taken from the
+            TimeoutError: If no permit is granted in time; nothing was taken from the limits.
+            LongWait: If no permit can be granted within ``max_wait_s``; nothing was taken from the
                 limits.
         """
         loop = asyncio.get_running_loop()
@@ -143,7 +143,7 @@ class ClusterLimiter:
                     timer.cancel()
 
     def blocked_by(self, request: LimitRequest) -> str:
-        """Return the bucket and limit that such a call has last waited for.
+        """Return the bucket and the limit for which such a call has last waited.
 
         An example is ``openai/default requests_per_minute``.
         """
@@ -154,8 +154,9 @@ class ClusterLimiter:
         """Wait for the start of an early permit.
 
         Returns:
-            Whether the call may start now. If it may not (the bucket is paused, or the start is
-            long over), the permit was given back already, and the caller must acquire another one.
+            Whether the call may start now. If the result is False (because the bucket is paused or
+            the start is long over), the permit is already given back, and the caller must acquire
+            another permit.
         """
         bucket = self._buckets[permit.bucket]
         if permit.spec.unlimited:
@@ -168,7 +169,7 @@ class ClusterLimiter:
             await asyncio.sleep(lead_s - early_s)  # may end a little early, so the loop looks again
 
     async def mark_sent(self, permit: Permit) -> None:
-        """Wait until the request may be sent, usually not at all; the caller then sends it.
+        """Wait until the caller may send the request; usually this is at once.
 
         If the request is late, later requests leave room for it.
         """
@@ -190,14 +191,14 @@ class ClusterLimiter:
 
         Args:
             permit: The call's permit.
-            usage: Tokens of the call; None if they are unknown, so that the estimate counts; zero
-                tokens if the call never reached the provider.
+            usage: Tokens of the call. None means that the tokens are unknown, so the estimate
+                stays. Zero tokens mean that the call never reached the provider.
             headers: The answer's headers.
-            retry_after_s: Seconds for which the provider asks for no calls; None if it does not
-                ask.
+            retry_after_s: Length of the pause that the provider asks for, in seconds; None if the
+                provider asks for no pause.
             throttled: Whether the answer was a 429 of the temporary kind.
-            whole: Whether the usage is that of a whole answer; an answer that broke off does not
-                show how long answers are.
+            whole: Whether the usage belongs to a whole answer; an answer that broke off does not
+                show how long answers usually are.
         """
         bucket = self._buckets[permit.bucket]
         bucket.settle(permit, usage, headers, retry_after_s, throttled=throttled, whole=whole)
@@ -207,7 +208,7 @@ class ClusterLimiter:
         self._buckets[permit.bucket].hand_back(permit)
 
     async def renew(self) -> None:
-        """Keep the concurrency slots of the calls in flight; call this every few seconds."""
+        """Keep the concurrency slots of the calls in flight; call this method every few seconds."""
         for bucket in self._buckets.values():
             bucket.renew()
 

@@ -1,4 +1,4 @@
-"""The connection of a process to the backend, which waits during an outage and logs it once."""
+"""A process's connection to the backend; exchanges wait during an outage, which is logged once."""
 
 import asyncio
 import time
@@ -11,7 +11,8 @@ from app.rate_limits.base import Exchange, LimiterBackend, Reply
 from app.rate_limits.clock import BackendClock
 from app.rate_limits.tiers import BucketSpec
 
-#: From a bucket and a number of seconds to the requests and tokens of the bucket in that time.
+#: A function that gets a bucket and a number of seconds, and returns how many requests and how many
+#: tokens the bucket used in that time.
 RecentUse = Callable[[str, float], Awaitable[tuple[int, int]]]
 RETRY_S = (0.05, 0.1, 0.2, 0.5)
 
@@ -24,8 +25,8 @@ class Link:
     Args:
         backend: The backend that holds the buckets.
         process: Unique name of this process.
-        recent_use: Returns the use from before a flush of the backend; None if that use cannot be
-            found.
+        recent_use: Returns the use of a bucket, for the time before a flush of the backend. The
+            argument is None if this use cannot be found.
     """
 
     def __init__(self, backend: LimiterBackend, process: str, recent_use: RecentUse | None) -> None:

@@ -1,8 +1,9 @@
-"""Sends waiters away if their bucket stays closed for longer than their callers accept to wait.
+"""Sends away waiters whose bucket stays closed for longer than their callers accept.
 
-Only waits of a known length count: a pause that the provider asked for, and the limits per hour and
-per day. For a limit per minute a request always waits here: every call that used less than it
-reserved lets another call start earlier, and only a request that waits here can use this.
+Only waits of a known length count: pauses that the provider asked for, and waits for limits per
+hour or per day. If a limit per minute is used up, requests always wait here. When a call has used
+less than it had reserved, another call can start earlier, and only a request that waits here can
+use this chance.
 """
 
 import random
@@ -14,8 +15,9 @@ from app.rate_limits.base import Reply
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.tiers import BucketSpec
 
-#: A process adds up to this share to the waits of all its waiters, so that the waiters of different
-#: processes do not come back at the same moment. The waiters of one process keep their order.
+#: A process makes the waits of all its waiters longer by one random share of at most this size, so
+#: that the waiters of different processes do not come back at the same moment. The waiters of one
+#: process keep their order.
 SPREAD, MOST_SPREAD_S = 0.05, 1.0
 
 
@@ -35,7 +37,7 @@ class Closed:
 
 
 def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
-    """Return how long the limits per hour and day close a bucket; None if all of them have room."""
+    """Return how long the limits per hour and day close a bucket; None if all have room."""
     for tier in spec.tiers:
         if tier.name == reply.long_tier:
             return _closed(reply.long_s, interval_s=1 / tier.rate, reason=tier.name)

@@ -5,7 +5,7 @@ from typing import Any
 
 from app.rate_limits.stored import LimitTable
 
-#: The key in the configuration of each tier whose name differs from the key.
+#: Tiers whose names differ from their keys in the configuration: from a tier's name to its key.
 KEY_OF_TIER = {
     "requests": "requests_per_minute",
     "tokens": "tokens_per_minute",
@@ -14,7 +14,7 @@ KEY_OF_TIER = {
 }
 STATE = ("waiting", "concurrency", "in_flight", "paused_s", "next_free_s", "ramp")
 TIER = ("limit", "level", "capacity", "rate", "learned_limit")
-#: The source of a limit of a bucket that is in use although no block defines the bucket any more.
+#: The source of a limit if its bucket is in use although no block defines the bucket any more.
 FORMER = "former"
 
 

@@ -1,8 +1,8 @@
-"""Calls that are granted and not sent yet; the backend must know whether they are late.
+"""Calls that are granted but not sent yet; the backend must know whether they are late.
 
 A provider counts a request when the request arrives, usually a few milliseconds after its start. A
 new connection or a busy processor can delay the arrival by a hundred milliseconds. The provider's
-bucket may then be full for some time and lose its refill, which later calls must not count on.
+bucket may then be full for some time and lose refill. Later calls must not use this lost refill.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from collections.abc import Iterable
 from app.rate_limits.base import Permit
 from app.rate_limits.tiers import BucketSpec
 
-#: The usual time from the start of a call until its request is sent is a running mean. It begins at
-#: ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new delay by
+#: The usual time between the start of a call and the sending of its request is a running mean. It
+#: begins at ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new delay by
 #: ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls (``BucketSpec.paced``):
 #: they wait for their start on an open connection, and every delay counts, because another process
 #: with another mean may make the next call.
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
-#: A call that is later than this may never be sent, so other calls no longer wait for it.
+#: A call that is later than this will perhaps never be sent, so other calls no longer wait for it.
 _LOST_S = 5.0
 #: Timers are only this exact, so the last part of a wait is spent in iterations of the event loop.
 _TIMER_S = 0.001
@@ -52,11 +52,11 @@ class PendingSends:
         return lead_s + self._usual_s + self._spec.on_time_s
 
     def forget(self, permit: Permit) -> None:
-        """Remove a call that will not be made or has ended."""
+        """Remove a call that has ended, or that will not be made."""
         self._calls.pop(permit.request_id, None)
 
     async def moment_of(self, permit: Permit) -> None:
-        """Wait until a call may be sent; a paced call also keeps its distance from the last one."""
+        """Wait until a call may be sent; a paced call also keeps a distance to the last call."""
         while (lead_s := self._free_at_s(permit) - time.monotonic()) > 0:  # noqa: ASYNC110 a clock
             await asyncio.sleep(lead_s - _TIMER_S if lead_s > 2 * _TIMER_S else 0)
 
@@ -86,7 +86,7 @@ class PendingSends:
         return permit.granted_at + late_s, _sum([permit, *self._waiting()])
 
     def overdue(self) -> tuple[float, ...]:
-        """Return the amounts of all calls that are not sent if one of these is late; else ()."""
+        """Return the amounts of all calls that are not sent yet; empty if none of them is late."""
         due_s = time.monotonic() - self._usual_s - self._spec.on_time_s
         calls = self._waiting()
         amounts = _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()

@@ -1,4 +1,4 @@
-"""The start of requests in a bucket without limits: at once, but slowly after a pause."""
+"""Starts the requests of a bucket without limits: usually all at once, but slowly after a pause."""
 
 import time
 
@@ -9,8 +9,8 @@ STEP_S = 0.05
 class SlowStart:
     """Decides whether requests of an unlimited bucket may start at once.
 
-    It is closed until the backend has reported the bucket's pause, so that a new process makes no
-    calls during a pause.
+    The start is closed at first, and opens when the backend has reported the bucket's pause.
+    Therefore a new process makes no calls during a pause.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class SlowStart:
         self._at_once = 1
 
     def let_go(self, waiting: int) -> int:
-        """Return the number of waiters that may start now; the caller asks every ``STEP_S``."""
+        """Return the number of waiters that may start now; callers ask again after ``STEP_S``."""
         if not self._known or self.opens_in_s > 0:
             return 0
         if self._at_once is None or waiting <= self._at_once:

@@ -44,7 +44,7 @@ class Statistics:
             self._totals.count(event)
 
     def as_dict(self, *, waiting: int) -> dict[str, Any]:
-        """Return the counts; the 95th percentile is that of the last 2,000 requests."""
+        """Return the counts; the 95th percentile covers the last 2,000 requests."""
         recent = sorted(self._recent_s)
         rank = math.ceil(0.95 * len(recent)) - 1
         return {

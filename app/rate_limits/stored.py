@@ -1,7 +1,7 @@
 """The limits in force: for each key, an operator's stored limit comes before the configuration.
 
-This module reads no database and no file. Workers, the command line and the engine find the bucket
-of a model with the same table.
+This module reads no database and no file. Workers, the command line and the engine use the same
+table to find the bucket of a model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +67,8 @@ def limit_table(
     """Merge the configuration and the stored limits of every provider.
 
     A stored model that the configuration lacks gets a bucket of its own. If a model's block does
-    not name a limit, the limit is that of ``default``, stored values included. A stored block that
-    this version does not understand is ignored and logged.
+    not name a limit, the model has the limit of ``default``, stored values included. A stored block
+    that this version does not understand is ignored and logged.
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}

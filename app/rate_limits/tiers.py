@@ -1,9 +1,10 @@
 """A bucket's limits as the backends count them: one tier per limit, with safety margins.
 
-The provider counts a request when the request arrives, but the bucket counts it when it starts, and
-the time between start and arrival varies. A bucket's capacity is therefore a little below the
-provider's capacity, which costs the difference once per burst. The rate is a little below too,
-because clocks differ; it is lower still if there is no capacity to spare (burst 1).
+The provider counts a request when the request arrives, but the bucket counts it when the request
+starts, and the time between start and arrival varies. A bucket's capacity is therefore a little
+below the provider's capacity. This costs the difference once per burst. The bucket's rate is also a
+little below the provider's rate, because clocks differ. If a bucket has no capacity to spare (burst
+1), its rate is even lower.
 """
 
 import math
@@ -23,7 +24,7 @@ HORIZON_S = 0.05
 QUANTUM_S = 0.02
 #: A process that waits behind others asks again after this time, in case a message was lost.
 SAFETY_POLL_S = 1.0
-#: A process that asks later than this loses its place in the order.
+#: A process that asks this many seconds too late loses its place in the order.
 LATE_S = 0.3
 #: A concurrency slot becomes free this long after its last renewal.
 LEASE_S = 15.0
@@ -98,7 +99,7 @@ class BucketSpec:
     Attributes:
         bucket: Name of the bucket.
         tiers: The limits on requests and tokens.
-        concurrency: Most requests in flight at once; 0 means unlimited.
+        concurrency: Largest number of requests in flight at once; 0 means unlimited.
         cautious: Whether half of each limit per minute is kept back until the provider's first
             answer.
         ttl_s: Seconds without use after which the bucket is full again and may be deleted.

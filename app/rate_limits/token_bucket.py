@@ -15,13 +15,13 @@ class TokenBucket:
     In any interval of t seconds at most ``capacity + refill_per_s * t`` tokens are taken (Turner,
     "New directions in communications", 1986).
 
-    Weakness: callers can take a full bucket and then its refill, nearly ``2 * capacity`` in one
-    period, and no other process sees the bucket. ``RateLimiter`` also has windows, in which no
-    period holds more than the limit, and ``ClusterLimiter`` shares its buckets with other
+    Weakness: callers can take a full bucket and then its refill, together nearly ``2 * capacity``
+    in one period. Also, no other process sees the bucket. ``RateLimiter`` also has windows, in
+    which no period holds more than the limit, and ``ClusterLimiter`` shares its buckets with other
     processes.
 
     Args:
-        capacity: Most tokens that the bucket can hold.
+        capacity: Largest number of tokens that the bucket can hold.
         refill_per_s: Tokens that the bucket gains per second.
         clock: Returns the time in seconds, from any origin.
 
@@ -79,7 +79,7 @@ class TokenBucket:
         return True
 
     def time_until(self, tokens: float) -> float:
-        """Return the seconds until the bucket has that many tokens; infinity if it never will."""
+        """Return the seconds until the bucket has that many tokens; infinity if they never fit."""
         self.refill()
         if tokens > self.capacity:
             return math.inf
@@ -87,7 +87,7 @@ class TokenBucket:
         return missing / self.refill_per_s if missing > _EPSILON else 0.0
 
     async def wait_for_tokens(self, tokens: float, timeout: float | None = None) -> None:  # noqa: ASYNC109 the checklist's name
-        """Take the tokens as soon as the bucket has them; callers are served in their order.
+        """Take the tokens as soon as the bucket has them; callers are served in order of arrival.
 
         Args:
             tokens: Number of tokens.

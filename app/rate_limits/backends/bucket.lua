@@ -4,11 +4,11 @@
 -- clock.
 --
 -- The state `s` is one MessagePack map:
---   epoch         unique string of the bucket, made at creation: a new one shows a flush
+--   epoch         unique string of the bucket, made at creation: a new string shows a flush
 --   born, at      time of creation, and time up to which the bucket is refilled
 --   emptied       whether a flush has been taken into account
 --   level         tier -> amount that may be used now; negative if more was granted in advance, or
---                 calls used more than estimated
+--                 if calls used more than estimated
 --   window        tier -> {slot, count, slot, count, ...}, oldest slot first
 --   counted       tier -> sum of the counts in its window
 --   overdue       process -> {until, amounts} for a process with a late call: the amounts of all
@@ -19,7 +19,7 @@
 --   learned       tier -> {limit per period from the provider's headers, time of the headers}
 --   drift         tier -> running mean of the provider's level minus the level of this bucket
 --   paused_at, paused_until, pause_s   beginning, end and length of the last pause
---   refused       tier -> amount of the refused call; at the end of the pause the level is no higher
+--   refused       tier -> amount of the refused call; the highest level right after the pause
 --   ramp_from, ramp_s, strikes         after the pause: the first share of the rate, the seconds
 --                 until the full rate, and the number of 429s in succession
 --   jitter_s      seconds by which arrivals at the provider vary; grows with 429s, then shrinks
@@ -105,7 +105,8 @@ local function advance_careful(s, tiers, now)
   if not next(level) then s.careful = nil end
 end
 
--- Return the seconds until the amount fits into the careful half, or the careful time is over.
+-- Return the seconds until the amount fits into the careful half, or until the careful time is
+-- over.
 local function careful_fit(s, tier, amount, reserve, now)
   local level = s.careful and s.careful.level[tier.name]
   if not level then return 0 end
@@ -285,8 +286,8 @@ local function refund(s, tiers, amounts, start)
 end
 
 -- A provider's bucket never holds more than its capacity. If `amounts` were granted but not sent at
--- the time `at`, this bucket's level was then at most the capacity less these amounts. The refill
--- beyond this level was lost, so the level is lowered to it.
+-- the time `at`, the level at that time was at most the capacity less these amounts. All refill
+-- beyond this level was lost, so this bucket's level is lowered.
 local function hold_down(s, tiers, amounts, at, now)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -296,7 +297,7 @@ local function hold_down(s, tiers, amounts, at, now)
   end
 end
 
--- Move a call that was sent late to the time of its sending, in windows.
+-- In windows, count a late call from the time of its sending.
 local function move_in_windows(s, tiers, amounts, start, sent)
   for i, tier in ipairs(tiers) do
     if tier.kind == 'window' then
@@ -306,8 +307,8 @@ local function move_in_windows(s, tiers, amounts, start, sent)
   end
 end
 
--- Empty the minute tiers after a flush, because Redis has lost the use of the last minute and the
--- provider has not.
+-- Empty the minute tiers after a flush, because Redis has lost the use of the last minute, but the
+-- provider has not lost it.
 local function empty_short_tiers(s, tiers, now)
   for _, tier in ipairs(tiers) do
     if tier.kind == 'bucket' and tier.short then
@@ -344,8 +345,7 @@ local function create(spec, ask, now)
   return s
 end
 
--- Take the earlier use that a process has reported into account, in the tiers per hour and day and
--- in windows.
+-- Count the earlier use that a process has reported: in the tiers per hour and day, and in windows.
 local function rebuild(s, tiers, used, now)
   for i, tier in ipairs(tiers) do
     local amount = used[tier.name]

@@ -19,9 +19,9 @@
 -- Returns JSON: app.rate_limits.base.Reply, with grants {id, delay_s}
 --
 -- The order of the grants is start-time fair queueing over runs (Goyal, Vin, Cheng 1996), then
--- priority, then arrival. The script knows only the first request of each run in each other
--- process, so the order across processes applies only to these requests. A process that is first
--- may take a little more in the same exchange.
+-- priority, then arrival. For each other process, the script knows only the first request of each
+-- run, so the order across processes applies only to these requests. A process that is first may
+-- take a little more in the same exchange.
 
 local STALE_HEAD_S = 5
 local GONE_AFTER_S = 600
@@ -31,7 +31,7 @@ local OVERDUE_S = 5
 local LONGEST_POLL_S = 10
 local LEAD = 0.8
 
--- Redis 6.2 must replicate the effects of this script, not the script, because it reads the clock.
+-- This script reads the clock, so Redis 6.2 must replicate the script's effects, not the script.
 redis.replicate_commands()
 
 local spec, ask, channel = cjson.decode(ARGV[1]), cjson.decode(ARGV[2]), ARGV[3]
@@ -241,9 +241,9 @@ local function grant(s, others, shares, free)
   return grants, taken, free
 end
 
--- Find the request that is first now and the time of its start. If another process has this request
--- and would ask after that time, send a message to that process. Return the seconds until this
--- process should ask again.
+-- Find the request that is now the first, and the time of its start. If another process has this
+-- request and would ask after that time, send a message to that process. Return the seconds until
+-- this process should ask again.
 local function ask_again_in(s, own, others, shares, free, paused_s)
   local heads = {}
   for _, head in ipairs(own) do heads[#heads + 1] = head end

@@ -99,7 +99,7 @@ class MemoryBucket:
             self.speed[tier.name] = tier.rate * self._scale(tier) * share
 
     def fit(self, amounts: Amounts, reserve: Amounts | None, now: float) -> float:
-        """Return the seconds until the amounts fit into all tiers, after ``reserve``."""
+        """Return the seconds until the amounts and ``reserve`` fit into all tiers together."""
         return self.last_to_fit(amounts, reserve, now)[0]
 
     def last_to_fit(
@@ -123,7 +123,7 @@ class MemoryBucket:
         return longest, name
 
     def long_wait(self) -> tuple[float, str]:
-        """Return the seconds until the limits per hour and day have room, and the last of them."""
+        """Return the seconds until the tiers per hour and day have room, and the last of them."""
         waits = [
             ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
             for tier in self.tiers
@@ -162,7 +162,7 @@ class MemoryBucket:
                 self._count_in_window(tier, -amount, start)
 
     def hold_down(self, amounts: Amounts, at: float, now: float) -> None:
-        """Lower the levels to the most that is possible if these amounts were unsent at ``at``."""
+        """Lower the levels, because these amounts were not sent yet at the time ``at``."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "bucket" and tier.is_short:
                 name = tier.name
@@ -170,7 +170,7 @@ class MemoryBucket:
                 self.level[name] = min(self.level[name], most)
 
     def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
-        """Move a call that was sent late to the time of its sending, in windows."""
+        """In windows, count a late call from the time of its sending."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "window":
                 self._refund_in_window(tier, amount, start)
@@ -194,7 +194,7 @@ class MemoryBucket:
                 self.unknown = [*self.unknown, tier.name]
 
     def rebuild(self, used: dict[str, float], now: float) -> None:
-        """Take the earlier use into account in the tiers per hour and day, and in windows."""
+        """Count the earlier use in the tiers per hour and day, and in windows."""
         for tier in self.tiers:
             amount = used.get(tier.name)
             if amount is None:

@@ -24,13 +24,14 @@ log = structlog.get_logger(__name__)
 class RedisBackend:
     """Buckets in Redis 6.2 or newer.
 
-    Weakness: every exchange reads the first requests of all processes that wait for the bucket,
-    which is slow with hundreds of processes. Give such a cluster several buckets (accounts), or
+    Weakness: every exchange reads the first requests of all processes that wait for the bucket.
+    This is slow with hundreds of processes. Give such a cluster several buckets (accounts), or
     fewer and larger processes. For a single process ``MemoryBackend`` needs no Redis.
 
     Args:
-        redis: The process's client, without ``decode_responses``. This class does not close it.
-        clock: Returns seconds since the epoch in place of Redis's own clock, for tests.
+        redis: The process's client, which must not have ``decode_responses``. This class does not
+            close the client.
+        clock: Returns the seconds since the epoch, for tests; None means Redis's own clock.
 
     Example:
         limiter = ClusterLimiter(RedisBackend(Redis.from_url(url)), resolve)

@@ -1,10 +1,10 @@
-"""Decides whether a condition is true, in a limited time for every expression and every value.
+"""Decides whether a condition is true. The time is limited for every expression and value.
 
-Most conditions take microseconds, and the worker evaluates them in its own process: without loops,
-the work depends only on the length of the expression and the size of the values, and both are
-small. If a condition has a macro, a pattern or large values, a separate process evaluates it, and
-the system stops that process after two seconds of CPU. Such an evaluation takes some 50 ms, in a
-thread, and at most two of these processes run at once.
+Most conditions take microseconds, and the worker evaluates them in its own process. The work for a
+condition without loops depends only on the length of the expression and the size of the values, and
+both are small. If a condition has a macro, a pattern or large values, a separate process evaluates
+the condition, and the system stops that process after two seconds of CPU. A thread waits some 50 ms
+for such a process, and at most two of these processes run at once.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from app.domain.condition import Condition
 from app.domain.suggestions import shortened
 from app.errors import ConditionFailed
 
-#: Up to this many values and characters, the worker evaluates an expression without loops itself.
+#: If there are no loops and at most this many values and characters, the worker itself evaluates.
 INLINE_SIZE = 20_000
 MAX_BYTES = 20_000_000
 MAX_PROCESSES = 2
-# The sandbox limits the CPU time of its process; this limit is for a process that gets no CPU.
+# The sandbox limits the CPU time of its process. This limit also ends a process without any CPU.
 WALL_S = 60.0
 
 
@@ -34,8 +34,8 @@ class ConditionEvaluator:
     """Evaluates conditions for all agents of a process.
 
     If a condition has a loop, or reads more than 20,000 values and characters, each evaluation
-    starts a process. If many agents test large values, map the part that they need into the
-    context instead.
+    starts a process. If many agents test large values, map only a small part of
+    the values into the context, and test this part.
 
     Example:
         evaluator = ConditionEvaluator()
@@ -54,7 +54,7 @@ class ConditionEvaluator:
         Args:
             condition: The condition.
             run_input: The run's input.
-            values: JSON values by name: the outputs of agents, and the keys of the context.
+            values: Outputs of agents and values of the context, by name, as JSON values.
 
         Raises:
             ConditionFailed: If the condition cannot be evaluated, exceeds a limit, or is neither

@@ -25,7 +25,7 @@ def compiled(condition: Condition) -> Any:
     """
     try:
         expression = environment(tuple(variables(condition))).compile(condition.text)
-    except Exception as error:  # of several undocumented classes
+    except Exception as error:  # CEL's errors have undocumented classes
         raise WorkflowError(_explained(condition.text, str(error))) from error
     kind = expression.return_type()
     if kind not in (cel.Type.BOOL, cel.Type.DYN):
@@ -56,7 +56,7 @@ def bound(
     Args:
         condition: The condition.
         run_input: The run's input.
-        values: JSON values by name: the outputs of agents, and the keys of the context.
+        values: Outputs of agents and values of the context, by name, as JSON values.
     """
     found: dict[str, Any] = {word: word for word in condition.words}
     found |= {key: values.get(key) for key in condition.keys}

@@ -1,7 +1,7 @@
 """Evaluates one condition in a separate process; the system limits its time and memory.
 
-``evaluator`` runs this file as a script. The script reads one JSON document, writes another one,
-and imports no other module of the application.
+``evaluator`` runs this file as a script. The script reads one JSON document, writes another JSON
+document, and imports no other module of the application.
 """
 
 import json

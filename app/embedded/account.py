@@ -1,4 +1,4 @@
-"""The user account that a server runs under. Postgres refuses root, so root has to switch users."""
+"""The user account of a server. Postgres refuses to run as root, so root has to switch users."""
 
 import os
 import pwd
@@ -62,7 +62,7 @@ def unprivileged_account(paths: Iterable[Path]) -> Account:
 
 
 def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
-    """Return a command that runs a program as ``uid``; the program may enter any folder.
+    """Return a command that runs a program as ``uid``, with the right to enter any folder.
 
     Without that right, the program could not reach a home below /root.
     """
@@ -74,13 +74,13 @@ def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
         *("--reuid", str(uid), "--regid", str(gid), "--clear-groups"),
         *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
     )
-    # Old versions of setpriv, and user namespaces, refuse some of the options: try the command.
+    # Old versions of setpriv, and user namespaces, refuse some of the options, so try the command.
     trial = subprocess.run([*prefix, "true"], capture_output=True, check=False)
     return prefix if trial.returncode == 0 else ()
 
 
 def closed_part(path: Path) -> Path | None:
-    """Return the first folder on the path to ``path`` that other users may not enter, or None."""
+    """Return the first folder that other users may not enter on the way to ``path``, or None."""
     parts = [*reversed(path.parents), path]
     closed = (part for part in parts if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH)
     return next(closed, None)

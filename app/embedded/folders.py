@@ -1,4 +1,4 @@
-"""Folders of the embedded services: the data is below the home, the sockets in a short path."""
+"""Folders of the embedded services. The data is below the home; the sockets have short paths."""
 
 import hashlib
 import os
@@ -76,7 +76,7 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
         EmbeddedServicesError: If there is no safe place for the folder.
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    # XDG_RUNTIME_DIR comes last: the system deletes it at logout, when the servers still run.
+    # XDG_RUNTIME_DIR comes last: the system deletes it at logout, but the servers still run then.
     runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - not a setting of AgentChord
     bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
     for base in (Path(base).resolve() for base in bases if base):
@@ -98,7 +98,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def _trustworthy(base: Path) -> bool:
-    """Return whether no other user can replace a folder in ``base``; /tmp is such a base."""
+    """Return whether folders in ``base`` are safe from other users, as the folders in /tmp are."""
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         return False
     found = base.stat()

@@ -1,8 +1,8 @@
-"""The keeper: the process that runs one embedded server for as long as any process uses it.
+"""The keeper: the process that runs one embedded server while any process uses that server.
 
 The keeper is a script (``python -I -S keeper.py RECORD LOCK_FD``). It imports only the standard
-library, so that it starts in milliseconds, and it outlives the process that started it. The keeper
-is the parent of the server and starts the server again if the server dies.
+library, so that it starts in milliseconds. The keeper outlives the process that started it. The
+keeper is the parent of the server and starts the server again if the server dies.
 
 Every process that uses the server holds a shared lock on the users' file, and the keeper waits for
 the exclusive lock on this file. The kernel grants the exclusive lock when the last user has left or

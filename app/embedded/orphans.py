@@ -13,10 +13,10 @@ STOP_TIMEOUT_S = 10.0
 
 
 def stop_orphan(record: dict[str, Any]) -> None:
-    """Find a server by its pid file and its command line, and end the server.
+    """End the server that matches a pid file and a command line.
 
-    A process id alone is not enough, because after a restart of the machine the same id may belong
-    to any process.
+    A process id alone is not enough, because after a restart of the machine the id may belong to
+    another process.
     """
     if not record:
         return

@@ -1,8 +1,8 @@
 """Postgres as an embedded server: its binaries, its data folder and its start.
 
-Postgres trusts every process that reaches its socket as the superuser ``agentchord``. The socket is
-in a private folder, so only processes of the user that owns this folder reach it. Postgres does not
-listen on TCP.
+Every process that reaches the socket of Postgres is trusted: it is the superuser ``agentchord``.
+The socket is in a private folder, so only processes of the user that owns this folder reach the
+socket. Postgres does not listen on TCP.
 """
 
 import contextlib
@@ -147,7 +147,7 @@ def _major(path: Path) -> int:
 def initialise(data: Path, program: Program, account: Account) -> None:
     """Run initdb in a temporary folder, so that a crash leaves no incomplete database.
 
-    The temporary folder is beside the final one.
+    The temporary folder is beside the final folder.
 
     Raises:
         EmbeddedServicesError: If initdb fails; the message contains the output of initdb.

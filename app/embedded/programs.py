@@ -38,13 +38,16 @@ def in_wheel(package: str, relative: str) -> Path | None:
 
 
 def on_path(name: str) -> Path | None:
-    """Return the real path of a command, or None; its folder has the package's other programs."""
+    """Return the real path of a command, or None.
+
+    The folder in this path also has the other programs of the command's package.
+    """
     found = shutil.which(name)
     return Path(found).resolve() if found else None
 
 
 def ask(path: Path | None) -> Program | None:
-    """Run the program at this path to learn its version; return None if it does not run."""
+    """Run the program at this path to learn its version; if it does not run, return None."""
     if path is None:
         return None
     try:

@@ -96,9 +96,9 @@ def find_program() -> Program:
 
 
 def _drop_foreign_data(data: Path, program: Program) -> None:
-    """Delete the data if another version of Redis wrote it, because an older one cannot read it.
+    """Delete data from another version of Redis, because an older Redis cannot read newer data.
 
-    This is safe because AgentChord loses no run and no cent when Redis is flushed.
+    This is safe: AgentChord loses no run and no cent when Redis is flushed.
     """
     stamp, current = data / "written-by", f"{program.name} {program.version[0]}"
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != current:

@@ -2,12 +2,11 @@
 
 Three locks on files are used:
 
-- Every process that uses the server holds a shared lock on the users' file for as long as it uses
-  the server. The server's keeper waits for the exclusive lock on this file and then stops the
-  server.
+- Every process holds a shared lock on the users' file while the process uses the server. The
+  server's keeper waits for the exclusive lock on this file and then stops the server.
 - The keeper holds a lock that shows that the keeper is alive.
-- A process that starts or stops the server holds a third lock, so that only one process at a time
-  does this.
+- A process that starts or stops the server holds a third lock, so that no two processes do
+  this at once.
 
 The kernel releases the locks of a process that dies, so a killed process leaves no stale lock.
 """
@@ -33,8 +32,8 @@ STOP_TIMEOUT_S = 40.0
 LOCK_TIMEOUT_S = 90.0
 MAX_LOG_BYTES = 10_000_000
 LOG_TAIL_LINES = 8
-# Keepers that this process started. A keeper may outlive this process's use of the server, and the
-# list makes sure that this process reaps it.
+# Keepers that this process started. A keeper may still run when this process no longer uses the
+# server. This process finds the keeper in this list later, and reaps it.
 _keepers: list[subprocess.Popen[bytes]] = []
 PASSED_ON = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
@@ -47,7 +46,7 @@ class Launch:
         version: Name and version of the program, for people.
         argv: Command line of the server.
         sockets: Private folder of the server's sockets.
-        user: Ids of the user and the group to switch to; None means no switch.
+        user: Ids of the user and the group of the server's process; None means no switch of users.
         stop_signal: Signal that ends the server quickly and cleanly.
         pid_file: File whose first word is the server's process id.
         mark: String that occurs only in this server's command line.
@@ -68,10 +67,10 @@ class ServerKind(Protocol):
     name: ClassVar[str]
 
     def prepare(self, home: Path) -> Launch:
-        """Find the programs and make the data folder, while no server of this home is running."""
+        """Find the programs and make the data folder; no server of this home may run meanwhile."""
 
     def ready(self, sockets: Path) -> bool:
-        """Return whether the server answers; prepare it for clients the first time."""
+        """Return whether the server answers; the first time, prepare the server for clients."""
 
     def url(self, sockets: Path) -> str:
         """Return the URL for clients."""
@@ -162,7 +161,7 @@ class SharedServer:
         """Start a keeper; the keeper inherits the lock that shows that the keeper is alive."""
         stop_orphan(self._record())
         launch = self._kind.prepare(self._home)
-        stop_orphan(asdict(launch))  # because the record may be lost
+        stop_orphan(asdict(launch))  # the record may be lost
         log = self._home / "log" / f"{self._kind.name}.log"
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
@@ -175,7 +174,7 @@ class SharedServer:
         return launch.sockets
 
     def _tidy(self) -> None:
-        """End the server of a killed keeper, and remove its sockets."""
+        """End the server of a killed keeper, and remove the sockets of that server."""
         record = self._record()
         stop_orphan(record)
         if "sockets" in record:

@@ -24,7 +24,7 @@ class ServiceUrls:
 
 
 class Services:
-    """The embedded Postgres and Redis of one home; ``postgres`` and ``redis`` also start alone.
+    """The embedded Postgres and Redis of one home; ``postgres`` and ``redis`` can also start alone.
 
     Several processes may use one home at once. The servers end when the last of these processes
     ends, even if that process is killed. The servers are for one machine and have no backups; in
@@ -48,7 +48,8 @@ class Services:
         The first start takes about 2 s.
 
         Raises:
-            EmbeddedServicesError: If one server cannot be started; the other is stopped again.
+            EmbeddedServicesError: If one server cannot be started; the other server is then
+                stopped again.
         """
         fresh = [server for server in (self.postgres, self.redis) if not server.held]
         try:

@@ -1,7 +1,7 @@
 """Three runnable examples, and the documents that they read.
 
-To try one, run ``agentchord up --simulator`` in one terminal and
-``agentchord run app.examples.erp --follow`` in another one. The command
+To try an example, run ``agentchord up --simulator`` in one terminal and
+``agentchord run app.examples.erp --follow`` in another terminal. The command
 ``python -m app.examples.parallel`` runs the example with eight workflows.
 """
 

@@ -30,6 +30,6 @@ def totals(lines: list[Line], tax_rate: Decimal = Decimal("0.19")) -> Totals:
 
 
 async def credit_score(customer: str) -> int:
-    """Return a customer's score after a short delay, such as a remote service has."""
+    """Return a customer's score after a short delay like that of a remote service."""
     await asyncio.sleep(0.01)
     return 500 + sum(customer.encode()) % 350

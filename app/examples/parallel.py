@@ -1,4 +1,4 @@
-"""Eight workflows with 37 agents in total that run at once, under the same limits and budgets.
+"""Eight workflows that run at once under the same limits and budgets, with 37 agents in total.
 
 To run it: python -m app.examples.parallel
 """

@@ -1,4 +1,4 @@
-"""Passes inputs to a function as arguments, by parameter name. Pydantic checks their types."""
+"""Passes inputs to the parameters of the same names. Pydantic checks the types of the inputs."""
 
 import inspect
 import typing
@@ -67,7 +67,7 @@ class Arguments:
             inputs: JSON values by name; an input without a parameter is left out. If a string does
                 not fit a parameter's type but is valid JSON, such as a model's answer, the string
                 is parsed.
-            context: Value of a parameter of the type ``AgentContext``.
+            context: Value for a parameter of the type ``AgentContext``.
 
         Raises:
             InputRefused: If an argument is missing, or does not have the type of its parameter.

@@ -84,9 +84,10 @@ class AgentKind(Protocol):
         never block. A sync function runs in a separate thread.
 
         Returns:
-            A value that pydantic can write as JSON: JSON values, models, dataclasses, dates.
+            A value that pydantic can write as JSON: a JSON value, a model, a dataclass or a date.
 
         Raises:
-            AgentError: The attempt fails; the agent is retried only if the class is retriable.
-            Exception: The attempt fails; the agent is retried, within its retry policy.
+            AgentError: If the attempt failed; the agent is retried only if the class is retriable.
+            Exception: If the attempt failed for any other reason; the agent is retried, within its
+                retry policy.
         """

@@ -17,7 +17,7 @@ OPERATIONS = ("validation", "statistics")
 MAX_RECORDS = 1_000_000
 MAX_PROBLEMS = 100
 MAX_COMMON = 5
-#: Name of the only field of a record that is a plain number or a plain string.
+#: If a record is a plain number or a plain string, its only field has this name.
 VALUE = "value"
 Record = Mapping[str, Any]
 
@@ -75,8 +75,8 @@ def check_records(values: Sequence[Any], config: Config) -> tuple[list[int], lis
         config: The settings ``required`` (fields), ``types`` (by field) and ``unique`` (fields).
 
     Returns:
-        The indices of the valid records, and a dict with ``index`` and ``problem`` for each other
-        record.
+        The indices of the valid records, and a dict with ``index`` and ``problem`` for each
+        invalid record.
     """
     seen: dict[str, set[str]] = {name: set() for name in config.get("unique", [])}
     clean: list[int] = []

@@ -29,7 +29,7 @@ class Function:
 
 
 class FunctionKind:
-    """Agents that call a function; ``config`` names it, and may fix some of its arguments.
+    """Agents that call a function; ``config`` names the function, and may fix arguments.
 
     A worker imports only modules that the operator listed, because a stored path is data, and data
     must not choose the code that a worker loads. An installed package may also offer functions, as
@@ -91,7 +91,7 @@ class FunctionKind:
                 f"function {path!r} is in a module that the workers do not load: "
                 f"list {module!r} under imports: in the configuration"
             )
-        # While it is imported, a user's module may raise any error, or call sys.exit().
+        # The import of a user's module may raise any error, or call sys.exit().
         try:
             namespace = vars(importlib.import_module(module))
         except (Exception, SystemExit) as error:
@@ -123,8 +123,8 @@ def call_safely(call: Callable[[], Any], what: str) -> Any:
     """Call a function of a user or a plugin.
 
     Raises:
-        AgentError: If the function raises an AgentError, the same error; for any other error,
-            FunctionFailed.
+        AgentError: If the function fails. An AgentError of the function stays the same; any other
+            error becomes FunctionFailed.
     """
     try:
         return call()

@@ -69,7 +69,7 @@ class HttpKind:
     sees the same ``Idempotency-Key`` twice knows that it got the same attempt twice.
 
     Args:
-        allow: Hosts, addresses and networks that agents may reach although they are not public.
+        allow: Hosts, addresses and networks that are not public, but that agents may reach.
         secret: Function that returns the secret in an environment variable, or None.
 
     Example:

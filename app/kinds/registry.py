@@ -23,13 +23,13 @@ GROUP = "agentchord.agents"
 class KindRegistry:
     """Finds kinds by name.
 
-    A kind of a package is loaded at its first use and then kept. A process that already runs does
-    not see a package that is installed later; start the process again.
+    A kind of a package is loaded when it is used first, and is kept from then on. A process does
+    not see a package that is installed after the start of the process; start the process again.
 
     Args:
         imports: Modules whose functions agents may call.
-        allow_addresses: Hosts, addresses and networks that remote agents may reach although they
-            are not public.
+        allow_addresses: Hosts, addresses and networks that are not public, but that remote agents
+            may reach.
         secret: Function that returns the secret in an environment variable, or None.
 
     Example:
@@ -97,7 +97,7 @@ class KindRegistry:
                 f"there is no kind {name!r} of agents here (known: {listed(dict.fromkeys(known))})"
                 f"{did_you_mean(name, known)}"
             )
-        # While it is imported, a plugin's package may raise any error.
+        # The import of a plugin's package may raise any error.
         try:
             found = offered[name].load()
             return _as_kind(name, found() if isinstance(found, type) else found)

@@ -2,9 +2,9 @@
 
 This module distinguishes clear praise from clear complaint, with negation ("not good"), intensity
 ("very bad") and contrast ("slow, but excellent"). It does not recognise irony, other languages or
-words outside the lexicon; if the sentiment needs judgement, use an llm agent. The normalisation of
-the sum is the one of VADER (Hutto and Gilbert 2014). The package of VADER is not used because it is
-no longer maintained.
+words outside the lexicon; if the sentiment needs judgement, use an llm agent. The sum of the
+weights is normalised as in VADER (Hutto and Gilbert 2014). The package of VADER is not used,
+because the package is no longer maintained.
 """
 
 import re
@@ -72,7 +72,7 @@ class Sentiment:
     Attributes:
         label: ``positive``, ``negative`` or ``neutral``.
         score: Number from -1 to 1; a score between -0.05 and 0.05 is neutral.
-        words: Number of words of the text that are in the lexicon. If it is 0, the label
+        words: Number of words of the text that are in the lexicon. If this number is 0, the label
             ``neutral`` means that the sentiment is unknown.
     """
 
@@ -104,7 +104,7 @@ def sentiment_of(text: str) -> Sentiment:
 
 
 def _factor(before: list[str]) -> float:
-    """Return the factor for the weight of a word; the words before it decide the factor."""
+    """Return the factor that the words before a word give to the weight of that word."""
     factor = BOOSTERS.get(before[-1], 1.0) if before else 1.0
     negated = any(
         word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in before[-_REACH:]

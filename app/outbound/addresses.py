@@ -22,7 +22,7 @@ from app.errors import AddressRefused, HostUnknown
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-#: Returns the addresses of a host's name as strings.
+#: A function that returns the addresses of a host's name, as strings.
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_CHARS = 8192
@@ -45,7 +45,7 @@ NAT64 = IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """A checked URL and the addresses that a request may connect to.
+    """A checked URL, and the addresses to which a request may connect.
 
     Attributes:
         url: The parsed URL.
@@ -70,7 +70,7 @@ async def look_up(host: str, port: int) -> Sequence[str]:
 
 
 def url_problem(url: object) -> str | None:
-    """Return the problem of a URL that can be seen without a lookup, or None."""
+    """Return a problem that can be found in a URL before any lookup, or None."""
     if not isinstance(url, str):
         return f"is {url!r}: give a string"
     try:
@@ -83,13 +83,13 @@ def url_problem(url: object) -> str | None:
 async def resolve_public(
     url: str, *, allow: Collection[str | Network] = (), lookup: Lookup = look_up
 ) -> Target:
-    """Resolve a URL, if all its addresses are public or allowed.
+    """Resolve a URL if all addresses of its host are public or allowed.
 
     Args:
         url: An http or https URL from any source.
-        allow: Targets that may be reached although they are not public: networks, and strings that
-            name hosts, addresses or networks.
-        lookup: Looks up a host's name.
+        allow: Targets that are not public, but that may be reached: networks, and strings that name
+            hosts, addresses or networks.
+        lookup: Function that looks up a host's name.
 
     Returns:
         The parsed URL, and its checked addresses.
@@ -166,7 +166,7 @@ class _PinnedResolver(AbstractResolver):
 
 
 def _parse(url: str) -> URL:
-    """Parse a URL; error messages do not repeat it, because it may contain a secret."""
+    """Parse a URL; error messages do not show the URL, because it may contain a secret."""
     if len(url) > MAX_URL_CHARS:
         raise AddressRefused(f"has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
     if _UNSEEN.search(url):

@@ -25,7 +25,7 @@ CREDENTIALS = frozenset(("authorization", "cookie", "proxy-authorization"))
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WebRequest:
-    """A request that a model asks for."""
+    """An HTTP request of a model."""
 
     url: str
     method: str = "GET"
@@ -70,7 +70,7 @@ class Fetcher:
 
     Args:
         rules: Hosts that may be reached, and the limits of a request.
-        lookup: Looks up a host's name.
+        lookup: Function that looks up a host's name.
 
     Example:
         fetcher = Fetcher(HttpTools(allowed_hosts=("*.example.com",)))
@@ -82,7 +82,7 @@ class Fetcher:
         self._lookup = lookup
 
     async def fetch(self, request: WebRequest) -> WebAnswer:
-        """Make a request and follow its redirects, each of which is checked like the first URL.
+        """Make a request and follow its redirects; each redirect is checked like the first URL.
 
         Raises:
             AddressRefused: If a URL's address is not allowed; nothing was sent to that address.

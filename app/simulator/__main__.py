@@ -1,4 +1,4 @@
-"""The command `python -m app.simulator`. It runs the simulator on a port until a signal ends it."""
+"""The command `python -m app.simulator`. The simulator runs on a port until a signal arrives."""
 
 import argparse
 import json
@@ -18,7 +18,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "python -m app.simulator") -> None:
-    """Read the command line and serve until a signal arrives; exit with 1 if the port is in use."""
+    """Read the command line, and serve until a signal arrives.
+
+    If the port is in use, exit with the code 1.
+    """
     parser = _parser(prog)
     options = parser.parse_args(argv)
     try:

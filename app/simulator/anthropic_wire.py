@@ -77,10 +77,11 @@ class AnthropicWire:
         )
 
     def charge(self, answer: Answer) -> Charge:
-        """Charge the input without cache reads, and the real output; max_tokens does not count.
+        """Return the amounts: one request, the input without cache reads, and the real output.
 
-        The provider counts the output while it generates the output. The simulator knows the output
-        beforehand and charges it at the start, so the simulator is never looser than the provider.
+        `max_tokens` does not count. The provider counts the output while it generates the output.
+        The simulator knows the output beforehand and counts the output at the start, so the
+        simulator never admits more than the provider.
         """
         usage = answer.usage
         counted = usage.input_tokens - usage.cached_tokens
@@ -105,7 +106,7 @@ class AnthropicWire:
         return compact(body).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Make all events; message_delta, the last event but one, has the usage."""
+        """Make all events; message_delta, directly before the last event, has the usage."""
         start = {"type": "message_start", "message": _message(answer, [], None, 1)}
         events = [Event(_sse(start), 1), Event(_sse({"type": "ping"}), 1)]
         tokens = answer.usage.reasoning_tokens
@@ -132,7 +133,8 @@ class AnthropicWire:
     def limit_headers(self, states: Sequence[MeterState]) -> dict[str, str]:
         """Make the headers `anthropic-ratelimit-*`.
 
-        Tokens are rounded to thousands, and `tokens` shows the tightest of the token limits.
+        The remaining tokens are rounded to thousands. The headers of `tokens` show the tightest of
+        the token limits.
         """
         shown = {state.name.replace("_", "-"): state for state in states}
         of_tokens = [state for state in states if state.name != "requests"]
@@ -149,12 +151,12 @@ class AnthropicWire:
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """Make one header, in whole seconds, rounded up."""
+        """Make one header: the seconds, rounded up to a whole number."""
         return {"retry-after": str(math.ceil(retry_after_s))}
 
 
 def rfc3339_in(seconds: float) -> str:
-    """Return the UTC time that is this many seconds away, such as `2025-01-31T12:00:00Z`.
+    """Return the UTC time after this many seconds from now, such as `2025-01-31T12:00:00Z`.
 
     The time is rounded up to a whole second.
     """
@@ -248,7 +250,7 @@ def _stop_reason(answer: Answer) -> str:
 
 
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
-    """Yield the events of one content block; `tokens` is the number of tokens sent before it."""
+    """Yield the events of one content block; `tokens` is the number of tokens before the block."""
     if block["type"] == "text":
         empty, text, kind, key = {**block, "text": ""}, block["text"], "text_delta", "text"
     else:

@@ -49,7 +49,7 @@ class Tool:
 class ChatRequest:
     """One request to a model, in either protocol.
 
-    `prompt` has all system and user texts. `tool_results` and `tool_turns` only cover the part of
+    `prompt` has all system and user texts. `tool_results` and `tool_turns` cover only the part of
     the conversation after the last user text, so that a conversation may use tools again for its
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
     JSON schema of the reply, and `questions` is the number of user texts.

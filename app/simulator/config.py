@@ -35,23 +35,24 @@ class SimulatorConfig:
 
     Attributes:
         latency_s: seconds from a request's arrival to the end of a successful answer.
-        jitter_s: largest number of additional seconds; the actual number is drawn uniformly by a
-            generator with the seed `seed`.
+        jitter_s: largest number of additional seconds. The actual number is random; every number
+            from 0 to this one is equally likely.
         time_to_first_token_s: seconds until the first piece of a stream; the rest of the latency is
             spread over the other pieces.
         output_tokens: size of every text reply; None keeps the natural length of the text.
-        signed: whether a text reply begins with its request's id, so that no two replies are alike.
+        signed: whether a text reply begins with its request's id, so that no two replies are equal.
         cached_share: share of every prompt that counts as read from the prompt cache, 0 to 1.
         seed: seed of the jitter and of random faults.
-        models: `provider:pattern` of the models that exist; a request for another model gets 404.
-        invalid_keys: API keys that are refused with 401.
+        models: the models that exist, each as `provider:pattern`; a request for another model gets
+            status 404.
+        invalid_keys: API keys that are refused with status 401.
         limits: rate limits; the first limit that matches a model applies to the model.
         faults: fault rules; if several rules apply to a request, the first one decides.
+        ledger_size: number of records that are kept in memory.
 
     Example:
         limit = RateLimit(provider="openai", requests_per_minute=60)
         SimulatorConfig(latency_s=0.2, limits=(limit,))
-        ledger_size: number of records that are kept in memory.
     """
 
     latency_s: float = 0.0
@@ -80,7 +81,7 @@ class SimulatorConfig:
 def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorConfig:
     """Apply changes in JSON form, such as `{"latency_s": 0.2, "limits": [{...}]}`.
 
-    A list replaces the whole list.
+    A list in the changes replaces the old list as a whole.
 
     Raises:
         ValueError: If a name is unknown, or a value is out of range.
@@ -96,9 +97,9 @@ def config_with(base: SimulatorConfig, changes: Mapping[str, Any]) -> SimulatorC
 
 
 def config_as_json(config: SimulatorConfig) -> dict[str, Any]:
-    """Return the configuration in the form of `config_with`.
+    """Return the configuration in the form that `config_with` reads.
 
-    The result has the number of invalid keys and not the keys themselves.
+    Instead of the invalid keys, the result has the number of these keys.
     """
     values = dataclasses.asdict(config)
     return values | {
@@ -139,7 +140,7 @@ def _long(values: Mapping[str, Any]) -> dict[str, Any]:
     return {_SHORT_NAMES.get(key, key): value for key, value in values.items()}
 
 
-#: Fields with values that are converted from their JSON form.
+#: Functions that convert the JSON values of some fields, by name of the field.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "limits": lambda items: tuple(RateLimit(**_long(item)) for item in items),
     "faults": lambda items: tuple(fault_rule(item) for item in items),

@@ -1,4 +1,4 @@
-"""Sends one answer, whole or as a stream, or breaks the answer off because of a fault."""
+"""Sends one answer, whole or as a stream, or breaks off the answer because of a fault."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _SHORTEST_PAUSE_S = 0.001
 
 @dataclass(slots=True)
 class Delivery:
-    """The connection to one client. Every method completes the record of its request."""
+    """The connection to one client. A method that sends an answer also completes the record."""
 
     wire: Wire
     http: web.Request
@@ -29,7 +29,7 @@ class Delivery:
         self.headers[self.wire.request_id_header] = self.record.request_id
 
     def accept(self, usage: Usage) -> None:
-        """Record the input tokens, because from here on a provider bills them in any case."""
+        """Record the input tokens, because a provider bills these tokens from here on."""
         self.record.input_tokens = usage.input_tokens
         self.record.cached_tokens = usage.cached_tokens
         self.record.cache_write_tokens = usage.cache_write_tokens
@@ -52,7 +52,7 @@ class Delivery:
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:
-        """Send the answer as events; the first after `first_s`, and the last after `latency_s`."""
+        """Send the answer as events: send the first after `first_s`, the last after `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
         self.ledger.close(self.record, status=200)

@@ -77,7 +77,7 @@ _ANTHROPIC: dict[int, tuple[str, str]] = {
 
 
 def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
-    """Make OpenAI's body; its type is the kind of limit or request, and its code is the cause."""
+    """Make OpenAI's body: the type is the kind of limit or request, and the code is the cause."""
     fallback = _OPENAI[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, code, message = _OPENAI.get(refusal.status, fallback)
     if refusal.code in _QUOTA_CODES:
@@ -93,7 +93,7 @@ def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
 
 
 def anthropic_error(refusal: Refusal, model: str, request_id: str) -> dict[str, Any]:
-    """Make Anthropic's body; there is one type for each status, and the details have the code."""
+    """Make Anthropic's body: each status has one type, and the details have the code."""
     fallback = _ANTHROPIC[400 if refusal.status < _SERVER_ERROR else _SERVER_ERROR]
     kind, message = _ANTHROPIC.get(refusal.status, fallback)
     error: dict[str, Any] = {

@@ -33,8 +33,8 @@ class Exchange:
 
     def __init__(self, config: SimulatorConfig, ledger: Ledger) -> None:
         self._ledger = ledger
-        # Ids stay unique across restarts, as a provider's ids do, because clients store the ids in
-        # a UNIQUE column.
+        # The ids of requests must stay unique across restarts, as a provider's ids do, because
+        # clients store the ids in a UNIQUE column.
         self._id_prefix = secrets.token_hex(6)
         self._ids = 0
         self.reset(config)
@@ -56,7 +56,7 @@ class Exchange:
         self.config = config
 
     async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
-        """Answer one request and record it, even if it fails."""
+        """Answer one request, and record the request even if the answer fails."""
         self._ids += 1
         key = wire.key_in(http.headers)
         record = self._ledger.open(
@@ -159,7 +159,7 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        # A provider counts a request at its arrival, and not when the body has been read.
+        # A provider counts a request when it arrives, not when the body has been read.
         now_s = delivery.record.arrived_s
         excess = group.admit(wire.charge(answer), now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))

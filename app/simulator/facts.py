@@ -51,7 +51,7 @@ def normalised(name: str) -> str:
 
 
 def _all_of(pattern: str) -> cached_property[list[str]]:
-    """Make a property of ``Facts`` with all parts of the text that match a pattern, in order."""
+    """Make a property of ``Facts`` that lists, in order, all matches of a pattern in the text."""
     found = re.compile(pattern).findall
     return cached_property(lambda facts: found(facts.text))
 
@@ -81,11 +81,11 @@ class Facts:
         return self._seed ^ (crc32(name.encode("utf-8", "replace")) * 0x9E3779B97F4A7C15)
 
     def pick(self, name: str, choices: Sequence[T]) -> T:
-        """Pick one of the choices, always the same for the same text and name."""
+        """Pick a choice; the same text and the same name always give the same choice."""
         return choices[(self.draw(name) >> 7) % len(choices)]
 
     def label(self, name: str) -> str | None:
-        """Return the value with this label in the text, or with the most similar label."""
+        """Return the value that has this label in the text, or that has the most similar label."""
         words = set(normalised(name).split())
         differences = [
             (len(words ^ set(label.split())), value)
@@ -123,7 +123,7 @@ class Facts:
 
     @cached_property
     def numbers(self) -> list[float]:
-        """All numbers that are not part of a word, in order."""
+        """All numbers in order, without the numbers inside words."""
         return [number_in(text) for text in _NUMBERS.findall(self.text)]
 
     @cached_property

@@ -1,6 +1,7 @@
-"""Faults of requests. A rule applies to a random share, to the first N or to every Nth request.
+"""Faults of requests, and the rules that choose the requests.
 
-All faults are reproducible.
+A rule applies to all requests that match the rule, a random share of these requests, the first N of
+these requests, or every Nth of these requests. All faults are reproducible.
 """
 
 import random
@@ -17,14 +18,15 @@ FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 class Fault:
     """The fault of one request.
 
-    - `status`: The client gets the provider's error body, with `code` and Retry-After if given.
-    - `hang`: The client gets no answer until it leaves.
+    - `status`: The client gets the provider's error body, with `code` and Retry-After if they are
+      given.
+    - `hang`: The client gets no answer; the connection stays open until the client leaves.
     - `drop`: The connection is reset before the answer.
     - `garbage`: The client gets status 200 and invalid JSON.
     - `cut_stream`: The connection ends in the middle of the answer.
     - `stream_error`: The client gets an error event in the middle of a stream. If the client did
-      not ask for a stream, it gets `status`.
-    - `slow`: The client gets the normal answer, `delay_s` later.
+      not ask for a stream, the client gets the error `status`.
+    - `slow`: The client gets the normal answer `delay_s` seconds later.
     """
 
     kind: FaultKind
@@ -50,8 +52,8 @@ class FaultRule:
     """Applies `fault` to all matching requests, or to some of them.
 
     With `rate` (0 to 1), a random share of the matching requests fails. With `first=N`, the first N
-    of them fail. With `every=N`, each N-th of them fails. Without these three settings, all
-    matching requests fail. `model` is a pattern such as `gpt-4o*`.
+    matching requests fail. With `every=N`, every Nth matching request fails. Without these three
+    settings, all matching requests fail. `model` is a pattern such as `gpt-4o*`.
 
     Example:
         FaultRule(fault=Fault(kind="status", status=503), rate=0.1)

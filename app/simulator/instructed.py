@@ -9,7 +9,7 @@ _ASKS = re.compile(r"\bfits? this JSON Schema\b[^\n]*\n\s*(?=\{)", re.IGNORECASE
 
 
 def schema_in(prompt: str) -> tuple[Mapping[str, Any] | None, str]:
-    """Return the schema in a prompt (None if there is no schema), and the prompt without it."""
+    """Return the schema in a prompt (or None), and the prompt without the schema."""
     asks = _ASKS.search(prompt)
     if asks is None:
         return None, prompt

@@ -22,7 +22,7 @@ class Record:
     """One request.
 
     Attributes:
-        seq: sequence number, from 1, in the order of arrival; a reset does not start again at 1.
+        seq: sequence number in the order of arrival, from 1; after a reset, the numbers go on.
         arrived_at: time of arrival in UTC, in ISO 8601 with the offset.
         arrived_s: time of arrival on the monotonic clock, which all processes of a machine share.
         provider: `openai` or `anthropic`.
@@ -80,7 +80,7 @@ class Ledger:
         self.clear()
 
     def clear(self) -> None:
-        """Delete every record; requests that are under way are then not counted in the totals."""
+        """Delete every record; the totals will not count the requests that are under way now."""
         self._records: deque[Record] = deque(maxlen=self._size)
         self._cleared_at_seq = self._seq
         self._in_flight = 0
@@ -91,7 +91,7 @@ class Ledger:
         self._by_model: dict[str, Counter[str]] = {}
 
     def open(self, *, provider: str, endpoint: str, request_id: str, key_sent: bool) -> Record:
-        """Record a request at its arrival; `close` completes it."""
+        """Record a request at its arrival; `close` completes the record."""
         self._seq += 1
         self._in_flight += 1
         self._peak_in_flight = max(self._peak_in_flight, self._in_flight)

@@ -1,7 +1,8 @@
-"""Rate limits such as a provider has. This module reads no clock: callers pass the time.
+"""Rate limits like those of a provider. This module reads no clock: callers pass the time.
 
 A `TokenBucket` refills continuously, and a `SlidingWindow` counts the last minute. A `LimitGroup`
-admits a request on all its meters or on none. Times are seconds of any monotonic clock.
+counts a request on all its meters, or refuses the request and counts it on no meter. Times are
+seconds of any monotonic clock.
 """
 
 import math
@@ -25,7 +26,7 @@ class RateLimit:
 
     `burst` is the capacity of the request bucket, and `token_burst` is the capacity of each token
     bucket. Without these settings, a bucket holds the amount of a full minute. For example, 60
-    requests per minute with `burst=1` mean one request per second.
+    requests per minute with `burst=1` allow one request per second.
 
     Example:
         RateLimit(provider="openai", model="gpt-4o*", requests_per_minute=60, burst=1)
@@ -106,7 +107,7 @@ class Meter(Protocol):
 class TokenBucket:
     """Holds `capacity` tokens and refills `limit` tokens per minute; it starts full.
 
-    After a pause, the bucket admits `capacity` tokens at once, so it may admit `limit + capacity`
+    After a pause, the bucket admits `capacity` tokens at once, so it can admit `limit + capacity`
     tokens in one minute. A `SlidingWindow` admits no more than `limit` tokens in any minute.
     """
 
@@ -142,8 +143,8 @@ class TokenBucket:
 class SlidingWindow:
     """Admits at most `limit` tokens in any 60 s.
 
-    When the window is full, it refuses every request until the oldest ones leave it. A
-    `TokenBucket` spreads requests more evenly.
+    A full window refuses every request until the oldest requests are 60 s old. A `TokenBucket`
+    spreads requests more evenly.
     """
 
     def __init__(self, limit: int) -> None:
@@ -203,7 +204,7 @@ class LimitGroup:
         }
 
     def admit(self, charge: Charge, now_s: float) -> Excess | None:
-        """Count the request on every meter, or on none.
+        """Count the request on every meter; if one meter refuses it, count it on no meter.
 
         Returns:
             None if the request was admitted, else the meter with the longest wait. A refused

@@ -17,7 +17,7 @@ _FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The settings of one marker; `times` limits the marker to the first requests of its prompt."""
+    """The settings of one marker. With `times=N`, it applies only to the first N equal prompts."""
 
     times: int | None = None
     fault: Fault | None = None
@@ -35,7 +35,7 @@ class Marker:
 
 NOTHING = Marker()
 
-#: The field and the type of the value for each key of a marker.
+#: For each key of a marker, the name of the field and the function that reads the value.
 _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "times": ("times", int),
     "latency": ("latency_s", float),
@@ -71,11 +71,11 @@ def without_markers(text: str) -> str:
 
 
 def active(markers: Sequence[Marker], nth: int) -> Marker:
-    """Merge the markers that apply to the n-th request (from 1) of their prompt.
+    """Merge the markers that apply to the n-th request (from 1) with their prompt.
 
-    If two markers have the same key, the first marker decides. A prompt with
-    `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]` therefore fails once with 500,
-    then fails twice with 429, and then succeeds.
+    If two markers have the same key, the first marker decides. If a prompt has
+    `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]`, its first request gets 500,
+    its next two requests get 429, and all later requests succeed.
     """
     merged: dict[str, Any] = {}
     for marker in reversed(markers):

@@ -80,7 +80,7 @@ class OpenAIWire:
         )
 
     def charge(self, answer: Answer) -> Charge:
-        """Charge one request and, as its tokens, the larger of max_tokens and the prompt."""
+        """Return the amounts: one request, and the larger of max_tokens and the prompt's tokens."""
         usage = answer.usage
         return Charge(
             tokens=max(answer.request.max_tokens or 0, usage.input_tokens),
@@ -154,7 +154,7 @@ class OpenAIWire:
         return [*events, Event(b"data: [DONE]\n\n", total)]
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`; the body has no request id, because OpenAI sends it only in the header."""
+        """See `Wire`; the body has no request id, because OpenAI sends the id only in a header."""
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
@@ -261,7 +261,7 @@ def _finish_reason(answer: Answer) -> str:
 
 
 def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:
-    """Yield each delta and finish reason as JSON, with the number of output tokens sent so far."""
+    """Yield each delta and finish reason as JSON, with the number of output tokens up to there."""
     reply, tokens = answer.reply, answer.usage.reasoning_tokens
     content = "null" if reply.tool_calls else '""'
     yield f'{{"role":"assistant","content":{content},"refusal":null}}', "null", tokens

@@ -43,8 +43,8 @@ def serve(
 
     Args:
         config: the behaviour to start with.
-        host: address to listen on.
-        port: port to listen on; 0 takes a free port.
+        host: address at which the simulator listens.
+        port: port at which the simulator listens; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.
         exit_with_parent: whether the simulator also ends when its parent process dies.
 
@@ -136,7 +136,7 @@ def start_process(arguments: Sequence[str] = ()) -> SimulatorProcess:
         RuntimeError: If the simulator ended, or was not ready within 15 s.
     """
     command = [sys.executable, "-m", "app.simulator", "--exit-with-parent", *arguments]
-    # The simulator has its own session, because Ctrl-C must not end it before its clients end.
+    # The simulator has its own session: Ctrl-C must not end the simulator before its clients.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     line = _first_line(process.stdout, time.monotonic() + _START_S)

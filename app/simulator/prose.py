@@ -72,7 +72,7 @@ def paragraph(facts: Facts) -> str:
 
 
 def chosen_from(facts: Facts) -> str | None:
-    """If the prompt asks for one of several words, return the chosen word, else None."""
+    """Return the chosen word if the prompt asks for one of several words, else return None."""
     asked = _CHOICE.search(facts.text)
     if asked is None:
         return None

@@ -49,10 +49,11 @@ def reply_to(
         request: the request.
         marker: the merged markers of the prompt.
         output_tokens: size of a text reply; None keeps the natural length of the text.
-        signature: string at the start of a reply in plain text; a short reply may cut the string.
+        signature: string at the start of a reply in plain text; a short reply may contain only the
+            beginning of this string.
 
     Returns:
-        A reply of at most `request.max_tokens` tokens, including reasoning tokens.
+        A reply with at most `request.max_tokens` tokens, including reasoning tokens.
     """
     limit = request.max_tokens
     reasoning = marker.reasoning_tokens or 0

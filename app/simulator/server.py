@@ -32,16 +32,16 @@ _RELEASED_S = 1735689600
 
 
 class Simulator:
-    """A simulated OpenAI and Anthropic in the event loop of this process.
+    """The simulated APIs of OpenAI and Anthropic, in the event loop of this process.
 
     The replies are computed from the prompt and have no intelligence. The limits and errors are
-    close to those of the providers. This class shares the CPU with the code under test; for load
-    tests, use `run_in_process`.
+    similar to the limits and errors of the providers. This class shares the CPU
+    with the code under test; for load tests, use `run_in_process`.
 
     Args:
         config: the behaviour to start with.
-        host: address to listen on.
-        port: port to listen on; 0 takes a free port.
+        host: address at which the simulator listens.
+        port: port at which the simulator listens; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.
 
     Example:

@@ -31,7 +31,7 @@ _TRUTHS = {"true": True, "yes": True, "false": False, "no": False}
 
 
 def value_of_key(key: str, facts: Facts) -> Any:
-    """Make a value for a key from its name."""
+    """Make a value that fits the name of a key."""
     name = normalised(key)
     for words, make in _KINDS:
         if words & set(name.split()):
@@ -51,7 +51,7 @@ def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
 
 
 class _SchemaValues:
-    """Walks one schema. From a depth of 6 on, a recursive part takes the option that ends it."""
+    """Walks through a schema. From a depth of 6 on, it chooses options that end the recursion."""
 
     def __init__(self, facts: Facts, root: Mapping[str, Any]) -> None:
         self._facts = facts
@@ -152,8 +152,8 @@ class _SchemaValues:
         low, high = _number(schema, "minimum"), _number(schema, "maximum")
         above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
         step = _number(schema, "multipleOf") or (1 if whole else None)
-        # The value stays away from an exclusive bound by a step, or by at most half of the distance
-        # between both bounds.
+        # An exclusive bound is not allowed as a value, so the value keeps a distance from the
+        # bound: one step, or, if there is no step, at most half of the room between both bounds.
         room = below - above if above is not None and below is not None else 2
         apart = step or min(1, room / 2)
         if above is not None:
@@ -217,7 +217,7 @@ def _merged(schema: Mapping[str, Any], other: Any) -> dict[str, Any]:
 
 
 def _pointed(root: Mapping[str, Any], reference: str) -> Any:
-    """Return the target of a reference such as `#/$defs/line`; a missing target is empty."""
+    """Return the target of a reference such as `#/$defs/line`; for a missing target, return {}."""
     target: Any = root
     for word in reference.split("/")[1:]:
         part = word.replace("~1", "/").replace("~0", "~")
@@ -231,7 +231,7 @@ def _pointed(root: Mapping[str, Any], reference: str) -> Any:
 def _remarks(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return the bounds that are written as JSON at the end of a description.
 
-    Clients write bounds there because not every provider accepts them as keys of a schema.
+    Clients write bounds there because not every provider accepts bounds as keys of a schema.
     """
     found = _REMARK.search(str(schema.get("description", "")))
     try:

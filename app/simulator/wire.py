@@ -82,7 +82,7 @@ def as_object(body: Any) -> Mapping[str, Any]:
 
 
 def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    """Return an optional list of objects; a missing list is empty.
+    """Return a list of objects; if the field is missing, return an empty list.
 
     Raises:
         Refusal: If the field is not a list of objects.
@@ -94,7 +94,7 @@ def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Return an optional object; a missing object is empty.
+    """Return an object; if the field is missing, return an empty object.
 
     Raises:
         Refusal: If the field is not an object.
@@ -115,7 +115,7 @@ def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
 
 
 def token_limit(body: Mapping[str, Any], name: str) -> int | None:
-    """Return an optional number of tokens.
+    """Return a number of tokens, or None if the field is missing.
 
     Raises:
         Refusal: If the field is not a positive whole number.

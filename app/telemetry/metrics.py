@@ -14,7 +14,7 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkerMetric:
-    """A metric that each worker process counts from its start on.
+    """A metric that each worker process counts, from the start of the process on.
 
     Attributes:
         kind: Class of the Prometheus object of the metric.
@@ -100,7 +100,7 @@ WORKER_METRICS = {
 
 
 class WorkerInstruments:
-    """The Prometheus objects of one worker process, with one attribute for each of WORKER_METRICS.
+    """The Prometheus objects of one worker process, with an attribute for each metric.
 
     The values start at zero when the process starts. For totals over all processes and restarts,
     read the metrics of the exporter, which come from the ledger.

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 HIDDEN = "[redacted]"
 #: Shorter values are not hidden: they occur in ordinary words, and the log would be unreadable.
 MIN_SECRET_CHARS = 8
-#: To keep the time linear, no alternative may match at many positions of one run of characters.
+#: To keep the time linear, no alternative may match at many positions of one series of characters.
 KEYS = re.compile(
     r"""
       \b(?:sk|pk|rk)-[A-Za-z0-9_-]{16,}                     # OpenAI, Anthropic and their likes

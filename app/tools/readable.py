@@ -1,9 +1,9 @@
-"""The readable text of a web page; only this module uses the library that extracts it."""
+"""The readable text of a web page; only this module uses the library that extracts text."""
 
 from app.errors import ToolError
 
-#: Only the beginning of a longer page is read, because a hostile page of this size takes some
-#: seconds.
+#: Only the beginning of a longer page is read, because even a hostile page of this size takes
+#: some seconds.
 MAX_PAGE_CHARS = 1_000_000
 
 

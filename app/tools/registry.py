@@ -19,8 +19,9 @@ class ToolRegistry:
     Args:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
-        builtin: Tools of AgentChord or another source, by name. A string in place of a tool names
-            the setting that is missing for the tool. A module's tool takes precedence over these.
+        builtin: Tools of AgentChord or another source, by name. If a tool lacks a setting, its
+            value is a string that names the setting. If a module has a tool of the same name,
+            the module's tool is used.
 
     Example:
         tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools))
@@ -39,7 +40,7 @@ class ToolRegistry:
         Raises:
             ConfigurationError: If a module cannot be imported, or two tools share a name.
         """
-        self._tools  # noqa: B018 the first access loads
+        self._tools  # noqa: B018 the first access loads the modules
 
     def resolve(self, reference: str | Mapping[str, Any]) -> Tool:
         """Return the tool of a reference.
@@ -48,7 +49,7 @@ class ToolRegistry:
             reference: A tool's name, its ``module:name``, or the result of ``Tool.reference``.
 
         Returns:
-            The tool, always the same object.
+            The tool; all calls return the same object.
 
         Raises:
             ToolError: If no loaded module has the tool.

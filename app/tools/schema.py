@@ -33,7 +33,7 @@ def check_signature(function: Callable[..., Any], name: str) -> None:
     """Refuse parameters that no JSON object can fill.
 
     Raises:
-        WorkflowError: If there is such a parameter; the message names it.
+        WorkflowError: If a parameter is of this kind; the message names the parameter.
     """
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind not in _BY_NAME:

@@ -1,4 +1,4 @@
-"""Runs a blocking function without blocking the loop or the end of the process."""
+"""Runs a blocking function, and blocks neither the loop nor the end of the process."""
 
 import asyncio
 import contextlib
@@ -27,8 +27,9 @@ async def run_in_thread(function: Callable[[], Result]) -> Result:
         result is dropped.
 
     Raises:
-        RuntimeError: In place of exceptions that a loop cannot carry, such as SystemExit.
-        Exception: Any other error of the function.
+        RuntimeError: If the function raises an exception that a loop cannot carry, such as
+            SystemExit.
+        Exception: If the function raises any other error; that error is raised unchanged.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()

@@ -67,8 +67,8 @@ class Tool:
         timeout_s: Seconds that each try of a call may take.
         retries: Number of times that a call is tried again after it failed or took too long, before
             the model gets the error. Leave it at 0 for a function that is not safe to repeat.
-        idempotent: Whether a call may be repeated if its worker died during it. If not, the model
-            gets the answer that the outcome is unknown.
+        idempotent: Whether a call may be repeated if its worker died during the call. If it may
+            not be repeated, the model is told that the outcome is unknown.
         max_output_bytes: Largest result, in UTF-8; a longer result is cut. None means the
             configuration's ``tools.max_output_bytes``.
         more: Text that is added to the description, such as the limits of a configuration.
@@ -171,7 +171,7 @@ class Tool:
             The result as a string (JSON, unless the result is a string already), or the error.
 
         Raises:
-            ToolError: If the function raised it, because no other arguments would help.
+            ToolError: If the function raised a ToolError, because no other arguments would help.
         """
         limit = self.max_output_bytes or max_output_bytes
         try:
@@ -252,11 +252,11 @@ def tool(
     the tool, and its Google-style section ``Args:`` describes the arguments.
 
     Args:
-        function: The function, when used without parentheses.
+        function: The function, if ``@tool`` has no parentheses.
         name: Name for the model; None means the name of the function.
         timeout_s: Seconds that each try of a call may take.
         retries: Number of times that a failed call is tried again before the model gets the error.
-        idempotent: Whether a call may be repeated if its worker died during it.
+        idempotent: Whether a call may be repeated if its worker died during the call.
         max_output_bytes: Largest result; a longer result is cut. None means the configuration's
             limit.
 
@@ -278,7 +278,7 @@ def tool(
 
 
 def cut(text: str, max_bytes: int) -> str:
-    """Cut a text to a number of bytes in UTF-8, with a note at its end."""
+    """Cut a text to a number of bytes in UTF-8, and add a note at the end."""
     # Each character has at least a byte, so only this part of a long text has to be encoded.
     kept = text[:max_bytes].encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
     if len(kept) == len(text):
@@ -293,7 +293,7 @@ async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        return _Outcome(error=error)  # raised by the function, for reasons of its own
+        return _Outcome(error=error)  # the function itself raised this error
     except GeneratorExit:
         raise
     # The model gets every error of a tool, sys.exit() included.

@@ -1,7 +1,7 @@
 """The built-in tools of AgentChord; an agent has the tools that it names.
 
-Tools from other sources, such as servers of the Model Context Protocol and plugins, can be added
-here, because the registry takes any mapping of names to tools beside the built-in tools.
+A developer can add tools from other sources here, such as servers of the Model Context Protocol and
+plugins, because the registry takes any mapping from names to tools.
 """
 
 from app.configuration.sections import ToolSettings
@@ -25,7 +25,7 @@ def builtin_tools(settings: ToolSettings) -> dict[str, Tool | str]:
         settings: The configuration's section ``tools``.
 
     Returns:
-        Tools by name. A string in place of a tool names the setting that is missing for the tool.
+        Tools by name. If a tool lacks a setting, its value is a string that names the setting.
 
     Raises:
         ConfigurationError: If a database cannot be read by ``sql_query``.

@@ -1,7 +1,8 @@
 """The tools ``list_files``, ``read_file`` and ``write_file``, for the files of only one folder.
 
-A path is opened part by part, each part below the part before. No symbolic link is followed, not
-even a link that stays inside the folder. So no time passes between the check of a path and its use.
+A path is opened part by part; each part is opened inside the part before. No symbolic link is
+followed, not even a link that stays inside the folder. So no time passes between the check of a
+path and its use.
 """
 
 import os
@@ -48,7 +49,7 @@ class FolderTools:
 
     Args:
         folder: The folder; it must exist.
-        max_bytes: Largest file that is read or written.
+        max_bytes: Size of the largest file that is read or written, in bytes.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:

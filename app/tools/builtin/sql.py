@@ -137,7 +137,7 @@ class _Reader:
 
     @contextmanager
     def _limited(self, connection: Connection) -> Iterator[None]:
-        """Stop a query of SQLite in time; other databases stop their queries themselves."""
+        """Stop a query of SQLite when its time is over; other databases stop queries themselves."""
         if self._dialect != "sqlite":
             yield
             return
@@ -153,7 +153,7 @@ class _Reader:
 
 
 def sql_tools(databases: Mapping[str, Database]) -> Sequence[Tool]:
-    """Make the tool that reads the operator's databases; make none if no database is configured."""
+    """Make the tool that reads the operator's databases; without databases, make no tool."""
     if not databases:
         return ()
     timeout_s = max(database.timeout_s for database in databases.values()) + MARGIN_S
@@ -199,7 +199,7 @@ def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
     )
 
 
-#: Statements that make the transaction of a query read-only and bound its time, by dialect.
+#: By dialect, the statements that make a query's transaction read-only and limit its time.
 GUARDS: dict[str, Guard] = {
     "postgresql": lambda _, timeout_s: (
         "SET TRANSACTION READ ONLY",

@@ -16,7 +16,7 @@ SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS"))
 SHOWN_HEADERS = ("content-type", "etag", "last-modified", "link", "location", "retry-after")
 HTML = ("text/html", "application/xhtml+xml", "")
 TEXTS = ("application/json", "application/xml", "application/javascript", "application/yaml")
-# The tool's timeout is longer than the request's, so that the model gets the request's error.
+# The tool's timeout is longer than the request's timeout, so the model gets the request's error.
 MARGIN_S = 10.0
 
 
@@ -33,7 +33,7 @@ class WebTools:
     """The tools that use the web.
 
     Args:
-        fetcher: Makes the requests.
+        fetcher: Object that makes the requests.
     """
 
     def __init__(self, fetcher: Fetcher) -> None:

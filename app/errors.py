@@ -61,7 +61,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 if TYPE_CHECKING:
     from app.domain.usage import Partial
 
-#: A state that ends an agent, as ``app.domain.status`` names it.
+#: The name of a final state of an agent, from ``app.domain.status``.
 FinalState = Literal[
     "completed", "failed", "cancelled", "skipped", "rate_limited", "budget_exceeded"
 ]
@@ -123,7 +123,7 @@ class OutOfScope(AgentChordError):
 
 
 class RunConflict(AgentChordError):
-    """The operation does not fit the state of the run, or its key belongs to another run."""
+    """The operation does not fit the state of the run, or another run has the key of a new run."""
 
 
 class ServiceUnavailable(AgentChordError):
@@ -196,10 +196,10 @@ class ConditionFailed(
 class OutputInvalid(
     AgentError, advice="correct the schema or the mapping, raise max_tokens, or take another model"
 ):
-    """The output does not fit the agent's schema, or lacks a part in its output_mapping.
+    """The output does not fit the agent's schema, or lacks a part that its output_mapping names.
 
-    The error is not retried, because the model has already tried to repair the output with the
-    error message before it.
+    The agent is not retried, because the model has already seen the error message once, and has
+    tried to repair the output.
     """
 
 
@@ -216,7 +216,7 @@ class BudgetExceeded(
 
 
 class ResultTooLarge(AgentError, advice="lower max_tokens, or raise engine.max_output_bytes"):
-    """The output is over the size limit; its cost is booked."""
+    """The output is over the size limit; the cost of the calls is booked."""
 
 
 class RecoveriesExhausted(
@@ -297,8 +297,8 @@ class ProviderError(AgentError):
         request_id: The provider's id of the request, or None.
         retry_after_s: Seconds that the provider asked the client to wait, or None.
         headers: Rate-limit headers of the answer, by their names in lower case.
-        reached: Whether the request may have reached the provider; if so, it gets a cost entry.
-        partial: The part of a streamed answer that came before it broke off, or None.
+        reached: Whether the request may have reached the provider; if so, a cost entry is written.
+        partial: The part of a streamed answer that came before the stream broke off, or None.
     """
 
     partial: "Partial | None" = None
@@ -347,7 +347,7 @@ class ServerFailure(
     retriable=True,
     advice="wait; if the error stays, look at the base URL and the provider's status page",
 ):
-    """The provider answered with another 5xx or Anthropic's 409, or outside the protocol."""
+    """The provider answered with another 5xx, with Anthropic's 409, or against its protocol."""
 
 
 class ConnectionFailed(
@@ -387,7 +387,7 @@ class ConditionFalse(
 class UpstreamFailed(
     NotRaised, final="cancelled", advice="repair the dependency, or set accept_missing_inputs"
 ):
-    """An agent that this one depends on did not complete, so this one was not started."""
+    """A dependency of the agent did not complete, so the agent was not started."""
 
 
 class WorkerLost(
@@ -399,7 +399,7 @@ class WorkerLost(
 
 
 class ItemsFailed(NotRaised, advice="look at the items that failed"):
-    """All items of a ``for_each`` failed, or one item of an agent that needs all its items."""
+    """All items of a ``for_each`` failed, or one item failed and its agent needs all items."""
 
 
 class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow"):
@@ -409,7 +409,7 @@ class SubWorkflowFailed(NotRaised, advice="look at the run of the sub-workflow")
 class SubWorkflowPartial(
     NotRaised, final="completed", advice="look at the run of the sub-workflow"
 ):
-    """The run of a sub-workflow completed in part; the output is null for the other agents."""
+    """The run of a sub-workflow completed in part; some inner agents have the output null."""
 
 
 def error_classes(base: type[AgentError] = AgentError) -> Iterator[type[AgentError]]:

@@ -36,7 +36,7 @@ from app.domain.retry import RetryPolicy
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError
 
-#: Names that no provider may have: names of other queues, and words of the command line.
+#: Names that a provider must not have, because other queues or the command line use them.
 RESERVED_NAMES = ("scheduler", "agents", "function", "http", "workflow")
 PROVIDER_NAME = re.compile(r"(?=.{1,50}$)[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 #: A variable of the environment inside a header's value.
@@ -73,7 +73,7 @@ def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: ty
     except ConfigurationError as error:
         reason = str(error)
         words = reason.replace("'", " ").split()
-        # If the reason names a key, the error has the key's line; otherwise it names the section.
+        # The error has the line of the key. If the reason names no key, it has the section's line.
         key = next((key for key in value if key in words), None)
         context = {"reason": reason, "key": key}
         raise PydanticCustomError("refused", "{reason}", context) from error
@@ -85,7 +85,7 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
     )
 
 
-#: Name of the bucket of all models without a bucket of their own.
+#: Name of the bucket for all models that have no bucket of their own.
 DEFAULT_BUCKET = "default"
 _TIERS = [field.name for field in fields(RateLimitConfig) if field.name != "enforcement"]
 _DOMAIN = GetPydanticSchema(_domain_schema)
@@ -113,15 +113,15 @@ class EngineSettings(Section):
     """Scheduling of runs, and the work of workers on agents.
 
     Attributes:
-        max_concurrent_workflows: Runs that are admitted at once; further runs stay pending.
+        max_concurrent_workflows: Most runs that are under way together; further runs stay pending.
         default_max_tokens: Most tokens that a call generates if its agent sets no max_tokens.
-        lane_width: Agents of a run that one lane works on at a time.
-        lease_s: Seconds for which a worker keeps its right to an attempt without a heartbeat.
+        lane_width: Most agents of one run that one lane works on together.
+        lease_s: Seconds for which a worker keeps its right to an attempt after a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.
         watchdog_s: Seconds between two searches for lost work.
         drain_grace_s: Seconds that calls in flight may still take after a worker is asked to stop.
-        long_wait_s: Longest wait of an agent before its first call, in seconds. If the agent has to
-            wait longer, it is handed back and keeps neither its lease nor its place in the lane.
+        long_wait_s: Longest time in seconds that an agent in a lane waits before its first call. If
+            the agent has to wait longer, it gives back its lease and its place in the lane.
         max_recoveries: Number of times that an agent may lose its worker before the agent is
             quarantined.
         max_output_bytes: Largest output of an agent, as JSON in UTF-8.
@@ -164,8 +164,8 @@ class LoggingSettings(Section):
 
     Attributes:
         level: Lowest level that is written.
-        format: ``json`` for programs, ``console`` for people; ``auto`` takes ``console`` if the
-            output is a terminal.
+        format: ``json`` for programs, or ``console`` for people; ``auto`` means ``console`` if the
+            output is a terminal, and ``json`` otherwise.
     """
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -183,11 +183,11 @@ class HttpTools(Section):
     Attributes:
         allowed_hosts: Names of hosts; ``*.example.com`` stands for all hosts below that name. If
             the list is empty, every host with a public address is allowed.
-        allowed_networks: Private networks that may be reached as well, such as 10.1.0.0/16.
+        allowed_networks: Private networks, such as 10.1.0.0/16, that may also be reached.
         methods: HTTP methods that ``http_request`` may use.
         timeout_s: Seconds that a request may take, including its redirects.
-        max_bytes: Most bytes that are read of an answer; the rest is cut.
-        max_redirects: Most redirects that are followed.
+        max_bytes: Largest number of bytes that are read from an answer; the rest is dropped.
+        max_redirects: Largest number of redirects that a request follows.
     """
 
     allowed_hosts: tuple[str, ...] = ()
@@ -205,8 +205,8 @@ class Database(Section):
     """A database that ``sql_query`` may read.
 
     Attributes:
-        url: SQLAlchemy URL: Postgres, MySQL or SQLite.
-        max_rows: Most rows of a result.
+        url: SQLAlchemy URL of a Postgres, MySQL or SQLite database.
+        max_rows: Largest number of rows in the result of a query.
         timeout_s: Seconds that a query may take.
     """
 
@@ -228,7 +228,7 @@ class FileTools(Section):
 
     Attributes:
         folder: The folder; None switches these tools off.
-        max_bytes: Largest file that is read or written.
+        max_bytes: Size of the largest file that may be read or written.
     """
 
     folder: Path | None = None
@@ -251,7 +251,7 @@ class ToolSettings(Section):
     Attributes:
         max_output_bytes: Largest result of a tool, in bytes of UTF-8; a longer result is cut.
         http: Hosts and networks that ``http_request`` and ``fetch_page`` may reach.
-        sql: Databases that ``sql_query`` may read, by the name that models use.
+        sql: Databases that ``sql_query`` may read. The keys are the names that models use.
         files: Folder that the file tools may use.
     """
 
@@ -266,8 +266,8 @@ class ProviderLimits(Section):
 
     Attributes:
         default: The bucket of every model that has no bucket of its own.
-        models: Buckets by model name or pattern (``gpt-4o*``); a tier that a block leaves out is
-            taken from ``default``.
+        models: Block of each model name or pattern (``gpt-4o*``). If a block leaves a tier out, the
+            tier is taken from ``default``.
     """
 
     default: Limits = RateLimitConfig()
@@ -275,7 +275,7 @@ class ProviderLimits(Section):
     _named: dict[str, frozenset[str]] = PrivateAttr(default_factory=dict)
 
     def named(self, model: str) -> frozenset[str] | None:
-        """Return the keys that a block contains itself; None if the block was not given.
+        """Return the keys that were given in a block; return None if the block was not given.
 
         Args:
             model: A key of ``models``, or ``default``.
@@ -283,11 +283,12 @@ class ProviderLimits(Section):
         return self._named.get(model)
 
     def bucket_of(self, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the block that a model's calls are counted in.
+        """Return the block whose limits count a model's calls.
 
         Returns:
-            The key of ``models``, or ``default``, and its limits. The exact name takes precedence
-            over patterns, and a longer pattern over a shorter pattern.
+            The key of the block in ``models``, or ``default``, and the limits of the block. The
+            exact name takes precedence over patterns. A longer pattern takes precedence over a
+            shorter pattern.
         """
         if model in self.models:
             return model, self.models[model]
@@ -300,7 +301,7 @@ class ProviderLimits(Section):
     @model_validator(mode="wrap")
     @classmethod
     def _remember_names(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Keep the keys of each block, so that stored limits can be merged key by key later."""
+        """Keep the keys of each block, because stored limits replace single keys later."""
         made = handler(values)
         if isinstance(values, Mapping):
             blocks = {DEFAULT_BUCKET: values.get("default"), **(values.get("models") or {})}
@@ -314,7 +315,7 @@ class ProviderLimits(Section):
     @model_validator(mode="before")
     @classmethod
     def _inherit(cls, values: Any) -> Any:
-        """Complete the blocks; a given ``default`` replaces all built-in numbers."""
+        """Fill in the missing tiers; if ``default`` is given, it replaces all built-in numbers."""
         if not isinstance(values, Mapping):
             return values
         default: Any = values.get("default")
@@ -338,7 +339,7 @@ class ProviderSettings(Section):
         protocol: Protocol of the provider; only a built-in provider may leave this key out.
         base_url: URL of the provider, with ``/v1`` for OpenAI's protocol, and without ``/v1`` for
             Anthropic's protocol.
-        api_key_env: Environment variable that contains the API key; None for a provider without a
+        api_key_env: Environment variable that contains the API key; None if the provider needs no
             key.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.

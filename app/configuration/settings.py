@@ -1,4 +1,4 @@
-"""Every setting, from the environment, ``.env`` and one YAML file; no other module reads them."""
+"""Reads all settings from the environment, ``.env`` and one YAML file; no other module does so."""
 
 import os
 import re
@@ -63,7 +63,7 @@ SECRETS = (
     "flower_basic_auth",
 )
 ADDRESS = re.compile(r"[A-Za-z0-9_.:-]+(?:/[0-9]{1,3})?")
-#: Variables that agents, tools and headers may name; their values are secrets.
+#: Names of variables whose values are secrets; agents, tools and headers may use such variables.
 SECRET_VARIABLE = re.compile(r"(?:KEY|SECRET|TOKEN|PASSWORD)$", re.IGNORECASE)
 SCHEMES = {
     "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
@@ -86,7 +86,7 @@ class ProviderAccess:
         api_key_env: Name of the variable with the key; None if the provider needs no key.
         headers: Further headers.
         query: Query parameters of every request.
-        missing: Variables that the headers name and that are not set.
+        missing: Variables that the headers use, but that are not set.
     """
 
     base_url: str | None
@@ -98,12 +98,12 @@ class ProviderAccess:
 
 
 def _variable(name: str) -> str | None:
-    """Return a variable of the environment, or else of ``.env``; None if it is empty or not set."""
+    """Return a variable's value, from the environment, else from ``.env``; None if it is empty."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
 def _unprefixed(name: str) -> Any:
-    """Make a field whose environment variable is its name in capitals, without AGENTCHORD_."""
+    """Make a field; its environment variable is the field's name in capitals, without a prefix."""
     return Field(default=None, validation_alias=name)
 
 
@@ -116,9 +116,9 @@ class Settings(BaseSettings):
 
     The environment takes precedence over ``.env`` in the working directory, ``.env`` over the YAML
     file named by AGENTCHORD_CONFIG, and the file over the defaults. Sections are merged key by key.
-    Settings are read once, so a process must be restarted to see a change. Rate limits and
-    budgets that change while workers run are stored with ``agentchord limits`` and ``agentchord
-    budgets`` instead.
+    Settings are read once, so a process must be restarted to see a change. To change rate limits
+    or budgets without a restart of the workers, use ``agentchord limits`` or ``agentchord
+    budgets``.
 
     Example:
         settings = load_settings()
@@ -126,20 +126,20 @@ class Settings(BaseSettings):
         load_settings(openai_base_url="http://127.0.0.1:8080/v1")  # an argument overrides all
 
     Attributes:
-        database_url: Postgres, as ``postgresql://...``; None starts the embedded one.
-        redis_url: Redis, as ``redis://...``; None starts the embedded one.
-        openai_api_key: Key for OpenAI, or a server with its protocol.
+        database_url: URL of Postgres, ``postgresql://...``; None starts the embedded Postgres.
+        redis_url: URL of Redis, ``redis://...``; None starts the embedded Redis.
+        openai_api_key: Key for OpenAI, or for a server with OpenAI's protocol.
         openai_base_url: URL of that server; None means OpenAI itself.
-        anthropic_api_key: Key for Anthropic, or a server with its protocol.
+        anthropic_api_key: Key for Anthropic, or for a server with Anthropic's protocol.
         anthropic_base_url: URL of that server; None means Anthropic itself.
         config: The YAML file.
         home: Folder of the embedded services and of all other files.
         flower_basic_auth: ``user:password`` for Flower.
-        imports: Modules with tools and functions that workers load.
+        imports: Modules that workers load, because they contain tools or functions.
         allow_addresses: Hosts, addresses and networks that agents may reach although they are not
             public.
-        on_failure: ``package.module:function``, called for every agent that has failed and is not
-            retried.
+        on_failure: Function, as ``package.module:function``, that workers call for every agent that
+            has failed and is not retried.
         providers: Further providers, or changes to the built-in providers.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
@@ -204,11 +204,11 @@ class Settings(BaseSettings):
 
     @property
     def agent_queues(self) -> tuple[str, ...]:
-        """Names of all queues that carry agents: the queues of providers and of other kinds."""
+        """Names of all queues that carry agents, for providers and for kinds without a provider."""
         return (*self.provider_names, *QUEUES_OF_KINDS.values())
 
     def access_to(self, provider: str) -> ProviderAccess:
-        """Return URL, key and headers of a provider, with secrets from the environment."""
+        """Return a provider's URL, key and headers; the secrets in them are filled in."""
         given = self.providers.get(provider, ProviderSettings())
         found = {
             name: _variable(name)
@@ -245,13 +245,13 @@ class Settings(BaseSettings):
             access = self.access_to(provider.name)
             given += [access.api_key, *access.headers.values()]
         for text in (each.get_secret_value() for each in given if each is not None):
-            # Only the password of a URL is a secret; an error message may show the rest.
+            # Only the password of a URL is a secret; an error message may show the rest of the URL.
             found.add((urlsplit(text).password or "") if "://" in text else text)
             found.add(text.partition(" ")[2] if text.lower().startswith("bearer ") else "")
         return found - {""}
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the bucket that a model's calls are counted in.
+        """Return the bucket whose limits count a model's calls.
 
         Args:
             provider: Provider name.
@@ -259,8 +259,8 @@ class Settings(BaseSettings):
 
         Returns:
             Name of the bucket, such as ``openai/default`` or ``openai/gpt-4o*``, and its limits.
-            The exact name takes precedence over patterns, and a longer pattern over a shorter
-            pattern.
+            The exact name takes precedence over patterns. A longer pattern takes precedence over a
+            shorter pattern.
         """
         block, limits = self.rate_limits.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
@@ -274,7 +274,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - an overridden method's
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Add the YAML file as the source of lowest precedence."""
+        """Add the YAML file as the source with the lowest precedence."""
         return init_settings, env_settings, dotenv_settings, YamlFile(settings_cls)
 
     @field_validator(*SECRETS, "openai_base_url", "anthropic_base_url", mode="before")
@@ -364,8 +364,8 @@ def load_settings(**overrides: Any) -> Settings:
         The settings, immutable.
 
     Raises:
-        ConfigurationError: If a setting is wrong. The message has one line with the reason and the
-            variable, or with the reason and the file, line and key.
+        ConfigurationError: If a setting is wrong. The message is one line. It has the reason,
+            and either the variable or the file, line and key.
     """
     try:
         return Settings(**overrides)
@@ -381,11 +381,11 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def agent_secret(name: str) -> SecretStr | None:
-    """Return a secret that agents name, from the environment; None if it is not set.
+    """Return the value of an agent's secret variable; None if the variable is not set.
 
     Args:
-        name: Name of the variable, from an agent's config; the kind of the agent has checked
-            that agents may name it.
+        name: Name of the variable, from an agent's config. The agent's kind has already checked
+            that agents may use this variable.
     """
     value = os.environ.get(name)
     return SecretStr(value) if value else None

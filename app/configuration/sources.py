@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 PREFIX = "AGENTCHORD_"
 NESTED = "__"
-#: Types of refusals that have a message of this package. The message shows the value unless the
-#: value is a secret.
+#: Types of refusals whose messages this package writes. Such a message already shows the value,
+#: unless the value is a secret.
 OWN_MESSAGES = ("key", "refused", "value_error")
 DOTENV = ".env"
 
@@ -30,14 +30,14 @@ Place = tuple[str | int, ...]
 
 
 class YamlFile(PydanticBaseSettingsSource):
-    """The YAML file that a source of higher precedence names as ``config``."""
+    """Reads the YAML file; its path is the setting ``config``, which another source gives."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """Refuse, because the file is read as a whole; the interface requires this method."""
+        """Refuse the call: the interface requires this method, but ``__call__`` reads the file."""
         raise NotImplementedError
 
     def __call__(self) -> dict[str, Any]:
-        """Return the file's values; an empty dict if no file is named."""
+        """Return the values of the file; return an empty dict if no file is configured."""
         document = _document(self.current_state)
         if document is None or document.value is None:
             return {}
@@ -48,7 +48,7 @@ class YamlFile(PydanticBaseSettingsSource):
             if key not in known:
                 hint = did_you_mean(key, known) or f"; known: {listed(sorted(known))}"
                 raise document.error(f"there is no such key{hint}", (key,))
-        # A section whose lines are all commented out is null.
+        # If all lines of a section are comments, the value of the section is null.
         return {key: value for key, value in document.value.items() if value is not None}
 
 
@@ -104,7 +104,7 @@ def _located(
         return f"setting {field}: {problem}"
     environment, dotenv = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
     document = _document({**dotenv(), **environment(), **overrides})
-    # The value came from the source that names the deepest place.
+    # If several sources give the place or a part around it, the value came from the deepest one.
     for length in range(len(place), 0, -1):
         name = _variable(place[:length], settings_cls)
         for where, source in (("environment variable", environment), (DOTENV, dotenv)):
@@ -123,7 +123,7 @@ def _variable(place: Place, settings_cls: type[BaseSettings]) -> str:
 
 
 def _document(state: Mapping[str, Any]) -> "Document | None":
-    """Return the YAML file that the other sources name, or None."""
+    """Return the YAML file whose path the other sources give, or None if they give no path."""
     if not state.get("config"):
         return None
     # The import is late because most client processes have no file and need no YAML parser.

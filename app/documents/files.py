@@ -25,7 +25,7 @@ class Document:
     Attributes:
         file: Path as the user gave it.
         value: Content as JSON values.
-        places: Function that returns the line, from 1, of every value, by the value's path.
+        places: Function that returns a dict: path of a value -> line of the value, from 1.
     """
 
     file: str
@@ -33,7 +33,7 @@ class Document:
     places: Callable[[], Mapping[Place, int]]
 
     def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
-        """Make an error for a place, with the line of the place or of the nearest place around it.
+        """Make an error for a place, with its line, or else with the line of the value around it.
 
         Args:
             message: The problem and the remedy.

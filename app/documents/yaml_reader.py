@@ -1,8 +1,7 @@
 """Reads YAML as JSON values, within limits, with the line of every value.
 
-Plain scalars are read by the core schema of YAML 1.2, so ``no`` and dates are
-strings. Aliases and merge
-keys (``<<``) work; tags, a second document and a repeated key are errors.
+Plain scalars are read by the rules of YAML 1.2 (core schema), so ``no`` and dates are strings.
+Aliases and merge keys (``<<``) work. Tags, a second document and a repeated key are errors.
 """
 
 import re
@@ -30,11 +29,11 @@ class _Part:
     """A value that is being read, or that an alias may refer to.
 
     Attributes:
-        value: The part that has been read.
+        value: The content that has been read so far.
         size: Number of values in the part, including values from aliases.
         depth: Number of levels in the part.
-        place: Path of the part, if it is a mapping or a list.
-        anchor: Name by which aliases refer to the part, or None.
+        place: Path of the part; empty if the part is neither a mapping nor a list.
+        anchor: Name that aliases use for the part; None if the part has no anchor.
         key: Key whose value comes next; None if a key comes next.
         merged: Keys and values that the merge keys add to the mapping.
     """
@@ -49,10 +48,10 @@ class _Part:
 
 
 class YamlReader:
-    """Builds values from YAML events, without recursion for nested values.
+    """Builds values from YAML events; nested values need no recursion.
 
     Attributes:
-        places: Line, from 1, of every value by its path; values from aliases have no line.
+        places: Path of a value -> line of the value, from 1. Values inside aliases have no line.
     """
 
     def __init__(self, *, file: str) -> None:
@@ -68,7 +67,7 @@ class YamlReader:
         Raises:
             WorkflowFileError: If the text is not valid, or is over a limit.
         """
-        event: Any  # its marks are never None here, which the stub does not know
+        event: Any  # the stub does not know that the marks are never None here
         try:
             for event in yaml.parse(text, Loader=_LOADER):
                 self._take(event, event.start_mark.line + 1)
@@ -114,7 +113,7 @@ class YamlReader:
         self._check(len(self._open), 0, line)
 
     def _next_place(self, line: int) -> tuple[str | int, ...]:
-        """Return the path of the next value; store its line unless the key's line is stored."""
+        """Return the path of the next value; if the value has no key, store the value's line."""
         if not self._open:
             return ()
         parent = self._open[-1]

@@ -29,10 +29,10 @@ PROVIDER_OF_PREFIX = {
     "ft:gpt": "openai",
     "claude": "anthropic",
 }
-#: Providers that need no configuration. Each of them has a queue with its name, as a configured
-#: provider has.
+#: Providers that need no configuration. Like a configured provider, each of them has a queue with
+#: the name of the provider.
 PROVIDERS = ("openai", "anthropic")
-#: Errors that do not come from the request, so another provider may answer the same request.
+#: Errors whose cause is not the request. So another provider may still answer the request.
 FALLBACK_ON = tuple(
     error.__name__
     for error in (
@@ -55,8 +55,8 @@ def provider_of(llm_config: Mapping[str, Any]) -> str:
     """Return the provider that serves a model configuration.
 
     Args:
-        llm_config: An agent's ``llm_config``. Its key ``provider`` takes precedence over the name
-            of its model.
+        llm_config: An agent's ``llm_config``. The key ``provider`` takes precedence over the
+            name of the model.
 
     Returns:
         Name of the provider, which is also the name of the provider's queue.
@@ -108,12 +108,12 @@ class AgentResult:
         return self.status is AgentStatus.COMPLETED
 
     def is_retriable(self) -> bool:
-        """Whether another attempt may help; it may if the state is FAILED or RATE_LIMITED."""
+        """Whether another attempt may help: the state must be FAILED or RATE_LIMITED."""
         return self.status in (AgentStatus.FAILED, AgentStatus.RATE_LIMITED)
 
 
-# Unlike the rest of the domain, Agent is not frozen, because execute_workflow fills the status and
-# the result into its caller's agents.
+# Agent is not frozen, unlike most of the domain: execute_workflow writes the status and the result
+# into the agents that its caller has given.
 @dataclass(kw_only=True)
 class Agent:
     """An agent of a workflow.
@@ -224,7 +224,7 @@ class Agent:
 
     @property
     def sub_workflow(self) -> Any:
-        """The given workflow of an agent of the kind ``workflow``; None for other kinds."""
+        """The workflow that ``config`` gives, for the kind ``workflow``; None for other kinds."""
         return self.config.get("workflow") if self.kind == WORKFLOW else None
 
     @property
@@ -259,8 +259,8 @@ class Agent:
     def policy(self, default: RetryPolicy) -> RetryPolicy:
         """Return the agent's own retry policy, or the default policy.
 
-        In the default policy, a ``max_retries`` of the agent other than 3 replaces the number of
-        retries.
+        If the agent's ``max_retries`` is not 3, it replaces the number of retries in the default
+        policy.
         """
         if self.retry_policy is not None:
             return self.retry_policy
@@ -274,7 +274,7 @@ class Agent:
         self.result = None
 
     def can_execute(self, completed_agents: set[str]) -> bool:
-        """Whether all its dependencies are among the completed agents' names."""
+        """Whether the completed agents include all dependencies of the agent."""
         return completed_agents.issuperset(self.dependencies)
 
     def to_dict(self) -> dict[str, Any]:
@@ -283,8 +283,8 @@ class Agent:
 
     def definition(self) -> dict[str, Any]:
         """Return the stored and versioned fields as JSON: all fields except status and result."""
-        # A definition has these two keys only for kinds other than llm. So a definition that was
-        # stored before there were kinds stays the same.
+        # Only definitions of kinds other than llm have these two keys. So definitions that were
+        # stored before kinds were introduced do not change.
         kind = {} if self.kind == LLM else {"kind": self.kind, "config": self._stored_config()}
         return (
             kind
@@ -318,7 +318,7 @@ class Agent:
 
         A field without a value is left out, so that a workflow that does not use the field keeps
         its content hash. The schema is stored as a string because Postgres's jsonb does not keep
-        the order of keys, and models write the properties in the order in which they read them.
+        the order of keys, and a model writes the properties in the order in which it reads them.
         """
         schema = schema_of(self.output_schema)
         fields = {
@@ -345,7 +345,7 @@ class Agent:
 
 
 def schema_of(output_schema: Any) -> Any:
-    """Return the stored form of an output schema; for a pydantic model, its JSON Schema."""
+    """Return the stored form of an output schema; a pydantic model becomes a JSON Schema."""
     if hasattr(output_schema, "model_json_schema"):
         return output_schema.model_json_schema()
     return dict(output_schema) if isinstance(output_schema, Mapping) else output_schema
@@ -363,7 +363,7 @@ def merged_config(llm_config: Mapping[str, Any], fallback: Mapping[str, Any]) ->
 
 
 def tool_reference(tool: Any) -> dict[str, Any] | str:
-    """Return a tool as it is stored: its name, or a dict with name, schema and origin."""
+    """Return the stored form of a tool: its name, or a dict with name, schema and origin."""
     if isinstance(tool, str):
         return tool
     if isinstance(tool, Mapping):

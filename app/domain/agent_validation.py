@@ -31,7 +31,7 @@ LLM_BOUNDS = {
 }
 
 CACHE_TTL = Bounds(low=1, high=30 * 86_400, whole=True, optional=True)
-#: Errors that may lead to a fallback. Each of them can end a call before its agent's timeout.
+#: Errors that may lead to a fallback. Each of them can end a call before the agent's timeout.
 FALLBACK_CLASSES = tuple(
     sorted(
         {*FALLBACK_ON}
@@ -171,8 +171,8 @@ def _in_llm_config(agent: Agent) -> Problem | None:
 
 
 def _in_model(agent: Agent) -> Problem | None:
-    # Providers are not checked here, because the configuration defines them:
-    # ``app.domain.providers`` checks them.
+    # Providers are not checked here but in ``app.domain.providers``, because the configuration
+    # defines the providers.
     if not agent.llm_config.get("model"):
         return "llm_config", 'names no model: add one, such as "model": "gpt-4o-mini"'
     if len(agent.model) > MAX_NAME_CHARS:
@@ -252,8 +252,8 @@ def _in_fallbacks(agent: Agent) -> Problem | None:
                 f"is {shortened(fallback)}: give the keys of llm_config that it changes, "
                 'which must include "model" or "provider"'
             )
-        # The fallback calls with the merged configuration, so a problem there is the fallback's
-        # problem.
+        # A call of the fallback uses the merged configuration. So a problem of this configuration
+        # is reported as a problem of the fallback.
         merged = replace(agent, llm_config=merged_config(agent.llm_config, fallback))
         if found := _in_llm_config(merged):
             field, problem = found

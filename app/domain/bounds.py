@@ -1,4 +1,4 @@
-"""The numbers that a setting or a field of a workflow accepts, and the messages about others."""
+"""The numbers that a setting or a field of a workflow accepts, and messages about wrong numbers."""
 
 import math
 from collections.abc import Mapping
@@ -64,8 +64,8 @@ def find_problem(values: Mapping[str, Any], bounds: Mapping[str, Bounds]) -> tup
         bounds: The range of each value, by the same names.
 
     Returns:
-        Name and problem, such as ``("priority", "is 11: give a whole number from 1 to 10")``, or
-        None.
+        Name and problem, such as ``("priority", "is 11: give a whole number from 1 to 10")``; None
+        if every value is inside its bounds.
     """
     for name, bound in bounds.items():
         if problem := bound.problem(values[name]):

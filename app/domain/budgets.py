@@ -36,7 +36,7 @@ EXAMPLES = {
 
 
 class Period(StrEnum):
-    """The period after which a standing budget starts again from zero."""
+    """The period after which the spending of a standing budget is reset to zero."""
 
     NONE = "none"
     DAY = "day"
@@ -50,7 +50,7 @@ class BudgetTerms:
     Attributes:
         scope: The scope of the calls that the budget counts.
         subject: Name of the workflow, module or tenant; empty for the scope ``all``.
-        period: The period after which the budget starts again from zero.
+        period: The period after which the spending of the budget is reset to zero.
         limit_usd: Dollars per period.
         soft: Whether the budget only warns, and refuses no call.
         thresholds: Percentages of the limit, in ascending order. If the spending passes one of
@@ -127,7 +127,7 @@ def budget_label(scope: str, subject: str, period: str) -> str:
 def passed_thresholds(
     thresholds: Iterable[int], *, reached: int, spent_usd: Decimal, limit_usd: Decimal
 ) -> list[int]:
-    """Return the thresholds above ``reached`` that the spending has passed, in ascending order."""
+    """Return, in ascending order, the thresholds above ``reached`` that the spending has passed."""
     if not spent_usd:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The policy of circuit breakers, which hold calls to a model back if it fails cluster-wide."""
+"""The policy of circuit breakers, which hold back calls to a model that fails cluster-wide."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -20,26 +20,25 @@ BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CircuitBreakerConfig:
-    """The settings of circuit breakers; the whole cluster shares one per model of a provider.
+    """The settings of circuit breakers; the cluster has one breaker per model of a provider.
 
     Example:
         CircuitBreakerConfig(min_failures=10, when_open="fail")
 
     Attributes:
-        enabled: Whether there are circuit breakers; without them only retries and limits hold calls
-            back.
+        enabled: Whether circuit breakers are used; if not, only retries and limits hold back calls.
         window_s: Seconds over which calls are counted.
         min_failures: Smallest number of failures within the window that can open a circuit.
-        failure_share: Smallest share of the window's calls that must also have failed to open a
-            circuit.
-        open_s: Seconds for which a circuit is open before one call tries the model. The time
-            doubles each time that this call fails.
+        failure_share: Smallest share of failed calls, among all calls of the window, that can open
+            a circuit. A circuit opens only if both this share and ``min_failures`` are reached.
+        open_s: Seconds for which a circuit is open before one call tries the model. Whenever this
+            call fails, the time doubles.
         max_open_s: Longest time, in seconds, for which a circuit is open before one call tries the
             model.
-        slow_s: An agent's own timeout counts as a failure of the model only if the call had already
-            lasted this number of seconds.
-        when_open: The behaviour of agents while a circuit is open: ``wait``, or ``fail`` at once
-            with CircuitOpen.
+        slow_s: Seconds that a call must have lasted so that the agent's own timeout counts as a
+            failure of the model.
+        when_open: The behaviour of agents while a circuit is open: ``wait`` means that they wait;
+            ``fail`` means that they fail immediately with CircuitOpen.
     """
 
     enabled: bool = True

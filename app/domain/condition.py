@@ -57,12 +57,12 @@ class Condition:
         keys: Keys of the context that the condition reads.
         reads_input: Whether the condition reads the run's input.
         words: Words that count as strings although they have no quotes.
-        aliases: (variable, name of the agent) for each agent. The two differ if the name has a
-            ``-``, which a variable of CEL cannot have.
-        entered: Variables of which the condition reads a part by a path. If the value of such a
-            variable is a string that contains JSON, the string is parsed.
-        loops: Whether the condition has a macro or a pattern. The work of these does not follow
-            from the length of the condition.
+        aliases: (variable, name of the agent) for each of these agents. The two differ if the name
+            contains a ``-``, because a variable of CEL cannot contain a ``-``.
+        entered: Variables from which the condition reads a part, such as a field. If the value of
+            such a variable is a string that contains JSON, the string is parsed.
+        loops: Whether the condition has a macro or a pattern. The length of the condition does not
+            tell how long these take.
     """
 
     text: str
@@ -90,8 +90,8 @@ def read_condition(
     Args:
         text: The expression.
         agents: Names of the workflow's agents.
-        keys: Keys of the context that its agents write.
-        own: Name of the condition's agent, which error messages do not suggest.
+        keys: Keys of the context that the workflow's agents write.
+        own: Name of the agent with this condition. Error messages do not suggest this name.
 
     Raises:
         WorkflowError: If the condition is too long or nested too deeply, has a wrong character or
@@ -161,7 +161,7 @@ class _Reader:
         self._entered: set[str] = set()
         self._words: set[str] = set()
         self._loops = False
-        # The variables of macros, each with the index of the token at which its scope ends.
+        # The variables of macros, each with the index of the last token that can use the variable.
         self._bound: list[tuple[str, int]] = []
 
     def read(self) -> Condition:
@@ -211,7 +211,7 @@ class _Reader:
     def _sign(self, index: int) -> str:
         """Return the sign at an index.
 
-        Outside the tokens the sign is empty; for a token that is not a sign, it is a space.
+        The sign is empty if the index is outside the tokens, and a space if the token is no sign.
         """
         if not 0 <= index < len(self._tokens):
             return ""
@@ -238,7 +238,7 @@ class _Reader:
             self._bound.append((self._tokens[first].text, end))
 
     def _is_entered(self, index: int) -> bool:
-        """Whether a field or an index of the variable follows; a method of it does not count."""
+        """Whether a field or an index of the variable follows; a method does not count."""
         if self._sign(index + 1) == "[":
             return True
         return self._sign(index + 1) == "." and self._sign(index + 3) != "("
@@ -246,8 +246,8 @@ class _Reader:
     def _is_compared(self, index: int) -> bool:
         """Whether a word is one whole side of ``==`` or ``!=``, and the other side has a name.
 
-        If the other side is a literal, the comparison would be constant. So the word counts as a
-        mistyped name.
+        A comparison of a string with a literal would always have the same result. So if the other
+        side is a literal, the word counts as a mistyped name.
         """
         before, after = self._sign(index - 1), self._sign(index + 1)
         if before in ("==", "!=") and after in _ENDS_OPERAND:
@@ -257,7 +257,7 @@ class _Reader:
         return False
 
     def _has_name(self, index: int, step: int) -> bool:
-        """Whether the side of a comparison that begins here has a known name; step is 1 or -1."""
+        """Whether the side of a comparison has a known name; ``step`` is -1 for the left side."""
         depth = 0
         while 0 <= index < len(self._tokens):
             token, sign = self._tokens[index], self._sign(index)
@@ -288,7 +288,7 @@ def _refused(text: str, at: int, problem: str) -> WorkflowError:
 
 
 def place_of(text: str, at: int) -> str:
-    """Describe a position in an expression: the character, and the line if there are several."""
+    """Describe a position in an expression: the character, and the line if it has several lines."""
     line = text.count("\n", 0, at) + 1
     column = at - (text.rfind("\n", 0, at) + 1) + 1
     return f"character {column}" + (f" of line {line}" if "\n" in text else "")

@@ -2,9 +2,9 @@
 
 The context is not stored. It is computed from the run's input, the outputs of the completed agents,
 and their ``output_mapping``. So an output and the values that it adds to the context are accepted
-in one transaction, and an agent that runs again replaces both. An agent sees the values from the
+in one transaction. If an agent runs again, both are replaced. An agent sees the values from the
 agents that it depends on, directly or indirectly. If two of these agents write the same key, the
-value from the later level counts.
+agent sees the value from the later level.
 """
 
 from collections import defaultdict
@@ -26,7 +26,7 @@ from app.errors import MissingInput
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Writer:
-    """An agent that writes a key of the context, and the path of the value in its output."""
+    """An agent that writes a key of the context, and the value's path in the agent's output."""
 
     agent: str
     level: int
@@ -95,7 +95,7 @@ class DataFlow:
         return found
 
     def seen_writers(self, agent: Agent) -> Mapping[str, Sequence[Writer]]:
-        """Return the writers of each key of the context that an agent asks for.
+        """Return, for each key of the context that an agent uses, the writers of the key.
 
         All writers are agents that the given agent depends on; writers of later levels come first.
         """
@@ -111,7 +111,7 @@ class DataFlow:
         return seen
 
     def _named(self, agent: Agent) -> set[str]:
-        """Return the roots that an agent uses: names of agents, and keys of context or input."""
+        """Return the roots that an agent uses: agents, keys of the context, keys of the input."""
         named = {
             place.root
             for place in placeholders(agent.prompt_template)
@@ -137,8 +137,8 @@ class DataFlow:
     def reads_by_items(self, agent: Agent) -> set[str]:
         """Return the names of the agents whose outputs each item of a for_each needs.
 
-        The agent that returns the list is among them only if the items name that agent, because ten
-        thousand items that each read the whole list would read a hundred million elements.
+        The agent that returns the list is left out, unless the items name that agent. Otherwise ten
+        thousand items would each read the whole list, which is a hundred million elements in total.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
         named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}
@@ -197,7 +197,7 @@ class DataFlow:
         )
 
     def assumed(self, agent: Agent, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Assume the values that an agent will see, for an estimate; paths are not followed.
+        """Return the values that an estimate assumes for an agent; paths are not followed.
 
         Args:
             agent: The agent.
@@ -209,7 +209,7 @@ class DataFlow:
         return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
 
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values that a condition sees beside the input: outputs and context."""
+        """Return the outputs and the context, which a condition sees in addition to the input."""
         return {**outputs, **self._context(self.seen_writers(agent), outputs)}
 
     def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +245,6 @@ def _first_given(writers: Sequence[Writer], outputs: Mapping[str, Any]) -> Any:
         try:
             return part_of(output, writer.path)
         except MissingInput:
-            # This happens only to an output that was accepted before the agent had the mapping.
+            # This happens only if the output was accepted before the agent had the mapping.
             continue
     return None

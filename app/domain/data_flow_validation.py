@@ -20,8 +20,8 @@ def validate_data_flow(
     """Check prompts, mappings and conditions against the graph.
 
     Raises:
-        WorkflowError: If an agent reads such a value. The message names the agent, and the error
-            has the path of the field.
+        WorkflowError: If an agent reads a value that may not exist when the agent starts. The
+            message names the agent, and the error has the path of the field.
     """
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
@@ -51,9 +51,9 @@ def validate_data_flow(
 
 
 def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
-    """Yield each placeholder that may read the run's input, with the name of its field.
+    """Yield each placeholder that can refer to the run's input, and the name of its field.
 
-    The name is empty for the prompt.
+    For a placeholder of the prompt, this name is empty.
 
     Conditions are left out, because a condition reads the input as ``input.key`` and can test by
     itself whether a key exists.
@@ -96,7 +96,7 @@ def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Itera
 
 
 def _validate_items(agents: Sequence[Agent], flow: DataFlow, index_of: dict[str, int]) -> None:
-    """Refuse agents and keys that are named like an element or its index in prompts."""
+    """Refuse agents and keys with the names ``item`` or ``index`` if there is a for_each."""
     lists = [agent.name for agent in agents if agent.for_each is not None]
     for name in ITEM_NAMES if lists else ():
         if name in index_of:

@@ -64,11 +64,11 @@ class DependencyResolver:
         return levels
 
     def get_critical_path(self) -> list[str]:
-        """Return the longest chain of dependencies; of equal chains, the one defined first."""
+        """Return the longest chain of dependencies; if several are equally long, the first."""
         if not self._names:
             return []
-        # A level is the length of the longest chain that ends there (dynamic programming over the
-        # topological order), so the chain is read back from the deepest node.
+        # The level of a node is the length of the longest chain that ends at this node. So the
+        # search begins at a node of the last level, and each step goes to the level before.
         node = max(range(len(self._names)), key=self._level.__getitem__)
         path = [node]
         while self._level[node]:
@@ -77,7 +77,7 @@ class DependencyResolver:
         return [self._names[node] for node in reversed(path)]
 
     def get_dependency_chain(self, name: str) -> list[str]:
-        """Return all agents that an agent depends on, directly or not, in topological order.
+        """Return all agents that an agent depends on, directly or indirectly, in topological order.
 
         Args:
             name: Name of the agent.
@@ -100,18 +100,18 @@ class DependencyResolver:
         return [self._names[node] for node in sorted(found, key=lambda n: (self._level[n], n))]
 
     def find_independent(self, pairs: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-        """Find the pairs whose first agent does not depend on the second, directly or indirectly.
+        """Find the pairs whose first agent does not even indirectly depend on the second agent.
 
         Args:
-            pairs: Name of an agent -> names of others that it should depend on.
+            pairs: Name of an agent -> names of the agents that this agent should depend on.
 
         Returns:
             Each pair (agent, other) in which the agent does not depend on the other agent.
         """
         wanted = {other for others in pairs.values() for other in others}
         bit = {self._index[other]: 1 << place for place, other in enumerate(sorted(wanted))}
-        # For each node, the bits of one integer are the wanted nodes among the node's ancestors. So
-        # one pass over the nodes is enough.
+        # Each node has an integer with one bit per wanted node. A bit is set if its wanted node is
+        # an ancestor of the node. So one pass over the nodes is enough.
         reach = [0] * len(self._names)
         for node in self._order:
             for before in self._before[node]:

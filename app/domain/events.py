@@ -1,7 +1,7 @@
 """The catalogue of events: every type of event in a run's history, and its importance.
 
-An event is written in the transaction that makes the change itself, so the history has every event
-that happened and no other. ``about`` is the step that a type belongs to.
+An event is written in the same transaction as the change that it reports. So the history has
+exactly the events that happened. ``about`` is the step that a type belongs to.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ class About(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunEvent:
-    """One event, with the run it belongs to.
+    """One event of a run.
 
     Attributes:
-        id: Id, which grows in the order in which the history lists events.
+        id: Id of the event; a later event in the history has a larger id.
         run_id: Id of the run.
         agent_run_id: Id of the agent run; None if the event belongs to no agent run.
         attempt: Number of the attempt; None if the event belongs to no attempt.
-        type: Name of its type, one of ``CATALOGUE``.
+        type: Name of the event's type, which is a key of ``CATALOGUE``.
         at: Time at which the event was written (UTC, by the database's clock).
         data: Facts by name, such as ``agent``, which is the name of the agent.
     """
@@ -260,12 +260,12 @@ _TYPES = (
 CATALOGUE: Mapping[str, EventType] = {each.name: each for each in _TYPES}
 
 
-#: The largest number that an id can have.
+#: The largest possible id.
 LAST_ID = 2**63 - 1
 
 
 def checked_after(after: int | None) -> int:
-    """Check the id of the event after which a history is read on, and return it.
+    """Check and return the id of an event; a history will be read from the next event on.
 
     Args:
         after: Id of the last event that was seen; 0 or None for the beginning.
@@ -284,5 +284,5 @@ def checked_after(after: int | None) -> int:
 
 
 def level_of(name: str) -> Level:
-    """Return the importance of a type of event; it is INFO for a type of a newer version."""
+    """Return the importance of a type of event; an unknown type (of a newer version) has INFO."""
     return CATALOGUE[name].level if name in CATALOGUE else Level.INFO

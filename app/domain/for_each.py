@@ -21,9 +21,10 @@ ITEM_NAMES = (ITEM, INDEX)
 
 
 def agent_of(name: str) -> str:
-    """Return the name of the agent whose agent run has this name.
+    """Return the name of the agent that an agent run belongs to.
 
-    The agent run ``screen[3]`` belongs to the agent ``screen``; no agent's own name has brackets.
+    The agent run ``screen[3]`` belongs to the agent ``screen``, because names of agents have no
+    brackets.
     """
     return name.partition("[")[0]
 
@@ -62,8 +63,8 @@ def items_of(
 
     Args:
         agent: The agent, with a ``for_each``.
-        values: The run's input, and the outputs by agent. A string that contains a JSON list counts
-            as a list, because models return lists in this form.
+        values: The run's input, and the outputs by agents' names. A string that contains a JSON
+            list counts as a list, because models return lists in this form.
         agents: Names of the workflow's agents.
         max_items: Largest number of elements that the list may have.
 

@@ -1,4 +1,4 @@
-"""Checks that a Python value is JSON, and that Postgres and every worker keep it unchanged."""
+"""Checks that a Python value is JSON that Postgres and every worker can keep unchanged."""
 
 import datetime as dt
 import decimal
@@ -31,7 +31,7 @@ REMEDIES: dict[type, str] = {
 
 
 class _Trail(NamedTuple):
-    """The steps that lead to a part of a value; only an error message makes a path of them."""
+    """The steps that lead to a part of a value; they become a path only for an error message."""
 
     parent: "_Trail | None"
     key: str | int
@@ -51,7 +51,7 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
 
     Args:
         value: Any Python value; dicts, lists and tuples may be nested up to 64 deep.
-        name: Name of the value, with which the returned path begins.
+        name: Name of the value; the returned path begins with this name.
 
     Returns:
         Path and problem, such as ``("input.total", "is Decimal('1'), which is not JSON: give
@@ -65,7 +65,7 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
         problem = _problem(part, trail.depth) if left else f"is over {MAX_VALUES:,} values long"
         if problem:
             return str(trail), problem
-        # The children are reversed, because the last element of the list is checked first.
+        # The children are reversed, because the last element of ``waiting`` is checked first.
         waiting.extend(
             (child, _Trail(trail, key, trail.depth + 1)) for key, child in reversed(_children(part))
         )
@@ -73,9 +73,9 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
 
 
 def find_text_problem(value: Any) -> str | None:
-    """Return the reason why Postgres cannot store a value as text, or None if it can.
+    """Return the reason why Postgres cannot store a value as text; None if there is no reason.
 
-    An example is ``is 5 (int): give a string``.
+    An example of a reason is ``is 5 (int): give a string``.
     """
     if not isinstance(value, str):
         return f"is {shortened(value)} ({type(value).__name__}): give a string"

@@ -16,7 +16,7 @@ class ModelLimits:
     max_output_tokens: int | None = None
 
 
-# The longest prefix that fits the name of a model decides.
+# If several prefixes fit the name of a model, the longest prefix decides.
 _LIMITS = {
     "chatgpt-4o": (128_000, 16_384),
     "gpt-3.5-turbo": (16_385, 4_096),

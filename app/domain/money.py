@@ -1,4 +1,4 @@
-"""The pure functions that decide whether a hold is placed, so that its call may be made."""
+"""Pure functions that decide whether a hold is placed; a call is made only with its hold."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,8 +7,8 @@ from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from uuid import UUID
 
-#: The ledger's smallest unit, ten decimals of a dollar. Amounts are rounded to it before they are
-#: booked anywhere, so that a budget and the entries on it agree to the last digit.
+#: The ledger's smallest unit, ten decimals of a dollar. Amounts are rounded to this unit
+#: before they are booked. So the spending of a budget is exactly the sum of the entries on it.
 LEDGER_UNIT = Decimal("1E-10")
 
 
@@ -18,7 +18,7 @@ def round_to_ledger(amount_usd: Decimal) -> Decimal:
 
 
 def round_up(amount_usd: Decimal) -> Decimal:
-    """Round a worst case up to the amount that is held, so that the hold covers it."""
+    """Round up a worst case to the amount that is held, so that the hold covers the worst case."""
     return amount_usd.quantize(LEDGER_UNIT, rounding=ROUND_CEILING)
 
 
@@ -32,7 +32,7 @@ def dollars(amount_usd: Decimal) -> str:
 
 @dataclass(kw_only=True, slots=True)
 class Account:
-    """The state of a budget that is locked; a hold that is placed on it changes ``held_usd``."""
+    """The state of a locked budget; if a hold is placed on the budget, ``held_usd`` changes."""
 
     id: UUID
     label: str
@@ -50,8 +50,8 @@ class HoldRequest:
 
     Attributes:
         call_id: Id of the call.
-        agent_run_id: The agent run that makes the call; the account of its cost_limit has the same
-            id.
+        agent_run_id: Id of the agent run that makes the call; the account for the cost_limit of the
+            agent run has this id, too.
         attempt: Number of the attempt, which is the fencing token.
         budget_ids: Ids of the shared budgets that apply.
         amount_usd: Worst case of the call.
@@ -60,8 +60,8 @@ class HoldRequest:
         begun: Whether the attempt has made calls before; such an attempt keeps its place until it
             ends.
         away: Whether the agent run has given its place back while it waits.
-        provider: Provider of the call; None for the provider of the agent run.
-        model: Model of the call; None for the model of the agent run.
+        provider: Provider of the call; None means the provider of the agent run.
+        model: Model of the call; None means the model of the agent run.
     """
 
     call_id: UUID
@@ -89,7 +89,7 @@ class HoldOutcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HoldAnswer:
-    """The outcome of one request, and the account that was decisive."""
+    """The outcome of one request, and the account that was the reason for the outcome."""
 
     outcome: HoldOutcome
     account: Account | None = None
@@ -100,20 +100,20 @@ def decide_holds(
     accounts: Mapping[UUID, Account],
     queue: Sequence[HoldRequest] = (),
 ) -> list[HoldAnswer]:
-    """Grant the holds that fit, in order and without overtaking.
+    """Grant the holds that fit, in the order of their requests.
 
     A hold is placed on all accounts of its request, or on none. If a request waits, its amount is
     set aside on each of its accounts, and a later request is granted only if it fits beside that
-    amount. So a large hold waits only for holds that were placed before it was requested, and small
-    holds are granted wherever there is room for all. A request of an attempt that has begun does
-    not wait for a request that is away, because the agent run that is away may be waiting for the
-    place of that attempt.
+    amount. So a large hold waits only for holds that were placed before it was requested, and a
+    small hold is granted if its accounts also have enough left for the waiting holds. An attempt
+    that has begun does not wait for an agent run that is away, because this agent run may be
+    waiting for the place of the attempt.
 
     Args:
         requests: The requests for holds, in order of arrival.
-        accounts: The accounts of these requests, locked; granted amounts are added to ``held_usd``.
-        queue: The requests that already wait, in order. A request that is made again keeps its
-            place, and all other requests come after the queue.
+        accounts: The locked accounts of these requests; granted amounts are added to ``held_usd``.
+        queue: The requests that already wait, in order. If a waiting request is made again, it
+            keeps its place. All other requests come after the queue.
 
     Returns:
         One answer per request.

@@ -13,13 +13,13 @@ class AgentCounts:
 
     Attributes:
         total: All agents.
-        failed: Agents that failed, were rate-limited up to their last retry, or exceeded a budget.
+        failed: Agents that failed, were rate-limited even at the last retry, or exceeded a budget.
         critical_failed: Agents that are counted in ``failed`` and have a priority of 8 or more.
         cancelled: Agents that were cancelled, mostly because a dependency failed.
-        failed_items: Items of for_each agents that failed, and sub-workflows that completed in
+        failed_items: Failed items of agents with a for_each, and sub-workflows that completed in
             part. The other counts do not count an item as an agent.
-        decisive_items: Failed items of agents that still wait for their items and that fail if any
-            item fails.
+        decisive_items: Failed items whose agent still waits for its items, and fails if any item
+            fails.
     """
 
     total: int
@@ -33,8 +33,8 @@ class AgentCounts:
 def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> str | None:
     """Return why the run has failed, or None if it may go on.
 
-    A run fails if partial completion is not allowed and an agent failed, if a critical agent
-    failed, or if more than half of the run's agents failed. A failed item fails the run only if the
+    A run fails if a critical agent failed, if more than half of the run's agents failed, or if any
+    agent failed and partial completion is not allowed. A failed item fails the run only if the
     agent of the item needs all its items.
     """
     if counts.decisive_items:

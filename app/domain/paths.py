@@ -1,4 +1,4 @@
-"""Paths of data flow: the source of an input, and the part of an output for the context.
+"""Paths of the data flow, which lead to the source of an input or to a part of an output.
 
 A path is written like a placeholder without its braces, such as ``report.items[0].total``.
 """
@@ -12,7 +12,7 @@ from app.errors import MissingInput
 
 #: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` are parts of the output.
 WHOLE = "$"
-# The name of a key of the context or of a parameter, which a placeholder must be able to contain.
+# The name of a parameter or of a key of the context. Placeholders must be able to contain it.
 KEY = re.compile(r"[^\W\d][\w-]*")
 MAX_PATH_CHARS = 1000
 
@@ -27,7 +27,7 @@ def parse_path(path: object) -> Placeholder | None:
 
 
 def parse_output_path(path: object) -> Placeholder | None:
-    """Parse a path into an output, with the root ``$``; return None if it is not a path."""
+    """Parse a path that begins at an output (root ``$``); return None if it is not a path."""
     if not isinstance(path, str):
         return None
     inside = path.removeprefix(WHOLE)
@@ -47,5 +47,5 @@ def part_of(output: Any, path: Placeholder) -> Any:
 
 
 def reason_of(error: MissingInput) -> str:
-    """Return the reason why a path leads nowhere, without the placeholder before it."""
+    """Return the reason of an error, without the placeholder at the beginning of its message."""
     return str(error).partition(": ")[2] or str(error)

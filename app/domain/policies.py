@@ -25,16 +25,16 @@ class RateLimitConfig:
         RateLimitConfig(requests_per_minute=500, tokens_per_minute=200_000, burst=20)
 
     Attributes:
-        requests_per_minute: Requests admitted per minute.
-        requests_per_hour: Requests admitted per hour.
-        requests_per_day: Requests admitted per day.
+        requests_per_minute: Largest number of requests per minute.
+        requests_per_hour: Largest number of requests per hour.
+        requests_per_day: Largest number of requests per day.
         tokens_per_minute: Input and output tokens in total, per minute.
         input_tokens_per_minute: Input tokens per minute, if the provider counts them separately.
         output_tokens_per_minute: Output tokens per minute, if the provider counts them separately.
-        concurrent_requests: Requests in flight at once, over the whole cluster.
-        burst: Requests that may start at once after an idle time, which is the capacity of the
-            minute tier; 1 spaces the requests evenly. None means the common default of providers,
-            which is a sixtieth of the requests per minute, but at least 1.
+        concurrent_requests: Requests in flight at the same time in the whole cluster.
+        burst: Requests that may start together after an idle time; this is the capacity of the
+            minute tier. With 1, the requests are spaced evenly. None means the common default of
+            providers, which is a sixtieth of the requests per minute, but at least 1.
         enforcement: ``bucket`` (continuous refill) or ``window`` (never more than
             ``requests_per_minute`` in any sliding minute).
     """
@@ -72,10 +72,10 @@ class CostConfig:
             tokens. The key ``from`` is the date or time from which a price applies (ISO 8601, UTC
             if there is no zone). One price may have no ``from``; it applies before all others. A
             model may be in only one of the two tables.
-        default_input_cost: Price of input tokens for models that are in no table; None refuses
-            these models.
-        default_output_cost: Price of output tokens for models that are in no table; None refuses
-            these models.
+        default_input_cost: Price of input tokens for models that are in no table; None means that
+            these models are refused.
+        default_output_cost: Price of output tokens for models that are in no table; None means that
+            these models are refused.
     """
 
     model_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class CostConfig:
 
 
 def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
-    """Return the time from which a price of ``model_prices`` applies, or None for always.
+    """Return the time from which a price of ``model_prices`` applies; None if it has no start.
 
     Raises:
         ValueError: If ``from`` is not a date or time.
@@ -181,7 +181,7 @@ class MonitorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
-    """Configuration of an OrchestrationEngine; for None, the stored value of the cluster applies.
+    """Configuration of an OrchestrationEngine; None means the value that the cluster has stored.
 
     Example:
         EngineConfig(rate_limit_config=RateLimitConfig(requests_per_minute=500))
@@ -191,7 +191,8 @@ class EngineConfig:
         cost_config: Prices.
         monitor_config: Metrics, logs and the event stream.
         default_retry_policy: Retry policy of agents that have no retry policy of their own.
-        max_concurrent_workflows: Runs that are admitted at once; further runs stay pending.
+        max_concurrent_workflows: Most runs that are under way at the same time; further runs stay
+            pending.
     """
 
     rate_limit_config: RateLimitConfig | None = None

@@ -2,8 +2,8 @@
 
 A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``. It contains keys of
 dicts and indices of lists, but never an attribute, a call or a format. ``{{`` and ``}}`` are
-literal braces. A brace that opens no placeholder, as in JSON, stays as it is. Placeholders in a
-value that is filled in are not filled.
+literal braces. A brace that opens no placeholder, as in JSON, stays as it is. If an inserted
+value contains placeholders itself, these are not filled.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ MAX_PROMPT_CHARS = 20_000_000
 MAX_PARSED_CHARS = 2_000_000
 MAX_SHOWN_CHARS = 100
 
-# Possessive quantifiers (*+) never give anything back, so that matching takes linear time.
+# Possessive quantifiers (*+) never backtrack, so matching takes linear time.
 _NAME = r"[^\W\d][\w-]*+"
 _PLACEHOLDER = rf"\{{({_NAME})((?:\.{_NAME}|\[[0-9]{{1,9}}\])*+)\}}"
 _TOKEN = re.compile(rf"{_PLACEHOLDER}|[{{}}]")
@@ -32,7 +32,7 @@ _MALFORMED = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Placeholder:
-    """A place in a prompt where a value goes.
+    """A place in a prompt where a value is inserted.
 
     Attributes:
         root: Key of the run's input, or name of an agent.
@@ -104,8 +104,8 @@ def look_up(
     Args:
         placeholder: The placeholder.
         values: JSON values by root.
-        parsed: Strings of JSON that are already parsed, by the id of the string. Look-ups in the
-            same values share this dict, so that each string is parsed once.
+        parsed: ``id()`` of a string that contains JSON -> the parsed value. Look-ups in the same
+            values share this dict, so that each string is parsed once.
 
     Returns:
         The JSON value.
@@ -177,8 +177,8 @@ def _parse(text: str, parsed: dict[int, Any]) -> Any:
         parsed[key] = text
         bare = _without_fence(text)
         if bare[:1] in ("{", "[") and len(bare) <= MAX_PARSED_CHARS:
-            # Thousands of nested brackets raise RecursionError; they are of no use, so they stay a
-            # string.
+            # Thousands of nested brackets raise RecursionError. Such a value is of no use, so it
+            # stays a string.
             with contextlib.suppress(ValueError, RecursionError):
                 parsed[key] = json.loads(bare)
     return parsed[key]

@@ -1,8 +1,8 @@
 """The protocols that providers speak: one registry of the protocols and their properties.
 
-A further protocol needs an entry here, and a module ``app.llm.NAME`` with a ``DIALECT`` that has
-the code (see ``app.llm.dialect``). All code that depends on a provider's counting, caching or calls
-reads this registry. A provider's name decides nothing, because an operator chooses the name.
+A further protocol needs an entry here, and a module ``app.llm.NAME`` whose ``DIALECT`` has the code
+(see ``app.llm.dialect``). All code whose behaviour depends on the provider reads this registry.
+A provider's name decides nothing, because an operator chooses the name.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ class TokenCounting:
     """The rules by which a provider's limits count the tokens of a call.
 
     Attributes:
-        reserves_output: Whether a limit on all tokens takes the larger of the prompt and
-            ``max_tokens`` before the call and gives nothing back. Otherwise the limit counts the
-            prompt and the generated output. A limit on output tokens alone always counts the
+        reserves_output: Whether a limit on all tokens counts the larger of the prompt and
+            ``max_tokens`` before the call, and never corrects this number. If not, the limit counts
+            the prompt and the generated output. A limit on output tokens alone always counts the
             generated output.
-        counts_cached: Whether prompt tokens that were read from the provider's cache count.
+        counts_cached: Whether limits count prompt tokens that were read from the provider's cache.
     """
 
     reserves_output: bool
@@ -31,9 +31,9 @@ class Protocol:
     Attributes:
         name: Name of the protocol in the configuration, and of its module in ``app.llm``.
         counting: The rules by which limits count tokens.
-        caches_on_request: Whether the provider writes a prompt to its cache, at a price, only if
-            the request asks for it. Otherwise the provider writes prompts by itself, and charges
-            for the writes only if its price list has a price for them.
+        caches_on_request: Whether the provider caches a prompt only if the request asks for this;
+            such a provider charges for the write. Other providers cache prompts by themselves, and
+            charge for the write only if their price list has a price for it.
     """
 
     name: str

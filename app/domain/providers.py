@@ -42,15 +42,15 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
     """Return the workflow with a configured provider for each of its agents.
 
     An agent without a ``provider`` in its ``llm_config`` gets the provider whose ``models`` match
-    the name of the agent's model. An exact name takes precedence over patterns, and a longer
-    pattern over a shorter pattern. If no ``models`` match, the prefix of the name decides.
+    the name of the agent's model. An exact name takes precedence over patterns. A longer pattern
+    takes precedence over a shorter pattern. If no ``models`` match, the prefix of the name decides.
 
     Args:
         workflow: The workflow as its author wrote it.
         providers: The providers of this cluster.
 
     Returns:
-        The workflow itself if nothing had to be filled in.
+        The workflow with these providers, or the given workflow itself if no provider was missing.
 
     Raises:
         WorkflowError: If the provider of an agent is not configured or not known; the message names

@@ -33,7 +33,7 @@ class RetryPolicy:
         RetryPolicy(max_retries=5, strategy=RetryStrategy.LINEAR_BACKOFF, base_delay=2)
 
     A policy belongs to one agent, and does not know whether other agents fail for the same reason.
-    If a model fails for all agents, the circuit breaker holds calls back (``app.domain.circuit``).
+    If a model fails for all agents, the circuit breaker holds back calls (``app.domain.circuit``).
 
     Attributes:
         max_retries: Retries after the first attempt.
@@ -77,7 +77,8 @@ class RetryPolicy:
 
         Args:
             retry: Number of the retry, from 1.
-            retry_after_s: Seconds that the provider asked for; they can only lengthen the delay.
+            retry_after_s: Seconds that the provider asked the client to wait; the delay is never
+                shorter.
             random_unit: Source of randomness in [0, 1).
 
         Returns:

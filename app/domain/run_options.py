@@ -19,10 +19,10 @@ class RunOptions:
 
     Attributes:
         weight: The run's share of a rate limit, relative to the other runs that wait for the limit.
-        tenant: The tenant that the run is for. The tenant's budgets count the run, and the ledger
-            names the tenant.
-        key: A unique name for the run. If a run is enqueued again under this key, the caller gets
-            the same run.
+        tenant: The tenant of the run. The tenant's budgets count the cost of the run, and the
+            ledger names the tenant.
+        key: A unique name for the run. If the key is already in use, no new run is created, and
+            the caller gets the existing run.
 
     Raises:
         WorkflowError: If a value is out of its bounds.

@@ -14,13 +14,13 @@ class Scope:
     nothing. Only ``ALL`` reaches a run that has no tenant.
 
     Attributes:
-        tenant: Name of the tenant. It is None only in ``ALL``, and a statement then selects the
-            runs of all tenants.
+        tenant: Name of the tenant. Only in ``ALL`` the value is None; SQL statements then select
+            the runs of all tenants.
         is_all: Whether the scope is ``ALL``.
 
     Raises:
-        ValueError: If the tenant is not a valid name, or if the scope has neither or both of the
-            two attributes.
+        ValueError: If the tenant is not a valid name, if the scope has a tenant although ``is_all``
+            is true, or if the scope has no tenant although ``is_all`` is false.
     """
 
     tenant: str | None = None
@@ -34,7 +34,7 @@ class Scope:
             )
 
     def narrowed(self, to: "Scope") -> "Scope":
-        """Return the scope that is asked for, which must lie inside this scope.
+        """Return the scope ``to``, which must lie inside this scope.
 
         Raises:
             OutOfScope: If ``to`` reaches further than this scope.
@@ -44,7 +44,7 @@ class Scope:
         return to
 
     def tenant_of_new_run(self, wanted: str | None) -> str | None:
-        """Return the tenant of a run to be enqueued.
+        """Return the tenant for a new run.
 
         Raises:
             OutOfScope: If ``wanted`` is a tenant other than the tenant of this scope.
@@ -57,7 +57,7 @@ class Scope:
         )
 
     def check_all(self, what: str) -> None:
-        """Refuse an operation that concerns the whole installation.
+        """Refuse an operation on the whole installation, unless this scope is ``ALL``.
 
         Raises:
             OutOfScope: If this is the scope of a tenant.

@@ -6,11 +6,11 @@ from enum import StrEnum
 class AgentStatus(StrEnum):
     """State of an agent run.
 
-    An agent run goes from PENDING to RUNNING and then to COMPLETED, or back to PENDING for a retry,
-    a wait or a recovery. An agent is WAITING if its result comes from other rows, which are its
-    items or the run of its sub-workflow; it then has neither a lease nor a place. The other states
-    are final: FAILED, RATE_LIMITED (the last retry got a 429), BUDGET_EXCEEDED, CANCELLED and
-    SKIPPED.
+    An agent run goes from PENDING to RUNNING. From RUNNING it goes to a final state, or goes back
+    to PENDING for a retry, a wait or a recovery. An agent is WAITING while its items or the run of
+    its sub-workflow produce its result; a waiting agent has neither a lease nor a place. The final
+    states are COMPLETED, FAILED, RATE_LIMITED (the last retry got a 429), BUDGET_EXCEEDED,
+    CANCELLED and SKIPPED.
     """
 
     PENDING = "pending"

@@ -1,8 +1,9 @@
 """Sub-workflows, which run as agents of other workflows, and the limit of their nesting.
 
-If an agent of the kind ``workflow`` has only the name of a workflow, the definition replaces the
-name when the outer workflow is stored. So a version of the outer workflow fixes the versions of all
-inner workflows, a new version changes no run under way, and no cycle can arise later.
+If an agent of the kind ``workflow`` has only the name of a workflow, the name is replaced by the
+definition when the outer workflow is stored. So each version of the outer workflow has fixed
+versions of all inner workflows. A new version of an inner workflow does not change runs that are
+under way, and no cycle can arise later.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +16,7 @@ from app.errors import WorkflowError
 
 
 def embedded(agent: Agent) -> Workflow | None:
-    """Return the workflow that an agent runs; None for other kinds, or if it has only a name.
+    """Return the workflow inside an agent; None if the agent has no workflow, or only its name.
 
     Raises:
         WorkflowError: If the agent has a definition that cannot be accepted.
@@ -32,7 +33,7 @@ def embedded(agent: Agent) -> Workflow | None:
 
 
 def named_workflows(workflow: Workflow) -> set[str]:
-    """Return the names of workflows that definitions must replace, at any depth."""
+    """Return the names, at any depth, that must be replaced by the definitions of workflows."""
     found: set[str] = set()
     for agent in workflow.agents:
         if isinstance(agent.sub_workflow, str):
@@ -43,11 +44,11 @@ def named_workflows(workflow: Workflow) -> set[str]:
 
 
 def with_embedded(workflow: Workflow, known: Mapping[str, Mapping[str, Any]]) -> Workflow:
-    """Return a workflow with definitions in place of the names of its sub-workflows.
+    """Return a copy of a workflow in which definitions replace the names of sub-workflows.
 
     Args:
         workflow: The outer workflow.
-        known: Stored definitions by name; they contain no names of sub-workflows.
+        known: Stored definitions by name; in these definitions all names are already replaced.
 
     Raises:
         WorkflowError: If a name is not known.
@@ -100,7 +101,7 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
 
 
 def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
-    """Change a workflow and all sub-workflows in it, the innermost first."""
+    """Change a workflow and all sub-workflows in it, beginning with the innermost ones."""
     agents = [
         agent if (inner := embedded(agent)) is None else _around(agent, transformed(inner, change))
         for agent in workflow.agents
@@ -111,12 +112,12 @@ def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> W
 
 
 def _around(agent: Agent, inner: Workflow) -> Agent:
-    """Return a copy of the agent that has the definition of this workflow."""
+    """Return a copy of the agent; the config of the copy has the workflow's definition."""
     return replace(agent, config={**agent.config, "workflow": inner.definition()})
 
 
 def _paths(workflow: Workflow) -> Iterator[tuple[str, ...]]:
-    """Yield the names from the outermost workflow to each innermost one."""
+    """Yield a path for each innermost workflow: all names from the outermost workflow on."""
     inners = [inner for agent in workflow.agents if (inner := embedded(agent)) is not None]
     if not inners:
         yield (workflow.name,)

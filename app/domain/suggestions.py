@@ -8,7 +8,7 @@ from collections.abc import Iterable
 MAX_WORD_CHARS = 100
 MAX_WORDS_COMPARED = 10_000
 MAX_WORDS_SHOWN = 20
-#: Similarity of two words, from 0 to 1, from which on one word surely mistypes the other.
+#: If two words have at least this similarity (0 to 1), one is surely a mistyped form of the other.
 MISTYPED = 0.8
 MIN_PREFIX_CHARS = 3
 
@@ -23,7 +23,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     Returns:
         ``; did you mean 'x'?``, or an empty string if no known word is near.
     """
-    # Length and number are limited, because the comparison of two words takes quadratic time.
+    # The words' length and number are limited, because a comparison of words takes quadratic time.
     compared = itertools.islice(known, MAX_WORDS_COMPARED)
     by_lower = {name.lower(): name for name in compared if len(name) <= MAX_WORD_CHARS}
     near = _nearest(word[:MAX_WORD_CHARS].lower(), by_lower)
@@ -33,8 +33,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def _nearest(word: str, names: Iterable[str]) -> str | None:
     """Find the name that a word probably means.
 
-    A name that the word surely mistypes comes first. Then comes the only name with a similar
-    beginning, and then the nearest name.
+    If the word is surely a mistyped form of a name, that name is returned. Otherwise, if exactly
+    one name has a similar beginning, that name is returned. Otherwise the most similar name is
+    returned.
     """
     names = list(names)
     found = difflib.get_close_matches(word, names, n=1, cutoff=MISTYPED)
@@ -50,7 +51,7 @@ def _nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def listed(words: Iterable[str]) -> str:
-    """List the first twenty words for a message, quoted, or ``none`` if there are no words."""
+    """Return the first twenty words, quoted, for a message; ``none`` if the list is empty."""
     names = list(words)
     shown = ", ".join(shortened(name) for name in names[:MAX_WORDS_SHOWN])
     more = len(names) - MAX_WORDS_SHOWN

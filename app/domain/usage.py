@@ -14,9 +14,9 @@ class Usage:
 
     Attributes:
         input_tokens: Prompt tokens at the full price (neither read from nor written to a cache).
-        cached_tokens: Prompt tokens read from the provider's cache.
-        cache_write_tokens: Prompt tokens written to a cache of 5 minutes.
-        cache_write_1h_tokens: Prompt tokens written to a cache of 1 hour.
+        cached_tokens: Prompt tokens that were read from the provider's cache.
+        cache_write_tokens: Prompt tokens that were written to a cache of 5 minutes.
+        cache_write_1h_tokens: Prompt tokens that were written to a cache of 1 hour.
         output_tokens: Generated tokens, including the reasoning tokens.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning.
     """
@@ -59,9 +59,9 @@ class Partial:
     """The known part of an answer that broke off, or that was abandoned before its end.
 
     Attributes:
-        usage: Tokens of the call. If the provider has not counted them, they are upper bounds.
-        prompt_counted: Whether the provider has counted the prompt; if not, ``input_tokens``
-            contains the whole prompt.
+        usage: Tokens of the call; the numbers are upper bounds if the provider has not counted.
+        prompt_counted: Whether the provider has counted the prompt; if not, ``input_tokens`` has
+            all tokens of the prompt.
         final: Whether the usage is the provider's final usage, so that only the rest of the answer
             is lost.
         raw_usage: The provider's own usage object, as far as it arrived.

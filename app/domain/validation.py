@@ -130,11 +130,11 @@ def _validate_fields(workflow: Definition) -> None:
 def _check_for_each(
     agent: Agent, index: int, run_input: Mapping[str, Any], names: Collection[str]
 ) -> None:
-    """Check a list that is in the input, before anything is stored."""
+    """Check the list of a for_each if the list is in the input."""
     if agent.for_each is None or source_of(agent.for_each, names).root in names:
         return
     try:
-        # The length is not checked here, because the workers' settings limit it.
+        # The length is not checked here, because a setting of the workers limits the length.
         items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
     except MissingInput as error:
         raise WorkflowError(

@@ -1,12 +1,12 @@
-"""Long waits that are known in advance; an attempt gives its place back while it waits."""
+"""Long waits that are known in advance; during such a wait an attempt has no place."""
 
 
 class LongWait(Exception):
-    """The wait is so long that the attempt gives its lease and its place back until the end.
+    """The wait is so long that the attempt gives back its lease and its place meanwhile.
 
     Attributes:
         wait_s: Seconds after which another try may succeed.
-        waits_for: Name of the limit, circuit or budget, such as ``openai/default
+        waits_for: Name of the awaited limit, circuit or budget, such as ``openai/default
             requests_per_day``.
     """
 

@@ -14,7 +14,7 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
 
 
-# Like Agent, Workflow is not frozen, because the engine fills the outcome into it.
+# Neither Workflow nor Agent is frozen, because the engine writes the outcome into both of them.
 @dataclass(kw_only=True)
 class Workflow:
     """A graph of agents, and the rules for its runs.
@@ -65,11 +65,11 @@ class Workflow:
         self._by_name = {agent.name: agent for agent in self.agents}
 
     def get_agent_by_name(self, name: str) -> Agent | None:
-        """Return the agent of that name, or None."""
+        """Return the agent with this name, or None if no agent has the name."""
         return self._by_name.get(name)
 
     def get_ready_agents(self) -> list[Agent]:
-        """Return pending agents whose dependencies completed or were skipped, by priority."""
+        """Return, by priority, the pending agents whose dependencies completed or were skipped."""
         over = (AgentStatus.COMPLETED, AgentStatus.SKIPPED)
         done = {agent.name for agent in self.agents if agent.status in over}
         ready = [

@@ -1,4 +1,4 @@
-"""Plans of calls, and the highest cost of each; ``agentchord plan`` and workers use the same.
+"""Plans of calls, and the highest cost of each call, for workers and for ``agentchord plan``.
 
 The code is pure: it makes a plan from a price, tokens and limits.
 """
@@ -25,12 +25,12 @@ class CallPlan:
 
     Attributes:
         price: Price of the call's model.
-        parameters: Parameters of the request beside messages and tools.
+        parameters: Parameters of the request, except messages and tools.
         max_tokens: Most tokens that the answer may have.
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt will probably have.
-        least_tokens: Smallest number of tokens that a tokenizer makes of the prompt.
+        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
         context_window: Most tokens that the model can read, or None if the number is not known.
         counting: The rules by which the provider's limits count the tokens.
     """
@@ -52,7 +52,7 @@ class CallPlan:
 
     @property
     def fits_window(self) -> bool:
-        """Whether the prompt fits the context window, as far as the window is known."""
+        """Whether the prompt fits the context window; true if the window's size is not known."""
         return self.context_window is None or self.least_tokens <= self.context_window
 
     def worst_usd_of(self, prompt_tokens: int) -> Decimal:
@@ -61,16 +61,16 @@ class CallPlan:
 
 
 class CallPlanner:
-    """Plans calls; workers hold the worst case of a plan, which ``agentchord plan`` also shows.
+    """Plans calls; workers hold the worst case of a plan, and ``agentchord plan`` shows it.
 
-    The planner has a weakness. The bound counts one token for each byte of the prompt, which is
-    four times the number of tokens of prose. A tokenizer per model would be closer, but it would
-    have to be right for every model.
+    The planner has a weakness. The bound counts one token for each byte of the prompt. For
+    prose, this is about four times the real number. A tokenizer for each model would give a closer
+    bound, but would have to be right for every model.
 
     Args:
         pricing: The prices and the limits of models.
         default_max_tokens: Most tokens of an answer if the agent sets no ``max_tokens``.
-        providers: The providers of this cluster; their protocols have the rules of limits.
+        providers: The providers of this cluster; a provider's protocol has the rules of its limits.
 
     Attributes:
         pricing: The prices that the planner uses.
@@ -107,9 +107,9 @@ class CallPlanner:
             agent: The agent, or one of its ``options()``.
             messages: The conversation so far.
             tools: Tools that the model may ask for.
-            affordable_usd: Dollars that are left of the agent's ``cost_limit``. An agent without
-                ``max_tokens`` gets no more tokens than these dollars pay for. None means that there
-                is no such cap.
+            affordable_usd: Dollars that are left of the agent's ``cost_limit``. If the agent has no
+                ``max_tokens``, these dollars limit the length of the answer. None means that they
+                do not limit the answer.
 
         Raises:
             UnknownModel: If the model has no price.
@@ -141,10 +141,10 @@ class CallPlanner:
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
 
     def max_tokens(self, agent: Agent) -> int:
-        """Return the most tokens of an answer.
+        """Return the largest number of tokens that an answer may have.
 
-        The agent's own cap decides. Without it, the default and the model's limit decide, and the
-        smaller of them counts.
+        The agent's own ``max_tokens`` decides. If the agent has none, the smaller of the default
+        and the model's limit decides.
         """
         own = agent.llm_config.get("max_tokens")
         if own is not None:

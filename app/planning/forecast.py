@@ -64,7 +64,8 @@ class AgentForecast:
         worst_usd: Highest cost of the agent's first attempt, with the most expensive fallback; for
             an agent with a list, the sum over all elements.
         elements: Number of elements of the agent's list; None for an agent that runs once.
-        per_element: Whether the length of the list is unknown and all figures are for one element.
+        per_element: Whether the length of the list is unknown, so that all figures are for one
+            element.
         in_a_row: Number of the agent's calls that are made one after the other.
         cache: Break-even of the provider's prompt cache; None if the agent does not ask for the
             cache.
@@ -144,8 +145,8 @@ def forecast(
     Args:
         workflow: The workflow.
         run_input: The run's input, already checked.
-        planner: The planner of calls, which plans as the workers do.
-        output_tokens: Tokens of an answer, if the agent's max_tokens allows this number.
+        planner: The planner of calls, which plans in the same way as the workers.
+        output_tokens: Assumed tokens of each answer, unless the agent's max_tokens is smaller.
         retry: Retry policy of agents that have no retry policy of their own.
         providers: All providers.
 
@@ -175,7 +176,7 @@ def forecast(
             largest = elements_of(agent, workflow.data_flow, answers, run_input, most)
             if agent.kind == WORKFLOW:
                 inner = embedded(agent)
-                # If only the name of a sub-workflow is given, its agents are not known here.
+                # If only the name of a sub-workflow is given, the inner agents are not known here.
                 runs = [again(inner, input_of(inner, each)) for each in elements.values if inner]
                 in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
                 agents += _inner_rows(agent, level, runs, elements)
@@ -278,7 +279,7 @@ def _calls(
         return ()
     prompt = expected_tokens(messages_of(agent, values), specs_of(agent), model=agent.model)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
-    # With every turn the conversation grows by the request for tools and by their results.
+    # With every turn the conversation grows by the request for tools and by the tools' results.
     return tuple(
         ExpectedCall(
             usage=Usage(input_tokens=prompt + 2 * turn * answer, output_tokens=answer),
@@ -289,7 +290,7 @@ def _calls(
 
 
 def _critical_path(workflow: Workflow, calls: Mapping[str, int]) -> tuple[str, ...]:
-    """Return the longest chain, counted in calls; the keys of ``calls`` are in order of level."""
+    """Return the chain with the most calls; the keys of ``calls`` must be in order of level."""
     dependencies = {agent.name: agent.dependencies for agent in workflow.agents}
     length: dict[str, int] = {}
     before: dict[str, str | None] = {}

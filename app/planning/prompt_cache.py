@@ -1,4 +1,4 @@
-"""The break-even of a provider's cache for the beginning of an agent's prompts."""
+"""The number of requests from which on a provider's prompt cache saves money."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ class CacheForecast:
     """The effect of a provider's cache on an agent with ``prompt_cache``.
 
     Attributes:
-        tokens: Tokens of the common beginning of its requests: tools and instructions.
+        tokens: Tokens of the common beginning of the agent's requests: tools and instructions.
         least_tokens: Smallest number of tokens that the provider caches.
-        lifetime: Time for which the tokens are kept after each use: ``5m`` or ``1h``.
+        lifetime: Time for which the cache keeps the tokens after each use: ``5m`` or ``1h``.
         write_usd: Additional cost of the first request, which writes the tokens to the cache.
         saved_usd: Dollars that each later request saves.
-        pays_from: Number of requests within the lifetime from which on the cache saves money; None
-            means that it never does.
+        pays_from: Smallest number of requests, within the lifetime, with which the cache saves
+            money; None means that the cache never saves money.
     """
 
     tokens: int
@@ -43,11 +43,11 @@ class CacheForecast:
 def cache_forecast(
     agent: Agent, price: Price, providers: Sequence[Provider] = BUILT_IN
 ) -> CacheForecast | None:
-    """Return the break-even of an agent's ``prompt_cache``; None if the agent has none.
+    """Return the effect of an agent's ``prompt_cache``; None if the agent does not ask for it.
 
     Args:
         agent: The agent.
-        price: Price of its model.
+        price: Price of the agent's model.
         providers: The providers of this cluster.
     """
     asked = agent.llm_config.get("prompt_cache")

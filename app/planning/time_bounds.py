@@ -1,8 +1,8 @@
-"""The shortest possible time of a run, by the limits of an idle cluster and by call latency.
+"""The shortest possible time of a run, from the rate limits and from the latency of calls.
 
-A bucket that refills grants an amount no sooner than after (amount - burst) / rate seconds,
-whatever the order of the calls is. The levels of a run follow each other. The largest of these
-bounds is the binding bound.
+The bounds assume that no other run uses the limits. A bucket that refills grants an amount after
+(amount - burst) / rate seconds or later, whatever the order of the calls is. The levels of a run
+follow each other. The largest of these bounds is the binding bound.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ class TimeBound:
         bucket: Name of the bucket, or ``run``.
         limit: Name of the limit in the configuration.
         allowed: Value of the limit.
-        amount: Amount that the run counts against the limit.
+        amount: Amount that the run takes from the limit.
         seconds: Shortest time in which the limit allows this amount.
     """
 
@@ -51,9 +51,9 @@ def time_bounds(
 
     Args:
         forecast: The forecast of the run.
-        bucket_of: Returns the bucket of a provider's model.
+        bucket_of: Function that returns the bucket of a provider's model.
         max_parallel_agents: Agents of the run that may be in progress at once.
-        latency_s: Seconds that a call takes; None leaves the bounds from this time out.
+        latency_s: Seconds that a call takes. None means that no bound uses this time.
         providers: The providers of this cluster.
     """
     calls: dict[BucketSpec, list[tuple[AgentForecast, ExpectedCall]]] = defaultdict(list)

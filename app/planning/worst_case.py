@@ -16,8 +16,8 @@ from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.planning.calls import CallPlanner
 
-#: Assumed length of a generated token. Few tokens are longer; if a run costs more for that reason,
-#: its budgets stop it.
+#: Assumed length of a generated token. Few tokens are longer. If longer tokens make a run too
+#: expensive, its budgets stop the run.
 BYTES_PER_TOKEN = 4
 #: Tokens of the message that tells a model why its answer does not fit the schema.
 REPAIR_TOKENS = 1000
@@ -25,7 +25,7 @@ REPAIR_TOKENS = 1000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elements:
-    """The values of an agent's executions; an agent with a list has one per element.
+    """The values of an agent's executions; a for_each has one execution per element.
 
     Attributes:
         values: The values by name, for each execution.
@@ -43,10 +43,10 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools the cost limit counts, because results of tools have no
+            use. For an agent with tools this is its cost limit, because results of tools have no
             bound.
-        limit_usd: Cost at which the agents' cost limits and the run's budget stop the run,
-            including all retries.
+        limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
+            budget stop the run.
     """
 
     once_usd: Decimal
@@ -90,8 +90,8 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
 
     Args:
         agent: The agent.
-        values: The agent's values by name; for every other agent, a string as long as its longest
-            output.
+        values: The agent's values by name; the value of every other agent is a string as long as
+            that agent's longest output.
         planner: The planner of calls, which plans as the workers do.
     """
     if agent.kind not in (LLM, WORKFLOW):
@@ -110,7 +110,7 @@ def _worst_option(option: Agent, values: Mapping[str, Any], planner: CallPlanner
     plan = planner.plan(option, messages_of(option, values), specs_of(option))
     if option.output_schema is None:
         return plan.worst_usd
-    # If an answer does not fit its schema, the model gets it back once, with the reason.
+    # If an answer does not fit its schema, the model gets back the answer once, with the reason.
     repair = plan.bound_tokens + plan.max_tokens * BYTES_PER_TOKEN + REPAIR_TOKENS
     return plan.worst_usd + plan.worst_usd_of(repair)
 
@@ -129,7 +129,7 @@ def elements_of(
         flow: The data flow of its workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
-        values: The run's input, and for each agent a string as long as its output.
+        values: The run's input, and for each agent a string as long as that agent's output.
     """
     if agent.for_each is None:
         return Elements(values=[flow.assumed(agent, values)])
@@ -152,7 +152,7 @@ def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def texts(tokens: Mapping[str, int]) -> dict[str, str]:
-    """Make a string for each number of tokens."""
+    """Make, for each name, a string as long as this number of tokens."""
     return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
 
 
@@ -180,13 +180,14 @@ def _filled(agent: Agent, values: Mapping[str, Any]) -> str:
 
 
 def max_tokens_of(agent: Agent, planner: CallPlanner) -> int:
-    """Return the most tokens of an agent's answer; for a sub-workflow, of all its answers.
+    """Return the largest number of tokens that the answer of an agent may have.
 
-    An agent without a model has no max_tokens, so the largest allowed output counts instead.
+    For a sub-workflow, this is the sum over the answers of all inner agents. An agent without a
+    model has no max_tokens, so the largest allowed output counts instead.
     """
     if (inner := embedded(agent)) is not None:
         return sum(max_tokens_of(one, planner) for one in inner.agents)
     if agent.kind not in (LLM, WORKFLOW):
         return EngineSettings().max_output_bytes // BYTES_PER_TOKEN
-    # For a sub-workflow that is given only by its name, the default max_tokens counts.
+    # If only the name of a sub-workflow is given, the default max_tokens counts.
     return planner.max_tokens(agent)

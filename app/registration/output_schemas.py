@@ -1,7 +1,7 @@
 """Checks the JSON Schemas of outputs at registration, and applies them to models' answers.
 
-Patterns are matched in linear time. No schema is ever fetched, because a ``$ref`` must stay inside
-its own schema.
+Patterns are matched in linear time. No schema is ever fetched, because a ``$ref`` must refer to
+a part of its own schema.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def find_schema_problem(value: Any, schema: Mapping[str, Any], name: str) -> str
     Args:
         value: A JSON value.
         schema: The schema.
-        name: Name of the value, with which the path begins.
+        name: Name of the value; the path begins with this name.
 
     Returns:
         The problem, such as ``output.items[0].total: 'x' is not of type "number"``, or None if the
@@ -75,7 +75,7 @@ def _path(name: str, parts: Any) -> str:
 
 
 def _shown(message: str) -> str:
-    """Cut the middle out of a long message, because the quoted value may have megabytes."""
+    """Cut out the middle of a long message, because a message can quote megabytes."""
     most = 300
     if len(message) <= most:
         return message

@@ -1,6 +1,7 @@
 """Checks of a workflow's conditions and schemas when it is registered.
 
-The libraries that evaluate conditions and apply schemas later also check them here.
+Two libraries make these checks. When the workflow runs, the same two libraries evaluate its
+conditions and apply its schemas.
 """
 
 from app.conditions.program import compiled

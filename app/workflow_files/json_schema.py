@@ -1,4 +1,4 @@
-"""The JSON Schema of workflow files, with which editors complete and check them.
+"""The JSON Schema of workflow files, which editors use to complete and check these files.
 
 The schema has the keys, their types and their descriptions. Rules that need the whole graph are
 checked when the file is loaded.
@@ -109,7 +109,7 @@ def _properties(kind: type, keys: list[str], bounds: dict[str, Bounds]) -> dict[
 def _type(key: str, bounds: Bounds | None, hint: Any) -> dict[str, Any]:
     if bounds is not None:
         return _number(bounds)
-    # A field of unknown type takes any value here, and is checked when the file is loaded.
+    # If the type of a field is unknown, any value fits here; the loader checks the value later.
     return _TYPES.get(key, {"type": "number"} if hint in (int, float) else {})
 
 

@@ -28,7 +28,7 @@ WORKFLOW_KEYS = [
     field.name for field in fields(Workflow) if field.init and field.name not in FILLED_BY_ENGINE
 ]
 STEP_KEYS = step_keys(AGENT_KEYS)
-#: Key that names the schema of a JSON file for editors.
+#: Key whose value tells editors the schema of a JSON file.
 EDITORS_KEY = "$schema"
 RETRY_KEYS = [field.name for field in fields(RetryPolicy)]
 
@@ -72,8 +72,8 @@ def load(path: Path | str) -> WorkflowFile:
 def load_workflow_file(path: Path | str) -> WorkflowFile:
     """Load a workflow from YAML or JSON.
 
-    The keys are the fields of ``Workflow`` and ``Agent``, and ``input``; ``steps`` is another form
-    of ``agents``.
+    The keys are ``input`` and the fields of ``Workflow`` and ``Agent``. A file may have ``steps``
+    instead of ``agents``.
 
     Args:
         path: Path of the file.
@@ -98,9 +98,9 @@ def load_python_workflow(path: Path | str, attribute: str | None = None) -> Work
     """Load a workflow from a Python file, which is imported as a module.
 
     Args:
-        path: Path of the file. Its ``INPUT``, if there is one, is the input for a run.
-        attribute: Name of the Workflow in the file; None takes ``workflow``, or else the only
-            Workflow.
+        path: Path of the file. If the file has a variable ``INPUT``, it is the input for a run.
+        attribute: Name of the Workflow in the file; None means ``workflow``, or else the only
+            Workflow in the file.
 
     Raises:
         WorkflowFileError: If the file cannot be imported, if it has no workflow, or if it has
@@ -174,7 +174,7 @@ def _agent(document: Document, place: Place, value: Any, kind_key: str = "kind")
     required = ("name", "prompt_template") if kind == LLM else ("name",)
     _check_keys(document, place, value, AGENT_KEYS, required)
     if isinstance(kind, str) and kind not in (LLM, WORKFLOW):
-        # An unknown kind is reported before its other fields, which cannot be checked without it.
+        # The kind is checked first, because the other fields can be checked only for a known kind.
         try:
             KindRegistry().get(kind)
         except UnknownFunction as error:
@@ -215,7 +215,7 @@ def _choose(found: Mapping[str, Workflow], attribute: str | None, file: str) -> 
 
 
 def _import(path: Path, file: str) -> ModuleType:
-    """Import a file under the name by which workers will find it."""
+    """Import a file under the module name that workers will use."""
     if not path.is_file():
         raise WorkflowFileError("cannot be read: there is no such file", file=file)
     if "." in path.stem:
@@ -231,7 +231,7 @@ def _import(path: Path, file: str) -> ModuleType:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(name)
-    # Any error of the user's own code, sys.exit() included, is an error of that file.
+    # Every error of the user's own code, including sys.exit(), counts as an error of the file.
     except (Exception, SystemExit) as error:
         raise _import_error(error, path, file) from error
     if Path(module.__file__ or "").resolve() != path:

@@ -7,8 +7,8 @@ from app.domain.kinds import LLM
 
 #: Keys of a step -> fields of an agent.
 FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
-#: The same keys and fields with a dot before each, as they occur in the path of an error's field:
-#: field of an agent -> key of a step.
+#: Fields of an agent -> keys of a step. Each of them begins with a dot, because it replaces a part
+#: of a path.
 _WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
 
 
@@ -36,7 +36,7 @@ def agent_of_step(step: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def step_place(field: str) -> str:
-    """Translate the path of an agent's field, such as ``agents[1].dependencies``, to steps."""
+    """Translate the path of an agent's field, such as ``agents[1].kind``, to the step's path."""
     path = field.replace("agents[", "steps[", 1) if field.startswith("agents") else field
     for name, word in _WORD_OF.items():
         path = path.replace(name, word, 1)

@@ -1,4 +1,4 @@
-"""Follows a run: yields its history as it grows, together with its agents' live text."""
+"""Follows a run: yields the events of the run as they come, and the live text of its agents."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ class Look:
 
     Attributes:
         rows: Events after the last event of the earlier looks, oldest first.
-        more: Whether there are more events than one look returns.
+        more: Whether more events exist than one look returns.
         ended: Whether the run had ended before the look, so that no more events will come.
     """
 

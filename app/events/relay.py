@@ -1,10 +1,11 @@
 """The relay copies the history of all runs from Postgres to the stream, in order, without a gap.
 
-Every worker has a relay, but only one relay in the cluster works, which is the relay that holds a
-key in Redis. The relay reads committed events, so no transaction waits for Redis. No event is
-dropped when Redis is away or slow, because the relay continues where the stream ends. If two relays
-work for a moment, they do no harm, because entries have the ids of the events. This is the
-transactional outbox of Richardson's Microservices Patterns; the copied table is the history.
+Every worker has a relay, but only one relay in the cluster works: the relay that holds a key in
+Redis. The relay reads committed events, so no transaction waits for Redis. No event is dropped when
+Redis is away or slow, because the relay continues where the stream ends. If two relays work for a
+moment, they do no harm: an entry of the stream has the id of its event, so no event comes twice.
+This is the transactional outbox of Richardson's Microservices Patterns; the copied table is the
+history.
 """
 
 import asyncio
@@ -28,7 +29,8 @@ from app.storage.group_commit import cause
 LEADER_KEY = "agentchord:events:relay"
 LEADER_MS = 5000
 RENEWAL_S = 1.0
-#: Seconds between two looks: after a look that found new events, and after one that found none.
+#: Seconds until the next look: after a look that found new events, and after a look that found
+#: none.
 BUSY_S, IDLE_S = 0.2, 0.5
 PAGE = 1000
 
@@ -48,8 +50,8 @@ class Relay:
         engine: The process's engine.
         redis: The process's client.
         stream: The stream to which the events are copied.
-        length: Number of the newest events that a newly made stream gets.
-        tell: Called after each written batch with the events of the given types.
+        length: A new stream gets this number of the newest events.
+        tell: Called after each batch is written, with the batch's events of the given types.
         types: The types of events that ``tell`` gets.
     """
 
@@ -122,9 +124,10 @@ class Relay:
                 await asyncio.sleep(BUSY_S if self._busy else IDLE_S)
 
     async def _begin(self) -> int:
-        """Find the event after which copying starts: the stream's last one, if there is a stream.
+        """Find the event after which the copy starts; if the stream exists, this is its last event.
 
-        Without a stream, copying starts so that a new stream gets the newest ``length`` events.
+        If no stream exists, the copy starts so early that the new stream gets the newest ``length``
+        events.
         """
         async with self._reading() as connection:
             newest = await last_id(connection)
@@ -139,7 +142,7 @@ class Relay:
         return max(newest - self._length, 0) if last is None else last
 
     def _tell_new(self, page: Page) -> None:
-        """Pass events on, except events that are copied again because the stream was gone."""
+        """Pass on new events, but not events that are copied again because the stream was gone."""
         wanted = [
             document
             for id_, type_, document in zip(page.ids, page.types, page.documents, strict=True)
@@ -149,7 +152,7 @@ class Relay:
             self._tell([parse_event(document) for document in wanted])
 
     async def _leads(self) -> bool:
-        """Return whether this process copies; if no other process copies, this one starts to."""
+        """Return whether this process copies; if no other process copies, this process begins."""
         if await self._redis.set(LEADER_KEY, self._token, nx=True, px=LEADER_MS):
             return True
         if await self._redis.get(LEADER_KEY) != self._token.encode():

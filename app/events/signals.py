@@ -1,4 +1,4 @@
-"""Signals: short messages about a run, an agent run or the limits, sent to all that listen.
+"""Signals: short messages about a run, an agent run or the limits, sent to all listeners.
 
 A lost signal only costs time.
 """
@@ -26,9 +26,9 @@ class Signals:
     """Sends and receives signals over Redis pub/sub.
 
     ``finished`` wakes clients that wait for a run. ``stop`` and ``pause`` make workers ask at once
-    for the state of their runs, which the next heartbeat would also tell them. ``money`` wakes an
-    agent run whose hold may fit. The signal ``limits changed`` makes workers read the new limits at
-    once.
+    for the state of their runs. Without the signal, workers would learn the state from the next
+    heartbeat. ``money`` wakes an agent run whose hold may fit. The signal ``limits changed`` makes
+    workers read the new limits at once.
 
     Example:
         async with signals.watching(run_id) as changed:

@@ -2,7 +2,7 @@
 
 The stream is a copy of the history in Postgres, in the same order. An entry has the id of its
 event. Therefore a reader of the history can continue in the stream, and an event that is written
-twice is stored once.
+twice is stored only once.
 """
 
 import asyncio
@@ -38,8 +38,9 @@ class EventStream:
             async for document in documents:
                 ...
 
-    The stream keeps only about the newest ``length`` events. A service that was away for longer
-    reads the older events from the history in Postgres, which keeps them until runs are pruned.
+    The stream keeps only the newest events, about ``length`` of them. A service that has missed
+    older events reads these events from the history. Postgres keeps the history of a run until the
+    run is pruned.
 
     Args:
         redis: The process's client.
@@ -66,10 +67,10 @@ class EventStream:
         Args:
             ids: Ids of the events, ascending.
             documents: The JSON of each event.
-            make: Whether to make the stream if there is no stream.
+            make: Whether to make the stream if it does not exist.
 
         Returns:
-            Whether there is a stream; without a stream, nothing was written.
+            Whether the stream exists; if it does not exist, nothing was written.
         """
         given: list[str | int] = [self._length, int(make)]
         for id_, document in zip(ids, documents, strict=True):
@@ -113,7 +114,7 @@ class Group:
     async def new(self) -> list[Entry]:
         """Read an event that no member has taken; waits a moment if there is none.
 
-        Only one event is read at a time, because the other members cannot get a taken event before
+        Only one event is read, because the other members cannot get a taken event before
         ``stale_s`` is over.
         """
         return await self._read(">", count=1, block_ms=BLOCK_MS)
@@ -143,7 +144,7 @@ class Group:
 
 
 async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
-    """Yield the JSON of each event, without an end; the request for the next acknowledges the last.
+    """Yield the JSON of each event, without an end; each request acknowledges the event before.
 
     Each event comes at least once. If a consumer dies or is stopped before it acknowledges an
     event, this consumer or another member gets the event again. If Redis is away, the consumer

@@ -1,8 +1,9 @@
 """Sends the text of streamed answers from workers to the clients that follow a run.
 
-The text is sent over Redis pub/sub and is not stored. A client that starts late gets only the text
-from then on. Text is dropped if too much text waits or if it cannot be sent at once. A client sees
-this by an offset that jumps. The agent's output contains the whole text in any case.
+The text is sent over Redis pub/sub and is not stored. A client that begins late to follow a run
+gets only the later text. Text is dropped if too much text waits, or if the text cannot be sent in
+time. A client notices a gap, because the offset of the next piece jumps. The agent's output
+contains the whole text in any case.
 """
 
 import asyncio
@@ -74,7 +75,7 @@ class Piece:
 class Publisher:
     """Sends the text that this process's streaming agents generate.
 
-    Agents that do not stream have no costs from it.
+    For agents that do not stream, it costs nothing.
 
     Example:
         stream = publisher.open(run_id=run_id, agent="reader", attempt=1, turn=1)
@@ -159,12 +160,13 @@ class Stream:
         self.parts: list[str] = []
         self._publisher = publisher
         self._head = {"agent": agent, "attempt": attempt, "turn": turn}
-        # Numbers of characters: before the next message, in this message, and of the whole text.
+        # Three numbers of characters: before the next message, in the next message, and of the
+        # whole text.
         self._first = self._waiting = self._length = 0
 
     def add(self, text: str) -> None:
         """Add a piece; the piece waits for the next message, or is dropped."""
-        # After a gap no more text goes into the same message, because the text's offset would be
+        # After a gap, no more text goes into the same message, because the text's offset would be
         # wrong.
         gap = self.parts and self._first + self._waiting < self._length
         if not gap and self._publisher.take(self, text):
@@ -204,7 +206,7 @@ class Inbox:
     _pieces: deque[Piece] = field(default_factory=deque)
 
     def put(self, piece: Piece) -> None:
-        """Put a piece in; if the inbox is full, the oldest piece is dropped."""
+        """Put a piece into the inbox; if the inbox is full, the oldest piece is dropped."""
         if len(self._pieces) >= MAX_PIECES:
             self._pieces.popleft()
             self.lost += 1
@@ -234,7 +236,7 @@ class Feed:
 
     @contextlib.asynccontextmanager
     async def watching(self, run_id: UUID, news: asyncio.Event) -> AsyncIterator[Inbox]:
-        """Yield an inbox for the texts of a run from now on.
+        """Yield an inbox that gets the texts of a run from now on.
 
         Args:
             run_id: The run.
@@ -271,8 +273,8 @@ class Feed:
         while not self._closed:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    # The bare prefix belongs to no run. The subscription to it keeps the connection
-                    # open when no run is followed.
+                    # The bare prefix belongs to no run. The subscription to the bare prefix keeps
+                    # the connection open when no run is followed.
                     known = {CHANNEL, *self._inboxes}
                     await pubsub.subscribe(*known)
                     self._pubsub = pubsub

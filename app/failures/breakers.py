@@ -1,9 +1,9 @@
-"""The circuit breakers of one process, which admit calls and take the reports of their ends.
+"""The circuit breakers of one process: they admit calls, and are told how the calls end.
 
-While a circuit is closed, a call needs no exchange with Redis, because failures are reported in
-the background, and successes are reported only while failures are counted. While a circuit is
-open, callers wait in order of arrival. Only one call in the whole cluster, the probe, is let
-through at a time.
+While a circuit is closed, a call needs no exchange with Redis, because failures are reported in the
+background, and successes are reported only while failures are counted. While a circuit is open,
+callers wait in the order of their arrival. Now and then one call, the probe, may pass an open
+circuit. In the whole cluster, a circuit never has two probes at once.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ from app.telemetry.logging import of_nobody
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Seconds between two reports of successes, and between two renewals of probes.
 TICK_S = 1.0
-#: A waiting process asks again after at most this time, because a message may have been lost.
+#: A process that waits asks again after at most this time, because a message may have been lost.
 LOOK_AGAIN_S = 2.0
 RETRY_S = 0.5
 
@@ -43,15 +43,16 @@ log = structlog.get_logger(__name__)
 
 
 class CircuitReopened(Exception):
-    """The circuit opened while a call waited for its permit; the call waits again without it."""
+    """The circuit opened while a call waited for its permit; the call then waits anew."""
 
 
 def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
-    """Judge a model by the end of a call; None if the end says nothing about the model.
+    """Judge a model by the end of a call; returns None if the end says nothing about the model.
 
     Args:
-        error: The error that the call raised, or None.
-        slow_s: Seconds of the call after which the agent's timeout counts as the model's failure.
+        error: The error that the call raised; None if the call succeeded.
+        slow_s: If the agent's timeout ends a call, this is a failure of the model only if the call
+            has lasted at least this number of seconds.
     """
     if error is None:
         return "ok"
@@ -62,8 +63,8 @@ def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
     refused = error.status is not None and BAD_REQUEST <= error.status < SERVER_ERROR
     if isinstance(error, ConnectionFailed | Overloaded | ServerFailure) and not refused:
         return "bad"
-    # A refusal, also a 429, shows that the provider works. Without a status, the call did not
-    # reach the provider.
+    # A refusal, even a 429, shows that the provider works. If the error has no status, the call did
+    # not reach the provider.
     return None if error.status is None else "ok"
 
 
@@ -71,7 +72,7 @@ class Ticket:
     """The permission of a circuit for one call; it is valid from ``admit`` to ``ended``.
 
     Attributes:
-        token: Id of the probe if this call is a probe, otherwise empty.
+        token: Id of the probe; empty if the call is not a probe.
     """
 
     def __init__(self, breakers: "CircuitBreakers", circuit: LocalCircuit, token: str) -> None:
@@ -105,9 +106,8 @@ class CircuitBreakers:
             raise
         ticket.ended(None)
 
-    A circuit opens only after failures, so the calls in flight still fail when a model breaks
-    down. If Redis is away, every circuit counts as closed, and only limits and retries hold calls
-    back.
+    A circuit opens only after failures, so the calls in flight still fail when a model breaks down.
+    If Redis is away, every circuit counts as closed, and only limits and retries hold back calls.
 
     Args:
         backend: Stores the circuits of the cluster.
@@ -139,14 +139,14 @@ class CircuitBreakers:
             provider: Provider name.
             model: Model name.
             wait: Whether the call may wait. If the policy says not to wait, the call never waits.
-            max_wait_s: Seconds that the caller waits at most; a longer wait raises ``LongWait``.
+            max_wait_s: Largest number of seconds that the caller waits.
 
         Returns:
             The permission for the call; its ``ended`` must be called.
 
         Raises:
             CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
-            LongWait: If the model may not be tried again within ``max_wait_s``.
+            LongWait: If the circuit allows no call within ``max_wait_s`` seconds.
         """
         name = f"{provider}/{model}"
         circuit = self._circuits.get(name)
@@ -178,7 +178,7 @@ class CircuitBreakers:
             self._report_soon(circuit)
 
     def hear(self, news: CircuitNews) -> None:
-        """Take news of another process."""
+        """Take over the news that another process has sent."""
         if not news.circuit:
             # Every known circuit is read again, because news may have been missed.
             for each in self._circuits.values():
@@ -189,7 +189,7 @@ class CircuitBreakers:
                 circuit.counted_until_s = time.monotonic() + self._config.window_s
 
     async def run(self) -> None:
-        """Report successes while failures are counted, and renew probes, until cancelled."""
+        """Report successes while failures are counted, and renew probes; runs until cancelled."""
         while True:
             await asyncio.sleep(TICK_S)
             for token, circuit in list(self._held.items()):
@@ -200,7 +200,7 @@ class CircuitBreakers:
                     self._report_soon(circuit)
 
     async def close(self) -> None:
-        """Wait a moment until started messages are sent; waiting callers are not woken."""
+        """Wait a moment for messages that are being sent; callers that wait are not woken."""
         for circuit in self._circuits.values():
             if circuit.keeper is not None:
                 circuit.keeper.cancel()
@@ -239,7 +239,7 @@ class CircuitBreakers:
                 circuit.waiters.remove(future)
 
     async def _keep(self, circuit: LocalCircuit) -> None:
-        """Ask for probes for the first waiter until the circuit closes or no caller waits."""
+        """Ask for probes for the first waiter, while the circuit is open and a caller waits."""
         while circuit.opened and circuit.waiters:
             wait_s = circuit.ask_at_s - time.monotonic()
             if wait_s > 0:
@@ -295,7 +295,7 @@ class CircuitBreakers:
     # ---- exchanges with the backend ---------------------------------------------------------
 
     def _take(self, circuit: LocalCircuit, known: View | CircuitNews) -> None:
-        """Take a state unless a newer state is known, because news may overtake an answer."""
+        """Take over a state, unless a newer state is known already; news may overtake an answer."""
         if known.at < circuit.known_at:
             return
         circuit.known_at = known.at
@@ -312,9 +312,9 @@ class CircuitBreakers:
                 future.set_exception(too_long)
 
     async def _look(self, circuit: LocalCircuit) -> None:
-        """Read a circuit; without the backend, the process keeps the state that it knows.
+        """Read a circuit; if the backend is away, the process keeps the state that it knows.
 
-        A new circuit counts as closed then, because limits still hold calls back.
+        A circuit that was never read counts as closed then, because limits still hold back calls.
         """
         try:
             view = await self._backend.exchange(circuit.name, None)
@@ -344,7 +344,8 @@ class CircuitBreakers:
             circuit.reporting = False
 
     async def _exchange(self, circuit: LocalCircuit, **fields: Any) -> View | None:
-        # Only messages that count calls are numbered, because other messages may overtake them.
+        # Only a message that counts calls gets a number. If other messages had numbers, one of them
+        # could overtake such a message, and the count would be ignored as a repetition.
         number = next(circuit.numbers) if "bad" in fields else 0
         message = Message(process=self._process, number=number, **fields)
         try:

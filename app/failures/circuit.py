@@ -1,9 +1,9 @@
-"""The messages to and from a circuit breaker, and the interface of the backend that stores it.
+"""The messages to and from a circuit breaker, and the interface of the backend with the circuits.
 
 While a circuit is ``closed``, calls start, and failures are counted in a sliding window. While a
-circuit is ``open``, no call starts until a certain time. While a circuit is ``half_open``, only one
-call, the probe, runs; the result of the probe closes the circuit or opens it for longer. The Lua
-script that holds the circuits of a cluster is tested against a model of the script in Python.
+circuit is ``open``, it allows no call before a certain time. While a circuit is ``half_open``, only
+one call, the probe, runs; the result of the probe closes the circuit or opens it for longer. The
+Lua script that holds the circuits of a cluster is tested against a model of the script in Python.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Message:
     Attributes:
         process: Unique name of the process.
         number: Number of this message among the process's messages that count calls; a repeated
-            message is not counted again. It is 0 for a message that counts no calls.
+            message is not counted again. The number is 0 if the message counts no calls.
         ok: Pairs of an age in seconds and the number of successes at that time.
         bad: Number of failures since the last message.
         token: Id of a probe; a message with a token and without a verdict asks for the probe.
@@ -47,7 +47,7 @@ class View:
         state: The circuit's state.
         wait_s: Seconds until a probe may be granted; 0 if the circuit is closed.
         granted: Whether the requested probe may start.
-        change: The change that the message caused.
+        change: The change that the message caused; empty if the message caused no change.
         opening: How many times the circuit has opened since it was last idle.
         ok: Number of successes in the window.
         bad: Number of failures in the window.
@@ -67,7 +67,7 @@ class View:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CircuitNews:
-    """A message to all processes that a circuit opened, closed, may be probed or counts failures.
+    """A message to all processes: a circuit opened, closed, may be probed, or counts failures.
 
     If ``circuit`` is empty, news may have been missed, and every circuit has to be read again.
     ``at`` has the same meaning as in ``View``.

@@ -31,7 +31,8 @@ class RedisCircuits:
     from time to time.
 
     Args:
-        redis: The process's client, without ``decode_responses``. ``close`` does not close it.
+        redis: The process's client, without ``decode_responses``. ``close`` does not close this
+            client.
         config: The policy of all circuits.
         clock: Returns seconds since the epoch; tests use it instead of Redis's own clock.
     """
@@ -100,5 +101,5 @@ class RedisCircuits:
 
 
 def _key(circuit: str) -> str:
-    """Return the key; braces in the circuit's name are replaced, as they would end the hash tag."""
+    """Return the key; braces in the name are replaced, because they would end the hash tag."""
     return f"{PREFIX}:{{{circuit.translate({ord('{'): '(', ord('}'): ')'})}}}:state"

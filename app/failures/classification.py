@@ -1,4 +1,4 @@
-"""Classifies errors by whether another attempt may help and in which state the agent ends.
+"""Says of each error whether another attempt may help, and in which state the agent ends.
 
 The classes of ``app.errors`` are the classification. The code that catches an error of an SDK, of
 an HTTP answer or of a tool raises an error of these classes instead. Each class has attributes
@@ -27,7 +27,7 @@ class FailureClass:
 
 
 def classify(error: BaseException | type[BaseException]) -> FailureClass:
-    """Return the class of an error; an error outside the tree is a defect and not retriable."""
+    """Return the class of an error; an error outside ``app.errors`` is not retriable."""
     kind = error if isinstance(error, type) else type(error)
     agent_error = kind if issubclass(kind, AgentError) else AgentError
     return FailureClass(
@@ -38,6 +38,6 @@ def classify(error: BaseException | type[BaseException]) -> FailureClass:
 
 
 def class_named(name: str | None) -> FailureClass | None:
-    """Return the class with a stored name, or None if no error of the tree has this name."""
+    """Return the class with a stored name, or None if no error of ``app.errors`` has it."""
     kind = error_named(name)
     return None if kind is None else classify(kind)

@@ -1,4 +1,4 @@
-"""Decides from a failure, the retries so far and the policy between another try and a failure."""
+"""Decides after a failed attempt whether another attempt follows or the agent run ends."""
 
 from dataclasses import dataclass
 
@@ -31,7 +31,7 @@ def decide(
     """Decide what follows from a failed attempt.
 
     Args:
-        failure: The error, which may name a time to wait, or only the error's class.
+        failure: The error, or only its class. An error may name a time to wait.
         retries: Number of retries so far.
         policy: Number and spacing of the retries.
     """

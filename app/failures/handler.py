@@ -1,6 +1,6 @@
 """``FailureHandler`` decides on all retries, for workers and for programs that use it.
 
-The handler decides and counts; its caller carries the decision out. No other code repeats a call,
+The handler decides and counts; its caller carries out the decision. No other code repeats a call,
 because the SDKs' own retries are off.
 """
 
@@ -21,9 +21,10 @@ from app.errors import AgentError
 from app.failures.classification import FailureClass, class_named, classify
 from app.failures.decisions import Fail, Retry, decide
 
-#: A function or coroutine function that is called with a finally failed agent and its result.
+#: A function or coroutine function. It is called with an agent that has failed for good, and with
+#: the agent's result.
 OnFailure = Callable[[Agent, AgentResult], Any]
-#: Starts a function that may block; returns an awaitable for the end of the function.
+#: Starts a function that may block; returns an awaitable that ends when the function ends.
 InThread = Callable[[Callable[[], Any]], Any]
 CALLBACK_TIMEOUT_S = 30.0
 CALLBACKS_AT_ONCE = 8
@@ -108,7 +109,8 @@ class FailureHandler:
             policy: Policy that replaces the agent's own policy and the default policy.
 
         Returns:
-            True if the agent should be tried again. Always False for a result without a failure.
+            True if the agent should be tried again. The value is always False for a result without
+            a failure.
         """
         if not result.status.is_failure:
             return False

@@ -1,4 +1,4 @@
-"""A process's copy of one circuit: its known state, its waiting callers, its unreported counts."""
+"""A process's copy of one circuit: its state, callers that wait, and counts to be reported."""
 
 import asyncio
 import random
@@ -35,7 +35,7 @@ class LocalCircuit:
         self.successes: deque[list[float]] = deque(maxlen=SLOTS + 1)
 
     def long_wait(self, max_wait_s: float) -> LongWait | None:
-        """Return the exception for a caller if it has to wait longer than ``max_wait_s``."""
+        """Return the exception for a caller that has to wait longer than ``max_wait_s``."""
         wait_s = self.ask_at_s - time.monotonic()
         if not self.opened or self.probed or wait_s <= max_wait_s:
             return None

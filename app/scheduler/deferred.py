@@ -1,9 +1,9 @@
-"""Sends lanes for agents that may be claimed again because a backoff or a long wait has ended.
+"""Sends lanes for agents whose backoff or long wait has ended.
 
-Postgres stores the time at which an agent may be claimed again, so no killed process can lose this
-time. Every process looks ahead now and then. When the time has come, one process sends the lanes.
-If a lane has itself waited for the agent's backoff, this lane has claimed the agent by then. The
-watchdog finds the agents that all processes have missed.
+Postgres stores the time at which an agent may be claimed again, so a process that is killed cannot
+lose this time. Every process looks ahead now and then. When the time has come, one process sends
+the lanes. If a lane has itself waited for the agent's backoff, this lane has claimed the agent
+before that. The watchdog finds the agents that all processes have missed.
 """
 
 import asyncio
@@ -20,7 +20,8 @@ from app.storage.group_commit import cause
 
 #: Agents that may be claimed again within the same slot share their lanes.
 SLOT_S = 0.5
-#: Seconds after a slot's end in which lanes that wait for a backoff may claim its agents first.
+#: Seconds that a process waits after the end of a slot, so that lanes that wait for a backoff can
+#: claim the slot's agents first.
 GRACE_S = 0.25
 SENT_KEY = "agentchord:deferred:{slot}"
 SENT_FOR_S = 600
@@ -48,7 +49,7 @@ class Deferred:
         self._timers: dict[int, asyncio.Task[None]] = {}
 
     async def look(self) -> None:
-        """Start a timer for each slot until the look after the next one."""
+        """Start a timer for each slot that ends within the next two intervals."""
         async with self._engine.begin() as connection:
             slots = await coming_slots(
                 connection,

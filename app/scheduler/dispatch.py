@@ -32,7 +32,7 @@ class Dispatcher:
         celery: The Celery instance.
         redis: The broker's Redis, in which the messages of a queue are counted.
         lane_width: Width of the widest lane.
-        many_messages: Lanes share messages only if at least this many messages remain.
+        many_messages: Lanes share messages only if at least this number of messages is sent.
     """
 
     def __init__(
@@ -66,15 +66,15 @@ class Dispatcher:
             await asyncio.to_thread(self._send_levels, plans)
 
     async def send_lane(self, plan: LevelPlan, lane: Lane) -> None:
-        """Send a single lane, which passes a permission on."""
+        """Send a single lane, without a chord."""
         await asyncio.to_thread(self._lane(plan, lane).apply_async)
 
     async def send_advance(self, run_id: UUID, level: int | None = None) -> None:
-        """Ask the scheduler to look at a run; level None means that the run is newly enqueued."""
+        """Ask the scheduler to look at a run; the level is None if the run was just enqueued."""
         await asyncio.to_thread(self._advance(run_id, level).apply_async)
 
     async def backlog(self, queue: str) -> int:
-        """Count the messages that wait in a queue, over all its priorities."""
+        """Count the messages that wait in a queue, with all priorities."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for priority in PRIORITY_STEPS:
                 key = f"{queue}{Channel.sep}{priority}" if priority else queue

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-#: The largest number of lanes in a message, and the number of messages from which on a message may
-#: carry more than one lane. The second number makes sure that all workers get messages.
+#: The largest number of lanes in a message, and a number of messages: lanes share messages only if
+#: at least this number of messages is sent. The second number makes sure that all workers get
+#: messages.
 MOST_LANES, MANY_MESSAGES = 8, 16
 
 Sent = TypeVar("Sent")
@@ -13,7 +14,7 @@ Sent = TypeVar("Sent")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lane:
-    """The permission to run up to ``width`` agents at a time on one provider's queue."""
+    """The permission to run up to ``width`` agents at once, from the queue of one provider."""
 
     provider: str
     width: int
@@ -24,9 +25,9 @@ def cut_lanes(
 ) -> list[Lane]:
     """Share the permitted parallelism among providers, then cut each share into lanes.
 
-    The widths never add up to more than the run may use. If the run has more providers than
-    places, some providers get no lane. Such a provider is served when another lane passes its
-    permission on.
+    The sum of the widths is never more than the run may use. If the run has more providers than
+    places, some providers get no lane. Such a provider is served when another lane passes on its
+    permission.
 
     Args:
         agents: Number of pending agents by provider.
@@ -50,14 +51,15 @@ def cut_lanes(
 def share_messages(
     lanes: Sequence[tuple[Sent, Lane]], *, lane_width: int, many_messages: int = MANY_MESSAGES
 ) -> Iterator[list[tuple[Sent, Lane]]]:
-    """Put lanes that are sent at once into messages.
+    """Put lanes that are sent together into messages.
 
     Lanes share messages because each message costs the sender and the receiver 2 to 3 ms of CPU.
 
     Args:
         lanes: Lanes on one queue, each with the sender's own data.
-        lane_width: Width of the widest lane; the lanes of one message are in total no wider.
-        many_messages: The smallest number of messages, unless there are fewer lanes than this.
+        lane_width: Width of the widest lane; the lanes of one message together are not wider than
+            this.
+        many_messages: Smallest number of messages, except if fewer lanes are given.
     """
     most = min(max(len(lanes) // many_messages, 1), MOST_LANES)
     message: list[tuple[Sent, Lane]] = []
@@ -73,7 +75,7 @@ def share_messages(
 
 
 def _shares(wanted: list[int], room: int) -> list[int]:
-    """Share places in proportion to the wanted places; each gets at least one while some remain."""
+    """Share places in proportion to the wanted places; if possible, each share is at least one."""
     total = sum(wanted)
     if total <= room:
         return wanted

@@ -144,7 +144,7 @@ class Scheduler:
     async def pause(self, run_id: UUID) -> bool:
         """Pause a run until it is resumed; returns whether the run was pending or running.
 
-        When this method returns, no new call of the run can start. Calls in flight go on to their
+        When this method returns, no new call of the run can start. Calls in flight go on until they
         end.
         """
         step = partial(control.pause, run_id=run_id)
@@ -179,10 +179,10 @@ class Scheduler:
     ) -> bool:
         """Take a step that changes a run's state; returns whether the state was changed.
 
-        After a change, all processes get the signal, if there is one, and a scheduler is asked to
-        look at the runs. The step is repeated if the outcome of a commit is unknown. If the
-        repeated step finds nothing left to do, the run's state decides: if the run is in a state
-        that the step leads to, the first step counts as the one that changed it.
+        After a change, all processes get the signal, if one is given, and a scheduler is asked to
+        look at the runs. If the outcome of a commit is unknown, the step is repeated. If the
+        repeated step finds nothing left to do, the run's state decides: if it is one of the states
+        in ``brings``, the first try has changed the run.
         """
         tries = count()
 
@@ -200,7 +200,7 @@ class Scheduler:
         return changed
 
     async def fail_early(self, run_id: UUID) -> None:
-        """Start no more agents of a run that can only fail, because one of its agents failed."""
+        """Cancel a run's pending agents, if the run can only fail after an agent has failed."""
         reason = await self._failing.submit(run_id)
         if reason is not None:
             log.info("run_given_up", run_id=str(run_id), reason=reason)

@@ -1,8 +1,8 @@
 """The watchdog, which finds lost leases and messages with the help of Postgres.
 
-It takes the lost leases away and sends the lost messages again. Every worker process runs a
-watchdog. An advisory lock lets only one watchdog at a time look. A watchdog trusts only the
-database's clock.
+The watchdog takes away the lost leases, and sends the lost messages again. Every worker process
+runs a watchdog. Because of an advisory lock, two watchdogs never look at the same time. A watchdog
+trusts only the database's clock.
 """
 
 import asyncio
@@ -37,10 +37,10 @@ OVERDUE: TextClause = text("""
     SELECT id, timeout_s FROM runs
     WHERE status = 'running' AND stop_as IS NULL AND deadline_at < clock_timestamp()
 """)
-# Finds the runs whose current level has no open agents any more, because the message that advances
-# the run was lost. While a run is being stopped, only its running agents are open, because its
-# pending agents will not start any more. An agent that waits for a sub-workflow is open. An agent
-# that waits for its items is not open, because advancing the run completes such an agent.
+# Finds the runs whose current level has no open agents any more. The message that advances such a
+# run was lost. While a run is being stopped, only its running agents are open, because its pending
+# agents will not start any more. An agent that waits for a sub-workflow is open. An agent that
+# waits for its items is not open, because the step that advances the run completes such an agent.
 STUCK: TextClause = text("""
     SELECT r.id, r.level FROM runs r WHERE r.status = 'running' AND NOT EXISTS (
         SELECT FROM agent_runs a WHERE a.run_id = r.id AND (a.status = 'running'
@@ -152,7 +152,7 @@ class Watchdog:
             return await step(connection)
 
     async def _recover(self, connection: AsyncConnection) -> list[LevelPlan]:
-        """Take expired leases away, and plan new lanes, because the lanes with them are gone."""
+        """Take away expired leases, and plan new lanes, because the leases' lanes are gone."""
         if asyncio.get_running_loop().time() < self._lease_taking_from_s:
             return []
         taken = await recover_expired(connection, max_recoveries=self._max_recoveries)
@@ -184,7 +184,7 @@ class Watchdog:
             await self._redis.set(LOOKED_KEY, "", px=LOOKED_MS)
 
     async def _send_again(self, plan: LevelPlan, *, everything: bool) -> None:
-        """Send lanes for ready agents of providers with an empty queue, or of all providers."""
+        """Send lanes for the ready agents of providers with an empty queue, or of all providers."""
         waiting = {
             provider
             for provider in plan.agents

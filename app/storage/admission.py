@@ -50,8 +50,8 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
         max_running: Number of runs that may run at once in the whole cluster.
 
     Returns:
-        The current level of each admitted run. If a resumed run has no agent left to start there,
-        the plan has no agents, and the caller advances the run.
+        The current level of each admitted run. If a resumed run has no agent left to start at this
+        level, the plan has no agents, and the caller advances the run.
     """
     if not await connection.scalar(SOME_PENDING):
         return []

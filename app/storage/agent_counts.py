@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.fetch import Row, fetch
 
-# The totals count an agent with its items as one. An agent that waits for a sub-workflow counts as
-# running. An agent that waits for its items does not count as open itself, because its open items
-# are counted. A sub-workflow that completed in part counts like a failed item.
+# In the totals, an agent and its items count as one agent. An agent that waits for a sub-workflow
+# counts as running. An agent that waits for its items does not count as open itself, because its
+# open items are counted. A sub-workflow that completed in part counts like a failed item.
 AGENT_COUNTS: TextClause = text("""
     SELECT a.run_id, count(*) FILTER (WHERE a.parent_id IS NULL) AS total,
         count(*) FILTER (WHERE s.failed AND a.parent_id IS NULL) AS failed,
@@ -37,7 +37,7 @@ AGENT_COUNTS: TextClause = text("""
 
 
 async def agent_counts(connection: AsyncConnection, run_ids: Sequence[UUID]) -> dict[UUID, Row]:
-    """Count for each run the agents by state, and the open agents of the run's level."""
+    """Count the agents of each run by state, and the open agents at the run's level."""
     return {
         row.run_id: row for row in await fetch(connection, AGENT_COUNTS, {"ids": list(run_ids)})
     }

@@ -1,4 +1,4 @@
-"""Notes thresholds and wakes waiting agents after a booking on shared budgets."""
+"""After a booking on shared budgets, notes passed thresholds and wakes agents that wait."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -52,7 +52,7 @@ async def note_booked(
 
 
 def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Return the thresholds that this booking has passed on a budget, each with its entry."""
+    """Find the budget's thresholds that this booking has passed; returns a line for each."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
     )
@@ -67,7 +67,7 @@ def _passing_entry(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
         spent_usd += Decimal(entry["cost_usd"])
         if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
             return entry
-    # The limit was lowered below the spending, and the next booking notes the threshold.
+    # The limit was lowered below the spending earlier, and this booking notes the threshold.
     return mine[-1] if mine else {}
 
 

@@ -9,4 +9,4 @@ WakeWaiters = Callable[[Sequence[UUID]], None]
 
 
 def wake_none(_: Sequence[UUID]) -> None:
-    """Wake no agent run; waiting agent runs look again by themselves a little later."""
+    """Wake no agent run; an agent run that waits tries again by itself a little later."""

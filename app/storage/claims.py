@@ -39,7 +39,7 @@ class ClaimedAgent:
         outputs: The outputs that the prompt reads, by agent name.
         item_index: Index of the agent run's element in its for_each list, from 0; None if the agent
             run is not an element.
-        item: The element.
+        item: The element itself; None if the agent run is not an element.
     """
 
     id: UUID
@@ -60,8 +60,8 @@ class Claim:
 
     Attributes:
         agents: The claimed agents, by priority.
-        more: Whether the same provider has more agents that are ready now.
-        other_provider: Another provider with ready agents, if there is one.
+        more: Whether more agents of the request's provider are ready now.
+        other_provider: Another provider whose agents are ready; None if no such provider exists.
         open: Whether an agent of the level is not final yet; claimed agents are not final.
         alone: Whether all agents that are not final belong to this lane.
         room: Whether the run may have more agents in progress than it has now.
@@ -89,8 +89,8 @@ async def claim(
     An agent that has been recovered ``max_recoveries`` times is a suspect. A worker has only one
     suspect at a time.
 
-    A claim may be repeated. If the outcome of its commit is unknown, the agents that it claimed are
-    in no heartbeat, so their leases end by themselves.
+    A claim may be repeated if the outcome of its commit is unknown. No heartbeat renews the leases
+    of the agents that the first try may have claimed, so these leases end by themselves.
 
     Args:
         connection: Inside a transaction.

@@ -1,8 +1,8 @@
 """Pauses and resumes running runs, and retries and reruns ended runs.
 
 Each function changes the run with one conditional statement under the run's row lock. Therefore a
-call may be repeated, and several callers may make it at once: the second call finds nothing left to
-do.
+call may be repeated, and several callers may make the same call at once: the second call finds
+nothing left to do.
 """
 
 from collections.abc import Collection, Sequence
@@ -38,9 +38,9 @@ PAUSE: TextClause = text("""
     SELECT id, 'run_paused', jsonb_strip_nulls(jsonb_build_object('time_left_s', time_left_s))
     FROM paused RETURNING run_id
 """)
-# A resumed run is admitted again like any other run, and its deadline is set at its admission. If a
-# sub-workflow's run is inside a paused run, it stays paused, because none of its holds could be
-# placed.
+# A resumed run is admitted again like any other run, and its deadline is set at its admission. If
+# the run around a sub-workflow's run is still paused, the sub-workflow's run also stays paused,
+# because none of its holds could be placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
         UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -62,10 +62,11 @@ LOCK_RUN: TextClause = text("""
 """)
 READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
-# The run is locked before this statement. An agent with items waits for the items that are tried
-# again. Attempts are numbered on, so late writes of an old attempt are refused. Only the attempt of
-# an agent with items continues, because its items continue. Conversations with tools begin anew,
-# because a failed conversation would otherwise continue from the point of its failure.
+# The transaction has locked the run before this statement. An agent with items waits for the items
+# that are tried again. The numbers of the attempts go on, so late writes of an old attempt are
+# refused. Only the attempt of an agent with items continues, because its items continue.
+# Conversations with tools begin anew, because a failed conversation would otherwise continue from
+# the point of its failure.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -116,8 +117,9 @@ AGENTS_OF_RUN: TextClause = text("""
     SELECT name, level, status, dependencies FROM agent_runs
     WHERE run_id = :id AND parent_id IS NULL ORDER BY position
 """)
-# agents: [{id, name, again}]. An agent that does not run again is taken over with its output. It
-# costs the new run nothing, because the old run has paid for it.
+# agents: [{id, name, again}]. The new run takes over an agent that does not run again, together
+# with the agent's output. Such an agent costs the new run nothing, because the old run has paid for
+# it.
 RERUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
@@ -151,10 +153,10 @@ RERUN: TextClause = text("""
 
 
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Stop the start of agents and calls of a run until the run is resumed, and stop its timeout.
+    """Let a run start no agents and no calls until it is resumed, and stop the run's timeout.
 
     The runs of its sub-workflows are paused, too. If the hold of a call was placed before this
-    transaction commits, the call goes on to its end.
+    transaction commits, the call goes on until it ends.
 
     Args:
         connection: Inside a transaction.
@@ -174,9 +176,9 @@ async def resume(connection: AsyncConnection, run_id: UUID) -> bool:
 async def _on_run_tree(
     connection: AsyncConnection, statement: TextClause, run_id: UUID
 ) -> Collection[UUID]:
-    """Execute a statement on a run and its sub-workflows' runs; returns the changed runs."""
+    """Execute a statement on a run and its sub-workflows' runs; returns the changed runs' ids."""
     ids = [run.id for run in await lock_run_tree(connection, [run_id])]
-    if len(ids) > 1:  # in the order in which holds lock them
+    if len(ids) > 1:  # holds lock the budgets in the same order
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
     return set(await connection.scalars(statement, {"ids": ids}))
 
@@ -205,12 +207,12 @@ async def retry_failed(
         part_of_retry: Whether the retry of the outer run causes this retry of a sub-workflow's run.
 
     Returns:
-        Whether an agent runs again. No agent runs again if the run has not ended, or if no agent
-        has failed or was cancelled.
+        Whether an agent runs again. No agent runs again if the run has not ended, or if none of its
+        agents failed or was cancelled.
 
     Raises:
         RunConflict: If the run's input has been removed, if the budget would be lowered, or if the
-            run is a sub-workflow of another run; then the other run has to be retried.
+            run is a sub-workflow of another run. In the last case, the other run has to be retried.
     """
     run = await _lock(connection, run_id)
     if run.ancestors and not part_of_retry:
@@ -234,11 +236,11 @@ async def retry_failed(
 
 
 async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
-    """Make a new run of the same workflow and input that starts from one agent.
+    """Make a new run, with the same workflow and input, that starts from one agent.
 
-    The given agent, all agents that depend on it and all agents without a result run again. The
-    results of the other agents are taken over. Until the new run has ended, another call returns
-    the same new run.
+    The agents that run again are the given agent, all agents that depend on it, and all agents
+    without a result. The results of the other agents are taken over. Until the new run has ended,
+    another call for the same agent returns the same new run.
 
     Args:
         connection: Inside a transaction.

@@ -1,4 +1,4 @@
-"""Finds and wakes agents that were given back and may be claimed again at a later time."""
+"""Finds and wakes agents that were given back, and that may be claimed again only later."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -20,8 +20,8 @@ COMING: TextClause = text("""
         AND r.status = 'running' AND r.stop_as IS NULL
     ORDER BY slot
 """)
-# If a lane has waited for the agents, it has claimed them by now. If a run has no free place, no
-# lane is needed, because the lane that frees a place claims the agents.
+# A lane that has waited for some of the agents has claimed these agents by now. If a run has no
+# free place, no lane is needed, because the lane that frees a place claims the agents.
 DUE: TextClause = text("""
     SELECT r.id AS run_id, r.level, r.max_parallel_agents, r.priority, a.provider,
         count(*) AS agents
@@ -60,7 +60,7 @@ WAKE_DEFERRED: TextClause = text("""
 
 
 async def wake_deferred_by_limits(connection: AsyncConnection) -> None:
-    """Make all agents that wait for a limit per hour or day ready at once."""
+    """Wake all agents that wait for a limit per hour or day: they are ready at once."""
     await connection.execute(WAKE_DEFERRED_BY_LIMITS, {"pattern": "% requests_per_%"})
 
 
@@ -71,10 +71,10 @@ async def wake_deferred(
 
     Args:
         connection: Inside a transaction.
-        waiters: The agent runs that each of several callers names.
+        waiters: For each caller, the agent runs that the caller names.
 
     Returns:
-        For each caller, whether one of its agent runs is ready now.
+        For each caller, whether at least one of the caller's agent runs was made ready.
     """
     ids = sorted({id_ for each in waiters for id_ in each})
     back = set(await connection.scalars(WAKE_DEFERRED, {"ids": ids}))
@@ -84,17 +84,17 @@ async def wake_deferred(
 async def coming_slots(
     connection: AsyncConnection, *, slot_s: float, behind_s: float, ahead_s: float
 ) -> list[tuple[int, float]]:
-    """Find the slots of time in which agents may be claimed again.
+    """Find the slots of time in which the wait of an agent ends.
 
     Args:
         connection: Inside a transaction.
         slot_s: Length of a slot in seconds.
-        behind_s: Number of seconds to look back; this finds the agents that were made ready at
-            once.
+        behind_s: Number of seconds to look back. This finds the agents that were made ready before
+            the planned end of their wait.
         ahead_s: Number of seconds to look ahead.
 
     Returns:
-        Number of each slot, and seconds until the slot is over.
+        For each slot, its number and the seconds until its end.
     """
     values = {"slot_s": slot_s, "behind_s": behind_s, "ahead_s": ahead_s}
     rows = await connection.execute(COMING, values)
@@ -102,5 +102,5 @@ async def coming_slots(
 
 
 async def plan_due(connection: AsyncConnection, *, slot: int, slot_s: float) -> Sequence[LevelPlan]:
-    """Find the agents of an ended slot that are still pending, in runs with free places."""
+    """Find the agents that are still pending after the end of a slot, in runs with free places."""
     return plans_of(await connection.execute(DUE, {"slot": slot, "slot_s": slot_s}))

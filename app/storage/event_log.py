@@ -1,14 +1,15 @@
-"""Reads the history in the order of its ids, so that a reader that goes on misses no event.
+"""Reads the history in the order of the ids; a reader that continues after an id misses no event.
 
 An event gets its id before its transaction commits. Therefore an event with a lower id may appear
-after an event with a higher id, and a reader that continues after the highest id would miss it. For
-this reason, events that are younger than the oldest open transaction are held back for the
-milliseconds that this transaction takes. When an event is returned, all events with lower ids have
-appeared.
+after an event with a higher id, and a reader that continues after the higher id would miss the
+event with the lower id. For this reason, events that are younger than the oldest open transaction
+are held back for the milliseconds that this transaction takes. When an event is returned, all
+events with lower ids have appeared.
 
-This relies on two facts. First, only transactions of this package write events; their sessions are
-named ``agentchord...`` and end within seconds, even if their processes die. Second, the reader's
-role sees these sessions in pg_stat_activity, as it does if it owns them.
+This relies on two facts. First, only transactions of this package write events. The sessions of
+these transactions are named ``agentchord...``, and the transactions end within seconds, even if
+their processes die. Second, the reader's role sees these sessions in pg_stat_activity. For example,
+a role sees all sessions that it owns.
 """
 
 from dataclasses import dataclass
@@ -22,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import RunEvent
 
-# This statement runs before the statement that reads the events. If this statement does not find a
-# transaction, the transaction has committed before the snapshot of the reading statement, or it
-# begins later and writes younger events.
+# This statement runs before the statement that reads the events. A transaction that this statement
+# does not find has either committed before the snapshot of the reading statement, or begins later
+# and writes younger events.
 HORIZON: TextClause = text("""
     SELECT least(statement_timestamp(), min(xact_start)) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -34,9 +35,9 @@ READ_RUN: TextClause = text("""
     SELECT id, type, at, attempt, data FROM events
     WHERE run_id = :run_id AND id > :after ORDER BY id LIMIT :limit
 """)
-# Events are returned as JSON, because they are sent on in this form, and in arrays, because one row
-# costs less than a thousand rows. The returned horizon is for the next page, whose snapshot is
-# younger.
+# Events are returned as JSON, because the relay sends them on in this form. They are returned in
+# arrays, because one row costs less than a thousand rows. The returned horizon is for the next
+# page, whose snapshot is younger.
 READ_ALL: TextClause = text("""
     WITH page AS (
         SELECT e.id, e.type, row_to_json(e)::text AS document, e.at >= :horizon AS young
@@ -53,7 +54,7 @@ READ_ALL: TextClause = text("""
         ) AS horizon
     FROM settled
 """)
-# The last id that was assigned; this number never falls, also if events are removed.
+# The last id that was assigned; this number never falls, even if events are removed.
 LAST_ID: TextClause = text("""
     SELECT coalesce(pg_sequence_last_value(pg_get_serial_sequence('events', 'id')), 0)
 """)
@@ -65,7 +66,7 @@ class Settled:
 
     Attributes:
         rows: The events as dicts with id, type, at, attempt and data, in the order of their ids.
-        more: Whether there may be more events than fit the page.
+        more: Whether more events may exist than the page can hold.
         held: Whether younger events are held back.
     """
 
@@ -82,8 +83,9 @@ class Page:
         ids: The events' ids, ascending.
         types: The events' types.
         documents: The JSON of each event.
-        more: Whether there may be other events, which do not fit the page or are held back.
-        horizon: The horizon for the next page; events before this time are settled then.
+        more: Whether other events may exist, which do not fit on the page or are held back.
+        horizon: The horizon for the next page; all events before this time are settled when the
+            next page is read.
     """
 
     ids: list[int]

@@ -1,10 +1,10 @@
 """Writes the agent runs of a for_each's elements, and collects their outputs at the end.
 
-An agent with a for_each is claimed like any other agent. Its attempt records the list. The same
-transaction writes one agent run per element, on the same level. The agent then waits for its
-elements without a lease and without a place. When no agent run of the level is open any more,
-advancing the run collects the outputs. Therefore recording an element costs no more than recording
-any other agent.
+An agent with a for_each is claimed like any other agent. Its attempt records the list. The
+transaction that records the list also writes one agent run for each element, on the same level. The
+agent then waits for its elements without a lease and without a place. When no agent run of the
+level is open any more, the step that advances the run collects the outputs. Therefore recording an
+element costs no more than recording any other agent.
 """
 
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ from uuid_utils.compat import uuid7
 from app.domain.agent import CRITICAL_PRIORITY
 from app.storage.session import dumps
 
-# The transaction has locked the agent run, because APPLY_RECORDS has just updated it. If the
-# transaction is repeated, the attempt no longer owns the agent run, and nothing is written.
+# The transaction has locked the agent run, because APPLY_RECORDS has just updated this agent run.
+# If the transaction is repeated, the attempt no longer owns the agent run, and nothing is written.
 EXPAND: TextClause = text("""
     WITH parent AS (
         UPDATE agent_runs SET item_count = :count WHERE id = :id RETURNING *
@@ -37,9 +37,9 @@ EXPAND: TextClause = text("""
         ON ids.place = items.place
     ON CONFLICT (run_id, name) DO NOTHING
 """)
-# An agent fails if all of its items have failed. It also fails if one item has failed and the agent
-# is critical or no agent of its run may fail. The size is checked before the list is built, because
-# Postgres cannot build a JSON list over 256 MB.
+# An agent fails if all of its items have failed. It also fails if one item has failed and either
+# the agent is critical or its run allows no failed agents. The size of the outputs is checked
+# before their list is built, because Postgres cannot build a JSON list of more than 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,
@@ -88,10 +88,10 @@ COLLECT: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The list of an agent with a for_each, and the outputs that its items also read.
+    """The list of an agent with a for_each, and the agents whose outputs its items also read.
 
     Attributes:
-        values: The elements as JSON values, at least one.
+        values: The elements as JSON values; the list has at least one element.
         reads: Names of the agents whose outputs each item reads.
     """
 
@@ -121,14 +121,14 @@ async def collect(
     allow_partial_completion: bool,
     max_bytes: int,
 ) -> None:
-    """End the agents of a level that wait for their items, after all of these items have ended.
+    """End a level's agents that wait for their items, after all of these items have ended.
 
     Args:
         connection: Inside a transaction that has locked the run.
         run_id: The run.
         level: The run's current level.
         allow_partial_completion: Whether an agent may complete without some of its items.
-        max_bytes: Size of the largest list of outputs that is allowed.
+        max_bytes: Largest allowed size of a list of outputs, in bytes.
     """
     values = {
         "run_id": run_id,

@@ -1,8 +1,8 @@
 """Executes the statements of the hot path directly with the driver, psycopg.
 
-SQLAlchemy opens and pools the connections, and begins and ends the transactions. The statements in
-between are executed by the driver, because SQLAlchemy needs twice the CPU of the driver for a
-statement, and each agent needs several statements.
+SQLAlchemy opens and pools the connections, and begins and ends the transactions. Inside a
+transaction, the driver executes the statements, because SQLAlchemy needs twice the CPU of the
+driver for a statement, and each agent needs several statements.
 """
 
 from collections.abc import Mapping
@@ -29,15 +29,15 @@ async def fetch(
 
     Args:
         connection: Inside a transaction.
-        statement: A statement that is a constant of a module, because its translation is cached for
-            good.
+        statement: The statement. It must be a constant of a module, because its translation is
+            cached for ever.
         values: The statement's parameters by name.
 
     Returns:
         The rows as named tuples; an empty list if the statement returns no rows.
 
     Raises:
-        DBAPIError: In the same cases as ``connection.execute``.
+        DBAPIError: If the statement fails; ``connection.execute`` would raise the same error.
     """
     assert connection.sync_connection is not None, "fetch needs a connection that is open"
     driver = connection.sync_connection.connection.driver_connection
@@ -48,7 +48,7 @@ async def fetch(
         return await cursor.fetchall() if cursor.pgresult and cursor.pgresult.nfields else []
     except psycopg.Error as error:
         if driver.closed:
-            # This statement also fails, and therefore SQLAlchemy replaces the whole pool.
+            # The statement ALIVE also fails, and therefore SQLAlchemy replaces the whole pool.
             await connection.execute(ALIVE)
         raise DBAPIError.instance(
             statement.text, None, error, psycopg.Error, hide_parameters=True

@@ -2,11 +2,12 @@
 
 The first item starts a batch at once. Items that arrive while this batch runs form the next batch.
 Without load, group commit adds no delay. Under load, the batches grow by themselves. The idea comes
-from the write-ahead log (Gawlick and Kinkade, 1985). The price is that an item waits for at most
-one earlier batch.
+from the write-ahead log (Gawlick and Kinkade, 1985). The price is a wait: before its own batch
+starts, an item waits for at most one earlier batch.
 
-A caller that expects more items may let a batch wait for these items for some milliseconds, because
-fewer transactions are less work. Postgres does the same for its log with commit_delay.
+If more items are expected, a batch can also wait some milliseconds for them (``delay_s``), because
+fewer transactions are less work. Postgres delays the commits of its log in the same way, with
+commit_delay.
 """
 
 import asyncio
@@ -33,9 +34,9 @@ log = structlog.get_logger(__name__)
 
 
 def is_transient(error: Exception) -> bool:
-    """Return whether a statement may succeed later.
+    """Return whether a statement could succeed later.
 
-    A statement may succeed later after a lost connection, a deadlock, a restart or a timeout.
+    A statement could succeed later after a lost connection, a deadlock, a restart or a timeout.
     """
     if isinstance(error, TimeoutError):  # no connection of the pool became free
         return True
@@ -78,12 +79,12 @@ def at_once(items: int) -> float:  # noqa: ARG001
 class Batches(Generic[Item, Result]):
     """Collects items and executes them in batches, one batch after the other.
 
-    Only one batch runs at a time, so a slow batch delays all callers. With a ``key``, an item may
-    have to wait for several batches.
+    Two batches never run at the same time, so a slow batch delays all callers. With a ``key``, an
+    item may have to wait for several batches.
 
     Args:
-        execute: Executes one batch; returns one result per item, in order. If it raises an error,
-            the items are executed one by one, unless the error is ``ServiceUnavailable``.
+        execute: Executes one batch; returns one result per item, in order. If the call raises an
+            error, the items are executed one by one, unless the error is ``ServiceUnavailable``.
         name: Name of the batches in the log.
         key: Returns the key of an item; items with equal keys never share a batch. If it is None,
             all items may share a batch.
@@ -106,7 +107,7 @@ class Batches(Generic[Item, Result]):
         self._runner: asyncio.Task[None] | None = None
 
     async def submit(self, item: Item) -> Result:
-        """Execute the item with the next batch; returns its result when the batch is committed.
+        """Execute the item with the next batch; returns the item's result after the commit.
 
         If the caller is cancelled, its item is still executed.
         """
@@ -178,14 +179,15 @@ class GroupCommit(Batches[Item, Result]):
         records = GroupCommit(engine, apply_records, name="record", key=lambda r: r.agent_run_id)
         accepted = await records.submit(record)  # the record is committed now
 
-    While Postgres is away, a batch is repeated for ever, and its callers wait. A caller that must
-    not wait opens its own transaction with ``engine.begin`` (``persist`` also repeats a
-    transaction).
+    While Postgres is away, a batch is repeated again and again, and its callers wait. A caller that
+    must not wait opens its own transaction with ``engine.begin``, but not with ``persist``, which
+    also repeats its transaction.
 
     Args:
         engine: The process's engine.
-        execute: Executes the statements of one batch; returns one result per item, in order. It
-            must be idempotent, because it is repeated if the outcome of a commit is unknown.
+        execute: Executes the statements of one batch; returns one result per item, in order.
+            ``execute`` must be idempotent, because a batch is repeated if the outcome of its commit
+            is unknown.
         name: Name of the batches in the log.
         key: Returns the key of an item; items with equal keys never share a batch. If it is None,
             all items may share a batch.

@@ -1,4 +1,4 @@
-"""The queue of holds that wait for budgets; it also finds the holds that may be tried again."""
+"""The queue of holds that wait for budgets, and the search for holds that may be tried again."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ class HoldQueue:
         waiting: The requests that still wait, in the order of their arrival.
         dead: Pairs (agent run, attempt) of the requests that no longer wait.
         own: The accounts of the agent runs' cost_limits, by agent run.
-        places: The attempt that each waiting request has in the queue, by agent run.
+        places: The attempt with which each request waits in the queue, by agent run.
     """
 
     waiting: tuple[HoldRequest, ...] = ()
@@ -36,7 +36,7 @@ class HoldQueue:
 
 
 async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
-    """Read the queue of these budgets; a caller that changes the queue has locked the budgets."""
+    """Read the queue of these budgets; a caller that changes the queue must lock them first."""
     rows = (await connection.execute(READ_QUEUE, {"ids": list(budget_ids)})).all()
     live = [row for row in rows if row.live]
     return HoldQueue(
@@ -63,7 +63,7 @@ async def change_queue(
     accounts: Mapping[UUID, Account],
     asked: Sequence[tuple[HoldRequest, HoldAnswer]],
 ) -> None:
-    """Put requests that have to wait into the queue, and take the other requests out of it.
+    """Add requests to the queue if they have to wait, and remove the other requests from the queue.
 
     Args:
         connection: Inside the transaction that has locked the budgets.
@@ -119,8 +119,9 @@ async def next_in_queue(
 ) -> tuple[UUID, ...]:
     """Find the agent runs that wait for these budgets and should try again now.
 
-    The holds of these agent runs fit, in the order of the queue, or will never fit. This function
-    only finds the agent runs to wake. When they try again, the holds are decided anew under locks.
+    The holds of these agent runs fit if they are placed in the order of the queue, or will never
+    fit. This function only finds the agent runs to wake. When they try again, the holds are decided
+    anew under locks.
     """
     queue = await read_queue(connection, budget_ids)
     if not queue.waiting:

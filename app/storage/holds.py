@@ -35,7 +35,7 @@ Subject = tuple[str, str]
 async def place_holds(
     connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = wake_none
 ) -> list[HoldAnswer]:
-    """Reserve the worst case of several calls; each hold is placed on all of its accounts or none.
+    """Reserve the worst case of several calls; each hold is placed on all its accounts or on none.
 
     If the outcome of an earlier commit is unknown, an earlier try may have placed a hold already.
     Such a hold is found by its call id and is not placed twice. A hold that has to wait gets a
@@ -44,8 +44,8 @@ async def place_holds(
     Args:
         connection: Inside a transaction.
         requests: The requested holds, each of a different agent run.
-        wake: Called with the agent runs whose holds should be tried again, because a request
-            before them has left the queue.
+        wake: Called if a request has left the queue, with the agent runs behind this request whose
+            holds should be tried again.
     """
     own, attempts = await _lock_agent_runs(connection, requests)
     subjects = {subject for request in requests for subject in request.subjects}
@@ -91,10 +91,10 @@ async def _lock_agent_runs(
 async def read_standing(
     connection: AsyncConnection, subjects: Collection[Subject], call_ids: Sequence[UUID] = ()
 ) -> tuple[set[UUID], dict[Subject, list[UUID]]]:
-    """Read the accounts of standing budgets, and make the accounts that this period does not have.
+    """Read the accounts of standing budgets, and make accounts that are missing in this period.
 
     Args:
-        connection: Inside a transaction that has locked its agent runs and no budget.
+        connection: Inside a transaction that has locked its agent runs, but no budget yet.
         subjects: Pairs (scope, subject) of the calls.
         call_ids: Calls that may have holds already.
 
@@ -109,8 +109,8 @@ async def read_standing(
         [row] = await fetch(connection, HOLDS_AND_STANDING_BUDGETS, values)
     accounts: dict[Subject, list[UUID]] = defaultdict(list)
     for found in row.standing or ():
-        # A standing budget that was set or removed just now has no account. A newly set budget
-        # applies from the next hold on.
+        # A standing budget may have no account, because it was set or removed at this moment. A new
+        # budget applies from the next hold on.
         if found["account"] is not None:
             accounts[found["scope"], found["subject"]].append(UUID(found["account"]))
     return {UUID(call_id) for call_id in row.placed or ()}, accounts

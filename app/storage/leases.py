@@ -1,4 +1,4 @@
-"""Renews the leases of living workers, and takes the leases of silent workers away."""
+"""Renews the leases of living workers, and takes away the leases of silent workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,11 +44,11 @@ def renew_leases(
     Args:
         connection: The heartbeat's own connection; it is synchronous, because the heartbeat runs in
             a thread.
-        held: The attempts that the process believes to own, by agent run.
+        held: The attempts that the process believes that it owns, by agent run.
         lease_s: Seconds from now until the leases end.
 
     Returns:
-        The leases that still belong to the process. A missing lease was taken away.
+        The leases that still belong to the process. A lease that is missing here was taken away.
     """
     leases = [{"id": id_, "attempt": attempt} for id_, attempt in held.items()]
     rows = connection.execute(RENEW_LEASES, {"leases": dumps(leases), "lease_s": lease_s})
@@ -56,16 +56,16 @@ def renew_leases(
 
 
 async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
-    """Make the agents of silent workers ready again, and book the money that they may have spent.
+    """Make the agents of silent workers ready again, and book the worst cases of their calls.
 
     It is unknown whether a call in flight was billed. Therefore its hold becomes an ``unconfirmed``
     entry with the cost of the worst case. An agent that was recovered too often fails, because it
-    may have killed its workers. CLAIM gives a worker only one agent at a time that has its last
-    chance, so that such an agent cannot make other agents of this kind fail.
+    may have killed its workers. An agent that has its last chance is a suspect. CLAIM never gives a
+    worker two suspects at once, so that one suspect cannot make another suspect fail.
 
     Args:
         connection: Inside a transaction.
-        max_recoveries: Number of recoveries after which an agent fails instead.
+        max_recoveries: Number of recoveries after which an agent fails and is not made ready again.
 
     Returns:
         All leases that were taken away.

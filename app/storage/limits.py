@@ -58,7 +58,8 @@ class StoredBlock:
     Attributes:
         provider: Provider name.
         model: Model name or pattern, or ``default``.
-        limits: The limits that were set, by key; a value of None means unlimited.
+        limits: The limits that an operator set, by key; the value None means that there is no
+            limit.
     """
 
     provider: str
@@ -74,7 +75,7 @@ class ModelCalls:
         provider: Provider name.
         model: Model name.
         requests: Number of calls that reached the provider or are in flight.
-        tokens: Number of input tokens that were not read from a cache, plus output tokens.
+        tokens: Number of output tokens, plus the input tokens that were not read from a cache.
     """
 
     provider: str
@@ -84,7 +85,7 @@ class ModelCalls:
 
 
 async def read_limits(connection: AsyncConnection) -> list[StoredBlock]:
-    """Read all stored limits, by provider and model."""
+    """Read all stored limits, in the order of provider and model."""
     rows = await connection.execute(READ)
     return [StoredBlock(**row) for row in rows.mappings()]
 

@@ -63,7 +63,7 @@ FIND_KEYS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
-    """The agent run that a sub-workflow executes, and the runs around it, outermost first."""
+    """The agent run whose sub-workflow is executed, and the runs around it, outermost first."""
 
     agent_run_id: UUID
     ancestors: tuple[UUID, ...]
@@ -79,7 +79,8 @@ class NewRun:
         agents: The result of ``agent_rows`` for the workflow.
         input: JSON values by key.
         options: Tenant, weight and key.
-        parent: The agent run that this run executes as its sub-workflow, if there is one.
+        parent: The agent run whose sub-workflow this run executes; None if there is no such agent
+            run.
     """
 
     workflow: Workflow
@@ -133,9 +134,9 @@ async def create_runs(
     Args:
         connection: Inside a transaction.
         new: The runs; no two runs have the same key.
-        thresholds: Percentages of the runs' budgets; passing such a percentage is noted.
-        tenant: The tenant that asks for the runs, which learns nothing about other tenants' runs;
-            None means the whole installation.
+        thresholds: Percentages of a run's budget; the history notes when the spending passes one.
+        tenant: The tenant that asks for the runs; None means the whole installation. A tenant
+            learns nothing about the runs of other tenants.
 
     Returns:
         The ids of the runs; for a key that exists already, the id of the existing run.
@@ -220,7 +221,7 @@ def _agents(new: NewRun, run_id: UUID) -> list[dict[str, Any]]:
 
 
 def agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    """Return the columns of the agent runs that are equal in every run of a workflow."""
+    """Return those columns of the agent runs that are equal in all runs of a workflow."""
     levels = workflow.get_levels()
     level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
     return [

@@ -1,8 +1,8 @@
 """Moves runs through their levels, and ends or stops them.
 
-Every function that changes a run locks the run's row first, and changes only a run that is still at
-the level and in the state that the caller expects. Therefore a function may be called early, late
-or twice.
+Before a function changes a run, it locks the run's row. It changes the run only if the run is still
+at the level and in the state that the caller expects. Therefore a function may be called early,
+late or twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,13 +38,14 @@ MOVE: TextClause = text("""
     GROUP BY a.run_id, m.level, m.max_parallel_agents, m.priority, a.provider
     ORDER BY a.run_id, agents DESC
 """)
-# An agent with items may wait at this level already: its items had all ended when the run was
-# cancelled.
+# An agent with items may be waiting at this level already, if all of its items had ended when the
+# run was cancelled.
 HAS_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM agent_runs
         WHERE run_id = :id AND level = :level AND status IN ('pending', 'waiting'))
 """)
-# Cancels the dependents of agents that did not complete, unless they accept missing inputs.
+# Cancels the dependents of agents that did not complete, unless these dependents accept missing
+# inputs.
 CANCEL_DEPENDENTS: TextClause = text("""
     WITH cancelled AS (
         UPDATE agent_runs a SET status = 'cancelled', finished_at = clock_timestamp(),
@@ -92,8 +93,8 @@ CANCEL_PENDING: TextClause = text("""
         jsonb_build_object('agent', name, 'error', CAST(:reason AS text))
     FROM cancelled
 """)
-# Finds runs whose agents have been ready for a while, so that messages that are still on their way
-# are not sent twice.
+# Finds runs whose agents have been ready for a while. The messages for newer agents may still be on
+# their way, and must not be sent twice.
 READY_RUNS: TextClause = text("""
     SELECT r.id FROM runs r
     WHERE r.status = 'running' AND r.stop_as IS NULL AND r.started_at < now() - interval '5 s'
@@ -105,7 +106,7 @@ READY_RUNS: TextClause = text("""
         ))
     ORDER BY r.id
 """)
-# A run that is being stopped has the state running until its calls are closed, also if it was
+# Until its calls are closed, a run that is being stopped has the state running, even if it was
 # pending or paused before.
 STOP: TextClause = text("""
     UPDATE runs SET status = 'running', stop_as = coalesce(stop_as, :as_),
@@ -141,7 +142,7 @@ class LevelPlan:
         level: The run's level.
         max_parallel_agents: Number of the run's agents that may be in progress at once.
         priority: Priority of the run, 1 to 10.
-        agents: Number of pending agents by provider; the provider with the most comes first.
+        agents: Number of pending agents by provider; the provider with the most agents comes first.
     """
 
     run_id: UUID
@@ -153,13 +154,14 @@ class LevelPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """The effect of advancing one run: the run ended, a level has to be dispatched, or neither.
+    """The effect of a step that advances a run: it ends, a level has to be dispatched, or neither.
 
     Attributes:
-        plan: The level that has to be dispatched now.
+        plan: The level that has to be dispatched now; None if no level has to be dispatched.
         finished: Whether the run ended.
         open: Whether the run stays at its level, because an agent of the level has not ended.
-        parent: The outer run that may go on, if the end of this run ended an agent of it.
+        parent: The outer run that may go on; None if the end of this run has ended no agent of an
+            outer run.
     """
 
     plan: LevelPlan | None = None
@@ -206,12 +208,12 @@ async def advance(
     *,
     max_collected_bytes: int = MAX_COLLECTED_BYTES,
 ) -> list[Progress]:
-    """Move runs to the next level, or end them, if their current level is done.
+    """Move each run to its next level, or end the run, if the run's current level is done.
 
     Args:
         connection: Inside a transaction.
         steps: Pairs of a run and the level that the caller believes to be done. Each run may be
-            given only once. If a run is no longer at this level, the pair changes nothing.
+            given only once. If a run is no longer at the given level, the pair changes nothing.
         max_collected_bytes: Size of the largest output that may be collected from items or from a
             sub-workflow.
 
@@ -279,13 +281,13 @@ async def stop(
     """End a run and the runs of its sub-workflows early; workers then close the calls in flight.
 
     No new call starts after the run's budget is closed, because a call needs a hold. A hold locks
-    the rows of the budgets of its own run and of all runs around it.
+    the rows of the budgets of its own run and of all runs around this run.
 
     Args:
         connection: Inside a transaction.
         run_id: The run.
         as_: State in which the run ends, CANCELLED or FAILED.
-        reason: The reason for the history.
+        reason: The reason, which the history shows.
 
     Returns:
         Whether the run had not ended yet.
@@ -302,7 +304,7 @@ async def stop(
 
 async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
     """Close the budgets of these runs, so that no hold can be placed on them any more."""
-    if len(run_ids) > 1:  # locked in the order in which holds lock them
+    if len(run_ids) > 1:  # holds lock the budgets in the same order
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
     await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
 
@@ -314,7 +316,7 @@ async def stop_locked(
     as_: WorkflowStatus = WorkflowStatus.CANCELLED,
     reason: str,
 ) -> None:
-    """Stop locked runs; inner runs come first, because their end ends an agent of the outer run.
+    """Stop runs that are locked; inner runs come first, because each of them ends an outer agent.
 
     After this, the caller closes the budgets of these runs.
     """

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: Number of runs in one transaction, which removes at most some hundred thousand rows in seconds.
+#: Number of runs that one transaction prunes. Such a transaction takes some seconds, and removes at
+#: most some hundred thousand rows.
 BATCH = 20
 
 # A run that another process prunes or retries at this moment is locked, and is skipped.
@@ -144,7 +145,7 @@ async def count_prunable(
 async def prune_recorded(
     connection: AsyncConnection, *, older_than_s: float, tenant: str | None = None
 ) -> Pruned:
-    """Remove old events that programs recorded; with a tenant, no such events are removed."""
+    """Remove old events that programs recorded; if a tenant is given, nothing is removed."""
     where = {"older_than_s": older_than_s, "tenant": tenant}
     gone = await connection.scalar(PRUNE_RECORDED, where)
     return Pruned(recorded_events=gone or 0)

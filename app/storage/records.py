@@ -33,7 +33,8 @@ TOKENS = tuple(column.name for column in fields(Usage))
 #: The kinds of cost entries, and "void". A call that was never made is void: its hold is released
 #: without an entry.
 Kind = Literal["actual", "estimated", "unconfirmed", "correction", "cached", "void"]
-#: The certainty of the cost of a call by kind; a more certain entry takes the earlier entry back.
+#: The certainty of a call's cost, by the kind of the entry; a more certain entry takes back a less
+#: certain entry.
 KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 
 
@@ -41,11 +42,12 @@ KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 class CallRecord:
     """The known facts of one call to a provider, from which a line of the ledger is written.
 
-    The call is booked on the budgets that its hold names; ``budget_ids`` counts only if the call
-    had no hold. ``saved_usd`` is the amount by which the call would have cost more without any
-    cache. ``seconds`` is the duration of the call, if its end was seen. A correction that takes a
-    guess back has the kind of the guess in ``corrects``. ``expected_tokens`` is the estimate of the
-    prompt's tokens before the call, and ``bound_tokens`` is their upper bound.
+    The call is booked on the budgets that its hold names; ``budget_ids`` is used only if the call
+    had no hold. ``saved_usd`` is the additional cost that the call would have had without any
+    cache. ``seconds`` is the duration of the call, or None if no process saw the call's end. If the
+    record is a correction that takes back a guess, ``corrects`` is the kind of that guess.
+    ``expected_tokens`` is the number of the prompt's tokens that was estimated before the call, and
+    ``bound_tokens`` is the upper bound of this number.
     """
 
     call_id: UUID
@@ -98,16 +100,18 @@ class Ending:
         name: Name of the agent.
         status: New state of the agent run; PENDING makes it ready for another attempt.
         outcome: Outcome of the attempt; if the agent run is WAITING, the attempt goes on.
-        event: Type of the event that is noted.
+        event: Type of the event that the history gets.
         output: Output of a completed agent as a JSON value.
         error: Message of the error.
-        error_class: Name of the error's class in ``app.errors``; another name is a defect.
+        error_class: Name of the error's class in ``app.errors``; a name that is not in this module
+            means a defect.
         ready_in_s: Seconds until a pending agent run may be claimed again.
         waits_for: The limit, circuit or budget for which the agent run was given back.
         retry: Whether the next attempt counts as a retry.
         recovery: Whether the next attempt counts as a recovery.
-        items: The list whose items the agent, now WAITING, waits for.
-        first_token_s: Seconds until the first token of the attempt's first streamed answer.
+        items: The list of an agent that now waits for the items of this list; None for other
+            agents.
+        first_token_s: Seconds until the attempt's first streamed answer had its first token.
         waited_s: Seconds that the attempt has waited, by cause; short waits are left out.
     """
 
@@ -130,7 +134,7 @@ class Ending:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
-    """All data that one agent run writes at one time: calls to settle, and possibly its end.
+    """All data that an agent run writes in one step: calls to settle, and perhaps its ending.
 
     ``turn`` is an answer that asks for tools, and ``tools`` are states of tool calls. Only the
     attempt that owns the agent run may write turns and tool calls.
@@ -149,8 +153,8 @@ async def apply_records(
 ) -> list[bool]:
     """Write a batch of records, each of a different agent run.
 
-    The money is always booked, also the money of late and fenced attempts. The ending counts only
-    if the attempt still owns the agent run. A repeated batch changes nothing.
+    The money is always booked, even the money of late and fenced attempts. An ending is accepted
+    only if its attempt still owns the agent run. A repeated batch changes nothing.
 
     Args:
         connection: Inside a transaction.
@@ -158,8 +162,8 @@ async def apply_records(
         wake: Called with the agent runs whose holds may fit because this batch releases money.
 
     Returns:
-        For each record, whether its ending was accepted, or whether the tools that it starts may
-        run. A record without an ending and without tools gets True.
+        For a record with an ending, whether the ending was accepted. For a record that starts
+        tools, whether these tools may run. For any other record, True.
     """
     ids = sorted({record.agent_run_id for record in records})
     owners = {

@@ -1,4 +1,4 @@
-"""Connections, scripts and subscriptions of Redis, and its URL in the forms that programs need.
+"""Connections, scripts and subscriptions of Redis, and the forms of its URL that programs need.
 
 redis-py and Celery need different forms of the URL.
 """
@@ -28,8 +28,8 @@ def check_redis_url(url: str) -> str:
     """Check that a URL begins with redis://, rediss:// or unix://, and return it unchanged.
 
     Raises:
-        ConfigurationError: If it begins with another scheme. The message does not repeat the URL,
-            because the URL may hold a password.
+        ConfigurationError: If the URL begins with another scheme. The message does not repeat the
+            URL, because the URL may hold a password.
     """
     if urlsplit(url).scheme not in SCHEMES:
         raise ConfigurationError(
@@ -68,7 +68,7 @@ def connect_redis(url: str, *, max_connections: int = 32) -> Redis:
 
 
 def redis_place(url: str) -> str:
-    """Return host and port or the socket's path, because this part of the URL has no secrets."""
+    """Return host and port, or the socket's path; this part of the URL contains no secrets."""
     parts = urlsplit(url)
     return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
 
@@ -96,7 +96,7 @@ class Script:
 
 
 async def messages(pubsub: PubSub) -> AsyncIterator[dict[str, Any]]:
-    """Yield messages until Redis does not answer a PING on the silent connection."""
+    """Yield messages; ends when the connection is silent and Redis does not answer a PING."""
     asked = False
     while True:
         message = await pubsub.get_message(timeout=QUIET_S)

@@ -33,7 +33,7 @@ async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
     after a search that has found no new run.
 
     Returns:
-        The rows as read under their locks; outer runs come before inner runs.
+        The rows, read after they were locked; outer runs come before inner runs.
     """
     rows = {row.id: row for row in await connection.execute(LOCK_RUNS_FULL, {"ids": run_ids})}
     known = -1
@@ -47,5 +47,5 @@ async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
 
 
 async def run_tree_ids(connection: AsyncConnection, run_id: UUID) -> list[UUID]:
-    """Return a run and the runs of its sub-workflows, at any depth."""
+    """Return the ids of a run and of the runs of its sub-workflows, at any depth."""
     return [run_id, *await connection.scalars(RUN_TREE_IDS, {"run_id": run_id})]

@@ -115,7 +115,8 @@ class AgentRunRecord:
     ``first_token_s`` is the number of seconds from the attempt's first request to its first token,
     if the agent streams. An agent run with a for_each has an ``item_count``, and its elements have
     the id of this agent run as their ``parent_id``. ``sub_run_id`` is the run of the agent run's
-    sub-workflow; the dollars and tokens of the sub-workflow are included in the agent run's.
+    sub-workflow; the dollars and tokens of the sub-workflow are included in ``spent_usd`` and
+    ``tokens``.
     """
 
     id: UUID
@@ -145,12 +146,13 @@ class AgentRunRecord:
 
 
 async def store_workflow(connection: AsyncConnection, workflow: Workflow) -> UUID:
-    """Store a workflow unless a version with the same content is stored; returns its id."""
+    """Store a workflow, unless the same content is stored already; returns the stored id."""
     key = {"name": workflow.name, "content_hash": workflow.content_hash()}
     found: UUID | None = await connection.scalar(FIND_WORKFLOW, key)
     if found is not None:
         return found
-    # The version numbers of a name are consecutive, so only one writer of a name works at a time.
+    # The version numbers of a name are consecutive, so two writers of a name never work at the same
+    # time.
     await connection.execute(LOCK_NAME, {"name": workflow.name})
     found = await connection.scalar(FIND_WORKFLOW, key)
     if found is not None:
@@ -192,7 +194,7 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
 async def read_runs(
     connection: AsyncConnection, ids: Sequence[UUID], *, tenant: str | None = None
 ) -> list[RunRecord]:
-    """Read the runs with these ids in any order, without unknown and other tenants' runs."""
+    """Read the runs with these ids, in any order; unknown runs and other tenants' are left out."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
     return [_run_record(row) for row in rows.mappings()]
 
@@ -204,7 +206,7 @@ async def list_runs(
     limit: int = 20,
     tenant: str | None = None,
 ) -> list[RunRecord]:
-    """Read the newest runs without their inputs; if a tenant is given, only its runs."""
+    """Read the newest runs without their inputs; if a tenant is given, only its runs are read."""
     values = {"status": status, "limit": limit, "tenant": tenant}
     rows = await connection.execute(LIST_RUNS, values)
     return [_run_record(row) for row in rows.mappings()]

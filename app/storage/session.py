@@ -1,7 +1,7 @@
 """Connections to Postgres: one engine per process, with timeouts that protect the cluster.
 
 Without the timeouts, a frozen or cut-off process would keep its row locks until the kernel closes
-the connection, which takes hours by default.
+the connection. By default, this takes hours.
 """
 
 import re
@@ -25,9 +25,10 @@ SESSION_SETTINGS = {
     "timezone": "UTC",
     "jit": "off",  # JIT costs more than it saves, because the statements are short
 }
-#: Settings of processes that advance runs. Their statements read only a few rows, which an index
-#: finds. Without these settings, the planner does not know that the rows are few. It then scans and
-#: hashes whole tables while these are small, and makes a new plan every time.
+#: Settings of processes that advance runs. The statements of these processes read only a few rows,
+#: which an index finds. Without these settings, the planner does not know that the rows are few.
+#: While the tables are small, it would then scan and hash whole tables, and it would make a new
+#: plan every time.
 LOOKUP_SETTINGS = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
@@ -55,7 +56,7 @@ def database_url(url: str) -> URL:
     """Parse a Postgres URL with any common prefix, and return it with psycopg as its driver.
 
     Raises:
-        ConfigurationError: If it is not a Postgres URL. The message does not repeat the URL,
+        ConfigurationError: If ``url`` is not a Postgres URL. The message does not repeat the URL,
             because the URL may hold a password.
     """
     try:
@@ -96,7 +97,7 @@ def create_engine(
 ) -> AsyncEngine:
     """Make the process's engine.
 
-    The engine uses READ COMMITTED transactions and reads and writes JSON with orjson. It does not
+    The engine uses READ COMMITTED transactions. It reads and writes JSON with orjson, and does not
     ping a connection before each use.
 
     Args:

@@ -1,4 +1,4 @@
-"""Sets and removes standing budgets; a changed budget changes its current account at once."""
+"""Sets and removes standing budgets; a change of a budget also changes its current account."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -19,7 +19,7 @@ SET_TERMS: TextClause = text("""
         start_day = excluded.start_day, changed_at = now()
 """)
 # A limit below the sum of spent and held dollars is not refused. The excess is noted as overdrawn,
-# and no hold fits as long as there is an excess.
+# and while the excess lasts, no hold fits.
 CHANGE_ACCOUNT: TextClause = text("""
     UPDATE budgets b SET limit_usd = s.limit_usd, soft = s.soft, thresholds = s.thresholds,
         overdrawn_usd = CASE WHEN s.soft THEN 0
@@ -70,7 +70,7 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
 async def remove_budget(
     connection: AsyncConnection, scope: StandingScope, subject: str, period: Period | None
 ) -> tuple[Sequence[Period], tuple[UUID, ...]]:
-    """Remove standing budgets; their accounts with the spent money stay stored.
+    """Remove standing budgets; their accounts stay, with the money that was spent.
 
     Args:
         connection: Inside a transaction.

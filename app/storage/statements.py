@@ -1,10 +1,10 @@
 """The statements of the hot path, in the order in which an agent needs them.
 
 Most statements take a whole batch as one JSON document. Therefore their SQL never changes, and
-their plans are prepared only once. Locks are always taken in the order run, agent run, budget, and
-in the order of the ids within each of these. One statement locks the rows, and a later statement
-decides. This is necessary because, under READ COMMITTED, a statement that had to wait for a lock
-has a snapshot that is older than the lock.
+their plans are prepared only once. Locks are always taken in the same order: first runs, then agent
+runs, then budgets, and each of these in the order of the ids. One statement locks the rows, and a
+later statement decides. This is necessary because, under READ COMMITTED, a statement that had to
+wait for a lock has a snapshot that is older than the lock.
 """
 
 from sqlalchemy import TextClause, text
@@ -15,11 +15,11 @@ LOCK_RUNS: TextClause = text("""
     SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[])) ORDER BY id FOR NO KEY UPDATE
 """)
 
-# requests: [{run_id, level, provider, width}], one request per run. At most max_parallel_agents of
-# a run are in progress. This limit is exact, because the run's row is locked while the agents are
-# counted. An agent is a suspect if it is quarantined when it loses another worker. A worker has
-# only one suspect at a time, so that a suspect that kills its worker does not harm other suspects.
-# This is exact, because a process executes only one claim at a time.
+# requests: [{run_id, level, provider, width}], one request per run. At most max_parallel_agents
+# agents of a run are in progress. This limit is exact, because the run's row is locked while the
+# agents are counted. An agent is a suspect if the loss of one more worker would quarantine it. A
+# worker has only one suspect at a time, so that a suspect that kills its worker does not harm other
+# suspects. This rule is exact, because a process never executes two claims at the same time.
 CLAIM: TextClause = text("""
     WITH room AS (
         SELECT q.*, runs.max_parallel_agents - (
@@ -86,9 +86,9 @@ CLAIM: TextClause = text("""
 
 # Finds the agents that are left after the claim. If a run is paused or at another level, a lane
 # finds no agents to claim. While a run is being stopped, only its running agents are open. An agent
-# that waits for its items is not open, because advancing the run collects the items when the last
-# item has ended. Suspects are left out, because a worker that has finished a suspect claims the
-# next suspect, or the watchdog sends a lane.
+# that waits for its items is not open, because the step that advances the run collects the items
+# after the last item has ended. Suspects are left out: a worker that has finished a suspect claims
+# the next suspect, or else the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
         may.claim AND EXISTS (
@@ -136,8 +136,8 @@ LOCK_BUDGETS: TextClause = text("""
 """)
 
 # Finds the calls that have a hold already, and the standing budgets of some subjects. Each standing
-# budget comes with its account for the current period by the database's clock. One statement reads
-# both, because this saves a round trip. subjects: [{scope, subject}].
+# budget comes with its account for the current period; the database's clock decides which period is
+# current. One statement reads both, because this saves a round trip. subjects: [{scope, subject}].
 HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
     SELECT (
         SELECT jsonb_agg(call_id) FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
@@ -153,9 +153,9 @@ HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
 """)
 
 # The first hold of a period makes the accounts of the period. Because of FOR SHARE, a change of the
-# limit comes either before this statement, which then reads the new limit, or after it, and then
-# the change finds the account. The rows are locked in order, so that two transactions that make
-# accounts cannot deadlock.
+# limit cannot come at the same time. If the change comes first, this statement reads the new limit.
+# If this statement comes first, the change finds the account. The rows are locked in order, so that
+# two transactions that make accounts cannot deadlock.
 MAKE_ACCOUNTS: TextClause = text("""
     INSERT INTO budgets (id, scope, subject, period, period_start, limit_usd, soft, thresholds)
     SELECT gen_random_uuid(), scope, subject, period,
@@ -191,7 +191,7 @@ PLACE_HOLDS: TextClause = text("""
 # ---- wait: holds that wait for other holds to settle keep their order --------------------------
 
 # Reads the requests that wait for any of these budgets, in the order of their arrival, with the
-# agent runs' accounts. An agent run that was given back keeps its place in the queue, also before
+# agent runs' accounts. An agent run that was given back keeps its place in the queue, even before
 # its next attempt asks for the hold.
 READ_QUEUE: TextClause = text("""
     SELECT q.agent_run_id, q.call_id, q.attempt, q.budget_ids, q.amount_usd,
@@ -211,8 +211,8 @@ READ_BUDGETS: TextClause = text("""
     FROM budgets WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
-# A call keeps its ticket as long as it waits, also if its budgets change meanwhile. An agent run
-# that asks for the hold again with its next attempt also keeps its ticket.
+# While a call waits, it keeps its ticket, even if its budgets change. An agent run also keeps its
+# ticket if its next attempt asks for the hold again.
 CHANGE_QUEUE: TextClause = text("""
     WITH leaving AS (
         DELETE FROM hold_queue q
@@ -254,12 +254,12 @@ ENTRIES_OF_CALLS: TextClause = text("""
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
-# agents: [{id, attempt, held, spent, ended, ...}]; the columns after ended describe the ending. If
-# an agent goes on with its calls (a tool loop), there is no ending, and only its account changes.
-# entries: lines of the ledger. budgets: [{id, held, spent}], the sums of the entries and of their
-# holds by budget. overdrawn_usd is the current excess over the limit, so the CHECK is never looser
-# than necessary. A settlement raises overdrawn_usd only if the call cost more than its hold. If
-# there are several budgets, the caller has locked them in order.
+# agents: [{id, attempt, held, spent, ended, ...}]; the columns after the column ended describe the
+# ending. If an agent goes on with its calls (a tool loop), the record has no ending, and only the
+# agent's account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of
+# the entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so
+# the CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost
+# more than its hold. If a batch has several budgets, the caller has locked them in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(

@@ -1,8 +1,9 @@
-"""Starts the run of a sub-workflow for an agent run, and ends the agent run when that run ends.
+"""Starts the run of an agent run's sub-workflow; the end of this inner run ends the agent run.
 
-One transaction starts the inner run and makes the agent run wait, and one transaction ends both.
-Therefore exactly one inner run will end an agent run that waits. An agent run has only one inner
-run, also if the inner run fails: another attempt runs the inner run's failed agents again.
+One transaction starts the inner run and makes the agent run wait, and another transaction ends
+both. Therefore an agent run that waits always has an inner run that will end it. An agent run has
+only one inner run, even if the inner run fails: the agent run's next attempt runs the failed agents
+of the inner run again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -92,9 +93,10 @@ RETURN: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentStep:
-    """The run around an ended sub-workflow, its level, and whether its agent failed.
+    """The outer run that may go on, because a sub-workflow inside it has ended.
 
-    The run may go on at this level.
+    ``level`` is the outer run's level. ``failed`` is true if the agent with the sub-workflow
+    failed.
     """
 
     run_id: UUID
@@ -113,7 +115,8 @@ class SubRunRequest:
         workflow: The workflow to execute.
         input: JSON values by key, already checked.
         limit_usd: Dollars that the agent may spend; the inner run's budget is at most this amount.
-        thresholds: Percentages of the inner run's budget; passing such a percentage is noted.
+        thresholds: Percentages of the inner run's budget; the history notes when the spending
+            passes one.
     """
 
     agent_run_id: UUID
@@ -138,8 +141,8 @@ class SubRunAnswer(StrEnum):
 async def start_sub_run(connection: AsyncConnection, request: SubRunRequest) -> SubRunAnswer:
     """Start the run of a sub-workflow, or run the failed agents of the existing inner run again.
 
-    The agent run then waits without a lease and without a place. The call may be repeated, because
-    an agent run that waits already is fenced.
+    The agent run then waits without a lease and without a place. The call may be repeated: the
+    second call finds that the agent run waits already, and returns FENCED.
 
     Args:
         connection: Inside a transaction.

@@ -72,9 +72,9 @@ class Table(DeclarativeBase):
 class Spending:
     """The columns of all rows that have a limit in dollars.
 
-    Only the booking of a fact (usage above its hold, or a repricing) and a lower limit raise
-    ``overdrawn_usd``. A hold never raises ``overdrawn_usd``, so the CHECK makes it impossible to
-    commit a hold above the limit.
+    Only two things raise ``overdrawn_usd``: the booking of a fact (usage above its hold, or a
+    repricing), and a lower limit. A hold never raises ``overdrawn_usd``, so the CHECK makes it
+    impossible to commit a hold above the limit.
     """
 
     limit_usd: Mapped[Decimal]
@@ -120,7 +120,8 @@ class Run(Table):
         CheckConstraint("(key IS NULL) = (input_hash IS NULL)", name="key"),
         CheckConstraint("(rerun_of IS NULL) = (rerun_from IS NULL)", name="rerun"),
         CheckConstraint("(parent_agent_run_id IS NULL) = (ancestors = '{}')", name="ancestors"),
-        # An agent run has only one run of its sub-workflow; a retry of the agent run retries it.
+        # An agent run has only one run of its sub-workflow; a retry of the agent run retries this
+        # run.
         Index(
             "uq_runs_parent_agent_run_id",
             "parent_agent_run_id",
@@ -147,7 +148,7 @@ class Run(Table):
     status: Mapped[str] = mapped_column(server_default="pending")
     input: Mapped[dict[str, Any]]
     priority: Mapped[int]
-    # The tenant that the run is for; budgets and reports may be limited to a tenant.
+    # The tenant for which the run is executed; budgets and reports can be limited to one tenant.
     tenant: Mapped[str | None]
     # The run's share of a rate limit, relative to the other runs that wait for the same limit.
     weight: Mapped[float] = mapped_column(server_default=text("1"))
@@ -167,11 +168,11 @@ class Run(Table):
     # finds the run.
     key: Mapped[str | None]
     input_hash: Mapped[str | None]
-    # For a rerun: the run whose results were taken over, and the agent from which the rerun starts.
+    # A rerun has here the run whose results it took over, and the agent from which it starts.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
-    # For the run of a sub-workflow: the agent run that the run will end, and the runs around it,
-    # outermost first. The run's holds and costs count on the budgets of all runs around it.
+    # The run of a sub-workflow has here the agent run that it will end, and the runs around it,
+    # outermost first. Its holds and costs are also booked on the budgets of all runs around it.
     parent_agent_run_id: Mapped[UUID | None]
     ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -233,15 +234,16 @@ class AgentRun(Spending, Table):
     model: Mapped[str]
     priority: Mapped[int]
     dependencies: Mapped[list[str]]
-    # Names of the agents whose outputs the prompt reads; they are direct or indirect dependencies.
+    # Names of the agents whose outputs the prompt reads; these agents are direct or indirect
+    # dependencies.
     reads: Mapped[list[str]]
     accept_missing_inputs: Mapped[bool]
-    # For an element of a for_each: the agent run of the list, the element's index from 0, and the
-    # element itself.
+    # An element of a for_each has here the agent run of its list, its index from 0, and the element
+    # itself.
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     item_index: Mapped[int | None]
     item: Mapped[Any | None] = mapped_column(JSONB)
-    # For an agent with a for_each: the length of its list, when the list is known.
+    # An agent with a for_each has here the length of its list, as soon as the list is known.
     item_count: Mapped[int | None]
     status: Mapped[str] = mapped_column(server_default="pending")
     # Grows with every claim, so (id, attempt) is the fencing token of all later writes.
@@ -283,8 +285,8 @@ class Attempt(Table):
 class Turn(Table):
     """An answer of a model that asked for tools; a new attempt continues from the stored turns.
 
-    ``message`` is JSON but is stored as text, because a provider needs its own blocks back byte for
-    byte.
+    ``message`` is JSON but is stored as text, because a provider must get back its own blocks, byte
+    for byte.
     """
 
     __tablename__ = "turns"
@@ -294,7 +296,7 @@ class Turn(Table):
     agent_run_id: Mapped[UUID] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     number: Mapped[int]
     attempt: Mapped[int]
-    # The call of the ledger that returned the answer.
+    # Id of the call that returned the answer, as in the ledger.
     call_id: Mapped[UUID | None]
     message: Mapped[str]
     # Whether a retry of the agent has replaced the turn's conversation by a new conversation.
@@ -303,7 +305,7 @@ class Turn(Table):
 
 
 class ToolCall(Table):
-    """One tool call that a turn asked for, and its state; it is written before it starts.
+    """A tool call that a turn requested, and its state; the row is written before the tool starts.
 
     ``result`` is the text for the model. A call is ``unknown`` if no process saw its end, because
     its worker died or the call was stopped.
@@ -386,12 +388,13 @@ class Budget(Spending, Table):
     period: Mapped[str] = mapped_column(server_default="none")
     period_start: Mapped[datetime | None]
     soft: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a closed budget. Cancelling a run closes the run's budget, and placing a
-    # hold locks the row of this budget. Therefore no call can start after cancel() has returned.
+    # No hold is placed on a closed budget. A cancel closes the run's budget, and every hold locks
+    # the row of this budget. Therefore no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a paused budget either; resuming the run sets this to false again.
+    # No hold is placed on a paused budget either; when the run is resumed, this is false again.
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
-    # The percentages of the limit whose passing is noted, and the highest passed percentage.
+    # The percentages of the limit that are noted when the spending passes them, and the highest
+    # percentage that the spending has passed.
     thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
     reached: Mapped[int] = mapped_column(server_default=text("0"))
     # Whether holds may be waiting for the budget; the queue is read only if this is true.
@@ -399,7 +402,7 @@ class Budget(Spending, Table):
 
 
 class Hold(Table):
-    """Money reserved for a call that has not been settled yet; settling deletes it."""
+    """Money that is reserved for a call; the settlement of the call deletes the row."""
 
     __tablename__ = "holds"
     __table_args__ = (
@@ -422,9 +425,9 @@ class Hold(Table):
 class WaitingHold(Table):
     """A hold that waits for other holds to settle, with its place in the order of the queue.
 
-    A row counts only as long as its agent run still waits, so a dead worker's places are free when
-    its leases are taken away. The table needs no index on the budgets, because it is only as long
-    as the queue.
+    A row counts only while its agent run still waits. Therefore the places of a dead worker's
+    agents are free when their leases have been taken away. The table needs no index on the budgets,
+    because the table is only as long as the queue.
     """
 
     __tablename__ = "hold_queue"
@@ -455,7 +458,7 @@ class StoredLimits(Table):
 
 
 class CostEntry(Table):
-    """One line of the ledger, which is never changed: a trigger refuses UPDATE, DELETE, TRUNCATE.
+    """A line of the ledger. Lines never change: a trigger refuses UPDATE, DELETE and TRUNCATE.
 
     The table has no foreign keys and repeats the names that reports need, because runs and
     workflows are pruned and the ledger is never pruned.
@@ -464,8 +467,8 @@ class CostEntry(Table):
     __tablename__ = "cost_entries"
     __table_args__ = (
         CheckConstraint(_one_of("kind", COST_KINDS), name="kind"),
-        # A call has one entry of each kind, also if it is recorded twice, but may have several
-        # corrections.
+        # Except for corrections, a call has only one entry of each kind, even if it is recorded
+        # twice.
         Index(
             "uq_cost_entries_call_id_kind",
             "call_id",
@@ -510,16 +513,16 @@ class CostEntry(Table):
     # budgets.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
-    # The money saved by the provider's cache or by AgentChord's cache of answers; it is negative if
-    # writing to the cache has cost more than the cache has saved so far.
+    # The money saved by the provider's cache or by AgentChord's cache of answers; the amount is
+    # negative if writing to the cache has cost more than the cache has saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
     # Seconds from the request to the end of the answer; null if no process saw the end.
     seconds: Mapped[float | None] = mapped_column(REAL)
     # The kind of the guess that a correction takes back; null for a correction after a change of
     # prices.
     corrects: Mapped[str | None]
-    # The prompt's tokens before the call: the estimate for the limits, and the upper bound for the
-    # hold.
+    # The number of the prompt's tokens, as it was known before the call. The first column is an
+    # estimate, which the limits use. The second column is an upper bound, which the hold uses.
     expected_tokens: Mapped[int | None]
     bound_tokens: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -528,15 +531,16 @@ class CostEntry(Table):
 class CostTotal(Table):
     """Sums of the ledger by day; a trigger keeps them exact in the transaction of each entry.
 
-    A transaction adds to a shard that no other transaction holds, so transactions do not wait for
-    the rows of other transactions.
+    A transaction adds its sums to a shard that no other transaction holds, so transactions do not
+    wait for the rows of other transactions.
     """
 
     __tablename__ = "cost_totals"
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
 
     shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    # The digest of the columns from day to outcome, because names may be too long for an index.
+    # A digest of the columns from ``day`` to ``outcome``, because the names in them may be too long
+    # for an index.
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     day: Mapped[date]
     tenant: Mapped[str | None]

@@ -1,9 +1,9 @@
 """Stores conversations with tools; each turn and each tool call is stored before it has effects.
 
-A turn is written together with the cost entry of its call and with the start of the tools that the
-turn asks for. Therefore a new attempt knows the tools that have finished and the tools that may
-have run, and continues from this point. All writes of this module are fenced: only the attempt that
-owns the agent run may write.
+One transaction writes a turn, the cost entry of its call, and the start of the tools that the turn
+requests. Therefore a new attempt knows which tools have finished and which tools may have run, and
+continues from this point. All writes of this module are fenced: only the attempt that owns the
+agent run may write.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ ADD_TURNS: TextClause = text("""
 """)
 
 # calls: [{turn_id, position, agent_run_id, attempt, ...}]. If a run is paused or is being stopped,
-# it starts no tool, but the results of tools are still written. A tool call that has an end is not
+# it starts no tool, but the results of tools are still written. A tool call that has ended is not
 # changed. A repeated batch changes nothing and writes no events. The statement returns the agent
 # runs whose tools may run.
 WRITE_TOOL_CALLS: TextClause = text("""
@@ -115,7 +115,7 @@ class TurnRecord:
     Attributes:
         id: Id of the turn.
         number: The turn's place in the conversation, from 0.
-        call_id: The call of the ledger that returned the answer.
+        call_id: Id of the call that returned the answer, as in the ledger.
         message: The assistant's message as JSON, exactly as the provider must get it back.
     """
 
@@ -137,7 +137,7 @@ class ToolCallRecord:
         arguments: The arguments, exactly as the model wrote them.
         state: The state of the tool call.
         result: The text for the model, if the tool call has ended.
-        seconds: Duration of the tool call.
+        seconds: Duration of the tool call, if it has ended.
     """
 
     turn_id: UUID
@@ -169,7 +169,7 @@ class Fence:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnWrites:
-    """The part of a conversation that one agent run writes at one time."""
+    """The part of a conversation that one agent run writes in one step."""
 
     agent_run_id: UUID
     attempt: int

@@ -1,8 +1,8 @@
 """Every Celery setting; docs/decisions/0003-celery-settings.md gives the reasons.
 
-Messages of lanes carry only ids, and workers acknowledge them early, because leases recover lost
-work. So the broker never has to deliver a message again, and a duplicated or lost message costs
-only a little time.
+Messages of lanes carry only ids. Because leases recover lost work, workers acknowledge these
+messages early. So the broker never has to deliver a message again, and a duplicated or lost message
+costs only a little time.
 """
 
 import contextlib
@@ -67,13 +67,13 @@ broker_transport_options: dict[str, Any] = {
 }
 result_backend_transport_options: dict[str, Any] = {"retry_policy": {"max_retries": 5}}
 
-# The pool has threads, because one asyncio loop per process runs all agents and a lane only waits.
+# The pool has threads: one asyncio loop per process runs all agents, and each thread only waits.
 worker_pool = "threads"
 worker_concurrency = _settings.engine.worker_threads
 worker_hijack_root_logger = False
 worker_redirect_stdouts = False
-# Workers send events for agents as tasks named agent.<name>; with -E they send events for lanes
-# and advances, too.
+# Workers always send events for agents; Flower shows each agent as a task agent.<name>. With -E,
+# workers also send events for lanes and advances.
 worker_send_task_events = False
 task_send_sent_event = False
 worker_cancel_long_running_tasks_on_connection_loss = False

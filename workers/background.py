@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 class Background:
     """Runs steps in the background while agents run.
 
-    Its weakness: a killed worker loses its unfinished steps. Facts that a run depends on are
-    written with the records of its attempts instead (``workers.settling``).
+    Its weakness: a killed worker loses its unfinished steps. A fact that is
+    necessary for a run is written with the records of attempts instead (``workers.settling``).
 
     Example:
         background.start(signals.send(agent_run_id, "money"), name="budget_waiters")

@@ -7,22 +7,23 @@ from contextlib import contextmanager
 
 
 class CallClock:
-    """Counts down an agent's timeout while it calls or runs tools; waiting does not count.
+    """Counts down an agent's timeout during calls and tools, but not during waits.
 
-    Its weakness: the clock only counts the time. The caller has to stop a call that takes longer,
-    with ``asyncio.timeout(clock.left_s)``.
+    Its weakness: the clock only counts the time. If a call takes longer, the caller itself has to
+    stop the call, with ``asyncio.timeout(clock.left_s)``.
 
     Args:
         timeout_s: Seconds that the agent may spend on calls and tools.
-        long_wait_s: Longest wait in seconds of an attempt that has made no call. After a longer
-            wait, the agent is handed back for a later attempt.
+        long_wait_s: Longest time in seconds that an attempt waits before its first call. If the
+            attempt would wait longer, the agent is handed back for a later attempt.
 
     Attributes:
         left_s: Seconds that the agent may still spend on calls and tools.
         calls: Number of calls that the attempt has begun.
         begun: Whether the attempt has made a call whose result is not stored yet. Another attempt
             could not use this result.
-        first_token_s: Seconds to the first token of the first streamed answer, or None.
+        first_token_s: Seconds to the first token of the first streamed answer; None before such an
+            answer.
 
     Example:
         clock = CallClock(30.0)
@@ -40,7 +41,7 @@ class CallClock:
 
     @property
     def max_wait_s(self) -> float:
-        """The longest wait in seconds before the agent is handed back; infinite while ``begun``."""
+        """The longest wait in seconds before the agent is handed back; infinite if ``begun``."""
         return math.inf if self.begun else self._long_wait_s
 
     @contextmanager
@@ -53,7 +54,10 @@ class CallClock:
             self.left_s = max(self.left_s - (time.monotonic() - since_s), 0.0)
 
     def begin_call(self) -> None:
-        """Count a call that begins; until ``stored``, no other attempt can go on from here."""
+        """Count a call that begins.
+
+        Until ``stored`` is called, no other attempt can go on from here.
+        """
         self.calls += 1
         self.begun = True
 

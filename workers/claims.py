@@ -21,8 +21,8 @@ class Step:
         run_id: The run.
         level: The level that is done, as far as the lane knows.
         provider: The lane's provider.
-        goes_on: Whether the lane goes on with the next level, if that level needs only one lane, of
-            the same provider.
+        goes_on: Whether the lane is ready to go on with the next level. The lane does so only if
+            one lane of its provider is enough for that level.
     """
 
     run_id: UUID
@@ -37,9 +37,9 @@ class Move:
 
     Attributes:
         progress: The changes of the run.
-        lane: The only lane that the next level needs, if the lane that asked goes on with that
-            level.
-        claim: The agents of the next level that were claimed for this lane.
+        lane: The only lane of the next level. None if the lane that made the step does not go on
+            with that level.
+        claim: The claim of the next level's agents for ``lane``; None if ``lane`` is None.
     """
 
     progress: Progress
@@ -53,7 +53,7 @@ class Move:
 
 
 class Claims:
-    """Makes the claims of a process, in batches that share a transaction.
+    """Makes the claims of a process in batches; the claims of a batch share a transaction.
 
     Its weakness: a claim locks the run's row, so the lanes of one run claim one after the other.
     The alternative is ``SKIP LOCKED`` on the agents. Then the lanes could claim at the same time,
@@ -64,7 +64,7 @@ class Claims:
         worker: The owner of the leases.
         lease_s: Seconds after which a lease ends unless it is renewed.
         max_recoveries: Number of recoveries after which an agent is claimed alone.
-        max_collected_bytes: Largest output that is collected from items or a sub-workflow.
+        max_collected_bytes: Largest output that is collected from items or from a sub-workflow.
         lanes: Divides a level into lanes.
 
     Example:

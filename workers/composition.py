@@ -68,7 +68,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
-    """The services of a worker besides Postgres and its platform; a simulation makes its own.
+    """The services of a worker, without Postgres and the platform; a simulation makes its own.
 
     ``workers.runtime`` makes the services of a process: provider SDKs, Redis, Flower, Prometheus.
 
@@ -78,9 +78,9 @@ class Backends:
         circuits: The cluster's circuits.
         answers: The cluster's shared answers.
         flower_events: Shows agents in Flower.
-        metrics: Counts for Prometheus.
-        money: Makes the ``Money`` that places holds, from the holds' group commit and the
-            platform's signals.
+        metrics: Counts attempts, calls, tokens and dollars for Prometheus.
+        money: Makes, from the holds' group commit and the platform's signals, the ``Money`` that
+            places holds.
     """
 
     clients: Clients
@@ -96,10 +96,11 @@ class Composition:
     """All collaborators of one worker, bound to the running loop.
 
     Its weakness: it has no heartbeat, and does not read stored limits. ``workers.runtime`` does
-    both for a process, because a heartbeat needs a thread, which a simulation cannot have.
+    both for a process. They are not part of the composition, because a heartbeat needs a thread,
+    and a simulation cannot have threads.
 
     Args:
-        platform: What workers and clients share.
+        platform: The objects that workers and clients share.
         backends: The other services.
         worker: Unique name of the worker, which is stored as the owner of its leases.
 
@@ -107,10 +108,10 @@ class Composition:
         inflight: The agent runs in progress.
         planner: Plans calls.
         lanes: Runs lanes.
-        watchdog: Finds lost work and sets it going again.
+        watchdog: Finds lost work and starts it again.
 
     Raises:
-        ConfigurationError: If a module of ``imports`` or ``on_failure`` cannot be used.
+        ConfigurationError: If a module of ``imports`` cannot be used, or if ``on_failure`` cannot.
 
     Example:
         parts = Composition(platform, backends, worker="host:1:5f0c")
@@ -182,7 +183,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return the coroutines by name that run beside the lanes until the caller cancels them."""
+        """Return, by name, the coroutines that run beside the lanes; the caller cancels them."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),
@@ -269,7 +270,7 @@ class Composition:
         )
 
     async def _tell_quarantine(self, lost: Lost) -> None:
-        """Report an agent to ``on_failure`` for its workers, which it has all killed."""
+        """Tell ``on_failure`` about an agent that has killed all its workers."""
         run = await self._contexts.get(lost.run_id)
         agent = run.workflow.get_agent_by_name(agent_of(lost.name)) if run else None
         if run is None or agent is None:
@@ -297,7 +298,7 @@ class Composition:
                 await self.watchdog.deferred.look()
 
     async def _renew_limits(self) -> None:
-        """Renew concurrency slots, which are leases, too; a dead worker's slots become free."""
+        """Renew concurrency slots, which are leases, too; slots of a dead worker become free."""
         while True:
             await asyncio.sleep(LIMIT_RENEWAL_S)
             await self._backends.limiter.renew()

@@ -27,7 +27,7 @@ from workers.jobs import Job
 
 MAX_QUEUED = 20_000
 FLUSH_S = 0.2
-#: Characters of a prompt, an output or an error that are shown.
+#: Number of characters that are shown of a prompt, an output or an error.
 MAX_CHARS = 2000
 EVENT_OF_STATUS = {
     AgentStatus.COMPLETED: "task-succeeded",
@@ -35,7 +35,7 @@ EVENT_OF_STATUS = {
     AgentStatus.PENDING: "task-retried",
     AgentStatus.CANCELLED: "task-revoked",
 }
-#: Celery's events by type of history event, for agent runs that may end without a worker.
+#: Celery's event for each type of history event that can end an agent run without a worker.
 EVENT_OF_TYPE = {
     "agent_completed": "task-succeeded",
     "agent_failed": "task-failed",
@@ -49,8 +49,8 @@ FlowerEvent = tuple[str, dict[str, Any]]
 class FlowerEvents:
     """Sends the events of agent runs to Flower, and never slows the agent runs down.
 
-    Its weakness: events are dropped and counted when the queue is full, and a killed worker loses
-    its queue, so Flower may miss events. The alternative is the history in Postgres, which is
+    Its weakness: if the queue is full, events are dropped and counted, and a killed worker loses
+    its queue. So Flower may miss events. The alternative is the history in Postgres, which is
     complete (``app.client.event_bus``).
 
     Args:
@@ -98,18 +98,18 @@ class FlowerEvents:
         self._thread.join(timeout=5)
 
     def started(self, job: Job) -> None:
-        """Send that an attempt has started."""
+        """Tell Flower that an attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
         if job.claimed.attempt > 1:
-            # In Flower, a task starts again only after a retry event, and the worker of the attempt
-            # before may have been killed before it could send this event.
+            # In Flower, a task starts again only after a retry event, and the worker of the
+            # previous attempt may have been killed before it could send this event.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
         received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
         self._put("task-received", _about(job) | received)
         self._put("task-started", {"uuid": uuid, "timestamp": now})
 
     def ended(self, job: Job, ending: Ending) -> None:
-        """Send that an attempt has ended and is recorded."""
+        """Tell Flower that an attempt has ended and is recorded."""
         now = time.time()
         fields = _about(job) | {  # again, because Flower may have started meanwhile
             "timestamp": now,
@@ -132,9 +132,9 @@ class FlowerEvents:
     def tell(self, events: Sequence[RunEvent]) -> None:
         """Send the ends of agent runs that no worker has ended.
 
-        These are agents that were cancelled before they started, that lost their last worker, or
-        that ended with their items or their sub-workflow. Ends that a worker has recorded are left
-        out, because that worker has sent them.
+        These agents were cancelled before they started, lost their last worker, or ended together
+        with their items or their sub-workflow. If a worker has recorded an end, this end is left
+        out, because that worker has sent it.
         """
         for event in events:
             if event.agent_run_id is None or not _by_nobody(event):

@@ -23,12 +23,12 @@ class Heartbeat:
 
     The statement also returns the leases whose runs are paused or have to stop.
 
-    Its weakness: if a C extension keeps Python's interpreter lock for longer than a lease, this
-    thread stops, too, and the leases are lost. The alternative, a separate process, could not see
-    whether the worker still runs.
+    Its weakness: if a C extension keeps Python's interpreter lock for longer than a lease lasts,
+    this thread stops, too, and the leases are lost. The alternative, a separate process, could not
+    see whether the worker still runs.
 
     Args:
-        url: Postgres URL; the connection is the thread's own.
+        url: URL of Postgres; the thread has a connection of its own.
         inflight: The leases of this process.
         loop: The loop that owns the leases.
         lease_s: Seconds for which a lease is valid.

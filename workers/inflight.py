@@ -19,8 +19,8 @@ class Phase(StrEnum):
     """The step that an agent run is at."""
 
     WAITING = "waiting"  # for a limit or for money; a stop loses nothing
-    CALLING = "calling"  # a request is out, or a tool runs
-    RECORDING = "recording"  # it has ended; a stop would only lose the result
+    CALLING = "calling"  # a request is under way, or a tool runs
+    RECORDING = "recording"  # the agent has ended; a stop would only lose the result
 
 
 class StopReason(StrEnum):
@@ -51,11 +51,11 @@ class Lease:
     stopped: StopReason | None = None
 
     def enter(self, phase: Phase) -> None:
-        """Note what the agent run is doing from now on."""
+        """Note the step that the agent run begins now."""
         self.phase = phase
 
     def stop(self, reason: StopReason) -> None:
-        """Cancel the coroutine, once, unless it is already recording its result."""
+        """Cancel the coroutine once, unless the agent run is already recording its result."""
         if self.stopped is None and self.phase is not Phase.RECORDING:
             self.stopped = reason
             self.task.cancel()
@@ -92,7 +92,7 @@ class InFlight:
 
     @contextlib.contextmanager
     def lease(self, claimed: ClaimedAgent) -> Iterator[Lease]:
-        """Have the heartbeat renew an agent run's lease while the current task works on it."""
+        """Let the heartbeat renew an agent run's lease while the current task runs this block."""
         task = asyncio.current_task()
         assert task is not None
         lease = Lease(id=claimed.id, attempt=claimed.attempt, task=task)
@@ -104,17 +104,17 @@ class InFlight:
                 del self._leases[claimed.id]
 
     def held(self) -> dict[UUID, int]:
-        """Return the attempts by agent run; another thread may call this."""
+        """Return the attempts by agent run; another thread may call this method."""
         return {lease.id: lease.attempt for lease in list(self._leases.values())}
 
     def renewed(self, asked: Mapping[UUID, int], answer: Mapping[UUID, Renewed]) -> None:
         """Act on a heartbeat's answer: stop the attempts that lost their lease or have to end.
 
-        If a run is paused, only its waiting agents are handed back. A call in flight may end,
-        because it is paid for.
+        If a run is paused, only its waiting agents are handed back. Calls in flight go on,
+        because they cost money in any case.
 
         Args:
-            asked: The attempts by agent run that the heartbeat sent.
+            asked: The attempts that the heartbeat has sent, by agent run.
             answer: The renewed leases by agent run.
         """
         for id_, attempt in asked.items():
@@ -130,16 +130,16 @@ class InFlight:
                 lease.stop(StopReason.RUN_PAUSED)
 
     def drain(self, *, calls_too: bool = False) -> None:
-        """Stop the waiting agents and, with ``calls_too``, the calling agents, too."""
+        """Stop the agents that wait; with ``calls_too``, also stop the agents that call."""
         self._draining.set()
         for lease in list(self._leases.values()):
             if calls_too or lease.phase is Phase.WAITING:
                 lease.stop(StopReason.DRAINED)
 
     def commit_delay_s(self, records: int) -> float:
-        """Return the seconds for which records wait for others to share their commit.
+        """Return the seconds for which records wait for other records, to share a commit.
 
-        The next steps of a run follow its record. So runs whose records are committed together go
+        A run goes on after its record. So runs whose records are committed together go
         on at the same time, and share the commits of their next steps, too.
         """
         others = len(self._leases) - records

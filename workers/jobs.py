@@ -27,8 +27,8 @@ class Job:
         clock: The time that is left for calls.
         waits: The waiting times of the attempt, by reason and description.
         started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
-            metrics use it.
-        prompt: The prompt, once it is rendered.
+            metrics use this time.
+        prompt: The rendered prompt; None before it is rendered.
     """
 
     run: RunContext
@@ -43,12 +43,12 @@ class Job:
 
     @property
     def element(self) -> dict[str, Any]:
-        """The list element and its index, by their names in prompts; empty for other agents."""
+        """The list element and its index, by their names in prompts; empty if no element exists."""
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
 
     @property
     def is_list(self) -> bool:
-        """Whether this is the agent of a whole ``for_each``, which has to find its items."""
+        """Whether this is the agent of a whole ``for_each``, whose items are still to be found."""
         return self.agent.for_each is not None and self.claimed.item_index is None

@@ -18,7 +18,7 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: A lane waits for agents that are ready again within these seconds; later agents get a new lane.
+#: A lane waits for agents that are ready again within these seconds; others get a new lane.
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
@@ -39,7 +39,7 @@ class LaneRunner:
     """Runs the lanes of this process.
 
     Its weakness: a lane keeps one of the process's Celery threads until it ends, so a process has
-    no more lanes than threads (``-c``), however few agents each of them runs. The alternative, a
+    no more lanes than threads (``-c``), however few agents each lane runs. The alternative, a
     message for each agent, would cost a message and a claim per agent.
 
     Args:
@@ -121,7 +121,7 @@ class LaneRunner:
             if not tasks and (retry_at_s is None or closed):
                 return claim
             if self._inflight.draining and not passed_on and claim.more and claim.room:
-                # The agents that were handed back need not wait for the calls in flight.
+                # The agents that were handed back do not have to wait for the calls in flight.
                 passed_on = True
                 await self._dispatcher.send_lane(_plan(run, place.level), lane)
             tasks, retry_at_s, ended = await self._until_worth_claiming(
@@ -162,7 +162,8 @@ class LaneRunner:
             if done and (more or self._inflight.draining):
                 return tasks, retry_at_s, ended
         if retry_at_s is not None:
-            # A signal ends this wait, because no agent of a paused or stopped run is ready soon.
+            # If the run is paused or stopped, a signal ends this wait, because no agent will be
+            # ready soon.
             await self._inflight.sleep(retry_at_s - loop.time(), unless=news)
         return tasks, None, ended
 
@@ -172,8 +173,8 @@ class LaneRunner:
         if left is None or not left.open:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
-            # This lane lets others go first, or its process drains. A new lane at the end of the
-            # queue goes on in its place.
+            # This lane lets other lanes go first, or its process drains. In both cases, a new lane
+            # at the end of the queue takes over its work.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(

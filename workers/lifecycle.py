@@ -30,14 +30,17 @@ log = structlog.get_logger(__name__)
 
 
 def runtime() -> Runtime:
-    """Return the runtime of this process, which is opened before the first task arrives."""
+    """Return this process's runtime; it is opened before the first task arrives."""
     assert _runtime is not None, "no Celery worker has been initialised in this process"
     return _runtime
 
 
 @celeryd_init.connect
 def name_node(instance: Any = None, **_: Any) -> None:
-    """Name a worker without -n by its process id; Celery names all of them ``celery@host``."""
+    """Put the process id into the name of a worker that has only Celery's default name.
+
+    This default is ``celery@host`` for every worker that was started without the option ``-n``.
+    """
     name, _, host = instance.hostname.partition("@")
     if name == "celery":
         instance.hostname = f"celery-{os.getpid()}@{host}"
@@ -45,7 +48,7 @@ def name_node(instance: Any = None, **_: Any) -> None:
 
 @worker_init.connect
 def open_runtime(sender: Any = None, **_: Any) -> None:
-    """Open the runtime; if the process cannot work, end it with one line."""
+    """Open the runtime; if this fails, end the process with one line of text."""
     global _runtime  # noqa: PLW0603  Celery offers no other place for a process's objects
     settings = connected_settings()
     configure_logging(settings.logging, Redactor(settings.secret_values()))
@@ -76,13 +79,13 @@ def drain_runtime(**_: Any) -> None:
 
 @worker_shutdown.connect
 def close_runtime(**_: Any) -> None:
-    """Close everything after the last lane."""
+    """Close everything when the last lane has ended."""
     if _runtime is not None:
         _runtime.close()
 
 
 def _await_database(url: str) -> None:
-    """Check the schema, and wait for a Postgres server that has only just started."""
+    """Check the schema, and wait for a Postgres server that is still starting."""
     deadline_s = time.monotonic() + STARTUP_MAX_WAIT_S
     while True:
         try:

@@ -52,7 +52,7 @@ from workers.settling import Records, Settling
 from workers.texts import storable
 from workers.worker_metrics import WorkerMetrics
 
-#: An agent that waits longer is claimed after these seconds, because its limit may have changed.
+#: An agent with a longer wait is claimed after these seconds, because its limit may have changed.
 LOOK_AGAIN_S = 3600.0
 
 log = structlog.get_logger(__name__)
@@ -78,9 +78,9 @@ class Pipeline:
     Args:
         inflight: The leases of this process.
         records: Group commit of records.
-        agents: Runs an attempt, by the kind of its agent.
+        agents: Runs an attempt in the way that suits the kind of its agent.
         flower_events: Shows the attempt in Flower.
-        metrics: Counts for Prometheus.
+        metrics: Counts attempts, calls, tokens and dollars for Prometheus.
         failures: Decides what follows from a failure.
         scheduler: Acts when an agent has failed, when the items of a list are ready, and when the
             run of a sub-workflow is stored.
@@ -119,10 +119,11 @@ class Pipeline:
             claimed: The claim.
 
         Returns:
-            Seconds until the agent may be claimed again, after a retry or a long wait; else None.
+            After a retry or a long wait, the seconds until the agent may be claimed again; else
+            None.
         """
         ids = {"run_id": str(run.run_id), "agent": claimed.name, "attempt": claimed.attempt}
-        # Every line that any module logs meanwhile names the agent.
+        # Inside this block, every log line of every module names the agent.
         with bound_contextvars(**ids):
             return await self._execute(run, claimed)
 
@@ -151,7 +152,7 @@ class Pipeline:
         if ending is None or not accepted:
             log.warning("attempt_fenced")
             return None
-        if ending.status is not AgentStatus.WAITING:  # else its items or its sub-workflow end it
+        if ending.status is not AgentStatus.WAITING:  # items or a sub-workflow end a waiting agent
             self._flower_events.ended(job, ending)
         self._metrics.ended(job, ending)
         if ending.status.is_failure:
@@ -163,7 +164,7 @@ class Pipeline:
         return ending.ready_in_s if ending.retry or ending.waits_for else None
 
     async def _go_on(self, step: Awaitable[None]) -> None:
-        """Have the scheduler act on a record; if this fails, the watchdog does it later."""
+        """Let the scheduler act on a record; if this fails, the watchdog acts on it later."""
         try:
             await step
         except Exception:
@@ -193,7 +194,7 @@ class Pipeline:
 
     async def _result(self, job: Job) -> Ending | SubRunAnswer:
         condition = job.run.workflow.data_flow.condition(job.agent)
-        # The condition of a list is evaluated once, before there are items.
+        # The condition of a list is evaluated once, before the items exist.
         if condition and not job.element and not await self._holds(job, condition):
             return _skipped(job, condition)
         if job.is_list:
@@ -297,7 +298,7 @@ def _view(job: Job) -> View:
 
 
 def _check_schema(agent: Agent, output: Any) -> None:
-    """Refuse the output of an agent that asks no model, if the output does not fit its schema."""
+    """Refuse an output that does not fit the schema of an agent that asks no model."""
     if agent.output_schema is None:
         return
     if problem := find_schema_problem(output, agent.output_schema, "output"):

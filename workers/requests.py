@@ -10,7 +10,7 @@ from celery.worker.request import Request
 
 
 class NamedRequest(Request):
-    """A request that names its task and its arguments, which are ids, in each event."""
+    """A request whose events all contain the task's name and arguments; the arguments are ids."""
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002  Celery's name
         """Send an event with the name and arguments of the task; see Celery."""

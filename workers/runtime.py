@@ -1,7 +1,7 @@
 """The runtime of a worker process: one asyncio loop in one thread, and all that runs on it.
 
-Celery's threads give their tasks to the loop and wait. A lane keeps one thread waiting, however
-many agents it runs. ``workers.composition`` puts the parts together.
+Celery's threads give their tasks to the loop and wait. One thread waits for each message, however
+many agents its lanes run. ``workers.composition`` puts the parts together.
 """
 
 import asyncio
@@ -66,7 +66,7 @@ class Runtime:
         self.run(self._open())
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine on the loop and wait for its end; Celery's threads call this."""
+        """Run a coroutine on the loop and wait for its end; Celery's threads call this method."""
         return self._loop.run(step)
 
     async def lane(self, run_id: UUID, level: int, provider: str, width: int) -> None:
@@ -75,7 +75,7 @@ class Runtime:
             await self._parts.lanes.run(run_id, level, provider, width)
 
     async def lanes(self, provider: str, lanes: Sequence[tuple[UUID, int, int]]) -> None:
-        """Run several lanes at once, each given as run id, level and width."""
+        """Run several lanes at once; each lane is given as run id, level and width."""
         ends = await asyncio.gather(
             *(self.lane(run_id, level, provider, width) for run_id, level, width in lanes),
             return_exceptions=True,
@@ -89,7 +89,7 @@ class Runtime:
             await self._platform.scheduler.advance(run_id, level)
 
     def drain(self) -> None:
-        """Claim no more agents, hand waiting agents back, and let calls end in the grace period."""
+        """Claim no more agents, hand back waiting agents, and let calls end in the grace period."""
         self._loop.call(self._start_draining)
 
     def close(self) -> None:
@@ -98,8 +98,8 @@ class Runtime:
         self._loop.close()
 
     async def _open(self) -> None:
-        # Half a million objects of imported modules live as long as the process, so the garbage
-        # collector need not look at them, now or later.
+        # Half a million objects of imported modules live until the process ends, so the garbage
+        # collector does not have to look at them, now or later.
         gc.disable()
         self._platform = platform = build_platform(
             application_name=f"agentchord {self.worker}", session_settings=LOOKUP_SETTINGS
@@ -107,7 +107,7 @@ class Runtime:
         settings = platform.settings
         self._limits = StoredLimits(platform.engine, settings.rate_limits, settings.provider_names)
         self._backends = self._build_backends()
-        # The composition comes first, because it may be refused, for example if a module of
+        # The composition is made first, because this can fail, for example if a module of
         # `imports` does not exist.
         self._parts = Composition(platform, self._backends, worker=self.worker)
         self._preload()

@@ -1,7 +1,7 @@
 """The calls and the ends of tool calls that an attempt has not written yet.
 
-All of them are written with the next record of the attempt. If the outcome of a write is unknown,
-its calls are kept for the next record, because a call that is written twice is booked once.
+All of them are written with the next record of the attempt. If it is unknown whether a record was
+written, its calls are kept for the next record. A call that is written twice is booked once.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from app.storage.turns import ToolCallRecord, TurnRecord
 
 
 class Records(Protocol):
-    """Writes records: a group commit of the process."""
+    """Writes records; the process's group commit does this."""
 
     async def submit(self, item: Record) -> bool:
         """Write a record, and return whether the attempt still owns its agent run."""
@@ -24,8 +24,8 @@ class Records(Protocol):
 class Settling:
     """The calls and tool calls of one attempt, until they are written.
 
-    Its weakness: the calls are only in memory until then. If the worker is killed, the watchdog
-    books the holds of these calls as ``unconfirmed``, at their worst case.
+    Its weakness: until they are written, the calls are only in memory. If the worker is killed, the
+    watchdog books the holds of these calls as ``unconfirmed``, at their worst case.
 
     Args:
         records: Writes the records.
@@ -58,7 +58,7 @@ class Settling:
 
     @property
     def spent_usd(self) -> Decimal:
-        """Dollars that all calls of the attempt have cost, written or not."""
+        """Dollars that the written and the unwritten calls of the attempt have cost."""
         return sum((call.cost_usd for call in self._calls), self._written_usd)
 
     def note(self, call: CallRecord) -> None:
@@ -66,7 +66,7 @@ class Settling:
         self._calls.append(call)
 
     def note_tools(self, tools: Sequence[ToolCallRecord]) -> None:
-        """Keep ends of tool calls for the attempt's last record."""
+        """Keep the ends of tool calls for the attempt's last record."""
         self._tools += tools
 
     async def write(
@@ -75,8 +75,9 @@ class Settling:
         """Write the calls now, so that the money that they held is free before the next call.
 
         Args:
-            tools: Tool calls to write with the calls.
-            turn: An answer that asks for tools, to write with the calls.
+            tools: The tool calls that are written together with the calls.
+            turn: The answer that asks for tools, which is written together with the calls. None if
+                no such answer has to be written.
 
         Returns:
             Whether the attempt still owns its agent run; True if there was nothing to write.

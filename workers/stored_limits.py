@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 class StoredLimits:
     """Finds the bucket and the limits of a model, with the stored limits that were read last.
 
-    Its weakness: workers apply a change one after the other, up to 3 s apart if a signal is lost.
-    The alternative, reading the limits with every call, would cost each call a query.
+    Its weakness: workers do not apply a change at the same moment. If a signal is lost, one worker
+    applies a change up to 3 s later than another worker. The alternative, reading the limits
+    with every call, would cost each call a query.
 
     Args:
         engine: The process's engine.
@@ -72,7 +73,7 @@ class StoredLimits:
     async def follow(
         self, limiter: ClusterLimiter, on_change: Callable[[], Awaitable[None]]
     ) -> None:
-        """Apply changes of the stored limits to the limiter, until cancelled.
+        """Apply changes of the stored limits to the limiter, until the task is cancelled.
 
         Args:
             limiter: The process's limiter.
@@ -91,13 +92,13 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
-                # Agents are woken only now, because under the old limits they would have to wait as
-                # long again.
+                # Agents are woken only now, because under the old limits they would have to wait
+                # just as long once more.
                 await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 
     async def recent_use(self, bucket: str, seconds: float) -> tuple[int, int]:
-        """Return a bucket's requests and tokens of the last seconds, with calls in flight.
+        """Return a bucket's requests and tokens of the last seconds; calls in flight count, too.
 
         Raises:
             ServiceUnavailable: If Postgres does not answer; the limiter asks again.

@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 @app.task(name=LANE, ignore_result=True, Request="workers.requests:NamedRequest")
 def lane(run_id: str, level: int, provider: str, width: int) -> None:
-    """Run up to ``width`` agents of a run's level at a time, on this provider's queue."""
+    """Run up to ``width`` agents of a run's level at the same time, on this provider's queue."""
     try:
         lifecycle.runtime().run(
             lifecycle.runtime().lane(UUID(run_id), int(level), str(provider), int(width))
@@ -27,7 +27,7 @@ def lane(run_id: str, level: int, provider: str, width: int) -> None:
 
 @app.task(name=LANES, ignore_result=True, Request="workers.requests:NamedRequest")
 def lanes(provider: str, lanes: list[tuple[str, int, int]]) -> None:
-    """Run several lanes on this provider's queue, each given as run id, level and width."""
+    """Run several lanes on this provider's queue; each lane is given as run id, level and width."""
     try:
         given = [(UUID(run_id), int(level), int(width)) for run_id, level, width in lanes]
         lifecycle.runtime().run(lifecycle.runtime().lanes(str(provider), given))

@@ -26,7 +26,7 @@ class Waits:
 
     @contextmanager
     def waiting(self, reason: str, waits_for: Callable[[], str]) -> Iterator[None]:
-        """Count the time inside the block as waiting; ``waits_for`` is called at its end."""
+        """Count the time inside the block as waiting; when the block ends, call ``waits_for``."""
         since_s = time.monotonic()
         try:
             yield

@@ -24,10 +24,10 @@ log = structlog.get_logger(__name__)
 
 
 class CountedRecords(GroupCommit[Record, bool]):
-    """A group commit of records that counts the calls of the records after their booking.
+    """A group commit of records, which counts the calls in a record after they are booked.
 
-    Its weakness: no counter has the calls of a killed worker, which a watchdog books. The ledger
-    has these calls.
+    Its weakness: if a worker is killed, a watchdog books its last calls, and no counter includes
+    these calls. The ledger includes them.
 
     Args:
         metrics: Counts the calls.
@@ -63,7 +63,7 @@ class WorkerMetrics:
     (``agentchord costs``).
 
     Args:
-        config: Whether to count, and the address to serve.
+        config: Whether metrics are counted, and the address at which they are served.
 
     Example:
         metrics = WorkerMetrics(settings.monitoring)
@@ -85,7 +85,7 @@ class WorkerMetrics:
 
     @property
     def port(self) -> int | None:
-        """The port on which the metrics are served, or None."""
+        """The port on which the metrics are served; None if they are not served."""
         return None if self._server is None else self._server[0].server_port
 
     def start(self) -> None:
@@ -159,7 +159,7 @@ class WorkerMetrics:
 
 
 def _outcome(ending: Ending) -> str:
-    """Return the outcome of an attempt: the status of a failure, or else the outcome of its row."""
+    """Return ``retried``, the status of a failure, or else the outcome that is stored."""
     if ending.retry:
         return "retried"
     return str(ending.status) if ending.status.is_failure else ending.outcome

@@ -10,7 +10,7 @@ down_revision: str | None = "0002"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The function returns the start of the period that contains a moment, in UTC; the result is null
+# The function returns the start, in UTC, of the period that contains a moment; the result is null
 # for budgets without periods. A day begins at start_hour, and a month begins on start_day at
 # start_hour.
 PERIOD_START = """

@@ -15,8 +15,8 @@ depends_on: str | Sequence[str] | None = None
 USD = sa.Numeric(precision=20, scale=10)
 
 # The amounts that one line of the ledger adds to every report. A correction of an estimate also
-# subtracts its call, because the actual entry counts the same call again. A correction after a
-# change of prices names no entry, so it changes no number of calls.
+# subtracts the estimated call, because the actual entry counts this call again. A correction after
+# a change of prices names no entry, so such a correction changes no number of calls.
 MEASURES = """
         CASE WHEN e.kind <> 'correction' THEN 1
             WHEN e.corrects IS NOT NULL THEN -1 ELSE 0 END AS calls,
@@ -58,9 +58,9 @@ LINES = f"""
 """
 
 # Each transaction adds to a shard that no other transaction has, so that no transaction waits for
-# the row of another one. If all shards are taken, a transaction waits for a shard. A transaction
-# that has a shard never waits for another shard, so there is no deadlock. The key is a digest,
-# because the names may be longer than an index entry.
+# the row of another transaction. If all shards are taken, a transaction waits for a shard. A
+# transaction that has a shard never waits for another shard, so no deadlock is possible. The key is
+# a digest, because the names may be longer than an index entry can be.
 DAILY_TOTALS = f"""
 INSERT INTO cost_totals (shard, digest, {KEY}, {", ".join(SUMMED)})
 SELECT 0, {DIGEST}, {KEY}, {SUMS}

@@ -1,4 +1,4 @@
-"""Paused runs, keys of runs, reruns, and runs without their payload after it was deleted."""
+"""Paused runs, keys of runs, reruns, and runs whose payload was deleted."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Agents that are handed back for a long wait, and the time from which each may be claimed again."""
+"""Agents that are handed back for a long wait, and the time at which each agent is ready again."""
 
 from collections.abc import Sequence
 

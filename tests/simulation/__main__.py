@@ -23,7 +23,7 @@ JOBS = 2
 
 
 def main() -> int:
-    """Run what the command line asks for; return 1 if anything was broken."""
+    """Run the simulations that the command line asks for; return 1 if a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--seed", type=int, help="run this one and show its last steps")
     parser.add_argument("--seeds", type=int, default=200, help="how many (default 200)")

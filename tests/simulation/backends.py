@@ -1,7 +1,7 @@
 """The backends of simulated workers: the cluster's limits, circuits and shared answers, and Flower.
 
-Everything is in memory, for all processes; a message to a process takes time, and circuits and
-answers cannot be reached while Redis is away.
+All processes share these backends, which are in memory. A message to a process takes time. While
+Redis is away, circuits and answers cannot be reached.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from workers.flower_events import FlowerEvents
 from workers.jobs import Job
 
 TRAVEL_S = 0.0005
-#: Seconds after which a process that can hear must know that a circuit is open.
+#: Seconds after which every process that receives news must know that a circuit is open.
 KNOWN_AFTER_S = 1.0
 #: The hold of the call that the current task is about to make.
 HOLD: ContextVar[HoldRequest] = ContextVar("HOLD")
@@ -52,7 +52,7 @@ class Buckets:
         return await self._shared.exchange(spec, message)
 
     async def listen(self, process: str, on_news: Callable[[News], None]) -> None:
-        """See ``LimiterBackend``; news come to the process, not into the one that sends them."""
+        """See ``LimiterBackend``; this process handles the news, not the process that sent them."""
 
         async def hear(news: News) -> None:
             on_news(news)
@@ -80,13 +80,13 @@ class Probe:
 
 @dataclass
 class CircuitWatch:
-    """Judges from outside what circuits let through.
+    """Judges, from outside, the calls that circuits let through.
 
     Attributes:
         loop: The simulation's loop.
-        opened_at_s: Since when a circuit is open, by name.
+        opened_at_s: Times at which the open circuits have opened, by name.
         probes: The probes of a circuit, by name and token.
-        quiet_since_s: Since when Redis has delivered all news.
+        quiet_since_s: Time since which Redis has delivered all news.
         broken: The faults that were found.
     """
 
@@ -97,7 +97,7 @@ class CircuitWatch:
     broken: list[str] = field(default_factory=list)
 
     def heard(self, circuit: str, process: Process, message: Message | None, view: View) -> None:
-        """Note what a circuit answers, and judge the probes that it lets through."""
+        """Note the answer of a circuit, and judge the probes that the circuit lets through."""
         if view.state == "closed":
             self.opened_at_s.pop(circuit, None)
             self.probes.pop(circuit, None)
@@ -118,7 +118,7 @@ class CircuitWatch:
             probes.pop(message.token, None)
 
     def about_to_hold(self, request: HoldRequest, process: Process) -> None:
-        """Judge a call that has passed its circuit: it is a probe, or no opening was known."""
+        """Judge a call that has passed: it must be a probe, or its process knew no opening."""
         circuit = f"{request.provider}/{request.model}"
         since_s = self.opened_at_s.get(circuit)
         if since_s is None:
@@ -138,7 +138,7 @@ class Circuits:
     Args:
         shared: The circuits.
         messenger: Redis.
-        watch: Sees what they answer.
+        watch: Sees the answers of the circuits.
         loop: The simulation's loop.
         process: The process.
     """
@@ -168,7 +168,7 @@ class Circuits:
         return await self._shared.names()
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
-        """See ``CircuitBackend``; while Redis is away a process hears only that it missed news."""
+        """See ``CircuitBackend``; while Redis is away, a process hears only that it missed some."""
 
         async def hear(news: CircuitNews) -> None:
             await asyncio.sleep(TRAVEL_S)
@@ -182,7 +182,7 @@ class Circuits:
 
 @dataclass
 class SharedAnswers:
-    """The answers of a cluster, and the tokens of the calls that ask for them, until a time."""
+    """A cluster's answers, and the tokens of the calls that ask the provider; both expire."""
 
     loop: VirtualLoop
     answers: dict[str, tuple[float, bytes]] = field(default_factory=dict)
@@ -223,7 +223,7 @@ class SimulatedAnswers(AnswerCache):
 
     Args:
         shared: The answers of the cluster.
-        messenger: Redis; while it is away, no answer is known.
+        messenger: Redis; while Redis is away, no answer is known.
     """
 
     def __init__(self, shared: SharedAnswers, messenger: Messenger) -> None:
@@ -238,7 +238,7 @@ class SimulatedAnswers(AnswerCache):
 
 
 class WatchedTicket(HoldTicket):
-    """A ticket that notes the hold of the call that the task makes next."""
+    """A ticket that notes the hold of the task's next call."""
 
     watch: CircuitWatch
 

@@ -1,6 +1,7 @@
-"""The broker as simulated processes see it: messages are permissions, and anything may happen.
+"""The broker as simulated processes see it; messages are permissions, and anything may happen.
 
-A message takes its time, so that messages overtake each other; some are lost and some come twice.
+Messages take different times, so that they overtake each other. Some messages are lost, and some
+come twice.
 """
 
 import asyncio
@@ -30,11 +31,11 @@ class Consumer(Protocol):
     process: Process
 
     def serves(self, queue: str) -> bool:
-        """Return whether it takes messages of this queue."""
+        """Return whether this process takes messages of a queue."""
         ...
 
     def work(self, task: str, args: Args, done: Callable[[], None]) -> None:
-        """Start a task; ``done`` is called at its end."""
+        """Start a task; call ``done`` when the task ends."""
         ...
 
 
@@ -43,7 +44,7 @@ class _Message:
     queue: str
     task: str
     args: Args
-    #: Its chord.
+    #: The chord of the message; None outside of chords.
     chord: "_Chord | None" = None
 
 
@@ -54,7 +55,7 @@ class _Chord:
 
 
 class Broker:
-    """Queues, and the consumers that are drawn for their messages.
+    """Queues; for each message, a consumer is drawn.
 
     Args:
         loop: The simulation's loop.
@@ -83,7 +84,7 @@ class Broker:
             self._loop.at(delay_s, lambda: self._deliver(message))
 
     def check(self) -> None:
-        """Raise if it cannot be reached."""
+        """Raise an error if the broker cannot be reached."""
         if self.away:
             raise OperationalError("connection refused")
 
@@ -97,7 +98,7 @@ class Broker:
 
     def _deliver(self, message: _Message) -> None:
         if message not in self._queued[message.queue]:
-            return  # flushed meanwhile
+            return  # the message was flushed meanwhile
         able = [c for c in self.consumers if c.process.alive and c.serves(message.queue)]
         if not able or self.away:
             self._loop.at(RETRY_S, lambda: self._deliver(message))

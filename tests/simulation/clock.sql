@@ -1,13 +1,13 @@
--- A schema that stands before pg_catalog in the search path, so that the product's own SQL reads
--- the simulation's clock and draws its ids from the seed. %(clock)s: path of the clock's file.
+-- This schema is before pg_catalog in the search path. So the product's own SQL reads the
+-- simulation's clock, and gets ids that follow from the seed. %(clock)s: path of the clock's file.
 
 CREATE SCHEMA simulation;
 
--- A file and not a row, because a row would be as old as the snapshot of the statement.
+-- The clock is a file and not a row, because a statement would see the row of its old snapshot.
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE
     AS $$ SELECT pg_catalog.pg_read_file(%(clock)s)::timestamptz $$;
 
--- The beginning of the transaction, which its BEGIN has noted.
+-- The start time of the transaction; its BEGIN has noted this time.
 CREATE FUNCTION simulation.now() RETURNS timestamptz LANGUAGE sql STABLE
     AS $$ SELECT pg_catalog.current_setting('simulation.began')::timestamptz $$;
 
@@ -15,7 +15,7 @@ CREATE SEQUENCE simulation.ids;
 CREATE FUNCTION simulation.gen_random_uuid() RETURNS uuid LANGUAGE sql VOLATILE
     AS $$ SELECT pg_catalog.md5(pg_catalog.nextval('simulation.ids')::text)::uuid $$;
 
--- Defaults were bound to pg_catalog when the tables were made.
+-- When the tables were made, their defaults were bound to pg_catalog. Bind them to this schema.
 DO $$
 DECLARE found record;
 BEGIN
@@ -28,7 +28,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- What the invariants want to know and the tables do not keep: every hold with its moment, and
+-- The invariants need facts that the product's tables do not keep: every hold with its time, and
 -- every change of an agent run.
 CREATE TABLE simulation.placed (
     number bigserial, run_id uuid, agent_run_id uuid, call_id uuid, at timestamptz, barred bool);
@@ -63,7 +63,7 @@ CREATE TRIGGER note_step AFTER UPDATE ON agent_runs
 CREATE FUNCTION simulation.empty() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE found record;
 BEGIN
-    SET LOCAL session_replication_role = replica;  -- the ledger refuses DELETE otherwise
+    SET LOCAL session_replication_role = replica;  -- else the ledger refuses DELETE
     FOR found IN SELECT table_schema, table_name FROM information_schema.tables
         WHERE table_type = 'BASE TABLE' AND table_schema IN ('public', 'simulation')
             AND table_name <> 'alembic_version'

@@ -1,4 +1,4 @@
-"""Real connections to the simulation's Postgres, which outlive the simulated ones."""
+"""Real connections to the simulation's Postgres; they outlive the simulated connections."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ SEARCH_PATH = "simulation,pg_catalog,public"
 
 
 class Connections:
-    """Unused connections, each with its prepared statements, because a new one takes long.
+    """Unused connections with their prepared statements, because a new connection takes long.
 
     Args:
         url: The database.
@@ -22,12 +22,12 @@ class Connections:
     def __init__(self, url: URL) -> None:
         self._url = url
         self._spare: list[tuple[pq.abc.PGconn, PrepareManager]] = []
-        #: The connection of a session that is over.
+        #: The closed connection that every session has after its end.
         self.closed = pq.PGconn.connect_start(b"host=/nowhere")
         self.closed.finish()
 
     def take(self) -> tuple[pq.abc.PGconn, PrepareManager]:
-        """Take a connection, with psycopg's record of the statements prepared on it."""
+        """Take a connection, and psycopg's record of the statements that are prepared on it."""
         if self._spare:
             return self._spare.pop()
         connection = waiting.wait_conn(psycopg.AsyncConnection._connect_gen(self._address()))
@@ -36,7 +36,7 @@ class Connections:
         return pgconn, connection._prepared
 
     def give_back(self, pgconn: pq.abc.PGconn, prepared: PrepareManager) -> None:
-        """Take a connection back, in whatever state its transaction is."""
+        """Take back a connection, in whatever state its transaction is."""
         if pgconn.status != pq.ConnStatus.OK:
             return
         if pgconn.transaction_status != pq.TransactionStatus.IDLE:
@@ -50,14 +50,14 @@ class Connections:
         self._spare.clear()
 
     def inspector(self) -> psycopg.Connection[Any]:
-        """Open a connection in real time, to look at what is committed."""
+        """Open a connection that works in real time, for a look at the committed rows."""
         address = self._address().replace(SEARCH_PATH, "public")
         connection = psycopg.connect(address, autocommit=True)
         connection.prepare_threshold = 1
         return connection
 
     def _address(self) -> str:
-        # Planned once: what a simulation repeats thousands of times is not its speed.
+        # Each statement is planned once, because a simulation repeats it thousands of times.
         settings = {"search_path": SEARCH_PATH, "plan_cache_mode": "force_generic_plan"}
         query = {key: str(value) for key, value in self._url.query.items()}
         return psycopg.conninfo.make_conninfo(

@@ -1,4 +1,4 @@
-"""The rules of conversations with tools: they go on, and no tool call is executed twice."""
+"""The rules of conversations with tools: each goes on, and no tool call is executed twice."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ def broken_conversations(
     provider: Provider,
     executed: Sequence[tuple[str, float]],
 ) -> list[str]:
-    """Find what is wrong with the conversations of a simulation that has come to rest.
+    """Find the errors in the conversations of a simulation that has come to rest.
 
     Args:
-        inspector: Sees what is committed.
-        provider: Knows the requests that reached it.
-        executed: Keys of the tool calls that were executed, and when, in seconds since the epoch.
+        inspector: Sees the committed rows.
+        provider: Knows the requests that have reached the provider.
+        executed: Keys of the executed tool calls, each with its time in seconds since the epoch.
     """
     with inspector.cursor(row_factory=dict_row) as cursor:
         stored = {row["key"]: row for row in cursor.execute(TOOL_CALLS).fetchall()}

@@ -1,12 +1,13 @@
 """Postgres as simulated processes see it: real sessions and real SQL, in virtual time.
 
-The loop stands still while a statement runs, so that only the seed decides what comes first. A
-statement that has to wait for another transaction's lock is found by asking Postgres what blocks
-it; then its process waits in virtual time, and Postgres is asked again when a transaction ends.
+The loop stands still while a statement runs, so that only the seed decides the order of the steps.
+If a statement gets no answer, the simulation asks Postgres whether another transaction's lock
+blocks the statement. If so, the statement's process waits in virtual time, and the simulation asks
+Postgres again when a transaction ends.
 
-A statement takes a little virtual time before it reaches Postgres and before its answer is there.
-In both moments its process can die or freeze, and its connection can break: then no process knows
-that the statement has run.
+A little virtual time passes before a statement reaches Postgres, and again before its answer
+arrives. At both moments the statement's process can die or freeze, and its connection can break.
+Then no process knows that the statement has run.
 """
 
 import asyncio
@@ -29,15 +30,15 @@ from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
 
 SCRIPT = Path(__file__).with_name("clock.sql")
-#: Real milliseconds after which Postgres is asked what a statement without answer waits for.
+#: Real milliseconds after which Postgres is asked what blocks a statement without an answer.
 PATIENCE_MS = 2
-#: Places of processes that can be there at a time.
+#: Places of the processes that can exist at the same time.
 SLOTS = ("w1", "w2", "w3", "client0", "client1", "client2", "client3")
 IDLE_IN_TRANSACTION_S = 15.0
 TABLES = b"SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
 BLOCKERS = "SELECT pg_blocking_pids(%s)"
 
-#: Called at every boundary with its name and the process; may break, freeze or kill.
+#: Gets the name of a boundary and the process that is there, which it may break, freeze or kill.
 Boundary = Callable[[str, Process], None]
 
 
@@ -59,11 +60,11 @@ class Session(psycopg.AsyncConnection[Any]):
     transactions = 0
 
     async def wait(self, gen: Any, *_: Any, **__: Any) -> Any:
-        """Run the whole statement: psycopg waits for the socket here."""
+        """Run the whole statement; here the real psycopg would wait for the socket."""
         return await self.server.execute(self, gen)
 
     async def close(self) -> None:
-        """Give the real connection back."""
+        """Give back the real connection."""
         self.server.release(self)
 
     def _start_query(self) -> Generator[Any, Any, None]:
@@ -77,11 +78,11 @@ class Session(psycopg.AsyncConnection[Any]):
 
 
 class Database:
-    """The server: one database, used by one simulation after another.
+    """The server, with one database, which one simulation after another uses.
 
     Args:
-        url: A migrated database that is ours alone.
-        clock: Path of a file for the clock, which Postgres can read.
+        url: A migrated database that nothing else uses.
+        clock: Path of the clock's file; Postgres can read this file.
     """
 
     def __init__(self, url: str, clock: Path) -> None:
@@ -102,7 +103,7 @@ class Database:
         self.inspector.execute((script % {"clock": literal}).encode())
         name = self.inspector.info.dbname
         self.inspector.execute(f'ALTER DATABASE "{name}" SET synchronous_commit = off'.encode())
-        # New statistics make new plans, and those another order of rows, at moments of their own.
+        # New statistics lead to new plans, and new plans to another order of rows, at any moment.
         for table in self.inspector.execute(TABLES).fetchall():
             self.inspector.execute(
                 f'ALTER TABLE "{table[0]}" SET (autovacuum_enabled = off)'.encode()
@@ -121,10 +122,10 @@ class Database:
         """Start a simulation on empty tables.
 
         Args:
-            loop: Its loop.
-            generator: Draws what statements take.
-            boundary: Called before every statement is sent, and when its answer comes.
-            ended: Called after every transaction.
+            loop: The loop of the simulation.
+            generator: Draws the durations of statements.
+            boundary: This is called before every statement is sent, and when the answer comes.
+            ended: This is called after every transaction.
         """
         self._begun = True
         self._loop, self._generator = loop, generator
@@ -149,12 +150,12 @@ class Database:
         os.close(self._clock)
 
     def set_clock(self, wall_clock_s: float) -> None:
-        """Bring the database's clock to this time."""
+        """Set the database's clock to a time."""
         self._now = datetime.fromtimestamp(wall_clock_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f+00")
         os.pwrite(self._clock, self._now.encode(), 0)
 
     def clock_text(self) -> bytes:
-        """Return the time as SQL reads it."""
+        """Return the time in the form in which SQL reads it."""
         return self._now.encode()
 
     def engine(self, slot: str) -> AsyncEngine:
@@ -164,7 +165,7 @@ class Database:
         return engine
 
     async def _make_engines(self) -> None:
-        """Make an engine for each slot, and connect it once: the first time it asks more."""
+        """Make an engine for each slot, and connect it once: a first connection sends more SQL."""
         CURRENT.set(Process("before"))
         for slot in SLOTS:
             engine = self._engines[slot] = create_async_engine(
@@ -189,7 +190,7 @@ class Database:
             self._break(session)
 
     def freeze(self, process: Process) -> None:
-        """Let a frozen process keep its locks until the server ends its transactions."""
+        """Let a frozen process keep its locks until the server ends the process's transactions."""
         for session in self._sessions:
             if session.process is process and self._in_transaction(session):
                 self._loop.at(
@@ -198,7 +199,7 @@ class Database:
                 )
 
     def terminate(self, sessions: int | None = None) -> None:
-        """Terminate the backends of some connections, or of all, as a restart does."""
+        """Terminate the backends of some connections; without a number, of all, like a restart."""
         victims = list(self._sessions)
         if sessions is not None:
             victims = self._generator.sample(victims, min(sessions, len(victims)))
@@ -208,7 +209,7 @@ class Database:
     # ---- the way of a statement ----------------------------------------------------------------
 
     async def execute(self, session: Session, steps: Generator[Any, Any, Any]) -> Any:
-        """Run psycopg's steps on a connection, with all that may happen on the way."""
+        """Run psycopg's steps on a connection, with every fault that may happen meanwhile."""
         process = session.process
         try:
             await self._travel(process, "sql_before")
@@ -232,7 +233,7 @@ class Database:
         return answer
 
     async def _travel(self, process: Process, boundary: str) -> None:
-        """Wait for the wire in virtual time; the process may be dead when the answer comes."""
+        """Let the time of the wire pass; when the answer comes, the process may be dead."""
         if not process.alive:
             raise errors.OperationalError("its process is dead")
         if not self._begun:
@@ -244,7 +245,7 @@ class Database:
             await asyncio.sleep(self._generator.uniform(0.01, 0.3))
         self._boundary(boundary, process)
         if not process.alive or process.frozen:
-            await asyncio.sleep(0)  # a dead process does not come back from here
+            await asyncio.sleep(0)  # for a dead process, this never ends
 
     def _check(self, session: Session) -> None:
         if session.lost:
@@ -264,17 +265,17 @@ class Database:
         try:
             return await future
         except asyncio.CancelledError:
-            if session in self._waiting:  # psycopg has the server cancel the statement
+            if session in self._waiting:  # psycopg makes the server cancel the statement
                 self._break(session)
             raise
 
     def _drive(
         self, session: Session, steps: Generator[Any, Any, Any], state: Any
     ) -> tuple[bool, Any]:
-        """Go on with a statement until it is done, or until it is known to wait for a lock.
+        """Go on with a statement until it is done, or until a lock certainly blocks it.
 
         Returns:
-            (True, its value), or (False, its state).
+            True and the value of the statement, or False and the state of the statement.
         """
         try:
             if state is None:
@@ -304,7 +305,7 @@ class Database:
         return blockers
 
     def _is_in_a_circle(self, session: Session) -> bool:
-        """Return whether it waits for itself in the end: locks were not taken in one order."""
+        """Return whether the session waits for itself: locks were not taken in one order."""
         waits = {s.pgconn.backend_pid: self._blockers(s) for s in self._waiting}
         own = session.pgconn.backend_pid
         seen, front = {own}, list(waits[own])
@@ -318,7 +319,7 @@ class Database:
         return False
 
     def _look_again(self) -> None:
-        """Go on with the statements that waited for a transaction, in the order of coming."""
+        """Go on, in the order of arrival, with the statements that waited for a transaction."""
         moved = True
         while moved:
             moved = False
@@ -328,7 +329,7 @@ class Database:
                 was_open = self._in_transaction(session)
                 try:
                     done, value = self._drive(session, statement.steps, statement.state)
-                except Exception as error:  # noqa: BLE001  it belongs to the statement
+                except Exception as error:  # noqa: BLE001  the statement's error
                     done, value = True, error
                 if not done:
                     continue
@@ -357,7 +358,7 @@ class Database:
         return session
 
     def release(self, session: Session) -> None:
-        """Take the real connection from a session that is over, with its prepared statements."""
+        """Take back the real connection of a session that is over, with its prepared statements."""
         if session not in self._sessions:
             return
         self._sessions.remove(session)

@@ -1,7 +1,7 @@
 """Faults by seed: at drawn moments, and at drawn boundaries between two steps.
 
-A boundary is where a process waits for a service: before a statement, after it, after a
-commit, before a call, while it is out, and when it is answered.
+At a boundary, a process waits for a service: before a statement, after a statement, after a
+commit, before a call, during a call, and when the answer arrives.
 """
 
 import random
@@ -31,11 +31,11 @@ MODELS = sorted(MODELS_OF.values())
 
 @dataclass
 class Faults:
-    """Breaks things, and repairs them.
+    """Breaks parts of the cluster, and repairs these parts.
 
     Attributes:
-        generator: Draws.
-        sizes: Queues of each slot's worker.
+        generator: Draws the faults.
+        sizes: The queues that the worker of each slot serves.
         window_s: Seconds in which faults begin.
     """
 
@@ -47,7 +47,7 @@ class Faults:
     happened: list[str] = field(default_factory=list)
 
     def begin(self, cluster: Cluster) -> None:
-        """Start the workers, and draw what will go wrong."""
+        """Start the workers, and draw the faults."""
         self._cluster = cluster
         self._ambushes: list[tuple[str, int, Callable[[Process], None]]] = []
         for slot, queues in self.sizes:
@@ -75,7 +75,7 @@ class Faults:
             cluster.loop.at(generator.uniform(0.0, self.window_s), step)
 
     def end(self) -> None:
-        """Have everything work from now on."""
+        """Repair everything, and cause no more faults."""
         self.over = True
         self._ambushes.clear()
         cluster = self._cluster
@@ -84,7 +84,7 @@ class Faults:
         cluster.provider.down.clear()
 
     def boundary(self, name: str, process: Process) -> None:
-        """Have the next ambush at this boundary strike the process."""
+        """Let the next ambush at this boundary hit the process."""
         self._cluster.trace.count(name)
         for place, (wanted, left, strike) in enumerate(self._ambushes):
             if wanted == name:
@@ -125,7 +125,7 @@ class Faults:
         self._freeze(self._somebody().process)
 
     def _kill(self, process: Process, why: str) -> None:
-        """End a worker, and let another one take its place after a while; any other process too."""
+        """End a process; if it is a worker, another worker takes its place after a while."""
         if not process.alive:
             return
         self._tell(f"{process} {why}")
@@ -156,7 +156,7 @@ class Faults:
         self._cluster.loop.at(seconds, thaw)
 
     def _ambush(self) -> None:
-        """Strike the next process that comes to a boundary, or one of the twelve after it."""
+        """Hit the next process that comes to a boundary, or one of the next twelve processes."""
         (name,) = self.generator.choices(BOUNDARIES, AMBUSH_WEIGHTS)
         strike: Callable[[Process], None] = self.generator.choice(
             (

@@ -1,4 +1,4 @@
-"""The rules that a simulation must keep: at every step, and when it has come to rest."""
+"""The rules that a simulation must keep at every step, and when it has come to rest."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.simulation.provider import ANSWER, Provider, Served
 from tests.simulation.workflows import CACHE_TTL_S
 from tests.support.ledgers import DIFFERENT_TOTALS
 
-#: Errors that an agent may end with; any other one is a defect.
+#: Errors with which an agent may end; any other error is a defect.
 KNOWN_ERRORS = {
     "Overloaded",
     "ServerFailure",
@@ -34,10 +34,10 @@ KNOWN_ERRORS = {
 }
 GUESS: Kind = "unconfirmed"
 OK = 200
-#: Seconds from an answer until it is stored, and from its use until it is booked.
+#: Seconds within which an answer is stored, and within which its use is booked.
 SLACK_S = 60.0
 
-# No row when all is right.
+# The statement returns no row if all is right.
 AT_EVERY_STEP = """
     SELECT 'more than max_parallel_agents at a time' AS what, r.id::text AS who
     FROM runs r JOIN agent_runs a ON a.run_id = r.id AND a.status = 'running'
@@ -157,14 +157,14 @@ AT_REST = {
 
 
 def broken_now(inspector: psycopg.Connection[Any]) -> list[str]:
-    """Find what is wrong with what is committed now."""
+    """Find the errors in the rows that are committed now."""
     return [f"{what}: {who}" for what, who in inspector.execute(AT_EVERY_STEP).fetchall()]
 
 
 def broken_at_rest(
     inspector: psycopg.Connection[Any], provider: Provider, people: People
 ) -> list[str]:
-    """Find what is wrong with a simulation that has come to rest."""
+    """Find the errors in a simulation that has come to rest."""
     found = broken_now(inspector)
     for what, question in AT_REST.items():
         rows = inspector.execute(question).fetchmany(3)
@@ -193,7 +193,7 @@ def _unknown_errors(agents: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> list[str]:
-    """Find calls without their one entry: at its cost, or unconfirmed at its worst case."""
+    """Find calls without exactly one entry, with the cost of the call or its worst case."""
     by_call: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for entry in entries:
         by_call[entry["call_id"]].append(entry)
@@ -222,7 +222,7 @@ def _wrong_entries(entries: Sequence[dict[str, Any]], provider: Provider) -> lis
 def _wrong_results(
     agents: Sequence[dict[str, Any]], entries: Sequence[dict[str, Any]], provider: Provider
 ) -> list[str]:
-    """Find results that are not the last answer of their attempt, and prompts that read others.
+    """Find results that are not their attempt's last answer, and prompts that read such results.
 
     A result from the cache must be a whole, recent answer of the same model to an equal request.
     """
@@ -233,7 +233,7 @@ def _wrong_results(
     for served in provider.served.values():
         answers[served.hold.agent_run_id, served.hold.attempt].append(served)
     completed = [agent for agent in agents if agent["status"] == "completed"]
-    # Those of lists and sub-workflows are put together in Postgres.
+    # The results of lists and sub-workflows are put together in Postgres.
     accepted = {agent["output"] for agent in completed if isinstance(agent["output"], str)}
     for agent in completed:
         calls = answers[agent["id"], agent["attempt"]]

@@ -1,8 +1,8 @@
 """An event loop of many simulated processes: time jumps to the next timer, a seed orders the steps.
 
-One callback runs at a time. Which process runs next is drawn; within a process the order is that
-of asyncio, because programs may rely on it. A process can freeze (its callbacks wait) and die (they
-are dropped, without any clean-up, as a kill drops them).
+Only one callback runs at any moment. The seed draws the process that runs next. Within a process,
+callbacks run in asyncio's order, because programs may rely on this order. If a process freezes, its
+callbacks wait. If a process dies, its callbacks are dropped without any clean-up, as after a kill.
 """
 
 import asyncio
@@ -19,20 +19,20 @@ from typing import Any
 
 #: 2026-01-01 00:00 UTC, when every simulation begins.
 EPOCH_S = 1_767_225_600.0
-#: A simulation that takes more steps than this goes round in circles.
+#: A simulation that takes more steps than this number will never end.
 MAX_STEPS = 2_000_000
 CLOSE_TRIES = 20
 
 
 class Stalled(Exception):
-    """Nothing can happen any more, or too much has happened."""
+    """No step is left, or too many steps have happened."""
 
 
 class Process:
-    """A simulated process: what belongs to it lives and dies together.
+    """A simulated process: everything that belongs to the process dies with the process.
 
     Args:
-        name: Shown in the trace.
+        name: The name that the trace shows.
     """
 
     def __init__(self, name: str) -> None:
@@ -46,12 +46,12 @@ class Process:
         return self.name
 
 
-#: The simulated process whose code runs; None is the world around.
+#: The simulated process whose code runs; None if the world around the processes runs.
 CURRENT: ContextVar[Process | None] = ContextVar("CURRENT", default=None)
 
 
 class _Ready:
-    """Callbacks to run, in one queue per process; in place of the loop's own queue."""
+    """The callbacks that will run, in one queue per process; this replaces the loop's own queue."""
 
     def __init__(self, generator: random.Random) -> None:
         self._generator = generator
@@ -66,7 +66,7 @@ class _Ready:
             process.ready.append(handle)
 
     def take(self) -> asyncio.Handle | None:
-        """Take the next callback of a process that is drawn; None if no process can run."""
+        """Draw a process and take its next callback; return None if no process can run."""
         able = [p for p in self._processes if p.ready and p.alive and not p.frozen]
         if not able:
             return None
@@ -84,11 +84,11 @@ class _Ready:
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
-    """See the module.
+    """The loop that the module describes.
 
     Args:
         generator: Draws the process that runs next.
-        on_jump: Called with the new time, in seconds since the epoch, whenever it moves.
+        on_jump: Gets the new time, in seconds since the epoch, whenever the time changes.
     """
 
     def __init__(self, generator: random.Random, on_jump: Callable[[float], None]) -> None:
@@ -119,13 +119,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         assert not task.done(), "the list of tasks keeps it, and its error is reported at the end"
 
     def at(self, delay_s: float, step: Callable[[], object]) -> None:
-        """Take a step of the world around after so many seconds."""
+        """Take a step of the world around the processes after ``delay_s`` seconds."""
         context = copy_context()
         context.run(CURRENT.set, None)
         self.call_later(delay_s, step, context=context)
 
     def kill(self, process: Process) -> None:
-        """End a process where it stands."""
+        """End a process at once, in the middle of its work."""
         process.alive = False
         self._ready.forget(process)
 
@@ -138,7 +138,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 yield task.get_name(), error
 
     def dispose(self) -> None:
-        """Drop the tasks that never ended, without running any more of them."""
+        """Drop the tasks that never ended; none of their code runs any more."""
         self.set_exception_handler(lambda *_: None)
         with silence():
             self._abandon_tasks()
@@ -194,18 +194,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
             else:
                 self._ready.append(timer)
 
-    # What follows is called by asyncio, and is about sockets and threads, of which there are none.
+    # asyncio calls the next two methods for sockets and threads; a simulation has neither.
 
     def _write_to_self(self) -> None:
-        """Wake the selector; there is none."""
+        """Do nothing, because the loop has no selector to wake."""
 
     def _process_events(self, event_list: list[Any]) -> None:
-        """Handle what the selector found; there is none."""
+        """Do nothing, because the loop has no selector."""
 
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Ignore the warnings when coroutines of dead processes are dropped."""
+    """Ignore the warnings about dropped coroutines of dead processes."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -217,7 +217,7 @@ def silence() -> Iterator[None]:
 
 @contextmanager
 def virtual_time(loop: VirtualLoop) -> Iterator[None]:
-    """Let ``time.time`` and ``time.monotonic`` follow the loop: the limiter's bucket reads them."""
+    """Let ``time.time`` and ``time.monotonic``, which the limiter reads, follow the loop."""
     real = time.time, time.monotonic
     time.time, time.monotonic = loop.wall_clock, loop.time
     try:

@@ -1,6 +1,6 @@
 """Redis as simulated processes see it, apart from the queues: signals, and the epoch key.
 
-Signals get lost and come late; when Redis is away every command fails.
+Signals get lost or come late. While Redis is away, every command fails.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from tests.simulation.loop import CURRENT, Process, VirtualLoop
 
 
 class Messenger:
-    """The server: keys and subscribers.
+    """The server, with its keys and subscribers.
 
     Args:
         loop: The simulation's loop.
@@ -30,12 +30,12 @@ class Messenger:
         self.lost_share = 0.0
 
     def check(self) -> None:
-        """Raise if it cannot be reached."""
+        """Raise an error if Redis cannot be reached."""
         if self.away:
             raise RedisConnectionError("connection refused")
 
     async def travel(self) -> None:
-        """Wait as long as a command takes, and check that Redis can be reached."""
+        """Let the time of a command pass, and check that Redis can be reached."""
         await asyncio.sleep(self._generator.expovariate(1 / 0.0005))
         self.check()
 
@@ -48,7 +48,7 @@ class Messenger:
         return len(self.subscribers)
 
     def flush(self) -> None:
-        """FLUSHALL."""
+        """Forget everything, as FLUSHALL does."""
         self.keys.clear()
 
 
@@ -59,7 +59,7 @@ class SimulatedRedis:
         self._messenger = messenger
 
     async def set(self, key: str, value: str | int, *, nx: bool = False, **_: int) -> bool:
-        """SET, with NX; a key expires only after the end of any simulation."""
+        """Do SET, with NX; a key never expires before the end of the simulation."""
         await self._messenger.travel()
         if nx and key in self._messenger.keys:
             return False
@@ -67,17 +67,17 @@ class SimulatedRedis:
         return True
 
     async def get(self, key: str) -> bytes | None:
-        """GET."""
+        """Do GET."""
         await self._messenger.travel()
         return self._messenger.keys.get(key)
 
     async def publish(self, channel: str, message: str) -> int:
-        """PUBLISH; there is one channel."""
+        """Do PUBLISH; only one channel exists."""
         await self._messenger.travel()
         return self._messenger.deliver(message.encode())
 
     def pubsub(self, **_: Any) -> "Subscription":
-        """A subscription that has not begun."""
+        """Return a subscription that has not begun."""
         return Subscription(self._messenger)
 
 
@@ -104,17 +104,17 @@ class Subscription:
         ]
 
     async def subscribe(self, channel: str) -> None:
-        """SUBSCRIBE."""
+        """Do SUBSCRIBE."""
         await self.messenger.travel()
         process = CURRENT.get()
         assert process is not None, "only processes listen"
         self.messenger.subscribers.append((process, self._queue))
 
     def listen(self) -> Self:
-        """The messages as they come."""
+        """Return the messages, in the order of their arrival."""
         return self
 
-    # No generator: the loop would have to close one that a dead process leaves.
+    # This is no generator, because the loop would have to close the generator of a dead process.
 
     def __aiter__(self) -> Self:
         return self

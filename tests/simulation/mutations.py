@@ -1,4 +1,4 @@
-"""The protocol broken on purpose, one promise at a time: some simulation must find each of them."""
+"""The protocol, with one promise broken on purpose; simulations must find each such mutation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -27,10 +27,10 @@ def no_fence(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_watchdog(patch: pytest.MonkeyPatch) -> None:
-    """No watchdog looks for what was lost."""
+    """No watchdog looks for lost work."""
 
     async def rest(_: Watchdog) -> None:
-        """See nothing."""
+        """Find no lost work."""
 
     patch.setattr(Watchdog, "look", rest)
 
@@ -51,18 +51,18 @@ def open_budget(patch: pytest.MonkeyPatch) -> None:
 
 
 def unlocked_claims(patch: pytest.MonkeyPatch) -> None:
-    """Claims count what is in progress without the run's lock."""
+    """Claims count the agents in progress without the run's lock."""
     statement = text("SELECT id FROM runs WHERE id = ANY(CAST(:ids AS uuid[]))")
     patch.setattr(claims, "LOCK_RUNS", statement)
 
 
 def forgotten_turns(patch: pytest.MonkeyPatch) -> None:
-    """A new attempt begins its conversation anew."""
+    """A new attempt does not use the stored conversation."""
     patch.setattr(turns, "READ_TURNS", text(f"SELECT * FROM ({turns.READ_TURNS}) t WHERE false"))
 
 
 def priced_cache(patch: pytest.MonkeyPatch) -> None:
-    """An answer from the cache is booked as if it had been asked for."""
+    """An answer from the cache is booked as if the provider had answered."""
     real = records_of_calls.shared
 
     def priced(*given: Any) -> CallRecord:
@@ -93,7 +93,7 @@ def leaky_circuits(patch: pytest.MonkeyPatch) -> None:
 
 
 def many_probes(patch: pytest.MonkeyPatch) -> None:
-    """A circuit that may be probed lets every call through."""
+    """A circuit that is ready for one probe lets every call through."""
 
     def grant(circuit: Circuit, token: str, now: float) -> bool:
         return bool(token) and circuit.until is not None and now >= circuit.until
@@ -102,7 +102,7 @@ def many_probes(patch: pytest.MonkeyPatch) -> None:
 
 
 def unsettled_fallbacks(patch: pytest.MonkeyPatch) -> None:
-    """A fallback is called while money is still held for the call that has failed."""
+    """A fallback is called while the failed call's hold still exists."""
     real = Settling.write
 
     async def write(settling: Settling, tools: Sequence[Any] = (), turn: Any = None) -> bool:
@@ -111,7 +111,7 @@ def unsettled_fallbacks(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Settling, "write", write)
 
 
-#: Each with words of what a simulation must find, and a seed from which on to look for it.
+#: By name: the mutation, words of the error that must be found, and the first seed of the search.
 MUTATIONS: Mapping[str, tuple[Mutation, str, int]] = {
     "no_fence": (no_fence, "a dead attempt changed an agent run", 4),
     "no_watchdog": (no_watchdog, "has not ended", 0),

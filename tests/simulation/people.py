@@ -1,6 +1,6 @@
 """The users of a simulation: they enqueue, cancel, pause, resume and retry runs at drawn moments.
 
-Every step is taken by a client process of its own, which may die or freeze in the middle of it.
+Each step is taken by a separate client process, which may die or freeze during this step.
 """
 
 import random
@@ -35,17 +35,17 @@ Step = Callable[[Platform], Awaitable[object]]
 
 @dataclass(kw_only=True)
 class Story:
-    """One run and what people do to it.
+    """One run, and the steps that people take with this run.
 
     Attributes:
-        number: Its number among the simulation's runs.
-        workflow: Its workflow.
-        cases: A list in its input.
-        run_id: Its id, once the client knows it.
-        placed: Holds that had been placed when it was cancelled or paused, as long as nothing of it
-            may start.
-        opening: Client processes that may be resuming or retrying it.
-        opened: Number of such processes so far.
+        number: The run's number among the simulation's runs.
+        workflow: The run's workflow.
+        cases: A list in the run's input.
+        run_id: The run's id; None before the client knows the id.
+        placed: Number of holds that had been placed when the run was cancelled or paused. None
+            while calls of the run may start.
+        opening: Client processes that may be resuming or retrying the run.
+        opened: Number of processes that have begun to resume or retry the run.
         broken: The faults that were found.
     """
 
@@ -64,7 +64,7 @@ class People:
 
     Args:
         generator: Draws the steps of the users and their times.
-        window_s: Seconds in which they take them.
+        window_s: Seconds in which the users take these steps.
     """
 
     def __init__(self, generator: random.Random, *, window_s: float) -> None:
@@ -76,7 +76,7 @@ class People:
         self.cluster: Cluster
 
     def begin(self, cluster: Cluster) -> None:
-        """Lay out what they will do."""
+        """Draw the steps of the users."""
         self.cluster = cluster
         generator = self._generator
         tight = generator.random() < 0.3
@@ -112,12 +112,12 @@ class People:
 
     @property
     def rest(self) -> bool:
-        """Whether every run has ended, and no client is about to change that."""
+        """Whether every run has ended, and no client is about to start a run again."""
         self._busy = [client for client in self._busy if client.alive]
         return not self._busy and all(self.status(story) in FINAL for story in self.stories)
 
     def status(self, story: Story) -> str:
-        """Return the run's status as committed; empty before it exists."""
+        """Return the committed status of the run; the text is empty before the run exists."""
         if story.run_id is None:
             return ""
         row = self.cluster.database.inspector.execute(STATUS, [story.run_id]).fetchone()
@@ -142,7 +142,7 @@ class People:
         self._open(story, "resume", lambda platform, id_: platform.scheduler.resume(id_))
 
     def retry(self, story: Story, cost_budget: Decimal | None = None) -> None:
-        """Retry what failed of a run."""
+        """Retry the failed agents of a run."""
         self._open(
             story,
             "retry_failed",
@@ -150,14 +150,14 @@ class People:
         )
 
     def look(self, story: Story) -> None:
-        """Note holds that were placed although no call may start."""
+        """Note holds that were placed although no call was allowed to start."""
         if story.placed is not None and (now := self._placed(story)) != story.placed:
             story.broken.append(
                 f"{now - story.placed} holds committed after run{story.number} was stopped"
             )
 
     def _enqueue(self, story: Story) -> None:
-        """Enqueue a run, repeatedly under the same key until a client knows its id."""
+        """Enqueue a run; repeat this with the same key until a client knows the run's id."""
 
         async def enqueue(platform: Platform) -> None:
             async def create(connection: AsyncConnection) -> UUID:

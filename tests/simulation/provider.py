@@ -1,4 +1,4 @@
-"""The provider as simulated processes see it: answers, errors, silence; and its own ledger."""
+"""The provider as simulated processes see it: answers, errors, silence, and a ledger of its own."""
 
 import asyncio
 import json
@@ -27,9 +27,9 @@ from tests.simulation.database import Boundary
 from tests.simulation.loop import CURRENT
 from tests.simulation.trace import Trace
 
-#: Dollars per 1,000 tokens, of input and output.
+#: Dollars per 1,000 tokens of input, and per 1,000 tokens of output.
 INPUT_USD, OUTPUT_USD = Decimal("0.01"), Decimal("0.03")
-#: A conversation of fewer messages goes on with a tool: three of them.
+#: A conversation with fewer messages goes on with a tool, so it has three turns.
 MESSAGES_WITH_TOOLS = 6
 ANSWER = re.compile(r"<[^<>]+>")
 ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
@@ -38,7 +38,7 @@ ERRORS: tuple[tuple[type[ProviderError], int], ...] = (
     (RateLimited, 429),
     (BadRequest, 400),
 )
-#: Retry-After of a refusal; the longest makes waiting agents give their places back.
+#: Retry-After of a refusal; after the longest one, agents do not wait but are handed back.
 RETRY_AFTER_S = (None, 2.0, 9.0)
 
 
@@ -48,14 +48,14 @@ class Served:
 
     Attributes:
         number: Number of the request, so that no two answers are the same.
-        hold: Its hold.
+        hold: The hold of the request.
         prompt: The user's message.
         agent: The agent that asked.
-        turns: Answers of earlier calls that came with it.
-        answer: The answer, if the client was still there.
-        cost_usd: Dollars that the provider bills, if it answered.
-        status: HTTP status, 0 if the connection was cut or the client left.
-        answered_at: When it was answered, in seconds since the epoch.
+        turns: Answers of earlier calls that the request contains.
+        answer: The answer; None if the client left before the answer.
+        cost_usd: Dollars that the provider bills for its answer; zero without an answer.
+        status: HTTP status; 0 if the connection was cut or the client left.
+        answered_at: Time of the answer, in seconds since the epoch.
     """
 
     number: int
@@ -76,8 +76,8 @@ class Provider:
     Attributes:
         trouble: Share of calls that meet an error, silence or a cut.
         down: Models that fail for all agents.
-        served: Requests that reached the provider, by call.
-        prompts: Prompts of agents with a cache, by name.
+        served: Requests that have reached the provider, by call.
+        prompts: Prompts of agents with a cache, by the agent's name.
     """
 
     generator: random.Random
@@ -93,7 +93,7 @@ class Provider:
         """Answer a request, late or never.
 
         Raises:
-            ProviderError: As the clients map the SDKs' errors.
+            ProviderError: In the form into which the clients map the SDKs' errors.
         """
         await self._boundary("call_before")
         if self.generator.random() < self.trouble / 4:
@@ -127,11 +127,11 @@ class Provider:
         return served
 
     def asked_by(self, agent: str) -> str | None:
-        """The prompt of an agent with a cache, by its name; see ``workflows``."""
+        """Return the prompt of an agent with a cache; see ``workflows``."""
         return self.prompts.get(agent)
 
     async def answered(self, served: Served) -> None:
-        """The way back of an answer that has been billed."""
+        """Let a billed answer travel back to the client."""
         self.trace.tell(f"{self.trace.called(served.hold.call_id)}: {served.agent} answered")
         await self._boundary("call_answered")
 
@@ -164,7 +164,7 @@ class Provider:
 
 
 def _tool_call(tool: Mapping[str, Any], served: Served) -> ToolCall:
-    """Make a tool call with a key of its own, so that each execution can be told apart."""
+    """Make a tool call with a unique key, by which its executions can be counted."""
     key = f"{served.hold.call_id} {tool['name']}"
     return ToolCall(id=key, name=tool["name"], arguments=json.dumps({"key": key}))
 
@@ -190,7 +190,7 @@ class SimulatedClient(LLMClient):
         if before_sent is not None:
             await before_sent()
         served = await self._provider.serve(HOLD.get(), messages)
-        # The prompt is counted from the text, so that its cost stays below the hold.
+        # The tokens are computed from the text, so that the cost stays below the hold.
         usage = Usage(
             input_tokens=len(served.prompt) // 8 + 1, output_tokens=(max_tokens or 8) // 2 + 1
         )
@@ -214,4 +214,4 @@ class SimulatedClient(LLMClient):
         return {"provider": self.provider, "context_window": None, "max_output_tokens": None}
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""

@@ -25,7 +25,7 @@ def loop(jumps: list[float]) -> Iterator[VirtualLoop]:
 
 
 async def tick(said: list[str], word: str) -> None:
-    """Say a word every second, five times."""
+    """Add a word to the list every second, five times."""
     for _ in range(5):
         await asyncio.sleep(1)
         said.append(word)

@@ -1,7 +1,7 @@
-"""Hundreds of clusters in one process, each drawn, broken and judged by a seed.
+"""Hundreds of clusters in one process; a seed draws, breaks and judges each cluster.
 
-A failing seed shows its last steps and the command that repeats it. The tests of the tests break
-the protocol on purpose and look for a seed that finds it.
+A failing seed shows its last steps and the command that repeats it. Further tests break the
+protocol on purpose, and look for a seed that finds this.
 """
 
 import os
@@ -22,11 +22,11 @@ CHUNK = 10
 SEARCHED = 60
 
 
-@pytest.fixture(scope="session")  # other modules may come between two of its tests
+@pytest.fixture(scope="session")  # tests of other modules may run in between
 def database(
     services: ServiceUrls, database_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Database]:
-    """A database for all simulations of this process: each empties it."""
+    """A database for all simulations of this process; each simulation empties the database."""
     server, name = make_url(services.database_url), f"simulation_{os.getpid()}"
     made = Database(
         clone(server, database_template, name), tmp_path_factory.mktemp("simulation") / "clock"

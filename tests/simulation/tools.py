@@ -6,11 +6,11 @@ from contextvars import ContextVar
 
 from app import tool
 
-#: Called with the key of every tool call whose execution begins.
+#: Gets the key of every tool call whose execution begins.
 EXECUTED: ContextVar[Callable[[str], None]] = ContextVar("EXECUTED")
 
 
-#: Names of the tools whose calls may be repeated as long as their end is not stored.
+#: Names of the tools whose calls may be repeated until the end of the call is stored.
 MAY_BE_REPEATED = frozenset({"look_up"})
 
 

@@ -1,4 +1,4 @@
-"""The steps of a simulation in order: the last ones as lines, all of them as a digest."""
+"""The steps of a simulation in order: the last steps as lines, and all steps as a digest."""
 
 import hashlib
 import sys
@@ -17,7 +17,7 @@ from app.storage.group_commit import is_transient
 from tests.simulation.loop import CURRENT, VirtualLoop
 
 KEPT = 300
-#: Log events that no fault explains, unless their error is one of a service that is away.
+#: Log events that no fault explains, unless the error comes from a service that is away.
 ALARMS = {
     "agent_crashed",
     "record_refused",
@@ -34,7 +34,7 @@ ALARMS = {
 
 
 class Trace:
-    """Lines of time, process and step; ids are shown by the names given to them."""
+    """Lines with time, process and step; instead of ids, the lines show given names."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)
@@ -45,7 +45,7 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """The same for two simulations in which the same happened in the same order."""
+        """The digest, which is equal for two simulations with the same steps in the same order."""
         return self._digest.hexdigest()[:16]
 
     def name(self, id_: UUID | str, name: str) -> None:
@@ -57,7 +57,7 @@ class Trace:
         return self._names.get(str(id_), str(id_))
 
     def count(self, what: str) -> None:
-        """Add a step that is too frequent for a line: it is part of the digest only."""
+        """Add a step that is too frequent for a line; only the digest contains this step."""
         self._digest.update(f"{self.loop.time():.6f}{CURRENT.get()}{what};".encode())
 
     def tell(self, what: str) -> None:
@@ -67,13 +67,13 @@ class Trace:
         self.lines.append(line)
 
     def alarm(self, what: str) -> None:
-        """Add a line that must not be there at the end."""
+        """Add a line about an error; a simulation with such a line fails."""
         self.tell(what)
         self.alarms.append(what)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
-        """Take the product's log into the trace."""
+        """Copy the product's log into the trace."""
         before = structlog.get_config()
         structlog.configure(processors=[self._take], cache_logger_on_first_use=False)
         try:
@@ -100,7 +100,7 @@ class Trace:
 
 
 def is_an_outage(error: object) -> bool:
-    """Return whether an exception is one that a service that is away causes."""
+    """Return whether the cause of an exception is a service that is away."""
     if isinstance(error, DBAPIError):
         return is_transient(error)
     return isinstance(error, (RedisError, BrokerError))

@@ -1,4 +1,4 @@
-"""A simulated worker process: the same composition as a real one, on simulated backends."""
+"""A simulated worker process: the composition of a real worker, on simulated backends."""
 
 import asyncio
 import contextlib
@@ -58,10 +58,10 @@ class Cluster:
         broker: The broker.
         messenger: Redis.
         provider: The providers.
-        limits: Limits of every model.
-        max_recoveries: Recoveries until an agent is quarantined.
-        lane_width: Widest lane.
-        breaker: The policy of circuits.
+        limits: The limits that every model has.
+        max_recoveries: Number of recoveries after which an agent is quarantined.
+        lane_width: Largest width of a lane.
+        breaker: The policy of all circuits.
     """
 
     loop: VirtualLoop
@@ -80,7 +80,7 @@ class Cluster:
         self.circuits = MemoryCircuits(self.breaker, clock=self.loop.wall_clock)
         self.circuit_watch = CircuitWatch(self.loop)
         self.answers = SharedAnswers(self.loop)
-        # Not read from anywhere: a simulation depends on nothing but its seed.
+        # The settings are constants, because a simulation depends only on its seed.
         self.settings = Settings.model_construct(
             costs=CostConfig(
                 default_input_cost=float(INPUT_USD), default_output_cost=float(OUTPUT_USD)
@@ -101,7 +101,7 @@ def platform_of(cluster: Cluster, slot: str) -> Platform:
 
     Args:
         cluster: The cluster.
-        slot: The slot whose engine it uses.
+        slot: The slot whose engine the platform uses.
     """
     redis = cast(Redis, SimulatedRedis(cluster.messenger))
     engine = cluster.database.engine(slot)
@@ -130,9 +130,9 @@ class Worker:
 
     Args:
         cluster: The cluster.
-        slot: Its place in the cluster; the worker that follows a dead one has the same.
-        generation: Number of workers in this place before it.
-        queues: Queues it serves.
+        slot: The place of the worker in the cluster; after its death, a new worker has this place.
+        generation: Number of earlier workers in this place.
+        queues: The queues that the worker serves.
     """
 
     def __init__(self, cluster: Cluster, slot: str, generation: int, queues: Sequence[str]) -> None:
@@ -156,11 +156,11 @@ class Worker:
 
     @property
     def idle(self) -> bool:
-        """Whether it has nothing to finish: a frozen process may still record its work."""
+        """Whether the worker has no more work; a frozen worker may still record its work."""
         return not self.process.frozen and not (self._parts and len(self._parts.inflight))
 
     def drain(self, ended: Callable[[], None]) -> None:
-        """Drain as on SIGTERM; ``ended`` is called when nothing is left to do."""
+        """Drain the worker as SIGTERM does; call ``ended`` when no work is left."""
         if self._parts is None:
             ended()
             return
@@ -189,12 +189,12 @@ class Worker:
         done()
 
     async def _end(self, parts: Composition, ended: Callable[[], None]) -> None:
-        while self._running or len(parts.inflight):  # noqa: ASYNC110  no event says so
+        while self._running or len(parts.inflight):  # noqa: ASYNC110  no event tells this
             await asyncio.sleep(0.1)
         ended()
 
     async def _open(self) -> None:
-        """See ``Runtime._open``: it runs on the loop, so that what it starts is this process's."""
+        """See ``Runtime._open``; on the loop, all that this starts belongs to this process."""
         cluster = self._cluster
         self._platform = platform_of(cluster, self.slot)
         parts = Composition(self._platform, self._backends(), worker=self.process.name)
@@ -228,7 +228,7 @@ class Worker:
         )
 
     async def _heartbeat(self, parts: Composition) -> None:
-        """See ``Heartbeat``, which is a thread; its statement is the same."""
+        """See ``Heartbeat``, which is a thread; this coroutine runs the same statement."""
         limits = self._cluster.settings.engine
         while True:
             with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The workflows that a simulation's users enqueue, as a seed draws them."""
+"""The workflows that a simulation's users enqueue, drawn by a seed."""
 
 import random
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from app import Agent, RetryPolicy, RetryStrategy, Workflow
 MODELS = {"openai": "sim-small", "anthropic": "sim-large"}
 TOOLS = (["look_up"], ["send"], ["look_up", "send"])
 FALLBACKS = [{"provider": "anthropic", "model": "sim-other"}]
-#: Prompts of agents with a cache: others have the same, in the same run and in other ones.
+#: Prompts of agents with a cache; several agents of the same run or of other runs share them.
 SHARED_PROMPTS = ("share0: what holds for all", "share1: what else holds for all")
 CACHE_TTL_S = 30
 SHARED_SHARE = 0.25
-#: Shares of runs with an agent that has a list, and of runs with a sub-workflow.
+#: The share of runs in which an agent has a list, and the share of runs with a sub-workflow.
 LIST_SHARE, SUB_WORKFLOW_SHARE = 0.25, 0.25
 
 
 def draw_workflow(generator: random.Random, number: int) -> Workflow:
-    """Two to four levels of agents on two providers, some with a list or a sub-workflow.
+    """Draw two to four levels of agents on two providers, some with a list or a sub-workflow.
 
     Args:
-        generator: Draws it.
-        number: Number of the run, which its names begin with.
+        generator: Draws the workflow.
+        number: Number of the run; all names begin with this number.
     """
     agents: list[Agent] = []
     above: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""One simulation: a cluster drawn from a seed, run until it rests, and judged."""
+"""One simulation: a cluster is drawn from a seed, runs until it rests, and is judged."""
 
 import asyncio
 import gc
@@ -27,19 +27,20 @@ from tests.simulation.tools import EXECUTED
 from tests.simulation.trace import Trace, is_an_outage
 from tests.simulation.worker import Cluster
 
-#: Seconds in which things happen, of which faults may last somewhat longer.
+#: Seconds in which steps and faults begin; faults may last somewhat longer.
 WINDOWS_S = (6.0, 12.0, 20.0)
-#: Policies of circuits: without any, the usual one, and two that open soon: waiting, or failing.
+#: Policies of circuits: no circuits, the default, and two policies whose circuits open soon; with
+#: QUICK, calls wait at open circuits, and with FAILS they fail.
 NONE, USUAL = CircuitBreakerConfig(enabled=False), CircuitBreakerConfig()
 QUICK = CircuitBreakerConfig(
     window_s=10.0, min_failures=2, failure_share=0.3, open_s=1.0, max_open_s=6.0
 )
 FAILS = replace(QUICK, when_open="fail")
-#: Every run must have ended so many seconds after the last fault.
+#: Every run must end within so many seconds after the last fault.
 BOUND_S = 120.0
-#: And so many seconds later no worker may be at work any more.
+#: So many seconds after the end of the runs, no worker must be at work any more.
 SETTLE_S = 40.0
-#: Share of simulations that retry failed runs with enough money, when nothing fails any more.
+#: Share of simulations that, after the last fault, retry failed runs with enough money.
 RETRIED_SHARE = 0.3
 #: Number of transactions after which the invariants of every step are checked again.
 LOOK_EVERY = 6
@@ -64,15 +65,15 @@ class Report:
     """The result of a simulation.
 
     Attributes:
-        seed: Its seed.
+        seed: The seed of the simulation.
         broken: The faults that were found; empty if all is well.
-        digest: Equal for two simulations in which the same happened.
+        digest: Digest of all steps; two simulations with the same steps have the same digest.
         trace: The last steps.
         faults: The faults that were injected.
-        statements: SQL statements that ran.
-        lock_waits: Statements that had to wait for another transaction.
-        calls: Calls that reached the provider.
-        seconds: Virtual seconds that it took.
+        statements: Number of SQL statements.
+        lock_waits: Number of statements that had to wait for another transaction.
+        calls: Number of calls that reached the provider.
+        seconds: Virtual seconds that the simulation took.
     """
 
     seed: int
@@ -95,7 +96,7 @@ def simulate(database: Database, seed: int) -> Report:
     """Run one simulation.
 
     Args:
-        database: An empty database, or one that earlier simulations have used.
+        database: An empty database, or a database that earlier simulations have used.
         seed: Draws everything.
     """
     with _undisturbed():
@@ -105,7 +106,7 @@ def simulate(database: Database, seed: int) -> Report:
 class _World:
     def __init__(self, database: Database, seed: int) -> None:
         self._seed = seed
-        # One for each part, so that a change of one leaves the others as they were.
+        # Each part has its own generator, so that a change in one part does not change the others.
         draws = [random.Random(f"{seed} {part}") for part in range(7)]
         self._draw = draws[0]
         self._database = database
@@ -140,7 +141,7 @@ class _World:
         )
 
     def run(self) -> Report:
-        """Run it to its end."""
+        """Run the simulation to its end."""
         self._loop.set_exception_handler(self._note)
         with (
             _seeded(self._seed, self._loop),
@@ -203,7 +204,7 @@ class _World:
         return not open_ and all(worker.idle for worker in self._faults.workers.values())
 
     async def _until(self, over: Callable[[], bool], seconds: float) -> None:
-        """Wait until a condition holds, but no longer than so many virtual seconds."""
+        """Wait until a condition holds, but at most ``seconds`` virtual seconds."""
         end_s = self._loop.time() + seconds
         while self._loop.time() < end_s and not self._broken and not over():  # noqa: ASYNC110  no event says so
             await asyncio.sleep(1.0)  # virtual time
@@ -225,9 +226,9 @@ class _World:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Switch off garbage collection, which has times of its own, and logs about faults."""
+    """Switch off the logs about faults, and the garbage collection, whose times are not virtual."""
     gc.disable()
-    gc.freeze()  # what is there now need not be looked at again at the end
+    gc.freeze()  # the last collection skips the objects of now
     logging.disable(logging.CRITICAL)
     try:
         yield
@@ -240,13 +241,13 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, loop: VirtualLoop) -> Iterator[None]:
-    """Let the product's own draws follow the seed: its jitter, and its ids."""
+    """Let the product's own random values, which are jitter and ids, follow the seed."""
     state = random.getstate()
     random.seed(f"{seed} product")
     ids = random.Random(f"{seed} ids")
 
     def uuid7() -> UUID:
-        """Make an id that is ordered by time, as the real ones are."""
+        """Make an id; like real ids, these ids are ordered by time."""
         milliseconds = int((EPOCH_S + loop.time()) * 1000)
         number = milliseconds << 80 | ids.getrandbits(80)
         number = number & ~(0xF << 76) | 0x7 << 76

@@ -12,7 +12,7 @@ from app.kinds.base import AgentContext
 
 
 def where(context: AgentContext) -> dict[str, Any]:
-    """Return the thread it runs in, and its arguments."""
+    """Return the name of the current thread, and the arguments of this function."""
     return {
         "thread": threading.current_thread().name,
         "attempt": context.attempt,
@@ -57,7 +57,7 @@ def large(size: int) -> str:
 
 
 def block(seconds: float, mark: str) -> str:
-    """Block its thread, then write a file that shows that it reached its end."""
+    """Block the current thread; then write a file, which shows that the function has ended."""
     wake = threading.Event()
     wake.wait(seconds)
     _mark(mark, "went on")
@@ -65,7 +65,7 @@ def block(seconds: float, mark: str) -> str:
 
 
 async def wait(seconds: float, mark: str) -> str:
-    """Wait on the loop; write a file if it is cancelled."""
+    """Wait on the loop; if the wait is cancelled, write a file."""
     _mark(mark, "began")
     try:
         await asyncio.sleep(seconds)
@@ -76,7 +76,7 @@ async def wait(seconds: float, mark: str) -> str:
 
 
 async def stubborn(seconds: float) -> str:
-    """Suppress its cancellation."""
+    """Wait, and suppress a cancellation."""
     end_s = time.monotonic() + seconds
     while time.monotonic() < end_s:
         try:
@@ -91,6 +91,6 @@ def _mark(path: str, text: str) -> None:
 
 
 def leak(key: str) -> None:
-    """Write a key to a log and to its error, like careless code."""
+    """Write a key to a log and to an error, like careless code."""
     logging.getLogger("careless").warning("the key is %s", key)
     raise OSError(f"401 for the key {key}")

@@ -1,4 +1,4 @@
-"""A remote agent for tests, in a thread: it has given answers and records its requests."""
+"""A remote agent for tests, in a thread; it sends prepared answers and records its requests."""
 
 import asyncio
 from typing import Self
@@ -9,19 +9,19 @@ from app.loop_thread import LoopThread
 
 
 class AgentServer:
-    """Use it as a context manager.
+    """The server of the remote agent, which is a context manager.
 
     Args:
-        delay_s: Seconds it takes for each answer.
+        delay_s: Seconds that the server takes for each answer.
     """
 
     def __init__(self, *, delay_s: float = 0.0) -> None:
         self._delay_s = delay_s
         self._loop = LoopThread("remote agent")
-        #: Its answers, one after the other; after the last one, an empty object.
+        #: The answers, one after the other; after the last, the server sends an empty object.
         self.answers: list[web.Response] = []
         self.requests: list[tuple[dict[str, str], bytes]] = []
-        #: Requests whose connection was closed before they were answered.
+        #: Number of requests whose connection was closed before the answer.
         self.closed = 0
         self.url = ""
 

@@ -1,4 +1,4 @@
-"""A call as the ledger and the metrics get it, made up."""
+"""A made-up call, in the form in which the ledger and the metrics get calls."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -9,7 +9,7 @@ from tests.support.jobs import ID
 
 
 def call_of(model: str, **fields: Any) -> CallRecord:
-    """A call of a cent that took a second."""
+    """Return a call that cost a cent and took a second."""
     made = CallRecord(
         call_id=ID,
         run_id=ID,

@@ -1,6 +1,7 @@
 """A circuit breaker as a pure state machine, and circuits in memory: the model of the Lua script.
 
-``app/failures/circuit.lua`` does the same; a test sends the same messages to both.
+``app/failures/circuit.lua`` follows the same rules; a test sends the same messages to the script
+and to this model.
 """
 
 import math
@@ -13,26 +14,26 @@ from typing import Literal
 from app.domain.circuit import CircuitBreakerConfig
 from app.failures.circuit import SLOTS, CircuitNews, Message, State, View
 
-#: A process's last message number is remembered for so long, so that a repeated one counts once.
+#: A process's last message number is remembered for so long; a repeated message counts once.
 SEEN_S = 60.0
-#: A probe whose process is silent for so long is lost, and another may go.
+#: A probe whose process is silent for so long is lost, and another probe may go.
 PROBE_LEASE_S = 15.0
 MAX_DOUBLINGS = 20
 
 
 @dataclass(kw_only=True)
 class Circuit:
-    """The state of one circuit; times are seconds of its holder's clock.
+    """The state of one circuit; times are in seconds of the backend's clock.
 
     Attributes:
         slots: [successes, failures] by slot of the window.
-        until: When it may be probed; None while it is closed.
+        until: Time from which a probe may go; None while the circuit is closed.
         streak: Openings in a row without a success.
-        openings: Openings in all.
-        holder: Token of the probe under way, or empty.
-        holder_until: When that one counts as lost.
-        told: When the processes last got news that failures are counted.
-        seen: Last message number by process, and when.
+        openings: Number of all openings.
+        holder: Token of the probe under way; empty if no probe is under way.
+        holder_until: Time at which the probe under way counts as lost.
+        told: Time of the last news to the processes that failures are counted.
+        seen: Number and time of the last message, by process.
     """
 
     slots: dict[int, list[int]] = field(default_factory=dict)
@@ -50,7 +51,7 @@ class Circuit:
         """Apply a message.
 
         Returns:
-            The circuit's state then, and news for the other processes (without its name).
+            The circuit's new state, and the news for the other processes, without a circuit's name.
         """
         news: list[CircuitNews] = []
         self._forget(config, now)
@@ -76,7 +77,7 @@ class Circuit:
         granted: bool = False,
         change: Literal["", "opened", "closed"] = "",
     ) -> View:
-        """Return its state."""
+        """Return the state of the circuit."""
         self._forget(config, now)
         wait_s = 0.0
         state: State = "closed"
@@ -175,7 +176,7 @@ class MemoryCircuits:
 
     Args:
         config: The policy of all circuits.
-        clock: Seconds.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -190,7 +191,7 @@ class MemoryCircuits:
         self._circuits: dict[str, Circuit] = defaultdict(Circuit)
 
     async def exchange(self, circuit: str, message: Message | None) -> View:
-        """Exchange as ``CircuitBackend`` says."""
+        """See ``CircuitBackend``."""
         if message is None:
             return self._circuits[circuit].view(self._config, self._clock())
         view, news = self._circuits[circuit].exchange(self._config, message, self._clock())
@@ -199,7 +200,7 @@ class MemoryCircuits:
         return view
 
     async def names(self) -> list[str]:
-        """Return names as ``CircuitBackend`` says."""
+        """See ``CircuitBackend``."""
         return sorted(self._circuits)
 
     def listen(self, on_news: Callable[[CircuitNews], None]) -> None:
@@ -207,7 +208,7 @@ class MemoryCircuits:
         self._listeners.append(on_news)
 
     def tell(self, news: CircuitNews) -> None:
-        """Pass news on to all that listen."""
+        """Pass on news to all listeners."""
         for on_news in list(self._listeners):
             on_news(news)
 

@@ -1,4 +1,4 @@
-"""Circuit breakers as the processes of a cluster have them, on a backend in memory."""
+"""The circuit breakers of a cluster's processes, on a backend in memory."""
 
 import asyncio
 from collections import Counter

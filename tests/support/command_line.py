@@ -1,4 +1,4 @@
-"""The existing `agentchord` commands, options and queues, for tests of texts that name them."""
+"""The commands, options and queues of `agentchord`, for tests of texts that name these."""
 
 import re
 from functools import cache
@@ -13,7 +13,7 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
 
 def is_known(command: str, arguments: str) -> bool:
-    """Return whether a command exists, with these options, and for a worker with these queues."""
+    """Return whether a command exists with these options; for a worker, also with these queues."""
     longer = f"{command} {arguments.split(maxsplit=1)[0]}" if arguments.split() else command
     known = options().get(longer, options().get(command))
     named = set(OPTION.findall(arguments.partition(" -- ")[0]))
@@ -25,7 +25,7 @@ def is_known(command: str, arguments: str) -> bool:
 
 @cache
 def options() -> dict[str, set[str]]:
-    """Options of every command and its subcommands; an empty set where they are not ours."""
+    """Return the options by command and subcommand; the set is empty for a foreign command."""
     commands: dict[str, Any] = {each.name: each.load() for each in COMMANDS}
     for name, command in list(commands.items()):
         inner = getattr(command, "commands", {})

@@ -1,4 +1,4 @@
-"""`agentchord` in a process of its own, against the stack of a test."""
+"""`agentchord` in a separate process, as a client of a test's stack."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ def cli(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def answer(stack: Stack, *words: str) -> Any:
-    """What a command prints with --json."""
+    """Return the value that a command prints with --json."""
     done = cli(stack, *words, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""The protocol of one run, executed step by step by a test instead of worker processes."""
+"""The protocol of one run; a test executes each step, and no worker processes run."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ def agent(name: str, *dependencies: str, provider: str = "openai", **fields: Any
 
 @dataclass
 class Cluster:
-    """One database and the steps of scheduler, lanes and watchdog on it."""
+    """One database, and the steps that scheduler, lanes and watchdog take on it."""
 
     engine: AsyncEngine
 
@@ -105,8 +105,8 @@ class Cluster:
         return await self.commit(lambda c: standing.set_budget(c, wanted))
 
     async def next_day(self) -> None:
-        """Make accounts older, as if the database's clock had passed midnight."""
-        # By an offset first, because UNIQUE is checked row by row.
+        """Make the accounts a day older, as if the database's clock had passed midnight."""
+        # First move all accounts by an offset, because UNIQUE is checked row by row.
         for days in (36_501, -36_500):
             await self.rows(
                 "UPDATE budgets SET period_start = period_start - make_interval(days => :days)"

@@ -1,4 +1,4 @@
-"""Views of embedded services for tests: processes, sockets, data of one home."""
+"""The embedded services of one home, as tests see them: processes, sockets and data."""
 
 import os
 import signal
@@ -41,7 +41,7 @@ def answers(urls: ServiceUrls) -> bool:
 
 
 def silent(urls: ServiceUrls) -> bool:
-    """Return whether both servers are gone, with their sockets."""
+    """Return whether both servers and their sockets are gone."""
     folders = (Path(urls.redis_url[7:].split("?")[0]).parent, socket_folder(urls))
     return not answers(urls) and not any(folder.exists() for folder in folders)
 
@@ -94,7 +94,7 @@ def saved(urls: ServiceUrls) -> list[str]:
 
 @contextmanager
 def user_process(home: Path) -> Iterator[tuple[subprocess.Popen[str], Callable[[], ServiceUrls]]]:
-    """Another process that uses the home until its standard input is closed."""
+    """Start another process, which uses the home until this process's standard input is closed."""
     process = subprocess.Popen(
         [sys.executable, "-c", USER, str(home)],
         stdin=subprocess.PIPE,

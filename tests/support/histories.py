@@ -16,12 +16,12 @@ RUN_ID = UUID(int=1)
 
 
 def at(seconds: float) -> datetime:
-    """The time of this second of the run."""
+    """Return the time of a second of the run."""
     return START + timedelta(seconds=seconds)
 
 
 def agent(name: str, level: int = 0, **fields: Any) -> AgentProgress:
-    """An agent that by default ran from second 0 to 1 and completed."""
+    """Return an agent that, by default, ran from second 0 to second 1 and completed."""
     given: dict[str, Any] = {
         "name": name,
         "module": "HR",
@@ -43,14 +43,14 @@ def agent(name: str, level: int = 0, **fields: Any) -> AgentProgress:
 
 
 def attempt(name: str, start: float, end: float | None, **fields: Any) -> Attempt:
-    """An attempt between these seconds."""
+    """Return an attempt between these seconds."""
     given: dict[str, Any] = {"number": 1, "worker": "w1", "outcome": "completed"} | fields
     ended = None if end is None else at(end)
     return Attempt(agent=name, started_at=at(start), finished_at=ended, **given)
 
 
 def call(name: str, start: float, end: float, **fields: Any) -> Call:
-    """A call between these seconds, for a tenth of a cent."""
+    """Return a call between these seconds, which cost a tenth of a cent."""
     given: dict[str, Any] = {
         "provider": "openai",
         "model": "gpt-4o",
@@ -65,13 +65,13 @@ def call(name: str, start: float, end: float, **fields: Any) -> Call:
 
 
 def event(type_: str, seconds: float, **fields: Any) -> HistoryEvent:
-    """An event at this second."""
+    """Return an event at this second."""
     given: dict[str, Any] = {"data": {}} | fields
     return HistoryEvent(type=type_, at=at(seconds), **given)
 
 
 def standing(name: str, **fields: Any) -> Standing:
-    """An agent that is ready to be claimed."""
+    """Return an agent that is ready to be claimed."""
     given: dict[str, Any] = {
         "status": "pending",
         "level": 0,
@@ -89,7 +89,7 @@ def history(
     run: Mapping[str, Any] | None = None,
     **facts: Any,
 ) -> RunHistory:
-    """A run of these agents; it has ended if they have."""
+    """Return a run of these agents; if all agents have ended, the run has ended."""
     ends = [one.finished_at for one in agents if one.finished_at is not None]
     ended = len(ends) == len(agents)
     given: dict[str, Any] = {

@@ -1,7 +1,7 @@
-"""Comparison of the history with the states of runs, agents, attempts and calls.
+"""A comparison of the history with the states of runs, agents, attempts and calls.
 
-Each state is written with its event in one transaction, so a state without its event, or an event
-that occurs twice, is a fault of the statements, or of a transaction that was split.
+Each state and its event are written in one transaction. If a state has no event, or if an event
+occurs twice, a statement is wrong, or a transaction was split.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,7 +76,7 @@ WRONG = {
         )
     """,
 }
-#: All checks in one statement, because it runs after every test of the stack.
+#: All checks are one statement, because they run after every test of the stack.
 ALL_WRONG = " UNION ALL ".join(
     f"SELECT '{what}' AS what, to_jsonb(found)::text AS row FROM ({query}) found"
     for what, query in WRONG.items()
@@ -85,10 +85,10 @@ FACTS = "SELECT DISTINCT type, fact FROM events, jsonb_object_keys(data || '{\"\
 
 
 def assert_history_is_complete(sql: Sql) -> None:
-    """Check that every state has its event, and every event is in the catalogue.
+    """Check that every state has its event, and that every event is in the catalogue.
 
     Args:
-        sql: Runs a statement and returns its rows as dicts.
+        sql: Runs a statement and returns the rows as dicts.
     """
     assert list(sql(ALL_WRONG)) == []
     told = [(row["type"], row["fact"]) for row in sql(FACTS)]

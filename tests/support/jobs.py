@@ -1,4 +1,4 @@
-"""A made-up attempt of an agent in its worker's form, for tests that run no worker."""
+"""A made-up attempt, in the form in which a worker has it, for tests that run no worker."""
 
 import asyncio
 from dataclasses import replace
@@ -29,12 +29,12 @@ CLAIMED = ClaimedAgent(
 
 
 def agent_of(model: str) -> Agent:
-    """An agent whose prompt to this model is "go"."""
+    """Return an agent whose prompt to this model is "go"."""
     return Agent(name="a", prompt_template="go", llm_config={"model": model})
 
 
 class Written:
-    """Records that are written at once, into a list."""
+    """Writes records at once, into a list."""
 
     def __init__(self) -> None:
         self.given: list[Record] = []
@@ -48,13 +48,13 @@ class Written:
 def job_of(
     agent: Agent, *, attempt: int = 1, lease: Lease | None = None, records: Records | None = None
 ) -> Job:
-    """An attempt of an agent, in a run of its own.
+    """Return an attempt of an agent, in a separate run.
 
     Args:
-        agent: The only one of its workflow.
-        attempt: Its number.
-        lease: Whose it is; without one it belongs to the task that runs now.
-        records: Where its calls are written; without any they go into a list of their own.
+        agent: The only agent of the workflow.
+        attempt: Number of the attempt.
+        lease: The lease of the attempt. If it is None, the current task gets a new lease.
+        records: Writes the attempt's records. If it is None, the records go into a new list.
     """
     run = RunContext(
         run_id=ID,

@@ -1,4 +1,4 @@
-"""What a kind of agent is given, made up, for tests that run no worker."""
+"""A made-up context for a kind of agent, for tests that run no worker."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""The table of docs/architecture.md#layout, written from the import contract: ``make layout``.
+"""The tables of docs/architecture.md#layout, which ``make layout`` writes from the import contract.
 
-The contract in pyproject.toml gives modules and tiers, the first sentence of each module's
-docstring says what it is.
+The contract in pyproject.toml gives the modules and tiers, and the first sentence of each module's
+docstring says what the module is.
 """
 
 import ast
@@ -19,7 +19,7 @@ CONTRACT = "Imports point one way"
 
 
 def tiers(project: Path = ROOT / "pyproject.toml") -> list[list[str]]:
-    """The modules of ``app`` from top to bottom; rooms that are still to be built are left out."""
+    """Return the modules of ``app`` from top to bottom, without modules that do not exist yet."""
     contracts = tomllib.loads(project.read_text(encoding="utf-8"))["tool"]["importlinter"]
     (layers,) = [
         contract["layers"]
@@ -34,7 +34,7 @@ def tiers(project: Path = ROOT / "pyproject.toml") -> list[list[str]]:
 
 
 def layout(root: Path = ROOT) -> str:
-    """The tables, as they stand between the comments of the page."""
+    """Return the tables in the form in which they stand between the page's comments."""
     application = [
         (str(number), f"`app.{name}`", summary(root / "app" / name))
         for number, tier in enumerate(tiers(root / "pyproject.toml"), 1)
@@ -55,17 +55,17 @@ def layout(root: Path = ROOT) -> str:
 
 
 def parts(package: Path) -> Iterator[Path]:
-    """The folders and then the modules of a package, each by name."""
+    """Yield first the folders of a package and then its modules, both sorted by name."""
     inside = sorted(package.iterdir())
     yield from (path for path in inside if (path / "__init__.py").exists())
     yield from (path for path in inside if path.suffix == ".py" and path.stem != "__init__")
 
 
 def summary(module: Path) -> str:
-    """The first sentence of a module's docstring, without its full stop.
+    """Return the first sentence of a module's docstring, without the full stop.
 
     Raises:
-        ValueError: If it has no docstring.
+        ValueError: If the module has no docstring.
     """
     file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))

@@ -9,7 +9,7 @@ from app.costs.pricing import Pricing
 from app.domain.money import round_to_ledger
 
 Row = Mapping[str, Any]
-# Differences between the daily totals and the ledger; no row when they agree.
+# The differences between the daily totals and the ledger; without differences, no row.
 DIFFERENT_TOTALS = """
     WITH summed AS (
         SELECT day, tenant, workflow, version, module, provider, model, kind, outcome,
@@ -24,9 +24,9 @@ DIFFERENT_TOTALS = """
     )
     (TABLE summed EXCEPT TABLE costs_daily) UNION ALL (TABLE costs_daily EXCEPT TABLE summed)
 """
-# Dollars per million tokens: input, cached input, cache write, output. Written down here from
+# Dollars per million tokens: input, cached input, cache write, output. They were copied from
 # developers.openai.com/api/docs/pricing and platform.claude.com/docs/en/about-claude/pricing, so
-# that the application's prices and arithmetic are checked by something else.
+# that these prices check the application's prices and arithmetic independently.
 PRICES = {
     "openai/gpt-4": ("30", "30", "37.50", "60"),
     "openai/gpt-4o": ("2.50", "1.25", "3.125", "10"),
@@ -44,19 +44,19 @@ FIRST_ERROR = 400
 def assert_ledgers_agree(
     entries: Sequence[Row], served: Sequence[Row], *, cut: bool = False
 ) -> None:
-    """Every answered request has its entry, token for token and dollar for dollar, and vice versa.
+    """Check that answered requests and entries agree, token for token and dollar for dollar.
 
     A call with unknown usage has an estimate, which is never below the served usage. A stream that
-    broke off has the provider's usage if it had arrived, else an estimate.
+    broke off has the provider's usage if this usage had arrived; otherwise it has an estimate.
 
     Args:
         entries: Rows of cost_entries.
         served: Records of the simulator.
-        cut: Whether calls were closed that may have been answered at the same moment: they have an
-            estimate then.
+        cut: Whether calls were closed that the provider may have answered at the same moment. Such
+            calls have an estimate.
 
     Raises:
-        AssertionError: If they differ.
+        AssertionError: If the two ledgers differ.
     """
     actual = [entry for entry in entries if entry["kind"] == "actual"]
     known = {entry["call_id"] for entry in actual}
@@ -79,13 +79,13 @@ def assert_ledgers_agree(
         if guess["request_id"]:
             _assert_never_below(guess, by_request[guess["request_id"]])
     rest = [record for record in served if record not in answered]
-    # A call that was cancelled on its way may never have arrived.
+    # If a call was cancelled on its way, it may never have arrived.
     assert len(guesses) >= len(rest)
     assert sum(entry["cost_usd"] for entry in guesses) >= sum(map(dollars_of, rest))
 
 
 def dollars_of(record: Row) -> Decimal:
-    """The provider's bill for a request of the simulator: nothing for an error."""
+    """Return the provider's bill for a request to the simulator; an error costs nothing."""
     if not record["model"]:
         return Decimal(0)
     written, cached = record["cache_write_tokens"], record["cached_tokens"]
@@ -98,7 +98,7 @@ def dollars_of(record: Row) -> Decimal:
 def _per_million(provider: str, model: str) -> list[Decimal]:
     if written_down := PRICES.get(f"{provider}/{model}"):
         return [Decimal(rate) for rate in written_down]
-    # A model of the test's own, such as sim-1, has the prices of the test's configuration.
+    # A model that only the test knows, such as sim-1, has the prices of the test's configuration.
     price = Pricing(load_settings().costs).price_of(provider, model)
     rates = (price.input, price.cached_input, price.cache_write, price.output)
     return [rate * 1_000_000 for rate in rates]
@@ -143,7 +143,7 @@ def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
     return (
         entry["provider"],
         entry["model"],
-        # For the provider, a stream that broke off after its usage was answered.
+        # If a stream broke off after its usage, the provider counts the request as answered.
         entry["outcome"] == "ok" or bool(entry["usage"]),
         _prompt_tokens(entry),
         entry["cached_tokens"],

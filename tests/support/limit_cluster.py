@@ -29,12 +29,12 @@ UNLIMITED: dict[str, Any] = dict.fromkeys(
 
 
 def limits(**given: Any) -> RateLimitConfig:
-    """Limits with only the given tiers."""
+    """Return limits with only the given tiers."""
     return RateLimitConfig(**UNLIMITED | given)
 
 
 def request(**given: Any) -> LimitRequest:
-    """A small request of one run."""
+    """Return a small request of one run."""
     values: dict[str, Any] = {
         "provider": "acme",
         "model": "m",
@@ -47,7 +47,7 @@ def request(**given: Any) -> LimitRequest:
 
 
 class Backends(Protocol):
-    """Makes the backend of each process, and deletes everything, like FLUSHALL."""
+    """Makes the backend of each process, and can delete everything, like FLUSHALL."""
 
     def backend(self) -> LimiterBackend: ...
 
@@ -74,7 +74,7 @@ class LimitCluster:
         recent_use: RecentUse | None = None,
         cautious: bool = False,
     ) -> ClusterLimiter:
-        """One more process."""
+        """Return the limiter of one more process."""
         chosen = resolve or (lambda provider, _: (f"{provider}/default", config or limits()))
         limiter = ClusterLimiter(
             self.backends.backend(), chosen, recent_use=recent_use, cautious=cautious
@@ -89,7 +89,7 @@ class LimitCluster:
 
 
 class MovableClock:
-    """The time of day, and seconds ahead of it."""
+    """A clock that can be ahead of the real time."""
 
     def __init__(self) -> None:
         self.ahead_s = 0.0
@@ -99,7 +99,7 @@ class MovableClock:
 
 
 class InMemory:
-    """Backends in memory: all are one object."""
+    """The backends in memory, which are all one object."""
 
     def __init__(self, clock: MovableClock) -> None:
         self._backend = MemoryBackend(clock=clock)
@@ -112,7 +112,7 @@ class InMemory:
 
 
 class InRedis:
-    """Backends on one Redis."""
+    """The backends on one Redis."""
 
     def __init__(self, redis: Redis, clock: MovableClock) -> None:
         self._redis = redis
@@ -129,7 +129,7 @@ class InRedis:
 async def open_cluster(
     backend: str, redis_url: str, clock: MovableClock
 ) -> AsyncIterator[LimitCluster]:
-    """A cluster whose buckets are in ``memory`` or in ``redis``."""
+    """Open a cluster whose buckets are in ``memory`` or in ``redis``."""
     async with Redis.from_url(redis_url) as redis:
         cluster = LimitCluster(
             backends=InMemory(clock) if backend == "memory" else InRedis(redis, clock)
@@ -144,13 +144,13 @@ async def take(limiter: ClusterLimiter, count: int, **given: Any) -> list[Permit
 
 
 async def timed(step: Awaitable[Any]) -> float:
-    """Seconds that a step takes."""
+    """Return the seconds that a step takes."""
     started_s = time.monotonic()
     await step
     return time.monotonic() - started_s
 
 
 async def level(limiter: ClusterLimiter, tier: str = "requests") -> float:
-    """Level of a tier of the only bucket in use."""
+    """Return the level of a tier of the only bucket in use."""
     (bucket,) = await limiter.snapshot()
     return next(float(shown["level"]) for shown in bucket["tiers"] if shown["tier"] == tier)

@@ -1,4 +1,4 @@
-"""Our clients of the providers, as tests make them."""
+"""AgentChord's clients of the providers, for tests."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ KEY = "sk-test-of-the-clients"
 
 
 def client_of(protocol: str, url: str, *, headers: Mapping[str, str] | None = None) -> LLMClient:
-    """A client of a server that stands for a provider, the simulator's too."""
+    """Return a client of a server that replaces a provider, such as the simulator."""
     if protocol == "openai":
         return OpenAIClient(KEY, base_url=f"{url}/v1", headers=headers)
     return AnthropicClient(KEY, base_url=url, headers=headers)

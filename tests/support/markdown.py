@@ -1,7 +1,8 @@
 """The project's Markdown files, and the parts that tests read.
 
-The words after a code block's language are instructions for tests: ``run`` executes it, ``file=``
-writes it, ``config`` and ``workflow`` load it. Readers do not see these words.
+The words after a code block's language are instructions for tests: ``run`` executes the block,
+``file=`` writes it to a file, and ``config`` and ``workflow`` load it. Readers do not see these
+words.
 """
 
 import re
@@ -23,11 +24,11 @@ class Block:
     """A fenced code block.
 
     Attributes:
-        page: The file it is in.
-        line: Line of its fence, from 1.
+        page: The file with the block.
+        line: Number of the line with the block's first fence; the first line is 1.
         language: First word after the fence.
-        words: The other words.
-        text: Its content.
+        words: The other words after the fence.
+        text: The content of the block.
     """
 
     page: Path
@@ -55,7 +56,7 @@ def blocks(page: Path) -> Iterator[Block]:
 
 
 def marked(language: str, word: str) -> list[Block]:
-    """Every block of a language with this word after it."""
+    """Return every block of a language that has this word after the language."""
     return [
         block
         for page in pages()
@@ -65,7 +66,7 @@ def marked(language: str, word: str) -> list[Block]:
 
 
 def files_of(page: Path) -> dict[str, str]:
-    """The files that a page asks its reader to write."""
+    """Return the files that a page asks the reader to write."""
     return {
         word.removeprefix("file="): block.text
         for block in blocks(page)
@@ -83,7 +84,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub gives the headings of a page."""
+    """Return the anchors that GitHub gives to the headings of a page."""
     found: set[str] = set()
     for heading in HEADING.findall(without_blocks(page)):
         plain = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
@@ -92,7 +93,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """Commands of a page: console lines without prompt and comment, and code spans."""
+    """Return a page's commands: console lines without prompt and comment, and code spans."""
     found = [
         re.sub(r"\s+#.*", "", line.removeprefix("$ ")).strip()
         for block in blocks(page)
@@ -104,7 +105,7 @@ def commands(page: Path) -> list[str]:
 
 
 def section(file: Path, *, mark: str, end: str) -> tuple[str, str, str]:
-    """What a file has before, between and after two comments, the comments left with the outer two.
+    """Return the text before, between and after two comments, which stay in the outer parts.
 
     Raises:
         ValueError: If the file has no such comments.
@@ -117,7 +118,7 @@ def section(file: Path, *, mark: str, end: str) -> tuple[str, str, str]:
 
 
 def write_into(file: Path, text: str, *, mark: str, end: str = END_OF_BENCHMARK) -> None:
-    """Put a text into a Markdown file, between the comments that are there for it.
+    """Put a text into a Markdown file, between the two comments that mark its place.
 
     Raises:
         ValueError: If the file has no such comments.

@@ -1,4 +1,4 @@
-"""A run whose agent is a sub-workflow, started by tests on a cluster without workers."""
+"""Runs with a sub-workflow, which tests start on a cluster without workers."""
 
 from functools import partial
 from typing import Any
@@ -45,7 +45,7 @@ async def inner_of(cluster: Cluster, run_id: UUID) -> UUID:
 
 
 async def nested(cluster: Cluster, *more: Agent, **rules: Any) -> tuple[UUID, UUID]:
-    """A run whose agent waits for a sub-workflow, and the admitted run of that sub-workflow."""
+    """Return a run whose agent waits for a sub-workflow, and the sub-workflow's admitted run."""
     outer = await cluster.start(CHECK, *more, **rules)
     assert await start(cluster, sub_run(await claim_check(cluster, outer))) == "waiting"
     await admit(cluster)

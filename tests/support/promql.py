@@ -1,7 +1,7 @@
-"""The part of PromQL that the alert rules use, on a list of pages of metrics.
+"""The part of PromQL that the alert rules use, evaluated on a list of pages of metrics.
 
-It finds the alerts that fire, without Prometheus. Two things are simpler: the samples that ``rate``
-sees count as its whole range, and there is no staleness before five minutes.
+This module finds the alerts that fire, without Prometheus. It is simpler in two points: ``rate``
+takes the samples that it sees as its whole range, and no sample is stale before five minutes.
 """
 
 import math
@@ -20,13 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 Labels = frozenset[tuple[str, str]]
 Vector = dict[Labels, float]
-#: Name and labels -> value.
+#: The values of a page, by name and labels.
 Page = Mapping[tuple[str, Labels], float]
 LOOK_BACK_S = 300.0
 
 
 def page_of(text: str) -> Page:
-    """The samples of a page of metrics."""
+    """Return the samples of a page of metrics."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(text)
@@ -35,13 +35,13 @@ def page_of(text: str) -> Page:
 
 
 def page_at(address: str) -> Page:
-    """The page of metrics at an address, as it is now."""
+    """Return the current page of metrics at an address."""
     with urllib.request.urlopen(address, timeout=20) as page:
         return page_of(page.read().decode())
 
 
 def summed(page: Page, name: str, *by: str) -> dict[tuple[str, ...], float]:
-    """Sums of a metric by some of its labels."""
+    """Return the sums of a metric by some of its labels."""
     sums: dict[tuple[str, ...], float] = {}
     for (found, labels), value in page.items():
         if found == name:
@@ -62,7 +62,7 @@ class Alert:
 
 
 def alerts_of(file: Path) -> list[Alert]:
-    """The alerts of a rules file."""
+    """Return the alerts of a rules file."""
     groups = yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]
     return [
         Alert(
@@ -82,13 +82,13 @@ class History:
     """Pages in the order in which they were read.
 
     Attributes:
-        pages: Time in seconds, and the samples that were read.
+        pages: For each page, the time in seconds and the samples.
     """
 
     pages: list[tuple[float, Page]] = field(default_factory=list)
 
     def firing(self, alerts: Sequence[Alert]) -> set[str]:
-        """Names of the alerts that fire after the last page."""
+        """Return the names of the alerts that fire after the last page."""
         since: dict[tuple[str, Labels], float] = {}
         firing: set[str] = set()
         for at, _ in self.pages:
@@ -104,7 +104,7 @@ class History:
         return found
 
     def value(self, expr: Any, at: float) -> Vector | float:
-        """The value of an expression at a moment.
+        """Return the value of an expression at a moment.
 
         Raises:
             NotImplementedError: If the expression is outside the part that the rules use.

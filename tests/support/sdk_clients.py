@@ -1,4 +1,4 @@
-"""The providers' own clients, as a user of the simulator has them."""
+"""The providers' own clients, set up for the simulator."""
 
 import anthropic
 import openai

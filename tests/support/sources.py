@@ -1,7 +1,7 @@
-"""What the sources say: the names in them, the modules they speak of, and their prose.
+"""The names in the sources, the modules that the sources mention, and the prose.
 
-A piece of text comes with the line it begins in. Python is read by its own parser, so that a word
-in a message is no name and a name in a docstring is prose.
+Each piece of text has the number of its first line. Python's own parser reads Python, so that a
+word in a message is not a name, and a name in a docstring is prose.
 """
 
 import ast
@@ -26,12 +26,12 @@ QUOTED = re.compile(r"\"[^\"\n]*\"|“[^”]*”")
 
 
 def words(name: str) -> str:
-    """The words of an identifier, however it joins them: ``_OpenGate`` is ``open gate``."""
+    """Return the words of an identifier in any style: ``_OpenGate`` is ``open gate``."""
     return " ".join(WORD.findall(name)).lower()
 
 
 def python_names(text: str) -> Iterator[Piece]:
-    """Every identifier of a module: what it defines, uses, imports and passes by keyword."""
+    """Yield every identifier that a module defines, uses, imports or passes by keyword."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Name(id=name) | ast.Attribute(attr=name) | ast.arg(arg=name):
@@ -54,7 +54,7 @@ def python_names(text: str) -> Iterator[Piece]:
 
 
 def python_modules(text: str) -> Iterator[Piece]:
-    """Every module that is imported, and every string that is the path of one."""
+    """Yield every imported module, and every string that is the path of a module."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Import():
@@ -67,7 +67,7 @@ def python_modules(text: str) -> Iterator[Piece]:
 
 
 def python_prose(text: str) -> Iterator[Piece]:
-    """Docstrings, of attributes too, and comments."""
+    """Yield docstrings, also of attributes, and comments."""
     for node in ast.walk(ast.parse(text)):
         match node:
             case ast.Expr(value=ast.Constant(value=str(value))):
@@ -89,7 +89,7 @@ def lua_prose(text: str) -> Iterator[Piece]:
 
 
 def markdown_names(text: str) -> Iterator[Piece]:
-    """The identifiers in code spans and code blocks."""
+    """Yield the identifiers in code spans and code blocks."""
     for pattern, group in ((FENCE, 2), (CODE_SPAN, 1)):
         for match in pattern.finditer(text):
             for name in NAME.finditer(match[group]):
@@ -98,14 +98,14 @@ def markdown_names(text: str) -> Iterator[Piece]:
 
 
 def markdown_prose(text: str) -> Iterator[Piece]:
-    """All but code."""
+    """Yield the text without code."""
     plain = FENCE.sub(lambda match: "\n" * match[0].count("\n"), text)
     for number, line in enumerate(plain.splitlines(), 1):
         yield number, CODE_SPAN.sub("", line)
 
 
 def helps() -> dict[str, str]:
-    """What ``--help`` says, by command."""
+    """Return the text of ``--help``, by command."""
     from app.cli.application import create
 
     found: dict[str, str] = {}

@@ -1,8 +1,9 @@
-"""The whole stack for tests: services of its own, the simulator, and real Celery workers.
+"""The whole stack for tests: separate services, the simulator, and real Celery workers.
 
-Tests ask for ``stack``: one stack serves all tests of a process. While a test has it,
-this process is a client of it, too, so ``enqueue`` and ``OrchestrationEngine`` work as they would
-in a user's program. When the test is over, the ledger must equal the simulator's.
+Tests ask for ``stack``: one stack serves all tests of a process. While a test
+has the stack, this process is a client of the stack, too. So ``enqueue`` and
+``OrchestrationEngine`` work as in a user's program. After the test, AgentChord's ledger must equal
+the simulator's ledger.
 """
 
 import atexit
@@ -35,7 +36,7 @@ SUPERVISED = "app.local_stack.supervised"
 READY_S = 60.0
 END_S = 20.0
 GRACE_S = 5.0
-# Large enough never to be reached: tests of limits configure their own.
+# No test reaches these limits; a test of limits configures its own limits.
 CONFIGURATION = """\
 imports: [app.examples.tools, app.examples.functions, tests.support.agent_functions]
 allow_addresses: [127.0.0.1]
@@ -52,14 +53,14 @@ engine:
 
 @dataclass
 class Worker:
-    """A Celery worker process; it also ends when this process does."""
+    """A Celery worker process; when this process ends, the worker ends, too."""
 
     process: subprocess.Popen[bytes]
     lifeline: socket.socket
     log: Path
 
     def stop(self) -> int:
-        """Ask it to end, wait for that, and return its exit code."""
+        """Ask the worker to end, wait for its end, and return its exit code."""
         self.process.terminate()
         try:
             return self.process.wait(END_S)
@@ -67,14 +68,14 @@ class Worker:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the worker."""
         self.process.kill()
         self.lifeline.close()
 
 
 @dataclass
 class Stack:
-    """Services, simulator and workers, and the environment that leads to them."""
+    """Services, simulator and workers, and the environment variables for their clients."""
 
     urls: ServiceUrls
     simulator: SimulatorProcess
@@ -84,7 +85,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for clients and workers; an empty one counts as not set."""
+        """Variables for clients and workers; an empty variable counts as not set."""
         return {
             "DATABASE_URL": self.urls.database_url,
             "REDIS_URL": self.urls.redis_url,
@@ -96,7 +97,7 @@ class Stack:
 
     @contextmanager
     def worker(self, *queues: str, threads: int = 32) -> Iterator[Worker]:
-        """A worker for these queues (all, if none is named), from its readiness to its end."""
+        """Run a worker for these queues; without queues, the worker serves all queues."""
         name = f"w{len(self.workers)}-{os.getpid()}"
         worker = self.start_worker(*queues or ALL_QUEUES, name=name, threads=threads)
         self.workers.append(worker)
@@ -109,7 +110,7 @@ class Stack:
     def python(
         self, *arguments: str, cwd: Path | None = None, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a Python program to its end, as a client of this stack, outside the source tree."""
+        """Run a Python program, as a client of this stack and outside the source tree."""
         return subprocess.run(
             [sys.executable, *arguments],
             cwd=cwd or self.folder,
@@ -121,7 +122,7 @@ class Stack:
         )
 
     def start_python(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start a Python program as ``python`` runs it, to talk with it meanwhile."""
+        """Start a program as ``python`` does, but do not wait for the program's end."""
         return subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
@@ -132,7 +133,7 @@ class Stack:
         )
 
     def sql(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """Rows of a statement, as dicts."""
+        """Return the rows of a statement as dicts."""
         address = make_url(self.urls.database_url).set(drivername="postgresql")
         text = address.render_as_string(hide_password=False)
         with psycopg.connect(text, row_factory=dict_row) as connection:
@@ -147,13 +148,13 @@ class Stack:
         program: Sequence[str] = (SUPERVISED,),
         **environment: str,
     ) -> Worker:
-        """Start a worker and wait until it is ready; the caller ends it.
+        """Start a worker, and wait until it is ready; the caller must end the worker.
 
         Args:
-            *queues: Queues it serves.
-            name: First part of its node name, and of its log's.
-            threads: Lanes it runs at a time.
-            program: The module that runs it, and arguments before the usual ones.
+            *queues: Queues that the worker serves.
+            name: First part of the worker's node name and of the name of its log.
+            threads: Number of lanes that the worker runs at the same time.
+            program: The module that runs the worker, and arguments before the usual arguments.
             **environment: Variables that differ from the stack's.
         """
         arguments = worker_arguments(queues, threads=threads, name=name)
@@ -190,13 +191,13 @@ def run_stack(
     configuration: str = CONFIGURATION,
     **overrides: str,
 ) -> Iterator[Stack]:
-    """A stack with one worker, with services and a simulator of its own.
+    """Run a stack with one worker, separate services and a separate simulator.
 
     Args:
-        folder: Folder of all its files.
-        *queues: Queues of the worker; all, if none is named.
+        folder: Folder for all files of the stack.
+        *queues: Queues of the worker; without queues, the worker serves all queues.
         configuration: The YAML file.
-        **overrides: Environment variables; an empty one removes its default.
+        **overrides: Environment variables; an empty variable removes the default.
     """
     from app.storage.schema import upgrade
 
@@ -220,7 +221,7 @@ def running_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(running_stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """The stack with a reset simulator, and this process as its client."""
+    """The stack with a reset simulator; this process is a client of the stack."""
     from app.bootstrap import connected_settings
 
     for name, value in running_stack.environment.items():
@@ -247,7 +248,7 @@ def _quiet(stack: Stack) -> bool:
 
 @contextmanager
 def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process as a client of a stack other than the one all tests share, for a while."""
+    """Make this process a client of a stack that tests do not share, inside the block."""
     from app.bootstrap import connected_settings
 
     _close_client()
@@ -260,7 +261,7 @@ def client_of(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def lead_celery_to(redis_url: str) -> None:
-    """Give the Celery instance, which has read its URLs once, those of the Redis in use."""
+    """Give the URLs of the Redis in use to the Celery instance, which reads its URLs only once."""
     from kombu import pools
 
     from app.celery import app
@@ -276,7 +277,7 @@ def lead_celery_to(redis_url: str) -> None:
 
 
 def _close_client() -> None:
-    """Close this process's client before the services that it is connected to end."""
+    """Close this process's client before its services end."""
     from app.client.process import _process, process
 
     if _process.cache_info().currsize:
@@ -287,6 +288,6 @@ def _close_client() -> None:
 
 
 def search_path() -> str:
-    """The source tree, for a process in any folder."""
+    """Return the path of the source tree, for a process in any folder."""
     inherited = os.environ.get("PYTHONPATH", "")
     return os.pathsep.join(part for part in (inherited, str(ROOT)) if part)

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 
 class OnRedis(RuleBasedStateMachine):
-    """A state machine whose steps talk to Redis on a loop of their own."""
+    """A state machine whose steps talk to Redis on a separate loop."""
 
     redis: Redis
     loop: asyncio.AbstractEventLoop

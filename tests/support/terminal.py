@@ -1,4 +1,4 @@
-"""What the programs among the tests say while they work: results on one stream, progress here."""
+"""Progress messages of the programs among the tests; the results go to another stream."""
 
 import sys
 

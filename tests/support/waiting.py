@@ -14,7 +14,8 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str
     """Poll until ``condition()`` is truthy, and return its result.
 
     Raises:
-        AssertionError: If it is not within ``timeout_s`` seconds; ``what`` names the condition.
+        AssertionError: If the condition is still false after ``timeout_s`` seconds. ``what`` names
+            the condition.
     """
     deadline = time.monotonic() + timeout_s
     while not (result := condition()):
@@ -26,7 +27,7 @@ def wait_until(condition: Callable[[], T], *, timeout_s: float = 10.0, what: str
 async def wait_until_async(
     condition: Callable[[], Awaitable[T]], *, timeout_s: float = 10.0, what: str = ""
 ) -> T:
-    """The same for a condition that has to be awaited."""
+    """Do the same as ``wait_until`` for a condition that has to be awaited."""
     deadline = time.monotonic() + timeout_s
     while not (result := await condition()):
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {what or condition}"

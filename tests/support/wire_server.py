@@ -1,9 +1,9 @@
 """A provider that answers with the files under tests/wire.
 
 Each file is a conversation, written from the providers' reference pages (developers.openai.com/api,
-platform.claude.com/docs/en/api; 2026): the answers to its requests one after the other, ``whole``
-or as a ``stream``, with status, headers and body, or server-sent events. ``cut`` ends the
-connection in the middle.
+platform.claude.com/docs/en/api; 2026). The file contains the answers to the requests, one after the
+other. A ``whole`` answer has status, headers and body; a ``stream`` has server-sent events instead
+of a body. ``cut`` ends the connection in the middle.
 """
 
 import json
@@ -18,13 +18,13 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 WIRE = Path(__file__).parents[1] / "wire"
-# Not at the ends of events or characters, so that the reader has to put them together.
+# Slices do not end where events or characters end, so the reader has to put these together.
 SLICE_BYTES = 23
 
 
 @dataclass
 class WireServer:
-    """A running server, and its requests."""
+    """A running server, and the requests that it has received."""
 
     url: str = ""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -34,7 +34,7 @@ class WireServer:
 
 @cache
 def shapes(protocol: str, name: str) -> dict[str, list[dict[str, Any]]]:
-    """The answers of a conversation, by ``whole`` and ``stream``."""
+    """Return the answers of a conversation, by ``whole`` and ``stream``."""
     found: dict[str, list[dict[str, Any]]] = json.loads(
         (WIRE / protocol / f"{name}.json").read_text()
     )
@@ -42,19 +42,19 @@ def shapes(protocol: str, name: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def names(protocol: str) -> list[str]:
-    """The names of all conversations."""
+    """Return the names of all conversations."""
     return sorted(file.stem for file in (WIRE / protocol).glob("*.json"))
 
 
 @asynccontextmanager
 async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
-    """A server of one conversation, on a free port of this machine."""
+    """Run a server of one conversation, on a free port of this machine."""
     server = WireServer()
 
     async def handle(request: web.Request) -> web.StreamResponse:
         body = await request.json()
         said = shapes(protocol, name)
-        # An error is a plain answer, also to a request for a stream.
+        # A request for a stream also gets a plain answer if the answer is an error.
         answers = said.get("stream" if body.get("stream") else "whole") or said["whole"]
         answer = answers[len(server.requests)]
         server.requests.append(body)
@@ -68,7 +68,7 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
 
 @asynccontextmanager
 async def provider_server(handle: Handler) -> AsyncIterator[str]:
-    """The URL of a server, on a free port of this machine, that answers calls of both protocols."""
+    """Run a server for calls of both protocols on a free port of this machine; yield its URL."""
     application = web.Application()
     application.router.add_post("/v1/chat/completions", handle)
     application.router.add_post("/v1/messages", handle)

@@ -31,8 +31,8 @@ class OpenTurn:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
         answers: The known results for the model, by position.
-        interrupted: Positions of the tool calls that an earlier attempt started and whose outcome
-            is unknown.
+        interrupted: Positions of the tool calls with an unknown outcome, which an earlier attempt
+            has started.
         record: The record of the turn that must be stored, or None if the turn is stored already.
     """
 
@@ -71,10 +71,10 @@ class Conversation:
         stored: The turns that earlier attempts have stored.
 
     Attributes:
-        turns: Number of the model's answers so far that ask for tools.
-        open_turn: The turn whose tool calls are not all answered, or None.
-        option: The agent's option (its own model or a fallback) that answers. The conversation
-            stays with this option.
+        turns: Number of the model's answers that have asked for tools so far.
+        open_turn: The turn whose tool calls are not all answered; None if all are answered.
+        option: Index of the model that answers: 0 is the agent's own model, and 1 is the agent's
+            first fallback. The conversation stays with this model.
     """
 
     def __init__(self, opening: Sequence[Message], stored: Sequence[StoredTurn] = ()) -> None:
@@ -122,7 +122,7 @@ class Conversation:
 
     def _take_up(self, stored: StoredTurn) -> None:
         if self.open_turn is not None:
-            # The model was asked again after this turn, so it was told about unknown outcomes.
+            # After this turn the model was asked again, so the model knows the unknown outcomes.
             self.tell_unknown(self.open_turn.interrupted)
             self.close()
         message = decode_message(stored.turn.message)
@@ -136,7 +136,7 @@ class Conversation:
         self._open(message, turn)
 
     def tell_unknown(self, positions: set[int]) -> None:
-        """Answer calls of the open turn with the text that their outcome is unknown."""
+        """Answer tool calls of the open turn with a text that says: the outcome is unknown."""
         assert self.open_turn is not None, "only an open turn has calls without an answer"
         unknown = ToolOutput(OUTCOME_UNKNOWN, is_error=True)
         self.open_turn.answers |= dict.fromkeys(positions, unknown)
@@ -148,7 +148,7 @@ class Conversation:
 
 
 def encode_message(message: Message) -> str:
-    """Encode an assistant's message as JSON, with lone surrogates and NUL kept."""
+    """Encode an assistant's message as JSON; lone surrogates and NUL are kept."""
     calls = [
         {"id": call.id, "name": call.name, "arguments": call.arguments}
         for call in message.get("tool_calls") or ()

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 
 
 class KindAgents:
-    """Runs agents that ask no model, and therefore need no permit and no hold and cost nothing.
+    """Runs agents that ask no model; such agents need no permit and no hold, and cost nothing.
 
     Its weakness: a function that is not async runs in a thread, and a thread cannot be stopped.
     After the deadline the agent fails, and the thread goes on. The alternative is an async
@@ -70,7 +70,7 @@ class KindAgents:
         job.lease.enter(Phase.CALLING)
         work = asyncio.create_task(_work(kind, context), name=f"agent {agent.name}")
         try:
-            # asyncio.timeout would delay the agent if its code swallows the cancellation.
+            # asyncio.timeout would wait for code that swallows the cancellation.
             done, _ = await asyncio.wait({work}, timeout=agent.timeout)
         finally:
             if not work.done():
@@ -96,6 +96,6 @@ async def _work(kind: AgentKind, context: AgentContext) -> Any:
 
 
 def _forget(work: "asyncio.Task[Any]") -> None:
-    """Drop the result of an agent that was stopped; log its error."""
+    """Drop the result of an agent that was stopped; log the agent's error."""
     if not work.cancelled() and (error := work.exception()) is not None:
         log.debug("abandoned_agent_failed", error=str(error))

@@ -15,7 +15,7 @@ from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.jobs import Job
 
-#: Reads the stored turns of agent runs, by the agent run's id.
+#: Gets the id of an agent run, and returns the stored turns of this agent run.
 StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 
 
@@ -55,20 +55,22 @@ class LLMAgent:
     async def run(self, job: Job, prompt: str) -> Any:
         """Converse with the model until it answers without asking for a tool.
 
-        An attempt after the first goes on with the conversation that the earlier attempts have
-        stored. The stored turns are not paid again, and finished tool calls are not executed again.
+        The second attempt and every later attempt go on with the conversation that the earlier
+        attempts have stored. The stored turns are not paid for again, and finished tool calls are
+        not executed again.
 
         Args:
             job: The attempt.
             prompt: The rendered prompt.
 
         Returns:
-            The text of the last answer; a JSON value if the agent has an ``output_schema``.
+            The text of the last answer. If the agent has an ``output_schema``, the result is a JSON
+            value instead.
 
         Raises:
             AgentError: If a call fails, a tool is unknown, ``max_turns`` is reached, or the answer
                 still does not fit the schema after one repair.
-            LeaseGone: If the attempt may not go on.
+            LeaseGone: If the attempt must stop.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
         specs = [

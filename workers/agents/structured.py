@@ -30,10 +30,10 @@ class Unfit:
     """An answer that does not fit the schema.
 
     Attributes:
-        problem: The path of the wrong value, and its error.
+        problem: The path of the wrong value, and what is wrong with this value.
         remedy: The advice to the user.
-        repairable: Whether it may help to ask the model again. It does not help if the answer ended
-            at ``max_tokens``, because the next answer would end there, too.
+        repairable: Whether a second request to the model may help. If the answer ended at
+            ``max_tokens``, a second request does not help, because its answer would end there, too.
     """
 
     problem: str
@@ -47,11 +47,11 @@ class Unfit:
             "content": f"Your answer does not fit its JSON Schema: {self.problem}. Answer again: "
             "the whole JSON document, corrected, and nothing else.",
         }
-        # Neither provider accepts an empty message of the assistant.
+        # OpenAI and Anthropic both refuse an empty message of the assistant.
         return [response.as_message(), request] if response.content.strip() else [request]
 
     def error(self, agent: Agent) -> OutputInvalid:
-        """Return the failure of an agent whose answer does not fit."""
+        """Return the failure of an agent whose answer does not fit the schema."""
         return OutputInvalid(
             f"agent {agent.name!r}: the answer does not fit output_schema"
             f"{', and the answer before it did not fit either' if self.repairable else ''}: "
@@ -68,8 +68,8 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
         max_bytes: Largest answer that is read.
 
     Raises:
-        OutputInvalid: If the model refused to answer, because it would not help to ask again.
-        ResultTooLarge: If the answer is over the limit.
+        OutputInvalid: If the model refused to answer. A second request would not help.
+        ResultTooLarge: If the answer is longer than ``max_bytes``.
     """
     if response.finish_reason == "content_filter":
         refusal = response.metadata.get("refusal") or response.content or "it gave no reason"

@@ -1,6 +1,7 @@
 """Agents of the kind ``workflow``: each starts a run of another workflow, and ends with that run.
 
-The attempt is over as soon as the run is stored, so no lane, lease or place waits for the run.
+The attempt is over as soon as the run is stored. So the agent keeps no lane, no lease and no place
+while the run goes on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,13 +22,15 @@ from workers.jobs import Job
 class SubWorkflowAgent:
     """Starts the runs of sub-workflows.
 
-    Its weakness: each sub-workflow is a run, with its own rows, admission and levels. The
-    alternative for a few agents is to put them into the outer workflow.
+    Its weakness: each sub-workflow is a run, with its own rows, admission and levels. If a
+    sub-workflow has only few agents, the alternative is to put these agents into the outer
+    workflow.
 
     Args:
         engine: The process's engine.
         max_depth: Largest depth of nested sub-workflows.
-        thresholds: Percentages of a run's budget that are reported when its spending passes them.
+        thresholds: Percentages of a run's budget. If the money spent passes one of these, this is
+            reported.
 
     Example:
         answer = await sub_workflows.start(job, {"case": 7})
@@ -41,7 +44,7 @@ class SubWorkflowAgent:
     async def start(self, job: Job, inputs: Mapping[str, Any]) -> SubRunAnswer:
         """Start the run of a job's workflow.
 
-        If an earlier attempt has started the run, its failed agents are retried instead.
+        If an earlier attempt has started the run, the run's failed agents are retried instead.
 
         Args:
             job: The attempt.
@@ -49,8 +52,9 @@ class SubWorkflowAgent:
                 because no prompt of the inner workflow could read them.
 
         Raises:
-            SubWorkflowRefused: If the input does not fit, or the nesting is too deep.
-            LeaseGone: If the attempt may not go on.
+            SubWorkflowRefused: If the input does not fit the inner workflow, or if sub-workflows
+                are nested too deeply.
+            LeaseGone: If the attempt must stop.
         """
         agent = job.agent
         workflow = embedded(agent)

@@ -1,8 +1,9 @@
 """The tool calls of one turn.
 
-The start of each tool call is stored before its tool runs, and its end is stored as soon as the
-tool ends. So a tool call that has ended is never executed again, whatever happens to this worker. A
-tool call that may have run is repeated only if its tool is idempotent.
+The start of each tool call is stored before the tool runs, and the end of the call is stored as
+soon as the tool ends. So a tool call that has ended is never executed again, whatever happens to
+this worker. If it is unknown whether a tool call has run, the call is repeated only if its tool is
+idempotent.
 """
 
 import asyncio
@@ -26,8 +27,9 @@ Running = dict[asyncio.Task[ToolOutput], int]
 class ToolTurns:
     """Runs the tools that models ask for.
 
-    Its weakness: the outcome of a tool call whose worker was killed is unknown, and the model is
-    told this. The alternative for tools that may run twice is ``@tool(idempotent=True)``.
+    Its weakness: if a worker is killed, the outcome of its running tool calls is unknown, and the
+    model is told so. If a second execution of a tool does no harm, the alternative is
+    ``@tool(idempotent=True)``.
 
     Args:
         engine: The process's engine.
@@ -42,7 +44,7 @@ class ToolTurns:
         self._max_output_bytes = max_output_bytes
 
     async def answer(self, job: Job, conversation: Conversation, tools: Mapping[str, Tool]) -> None:
-        """Answer every tool call of the open turn, and close it.
+        """Answer every tool call of the open turn, and close the turn.
 
         Args:
             job: The attempt. Its unwritten calls are written together with the turn.
@@ -52,7 +54,7 @@ class ToolTurns:
         Raises:
             ToolError: If a tool says that no other arguments would help.
             AgentTimeout: If the agent's time is over.
-            LeaseGone: If the attempt may not go on.
+            LeaseGone: If the attempt must stop.
         """
         turn = conversation.open_turn
         assert turn is not None, "there is a turn to answer"
@@ -69,7 +71,8 @@ class ToolTurns:
         try:
             may_run = await job.settling.write(starts, turn.record)
         except asyncio.CancelledError:
-            # The starts may be stored although the tools will not run, so the ends are unknown.
+            # The starts may be stored already, although the tools will not run. So note the ends
+            # as unknown.
             job.settling.note_tools([turn.tool_call(place, ToolState.UNKNOWN) for place in places])
             raise
         if not may_run:
@@ -122,14 +125,14 @@ class ToolTurns:
         return output._replace(text=storable(output.text))
 
     async def _stopped(self, job: Job) -> LeaseGone:
-        """Return the exception for tools that may not start."""
+        """Return the exception that says why the tools must not start."""
         id_, attempt = job.claimed.id, job.claimed.attempt
         fence = await persist(
             self._engine, lambda connection: why_not(connection, id_, attempt), name="why_not"
         )
         if fence.lost:
             return LeaseGone(StopReason.LEASE_LOST)
-        # If the run was resumed meanwhile, the agent is handed back, too, and a new attempt goes
+        # Even if the run was resumed meanwhile, the agent is handed back, and a new attempt goes
         # on.
         return LeaseGone(StopReason.RUN_STOPPED if fence.stopping else StopReason.RUN_PAUSED)
 
@@ -142,7 +145,7 @@ def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
 def _take_ended(
     running: Running, turn: OpenTurn, seconds: float
 ) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
-    """Remove the ended tools from ``running``; return their records, and an error for the agent."""
+    """Remove the ended tools from ``running``; return the records, and the error, if any."""
     ended: dict[int, ToolCallRecord] = {}
     failure: ToolError | None = None
     for task in [task for task in running if task.done()]:

@@ -1,7 +1,7 @@
 """The rings around a call to a provider: their order, their input and their output.
 
-A ring is an object with one method, ``call``, that does its own part of a call and asks the ring
-inside it for the rest. The request goes inward, and the outcome or an error comes back::
+A ring is an object with one method, ``call``. The method does the ring's own part of a call, and
+asks the ring inside for the rest. The request goes inward, and the outcome or an error comes back::
 
     LLMAgent (workers.agents.llm)
        | CallRequest             ^ CallOutcome, or an error
@@ -16,8 +16,8 @@ cached answers, circuit, limits and money. The cache is outside the circuit, bec
 needs no provider. The circuit is outside the provider's ring, because a call that waits for its
 circuit must hold neither permit nor money.
 
-A ring never changes the request that it receives; it makes a new request for the ring inside. It
-learns about the inner call only from the outcome or the error. The attempt (``Job``) keeps the
+A ring never changes the request that it receives; it makes a new request for the ring inside. A
+ring learns about the inner call only from the outcome or the error. The attempt (``Job``) keeps the
 facts that belong to several calls: the unwritten calls, the time spent and the waits. Rings change
 these facts only through methods. The design follows Temporal's interceptors
 (``temporalio/worker/_interceptor.py``).
@@ -53,11 +53,12 @@ class CallRequest:
         agent: The attempt's agent, or a copy of this agent with the ``llm_config`` of a fallback.
         messages: The conversation so far.
         tools: Tools that the model may ask for.
-        option: Index of the first option that may be called; 0 is the agent's own model.
+        option: Index of the option that is called first. Index 0 is the agent's own model, and
+            index 1 is the agent's first fallback.
         waits_at_circuit: Whether the call may wait at an open circuit. If not, CircuitOpen is
             raised.
-        before_start: Function that is called before the hold is placed, and that raises if the call
-            may no longer start.
+        before_start: A function that is called before the hold is placed. The function raises an
+            error if the call must not start any more.
     """
 
     job: Job
@@ -79,7 +80,7 @@ class CallRequest:
         return self.agent.model
 
     def wait(self) -> None:
-        """Note that the attempt waits, so that a stop would lose nothing."""
+        """Note that the attempt waits; a stop would lose nothing now."""
         self.job.lease.enter(Phase.WAITING)
 
     def begin(self) -> None:
@@ -95,7 +96,7 @@ class CallOutcome:
     Attributes:
         response: The model's answer.
         call_id: Id of the call in the ledger.
-        option: The option of the agent that has answered.
+        option: Index of the option that has answered; see ``CallRequest``.
     """
 
     response: LLMResponse
@@ -128,9 +129,9 @@ class CallRing(Protocol):
             The answer.
 
         Raises:
-            AgentError: The subclass names the cause. Nothing was sent if it is UnknownModel or
-                BudgetExceeded.
-            LeaseGone: If the attempt may not go on.
+            AgentError: If the call fails; the subclass names the cause. If the subclass is
+                UnknownModel or BudgetExceeded, nothing was sent.
+            LeaseGone: If the attempt must stop.
             LongWait: If the call has to wait long, and a later attempt can go on from here.
         """
         ...
@@ -141,8 +142,8 @@ def surround(provider: CallRing, rings: Mapping[str, Callable[[CallRing], CallRi
 
     Args:
         provider: The innermost ring.
-        rings: Functions by the name of their ring in ``INSIDE_OUT``; each makes its ring from the
-            ring inside. A ring without a function is left out.
+        rings: One function for each ring, under the ring's name in ``INSIDE_OUT``. The function
+            gets the ring inside and returns its own ring. A ring without a function is left out.
 
     Returns:
         The outermost ring.

@@ -76,8 +76,8 @@ class CacheRing:
         """Wait until the answer is known, or until this call may ask the provider.
 
         If the first call has failed and another call asks the provider now, this call may ask, too,
-        so that waiting calls do not fail one after the other. No call waits longer than its agent
-        may still spend on calls.
+        so that waiting calls do not fail one after the other. No call waits longer than the time
+        that its agent may still spend on calls.
         """
         found = await self._cache.look(address, token)
         if found is None or found.answer is not None or found.asked_by in (token, None):
@@ -105,7 +105,7 @@ class CacheRing:
             return outcome
         finally:
             keeper.cancel()
-            # This runs in the background, because neither a cancellation nor a slow Redis may stop
+            # This runs in the background, so that neither a cancellation nor a slow Redis holds up
             # the waiting calls.
             self._background.start(self._finish(address, token, response, ttl_s), name="answer")
 

@@ -10,21 +10,21 @@ from app.failures.breakers import CircuitBreakers, CircuitReopened, Ticket
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.history import HistoryWriter
 
-#: Largest number of pairs of a run and a model whose `circuit_open` event is remembered.
+#: At most so many `circuit_open` events are remembered, one for each pair of a run and a model.
 MAX_NOTED = 4096
 
 
 class CircuitRing:
     """Makes calls when the circuit of their model allows it.
 
-    Its weakness: agents wait as long as the model fails. One alternative is ``when_open: fail`` in
+    Its weakness: agents wait until the model works again. One alternative is ``when_open: fail`` in
     the configuration. Another alternative is a fallback: if the agent's ``fallback_on`` contains
     ``CircuitOpen``, the fallback is asked at once.
 
     Args:
         inner: The ring inside.
         breakers: The circuits.
-        history: Notes in the runs' histories that a circuit is open or is closed again.
+        history: Notes, in the runs' histories, each circuit that has opened or has closed again.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class CircuitRing:
         """See ``CallRing``.
 
         Raises:
-            CircuitOpen: If the circuit is open, and the policy or the request says not to wait.
+            CircuitOpen: If the circuit is open, and the policy or the request forbids the wait.
             LongWait: If the circuit stays open for long, and a later attempt can go on from here.
         """
         while True:

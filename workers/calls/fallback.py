@@ -1,4 +1,4 @@
-"""The ring of fallbacks: if one model cannot answer, another one is asked.
+"""The ring of fallbacks: if one model cannot answer, another model is asked.
 
 One attempt then makes several calls. Each call passes the inner rings for its own model, and has a
 cost entry of its own.
@@ -22,9 +22,9 @@ log = structlog.get_logger(__name__)
 class FallbackRing:
     """Makes calls with the agent's own model, and with the agent's fallbacks if that model fails.
 
-    If all these calls fail, the ring raises the first error that a retry may help against. If there
-    is no such error, the ring raises the first error. So an agent that would be retried without
-    fallbacks is also retried with fallbacks.
+    If all these calls fail, the ring raises the first error after which a retry may help. If no
+    error is of this sort, the ring raises the first error. So fallbacks never prevent a retry of
+    their agent.
 
     Its weakness: all options share the agent's timeout, so a model that fails slowly leaves its
     fallbacks little time. A conversation also stays with the option that has answered, even if the
@@ -89,8 +89,8 @@ class FallbackRing:
             self._note(request, options[place], options[place + 1], errors[-1])
         failure = next((error for error in errors if error.retriable), errors[0])
         if isinstance(failure, CircuitOpen) and not waits:
-            # No option can answer. By the policy, the call waits at the first option's circuit, or
-            # fails.
+            # No option can answer. The policy decides whether the call waits at the first option's
+            # circuit or fails.
             await job.settling.write()
             first = replace(request, agent=options[request.option], waits_at_circuit=True)
             return replace(await self._inner.call(first), option=request.option)

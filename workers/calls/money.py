@@ -27,14 +27,14 @@ Holds = GroupCommit[HoldRequest, HoldAnswer]
 
 
 class HoldTicket:
-    """One hold, which is not requested yet, in the queue, or placed.
+    """One hold, in one of three states: not requested yet, in the queue, or placed.
 
     Its weakness: a waiting hold asks Postgres about once a second. The alternative is to rely on
     the signal alone, but then an agent whose signal is lost would wait for ever.
 
     Args:
         agent: Name of the agent, for messages.
-        request: The amount, and its accounts.
+        request: The amount of the hold, and the accounts.
         holds: Places the hold.
         signals: Says that money is free.
 
@@ -68,7 +68,7 @@ class HoldTicket:
 
         Raises:
             BudgetExceeded: If the hold can never fit.
-            LeaseGone: If the attempt may not go on.
+            LeaseGone: If the attempt must stop.
         """
         if self.placed:
             return True
@@ -94,18 +94,18 @@ class HoldTicket:
         return self.placed
 
     async def wait(self, *, max_wait_s: float = math.inf) -> None:
-        """Wait until the hold is placed; raise as ``place`` does.
+        """Wait until the hold is placed; raise the same errors as ``place``.
 
         Raises:
-            LongWait: If the hold is not placed after ``max_wait_s``; it keeps its place in the
-                queue.
+            LongWait: If the hold is not placed after ``max_wait_s``; the hold keeps its place in
+                the queue.
         """
         started_s = time.monotonic()
         async with self._signals.watching(self._request.agent_run_id) as news:
             # A signal that was sent before this coroutine listened is lost, so try at once.
             while not await self.place():
                 if time.monotonic() - started_s > max_wait_s:
-                    # A settlement wakes the agent earlier, unless its signal is lost.
+                    # A settlement wakes the agent earlier, unless the signal is lost.
                     back_in_s = COME_BACK_S * random.uniform(0.75, 1.25)
                     raise LongWait(wait_s=back_in_s, waits_for=self.waits_for)
                 with contextlib.suppress(TimeoutError):
@@ -144,11 +144,11 @@ class Money:
 
 
 class BudgetWaiters:
-    """Signals agents that wait for money, in any process, to try again.
+    """Sends a signal to each agent that waits for money, in any process, so that it tries again.
 
     Args:
         signals: Sends the signals.
-        wake_deferred: Wakes the deferred agents, which are handed back until a later time.
+        wake_deferred: Wakes the deferred agents, which were handed back until a later time.
         background: Runs steps that no agent waits for.
     """
 

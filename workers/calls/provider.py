@@ -1,4 +1,4 @@
-"""The innermost ring: takes permit and hold, sends the request, and notes its cost.
+"""The innermost ring, which takes permit and hold, sends the request, and notes the cost.
 
 Once a hold is placed, every way out of ``call`` notes exactly one call, so that the next record of
 the attempt settles the hold.
@@ -95,7 +95,7 @@ class ProviderRing:
         return CallOutcome(response=response, call_id=call.hold.call_id)
 
     def _prepare(self, request: CallRequest) -> PreparedCall:
-        """Plan the call, and refuse it if it certainly can never be made."""
+        """Plan the call, and refuse a call that certainly can never be made."""
         job, agent = request.job, request.agent
         self._clients.get(request.provider)  # refuses a provider that is not configured
         left_usd = job.claimed.limit_usd - job.claimed.spent_usd - job.settling.spent_usd
@@ -176,7 +176,7 @@ class ProviderRing:
         """Take the permit, then the hold; give the permit back while the call waits for money.
 
         A call that has waited for money keeps its hold while it takes the permit again. Because no
-        call waits for money with a permit, at least one call always gets both.
+        call that waits for money has a permit, at least one call always gets permit and hold.
         """
         request, job = call.request, call.request.job
         ticket = self._money.ticket(request.agent.name, call.hold)
@@ -201,7 +201,7 @@ class ProviderRing:
             raise
 
     async def _hold(self, request: CallRequest, ticket: HoldTicket, permit: Permit) -> bool:
-        """Place the hold, unless the call may not start any more."""
+        """Place the hold, unless the call must not start any more."""
         try:
             request.before_start()
             return await ticket.place()
@@ -210,7 +210,7 @@ class ProviderRing:
             raise
 
     async def _start(self, request: CallRequest, permit: Permit) -> bool:
-        """Wait for the start time of the permit; return False if that time has passed."""
+        """Wait for the start time of the permit; return False if that time has already passed."""
         try:
             blocked_by = partial(self._limiter.blocked_by, permit.request)
             with request.job.waits.waiting("limit", blocked_by):

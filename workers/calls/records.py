@@ -43,7 +43,7 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
 def failed(
     call: PreparedCall, error: BaseException, came: Partial | None, seconds: float
 ) -> CallRecord:
-    """Book a call without an answer, by its error and the part of a stream that arrived."""
+    """Book a call without an answer, by its error and by the part of the stream that arrived."""
     outcome = type(error).__name__
     if came is not None:
         return _broken_off(_record(call, "actual", outcome, seconds=seconds), call.plan, came)
@@ -64,7 +64,7 @@ def void(call: PreparedCall) -> CallRecord:
 
 
 def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecord:
-    """Book an answer from the cache, which costs nothing, with the cost that it saved."""
+    """Book an answer from the cache: its cost is zero, and the cost that it saved is noted."""
     return CallRecord(
         **_owner(request),
         call_id=uuid7(),
@@ -77,7 +77,7 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
 
 
 def _broken_off(record: CallRecord, plan: CallPlan, came: Partial) -> CallRecord:
-    """Book a stream that broke off, because the generated part is billed."""
+    """Book a stream that broke off; the provider bills the part that was generated."""
     record = replace(record, model_answered=came.model, request_id=came.request_id)
     if came.final:
         return _counted(record, plan.price, came.usage, came.raw_usage)
@@ -102,8 +102,8 @@ def _counted(
 def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
     """Book a prompt that the provider has not counted, at the highest price that may apply.
 
-    The tokens are booked as the sort of tokens with that price, so that a later pricing of the
-    entry finds the same cost.
+    The prompt's tokens are booked as tokens of the sort that has this price. So a later pricing of
+    the entry finds the same cost.
     """
     prompt_tokens = usage.prompt_tokens
     parts = ["input_tokens"]
@@ -118,7 +118,7 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
 
 
 def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord:
-    """Book the worst case of a call that may have reached the provider and been billed."""
+    """Book the worst case of a call that the provider may have received and billed."""
     record = _record(call, "unconfirmed", outcome, seconds=seconds)
     return replace(record, cost_usd=call.hold.amount_usd)
 

@@ -113,9 +113,9 @@ class EngineSettings(Section):
     """Scheduling of runs, and the work of workers on agents.
 
     Attributes:
-        max_concurrent_workflows: Most runs that are under way together; further runs stay pending.
-        default_max_tokens: Most tokens that a call generates if its agent sets no max_tokens.
-        lane_width: Most agents of one run that one lane works on together.
+        max_concurrent_workflows: Largest number of runs that are under way together; further runs stay pending.
+        default_max_tokens: Largest number of tokens that a call generates if its agent sets no max_tokens.
+        lane_width: Largest number of agents of one run that one lane works on together.
         lease_s: Seconds for which a worker keeps its right to an attempt after a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.
         watchdog_s: Seconds between two searches for lost work.

@@ -8,8 +8,8 @@ class ModelLimits:
     """Limits of a model in tokens; a limit is None if it is not known.
 
     Attributes:
-        context_window: Most tokens of a prompt and its output in total.
-        max_output_tokens: Most tokens that the model generates in one answer.
+        context_window: Largest number of tokens of a prompt and its output in total.
+        max_output_tokens: Largest number of tokens that the model generates in one answer.
     """
 
     context_window: int | None = None

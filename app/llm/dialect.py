@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dialect:
-    """The code of one protocol, which the protocol's module has as ``DIALECT``.
+    """The code of one protocol; the protocol's module has it as ``DIALECT``.
 
     Attributes:
         client: Class of the protocol's clients, with the arguments of ``app.llm.sdk.SdkClient``.

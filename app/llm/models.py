@@ -15,7 +15,7 @@ _CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
-# gpt-4o since its second version, gpt-4.1, gpt-5 and newer, o1 and newer, and fine-tuned models
+# gpt-4.1, gpt-5 and newer, o1 and newer, gpt-4o except its first version, and fine-tuned models
 # of these.
 _TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
 _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")

@@ -42,7 +42,7 @@ class ExpectedCall:
 
     Attributes:
         usage: Tokens of the call.
-        max_tokens: Most tokens that the answer may have.
+        max_tokens: Largest number of tokens that the answer may have.
     """
 
     usage: Usage
@@ -59,7 +59,7 @@ class AgentForecast:
         provider: Provider name.
         model: Model name.
         calls: Expected calls of the agent, in order.
-        most_calls: Most calls that the agent may make, with all turns and all retries.
+        most_calls: Largest number of calls that the agent may make, with all turns and all retries.
         expected_usd: Cost of ``calls``.
         worst_usd: Highest cost of the agent's first attempt, with the most expensive fallback; for
             an agent with a list, the sum over all elements.

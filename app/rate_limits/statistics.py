@@ -15,7 +15,7 @@ class Statistics:
     """Counts of one bucket, or of all buckets.
 
     Args:
-        totals: Statistics that count every event of these statistics too, or None.
+        totals: Other statistics, which also count every event that is counted here, or None.
     """
 
     def __init__(self, totals: "Statistics | None" = None) -> None:

@@ -24,7 +24,7 @@ def check_calls(
         workflow: A workflow with a provider for each agent (``app.domain.providers.routed``).
         providers: All providers.
         pricing: Prices.
-        default_max_tokens: Most tokens that an agent without max_tokens may generate.
+        default_max_tokens: Largest number of tokens that an agent without max_tokens may generate.
 
     Raises:
         UnknownModel: If a model has no price; the message names the agent.

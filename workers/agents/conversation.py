@@ -31,8 +31,8 @@ class OpenTurn:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
         answers: The known results for the model, by position.
-        interrupted: Positions of the tool calls with an unknown outcome, which an earlier attempt
-            has started.
+        interrupted: Positions of the tool calls that an earlier attempt has started and whose
+            outcome is unknown.
         record: The record of the turn that must be stored, or None if the turn is stored already.
     """
 

@@ -113,8 +113,10 @@ class EngineSettings(Section):
     """Scheduling of runs, and the work of workers on agents.
 
     Attributes:
-        max_concurrent_workflows: Largest number of runs that are under way together; further runs stay pending.
-        default_max_tokens: Largest number of tokens that a call generates if its agent sets no max_tokens.
+        max_concurrent_workflows: Largest number of runs that are under way together; further
+            runs stay pending.
+        default_max_tokens: Largest number of tokens that a call generates if its agent sets
+            no max_tokens.
         lane_width: Largest number of agents of one run that one lane works on together.
         lease_s: Seconds for which a worker keeps its right to an attempt after a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.

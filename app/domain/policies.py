@@ -191,8 +191,8 @@ class EngineConfig:
         cost_config: Prices.
         monitor_config: Metrics, logs and the event stream.
         default_retry_policy: Retry policy of agents that have no retry policy of their own.
-        max_concurrent_workflows: Largest number of runs that are under way at the same time; further runs stay
-            pending.
+        max_concurrent_workflows: Largest number of runs that are under way at the same time;
+            further runs stay pending.
     """
 
     rate_limit_config: RateLimitConfig | None = None

@@ -31,7 +31,8 @@ class CallPlan:
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt will probably have.
         least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
-        context_window: Largest number of tokens that the model can read, or None if the number is not known.
+        context_window: Largest number of tokens that the model can read, or None if the
+            number is not known.
         counting: The rules by which the provider's limits count the tokens.
     """
 
@@ -69,7 +70,8 @@ class CallPlanner:
 
     Args:
         pricing: The prices and the limits of models.
-        default_max_tokens: Largest number of tokens of an answer if the agent sets no ``max_tokens``.
+        default_max_tokens: Largest number of tokens of an answer if the agent sets no
+            ``max_tokens``.
         providers: The providers of this cluster; a provider's protocol has the rules of its limits.
 
     Attributes:

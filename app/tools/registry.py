@@ -20,8 +20,8 @@ class ToolRegistry:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
         builtin: Tools of AgentChord or another source, by name. If a tool lacks a setting, a
-            string that names the setting stands in place of the tool. If a module has a tool of the same name,
-            the module's tool is used.
+            string that names the setting replaces the tool. If a module has a tool of the same
+            name, the module's tool is used.
 
     Example:
         tools = ToolRegistry(["my_tools"], builtin_tools(settings.tools))

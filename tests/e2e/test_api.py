@@ -124,7 +124,7 @@ def test_waiting_may_end_before_the_run_does(stack: Stack) -> None:
     stack.simulator.configure(latency_s=0.6)
     run = enqueue(workflow(agent("slow")))
 
-    with pytest.raises(WaitTimeout, match="it goes on"):
+    with pytest.raises(WaitTimeout, match="the run goes on"):
         run.wait(timeout=0.1)
 
     assert run.wait(timeout=WAIT_S) == "completed"

@@ -160,7 +160,7 @@ def test_what_cannot_be_an_event_is_refused_in_words(stack: Stack) -> None:
     misplaced = 5
     with pytest.raises(ValueError, match="event_type is 5"):
         monitor.get_recent_events(5, misplaced)
-    with pytest.raises(ValueError, match="has 100,012 bytes, at most 100,000"):
+    with pytest.raises(ValueError, match="has 100,012 bytes, but at most 100,000"):
         monitor.record_event("x", data={"text": "a" * 100_001})
     with pytest.raises(ValueError, match="give facts by name"):
         monitor.record_event("x", data=misplaced)

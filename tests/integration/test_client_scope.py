@@ -165,7 +165,7 @@ async def stores_a_workflow(tenants: Tenants) -> None:
 
 async def reads_no_stored_workflow(tenants: Tenants) -> None:
     for tenant in (tenants.other, tenants.acme):
-        with pytest.raises(OutOfScope, match="read the one of a run"):
+        with pytest.raises(OutOfScope, match="read the workflow of a run"):
             await tenant.workflows.read(tenants.workflow_id)
 
 

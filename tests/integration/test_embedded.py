@@ -113,7 +113,7 @@ def test_a_link_in_place_of_the_socket_folder_is_refused(
         folder = socket_folder(urls)
     folder.symlink_to(tmp_path)
 
-    with pytest.raises(EmbeddedServicesError, match="remove it") as refusal:
+    with pytest.raises(EmbeddedServicesError, match="remove this path") as refusal:
         Services(home).start()
     folder.unlink()
 

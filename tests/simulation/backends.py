@@ -5,6 +5,7 @@ Redis is away, circuits and answers cannot be reached.
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -241,14 +242,24 @@ class WatchedTicket(HoldTicket):
     """A ticket that notes the hold of the task's next call."""
 
     watch: CircuitWatch
+    _waits = False
 
     async def place(self) -> bool:
         """See ``HoldTicket``."""
         HOLD.set(self._request)
         process = CURRENT.get()
         assert process is not None, "only processes call"
-        self.watch.about_to_hold(self._request, process)
+        if not self._waits:
+            self.watch.about_to_hold(self._request, process)
         return await super().place()
+
+    async def wait(self, *, max_wait_s: float = math.inf) -> None:
+        """See ``HoldTicket``; after the wait, the call passes the circuit and ``place`` again."""
+        self._waits = True
+        try:
+            await super().wait(max_wait_s=max_wait_s)
+        finally:
+            self._waits = False
 
 
 class WatchedMoney(Money):

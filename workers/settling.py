@@ -76,7 +76,7 @@ class Settling:
 
         Args:
             tools: The tool calls that are written together with the calls.
-            turn: The answer that asks for tools, which is written together with the calls. None if
+            turn: The answer that asks for tools; it is written together with the calls. None if
                 no such answer has to be written.
 
         Returns:

@@ -159,7 +159,7 @@ class WorkerMetrics:
 
 
 def _outcome(ending: Ending) -> str:
-    """Return ``retried``, the status of a failure, or else the outcome that is stored."""
+    """Return ``retried`` after a retry, the status after a failure, else the stored outcome."""
     if ending.retry:
         return "retried"
     return str(ending.status) if ending.status.is_failure else ending.outcome

@@ -1,4 +1,4 @@
-"""The page of one run that `agentchord status` prints."""
+"""The page that `agentchord status` prints for one run."""
 
 from app.cli.output import console, dollars, moment, reason, seconds, table
 from app.monitoring.progress import AgentProgress, RunProgress

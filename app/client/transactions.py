@@ -1,4 +1,4 @@
-"""The transactions of a client in Postgres, with the errors of this package."""
+"""A client's transactions in Postgres; they raise the errors of this package."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar

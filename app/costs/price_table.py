@@ -90,7 +90,7 @@ def _split(pricing: Pricing, name: str, providers: Sequence[str]) -> tuple[str, 
 def _usual(pricing: Pricing, provider: str, model: str) -> PriceLine | None:
     try:
         price = pricing.price_of(provider, model)
-    except UnknownModel:  # the model has no price per token, such as a model for speech or images
+    except UnknownModel:  # a model for speech or images, for example, has no price per token
         return None
     return None if price.version == "operator default" else _line(pricing, provider, model, price)
 

@@ -41,7 +41,7 @@ class AgentContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Unique name of this attempt; a server that sees it twice got the same request twice."""
+        """Unique name of this attempt; a server that gets it twice gets one request twice."""
         return f"{self.agent_run_id}-{self.attempt}"
 
 
@@ -65,7 +65,7 @@ class AgentKind(Protocol):
     """
 
     def validate(self, config: Config) -> None:
-        """Check an agent's settings when its workflow is registered, without any I/O.
+        """Check an agent's settings, without any I/O, when its workflow is registered.
 
         Args:
             config: The settings.

@@ -1,7 +1,7 @@
 """Faults of requests, and the rules that choose the requests.
 
-A rule applies to all requests that match the rule, a random share of these requests, the first N of
-these requests, or every Nth of these requests. All faults are reproducible.
+A rule applies to all requests that match it, to a random share of them, to the first N of them, or
+to every Nth of them. All faults are reproducible.
 """
 
 import random

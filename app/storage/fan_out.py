@@ -88,7 +88,7 @@ COLLECT: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Items:
-    """The list of an agent with a for_each, and the agents whose outputs its items also read.
+    """The list of an agent with a for_each, and the other agents from which the items read outputs.
 
     Attributes:
         values: The elements as JSON values; the list has at least one element.

@@ -81,7 +81,7 @@ async def place_holds(
 async def _lock_agent_runs(
     connection: AsyncConnection, requests: Sequence[HoldRequest]
 ) -> tuple[dict[UUID, Account], dict[UUID, int]]:
-    """Lock agent runs; returns their accounts and their running attempts, by agent run."""
+    """Lock the agent runs; return their accounts and their running attempts, by agent run."""
     ids = sorted({request.agent_run_id for request in requests})
     rows = await fetch(connection, LOCK_AGENT_RUNS, {"ids": ids})
     attempts = {row.id: row.attempt for row in rows if row.status == "running"}

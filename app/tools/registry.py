@@ -19,8 +19,8 @@ class ToolRegistry:
     Args:
         imports: Names of modules, such as ``my_tools``. They are imported at the first use, or
             by ``load``.
-        builtin: Tools of AgentChord or another source, by name. If a tool lacks a setting, a
-            string that names the setting replaces the tool. If a module has a tool of the same
+        builtin: Tools of AgentChord or another source, by name. A tool that lacks a setting
+            is replaced by a string that names the setting. If a module has a tool of the same
             name, the module's tool is used.
 
     Example:

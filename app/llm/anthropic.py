@@ -112,7 +112,7 @@ class AnthropicClient(SdkClient):
                 wire.append({"role": "assistant", "content": _assistant(message)})
             else:
                 raise self._refused(
-                    f"a message has the role {role!r}: system, user, assistant or tool"
+                    f"a message has the role {role!r}: use system, user, assistant or tool"
                 )
         return wire
 

@@ -69,8 +69,8 @@ class AnthropicAssembly(Assembly):
         return anthropic_usage(self.raw_usage)
 
     def _hides(self) -> bool:
-        # Thinking comes in blocks of its own, before and between the other blocks. If a block is
-        # not shown, its first event may come only when the block has ended.
+        # Thinking comes in blocks of its own, before and between the other blocks. The first
+        # event of a block that is not shown sometimes does not come until the block has ended.
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Mapping[str, Any] | None) -> None:

@@ -203,7 +203,7 @@ def _text(value: Any, key: str) -> str | None:
 
 def _clean(text: str, api_key: str | None) -> str:
     """Shorten a provider's text to one line, without anything that looks like a key."""
-    # A placeholder for a local server, such as "x", is not a secret and may be a part of any word.
+    # A placeholder key, such as "x" for a local server, is no secret, and may occur in any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())

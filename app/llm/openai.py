@@ -91,7 +91,7 @@ class OpenAIClient(SdkClient):
                 if calls := message.get("tool_calls"):
                     wire["tool_calls"] = [_call(call) for call in calls]
                 return wire
-        raise self._refused(f"a message has the role {role!r}: system, user, assistant or tool")
+        raise self._refused(f"a message has the role {role!r}: use system, user, assistant or tool")
 
     def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
         choice = answer["choices"][0]

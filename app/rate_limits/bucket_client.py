@@ -21,7 +21,7 @@ The diagram shows the life of a permit, from the request to the correction. A li
       v                                                                        |
     planned       in _planned, with its waiter; an early waiter has the permit |
       |            -- paused before the start: pause() ------------------------+
-      |            -- stale, a paced permit STALE_S late: begin() -------------+
+      |            -- stale (paced, and over STALE_S late): begin() -----------+
       |            -- not used: hand_back(); abandoned: abandon(); close()
       |  begin(), called by _arrive(), or by ClusterLimiter.start() if early
       v
@@ -83,7 +83,8 @@ class BucketClient:
     """The waiters and permits of one bucket in this process.
 
     Weakness: this class has only copies of the runs' virtual times, from the last reply, and
-    chooses by them the requests that it offers. The backend decides the order among processes.
+    uses these copies to choose the requests that it offers. The backend decides the order among
+    processes.
 
     Args:
         spec: The bucket's limits.
@@ -208,7 +209,7 @@ class BucketClient:
             self.statistics.count("handed_back")
 
     def renew(self) -> None:
-        """Renew the concurrency slots of all permits in use with the next exchange."""
+        """With the next exchange, renew the concurrency slots of all permits in use."""
         if self.spec.concurrency and self._live:
             self._renewing = True
             self._exchange_timer.run_in(0.0)
@@ -369,7 +370,7 @@ class BucketClient:
         if waiter is None or self._live.get(permit.request_id) is not permit:
             return  # the permit was taken away
         lead_s = permit.starts_at_s - time.monotonic()
-        if lead_s > EARLY_S:  # also because timers may fire early
+        if lead_s > EARLY_S:  # this is also true if the timer fired early
             self._loop.call_later(lead_s, self._arrive, permit)
         elif self.begin(permit):
             if not waiter.future.done():

@@ -167,7 +167,8 @@ class Simulator:
         try:
             since = int(request.query.get("since", "0"))
         except ValueError:
-            return web.json_response({"error": "since is not a whole number: give one"}, status=400)
+            problem = "the parameter 'since' is not a whole number: give a whole number"
+            return web.json_response({"error": problem}, status=400)
         return web.json_response([dataclasses.asdict(record) for record in self.ledger(since)])
 
     async def _get_summary(self, _request: web.Request) -> web.Response:

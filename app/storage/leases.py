@@ -44,7 +44,8 @@ def renew_leases(
     Args:
         connection: The heartbeat's own connection; it is synchronous, because the heartbeat runs in
             a thread.
-        held: The attempts that the process believes that it owns, by agent run.
+        held: The attempts that, as far as the process knows, it still owns. The keys are ids of
+            agent runs.
         lease_s: Seconds from now until the leases end.
 
     Returns:

@@ -32,8 +32,8 @@ SERVERS: dict[str, dict[str, Any]] = {
 #: Measured one after the other, without other load, because milliseconds count. The other
 #: scenarios mostly wait, and run together.
 ALONE = ("bucket", "paced", "twice")
-#: Other tests on the machine delay requests of a second or two, and the last answer is expected to
-#: be a long one. `make limits` has the full figures.
+#: A scenario lasts only some seconds. Other tests on the machine delay some of its requests, and
+#: the last answer is expected to be a long one. `make limits` has the full figures.
 LEAST_USED = {"bucket": 0.8, "paced": 0.85, "uncapped": 0.85, "twice": 0.7}
 #: A process that is delayed may send a request too early or too late; and where the believed limits
 #: are wrong, the provider has to refuse requests.

@@ -51,7 +51,7 @@ class Cluster:
         postgres: The proxy between the first worker and Postgres.
         redis: The proxy between the first worker and Redis.
         max_recoveries: ``engine.max_recoveries`` of its workers.
-        broken: Parts that are switched off in all of them; see ``Orders``.
+        broken: Parts that are switched off in all workers; see ``Orders``.
         workers: The processes by name.
         stopped: Names of the workers that are stopped now.
         orders: Orders of the workers, by name.
@@ -127,8 +127,8 @@ class Cluster:
         self.quiet()
         for run in self.runs:
             run.cancel()
-        wait_until(self.ended, timeout_s=BACK_S, what="what was cancelled has ended")
-        wait_until(self.idle, timeout_s=BACK_S, what="its money is booked")
+        wait_until(self.ended, timeout_s=BACK_S, what="the cancelled runs have ended")
+        wait_until(self.idle, timeout_s=BACK_S, what="the money of the cancelled runs is booked")
 
     def idle(self) -> bool:
         """Whether no money is held, and no call is under way."""
@@ -167,7 +167,7 @@ class Cluster:
             give(self._socket(name), broken=self.broken, **orders)
 
     def quiet(self, *orders: str) -> None:
-        """Remove these orders, or all, from every worker, except for ``broken``."""
+        """Remove these orders from every worker; without arguments, all orders but ``broken``."""
         for name in self.able():
             given = self.orders.setdefault(name, {})
             for order in orders or tuple(given):
@@ -183,7 +183,7 @@ class Cluster:
         ]
 
     def busy(self) -> str:
-        """The worker with the most calls under way; any, if none has one for OCCASION_S."""
+        """The worker with the most calls under way; any worker if no call starts in OCCASION_S."""
         return self._occasion(*WORKERS) or next(iter(self.able(*WORKERS)), WORKERS[0])
 
     def await_calls_of(self, name: str) -> None:
@@ -191,7 +191,7 @@ class Cluster:
         self._occasion(name)
 
     def _occasion(self, *of: str) -> str:
-        """Wait for a call, and return the worker of these with the most calls under way."""
+        """Wait for a call, and return the worker in ``of`` that has the most calls under way."""
 
         def most() -> str:
             rows = self.sql(
@@ -267,7 +267,7 @@ class Cluster:
 
 
 def _enqueued(workflow: Workflow, key: str) -> Run | None:
-    """Enqueue again with the same key while Postgres does not answer, like a client."""
+    """Like a client, enqueue again with the same key while Postgres does not answer."""
     try:
         return enqueue(workflow, key=key)
     except ServiceUnavailable:

@@ -1,7 +1,8 @@
 """Every alert rule fires in its case and in no other.
 
-The rules read pages of the real exporter, over a real Postgres and Redis, and of a worker's real
-metrics. If promtool is on the PATH, Prometheus itself evaluates the same pages.
+The rules read two sorts of pages: the pages of the real exporter, which reads a real Postgres and
+Redis, and the pages with a worker's real metrics. If promtool is on the PATH, Prometheus itself
+evaluates the same pages.
 """
 
 import shutil
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.anyio
 
 RULES = ROOT / "docker" / "prometheus" / "alerts.yaml"
 ALERTS = alerts_of(RULES)
-#: Longer than the range of any rule, plus longer than the delay of any rule.
+#: Minutes: BEFORE is longer than the range of any rule, and AFTER than the delay of any rule.
 BEFORE, AFTER = 16, 8
 
 
@@ -75,7 +76,7 @@ class Watched:
         return run_id
 
     async def book(self, days_ago: int, usd: str, outcome: str = "ok") -> None:
-        """An entry of the ledger, half an hour old or that many days older."""
+        """Add an entry to the ledger that is ``days_ago`` days and half an hour old."""
         await self.cluster.rows(
             "INSERT INTO cost_entries (call_id, run_id, agent_run_id, attempt, workflow_id,"
             " workflow, agent, module, provider, model, kind, outcome, budget_ids, cost_usd,"

@@ -50,7 +50,7 @@ def attempt(name: str, start: float, end: float | None, **fields: Any) -> Attemp
 
 
 def call(name: str, start: float, end: float, **fields: Any) -> Call:
-    """Return a call between these seconds, which cost a tenth of a cent."""
+    """Return a call that lasted from ``start`` to ``end``, and that cost a tenth of a cent."""
     given: dict[str, Any] = {
         "provider": "openai",
         "model": "gpt-4o",

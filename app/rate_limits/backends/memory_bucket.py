@@ -123,7 +123,7 @@ class MemoryBucket:
         return longest, name
 
     def long_wait(self) -> tuple[float, str]:
-        """Return the seconds until the tiers per hour and day have room, and the last of them."""
+        """Return the seconds until all tiers per hour and day have room, and the last such tier."""
         waits = [
             ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
             for tier in self.tiers

@@ -2,9 +2,9 @@
 
 With the fast options of Celery's documentation: early acknowledgement, threads, results only where
 they are read, no events, and in each worker process one loop with the SDK's aiohttp transport,
-which is faster than its synchronous client. A level's body starts the next level, so the client is
-not needed. Only Redis stores anything: no ledger, no budgets, no limits; the agents of a worker
-that dies are lost.
+which is faster than its synchronous client. A level's body starts the next level, so the
+process that started the run has no part in this. Only Redis stores anything: no ledger, no budgets,
+no limits; the agents of a worker that dies are lost.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ def start_level(
 
 
 def start_chain(batch: int, levels: int) -> "AsyncResult[Any]":
-    """Send a run of one agent after the other."""
+    """Send a run whose agents run one after the other."""
     first = agent.si(None, batch, 0, 0)
     between = [agent.s(batch, level, 0) for level in range(1, levels - 1)]
     last = agent.signature((batch, levels - 1, 0), ignore_result=False)

@@ -292,7 +292,8 @@ class ProviderError(AgentError):
 
     Attributes:
         provider: Provider name, such as ``openai``.
-        status: HTTP status, or None if there was no answer.
+        status: HTTP status, or the status that an error inside a 200 stands for; None if there was
+            no answer.
         code: The provider's own error code or type, or None.
         request_id: The provider's id of the request, or None.
         retry_after_s: Seconds that the provider asked the client to wait, or None.

@@ -3,26 +3,19 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-import orjson
-
 from app.domain.protocols import PROTOCOLS, Protocol
+from app.llm.answers import Answer
+from app.llm.anthropic_answer import hides, read_message, tool_input
 from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
-from app.llm.anthropic_stream import AnthropicAssembly, tool_input
-from app.llm.base import LLMResponse, Message, ToolCall
+from app.llm.anthropic_stream import AnthropicAssembly
+from app.llm.base import Message, ToolCall
+from app.llm.call_ids import for_anthropic
 from app.llm.dialect import Dialect
-from app.llm.headers import limit_headers, request_id
 from app.llm.prompt_cache import ask_anthropic, least_anthropic
 from app.llm.sdk import Sdk, SdkClient
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
-from app.llm.usage import anthropic_usage
 
-_FINISH_REASONS = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "refusal": "content_filter",
-    "tool_use": "tool_calls",
-}
 # The SDK asks for the API version 2026-10-21, which refuses sampling parameters for every model.
 # Some models still take these parameters, but only under the earlier version.
 _SAMPLING_VERSION = {"anthropic-version": "2023-06-01"}
@@ -77,7 +70,7 @@ class AnthropicClient(SdkClient):
         body = {
             "model": model,
             "max_tokens": max_tokens,
-            "messages": self._messages(messages),
+            "messages": self._messages(for_anthropic(messages)),
         } | params
         if instructions := _joined([part for part in system if part]):
             body["system"] = instructions
@@ -109,39 +102,27 @@ class AnthropicClient(SdkClient):
             if role == "user":
                 wire.append({"role": "user", "content": message["content"]})
             elif role == "assistant":
-                wire.append({"role": "assistant", "content": _assistant(message)})
+                wire.append({"role": "assistant", "content": self._assistant(message)})
             else:
                 raise self._refused(
                     f"a message has the role {role!r}: use system, user, assistant or tool"
                 )
         return wire
 
-    def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
-        blocks = answer["content"]
-        calls = [_read_call(block) for block in blocks if block["type"] == "tool_use"]
-        raw_usage = answer.get("usage") or {}
-        usage = anthropic_usage(raw_usage) if raw_usage else None
-        facts = {
-            "stop_sequence": answer.get("stop_sequence"),
-            "service_tier": raw_usage.get("service_tier"),
-            "speed": raw_usage.get("speed"),
-            "blocks": None
-            if all(block["type"] in ("text", "tool_use") for block in blocks)
-            else blocks,
-        }
-        return LLMResponse(
-            content="".join(block["text"] for block in blocks if block["type"] == "text"),
-            model=answer["model"],
-            input_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-            finish_reason=_FINISH_REASONS.get(answer.get("stop_reason"), "stop"),
-            tool_calls=calls or None,
-            **({"usage": usage} if usage else {}),
-            raw_usage=raw_usage,
-            request_id=request_id(headers),
-            headers=limit_headers(headers),
-            metadata={name: value for name, value in facts.items() if value is not None},
-        )
+    def _assistant(self, message: Message) -> str | list[Any]:
+        content, calls = message.get("content") or "", message.get("tool_calls") or ()
+        if original := self._own_original(message):
+            return _as_they_came(original, calls)
+        if not calls:
+            return content
+        text = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
+        return [*(text if content else ()), *map(_tool_use, calls)]
+
+    def _answer(self, answer: Any) -> Answer:
+        return read_message(answer)
+
+    def _hides(self, body: Mapping[str, Any]) -> bool:
+        return hides(body)
 
 
 def _joined(parts: list[Any]) -> str | list[Any]:
@@ -168,14 +149,12 @@ def _tool_result(message: Message) -> dict[str, Any]:
     return result | {"is_error": True} if message.get("is_error") else result
 
 
-def _assistant(message: Message) -> str | list[Any]:
-    if blocks := message.get("blocks"):
-        return list(blocks)
-    content, calls = message.get("content") or "", message.get("tool_calls")
-    if not calls:
-        return content
-    text = [{"type": "text", "text": content}] if isinstance(content, str) else list(content)
-    return [*(text if content else ()), *map(_tool_use, calls)]
+def _as_they_came(blocks: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> list[Any]:
+    """Return the blocks of a message as they came, with ids that the provider takes."""
+    ids = iter(call.id for call in calls)
+    return [
+        {**block, "id": next(ids)} if block.get("type") == "tool_use" else block for block in blocks
+    ]
 
 
 def _tool_use(call: ToolCall) -> dict[str, Any]:
@@ -185,12 +164,6 @@ def _tool_use(call: ToolCall) -> dict[str, Any]:
         "name": call.name,
         "input": tool_input(call.arguments),
     }
-
-
-def _read_call(block: Mapping[str, Any]) -> ToolCall:
-    return ToolCall(
-        id=block["id"], name=block["name"], arguments=orjson.dumps(block["input"]).decode()
-    )
 
 
 DIALECT = Dialect(

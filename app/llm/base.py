@@ -42,9 +42,11 @@ class LLMResponse:
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
         metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
-            ``blocks``, such as reasoning, which must go back to the provider unchanged;
-            ``usage_missing`` if the provider sent no usage and the tokens are an upper bound; and
-            ``first_token_s``, the seconds from the request to the first token of a stream.
+            ``original``, the message as it came with the name of its provider (``by``), if the
+            message has more parts than text and calls, such as reasoning, which must go back to
+            this provider unchanged; ``usage_missing`` if the provider has not counted all tokens,
+            and the rest is an upper bound; ``prompt_counted`` if only the output was not counted;
+            and ``first_token_s``, the seconds from the request to the first token of a stream.
     """
 
     content: str
@@ -64,8 +66,8 @@ class LLMResponse:
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
-        if blocks := self.metadata.get("blocks"):
-            message["blocks"] = blocks
+        if original := self.metadata.get("original"):
+            message["original"] = original
         return message
 
 
@@ -164,7 +166,8 @@ class LLMClient(ABC):
             messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. An
                 assistant's message may have ``tool_calls`` (a list of ToolCall);
                 ``LLMResponse.as_message`` makes such a message. A tool's message has
-                ``tool_call_id`` and may have ``is_error``. Each client translates this form.
+                ``tool_call_id`` and may have ``is_error``. Each client translates this form, and
+                sends the ``original`` of a message instead if its own provider wrote the message.
             model: Model name.
             tools: As in ``complete``.
             temperature: As in ``complete``.

@@ -140,7 +140,7 @@ def _written(answer: LLMResponse) -> bytes:
             "finish_reason": answer.finish_reason,
             "tool_calls": [asdict(call) for call in answer.tool_calls or ()],
             "usage": asdict(answer.usage),
-            "blocks": answer.metadata.get("blocks"),
+            "original": answer.metadata.get("original"),
         }
     )
 
@@ -150,11 +150,11 @@ def _read(value: bytes) -> LLMResponse | None:
     try:
         fields = orjson.loads(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]
-        blocks = fields.pop("blocks")
+        original = fields.pop("original")
         return LLMResponse(
             **fields | {"usage": Usage(**fields["usage"])},
             tool_calls=calls or None,
-            metadata={"cached": True} | ({"blocks": blocks} if blocks else {}),
+            metadata={"cached": True} | ({"original": original} if original else {}),
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

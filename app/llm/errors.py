@@ -37,33 +37,84 @@ BY_STATUS: dict[int, type[ProviderError]] = {
     503: Overloaded,
     529: Overloaded,
 }
-# Errors without a status of their own, which come in a 200 or as an event of a stream.
+# Names of errors that come without a status of their own, in a 200 or as an event of a stream.
 BY_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
+    "deadline_exceeded": ConnectionFailed,
+    "engine_overloaded_error": Overloaded,
+    "image_parse_error": BadRequest,
+    "invalid_argument": BadRequest,
+    "invalid_image": BadRequest,
+    "invalid_prompt": BadRequest,
     "invalid_request_error": BadRequest,
+    "model_not_found": BadRequest,
     "not_found_error": BadRequest,
     "overloaded_error": Overloaded,
+    "permission_denied": AuthenticationFailed,
     "permission_error": AuthenticationFailed,
     "rate_limit_error": RateLimited,
     "rate_limit_exceeded": RateLimited,
+    "rate_limit_reached_error": RateLimited,
     "request_too_large": BadRequest,
+    "resource_exhausted": RateLimited,
+    "server_is_overloaded": Overloaded,
+    "service_unavailable": Overloaded,
+    "service_unavailable_error": Overloaded,
+    "slow_down": Overloaded,
     "timeout_error": ConnectionFailed,
+    "unauthenticated": AuthenticationFailed,
+    "unavailable": Overloaded,
 }
-# Codes of 429s that do not end if the caller waits.
+# Codes of accounts that are used up, with any status; waiting does not help.
 QUOTA_CODES = frozenset(
     {
+        "allocationquota.freetieronly",
+        "arrearage",
         "billing_hard_limit_reached",
         "billing_not_active",
+        "blocked_api_access",
         "contract_spend_limit_reached",
         "credit_balance_exhausted",
+        "credits_exhausted",
         "enforced_spend_limit_reached",
+        "exceeded_current_quota_error",
+        "insufficient_balance",
+        "insufficient_credits",
+        "insufficient_funds",
         "insufficient_quota",
+        "insufficient_user_quota",
         "organization_spend_limit_exceeded",
         "organization_usage_limit_exceeded",
+        "payment_required",
         "project_spend_limit_exceeded",
+        "1113",  # Zhipu: the account is in arrears
+        "1309",  # Zhipu: the plan has expired
     }
 )
+# Providers that have no code for this say it in words.
+_QUOTA_WORDS = re.compile(
+    r"credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)"
+    r"|(?:used|exhausted) (?:up )?(?:all|its|your) (?:of your |the )?(?:available )?credits"
+    r"|out of credits|not enough credits|requires more credits|monthly spending limit"
+    r"|spend(?:ing)? limit (?:has been |was )?(?:reached|exceeded)|account is in arrears|overdue"
+    r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",
+    re.IGNORECASE,
+)
+_QUOTA_STATUSES = frozenset({400, 401, 402, 403, 429})
+# A request that is larger than the limit never passes, however long the caller waits.
+_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
+_ASKED_OF_LIMIT = re.compile(r"limit:? ([\d,]+)\b.{0,60}?requested:? ([\d,]+)\b", re.IGNORECASE)
+# The status that an error inside a 200 stands for.
+_STATUS_OF: dict[type[ProviderError], int] = {
+    AuthenticationFailed: 401,
+    BadRequest: 400,
+    ConnectionFailed: 408,
+    Overloaded: 503,
+    QuotaExhausted: 402,
+    RateLimited: 429,
+    ServerFailure: 500,
+}
 # Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
 # and its subclasses) are recognized by the status of the answer.
 BY_CLASS: dict[str, type[ProviderError]] = {
@@ -85,6 +136,9 @@ BY_CLASS: dict[str, type[ProviderError]] = {
     "WebSocketQueueFullError": ConnectionFailed,
     "WorkloadIdentityError": AuthenticationFailed,
 }
+# The fields in which servers give an error's code and message.
+_CODES = ("code", "type", "error_type", "status")
+_MESSAGES = ("message", "detail", "msg", "error_msg")
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
 # Exceptions that prove that there was no connection, so the request was never sent. ConnectError
 # and ConnectTimeout do not prove this, because the SDKs' transports also raise them for connections
@@ -150,50 +204,84 @@ def from_answer(
     Returns:
         The error to raise.
     """
-    text, codes = _read(body)
+    error = _error_of(body)
+    text, codes = _read(error)
     code = codes[0] if codes else None
-    kind = _kind(status, codes)
+    kind, inner = _kind(status, codes, text, may_pass="retryDelay" in str(body))
     shown = f" ({code})" if code else ""
     return kind(
         f"{provider} answered {status}{shown}: {_clean(text, api_key)}",
         provider=provider,
-        status=status,
+        status=inner,
         code=code,
-        request_id=request_id(headers) or _text(body, "request_id"),
-        retry_after_s=retry_after_s(headers),
+        request_id=request_id(headers) or _text(_plain(body), "request_id"),
+        retry_after_s=retry_after_s(headers, {"error": error}),
         headers=limit_headers(headers),
     )
 
 
-def _kind(status: int, codes: list[str]) -> type[ProviderError]:
-    if status < HTTPStatus.BAD_REQUEST:
+def _kind(
+    status: int, codes: list[str], text: str, *, may_pass: bool
+) -> tuple[type[ProviderError], int]:
+    """Return the class of a failure and its status; that of an error inside a 200 is its own."""
+    names = [code.lower() for code in codes]
+    if status < HTTPStatus.MULTIPLE_CHOICES:
         # Gateways put the original provider's status into the body.
         inner = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
-        if inner is None:
-            if QUOTA_CODES.intersection(codes):
-                return QuotaExhausted
-            return next(filter(None, map(BY_TYPE.get, codes)), ServerFailure)
-        status = inner
-    if status == HTTPStatus.TOO_MANY_REQUESTS and QUOTA_CODES.intersection(codes):
-        return QuotaExhausted
-    usual = BadRequest if status < HTTPStatus.INTERNAL_SERVER_ERROR else ServerFailure
-    return BY_STATUS.get(status, usual)
+        named = next(filter(None, map(BY_TYPE.get, names)), ServerFailure)
+        status = _STATUS_OF[named] if inner is None else inner
+    in_words = status in _QUOTA_STATUSES and not may_pass and _QUOTA_WORDS.search(text)
+    if in_words or QUOTA_CODES.intersection(names):
+        return QuotaExhausted, status
+    refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    kind = BY_STATUS.get(status, BadRequest if refused else ServerFailure)
+    return BadRequest if kind is RateLimited and _never_passes(text) else kind, status
 
 
-def _read(body: Any) -> tuple[str, list[str]]:
-    """Read the message and the codes of an error body, the most specific code first."""
+def reports_failure(answer: Any) -> bool:
+    """Return whether an answer with the status 200 is the body of an error."""
+    if not isinstance(answer, Mapping):
+        return False
+    has_text = any(answer.get(name) for name in _MESSAGES)
+    says = "error" in (answer.get("object"), answer.get("type")) or "code" in answer
+    return bool(answer.get("error")) or (has_text and says)
+
+
+def _never_passes(text: str) -> bool:
+    """Return whether a request is larger than the whole limit that refused it."""
+    if _TOO_LARGE.search(text):
+        return True
+    asked = _ASKED_OF_LIMIT.search(text)
+    return asked is not None and _number(asked[2]) > _number(asked[1])
+
+
+def _number(digits: str) -> int:
+    return int(digits.replace(",", ""))
+
+
+def _plain(body: Any) -> Any:
+    """Return the parsed body; Google's servers put it into a list."""
     if isinstance(body, bytes):
         try:
             body = orjson.loads(body)
         except orjson.JSONDecodeError:
             body = body.decode("utf-8", "replace")
-    error = body.get("error") or body if isinstance(body, Mapping) else body
+    return body[0] if isinstance(body, list) and body else body
+
+
+def _error_of(body: Any) -> Any:
+    body = _plain(body)
+    return body.get("error") or body if isinstance(body, Mapping) else body
+
+
+def _read(error: Any) -> tuple[str, list[str]]:
+    """Read the message and the codes of an error, the most specific code first."""
     if not isinstance(error, Mapping):
         return str(error), []
     details = error.get("details")
-    fields = (_text(details, "error_code"), _text(error, "code"), _text(error, "type"))
-    text = _text(error, "message") or _text(error, "detail") or str(dict(error))
-    return text, [code for code in fields if code]
+    fields = (_text(details, "error_code"), *(_text(error, name) for name in _CODES))
+    text = next(filter(None, (_text(error, name) for name in _MESSAGES)), None)
+    return text or str(dict(error)), [code for code in fields if code]
 
 
 def _text(value: Any, key: str) -> str | None:

@@ -13,6 +13,12 @@ _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
 # Finds the version, not the date: claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514.
 _CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
+# Models whose weights are open: their servers show all that they generate, reasoning included.
+_OPEN = re.compile(
+    r"gpt-oss|llama|(?:mini?|code|magi|dev|pix|mi)stral|mixtral|qwen|qwq|gemma|phi-?\d|deepseek|kimi|"
+    r"moonshot|glm|olmo|granite|nemotron|smollm|command-|hermes|vicuna|falcon|minimax",
+    re.IGNORECASE,
+)
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
 # gpt-4.1, gpt-5 and newer, o1 and newer, gpt-4o except its first version, and fine-tuned models
@@ -41,6 +47,14 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
     if not is_openai_reasoning(model) or "-chat" in model or reasoning_effort == "none":
         return True
     return reasoning_effort is None and _SAMPLES_BY_DEFAULT.search(model) is not None
+
+
+def generates_openly(model: str) -> bool:
+    """Return whether it is known that a model shows all that it generates unless asked not to.
+
+    The models of OpenAI that sample do not reason. A model with another name may reason unseen.
+    """
+    return is_of_openai(model) or _OPEN.search(model) is not None
 
 
 def anthropic_samples(model: str) -> bool:

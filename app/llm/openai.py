@@ -4,19 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from app.domain.protocols import PROTOCOLS, Protocol
-from app.llm.base import LLMResponse, Message, ToolCall
+from app.llm.answers import Answer
+from app.llm.base import Message, ToolCall
+from app.llm.call_ids import for_openai
 from app.llm.dialect import Dialect
-from app.llm.headers import limit_headers, request_id
 from app.llm.models import is_openai_reasoning
+from app.llm.openai_answer import hides, read_completion
 from app.llm.openai_parameters import REFUSED, adapt_openai
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.prompt_cache import ask_openai, least_openai
 from app.llm.sdk import Sdk, SdkClient
-from app.llm.streams import Assembly, text_of
+from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
-from app.llm.usage import openai_usage
-
-_FINISH_REASONS = {"length": "length", "content_filter": "content_filter"}
 
 
 class OpenAIClient(SdkClient):
@@ -57,7 +56,7 @@ class OpenAIClient(SdkClient):
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
         params = self._adapted(model, params, max_tokens)
-        wire_messages = [self._message(message) for message in messages]
+        wire_messages = [self._message(message) for message in for_openai(messages, model)]
         if system := params.pop("system", None):
             wire_messages.insert(0, {"role": "system", "content": system})
         if schema := params.pop(OUTPUT_SCHEMA, None):
@@ -87,38 +86,18 @@ class OpenAIClient(SdkClient):
             case "tool":
                 return {"role": role, "tool_call_id": message["tool_call_id"], "content": content}
             case "assistant":
+                calls = [_call(call) for call in message.get("tool_calls") or ()]
+                if original := self._own_original(message):
+                    return _as_it_came(original, calls)
                 wire: dict[str, Any] = {"role": role, "content": content or None}
-                if calls := message.get("tool_calls"):
-                    wire["tool_calls"] = [_call(call) for call in calls]
-                return wire
+                return wire | {"tool_calls": calls} if calls else wire
         raise self._refused(f"a message has the role {role!r}: use system, user, assistant or tool")
 
-    def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
-        choice = answer["choices"][0]
-        message = choice["message"]
-        refusal = message.get("refusal")
-        calls = [_read_call(call) for call in message.get("tool_calls") or ()]
-        finish = _FINISH_REASONS.get(choice.get("finish_reason"), "stop")
-        if refusal:
-            finish = "content_filter"
-        elif calls and finish == "stop":
-            finish = "tool_calls"
-        raw_usage = answer.get("usage") or {}
-        usage = openai_usage(raw_usage) if raw_usage else None
-        facts = {"refusal": refusal, "service_tier": answer.get("service_tier")}
-        return LLMResponse(
-            content=text_of(message.get("content")),
-            model=answer["model"],
-            input_tokens=usage.prompt_tokens if usage else 0,
-            output_tokens=usage.output_tokens if usage else 0,
-            finish_reason=finish,
-            tool_calls=calls or None,
-            **({"usage": usage} if usage else {}),
-            raw_usage=raw_usage,
-            request_id=request_id(headers),
-            headers=limit_headers(headers),
-            metadata={name: value for name, value in facts.items() if value is not None},
-        )
+    def _answer(self, answer: Any) -> Answer:
+        return read_completion(answer)
+
+    def _hides(self, body: Mapping[str, Any]) -> bool:
+        return hides(body)
 
 
 def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,13 +112,15 @@ def _call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": function}
 
 
-def _read_call(call: Mapping[str, Any]) -> ToolCall:
-    function = call["function"]
-    return ToolCall(
-        id=text_of(call["id"]),
-        name=text_of(function["name"]),
-        arguments=text_of(function["arguments"]),
-    )
+def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a message as it came, with ids and arguments that its provider takes."""
+    if not calls:
+        return dict(original)
+    came = original["tool_calls"]
+    return {
+        **original,
+        "tool_calls": [{**old, **new} for old, new in zip(came, calls, strict=True)],
+    }
 
 
 DIALECT = Dialect(

@@ -1,103 +1,191 @@
 """Builds a chat completion from the chunks of its stream."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.domain.usage import Usage
-from app.llm.models import openai_samples
-from app.llm.streams import Assembly, text_of
-from app.llm.usage import openai_usage
+from app.llm.openai_answer import hides, usage_in
+from app.llm.streams import Assembly
+from app.llm.usage import Counts, openai_counts
+from app.llm.wire import content_text, grown, joined, write_json
 
-# Parameters that ask the models of compatible servers to reason.
-_REASONING = ("reasoning", "thinking")
+# Texts that are not pieces: each chunk repeats them.
+_REPEATED = frozenset({"role", "type", "id", "name", "format"})
 
 
 class OpenAIAssembly(Assembly):
     """Builds a chat completion from the chunks of its stream.
 
-    The answer is complete with the chunk that has a finish reason. A later chunk without choices
-    has the usage. Some servers count while they generate, and send the usage in every chunk.
+    The answer is complete with the chunk that has a finish reason, or with [DONE] if usage came
+    with the last chunk. A later chunk without choices has the usage. Some servers count while they
+    generate, and send the usage in every chunk.
 
     Args:
         body: Body of the request.
     """
 
     def __init__(self, body: Mapping[str, Any]) -> None:
-        super().__init__(hidden=_reasons(body))
-        self._texts: dict[str, list[str]] = {"content": [], "refusal": []}
-        self._calls: dict[int, dict[str, Any]] = {}
-        self._finish_reason: str | None = None
-        self._service_tier: str | None = None
+        super().__init__(hidden=hides(body))
+        # The pieces of each text of the message by the text's name, and the other parts.
+        self._texts: dict[str, list[str]] = {}
+        self._parts: dict[str, Any] = {}
+        self._calls: list[_Call] = []
+        self._by_index: dict[Any, _Call] = {}
+        self._finish_reason: Any = None
+        self._error: Any = None
+        self._service_tier: Any = None
+        self._counted_last = False
 
     def add(self, event: Any) -> str:
         """See ``Assembly.add``."""
-        choices = event.get("choices") or ()
+        choices, usage = event.get("choices") or (), usage_in(event)
+        if event.get("error") and not choices and not usage:
+            return ""
         self.begun = True
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
         text = ""
         for choice in choices:
             if not choice.get("index"):
-                text += self._add_delta(choice.get("delta") or {})
+                text += self._add_delta(choice.get("delta") or choice.get("message") or {})
                 self._finish_reason = choice.get("finish_reason") or self._finish_reason
+                self._error = choice.get("error") or self._error
+                usage = grown(usage, usage_in({}, choice))
         self.complete = self._finish_reason is not None
-        if usage := event.get("usage"):
-            openai_usage(usage)
-            self.raw_usage, self.final = usage, self.complete
+        self._counted_last = bool(usage)
+        if usage:
+            self.raw_usage = grown(self.raw_usage, usage)
+            self.final = self.complete
         return text
+
+    def end(self) -> None:
+        """See ``Assembly.end``."""
+        if self._counted_last:
+            self.complete = self.final = True
 
     def answer(self) -> dict[str, Any]:
         """See ``Assembly.answer``."""
-        message: dict[str, Any] = {
-            name: "".join(pieces) or None for name, pieces in self._texts.items()
-        }
+        message = {**self._parts, **{name: joined(self._texts[name]) for name in self._texts}}
+        if "content" in self._parts and "content" in self._texts:
+            text = {"type": "text", "text": message["content"]}
+            message["content"] = [*self._parts["content"], text]
         if self._calls:
-            message["tool_calls"] = [
-                {
-                    "id": call["id"],
-                    "function": {"name": call["name"], "arguments": "".join(call["arguments"])},
-                }
-                for _, call in sorted(self._calls.items())
-            ]
+            message["tool_calls"] = [call.whole() for call in self._calls]
         return {
             "model": self.model,
-            "choices": [{"message": message, "finish_reason": self._finish_reason}],
+            "choices": [
+                {"message": message, "finish_reason": self._finish_reason, "error": self._error}
+            ],
             "usage": self.raw_usage,
             "service_tier": self._service_tier,
         }
 
-    def _usage(self) -> Usage:
-        return openai_usage(self.raw_usage)
+    def _counts(self) -> Counts:
+        return openai_counts(self.raw_usage, produced=self.has_output)
 
     def _add_delta(self, delta: Mapping[str, Any]) -> str:
         for name, piece in delta.items():
-            # The model generated every text of the stream, also reasoning in a field of any name.
-            if isinstance(piece, str) and name != "role":
+            if name == "role":
+                continue
+            if name == "tool_calls":
+                for part in [piece] if isinstance(piece, Mapping) else piece or ():
+                    self._add_call(part)
+            elif isinstance(piece, str):
+                # The model generated every text, also reasoning in a field of any name.
+                self._texts.setdefault(name, []).append(piece)
                 self._count(piece)
-        for name, pieces in self._texts.items():
-            if piece := text_of(delta.get(name)):
-                pieces.append(piece)
-        for part in delta.get("tool_calls") or ():
-            self._add_call(part)
-        return text_of(delta.get("content"))
+            elif piece:
+                self._parts[name] = _continued(self._parts.get(name), piece)
+                self._count(write_json(piece))
+        return self._shown(content_text(delta.get("content")))
 
     def _add_call(self, part: Mapping[str, Any]) -> None:
-        index, id_ = part.get("index"), text_of(part.get("id"))
-        if index is None:
-            # If a server does not number its calls, each new id begins a new call.
-            index = len(self._calls) if id_ or not self._calls else max(self._calls)
-        call = self._calls.setdefault(index, {"id": "", "name": "", "arguments": []})
+        call = self._call_of(part)
         function = part.get("function") or {}
-        call["id"] = call["id"] or id_
-        if (name := text_of(function.get("name"))) and not call["name"]:
-            call["name"] = name
+        arguments = function.get("arguments")
+        if arguments is not None and not isinstance(arguments, str):
+            arguments = write_json(arguments)
+        if (name := function.get("name")) and not call.name:
+            call.name = name
             self._count_call(name)
-        arguments = text_of(function.get("arguments"))
-        call["arguments"].append(arguments)
-        self._count(arguments)
+        if arguments:
+            call.arguments.append(arguments)
+            self._count(arguments)
+        for key, value in part.items():
+            if key not in ("index", "function") and value not in (None, ""):
+                call.rest[key] = _continued(call.rest.get(key), value)
+
+    def _call_of(self, part: Mapping[str, Any]) -> "_Call":
+        """Return the call that a part belongs to; servers number their calls in many ways.
+
+        A part begins a new call if its index is new, if it has another id than the call before it
+        at this index, or, without ids, if that call is whole and the part has a name.
+        """
+        index, id_ = part.get("index"), part.get("id")
+        call = self._by_index.get(index)
+        if call is None and index is None and not id_ and self._calls:
+            call = self._calls[-1]
+        if call is not None:
+            known = call.rest.get("id")
+            function = part.get("function") or {}
+            again = not id_ and function.get("name") and function.get("arguments") and call.is_whole
+            if not again and not (id_ and known and id_ != known):
+                return call
+        call = self._by_index[index] = _Call()
+        self._calls.append(call)
+        return call
 
 
-def _reasons(body: Mapping[str, Any]) -> bool:
-    effort = body.get("reasoning_effort")
-    asked = effort not in (None, "none") or any(name in body for name in _REASONING)
-    return asked or not openai_samples(body["model"], effort)
+class _Call:
+    """A tool call, of which parts have arrived."""
+
+    def __init__(self) -> None:
+        self.name = ""
+        self.arguments: list[str] = []
+        self.rest: dict[str, Any] = {}
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the arguments so far are a whole JSON object."""
+        try:
+            return isinstance(json.loads("".join(self.arguments)), dict)
+        except ValueError:
+            return False
+
+    def whole(self) -> dict[str, Any]:
+        """Return the call in the form of an answer that is not streamed."""
+        function = {"name": self.name, "arguments": joined(self.arguments)}
+        return {**self.rest, "function": function}
+
+
+def _continued(old: Any, new: Any) -> Any:
+    """Join a part of a message with its next piece.
+
+    Texts are joined, objects are merged, and elements of lists with the same index, or of the same
+    type one after the other, are one element.
+    """
+    if old is None or new is None:
+        return new if old is None else old
+    if isinstance(old, str) and isinstance(new, str):
+        return joined([old, new])
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: _next(key, old.get(key), value) for key, value in new.items()}}
+    if isinstance(old, list) and isinstance(new, list):
+        elements = list(old)
+        for element in new:
+            if elements and _is_same(elements[-1], element):
+                elements[-1] = _continued(elements[-1], element)
+            else:
+                elements.append(element)
+        return elements
+    return new
+
+
+def _next(key: str, old: Any, new: Any) -> Any:
+    return (new or old) if key in _REPEATED else _continued(old, new)
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    if not isinstance(old, Mapping) or not isinstance(new, Mapping):
+        return False
+    return (old.get("index"), old.get("type")) == (new.get("index"), new.get("type"))

@@ -18,28 +18,35 @@ import orjson
 
 from app.domain.model_limits import limits_of
 from app.domain.protocols import Protocol
-from app.domain.usage import Partial, Usage
+from app.domain.usage import Partial
 from app.errors import (
+    AgentError,
     AuthenticationFailed,
     BadRequest,
     ConnectionFailed,
     ProviderError,
     ServerFailure,
 )
+from app.llm.answers import Answer
 from app.llm.base import LLMClient, LLMResponse, Message
-from app.llm.errors import from_answer, from_exception
+from app.llm.call_ids import unique
+from app.llm.errors import from_answer, from_exception, reports_failure
+from app.llm.finish import Finish, failure_of, finish_of
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
 from app.llm.request import Request
-from app.llm.streams import (
+from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
+from app.llm.tokens import upper_bound_tokens
+from app.llm.usage import Counts
+from app.llm.wire import (
     PROTOCOL_ERRORS,
-    Assembly,
-    ListenerFailed,
+    ErrorEvent,
     NotTheProtocol,
-    Reading,
-    is_event_stream,
+    events_of,
+    name_of,
+    read_json,
+    storable,
 )
-from app.llm.tokens import text_bytes, upper_bound_tokens
 
 if TYPE_CHECKING:
     import httpx2
@@ -137,7 +144,11 @@ class SdkClient(LLMClient):
         if not isinstance(stream, bool | None):
             raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
         most = max_tokens or DEFAULT_MAX_TOKENS
-        body, headers = self._request(messages, model, tools or (), most, params)
+        try:
+            body, headers = self._request(messages, model, tools or (), most, params)
+        except PROTOCOL_ERRORS as error:
+            problem = f"the request cannot be written: {type(error).__name__}: {error}"
+            raise self._refused(problem) from error
         request = Request(
             body=body,
             headers=headers,
@@ -146,9 +157,24 @@ class SdkClient(LLMClient):
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
         )
-        if stream:
-            return await self._streamed(request, on_text, on_broken)
-        return self._read(await self._post(request), request)
+        try:
+            if stream:
+                return await self._streamed(request, on_text, on_broken)
+            return self._read(await self._post(request), request)
+        except ListenerFailed as error:
+            raise error.reason from None
+        except AgentError as error:
+            partial = error.partial if isinstance(error, ProviderError) else None
+            if partial and on_broken is not None:
+                on_broken(partial)
+            raise
+        except Exception as error:
+            # Whatever a server sends, only an AgentError leaves a client. The request may have
+            # been answered, and the answer may have a price.
+            raise ServerFailure(
+                f"the answer of {self.provider} cannot be read: {type(error).__name__}: {error}",
+                provider=self.provider,
+            ) from error
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """See ``LLMClient.get_model_info``."""
@@ -187,8 +213,12 @@ class SdkClient(LLMClient):
         """Return the body and further headers; raise BadRequest if the request cannot be sent."""
 
     @abstractmethod
-    def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
-        """Read an answer; ``raw_usage`` stays empty if the answer has no usage object."""
+    def _answer(self, answer: Any) -> Answer:
+        """Read a whole answer; raise one of ``PROTOCOL_ERRORS`` if it is not the protocol's."""
+
+    @abstractmethod
+    def _hides(self, body: Mapping[str, Any]) -> bool:
+        """Return whether the answer may leave out a part of what the model generates."""
 
     @abstractmethod
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,24 +265,17 @@ class SdkClient(LLMClient):
         try:
             result = await self._read_stream(request, reading)
         except BaseException as error:
-            if partial := self._partial(request, reading):
-                if isinstance(error, ProviderError):
-                    error.partial = partial
-                if on_broken is not None:
-                    on_broken(partial)
-            if isinstance(error, ListenerFailed):
-                raise error.reason from None
+            if isinstance(error, ProviderError):
+                error.partial = error.partial or self._partial(request, reading)
+            elif on_broken is not None and (partial := self._partial(request, reading)):
+                on_broken(partial)
             raise
         if reading.first_token_s is None:
             return result
         return replace(result, metadata={**result.metadata, "first_token_s": reading.first_token_s})
 
     def _partial(self, request: Request, reading: Reading) -> Partial | None:
-        try:
-            prompt_tokens = request.prompt_tokens()
-        except BadRequest:  # the prompt is not only text: it has no upper bound, and no hold
-            prompt_tokens = 0
-        return reading.partial(prompt_tokens=prompt_tokens, max_tokens=request.max_tokens)
+        return reading.partial(prompt_tokens=_prompt_bound(request), max_tokens=request.max_tokens)
 
     async def _read_stream(self, request: Request, reading: Reading) -> LLMResponse:
         body = self._encoded(self._stream_request(request.body))
@@ -275,11 +298,13 @@ class SdkClient(LLMClient):
                         whole = self._read(stream.response, request)
                         reading.tell(whole.content)
                         return whole
-                    await reading.take_all(stream)
+                    await reading.take_all(events_of(stream))
         except TimeoutError as error:
             raise self._late("no whole answer", request.timeout_s) from error
         except NotTheProtocol as error:
             raise self._not_the_protocol(stream.response, str(error)) from error
+        except ErrorEvent as error:
+            raise self._reported(error.body, stream.response) from None
         except self._foreign_errors as error:
             failure = self._broken(error, reading.headers)
             raise failure from (error if failure.status is None else None)
@@ -346,49 +371,117 @@ class SdkClient(LLMClient):
         self._client = client
         return client
 
-    def _parse(self, response: "httpx2.Response") -> Any:
-        try:
-            answer = orjson.loads(response.content)
-        except orjson.JSONDecodeError as error:
-            raise self._not_the_protocol(response, "not JSON") from error
-        if isinstance(answer, dict) and answer.get("error"):
-            raise from_answer(
-                provider=self.provider,
-                status=response.status_code,
-                headers=response.headers,
-                body=answer,
-                api_key=self._api_key,
-            )
-        return answer
-
     def _read(self, response: "httpx2.Response", request: Request) -> LLMResponse:
         """Read an answer that was not streamed."""
-        answer = self._parse(response)
-        result = self._understood(lambda: answer, response)
-        if result.raw_usage:
-            return result
-        calls = result.tool_calls or ()
-        output_tokens = text_bytes(result.content) + sum(text_bytes(c.arguments) for c in calls)
-        usage = Usage(input_tokens=request.prompt_tokens(), output_tokens=output_tokens)
-        return _with_upper_bound(result, usage)
+        try:
+            answer = read_json(response.content)
+        except PROTOCOL_ERRORS as error:
+            raise self._not_the_protocol(response, "not JSON") from error
+        found = self._understood(answer, response)
+        hides = found.hides or self._hides(request.body)
+        bound = request.max_tokens if hides else min(found.shown_tokens, request.max_tokens)
+        return self._finished(found, response, request, counts=found.counts, bound=bound)
 
     def _assembled(
         self, response: "httpx2.Response", request: Request, assembly: Assembly
     ) -> LLMResponse:
         """Read an answer that was streamed."""
-        result = self._understood(assembly.answer, response)
-        if result.raw_usage:
-            return result
-        usage = assembly.bounded(
-            prompt_tokens=request.prompt_tokens(), max_tokens=request.max_tokens
-        )
-        return _with_upper_bound(result, usage)
+        found = self._understood(assembly.answer(), response)
+        usage = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens)
+        counts = assembly.counts
+        return self._finished(found, response, request, counts=counts, bound=usage.output_tokens)
 
-    def _understood(self, answer: Callable[[], Any], response: "httpx2.Response") -> LLMResponse:
+    def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:
         try:
-            return self._response(answer(), response.headers)
+            return self._answer(answer)
         except PROTOCOL_ERRORS as error:
+            if reports_failure(answer):
+                raise self._reported(answer, response) from error
             raise self._not_the_protocol(response, f"{type(error).__name__}: {error}") from error
+
+    def _finished(
+        self,
+        answer: Answer,
+        response: "httpx2.Response",
+        request: Request,
+        *,
+        counts: Counts,
+        bound: int,
+    ) -> LLMResponse:
+        """Return the answer; raise its failure, with the tokens that it cost, if it is one.
+
+        Args:
+            answer: The answer.
+            response: The HTTP response.
+            request: The request.
+            counts: The provider's final counts.
+            bound: Upper bound of the generated tokens, in case the provider has not counted them.
+        """
+        usage = counts.bounded(
+            prompt_tokens=0 if counts.prompt else _prompt_bound(request), output_tokens=bound
+        )
+        raw_usage = storable(answer.raw_usage)
+        model = name_of(answer.model) or str(request.body["model"])
+        finish = finish_of(answer.word)
+        if answer.error or finish is None:
+            failure = self._failure(answer, response)
+            failure.partial = Partial(
+                usage=usage,
+                prompt_counted=counts.prompt,
+                final=counts.whole,
+                raw_usage=raw_usage,
+                model=model,
+                request_id=failure.request_id,
+                headers=failure.headers,
+            )
+            raise failure
+        facts = {
+            "refusal": answer.refusal,
+            **answer.facts,
+            "original": answer.original and {"by": self.provider, "message": answer.original},
+            "usage_missing": not counts.whole or None,
+            "prompt_counted": (counts.prompt and not counts.output) or None,
+        }
+        return LLMResponse(
+            content=answer.text,
+            model=model,
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+            finish_reason=_finish(finish, answer),
+            tool_calls=unique(answer.calls) or None,
+            usage=usage,
+            raw_usage=raw_usage,
+            request_id=request_id(response.headers),
+            headers=limit_headers(response.headers),
+            metadata={name: value for name, value in facts.items() if value is not None},
+        )
+
+    def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
+        """Return the failure that an answer reports, or that its last word means."""
+        if answer.error:
+            return self._reported({"error": answer.error}, response)
+        return failure_of(answer.word)(
+            f"the answer of {self.provider} is not whole: it ended with {answer.word!r:.60}",
+            provider=self.provider,
+            status=response.status_code,
+            request_id=request_id(response.headers),
+            headers=limit_headers(response.headers),
+        )
+
+    def _reported(self, body: Mapping[str, Any], response: "httpx2.Response") -> ProviderError:
+        """Return the failure that a body, or an event of a stream, reports."""
+        return from_answer(
+            provider=self.provider,
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+            api_key=self._api_key,
+        )
+
+    def _own_original(self, message: Message) -> Any:
+        """Return a message as it came if this provider has written it; otherwise None."""
+        original = message.get("original") or {}
+        return original["message"] if original.get("by") == self.provider else None
 
     def _late(self, came: str, timeout_s: float) -> ConnectionFailed:
         return ConnectionFailed(
@@ -416,12 +509,16 @@ class SdkClient(LLMClient):
         return BadRequest(message, provider=self.provider, reached=False)
 
 
-def _with_upper_bound(response: LLMResponse, usage: Usage) -> LLMResponse:
-    """Return the answer of a server that sends no usage, with upper bounds of the tokens."""
-    return replace(
-        response,
-        input_tokens=usage.prompt_tokens,
-        output_tokens=usage.output_tokens,
-        usage=usage,
-        metadata={**response.metadata, "usage_missing": True},
-    )
+def _finish(finish: Finish, answer: Answer) -> Finish:
+    """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
+    if answer.refusal:
+        return "content_filter"
+    return "tool_calls" if answer.calls and finish == "stop" else finish
+
+
+def _prompt_bound(request: Request) -> int:
+    """Return the upper bound of the prompt's tokens; 0 for a prompt that has no bound."""
+    try:
+        return request.prompt_tokens()
+    except BadRequest:  # the prompt is not only text; workers make no such calls
+        return 0

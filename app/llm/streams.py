@@ -6,28 +6,31 @@ If an answer breaks off, the tokens of its first part are counted, because the p
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, Usage
 from app.llm.headers import limit_headers, request_id
-from app.llm.tokens import text_bytes
+from app.llm.tokens import CALL_TOKENS, text_bytes
+from app.llm.usage import Counts
+from app.llm.wire import (
+    PROTOCOL_ERRORS,
+    ErrorEvent,
+    NotTheProtocol,
+    ends_in_half,
+    joined,
+    name_of,
+    storable,
+)
 
 if TYPE_CHECKING:
     import httpx2
 
-#: Exceptions that the code raises when it reads an answer that does not follow the protocol.
-PROTOCOL_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 # A provider goes on generating tokens until it notices that the connection is closed. This is the
 # largest number of tokens that it has perhaps generated and that this process has not read: about
 # 100 tokens a second, for 0.6 s of network delay and of pieces in buffers.
 _UNSEEN_TOKENS = 64
-# Tokens that a tool call has in addition to its name and arguments.
-_CALL_TOKENS = 64
-
-
-class NotTheProtocol(Exception):
-    """The stream has an event that does not follow the provider's protocol."""
 
 
 class ListenerFailed(Exception):
@@ -48,16 +51,18 @@ class Assembly(ABC):
     def __init__(self, *, hidden: bool) -> None:
         self._hidden = hidden
         self._output_tokens = 0
+        # The first half of a character whose second half has not arrived.
+        self._half = ""
         #: Whether the provider has begun to answer, so that it bills the prompt.
         self.begun = False
         #: Whether the last event of the answer has arrived.
         self.complete = False
-        #: Whether ``raw_usage`` is the provider's final usage.
+        #: Whether ``raw_usage`` came at the end of the answer, so that it can be the final usage.
         self.final = False
         #: The provider's own usage, with the fields that have arrived so far.
         self.raw_usage: dict[str, Any] = {}
         #: Name of the answering model, as the provider gives it.
-        self.model: str | None = None
+        self.model: Any = None
 
     @property
     def has_output(self) -> bool:
@@ -67,7 +72,13 @@ class Assembly(ABC):
     @property
     def prompt_counted(self) -> bool:
         """Whether the provider has counted the prompt; some servers first report zero tokens."""
-        return bool(self.raw_usage) and (self.final or self._usage().prompt_tokens > 0)
+        return self._counts().prompt
+
+    @property
+    def counts(self) -> Counts:
+        """The provider's counts; a count of the output that came too early is left out."""
+        counts = self._counts()
+        return counts if self.final else Counts(usage=counts.usage, prompt=counts.prompt)
 
     @abstractmethod
     def add(self, event: Any) -> str:
@@ -83,13 +94,16 @@ class Assembly(ABC):
             Exception: One of ``PROTOCOL_ERRORS``, if the event does not follow the protocol.
         """
 
+    def end(self) -> None:  # noqa: B027 most protocols have an event of their own for the end
+        """Take note that the stream has ended with [DONE]."""
+
     @abstractmethod
     def answer(self) -> dict[str, Any]:
         """Return the answer in the form of an answer that is not streamed."""
 
     @abstractmethod
-    def _usage(self) -> Usage:
-        """Convert ``raw_usage`` to ``Usage``."""
+    def _counts(self) -> Counts:
+        """Convert ``raw_usage`` to ``Counts``."""
 
     def bounded(self, *, prompt_tokens: int, max_tokens: int) -> Usage:
         """Return the tokens so far: the provider's counts, or upper bounds if a count is missing.
@@ -98,24 +112,28 @@ class Assembly(ABC):
             prompt_tokens: Upper bound of the prompt's tokens.
             max_tokens: Largest number of tokens that the model may generate.
         """
-        counted = self._usage() if self.raw_usage else Usage()
-        if self.final:
-            return counted
-        if not self.prompt_counted:
-            counted = replace(counted, input_tokens=prompt_tokens)
         seen = self._output_tokens + _UNSEEN_TOKENS
         bound = max_tokens if self._hides() else min(seen, max_tokens)
-        return replace(counted, output_tokens=max(bound, counted.output_tokens))
+        return self.counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
 
     def _hides(self) -> bool:
         """Return whether the model may have generated more than the stream has shown."""
         return self._hidden
 
+    def _shown(self, text: str) -> str:
+        """Return the text to show now; half a character waits for its other half."""
+        if not self._half and not ends_in_half(text):
+            return text
+        text, self._half = joined([self._half, text]), ""
+        if ends_in_half(text):
+            text, self._half = text[:-1], text[-1]
+        return text
+
     def _count(self, text: str) -> None:
         self._output_tokens += text_bytes(text)
 
     def _count_call(self, name: str) -> None:
-        self._output_tokens += _CALL_TOKENS + text_bytes(name)
+        self._output_tokens += CALL_TOKENS + text_bytes(name)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -142,28 +160,32 @@ class Reading:
         """Read the whole stream.
 
         Args:
-            events: The SDK's stream.
+            events: The data of each event; None means [DONE].
 
         Raises:
+            ErrorEvent: If an event reports a failure.
             NotTheProtocol: If an event does not follow the provider's protocol.
             ListenerFailed: If ``on_text`` raises.
             Exception: Any exception of the SDK.
         """
-        iterator = aiter(events)
-        while True:
-            try:
-                event = await anext(iterator)
-            except StopAsyncIteration:
-                return
-            except ValueError as error:  # from the SDK, if an event is not JSON or not UTF-8
-                raise NotTheProtocol(str(error)) from error
-            try:
-                text = self.assembly.add(event)
-            except PROTOCOL_ERRORS as error:
-                raise NotTheProtocol(f"{type(error).__name__}: {error}") from error
-            if self.first_token_s is None and self.assembly.has_output:
-                self.first_token_s = self.clock() - self.started_at_s
-            self.tell(text)
+        async for event in events:
+            if event is None:
+                self.assembly.end()
+            elif isinstance(event, Mapping):
+                self._take(event)
+
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if event.get("error"):
+            with suppress(*PROTOCOL_ERRORS):  # the usage may come with the failure
+                self.assembly.add(event)
+            raise ErrorEvent(event)
+        try:
+            text = self.assembly.add(event)
+        except PROTOCOL_ERRORS as error:
+            raise NotTheProtocol(f"{type(error).__name__}: {error}") from error
+        if self.first_token_s is None and self.assembly.has_output:
+            self.first_token_s = self.clock() - self.started_at_s
+        self.tell(text)
 
     def tell(self, text: str) -> None:
         """Pass a piece of text to ``on_text``.
@@ -191,9 +213,9 @@ class Reading:
         return Partial(
             usage=assembly.bounded(prompt_tokens=prompt_tokens, max_tokens=max_tokens),
             prompt_counted=assembly.prompt_counted,
-            final=assembly.final,
-            raw_usage=assembly.raw_usage,
-            model=assembly.model,
+            final=assembly.counts.whole,
+            raw_usage=storable(assembly.raw_usage),
+            model=name_of(assembly.model),
             request_id=request_id(headers),
             headers=limit_headers(headers),
         )
@@ -202,16 +224,3 @@ class Reading:
 def is_event_stream(response: "httpx2.Response") -> bool:
     """Return whether a response is a stream; a server that cannot stream sends plain JSON."""
     return not response.headers.get("content-type", "").startswith("application/json")
-
-
-def text_of(value: Any) -> str:
-    """Return a string of an answer, or an empty string for null.
-
-    Raises:
-        TypeError: If the value is neither a string nor null.
-    """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where a string is expected")
-    return value

@@ -18,9 +18,13 @@ _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
+#: Tokens that a tool call of an answer has in addition to its name and arguments.
+CALL_TOKENS = 64
 # Tokens that the provider or the instruction adds around the JSON Schema of an answer.
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
+# Texts of an answer that its server writes.
+_NOT_GENERATED = frozenset({"role", "type", "id", "index"})
 # Bytes of usual text per token. The model's name decides between these numbers, also if the name
 # has the prefix of a gateway. Since version 4.7, Claude has a new tokenizer, which makes up to 1.35
 # times as many tokens of a text as the old tokenizer.
@@ -50,10 +54,10 @@ def upper_bound_tokens(
     """
     tokens = _REQUEST_TOKENS + sum(_MESSAGE_TOKENS + _bytes_of(message) for message in messages)
     if tools:
-        tokens += _TOOLS_TOKENS + sum(_TOOL_TOKENS + _json_bytes(tool) for tool in tools)
+        tokens += _TOOLS_TOKENS + sum(_TOOL_TOKENS + json_bytes(tool) for tool in tools)
     if params and "output_schema" in params:
         tokens += _SCHEMA_TOKENS
-    return tokens + (_json_bytes(params) if params else 0)
+    return tokens + (json_bytes(params) if params else 0)
 
 
 def expected_tokens(
@@ -78,8 +82,8 @@ def expected_tokens(
         BadRequest: If a message has content other than text.
     """
     size = sum(_bytes_of(message) for message in messages)
-    size += sum(_json_bytes(tool) for tool in tools or ())
-    size += _json_bytes(params) if params else 0
+    size += sum(json_bytes(tool) for tool in tools or ())
+    size += json_bytes(params) if params else 0
     return 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
 
 
@@ -103,14 +107,32 @@ def text_bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
+def json_bytes(value: Any) -> int:
+    """Return the size of a value as JSON in the longest usual form, with escapes and spaces."""
+    return len(json.dumps(value, default=str))
+
+
+def generated_bytes(value: Any) -> int:
+    """Return the number of bytes of all texts that a model has generated in a part of an answer."""
+    if isinstance(value, str):
+        return text_bytes(value)
+    if isinstance(value, Mapping):
+        parts = (part for key, part in value.items() if key not in _NOT_GENERATED)
+        return sum(map(generated_bytes, parts))
+    if isinstance(value, Sequence):
+        return sum(map(generated_bytes, value))
+    return 0 if value is None else len(str(value))
+
+
 def _bytes_of(message: Message) -> int:
     size = _content_bytes(message.get("content"))
     if calls := message.get("tool_calls"):
         size += sum(_call_bytes(call) for call in calls)
     if call_id := message.get("tool_call_id"):
         size += text_bytes(call_id)
-    if blocks := message.get("blocks"):
-        size += _json_bytes(blocks)
+    if original := message.get("original"):
+        # The provider that wrote the message gets the original, and another provider the rest.
+        size = max(size, json_bytes(original))
     return size
 
 
@@ -138,8 +160,3 @@ def _content_bytes(content: Any) -> int:
 def _call_bytes(call: ToolCall) -> int:
     # A provider may parse the arguments and write them again for its model, with \u escapes.
     return _MESSAGE_TOKENS + len(call.id) + len(call.name) + len(json.dumps(call.arguments))
-
-
-def _json_bytes(value: Any) -> int:
-    """Return the size of a value as JSON in the longest usual form, with escapes and spaces."""
-    return len(json.dumps(value, default=str))

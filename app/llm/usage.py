@@ -1,54 +1,136 @@
-"""Converts the usage objects of both protocols to ``Usage``, whose counts do not overlap."""
+"""Converts the usage objects of all protocols to ``Usage``, whose counts do not overlap.
+
+A count that is missing, or that cannot be read, is never taken for zero: ``Counts`` tells which
+parts the provider has counted, and the rest of the tokens is estimated.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.domain.usage import Usage
 
+# More tokens than any call has; a larger number is no count.
+_MOST_TOKENS = 10**9
 
-def openai_usage(raw: Mapping[str, Any]) -> Usage:
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counts:
+    """The tokens that a provider has counted.
+
+    Attributes:
+        usage: The tokens; a part that was not counted is 0.
+        prompt: Whether the provider has counted the prompt.
+        output: Whether the provider has counted the output.
+    """
+
+    usage: Usage = field(default_factory=Usage)
+    prompt: bool = False
+    output: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether the provider has counted everything."""
+        return self.prompt and self.output
+
+    def bounded(self, *, prompt_tokens: int, output_tokens: int) -> Usage:
+        """Return the tokens, with upper bounds in place of the parts that were not counted.
+
+        Args:
+            prompt_tokens: Upper bound of the prompt's tokens.
+            output_tokens: Upper bound of the generated tokens.
+        """
+        usage = self.usage
+        if not self.prompt:
+            usage = replace(usage, input_tokens=max(prompt_tokens, usage.input_tokens))
+        if not self.output:
+            usage = replace(usage, output_tokens=max(output_tokens, usage.output_tokens))
+        return usage
+
+
+def openai_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a chat completion; its prompt_tokens include cached and written tokens.
 
-    Raises:
-        ValueError: If a count is not a number of tokens.
+    Some servers count reasoning beside completion_tokens, so that only the total contains it.
+
+    Args:
+        raw: The usage object, or anything that a server has put in its place.
+        produced: Whether the answer has any output; a count of zero is then no count.
     """
-    prompt = _count(raw["prompt_tokens"])
-    details = raw.get("prompt_tokens_details") or {}
-    cached = min(_count(details.get("cached_tokens")), prompt)
-    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
-    output_details = raw.get("completion_tokens_details") or {}
-    return Usage(
-        input_tokens=prompt - cached - written,
-        cached_tokens=cached,
-        cache_write_tokens=written,
-        output_tokens=_count(raw.get("completion_tokens")),
-        reasoning_tokens=_count(output_details.get("reasoning_tokens")),
+    if not isinstance(raw, Mapping):
+        return Counts()
+    details = _part(raw, "prompt_tokens_details")
+    output_details = _part(raw, "completion_tokens_details")
+    prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
+    total = _count(raw.get("total_tokens"))
+    if completion is not None and prompt is not None and total is not None:
+        completion = max(completion, total - prompt)
+    cached = _first(
+        details.get("cached_tokens"),
+        raw.get("cached_tokens"),
+        raw.get("prompt_cache_hit_tokens"),
+        raw.get("num_cached_tokens"),
+        raw.get("cache_read_input_tokens"),
+    )
+    written = _first(details.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"))
+    cached = min(cached, prompt or 0)
+    written = min(written, (prompt or 0) - cached)
+    output = completion or 0
+    return Counts(
+        usage=Usage(
+            input_tokens=(prompt or 0) - cached - written,
+            cached_tokens=cached,
+            cache_write_tokens=written,
+            output_tokens=output,
+            reasoning_tokens=min(_first(output_details.get("reasoning_tokens")), output),
+        ),
+        prompt=bool(prompt),
+        output=completion is not None and (completion > 0 or not produced),
     )
 
 
-def anthropic_usage(raw: Mapping[str, Any]) -> Usage:
+def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a message; its input_tokens exclude cached and written tokens.
 
-    Raises:
-        ValueError: If a count is not a number of tokens.
+    Args:
+        raw: The usage object, or anything that a server has put in its place.
+        produced: As in ``openai_counts``.
     """
-    written = _count(raw.get("cache_creation_input_tokens"))
-    by_lifetime = raw.get("cache_creation") or {}
-    written_1h = min(_count(by_lifetime.get("ephemeral_1h_input_tokens")), written)
-    output_details = raw.get("output_tokens_details") or {}
-    return Usage(
-        input_tokens=_count(raw["input_tokens"]),
-        cached_tokens=_count(raw.get("cache_read_input_tokens")),
-        cache_write_tokens=written - written_1h,
-        cache_write_1h_tokens=written_1h,
-        output_tokens=_count(raw["output_tokens"]),
-        reasoning_tokens=_count(output_details.get("thinking_tokens")),
+    if not isinstance(raw, Mapping):
+        return Counts()
+    by_lifetime = _part(raw, "cache_creation")
+    output_details = _part(raw, "output_tokens_details")
+    prompt, output = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    cached = _first(raw.get("cache_read_input_tokens"))
+    by_hour = _first(by_lifetime.get("ephemeral_1h_input_tokens"))
+    by_minutes = _first(by_lifetime.get("ephemeral_5m_input_tokens"))
+    written = max(_first(raw.get("cache_creation_input_tokens")), by_hour + by_minutes)
+    return Counts(
+        usage=Usage(
+            input_tokens=prompt or 0,
+            cached_tokens=cached,
+            cache_write_tokens=written - by_hour,
+            cache_write_1h_tokens=by_hour,
+            output_tokens=output or 0,
+            reasoning_tokens=min(_first(output_details.get("thinking_tokens")), output or 0),
+        ),
+        prompt=prompt is not None and prompt + cached + written > 0,
+        output=output is not None and (output > 0 or not produced),
     )
 
 
-def _count(value: Any) -> int:
-    if value is None:
-        return 0
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"the usage counts {value!r} tokens")
-    return value
+def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = raw.get(name)
+    return part if isinstance(part, Mapping) else {}
+
+
+def _first(*values: Any) -> int:
+    """Return the largest of several spellings of the same count, or 0 if there is none."""
+    return max((count for value in values if (count := _count(value)) is not None), default=0)
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of tokens, which some servers write as 12.0; None if it is no such number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return int(value) if 0 <= value <= _MOST_TOKENS and value == int(value) else None

@@ -177,8 +177,10 @@ async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
     assert usage.output_tokens >= 200
     if _is_documented(wire, "anthropic"):
         assert usage.cache_write_tokens == 56
-        assert [block["type"] for block in response.metadata["blocks"]] == ["thinking", "text"]
-        assert response.metadata["blocks"][0]["signature"].startswith("EqQB")
+        original = response.metadata["original"]
+        assert original["by"] == "anthropic"
+        assert [block["type"] for block in original["message"]] == ["thinking", "text"]
+        assert original["message"][0]["signature"].startswith("EqQB")
 
 
 @pytest.mark.parametrize(

@@ -340,7 +340,7 @@ async def test_a_message_of_an_unknown_role_is_refused(provider: str) -> None:
         b"[]",
         b"{}",
         b'{"model": "m", "choices": [], "content": 5}',
-        b'{"model": "m", "choices": [{"message": {"content": 5}}], "content": [{"type": "text"}]}',
+        b'{"model": "m", "choices": [7], "content": [7], "usage": 3}',
         b'{"model": "m", "choices": [{"message": {}}], "content": [], "usage": {"total": 1}}',
     ],
 )
@@ -402,10 +402,10 @@ async def test_a_refusal_is_told_by_its_finish_reason() -> None:
 
 @pytest.mark.parametrize(
     ("stop_reason", "finish_reason"),
-    [("stop_sequence", "stop"), ("model_context_window_exceeded", "length"), ("new", "stop")],
+    [("stop_sequence", "stop"), ("model_context_window_exceeded", "length"), (None, "stop")],
 )
 async def test_stop_reasons_of_anthropic_are_normalised(
-    stop_reason: str, finish_reason: str
+    stop_reason: str | None, finish_reason: str
 ) -> None:
     answer = ANTHROPIC_ANSWER | {"stop_reason": stop_reason, "stop_sequence": "END"}
 

@@ -34,10 +34,12 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
     """Book an answered call by the provider's usage, or by upper bounds if the usage is missing."""
     record = _record(call, "actual", "ok", seconds=seconds)
     record = replace(record, model_answered=response.model, request_id=response.request_id)
-    if response.metadata.get("usage_missing"):
+    facts = response.metadata
+    if facts.get("usage_missing") and not facts.get("prompt_counted"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
         return _estimated(record, call.plan, response.usage)
-    return _counted(record, call.plan.price, response.usage, response.raw_usage)
+    counted = _counted(record, call.plan.price, response.usage, response.raw_usage)
+    return replace(counted, kind="estimated") if facts.get("usage_missing") else counted
 
 
 def failed(

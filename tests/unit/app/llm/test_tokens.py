@@ -68,7 +68,7 @@ def test_further_parameters_are_counted() -> None:
 def test_reasoning_that_goes_back_is_counted() -> None:
     plain = {"role": "assistant", "content": ""}
     blocks = [{"type": "thinking", "thinking": "t" * 500, "signature": "s" * 500}]
-    reasoned = {**plain, "blocks": blocks}
+    reasoned = {**plain, "original": {"by": "anthropic", "message": blocks}}
 
     assert upper_bound_tokens([reasoned]) > upper_bound_tokens([plain]) + 1000
 

@@ -1,0 +1,42 @@
+"""An answer as its protocol gives it, before it is known whether the answer is a failure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.llm.base import ToolCall
+from app.llm.usage import Counts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """The parts of an answer, read from the form of its protocol.
+
+    Attributes:
+        text: The text of the answer.
+        calls: The tool calls as the model wrote them; their ids may be missing or equal.
+        word: The provider's word for how the answer ended, or None if there is no word.
+        model: Name of the model that answered, or None.
+        counts: The tokens that the provider has counted.
+        raw_usage: The provider's own usage object.
+        original: The message as it came, if it has parts that the text and the calls do not tell
+            and that the provider needs again; otherwise None.
+        refusal: The model's own words for its refusal, or None.
+        error: A failure that the answer itself reports, as the body of an error, or None.
+        facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
+        shown_tokens: Upper bound of the tokens of everything that the answer shows.
+        hides: Whether the answer has a part that may be shorter than what the model generated.
+    """
+
+    text: str
+    calls: Sequence[ToolCall] = ()
+    word: object = None
+    model: str | None = None
+    counts: Counts = field(default_factory=Counts)
+    raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    original: Any = None
+    refusal: str | None = None
+    error: Any = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    shown_tokens: int = 0
+    hides: bool = False

@@ -1,0 +1,86 @@
+"""Reads a message of Anthropic's API, in the forms in which compatible servers write it, too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.llm.answers import Answer
+from app.llm.base import ToolCall
+from app.llm.models import anthropic_thinks_unasked
+from app.llm.tokens import CALL_TOKENS, generated_bytes
+from app.llm.usage import anthropic_counts
+from app.llm.wire import PROTOCOL_ERRORS, joined, read_json, write_json
+
+#: Types of blocks that the text and the calls tell in full.
+SHOWN = frozenset({"text", "tool_use"})
+
+
+def read_message(answer: Mapping[str, Any]) -> Answer:
+    """Read a message.
+
+    Raises:
+        Exception: One of ``PROTOCOL_ERRORS``, if the answer is no message.
+    """
+    blocks = _blocks(answer)
+    calls = [_read_call(block) for block in blocks if block.get("type") == "tool_use"]
+    text = joined(block.get("text") or "" for block in blocks if block.get("type") == "text")
+    is_shown = all(block.get("type") in SHOWN for block in blocks)
+    usage = answer.get("usage")
+    raw_usage = usage if isinstance(usage, Mapping) else {}
+    details = answer.get("stop_details")
+    return Answer(
+        text=text,
+        calls=calls,
+        word=answer.get("stop_reason") or None,
+        model=answer.get("model"),
+        counts=anthropic_counts(raw_usage, produced=bool(text or calls)),
+        raw_usage=raw_usage,
+        original=None if is_shown else blocks,
+        refusal=details.get("explanation") if isinstance(details, Mapping) else None,
+        error=answer.get("error") or None,
+        facts={
+            "stop_sequence": answer.get("stop_sequence"),
+            "service_tier": raw_usage.get("service_tier"),
+            "speed": raw_usage.get("speed"),
+        },
+        shown_tokens=generated_bytes(blocks) + CALL_TOKENS * len(calls),
+        hides=not is_shown,
+    )
+
+
+def hides(body: Mapping[str, Any]) -> bool:
+    """Return whether the answer to a request may leave out a part of what the model generates."""
+    thinking = body.get("thinking")
+    asked = thinking is not None and thinking.get("type") != "disabled"
+    return asked or (thinking is None and anthropic_thinks_unasked(body["model"]))
+
+
+def tool_input(arguments: str) -> dict[str, Any]:
+    """Convert a call's arguments to an object, because the API requires an object in any case."""
+    try:
+        value = read_json((arguments or "{}").encode("utf-8", "surrogatepass"))
+    except PROTOCOL_ERRORS:
+        value = None
+    return value if isinstance(value, dict) else {"arguments": arguments}
+
+
+def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the blocks of a message; an answer without blocks is one only if it says its end."""
+    content = answer.get("content")
+    if isinstance(content, str):
+        return [{"type": "text", "text": content}]
+    if not content and not answer.get("stop_reason") and not answer.get("error"):
+        raise ValueError("an answer without content")
+    blocks = list(content or ())
+    if not all(isinstance(block, Mapping) for block in blocks):
+        raise TypeError("a block of the content is not an object")
+    return blocks
+
+
+def _read_call(block: Mapping[str, Any]) -> ToolCall:
+    id_, given = block.get("id"), block.get("input")
+    arguments = given if isinstance(given, str) else write_json({} if given is None else given)
+    return ToolCall(
+        id=id_ if isinstance(id_, str) else "",
+        name=joined([block["name"]]),
+        arguments=arguments or "{}",
+    )

@@ -1,0 +1,59 @@
+"""The words with which providers say how an answer ended; an unknown word is never success.
+
+Gateways and compatible servers pass on the words of the server behind them, so both protocols
+share one table.
+"""
+
+from typing import Literal
+
+from app.errors import ConnectionFailed, Overloaded, ProviderError, ServerFailure
+
+#: The ends of an answer that is not a failure.
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+
+_WORDS: dict[Finish, tuple[str, ...]] = {
+    "stop": (
+        *("stop", "end_turn", "stop_sequence", "complete", "completed", "finished"),
+        *("eos", "eos_token", "end_of_turn", "end_of_text"),
+    ),
+    "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call"),
+    "length": (
+        *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "model_length"),
+        *("max_length", "token_limit", "context_length", "model_context_window_exceeded"),
+    ),
+    "content_filter": (
+        *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "moderation"),
+        *("recitation", "blocklist", "prohibited_content", "spii", "image_safety"),
+        *("guardrail_intervened", "guardrail", "error_toxic"),
+    ),
+}
+_FINISHES: dict[str, Finish] = {word: end for end, words in _WORDS.items() for word in words}
+_FAILURES: dict[str, type[ProviderError]] = {
+    "insufficient_system_resource": Overloaded,
+    "engine_overloaded": Overloaded,
+    "overloaded": Overloaded,
+    "network_error": ConnectionFailed,
+    "timeout": ConnectionFailed,
+}
+
+
+def finish_of(word: object) -> Finish | None:
+    """Return the end that a provider's word means, or None if the word means a failure.
+
+    A word that is missing is no failure, because some servers give no word in a whole answer.
+
+    Example:
+        >>> finish_of("MAX_TOKENS"), finish_of(None), finish_of("network_error")
+        ('length', 'stop', None)
+    """
+    return "stop" if word is None else _FINISHES.get(_plain(word))
+
+
+def failure_of(word: object) -> type[ProviderError]:
+    """Return the class of the failure that a provider's word means."""
+    return _FAILURES.get(_plain(word), ServerFailure)
+
+
+def _plain(word: object) -> str:
+    """Return a word in lower case, without the name of an enumeration before it."""
+    return str(word).strip().rpartition(".")[2].lower()

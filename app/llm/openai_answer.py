@@ -1,0 +1,129 @@
+"""Reads a chat completion, in the forms in which OpenAI and compatible servers write it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.llm.answers import Answer
+from app.llm.base import ToolCall
+from app.llm.models import generates_openly, openai_samples
+from app.llm.tokens import CALL_TOKENS, generated_bytes
+from app.llm.usage import openai_counts
+from app.llm.wire import content_text, grown, joined, write_json
+
+# Parameters that ask the models of compatible servers to reason.
+_REASONING = ("reasoning", "thinking")
+# Parts of a message that the text and the calls tell, or that no provider needs again.
+_TOLD = frozenset(
+    {"role", "content", "tool_calls", "function_call", "refusal", "annotations", "audio"}
+)
+_TOLD_OF_CALL = frozenset({"id", "type", "index", "function"})
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+
+
+def read_completion(answer: Mapping[str, Any]) -> Answer:
+    """Read a chat completion.
+
+    Raises:
+        Exception: One of ``PROTOCOL_ERRORS``, if the answer is no chat completion.
+    """
+    choice = _choice(answer)
+    message = choice["message"]
+    calls = [_read_call(call) for call in _calls(message)]
+    text, refusal = content_text(message.get("content")), message.get("refusal")
+    raw_usage = usage_in(answer, choice)
+    return Answer(
+        text=text,
+        calls=calls,
+        word=choice.get("finish_reason") or None,
+        model=answer.get("model"),
+        counts=openai_counts(raw_usage, produced=bool(text or calls)),
+        raw_usage=raw_usage,
+        original=_original(message),
+        refusal=content_text(refusal) or None,
+        error=answer.get("error") or choice.get("error") or None,
+        facts={"service_tier": answer.get("service_tier")},
+        shown_tokens=generated_bytes(message) + CALL_TOKENS * len(calls),
+    )
+
+
+def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]:
+    """Return the usage of an answer or of a chunk; some servers put it elsewhere."""
+    own = answer.get("x_groq")
+    places = (
+        own.get("usage") if isinstance(own, Mapping) else None,
+        choice.get("usage") if isinstance(choice, Mapping) else None,
+        answer.get("usage"),
+    )
+    found: Mapping[str, Any] = {}
+    for usage in places:
+        if isinstance(usage, Mapping):
+            found = grown(found, usage)
+    return found
+
+
+def hides(body: Mapping[str, Any]) -> bool:
+    """Return whether the answer to a request may leave out a part of what the model generates."""
+    effort = body.get("reasoning_effort")
+    asked = effort not in (None, "none") or any(name in body for name in _REASONING)
+    return asked or not openai_samples(body["model"], effort) or not generates_openly(body["model"])
+
+
+def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the first choice; an answer with usage but no choice is a failure that costs."""
+    choices = answer.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, Mapping):
+        choice = {}
+    word, message = choice.get("finish_reason"), choice.get("message")
+    if isinstance(message, Mapping) and (word or message.keys() - {"role"}):
+        return choice
+    reported = answer.get("error") or choice.get("error")
+    if not reported and not openai_counts(usage_in(answer), produced=False).prompt:
+        raise ValueError("an answer without a message")
+    return {"message": {}, "finish_reason": word or "no message", "error": reported}
+
+
+def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    calls = message.get("tool_calls")
+    if isinstance(calls, Mapping):
+        return [calls]
+    if not calls and isinstance(function := message.get("function_call"), Mapping):
+        return [{"function": function}]  # the form before tools
+    return list(calls or ())
+
+
+def _read_call(call: Mapping[str, Any]) -> ToolCall:
+    function = call.get("function") or call
+    id_, name = call.get("id"), function["name"]
+    return ToolCall(
+        id=id_ if isinstance(id_, str) else "",
+        name=joined([name]),
+        arguments=_arguments(function.get("arguments")),
+    )
+
+
+def _arguments(given: Any) -> str:
+    """Return arguments as a string of JSON; some servers give an object, or nothing."""
+    if isinstance(given, str):
+        return joined([given]) if given.strip() else "{}"
+    return "{}" if given is None else write_json(given)
+
+
+def _original(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the message if it has more than text and calls, without its empty parts."""
+    calls = [call for call in _calls(message) if isinstance(call, Mapping)]
+    more = {key for key, value in message.items() if key not in _TOLD and value not in _EMPTY}
+    in_calls = any(
+        key not in _TOLD_OF_CALL and value not in _EMPTY
+        for call in calls
+        for key, value in call.items()
+    )
+    if not more and not in_calls and not isinstance(message.get("content"), list):
+        return None
+    kept = {key: message[key] for key in message if key in more}
+    kept |= {"role": "assistant", "content": message.get("content") or None}
+    if calls:
+        kept["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "index"} for call in calls
+        ]
+    return kept

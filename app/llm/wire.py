@@ -1,0 +1,226 @@
+"""Reads what servers send: JSON that is almost JSON, the events of a stream, and text in pieces.
+
+Servers add a byte order mark, write NaN, or cut a character into two halves. None of this costs an
+answer, because the answer's text and counts can be read all the same.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+#: Exceptions that the code raises when it reads an answer that does not follow the protocol.
+PROTOCOL_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+#: Seconds in which the rest of a stream is read after its end, so that its connection can be used
+#: again.
+DRAIN_S = 0.5
+_BOM = b"\xef\xbb\xbf"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# orjson rounds integers of more than 64 bits; the shortest of them have 19 digits.
+_LONG_NUMBER = re.compile(rb"\d{19}")
+_LAST_EVENT = "[DONE]"
+# Bounds of a value that is only kept for the record.
+_MAX_DEPTH, _MAX_PARTS, _MAX_CHARS, _MOST = 8, 100, 500, 10**18
+
+
+class NotTheProtocol(Exception):
+    """The answer, or an event of its stream, does not follow the provider's protocol."""
+
+
+class ErrorEvent(Exception):
+    """The stream has an event that reports a failure; ``body`` is the event."""
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__("the stream reports a failure")
+        self.body = body
+
+
+def read_json(content: bytes) -> Any:
+    """Read the JSON of a server: exact integers; null for NaN and the infinities.
+
+    Raises:
+        ValueError: If the content is not JSON.
+    """
+    content = content.removeprefix(_BOM)
+    if not _LONG_NUMBER.search(content):
+        with contextlib.suppress(orjson.JSONDecodeError):
+            return orjson.loads(content)
+    # The standard library is slower, but reads big integers, NaN and halves of surrogate pairs.
+    text = content.decode("utf-8", "replace")
+    return json.loads(text, parse_constant=lambda _: None, strict=False)
+
+
+def write_json(value: Any) -> str:
+    """Write a value that ``read_json`` has read."""
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:  # an integer of more than 64 bits, or half a surrogate pair
+        return json.dumps(value, separators=(",", ":"))
+
+
+async def without_bom(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+    """Yield the chunks of a stream without the byte order mark at its beginning."""
+    start = b""
+    begun = False
+    async for chunk in chunks:
+        if begun:
+            yield chunk
+            continue
+        start += chunk
+        if len(start) >= len(_BOM) or not _BOM.startswith(start):
+            begun = True
+            yield start.removeprefix(_BOM)
+    if not begun and start:
+        yield start
+
+
+async def events_of(stream: Any) -> AsyncIterator[Any]:
+    """Yield the data of each event of a stream, up to the event [DONE].
+
+    The last value is None if the stream has ended with [DONE]. Empty events are left out.
+
+    Args:
+        stream: The SDK's stream, whose decoder of server-sent events is used.
+
+    Raises:
+        NotTheProtocol: If the data of an event is not JSON.
+        Exception: Any exception of the transport.
+    """
+    decoder = stream._decoder  # noqa: SLF001 its interface is the SDKs' SSEBytesDecoder
+    events = decoder.aiter_bytes(without_bom(stream.response.aiter_bytes()))
+    iterator = aiter(events)
+    while True:
+        try:
+            event = await anext(iterator)
+        except StopAsyncIteration:
+            return
+        except ValueError as error:  # a line is not UTF-8
+            raise NotTheProtocol(str(error)) from error
+        data = event.data.strip()
+        if data.startswith(_LAST_EVENT):
+            await _drain(iterator)
+            yield None
+            return
+        if not data:
+            continue
+        try:
+            value = read_json(data.encode("utf-8", "surrogatepass"))
+        except PROTOCOL_ERRORS as error:
+            raise NotTheProtocol(f"an event is not JSON: {error}") from error
+        if value is not None:
+            yield value
+
+
+async def _drain(iterator: AsyncIterator[Any]) -> None:
+    """Read the rest of a stream; whatever goes wrong there costs nothing."""
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in iterator:
+                pass
+
+
+def joined(pieces: Iterable[str]) -> str:
+    """Join pieces of a text, and the halves of characters that were cut between two pieces."""
+    text = "".join(pieces)
+    if text.isascii() or not _SURROGATE.search(text):
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def ends_in_half(text: str) -> bool:
+    """Return whether a text ends with the first half of a surrogate pair."""
+    return "\ud800" <= text[-1:] <= "\udbff"
+
+
+def text_of(value: Any) -> str:
+    """Return a string of an answer, or an empty string for null.
+
+    Raises:
+        TypeError: If the value is neither a string nor null.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a string is expected")
+    return value
+
+
+def content_text(content: Any) -> str:
+    """Return the text of a message's content: a string, or the text parts of a list.
+
+    Parts of other types, such as thinking, are no text of the answer. Some servers give JSON that
+    was asked for as a value and not as a text; the text is then this value, written as JSON.
+    """
+    if content is None or isinstance(content, str):
+        return joined([content or ""])
+    if isinstance(content, list):
+        return joined(_part_text(part) for part in content)
+    return write_json(content)
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, Mapping):
+        return ""
+    text = part.get("text")
+    is_text = part.get("type") in (None, "text", "output_text")
+    return text if is_text and isinstance(text, str) else ""
+
+
+def grown(old: Any, new: Any) -> Any:
+    """Merge two reports of the same counts: totals never shrink, and null says nothing.
+
+    Example:
+        >>> grown({"output": 17, "input": 9}, {"output": 0, "input": None})
+        {'output': 17, 'input': 9}
+    """
+    if new is None:
+        return old
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return {**old, **{key: grown(old.get(key), value) for key, value in new.items()}}
+    if _is_number(old) and _is_number(new):
+        return max(old, new)
+    return new
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """Return the part of a server's value that every database can store, for the record only.
+
+    Numbers that are not finite, and whatever is nested deeply, are left out; long texts are cut.
+    """
+    if isinstance(value, str):
+        return printable(value)
+    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+        return {printable(key): storable(part, depth + 1) for key, part in value.items()}
+    if depth < _MAX_DEPTH and isinstance(value, list):
+        return [storable(part, depth + 1) for part in value[:_MAX_PARTS]]
+    if isinstance(value, bool) or value is None:
+        return value
+    return value if _is_number(value) and abs(value) < _MOST else None
+
+
+def printable(text: str) -> str:
+    """Return a short text of a server without NUL and without halves of surrogate pairs."""
+    cleaned = text[:_MAX_CHARS].encode("utf-8", "replace").decode()
+    return cleaned.replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def name_of(value: Any) -> str | None:
+    """Return a name that a server gives, such as that of a model, or None if it gives none."""
+    return printable(value) if isinstance(value, str) and value else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -33,6 +33,7 @@ BY_STATUS: dict[int, type[ProviderError]] = {
     408: ConnectionFailed,
     409: ServerFailure,
     429: RateLimited,
+    498: Overloaded,  # Groq: the flexible tier has no capacity
     499: ConnectionFailed,
     503: Overloaded,
     529: Overloaded,
@@ -97,7 +98,9 @@ _QUOTA_WORDS = re.compile(
     r"credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)"
     r"|(?:used|exhausted) (?:up )?(?:all|its|your) (?:of your |the )?(?:available )?credits"
     r"|out of credits|not enough credits|requires more credits|monthly spending limit"
-    r"|spend(?:ing)? limit (?:has been |was )?(?:reached|exceeded)|account is in arrears|overdue"
+    r"|reached your .{0,40}usage limit|check your account balance"
+    r"|spend(?:ing)? limit (?:has been |was )?(?:reached|exceeded)|spending cap|key limit exceeded"
+    r"|account is in arrears|overdue|(?:don't|doesn't|do not) have (?:any|enough) credits"
     r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",
     re.IGNORECASE,
 )

@@ -55,5 +55,5 @@ def failure_of(word: object) -> type[ProviderError]:
 
 
 def _plain(word: object) -> str:
-    """Return a word in lower case, without the name of an enumeration before it."""
-    return str(word).strip().rpartition(".")[2].lower()
+    """Return a word in lower case, without an enumeration's name before it or a reason after it."""
+    return str(word).partition(":")[0].strip().rpartition(".")[2].lower()

@@ -38,7 +38,7 @@ def retry_after_s(
         now: The present time, with its zone.
     """
     milliseconds = _seconds(headers.get("retry-after-ms"))
-    if milliseconds is not None:
+    if milliseconds:
         return min(milliseconds / 1000, MAX_RETRY_AFTER_S)
     value = headers.get("retry-after") or _retry_delay(body)
     if not value:

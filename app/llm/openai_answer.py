@@ -5,11 +5,14 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.base import ToolCall
+from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import openai_counts
 from app.llm.wire import content_text, grown, joined, write_json
 
+#: The tags around a thought in the text of a message.
+THOUGHT_START, THOUGHT_END = "<thought>", "</thought>"
 # Parameters that ask the models of compatible servers to reason.
 _REASONING = ("reasoning", "thinking")
 # Parts of a message that the text and the calls tell, or that no provider needs again.
@@ -29,12 +32,12 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
     choice = _choice(answer)
     message = choice["message"]
     calls = [_read_call(call) for call in _calls(message)]
-    text, refusal = content_text(message.get("content")), message.get("refusal")
+    text, refusal = without_thought(message), message.get("refusal")
     raw_usage = usage_in(answer, choice)
     return Answer(
         text=text,
         calls=calls,
-        word=choice.get("finish_reason") or None,
+        word=_word(choice),
         model=answer.get("model"),
         counts=openai_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
@@ -44,6 +47,19 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         facts={"service_tier": answer.get("service_tier")},
         shown_tokens=generated_bytes(message) + CALL_TOKENS * len(calls),
     )
+
+
+def is_thought(message: Mapping[str, Any]) -> bool:
+    """Return whether a message, or a piece of one, begins with a thought in tags (Gemini)."""
+    google = (message.get("extra_content") or {}).get("google") or {}
+    return bool(google.get("thought"))
+
+
+def without_thought(message: Mapping[str, Any]) -> str:
+    """Return the text of a message, without the thought that it marks as one."""
+    text = content_text(message.get("content"))
+    begins = is_thought(message) and text.lstrip().startswith(THOUGHT_START)
+    return text.partition(THOUGHT_END)[2] if begins else text
 
 
 def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]:
@@ -68,6 +84,15 @@ def hides(body: Mapping[str, Any]) -> bool:
     return asked or not openai_samples(body["model"], effort) or not generates_openly(body["model"])
 
 
+def _word(choice: Mapping[str, Any]) -> Any:
+    """Return the word for the end; gateways say of a cut that it is "stop", and pass on the cut."""
+    details = choice.get("finish_details")
+    elsewhere = details.get("type") if isinstance(details, Mapping) else None
+    word = choice.get("finish_reason") or elsewhere or None
+    native = choice.get("native_finish_reason")
+    return native if native and finish_of(native) == "length" and finish_of(word) else word
+
+
 def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the first choice; an answer with usage but no choice is a failure that costs."""
     choices = answer.get("choices")
@@ -78,7 +103,8 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     if isinstance(message, Mapping) and (word or message.keys() - {"role"}):
         return choice
     reported = answer.get("error") or choice.get("error")
-    if not reported and not openai_counts(usage_in(answer), produced=False).prompt:
+    counted = openai_counts(usage_in(answer), produced=False).prompt
+    if not (reported or counted or word):
         raise ValueError("an answer without a message")
     return {"message": {}, "finish_reason": word or "no message", "error": reported}
 
@@ -105,7 +131,7 @@ def _read_call(call: Mapping[str, Any]) -> ToolCall:
 def _arguments(given: Any) -> str:
     """Return arguments as a string of JSON; some servers give an object, or nothing."""
     if isinstance(given, str):
-        return joined([given]) if given.strip() else "{}"
+        return "{}" if given.strip() in ("", "null") else joined([given])
     return "{}" if given is None else write_json(given)
 
 

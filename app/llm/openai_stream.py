@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from app.llm.openai_answer import hides, usage_in
+from app.llm.openai_answer import THOUGHT_END, THOUGHT_START, hides, is_thought, usage_in
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, openai_counts
 from app.llm.wire import content_text, grown, joined, write_json
@@ -32,16 +32,23 @@ class OpenAIAssembly(Assembly):
         self._calls: list[_Call] = []
         self._by_index: dict[Any, _Call] = {}
         self._finish_reason: Any = None
+        self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
         self._counted_last = False
+        # Whether the last piece of text was a thought in tags.
+        self._in_thought = False
 
     def add(self, event: Any) -> str:
         """See ``Assembly.add``."""
-        choices, usage = event.get("choices") or (), usage_in(event)
+        given = event.get("choices")
+        choices = [choice for choice in given if choice] if isinstance(given, list) else []
+        usage = usage_in(event, choices[0] if choices else None)
         if event.get("error") and not choices and not usage:
             return ""
         self.begun = True
+        self.raw_usage = grown(self.raw_usage, usage)
+        self._counted_last = bool(usage)
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
         text = ""
@@ -49,13 +56,10 @@ class OpenAIAssembly(Assembly):
             if not choice.get("index"):
                 text += self._add_delta(choice.get("delta") or choice.get("message") or {})
                 self._finish_reason = choice.get("finish_reason") or self._finish_reason
+                self._native = choice.get("native_finish_reason") or self._native
                 self._error = choice.get("error") or self._error
-                usage = grown(usage, usage_in({}, choice))
         self.complete = self._finish_reason is not None
-        self._counted_last = bool(usage)
-        if usage:
-            self.raw_usage = grown(self.raw_usage, usage)
-            self.final = self.complete
+        self.final = self.final or (self.complete and bool(usage))
         return text
 
     def end(self) -> None:
@@ -74,7 +78,12 @@ class OpenAIAssembly(Assembly):
         return {
             "model": self.model,
             "choices": [
-                {"message": message, "finish_reason": self._finish_reason, "error": self._error}
+                {
+                    "message": message,
+                    "finish_reason": self._finish_reason,
+                    "native_finish_reason": self._native,
+                    "error": self._error,
+                }
             ],
             "usage": self.raw_usage,
             "service_tier": self._service_tier,
@@ -97,7 +106,17 @@ class OpenAIAssembly(Assembly):
             elif piece:
                 self._parts[name] = _continued(self._parts.get(name), piece)
                 self._count(write_json(piece))
-        return self._shown(content_text(delta.get("content")))
+        return self._shown(self._without_thought(delta))
+
+    def _without_thought(self, delta: Mapping[str, Any]) -> str:
+        text = content_text(delta.get("content"))
+        if is_thought(delta) and (self._in_thought or text.lstrip().startswith(THOUGHT_START)):
+            self._in_thought = True
+            return text.partition(THOUGHT_END)[2]
+        if self._in_thought and text:
+            self._in_thought = False
+            return text.partition(THOUGHT_END)[2] if THOUGHT_END in text else text
+        return text
 
     def _add_call(self, part: Mapping[str, Any]) -> None:
         call = self._call_of(part)

@@ -4,8 +4,7 @@ Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SD
 signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU.
 It would need 1.0 ms if the SDK parsed the answer (measured with OpenAI's SDK).
 
-This file is over 400 lines because whole and streamed answers share their errors, deadlines and
-bounds.
+``app.llm.reading`` decides what an answer means.
 """
 
 import asyncio
@@ -29,23 +28,18 @@ from app.errors import (
 )
 from app.llm.answers import Answer
 from app.llm.base import LLMClient, LLMResponse, Message
-from app.llm.call_ids import unique
-from app.llm.errors import from_answer, from_exception, reports_failure
-from app.llm.finish import Finish, failure_of, finish_of
+from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
+from app.llm.reading import AnswerReader, prompt_bound
 from app.llm.request import Request
 from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
 from app.llm.tokens import upper_bound_tokens
-from app.llm.usage import Counts
 from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
     events_of,
-    name_of,
-    read_json,
-    storable,
 )
 
 if TYPE_CHECKING:
@@ -121,6 +115,9 @@ class SdkClient(LLMClient):
         self._max_connections = max_connections
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
         self._foreign_errors: tuple[type[Exception], ...] = ()
+        self._reader = AnswerReader(
+            provider=self.provider, api_key=api_key, read=self._answer, hides=self._hides
+        )
 
     async def complete_with_tools(  # noqa: PLR0913 see LLMClient
         self,
@@ -160,7 +157,7 @@ class SdkClient(LLMClient):
         try:
             if stream:
                 return await self._streamed(request, on_text, on_broken)
-            return self._read(await self._post(request), request)
+            return self._reader.whole(await self._post(request), request)
         except ListenerFailed as error:
             raise error.reason from None
         except AgentError as error:
@@ -275,7 +272,7 @@ class SdkClient(LLMClient):
         return replace(result, metadata={**result.metadata, "first_token_s": reading.first_token_s})
 
     def _partial(self, request: Request, reading: Reading) -> Partial | None:
-        return reading.partial(prompt_tokens=_prompt_bound(request), max_tokens=request.max_tokens)
+        return reading.partial(prompt_tokens=prompt_bound(request), max_tokens=request.max_tokens)
 
     async def _read_stream(self, request: Request, reading: Reading) -> LLMResponse:
         body = self._encoded(self._stream_request(request.body))
@@ -295,16 +292,16 @@ class SdkClient(LLMClient):
                     reading.headers = stream.response.headers
                     if not is_event_stream(stream.response):
                         await stream.response.aread()
-                        whole = self._read(stream.response, request)
+                        whole = self._reader.whole(stream.response, request)
                         reading.tell(whole.content)
                         return whole
                     await reading.take_all(events_of(stream))
         except TimeoutError as error:
             raise self._late("no whole answer", request.timeout_s) from error
         except NotTheProtocol as error:
-            raise self._not_the_protocol(stream.response, str(error)) from error
+            raise self._reader.not_the_protocol(stream.response, str(error)) from error
         except ErrorEvent as error:
-            raise self._reported(error.body, stream.response) from None
+            raise self._reader.reported(error.body, stream.response) from None
         except self._foreign_errors as error:
             failure = self._broken(error, reading.headers)
             raise failure from (error if failure.status is None else None)
@@ -315,7 +312,7 @@ class SdkClient(LLMClient):
                 request_id=request_id(stream.response.headers),
                 headers=limit_headers(stream.response.headers),
             )
-        return self._assembled(stream.response, request, reading.assembly)
+        return self._reader.streamed(stream.response, request, reading.assembly)
 
     def _broken(self, error: Exception, headers: Mapping[str, str] | None) -> ProviderError:
         """Return the failure of a streamed request; if there are headers, the answer had begun."""
@@ -371,113 +368,6 @@ class SdkClient(LLMClient):
         self._client = client
         return client
 
-    def _read(self, response: "httpx2.Response", request: Request) -> LLMResponse:
-        """Read an answer that was not streamed."""
-        try:
-            answer = read_json(response.content)
-        except PROTOCOL_ERRORS as error:
-            raise self._not_the_protocol(response, "not JSON") from error
-        found = self._understood(answer, response)
-        hides = found.hides or self._hides(request.body)
-        bound = request.max_tokens if hides else min(found.shown_tokens, request.max_tokens)
-        return self._finished(found, response, request, counts=found.counts, bound=bound)
-
-    def _assembled(
-        self, response: "httpx2.Response", request: Request, assembly: Assembly
-    ) -> LLMResponse:
-        """Read an answer that was streamed."""
-        found = self._understood(assembly.answer(), response)
-        usage = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens)
-        counts = assembly.counts
-        return self._finished(found, response, request, counts=counts, bound=usage.output_tokens)
-
-    def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:
-        try:
-            return self._answer(answer)
-        except PROTOCOL_ERRORS as error:
-            if reports_failure(answer):
-                raise self._reported(answer, response) from error
-            raise self._not_the_protocol(response, f"{type(error).__name__}: {error}") from error
-
-    def _finished(
-        self,
-        answer: Answer,
-        response: "httpx2.Response",
-        request: Request,
-        *,
-        counts: Counts,
-        bound: int,
-    ) -> LLMResponse:
-        """Return the answer; raise its failure, with the tokens that it cost, if it is one.
-
-        Args:
-            answer: The answer.
-            response: The HTTP response.
-            request: The request.
-            counts: The provider's final counts.
-            bound: Upper bound of the generated tokens, in case the provider has not counted them.
-        """
-        usage = counts.bounded(
-            prompt_tokens=0 if counts.prompt else _prompt_bound(request), output_tokens=bound
-        )
-        raw_usage = storable(answer.raw_usage)
-        model = name_of(answer.model) or str(request.body["model"])
-        finish = finish_of(answer.word)
-        if answer.error or finish is None:
-            failure = self._failure(answer, response)
-            failure.partial = Partial(
-                usage=usage,
-                prompt_counted=counts.prompt,
-                final=counts.whole,
-                raw_usage=raw_usage,
-                model=model,
-                request_id=failure.request_id,
-                headers=failure.headers,
-            )
-            raise failure
-        facts = {
-            "refusal": answer.refusal,
-            **answer.facts,
-            "original": answer.original and {"by": self.provider, "message": answer.original},
-            "usage_missing": not counts.whole or None,
-            "prompt_counted": (counts.prompt and not counts.output) or None,
-        }
-        return LLMResponse(
-            content=answer.text,
-            model=model,
-            input_tokens=usage.prompt_tokens,
-            output_tokens=usage.output_tokens,
-            finish_reason=_finish(finish, answer),
-            tool_calls=unique(answer.calls) or None,
-            usage=usage,
-            raw_usage=raw_usage,
-            request_id=request_id(response.headers),
-            headers=limit_headers(response.headers),
-            metadata={name: value for name, value in facts.items() if value is not None},
-        )
-
-    def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
-        """Return the failure that an answer reports, or that its last word means."""
-        if answer.error:
-            return self._reported({"error": answer.error}, response)
-        return failure_of(answer.word)(
-            f"the answer of {self.provider} is not whole: it ended with {answer.word!r:.60}",
-            provider=self.provider,
-            status=response.status_code,
-            request_id=request_id(response.headers),
-            headers=limit_headers(response.headers),
-        )
-
-    def _reported(self, body: Mapping[str, Any], response: "httpx2.Response") -> ProviderError:
-        """Return the failure that a body, or an event of a stream, reports."""
-        return from_answer(
-            provider=self.provider,
-            status=response.status_code,
-            headers=response.headers,
-            body=body,
-            api_key=self._api_key,
-        )
-
     def _own_original(self, message: Message) -> Any:
         """Return a message as it came if this provider has written it; otherwise None."""
         original = message.get("original") or {}
@@ -486,15 +376,6 @@ class SdkClient(LLMClient):
     def _late(self, came: str, timeout_s: float) -> ConnectionFailed:
         return ConnectionFailed(
             f"{came} from {self.provider} within {timeout_s:g} s", provider=self.provider
-        )
-
-    def _not_the_protocol(self, response: "httpx2.Response", detail: str) -> ServerFailure:
-        return ServerFailure(
-            f"{self.provider} answered in a form that is not its protocol ({detail})",
-            provider=self.provider,
-            status=response.status_code,
-            request_id=request_id(response.headers),
-            headers=limit_headers(response.headers),
         )
 
     def _adapted(self, model: str, params: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
@@ -507,18 +388,3 @@ class SdkClient(LLMClient):
     def _refused(self, message: str) -> BadRequest:
         """Return the error for a request that is refused before it is sent."""
         return BadRequest(message, provider=self.provider, reached=False)
-
-
-def _finish(finish: Finish, answer: Answer) -> Finish:
-    """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
-    if answer.refusal:
-        return "content_filter"
-    return "tool_calls" if answer.calls and finish == "stop" else finish
-
-
-def _prompt_bound(request: Request) -> int:
-    """Return the upper bound of the prompt's tokens; 0 for a prompt that has no bound."""
-    try:
-        return request.prompt_tokens()
-    except BadRequest:  # the prompt is not only text; workers make no such calls
-        return 0

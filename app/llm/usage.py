@@ -51,7 +51,8 @@ class Counts:
 def openai_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a chat completion; its prompt_tokens include cached and written tokens.
 
-    Some servers count reasoning beside completion_tokens, so that only the total contains it.
+    Some servers count reasoning beside completion_tokens, so that only the total contains it, and
+    some count it beside the total, too. Some count sound in the prompt beside prompt_tokens.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
@@ -63,8 +64,17 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     output_details = _part(raw, "completion_tokens_details")
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
     total = _count(raw.get("total_tokens"))
-    if completion is not None and prompt is not None and total is not None:
-        completion = max(completion, total - prompt)
+    reasoning = _first(output_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
+    if completion is None and prompt and total:
+        completion = max(total - prompt, 0)
+    if completion is not None and prompt is not None:
+        beside = (total or 0) - prompt - completion
+        if beside > 0 and beside == _count(details.get("audio_tokens")):
+            prompt += beside
+        else:
+            completion += max(beside, 0)
+        if reasoning > completion:  # so the completion cannot contain it
+            completion += reasoning
     cached = _first(
         details.get("cached_tokens"),
         raw.get("cached_tokens"),
@@ -82,7 +92,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
             cached_tokens=cached,
             cache_write_tokens=written,
             output_tokens=output,
-            reasoning_tokens=min(_first(output_details.get("reasoning_tokens")), output),
+            reasoning_tokens=min(reasoning, output),
         ),
         prompt=bool(prompt),
         output=completion is not None and (completion > 0 or not produced),

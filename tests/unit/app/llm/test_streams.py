@@ -118,7 +118,14 @@ def test_a_text_of_openai_with_its_usage_in_a_chunk_without_choices() -> None:
     )
     assert assembly.answer() == {
         "model": "gpt-4o-mini-2024-07-18",
-        "choices": [{"message": {"content": "Hello"}, "finish_reason": "stop", "error": None}],
+        "choices": [
+            {
+                "message": {"content": "Hello"},
+                "finish_reason": "stop",
+                "native_finish_reason": None,
+                "error": None,
+            }
+        ],
         "usage": OPENAI_USAGE,
         "service_tier": "default",
     }

@@ -1,0 +1,183 @@
+"""Decides whether an answer is whole or a failure, and which tokens it has cost.
+
+All protocols share this code: it gets an ``Answer``, which a protocol's module has read.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from app.domain.usage import Partial
+from app.errors import BadRequest, ProviderError, ServerFailure
+from app.llm.answers import Answer
+from app.llm.base import LLMResponse
+from app.llm.call_ids import unique
+from app.llm.errors import from_answer, reports_failure
+from app.llm.finish import Finish, failure_of, finish_of
+from app.llm.headers import limit_headers, request_id
+from app.llm.request import Request
+from app.llm.streams import Assembly
+from app.llm.usage import Counts
+from app.llm.wire import PROTOCOL_ERRORS, name_of, read_json, storable
+
+if TYPE_CHECKING:
+    import httpx2
+
+
+class AnswerReader:
+    """Reads the answers of one client.
+
+    Args:
+        provider: Name of the provider.
+        api_key: The key of the calls, which is removed from messages.
+        read: Reads a whole answer of the protocol; raises one of ``PROTOCOL_ERRORS`` if the answer
+            is not the protocol's.
+        hides: Returns whether the answer to a request may leave out a part of what the model
+            generates.
+    """
+
+    def __init__(
+        self,
+        *,
+        provider: str,
+        api_key: str | None,
+        read: Callable[[Any], Answer],
+        hides: Callable[[Mapping[str, Any]], bool],
+    ) -> None:
+        self._provider = provider
+        self._api_key = api_key
+        self._read = read
+        self._hides = hides
+
+    def whole(self, response: "httpx2.Response", request: Request) -> LLMResponse:
+        """Read an answer that was not streamed."""
+        try:
+            answer = read_json(response.content)
+        except PROTOCOL_ERRORS as error:
+            raise self.not_the_protocol(response, "not JSON") from error
+        found = self._understood(answer, response)
+        hides = found.hides or self._hides(request.body)
+        bound = request.max_tokens if hides else min(found.shown_tokens, request.max_tokens)
+        return self._finished(found, response, request, counts=found.counts, bound=bound)
+
+    def streamed(
+        self, response: "httpx2.Response", request: Request, assembly: Assembly
+    ) -> LLMResponse:
+        """Read an answer that was streamed."""
+        found = self._understood(assembly.answer(), response)
+        usage = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens)
+        counts = assembly.counts
+        return self._finished(found, response, request, counts=counts, bound=usage.output_tokens)
+
+    def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:
+        try:
+            return self._read(answer)
+        except PROTOCOL_ERRORS as error:
+            if reports_failure(answer):
+                raise self.reported(answer, response) from error
+            raise self.not_the_protocol(response, f"{type(error).__name__}: {error}") from error
+
+    def _finished(
+        self,
+        answer: Answer,
+        response: "httpx2.Response",
+        request: Request,
+        *,
+        counts: Counts,
+        bound: int,
+    ) -> LLMResponse:
+        """Return the answer; raise its failure, with the tokens that it cost, if it is one.
+
+        Args:
+            answer: The answer.
+            response: The HTTP response.
+            request: The request.
+            counts: The provider's final counts.
+            bound: Upper bound of the generated tokens, in case the provider has not counted them.
+        """
+        usage = counts.bounded(
+            prompt_tokens=0 if counts.prompt else prompt_bound(request), output_tokens=bound
+        )
+        raw_usage = storable(answer.raw_usage)
+        model = name_of(answer.model) or str(request.body["model"])
+        finish = finish_of(answer.word)
+        if answer.error or finish is None:
+            failure = self._failure(answer, response)
+            # An error in place of an answer costs what that error costs: nothing.
+            if not answer.error or answer.shown_tokens or counts.prompt:
+                failure.partial = Partial(
+                    usage=usage,
+                    prompt_counted=counts.prompt,
+                    final=counts.whole,
+                    raw_usage=raw_usage,
+                    model=model,
+                    request_id=failure.request_id,
+                    headers=failure.headers,
+                )
+            raise failure
+        facts = {
+            "refusal": answer.refusal,
+            **answer.facts,
+            "original": answer.original and {"by": self._provider, "message": answer.original},
+            "usage_missing": not counts.whole or None,
+            "prompt_counted": (counts.prompt and not counts.output) or None,
+        }
+        return LLMResponse(
+            content=answer.text,
+            model=model,
+            input_tokens=usage.prompt_tokens,
+            output_tokens=usage.output_tokens,
+            finish_reason=_finish(finish, answer),
+            tool_calls=unique(answer.calls) or None,
+            usage=usage,
+            raw_usage=raw_usage,
+            request_id=request_id(response.headers),
+            headers=limit_headers(response.headers),
+            metadata={name: value for name, value in facts.items() if value is not None},
+        )
+
+    def _failure(self, answer: Answer, response: "httpx2.Response") -> ProviderError:
+        """Return the failure that an answer reports, or that its last word means."""
+        if answer.error:
+            return self.reported({"error": answer.error}, response)
+        return failure_of(answer.word)(
+            f"the answer of {self._provider} is not whole: it ended with {answer.word!r:.60}",
+            provider=self._provider,
+            status=response.status_code,
+            request_id=request_id(response.headers),
+            headers=limit_headers(response.headers),
+        )
+
+    def reported(self, body: Mapping[str, Any], response: "httpx2.Response") -> ProviderError:
+        """Return the failure that a body, or an event of a stream, reports."""
+        return from_answer(
+            provider=self._provider,
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+            api_key=self._api_key,
+        )
+
+    def not_the_protocol(self, response: "httpx2.Response", detail: str) -> ServerFailure:
+        """Return the failure for an answer, or a stream, in a form that cannot be read."""
+        return ServerFailure(
+            f"{self._provider} answered in a form that is not its protocol ({detail})",
+            provider=self._provider,
+            status=response.status_code,
+            request_id=request_id(response.headers),
+            headers=limit_headers(response.headers),
+        )
+
+
+def _finish(finish: Finish, answer: Answer) -> Finish:
+    """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
+    if answer.refusal:
+        return "content_filter"
+    return "tool_calls" if answer.calls and finish == "stop" else finish
+
+
+def prompt_bound(request: Request) -> int:
+    """Return the upper bound of the prompt's tokens; 0 for a prompt that has no bound."""
+    try:
+        return request.prompt_tokens()
+    except BadRequest:  # the prompt is not only text; workers make no such calls
+        return 0

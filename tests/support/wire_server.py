@@ -75,8 +75,10 @@ async def provider_server(handle: Handler) -> AsyncIterator[str]:
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def _answer(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:

@@ -8,6 +8,8 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.errors import (
     AuthenticationFailed,
@@ -280,6 +282,13 @@ def test_any_body_makes_a_short_message_on_one_line(body: Any, text: str) -> Non
         ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after": "Sat, 21 Nov 2026 08:00:30 GMT"}, 30.0),
         ({"retry-after": "Sat, 21 Nov 2026 07:00:00 GMT"}, 0.0),
+        ({"retry-after": "2026-11-21T08:00:30Z"}, 30.0),
+        ({"retry-after": "3s"}, 3.0),
+        ({"retry-after": "1m3.5s"}, 63.5),
+        ({"retry-after": "200ms"}, 0.2),
+        ({"retry-after-ms": "0", "retry-after": "1"}, 1.0),
+        ({"retry-after": "1e300"}, 86_400.0),
+        ({"retry-after": "Sat, 21 Nov 9999999 08:00:30 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
         ({"retry-after": "nan"}, None),
@@ -371,3 +380,65 @@ def test_which_models_of_openai_take_a_temperature(
 )
 def test_which_models_of_anthropic_take_a_temperature(model: str, samples: bool) -> None:
     assert anthropic_samples(model) is samples
+
+
+@given(st.text())
+def test_no_retry_after_raises(value: str) -> None:
+    seconds = retry_after_s({"retry-after": value}, now=datetime(2026, 11, 21, tzinfo=UTC))
+
+    assert seconds is None or 0 <= seconds <= 86_400
+
+
+def test_google_says_the_time_to_wait_in_the_body() -> None:
+    details = [
+        {"@type": "type.googleapis.com/google.rpc.Help"},
+        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "34.07s"},
+    ]
+    text = "You exceeded your current quota, please check your plan and billing details."
+    error = {
+        "code": 429,
+        "message": text,
+        "status": "RESOURCE_EXHAUSTED",
+        "details": details,
+    }
+
+    mapped = from_answer(provider="gemini", status=429, headers={}, body=[{"error": error}])
+
+    assert type(mapped) is RateLimited
+    assert mapped.retry_after_s == 34.07
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "kind"),
+    [
+        (
+            400,
+            {"type": "invalid_request_error", "message": "Your credit balance is too low"},
+            QuotaExhausted,
+        ),
+        (403, {"code": "insufficient_quota", "message": "no"}, QuotaExhausted),
+        (429, {"type": "exceeded_current_quota_error", "message": "no"}, QuotaExhausted),
+        (429, {"code": "1113", "message": "\u4f59\u989d\u4e0d\u8db3"}, QuotaExhausted),
+        (400, {"code": "Arrearage", "message": "Access denied"}, QuotaExhausted),
+        (
+            429,
+            {"message": "Request too large for gpt-4o: Limit 30000, Requested 50000"},
+            BadRequest,
+        ),
+        (429, {"message": "Rate limit: Limit 30000, Used 20000, Requested 15000"}, RateLimited),
+        (200, {"code": 429, "message": "busy"}, RateLimited),
+        (200, {"code": "402", "message": "no"}, QuotaExhausted),
+        (200, {"type": "overloaded_error", "message": "busy"}, Overloaded),
+        (200, {"status": "UNAVAILABLE", "message": "busy"}, Overloaded),
+        (200, {"message": "new"}, ServerFailure),
+    ],
+)
+def test_what_an_error_says_decides_its_class(
+    status: int, error: dict[str, Any], kind: type[ProviderError]
+) -> None:
+    mapped = from_answer(provider="p", status=status, headers={}, body={"error": error})
+
+    assert type(mapped) is kind
+    # Whoever books the call sees that the provider itself reports the failure, which is free.
+    assert mapped.status is not None
+    assert mapped.status >= 400

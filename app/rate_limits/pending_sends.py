@@ -6,6 +6,7 @@ bucket may then be full for some time and lose refill. Later calls must not use 
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import Iterable
@@ -40,6 +41,9 @@ class PendingSends:
         self._spec = spec
         self._calls: dict[int, Permit] = {}
         self._last_s = -math.inf
+        # Paced calls are sent in the order in which they ask. Without this order, calls that are
+        # late would wait for ever, because the calls that are on time use every gap.
+        self._turn = asyncio.Lock()
         self._mean_s = _USUAL_S
 
     def __contains__(self, permit: Permit) -> bool:
@@ -57,6 +61,10 @@ class PendingSends:
 
     async def moment_of(self, permit: Permit) -> None:
         """Wait until a call may be sent; a paced call also keeps a distance to the last call."""
+        async with self._turn if self._spec.paced else contextlib.nullcontext():
+            await self._wait_for(permit)
+
+    async def _wait_for(self, permit: Permit) -> None:
         while (lead_s := self._free_at_s(permit) - time.monotonic()) > 0:  # noqa: ASYNC110 a clock
             await asyncio.sleep(lead_s - _TIMER_S if lead_s > 2 * _TIMER_S else 0)
 

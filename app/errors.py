@@ -10,6 +10,7 @@ AgentChordError
 ├── WorkflowError (ValueError)    a workflow cannot be accepted as written
 │   ├── WorkflowFileError         a file is wrong: the error has the file, line and field
 │   └── UnknownWorkflow           no workflow or version has this id
+├── InvalidJson (ValueError)      a text is not JSON, or a value has no exact JSON form
 ├── UnknownRun (LookupError)      no run has this id
 ├── UnknownBudget (LookupError)   no standing budget has this scope and subject
 ├── OutOfScope                    the operation reaches further than the client's tenant
@@ -108,6 +109,25 @@ class WorkflowFileError(WorkflowError):
 
 class UnknownWorkflow(WorkflowError):
     """No workflow has this id."""
+
+
+class InvalidJson(AgentChordError, ValueError):
+    """A text is not JSON, or a value cannot be read or written as JSON without a change.
+
+    Attributes:
+        path: Path of the wrong part, such as ``output.items[0]``.
+        problem: The problem of this part, and the remedy.
+        line: Line of a text that is not JSON, from 1; otherwise None.
+    """
+
+    def __init__(
+        self, path: str, problem: str, *, line: int | None = None, column: int | None = None
+    ) -> None:
+        place = "" if line is None else f" (line {line}, column {column})"
+        super().__init__(f"{path} {problem}{place}".strip())
+        self.path = path
+        self.problem = problem
+        self.line = line
 
 
 class UnknownRun(AgentChordError, LookupError):

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import structlog
 from structlog.contextvars import bound_contextvars
 
@@ -18,6 +17,7 @@ from app.domain.agent import Agent, AgentResult
 from app.domain.condition import Condition
 from app.domain.data_flow import View
 from app.domain.for_each import agent_of, items_of
+from app.domain.json_text import write_json
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.paths import parse_output_path, part_of, reason_of
 from app.domain.prompt import render
@@ -243,7 +243,7 @@ class Pipeline:
             return await self._records.submit(replace(record, ending=ending, tools=()))
 
     def _check_size(self, job: Job, output: Any) -> None:
-        size = len(orjson.dumps(output))
+        size = len(write_json(output))
         if size > self._limits.max_output_bytes:
             raise ResultTooLarge(
                 f"agent {job.agent.name!r} answered {size:,} bytes, the limit is "

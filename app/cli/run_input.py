@@ -1,7 +1,6 @@
 """The workflow and the input that `agentchord run` and `agentchord plan` read."""
 
 import contextlib
-import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from app.documents.files import read_document
+from app.domain.json_text import read_json
+from app.domain.suggestions import shortened
+from app.errors import InvalidJson
 from app.workflow_files.loader import WorkflowFile, load
 
 File = Annotated[str, typer.Argument(help="A .py, .yaml or .json file, or a module's name.")]
@@ -78,9 +80,9 @@ def _object(value: Any, word: str) -> dict[str, Any]:
 
 def _json(text: str, word: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"--input {word!r} is not valid JSON: {error}") from error
+        return read_json(text, "its value")
+    except InvalidJson as error:
+        raise typer.BadParameter(f"--input {shortened(word)}: {error}") from error
 
 
 def _text(path: str, word: str) -> str:

@@ -11,6 +11,7 @@ from app.costs import tracking
 from app.costs.pricing import Pricing
 from app.domain.agent import provider_of_model
 from app.domain.bounds import Bounds, find_problem
+from app.domain.json_values import find_json_problem
 from app.domain.money import round_to_ledger
 from app.domain.policies import CostConfig
 from app.domain.usage import Usage
@@ -84,14 +85,16 @@ class CostTracker:
         Raises:
             UnknownModel: If the model has no price.
             UnknownWorkflow: If neither a run nor a workflow has the id. This is a ValueError.
-            WorkflowError: If a number of tokens is negative or not a whole number. This is a
-                ValueError.
+            WorkflowError: If a number of tokens is negative or not a whole number, or the metadata
+                is not JSON. This is a ValueError.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         if found := find_problem(tokens, dict.fromkeys(tokens, TOKENS)):
             name, problem = found
             raise WorkflowError(f"{name} {problem}", field=name)
         facts = dict(metadata or {})
+        if found := find_json_problem(facts, "metadata"):
+            raise WorkflowError(" ".join(found), field=found[0])
         provider = str(facts.get("provider") or provider_of_model(model) or "")
         price = self._pricing.price_of(provider, model)
         usage = Usage(**tokens)

@@ -8,12 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
-import orjson
 import structlog
 
 from app.client.process import transaction
 from app.configuration.settings import load_settings
 from app.domain.bounds import Bounds
+from app.domain.json_text import write_json
+from app.domain.json_values import find_json_problem
 from app.domain.policies import MonitorConfig
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
@@ -26,8 +27,6 @@ COUNT = Bounds(low=1, high=10_000, whole=True)
 MAX_NAME = 200
 #: Maximum size of an event's data. An event is a line of a history, not a place for documents.
 MAX_DATA_BYTES = 100_000
-#: The NUL character as JSON writes it; Postgres cannot store that character in a text.
-NUL = "\\u0000"
 
 
 class Monitor:
@@ -87,7 +86,9 @@ class Monitor:
         """
         if not isinstance(data, Mapping | None):
             raise WorkflowError(f"data is {shortened(data)}: give facts by name", field="data")
-        facts = self._redactor.value(orjson.loads(_checked(event_type, dict(data or {}))))
+        given = dict(data or {})
+        _check(event_type, given)
+        facts = self._redactor.value(given)
         agent_id, workflow_id = _id("agent_id", agent_id), _id("workflow_id", workflow_id)
         if self._config.enable_logging:
             _logger().info(
@@ -187,8 +188,8 @@ class Monitor:
                 _logger().info("metrics", **metrics)
 
 
-def _checked(event_type: str, facts: dict[str, Any]) -> str:
-    """Return the facts as JSON that Postgres accepts."""
+def _check(event_type: str, facts: dict[str, Any]) -> None:
+    """Refuse an event whose type is no name, or whose facts are not JSON or are too large."""
     if not isinstance(event_type, str):
         raise WorkflowError(f"event_type is {event_type!r}: give it a name", field="event_type")
     if not event_type or len(event_type) > MAX_NAME or "\0" in event_type:
@@ -196,19 +197,14 @@ def _checked(event_type: str, facts: dict[str, Any]) -> str:
             f"event_type is {event_type[:MAX_NAME]!r}: give it 1 to {MAX_NAME} characters",
             field="event_type",
         )
-    try:
-        text = dumps(facts)
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise WorkflowError(f"data of {event_type!r} is not JSON: {error}", field="data") from error
-    if len(text.encode()) > MAX_DATA_BYTES:
+    if found := find_json_problem(facts, "data"):
+        raise WorkflowError(f"event {event_type!r}: {' '.join(found)}", field=found[0])
+    if (size := len(write_json(facts))) > MAX_DATA_BYTES:
         raise WorkflowError(
-            f"data of {event_type!r} has {len(text.encode()):,} bytes, but at most "
-            f"{MAX_DATA_BYTES:,} are allowed: store the data elsewhere, and a reference to it here",
+            f"data of {event_type!r} has {size:,} bytes, but at most {MAX_DATA_BYTES:,} are "
+            "allowed: store the data elsewhere, and a reference to it here",
             field="data",
         )
-    if NUL in text:
-        raise WorkflowError(f"data of {event_type!r} has a NUL character", field="data")
-    return text
 
 
 def _id(name: str, value: str | UUID | None) -> str | None:

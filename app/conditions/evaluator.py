@@ -14,11 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from app.conditions import sandbox
 from app.conditions.program import bound, compiled, verdict
 from app.domain.condition import Condition
+from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
 from app.errors import ConditionFailed
 
@@ -64,15 +63,15 @@ class ConditionEvaluator:
         if condition.loops or not _is_small(data):
             return await self._apart(condition, data)
         try:
-            answer = compiled(condition).eval(data=data)
-        except Exception as error:  # such as an integer that has more than 64 bits
+            answer = compiled(condition).eval(data=_for_cel(data))
+        except Exception as error:  # CEL's errors have undocumented classes
             raise ConditionFailed(
                 f"condition {shortened(condition.text)} cannot be evaluated: {error}"
             ) from error
         return verdict(condition.text, answer.type().name(), answer.value())
 
     async def _apart(self, condition: Condition, data: Mapping[str, Any]) -> bool:
-        document = orjson.dumps({"text": condition.text, "variables": data})
+        document = write_json({"text": condition.text, "variables": data})
         if len(document) > MAX_BYTES:
             raise ConditionFailed(
                 f"condition {shortened(condition.text)} reads {len(document):,} bytes, and the "
@@ -99,8 +98,17 @@ def _evaluate(document: bytes, text: str) -> tuple[str, Any]:
             f"condition {shortened(text)} took over {sandbox.CPU_S} s of CPU, or too much memory: "
             "simplify the condition, or map the part that it needs into the context"
         )
-    kind, value = orjson.loads(done.stdout)
+    kind, value = read_json(done.stdout)
     return kind, value
+
+
+def _for_cel(value: Any) -> Any:
+    """Return a copy of small data with the integers that CEL has; the sandbox does the same."""
+    if isinstance(value, dict):
+        return {key: _for_cel(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_for_cel(part) for part in value]
+    return sandbox.integer(value) if type(value) is int else value
 
 
 def _is_small(data: Any) -> bool:

@@ -7,10 +7,22 @@ document, and imports no other module of the application.
 import json
 import resource
 import sys
+from typing import Any
 
 CPU_S = 2
 MEMORY_BYTES = 1 << 30
 MAX_SHOWN_CHARS = 1000
+INTEGER_BITS = 64
+
+
+def integer(number: int) -> Any:
+    """Return an integer for CEL, whose integers have 64 bits.
+
+    A longer integer becomes a map with its digits. So it is equal only to itself, a condition on
+    other values can be evaluated, and CEL refuses to calculate with the integer or to order it.
+    """
+    fits = -(1 << INTEGER_BITS - 1) <= number < 1 << INTEGER_BITS - 1
+    return number if fits else {"integer": str(number)}
 
 
 def main() -> None:
@@ -19,7 +31,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     from cel_expr_python import cel
 
-    given = json.load(sys.stdin)
+    given = json.load(sys.stdin, parse_int=lambda digits: integer(int(digits)))
     names = dict.fromkeys(given["variables"], cel.Type.DYN)
     answer = cel.NewEnv(variables=names).compile(given["text"]).eval(data=given["variables"])
     kind = answer.type().name()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from app.documents.yaml_reader import YamlReader
-from app.errors import WorkflowFileError
+from app.domain.json_text import read_json
+from app.errors import InvalidJson, WorkflowFileError
 
 MAX_FILE_BYTES = 10_000_000
 
@@ -101,16 +102,13 @@ def _read_json(text: str, file: str) -> Any:
             raise _repeated_json_key(text, file)
         return mapping
 
-    def refuse(constant: str) -> Any:
-        raise WorkflowFileError(f"{constant} is not JSON: write null", file=file)
-
     try:
-        return json.loads(text, object_pairs_hook=build, parse_constant=refuse)
-    except json.JSONDecodeError as error:
-        message = f"is not valid JSON: {error.msg}"
-        raise WorkflowFileError(message, file=file, line=error.lineno) from error
-    except RecursionError as error:
-        raise WorkflowFileError("is nested too deeply: use fewer levels", file=file) from error
+        return read_json(text, "", pairs=build)
+    except InvalidJson as error:
+        if error.line is not None or not error.path:
+            raise WorkflowFileError(error.problem, file=file, line=error.line) from error
+        document = Document(file=file, value=None, places=lambda: dict(_json_places(text)))
+        raise document.error(error.problem, error.path) from error
 
 
 def _repeated_json_key(text: str, file: str) -> WorkflowFileError:

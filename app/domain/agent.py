@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
+from app.domain.json_text import read_json
 from app.domain.kinds import LLM, WORKFLOW, queue_of
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
@@ -340,7 +341,7 @@ class Agent:
         if policy := fields.get("retry_policy"):
             fields["retry_policy"] = RetryPolicy(**policy)
         if schema := fields.get("output_schema"):
-            fields["output_schema"] = json.loads(schema)
+            fields["output_schema"] = read_json(schema)
         return cls(**fields)
 
 

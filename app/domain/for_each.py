@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.json_values import find_json_problem
 from app.domain.prompt import Placeholder, look_up, parsed_text, placeholders
 from app.domain.suggestions import shortened
 from app.errors import MissingInput, TooManyItems, WorkflowError
@@ -69,13 +70,15 @@ def items_of(
         max_items: Largest number of elements that the list may have.
 
     Raises:
-        MissingInput: If the path does not lead to a list.
+        MissingInput: If the path does not lead to a list, or the list comes from a string and
+            contains a value that cannot be stored.
         TooManyItems: If the list has more than ``max_items`` elements.
     """
     assert agent.for_each is not None, "only called for agents with a for_each"
-    found = look_up(source_of(agent.for_each, agents), values)
+    parsed: dict[int, Any] = {}
+    found = look_up(source_of(agent.for_each, agents), values, parsed)
     if isinstance(found, str):
-        found = parsed_text(found)
+        found = parsed_text(found, parsed)
     if not isinstance(found, list | tuple):
         raise MissingInput(
             f"for_each {agent.for_each!r} is {shortened(found)}, not a list: "
@@ -86,4 +89,8 @@ def items_of(
             f"for_each {agent.for_each!r} has {len(found):,} elements, and engine.max_items is "
             f"{max_items:,}: give fewer elements, or raise the setting"
         )
+    # Values of the input and of outputs were checked before they were stored; a part of a string
+    # was not.
+    if parsed and (problem := find_json_problem(found, agent.for_each)):
+        raise MissingInput(f"for_each {agent.for_each!r}: {' '.join(problem)}")
     return list(found)

@@ -6,7 +6,7 @@ import enum
 import math
 import pathlib
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from app.domain.suggestions import shortened
@@ -43,11 +43,11 @@ class _Trail(NamedTuple):
         while trail is not None:
             parts.append(f"[{trail.key}]" if isinstance(trail.key, int) else f".{trail.key}")
             trail = trail.parent
-        return "".join(reversed(parts)).removeprefix(".")
+        return "".join(reversed(parts)).lstrip(".")
 
 
 def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
-    """Find the first part of a value that is not JSON.
+    """Find the first part of a value that is not JSON, or that is over a limit.
 
     Args:
         value: Any Python value; dicts, lists and tuples may be nested up to 64 deep.
@@ -57,12 +57,33 @@ def find_json_problem(value: Any, name: str) -> tuple[str, str] | None:
         Path and problem, such as ``("input.total", "is Decimal('1'), which is not JSON: give
         ...")``, or None if the whole value is JSON.
     """
+    return find_part(value, name, _problem, max_values=MAX_VALUES)
+
+
+def find_part(
+    value: Any,
+    name: str,
+    problem_of: Callable[[Any, int], str | None],
+    *,
+    max_values: int | None = None,
+) -> tuple[str, str] | None:
+    """Find the first part of a value that has a problem, in the order of the text.
+
+    Args:
+        value: Any Python value; dicts, lists and tuples are looked into.
+        name: Name of the value; the returned path begins with this name.
+        problem_of: Function of a part and its depth that returns the part's problem, or None.
+        max_values: Number of parts at which the search ends with a problem.
+
+    Returns:
+        Path and problem, or None.
+    """
     waiting = [(value, _Trail(None, name, 0))]
-    left = MAX_VALUES
+    left = max_values or -1
     while waiting:
         part, trail = waiting.pop()
         left -= 1
-        problem = _problem(part, trail.depth) if left else f"is over {MAX_VALUES:,} values long"
+        problem = problem_of(part, trail.depth) if left else f"is over {max_values:,} values long"
         if problem:
             return str(trail), problem
         # The children are reversed, because the last element of ``waiting`` is checked first.
@@ -88,6 +109,19 @@ def find_text_problem(value: Any) -> str | None:
     return None
 
 
+def find_number_problem(number: float) -> str | None:
+    """Return the reason why a number is not kept; None if there is no reason.
+
+    Integers may have 1,024 bits, which is as large as the largest double. NaN and the infinities
+    are not JSON.
+    """
+    if isinstance(number, int):
+        if number.bit_length() <= MAX_INTEGER_BITS:
+            return None
+        return f"is an integer with too many digits (over {MAX_INTEGER_BITS:,} bits): give a string"
+    return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
+
+
 def _children(part: Any) -> list[tuple[str | int, Any]]:
     if isinstance(part, dict):
         return list(part.items())
@@ -102,19 +136,12 @@ def _problem(part: Any, depth: int) -> str | None:
     if part is None or isinstance(part, bool):
         return None
     if isinstance(part, str | int | float) and not isinstance(part, enum.Enum):
-        return find_text_problem(part) if isinstance(part, str) else _number_problem(part)
+        return find_text_problem(part) if isinstance(part, str) else find_number_problem(part)
     remedy = next((text for kind, text in REMEDIES.items() if isinstance(part, kind)), None)
     return (
         f"is {shortened(part)} ({type(part).__name__}), which is not a JSON value: "
         f"{remedy or 'give a dict, list, string, number, bool or None'}"
     )
-
-
-def _number_problem(number: float) -> str | None:
-    if isinstance(number, int):
-        huge = number.bit_length() > MAX_INTEGER_BITS
-        return "is a number with too many digits: give a string" if huge else None
-    return None if math.isfinite(number) else f"is {number}, which JSON does not have: give None"
 
 
 def _key_problem(keys: Iterable[Any]) -> str | None:

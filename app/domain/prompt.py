@@ -7,14 +7,15 @@ value contains placeholders itself, these are not filled.
 """
 
 import contextlib
-import json
 import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from app.domain.answer_text import bare_json
+from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import did_you_mean, listed
-from app.errors import AgentError, MissingInput
+from app.errors import AgentError, InvalidJson, MissingInput
 
 MAX_PROMPT_CHARS = 20_000_000
 MAX_PARSED_CHARS = 2_000_000
@@ -61,8 +62,9 @@ def render(template: str, values: Mapping[str, Any], *, absent: Container[str] =
     Args:
         template: String with placeholders.
         values: JSON values by root: the run's input and the outputs of agents. Strings are inserted
-            as they are, and other values as compact JSON. A path may lead into a string that
-            contains JSON, because models return JSON in this form.
+            as they are, and other values as compact JSON, in which an integer keeps all its
+            digits. A path may lead into a string that contains JSON, because models return JSON in
+            this form.
         absent: Roots whose agent ended without an output; every path from such a root leads to
             null.
 
@@ -135,9 +137,13 @@ def look_up(
     return value
 
 
-def parsed_text(text: str) -> Any:
-    """Parse a string that contains a JSON object or list, with or without a Markdown fence."""
-    return _parse(text, {})
+def parsed_text(text: str, parsed: dict[int, Any] | None = None) -> Any:
+    """Parse a string that contains a JSON object or list.
+
+    Thoughts before the JSON and a Markdown fence around it are left out. Any other string is
+    returned as it is.
+    """
+    return _parse(text, {} if parsed is None else parsed)
 
 
 def _tokens(template: str) -> Iterator[str | Placeholder]:
@@ -175,28 +181,19 @@ def _parse(text: str, parsed: dict[int, Any]) -> Any:
     key = id(text)
     if key not in parsed:
         parsed[key] = text
-        bare = _without_fence(text)
+        bare = bare_json(text)
         if bare[:1] in ("{", "[") and len(bare) <= MAX_PARSED_CHARS:
-            # Thousands of nested brackets raise RecursionError. Such a value is of no use, so it
-            # stays a string.
-            with contextlib.suppress(ValueError, RecursionError):
-                parsed[key] = json.loads(bare)
+            # A text that is not JSON, or not exactly, stays a string.
+            with contextlib.suppress(InvalidJson):
+                parsed[key] = read_json(bare)
     return parsed[key]
-
-
-def _without_fence(text: str) -> str:
-    """Return a string without the Markdown fence that models often put around JSON."""
-    bare = text.strip()
-    if bare.startswith("```") and bare.endswith("```"):
-        return bare[3:-3].removeprefix("json").strip()
-    return bare
 
 
 def _as_json(placeholder: Placeholder, value: Any) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError as error:
-        raise _missing(placeholder, "its value is nested too deeply to be written") from error
+        return write_json(value).decode()
+    except InvalidJson as error:
+        raise _missing(placeholder, f"it cannot be written as JSON: {error}") from error
 
 
 def _missing(placeholder: Placeholder, problem: str) -> MissingInput:
@@ -219,6 +216,6 @@ def _missing_key(
 def _kind(value: Any) -> str:
     """Describe the type of a JSON value."""
     if value is None or isinstance(value, bool):
-        return json.dumps(value)
+        return write_json(value).decode()
     names = {str: "a string", dict: "an object", list: "a list", tuple: "a list"}
     return next((name for kind, name in names.items() if isinstance(value, kind)), "a number")

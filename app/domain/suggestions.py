@@ -64,5 +64,8 @@ def shortened(value: object) -> str:
     # characters.
     if isinstance(value, str) and len(value) > MAX_WORD_CHARS:
         return f"{value[: MAX_WORD_CHARS - 1]!r}..."
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write an integer of over 4,300 digits
+        return f"a value of the type {type(value).__name__}"
     return text if len(text) <= MAX_WORD_CHARS else f"{text[: MAX_WORD_CHARS - 3]}..."

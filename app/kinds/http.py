@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-import orjson
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
 from app.domain.bounds import YEAR_S, Bounds
+from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
 from app.errors import (
     AuthenticationFailed,
     BadRequest,
     ConnectionFailed,
+    InvalidJson,
     Overloaded,
     ProviderError,
     RateLimited,
@@ -103,7 +104,7 @@ class HttpKind:
     async def run(self, context: AgentContext) -> Any:
         """Post the inputs and return the response; a cancellation closes the connection."""
         config = context.config
-        body = orjson.dumps(dict(context.inputs))
+        body = write_json(dict(context.inputs))
         headers = self._headers(context, body)
         target = await resolve_public(config["url"], allow=self._allow)
         timeout_s = min(config.get("timeout") or math.inf, context.timeout_s)
@@ -167,8 +168,8 @@ async def _answer(response: ClientResponse, context: AgentContext) -> Any:
     if not response.content_type.endswith("json"):
         return content.decode("utf-8", "replace")
     try:
-        return orjson.loads(content)
-    except orjson.JSONDecodeError as error:
+        return read_json(content, "the answer")
+    except InvalidJson as error:
         raise ServerFailure(
             f"{response.url.host} answered with invalid JSON: {error}",
             provider="http",

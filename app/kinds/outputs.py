@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import orjson
 from pydantic_core import PydanticSerializationError, to_json
 
+from app.domain.json_text import read_json
 from app.domain.json_values import find_json_problem
 from app.errors import OutputRefused, ResultTooLarge
 
@@ -34,7 +34,7 @@ def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
                 f"agent {agent!r} returned {len(encoded):,} bytes, the limit is {max_bytes:,}: "
                 "return less, or raise engine.max_output_bytes"
             )
-        output = orjson.loads(encoded)
+        output = read_json(encoded, "output")
     except (PydanticSerializationError, ValueError) as error:
         found = find_json_problem(value, "output")
         problem = " ".join(found) if found else f"output is not a JSON value: {error}"

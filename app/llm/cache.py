@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app.domain.json_text import read_json, write_json
 from app.domain.usage import Usage
 from app.llm.base import LLMResponse, ToolCall
 from app.storage.redis import Script
@@ -47,7 +47,7 @@ class Look:
 
 def address_of(request: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request, written as JSON with sorted keys."""
-    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(write_json(request, sort_keys=True)).hexdigest()
 
 
 class AnswerCache:
@@ -131,7 +131,7 @@ class AnswerCache:
 
 def _written(answer: LLMResponse) -> bytes:
     """Serialize an answer, without the parts that belong only to its original request."""
-    return orjson.dumps(
+    return write_json(
         {
             "content": answer.content,
             "model": answer.model,
@@ -148,7 +148,7 @@ def _written(answer: LLMResponse) -> bytes:
 def _read(value: bytes) -> LLMResponse | None:
     """Read a stored answer; return None if another version of this program wrote it."""
     try:
-        fields = orjson.loads(value)
+        fields = read_json(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]
         original = fields.pop("original")
         return LLMResponse(

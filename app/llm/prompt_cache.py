@@ -8,7 +8,7 @@ import hashlib
 import re
 from typing import Any
 
-import orjson
+from app.domain.json_text import write_json
 
 _KEY_CHARS = 32
 _USUAL_LEAST = 1024
@@ -41,7 +41,7 @@ def ask_openai(body: dict[str, Any]) -> None:
     if not body.pop("prompt_cache", None):
         return
     instructions = [each["content"] for each in body["messages"] if each["role"] == "system"]
-    common = orjson.dumps([body["model"], instructions, body.get("tools")])
+    common = write_json([body["model"], instructions, body.get("tools")])
     body.setdefault("prompt_cache_key", hashlib.sha256(common).hexdigest()[:_KEY_CHARS])
 
 

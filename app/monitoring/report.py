@@ -9,9 +9,9 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
-import orjson
 from markupsafe import Markup
 
+from app.domain.json_text import write_json
 from app.monitoring.explain import Live, explain_waits
 from app.monitoring.explain_cost import explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
@@ -337,9 +337,7 @@ def _outputs(outputs: Mapping[str, Any] | None) -> Markup:
     return EMPTY.join(
         Markup("<details open><summary>{}</summary><pre>{}</pre></details>").format(
             name,
-            output
-            if isinstance(output, str)
-            else orjson.dumps(output, option=orjson.OPT_INDENT_2).decode(),
+            output if isinstance(output, str) else write_json(output, indent=True).decode(),
         )
         for name, output in (outputs or {}).items()
     )

@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 import jsonschema_rs
-import orjson
 
+from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
 from app.errors import WorkflowError
 
@@ -24,7 +24,7 @@ def check_schema(schema: Mapping[str, Any]) -> None:
         WorkflowError: If the schema is too long or not valid; the message has the problem and its
             place.
     """
-    document = orjson.dumps(schema, option=orjson.OPT_SORT_KEYS)
+    document = write_json(schema, sort_keys=True)
     if len(document) > MAX_SCHEMA_BYTES:
         raise WorkflowError(f"has {len(document):,} bytes, the limit is {MAX_SCHEMA_BYTES:,}")
     _validator(document)
@@ -42,7 +42,7 @@ def find_schema_problem(value: Any, schema: Mapping[str, Any], name: str) -> str
         The problem, such as ``output.items[0].total: 'x' is not of type "number"``, or None if the
         value fits.
     """
-    validator = _validator(orjson.dumps(schema, option=orjson.OPT_SORT_KEYS))
+    validator = _validator(write_json(schema, sort_keys=True))
     error = next(iter(validator.iter_errors(value)), None)
     if error is None:
         return None
@@ -53,7 +53,7 @@ def find_schema_problem(value: Any, schema: Mapping[str, Any], name: str) -> str
 def _validator(document: bytes) -> Any:
     try:
         return jsonschema_rs.validator_for(
-            orjson.loads(document),
+            read_json(document),
             pattern_options=jsonschema_rs.RegexOptions(),
             retriever=_refuse,
         )

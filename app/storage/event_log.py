@@ -17,11 +17,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import RunEvent
+from app.domain.json_text import read_json
 
 # This statement runs before the statement that reads the events. A transaction that this statement
 # does not find has either committed before the snapshot of the reading statement, or begins later
@@ -135,7 +135,7 @@ async def last_id(connection: AsyncConnection) -> int:
 
 def parse_event(document: str | bytes) -> RunEvent:
     """Parse an event from its JSON."""
-    fields = orjson.loads(document)
+    fields = read_json(document)
     agent_run_id = fields["agent_run_id"]
     return RunEvent(
         id=fields["id"],

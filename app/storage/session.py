@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import orjson
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.domain.json_text import read_json, write_jsonb
 from app.errors import ConfigurationError
 
 #: The heartbeat has one more connection of its own, so a process has at most six connections.
@@ -49,7 +49,7 @@ HOST = re.compile(r"[\w.:,%-]+")
 
 def dumps(value: Any, *, sort_keys: bool = False) -> str:
     """Return a JSON value as a string, because all statements take JSON as strings."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS if sort_keys else None).decode()
+    return write_jsonb(value, sort_keys=sort_keys)
 
 
 def database_url(url: str) -> URL:
@@ -97,7 +97,7 @@ def create_engine(
 ) -> AsyncEngine:
     """Make the process's engine.
 
-    The engine uses READ COMMITTED transactions. It reads and writes JSON with orjson, and does not
+    The engine uses READ COMMITTED transactions. It reads and writes JSON exactly, and does not
     ping a connection before each use.
 
     Args:
@@ -115,5 +115,5 @@ def create_engine(
         pool_timeout=60,
         hide_parameters=True,  # an error message must not carry prompts and outputs into the log
         json_serializer=dumps,
-        json_deserializer=orjson.loads,
+        json_deserializer=read_json,
     )

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, PydanticUserError, create_model
 from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import PydanticSerializationError
 
+from app.domain.json_values import find_json_problem
 from app.errors import WorkflowError
 
 _BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -27,6 +29,12 @@ class _Schema(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
+
+    def encode_default(self, dft: Any) -> Any:
+        default = super().encode_default(dft)
+        if found := find_json_problem(default, "default"):  # such as an infinite limit
+            raise PydanticSerializationError(" ".join(found))
+        return default
 
 
 def check_signature(function: Callable[..., Any], name: str) -> None:
@@ -77,7 +85,7 @@ def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
     """Return the JSON Schema of a model from ``arguments_model``.
 
     Raises:
-        WorkflowError: If a type has no JSON form.
+        WorkflowError: If a type has no JSON form, or the schema is over a limit of JSON values.
     """
     try:
         schema = model.model_json_schema(schema_generator=_Schema)
@@ -85,6 +93,8 @@ def json_schema(model: type[BaseModel], name: str) -> dict[str, Any]:
         reason = str(error).splitlines()[0]
         raise WorkflowError(f"tool {name!r}: its arguments have no schema: {reason}") from error
     schema.pop("title", None)
+    if found := find_json_problem(schema, "parameters"):
+        raise WorkflowError(f"tool {name!r}: {' '.join(found)}")
     return schema
 
 

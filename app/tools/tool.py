@@ -11,8 +11,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from app.domain.bounds import YEAR_S, Bounds, find_problem
+from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
-from app.errors import ToolError, WorkflowError
+from app.errors import InvalidJson, ToolError, WorkflowError
 from app.tools.schema import (
     arguments_model,
     check_signature,
@@ -175,7 +176,11 @@ class Tool:
         """
         limit = self.max_output_bytes or max_output_bytes
         try:
-            given = given_arguments(self._arguments.model_validate_json(arguments or "{}"))
+            # Pydantic alone would also take NaN, and 1e400 as infinity.
+            read = write_json(read_json(arguments or "{}", "arguments"))
+            given = given_arguments(self._arguments.model_validate_json(read))
+        except InvalidJson as error:
+            return ToolOutput(f"{self.name} was not run: {error}", is_error=True)
         except ValidationError as error:
             return ToolOutput(f"{self.name} was not run: {_problems(error)}", is_error=True)
         for failed in range(self.retries):

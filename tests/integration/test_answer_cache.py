@@ -245,3 +245,22 @@ async def test_answers_stay_for_their_time(redis_url: str) -> None:
     await redis.aclose()
 
     assert 50_000 < left_ms <= 60_000
+
+
+async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url: str) -> None:
+    large = (1 << 70) + 1
+    blocks = [{"type": "tool_use", "id": "1", "name": "order", "input": {"number": large}}]
+    answer = LLMResponse(
+        content="", model="m", input_tokens=1, output_tokens=1, metadata={"blocks": blocks}
+    )
+    address = address_of({"schema": {"const": large}})
+
+    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+        cache = AnswerCache(redis)
+        await cache.finish(address, "token", answer, ttl_s=60)
+        look = await cache.look(address, "token")
+
+    assert address != address_of({"schema": {"const": large + 1}})
+    assert look is not None
+    assert look.answer is not None
+    assert look.answer.metadata["blocks"] == blocks

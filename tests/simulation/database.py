@@ -20,11 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
 import psycopg
 from psycopg import errors, generators, pq, waiting
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from app.domain.json_text import read_json
 from app.storage.session import MAX_CONNECTIONS, database_url, dumps
 from tests.simulation.connections import Connections
 from tests.simulation.loop import CURRENT, EPOCH_S, Process, VirtualLoop
@@ -176,7 +176,7 @@ class Database:
                 pool_timeout=60,
                 hide_parameters=True,
                 json_serializer=dumps,
-                json_deserializer=orjson.loads,
+                json_deserializer=read_json,
             )
             async with engine.connect():
                 pass

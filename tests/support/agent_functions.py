@@ -94,3 +94,9 @@ def leak(key: str) -> None:
     """Write a key to a log and to an error, like careless code."""
     logging.getLogger("careless").warning("the key is %s", key)
     raise OSError(f"401 for the key {key}")
+
+
+def odd_value(name: str) -> Any:
+    """Return a value that is not JSON, or that is not kept exactly."""
+    values = {"nan": float("nan"), "inf": [-float("inf")], "huge": 1 << 1024, "half": "\ud800"}
+    return values[name]

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from app.domain.agent import Agent
+from app.domain.answer_text import bare_json, json_in_prose
+from app.domain.json_text import read_json
 from app.domain.json_values import find_json_problem
-from app.errors import OutputInvalid, ResultTooLarge
+from app.errors import InvalidJson, OutputInvalid, ResultTooLarge
 from app.llm.base import LLMResponse
 from app.llm.tokens import text_bytes
 from app.registration.output_schemas import find_schema_problem
@@ -90,12 +90,12 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
 
 def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
     remedy = "correct the schema or the prompt, or take another model"
+    cut = response.finish_reason == "length"
     try:
-        value = orjson.loads(_bare(response.content))
-    except orjson.JSONDecodeError as error:
-        cut = response.finish_reason == "length"
+        value = _value(response.content, schema, cut=cut)
+    except InvalidJson as error:
         return Unfit(
-            problem="output: it ends at max_tokens" if cut else f"output: it is not JSON: {error}",
+            problem="output: it ends at max_tokens" if cut else str(error),
             remedy="raise its max_tokens" if cut else remedy,
             repairable=not cut,
         )
@@ -106,9 +106,28 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
     return Fit(value=value)
 
 
-def _bare(text: str) -> str:
-    """Remove the Markdown fence that models often put around JSON."""
-    bare = text.strip()
-    if bare.startswith("```") and bare.endswith("```"):
-        return bare[3:-3].removeprefix("json").strip()
-    return bare
+def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
+    """Read the whole text; else without its thoughts and its fence; else the only value in it.
+
+    Raises:
+        InvalidJson: If the text is not JSON, and does not contain one single object or list.
+    """
+    try:
+        return read_json(text, "output")
+    except InvalidJson:
+        bare = bare_json(text)
+    try:
+        return read_json(bare, "output")
+    except InvalidJson:
+        # In an answer that was cut, the wanted value may be the one that is not whole.
+        piece = None if cut else json_in_prose(bare, _brackets(schema))
+        if piece is None:
+            raise
+    return read_json(piece, "output")
+
+
+def _brackets(schema: Mapping[str, Any]) -> str:
+    """Return the brackets with which a value that fits the schema may begin."""
+    kinds = schema.get("type", ["object", "array"])
+    each = [kinds] if isinstance(kinds, str) else kinds
+    return ("{" if "object" in each else "") + ("[" if "array" in each else "")

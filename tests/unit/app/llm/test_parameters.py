@@ -149,3 +149,13 @@ def test_anthropics_cache_is_asked_for_at_the_end_of_what_requests_have_in_commo
 )
 def test_the_least_that_a_provider_keeps_is_known(protocol: str, model: str, least: int) -> None:
     assert dialect_of(PROTOCOLS[protocol]).least_cached_tokens(model) == least
+
+
+def test_a_tool_with_long_integers_has_a_cache_key_of_its_own() -> None:
+    def key(number: int) -> str:
+        tools = [{"parameters": {"const": number}}]
+        body = {"model": "m", "messages": [], "tools": tools, "prompt_cache": True}
+        ask_openai(body)
+        return str(body["prompt_cache_key"])
+
+    assert key(1 << 70) != key((1 << 70) + 1)

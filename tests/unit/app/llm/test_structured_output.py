@@ -47,23 +47,56 @@ async def read(content: str, schema: Any = None, **fields: Any) -> Fit | Unfit:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"total": 1.5}', '```json\n{"total": 1.5}\n```', ' {"total":1.5}']
+    "text",
+    [
+        '{"total": 1.5}',
+        '```json\n{"total": 1.5}\n```',
+        '```JSON\n{"total": 1.5}\n```',
+        ' {"total":1.5}',
+        '\ufeff{"total": 1.5}',
+        '<think>1 or {"total": 2}?</think>\n{"total": 1.5}',
+        'I add [1] and [2].\n\n```json\n{"total": 1.5}\n```\nShall I go on?',
+    ],
 )
 async def test_an_answer_that_fits_is_a_json_value(text: str) -> None:
     assert await read(text) == Fit(value={"total": 1.5})
 
 
+async def test_a_value_that_is_neither_object_nor_list_is_read_without_its_wrapping() -> None:
+    assert await read("<think>hm</think>```json\n5\n```", {"type": "integer"}) == Fit(value=5)
+    assert isinstance(await read("It is 5.", {"type": "integer"}), Unfit)
+
+
+async def test_long_integers_keep_their_digits() -> None:
+    large = (1 << 70) + 1
+    schema = {"type": "object", "properties": {"id": {"type": "integer", "minimum": large}}}
+
+    assert await read(f'{{"id": {large}}}', schema) == Fit(value={"id": large})
+    found = await read(f'{{"id": {large - 1}}}', schema)
+    assert isinstance(found, Unfit)
+    assert f"{large - 1} is less than the minimum of {large}" in found.problem
+
+
+async def test_an_answer_that_was_cut_is_not_searched_for_a_value() -> None:
+    found = await read('First {"total": 1}, then {"tot', finish_reason="length")
+
+    assert isinstance(found, Unfit)
+    assert not found.repairable
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("", "output: it is not JSON"),
-        ("twelve", "output: it is not JSON"),
+        ("", "output is not valid JSON: Expecting value"),
+        ("twelve", "output is not valid JSON: Expecting value"),
         ('{"total": "12"}', 'output.total: "12" is not of type "number"'),
         ("{}", 'output: "total" is a required property'),
-        ('{"total": NaN}', "output: it is not JSON"),
+        ('{"total": NaN}', "output.total is NaN, which is not JSON: write null"),
+        ('The total is {"total": 1e400}.', "output.total is too large a number"),
+        ('{"total": 1} {"total": 2}', "output is not valid JSON: Extra data"),
         ('{"total": 1, "more": "a\\u0000b"}', "output.more contains a NUL character"),
         ("[" * 500 + "]" * 500, "nested more than 64 levels deep"),
-        ("[" * 100_000, "output: it is not JSON"),
+        ("[" * 100_000, "output is nested too deeply"),
         ('{"total": "' + "x" * 10_000 + '"}', 'is not of type "number"'),
     ],
 )

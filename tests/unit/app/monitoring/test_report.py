@@ -150,3 +150,11 @@ def test_a_run_that_has_not_begun_has_a_page_too() -> None:
     parsed(page)
     assert "<h2>Graph</h2>" in page
     assert "<h2>Timeline</h2>" not in page
+
+
+def test_outputs_show_integers_with_all_their_digits() -> None:
+    large = (1 << 70) + 1
+
+    page = report_page(history(agent("a", finished_at=at(1))), {"a": {"id": large}})
+
+    assert str(large) in page

@@ -138,9 +138,11 @@ async def test_arguments_may_have_the_names_of_pydantics_own_methods() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        ("not json", "Invalid JSON"),
+        ("not json", "is not valid JSON"),
         ("[1]", "object"),
-        ("[" * 100_000, "Invalid JSON"),
+        ("[" * 100_000, "is nested too deeply"),
+        ('{"prices": [1, NaN]}', "arguments.prices[1] is NaN, which is not JSON"),
+        ('{"prices": [1e400]}', "arguments.prices[0] is too large a number"),
         ('{"prices": ["many"]}', "prices.0"),
         ('{"currency": "EUR"}', "prices: Field required"),
         ('{"prices": [1], "colour": "red"}', "colour: Extra inputs"),

@@ -196,7 +196,9 @@ def test_yaml_that_is_no_workflow_is_refused_with_its_line(
     [
         ('{"name": "x",\n"name": "y"}', 2, "the key 'name' occurs twice"),
         ('{"name": "x",\n"agents": [\n', 3, "is not valid JSON: "),
-        ('{"name": "x", "cost_budget": NaN}', None, "NaN is not JSON"),
+        ('{"name": "x",\n"cost_budget": NaN}', 2, "is NaN, which is not JSON: write null"),
+        ('{"name": "x",\n"cost_budget": ' + "9" * 5000 + "}", 2, "with too many digits"),
+        ('{"name": "x",\n"cost_budget": 1e400}', 2, "is too large a number"),
         ('{"name": "x",\n"agents": [],\n"cost_budge": 1}', 3, "did you mean 'cost_budget'?"),
         (
             '{"name": "x", "agents":\n[{"name":"{,", "prompt_template": "[\\"]"},\n{"priorty":1}]}',

@@ -125,6 +125,7 @@ class AnthropicClient(SdkClient):
             "stop_sequence": answer.get("stop_sequence"),
             "service_tier": raw_usage.get("service_tier"),
             "speed": raw_usage.get("speed"),
+            "inference_geo": raw_usage.get("inference_geo"),
             "blocks": None
             if all(block["type"] in ("text", "tool_use") for block in blocks)
             else blocks,

@@ -41,7 +41,8 @@ class LLMResponse:
         raw_usage: The provider's own usage object, as JSON values.
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
-        metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
+        metadata: Further facts: ``refusal`` and ``stop_sequence``; ``service_tier``, ``speed`` and
+            ``inference_geo``, by which the provider served the call and bills it;
             ``blocks``, such as reasoning, which must go back to the provider unchanged;
             ``usage_missing`` if the provider sent no usage and the tokens are an upper bound; and
             ``first_token_s``, the seconds from the request to the first token of a stream.

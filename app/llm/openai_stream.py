@@ -66,6 +66,10 @@ class OpenAIAssembly(Assembly):
             "service_tier": self._service_tier,
         }
 
+    def facts(self) -> Mapping[str, Any]:
+        """See ``Assembly.facts``."""
+        return {"service_tier": self._service_tier}
+
     def _usage(self) -> Usage:
         return openai_usage(self.raw_usage)
 

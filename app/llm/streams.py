@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from app.domain.usage import Partial, Usage
+from app.domain.usage import Partial, Usage, served_by
 from app.llm.headers import limit_headers, request_id
 from app.llm.tokens import text_bytes
 
@@ -86,6 +86,10 @@ class Assembly(ABC):
     @abstractmethod
     def answer(self) -> dict[str, Any]:
         """Return the answer in the form of an answer that is not streamed."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the facts that have arrived, among them those that change the price."""
+        return self.raw_usage
 
     @abstractmethod
     def _usage(self) -> Usage:
@@ -193,6 +197,7 @@ class Reading:
             prompt_counted=assembly.prompt_counted,
             final=assembly.final,
             raw_usage=assembly.raw_usage,
+            served=served_by(assembly.facts()),
             model=assembly.model,
             request_id=request_id(headers),
             headers=limit_headers(headers),

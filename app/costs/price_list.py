@@ -5,6 +5,7 @@ in a call, the list has no usable price of the model. If the unit cannot occur, 
 out, because a request has only text and asks for no tool that runs at the provider.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -35,6 +36,9 @@ _OF_OTHER_PROMPTS = (
     *("input_audio_", "input_image_", "input_video_", "input_gpixels", "input_document_"),
     *("input_annotated_document_", "cache_audio_", "cache_image_", "cache_video_"),
 )
+# These models search the web in every call. Their answers do not count the searches, and the list
+# has no fee for most of these models.
+_SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
 #: The facts of a request by which the list is asked for prices.
 _ASKED = frozenset({"service_tier", "speed", "processing"})
 
@@ -75,7 +79,7 @@ class PriceList:
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
             return None
         cases = [info.get_prices(at, context) for context in _contexts(info, variant)]
-        if any(_unknown_units(case) for case in cases):
+        if any(_unknown_units(model, case) for case in cases):
             return None
         prices = [price for case in cases if (price := self._price_of(case)) is not None]
         return _dearest(prices) if prices else None
@@ -93,9 +97,9 @@ class PriceList:
         return tuple(dict.fromkeys(found))
 
     def unknown_units(self, provider: str, model: str, at: datetime) -> list[str]:
-        """Return the priced units of a model that may occur in a call and are not known here."""
+        """Return the priced units of a model that may occur in a call and have no bound here."""
         info = self._model(provider, model)
-        return [] if info is None else _unknown_units(info.get_prices(at, {}))
+        return [] if info is None else _unknown_units(model, info.get_prices(at, {}))
 
     def context_window(self, provider: str, model: str) -> int | None:
         """Return the most tokens that a model reads; None if the list does not have the number."""
@@ -169,15 +173,18 @@ def _contexts(info: "ModelInfo", variant: Mapping[str, str]) -> Iterable[dict[st
             yield {**listed.when, **variant}
 
 
-def _unknown_units(listed: "ModelPrice") -> list[str]:
-    return sorted(
+def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
+    found = {
         unit
         for unit, rate in vars(listed).items()
         if rate
         and unit not in UNITS
         and unit not in _OF_TOOLS
         and not unit.startswith(_OF_OTHER_PROMPTS)
-    )
+    }
+    if _SEARCHES_UNASKED.search(model):
+        found.add("web_searches_kcount")
+    return sorted(found)
 
 
 def _dearest(prices: list[Price]) -> Price:

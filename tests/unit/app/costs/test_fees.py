@@ -147,6 +147,17 @@ def test_no_unit_of_the_list_is_free(unit: str, rate: Decimal) -> None:
     assert price is None or unit in UNITS or impossible
 
 
+@pytest.mark.parametrize("model", ["gpt-4o-search-preview", "gpt-5-search-api"])
+def test_a_model_that_searches_in_every_call_needs_a_price_with_a_fee(model: str) -> None:
+    own = {"input": 2.5, "output": 10, "requests": 25}
+
+    with pytest.raises(UnknownModel, match=r"web_searches_kcount.*model_prices"):
+        Pricing().price_of("openai", model)
+
+    price = Pricing(CostConfig(model_prices={model: [own]})).price_of("openai", model)
+    assert price.cost(Usage()) == price.worst_case(0, 0) == Decimal("0.025")
+
+
 @pytest.mark.parametrize("unit", CANNOT_OCCUR)
 def test_a_unit_that_cannot_occur_does_not_matter(listed: dict[str, Any], unit: str) -> None:
     listed[unit] = Decimal(1000)

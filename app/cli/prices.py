@@ -12,8 +12,15 @@ from app.costs.price_table import PriceLine, price_lines
 from app.costs.pricing import Pricing
 
 COLUMNS = (
-    *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>"),
+    *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>", "and"),
     *("source", "set by", "instead of"),
+)
+# Further prices: reasoning and citations per million tokens, the others per 1,000 uses.
+OTHERS = (
+    ("reasoning", "reasoning"),
+    ("citation", "citations"),
+    ("requests", "per 1,000 requests"),
+    ("web_searches", "per 1,000 searches"),
 )
 
 
@@ -41,7 +48,10 @@ def _row(line: PriceLine) -> tuple[str, ...]:
     # The published prices that an operator's price replaces: input and output.
     published = " / ".join(map(_plain, line.published or ()))
     name = f"{line.provider}/{line.model}"
-    return (name, line.case, *map(_plain, rates), line.source, line.set_by or "", published)
+    others = ", ".join(
+        f"{_plain(line.others[key])} {of}" for key, of in OTHERS if key in line.others
+    )
+    return (name, line.case, *map(_plain, rates), others, line.source, line.set_by or "", published)
 
 
 def _as_json(line: PriceLine) -> dict[str, Any]:
@@ -53,6 +63,7 @@ def _as_json(line: PriceLine) -> dict[str, Any]:
         "model": line.model,
         "case": line.case or "usual",
         "per_million_tokens": {f"{name}_usd": _plain(getattr(line, name)) for name in RATES},
+        "others": {f"{name}_usd": _plain(rate) for name, rate in line.others.items()},
         "source": line.source,
         "set_by": line.set_by,
         "published": published,

@@ -347,6 +347,9 @@ class ProviderSettings(Section):
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of the models that the provider serves unless an agent names
             another provider.
+        service_tier: Service tier of the requests whose agents name none. None means the standard
+            tier for models that also have other tiers in the price list. With ``auto``, the
+            settings of the account decide, and holds count the most expensive tier.
     """
 
     protocol: str | None = None
@@ -355,6 +358,7 @@ class ProviderSettings(Section):
     headers: dict[str, str] = Field(default_factory=dict)
     query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
+    service_tier: str | None = Field(None, min_length=1, max_length=50)
 
     @field_validator("protocol")
     @classmethod

@@ -1,4 +1,4 @@
-"""The price of one model, and the cost of tokens at this price, in exact decimal arithmetic."""
+"""The price of one model, and the cost of a call at this price, in exact decimal arithmetic."""
 
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -6,11 +6,12 @@ from decimal import Decimal
 from app.domain.usage import Usage
 
 RATES = ("input", "cached_input", "cache_write", "cache_write_1h", "output")
+_ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Price:
-    """Dollars per token.
+    """Dollars per token, and fees in dollars for each request or use.
 
     Attributes:
         version: Source of the price, such as ``genai-prices 0.2.3`` or ``operator``.
@@ -18,7 +19,14 @@ class Price:
         cached_input: Price of prompt tokens that were read from the provider's cache.
         cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
-        output: Price of generated tokens, reasoning included.
+        output: Price of generated tokens.
+        reasoning: Price of generated tokens that were reasoning; None means the price ``output``.
+        citation: Price of tokens of cited sources, which some providers count beside the output.
+        request: Fee for each request that the provider answers.
+        web_search: Fee for each search of the web that the provider makes.
+        max_citation_tokens: Largest number of citation tokens of a call.
+        max_web_searches: Largest number of searches that the model makes in a call although the
+            request does not ask for searches.
         writes_unasked: Whether the provider writes to its cache without a request for that, and
             charges the price of a write.
         above: Prices of long prompts, in ascending order. Each has a number of prompt tokens, and
@@ -31,6 +39,12 @@ class Price:
     cache_write: Decimal
     cache_write_1h: Decimal
     output: Decimal
+    reasoning: Decimal | None = None
+    citation: Decimal = _ZERO
+    request: Decimal = _ZERO
+    web_search: Decimal = _ZERO
+    max_citation_tokens: int = 0
+    max_web_searches: int = 0
     writes_unasked: bool = False
     above: tuple[tuple[int, "Price"], ...] = ()
 
@@ -44,22 +58,43 @@ class Price:
 
     def halved(self) -> "Price":
         """Return the price of a batch, because providers charge half of every rate for batches."""
+        half = self.times(Decimal("0.5"))
         return replace(
-            self,
+            half,
             version=f"{self.version}, batch",
-            **{name: getattr(self, name) / 2 for name in RATES},
-            above=tuple((start, price.halved()) for start, price in self.above),
+            above=tuple(
+                (start, replace(price, version=f"{price.version}, batch"))
+                for start, price in half.above
+            ),
         )
 
+    def times(self, factor: Decimal) -> "Price":
+        """Return the price with every token at a multiple of its rate; fees stay as they are."""
+        return replace(
+            self,
+            **{name: getattr(self, name) * factor for name in (*RATES, "citation")},
+            reasoning=None if self.reasoning is None else self.reasoning * factor,
+            above=tuple((start, price.times(factor)) for start, price in self.above),
+        )
+
+    def or_dearer(self, other: "Price") -> "Price":
+        """Return a price that is below neither this price nor the other one, in no rate or fee."""
+        starts = sorted({start for price in (self, other) for start, _ in price.above})
+        above = ((start, _dearer(self.at(start + 1), other.at(start + 1))) for start in starts)
+        return replace(_dearer(self, other), above=tuple(above))
+
     def cost(self, usage: Usage) -> Decimal:
-        """Return the exact cost of a call in dollars, without rounding."""
+        """Return the exact cost of an answered call in dollars, without rounding."""
         price = self.at(usage.prompt_tokens)
         return (
             usage.input_tokens * price.input
             + usage.cached_tokens * price.cached_input
             + usage.cache_write_tokens * price.cache_write
             + usage.cache_write_1h_tokens * price.cache_write_1h
-            + usage.output_tokens * price.output
+            + _output_usd(price, usage)
+            + usage.citation_tokens * price.citation
+            + usage.web_searches * price.web_search
+            + price.request
         )
 
     def saving(self, usage: Usage) -> Decimal:
@@ -76,7 +111,12 @@ class Price:
         )
 
     def worst_case(
-        self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
+        self,
+        input_tokens: int,
+        max_output_tokens: int,
+        *,
+        cache_writes: bool = False,
+        web_searches: int = 0,
     ) -> Decimal:
         """Return the most dollars that a call can cost.
 
@@ -84,13 +124,46 @@ class Price:
             input_tokens: Upper bound of the prompt's tokens.
             max_output_tokens: Upper bound of the generated tokens.
             cache_writes: Whether the request asks the provider to write to its cache.
+            web_searches: Upper bound of the searches for which the request asks, such as the
+                ``max_uses`` of its search tool. Searches that the model makes unasked are added.
         """
         reachable = [self, *(price for start, price in self.above if input_tokens > start)]
-        rates = [rate for price in reachable for rate in (price.input, price.cached_input)]
+        return (
+            input_tokens * max(self._prompt_rate(price, cache_writes) for price in reachable)
+            + max_output_tokens * max(max(p.output, p.reasoning or _ZERO) for p in reachable)
+            + self.max_citation_tokens * max(price.citation for price in reachable)
+            + (web_searches + self.max_web_searches) * max(p.web_search for p in reachable)
+            + max(price.request for price in reachable)
+        )
+
+    def _prompt_rate(self, price: "Price", cache_writes: bool) -> Decimal:
+        """Return the highest rate that a prompt token may have at one of the prices."""
+        rate = max(price.input, price.cached_input)
         if cache_writes:
-            rates += [
-                rate for price in reachable for rate in (price.cache_write, price.cache_write_1h)
-            ]
-        elif self.writes_unasked:
-            rates += [price.cache_write for price in reachable]
-        return input_tokens * max(rates) + max_output_tokens * max(p.output for p in reachable)
+            return max(rate, price.cache_write, price.cache_write_1h)
+        return max(rate, price.cache_write) if self.writes_unasked else rate
+
+
+def _output_usd(price: Price, usage: Usage) -> Decimal:
+    if price.reasoning is None:
+        return usage.output_tokens * price.output
+    reasoning = min(usage.reasoning_tokens, usage.output_tokens)
+    return (usage.output_tokens - reasoning) * price.output + reasoning * price.reasoning
+
+
+def _dearer(one: Price, other: Price) -> Price:
+    """Return ``one`` with each rate and fee that is higher in the other; ``above`` stays."""
+    reasoning = None
+    if (one.reasoning, other.reasoning) != (None, None):
+        reasoning = max(
+            price.output if price.reasoning is None else price.reasoning for price in (one, other)
+        )
+    return replace(
+        one,
+        **{
+            name: max(getattr(one, name), getattr(other, name))
+            for name in (*RATES, "citation", "request", "web_search")
+        },
+        reasoning=reasoning,
+        writes_unasked=one.writes_unasked or other.writes_unasked,
+    )

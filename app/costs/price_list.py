@@ -1,6 +1,12 @@
-"""The published prices: the data in the installed genai-prices package; no data is fetched."""
+"""The published prices: the data in the installed genai-prices package; no data is fetched.
 
-from collections.abc import Mapping
+A price list may have prices of units that this application does not know. If such a unit may occur
+in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
+out, because a request has only text and asks for no tool that runs at the provider.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from functools import cached_property
@@ -11,15 +17,38 @@ from app.costs.price import Price
 if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, ModelPrice, Provider, TieredPrices
 
-_PER_MILLION = -6
+_PER_MILLION, _PER_THOUSAND = -6, -3
 # If the list has no price of cache writes, the usual price applies: the input price times this
 # factor.
 CACHE_WRITE_FACTOR = Decimal("1.25")
 CACHE_WRITE_1H_FACTOR = Decimal(2)
+#: The units that are priced.
+UNITS = frozenset(
+    {"input_mtok", "output_mtok", "output_reasoning_mtok", "cache_read_mtok", "cache_write_mtok"}
+    | {"cache_write_5m_mtok", "cache_write_1h_mtok", "requests_kcount", "web_searches_kcount"}
+)
+#: The units of tools that run at the provider. No request asks for these tools.
+_OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
+    "code_executions_kcount"
+}
+#: The beginnings of units for prompts with anything other than text, which are never sent.
+_OF_OTHER_PROMPTS = (
+    *("input_audio_", "input_image_", "input_video_", "input_gpixels", "input_document_"),
+    *("input_annotated_document_", "cache_audio_", "cache_image_", "cache_video_"),
+)
+# These models search the web in every call. Their answers do not count the searches, and the list
+# has no fee for most of these models.
+_SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
+#: The facts of a request by which the list is asked for prices.
+_ASKED = frozenset({"service_tier", "speed", "processing"})
 
 
 class PriceList:
-    """The models of genai-prices. The first look-up loads the package, which takes about 0.3 s."""
+    """The models of genai-prices. The first look-up loads the package, which takes about 0.3 s.
+
+    Weakness: the list has a few prices for cases that no answer tells, such as the route of a
+    gateway. For a model with such prices, the most expensive of them applies to all cases.
+    """
 
     @cached_property
     def version(self) -> str:
@@ -42,18 +71,35 @@ class PriceList:
             at: Time of the request.
 
         Returns:
-            The price, or None if the list has no price for the model or its variant. In the price,
-            ``writes_unasked`` is true if the list has a price of cache writes.
+            The price, or None if the list has no price for the model or its variant, or a price of
+            a unit that is not known here. In the price, ``writes_unasked`` is true if the list has
+            a price of cache writes.
         """
         info = self._model(provider, model)
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
             return None
-        listed = info.get_prices(at, variant)
-        if listed.input_mtok is None or listed.output_mtok is None:
+        cases = [info.get_prices(at, context) for context in _contexts(info, variant)]
+        if any(_unknown_units(model, case) for case in cases):
             return None
-        starts = sorted({start for rate in vars(listed).values() for start in _starts(rate)})
-        above = tuple((start, self._price(listed, start + 1)) for start in starts)
-        return self._price(listed, 0, above)
+        prices = [price for case in cases if (price := self._price_of(case)) is not None]
+        return _dearest(prices) if prices else None
+
+    def values(self, provider: str, model: str, fact: str, at: datetime) -> tuple[str, ...]:
+        """Return the values of a fact, such as ``service_tier``, that have prices of their own."""
+        info = self._model(provider, model)
+        found = [
+            variant.when[fact]
+            for variant in (info.price_variants if info else None) or ()
+            if fact in variant.when
+            and (variant.constraint is None or variant.constraint.active(at))
+            and any(rate is not None for rate in vars(variant.prices).values())
+        ]
+        return tuple(dict.fromkeys(found))
+
+    def unknown_units(self, provider: str, model: str, at: datetime) -> list[str]:
+        """Return the priced units of a model that may occur in a call and have no bound here."""
+        info = self._model(provider, model)
+        return [] if info is None else _unknown_units(model, info.get_prices(at, {}))
 
     def context_window(self, provider: str, model: str) -> int | None:
         """Return the most tokens that a model reads; None if the list does not have the number."""
@@ -79,23 +125,33 @@ class PriceList:
             return None
         return known.find_model(model, all_providers=list(self._providers.values()))
 
+    def _price_of(self, listed: "ModelPrice") -> Price | None:
+        if listed.input_mtok is None or listed.output_mtok is None:
+            return None
+        starts = sorted({start for rate in vars(listed).values() for start in _starts(rate)})
+        above = tuple((start, self._price(listed, start + 1)) for start in starts)
+        return self._price(listed, 0, above)
+
     def _price(
         self, listed: "ModelPrice", prompt_tokens: int, above: tuple[tuple[int, Price], ...] = ()
     ) -> Price:
-        input_ = _rate(listed.input_mtok, prompt_tokens)
-        output = _rate(listed.output_mtok, prompt_tokens)
-        assert input_ is not None
-        assert output is not None
-        cached = _rate(listed.cache_read_mtok, prompt_tokens)
-        write = _rate(listed.cache_write_mtok, prompt_tokens)
-        write_1h = _rate(listed.cache_write_1h_mtok, prompt_tokens)
+        rates = {
+            unit: rate
+            for unit in UNITS
+            if (rate := _rate(getattr(listed, unit, None), unit, prompt_tokens)) is not None
+        }
+        input_ = rates["input_mtok"]
+        write = rates.get("cache_write_5m_mtok", rates.get("cache_write_mtok"))
         return Price(
             version=self.version,
             input=input_,
-            cached_input=input_ if cached is None else cached,
+            cached_input=rates.get("cache_read_mtok", input_),
             cache_write=input_ * CACHE_WRITE_FACTOR if write is None else write,
-            cache_write_1h=input_ * CACHE_WRITE_1H_FACTOR if write_1h is None else write_1h,
-            output=output,
+            cache_write_1h=rates.get("cache_write_1h_mtok", input_ * CACHE_WRITE_1H_FACTOR),
+            output=rates["output_mtok"],
+            reasoning=rates.get("output_reasoning_mtok"),
+            request=rates.get("requests_kcount", Decimal(0)),
+            web_search=rates.get("web_searches_kcount", Decimal(0)),
             writes_unasked=write is not None,
             above=above,
         )
@@ -109,15 +165,45 @@ def _has_variant(info: "ModelInfo", key: str, value: str, at: datetime) -> bool:
     )
 
 
+def _contexts(info: "ModelInfo", variant: Mapping[str, str]) -> Iterable[dict[str, str]]:
+    """Yield the asked case, and this case with each fact that this application cannot know."""
+    yield dict(variant)
+    for listed in info.price_variants or ():
+        if not listed.when.keys() <= _ASKED:
+            yield {**listed.when, **variant}
+
+
+def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
+    found = {
+        unit
+        for unit, rate in vars(listed).items()
+        if rate
+        and unit not in UNITS
+        and unit not in _OF_TOOLS
+        and not unit.startswith(_OF_OTHER_PROMPTS)
+    }
+    if _SEARCHES_UNASKED.search(model):
+        found.add("web_searches_kcount")
+    return sorted(found)
+
+
+def _dearest(prices: list[Price]) -> Price:
+    """Return a price that is below none of the prices, in no rate or fee."""
+    first, *others = prices
+    for other in others:
+        first = first.or_dearer(other)
+    return first
+
+
 def _starts(rate: Any) -> list[int]:
     return [tier.start for tier in getattr(rate, "tiers", ())]
 
 
-def _rate(rate: "Decimal | TieredPrices | None", prompt_tokens: int) -> Decimal | None:
-    """Convert a rate from dollars per million tokens to dollars per token, for a prompt size."""
+def _rate(rate: "Decimal | TieredPrices | None", unit: str, prompt_tokens: int) -> Decimal | None:
+    """Convert a rate of the list to dollars per token or per use, for a prompt size."""
     if rate is None:
         return None
     if not isinstance(rate, Decimal):
         reached = [tier.price for tier in rate.tiers if prompt_tokens > tier.start]
         rate = reached[-1] if reached else rate.base
-    return rate.scaleb(_PER_MILLION)
+    return rate.scaleb(_PER_MILLION if unit.endswith("_mtok") else _PER_THOUSAND)

@@ -1,18 +1,17 @@
 """The prices of all models in the form for people, with the place where each price is set."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fnmatch import fnmatchcase
 
 from app.costs.price import RATES, Price
-from app.costs.pricing import Pricing
+from app.costs.pricing import OPERATOR, Pricing
 from app.domain.agent import PROVIDERS, provider_of_model
 from app.errors import UnknownModel
 
-_MILLION = 1_000_000
+_MILLION, _THOUSAND = 1_000_000, 1000
 _WILDCARDS = "*?["
-OPERATOR = "operator"
 _DEFAULTS = "costs.default_input_cost, default_output_cost"
 
 
@@ -29,6 +28,8 @@ class PriceLine:
         cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
         output: Price of generated tokens, reasoning included.
+        others: Further prices by name, if they are not zero: ``reasoning`` and ``citation`` per
+            million tokens, ``requests`` and ``web_searches`` per 1,000 uses.
         source: Name and version of the list, or ``operator`` and the date from which the price
             applies.
         set_by: Place of the price in the configuration, or None.
@@ -44,6 +45,7 @@ class PriceLine:
     cache_write: Decimal
     cache_write_1h: Decimal
     output: Decimal
+    others: Mapping[str, Decimal]
     source: str
     set_by: str | None
     published: tuple[Decimal, Decimal] | None
@@ -112,8 +114,19 @@ def _line(pricing: Pricing, provider: str, model: str, price: Price, case: str =
         provider=provider,
         model=model,
         case=case,
+        others=_others(price),
         source=price.version,
         set_by=(pricing.own_place(provider, model) or _DEFAULTS) if own else None,
         published=None if listed is None else (listed.input * _MILLION, listed.output * _MILLION),
         **rates,
     )
+
+
+def _others(price: Price) -> dict[str, Decimal]:
+    found = {
+        "reasoning": (price.reasoning or Decimal(0)) * _MILLION,
+        "citation": price.citation * _MILLION,
+        "requests": price.request * _THOUSAND,
+        "web_searches": price.web_search * _THOUSAND,
+    }
+    return {name: dollars for name, dollars in found.items() if dollars}

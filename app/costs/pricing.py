@@ -5,29 +5,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import product
+from math import prod
 from typing import Any
 
+from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
-from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR, PriceList
+from app.costs.price_list import PriceList
+from app.costs.quote import AUTO, STANDARD, Quote, Ways, asked_of
 from app.domain.agent import provider_of_model
+from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
-from app.domain.policies import CostConfig, starts_at
+from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, Provider
-from app.domain.suggestions import did_you_mean
-from app.domain.usage import Usage
+from app.domain.suggestions import did_you_mean, listed
+from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
 
 __all__ = ["Price", "Pricing"]
 
-_PER_THOUSAND, _PER_MILLION = -3, -6
-_ALWAYS = datetime.min.replace(tzinfo=UTC)
+#: The beginning of the version of every operator's price.
+OPERATOR = "operator"
 _BATCH = {"processing": "batch"}
-_Dated = tuple[datetime, Price]
+_ONE = Decimal(1)
 # A published price may change with the date or the hour, so a found price is kept only this long.
 _FRESH_S = 60.0
 _NO_PARAMS: Mapping[str, Any] = {}
-_STANDARD = frozenset({"None", "auto", "default", "standard", "standard_only"})
+_SERVICE_TIER, _SPEED, _REGION = SERVED
+# The name under which a request asks for the standard tier.
+_DEFAULT_TIER = "default"
+# A request for the tier "fast" is answered as "priority" (OpenAI's reference of chat completions).
+_ANSWERED_AS = {"fast": "priority"}
 
 
 class Pricing:
@@ -55,31 +64,10 @@ class Pricing:
     def __init__(
         self, config: CostConfig | None = None, providers: Sequence[Provider] = BUILT_IN
     ) -> None:
-        config = config or CostConfig()
-        self._cached_on_request = {
-            provider.name
-            for provider in providers
-            if PROTOCOLS[provider.protocol].caches_on_request
-        }
-        self._own: dict[str, list[_Dated]] = {
-            model: [(_ALWAYS, _own_price("operator", prices, _PER_THOUSAND))]
-            for model, prices in config.model_costs.items()
-        }
-        self._own |= {model: _dated(prices) for model, prices in config.model_prices.items()}
-        self._places = {
-            name: f"costs.{section}: {name}"
-            for section, names in (
-                ("model_costs", config.model_costs),
-                ("model_prices", config.model_prices),
-            )
-            for name in names
-        }
-        self._default: Price | None = None
-        if config.default_input_cost is not None and config.default_output_cost is not None:
-            defaults = {"input": config.default_input_cost, "output": config.default_output_cost}
-            self._default = _own_price("operator default", defaults, _PER_THOUSAND)
+        self._providers = {provider.name: provider for provider in providers}
+        self._own = OwnPriceTable(config or CostConfig())
         self._list = PriceList()
-        self._found: dict[tuple[str, str, str, str, bool], Price] = {}
+        self._found: dict[tuple[Any, ...], Quote] = {}
         self._fresh_until_s = 0.0
 
     def preload(self) -> None:
@@ -89,12 +77,11 @@ class Pricing:
     @property
     def own_models(self) -> tuple[str, ...]:
         """Names of the models with an operator's price, as they are in the configuration."""
-        return tuple(self._own)
+        return self._own.models
 
     def own_place(self, provider: str, model: str) -> str | None:
         """Return the place of a model's operator price in the configuration, or None."""
-        names = (f"{provider}/{model}", model, f"{provider}/*")
-        return next((place for name in names if (place := self._places.get(name))), None)
+        return self._own.place(provider, model)
 
     def published(self, provider: str, model: str) -> Price | None:
         """Return a model's present published price, or None; an operator's price is ignored."""
@@ -113,12 +100,13 @@ class Pricing:
         at: datetime | None = None,
         batch: bool = False,
     ) -> Price:
-        """Return the price of a model.
+        """Return the price of a model if the provider serves the request as asked.
 
         Args:
             provider: Provider name.
             model: Model name.
-            params: The request's parameters; ``service_tier`` and ``speed`` change the price.
+            params: The request's parameters; ``service_tier``, ``speed`` and ``inference_geo``
+                change the price.
             at: Time of the request; None means the present time, within a minute.
             batch: Whether the request is part of a batch.
 
@@ -126,20 +114,46 @@ class Pricing:
             The price.
 
         Raises:
-            UnknownModel: If the model has no price.
+            UnknownModel: If the model has no price, or no price for what the request asks.
         """
-        tier, speed = str(params.get("service_tier")), str(params.get("speed"))
+        price = self.quote(provider, model, params, at=at).usual
+        return self._batch(provider, model, price) if batch else price
+
+    def quote(
+        self,
+        provider: str,
+        model: str,
+        params: Mapping[str, Any] = _NO_PARAMS,
+        *,
+        at: datetime | None = None,
+    ) -> Quote:
+        """Return all prices at which a request may be served.
+
+        Args:
+            provider: Provider name.
+            model: Model name.
+            params: The request's parameters, as in ``price_of``.
+            at: Time of the request; None means the present time, within a minute.
+
+        Returns:
+            The prices.
+
+        Raises:
+            UnknownModel: If the model has no price, or no price for what the request asks.
+        """
+        wanted = tuple(params.get(name) for name in SERVED)
         if at is not None:
-            return self._look_up(provider, model, tier, speed, batch, at)
+            return self._look_up(provider, model, wanted, at)
         now_s = time.monotonic()
         if now_s >= self._fresh_until_s:
             self._found.clear()
             self._fresh_until_s = now_s + _FRESH_S
-        key = (provider, model, tier, speed, batch)
-        price = self._found.get(key)
-        if price is None:
-            price = self._found[key] = self._look_up(*key, datetime.now(UTC))
-        return price
+        key = (provider, model, *map(str, wanted))
+        quote = self._found.get(key)
+        if quote is None:
+            quote = self._look_up(provider, model, wanted, datetime.now(UTC))
+            self._found[key] = quote
+        return quote
 
     def calculate_cost(
         self,
@@ -184,40 +198,99 @@ class Pricing:
         return limits_of(model).context_window or self._list.context_window(provider, model)
 
     def _look_up(
-        self,
-        provider: str,
-        model: str,
-        service_tier: str,
-        speed: str,
-        batch: bool,
-        at: datetime,
-    ) -> Price:
-        names = (f"{provider}/{model}", model, f"{provider}/*")
-        price = next((own for name in names if (own := self._own_at(name, at))), None)
-        if price is None:
-            asked = {"service_tier": service_tier, "speed": speed}
-            variant = {name: value for name, value in asked.items() if value not in _STANDARD}
-            if batch and (listed := self._list.find(provider, model, variant | _BATCH, at)):
-                price, batch = replace(listed, version=f"{listed.version}, batch"), False
-            else:
-                price = self._list.find(provider, model, variant, at) or self._default
-            if price is None:
-                raise self._unknown(provider, model, variant)
-        unasked = price.writes_unasked and provider not in self._cached_on_request
-        return replace(price.halved() if batch else price, writes_unasked=unasked)
+        self, provider: str, model: str, wanted: tuple[object, ...], at: datetime
+    ) -> Quote:
+        tier, *others = wanted
+        to_send = None
+        if tier is None:
+            tier, to_send = self._tier(provider, model, at)
+        asked = [asked_of(name, value) for name, value in zip(SERVED, (tier, *others), strict=True)]
+        own = self._own.at(provider, model, at) or self._default(provider, model, at)
+        prices = _own_prices(own, asked) if own else self._published(provider, model, at)
+        priced = [frozenset(values) for values in zip(*prices, strict=True)] or [frozenset()] * 3
+        unpriced = {
+            name: str(value)
+            for name, value, known in zip(SERVED, asked, priced, strict=True)
+            if value is not None and value not in known
+        }
+        if not prices or unpriced:
+            raise self._unknown(provider, model, unpriced if prices else {}, at)
+        return Quote(
+            prices={key: self._with_writes(provider, price) for key, price in prices.items()},
+            ways=tuple(map(_ways, SERVED, asked, priced)),
+            service_tier=to_send,
+        )
 
-    def _own_at(self, name: str, at: datetime) -> Price | None:
-        started = [price for start, price in self._own.get(name, ()) if start <= at]
-        return started[-1] if started else None
+    def _tier(self, provider: str, model: str, at: datetime) -> tuple[str | None, str | None]:
+        """Return the tier of a request that names none, and the tier that it must name for that.
 
-    def _unknown(self, provider: str, model: str, variant: Mapping[str, str]) -> UnknownModel:
-        if variant and self._list.find(provider, model, {}, datetime.now(UTC)):
-            asked = ", ".join(f"{name} {value!r}" for name, value in variant.items())
+        The account's settings decide about a request that names no tier. So a request names the
+        standard tier if there is any other, unless the operator wants the account's settings.
+        """
+        known = self._providers.get(provider)
+        if known is not None and known.service_tier is not None:
+            return known.service_tier, None if known.service_tier == AUTO else known.service_tier
+        if self._list.values(provider, model, _SERVICE_TIER, at):
+            return _DEFAULT_TIER, _DEFAULT_TIER
+        return None, None
+
+    def _default(self, provider: str, model: str, at: datetime) -> OwnPrice | None:
+        """Return the default price for a model that is in no table; otherwise None."""
+        listed = self._list.find(provider, model, {}, at) is not None
+        if listed or self._list.unknown_units(provider, model, at):
+            return None
+        return self._own.default
+
+    def _published(self, provider: str, model: str, at: datetime) -> dict[tuple[str, ...], Price]:
+        """Return the published prices by service tier, speed and region."""
+        known = self._providers.get(provider)
+        regional = known is not None and PROTOCOLS[known.protocol].regional
+        regions = region_factors(model) if regional else {}
+        tiers, speeds = (
+            (STANDARD, *self._list.values(provider, model, fact, at))
+            for fact in (_SERVICE_TIER, _SPEED)
+        )
+        prices: dict[tuple[str, ...], Price] = {}
+        for tier, speed in product(tiers, speeds):
+            facts = {_SERVICE_TIER: tier, _SPEED: speed}
+            variant = {name: value for name, value in facts.items() if value != STANDARD}
+            if (price := self._list.find(provider, model, variant, at)) is not None:
+                prices[tier, speed, STANDARD] = price
+                for region, factor in regions.items():
+                    prices[tier, speed, region] = price.times(factor)
+        return prices
+
+    def _batch(self, provider: str, model: str, price: Price) -> Price:
+        """Return the price of a batch: the published one, or half of the usual price."""
+        if not price.version.startswith(OPERATOR):
+            listed = self._list.find(provider, model, _BATCH, datetime.now(UTC))
+            if listed is not None:
+                named = replace(listed, version=f"{listed.version}, batch")
+                return self._with_writes(provider, named)
+        return price.halved()
+
+    def _with_writes(self, provider: str, price: Price) -> Price:
+        """Return the price; a provider that caches only on request writes nothing unasked."""
+        known = self._providers.get(provider)
+        on_request = known is not None and PROTOCOLS[known.protocol].caches_on_request
+        return replace(price, writes_unasked=price.writes_unasked and not on_request)
+
+    def _unknown(
+        self, provider: str, model: str, unpriced: Mapping[str, str], at: datetime
+    ) -> UnknownModel:
+        if unpriced:
+            asked = ", ".join(f"{name} {value!r}" for name, value in unpriced.items())
             return UnknownModel(
                 f"model {model!r} of {provider} has no price for {asked}: remove it from "
-                "llm_config, or give the model's price under model_costs in the configuration"
+                "llm_config, or give the model's price under model_prices in the configuration"
             )
-        known = [*self._own, *self._list.models(provider)]
+        if units := self._list.unknown_units(provider, model, at):
+            return UnknownModel(
+                f"the published price of model {model!r} of {provider} has {listed(units)}, which "
+                "cannot be bounded before a call: give the model's price under model_prices in "
+                "the configuration, with a fee for requests if necessary"
+            )
+        known = [*self._own.models, *self._list.models(provider)]
         return UnknownModel(
             f"no price is known for model {model!r}{f' of {provider}' if provider else ''}: give "
             "it under model_costs in the configuration, in dollars per 1,000 tokens, or under "
@@ -226,27 +299,30 @@ class Pricing:
         )
 
 
-def _dated(prices: Sequence[Mapping[str, float | str]]) -> list[_Dated]:
-    """Return the prices of a model, each with the time from which it applies."""
-    dated = []
-    for given in prices:
-        start = starts_at(given)
-        version = "operator" if start is None else f"operator from {given['from']}"
-        rates = {name: rate for name, rate in given.items() if name != "from"}
-        dated.append((start or _ALWAYS, _own_price(version, rates, _PER_MILLION)))
-    return sorted(dated, key=lambda one: one[0])
+def _own_prices(own: OwnPrice, asked: Sequence[str | None]) -> dict[tuple[str, ...], Price]:
+    """Return the operator's prices by service tier, speed and region.
+
+    A price without factors for a fact applies to every value for which a request asks.
+    """
+    factors = [
+        {STANDARD: _ONE, **(own.factors.get(name) or {value or STANDARD: _ONE})}
+        for name, value in zip(SERVED, asked, strict=True)
+    ]
+    prices = {}
+    for key in product(*factors):
+        factor = prod((by[value] for by, value in zip(factors, key, strict=True)), start=_ONE)
+        prices[key] = own.price if factor == 1 else own.price.times(factor)
+    return prices
 
 
-def _own_price(version: str, prices: Mapping[str, float | str], per: int) -> Price:
-    # The conversion goes through str, because Decimal(0.1) is not exactly a tenth.
-    rates = {name: Decimal(str(value)).scaleb(per) for name, value in prices.items()}
-    input_ = rates["input"]
-    return Price(
-        version=version,
-        input=input_,
-        cached_input=rates.get("cached_input", input_),
-        cache_write=rates.get("cache_write", input_ * CACHE_WRITE_FACTOR),
-        cache_write_1h=rates.get("cache_write_1h", input_ * CACHE_WRITE_1H_FACTOR),
-        output=rates["output"],
-        writes_unasked="cache_write" in rates,
-    )
+def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
+    """Return the values of a fact at which a request may be served."""
+    if asked is None:
+        # A provider may choose the tier and the region, but serves a speed only if it is asked for.
+        possible = frozenset({STANDARD}) if name == _SPEED else priced
+        return Ways(possible=possible, priced=priced)
+    if name == _REGION:
+        return Ways(asked=asked, possible=frozenset({asked}), priced=priced)
+    # A busy provider may serve the standard in place of a tier or a speed.
+    possible = frozenset({STANDARD, asked, _ANSWERED_AS.get(asked, asked)}) & priced
+    return Ways(asked=asked, possible=possible, priced=priced)

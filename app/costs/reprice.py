@@ -1,9 +1,9 @@
 """Prices booked calls again after a change of prices, and books the differences as corrections.
 
-The new cost of a call is calculated from its stored usage and from the price that today's tables
-give for the time of its entry. A correction brings the sum of the call's entries to the new cost,
-so a second repricing books nothing. If the usage of a call is not known, the booked worst case of
-the call stays.
+The new cost of a call is calculated from its stored usage, from the service tier, speed and region
+in which it was served, and from the price that today's tables give for the time of its entry. A
+correction brings the sum of the call's entries to the new cost, so a second repricing books
+nothing. If the usage of a call is not known, the booked worst case of the call stays.
 """
 
 from collections import defaultdict
@@ -18,6 +18,7 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.costs.pricing import Pricing
+from app.domain.agent import merged_config
 from app.domain.money import round_to_ledger
 from app.domain.usage import Usage
 from app.errors import UnknownModel
@@ -36,7 +37,8 @@ ENTRIES: TextClause = text("""
     SELECT * FROM cost_entries WHERE run_id = ANY(CAST(:run_ids AS uuid[])) ORDER BY id
 """)
 PARAMETERS: TextClause = text("""
-    SELECT w.id, a.agent ->> 'name' AS agent, a.agent -> 'llm_config' AS llm_config
+    SELECT w.id, a.agent ->> 'name' AS agent, a.agent -> 'llm_config' AS llm_config,
+        a.agent -> 'fallbacks' AS fallbacks
     FROM workflows w CROSS JOIN LATERAL jsonb_array_elements(w.definition -> 'agents') AS a(agent)
     WHERE w.id = ANY(CAST(:ids AS uuid[]))
 """)
@@ -159,28 +161,42 @@ async def _corrections(
     return _Found(repricing=repricing, records=records)
 
 
-async def _parameters(
-    connection: AsyncConnection, workflow_ids: Iterable[UUID]
-) -> dict[tuple[UUID, str], Mapping[str, Any]]:
-    """Read the llm_config of every agent, because a service tier has a price of its own."""
+_Parameters = Mapping[tuple[UUID, str], Sequence[Mapping[str, Any]]]
+
+
+async def _parameters(connection: AsyncConnection, workflow_ids: Iterable[UUID]) -> _Parameters:
+    """Read the parameters of every agent's model and of its fallbacks.
+
+    A service tier, a speed and a region have prices of their own.
+    """
     rows = await connection.execute(PARAMETERS, {"ids": sorted(workflow_ids)})
-    return {(row.id, row.agent): row.llm_config for row in rows}
+    return {
+        (row.id, row.agent): [
+            row.llm_config,
+            *(merged_config(row.llm_config, fallback) for fallback in row.fallbacks or ()),
+        ]
+        for row in rows
+    }
 
 
 def _correction(
     base: RowMapping,
     entries: Sequence[RowMapping],
     pricing: Pricing,
-    parameters: Mapping[tuple[UUID, str], Mapping[str, Any]],
+    parameters: _Parameters,
 ) -> CallRecord | None:
     """Return the correction of a call, or None if its entries are right."""
     usage = Usage(**{name: base[name] for name in TOKENS})
     if not usage.total_tokens:
         return None
-    asked = parameters.get((base["workflow_id"], base["agent"]))
-    if asked is None:
+    options = parameters.get((base["workflow_id"], base["agent"]))
+    if options is None:
         raise UnknownModel(f"nothing says what agent {base['agent']!r} asked for")
-    price = pricing.price_of(base["provider"], base["model"], asked, at=base["created_at"])
+    asked = next((one for one in options if one.get("model") == base["model"]), options[0])
+    quote = pricing.quote(base["provider"], base["model"], asked, at=base["created_at"])
+    # Older versions did not note how a call was served, and booked the price of the request.
+    served = base["served"]
+    price = quote.usual if served is None else quote.settle(usage, served).price
     difference = round_to_ledger(price.cost(usage)) - _sum(entries, "cost_usd")
     if not difference:
         return None

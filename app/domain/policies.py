@@ -7,7 +7,8 @@ from typing import Literal, get_args
 
 from app.domain.bounds import YEAR_S, Bounds, check_bounds
 from app.domain.retry import RetryPolicy
-from app.domain.suggestions import listed
+from app.domain.suggestions import listed, shortened
+from app.domain.usage import SERVED
 from app.errors import ConfigurationError
 
 Enforcement = Literal["bucket", "window"]
@@ -15,6 +16,18 @@ LIMIT = Bounds(low=1, high=10**12, whole=True, optional=True)
 PRICE_OR_NONE = Bounds(high=1000, optional=True)
 PRICES = ("input", "output")
 CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
+OTHER_PRICES = ("reasoning", "citation")
+#: Fees in dollars per 1,000 uses.
+FEES = ("requests", "web_searches")
+#: Bounds of what a model does unasked, in uses or tokens per call.
+MOST = ("max_citation_tokens", "max_web_searches")
+#: The key with the factors of service tiers, speeds and regions.
+FACTORS = "factors"
+FACTOR = Bounds(high=1000)
+#: A price as it is in the configuration: rates, fees, bounds, and factors by fact and value.
+OwnPrices = Mapping[str, float | Mapping[str, Mapping[str, float]]]
+#: A price that may have the key ``from``.
+DatedPrices = Mapping[str, float | str | Mapping[str, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +80,9 @@ class CostConfig:
 
     Attributes:
         model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens.
-            ``cached_input``, ``cache_write`` and ``cache_write_1h`` may be given too.
+            ``cached_input``, ``cache_write``, ``cache_write_1h``, ``reasoning`` and ``citation``
+            may be given too; so may the fees ``requests`` and ``web_searches`` in dollars per
+            1,000 uses, ``max_web_searches`` and ``max_citation_tokens`` per call, and ``factors``.
         model_prices: Model name -> list of prices with the same keys, in dollars per million
             tokens. The key ``from`` is the date or time from which a price applies (ISO 8601, UTC
             if there is no zone). One price may have no ``from``; it applies before all others. A
@@ -78,8 +93,8 @@ class CostConfig:
             these models are refused.
     """
 
-    model_costs: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    model_prices: Mapping[str, Sequence[Mapping[str, float | str]]] = field(default_factory=dict)
+    model_costs: Mapping[str, OwnPrices] = field(default_factory=dict)
+    model_prices: Mapping[str, Sequence[DatedPrices]] = field(default_factory=dict)
     default_input_cost: float | None = None
     default_output_cost: float | None = None
 
@@ -96,7 +111,13 @@ class CostConfig:
             _check_dated(model, dated)
 
 
-def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
+def factors_of(prices: DatedPrices) -> Mapping[str, Mapping[str, float]]:
+    """Return the factors of a price, by fact (``service_tier``, ...) and value; often empty."""
+    found = prices.get(FACTORS) or {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def starts_at(prices: DatedPrices) -> datetime | None:
     """Return the time from which a price of ``model_prices`` applies; None if it has no start.
 
     Raises:
@@ -108,7 +129,7 @@ def starts_at(prices: Mapping[str, float | str]) -> datetime | None:
     return start if start.tzinfo else start.replace(tzinfo=UTC)
 
 
-def _check_dated(model: str, dated: Sequence[Mapping[str, float | str]]) -> None:
+def _check_dated(model: str, dated: Sequence[DatedPrices]) -> None:
     starts = set()
     for prices in dated:
         try:
@@ -126,16 +147,41 @@ def _check_dated(model: str, dated: Sequence[Mapping[str, float | str]]) -> None
         _check_prices(f"model_prices of {model!r}", rates, "dollars per million tokens", 1_000_000)
 
 
-def _check_prices(
-    place: str, prices: Mapping[str, float | str], unit: str, high: float = 1000
-) -> None:
-    bounds = dict.fromkeys((*PRICES, *CACHE_PRICES), Bounds(high=high))
-    if not set(PRICES) <= prices.keys() <= bounds.keys():
+def _check_prices(place: str, prices: DatedPrices, unit: str, high: float = 1000) -> None:
+    optional = (*CACHE_PRICES, *OTHER_PRICES)
+    bounds = (
+        dict.fromkeys((*PRICES, *optional), Bounds(high=high))
+        | dict.fromkeys(FEES, Bounds(high=1_000_000))
+        | dict.fromkeys(MOST, Bounds(high=10**9))
+    )
+    if not set(PRICES) <= prices.keys() <= {*bounds, FACTORS}:
         raise ConfigurationError(
-            f"{place} has {listed(prices)}: give 'input' and 'output', "
-            f"and optionally {listed(CACHE_PRICES)}, in {unit}"
+            f"{place} has {listed(prices)}: give 'input' and 'output', and optionally "
+            f"{listed(optional)}, in {unit}, {listed(FEES)} in dollars per 1,000 uses, "
+            f"{listed((*MOST, FACTORS))}"
         )
-    check_bounds(prices, {name: bounds[name] for name in prices}, of=f"{place}: ")
+    check_bounds(prices, {name: bounds[name] for name in prices if name in bounds}, of=f"{place}: ")
+    if prices.get("citation") and "max_citation_tokens" not in prices:
+        raise ConfigurationError(
+            f"{place} has 'citation' without 'max_citation_tokens': give the most citation tokens "
+            "that a call may have, because holds need a bound"
+        )
+    _check_factors(place, prices)
+
+
+def _check_factors(place: str, prices: DatedPrices) -> None:
+    given = prices.get(FACTORS, {})
+    if not isinstance(given, Mapping) or not given.keys() <= set(SERVED):
+        raise ConfigurationError(
+            f"{place}: factors is {shortened(given)}: give factors under {listed(SERVED)}, such as "
+            "{service_tier: {priority: 2}}"
+        )
+    for fact, by_value in given.items():
+        if not isinstance(by_value, Mapping):
+            raise ConfigurationError(
+                f"{place}: factors.{fact} is {shortened(by_value)}: give a factor for each value"
+            )
+        check_bounds(by_value, dict.fromkeys(by_value, FACTOR), of=f"{place}: factors.{fact}: ")
 
 
 LAST_PORT = 65_535

@@ -34,11 +34,14 @@ class Protocol:
         caches_on_request: Whether the provider caches a prompt only if the request asks for this;
             such a provider charges for the write. Other providers cache prompts by themselves, and
             charge for the write only if their price list has a price for it.
+        regional: Whether a request, or the account's settings, may choose the region in which the
+            model runs (``inference_geo``), because some regions have a surcharge.
     """
 
     name: str
     counting: TokenCounting
     caches_on_request: bool
+    regional: bool = False
 
 
 #: All protocols by name.
@@ -54,6 +57,7 @@ PROTOCOLS = {
             name="anthropic",
             counting=TokenCounting(reserves_output=False, counts_cached=False),
             caches_on_request=True,
+            regional=True,
         ),
     )
 }

@@ -1,4 +1,4 @@
-"""The tokens of one call, in the same form for every provider."""
+"""The tokens and other billed counts of one call, in the same form for every provider."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens of one call, as disjoint counts; the first four add up to the prompt.
+    """Counts of one call, which are disjoint; the first four add up to the prompt.
 
     Providers differ: OpenAI's prompt_tokens include cached tokens, and Anthropic's input_tokens do
     not include them. The adapters in ``app.llm`` convert both to this form.
@@ -19,6 +19,8 @@ class Usage:
         cache_write_1h_tokens: Prompt tokens that were written to a cache of 1 hour.
         output_tokens: Generated tokens, including the reasoning tokens.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning.
+        citation_tokens: Tokens of cited sources, which are counted beside prompt and output.
+        web_searches: Searches of the web that the provider made for the call.
     """
 
     input_tokens: int = 0
@@ -27,6 +29,8 @@ class Usage:
     cache_write_1h_tokens: int = 0
     output_tokens: int = 0
     reasoning_tokens: int = 0
+    citation_tokens: int = 0
+    web_searches: int = 0
 
     @property
     def prompt_tokens(self) -> int:
@@ -51,7 +55,26 @@ class Usage:
             cache_write_1h_tokens=self.cache_write_1h_tokens + other.cache_write_1h_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            citation_tokens=self.citation_tokens + other.citation_tokens,
+            web_searches=self.web_searches + other.web_searches,
         )
+
+
+#: The facts of an answer that change the price of the call.
+SERVED = ("service_tier", "speed", "inference_geo")
+
+
+def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the facts that change the price of a call, as far as the provider has told them.
+
+    Args:
+        facts: Facts of an answer, or the provider's own usage object.
+
+    Example:
+        >>> served_by({"service_tier": "priority", "speed": None, "refusal": "no"})
+        {'service_tier': 'priority'}
+    """
+    return {name: fact for name in SERVED if isinstance(fact := facts.get(name), str)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +88,7 @@ class Partial:
         final: Whether the usage is the provider's final usage, so that only the rest of the answer
             is lost.
         raw_usage: The provider's own usage object, as far as it arrived.
+        served: The facts that change the price of the call, as in ``served_by``.
         model: Model that answered, or None if the model is not known yet.
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, by their names in lower case.
@@ -74,6 +98,7 @@ class Partial:
     prompt_counted: bool = False
     final: bool = False
     raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    served: Mapping[str, str] = field(default_factory=dict)
     model: str | None = None
     request_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -41,6 +41,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
             "stop_sequence": answer.get("stop_sequence"),
             "service_tier": raw_usage.get("service_tier"),
             "speed": raw_usage.get("speed"),
+            "inference_geo": raw_usage.get("inference_geo"),
         },
         shown_tokens=generated_bytes(blocks) + CALL_TOKENS * len(calls),
         hides=not is_shown,

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
+from app.domain.claude import claude_version
 from app.domain.suggestions import shortened
-from app.llm.models import anthropic_samples, claude_version
+from app.llm.models import anthropic_samples
 from app.llm.parameters import ParameterRefused
 
 #: Parameters of the API that are not sent, each with the reason.
 REFUSED = {
     "container": "code execution is billed separately and has no price here",
+    "fallbacks": "other models have other prices; give the agent fallbacks",
     "mcp_servers": "tools run in the workers",
 }
 SAMPLING = ("temperature", "top_p", "top_k")

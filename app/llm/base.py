@@ -41,12 +41,13 @@ class LLMResponse:
         raw_usage: The provider's own usage object, as JSON values.
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
-        metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
-            ``original``, the message as it came with the name of its provider (``by``), if the
-            message has more parts than text and calls, such as reasoning, which must go back to
-            this provider unchanged; ``usage_missing`` if the provider has not counted all tokens,
-            and the rest is an upper bound; ``prompt_counted`` if only the output was not counted;
-            and ``first_token_s``, the seconds from the request to the first token of a stream.
+        metadata: Further facts: ``refusal`` and ``stop_sequence``; ``service_tier``, ``speed`` and
+            ``inference_geo``, by which the provider served the call and bills it; ``original``,
+            the message as it came with the name of its provider (``by``), if the message has more
+            parts than text and calls, such as reasoning, which must go back to this provider
+            unchanged; ``usage_missing`` if the provider has not counted all tokens, and the rest is
+            an upper bound; ``prompt_counted`` if only the output was not counted; and
+            ``first_token_s``, the seconds from the request to the first token of a stream.
     """
 
     content: str

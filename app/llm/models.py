@@ -6,12 +6,12 @@ parameters are sent, and the provider decides about them.
 
 import re
 
+from app.domain.claude import claude_version
+
 # o1 and newer, gpt-5 and newer, also after a gateway's prefix such as "openai/"; not gpt-oss-20b.
 _REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
 # gpt-5.1 to gpt-5.4 reason only if the request asks for it; otherwise they sample.
 _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
-# Finds the version, not the date: claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514.
-_CLAUDE_VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
 # Models whose weights are open: their servers show all that they generate, reasoning included.
 _OPEN = re.compile(
@@ -65,12 +65,6 @@ def anthropic_samples(model: str) -> bool:
     if version is None:
         return model.startswith("claude-instant")
     return version <= _LAST_CLAUDE_THAT_SAMPLES
-
-
-def claude_version(model: str) -> tuple[int, int] | None:
-    """Return the version of a model of Anthropic, such as (4, 6); None if its name has none."""
-    found = _CLAUDE_VERSION.search(model)
-    return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def anthropic_thinks_unasked(model: str) -> bool:

@@ -12,7 +12,11 @@ REFUSED = {
     "functions": "they are the agent's tools",
     "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
     "modalities": "only text is priced",
-    "web_search_options": "searches are billed separately and have no price here",
+    **dict.fromkeys(
+        # Names of OpenAI, of xAI, of OpenRouter, and of Qwen.
+        ("web_search_options", "search_parameters", "plugins", "enable_search"),
+        "searches of the provider are billed separately and have no price here",
+    ),
 }
 # Parameters of other APIs, which are refused for models that are known to be OpenAI's own.
 _LACKS = {

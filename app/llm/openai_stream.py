@@ -89,6 +89,10 @@ class OpenAIAssembly(Assembly):
             "service_tier": self._service_tier,
         }
 
+    def facts(self) -> Mapping[str, Any]:
+        """See ``Assembly.facts``."""
+        return {"service_tier": self._service_tier}
+
     def _counts(self) -> Counts:
         return openai_counts(self.raw_usage, produced=self.has_output)
 

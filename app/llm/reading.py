@@ -6,7 +6,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from app.domain.usage import Partial
+from app.domain.usage import Partial, served_by
 from app.errors import BadRequest, ProviderError, ServerFailure
 from app.llm.answers import Answer
 from app.llm.base import LLMResponse
@@ -97,7 +97,7 @@ class AnswerReader:
         usage = counts.bounded(
             prompt_tokens=0 if counts.prompt else prompt_bound(request), output_tokens=bound
         )
-        raw_usage = storable(answer.raw_usage)
+        raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
         finish = finish_of(answer.word)
         if answer.error or finish is None:
@@ -109,6 +109,7 @@ class AnswerReader:
                     prompt_counted=counts.prompt,
                     final=counts.whole,
                     raw_usage=raw_usage,
+                    served=served_by(told),
                     model=model,
                     request_id=failure.request_id,
                     headers=failure.headers,
@@ -116,7 +117,7 @@ class AnswerReader:
             raise failure
         facts = {
             "refusal": answer.refusal,
-            **answer.facts,
+            **told,
             "original": answer.original and {"by": self._provider, "message": answer.original},
             "usage_missing": not counts.whole or None,
             "prompt_counted": (counts.prompt and not counts.output) or None,

@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-import orjson
-
+from app.domain.json_text import write_json
 from app.domain.model_limits import limits_of
 from app.domain.protocols import Protocol
 from app.domain.usage import Partial
@@ -23,6 +22,7 @@ from app.errors import (
     AuthenticationFailed,
     BadRequest,
     ConnectionFailed,
+    InvalidJson,
     ProviderError,
     ServerFailure,
 )
@@ -330,8 +330,8 @@ class SdkClient(LLMClient):
 
     def _encoded(self, body: Mapping[str, Any]) -> bytes:
         try:
-            return orjson.dumps(body)
-        except TypeError as error:
+            return write_json(body)
+        except InvalidJson as error:
             raise self._refused(f"the request is not JSON: {error}") from error
 
     def _opened(self) -> "AsyncOpenAI | AsyncAnthropic":

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from app.domain.usage import Partial, Usage
+from app.domain.usage import Partial, Usage, served_by
 from app.llm.headers import limit_headers, request_id
 from app.llm.tokens import CALL_TOKENS, text_bytes
 from app.llm.usage import Counts
@@ -100,6 +100,10 @@ class Assembly(ABC):
     @abstractmethod
     def answer(self) -> dict[str, Any]:
         """Return the answer in the form of an answer that is not streamed."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return the facts that have arrived, among them those that change the price."""
+        return self.raw_usage
 
     @abstractmethod
     def _counts(self) -> Counts:
@@ -216,6 +220,7 @@ class Reading:
             final=assembly.counts.whole,
             raw_usage=storable(assembly.raw_usage),
             model=name_of(assembly.model),
+            served=served_by(storable(assembly.facts())),
             request_id=request_id(headers),
             headers=limit_headers(headers),
         )

@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.domain.claude import claude_version
 from app.errors import BadRequest
 from app.llm.base import Message, ToolCall
-from app.llm.models import claude_version
 
 # Both providers add tokens of their own: 3 to 4 to each message and, if there are tools, a system
 # prompt of up to 530 tokens (Anthropic, Claude 3 Opus) and a few tokens to each tool.

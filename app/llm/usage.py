@@ -5,13 +5,17 @@ parts the provider has counted, and the rest of the tokens is estimated.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.domain.usage import Usage
 
 # More tokens than any call has; a larger number is no count.
 _MOST_TOKENS = 10**9
+# Counts of searches: Perplexity's queries, and the sources that xAI bills.
+_SEARCHES = ("num_search_queries", "num_sources_used")
+# Types of Anthropic's iterations whose tokens are in the totals of the usage.
+_IN_TOTALS = frozenset({"message", "fallback_message"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +69,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
     total = _count(raw.get("total_tokens"))
     reasoning = _first(output_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
+    citations = _count(raw.get("citation_tokens"))
     if completion is None and prompt and total:
         completion = max(total - prompt, 0)
     if completion is not None and prompt is not None:
@@ -73,7 +78,9 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
             prompt += beside
         else:
             completion += max(beside, 0)
-        if reasoning > completion:  # so the completion cannot contain it
+        # Perplexity counts reasoning and citations beside the completion. Elsewhere, reasoning is a
+        # part of the completion, unless it is larger.
+        if reasoning > completion or citations is not None:
             completion += reasoning
     cached = _first(
         details.get("cached_tokens"),
@@ -93,6 +100,8 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
             cache_write_tokens=written,
             output_tokens=output,
             reasoning_tokens=min(reasoning, output),
+            citation_tokens=citations or 0,
+            web_searches=_web_searches(raw),
         ),
         prompt=bool(prompt),
         output=completion is not None and (completion > 0 or not produced),
@@ -102,31 +111,67 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
 def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a message; its input_tokens exclude cached and written tokens.
 
+    The totals leave out the requests with which the provider summarised the conversation, and other
+    requests of its own; they are in ``iterations``, and the provider bills them.
+
     Args:
         raw: The usage object, or anything that a server has put in its place.
         produced: As in ``openai_counts``.
     """
     if not isinstance(raw, Mapping):
         return Counts()
-    by_lifetime = _part(raw, "cache_creation")
-    output_details = _part(raw, "output_tokens_details")
     prompt, output = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
-    cached = _first(raw.get("cache_read_input_tokens"))
+    totals = _message_usage(raw)
+    return Counts(
+        usage=_with_iterations(totals, raw.get("iterations")),
+        prompt=prompt is not None and totals.prompt_tokens > 0,
+        output=output is not None and (output > 0 or not produced),
+    )
+
+
+def _with_iterations(totals: Usage, given: Any) -> Usage:
+    """Add the iterations that the totals leave out.
+
+    At the beginning of a stream, the totals may have tokens that are an iteration's at its end.
+    Therefore the iterations are compared with the totals if they tell the message itself, too.
+    """
+    found = given if isinstance(given, list) else ()
+    iterations = [each for each in found if isinstance(each, Mapping)]
+    types = {each.get("type") for each in iterations}
+    all_ = sum(map(_message_usage, iterations), Usage())
+    if "message" in types and "fallback_message" not in types:
+        return Usage(
+            **{
+                each.name: max(getattr(totals, each.name), getattr(all_, each.name))
+                for each in fields(Usage)
+            }
+        )
+    left_out = [each for each in iterations if each.get("type") not in _IN_TOTALS]
+    return sum(map(_message_usage, left_out), totals)
+
+
+def _message_usage(raw: Mapping[str, Any]) -> Usage:
+    by_lifetime = _part(raw, "cache_creation")
     by_hour = _first(by_lifetime.get("ephemeral_1h_input_tokens"))
     by_minutes = _first(by_lifetime.get("ephemeral_5m_input_tokens"))
     written = max(_first(raw.get("cache_creation_input_tokens")), by_hour + by_minutes)
-    return Counts(
-        usage=Usage(
-            input_tokens=prompt or 0,
-            cached_tokens=cached,
-            cache_write_tokens=written - by_hour,
-            cache_write_1h_tokens=by_hour,
-            output_tokens=output or 0,
-            reasoning_tokens=min(_first(output_details.get("thinking_tokens")), output or 0),
-        ),
-        prompt=prompt is not None and prompt + cached + written > 0,
-        output=output is not None and (output > 0 or not produced),
+    thinking = _first(_part(raw, "output_tokens_details").get("thinking_tokens"))
+    output = _first(raw.get("output_tokens"))
+    return Usage(
+        input_tokens=_first(raw.get("input_tokens")),
+        cached_tokens=_first(raw.get("cache_read_input_tokens")),
+        cache_write_tokens=written - by_hour,
+        cache_write_1h_tokens=by_hour,
+        output_tokens=output,
+        reasoning_tokens=min(thinking, output),
+        web_searches=_web_searches(raw),
     )
+
+
+def _web_searches(raw: Mapping[str, Any]) -> int:
+    """Read the searches that the provider made; each provider counts them under another name."""
+    requests = _part(raw, "server_tool_use").get("web_search_requests")
+    return _first(requests, *map(raw.get, _SEARCHES))
 
 
 def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:

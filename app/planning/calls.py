@@ -10,6 +10,7 @@ from typing import Any
 
 from app.costs.price import Price
 from app.costs.pricing import Pricing
+from app.costs.quote import Quote
 from app.domain.agent import Agent, schema_of
 from app.domain.protocols import TokenCounting
 from app.domain.providers import BUILT_IN, Provider, protocol_of
@@ -24,10 +25,12 @@ class CallPlan:
     """One call as it will be made, with its tokens and its price.
 
     Attributes:
-        price: Price of the call's model.
+        quote: The prices at which the provider may serve the request.
         parameters: Parameters of the request, except messages and tools.
         max_tokens: Largest number of tokens that the answer may have.
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
+        summary_tokens: Largest number of tokens of a summary that the provider may make of the
+            prompt before the answer (compaction); 0 if the request does not ask for this.
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt will probably have.
         least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
@@ -36,15 +39,21 @@ class CallPlan:
         counting: The rules by which the provider's limits count the tokens.
     """
 
-    price: Price
+    quote: Quote
     parameters: Mapping[str, Any]
     max_tokens: int
     cache_writes: bool
+    summary_tokens: int
     bound_tokens: int
     guessed_tokens: int
     least_tokens: int
     context_window: int | None
     counting: TokenCounting
+
+    @property
+    def price(self) -> Price:
+        """Price of the call if the provider serves the request as asked."""
+        return self.quote.usual
 
     @property
     def worst_usd(self) -> Decimal:
@@ -58,7 +67,11 @@ class CallPlan:
 
     def worst_usd_of(self, prompt_tokens: int) -> Decimal:
         """Return the highest possible cost with this number of prompt tokens, in dollars."""
-        return self.price.worst_case(prompt_tokens, self.max_tokens, cache_writes=self.cache_writes)
+        output_tokens = self.max_tokens + self.summary_tokens
+        if self.summary_tokens:
+            # The prompt is read twice: for the summary, and for the answer, with the summary.
+            prompt_tokens = 2 * prompt_tokens + self.summary_tokens
+        return self.quote.worst_case(prompt_tokens, output_tokens, cache_writes=self.cache_writes)
 
 
 class CallPlanner:
@@ -118,7 +131,7 @@ class CallPlanner:
             BadRequest: If a message contains anything other than text.
             ConfigurationError: If the provider is not configured.
         """
-        price = self.price_of(agent)
+        quote = self.pricing.quote(agent.provider, agent.model, agent.llm_config)
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
@@ -126,11 +139,14 @@ class CallPlanner:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
         guessed = expected_tokens(messages, tools, parameters, model=agent.model)
         bound = upper_bound_tokens(messages, tools, parameters)
+        if quote.service_tier is not None:
+            parameters["service_tier"] = quote.service_tier
         return CallPlan(
-            price=price,
+            quote=quote,
             parameters=parameters,
-            max_tokens=self._affordable(agent, price, bound, affordable_usd),
+            max_tokens=self._affordable(agent, quote, bound, affordable_usd),
             cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
+            summary_tokens=self._summary_tokens(agent),
             bound_tokens=bound,
             guessed_tokens=guessed,
             least_tokens=usual_tokens(guessed, agent.model),
@@ -141,6 +157,15 @@ class CallPlanner:
     def price_of(self, agent: Agent) -> Price:
         """Return the price of an agent's model; raise UnknownModel if the model has no price."""
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
+
+    def _summary_tokens(self, agent: Agent) -> int:
+        """Return the largest number of tokens of a summary for which the agent's requests ask."""
+        # Anthropic's API summarises a conversation inside a request, and counts this apart.
+        edits, asked = (agent.llm_config.get(name) for name in ("context_management", "compaction"))
+        if asked is None and "compact" not in str(edits):
+            return 0
+        limit = self.pricing.max_output_tokens(agent.provider, agent.model)
+        return limit or self.max_tokens(agent)
 
     def max_tokens(self, agent: Agent) -> int:
         """Return the largest number of tokens that an answer may have.
@@ -155,13 +180,13 @@ class CallPlanner:
         return min(limit or self._default_max_tokens, self._default_max_tokens)
 
     def _affordable(
-        self, agent: Agent, price: Price, bound: int, affordable_usd: Decimal | None
+        self, agent: Agent, quote: Quote, bound: int, affordable_usd: Decimal | None
     ) -> int:
         cap = self.max_tokens(agent)
         if affordable_usd is None or agent.llm_config.get("max_tokens") is not None:
             return cap
-        prompt_usd = price.worst_case(bound, 0)
-        per_token_usd = price.worst_case(bound, 1) - prompt_usd
+        prompt_usd = quote.worst_case(bound, 0)
+        per_token_usd = quote.worst_case(bound, 1) - prompt_usd
         if not per_token_usd:
             return max(cap, 1)
         return max(min(cap, int((affordable_usd - prompt_usd) / per_token_usd)), 1)

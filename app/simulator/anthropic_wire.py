@@ -238,6 +238,7 @@ def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
         "cache_read_input_tokens": usage.cached_tokens,
         "output_tokens": output_tokens,
         "service_tier": "standard",
+        "inference_geo": "global",
     }
 
 

@@ -46,6 +46,8 @@ class CallRecord:
     had no hold. ``saved_usd`` is the additional cost that the call would have had without any
     cache. ``seconds`` is the duration of the call, or None if no process saw the call's end. If the
     record is a correction that takes back a guess, ``corrects`` is the kind of that guess.
+    ``served`` has the facts of the answer that change the price, as in ``served_by``; None means
+    that nobody has noted them.
     ``expected_tokens`` is the number of the prompt's tokens that was estimated before the call, and
     ``bound_tokens`` is the upper bound of this number.
     """
@@ -68,6 +70,7 @@ class CallRecord:
     request_id: str | None = None
     usage: Usage = field(default_factory=Usage)
     raw_usage: Mapping[str, Any] = field(default_factory=dict)
+    served: Mapping[str, str] | None = None
     price_version: str | None = None
     version: int | None = None
     tenant: str | None = None

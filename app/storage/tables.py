@@ -507,7 +507,12 @@ class CostEntry(Table):
     cache_write_1h_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     output_tokens: Mapped[int] = mapped_column(server_default=text("0"))
     reasoning_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    citation_tokens: Mapped[int] = mapped_column(server_default=text("0"))
+    web_searches: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    # The service tier, speed and region in which the provider served the call, as far as the answer
+    # tells them; null in rows of older AgentChord versions and for calls without an answer.
+    served: Mapped[dict[str, Any] | None]
     price_version: Mapped[str | None]
     # The shared budgets on which the entry was booked; a later correction is booked on the same
     # budgets.

@@ -189,6 +189,24 @@ async def test_a_service_tier_keeps_its_own_price(cluster: Cluster) -> None:
     assert done == Repricing()
 
 
+async def test_a_call_of_a_fallback_is_priced_by_what_the_fallback_asked(cluster: Cluster) -> None:
+    config = {"model": "gpt-5", "service_tier": "priority"}
+    fallback = {"model": "claude-haiku-4-5", "service_tier": None}
+    given = Agent(name="a", prompt_template="go", llm_config=config, fallbacks=[fallback])
+    run_id = await cluster.start(given)
+    (a,) = (await cluster.claim(run_id)).agents
+    ((workflow_id,),) = await cluster.rows("SELECT workflow_id FROM runs")
+    hold = hold_request(a)
+    await cluster.hold(hold)
+    cost = Pricing().price_of("anthropic", "claude-haiku-4-5").cost(USAGE)
+    made = call(a, hold, str(cost), usage=USAGE, model="claude-haiku-4-5", provider="anthropic")
+    await cluster.record(ending(a, calls=[replace(made, workflow_id=workflow_id)]))
+
+    done = await cluster.commit(lambda c: reprice(c, [run_id], Pricing()))
+
+    assert done == Repricing()
+
+
 async def test_only_calls_from_a_time_on_are_priced_again(cluster: Cluster) -> None:
     booked = await book(cluster)
 

@@ -30,6 +30,8 @@ PRICE = Price(
     cache_write=Decimal("1.25") * _PER_TOKEN,
     cache_write_1h=2 * _PER_TOKEN,
     output=10 * _PER_TOKEN,
+    citation=2 * _PER_TOKEN,
+    web_search=Decimal("0.01"),
 )
 _MARKER = re.compile(r"\[\[answer:([\w-]+)/(\w+)\]\]")
 _TOKENS = {
@@ -39,6 +41,8 @@ _TOKENS = {
     "cache_write_1h": "cache_write_1h_tokens",
     "output": "output_tokens",
     "reasoning": "reasoning_tokens",
+    "citations": "citation_tokens",
+    "searches": "web_searches",
 }
 
 

@@ -7,8 +7,9 @@ of a body. ``cut`` ends the connection in the middle.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -46,9 +47,21 @@ def names(protocol: str) -> list[str]:
     return sorted(file.stem for file in (WIRE / protocol).glob("*.json"))
 
 
+def as_it_is(_: dict[str, Any]) -> None:
+    """Leave an answer as it is in its file."""
+
+
 @asynccontextmanager
-async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
-    """Run a server of one conversation, on a free port of this machine."""
+async def serving(
+    protocol: str, name: str, change: Callable[[dict[str, Any]], None] = as_it_is
+) -> AsyncIterator[WireServer]:
+    """Run a server of one conversation, on a free port of this machine.
+
+    Args:
+        protocol: Folder of the conversation.
+        name: Name of the conversation.
+        change: Changes the body of an answer, or the data of one of its events, in place.
+    """
     server = WireServer()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -56,7 +69,10 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
         said = shapes(protocol, name)
         # A request for a stream also gets a plain answer if the answer is an error.
         answers = said.get("stream" if body.get("stream") else "whole") or said["whole"]
-        answer = answers[len(server.requests)]
+        answer = deepcopy(answers[len(server.requests)])
+        for data in [event["data"] for event in answer.get("events", ())] or [answer["body"]]:
+            if isinstance(data, dict):
+                change(data)
         server.requests.append(body)
         server.headers.append({name.lower(): value for name, value in request.headers.items()})
         server.queries.append(dict(request.query))

@@ -1,4 +1,9 @@
-"""The cost entry of a call: one line for the ledger, however the call has ended."""
+"""The cost entry of a call: one line for the ledger, however the call has ended.
+
+The price is that of the service tier, speed and region in which the provider served the call. If
+the answer does not tell these facts, or tells one that has no price, the entry is an estimate at
+the most expensive price that may apply.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,7 +14,7 @@ from uuid_utils.compat import uuid7
 
 from app.costs.price import Price
 from app.domain.money import HoldRequest, round_to_ledger
-from app.domain.usage import Partial, Usage
+from app.domain.usage import Partial, Usage, served_by
 from app.errors import ProviderError
 from app.llm.base import LLMResponse
 from app.planning.calls import CallPlan
@@ -33,12 +38,17 @@ class PreparedCall:
 def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallRecord:
     """Book an answered call by the provider's usage, or by upper bounds if the usage is missing."""
     record = _record(call, "actual", "ok", seconds=seconds)
-    record = replace(record, model_answered=response.model, request_id=response.request_id)
     facts = response.metadata
+    record = replace(
+        record,
+        model_answered=response.model,
+        request_id=response.request_id,
+        served=served_by(facts),
+    )
     if facts.get("usage_missing") and not facts.get("prompt_counted"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
         return _estimated(record, call.plan, response.usage)
-    counted = _counted(record, call.plan.price, response.usage, response.raw_usage)
+    counted = _counted(record, call.plan, response.usage, response.raw_usage)
     return replace(counted, kind="estimated") if facts.get("usage_missing") else counted
 
 
@@ -80,24 +90,29 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
 
 def _broken_off(record: CallRecord, plan: CallPlan, came: Partial) -> CallRecord:
     """Book a stream that broke off; the provider bills the part that was generated."""
-    record = replace(record, model_answered=came.model, request_id=came.request_id)
+    record = replace(
+        record, model_answered=came.model, request_id=came.request_id, served=came.served
+    )
     if came.final:
-        return _counted(record, plan.price, came.usage, came.raw_usage)
+        return _counted(record, plan, came.usage, came.raw_usage)
     if came.prompt_counted:
-        counted = _counted(record, plan.price, came.usage, came.raw_usage)
+        counted = _counted(record, plan, came.usage, came.raw_usage)
         return replace(counted, kind="estimated")
     return _estimated(record, plan, came.usage)
 
 
 def _counted(
-    record: CallRecord, price: Price, usage: Usage, raw_usage: Mapping[str, Any]
+    record: CallRecord, plan: CallPlan, usage: Usage, raw_usage: Mapping[str, Any]
 ) -> CallRecord:
+    price, certain = plan.quote.settle(usage, record.served or {})
     return replace(
         record,
+        kind="actual" if certain else "estimated",
         cost_usd=round_to_ledger(price.cost(usage)),
         usage=usage,
         raw_usage=raw_usage,
         saved_usd=round_to_ledger(price.saving(usage)),
+        price_version=price.version,
     )
 
 
@@ -114,9 +129,10 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
     elif plan.price.writes_unasked:
         parts.append("cache_write_tokens")
     rest = Usage(output_tokens=usage.output_tokens, reasoning_tokens=usage.reasoning_tokens)
-    most = max((replace(rest, **{part: prompt_tokens}) for part in parts), key=plan.price.cost)
-    cost_usd = round_to_ledger(plan.price.cost(most))
-    return replace(record, kind="estimated", cost_usd=cost_usd, usage=most)
+    usages = [replace(rest, **{part: prompt_tokens}) for part in parts]
+    costs = [plan.quote.settle(one, record.served or {}).price.cost(one) for one in usages]
+    most_usd, most = max(zip(costs, usages, strict=True), key=lambda pair: pair[0])
+    return replace(record, kind="estimated", cost_usd=round_to_ledger(most_usd), usage=most)
 
 
 def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord:

@@ -106,6 +106,35 @@ def test_a_prompt_that_no_model_could_read_does_not_fit_its_window() -> None:
     assert not long.fits_window
 
 
+def test_a_request_names_the_tier_that_its_hold_covers() -> None:
+    messages = [{"role": "user", "content": "x"}]
+    unasked = PLANNER.plan(agent(llm_config={"model": "gpt-5"}), messages)
+    auto = PLANNER.plan(agent(llm_config={"model": "gpt-5", "service_tier": "auto"}), messages)
+    alone = PLANNER.plan(agent(llm_config={"model": "gpt-3.5-turbo"}), messages)
+
+    assert unasked.parameters["service_tier"] == "default"
+    assert auto.parameters["service_tier"] == "auto"
+    assert "service_tier" not in alone.parameters
+    assert unasked.price == auto.price
+    assert (
+        auto.worst_usd > unasked.worst_usd == unasked.price.worst_case(unasked.bound_tokens, 4096)
+    )
+
+
+def test_a_summary_by_the_provider_reads_the_prompt_again() -> None:
+    edits = {"edits": [{"type": "compact_20260112"}]}
+    messages = [{"role": "user", "content": "x" * 1000}]
+    config = {"model": "claude-opus-5-5", "inference_geo": "global"}
+    cleared = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+
+    plan = PLANNER.plan(agent(llm_config={**config, "context_management": edits}), messages)
+    other = PLANNER.plan(agent(llm_config={**config, "context_management": cleared}), messages)
+
+    assert (plan.summary_tokens, other.summary_tokens) == (128_000, 0)
+    assert plan.worst_usd == plan.price.worst_case(2 * plan.bound_tokens + 128_000, 4096 + 128_000)
+    assert other.worst_usd == other.price.worst_case(other.bound_tokens, 4096)
+
+
 def test_a_model_without_a_price_has_no_plan() -> None:
     with pytest.raises(UnknownModel):
         PLANNER.plan(agent(llm_config={"model": "gpt-99"}), [])

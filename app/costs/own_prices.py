@@ -1,0 +1,121 @@
+"""The operator's own prices, from the configuration; they take precedence over published prices."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from math import ceil
+
+from app.costs.price import Price
+from app.costs.price_list import CACHE_WRITE_1H_FACTOR, CACHE_WRITE_FACTOR
+from app.domain.policies import FACTORS, FEES, CostConfig, DatedPrices, factors_of, starts_at
+
+_PER_THOUSAND, _PER_MILLION = -3, -6
+_ALWAYS = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OwnPrice:
+    """A price of the operator.
+
+    Attributes:
+        price: The price at the provider's standard.
+        factors: For ``service_tier``, ``speed`` or ``inference_geo``: the factors by which the
+            price of tokens is multiplied, by value. A price without factors for one of these facts
+            applies to every value for which a request asks.
+    """
+
+    price: Price
+    factors: Mapping[str, Mapping[str, Decimal]] = field(default_factory=dict)
+
+
+class OwnPriceTable:
+    """The prices of ``model_costs`` and ``model_prices``, and the default price.
+
+    Args:
+        config: The prices as they are in the configuration.
+
+    Attributes:
+        default: Price of the models that are in no table, or None.
+        models: The keys of both tables, as they are in the configuration.
+    """
+
+    def __init__(self, config: CostConfig) -> None:
+        self._dated: dict[str, list[tuple[datetime, OwnPrice]]] = {
+            model: [(_ALWAYS, _own("operator", prices, _PER_THOUSAND))]
+            for model, prices in config.model_costs.items()
+        }
+        self._dated |= {model: _in_order(prices) for model, prices in config.model_prices.items()}
+        self._places = {
+            name: f"costs.{section}: {name}"
+            for section, names in (
+                ("model_costs", config.model_costs),
+                ("model_prices", config.model_prices),
+            )
+            for name in names
+        }
+        self.default: OwnPrice | None = None
+        if config.default_input_cost is not None and config.default_output_cost is not None:
+            defaults = {"input": config.default_input_cost, "output": config.default_output_cost}
+            self.default = _own("operator default", defaults, _PER_THOUSAND)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """See the class."""
+        return tuple(self._dated)
+
+    def at(self, provider: str, model: str, at: datetime) -> OwnPrice | None:
+        """Return the price of a model at a time, or None if no price has begun."""
+        for name in _keys(provider, model):
+            started = [price for start, price in self._dated.get(name, ()) if start <= at]
+            if started:
+                return started[-1]
+        return None
+
+    def place(self, provider: str, model: str) -> str | None:
+        """Return the place of a model's price in the configuration, or None."""
+        names = _keys(provider, model)
+        return next((place for name in names if (place := self._places.get(name))), None)
+
+
+def _keys(provider: str, model: str) -> tuple[str, ...]:
+    return f"{provider}/{model}", model, f"{provider}/*"
+
+
+def _in_order(prices: Sequence[DatedPrices]) -> list[tuple[datetime, OwnPrice]]:
+    """Return the prices of a model, each with the time from which it applies."""
+    dated = []
+    for given in prices:
+        start = starts_at(given)
+        version = "operator" if start is None else f"operator from {given['from']}"
+        rates = {name: rate for name, rate in given.items() if name != "from"}
+        dated.append((start or _ALWAYS, _own(version, rates, _PER_MILLION)))
+    return sorted(dated, key=lambda one: one[0])
+
+
+def _own(version: str, given: DatedPrices, per: int) -> OwnPrice:
+    # The conversion goes through str, because Decimal(0.1) is not exactly a tenth.
+    numbers = {name: Decimal(str(value)) for name, value in given.items() if name != FACTORS}
+    rates = {name: number.scaleb(per) for name, number in numbers.items()}
+    fees = {name: numbers.get(name, Decimal(0)).scaleb(_PER_THOUSAND) for name in FEES}
+    input_ = rates["input"]
+    price = Price(
+        version=version,
+        input=input_,
+        cached_input=rates.get("cached_input", input_),
+        cache_write=rates.get("cache_write", input_ * CACHE_WRITE_FACTOR),
+        cache_write_1h=rates.get("cache_write_1h", input_ * CACHE_WRITE_1H_FACTOR),
+        output=rates["output"],
+        reasoning=rates.get("reasoning"),
+        citation=rates.get("citation", Decimal(0)),
+        request=fees["requests"],
+        web_search=fees["web_searches"],
+        max_citation_tokens=ceil(numbers.get("max_citation_tokens", 0)),
+        max_web_searches=ceil(numbers.get("max_web_searches", 0)),
+        writes_unasked="cache_write" in rates,
+    )
+    factors = {
+        fact: {value: Decimal(str(factor)) for value, factor in by_value.items()}
+        for fact, by_value in factors_of(given).items()
+    }
+    return OwnPrice(price=price, factors=factors)

@@ -1,0 +1,127 @@
+"""The prices of one request: what it may cost before the call, and what it costs after the answer.
+
+A provider may serve a request in another way than the request asks. The account's settings may
+choose a service tier or a region, and a busy provider may serve a lower tier. So a hold covers the
+most expensive way in which the provider may serve the request, and the facts of the answer decide
+what is booked.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import product
+from typing import NamedTuple
+
+from app.costs.price import Price
+from app.domain.usage import SERVED, Usage
+
+#: The way of serving that has the usual price.
+STANDARD = ""
+#: The values with which providers name the standard, in requests and in answers.
+_STANDARDS: Mapping[str, frozenset[str]] = {
+    "service_tier": frozenset({"default", "standard", "standard_only", "on_demand"}),
+    "speed": frozenset({"standard"}),
+    "inference_geo": frozenset({"global", "not_available"}),
+}
+#: A service tier that leaves the choice to the account's settings.
+AUTO = "auto"
+
+
+class Settled(NamedTuple):
+    """The price of an answered call.
+
+    Attributes:
+        price: The price at which the call is booked.
+        certain: Whether the provider has told that this is the price. If not, the price is the
+            most expensive one that may apply.
+    """
+
+    price: Price
+    certain: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ways:
+    """The values of one fact of serving, such as the service tier.
+
+    Attributes:
+        asked: The value that the request asks for.
+        possible: The values at which the provider may serve the request.
+        priced: All values that have a price.
+    """
+
+    asked: str = STANDARD
+    possible: frozenset[str] = frozenset({STANDARD})
+    priced: frozenset[str] = frozenset({STANDARD})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Quote:
+    """The prices of one request.
+
+    Attributes:
+        prices: Prices by service tier, speed and region.
+        ways: The values of service tier, speed and region, in the order of ``SERVED``.
+        service_tier: The service tier that the request must name because its agent names none;
+            None means that nothing is added to the request.
+
+    Example:
+        quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
+        quote.settle(usage, {"service_tier": "default"}).price  # the usual price
+    """
+
+    prices: Mapping[tuple[str, ...], Price]
+    ways: tuple[Ways, ...]
+    service_tier: str | None = None
+
+    @property
+    def usual(self) -> Price:
+        """The price if the provider serves the request as asked."""
+        return self.prices[tuple(way.asked for way in self.ways)]
+
+    @property
+    def possible(self) -> list[Price]:
+        """The prices at which the provider may serve the request."""
+        return self._at(way.possible for way in self.ways)
+
+    def worst_case(
+        self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
+    ) -> Decimal:
+        """Return the most dollars that the call can cost; see ``Price.worst_case``."""
+        return max(
+            price.worst_case(input_tokens, max_output_tokens, cache_writes=cache_writes)
+            for price in self.possible
+        )
+
+    def settle(self, usage: Usage, served: Mapping[str, str]) -> Settled:
+        """Return the price of an answered call.
+
+        If the answer does not tell a fact, the most expensive possible value of the fact applies.
+        A value without a price counts as a fact that the answer does not tell.
+
+        Args:
+            usage: The counts of the call.
+            served: The facts of the answer, as in ``served_by``.
+        """
+        told = [_normal(name, served.get(name)) for name in SERVED]
+        facts = list(zip(self.ways, told, strict=True))
+        found = self._at({value} if value in way.priced else way.possible for way, value in facts)
+        unpriced = any(value is not None and value not in way.priced for way, value in facts)
+        costs = {price: price.cost(usage) for price in found or self.possible}
+        dearest = max(costs, key=costs.__getitem__)
+        certain = bool(found) and not unpriced and len(set(costs.values())) == 1
+        return Settled(dearest, certain=certain)
+
+    def _at(self, values: Iterable[Iterable[str]]) -> list[Price]:
+        return [self.prices[key] for key in product(*values) if key in self.prices]
+
+
+def asked_of(name: str, value: object) -> str | None:
+    """Return the value of a fact that a request asks for; None if the request leaves it open."""
+    return None if value is None else _normal(name, str(value))
+
+
+def _normal(name: str, value: str | None) -> str | None:
+    if value is None or value == AUTO:
+        return None
+    return STANDARD if value in _STANDARDS[name] else value

@@ -87,6 +87,15 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
 
 #: Name of the bucket for all models that have no bucket of their own.
 DEFAULT_BUCKET = "default"
+#: The name under which ``models`` limits the requests that count the tokens of long prompts.
+TOKEN_COUNT = "token_count"
+_UNLIMITED = RateLimitConfig(
+    requests_per_minute=None,
+    requests_per_hour=None,
+    requests_per_day=None,
+    tokens_per_minute=None,
+    concurrent_requests=None,
+)
 _TIERS = [field.name for field in fields(RateLimitConfig) if field.name != "enforcement"]
 _DOMAIN = GetPydanticSchema(_domain_schema)
 Limits = Annotated[RateLimitConfig, _DOMAIN]
@@ -269,7 +278,8 @@ class ProviderLimits(Section):
     Attributes:
         default: The bucket of every model that has no bucket of its own.
         models: Block of each model name or pattern (``gpt-4o*``). If a block leaves a tier out, the
-            tier is taken from ``default``.
+            tier is taken from ``default``. The block ``token_count`` limits the requests that count
+            the tokens of long prompts.
     """
 
     default: Limits = RateLimitConfig()
@@ -290,10 +300,13 @@ class ProviderLimits(Section):
         Returns:
             The key of the block in ``models``, or ``default``, and the limits of the block. The
             exact name takes precedence over patterns. A longer pattern takes precedence over a
-            shorter pattern.
+            shorter pattern. Counts of prompts have limits only if ``models`` has a block with
+            their exact name, because no provider counts them among the calls of models.
         """
         if model in self.models:
             return model, self.models[model]
+        if model == TOKEN_COUNT:
+            return TOKEN_COUNT, _UNLIMITED
         matching = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
         if matching:
             pattern = max(matching, key=len)

@@ -39,6 +39,10 @@ class AnthropicClient(SdkClient):
     protocol: ClassVar[Protocol] = PROTOCOLS["anthropic"]
     default_base_url: ClassVar[str] = "https://api.anthropic.com"
     path: ClassVar[str] = "/v1/messages"
+    count_path: ClassVar[str | None] = "/v1/messages/count_tokens"
+    counted_parts: ClassVar[frozenset[str]] = frozenset(
+        {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+    )
 
     def _sdk(self) -> Sdk:
         import anthropic

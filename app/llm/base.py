@@ -194,6 +194,29 @@ class LLMClient(ABC):
         The keys are ``provider``, ``model``, ``context_window`` and ``max_output_tokens``.
         """
 
+    async def count_tokens(
+        self,
+        messages: Sequence[Message],  # noqa: ARG002 most clients cannot count
+        model: str,  # noqa: ARG002
+        tools: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG002
+        **kwargs: Any,  # noqa: ARG002
+    ) -> int | None:
+        """Return the number of tokens of a prompt, by the provider's own count, which is free.
+
+        Args:
+            messages: As in ``complete_with_tools``.
+            model: Model name.
+            tools: As in ``complete``.
+            **kwargs: The further parameters of the call.
+
+        Returns:
+            The number, or None if the provider offers no count.
+
+        Raises:
+            ProviderError: If the request fails.
+        """
+        return None
+
     def preload(self) -> None:  # noqa: B027 most clients have nothing to load
         """Import and set up everything that the first call needs, so that this call is fast."""
 

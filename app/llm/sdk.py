@@ -35,11 +35,13 @@ from app.llm.reading import AnswerReader, prompt_bound
 from app.llm.request import Request
 from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
 from app.llm.tokens import upper_bound_tokens
+from app.llm.usage import count_of
 from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
     events_of,
+    read_json,
 )
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 DEFAULT_MAX_TOKENS = 4096
+_NO_ENDPOINT = (404, 405)
 _CONNECT_TIMEOUT_S = 10.0
 # Longer than the transport's default of 5 s, because a TLS handshake costs more CPU than a whole
 # call.
@@ -91,6 +94,9 @@ class SdkClient(LLMClient):
     default_base_url: ClassVar[str]
     #: Path of the request, below the base URL.
     path: ClassVar[str]
+    #: Path of the request that counts a prompt's tokens, and the parts of a body that it takes.
+    count_path: ClassVar[str | None] = None
+    counted_parts: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -115,6 +121,8 @@ class SdkClient(LLMClient):
         self._max_connections = max_connections
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
         self._foreign_errors: tuple[type[Exception], ...] = ()
+        # Whether the server is known to have no such endpoint; many compatible servers have none.
+        self._cannot_count = self.count_path is None
         self._reader = AnswerReader(
             provider=self.provider, api_key=api_key, read=self._answer, hides=self._hides
         )
@@ -157,7 +165,7 @@ class SdkClient(LLMClient):
         try:
             if stream:
                 return await self._streamed(request, on_text, on_broken)
-            return self._reader.whole(await self._post(request), request)
+            return self._reader.whole(await self._post(request, self.path), request)
         except ListenerFailed as error:
             raise error.reason from None
         except AgentError as error:
@@ -172,6 +180,47 @@ class SdkClient(LLMClient):
                 f"the answer of {self.provider} cannot be read: {type(error).__name__}: {error}",
                 provider=self.provider,
             ) from error
+
+    async def count_tokens(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> int | None:
+        """See ``LLMClient.count_tokens``; a server without the endpoint is asked only once."""
+        if self._cannot_count or self.count_path is None:
+            return None
+        params = {name: value for name, value in kwargs.items() if value is not None}
+        body, headers = self._count_request(messages, model, tools or (), params)
+        request = Request(
+            body={name: part for name, part in body.items() if name in self.counted_parts},
+            headers=headers,
+            timeout_s=self._timeout_s,
+            before_sent=None,
+            max_tokens=0,
+            prompt_tokens=lambda: 0,
+        )
+        try:
+            answer = read_json((await self._post(request, self.count_path)).content)
+            return count_of(answer["input_tokens"])
+        except PROTOCOL_ERRORS:
+            self._cannot_count = True
+        except BadRequest as error:
+            if error.status not in _NO_ENDPOINT:
+                raise
+            self._cannot_count = True
+        return None
+
+    def _count_request(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]],
+        params: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return the body and further headers of a request that is counted."""
+        return self._request(messages, model, tools, DEFAULT_MAX_TOKENS, params)
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """See ``LLMClient.get_model_info``."""
@@ -225,7 +274,7 @@ class SdkClient(LLMClient):
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         """Return the assembly for a streamed answer to this request."""
 
-    async def _post(self, request: Request) -> "httpx2.Response":
+    async def _post(self, request: Request, path: str) -> "httpx2.Response":
         content, headers = request.content(self._encoded(request.body))
         client = self._client or self._opened()
         import httpx2
@@ -233,7 +282,7 @@ class SdkClient(LLMClient):
         try:
             async with asyncio.timeout(request.timeout_s):
                 return await client.post(
-                    self.path,
+                    path,
                     cast_to=httpx2.Response,
                     content=content,
                     options={"headers": headers},

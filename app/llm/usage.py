@@ -66,15 +66,15 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
         return Counts()
     details = _part(raw, "prompt_tokens_details")
     output_details = _part(raw, "completion_tokens_details")
-    prompt, completion = _count(raw.get("prompt_tokens")), _count(raw.get("completion_tokens"))
-    total = _count(raw.get("total_tokens"))
+    prompt, completion = count_of(raw.get("prompt_tokens")), count_of(raw.get("completion_tokens"))
+    total = count_of(raw.get("total_tokens"))
     reasoning = _first(output_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
-    citations = _count(raw.get("citation_tokens"))
+    citations = count_of(raw.get("citation_tokens"))
     if completion is None and prompt and total:
         completion = max(total - prompt, 0)
     if completion is not None and prompt is not None:
         beside = (total or 0) - prompt - completion
-        if beside > 0 and beside == _count(details.get("audio_tokens")):
+        if beside > 0 and beside == count_of(details.get("audio_tokens")):
             prompt += beside
         else:
             completion += max(beside, 0)
@@ -120,7 +120,7 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """
     if not isinstance(raw, Mapping):
         return Counts()
-    prompt, output = _count(raw.get("input_tokens")), _count(raw.get("output_tokens"))
+    prompt, output = count_of(raw.get("input_tokens")), count_of(raw.get("output_tokens"))
     totals = _message_usage(raw)
     return Counts(
         usage=_with_iterations(totals, raw.get("iterations")),
@@ -181,10 +181,10 @@ def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _first(*values: Any) -> int:
     """Return the largest of several spellings of the same count, or 0 if there is none."""
-    return max((count for value in values if (count := _count(value)) is not None), default=0)
+    return max((count for value in values if (count := count_of(value)) is not None), default=0)
 
 
-def _count(value: Any) -> int | None:
+def count_of(value: Any) -> int | None:
     """Return a number of tokens, which some servers write as 12.0; None if it is no such number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

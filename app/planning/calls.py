@@ -6,6 +6,7 @@ The code is pure: it makes a plan from a price, tokens and limits.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from math import ceil
 from typing import Any
 
 from app.costs.price import Price
@@ -18,6 +19,9 @@ from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
 from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
+
+# A provider's own count is an estimate, which may be a little below the number that is billed.
+_COUNT_FACTOR, _COUNT_ALLOWANCE = 1.05, 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +37,7 @@ class CallPlan:
             prompt before the answer (compaction); 0 if the request does not ask for this.
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt will probably have.
+        counted: Whether the provider has counted the prompt.
         least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
@@ -46,6 +51,7 @@ class CallPlan:
     summary_tokens: int
     bound_tokens: int
     guessed_tokens: int
+    counted: bool
     least_tokens: int
     context_window: int | None
     counting: TokenCounting
@@ -79,7 +85,8 @@ class CallPlanner:
 
     The planner has a weakness. The bound counts one token for each byte of the prompt. For
     prose, this is about four times the real number. A tokenizer for each model would give a closer
-    bound, but would have to be right for every model.
+    bound, but would have to be right for every model. Therefore workers let the provider count the
+    tokens of long prompts (``workers.calls.counting``), and give the count to the planner.
 
     Args:
         pricing: The prices and the limits of models.
@@ -115,6 +122,7 @@ class CallPlanner:
         tools: Sequence[Mapping[str, Any]] | None = None,
         *,
         affordable_usd: Decimal | None = None,
+        counted_tokens: int | None = None,
     ) -> CallPlan:
         """Plan one call.
 
@@ -125,6 +133,9 @@ class CallPlanner:
             affordable_usd: Dollars that are left of the agent's ``cost_limit``. If the agent has no
                 ``max_tokens``, these dollars limit the length of the answer. None means that they
                 do not limit the answer.
+
+            counted_tokens: Tokens of the prompt by the provider's own count, which may be a little
+                below the number that is billed. None means that nobody has counted.
 
         Raises:
             UnknownModel: If the model has no price.
@@ -139,6 +150,10 @@ class CallPlanner:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
         guessed = expected_tokens(messages, tools, parameters, model=agent.model)
         bound = upper_bound_tokens(messages, tools, parameters)
+        least = usual_tokens(guessed, agent.model)
+        if counted_tokens is not None:
+            bound = min(bound, ceil(counted_tokens * _COUNT_FACTOR) + _COUNT_ALLOWANCE)
+            guessed = least = counted_tokens
         if quote.service_tier is not None:
             parameters["service_tier"] = quote.service_tier
         return CallPlan(
@@ -149,7 +164,8 @@ class CallPlanner:
             summary_tokens=self._summary_tokens(agent),
             bound_tokens=bound,
             guessed_tokens=guessed,
-            least_tokens=usual_tokens(guessed, agent.model),
+            counted=counted_tokens is not None,
+            least_tokens=least,
             context_window=self.pricing.context_window(agent.provider, agent.model),
             counting=protocol_of(agent.provider, self._providers).counting,
         )

@@ -23,6 +23,7 @@ from app.planning.calls import CallPlan, CallPlanner
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from workers.calls.base import CallOutcome, CallRequest
+from workers.calls.counting import TokenCounter
 from workers.calls.money import HoldTicket, Money
 from workers.calls.records import PreparedCall, answered, failed, void
 
@@ -51,6 +52,7 @@ class ProviderRing:
         money: Money,
         texts: Publisher,
     ) -> None:
+        self._counter = TokenCounter(clients=clients, limiter=limiter)
         self._clients = clients
         self._limiter = limiter
         self._planner = planner
@@ -60,7 +62,7 @@ class ProviderRing:
 
     async def call(self, request: CallRequest) -> CallOutcome:
         """See ``CallRing``."""
-        call = self._prepare(request)
+        call = await self._prepare(request)
         permit = await self._permit_and_hold(call)
         clock, settling = request.job.clock, request.job.settling
         request.begin()
@@ -84,7 +86,7 @@ class ProviderRing:
                 ) from error
             raise
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        if not response.metadata.get("usage_missing"):
+        if not response.metadata.get("usage_missing") and not call.plan.counted:
             counted = response.usage.prompt_tokens
             guessed = call.plan.guessed_tokens
             self._estimates.learn(request.provider, request.model, guessed, counted)
@@ -94,12 +96,17 @@ class ProviderRing:
             await text.close()
         return CallOutcome(response=response, call_id=call.hold.call_id)
 
-    def _prepare(self, request: CallRequest) -> PreparedCall:
+    async def _prepare(self, request: CallRequest) -> PreparedCall:
         """Plan the call, and refuse a call that certainly can never be made."""
         job, agent = request.job, request.agent
         self._clients.get(request.provider)  # refuses a provider that is not configured
         left_usd = job.claimed.limit_usd - job.claimed.spent_usd - job.settling.spent_usd
-        plan = self._planner.plan(agent, request.messages, request.tools, affordable_usd=left_usd)
+        plan_of = partial(
+            self._planner.plan, agent, request.messages, request.tools, affordable_usd=left_usd
+        )
+        plan = plan_of()
+        if (counted := await self._counter.count(request, plan)) is not None:
+            plan = plan_of(counted_tokens=counted)
         call = PreparedCall(
             request=request,
             plan=plan,
@@ -108,9 +115,7 @@ class ProviderRing:
                 provider=request.provider,
                 model=request.model,
                 run_id=str(job.run.run_id),
-                input_tokens=self._estimates.corrected(
-                    request.provider, request.model, plan.guessed_tokens
-                ),
+                input_tokens=self._expected_tokens(request, plan),
                 output_tokens=plan.max_tokens,
                 counting=plan.counting,
                 priority=agent.priority,
@@ -130,6 +135,12 @@ class ProviderRing:
                 f"agent {agent.name!r}: {problem}", provider=request.provider, reached=False
             )
         return call
+
+    def _expected_tokens(self, request: CallRequest, plan: CallPlan) -> int:
+        guessed = plan.guessed_tokens
+        if plan.counted:
+            return guessed
+        return self._estimates.corrected(request.provider, request.model, guessed)
 
     async def _send(
         self, call: PreparedCall, permit: Permit, text: Stream | None, broken: list[Partial]

@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.configuration.functions import FunctionPath
 from app.configuration.sections import (
     VARIABLE,
     CircuitBreaker,
@@ -174,7 +175,7 @@ class Settings(BaseSettings):
     flower_basic_auth: SecretStr | None = None
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
     allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
-    on_failure: str | None = None
+    on_failure: FunctionPath | None = None
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
     costs: Costs = CostConfig()
@@ -335,14 +336,6 @@ class Settings(BaseSettings):
                     f"{entry!r} is neither a host, such as agents.internal, nor an address, nor a "
                     "network, such as 10.0.0.0/8"
                 )
-        return value
-
-    @field_validator("on_failure")
-    @classmethod
-    def _check_callback(cls, value: str | None) -> str | None:
-        module, _, name = (value or "module:name").partition(":")
-        if not all(part.isidentifier() for part in (*module.split("."), name)):
-            raise ValueError("write package.module:function")
         return value
 
     @field_validator("imports")

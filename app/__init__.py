@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from app.failures.handler import FailureHandler
     from app.llm.anthropic import AnthropicClient
     from app.llm.base import LLMClient, LLMResponse
+    from app.llm.credentials import Credentials
     from app.llm.openai import OpenAIClient
     from app.monitoring.recent import MetricEvent
     from app.rate_limits.single import RateLimiter
@@ -38,6 +39,7 @@ _MODULES = {
     "AnthropicClient": "app.llm.anthropic",
     "CostConfig": "app.domain.policies",
     "CostTracker": "app.client.cost_tracker",
+    "Credentials": "app.llm.credentials",
     "DependencyResolver": "app.domain.dependencies",
     "EngineConfig": "app.domain.policies",
     "Event": "app.client.history",
@@ -72,6 +74,7 @@ __all__ = [
     "AnthropicClient",
     "CostConfig",
     "CostTracker",
+    "Credentials",
     "DependencyResolver",
     "EngineConfig",
     "Event",

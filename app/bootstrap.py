@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.celery import app as celery
+from app.configuration.functions import load_function
 from app.configuration.settings import Settings, load_settings
 from app.costs.pricing import Pricing
 from app.domain.protocols import PROTOCOLS
@@ -22,12 +23,14 @@ from app.domain.providers import Provider
 from app.embedded import Services
 from app.events.signals import Signals
 from app.llm.base import LLMClient
+from app.llm.credential_cache import CredentialCache
 from app.llm.dialect import dialect_of
 from app.planning.calls import CallPlanner
 from app.scheduler.dispatch import Dispatcher
 from app.scheduler.scheduler import Scheduler
 from app.storage.redis import connect_redis
 from app.storage.session import create_engine
+from app.tools.threads import run_in_thread
 
 #: The key for providers that need no key. The SDKs do not work without a key.
 NO_KEY = "none"
@@ -70,13 +73,33 @@ def redis_url(settings: Settings) -> str:
 
 
 def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
-    """Return a factory for each provider; the factory reads the key when it makes a client."""
+    """Return a factory for each provider; the factory reads the key when it makes a client.
+
+    Raises:
+        ConfigurationError: If a function of ``credentials`` cannot be imported.
+    """
     return {
-        provider.name: partial(_client, settings, provider) for provider in settings.all_providers()
+        provider.name: partial(_client, settings, provider, credentials_of(settings, provider.name))
+        for provider in settings.all_providers()
     }
 
 
-def _client(settings: Settings, provider: Provider) -> LLMClient:
+def credentials_of(settings: Settings, provider: str) -> Callable[[], CredentialCache] | None:
+    """Return a function that makes the cache of a provider's tokens; None if it needs no tokens.
+
+    Raises:
+        ConfigurationError: If the function that returns the tokens cannot be imported.
+    """
+    path = settings.access_to(provider).credentials
+    if path is None:
+        return None
+    function = load_function(f"providers.{provider}.credentials", path)
+    return partial(CredentialCache, function, path=path, provider=provider, in_thread=run_in_thread)
+
+
+def _client(
+    settings: Settings, provider: Provider, credentials: Callable[[], CredentialCache] | None
+) -> LLMClient:
     access = settings.access_to(provider.name)
     return dialect_of(PROTOCOLS[provider.protocol]).client(
         secret(access.api_key) if access.api_key_env else NO_KEY,
@@ -85,6 +108,7 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
         api_key_env=access.api_key_env or "",
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
         query=access.query,
+        credentials=credentials and credentials(),
     )
 
 

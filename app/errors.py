@@ -45,6 +45,7 @@ AgentChordError
     │   ├── ServerFailure         any other 5xx, or an answer outside the protocol (retriable)
     │   ├── ConnectionFailed      no answer, a broken stream, a request timeout (retriable)
     │   ├── AuthenticationFailed  401 or 403, or no key at all
+    │   │   └── CredentialsFailed  the function of the credentials failed (retriable)
     │   └── BadRequest            400, 404, 413, 422: the request itself is refused
     └── NotRaised                 a statement or a worker stores it, without an exception
         ├── RunStopped            the run was cancelled, timed out or failed first
@@ -381,6 +382,14 @@ class AuthenticationFailed(
     ProviderError, advice="set the provider's API key, and give it the necessary rights"
 ):
     """The provider answered with a 401 or 403, or no API key is configured."""
+
+
+class CredentialsFailed(
+    AuthenticationFailed,
+    retriable=True,
+    advice="repair the function of the credentials, and test it with agentchord doctor",
+):
+    """The function of a provider's ``credentials`` raised an error or hung; nothing was sent."""
 
 
 class BadRequest(

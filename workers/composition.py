@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.bootstrap import Platform, call_planner
 from app.conditions.evaluator import ConditionEvaluator
+from app.configuration.functions import load_function
 from app.configuration.settings import agent_secret
 from app.domain.agent import AgentResult
 from app.domain.for_each import agent_of
@@ -21,7 +22,6 @@ from app.errors import RecoveriesExhausted
 from app.events.signals import Signals
 from app.events.texts import Publisher
 from app.failures.breakers import CircuitBreakers
-from app.failures.callback import load_callback
 from app.failures.circuit import CircuitBackend
 from app.failures.handler import FailureHandler
 from app.kinds.registry import KindRegistry
@@ -131,7 +131,7 @@ class Composition:
         self._contexts = RunContexts(engine)
         self._texts = Publisher(platform.redis)
         self._breakers = CircuitBreakers(backends.circuits, settings.circuit_breaker)
-        on_failure = settings.on_failure and load_callback(settings.on_failure)
+        on_failure = settings.on_failure and load_function("on_failure", settings.on_failure)
         self._failures = FailureHandler(
             settings.retry,
             on_failure or None,

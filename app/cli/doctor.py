@@ -14,7 +14,8 @@ def doctor(
 ) -> int:
     """Check that everything a run needs is in place.
 
-    The checks look at versions, services, schema, keys and workers. If a check fails, the exit code
+    The checks look at versions, services, schema, keys and workers. The functions of `credentials`
+    are called. If a check fails, the exit code
     is 1. If no URLs are given, the command starts the built-in services for the time of the checks.
     """
     checks = []

@@ -1,5 +1,6 @@
 """The checks of `agentchord doctor` beyond the installation: settings, keys and services."""
 
+import asyncio
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
@@ -13,12 +14,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from app.bootstrap import connected_settings, database_url, redis_url
+from app.bootstrap import connected_settings, credentials_of, database_url, redis_url
 from app.cli.checks import Check, judged
 from app.cli.cluster import postgres_place, quiet_logs, redis_place, served_queues
 from app.configuration.settings import Settings, load_settings
 from app.domain.kinds import QUEUES_OF_KINDS
-from app.errors import AgentChordError
+from app.errors import AgentChordError, AgentError, ConfigurationError
 from app.local_stack.stack import SCHEDULER
 from app.storage import schema
 from app.storage.session import connect_args
@@ -75,16 +76,38 @@ def _keys(settings: Settings) -> Iterator[Check]:
         if access.api_key_env and not access.api_key:
             missing.insert(0, access.api_key_env)
         finding = "present" if access.api_key_env else "not needed"
-        yield judged(
-            f"{provider} key",
-            f"not set{at}" if missing else f"{finding}{at}",
-            wrong=bool(missing),
-            level="warn",
-            remedy=f"if you use models of {provider}, set {', '.join(missing)} where the workers "
-            "start; without keys try `agentchord up --simulator`",
-        )
+        if access.credentials and not missing:
+            yield _token(settings, provider, at)
+        else:
+            yield judged(
+                f"{provider} key",
+                f"not set{at}" if missing else f"{finding}{at}",
+                wrong=bool(missing),
+                level="warn",
+                remedy=f"if you use models of {provider}, set {', '.join(missing)} where the "
+                "workers start; without keys try `agentchord up --simulator`",
+            )
         if access.base_url:
             yield _reachable(provider, access.base_url)
+
+
+def _token(settings: Settings, provider: str, at: str) -> Check:
+    """Check that the function of a provider's credentials returns a token, which is not shown."""
+    name = f"{provider} key"
+    try:
+        make = credentials_of(settings, provider)
+        assert make is not None, "the provider has credentials"
+        found = asyncio.run(make().get())
+    except ConfigurationError as error:
+        remedy = "correct this: no worker starts without the function"
+        return Check(name=name, level="fail", finding=str(error), remedy=remedy)
+    except AgentError as error:
+        remedy = f"if you use models of {provider}, repair this where the workers start"
+        return Check(name=name, level="warn", finding=str(error), remedy=remedy)
+    path = settings.access_to(provider).credentials
+    return Check(
+        name=name, level="ok", finding=f"{path} gave a token for {found.lifetime_s:,.0f} s{at}"
+    )
 
 
 def _reachable(provider: str, base_url: str) -> Check:

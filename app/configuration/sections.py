@@ -28,6 +28,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from app.configuration.functions import FunctionPath
 from app.domain.budgets import DEFAULT_THRESHOLDS
 from app.domain.circuit import CircuitBreakerConfig
 from app.domain.policies import CostConfig, MonitorConfig, RateLimitConfig
@@ -88,7 +89,7 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
 #: Name of the bucket for all models that have no bucket of their own.
 DEFAULT_BUCKET = "default"
 #: The name under which ``models`` limits the requests that count the tokens of long prompts.
-TOKEN_COUNT = "token_count"
+TOKEN_COUNT = "token_count"  # noqa: S105 this is a name, not a secret
 _UNLIMITED = RateLimitConfig(
     requests_per_minute=None,
     requests_per_hour=None,
@@ -356,6 +357,8 @@ class ProviderSettings(Section):
             Anthropic's protocol.
         api_key_env: Environment variable that contains the API key; None if the provider needs no
             key.
+        credentials: Function, as ``package.module:function``, that returns tokens which expire; it
+            replaces ``api_key_env``.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of the models that the provider serves unless an agent names
@@ -368,6 +371,7 @@ class ProviderSettings(Section):
     protocol: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
+    credentials: FunctionPath | None = None
     headers: dict[str, str] = Field(default_factory=dict)
     query: dict[str, str] = Field(default_factory=dict)
     models: tuple[str, ...] = ()
@@ -429,6 +433,7 @@ def check_providers(providers: Mapping[str, ProviderSettings], built_in: Mapping
         for pattern in given.models:
             if (other := owners.setdefault(pattern, name)) != name:
                 problem = f"models has {pattern!r}, which {other!r} also has: remove it from one"
+        problem = problem or _credentials_problem(given)
         if problem:
             raise PydanticCustomError("key", "{problem}", {"key": name, "problem": problem})
 
@@ -446,3 +451,11 @@ def _provider_problem(
         return None
     missing = [key for key in ("protocol", "base_url") if getattr(given, key) is None]
     return f"the key {missing[0]!r} is missing: add it" if missing else None
+
+
+def _credentials_problem(given: ProviderSettings) -> str | None:
+    names = {name.lower() for name in given.headers}
+    if given.credentials and (given.api_key_env or "authorization" in names):
+        other = "api_key_env" if given.api_key_env else "a header Authorization"
+        return f"has credentials and {other}, which both give the key: remove one of them"
+    return None

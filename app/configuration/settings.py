@@ -26,6 +26,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from app.configuration.functions import FunctionPath
 from app.configuration.sections import (
     VARIABLE,
     CircuitBreaker,
@@ -84,6 +85,8 @@ class ProviderAccess:
         base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
         api_key: API key; None if the variable is not set, or if the provider needs no key.
         api_key_env: Name of the variable with the key; None if the provider needs no key.
+        credentials: Function that returns tokens in place of a key, as ``package.module:function``;
+            None if the provider has no such function.
         headers: Further headers.
         query: Query parameters of every request.
         missing: Variables that the headers use, but that are not set.
@@ -92,6 +95,7 @@ class ProviderAccess:
     base_url: str | None
     api_key: SecretStr | None
     api_key_env: str | None
+    credentials: str | None
     headers: Mapping[str, SecretStr]
     query: Mapping[str, str]
     missing: tuple[str, ...] = ()
@@ -174,7 +178,7 @@ class Settings(BaseSettings):
     flower_basic_auth: SecretStr | None = None
     imports: Annotated[list[str], NoDecode] = Field(default_factory=list)
     allow_addresses: Annotated[list[str], NoDecode] = Field(default_factory=list)
-    on_failure: str | None = None
+    on_failure: FunctionPath | None = None
     providers: dict[str, ProviderSettings] = Field(default_factory=dict)
     rate_limits: dict[str, ProviderLimits] = Field(default_factory=dict)
     costs: Costs = CostConfig()
@@ -220,6 +224,7 @@ class Settings(BaseSettings):
         base_url = given.base_url
         if provider in _BUILT_IN_NAMES:
             base_url = getattr(self, f"{provider}_base_url") or base_url
+        if provider in _BUILT_IN_NAMES and not given.credentials:
             key = getattr(self, f"{provider}_api_key") if variable is None else None
             variable = variable or f"{provider}_api_key".upper()
         if key is None and variable is not None and (text := _variable(variable)):
@@ -228,6 +233,7 @@ class Settings(BaseSettings):
             base_url=base_url,
             api_key=key,
             api_key_env=variable,
+            credentials=given.credentials,
             headers={
                 name: SecretStr(VARIABLE.sub(lambda match: found[match[1]] or "", text))
                 for name, text in given.headers.items()
@@ -336,14 +342,6 @@ class Settings(BaseSettings):
                     f"{entry!r} is neither a host, such as agents.internal, nor an address, nor a "
                     "network, such as 10.0.0.0/8"
                 )
-        return value
-
-    @field_validator("on_failure")
-    @classmethod
-    def _check_callback(cls, value: str | None) -> str | None:
-        module, _, name = (value or "module:name").partition(":")
-        if not all(part.isidentifier() for part in (*module.split("."), name)):
-            raise ValueError("write package.module:function")
         return value
 
     @field_validator("imports")

@@ -13,6 +13,7 @@ from app.domain.status import AgentStatus
 from app.errors import (
     CircuitOpen,
     ConnectionFailed,
+    CredentialsFailed,
     Overloaded,
     QuotaExhausted,
     RateLimited,
@@ -37,7 +38,7 @@ PROVIDERS = ("openai", "anthropic")
 FALLBACK_ON = tuple(
     error.__name__
     for error in (
-        *(CircuitOpen, ConnectionFailed, Overloaded),
+        *(CircuitOpen, ConnectionFailed, CredentialsFailed, Overloaded),
         *(QuotaExhausted, RateLimited, ServerFailure),
     )
 )

@@ -180,7 +180,8 @@ class LLMClient(ABC):
             stream: Whether the provider sends the answer in pieces while it generates the answer.
             on_text: Function to call with each piece of a streamed answer's text.
             on_broken: Function to call once if a stream has begun and then fails, whatever the
-                reason (cancellation included). The function is called before the exception is
+                reason (cancellation included), or if the call is cancelled while it waits for
+                credentials, which costs nothing. The function is called before the exception is
                 raised.
             **kwargs: Further parameters of the provider's API, and ``output_schema``, the JSON
                 Schema for the answer, which is sent in the provider's own mode if the provider has

@@ -22,6 +22,7 @@ from app.errors import (
     ServerFailure,
 )
 from app.llm.headers import limit_headers, request_id, retry_after_s
+from app.telemetry.redaction import without_learned
 
 MAX_MESSAGE_CHARS = 500
 MIN_SECRET_CHARS = 8
@@ -297,6 +298,7 @@ def _clean(text: str, api_key: str | None) -> str:
     # A placeholder key, such as "x" for a local server, is no secret, and may occur in any word.
     if api_key and len(api_key) >= MIN_SECRET_CHARS:
         text = text.replace(api_key, "[key]")
+    text = without_learned(text)
     text = " ".join(_SECRET.sub("[key]", text[: 4 * MAX_MESSAGE_CHARS]).split())
     return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}..."
 

@@ -26,6 +26,7 @@ _RESERVED = {
     "api_key": "keys come from the environment of the workers only",
     "api_key_env": _WITH_PROVIDER,
     "base_url": _WITH_PROVIDER,
+    "credentials": _WITH_PROVIDER,
     "default_headers": _WITH_PROVIDER,
     "headers": _WITH_PROVIDER,
     "organization": _WITH_PROVIDER,

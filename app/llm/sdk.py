@@ -28,6 +28,7 @@ from app.errors import (
 )
 from app.llm.answers import Answer
 from app.llm.base import LLMClient, LLMResponse, Message
+from app.llm.credential_cache import CredentialCache, KeyOnly
 from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
@@ -84,6 +85,7 @@ class SdkClient(LLMClient):
             None means the variable of the protocol's own provider.
         headers: Further headers of every request.
         query: Query parameters of every request.
+        credentials: Tokens that are sent in place of the key, which is then a placeholder.
         timeout_s: Seconds after which a request without a timeout of its own fails.
         max_connections: Largest number of connections that are open at once.
     """
@@ -98,7 +100,7 @@ class SdkClient(LLMClient):
     count_path: ClassVar[str | None] = None
     counted_parts: ClassVar[frozenset[str]] = frozenset()
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 keywords, each of which most callers leave out
         self,
         api_key: str | None = None,
         *,
@@ -107,6 +109,7 @@ class SdkClient(LLMClient):
         api_key_env: str | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
+        credentials: CredentialCache | None = None,
         timeout_s: float = 600.0,
         max_connections: int = 1000,
     ) -> None:
@@ -117,6 +120,7 @@ class SdkClient(LLMClient):
         self._base_url = base_url or self.default_base_url
         self._headers = dict(headers or {})
         self._query = dict(query or {})
+        self._credentials = credentials or KeyOnly()
         self._timeout_s = timeout_s
         self._max_connections = max_connections
         self._client: AsyncOpenAI | AsyncAnthropic | None = None
@@ -162,10 +166,14 @@ class SdkClient(LLMClient):
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
         )
-        try:
+
+        async def send(request: Request) -> LLMResponse:
             if stream:
                 return await self._streamed(request, on_text, on_broken)
             return self._reader.whole(await self._post(request, self.path), request)
+
+        try:
+            return await self._credentials.send(request, send, on_broken)
         except ListenerFailed as error:
             raise error.reason from None
         except AgentError as error:
@@ -201,9 +209,14 @@ class SdkClient(LLMClient):
             max_tokens=0,
             prompt_tokens=lambda: 0,
         )
-        try:
-            answer = read_json((await self._post(request, self.count_path)).content)
+        path = self.count_path
+
+        async def send(request: Request) -> int | None:
+            answer = read_json((await self._post(request, path)).content)
             return count_of(answer["input_tokens"])
+
+        try:
+            return await self._credentials.send(request, send)
         except PROTOCOL_ERRORS:
             self._cannot_count = True
         except BadRequest as error:
@@ -239,6 +252,7 @@ class SdkClient(LLMClient):
 
     async def close(self) -> None:
         """See ``LLMClient.close``."""
+        await self._credentials.close()
         client, self._client = self._client, None
         if client is not None:
             await client.close()

@@ -96,6 +96,11 @@ def simulated(simulator: "SimulatorProcess", settings: "Settings | None" = None)
     }
 
 
+def simulated_token() -> str:
+    """Return a token for the simulator, in place of a function of the configuration."""
+    return "sim"
+
+
 def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") -> dict[str, str]:
     variables: dict[str, str] = {}
     for provider in settings.all_providers():
@@ -104,4 +109,7 @@ def _simulated_providers(simulator: "SimulatorProcess", settings: "Settings") ->
             variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__BASE_URL"] = url
             if given.api_key_env:
                 variables[given.api_key_env] = "simulated"
+            if given.credentials:
+                path = f"{__name__}:{simulated_token.__name__}"
+                variables[f"AGENTCHORD_PROVIDERS__{provider.name.upper()}__CREDENTIALS"] = path
     return variables

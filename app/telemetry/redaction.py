@@ -3,9 +3,13 @@
 Two kinds of secrets are hidden: known values, and strings in the form of a key. A string that has
 this form is hidden even if it is not a key. A secret without a recognisable form is hidden only if
 its value is known.
+
+Most known values are in the settings. A process learns others while it runs, such as tokens that
+are renewed every hour (``learn``), and all redactors of the process hide these, too.
 """
 
 import re
+from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
@@ -31,6 +35,31 @@ KEYS = re.compile(
 )
 
 
+#: The newest secrets that this process has learned, in all their forms. Older ones have expired.
+_learned: deque[str] = deque(maxlen=100)
+
+
+def learn(secret: str) -> None:
+    """Hide a secret from now on, in every text of this process; short values are ignored."""
+    for form in _forms(secret):
+        if form not in _learned:
+            _learned.append(form)
+
+
+def without_learned(text: str) -> str:
+    """Return the text without the secrets that this process has learned."""
+    for secret in sorted(_learned, key=len, reverse=True):
+        text = text.replace(secret, HIDDEN)
+    return text
+
+
+def _forms(secret: str) -> set[str]:
+    """Return all forms in which a text may contain a secret; none if the secret is too short."""
+    if len(secret) < MIN_SECRET_CHARS:
+        return set()
+    return {secret, quote(secret, safe=""), unquote(secret), repr(secret)[1:-1]}
+
+
 class Redactor:
     """Hides secrets in text.
 
@@ -43,12 +72,7 @@ class Redactor:
     """
 
     def __init__(self, secrets: Collection[str] = ()) -> None:
-        forms = {
-            form
-            for value in secrets
-            if len(value) >= MIN_SECRET_CHARS
-            for form in (value, quote(value, safe=""), unquote(value), repr(value)[1:-1])
-        }
+        forms = {form for value in secrets for form in _forms(value)}
         longest_first = sorted(forms, key=len, reverse=True)
         self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
 
@@ -56,6 +80,8 @@ class Redactor:
         """Return the text without secrets."""
         if self._known is not None:
             text = self._known.sub(HIDDEN, text)
+        if _learned:
+            text = without_learned(text)
         return KEYS.sub(_hide, text)
 
     def value(self, value: Any) -> Any:

@@ -76,7 +76,7 @@ async def serving(
         server.requests.append(body)
         server.headers.append({name.lower(): value for name, value in request.headers.items()})
         server.queries.append(dict(request.query))
-        return await _answer(request, answer)
+        return await give(request, answer)
 
     async with provider_server(handle) as server.url:
         yield server
@@ -97,7 +97,8 @@ async def provider_server(handle: Handler) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def _answer(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+async def give(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:
+    """Answer a request in the form of the files, whole or as a stream."""
     headers = dict(answer["headers"])
     if "events" not in answer:
         content = json.dumps(answer["body"]).encode()

@@ -19,7 +19,9 @@ from app.domain.workflow import Workflow
 from app.errors import ConfigurationError, UnknownModel, WorkflowError
 from app.llm.anthropic import AnthropicClient
 from app.llm.openai import OpenAIClient
+from app.local_stack.stack import simulated
 from app.registration.calls import check_calls
+from app.simulator import run_in_process
 
 VLLM = "vllm: {protocol: openai, base_url: 'http://127.0.0.1:9/v1'}"
 CONFIGURED = (
@@ -108,6 +110,34 @@ def test_a_built_in_provider_may_get_headers_and_a_variable_of_its_own(
     assert access.headers["X-Team"].get_secret_value() == "erp"
 
 
+def test_a_function_takes_the_place_of_the_key(
+    configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-team")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    configure("providers: {openai: {credentials: 'acme.cloud:token'}}")
+
+    access = load_settings().access_to("openai")
+
+    assert access.credentials == "acme.cloud:token"
+    assert (access.api_key, access.api_key_env) == (None, None)
+    assert access.base_url == "http://127.0.0.1:9/v1"
+
+
+def test_the_simulator_needs_no_function_of_the_configuration(
+    configure: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(f"providers: {{{VLLM[:-1]}, credentials: 'not_installed_here:token'}}}}")
+    with run_in_process() as simulator:
+        for name, value in simulated(simulator, load_settings()).items():
+            monkeypatch.setenv(name, value)
+
+    settings = load_settings()
+
+    assert settings.access_to("vllm").base_url == simulator.openai_base_url
+    assert client_factories(settings)["vllm"]().provider == "vllm"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -125,6 +155,14 @@ def test_a_built_in_provider_may_get_headers_and_a_variable_of_its_own(
         ("providers: {vllm: {protocol: openai, base_ulr: 'http://h'}}", "did you mean 'base_url'"),
         (f"providers: {{ {VLLM} }}\nrate_limits: {{vlm: {{}}}}", "did you mean 'vllm'?"),
         ("providers: {openai: {models: [a]}, anthropic: {models: [a]}}", "which 'openai' also has"),
+        (
+            "providers: {openai: {credentials: 'acme.cloud:token', api_key_env: TEAM_KEY}}",
+            "providers.openai: has credentials and api_key_env, which both give the key: remove",
+        ),
+        (
+            "providers: {openai: {credentials: 'a:b', headers: {authorization: '${TEAM_KEY}'}}}",
+            "has credentials and a header Authorization",
+        ),
     ],
 )
 def test_a_provider_that_cannot_work_is_refused_in_one_line(
@@ -141,14 +179,20 @@ def test_a_provider_that_cannot_work_is_refused_in_one_line(
 
 @pytest.mark.parametrize(
     "secret",
-    ["api_key_env: sk-live-0123", "headers: {Authorization: Bearer sk-live-0123}"],
+    [
+        "api_key_env: sk-live-0123",
+        "headers: {Authorization: Bearer sk-live-0123}",
+        "credentials: sk-live-0123",
+    ],
 )
 def test_a_key_in_the_file_is_refused_and_not_shown(
     configure: Callable[[str], None], secret: str
 ) -> None:
     configure(f"providers: {{vllm: {{protocol: openai, base_url: 'http://h/v1', {secret}}}}}")
 
-    with pytest.raises(ConfigurationError, match="environment variable") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"environment variable|package\.module:function"
+    ) as caught:
         load_settings()
 
     assert "0123" not in str(caught.value)

@@ -7,14 +7,12 @@ from app import Agent, AgentResult, AgentStatus, FailureHandler, RetryPolicy
 from app.errors import (
     AgentError,
     BudgetExceeded,
-    ConfigurationError,
     NotRaised,
     ProviderError,
     RateLimited,
     ToolError,
     error_classes,
 )
-from app.failures.callback import load_callback
 from app.failures.classification import class_named, classify
 from app.failures.decisions import Fail, Retry
 
@@ -154,16 +152,3 @@ def test_the_documentation_has_every_class_and_whether_it_is_retried() -> None:
 
     for kind in set(error_classes()) - {AgentError, ProviderError, NotRaised}:
         assert rows[kind.__name__] == ("yes" if kind.retriable else "no")
-
-
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [
-        ("no_such_module:f", "ModuleNotFoundError"),
-        ("app.errors:no_such_name", "AttributeError"),
-        ("app.errors:__doc__", "is a str, not a function"),
-    ],
-)
-def test_a_callback_that_is_not_there_is_refused(path: str, reason: str) -> None:
-    with pytest.raises(ConfigurationError, match=reason):
-        load_callback(path)

@@ -61,6 +61,7 @@ def test_parameters_are_mapped_to_what_the_model_takes(
         ("openai", "gpt-5", {"temperature": 0.2}, "takes no temperature: remove it"),
         ("openai", "gpt-4o", {"api_key": "sk-x"}, "keys come from the environment"),
         ("anthropic", "claude-opus-5", {"base_url": "http://x"}, "set it for the provider"),
+        ("openai", "gpt-4o", {"credentials": "os:getcwd"}, "set it for the provider"),
         ("openai", "gpt-4o", {"reasoning_effort": "low"}, "does not reason"),
         ("openai", "gpt-5", {"reasoning_effort": "hard"}, "use one of 'none', 'minimal'"),
         ("openai", "gpt-5", {"thinking": BUDGET}, "takes no thinking: give reasoning_effort"),

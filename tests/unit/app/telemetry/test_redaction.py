@@ -4,6 +4,8 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 import structlog
@@ -11,7 +13,7 @@ import structlog
 from app.configuration.sections import LoggingSettings
 from app.configuration.settings import load_settings
 from app.telemetry.logging import configure_logging
-from app.telemetry.redaction import HIDDEN, Redactor
+from app.telemetry.redaction import HIDDEN, Redactor, learn, without_learned
 
 PASSWORD = "correct horse/battery"
 KEYS = (
@@ -84,6 +86,27 @@ def test_a_known_value_is_hidden_in_every_spelling() -> None:
 
     for spelt in (PASSWORD, "correct%20horse%2Fbattery"):
         assert redactor.text(f"<{spelt}>") == f"<{HIDDEN}>"
+
+
+def test_a_secret_that_a_process_learns_is_hidden_by_every_redactor() -> None:
+    redactor = Redactor([PASSWORD])
+    token = f"opaque+token/{uuid4().hex}"
+
+    learn(token)
+    learn("short")
+
+    for spelt in (token, quote(token, safe="")):
+        assert redactor.text(f"{PASSWORD} <{spelt}> short") == f"{HIDDEN} <{HIDDEN}> short"
+
+
+def test_the_oldest_learned_secrets_are_forgotten() -> None:
+    tokens = [f"opaque-token-{uuid4().hex}" for _ in range(150)]
+
+    for token in tokens:
+        learn(token)
+
+    assert without_learned(tokens[0]) == tokens[0]
+    assert [without_learned(token) for token in tokens[50:]] == [HIDDEN] * 100
 
 
 def test_no_field_and_no_traceback_of_a_log_line_has_a_planted_secret(output: io.StringIO) -> None:

@@ -1,0 +1,288 @@
+"""Keeps the credentials of a provider, and renews them before they expire.
+
+The life of a token: the first call waits for the operator's function. From a minute before the end
+of the token, a call starts the renewal, and still goes out with the old token. If the provider
+rejects a token, the call waits for a new one and is sent once more.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import replace
+from functools import partial
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import structlog
+
+from app.domain.usage import Partial, Usage
+from app.errors import AuthenticationFailed, CredentialsFailed
+from app.llm.credentials import Authorization, NotCredentials, read_credentials
+from app.llm.request import Request
+from app.telemetry.logging import of_nobody
+from app.telemetry.redaction import HIDDEN, learn, without_learned
+
+#: A token is renewed this long before its end, or a tenth of its lifetime if that is less.
+RENEWED_BEFORE_S = 60.0
+#: Seconds that a call of the function may take.
+TIME_LIMIT_S = 20.0
+#: Seconds from a failure of the function to its next call. The first retry of an agent with the
+#: default policy comes later.
+PAUSE_S = 0.5
+_MAX_MESSAGE_CHARS = 300
+# Series of the characters of tokens. Shorter series, and series that look like words, are shown.
+_SERIES = re.compile(r"[\w.~+/=%-]{16,}")
+_NO_WORDS = re.compile(r"\d|[A-Z](?![a-z]{2})")
+
+Step = TypeVar("Step")
+
+log = structlog.get_logger(__name__)
+
+
+class CredentialCache:
+    """The credentials of one provider, for all calls of a process.
+
+    Its weakness: each process has its own token, so the function is called once per process and
+    lifetime. The alternative is to share tokens over Redis, but then Redis would have secrets.
+
+    Args:
+        function: The operator's function, which takes no arguments and returns credentials
+            (``app.llm.credentials``). A coroutine function runs on the loop, any other function
+            runs in a thread.
+        path: Path of the function, for messages.
+        provider: Name of the provider.
+        in_thread: Runs a function in a thread, and returns its result.
+        clock: Returns the time in seconds.
+        time_limit_s: Seconds that a call of the function may take.
+
+    Example:
+        cache = CredentialCache(
+            token, path="acme.cloud:token", provider="vertex", in_thread=run_in_thread
+        )
+        client = OpenAIClient("none", base_url=url, provider="vertex", credentials=cache)
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], Any],
+        *,
+        path: str,
+        provider: str,
+        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        clock: Callable[[], float] = time.monotonic,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> None:
+        self._function = function
+        self._path = path
+        self._provider = provider
+        self._in_thread = in_thread
+        self._clock = clock
+        self._time_limit_s = time_limit_s
+        self._held: Authorization | None = None
+        self._renew_at_s = self._ends_at_s = self._next_try_s = -math.inf
+        self._renewal: asyncio.Task[Authorization | None] | None = None
+        self._failure: Callable[[], AuthenticationFailed] | None = None
+
+    async def get(self) -> Authorization:
+        """Return valid credentials; at most one call of the function runs at a time.
+
+        Raises:
+            CredentialsFailed: If the function raised an error or took too long.
+            AuthenticationFailed: If the function returned no credentials.
+        """
+        now_s = self._clock()
+        due = now_s >= max(self._renew_at_s, self._next_try_s)
+        if due and self._renewal is None:
+            self._renewal = asyncio.create_task(self._renew(), context=of_nobody())
+        if self._held is None or now_s >= self._ends_at_s:
+            # If this caller is cancelled, the renewal goes on for the others.
+            found = await asyncio.shield(self._renewal) if self._renewal else None
+            if found is None:
+                assert self._failure is not None, "a renewal that brings nothing has failed"
+                raise self._failure()
+            return found
+        return self._held
+
+    async def send(
+        self,
+        request: Request,
+        post: Callable[[Request], Awaitable[Step]],
+        on_broken: Callable[[Partial], None] | None = None,
+    ) -> Step:
+        """Send a request with valid credentials, and once more if the provider rejects them.
+
+        Args:
+            request: The request, without credentials.
+            post: Sends a request and reads its answer.
+            on_broken: As in ``LLMClient.complete_with_tools``.
+
+        Returns:
+            The answer.
+
+        Raises:
+            ProviderError: An error of ``get`` or ``post``.
+        """
+        used = await _free(self.get(), on_broken)
+        try:
+            return await post(_with(request, used))
+        except AuthenticationFailed as error:
+            if not _rejects_token(error):
+                raise
+            fresh = await _free(self._replaced(used), on_broken)
+            if fresh is None:
+                raise
+        # The start of the call, which ``before_sent`` waits for, has already come.
+        return await post(replace(_with(request, fresh), before_sent=None))
+
+    async def close(self) -> None:
+        """Stop a renewal that still runs."""
+        if self._renewal is not None:
+            self._renewal.cancel()
+            await asyncio.wait({self._renewal})
+
+    async def _replaced(self, rejected: Authorization) -> Authorization | None:
+        """Return newer credentials than these; None if the function returns the same again."""
+        if self._held is rejected:
+            self._held, self._renew_at_s = None, -math.inf
+        fresh = await self.get()
+        return None if fresh.headers == rejected.headers else fresh
+
+    async def _renew(self) -> Authorization | None:
+        """Call the function, and keep its credentials or its failure; return the credentials."""
+        called_s = self._clock()
+        facts = {"provider": self._provider, "function": self._path}
+        try:
+            found = await self._called()
+            for secret in found.secrets:
+                learn(secret)
+            self._held, self._failure = found, None
+            self._ends_at_s = called_s + found.lifetime_s
+            self._renew_at_s = self._ends_at_s - min(RENEWED_BEFORE_S, found.lifetime_s / 10)
+            log.info("credentials_renewed", lifetime_s=round(found.lifetime_s), **facts)
+            return found
+        except AuthenticationFailed as error:
+            # Every caller raises an error of its own, because an error is changed on its way.
+            self._failure = partial(type(error), str(error), provider=self._provider, reached=False)
+            self._next_try_s = self._clock() + PAUSE_S
+            # While the old token is valid, no error of an agent tells of the failure.
+            unseen = self._held is not None and self._clock() < self._ends_at_s
+            tell = log.warning if unseen else log.info
+            tell("credentials_failed", error=str(error), **facts)
+            return None
+        finally:
+            self._renewal = None
+
+    async def _called(self) -> Authorization:
+        """Call the function within its time limit, and check what it returns.
+
+        No error of the function is chained, because its text may have the token.
+        """
+        call = asyncio.ensure_future(self._call())
+        call.add_done_callback(_take_note)
+        try:
+            await asyncio.wait({call}, timeout=self._time_limit_s)
+        finally:
+            call.cancel()
+        if not call.done():
+            raise self._failed(CredentialsFailed, f"took longer than {self._time_limit_s:g} s")
+        if call.cancelled():
+            raise self._failed(CredentialsFailed, "was cancelled")
+        if error := call.exception():
+            raise self._failed(CredentialsFailed, f"raised {_shown(error)}")
+        found = _read(call.result())
+        if isinstance(found, str):
+            raise self._failed(AuthenticationFailed, found)
+        if found.lifetime_s <= 0:
+            raise self._failed(
+                CredentialsFailed, "returned an expired token, by this machine's clock"
+            )
+        return found
+
+    async def _call(self) -> Any:
+        try:
+            if inspect.iscoroutinefunction(self._function):
+                return await self._function()
+            found = await self._in_thread(self._function)
+            return await found if inspect.isawaitable(found) else found
+        except (SystemExit, KeyboardInterrupt) as error:
+            # These errors would end the loop.
+            raise RuntimeError(type(error).__name__) from None
+
+    def _failed(self, kind: type[AuthenticationFailed], problem: str) -> AuthenticationFailed:
+        return kind(
+            f"no credentials for {self._provider}: repair the function {self._path}, "
+            f"which {problem}"
+        )
+
+
+class KeyOnly:
+    """Takes the place of a cache if a provider has a key or needs none: the SDK adds the key."""
+
+    async def send(
+        self,
+        request: Request,
+        post: Callable[[Request], Awaitable[Step]],
+        _on_broken: Callable[[Partial], None] | None = None,
+    ) -> Step:
+        """Send a request as it is; the arguments are those of ``CredentialCache.send``."""
+        return await post(request)
+
+    async def close(self) -> None:
+        """Close nothing."""
+
+
+def _read(found: Any) -> Authorization | str:
+    """Return the credentials in a returned value, or the reason why there are none."""
+    try:
+        return read_credentials(found)
+    except NotCredentials as error:
+        return str(error)
+    except Exception:  # noqa: BLE001 the value may be an object of the operator's own
+        return "returned a value that cannot be read"
+
+
+def _with(request: Request, authorization: Authorization) -> Request:
+    return replace(request, headers={**request.headers, **authorization.headers})
+
+
+def _rejects_token(error: AuthenticationFailed) -> bool:
+    """Return whether a provider has refused a request for its token alone."""
+    if error.partial is not None:
+        return False  # a part of the answer was generated, and has a price
+    expired = error.status == HTTPStatus.FORBIDDEN and "expired" in str(error).lower()
+    return error.status == HTTPStatus.UNAUTHORIZED or expired
+
+
+async def _free(
+    step: Coroutine[Any, Any, Step], on_broken: Callable[[Partial], None] | None
+) -> Step:
+    """Wait for a step before a request is sent; if the caller is cancelled, the call is free."""
+    try:
+        return await step
+    except asyncio.CancelledError:
+        if on_broken is not None:
+            on_broken(Partial(usage=Usage(), prompt_counted=True, final=True))
+        raise
+
+
+def _take_note(call: "asyncio.Future[Any]") -> None:
+    """Take the error of a call that nobody waits for any more; asyncio would log its text."""
+    if not call.cancelled():
+        call.exception()
+
+
+def _shown(error: BaseException) -> str:
+    """Return the class and the text of an error, without anything that may be a token."""
+    text = ""
+    with contextlib.suppress(Exception):  # the class may be the operator's own
+        text = " ".join(_SERIES.sub(_hidden, without_learned(str(error))).split())
+    return f"{type(error).__name__}: {text[:_MAX_MESSAGE_CHARS]}".removesuffix(": ")
+
+
+def _hidden(series: re.Match[str]) -> str:
+    """Hide a series of characters unless it looks like words, such as the name of a class."""
+    return HIDDEN if _NO_WORDS.search(series[0]) else series[0]

@@ -1,6 +1,6 @@
 """Simulated OpenAI and Anthropic APIs over HTTP, for development, tests and load tests.
 
-The simulator implements both protocols well enough for the SDKs of both providers. Its answers are
+The simulator implements the protocols (for OpenAI both request forms) well enough for the SDKs of both providers. Its answers are
 deterministic, it enforces rate limits, it fails on demand, and it keeps a ledger of the requests
 that it served.
 """

@@ -78,6 +78,7 @@ def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
 
 def _client(settings: Settings, provider: Provider) -> LLMClient:
     access = settings.access_to(provider.name)
+    form = {} if provider.api is None else {"api": provider.api}
     return dialect_of(PROTOCOLS[provider.protocol]).client(
         secret(access.api_key) if access.api_key_env else NO_KEY,
         base_url=access.base_url,
@@ -85,6 +86,7 @@ def _client(settings: Settings, provider: Provider) -> LLMClient:
         api_key_env=access.api_key_env or "",
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
         query=access.query,
+        **form,
     )
 
 

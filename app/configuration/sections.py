@@ -347,9 +347,12 @@ class ProviderSettings(Section):
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of the models that the provider serves unless an agent names
             another provider.
+        api: Request form of the provider's calls, if its protocol has several (``chat`` or
+            ``responses`` for OpenAI's protocol); None means that the model and its tools decide.
     """
 
     protocol: str | None = None
+    api: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
@@ -423,9 +426,20 @@ def _provider_problem(
         return "cannot name a queue: use at most 50 characters, a-z and 0-9, with _ or - between"
     if name in RESERVED_NAMES:
         return "is the name of another queue: choose another one"
+    if problem := _api_problem(given.api, given.protocol or built_in.get(name)):
+        return problem
     if name in built_in:
         if given.protocol not in (None, built_in[name]):
             return f"speaks {built_in[name]}: for another server choose another name"
         return None
     missing = [key for key in ("protocol", "base_url") if getattr(given, key) is None]
     return f"the key {missing[0]!r} is missing: add it" if missing else None
+
+
+def _api_problem(api: str | None, protocol: str | None) -> str | None:
+    known = PROTOCOLS[protocol].apis if protocol else ()
+    if api is None or api in known:
+        return None
+    if not known:
+        return "has the key 'api', but its protocol has only one request form: remove the key"
+    return f"has api {api!r}: give {' or '.join(map(repr, known))}, or remove the key"

@@ -192,6 +192,7 @@ class Settings(BaseSettings):
                 name=name,
                 protocol=one.protocol or protocol_of(name).name,
                 models=one.models,
+                api=one.api,
             )
             for name, one in self.providers.items()
         }

@@ -34,11 +34,14 @@ class Protocol:
         caches_on_request: Whether the provider caches a prompt only if the request asks for this;
             such a provider charges for the write. Other providers cache prompts by themselves, and
             charge for the write only if their price list has a price for it.
+        apis: Names of the protocol's request forms, if it has several. The forms share the
+            provider's key, limits and prices; only requests and answers are written differently.
     """
 
     name: str
     counting: TokenCounting
     caches_on_request: bool
+    apis: tuple[str, ...] = ()
 
 
 #: All protocols by name.
@@ -49,6 +52,7 @@ PROTOCOLS = {
             name="openai",
             counting=TokenCounting(reserves_output=True, counts_cached=True),
             caches_on_request=False,
+            apis=("chat", "responses"),
         ),
         Protocol(
             name="anthropic",

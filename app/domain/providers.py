@@ -24,11 +24,14 @@ class Provider:
         protocol: Name of the protocol that the provider speaks, a key of ``PROTOCOLS``.
         models: Names and patterns (``llama-*``) of the models that the provider serves unless an
             agent names another provider.
+        api: Request form of the calls, one of the protocol's ``apis``; None means that the model
+            and its tools decide.
     """
 
     name: str
     protocol: str
     models: tuple[str, ...] = ()
+    api: str | None = None
 
 
 #: Providers that need no configuration.
@@ -63,7 +66,12 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
 
 
 def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol:
-    """Return the protocol that a provider speaks.
+    """Return the protocol that a provider speaks; see ``provider_named``."""
+    return PROTOCOLS[provider_named(name, providers).protocol]
+
+
+def provider_named(name: str, providers: Sequence[Provider] = BUILT_IN) -> Provider:
+    """Return a provider by its name.
 
     Args:
         name: Name of the provider.
@@ -74,7 +82,7 @@ def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol
     """
     for provider in providers:
         if provider.name == name:
-            return PROTOCOLS[provider.protocol]
+            return provider
     names = [provider.name for provider in providers]
     raise ConfigurationError(
         f"provider {name!r} is not configured (known: {listed(names)}){did_you_mean(name, names)}"

@@ -109,7 +109,9 @@ class AnthropicClient(SdkClient):
             if role == "user":
                 wire.append({"role": "user", "content": message["content"]})
             elif role == "assistant":
-                wire.append({"role": "assistant", "content": _assistant(message)})
+                own = message.get("blocks_of") == self.protocol.name
+                blocks = message.get("blocks") if own else None
+                wire.append({"role": "assistant", "content": blocks or _assistant(message)})
             else:
                 raise self._refused(
                     f"a message has the role {role!r}: use system, user, assistant or tool"
@@ -129,6 +131,8 @@ class AnthropicClient(SdkClient):
             if all(block["type"] in ("text", "tool_use") for block in blocks)
             else blocks,
         }
+        if facts["blocks"]:
+            facts["blocks_of"] = self.protocol.name
         return LLMResponse(
             content="".join(block["text"] for block in blocks if block["type"] == "text"),
             model=answer["model"],
@@ -169,8 +173,6 @@ def _tool_result(message: Message) -> dict[str, Any]:
 
 
 def _assistant(message: Message) -> str | list[Any]:
-    if blocks := message.get("blocks"):
-        return list(blocks)
     content, calls = message.get("content") or "", message.get("tool_calls")
     if not calls:
         return content

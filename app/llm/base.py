@@ -42,7 +42,8 @@ class LLMResponse:
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
         metadata: Further facts: ``refusal``, ``service_tier``, ``speed`` and ``stop_sequence``;
-            ``blocks``, such as reasoning, which must go back to the provider unchanged;
+            ``blocks``, such as reasoning, which must go back to the provider unchanged, and
+            ``blocks_of``, the name of the form that has these blocks;
             ``usage_missing`` if the provider sent no usage and the tokens are an upper bound; and
             ``first_token_s``, the seconds from the request to the first token of a stream.
     """
@@ -65,7 +66,8 @@ class LLMResponse:
         if self.tool_calls:
             message["tool_calls"] = self.tool_calls
         if blocks := self.metadata.get("blocks"):
-            message["blocks"] = blocks
+            # A client of another form or provider leaves these blocks out.
+            message |= {"blocks": blocks, "blocks_of": self.metadata.get("blocks_of")}
         return message
 
 

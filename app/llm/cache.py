@@ -141,6 +141,7 @@ def _written(answer: LLMResponse) -> bytes:
             "tool_calls": [asdict(call) for call in answer.tool_calls or ()],
             "usage": asdict(answer.usage),
             "blocks": answer.metadata.get("blocks"),
+            "blocks_of": answer.metadata.get("blocks_of"),
         }
     )
 
@@ -150,11 +151,11 @@ def _read(value: bytes) -> LLMResponse | None:
     try:
         fields = orjson.loads(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]
-        blocks = fields.pop("blocks")
+        parts = {name: fields.pop(name) for name in ("blocks", "blocks_of")}
         return LLMResponse(
             **fields | {"usage": Usage(**fields["usage"])},
             tool_calls=calls or None,
-            metadata={"cached": True} | ({"blocks": blocks} if blocks else {}),
+            metadata={"cached": True} | (parts if parts["blocks"] else {}),
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

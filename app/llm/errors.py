@@ -41,13 +41,19 @@ BY_STATUS: dict[int, type[ProviderError]] = {
 BY_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
+    "bio_policy": BadRequest,
+    "data_residency_mismatch": BadRequest,
+    "invalid_prompt": BadRequest,
     "invalid_request_error": BadRequest,
+    "misalignment_policy_violation": BadRequest,
     "not_found_error": BadRequest,
     "overloaded_error": Overloaded,
     "permission_error": AuthenticationFailed,
     "rate_limit_error": RateLimited,
     "rate_limit_exceeded": RateLimited,
     "request_too_large": BadRequest,
+    "server_is_overloaded": Overloaded,
+    "service_unavailable_error": Overloaded,
     "timeout_error": ConnectionFailed,
 }
 # Codes of 429s that do not end if the caller waits.
@@ -63,6 +69,17 @@ QUOTA_CODES = frozenset(
         "organization_usage_limit_exceeded",
         "project_spend_limit_exceeded",
     }
+)
+# Codes of 429s that are no limit of the account: the provider has no capacity left, such as for the
+# tier "flex". OpenAI's page calls this answer "429 Resource Unavailable", Gemini's and Groq's names
+# of it follow.
+CAPACITY_CODES = frozenset(
+    {"capacity_exceeded", "model_capacity_exhausted", "resource_unavailable"}
+)
+_CAPACITY_STATUSES = (429, 498)  # 498 is Groq's status for this
+_NO_CAPACITY = re.compile(
+    r"resource[ _]unavailable|no capacity|(?:not enough|insufficient) (?:capacity|resources)",
+    re.IGNORECASE,
 )
 # Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
 # and its subclasses) are recognized by the status of the answer.
@@ -152,7 +169,7 @@ def from_answer(
     """
     text, codes = _read(body)
     code = codes[0] if codes else None
-    kind = _kind(status, codes)
+    kind = _kind(status, codes, text)
     shown = f" ({code})" if code else ""
     return kind(
         f"{provider} answered {status}{shown}: {_clean(text, api_key)}",
@@ -165,7 +182,7 @@ def from_answer(
     )
 
 
-def _kind(status: int, codes: list[str]) -> type[ProviderError]:
+def _kind(status: int, codes: list[str], text: str) -> type[ProviderError]:
     if status < HTTPStatus.BAD_REQUEST:
         # Gateways put the original provider's status into the body.
         inner = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
@@ -176,8 +193,16 @@ def _kind(status: int, codes: list[str]) -> type[ProviderError]:
         status = inner
     if status == HTTPStatus.TOO_MANY_REQUESTS and QUOTA_CODES.intersection(codes):
         return QuotaExhausted
+    if status in _CAPACITY_STATUSES and _lacks_capacity(codes, text):
+        return Overloaded
     usual = BadRequest if status < HTTPStatus.INTERNAL_SERVER_ERROR else ServerFailure
     return BY_STATUS.get(status, usual)
+
+
+def _lacks_capacity(codes: list[str], text: str) -> bool:
+    return bool(CAPACITY_CODES.intersection(code.lower() for code in codes)) or bool(
+        _NO_CAPACITY.search(text)
+    )
 
 
 def _read(body: Any) -> tuple[str, list[str]]:

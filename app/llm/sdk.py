@@ -90,6 +90,8 @@ class SdkClient(LLMClient):
     default_base_url: ClassVar[str]
     #: Path of the request, below the base URL.
     path: ClassVar[str]
+    #: Request form of the client, if the protocol has several.
+    api: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -407,7 +409,7 @@ class SdkClient(LLMClient):
     def _adapted(self, model: str, params: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
         """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
         try:
-            return adapted(self.protocol, model, params, max_tokens=max_tokens)
+            return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 

@@ -1,4 +1,4 @@
-"""Converts the usage objects of both protocols to ``Usage``, whose counts do not overlap."""
+"""Converts the usage objects of all request forms to ``Usage``, whose counts do not overlap."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +22,26 @@ def openai_usage(raw: Mapping[str, Any]) -> Usage:
         cached_tokens=cached,
         cache_write_tokens=written,
         output_tokens=_count(raw.get("completion_tokens")),
+        reasoning_tokens=_count(output_details.get("reasoning_tokens")),
+    )
+
+
+def responses_usage(raw: Mapping[str, Any]) -> Usage:
+    """Read the usage of a response; its input_tokens include cached and written tokens.
+
+    Raises:
+        ValueError: If a count is not a number of tokens.
+    """
+    prompt = _count(raw["input_tokens"])
+    details = raw.get("input_tokens_details") or {}
+    cached = min(_count(details.get("cached_tokens")), prompt)
+    written = min(_count(details.get("cache_write_tokens")), prompt - cached)
+    output_details = raw.get("output_tokens_details") or {}
+    return Usage(
+        input_tokens=prompt - cached - written,
+        cached_tokens=cached,
+        cache_write_tokens=written,
+        output_tokens=_count(raw.get("output_tokens")),
         reasoning_tokens=_count(output_details.get("reasoning_tokens")),
     )
 

@@ -11,9 +11,9 @@ from typing import Any
 from app.simulator.chat import Refusal
 from app.simulator.wire import object_in
 
-_REASONS = re.compile(r"^(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?!\d))(?!.*-chat)")
+_REASONS = re.compile(r"^(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?!\d))")
 _REASONS_ON_REQUEST = re.compile(r"^gpt-5\.[1-4](?!\d)")
-_ALWAYS_REASONS = re.compile(r"^(?:o\d|gpt-6-astra|gpt-6\.1-sol)")
+_ALWAYS_REASONS = re.compile(r"^(?:o\d|gpt-5(?!\.|-chat)|gpt-6-astra|gpt-6\.1-sol)")
 # With tools, these models reason only in the Responses API.
 _TOOLS_ELSEWHERE = re.compile(r"^gpt-(?:5\.[5-9]|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)")
 _EFFORT_ELSEWHERE = re.compile(r"^gpt-5\.[2-4](?!\d)(?!.*-chat)")
@@ -41,7 +41,7 @@ _LEAST_OUTPUT_TOKENS = 16
 
 def reasons(model: str, effort: object) -> bool:
     """Return whether a model of OpenAI reasons in a request with this effort."""
-    if _REASONS.search(model) is None or effort == "none":
+    if _REASONS.search(model) is None or "-chat" in model or effort == "none":
         return False
     return effort is not None or _REASONS_ON_REQUEST.search(model) is None
 

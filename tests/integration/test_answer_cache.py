@@ -36,7 +36,10 @@ ANSWER = LLMResponse(
     finish_reason="tool_calls",
     tool_calls=[ToolCall(id="call_1", name="paint", arguments='{"in": "blue"}')],
     usage=Usage(input_tokens=10, output_tokens=2),
-    metadata={"blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}]},
+    metadata={
+        "blocks": [{"type": "thinking", "thinking": "hm", "signature": "s"}],
+        "blocks_of": "anthropic",
+    },
 )
 
 
@@ -120,7 +123,7 @@ async def test_one_asks_and_all_processes_have_the_answer(redis_url: str) -> Non
     assert len(entries) == 39
     assert {entry.kind for (entry,) in entries} == {"cached"}
     assert {entry.saved_usd for (entry,) in entries} == {Decimal("0.000045")}
-    assert again.metadata == {"cached": True, "blocks": ANSWER.metadata["blocks"]}
+    assert again.metadata == {"cached": True, **ANSWER.metadata}
     assert (again.content, again.tool_calls, again.usage) == (
         ANSWER.content,
         ANSWER.tool_calls,

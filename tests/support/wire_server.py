@@ -68,15 +68,18 @@ async def serving(protocol: str, name: str) -> AsyncIterator[WireServer]:
 
 @asynccontextmanager
 async def provider_server(handle: Handler) -> AsyncIterator[str]:
-    """Run a server for calls of both protocols on a free port of this machine; yield its URL."""
+    """Run a server for calls of every form on a free port of this machine; yield its URL."""
     application = web.Application()
     application.router.add_post("/v1/chat/completions", handle)
+    application.router.add_post("/v1/responses", handle)
     application.router.add_post("/v1/messages", handle)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def _answer(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:

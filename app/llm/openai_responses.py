@@ -1,0 +1,194 @@
+"""The client for OpenAI's Responses API, without any state at the provider."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import orjson
+
+from app.domain.usage import Partial
+from app.errors import ProviderError
+from app.llm.base import LLMResponse, Message
+from app.llm.errors import from_answer
+from app.llm.headers import limit_headers, request_id
+from app.llm.models import is_openai_reasoning
+from app.llm.openai_apis import RESPONSES
+from app.llm.openai_base import OpenAISdkClient
+from app.llm.prompt_cache import ask_openai
+from app.llm.responses_items import (
+    UnknownRole,
+    calls_in,
+    instructions_of,
+    is_plain,
+    items_of,
+    plain,
+    texts_in,
+    tool_item,
+)
+from app.llm.responses_parameters import text_format
+from app.llm.responses_stream import ResponsesAssembly
+from app.llm.streams import PROTOCOL_ERRORS, Assembly
+from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
+from app.llm.usage import responses_usage
+
+if TYPE_CHECKING:
+    import httpx2
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
+
+#: Asks for reasoning in a form that the next request can give back.
+SEALED_REASONING = "reasoning.encrypted_content"
+_CUTS = {"max_output_tokens": "length", "content_filter": "content_filter"}
+
+
+class Connect(Protocol):
+    """Returns the SDK's client, and the exceptions that it may raise."""
+
+    def __call__(self) -> "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]":
+        """Open the client if this has not happened yet."""
+
+
+class ResponsesClient(OpenAISdkClient):
+    """The part of ``OpenAIClient`` that speaks the Responses API, over the same connections.
+
+    The requests are stateless (``store: false``): each request has the whole conversation, and the
+    encrypted reasoning of earlier answers.
+
+    Args:
+        api_key: As in ``SdkClient``.
+        connect: Returns the SDK's client, which both request forms share.
+        **options: As in ``SdkClient``.
+
+    Example:
+        client = OpenAIClient(os.environ["OPENAI_API_KEY"], api="responses")
+        response = await client.complete("Say hello.", "gpt-6-sol", max_tokens=500)
+    """
+
+    path: ClassVar[str] = "/responses"
+    api: ClassVar[str | None] = RESPONSES
+
+    def __init__(self, api_key: str | None, *, connect: Connect, **options: Any) -> None:
+        super().__init__(api_key, **options)
+        self._connect = connect
+        # Another provider could not read the encrypted reasoning of this one.
+        self._blocks_of = f"{self.provider}/{RESPONSES}"
+
+    def _opened(self) -> "AsyncOpenAI | AsyncAnthropic":
+        client, self._foreign_errors = self._connect()
+        return client
+
+    def _request(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]],
+        max_tokens: int,
+        params: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        params = self._adapted(model, params, max_tokens)
+        instructions = [plain(params.pop("system", None)), *instructions_of(messages)]
+        if schema := params.pop(OUTPUT_SCHEMA, None):
+            if format_ := openai_format(schema, model):
+                params["text"] = {"format": text_format(format_), **params.get("text", {})}
+            else:
+                instructions.append(instruction(schema))
+        if is_openai_reasoning(model):  # other models refuse to be asked for reasoning
+            params["include"] = list(
+                {SEALED_REASONING: 0, **dict.fromkeys(params.get("include", ()))}
+            )
+        try:
+            items = items_of(messages, self._blocks_of)
+        except UnknownRole as error:
+            raise self._refused(str(error)) from error
+        body = {"model": model, "input": items, "max_output_tokens": max_tokens, "store": False}
+        body |= params
+        if told := "\n\n".join(filter(None, instructions)):
+            body["instructions"] = told
+        if tools:
+            body["tools"] = [tool_item(tool) for tool in tools]
+        ask_openai(body)
+        return body, {}
+
+    def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {**body, "stream": True}
+
+    def _assembly(self, body: Mapping[str, Any]) -> Assembly:
+        return ResponsesAssembly(body)
+
+    def _parse(self, response: "httpx2.Response") -> Any:
+        try:
+            return super()._parse(response)
+        except ProviderError as error:
+            error.partial = _billed(response.content, response.headers)
+            raise
+
+    def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
+        output = answer["output"]
+        finish = self._finish_reason(answer, headers)
+        calls, refusal = calls_in(output), texts_in(output, "refusal", "refusal")
+        if refusal:
+            finish = "content_filter"
+        elif calls and finish == "stop":
+            finish = "tool_calls"
+        raw_usage = answer.get("usage") or {}
+        usage = responses_usage(raw_usage) if raw_usage else None
+        facts = {"refusal": refusal or None, "service_tier": answer.get("service_tier")}
+        if not all(map(is_plain, output)):
+            facts |= {"blocks": output, "blocks_of": self._blocks_of}
+        return LLMResponse(
+            content=texts_in(output, "output_text", "text"),
+            model=answer["model"],
+            input_tokens=usage.prompt_tokens if usage else 0,
+            output_tokens=usage.output_tokens if usage else 0,
+            finish_reason=finish,
+            tool_calls=calls or None,
+            **({"usage": usage} if usage else {}),
+            raw_usage=raw_usage,
+            request_id=request_id(headers),
+            headers=limit_headers(headers),
+            metadata={name: value for name, value in facts.items() if value is not None},
+        )
+
+    def _finish_reason(self, answer: Any, headers: Mapping[str, str]) -> str:
+        """Return the reason for the end of a response; raise the error of one that has failed.
+
+        An unknown status, or an unknown reason of an incomplete response, is no success.
+        """
+        status, error = answer.get("status") or "completed", answer.get("error")
+        reason = (answer.get("incomplete_details") or {}).get("reason")
+        if status == "completed" and not error:
+            return "stop"
+        if status == "incomplete" and not error and reason in _CUTS:
+            return _CUTS[reason]
+        ended = f"the response has the status {status!r}" + (f" ({reason})" if reason else "")
+        failure = from_answer(
+            provider=self.provider,
+            status=200,
+            headers=headers,
+            body={"error": error or {"message": ended}},
+            api_key=self._api_key,
+        )
+        failure.partial = _partial(answer, headers)
+        raise failure
+
+
+def _billed(content: bytes, headers: Mapping[str, str]) -> Partial | None:
+    """Return the usage that stands beside the error of a response that has failed."""
+    try:
+        return _partial(orjson.loads(content), headers)
+    except PROTOCOL_ERRORS:
+        return None
+
+
+def _partial(answer: Any, headers: Mapping[str, str]) -> Partial | None:
+    raw_usage = answer.get("usage")
+    if not raw_usage:
+        return None
+    return Partial(
+        usage=responses_usage(raw_usage),
+        prompt_counted=True,
+        final=True,
+        raw_usage=raw_usage,
+        model=answer.get("model"),
+        request_id=request_id(headers),
+        headers=limit_headers(headers),
+    )

@@ -1,0 +1,331 @@
+"""Answers of the Responses API: what each status means, and what goes back to whom."""
+
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import permutations
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from app.domain.usage import Partial, Usage
+from app.errors import BadRequest, ConnectionFailed, Overloaded, ProviderError, ServerFailure
+from app.llm.base import LLMClient, LLMResponse, Message, ToolCall
+from app.llm.openai import FLEX_TIMEOUT_S, OpenAIClient
+from app.simulator import Simulator
+from tests.support.llm_clients import FORMS, KEY, client_of
+from tests.support.wire_server import provider_server, serving
+
+pytestmark = pytest.mark.anyio
+
+MODEL = "gpt-5.6-terra"
+MODELS = {"openai": "gpt-4o-mini", "responses": MODEL, "anthropic": "claude-sonnet-5"}
+TOOLS = [
+    {
+        "name": name,
+        "description": "Looks something up.",
+        "parameters": {"type": "object", "properties": {"location": {"type": "string"}}},
+    }
+    for name in ("get_weather", "get_time")
+]
+QUESTION: Message = {"role": "user", "content": "get_weather, then get_time"}
+USAGE = {"input_tokens": 40, "output_tokens": 12}
+COUNTED = Usage(input_tokens=40, output_tokens=12)
+MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "status": "completed",
+    "content": [{"type": "output_text", "text": "Half a", "annotations": []}],
+}
+#: Keys of the blocks of each form, which no other form may see.
+FOREIGN = ("encrypted_content", "signature", "phase")
+
+
+def response(**given: Any) -> dict[str, Any]:
+    return {
+        "object": "response",
+        "model": MODEL,
+        "status": "completed",
+        "output": [MESSAGE],
+        "usage": USAGE,
+        "error": None,
+        "incomplete_details": None,
+    } | given
+
+
+@asynccontextmanager
+async def answering(body: Mapping[str, Any], *, stream: bool) -> AsyncIterator[LLMClient]:
+    """A client of a server with one answer, whole or as a stream of its first and last event."""
+    kind = "response.completed"
+    if body.get("status") in ("incomplete", "failed", "cancelled"):
+        kind = f"response.{body['status']}"
+    started = {"type": "response.created", "response": response(output=[], usage=None)}
+    events = [started, {"type": kind, "response": body}]
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        headers = {"x-request-id": "req_7"}
+        if not stream:
+            return web.json_response(body, headers=headers)
+        text = "".join(f"event: {e['type']}\ndata: {json.dumps(e)}\n\n" for e in events)
+        return web.Response(text=text, content_type="text/event-stream", headers=headers)
+
+    async with provider_server(handle) as url:
+        client = client_of("responses", url)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+async def ask(body: Mapping[str, Any], *, stream: bool, **given: Any) -> LLMResponse:
+    async with answering(body, stream=stream) as client:
+        return await client.complete("Go.", MODEL, stream=stream, **given)
+
+
+@pytest.fixture(params=[False, True], ids=["whole", "streamed"])
+def stream(request: pytest.FixtureRequest) -> bool:
+    streamed: bool = request.param
+    return streamed
+
+
+@pytest.mark.parametrize(
+    ("given", "finish"),
+    [
+        ({}, "stop"),
+        ({"status": None}, "stop"),
+        (
+            {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}},
+            "length",
+        ),
+        (
+            {"status": "incomplete", "incomplete_details": {"reason": "content_filter"}},
+            "content_filter",
+        ),
+    ],
+)
+async def test_the_status_tells_how_an_answer_has_ended(
+    given: dict[str, Any], finish: str, stream: bool
+) -> None:
+    answer = await ask(response(**given), stream=stream)
+
+    assert (answer.content, answer.finish_reason) == ("Half a", finish)
+    assert answer.usage == COUNTED
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"status": "failed", "error": {"code": "server_error", "message": "x"}}, ServerFailure),
+        (
+            {"status": "failed", "error": {"code": "server_is_overloaded", "message": "x"}},
+            Overloaded,
+        ),
+        ({"status": "failed", "error": {"code": "invalid_prompt", "message": "x"}}, BadRequest),
+        ({"status": "failed"}, ServerFailure),
+        ({"status": "cancelled"}, ServerFailure),
+        ({"status": "queued"}, ServerFailure),
+        ({"status": "unheard_of"}, ServerFailure),
+        ({"status": "incomplete"}, ServerFailure),
+        ({"status": "incomplete", "incomplete_details": {"reason": "new"}}, ServerFailure),
+        ({"status": "completed", "error": {"code": "server_error"}}, ServerFailure),
+    ],
+)
+async def test_a_response_that_has_failed_is_an_error_that_costs_its_usage(
+    given: dict[str, Any], expected: type[ProviderError], stream: bool
+) -> None:
+    with pytest.raises(ProviderError) as failed:
+        await ask(response(**given), stream=stream)
+
+    error = failed.value
+    assert type(error) is expected
+    assert error.request_id == "req_7"
+    assert error.partial == Partial(
+        usage=COUNTED,
+        prompt_counted=True,
+        final=True,
+        raw_usage=USAGE,
+        model=MODEL,
+        request_id="req_7",
+    )
+
+
+async def test_parts_of_unknown_kinds_cost_neither_text_nor_usage(stream: bool) -> None:
+    news = {"id": "x_1", "type": "hologram", "shape": [1]}
+    content = [{"type": "smell", "smell": "sweet"}, *MESSAGE["content"]]
+
+    answer = await ask(
+        response(output=[news, MESSAGE | {"content": content}], service_tier=None), stream=stream
+    )
+
+    assert answer.content == "Half a"
+    assert answer.usage == COUNTED
+    assert answer.metadata["blocks"][0] == news
+
+
+async def test_a_stream_whose_last_event_has_no_items_has_those_before_it() -> None:
+    events = [
+        {"type": "response.created", "response": response(output=[], usage=None)},
+        {
+            "type": "response.output_item.added",
+            "output_index": 0,
+            "item": MESSAGE | {"content": []},
+        },
+        {"type": "response.output_text.delta", "output_index": 0, "delta": "Hello"},
+        {
+            "type": "response.output_item.added",
+            "output_index": 1,
+            "item": {"type": "function_call", "call_id": "c", "name": "f", "arguments": ""},
+        },
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"a":'},
+        {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": "1}"},
+        {"type": "response.hologram.delta", "output_index": 2},
+        {"type": "response.completed", "response": response(output=[])},
+    ]
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(text=text, content_type="text/event-stream")
+
+    async with provider_server(handle) as url:
+        client = client_of("responses", url)
+        answer = await client.complete("Go.", MODEL, stream=True)
+        await client.close()
+
+    assert answer.content == "Hello"
+    assert answer.tool_calls == [ToolCall(id="c", name="f", arguments='{"a":1}')]
+    assert answer.finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize(("first", "second"), [*permutations(FORMS, 2)])
+async def test_a_conversation_goes_on_elsewhere_without_foreign_parts(
+    first: str, second: str
+) -> None:
+    told = "parallel_tools" if first != "anthropic" else "caching"
+    async with serving(first, told) as server:
+        client = client_of(first, server.url)
+        answer = await client.complete_with_tools([QUESTION], MODELS[first], TOOLS)
+        await client.close()
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": "14 degrees"}
+        for call in answer.tool_calls or ()
+    ]
+
+    async with serving(second, "text") as server:
+        client = client_of(second, server.url)
+        end = await client.complete_with_tools(
+            [QUESTION, answer.as_message(), *results], MODELS[second], TOOLS
+        )
+        await client.close()
+
+    sent = json.dumps(server.requests[0])
+    assert end.content.startswith("Hello!")
+    assert not [name for name in FOREIGN if f'"{name}"' in sent]
+    assert "blocks" not in sent
+    assert all(call.id in sent for call in answer.tool_calls or ())
+
+
+async def test_sealed_reasoning_goes_only_to_the_provider_that_has_sealed_it() -> None:
+    async with serving("responses", "one_tool") as server:
+        client = client_of("responses", server.url)
+        answer = await client.complete_with_tools([QUESTION], MODEL, TOOLS)
+        await client.close()
+    result = {"role": "tool", "tool_call_id": "call_DdmO9pD3xa9XTPNJ32zg2hcA", "content": "14"}
+
+    async with serving("responses", "text") as server:
+        client = OpenAIClient(KEY, base_url=f"{server.url}/v1", api="responses", provider="azure")
+        await client.complete_with_tools([QUESTION, answer.as_message(), result], MODEL, TOOLS)
+        await client.close()
+
+    kinds = [item.get("type", "message") for item in server.requests[0]["input"]]
+    assert kinds == ["message", "function_call", "function_call_output"]
+
+
+async def test_reasoning_that_nobody_can_read_is_left_out() -> None:
+    open_: dict[str, Any] = {
+        "id": "rs_1",
+        "type": "reasoning",
+        "summary": [],
+        "encrypted_content": None,
+    }
+    answer = await ask(response(output=[open_, MESSAGE]), stream=False)
+
+    async with serving("responses", "text") as server:
+        client = client_of("responses", server.url)
+        await client.complete_with_tools([QUESTION, answer.as_message(), QUESTION], MODEL)
+        await client.close()
+
+    asked, said, again = server.requests[0]["input"]
+    assert asked == again == QUESTION
+    assert said == {k: v for k, v in MESSAGE.items() if k not in ("id", "status")}
+
+
+@pytest.mark.parametrize("model", ["gpt-5.5", "gpt-6.1-sol", "gpt-6-astra"])
+async def test_tools_of_the_newest_models_run_without_any_setting(
+    sim: Simulator, model: str, stream: bool
+) -> None:
+    client = OpenAIClient(KEY, base_url=sim.openai_base_url)
+
+    first = await client.complete_with_tools([QUESTION], model, TOOLS, stream=stream)
+    results = [
+        {"role": "tool", "tool_call_id": call.id, "content": "14 degrees"}
+        for call in first.tool_calls or ()
+    ]
+    second = await client.complete_with_tools(
+        [QUESTION, first.as_message(), *results], model, TOOLS, stream=stream
+    )
+    without = await client.complete("Hello.", model, stream=stream)
+    await client.close()
+
+    assert [call.name for call in first.tool_calls or ()] == ["get_weather", "get_time"]
+    assert "14 degrees" in second.content
+    assert without.content
+    paths = [record.endpoint for record in sim.ledger()]
+    assert paths == ["/v1/responses", "/v1/responses", "/v1/chat/completions"]
+
+
+async def test_both_forms_share_one_connection_pool(sim: Simulator) -> None:
+    client = OpenAIClient(KEY, base_url=sim.openai_base_url)
+
+    for api in ("chat", "responses", "chat", "responses"):
+        await client.complete("Hello.", "gpt-4o-mini", api=api)
+
+    inner: Any = client._client
+    assert len(inner._client._transport.client.connector._conns) <= 1
+    await client.close()
+    await client.complete("Hello.", "gpt-4o-mini", api="responses")
+    await client.close()
+
+
+async def test_what_chat_cannot_serve_is_refused_before_it_is_sent(sim: Simulator) -> None:
+    client = OpenAIClient(KEY, base_url=sim.openai_base_url, api="chat")
+
+    with pytest.raises(BadRequest, match="only in the Responses API") as refused:
+        await client.complete("get_weather", "gpt-6-sol", tools=TOOLS)
+    await client.close()
+
+    assert not refused.value.reached
+    assert not sim.ledger()
+
+
+@pytest.mark.parametrize("api", ["chat", "responses"])
+async def test_a_flexible_tier_has_the_time_that_its_provider_advises(
+    sim: Simulator, api: str
+) -> None:
+    client = OpenAIClient(KEY, base_url=sim.openai_base_url, timeout_s=0.2, api=api)
+    slow = "Slowly. [[sim:latency=0.5]]"
+
+    answer = await client.complete(slow, "gpt-5.4", service_tier="flex")
+    with pytest.raises(ConnectionFailed, match=r"within 0\.2 s"):
+        await client.complete(slow, "gpt-5.4")
+    with pytest.raises(ConnectionFailed, match=r"within 0\.1 s"):
+        await client.complete_with_tools(
+            [{"role": "user", "content": slow}], "gpt-5.4", service_tier="flex", timeout_s=0.1
+        )
+    await client.close()
+
+    assert answer.metadata["service_tier"] == "flex"
+    assert FLEX_TIMEOUT_S == 900

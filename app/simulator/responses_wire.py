@@ -36,6 +36,7 @@ from app.simulator.wire import (
 
 _SEALED = "reasoning.encrypted_content"
 _SEAL = "gAAAAAB"
+_FAILURES = {429: "rate_limit_exceeded", 503: "server_is_overloaded", 529: "server_is_overloaded"}
 _ECHOED = ("instructions", "metadata", "parallel_tool_calls", "reasoning", "text", "tool_choice")
 
 
@@ -100,8 +101,28 @@ class ResponsesWire(OpenAIWire):
         ]
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`."""
-        return _sse({"type": "error", **openai_error(refusal, record.model), "sequence_number": 9})
+        """Make the last event of a response that has failed; it has the usage until then."""
+        error = openai_error(refusal, record.model)["error"]
+        code = error["code"] or _FAILURES.get(refusal.status, "server_error")
+        usage = Usage(
+            input_tokens=record.input_tokens,
+            cached_tokens=record.cached_tokens,
+            cache_write_tokens=record.cache_write_tokens,
+            output_tokens=record.output_tokens,
+            reasoning_tokens=0,
+        )
+        response = {
+            "id": f"resp_{record.request_id.removeprefix('req_')}",
+            "object": "response",
+            "status": "failed",
+            "error": {"code": code, "message": error["message"]},
+            "incomplete_details": None,
+            "model": record.model,
+            "output": [],
+            "usage": _usage(usage),
+        }
+        # The number of the event is not known here, and no client reads it.
+        return _sse({"type": "response.failed", "response": response, "sequence_number": 0})
 
 
 def _read_input(transcript: Transcript, body: Mapping[str, Any]) -> None:

@@ -280,13 +280,19 @@ async def test_a_tier_without_capacity_says_so(client: AsyncOpenAI) -> None:
     assert refused.value.code == "resource_unavailable"
 
 
-async def test_an_error_in_the_middle_of_a_stream_is_the_sdks_exception(
-    client: AsyncOpenAI,
+async def test_a_response_that_fails_in_the_middle_has_the_usage_until_then(
+    sim: Simulator, client: AsyncOpenAI
 ) -> None:
     stream = await client.responses.create(
         model=MODEL, input="Go [[sim:stream_error,output_tokens=300]]", stream=True
     )
 
-    with pytest.raises(openai.APIError, match="had an error"):
-        async for _ in stream:
-            pass
+    *_, last = [event async for event in stream]
+
+    (record,) = sim.ledger()
+    assert last.type == "response.failed"
+    assert last.response.error is not None
+    assert last.response.error.code == "server_error"
+    assert last.response.usage is not None
+    assert last.response.usage.output_tokens == record.output_tokens > 100
+    assert not record.finished

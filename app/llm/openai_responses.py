@@ -1,11 +1,11 @@
 """The client for OpenAI's Responses API, without any state at the provider."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import orjson
 
-from app.domain.usage import Partial
+from app.domain.usage import Partial, Usage
 from app.errors import ProviderError
 from app.llm.base import LLMResponse, Message
 from app.llm.errors import from_answer
@@ -19,9 +19,11 @@ from app.llm.responses_items import (
     calls_in,
     instructions_of,
     is_plain,
+    items_in,
     items_of,
     plain,
-    texts_in,
+    refusal_in,
+    text_in,
     tool_item,
 )
 from app.llm.responses_parameters import text_format
@@ -40,11 +42,8 @@ SEALED_REASONING = "reasoning.encrypted_content"
 _CUTS = {"max_output_tokens": "length", "content_filter": "content_filter"}
 
 
-class Connect(Protocol):
-    """Returns the SDK's client, and the exceptions that it may raise."""
-
-    def __call__(self) -> "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]":
-        """Open the client if this has not happened yet."""
+#: Returns the SDK's client, which is opened if necessary, and the exceptions that it may raise.
+Connect = Callable[[], "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]"]
 
 
 class ResponsesClient(OpenAISdkClient):
@@ -122,27 +121,26 @@ class ResponsesClient(OpenAISdkClient):
             raise
 
     def _response(self, answer: Any, headers: Mapping[str, str]) -> LLMResponse:
-        output = answer["output"]
+        items = items_in(answer)
         finish = self._finish_reason(answer, headers)
-        calls, refusal = calls_in(output), texts_in(output, "refusal", "refusal")
+        calls, refusal = calls_in(items), refusal_in(items)
         if refusal:
             finish = "content_filter"
         elif calls and finish == "stop":
             finish = "tool_calls"
-        raw_usage = answer.get("usage") or {}
-        usage = responses_usage(raw_usage) if raw_usage else None
+        usage = usage_in(answer)
         facts = {"refusal": refusal or None, "service_tier": answer.get("service_tier")}
-        if not all(map(is_plain, output)):
-            facts |= {"blocks": output, "blocks_of": self._blocks_of}
+        if not all(map(is_plain, items)):
+            facts |= {"blocks": items, "blocks_of": self._blocks_of}
         return LLMResponse(
-            content=texts_in(output, "output_text", "text"),
-            model=answer["model"],
+            content=text_in(items),
+            model=str(answer.get("model") or ""),
             input_tokens=usage.prompt_tokens if usage else 0,
             output_tokens=usage.output_tokens if usage else 0,
             finish_reason=finish,
             tool_calls=calls or None,
             **({"usage": usage} if usage else {}),
-            raw_usage=raw_usage,
+            raw_usage=answer["usage"] if usage else {},
             request_id=request_id(headers),
             headers=limit_headers(headers),
             metadata={name: value for name, value in facts.items() if value is not None},
@@ -154,7 +152,8 @@ class ResponsesClient(OpenAISdkClient):
         An unknown status, or an unknown reason of an incomplete response, is no success.
         """
         status, error = answer.get("status") or "completed", answer.get("error")
-        reason = (answer.get("incomplete_details") or {}).get("reason")
+        details = answer.get("incomplete_details")
+        reason = details.get("reason") if isinstance(details, Mapping) else None
         if status == "completed" and not error:
             return "stop"
         if status == "incomplete" and not error and reason in _CUTS:
@@ -171,6 +170,14 @@ class ResponsesClient(OpenAISdkClient):
         raise failure
 
 
+def usage_in(answer: Mapping[str, Any]) -> Usage | None:
+    """Return the usage of a response; None if it has none, or one that cannot be read."""
+    try:
+        return responses_usage(answer["usage"])
+    except PROTOCOL_ERRORS:
+        return None
+
+
 def _billed(content: bytes, headers: Mapping[str, str]) -> Partial | None:
     """Return the usage that stands beside the error of a response that has failed."""
     try:
@@ -180,14 +187,14 @@ def _billed(content: bytes, headers: Mapping[str, str]) -> Partial | None:
 
 
 def _partial(answer: Any, headers: Mapping[str, str]) -> Partial | None:
-    raw_usage = answer.get("usage")
-    if not raw_usage:
+    usage = usage_in(answer)
+    if usage is None:
         return None
     return Partial(
-        usage=responses_usage(raw_usage),
+        usage=usage,
         prompt_counted=True,
         final=True,
-        raw_usage=raw_usage,
+        raw_usage=answer["usage"],
         model=answer.get("model"),
         request_id=request_id(headers),
         headers=limit_headers(headers),

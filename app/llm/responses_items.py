@@ -3,11 +3,13 @@
 An answer is a list of items: reasoning, messages and calls of functions. Because nothing is stored
 at the provider, the items go back with the next request. They go back as they came, with two
 exceptions. They have no ``id``, because the provider would look for the id in its store. Reasoning
-without its encrypted content is left out, because nobody could read it.
+without its encrypted content is left out, because the provider could not read it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import orjson
 
 from app.llm.base import Message, ToolCall
 
@@ -52,36 +54,48 @@ def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "function", **item, "parameters": parameters, "strict": strict}
 
 
-def calls_in(output: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
+def items_in(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the items of an answer; raise KeyError or TypeError if it has no list of items."""
+    output = answer["output"]
+    if not isinstance(output, list):
+        raise TypeError(f"output is {type(output).__name__}, not a list")
+    return [item for item in output if isinstance(item, Mapping)]
+
+
+def calls_in(items: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
     """Return the calls of functions that an answer asks for."""
     return [
         ToolCall(
             id=_text(item.get("call_id")) or _text(item.get("id")),
-            name=_text(item["name"]),
-            arguments=_text(item.get("arguments")),
+            name=_text(item.get("name")),
+            arguments=_arguments(item.get("arguments")),
         )
-        for item in output
-        if item["type"] == "function_call"
+        for item in items
+        if item.get("type") == "function_call"
     ]
 
 
-def texts_in(output: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
-    """Return the joined texts of all parts of one type, such as ``output_text`` or ``refusal``."""
-    return "".join(
-        _text(part.get(name))
-        for item in output
-        if item["type"] == "message"
-        for part in item.get("content") or ()
-        if part.get("type") == kind
-    )
+def text_in(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of an answer.
+
+    Newer models comment on their work in messages of their own. These messages are the text only of
+    an answer without a final message.
+    """
+    final = [item for item in items if item.get("phase") == "final_answer"]
+    return _joined(final or items, "output_text", "text")
+
+
+def refusal_in(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text with which the model refuses to answer; empty if it does not refuse."""
+    return _joined(items, "refusal", "refusal")
 
 
 def is_plain(item: Mapping[str, Any]) -> bool:
     """Return whether the text and the tool calls of a message already say all that an item says."""
-    if item["type"] == "message":
+    if item.get("type") == "message":
         return item.get("phase") is None
     extras = (item.get("namespace"), item.get("caller"))
-    return item["type"] == "function_call" and extras == (None, None)
+    return item.get("type") == "function_call" and extras == (None, None)
 
 
 def _items(message: Message, blocks_of: str) -> Iterator[dict[str, Any]]:
@@ -118,7 +132,7 @@ def _said(message: Message) -> Iterator[dict[str, Any]]:
 
 def _sent_back(items: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for item in items:
-        if item["type"] == "reasoning" and not item.get("encrypted_content"):
+        if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue
         yield {
             name: value
@@ -131,6 +145,24 @@ def _parts(content: Any, kind: str) -> Any:
     if content is None or isinstance(content, str):
         return content or ""
     return [{"type": kind, "text": part["text"]} for part in content]
+
+
+def _joined(items: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
+    parts = [
+        part
+        for item in items
+        if item.get("type") == "message"
+        for part in item.get("content") or ()
+        if isinstance(part, Mapping)
+    ]
+    return "".join(_text(part.get(name)) for part in parts if part.get("type") == kind)
+
+
+def _arguments(value: Any) -> str:
+    """Return arguments as a string of JSON; a call without arguments has an empty object."""
+    if isinstance(value, str):
+        return value or "{}"
+    return "{}" if value is None else orjson.dumps(value).decode()
 
 
 def _text(value: Any) -> str:

@@ -12,7 +12,7 @@ LEAST_MAX_TOKENS = 16
 # Parameters of chat completions that the Responses API does not have.
 _LACKS = (
     *("frequency_penalty", "logit_bias", "logprobs", "prediction", "presence_penalty", "seed"),
-    *("stop", "stream_options"),
+    "stop",
 )
 
 
@@ -42,7 +42,9 @@ def adapt_responses(model: str, params: dict[str, Any], max_tokens: int | None) 
     if choice := params.get("tool_choice"):
         params["tool_choice"] = _tool_choice(choice)
     params.pop("n", None)
-    parts = {"reasoning": reasoning, "text": text}
+    options = dict(_part(params, "stream_options"))
+    options.pop("include_usage", None)  # the last event always has the usage
+    parts = {"reasoning": reasoning, "text": text, "stream_options": options}
     return params | {name: part for name, part in parts.items() if part}
 
 

@@ -1,11 +1,12 @@
 """Builds a response of OpenAI's Responses API from the events of its stream."""
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from app.domain.usage import Usage
 from app.llm.models import openai_samples
-from app.llm.streams import Assembly, text_of
+from app.llm.streams import PROTOCOL_ERRORS, Assembly, text_of
 from app.llm.usage import responses_usage
 
 _STARTS = frozenset({"response.created", "response.in_progress", "response.queued"})
@@ -51,11 +52,12 @@ class ResponsesAssembly(Assembly):
             self._take(dict(event["response"]), last=kind in _ENDS)
         elif kind == "error":
             # The response that failed may still follow, with its usage.
-            self._error, self.complete = event, True
+            inner = event.get("error")
+            self._error, self.complete = inner if isinstance(inner, Mapping) else event, True
         elif kind == "response.output_item.added":
-            self._start_item(event["output_index"], dict(event["item"]))
+            self._start_item(_index(event), dict(event["item"]))
         elif kind == "response.output_item.done":
-            self._items[event["output_index"]] = dict(event["item"])
+            self._items[_index(event)] = dict(event["item"])
         elif kind in _DELTAS:
             return self._add_delta(event, _DELTAS[kind])
         return ""
@@ -76,17 +78,17 @@ class ResponsesAssembly(Assembly):
     def _take(self, response: dict[str, Any], *, last: bool) -> None:
         self.begun = True
         self.model = response.get("model") or self.model
-        if usage := response.get("usage"):
-            responses_usage(usage)
-            self.raw_usage, self.final = usage, last
+        with contextlib.suppress(*PROTOCOL_ERRORS):  # a usage that cannot be read counts as missing
+            responses_usage(response["usage"])
+            self.raw_usage, self.final = response["usage"], last
         if last:
             self._response, self.complete = response, True
 
     def _start_item(self, index: int, item: dict[str, Any]) -> None:
         self._items[index] = item
-        if item["type"] == "function_call":
+        if item.get("type") == "function_call":
             self._count_call(text_of(item.get("name")))
-        elif item["type"] not in _SHOWN:
+        elif item.get("type") not in _SHOWN:
             # The stream shows a summary of the reasoning or nothing, so its length is unknown.
             self._hidden = True
 
@@ -94,7 +96,7 @@ class ResponsesAssembly(Assembly):
         piece = text_of(event.get("delta"))
         self._count(piece)
         if name:
-            self._pieces.setdefault((event["output_index"], name), []).append(piece)
+            self._pieces.setdefault((_index(event), name), []).append(piece)
         return piece if name == "text" else ""
 
     def _whole(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
@@ -103,10 +105,15 @@ class ResponsesAssembly(Assembly):
             name: "".join(self._pieces.get((index, name), ()))
             for name in ("text", "refusal", "arguments")
         }
-        if item["type"] == "function_call" and not item.get("arguments"):
+        if item.get("type") == "function_call" and not item.get("arguments"):
             return item | {"arguments": told["arguments"]}
-        if item["type"] == "message" and not item.get("content"):
+        if item.get("type") == "message" and not item.get("content"):
             parts = (("output_text", "text"), ("refusal", "refusal"))
             content = [{"type": kind, name: told[name]} for kind, name in parts if told[name]]
             return item | {"content": content}
         return item
+
+
+def _index(event: Mapping[str, Any]) -> int:
+    """Return the place of an event's item; servers with only one item may leave it out."""
+    return event.get("output_index") or 0

@@ -111,7 +111,7 @@ class ResponsesWire(OpenAIWire):
             output_tokens=record.output_tokens,
             reasoning_tokens=0,
         )
-        response = {
+        response: dict[str, Any] = {
             "id": f"resp_{record.request_id.removeprefix('req_')}",
             "object": "response",
             "status": "failed",

@@ -10,10 +10,9 @@ import pytest
 from aiohttp import web
 
 from app.domain.usage import Partial, Usage
-from app.errors import BadRequest, ConnectionFailed, Overloaded, ProviderError, ServerFailure
+from app.errors import BadRequest, Overloaded, ProviderError, ServerFailure
 from app.llm.base import LLMClient, LLMResponse, Message, ToolCall
-from app.llm.openai import FLEX_TIMEOUT_S, OpenAIClient
-from app.simulator import Simulator
+from app.llm.openai import OpenAIClient
 from tests.support.llm_clients import FORMS, KEY, client_of
 from tests.support.wire_server import provider_server, serving
 
@@ -165,6 +164,92 @@ async def test_parts_of_unknown_kinds_cost_neither_text_nor_usage(stream: bool) 
     assert answer.metadata["blocks"][0] == news
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"type": "error", "code": "server_is_overloaded", "message": "busy", "param": None},
+        {
+            "type": "error",
+            "error": {"type": "service_unavailable_error", "code": None, "message": "busy"},
+        },
+    ],
+    ids=["documented", "seen"],
+)
+async def test_an_error_event_is_the_error_of_its_code(event: dict[str, Any]) -> None:
+    started = {"type": "response.created", "response": response(output=[], usage=None)}
+    text = "".join(f"data: {json.dumps(each)}\n\n" for each in (started, event))
+
+    async def handle(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(text=text, content_type="text/event-stream")
+
+    async with provider_server(handle) as url:
+        client = client_of("responses", url)
+        with pytest.raises(Overloaded, match="busy") as failed:
+            await client.complete("Go.", MODEL, stream=True, max_tokens=300)
+        await client.close()
+
+    assert failed.value.partial is not None
+    assert failed.value.partial.usage.output_tokens == 300  # it may have reasoned unseen
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"model": None},
+        {"incomplete_details": "none"},
+        {"output": [None, 5, {}, MESSAGE]},
+        {"output": [MESSAGE | {"id": None, "status": 7, "role": None}]},
+        {"output": [MESSAGE | {"content": [None, "x", {}, *MESSAGE["content"]]}]},
+        {"output": [{"type": "reasoning"}, MESSAGE]},
+        {"created_at": "yesterday", "metadata": 5, "text": None, "tools": 1},
+    ],
+)
+async def test_one_odd_field_costs_neither_text_nor_usage(
+    given: dict[str, Any], stream: bool
+) -> None:
+    answer = await ask(response(**given), stream=stream)
+
+    assert answer.content == "Half a"
+    assert answer.usage == COUNTED
+    assert answer.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("usage", [None, 5, {}, {"input_tokens": "many", "output_tokens": 1}])
+async def test_a_usage_that_cannot_be_read_counts_as_missing(usage: Any, stream: bool) -> None:
+    answer = await ask(response(usage=usage), stream=stream)
+
+    assert answer.content == "Half a"
+    assert answer.metadata["usage_missing"]
+    assert answer.usage.prompt_tokens > 0
+    assert answer.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"), [('{"a":1}', '{"a":1}'), ({"a": 1}, '{"a":1}'), (None, "{}"), ("", "{}")]
+)
+async def test_arguments_are_read_in_every_form(arguments: Any, read: str, stream: bool) -> None:
+    call = {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}
+
+    answer = await ask(response(output=[call]), stream=stream)
+
+    assert answer.tool_calls == [ToolCall(id="c", name="f", arguments=read)]
+    assert answer.finish_reason == "tool_calls"
+
+
+async def test_comments_are_no_part_of_a_final_answer(stream: bool) -> None:
+    said = {"type": "output_text", "text": "I shall add up.", "annotations": []}
+    comment = MESSAGE | {"phase": "commentary", "content": [said]}
+
+    whole = await ask(
+        response(output=[comment, MESSAGE | {"phase": "final_answer"}]), stream=stream
+    )
+    only = await ask(response(output=[comment]), stream=stream)
+
+    assert (whole.content, only.content) == ("Half a", "I shall add up.")
+    assert [block["phase"] for block in whole.metadata["blocks"]] == ["commentary", "final_answer"]
+
+
 async def test_a_stream_whose_last_event_has_no_items_has_those_before_it() -> None:
     events = [
         {"type": "response.created", "response": response(output=[], usage=None)},
@@ -261,71 +346,3 @@ async def test_reasoning_that_nobody_can_read_is_left_out() -> None:
     asked, said, again = server.requests[0]["input"]
     assert asked == again == QUESTION
     assert said == {k: v for k, v in MESSAGE.items() if k not in ("id", "status")}
-
-
-@pytest.mark.parametrize("model", ["gpt-5.5", "gpt-6.1-sol", "gpt-6-astra"])
-async def test_tools_of_the_newest_models_run_without_any_setting(
-    sim: Simulator, model: str, stream: bool
-) -> None:
-    client = OpenAIClient(KEY, base_url=sim.openai_base_url)
-
-    first = await client.complete_with_tools([QUESTION], model, TOOLS, stream=stream)
-    results = [
-        {"role": "tool", "tool_call_id": call.id, "content": "14 degrees"}
-        for call in first.tool_calls or ()
-    ]
-    second = await client.complete_with_tools(
-        [QUESTION, first.as_message(), *results], model, TOOLS, stream=stream
-    )
-    without = await client.complete("Hello.", model, stream=stream)
-    await client.close()
-
-    assert [call.name for call in first.tool_calls or ()] == ["get_weather", "get_time"]
-    assert "14 degrees" in second.content
-    assert without.content
-    paths = [record.endpoint for record in sim.ledger()]
-    assert paths == ["/v1/responses", "/v1/responses", "/v1/chat/completions"]
-
-
-async def test_both_forms_share_one_connection_pool(sim: Simulator) -> None:
-    client = OpenAIClient(KEY, base_url=sim.openai_base_url)
-
-    for api in ("chat", "responses", "chat", "responses"):
-        await client.complete("Hello.", "gpt-4o-mini", api=api)
-
-    inner: Any = client._client
-    assert len(inner._client._transport.client.connector._conns) <= 1
-    await client.close()
-    await client.complete("Hello.", "gpt-4o-mini", api="responses")
-    await client.close()
-
-
-async def test_what_chat_cannot_serve_is_refused_before_it_is_sent(sim: Simulator) -> None:
-    client = OpenAIClient(KEY, base_url=sim.openai_base_url, api="chat")
-
-    with pytest.raises(BadRequest, match="only in the Responses API") as refused:
-        await client.complete("get_weather", "gpt-6-sol", tools=TOOLS)
-    await client.close()
-
-    assert not refused.value.reached
-    assert not sim.ledger()
-
-
-@pytest.mark.parametrize("api", ["chat", "responses"])
-async def test_a_flexible_tier_has_the_time_that_its_provider_advises(
-    sim: Simulator, api: str
-) -> None:
-    client = OpenAIClient(KEY, base_url=sim.openai_base_url, timeout_s=0.2, api=api)
-    slow = "Slowly. [[sim:latency=0.5]]"
-
-    answer = await client.complete(slow, "gpt-5.4", service_tier="flex")
-    with pytest.raises(ConnectionFailed, match=r"within 0\.2 s"):
-        await client.complete(slow, "gpt-5.4")
-    with pytest.raises(ConnectionFailed, match=r"within 0\.1 s"):
-        await client.complete_with_tools(
-            [{"role": "user", "content": slow}], "gpt-5.4", service_tier="flex", timeout_s=0.1
-        )
-    await client.close()
-
-    assert answer.metadata["service_tier"] == "flex"
-    assert FLEX_TIMEOUT_S == 900

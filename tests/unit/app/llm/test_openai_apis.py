@@ -46,7 +46,7 @@ def test_the_model_and_its_tools_choose_the_form(
     assert choose_api(model, params, None, tools) == form
 
 
-def test_whoever_asks_for_a_form_gets_it() -> None:
+def test_a_form_that_is_asked_for_is_used() -> None:
     assert choose_api("gpt-4o", {}, RESPONSES, False) == RESPONSES
     assert choose_api("llama-3-70b", {}, RESPONSES, True) == RESPONSES
     assert choose_api("gpt-6-sol", {}, CHAT, False) == CHAT

@@ -18,8 +18,9 @@ CHAT, RESPONSES = "chat", "responses"
 def choose_api(model: str, params: Mapping[str, Any], asked: str | None, tools: bool) -> str:
     """Return the request form of a request; see ``Dialect.choose_api``.
 
-    Without a wish, the form is chat completions, which every server of this protocol has, unless
-    OpenAI serves the request only in its Responses API.
+    If neither the agent nor its provider asks for a form, the form is chat completions, which every
+    server of this protocol has. The exceptions are requests that OpenAI serves only in its
+    Responses API.
     """
     needed = needs_responses(model, effort_of(params), tools=tools)
     if asked is None:

@@ -91,9 +91,8 @@ class ResponsesClient(OpenAISdkClient):
             else:
                 instructions.append(instruction(schema))
         if is_openai_reasoning(model):  # other models refuse to be asked for reasoning
-            params["include"] = list(
-                {SEALED_REASONING: 0, **dict.fromkeys(params.get("include", ()))}
-            )
+            others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
+            params["include"] = [SEALED_REASONING, *others]
         try:
             items = items_of(messages, self._blocks_of)
         except UnknownRole as error:

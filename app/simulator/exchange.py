@@ -209,5 +209,7 @@ async def _strike(
             return await delivery.garbage(answer)
         case "cut_stream":
             return await delivery.cut(answer)
+        case "error_in_200":
+            return delivery.error_in_200(refusal)
         case _:
             return await delivery.fail_midway(answer, refusal)

@@ -161,6 +161,10 @@ class OpenAIWire:
         """See `Wire`; the body has no request id, because OpenAI sends the id only in a header."""
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
 
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`; the body is that of the error's own status."""
+        return self.error(refusal, record)
+
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`."""
         return b"data: " + self.error(refusal, record) + b"\n\n"

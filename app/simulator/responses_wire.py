@@ -100,29 +100,15 @@ class ResponsesWire(OpenAIWire):
             for number, (data, sent) in enumerate(parts)
         ]
 
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`; the body is a response that has failed."""
+        return compact(_failed(refusal, record)).encode("utf-8", "replace")
+
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """Make the last event of a response that has failed; it has the usage until then."""
-        error = openai_error(refusal, record.model)["error"]
-        code = error["code"] or _FAILURES.get(refusal.status, "server_error")
-        usage = Usage(
-            input_tokens=record.input_tokens,
-            cached_tokens=record.cached_tokens,
-            cache_write_tokens=record.cache_write_tokens,
-            output_tokens=record.output_tokens,
-            reasoning_tokens=0,
-        )
-        response: dict[str, Any] = {
-            "id": f"resp_{record.request_id.removeprefix('req_')}",
-            "object": "response",
-            "status": "failed",
-            "error": {"code": code, "message": error["message"]},
-            "incomplete_details": None,
-            "model": record.model,
-            "output": [],
-            "usage": _usage(usage),
-        }
         # The number of the event is not known here, and no client reads it.
-        return _sse({"type": "response.failed", "response": response, "sequence_number": 0})
+        event = {"type": "response.failed", "response": _failed(refusal, record)}
+        return _sse({**event, "sequence_number": 0})
 
 
 def _read_input(transcript: Transcript, body: Mapping[str, Any]) -> None:
@@ -301,6 +287,30 @@ def _response(answer: Answer, status: str) -> dict[str, Any]:
         "truncation": "disabled",
         "usage": _usage(answer.usage) if done else None,
         **answer.request.echoed,
+    }
+
+
+def _failed(refusal: Refusal, record: Record) -> dict[str, Any]:
+    error = openai_error(refusal, record.model)["error"]
+    usage = Usage(
+        input_tokens=record.input_tokens,
+        cached_tokens=record.cached_tokens,
+        cache_write_tokens=record.cache_write_tokens,
+        output_tokens=record.output_tokens,
+        reasoning_tokens=0,
+    )
+    return {
+        "id": f"resp_{record.request_id.removeprefix('req_')}",
+        "object": "response",
+        "status": "failed",
+        "error": {
+            "code": error["code"] or _FAILURES.get(refusal.status, "server_error"),
+            "message": error["message"],
+        },
+        "incomplete_details": None,
+        "model": record.model,
+        "output": [],
+        "usage": _usage(usage),
     }
 
 

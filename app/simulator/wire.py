@@ -56,6 +56,9 @@ class Wire(Protocol):
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """Make the JSON body of an error."""
 
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """Make the JSON body of an answer with status 200 that reports an error."""
+
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """Make the event of an error in the middle of a stream."""
 

@@ -14,6 +14,7 @@ from app.examples.tools import check_total
 from tests.support.ledgers import dollars_of
 from tests.support.stack import Stack
 
+LIMITED = "gpt-5.4-mini"
 MODEL, CLAUDE = "gpt-6.1-terra", "claude-haiku-4-5"
 RESPONSES, CHAT, MESSAGES = "/v1/responses", "/v1/chat/completions", "/v1/messages"
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
@@ -56,8 +57,8 @@ def entries_of(stack: Stack, run: Run) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def one_an_hour(stack: Stack) -> Iterator[Stack]:
-    """The stack, with one request an hour for the models that are served flexibly."""
-    words = ("limits", "set", "openai", "--model", "gpt-5.4*", "requests_per_hour=1")
+    """The stack, with one request an hour for the model ``LIMITED``."""
+    words = ("limits", "set", "openai", "--model", LIMITED, "requests_per_hour=1")
     done = stack.python("-m", "app.cli", *words)
     assert done.returncode == 0, done.stderr
     yield stack
@@ -161,6 +162,32 @@ def test_a_conversation_with_tools_goes_on_with_a_fallback_of_another_form(
     assert [entry["outcome"] for entry in entries_of(stack, run)] == ["ok", "Overloaded", "ok"]
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+def test_a_response_that_has_failed_costs_its_own_usage(stack: Stack, stream: bool) -> None:
+    failing = "Fail once. [[sim:error_in_200,times=1]]"
+
+    run = run_to_end(
+        Workflow(
+            name="failed",
+            agents=[
+                agent(
+                    "a",
+                    failing,
+                    llm_config={"api": "responses", "stream": stream},
+                    retry_policy=AT_ONCE,
+                )
+            ],
+        )
+    )
+
+    assert run.status == "completed"
+    failed, answered = entries_of(stack, run)
+    served = stack.simulator.ledger()[0]
+    assert (failed["kind"], failed["outcome"]) == ("actual", "ServerFailure")
+    assert failed["cost_usd"] == dollars_of(served) > 0
+    assert (answered["kind"], answered["outcome"]) == ("actual", "ok")
+
+
 def test_a_tier_without_capacity_pauses_nobody_and_counts_against_no_limit(
     one_an_hour: Stack,
 ) -> None:
@@ -169,14 +196,14 @@ def test_a_tier_without_capacity_pauses_nobody_and_counts_against_no_limit(
     flexible = agent(
         "flexible",
         full,
-        llm_config={"model": "gpt-5.4", "service_tier": "flex"},
+        llm_config={"model": LIMITED, "service_tier": "flex"},
         timeout=900,
         max_retries=0,
     )
     after = agent(
         "after",
         "go",
-        llm_config={"model": "gpt-5.4"},
+        llm_config={"model": LIMITED},
         dependencies=["flexible"],
         accept_missing_inputs=True,
     )

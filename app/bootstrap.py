@@ -101,6 +101,7 @@ def _client(
     settings: Settings, provider: Provider, credentials: Callable[[], CredentialCache] | None
 ) -> LLMClient:
     access = settings.access_to(provider.name)
+    form = {} if provider.api is None else {"api": provider.api}
     return dialect_of(PROTOCOLS[provider.protocol]).client(
         secret(access.api_key) if access.api_key_env else NO_KEY,
         base_url=access.base_url,
@@ -109,6 +110,7 @@ def _client(
         headers={name: value.get_secret_value() for name, value in access.headers.items()},
         query=access.query,
         credentials=credentials and credentials(),
+        **form,
     )
 
 

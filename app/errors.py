@@ -361,7 +361,7 @@ class QuotaExhausted(ProviderError, advice="pay, or raise the account's spend li
 
 
 class Overloaded(ProviderError, retriable=True, advice="wait, or use another model"):
-    """The provider is overloaded, and answered with a 503 or 529."""
+    """The provider is overloaded, or has no capacity: a 503, a 529, or a 429 that says so."""
 
 
 class ServerFailure(

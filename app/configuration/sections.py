@@ -366,9 +366,12 @@ class ProviderSettings(Section):
         service_tier: Service tier of the requests whose agents name none. None means the standard
             tier for models that also have other tiers in the price list. With ``auto``, the
             settings of the account decide, and holds count the most expensive tier.
+        api: Request form of the provider's calls, if its protocol has several (``chat`` or
+            ``responses`` for OpenAI's protocol); None means that the model and its tools decide.
     """
 
     protocol: str | None = None
+    api: str | None = None
     base_url: str | None = None
     api_key_env: str | None = None
     credentials: FunctionPath | None = None
@@ -445,6 +448,8 @@ def _provider_problem(
         return "cannot name a queue: use at most 50 characters, a-z and 0-9, with _ or - between"
     if name in RESERVED_NAMES:
         return "is the name of another queue: choose another one"
+    if problem := _api_problem(given.api, given.protocol or built_in.get(name)):
+        return problem
     if name in built_in:
         if given.protocol not in (None, built_in[name]):
             return f"speaks {built_in[name]}: for another server choose another name"
@@ -459,3 +464,12 @@ def _credentials_problem(given: ProviderSettings) -> str | None:
         other = "api_key_env" if given.api_key_env else "a header Authorization"
         return f"has credentials and {other}, which both give the key: remove one of them"
     return None
+
+
+def _api_problem(api: str | None, protocol: str | None) -> str | None:
+    known = PROTOCOLS[protocol].apis if protocol else ()
+    if api is None or api in known:
+        return None
+    if not known:
+        return "has the key 'api', but its protocol has only one request form: remove the key"
+    return f"has api {api!r}: give {' or '.join(map(repr, known))}, or remove the key"

@@ -197,6 +197,7 @@ class Settings(BaseSettings):
                 protocol=one.protocol or protocol_of(name).name,
                 models=one.models,
                 service_tier=one.service_tier,
+                api=one.api,
             )
             for name, one in self.providers.items()
         }

@@ -36,12 +36,15 @@ class Protocol:
             charge for the write only if their price list has a price for it.
         regional: Whether a request, or the account's settings, may choose the region in which the
             model runs (``inference_geo``), because some regions have a surcharge.
+        apis: Names of the protocol's request forms, if it has several. The forms share the
+            provider's key, limits and prices; only requests and answers are written differently.
     """
 
     name: str
     counting: TokenCounting
     caches_on_request: bool
     regional: bool = False
+    apis: tuple[str, ...] = ()
 
 
 #: All protocols by name.
@@ -52,6 +55,7 @@ PROTOCOLS = {
             name="openai",
             counting=TokenCounting(reserves_output=True, counts_cached=True),
             caches_on_request=False,
+            apis=("chat", "responses"),
         ),
         Protocol(
             name="anthropic",

@@ -27,12 +27,15 @@ class Provider:
         service_tier: The service tier of requests whose agents name none, or None. None means the
             standard tier for models that also have other tiers in the price list; ``auto`` lets
             the account's settings decide.
+        api: Request form of the calls, one of the protocol's ``apis``; None means that the model
+            and its tools decide.
     """
 
     name: str
     protocol: str
     models: tuple[str, ...] = ()
     service_tier: str | None = None
+    api: str | None = None
 
 
 #: Providers that need no configuration.
@@ -67,7 +70,12 @@ def routed(workflow: Workflow, providers: Sequence[Provider] = BUILT_IN) -> Work
 
 
 def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol:
-    """Return the protocol that a provider speaks.
+    """Return the protocol that a provider speaks; see ``provider_named``."""
+    return PROTOCOLS[provider_named(name, providers).protocol]
+
+
+def provider_named(name: str, providers: Sequence[Provider] = BUILT_IN) -> Provider:
+    """Return a provider by its name.
 
     Args:
         name: Name of the provider.
@@ -78,7 +86,7 @@ def protocol_of(name: str, providers: Sequence[Provider] = BUILT_IN) -> Protocol
     """
     for provider in providers:
         if provider.name == name:
-            return PROTOCOLS[provider.protocol]
+            return provider
     names = [provider.name for provider in providers]
     raise ConfigurationError(
         f"provider {name!r} is not configured (known: {listed(names)}){did_you_mean(name, names)}"

@@ -43,11 +43,11 @@ class LLMResponse:
         headers: Rate-limit headers of the answer, with lower-case names.
         metadata: Further facts: ``refusal`` and ``stop_sequence``; ``service_tier``, ``speed`` and
             ``inference_geo``, by which the provider served the call and bills it; ``original``,
-            the message as it came with the name of its provider (``by``), if the message has more
-            parts than text and calls, such as reasoning, which must go back to this provider
-            unchanged; ``usage_missing`` if the provider has not counted all tokens, and the rest is
-            an upper bound; ``prompt_counted`` if only the output was not counted; and
-            ``first_token_s``, the seconds from the request to the first token of a stream.
+            the message as it came with the name of who can read it (``by``), if it has more parts
+            than text and calls, such as reasoning, which must go back to its provider unchanged;
+            ``usage_missing`` if the provider has not counted all tokens, and the rest is an upper
+            bound; ``prompt_counted`` if only the output was not counted; and ``first_token_s``,
+            the seconds from the request to the first token of a stream.
     """
 
     content: str

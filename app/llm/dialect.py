@@ -26,12 +26,17 @@ class Dialect:
         adapt: Gets the model, the parameters (which it may change), and ``max_tokens`` or None;
             returns the parameters as the model takes them, or raises ParameterRefused.
         least_cached_tokens: Returns the fewest prompt tokens that a model's provider caches.
+        choose_api: Gets the model, the parameters, the request form that the agent or its provider
+            asks for (or None), and whether the request has tools; returns the request form, which
+            ``adapt`` finds as the parameter ``api``, or raises ParameterRefused. A protocol with
+            only one form has none.
     """
 
     client: "Callable[..., LLMClient]"
     refused: Mapping[str, str]
     adapt: Callable[[str, dict[str, Any], int | None], dict[str, Any]]
     least_cached_tokens: Callable[[str], int]
+    choose_api: Callable[[str, Mapping[str, Any], str | None, bool], str] | None = None
 
 
 def dialect_of(protocol: Protocol) -> Dialect:

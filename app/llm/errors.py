@@ -43,6 +43,8 @@ BY_STATUS: dict[int, type[ProviderError]] = {
 BY_TYPE: dict[str, type[ProviderError]] = {
     "authentication_error": AuthenticationFailed,
     "billing_error": QuotaExhausted,
+    "bio_policy": BadRequest,
+    "data_residency_mismatch": BadRequest,
     "deadline_exceeded": ConnectionFailed,
     "engine_overloaded_error": Overloaded,
     "image_parse_error": BadRequest,
@@ -50,6 +52,7 @@ BY_TYPE: dict[str, type[ProviderError]] = {
     "invalid_image": BadRequest,
     "invalid_prompt": BadRequest,
     "invalid_request_error": BadRequest,
+    "misalignment_policy_violation": BadRequest,
     "model_not_found": BadRequest,
     "not_found_error": BadRequest,
     "overloaded_error": Overloaded,
@@ -119,6 +122,17 @@ _STATUS_OF: dict[type[ProviderError], int] = {
     RateLimited: 429,
     ServerFailure: 500,
 }
+# Codes of 429s that are no limit of the account: the provider has no capacity left, such as for the
+# tier "flex". OpenAI's page calls this answer "429 Resource Unavailable", Gemini's and Groq's names
+# of it follow.
+CAPACITY_CODES = frozenset(
+    {"capacity_exceeded", "model_capacity_exhausted", "resource_unavailable"}
+)
+_CAPACITY_STATUSES = (429, 498)  # 498 is Groq's status for this
+_NO_CAPACITY = re.compile(
+    r"resource[ _]unavailable|no capacity|(?:not enough|insufficient) (?:capacity|resources)",
+    re.IGNORECASE,
+)
 # Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
 # and its subclasses) are recognized by the status of the answer.
 BY_CLASS: dict[str, type[ProviderError]] = {
@@ -237,9 +251,15 @@ def _kind(
     in_words = status in _QUOTA_STATUSES and not may_pass and _QUOTA_WORDS.search(text)
     if in_words or QUOTA_CODES.intersection(names):
         return QuotaExhausted, status
+    if status in _CAPACITY_STATUSES and _lacks_capacity(names, text):
+        return Overloaded, status
     refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     kind = BY_STATUS.get(status, BadRequest if refused else ServerFailure)
     return BadRequest if kind is RateLimited and _never_passes(text) else kind, status
+
+
+def _lacks_capacity(names: list[str], text: str) -> bool:
+    return bool(CAPACITY_CODES.intersection(names)) or _NO_CAPACITY.search(text) is not None
 
 
 def reports_failure(answer: Any) -> bool:

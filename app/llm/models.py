@@ -19,6 +19,17 @@ _OPEN = re.compile(
     r"moonshot|glm|olmo|granite|nemotron|smollm|command-|hermes|vicuna|falcon|minimax",
     re.IGNORECASE,
 )
+# While they reason, these models take tools only in the Responses API: gpt-5.5 and newer; gpt-5.2
+# to gpt-5.4 if the request sets an effort. The names have no prefix, because the gateways whose
+# names have one, such as OpenRouter, translate chat completions themselves.
+_TOOLS_IN_RESPONSES = re.compile(r"gpt-(?:5\.(?:[5-9]|[1-9]\d)|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)")
+_EFFORT_IN_RESPONSES = re.compile(r"gpt-5\.[2-4](?!\d)(?!.*-chat)")
+# gpt-5 (not gpt-5.1 and newer), o1 and newer, and two models of version 6.
+_ALWAYS_REASONS = re.compile(r"(?:^|[/:])(?:o\d|gpt-5(?![.\d]|-chat)|gpt-6-astra|gpt-6\.1-sol)")
+# These models are served only by the Responses API.
+_ONLY_IN_RESPONSES = re.compile(
+    r"(?:o\d|gpt-5|gpt-5\.[5-9])-pro|gpt-[\d.]+-codex|(?:o\d.*-deep-research|computer-use)"
+)
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
 # gpt-4.1, gpt-5 and newer, o1 and newer, gpt-4o except its first version, and fine-tuned models
@@ -55,6 +66,28 @@ def generates_openly(model: str) -> bool:
     The models of OpenAI that sample do not reason. A model with another name may reason unseen.
     """
     return is_of_openai(model) or _OPEN.search(model) is not None
+
+
+def openai_always_reasons(model: str) -> bool:
+    """Return whether a model of OpenAI takes no reasoning effort ``none``."""
+    return _ALWAYS_REASONS.search(model) is not None
+
+
+def needs_responses(model: str, reasoning_effort: object = None, *, tools: bool) -> bool:
+    """Return whether OpenAI serves a request only in its Responses API.
+
+    Args:
+        model: Model name.
+        reasoning_effort: Reasoning effort of the request, or None for the model's default.
+        tools: Whether the request has tools.
+    """
+    if _ONLY_IN_RESPONSES.match(model):
+        return True
+    if not tools or reasoning_effort == "none":
+        return False
+    if reasoning_effort is not None and _EFFORT_IN_RESPONSES.match(model):
+        return True
+    return _TOOLS_IN_RESPONSES.match(model) is not None
 
 
 def anthropic_samples(model: str) -> bool:

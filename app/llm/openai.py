@@ -1,31 +1,47 @@
-"""The client for OpenAI's chat completions, which vLLM, Ollama and other servers also offer."""
+"""The client for OpenAI's chat completions, which vLLM, Ollama and other servers also offer.
+
+Requests that OpenAI serves only in its Responses API go there, see ``app.llm.openai_responses``.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from app.domain.protocols import PROTOCOLS, Protocol
 from app.llm.answers import Answer
-from app.llm.base import Message, ToolCall
+from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.call_ids import for_openai
 from app.llm.dialect import Dialect
 from app.llm.models import is_openai_reasoning
 from app.llm.openai_answer import hides, read_completion
-from app.llm.openai_parameters import REFUSED, adapt_openai
+from app.llm.openai_apis import CHAT, RESPONSES, adapt_openai, choose_api
+from app.llm.openai_base import OpenAISdkClient
+from app.llm.openai_parameters import REFUSED
+from app.llm.openai_responses import ResponsesClient
 from app.llm.openai_stream import OpenAIAssembly
+from app.llm.parameters import ParameterRefused
 from app.llm.prompt_cache import ask_openai, least_openai
-from app.llm.sdk import Sdk, SdkClient
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
 
-class OpenAIClient(SdkClient):
-    """Client of OpenAI, or of any server with OpenAI's chat completions.
+#: Seconds that a request may take if it is served when there is capacity; OpenAI's own advice.
+FLEX_TIMEOUT_S = 900.0
+
+
+class OpenAIClient(OpenAISdkClient):
+    """Client of OpenAI, or of any server with OpenAI's chat completions or its Responses API.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
-    workers. The client reads only text and tool calls. For audio, images or the Responses API, use
-    the SDK.
+    workers. The client reads only text and tool calls. For audio, images or tools that run at the
+    provider, use the SDK.
 
-    Args: as in ``SdkClient``; ``base_url`` includes ``/v1``.
+    Args:
+        api_key: As in ``SdkClient``.
+        api: Request form of all requests without a parameter ``api``: ``chat`` or ``responses``;
+            None means that the model and its tools decide.
+        **options: As in ``SdkClient``; ``base_url`` includes ``/v1``.
 
     Example:
         client = OpenAIClient(os.environ["OPENAI_API_KEY"])
@@ -33,19 +49,49 @@ class OpenAIClient(SdkClient):
         await client.close()
     """
 
-    protocol: ClassVar[Protocol] = PROTOCOLS["openai"]
-    default_base_url: ClassVar[str] = "https://api.openai.com/v1"
     path: ClassVar[str] = "/chat/completions"
+    api: ClassVar[str | None] = CHAT
 
-    def _sdk(self) -> Sdk:
-        import openai
+    def __init__(
+        self, api_key: str | None = None, *, api: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(api_key, **options)
+        self._configured_api = api
+        self._responses = ResponsesClient(api_key, connect=self._connection, **options)
 
-        return Sdk(
-            client=openai.AsyncOpenAI,
-            http_client=openai.DefaultAioHttpClient,
-            stream=openai.AsyncStream[object],
-            error=openai.OpenAIError,
-        )
+    async def complete_with_tools(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> LLMResponse:
+        """See ``LLMClient.complete_with_tools``."""
+        asked = kwargs.get("api") or self._configured_api
+        try:
+            api = choose_api(model, kwargs, asked, bool(tools))
+        except ParameterRefused as error:
+            raise self._refused(str(error)) from error
+        if kwargs.get("service_tier") == "flex" and not kwargs.get("timeout_s"):
+            kwargs["timeout_s"] = FLEX_TIMEOUT_S
+        if api == RESPONSES:
+            return await self._responses.complete_with_tools(messages, model, tools, **kwargs)
+        return await super().complete_with_tools(messages, model, tools, **kwargs)
+
+    async def count_tokens(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> int | None:
+        """See ``LLMClient.count_tokens``; only the Responses API counts, for both request forms."""
+        return await self._responses.count_tokens(messages, model, tools, **kwargs)
+
+    def _connection(
+        self,
+    ) -> "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]":
+        return self._client or self._opened(), self._foreign_errors
 
     def _request(
         self,
@@ -124,5 +170,9 @@ def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) ->
 
 
 DIALECT = Dialect(
-    client=OpenAIClient, refused=REFUSED, adapt=adapt_openai, least_cached_tokens=least_openai
+    client=OpenAIClient,
+    refused=REFUSED,
+    adapt=adapt_openai,
+    least_cached_tokens=least_openai,
+    choose_api=choose_api,
 )

@@ -1,22 +1,38 @@
-"""Parameters of OpenAI's chat completions, for the models of OpenAI and for other models."""
+"""Parameters of OpenAI's protocol, for the models of OpenAI and for other models.
+
+The rules here hold for both request forms. ``app.llm.responses_parameters`` has the rules of the
+Responses API alone.
+"""
 
 from typing import Any
 
-from app.llm.models import is_of_openai, is_openai_reasoning, openai_samples
+from app.llm.models import (
+    is_of_openai,
+    is_openai_reasoning,
+    openai_always_reasons,
+    openai_samples,
+)
 from app.llm.parameters import ParameterRefused
 
 #: Parameters of the API that are not sent, each with the reason.
 REFUSED = {
     "audio": "only text is priced",
+    "background": "an answer that comes later than its request has no hold, no limit and no place "
+    "in the ledger; for cheap work that may wait, give service_tier 'flex'",
+    "conversation": "every request has its whole conversation",
     "function_call": "give the agent tools and tool_choice",
     "functions": "they are the agent's tools",
+    "input": "AgentChord fills it in",
+    "instructions": "give system",
     "max_completion_tokens": "give max_tokens; it is sent under the name the model takes",
+    "max_output_tokens": "give max_tokens; it is sent under the name the model takes",
     "modalities": "only text is priced",
     **dict.fromkeys(
         # Names of OpenAI, of xAI, of OpenRouter, and of Qwen.
         ("web_search_options", "search_parameters", "plugins", "enable_search"),
         "searches of the provider are billed separately and have no price here",
     ),
+    "previous_response_id": "every request has its whole conversation",
 }
 # Parameters of other APIs, which are refused for models that are known to be OpenAI's own.
 _LACKS = {
@@ -26,7 +42,7 @@ _LACKS = {
 }
 
 
-def adapt_openai(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:  # noqa: ARG001 see Dialect
+def adapt_to_model(model: str, params: dict[str, Any]) -> dict[str, Any]:
     """Return the parameters as a model behind this protocol takes them; see ``Dialect.adapt``."""
     effort = params.get("reasoning_effort")
     if is_of_openai(model):
@@ -35,6 +51,10 @@ def adapt_openai(model: str, params: dict[str, Any], max_tokens: int | None) -> 
         if effort not in (None, "none") and not is_openai_reasoning(model):
             raise ParameterRefused(
                 f"model {model!r} does not reason: remove reasoning_effort from llm_config"
+            )
+        if effort == "none" and openai_always_reasons(model):
+            raise ParameterRefused(
+                f"model {model!r} always reasons: give another reasoning_effort, or remove it"
             )
         if effort == "none" and not is_openai_reasoning(model):
             del params["reasoning_effort"]

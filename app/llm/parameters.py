@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.domain.model_limits import limits_of
-from app.domain.protocols import Protocol
+from app.domain.protocols import PROTOCOLS, Protocol
 from app.domain.suggestions import listed, shortened
 from app.llm.dialect import dialect_of
 
@@ -19,6 +19,7 @@ NOT_PARAMETERS = frozenset({"model", "provider", "max_tokens", "system"})
 LIFETIMES = ("5m", "1h")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 
+_APIS = tuple(api for protocol in PROTOCOLS.values() for api in protocol.apis)
 _OWN = "AgentChord fills it in"
 _WITH_PROVIDER = "set it for the provider, in the configuration of the workers"
 _RESERVED = {
@@ -49,7 +50,13 @@ class ParameterRefused(ValueError):
 
 
 def adapted(
-    protocol: Protocol, model: str, params: Mapping[str, Any], *, max_tokens: int | None = None
+    protocol: Protocol,
+    model: str,
+    params: Mapping[str, Any],
+    *,
+    max_tokens: int | None = None,
+    tools: bool = False,
+    api: str | None = None,
 ) -> dict[str, Any]:
     """Return the parameters that are sent.
 
@@ -59,6 +66,9 @@ def adapted(
         params: Parameters as in ``llm_config``, without ``model``, ``provider`` and ``max_tokens``;
             a parameter that is null counts as not given.
         max_tokens: Largest number of tokens to generate, or None if this number is not known yet.
+        tools: Whether the request has tools.
+        api: Request form that the provider is configured for, or None; the parameter ``api`` takes
+            precedence. Protocols with only one form ignore both.
 
     Returns:
         Parameters of the provider's API, and ``prompt_cache``, which ``app.llm.prompt_cache``
@@ -75,6 +85,9 @@ def adapted(
         raise ParameterRefused(
             f"model {model!r} generates at most {most:,} tokens: lower max_tokens ({max_tokens:,})"
         )
+    asked = given.pop("api", api)
+    if dialect.choose_api is not None:
+        given["api"] = dialect.choose_api(model, given, asked, tools)
     return dialect.adapt(model, given, max_tokens)
 
 
@@ -87,6 +100,10 @@ def _refuse_reserved(refused: Mapping[str, str], given: Mapping[str, Any]) -> No
     if not isinstance(given.get("stream", False), bool):
         raise ParameterRefused(
             f"stream in llm_config is {shortened(given['stream'])}: use true or false"
+        )
+    if given.get("api", _APIS[0]) not in _APIS:
+        raise ParameterRefused(
+            f"api in llm_config is {shortened(given['api'])}: use one of {listed(_APIS)}"
         )
     cache = given.get("prompt_cache", False)
     if not isinstance(cache, bool) and cache not in LIFETIMES:

@@ -40,7 +40,10 @@ def ask_openai(body: dict[str, Any]) -> None:
     """
     if not body.pop("prompt_cache", None):
         return
-    instructions = [each["content"] for each in body["messages"] if each["role"] == "system"]
+    # Chat completions have the instructions among their messages.
+    messages = body.get("messages", ())
+    instructions = [each["content"] for each in messages if each["role"] == "system"]
+    instructions += [body["instructions"]] if "instructions" in body else []
     common = write_json([body["model"], instructions, body.get("tools")])
     body.setdefault("prompt_cache_key", hashlib.sha256(common).hexdigest()[:_KEY_CHARS])
 

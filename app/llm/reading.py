@@ -29,6 +29,8 @@ class AnswerReader:
     Args:
         provider: Name of the provider.
         api_key: The key of the calls, which is removed from messages.
+        origin: Name of who can read the originals of these answers: the provider, or one of its
+            request forms.
         read: Reads a whole answer of the protocol; raises one of ``PROTOCOL_ERRORS`` if the answer
             is not the protocol's.
         hides: Returns whether the answer to a request may leave out a part of what the model
@@ -40,11 +42,13 @@ class AnswerReader:
         *,
         provider: str,
         api_key: str | None,
+        origin: str,
         read: Callable[[Any], Answer],
         hides: Callable[[Mapping[str, Any]], bool],
     ) -> None:
         self._provider = provider
         self._api_key = api_key
+        self._origin = origin
         self._read = read
         self._hides = hides
 
@@ -118,7 +122,7 @@ class AnswerReader:
         facts = {
             "refusal": answer.refusal,
             **told,
-            "original": answer.original and {"by": self._provider, "message": answer.original},
+            "original": answer.original and {"by": self._origin, "message": answer.original},
             "usage_missing": not counts.whole or None,
             "prompt_counted": (counts.prompt and not counts.output) or None,
         }

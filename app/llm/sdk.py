@@ -99,6 +99,8 @@ class SdkClient(LLMClient):
     #: Path of the request that counts a prompt's tokens, and the parts of a body that it takes.
     count_path: ClassVar[str | None] = None
     counted_parts: ClassVar[frozenset[str]] = frozenset()
+    #: Request form of the client, if the protocol has several.
+    api: ClassVar[str | None] = None
 
     def __init__(  # noqa: PLR0913 keywords, each of which most callers leave out
         self,
@@ -128,7 +130,11 @@ class SdkClient(LLMClient):
         # Whether the server is known to have no such endpoint; many compatible servers have none.
         self._cannot_count = self.count_path is None
         self._reader = AnswerReader(
-            provider=self.provider, api_key=api_key, read=self._answer, hides=self._hides
+            provider=self.provider,
+            api_key=api_key,
+            origin=self.origin,
+            read=self._answer,
+            hides=self._hides,
         )
 
     async def complete_with_tools(  # noqa: PLR0913 see LLMClient
@@ -431,10 +437,15 @@ class SdkClient(LLMClient):
         self._client = client
         return client
 
+    @property
+    def origin(self) -> str:
+        """Name of who can read the originals of this client's answers."""
+        return self.provider
+
     def _own_original(self, message: Message) -> Any:
-        """Return a message as it came if this provider has written it; otherwise None."""
+        """Return a message as it came if this client has read it; otherwise None."""
         original = message.get("original") or {}
-        return original["message"] if original.get("by") == self.provider else None
+        return original["message"] if original.get("by") == self.origin else None
 
     def _late(self, came: str, timeout_s: float) -> ConnectionFailed:
         return ConnectionFailed(
@@ -444,7 +455,7 @@ class SdkClient(LLMClient):
     def _adapted(self, model: str, params: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
         """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
         try:
-            return adapted(self.protocol, model, params, max_tokens=max_tokens)
+            return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 

@@ -97,6 +97,10 @@ class Assembly(ABC):
     def end(self) -> None:  # noqa: B027 most protocols have an event of their own for the end
         """Take note that the stream has ended with [DONE]."""
 
+    def reports_failure(self, event: Mapping[str, Any]) -> bool:
+        """Return whether an event is a failure, after which no answer can come."""
+        return bool(event.get("error"))
+
     @abstractmethod
     def answer(self) -> dict[str, Any]:
         """Return the answer in the form of an answer that is not streamed."""
@@ -179,7 +183,7 @@ class Reading:
                 self._take(event)
 
     def _take(self, event: Mapping[str, Any]) -> None:
-        if event.get("error"):
+        if self.assembly.reports_failure(event):
             with suppress(*PROTOCOL_ERRORS):  # the usage may come with the failure
                 self.assembly.add(event)
             raise ErrorEvent(event)

@@ -108,6 +108,25 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     )
 
 
+def responses_counts(raw: Any, *, produced: bool) -> Counts:
+    """Read the usage of a response; its input_tokens include cached and written tokens.
+
+    Args:
+        raw: The usage object, or anything that a server has put in its place.
+        produced: As in ``openai_counts``.
+    """
+    if not isinstance(raw, Mapping):
+        return Counts()
+    names = (
+        ("prompt_tokens", "input_tokens"),
+        ("completion_tokens", "output_tokens"),
+        ("prompt_tokens_details", "input_tokens_details"),
+        ("completion_tokens_details", "output_tokens_details"),
+    )
+    told = {chat: raw[name] for chat, name in names if name in raw}
+    return openai_counts({**raw, **told}, produced=produced)
+
+
 def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a message; its input_tokens exclude cached and written tokens.
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
 from app.domain.model_limits import limits_of
-from app.domain.providers import Provider, protocol_of
+from app.domain.protocols import PROTOCOLS
+from app.domain.providers import Provider, provider_named
 from app.domain.workflow import Workflow
 from app.errors import UnknownModel, WorkflowError
 from app.llm.parameters import NOT_PARAMETERS, ParameterRefused, adapted
@@ -51,9 +52,12 @@ def check_calls(
 
 def _check_parameters(agent: Agent, providers: Sequence[Provider], default_max_tokens: int) -> None:
     most = limits_of(agent.model).max_output_tokens or default_max_tokens
+    provider = provider_named(agent.provider, providers)
     adapted(
-        protocol_of(agent.provider, providers),
+        PROTOCOLS[provider.protocol],
         agent.model,
         {key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS},
         max_tokens=agent.llm_config.get("max_tokens") or min(most, default_max_tokens),
+        tools=bool(agent.tools),
+        api=provider.api,
     )

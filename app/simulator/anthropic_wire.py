@@ -126,6 +126,10 @@ class AnthropicWire:
         body = anthropic_error(refusal, record.model, record.request_id)
         return compact(body).encode("utf-8", "replace")
 
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`; the body is that of the error's own status."""
+        return self.error(refusal, record)
+
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`."""
         return _sse(anthropic_error(refusal, record.model, record.request_id))

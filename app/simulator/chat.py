@@ -1,4 +1,4 @@
-"""The common form of both protocols: a request, its reply, and its usage.
+"""The common form of all protocols: a request, its reply, and its usage.
 
 The wires translate between this form and the protocols, and `replies` makes the reply to a request.
 This module does not know HTTP.
@@ -17,6 +17,7 @@ class Refusal(Exception):
         message: message for people; the wire has a default message for each status.
         kind: OpenAI's error type, if it differs from the usual type for the status.
         code: the provider's machine-readable code, such as `insufficient_quota`.
+        param: the parameter that OpenAI's error names.
         retry_after_s: seconds for the Retry-After headers; None means that no such header is sent.
     """
 
@@ -27,6 +28,7 @@ class Refusal(Exception):
         *,
         kind: str | None = None,
         code: str | None = None,
+        param: str | None = None,
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(status, message)
@@ -34,6 +36,7 @@ class Refusal(Exception):
         self.message = message
         self.kind = kind
         self.code = code
+        self.param = param
         self.retry_after_s = retry_after_s
 
 
@@ -47,12 +50,14 @@ class Tool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ChatRequest:
-    """One request to a model, in either protocol.
+    """One request to a model, in any protocol.
 
     `prompt` has all system and user texts. `tool_results` and `tool_turns` cover only the part of
     the conversation after the last user text, so that a conversation may use tools again for its
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
-    JSON schema of the reply, and `questions` is the number of user texts.
+    JSON schema of the reply, and `questions` is the number of user texts. The last four fields
+    belong to OpenAI: the tier that serves the request, whether the model reasons, whether the
+    answer has the sealed reasoning, and the parameters that the answer repeats.
     """
 
     provider: str
@@ -70,6 +75,10 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     questions: int = 1
+    service_tier: str = "default"
+    reasons: bool = False
+    sealed: bool = False
+    echoed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

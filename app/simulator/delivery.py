@@ -91,6 +91,11 @@ class Delivery:
         self._transport().close()
         return response
 
+    def error_in_200(self, refusal: Refusal) -> web.Response:
+        """Send status 200 and a body that reports an error, also if a stream was asked for."""
+        self.ledger.close(self.record, status=200, finished=False)
+        return self._response(self.wire.error_in_200(refusal, self.record))
+
     async def fail_midway(self, answer: Answer, refusal: Refusal) -> web.StreamResponse:
         """Send half of a stream and then an error event.
 

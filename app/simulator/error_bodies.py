@@ -46,6 +46,7 @@ _QUOTA_MESSAGE = (
     "information on this error, read the docs: "
     "https://platform.openai.com/docs/guides/error-codes/api-errors."
 )
+_NO_CAPACITY = "resource_unavailable"
 _QUOTA_CODES = frozenset(
     (
         "insufficient_quota",
@@ -82,11 +83,13 @@ def openai_error(refusal: Refusal, model: str) -> dict[str, Any]:
     kind, code, message = _OPENAI.get(refusal.status, fallback)
     if refusal.code in _QUOTA_CODES:
         kind, message = "insufficient_quota", _QUOTA_MESSAGE
+    elif refusal.code == _NO_CAPACITY:
+        kind, message = _NO_CAPACITY, "Resource Unavailable: no capacity for this service tier."
     return {
         "error": {
             "message": refusal.message or message.format(model=model),
             "type": refusal.kind or kind,
-            "param": None,
+            "param": refusal.param,
             "code": refusal.code or code,
         }
     }

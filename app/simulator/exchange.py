@@ -11,6 +11,7 @@ import secrets
 import time
 from collections import Counter
 from fnmatch import fnmatchcase
+from typing import Any
 
 from aiohttp import web
 
@@ -80,15 +81,16 @@ class Exchange:
     async def _read(self, delivery: Delivery, key: str) -> ChatRequest:
         raw = await delivery.http.read()
         refusal = _key_problem(key, self.config)
+        record = delivery.record
         try:
-            request = delivery.wire.parse(json.loads(raw))
+            body = json.loads(raw)
+            record.model = _model_in(body)
+            request = delivery.wire.parse(body)
         except Refusal as problem:
             raise refusal or problem from None
         except ValueError as error:
             unread = Refusal(400, f"We could not parse the JSON body of your request: {error}")
             raise refusal or unread from error
-        record = delivery.record
-        record.model = request.model
         record.streamed = request.stream
         record.prompt = request.question[:_PROMPT_CHARS]
         record.prompt_hash = digest_of(request.prompt)
@@ -176,6 +178,12 @@ class Exchange:
         return any(fnmatchcase(f"{provider}:{model}", pattern) for pattern in self.config.models)
 
 
+def _model_in(body: Any) -> str:
+    """Return the model that a request names, also if the rest of the request is refused."""
+    model = body.get("model") if isinstance(body, dict) else None
+    return model if isinstance(model, str) else ""
+
+
 def _key_problem(key: str, config: SimulatorConfig) -> Refusal | None:
     if not key:
         return Refusal(401, "You didn't provide an API key.")
@@ -201,5 +209,7 @@ async def _strike(
             return await delivery.garbage(answer)
         case "cut_stream":
             return await delivery.cut(answer)
+        case "error_in_200":
+            return delivery.error_in_200(refusal)
         case _:
             return await delivery.fail_midway(answer, refusal)

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
 
-FaultKind = Literal["status", "hang", "drop", "garbage", "cut_stream", "stream_error", "slow"]
+FaultKind = Literal[
+    "status", "hang", "drop", "garbage", "cut_stream", "stream_error", "error_in_200", "slow"
+]
 FAULT_KINDS: tuple[str, ...] = get_args(FaultKind)
 
 
@@ -26,6 +28,8 @@ class Fault:
     - `cut_stream`: The connection ends in the middle of the answer.
     - `stream_error`: The client gets an error event in the middle of a stream. If the client did
       not ask for a stream, the client gets the error `status`.
+    - `error_in_200`: The client gets status 200 and a body that reports the error `status`. In the
+      Responses API, this body is a failed response with its usage.
     - `slow`: The client gets the normal answer `delay_s` seconds later.
     """
 

@@ -17,6 +17,7 @@ from app.simulator.chat import (
 from app.simulator.error_bodies import openai_error
 from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.openai_rules import check_chat
 from app.simulator.wire import (
     Event,
     as_object,
@@ -51,6 +52,8 @@ class OpenAIWire:
     def parse(self, body: Any) -> ChatRequest:
         """See `Wire`."""
         body = as_object(body)
+        model = field(body, "model", str)
+        check_chat(body, model)
         field(body, "messages", list)
         transcript = Transcript()
         for message in objects_in(body, "messages"):
@@ -62,7 +65,7 @@ class OpenAIWire:
         format_ = object_in(body, "response_format")
         return ChatRequest(
             provider=self.provider,
-            model=field(body, "model", str),
+            model=model,
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
             question=transcript.question,
@@ -77,6 +80,7 @@ class OpenAIWire:
             schema=object_in(format_, "json_schema").get("schema"),
             stream=bool(body.get("stream")),
             include_usage=bool(object_in(body, "stream_options").get("include_usage")),
+            service_tier=served_tier(body),
         )
 
     def charge(self, answer: Answer) -> Charge:
@@ -124,7 +128,7 @@ class OpenAIWire:
                 }
             ],
             "usage": _usage(answer.usage),
-            "service_tier": "default",
+            "service_tier": answer.request.service_tier,
             "system_fingerprint": "fp_simulator",
         }
         return compact(body).encode("utf-8", "replace")
@@ -137,7 +141,7 @@ class OpenAIWire:
                 "object": "chat.completion.chunk",
                 "created": answer.created,
                 "model": answer.request.model,
-                "service_tier": "default",
+                "service_tier": answer.request.service_tier,
                 "system_fingerprint": "fp_simulator",
             }
         )[:-1]
@@ -156,6 +160,10 @@ class OpenAIWire:
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`; the body has no request id, because OpenAI sends the id only in a header."""
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
+
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """See `Wire`; the body is that of the error's own status."""
+        return self.error(refusal, record)
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """See `Wire`."""
@@ -179,6 +187,12 @@ class OpenAIWire:
             "retry-after": str(math.ceil(retry_after_s)),
             "retry-after-ms": str(math.ceil(retry_after_s * 1000)),
         }
+
+
+def served_tier(body: Mapping[str, Any]) -> str:
+    """Return the tier that serves a request: the tier that it asks for, or the default tier."""
+    tier = body.get("service_tier")
+    return str(tier) if tier not in (None, "auto") else "default"
 
 
 def duration(seconds: float) -> str:

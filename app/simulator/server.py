@@ -14,6 +14,7 @@ from app.simulator.config import SimulatorConfig, config_as_json, config_with
 from app.simulator.exchange import Exchange
 from app.simulator.ledger import Ledger, Record
 from app.simulator.openai_wire import OpenAIWire
+from app.simulator.responses_wire import ResponsesWire
 
 _BACKLOG = 2048
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -148,6 +149,7 @@ class Simulator:
         application.add_routes(
             [
                 web.post("/v1/chat/completions", partial(self._exchange.serve, OpenAIWire())),
+                web.post("/v1/responses", partial(self._exchange.serve, ResponsesWire())),
                 web.post("/v1/messages", partial(self._exchange.serve, AnthropicWire())),
                 web.get("/v1/models", _models),
                 web.get("/_simulator/health", self._get_health),

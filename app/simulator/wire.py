@@ -1,4 +1,4 @@
-"""Code that both protocol modules share: the interface, checks of fields, and stream pieces."""
+"""Code that the protocol modules share: the interface, checks of fields, and stream pieces."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,6 +9,7 @@ from app.simulator.chat import Answer, ChatRequest, Refusal
 from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
 
+_TEXTS = ("text", "input_text", "output_text")
 PIECE_CHARS = 24
 """Characters of one streamed piece: about six tokens, as in the providers' streams under load."""
 
@@ -54,6 +55,9 @@ class Wire(Protocol):
 
     def error(self, refusal: Refusal, record: Record) -> bytes:
         """Make the JSON body of an error."""
+
+    def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
+        """Make the JSON body of an answer with status 200 that reports an error."""
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
         """Make the event of an error in the middle of a stream."""
@@ -102,15 +106,17 @@ def object_in(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return as_object(body.get(name) or {})
 
 
-def field(body: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
-    """Return a required field that has this type.
+def field(body: Mapping[str, Any], name: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
+    """Return a required field that has this type, or one of these types.
 
     Raises:
         Refusal: If the field is missing or empty, or has another type.
     """
     value = body.get(name)
     if not isinstance(value, kind) or not value:
-        raise Refusal(400, f"{name}: a non-empty {kind.__name__} is required, got {value!r}.")
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        needed = " or ".join(each.__name__ for each in kinds)
+        raise Refusal(400, f"{name}: a non-empty {needed} is required, got {value!r}.")
     return value
 
 
@@ -131,6 +137,8 @@ def token_limit(body: Mapping[str, Any], name: str) -> int | None:
 def text_of(content: Any) -> str:
     """Return the text of a message's content, which is a string or a list with text parts.
 
+    The Responses API calls these parts `input_text` and `output_text`.
+
     Raises:
         Refusal: If the content is neither a string nor a list.
     """
@@ -138,7 +146,7 @@ def text_of(content: Any) -> str:
         return content or ""
     if not isinstance(content, list):
         raise Refusal(400, f"Invalid content: expected a string or an array, got {content!r}.")
-    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") in _TEXTS]
     return "\n".join(str(part.get("text", "")) for part in parts)
 
 

@@ -209,15 +209,23 @@ def test_an_output_schema_makes_the_output_a_json_value(stack: Stack, model: str
     assert prompts(stack)[-1] == f"First line {invoice.lines[0].name}"
 
 
-@pytest.mark.parametrize("model", [*MODELS, "gpt-3.5-turbo"])
+@pytest.mark.parametrize(
+    ("model", "api"),
+    [
+        *((model, None) for model in (*MODELS, "gpt-3.5-turbo")),
+        ("gpt-4o-mini", "responses"),
+        ("gpt-6.1-terra", "responses"),
+        ("gpt-3.5-turbo", "responses"),
+    ],
+)
 def test_an_answer_that_does_not_fit_is_repaired_in_a_call_of_its_own(
-    stack: Stack, model: str
+    stack: Stack, model: str, api: str | None
 ) -> None:
     schema = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
     extract = agent(
         "extract",
-        f"Sum up [[sim:invalid_turns=1]]{ASKED[model]}",
-        llm_config={"model": model},
+        f"Sum up [[sim:invalid_turns=1]]{ASKED.get(model, '')}",
+        llm_config={"model": model, "api": api},
         output_schema=schema,
     )
 
@@ -233,7 +241,7 @@ def test_an_answer_that_does_not_fit_is_repaired_in_a_call_of_its_own(
 
 
 # For a model without a JSON mode the prompt has the schema.
-ASKED = dict.fromkeys(MODELS, "") | {"gpt-3.5-turbo": " as JSON with the key total"}
+ASKED = {"gpt-3.5-turbo": " as JSON with the key total"}
 
 
 def test_an_answer_that_stays_unfit_fails_with_the_path_and_is_not_tried_again(

@@ -12,7 +12,9 @@ from app.examples.tools import check_total
 from tests.support.stack import Stack
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
-MODELS = {0: "gpt-4o-mini", 1: "claude-haiku-4-5"}
+# One model of each request form.
+MODELS = {0: "gpt-4o-mini", 1: "claude-haiku-4-5", 2: "gpt-4o"}
+FORMS = {"gpt-4o": {"api": "responses"}}
 SLOW = "Write. [[sim:latency=0.8,ttft=0.2,output_tokens=200]]"
 
 
@@ -20,7 +22,7 @@ def agent(name: str, model: str, prompt: str, *, stream: bool = True, **fields: 
     return Agent(
         name=name,
         prompt_template=prompt,
-        llm_config={"model": model, "max_tokens": 400, "stream": stream},
+        llm_config={"model": model, "max_tokens": 400, "stream": stream} | FORMS.get(model, {}),
         **{"retry_policy": AT_ONCE, **fields},
     )
 

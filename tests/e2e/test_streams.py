@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
 from tests.support.waiting import wait_until
 
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
-MODELS = ("gpt-4o-mini", "claude-haiku-4-5")
+# One model of each request form.
+MODELS = ("gpt-4o-mini", "gpt-4o", "claude-haiku-4-5")
+FORMS = {"gpt-4o": {"api": "responses"}}
 WAIT_S = 30.0
 SLOW = "[[sim:latency=25,output_tokens=350]]"
 
@@ -23,7 +26,7 @@ SLOW = "[[sim:latency=25,output_tokens=350]]"
 def agent(
     name: str, model: str, prompt: str, *, stream: bool = True, thinking: Any = None, **fields: Any
 ) -> Agent:
-    config = {"model": model, "max_tokens": 400, "stream": stream}
+    config = {"model": model, "max_tokens": 400, "stream": stream, **FORMS.get(model, {})}
     return Agent(
         name=name,
         prompt_template=prompt,
@@ -32,10 +35,10 @@ def agent(
     )
 
 
-def one_each(prompt: str, **fields: Any) -> Workflow:
-    """The same agent on both providers; the simulator counts ``times`` by prompt."""
+def one_each(prompt: str, *, models: Sequence[str] = MODELS, **fields: Any) -> Workflow:
+    """The same agent in every form; the simulator counts ``times`` by prompt."""
     agents = [
-        agent(f"a{n}", model, f"{model}: {prompt}", **fields) for n, model in enumerate(MODELS)
+        agent(f"a{n}", model, f"{model}: {prompt}", **fields) for n, model in enumerate(models)
     ]
     return Workflow(name="streams", agents=agents)
 
@@ -71,8 +74,8 @@ def test_a_tool_loop_is_the_same_with_streamed_answers(stack: Stack) -> None:
     assert streamed.outputs == whole.outputs
     assert streamed.cost == whole.cost
     entries = entries_of(stack, streamed)
-    assert Counter((entry["kind"], entry["outcome"]) for entry in entries) == {("actual", "ok"): 6}
-    assert sum(record["streamed"] for record in stack.simulator.ledger()) == 6
+    assert Counter((entry["kind"], entry["outcome"]) for entry in entries) == {("actual", "ok"): 9}
+    assert sum(record["streamed"] for record in stack.simulator.ledger()) == 9
 
 
 @pytest.mark.parametrize(
@@ -87,7 +90,11 @@ def test_an_agent_whose_stream_breaks_off_is_tried_again_and_pays_for_both(
 
     entries = assert_settled_once(stack, run)
     kinds = Counter((entry["kind"], entry["outcome"]) for entry in entries)
-    assert kinds == {("estimated", outcome): 2, ("actual", "ok"): 2}
+    # A response that has failed tells its usage.
+    told = int(fault == "stream_error")
+    assert kinds == Counter(
+        {("estimated", outcome): 3 - told, ("actual", outcome): told, ("actual", "ok"): 3}
+    )
     served = {record["request_id"]: record for record in stack.simulator.ledger()}
     for entry in entries:
         record = served[entry["request_id"]]
@@ -107,12 +114,13 @@ def test_an_estimate_has_the_prices_of_the_parts_that_the_provider_has_told(stac
 
     assert run.wait(timeout=WAIT_S) == "completed"
 
-    estimates = {e["provider"]: e for e in entries_of(stack, run) if e["kind"] == "estimated"}
-    claude = estimates["anthropic"]
+    estimates = {e["model"]: e for e in entries_of(stack, run) if e["kind"] == "estimated"}
+    claude = estimates["claude-haiku-4-5"]
     assert (claude["cached_tokens"], claude["cache_write_tokens"]) == (900, 60)
     assert claude["usage"]["cache_read_input_tokens"] == 900
-    assert estimates["openai"]["cached_tokens"] == 0
-    assert estimates["openai"]["input_tokens"] > 4000
+    for model in ("gpt-4o-mini", "gpt-4o"):
+        assert estimates[model]["cached_tokens"] == 0
+        assert estimates[model]["input_tokens"] > 4000
 
 
 def test_reasoning_that_nobody_sees_is_booked_in_full_and_pricing_again_finds_the_same(
@@ -141,8 +149,8 @@ def test_reasoning_that_nobody_sees_is_booked_in_full_and_pricing_again_finds_th
 def test_cancelling_a_run_closes_its_streams_and_books_what_had_come(stack: Stack) -> None:
     run = enqueue(one_each(SLOW))
     wait_until(
-        lambda: len(tokens := sent_tokens(stack)) == 2 and min(tokens) > 10,
-        what="both streams are under way",
+        lambda: len(tokens := sent_tokens(stack)) == 3 and min(tokens) > 10,
+        what="all streams are under way",
     )
     cancelled_at = time.monotonic()
 
@@ -151,7 +159,7 @@ def test_cancelling_a_run_closes_its_streams_and_books_what_had_come(stack: Stac
     assert run.wait(timeout=WAIT_S) == "cancelled"
     assert time.monotonic() - cancelled_at < 3
     entries = assert_settled_once(stack, run)
-    assert [(e["kind"], e["outcome"]) for e in entries] == [("estimated", "CancelledError")] * 2
+    assert [(e["kind"], e["outcome"]) for e in entries] == [("estimated", "CancelledError")] * 3
     assert all(10 < entry["output_tokens"] < 400 for entry in entries)
 
 
@@ -162,7 +170,7 @@ def test_an_agents_timeout_ends_its_stream_and_books_what_had_come(stack: Stack)
 
     assert {result.status.value for result in run.results.values()} == {"failed"}
     entries = assert_settled_once(stack, run)
-    assert [(e["kind"], e["outcome"]) for e in entries] == [("estimated", "TimeoutError")] * 2
+    assert [(e["kind"], e["outcome"]) for e in entries] == [("estimated", "TimeoutError")] * 3
     assert all(entry["output_tokens"] < 400 for entry in entries)
 
 
@@ -170,9 +178,11 @@ def test_a_stream_that_breaks_off_after_its_usage_is_booked_as_the_provider_coun
     stack: Stack,
 ) -> None:
     # Seven events in 6 s with Anthropic, five with OpenAI: the usage comes 1.0 and 1.5 s before
-    # the last one, and the timeout between them.
+    # the last one, and the timeout between them. In the Responses API the last event has the usage.
     prompt = "Slow. [[sim:latency=6,output_tokens=4]]"
-    run = enqueue(one_each(prompt, timeout=5.5, retry_policy=None, max_retries=0))
+    run = enqueue(
+        one_each(prompt, models=MODELS[::2], timeout=5.5, retry_policy=None, max_retries=0)
+    )
 
     run.wait(timeout=WAIT_S)
 
@@ -214,7 +224,7 @@ def test_many_streams_that_break_off_at_random_leave_one_entry_each(stack: Stack
     agents = [
         agent(
             f"a{n}",
-            MODELS[n % 2],
+            MODELS[n % 3],
             f"{n}: use check_total",
             retry_policy=patient,
             tools=[check_total],
@@ -241,13 +251,13 @@ def test_a_stopped_worker_gives_its_streams_back_and_books_what_had_come(
         with stack.worker("openai", "anthropic"):
             run = enqueue(one_each(f"{SLOW[:-2]},times=1]]"))
             wait_until(
-                lambda: len(tokens := sent_tokens(stack)) == 2 and min(tokens) > 10,
-                what="both streams are under way",
+                lambda: len(tokens := sent_tokens(stack)) == 3 and min(tokens) > 10,
+                what="all streams are under way",
             )
         with stack.worker("openai", "anthropic"):
             assert run.wait(timeout=WAIT_S) == "completed"
 
         entries = assert_settled_once(stack, run)
         kinds = Counter((entry["kind"], entry["outcome"]) for entry in entries)
-        assert kinds == {("estimated", "CancelledError"): 2, ("actual", "ok"): 2}
+        assert kinds == {("estimated", "CancelledError"): 3, ("actual", "ok"): 3}
         assert_ledgers_agree(entries, stack.simulator.ledger())

@@ -26,7 +26,7 @@ from app.llm.base import LLMClient, Message
 from app.llm.clients import Clients
 from app.llm.openai import OpenAIClient
 from app.simulator.process import SimulatorProcess, run_in_process
-from tests.support.llm_clients import KEY, client_of
+from tests.support.llm_clients import FORMS, KEY, PROTOCOL_OF, client_of
 
 pytestmark = pytest.mark.anyio
 
@@ -44,16 +44,16 @@ def simulator() -> Iterator[SimulatorProcess]:
         yield process
 
 
-@pytest.fixture(params=["openai", "anthropic"])
-def provider(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture
-async def client(provider: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
+async def client(form: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
     """A client of the simulator."""
-    made = client_of(provider, simulator.anthropic_base_url)
+    made = client_of(form, simulator.anthropic_base_url)
     yield made
     await made.close()
 
@@ -91,11 +91,11 @@ async def test_a_prompt_gets_a_text_and_what_it_took(
 
 async def test_a_capped_answer_ends_with_length(client: LLMClient) -> None:
     response = await client.complete(
-        "Go on. [[sim:output_tokens=500]]", MODELS[client.provider], max_tokens=10
+        "Go on. [[sim:output_tokens=500]]", MODELS[client.provider], max_tokens=16
     )
 
     assert response.finish_reason == "length"
-    assert response.output_tokens == 10
+    assert response.output_tokens == 16
 
 
 async def test_cached_and_reasoning_tokens_are_told_apart(client: LLMClient) -> None:
@@ -141,6 +141,7 @@ async def test_a_tool_is_asked_for_and_its_result_answered(client: LLMClient) ->
         ("status=503", Overloaded, 503),
         ("status=529", Overloaded, 529),
         ("garbage", ServerFailure, 200),
+        ("error_in_200", ServerFailure, 200),
         ("drop", ConnectionFailed, None),
         ("cut_stream", ConnectionFailed, None),
         ("hang", ConnectionFailed, None),
@@ -176,22 +177,22 @@ async def test_an_unknown_model_is_a_bad_request(client: LLMClient) -> None:
         await client.complete("Hello.", "no-such-model")
 
 
-async def test_a_refused_connection_never_reached_the_provider(provider: str) -> None:
+async def test_a_refused_connection_never_reached_the_provider(form: str) -> None:
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     server.close()
     await server.wait_closed()
-    client = client_of(provider, f"http://127.0.0.1:{port}")
+    client = client_of(form, f"http://127.0.0.1:{port}")
 
     with pytest.raises(ConnectionFailed) as failed:
-        await client.complete("Hello.", MODELS[provider])
+        await client.complete("Hello.", MODELS[PROTOCOL_OF[form]])
     await client.close()
 
     assert not failed.value.reached
     assert "Connect" in str(failed.value)
 
 
-async def test_a_deadline_also_ends_an_answer_that_stalls(provider: str) -> None:
+async def test_a_deadline_also_ends_an_answer_that_stalls(form: str) -> None:
     async def stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
         while await reader.read(1024):
@@ -199,15 +200,15 @@ async def test_a_deadline_also_ends_an_answer_that_stalls(provider: str) -> None
         writer.close()
 
     async with _raw_server(stall) as url:
-        client = client_of(provider, url)
+        client = client_of(form, url)
         with pytest.raises(ConnectionFailed, match=r"within 0\.3 s") as failed:
-            await client.complete("Hello.", MODELS[provider], timeout_s=0.3)
+            await client.complete("Hello.", MODELS[PROTOCOL_OF[form]], timeout_s=0.3)
         await client.close()
 
     assert failed.value.reached
 
 
-async def test_cancelling_closes_the_connection(provider: str) -> None:
+async def test_cancelling_closes_the_connection(form: str) -> None:
     asked, hung_up = asyncio.Event(), asyncio.Event()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -218,8 +219,8 @@ async def test_cancelling_closes_the_connection(provider: str) -> None:
         writer.close()
 
     async with _raw_server(listen) as url:
-        client = client_of(provider, url)
-        call = asyncio.create_task(client.complete("Hello.", MODELS[provider]))
+        client = client_of(form, url)
+        call = asyncio.create_task(client.complete("Hello.", MODELS[PROTOCOL_OF[form]]))
         await asyncio.wait_for(asked.wait(), 10)
         call.cancel()
 

@@ -1,4 +1,4 @@
-"""One suite over both protocols, through the real SDKs: the simulator, and the documented shapes.
+"""One suite over all request forms, through the real SDKs: the simulator, and documented shapes.
 
 Each law holds with the simulator and with a server that repeats the providers' documentation, for
 whole answers and for streams.
@@ -27,12 +27,16 @@ from app.errors import (
 )
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.simulator.process import SimulatorProcess, run_in_process
-from tests.support.llm_clients import client_of
+from tests.support.llm_clients import FORMS, PROTOCOL_OF, client_of
 from tests.support.wire_server import names, serving, shapes
 
 pytestmark = pytest.mark.anyio
 
-MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-5"}
+MODELS = {
+    "openai": "gpt-4o-mini",
+    "responses": "gpt-5.6-terra",
+    "anthropic": "claude-sonnet-5",
+}
 TOOLS = [
     {
         "name": name,
@@ -66,16 +70,16 @@ FAILURES: dict[str, type[ProviderError]] = {
     "wrong_key": AuthenticationFailed,
     "server_error": ServerFailure,
 }
-CUT_SHORT_TOKENS = 3
+CUT_SHORT_TOKENS = {"openai": 3, "responses": 16, "anthropic": 3}
 
-Protocol = Literal["openai", "anthropic"]
+Form = Literal["openai", "responses", "anthropic"]
 
 
 @dataclass(kw_only=True)
 class Wire:
-    """A server with one of the protocols, and the request of a client."""
+    """A server with one of the forms, and the request of a client."""
 
-    protocol: Protocol
+    form: Form
     server: Literal["simulator", "documented"]
     stream: bool
     simulator: SimulatorProcess
@@ -86,17 +90,15 @@ class Wire:
         if self.server == "simulator":
             url = self.simulator.anthropic_base_url
         else:
-            url = (await self.open.enter_async_context(serving(self.protocol, name))).url
-        client = client_of(self.protocol, url)
+            url = (await self.open.enter_async_context(serving(self.form, name))).url
+        client = client_of(self.form, url)
         self.open.push_async_callback(client.close)
         return client
 
     async def ask(self, name: str, **kwargs: Any) -> LLMResponse:
         """One request, and its answer."""
         client = await self.client(name)
-        return await client.complete(
-            PROMPTS[name], MODELS[self.protocol], stream=self.stream, **kwargs
-        )
+        return await client.complete(PROMPTS[name], MODELS[self.form], stream=self.stream, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +107,8 @@ def simulator() -> Iterator[SimulatorProcess]:
         yield process
 
 
-@pytest.fixture(params=["openai", "anthropic"])
-def protocol(request: pytest.FixtureRequest) -> Any:
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
@@ -117,11 +119,11 @@ def server(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(params=[False, True], ids=["whole", "streamed"])
 async def wire(
-    request: pytest.FixtureRequest, protocol: Protocol, server: Any, simulator: SimulatorProcess
+    request: pytest.FixtureRequest, form: Form, server: Any, simulator: SimulatorProcess
 ) -> AsyncIterator[Wire]:
     async with AsyncExitStack() as stack:
         yield Wire(
-            protocol=protocol,
+            form=form,
             server=server,
             stream=request.param,
             simulator=simulator,
@@ -135,8 +137,8 @@ def streamed(wire: Wire) -> Wire:
     return wire
 
 
-def test_every_file_has_its_scenario_in_both_protocols() -> None:
-    assert names("openai") == names("anthropic") == sorted(PROMPTS)
+def test_every_file_has_its_scenario_in_every_form() -> None:
+    assert {form: names(form) for form in FORMS} == dict.fromkeys(FORMS, sorted(PROMPTS))
 
 
 async def test_a_text_comes_with_its_usage(wire: Wire) -> None:
@@ -148,7 +150,7 @@ async def test_a_text_comes_with_its_usage(wire: Wire) -> None:
     assert response.finish_reason == "stop"
     assert response.tool_calls is None
     assert response.request_id
-    assert response.model.startswith(MODELS[wire.protocol])
+    assert response.model.startswith(MODELS[wire.form])
     assert response.usage.prompt_tokens == response.input_tokens > 0
     assert response.usage.output_tokens == response.output_tokens > 0
     assert response.raw_usage
@@ -161,10 +163,10 @@ async def test_a_text_comes_with_its_usage(wire: Wire) -> None:
 
 
 async def test_an_answer_that_is_capped_says_so(wire: Wire) -> None:
-    response = await wire.ask("cut_short", max_tokens=CUT_SHORT_TOKENS)
+    response = await wire.ask("cut_short", max_tokens=CUT_SHORT_TOKENS[wire.form])
 
     assert response.finish_reason == "length"
-    assert response.output_tokens == CUT_SHORT_TOKENS
+    assert response.output_tokens == CUT_SHORT_TOKENS[wire.form]
 
 
 async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
@@ -181,6 +183,11 @@ async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
         assert original["by"] == "anthropic"
         assert [block["type"] for block in original["message"]] == ["thinking", "text"]
         assert original["message"][0]["signature"].startswith("EqQB")
+    if _is_documented(wire, "responses"):
+        assert usage.cache_write_tokens == 56
+        original = response.metadata["original"]
+        assert [item["type"] for item in original["message"]] == ["reasoning", "message"]
+        assert original["message"][0]["encrypted_content"].startswith("gAAAAAB")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +197,7 @@ async def test_cached_and_reasoning_tokens_are_told_apart(wire: Wire) -> None:
 async def test_calls_of_tools_are_whole_and_in_order_and_their_results_are_answered(
     wire: Wire, name: str, called: list[str]
 ) -> None:
-    client, model = await wire.client(name), MODELS[wire.protocol]
+    client, model = await wire.client(name), MODELS[wire.form]
     question: Message = {"role": "user", "content": PROMPTS[name]}
 
     first = await client.complete_with_tools([question], model, TOOLS, stream=wire.stream)
@@ -212,24 +219,37 @@ async def test_calls_of_tools_are_whole_and_in_order_and_their_results_are_answe
         assert [each["location"] for each in arguments] == places
 
 
-async def test_what_goes_back_is_what_the_protocol_asks_for(protocol: Protocol) -> None:
+async def test_what_goes_back_is_what_the_form_asks_for(form: Form) -> None:
     question: Message = {"role": "user", "content": "Both, please."}
 
-    async with serving(protocol, "parallel_tools") as server:
-        client = client_of(protocol, server.url)
-        first = await client.complete_with_tools([question], MODELS[protocol], TOOLS, stream=True)
+    async with serving(form, "parallel_tools") as server:
+        client = client_of(form, server.url)
+        first = await client.complete_with_tools([question], MODELS[form], TOOLS, stream=True)
         results = [
             {"role": "tool", "tool_call_id": call.id, "content": call.name}
             for call in first.tool_calls or ()
         ]
         await client.complete_with_tools(
-            [question, first.as_message(), *results], MODELS[protocol], TOOLS, stream=True
+            [question, first.as_message(), *results], MODELS[form], TOOLS, stream=True
         )
         await client.close()
 
-    _, assistant, *answers = server.requests[1]["messages"]
-    said = shapes(protocol, "parallel_tools")["whole"][0]["body"]
-    if protocol == "openai":
+    request = server.requests[1]
+    said = shapes(form, "parallel_tools")["whole"][0]["body"]
+    if form == "responses":
+        _, *items = request["input"]
+        of_the_store = ("id", "status")
+        assert items[:4] == [
+            {name: value for name, value in item.items() if name not in of_the_store}
+            for item in said["output"]
+        ]
+        assert [item["call_id"] for item in items[4:]] == [
+            item["call_id"] for item in said["output"] if item["type"] == "function_call"
+        ]
+        assert (request["store"], request["include"]) == (False, ["reasoning.encrypted_content"])
+        return
+    _, assistant, *answers = request["messages"]
+    if form == "openai":
         assert server.requests[1]["stream_options"] == {"include_usage": True}
         assert assistant["tool_calls"] == said["choices"][0]["message"]["tool_calls"]
         assert [each["role"] for each in answers] == ["tool", "tool"]
@@ -244,19 +264,22 @@ async def test_what_goes_back_is_what_the_protocol_asks_for(protocol: Protocol) 
         ]
 
 
-async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
-    protocol: Protocol,
+async def test_hints_for_the_providers_cache_go_out_in_each_form(
+    form: Form,
 ) -> None:
-    async with serving(protocol, "text") as server:
-        client = client_of(protocol, server.url)
+    async with serving(form, "text") as server:
+        client = client_of(form, server.url)
         await client.complete(
-            "Hello.", MODELS[protocol], tools=TOOLS, system="The rules.", prompt_cache="1h"
+            "Hello.", MODELS[form], tools=TOOLS, system="The rules.", prompt_cache="1h"
         )
         await client.close()
 
     (request,) = server.requests
     assert "prompt_cache" not in request
-    if protocol == "openai":
+    if form == "responses":
+        assert len(request["prompt_cache_key"]) == 32
+        assert request["instructions"] == "The rules."
+    elif form == "openai":
         assert len(request["prompt_cache_key"]) == 32
         assert request["messages"][0] == {"role": "system", "content": "The rules."}
     else:
@@ -266,15 +289,18 @@ async def test_hints_for_the_providers_cache_go_out_in_the_form_of_the_protocol(
 
 
 async def test_a_provider_of_the_configuration_is_asked_as_it_wants_to_be(
-    protocol: Protocol, monkeypatch: pytest.MonkeyPatch
+    form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TEAM_KEY", "k-1")
-    async with serving(protocol, "text") as server:
+    async with serving(form, "text") as server:
+        protocol = PROTOCOL_OF[form]
         url = f"{server.url}/v1" if protocol == "openai" else server.url
+        api = {"api": "responses"} if form == "responses" else {}
         settings = load_settings(
             providers={
                 "gateway": {
                     "protocol": protocol,
+                    **api,
                     "base_url": url,
                     "headers": {"api-key": "${TEAM_KEY}", "X-Team": "erp"},
                     "query": {"api-version": "2024-10-21"},
@@ -298,7 +324,7 @@ async def test_a_refusal_is_told_by_its_finish_reason(wire: Wire) -> None:
     assert response.finish_reason == "content_filter"
     assert response.content == ""
     assert response.output_tokens > 0
-    if wire.protocol == "openai":
+    if PROTOCOL_OF[wire.form] == "openai":
         assert "sorry" in response.metadata["refusal"]
 
 
@@ -315,14 +341,14 @@ async def test_every_refused_request_has_its_error(
     assert type(error) is expected
     assert error.reached
     assert error.request_id
-    assert (error.provider, error.partial, told) == (wire.protocol, None, [])
+    assert (error.provider, error.partial, told) == (PROTOCOL_OF[wire.form], None, [])
     assert error.retry_after_s == {
         ("rate_limited", "documented", "openai"): 19.8,
         ("rate_limited", "documented", "anthropic"): 20,
         ("rate_limited", "simulator", "openai"): 20,
         ("rate_limited", "simulator", "anthropic"): 20,
-    }.get((name, wire.server, wire.protocol))
-    if name == "overloaded" and wire.protocol == "anthropic":
+    }.get((name, wire.server, PROTOCOL_OF[wire.form]))
+    if name == "overloaded" and wire.form == "anthropic":
         assert error.status == 529
 
 
@@ -336,22 +362,26 @@ async def test_a_stream_that_fails_after_a_200_tells_what_had_come(
         await streamed.ask(name, on_text=pieces.append, on_broken=told.append)
 
     error = failed.value
-    late = {"openai": ServerFailure, "anthropic": Overloaded}[streamed.protocol]
-    if streamed.server == "simulator":
-        late = ServerFailure
+    late = Overloaded if _is_documented(streamed, "anthropic") else ServerFailure
     assert type(error) is (ConnectionFailed if name == "cut_off" else late)
     assert error.retriable
     assert error.reached
     assert error.request_id
     assert error.partial is not None
     assert told == [error.partial]
-    assert not error.partial.final
+    # Where a response has failed, its last event has its usage.
+    counted = (streamed.form, streamed.server, name) == (
+        "responses",
+        "simulator",
+        "error_after_200",
+    )
+    assert error.partial.final is counted
     assert pieces
     assert error.partial.usage.output_tokens >= len("".join(pieces)) // 4
-    assert error.partial.prompt_counted is (streamed.protocol == "anthropic")
+    assert error.partial.prompt_counted is (streamed.form == "anthropic" or counted)
     if streamed.server == "documented":
         assert "".join(pieces).startswith("Hello! How")
 
 
-def _is_documented(wire: Wire, protocol: str) -> bool:
-    return (wire.server, wire.protocol) == ("documented", protocol)
+def _is_documented(wire: Wire, form: str) -> bool:
+    return (wire.server, wire.form) == ("documented", form)

@@ -1,4 +1,7 @@
-"""Streamed answers through the real SDKs: from the simulator, and from faulty servers."""
+"""Streamed answers through the real SDKs: from the simulator, and from faulty servers.
+
+Over 400 lines because it has the events of all request forms as they are sent.
+"""
 
 import asyncio
 import json
@@ -14,7 +17,7 @@ from app.domain.usage import Partial, Usage
 from app.errors import ConnectionFailed, Overloaded, ProviderError, RateLimited, ServerFailure
 from app.llm.base import LLMClient, LLMResponse, Message
 from app.simulator.process import SimulatorProcess, run_in_process
-from tests.support.llm_clients import client_of
+from tests.support.llm_clients import FORMS, PROTOCOL_OF, client_of
 from tests.support.waiting import wait_until
 from tests.support.wire_server import provider_server
 
@@ -55,9 +58,39 @@ ANTHROPIC_EVENTS = [
     },
     {"type": "message_stop"},
 ]
-EVENTS: dict[str, list[Any]] = {"openai": OPENAI_EVENTS, "anthropic": ANTHROPIC_EVENTS}
+RESPONSE: dict[str, Any] = {
+    "model": "gpt-4o-mini",
+    "status": "in_progress",
+    "output": [],
+    "usage": None,
+}
+MESSAGE = {"type": "message", "role": "assistant", "status": "completed"}
+RESPONSES_EVENTS = [
+    {"type": "response.created", "response": RESPONSE},
+    {
+        "type": "response.output_item.added",
+        "output_index": 0,
+        "item": {**MESSAGE, "status": "in_progress", "content": []},
+    },
+    {"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "Hello"},
+    {
+        "type": "response.completed",
+        "response": {
+            **RESPONSE,
+            "status": "completed",
+            "output": [{**MESSAGE, "content": [{"type": "output_text", "text": "Hello"}]}],
+            "usage": {"input_tokens": 9, "output_tokens": 2},
+        },
+    },
+]
+EVENTS: dict[str, list[Any]] = {
+    "openai": OPENAI_EVENTS,
+    "responses": RESPONSES_EVENTS,
+    "anthropic": ANTHROPIC_EVENTS,
+}
 ERRORS: dict[str, Any] = {
     "openai": {"error": {"message": "busy", "type": "overloaded_error"}},
+    "responses": {"type": "error", "code": "server_is_overloaded", "message": "busy"},
     "anthropic": {
         "type": "error",
         "error": {"type": "overloaded_error", "message": "busy"},
@@ -72,15 +105,15 @@ def simulator() -> Iterator[SimulatorProcess]:
         yield process
 
 
-@pytest.fixture(params=["openai", "anthropic"])
-def provider(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
 @pytest.fixture
-async def client(provider: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
-    made = client_of(provider, simulator.anthropic_base_url)
+async def client(form: str, simulator: SimulatorProcess) -> AsyncIterator[LLMClient]:
+    made = client_of(form, simulator.anthropic_base_url)
     yield made
     await made.close()
 
@@ -99,7 +132,7 @@ def wire(events: list[Any]) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    provider: str, content: bytes, *, kind: str = "text/event-stream", cut: bool = False
+    form: str, content: bytes, *, kind: str = "text/event-stream", cut: bool = False
 ) -> AsyncIterator[LLMClient]:
     """A client of a server that sends this, and then ends the connection if ``cut`` is set."""
 
@@ -115,7 +148,7 @@ async def serving(
         return response
 
     async with provider_server(handle) as url:
-        client = client_of(provider, url)
+        client = client_of(form, url)
         yield client
         await client.close()
 
@@ -207,7 +240,11 @@ async def test_connections_are_used_again_after_a_stream(
     ],
 )
 async def test_a_broken_stream_tells_what_had_come(
-    client: LLMClient, simulator: SimulatorProcess, marker: str, expected: type[ProviderError]
+    client: LLMClient,
+    form: str,
+    simulator: SimulatorProcess,
+    marker: str,
+    expected: type[ProviderError],
 ) -> None:
     told = list[Partial]()
 
@@ -221,7 +258,9 @@ async def test_a_broken_stream_tells_what_had_come(
     assert error.partial is not None
     assert told == [error.partial]
     assert error.partial.request_id == served["request_id"]
-    assert not error.partial.final
+    # Where a response has failed, its last event has its usage.
+    counted = form == "responses" and expected is ServerFailure
+    assert error.partial.final is counted
     assert error.partial.usage.prompt_tokens >= served["input_tokens"]
     assert 100 < served["output_tokens"] <= error.partial.usage.output_tokens
     if client.provider == "anthropic":
@@ -288,10 +327,10 @@ async def test_cancelling_a_stream_closes_it_and_tells_what_had_come(
     assert partial.usage.prompt_tokens >= served["input_tokens"]
 
 
-async def test_an_error_event_is_the_error_of_its_type(provider: str) -> None:
-    content = wire([*EVENTS[provider][:3], ERRORS[provider]])
+async def test_an_error_event_is_the_error_of_its_type(form: str) -> None:
+    content = wire([*EVENTS[form][:3], ERRORS[form]])
 
-    async with serving(provider, content) as client:
+    async with serving(form, content) as client:
         error = await failure_of(client)
 
     assert type(error) is Overloaded
@@ -300,8 +339,8 @@ async def test_an_error_event_is_the_error_of_its_type(provider: str) -> None:
     assert error.partial is not None
 
 
-async def test_a_stream_that_ends_early_has_broken_off(provider: str) -> None:
-    async with serving(provider, wire(EVENTS[provider][:2])) as client:
+async def test_a_stream_that_ends_early_has_broken_off(form: str) -> None:
+    async with serving(form, wire(EVENTS[form][:2])) as client:
         error = await failure_of(client)
 
     assert type(error) is ConnectionFailed
@@ -312,11 +351,11 @@ async def test_a_stream_that_ends_early_has_broken_off(provider: str) -> None:
 
 @pytest.mark.parametrize("garbage", [b"data: {,\n\n", b"event: x\ndata: \xff\n\n"])
 async def test_garbage_in_the_middle_of_a_stream_is_the_servers_failure(
-    provider: str, garbage: bytes
+    form: str, garbage: bytes
 ) -> None:
-    named = garbage if provider == "openai" else b"event: x\n" + garbage
+    named = garbage if form == "openai" else b"event: x\n" + garbage
 
-    async with serving(provider, wire([*EVENTS[provider][:3], named])) as client:
+    async with serving(form, wire([*EVENTS[form][:3], named])) as client:
         error = await failure_of(client)
 
     assert type(error) is ServerFailure
@@ -325,11 +364,11 @@ async def test_garbage_in_the_middle_of_a_stream_is_the_servers_failure(
 
 
 async def test_the_providers_last_word_is_kept_when_the_stream_breaks_after_it(
-    provider: str,
+    form: str,
 ) -> None:
-    ending = EVENTS[provider][:-1] if provider == "anthropic" else EVENTS[provider]
+    ending = EVENTS[form][:-1] if form == "anthropic" else EVENTS[form]
 
-    async with serving(provider, wire(ending), cut=True) as client:
+    async with serving(form, wire(ending), cut=True) as client:
         error = await failure_of(client)
 
     assert type(error) is ConnectionFailed
@@ -368,16 +407,20 @@ async def test_a_stream_without_usage_is_counted_by_its_upper_bound() -> None:
     assert response.usage.output_tokens >= 5
 
 
-async def test_a_listener_has_errors_of_its_own(provider: str) -> None:
+async def test_a_listener_has_errors_of_its_own(form: str) -> None:
     told = list[Partial]()
 
     def listen(_: str) -> None:
         raise BrokenPipeError("nobody reads")
 
-    async with serving(provider, wire(EVENTS[provider])) as client:
+    async with serving(form, wire(EVENTS[form])) as client:
         with pytest.raises(BrokenPipeError, match="nobody reads"):
             await client.complete(
-                "Hello.", MODELS[provider], stream=True, on_text=listen, on_broken=told.append
+                "Hello.",
+                MODELS[PROTOCOL_OF[form]],
+                stream=True,
+                on_text=listen,
+                on_broken=told.append,
             )
 
     assert len(told) == 1

@@ -1,6 +1,6 @@
 """Requests and answers of the clients, through the real SDKs, with a server that records.
 
-Over 400 lines because it has the payloads of both protocols as they are sent.
+Over 400 lines because it has the payloads of all request forms as they are sent.
 """
 
 import json
@@ -22,7 +22,7 @@ from app.errors import (
     ServerFailure,
 )
 from app.llm.base import LLMClient, Message, ToolCall
-from tests.support.llm_clients import KEY, client_of
+from tests.support.llm_clients import FORMS, KEY, PROTOCOL_OF, client_of
 from tests.support.wire_server import provider_server
 
 pytestmark = pytest.mark.anyio
@@ -69,11 +69,36 @@ ANTHROPIC_ANSWER = {
         "output_tokens_details": {"thinking_tokens": 30},
     },
 }
-ANSWERS = {"openai": OPENAI_ANSWER, "anthropic": ANTHROPIC_ANSWER}
+RESPONSES_ANSWER = {
+    "object": "response",
+    "status": "completed",
+    "model": "gpt-4o-mini-2024-07-18",
+    "output": [
+        {
+            "id": "msg_1",
+            "type": "message",
+            "status": "completed",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "hi", "annotations": []}],
+        }
+    ],
+    "usage": {
+        "input_tokens": 100,
+        "input_tokens_details": {"cached_tokens": 64, "cache_write_tokens": 20},
+        "output_tokens": 50,
+        "output_tokens_details": {"reasoning_tokens": 30},
+        "total_tokens": 150,
+    },
+}
+ANSWERS: dict[str, dict[str, Any]] = {
+    "openai": OPENAI_ANSWER,
+    "responses": RESPONSES_ANSWER,
+    "anthropic": ANTHROPIC_ANSWER,
+}
 
 
-@pytest.fixture(params=["openai", "anthropic"])
-def provider(request: pytest.FixtureRequest) -> str:
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
@@ -93,9 +118,9 @@ class Recorder:
 
 @asynccontextmanager
 async def recorder(
-    provider: str, answer: Any = None, *, status: int = 200, headers: dict[str, str] | None = None
+    form: str, answer: Any = None, *, status: int = 200, headers: dict[str, str] | None = None
 ) -> AsyncIterator[Recorder]:
-    answer = ANSWERS[provider] if answer is None else answer
+    answer = ANSWERS[form] if answer is None else answer
     content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
 
     async def handle(request: web.Request) -> web.Response:
@@ -106,16 +131,16 @@ async def recorder(
         )
 
     async with provider_server(handle) as url:
-        recorded = Recorder(client_of(provider, url, headers={"x-extra": "1"}))
+        recorded = Recorder(client_of(form, url, headers={"x-extra": "1"}))
         yield recorded
         await recorded.client.close()
 
 
-async def test_usage_of_both_protocols_becomes_disjoint_counts(provider: str) -> None:
-    async with recorder(provider) as server:
+async def test_usage_of_every_form_becomes_disjoint_counts(form: str) -> None:
+    async with recorder(form) as server:
         response = await server.client.complete("Hello.", server.model)
 
-    if provider == "openai":
+    if PROTOCOL_OF[form] == "openai":
         written = {"cache_write_tokens": 20}
     else:
         written = {"cache_write_tokens": 5, "cache_write_1h_tokens": 15}
@@ -123,16 +148,16 @@ async def test_usage_of_both_protocols_becomes_disjoint_counts(provider: str) ->
         input_tokens=16, cached_tokens=64, output_tokens=50, reasoning_tokens=30, **written
     )
     assert (response.input_tokens, response.output_tokens) == (100, 50)
-    assert response.raw_usage == ANSWERS[provider]["usage"]
+    assert response.raw_usage == ANSWERS[form]["usage"]
 
 
-async def test_limit_headers_come_with_answers_and_errors(provider: str) -> None:
+async def test_limit_headers_come_with_answers_and_errors(form: str) -> None:
     sent = {"x-ratelimit-remaining-requests": "9", "retry-after": "2", "set-cookie": "a=b"}
     kept = {"x-ratelimit-remaining-requests": "9", "retry-after": "2"}
 
-    async with recorder(provider, headers=sent) as server:
+    async with recorder(form, headers=sent) as server:
         response = await server.client.complete("Hello.", server.model)
-    async with recorder(provider, {"error": {}}, status=429, headers=sent) as server:
+    async with recorder(form, {"error": {}}, status=429, headers=sent) as server:
         with pytest.raises(RateLimited) as failed:
             await server.client.complete("Hello.", server.model)
 
@@ -140,8 +165,8 @@ async def test_limit_headers_come_with_answers_and_errors(provider: str) -> None
     assert failed.value.headers == kept
 
 
-async def test_requests_carry_the_key_and_the_configured_headers(provider: str) -> None:
-    async with recorder(provider) as server:
+async def test_requests_carry_the_key_and_the_configured_headers(form: str) -> None:
+    async with recorder(form) as server:
         await server.client.complete("Hello.", server.model)
 
     headers = server.headers[0]
@@ -180,6 +205,37 @@ async def test_a_conversation_in_openais_form() -> None:
             {"role": "user", "content": "And?"},
         ],
         "tools": [{"type": "function", "function": TOOL}],
+    }
+
+
+async def test_a_conversation_in_the_form_of_responses() -> None:
+    async with recorder("responses") as server:
+        await server.client.complete_with_tools(
+            CONVERSATION, server.model, [TOOL | {"import": "shop:look_up"}], system="You are Ada."
+        )
+
+    assert server.bodies[0] == {
+        "model": "gpt-4o-mini",
+        "max_output_tokens": 4096,
+        "store": False,
+        "instructions": "You are Ada.\n\nBe brief.",
+        "input": [
+            {"role": "user", "content": "Look up a."},
+            {"role": "assistant", "content": "I will."},
+            *(
+                {
+                    "type": "function_call",
+                    "call_id": call.id,
+                    "name": "look_up",
+                    "arguments": call.arguments,
+                }
+                for call in CALLS
+            ),
+            {"type": "function_call_output", "call_id": "call_1", "output": "A"},
+            {"type": "function_call_output", "call_id": "call_2", "output": "not JSON"},
+            {"role": "user", "content": "And?"},
+        ],
+        "tools": [{"type": "function", **TOOL, "strict": False}],
     }
 
 
@@ -304,6 +360,14 @@ async def test_models_of_anthropic_that_sample_are_asked_by_the_version_that_all
         ("openai", "gpt-4o", {"n": 3}, "one answer"),
         ("openai", "gpt-4o", {"stream": "yes"}, "use true or false"),
         ("openai", "gpt-4o", {"web_search_options": {}}, "no price"),
+        ("openai", "gpt-4o", {"background": True}, "no hold, no limit"),
+        ("responses", "gpt-4o", {"background": True}, "no hold, no limit"),
+        ("responses", "gpt-4o", {"previous_response_id": "resp_1"}, "its whole conversation"),
+        ("responses", "gpt-4o", {"max_tokens": 9}, "no max_tokens below 16"),
+        ("responses", "gpt-4o", {"seed": 1}, "not a parameter of OpenAI's Responses API"),
+        ("responses", "gpt-6-sol", {"temperature": 0}, "takes no temperature"),
+        ("responses", "gpt-6-sol", {"api": "completions"}, "use one of 'chat', 'responses'"),
+        ("responses", "gpt-6-sol", {"text": "long"}, "give an object"),
         ("openai", "gpt-5", {"max_completion_tokens": 5}, "give max_tokens"),
         ("openai", "gpt-4o", {"metadata": {"a": {1, 2}}}, "not JSON"),
         ("openai", "gpt-4o", {"system": "\ud800"}, "not JSON"),
@@ -323,8 +387,8 @@ async def test_what_cannot_be_sent_is_refused_before_it_is(
     assert not server.bodies
 
 
-async def test_a_message_of_an_unknown_role_is_refused(provider: str) -> None:
-    async with recorder(provider) as server:
+async def test_a_message_of_an_unknown_role_is_refused(form: str) -> None:
+    async with recorder(form) as server:
         with pytest.raises(BadRequest, match="'critic'"):
             await server.client.complete_with_tools(
                 [{"role": "critic", "content": "bad"}], server.model
@@ -345,9 +409,9 @@ async def test_a_message_of_an_unknown_role_is_refused(provider: str) -> None:
     ],
 )
 async def test_an_answer_that_is_not_the_protocol_is_the_servers_failure(
-    provider: str, answer: bytes
+    form: str, answer: bytes
 ) -> None:
-    async with recorder(provider, answer, headers={"x-request-id": "req_7"}) as server:
+    async with recorder(form, answer, headers={"x-request-id": "req_7"}) as server:
         with pytest.raises(ServerFailure, match="not its protocol") as failed:
             await server.client.complete("Hello.", server.model)
 
@@ -355,28 +419,28 @@ async def test_an_answer_that_is_not_the_protocol_is_the_servers_failure(
     assert failed.value.reached
 
 
-async def test_a_key_that_the_provider_repeats_stays_out_of_the_traceback(provider: str) -> None:
+async def test_a_key_that_the_provider_repeats_stays_out_of_the_traceback(form: str) -> None:
     body = {"error": {"type": "authentication_error", "message": f"Incorrect API key: {KEY}"}}
 
-    async with recorder(provider, body, status=401) as server:
+    async with recorder(form, body, status=401) as server:
         with pytest.raises(AuthenticationFailed, match="Incorrect API key") as failed:
             await server.client.complete("Hello.", server.model)
 
     assert KEY not in "".join(traceback.format_exception(failed.value))
 
 
-async def test_an_error_in_a_200_is_an_error(provider: str) -> None:
+async def test_an_error_in_a_200_is_an_error(form: str) -> None:
     body = {"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}
 
-    async with recorder(provider, body) as server:
+    async with recorder(form, body) as server:
         with pytest.raises(Overloaded, match="busy"):
             await server.client.complete("Hello.", server.model)
 
 
-async def test_an_answer_without_usage_is_counted_by_its_upper_bound(provider: str) -> None:
-    answer = {key: value for key, value in ANSWERS[provider].items() if key != "usage"}
+async def test_an_answer_without_usage_is_counted_by_its_upper_bound(form: str) -> None:
+    answer = {key: value for key, value in ANSWERS[form].items() if key != "usage"}
 
-    async with recorder(provider, answer) as server:
+    async with recorder(form, answer) as server:
         response = await server.client.complete("Hello." * 100, server.model)
 
     assert response.metadata["usage_missing"]
@@ -416,34 +480,82 @@ async def test_stop_reasons_of_anthropic_are_normalised(
     assert response.metadata["stop_sequence"] == "END"
 
 
+@pytest.mark.parametrize(
+    ("params", "sent"),
+    [
+        ({"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}),
+        (
+            {"reasoning": {"effort": "low", "summary": "auto"}},
+            {"reasoning": {"effort": "low", "summary": "auto"}},
+        ),
+        ({"verbosity": "low"}, {"text": {"verbosity": "low"}}),
+        ({"text": {"verbosity": "high"}}, {"text": {"verbosity": "high"}}),
+        (
+            {"response_format": {"type": "json_object"}},
+            {"text": {"format": {"type": "json_object"}}},
+        ),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "look_up"}}},
+            {"tool_choice": {"type": "function", "name": "look_up"}},
+        ),
+        ({"temperature": 1, "n": 1}, {}),
+        ({"include": ["message.output_text.logprobs"]}, {}),
+        ({"store": True, "service_tier": "flex"}, {"store": True, "service_tier": "flex"}),
+    ],
+)
+async def test_parameters_are_written_as_the_responses_api_takes_them(
+    params: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    async with recorder("responses") as server:
+        await server.client.complete("Hello.", "gpt-5.6-terra", **params)
+
+    body = server.bodies[0]
+    assert (
+        body
+        == {
+            "model": "gpt-5.6-terra",
+            "input": [{"role": "user", "content": "Hello."}],
+            "max_output_tokens": 4096,
+            "store": False,
+            "include": ["reasoning.encrypted_content", *params.get("include", [])],
+        }
+        | sent
+    )
+
+
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}, "required": ["total"]}
 
 
-async def test_a_schema_goes_into_the_mode_that_the_provider_has_for_it(provider: str) -> None:
-    async with recorder(provider) as server:
+async def test_a_schema_goes_into_the_mode_that_the_provider_has_for_it(form: str) -> None:
+    async with recorder(form) as server:
         await server.client.complete("Sum up.", server.model, output_schema=SCHEMA)
 
     body = server.bodies[0]
     closed = SCHEMA | {"additionalProperties": False}
-    if provider == "openai":
+    if form == "responses":
+        assert body["text"] == {
+            "format": {"type": "json_schema", "name": "output", "schema": closed, "strict": True}
+        }
+    elif form == "openai":
         named = {"name": "output", "schema": closed, "strict": True}
         assert body["response_format"] == {"type": "json_schema", "json_schema": named}
     else:
         assert body["output_config"] == {"format": {"type": "json_schema", "schema": closed}}
     assert "output_schema" not in body
-    assert "JSON Schema" not in json.dumps(body["messages"])
+    assert "JSON Schema" not in json.dumps(body.get("messages") or body["input"])
 
 
-async def test_a_model_without_such_a_mode_is_told_the_schema_in_words(provider: str) -> None:
-    model = "gpt-3.5-turbo" if provider == "openai" else "claude-3-haiku-20240307"
-    async with recorder(provider) as server:
+async def test_a_model_without_such_a_mode_is_told_the_schema_in_words(form: str) -> None:
+    by_openai = PROTOCOL_OF[form] == "openai"
+    model = "gpt-3.5-turbo" if by_openai else "claude-3-haiku-20240307"
+    async with recorder(form) as server:
         await server.client.complete("Sum up.", model, output_schema=SCHEMA, system="Be brief.")
 
     body = server.bodies[0]
-    assert not {"response_format", "output_config", "output_schema"} & body.keys()
-    if provider == "openai":
+    assert not {"response_format", "output_config", "output_schema", "text"} & body.keys()
+    if form == "openai":
         told = [m["content"] for m in body["messages"] if m["role"] == "system"]
     else:
-        told = [body["system"]]
+        told = [body["instructions" if by_openai else "system"]]
     assert any(json.dumps(SCHEMA) in text for text in told)
     assert any("Be brief." in text for text in told)

@@ -32,7 +32,9 @@ async def sim(anyio_backend: str) -> AsyncIterator[Simulator]:
 
 async def ask(client: AsyncOpenAI, model: str, max_tokens: int = 100) -> dict[str, str]:
     answer = await client.chat.completions.with_raw_response.create(
-        model=model, max_tokens=max_tokens, messages=[{"role": "user", "content": "Hello"}]
+        model=model,
+        max_completion_tokens=max_tokens,
+        messages=[{"role": "user", "content": "Hello"}],
     )
     return dict(answer.headers)
 

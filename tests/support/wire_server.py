@@ -84,9 +84,10 @@ async def serving(
 
 @asynccontextmanager
 async def provider_server(handle: Handler) -> AsyncIterator[str]:
-    """Run a server for calls of both protocols on a free port of this machine; yield its URL."""
+    """Run a server for calls of every form on a free port of this machine; yield its URL."""
     application = web.Application()
     application.router.add_post("/v1/chat/completions", handle)
+    application.router.add_post("/v1/responses", handle)
     application.router.add_post("/v1/messages", handle)
     runner = web.AppRunner(application)
     await runner.setup()

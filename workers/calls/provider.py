@@ -8,13 +8,14 @@ import asyncio
 import time
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 
 from uuid_utils.compat import uuid7
 
 from app.domain.budgets import subjects_of
 from app.domain.money import HoldRequest, round_up
 from app.domain.usage import Partial, Usage
-from app.errors import AgentTimeout, BadRequest, ProviderError, RateLimited
+from app.errors import AgentTimeout, BadRequest, Overloaded, ProviderError, RateLimited
 from app.events.texts import Publisher, Stream
 from app.llm.base import LLMResponse
 from app.llm.clients import Clients
@@ -171,14 +172,15 @@ class ProviderRing:
         """Settle the permit of a call that brought no answer."""
         refusal = error if isinstance(error, ProviderError) else None
         usage = came.usage if came else None
-        if refusal and not refusal.reached:
+        full = refusal is not None and _lacks_capacity(refusal)
+        if refusal and (full or not refusal.reached):
             usage = Usage()
         headers = refusal.headers if refusal else {}
         self._limiter.settle(
             permit,
             usage=usage,
             headers=headers or (came.headers if came else {}),
-            retry_after_s=refusal.retry_after_s if refusal else None,
+            retry_after_s=refusal.retry_after_s if refusal and not full else None,
             throttled=isinstance(error, RateLimited),
             whole=came is None,
         )
@@ -229,6 +231,16 @@ class ProviderRing:
         except BaseException:
             self._limiter.hand_back(permit)
             raise
+
+
+def _lacks_capacity(error: ProviderError) -> bool:
+    """Return whether a 4xx, such as a 429, says that there is no capacity for the call's tier.
+
+    Such an answer says nothing about the account's limits, and the calls of other tiers are served.
+    """
+    status = error.status or HTTPStatus.OK
+    refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return refused and isinstance(error, Overloaded)
 
 
 def _hold_of(request: CallRequest, plan: CallPlan) -> HoldRequest:

@@ -1,6 +1,7 @@
 """Providers by configuration: their names, their access, and the provider of a model."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ def test_the_simulator_needs_no_function_of_the_configuration(
         ("providers: {scheduler: {protocol: openai, base_url: 'http://h'}}", "of another queue"),
         ("providers: {'my llm': {protocol: openai, base_url: 'http://h'}}", "cannot name a queue"),
         ("providers: {openai: {protocol: anthropic}}", "speaks openai"),
+        ("providers: {openai: {api: batch}}", "has api 'batch': give 'chat' or 'responses'"),
+        ("providers: {anthropic: {api: chat}}", "only one request form: remove the key"),
         ("providers: {vllm: {protocol: openai, base_ulr: 'http://h'}}", "did you mean 'base_url'"),
         (f"providers: {{ {VLLM} }}\nrate_limits: {{vlm: {{}}}}", "did you mean 'vllm'?"),
         ("providers: {openai: {models: [a]}, anthropic: {models: [a]}}", "which 'openai' also has"),
@@ -321,6 +324,46 @@ def test_what_a_fallback_does_not_take_is_refused_with_the_agent_and_the_fallbac
         check_calls(written, providers=BUILT_IN, pricing=Pricing(), default_max_tokens=100)
 
     assert found.value.field == "agents[0].fallbacks[1]"
+
+
+TOOLS_ON_CHAT = {"model": "gpt-6.1-terra", "api": "chat"}
+
+
+@pytest.mark.parametrize(
+    ("llm_config", "api", "message"),
+    [
+        (TOOLS_ON_CHAT, None, "set api to 'responses' in llm_config"),
+        ({"model": "gpt-6.1-terra"}, "chat", "also under providers in the configuration"),
+        (TOOLS_ON_CHAT | {"model": "gpt-6-astra"}, None, r"configuration\)$"),
+        ({"model": "gpt-6.1-terra", "seed": 1}, None, "which this request uses: remove it"),
+        ({"model": "gpt-6.1-terra", "max_tokens": 9}, None, "no max_tokens below 16"),
+        ({"model": "gpt-4o", "api": "batch"}, None, "use one of 'chat', 'responses'"),
+        ({"model": "gpt-4o", "background": True}, None, "has no hold, no limit"),
+    ],
+)
+def test_a_request_that_its_form_does_not_take_is_refused_before_it_is_stored(
+    llm_config: dict[str, Any], api: str | None, message: str
+) -> None:
+    written = workflow(llm_config=llm_config, tools=["look_up"])
+    given = [replace(provider, api=api) for provider in BUILT_IN]
+
+    with pytest.raises(WorkflowError, match=message):
+        check_calls(written, providers=given, pricing=Pricing(), default_max_tokens=100)
+
+
+@pytest.mark.parametrize(
+    "llm_config",
+    [
+        {"model": "gpt-6.1-terra"},
+        {"model": "gpt-6.1-terra", "api": "responses"},
+        {"model": "gpt-6.1-terra", "api": "chat", "reasoning_effort": "none"},
+        {"model": "claude-sonnet-5", "api": "responses"},
+    ],
+)
+def test_tools_of_the_newest_models_are_accepted(llm_config: dict[str, Any]) -> None:
+    written = workflow(llm_config=llm_config, tools=["look_up"])
+
+    check_calls(written, providers=BUILT_IN, pricing=Pricing(), default_max_tokens=100)
 
 
 def test_all_models_of_a_provider_may_have_one_price() -> None:

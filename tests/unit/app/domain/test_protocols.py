@@ -316,7 +316,7 @@ MAY_NAME = {
     "app/domain/protocols.py": "the registry",
     "app/domain/providers.py": "the built-in providers",
     "app/llm/anthropic.py": "the protocol's own module",
-    "app/llm/openai.py": "the protocol's own module",
+    "app/llm/openai_base.py": "the protocol's own module",
 }
 
 

@@ -132,9 +132,31 @@ def test_a_429_that_passes_is_retriable(code: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (429, {"code": "resource_unavailable", "type": "resource_unavailable"}),
+        (429, {"type": "requests", "message": "429 Resource Unavailable: try again later"}),
+        (429, {"message": "No capacity available for model m on the server"}),
+        (429, {"code": "MODEL_CAPACITY_EXHAUSTED"}),
+        (498, {"code": "capacity_exceeded"}),
+    ],
+)
+def test_a_provider_without_capacity_is_overloaded_and_no_limit(
+    status: int, error: dict[str, Any]
+) -> None:
+    mapped = from_answer(provider="p", status=status, headers={}, body={"error": error})
+
+    assert type(mapped) is Overloaded
+    assert mapped.retriable
+
+
+@pytest.mark.parametrize(
     ("error", "expected"),
     [
         ({"type": "overloaded_error"}, Overloaded),
+        ({"code": "server_is_overloaded", "type": "service_unavailable_error"}, Overloaded),
+        ({"code": "invalid_prompt"}, BadRequest),
+        ({"code": "server_error"}, ServerFailure),
         ({"type": "rate_limit_error"}, RateLimited),
         ({"type": "api_error"}, ServerFailure),
         ({"type": "billing_error"}, QuotaExhausted),

@@ -1,0 +1,109 @@
+"""The client for OpenAI's Responses API, without any state at the provider."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from app.llm.answers import Answer
+from app.llm.base import Message
+from app.llm.call_ids import for_openai
+from app.llm.models import is_openai_reasoning
+from app.llm.openai_apis import RESPONSES
+from app.llm.openai_base import OpenAISdkClient
+from app.llm.prompt_cache import ask_openai
+from app.llm.responses_answer import hides, read_response
+from app.llm.responses_items import UnknownRole, instructions_of, items_of, plain, tool_item
+from app.llm.responses_parameters import text_format
+from app.llm.responses_stream import ResponsesAssembly
+from app.llm.streams import Assembly
+from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
+
+if TYPE_CHECKING:
+    from anthropic import AsyncAnthropic
+    from openai import AsyncOpenAI
+
+#: Asks for reasoning in a form that the next request can give back.
+SEALED_REASONING = "reasoning.encrypted_content"
+
+
+#: Returns the SDK's client, which is opened if necessary, and the exceptions that it may raise.
+Connect = Callable[[], "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]"]
+
+
+class ResponsesClient(OpenAISdkClient):
+    """The part of ``OpenAIClient`` that speaks the Responses API, over the same connections.
+
+    The requests are stateless (``store: false``): each request has the whole conversation, and the
+    encrypted reasoning of earlier answers.
+
+    Args:
+        api_key: As in ``SdkClient``.
+        connect: Returns the SDK's client, which both request forms share.
+        **options: As in ``SdkClient``.
+
+    Example:
+        client = OpenAIClient(os.environ["OPENAI_API_KEY"], api="responses")
+        response = await client.complete("Say hello.", "gpt-6-sol", max_tokens=500)
+    """
+
+    path: ClassVar[str] = "/responses"
+    count_path: ClassVar[str | None] = "/responses/input_tokens"
+    counted_parts: ClassVar[frozenset[str]] = frozenset(
+        {"model", "input", "instructions", "tools", "tool_choice", "text", "reasoning"}
+    )
+    api: ClassVar[str | None] = RESPONSES
+
+    def __init__(self, api_key: str | None, *, connect: Connect, **options: Any) -> None:
+        super().__init__(api_key, **options)
+        self._connect = connect
+
+    @property
+    def origin(self) -> str:
+        """See ``SdkClient.origin``; another provider cannot read this one's encrypted reasoning."""
+        return f"{self.provider}/{RESPONSES}"
+
+    def _opened(self) -> "AsyncOpenAI | AsyncAnthropic":
+        client, self._foreign_errors = self._connect()
+        return client
+
+    def _request(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]],
+        max_tokens: int,
+        params: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        params = self._adapted(model, params, max_tokens)
+        instructions = [plain(params.pop("system", None)), *instructions_of(messages)]
+        if schema := params.pop(OUTPUT_SCHEMA, None):
+            if format_ := openai_format(schema, model):
+                params["text"] = {"format": text_format(format_), **params.get("text", {})}
+            else:
+                instructions.append(instruction(schema))
+        if is_openai_reasoning(model):  # other models refuse to be asked for reasoning
+            others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
+            params["include"] = [SEALED_REASONING, *others]
+        try:
+            items = items_of(for_openai(messages, model), self._own_original)
+        except UnknownRole as error:
+            raise self._refused(str(error)) from error
+        body = {"model": model, "input": items, "max_output_tokens": max_tokens, "store": False}
+        body |= params
+        if told := "\n\n".join(filter(None, instructions)):
+            body["instructions"] = told
+        if tools:
+            body["tools"] = [tool_item(tool) for tool in tools]
+        ask_openai(body)
+        return body, {}
+
+    def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        return {**body, "stream": True}
+
+    def _assembly(self, body: Mapping[str, Any]) -> Assembly:
+        return ResponsesAssembly(body)
+
+    def _answer(self, answer: Any) -> Answer:
+        return read_response(answer)
+
+    def _hides(self, body: Mapping[str, Any]) -> bool:
+        return hides(body)

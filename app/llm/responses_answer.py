@@ -1,0 +1,58 @@
+"""Reads a response of OpenAI's Responses API, in the forms in which other servers write it, too."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.llm.answers import Answer
+from app.llm.models import generates_openly, openai_samples
+from app.llm.responses_items import calls_in, is_plain, items_in, refusal_in, text_in
+from app.llm.tokens import CALL_TOKENS, generated_bytes
+from app.llm.usage import responses_counts
+
+#: Types of items that show all that the model has generated.
+SHOWN = frozenset({"message", "function_call"})
+
+
+def read_response(answer: Mapping[str, Any]) -> Answer:
+    """Read a response.
+
+    Raises:
+        Exception: One of ``PROTOCOL_ERRORS``, if the answer is no response.
+    """
+    error, usage = answer.get("error") or None, answer.get("usage")
+    raw_usage = usage if isinstance(usage, Mapping) else {}
+    items = [] if error and "output" not in answer else items_in(answer)
+    text, calls = text_in(items), calls_in(items)
+    return Answer(
+        text=text,
+        calls=calls,
+        word=_word(answer),
+        model=answer.get("model"),
+        counts=responses_counts(raw_usage, produced=bool(text or calls)),
+        raw_usage=raw_usage,
+        original=None if all(map(is_plain, items)) else items,
+        refusal=refusal_in(items) or None,
+        error=error,
+        facts={"service_tier": answer.get("service_tier")},
+        shown_tokens=generated_bytes(items) + CALL_TOKENS * len(calls) if items else 0,
+        hides=any(item.get("type") not in SHOWN for item in items),
+    )
+
+
+def hides(body: Mapping[str, Any]) -> bool:
+    """Return whether the answer to a request may leave out a part of what the model generates."""
+    reasoning = body.get("reasoning")
+    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+    model, asked = body["model"], effort not in (None, "none")
+    return asked or not openai_samples(model, effort) or not generates_openly(model)
+
+
+def _word(answer: Mapping[str, Any]) -> str | None:
+    """Return the word for the end; a response that is not complete may have a reason for that."""
+    status, details = answer.get("status"), answer.get("incomplete_details")
+    if status is None or status == "completed":
+        return None if status is None else "stop"
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    if status == "incomplete" and isinstance(reason, str):
+        return reason
+    return f"status {status}"

@@ -1,0 +1,174 @@
+"""Converts conversations to the items of the Responses API, and reads the items of its answers.
+
+An answer is a list of items: reasoning, messages and calls of functions. Because nothing is stored
+at the provider, the items go back with the next request. They go back as they came, with two
+exceptions. They have no ``id``, because the provider would look for the id in its store. Reasoning
+without its encrypted content is left out, because the provider could not read it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from app.llm.base import Message, ToolCall
+from app.llm.wire import joined, write_json
+
+# The provider fills in these keys, and knows them only for items in its store.
+_OF_THE_STORE = frozenset({"id", "status"})
+
+
+class UnknownRole(ValueError):
+    """A message has a role that no conversation has."""
+
+
+def items_of(
+    messages: Sequence[Message], original_of: Callable[[Message], Any]
+) -> list[dict[str, Any]]:
+    """Return the items of a conversation, without its instructions.
+
+    Args:
+        messages: As in ``LLMClient.complete_with_tools``.
+        original_of: Returns the items of a message as they came, or None if they came from
+            somebody else.
+
+    Raises:
+        UnknownRole: If a message has an unknown role.
+    """
+    return [item for message in messages for item in _items(message, original_of)]
+
+
+def instructions_of(messages: Sequence[Message]) -> list[str]:
+    """Return the texts of all system messages."""
+    return [plain(message["content"]) for message in messages if message.get("role") == "system"]
+
+
+def plain(content: Any) -> str:
+    """Return the text of a content, which is a string or a list of text parts."""
+    if isinstance(content, str):
+        return content
+    return "\n\n".join(str(part.get("text", "")) for part in content or ())
+
+
+def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the form of a tool, whose schema is taken as it is unless the tool says ``strict``."""
+    item = {name: tool[name] for name in ("name", "description") if name in tool}
+    parameters = tool.get("parameters") or {"type": "object", "properties": {}}
+    strict = bool(tool.get("strict", False))  # the API's own default would be strict
+    return {"type": "function", **item, "parameters": parameters, "strict": strict}
+
+
+def items_in(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the items of an answer; raise KeyError or TypeError if it has no list of items."""
+    output = answer["output"]
+    if not isinstance(output, list):
+        raise TypeError(f"output is {type(output).__name__}, not a list")
+    return [item for item in output if isinstance(item, Mapping)]
+
+
+def calls_in(items: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
+    """Return the calls of functions that an answer asks for."""
+    return [
+        ToolCall(
+            id=_text(item.get("call_id")),
+            name=_text(item.get("name")),
+            arguments=_arguments(item.get("arguments")),
+        )
+        for item in items
+        if item.get("type") == "function_call"
+    ]
+
+
+def text_in(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of an answer.
+
+    Newer models comment on their work in messages of their own. These messages are the text only of
+    an answer without a final message.
+    """
+    final = [item for item in items if item.get("phase") == "final_answer"]
+    return _joined(final or items, "output_text", "text")
+
+
+def refusal_in(items: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text with which the model refuses to answer; empty if it does not refuse."""
+    return _joined(items, "refusal", "refusal")
+
+
+def is_plain(item: Mapping[str, Any]) -> bool:
+    """Return whether the text and the tool calls of a message already say all that an item says."""
+    if item.get("type") == "message":
+        return item.get("phase") is None
+    extras = (item.get("namespace"), item.get("caller"))
+    return item.get("type") == "function_call" and extras == (None, None)
+
+
+def _items(message: Message, original_of: Callable[[Message], Any]) -> Iterator[dict[str, Any]]:
+    role, content = message.get("role"), message.get("content")
+    match role:
+        case "system":
+            return
+        case "user":
+            yield {"role": role, "content": _parts(content, "input_text")}
+        case "tool":
+            output = _parts(content, "input_text")
+            call_id = message["tool_call_id"]
+            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+        case "assistant":
+            own = original_of(message)
+            yield from _sent_back(own, message) if own else _said(message)
+        case _:
+            raise UnknownRole(
+                f"a message has the role {role!r}: use system, user, assistant or tool"
+            )
+
+
+def _said(message: Message) -> Iterator[dict[str, Any]]:
+    if content := message.get("content"):
+        yield {"role": "assistant", "content": _parts(content, "output_text")}
+    for call in message.get("tool_calls") or ():
+        yield {
+            "type": "function_call",
+            "call_id": call.id,
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+
+
+def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator[dict[str, Any]]:
+    ids = iter(call.id for call in message.get("tool_calls") or ())
+    for item in items:
+        if item.get("type") == "function_call":
+            item = {**item, "call_id": next(ids)}  # noqa: PLW2901 the id may have been made up
+        if item.get("type") == "reasoning" and not item.get("encrypted_content"):
+            continue
+        yield {
+            name: value
+            for name, value in item.items()
+            if name not in _OF_THE_STORE and value is not None
+        }
+
+
+def _parts(content: Any, kind: str) -> Any:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return [{"type": kind, "text": part["text"]} for part in content]
+
+
+def _joined(items: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
+    parts = [
+        part
+        for item in items
+        if item.get("type") == "message"
+        for part in item.get("content") or ()
+        if isinstance(part, Mapping)
+    ]
+    return joined(_text(part.get(name)) for part in parts if part.get("type") == kind)
+
+
+def _arguments(value: Any) -> str:
+    """Return arguments as a string of JSON; a call without arguments has an empty object."""
+    if isinstance(value, str):
+        return joined([value]) if value.strip() not in ("", "null") else "{}"
+    return "{}" if value is None else write_json(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

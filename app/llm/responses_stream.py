@@ -1,0 +1,125 @@
+"""Builds a response of OpenAI's Responses API from the events of its stream."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.llm.responses_answer import SHOWN, hides
+from app.llm.streams import Assembly
+from app.llm.usage import Counts, responses_counts
+from app.llm.wire import grown, joined, text_of
+
+_STARTS = frozenset({"response.created", "response.in_progress", "response.queued"})
+_ENDS = frozenset(
+    {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
+)
+# For each type of delta of generated text: the field of the item's last part that has the text.
+_DELTAS = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.function_call_arguments.delta": "arguments",
+    "response.reasoning_summary_text.delta": "",
+    "response.reasoning_text.delta": "",
+}
+
+
+class ResponsesAssembly(Assembly):
+    """Builds a response from the events of its stream.
+
+    The last event has the whole response with its usage. Some servers leave the items out of that
+    event; then the items are those of the events before it. Events of unknown types are skipped,
+    because new types are added without a new version of the API.
+
+    Args:
+        body: Body of the request.
+    """
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        super().__init__(hidden=hides(body))
+        self._response: dict[str, Any] = {}
+        self._items: dict[int, dict[str, Any]] = {}
+        # The pieces of each item's text, by the item's index and the name of the text.
+        self._pieces: dict[tuple[int, str], list[str]] = {}
+        self._error: Mapping[str, Any] | None = None
+        self._service_tier: Any = None
+
+    def add(self, event: Any) -> str:
+        """See ``Assembly.add``."""
+        kind = event.get("type")
+        if kind in _STARTS or kind in _ENDS:
+            self._take(dict(event["response"]), last=kind in _ENDS)
+        elif kind == "error":
+            # The response that failed may still follow, with its usage.
+            inner = event.get("error")
+            self._error, self.complete = inner if isinstance(inner, Mapping) else event, True
+        elif kind == "response.output_item.added":
+            self._start_item(_index(event), dict(event["item"]))
+        elif kind == "response.output_item.done":
+            self._items[_index(event)] = dict(event["item"])
+        elif kind in _DELTAS:
+            return self._add_delta(event, _DELTAS[kind])
+        return ""
+
+    def answer(self) -> dict[str, Any]:
+        """See ``Assembly.answer``."""
+        answer = {"model": self.model, **self._response, "usage": self.raw_usage}
+        if self._error is not None:
+            answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
+        answer["output"] = answer.get("output") or [
+            self._whole(index, item) for index, item in sorted(self._items.items())
+        ]
+        return answer
+
+    def facts(self) -> Mapping[str, Any]:
+        """See ``Assembly.facts``."""
+        return {"service_tier": self._service_tier}
+
+    def reports_failure(self, event: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """See ``Assembly.reports_failure``; after an error, the failed response still comes."""
+        return False
+
+    def _counts(self) -> Counts:
+        return responses_counts(self.raw_usage, produced=self.has_output)
+
+    def _take(self, response: dict[str, Any], *, last: bool) -> None:
+        self.begun = True
+        self.model = response.get("model") or self.model
+        self._service_tier = response.get("service_tier") or self._service_tier
+        if isinstance(usage := response.get("usage"), Mapping):
+            self.raw_usage = grown(self.raw_usage, usage)
+        if last:
+            self.final = True
+            self._response, self.complete = response, True
+
+    def _start_item(self, index: int, item: dict[str, Any]) -> None:
+        self._items[index] = item
+        if item.get("type") == "function_call":
+            self._count_call(text_of(item.get("name")))
+        elif item.get("type") not in SHOWN:
+            # The stream shows a summary of the reasoning or nothing, so its length is unknown.
+            self._hidden = True
+
+    def _add_delta(self, event: Mapping[str, Any], name: str) -> str:
+        piece = text_of(event.get("delta"))
+        self._count(piece)
+        if name:
+            self._pieces.setdefault((_index(event), name), []).append(piece)
+        return self._shown(piece) if name == "text" else ""
+
+    def _whole(self, index: int, item: dict[str, Any]) -> dict[str, Any]:
+        """Return an item with its text; an item that was not reported as done has only pieces."""
+        told = {
+            name: joined(self._pieces.get((index, name), ()))
+            for name in ("text", "refusal", "arguments")
+        }
+        if item.get("type") == "function_call" and not item.get("arguments"):
+            return item | {"arguments": told["arguments"]}
+        if item.get("type") == "message" and not item.get("content"):
+            parts = (("output_text", "text"), ("refusal", "refusal"))
+            content = [{"type": kind, name: told[name]} for kind, name in parts if told[name]]
+            return item | {"content": content}
+        return item
+
+
+def _index(event: Mapping[str, Any]) -> int:
+    """Return the place of an event's item; servers with only one item may leave it out."""
+    return event.get("output_index") or 0

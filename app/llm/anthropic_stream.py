@@ -6,7 +6,7 @@ from typing import Any
 from app.llm.anthropic_answer import SHOWN, tool_input
 from app.llm.models import anthropic_thinks_unasked
 from app.llm.streams import Assembly
-from app.llm.usage import Counts, anthropic_counts
+from app.llm.usage import Counts, anthropic_counts, left_out_of
 from app.llm.wire import grown, joined, text_of
 
 # For each type of delta that adds text to a block: the name of the field that has the text.
@@ -72,7 +72,13 @@ class AnthropicAssembly(Assembly):
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Any) -> None:
-        if isinstance(usage, Mapping):
+        if not isinstance(usage, Mapping):
+            return
+        if left_out_of(usage):
+            # The start may count tokens that are an iteration's at the end, so the end decides.
+            told = {name: count for name, count in usage.items() if count is not None}
+            self.raw_usage = {**self.raw_usage, **told}
+        else:
             self.raw_usage = grown(self.raw_usage, usage)
 
     def _start_block(self, index: int, block: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
     """
     error, usage = answer.get("error") or None, answer.get("usage")
     raw_usage = usage if isinstance(usage, Mapping) else {}
-    items = [] if error and "output" not in answer else items_in(answer)
+    items = [] if "output" not in answer and (error or answer.get("status")) else items_in(answer)
     text, calls = text_in(items), calls_in(items)
     return Answer(
         text=text,

@@ -155,6 +155,7 @@ class Reading:
         started_at_s: Time of the request, by ``clock``.
         headers: Headers of the answer, or None until they have arrived.
         first_token_s: Seconds until the first generated output arrived, or None.
+        over: Whether the whole stream has been read.
     """
 
     assembly: Assembly
@@ -163,6 +164,7 @@ class Reading:
     started_at_s: float
     headers: Mapping[str, str] | None = None
     first_token_s: float | None = None
+    over: bool = False
 
     async def take_all(self, events: AsyncIterable[Any]) -> None:
         """Read the whole stream.
@@ -181,6 +183,7 @@ class Reading:
                 self.assembly.end()
             elif isinstance(event, Mapping):
                 self._take(event)
+        self.over = True
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if self.assembly.reports_failure(event):

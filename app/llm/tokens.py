@@ -24,7 +24,7 @@ CALL_TOKENS = 64
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
 # Texts of an answer that its server writes.
-_NOT_GENERATED = frozenset({"role", "type", "id", "index"})
+_NOT_GENERATED = frozenset({"role", "type", "id", "call_id", "index", "status", "phase"})
 # Bytes of usual text per token. The model's name decides between these numbers, also if the name
 # has the prefix of a gateway. Since version 4.7, Claude has a new tokenizer, which makes up to 1.35
 # times as many tokens of a text as the old tokenizer.

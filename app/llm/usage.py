@@ -142,31 +142,35 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     prompt, output = count_of(raw.get("input_tokens")), count_of(raw.get("output_tokens"))
     totals = _message_usage(raw)
     return Counts(
-        usage=_with_iterations(totals, raw.get("iterations")),
+        usage=_with_iterations(raw),
         prompt=prompt is not None and totals.prompt_tokens > 0,
         output=output is not None and (output > 0 or not produced),
     )
 
 
-def _with_iterations(totals: Usage, given: Any) -> Usage:
-    """Add the iterations that the totals leave out.
+def left_out_of(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the iterations whose tokens are not in the totals of a message's usage."""
+    return [each for each in _iterations(raw) if each.get("type") not in _IN_TOTALS]
 
-    At the beginning of a stream, the totals may have tokens that are an iteration's at its end.
-    Therefore the iterations are compared with the totals if they tell the message itself, too.
-    """
-    found = given if isinstance(given, list) else ()
-    iterations = [each for each in found if isinstance(each, Mapping)]
-    types = {each.get("type") for each in iterations}
-    all_ = sum(map(_message_usage, iterations), Usage())
-    if "message" in types and "fallback_message" not in types:
-        return Usage(
-            **{
-                each.name: max(getattr(totals, each.name), getattr(all_, each.name))
-                for each in fields(Usage)
-            }
-        )
-    left_out = [each for each in iterations if each.get("type") not in _IN_TOTALS]
-    return sum(map(_message_usage, left_out), totals)
+
+def _with_iterations(raw: Mapping[str, Any]) -> Usage:
+    """Read the totals and the iterations; all iterations together are a lower bound."""
+    usage = sum(map(_message_usage, left_out_of(raw)), _message_usage(raw))
+    iterations = _iterations(raw)
+    if any(each.get("type") == "fallback_message" for each in iterations):
+        return usage  # its message is a part of the totals, and so is the message that it replaced
+    told = sum(map(_message_usage, iterations), Usage())
+    return Usage(
+        **{
+            each.name: max(getattr(usage, each.name), getattr(told, each.name))
+            for each in fields(Usage)
+        }
+    )
+
+
+def _iterations(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    given = raw.get("iterations")
+    return [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
 
 
 def _message_usage(raw: Mapping[str, Any]) -> Usage:

@@ -251,7 +251,11 @@ async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url
     large = (1 << 70) + 1
     blocks = [{"type": "tool_use", "id": "1", "name": "order", "input": {"number": large}}]
     answer = LLMResponse(
-        content="", model="m", input_tokens=1, output_tokens=1, metadata={"blocks": blocks}
+        content="",
+        model="m",
+        input_tokens=1,
+        output_tokens=1,
+        metadata={"original": {"by": "anthropic", "message": blocks}},
     )
     address = address_of({"schema": {"const": large}})
 
@@ -263,4 +267,4 @@ async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url
     assert address != address_of({"schema": {"const": large + 1}})
     assert look is not None
     assert look.answer is not None
-    assert look.answer.metadata["blocks"] == blocks
+    assert look.answer.metadata["original"]["message"] == blocks

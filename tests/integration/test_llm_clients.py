@@ -141,7 +141,7 @@ async def test_a_tool_is_asked_for_and_its_result_answered(client: LLMClient) ->
         ("status=503", Overloaded, 503),
         ("status=529", Overloaded, 529),
         ("garbage", ServerFailure, 200),
-        ("error_in_200", ServerFailure, 200),
+        ("error_in_200", ServerFailure, 500),
         ("drop", ConnectionFailed, None),
         ("cut_stream", ConnectionFailed, None),
         ("hang", ConnectionFailed, None),

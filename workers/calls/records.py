@@ -33,7 +33,12 @@ class PreparedCall:
 def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallRecord:
     """Book an answered call by the provider's usage, or by upper bounds if the usage is missing."""
     record = _record(call, "actual", "ok", seconds=seconds)
-    record = replace(record, model_answered=response.model, request_id=response.request_id)
+    record = replace(
+        record,
+        model_answered=response.model,
+        request_id=response.request_id,
+        finish_reason=response.finish_reason,
+    )
     if response.metadata.get("usage_missing"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
         return _estimated(record, call.plan, response.usage)
@@ -73,6 +78,7 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
         saved_usd=round_to_ledger(price.cost(answer.usage)),
         kind="cached",
         price_version=price.version,
+        finish_reason=answer.finish_reason,
     )
 
 

@@ -24,7 +24,7 @@ AgentChordError
     ├── TooManyItems              the list of a for_each is too long (no call was made)
     ├── SubWorkflowRefused        the run of a sub-workflow cannot start (no call was made)
     ├── ConditionFailed           a condition cannot be evaluated (no call was made)
-    ├── OutputInvalid             the output does not fit its schema, or lacks a mapped part
+    ├── OutputInvalid             the output was refused, cut or empty, or does not fit its schema
     ├── UnknownModel              a model has no price or no provider (no call was made)
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
@@ -218,6 +218,9 @@ class OutputInvalid(
     AgentError, advice="correct the schema or the mapping, raise max_tokens, or take another model"
 ):
     """The output does not fit the agent's schema, or lacks a part that its output_mapping names.
+
+    The class also says that the model refused to answer, and that the answer was cut or empty and
+    the agent does not accept this.
 
     The agent is not retried, because the model has already seen the error message once, and has
     tried to repair the output.

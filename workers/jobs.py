@@ -29,6 +29,7 @@ class Job:
         started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
             metrics use this time.
         prompt: The rendered prompt; None before it is rendered.
+        finish_reason: How the last answer ended; None before an answer, and while a call is made.
     """
 
     run: RunContext
@@ -40,6 +41,7 @@ class Job:
     waits: Waits = field(default_factory=Waits)
     started_at: float = field(default_factory=time.time)
     prompt: str | None = None
+    finish_reason: str | None = None
 
     @property
     def element(self) -> dict[str, Any]:
@@ -47,6 +49,14 @@ class Job:
         if self.claimed.item_index is None:
             return {}
         return {ITEM: self.claimed.item, INDEX: self.claimed.item_index}
+
+    @property
+    def is_read(self) -> bool:
+        """Whether another agent reads the output; every output of a sub-workflow counts as read.
+
+        The outputs of a sub-workflow are the output of the outer agent.
+        """
+        return bool(self.run.ancestors) or self.run.workflow.data_flow.is_read(self.agent.name)
 
     @property
     def is_list(self) -> bool:

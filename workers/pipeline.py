@@ -268,6 +268,7 @@ class Pipeline:
             event=f"agent_{status}",
             error=storable(self._failures.text_of(error)),
             error_class=type(error).__name__,
+            finish_reason=job.finish_reason,
         )
 
 
@@ -279,6 +280,7 @@ def _completed(job: Job, output: Any) -> Ending:
         outcome="completed",
         event="agent_completed",
         output=output,
+        finish_reason=job.finish_reason,
     )
 
 
@@ -377,6 +379,7 @@ def _result(job: Job, ending: Ending) -> AgentResult:
             "tenant": job.run.tenant,
             "attempts": job.claimed.attempt,
             "error_class": ending.error_class,
+            **({} if ending.finish_reason is None else {"finish_reason": ending.finish_reason}),
             **({} if job.claimed.item_index is None else {"item": job.claimed.item_index}),
         },
     )

@@ -18,6 +18,7 @@ from app.configuration.settings import load_settings
 from app.domain.suggestions import did_you_mean
 from app.errors import AgentChordError, WorkflowError
 from app.monitoring.explain import Live, explain_waits
+from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_agent_time, explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.explain_waited import explain_waited
@@ -57,7 +58,11 @@ def explain(
 def _findings(
     history: RunHistory, timeline: Timeline, live: Live, agent: str | None
 ) -> list[Finding]:
-    found = [*explain_waits(history, live), *explain_outcomes(history)]
+    found = [
+        *explain_waits(history, live),
+        *explain_outcomes(history),
+        *explain_answers(history),
+    ]
     if agent is None:
         found += explain_time(history, timeline)
     elif (own := timeline.of(agent)) is not None:

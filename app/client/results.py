@@ -116,5 +116,6 @@ def _result(stored: AgentRunRecord) -> AgentResult:
         | ({"error_class": stored.error_class} if stored.error_class else {})
         | ({"items": stored.item_count} if stored.item_count is not None else {})
         | ({"run_id": str(stored.sub_run_id)} if stored.sub_run_id else {})
-        | ({} if stored.first_token_s is None else {"first_token_s": stored.first_token_s}),
+        | ({} if stored.first_token_s is None else {"first_token_s": stored.first_token_s})
+        | ({} if stored.finish_reason is None else {"finish_reason": stored.finish_reason}),
     )

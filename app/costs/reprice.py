@@ -206,6 +206,7 @@ def _correction(
         **columns
         | {
             "kind": "correction",
+            "finish_reason": None,
             "budget_ids": tuple(base["budget_ids"]),
             "price_version": price.version,
             "cost_usd": difference,

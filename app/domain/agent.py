@@ -8,6 +8,7 @@ from typing import Any
 
 from app.domain.json_text import read_json
 from app.domain.kinds import LLM, WORKFLOW, queue_of
+from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy
 from app.domain.status import AgentStatus
 from app.errors import (
@@ -157,7 +158,7 @@ class Agent:
         accept_missing_inputs: Whether the agent runs even if a dependency failed; the output of
             that dependency is then null.
         max_turns: Most calls of one conversation, over all attempts, if the model goes on asking
-            for tools.
+            for tools or if its cut answer is continued.
         fallbacks: Alternatives, in order, for a call that fails. Each alternative is a part of an
             ``llm_config``, such as ``{"model": "gpt-4o"}``, and is merged over the agent's
             ``llm_config``.
@@ -173,6 +174,11 @@ class Agent:
             runs.
         output_schema: Schema of the output: a JSON Schema, or a pydantic model, of which the JSON
             Schema is stored. With a schema, the output is a JSON value instead of a string.
+        on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or
+            ``continue``, which asks the model to go on and joins the texts. Without a value (None),
+            the agent fails if another agent reads its output or if it has an ``output_schema``;
+            otherwise the answer is accepted, and the result says so. Empty answers are treated in
+            the same way.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
             once per element of the list. The prompt reads the element as ``{item}`` and the index
             of the element as ``{index}``. The agent's output is the list of the outputs for all
@@ -204,6 +210,7 @@ class Agent:
     output_mapping: Mapping[str, str] = field(default_factory=dict)
     condition: str | None = None
     output_schema: Any = None
+    on_cut: str | None = None
     for_each: str | None = None
     status: AgentStatus = AgentStatus.PENDING
     result: AgentResult | None = None
@@ -240,6 +247,11 @@ class Agent:
     def is_critical(self) -> bool:
         """Whether a failure of the agent fails the run."""
         return self.priority >= CRITICAL_PRIORITY
+
+    @property
+    def takes_turns(self) -> bool:
+        """Whether a conversation may need several calls, for tools or to continue an answer."""
+        return self.max_turns > 1 and (bool(self.tools) or self.on_cut == OnCut.CONTINUE)
 
     @property
     def cache_ttl_s(self) -> int | None:
@@ -332,6 +344,7 @@ class Agent:
             "output_mapping": dict(self.output_mapping),
             "condition": self.condition,
             "output_schema": None if schema is None else json.dumps(schema),
+            "on_cut": self.on_cut,
         }
         return {name: value for name, value in fields.items() if value not in ([], {}, None)}
 

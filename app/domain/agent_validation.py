@@ -9,6 +9,7 @@ from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
 from app.domain.kinds import LLM, WORKFLOW
+from app.domain.on_cut import OnCut
 from app.domain.paths import KEY, WHOLE, parse_output_path, parse_path
 from app.domain.prompt import malformed_placeholders
 from app.domain.retry import RetryPolicy
@@ -277,9 +278,26 @@ def _in_cache(agent: Agent) -> Problem | None:
     return None if found is None else (f"cache.{found[0]}", found[1])
 
 
+def _in_on_cut(agent: Agent) -> Problem | None:
+    if agent.on_cut is None:
+        return None
+    known = tuple(each.value for each in OnCut)
+    if agent.on_cut not in known:
+        return "on_cut", (
+            f"is {shortened(agent.on_cut)}: give one of {listed(known)}"
+            f"{did_you_mean(str(agent.on_cut), known)}"
+        )
+    if agent.on_cut == OnCut.CONTINUE and agent.output_schema is not None:
+        return "on_cut", (
+            "is 'continue', but under an output_schema a model begins a new document instead of "
+            "going on: raise max_tokens, or give 'fail' or 'accept'"
+        )
+    return None
+
+
 #: Fields that apply only to agents of the kind ``llm``.
-_ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache")
+_ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache", "on_cut")
 _CHECKS = (
     *(_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists),
-    *(_in_fallbacks, _in_cache, _in_mappings, _in_for_each),
+    *(_in_fallbacks, _in_cache, _in_mappings, _in_for_each, _in_on_cut),
 )

@@ -59,6 +59,7 @@ class DataFlow:
     """
 
     def __init__(self, agents: Sequence[Agent], resolver: DependencyResolver) -> None:
+        self._agents = agents
         self._resolver = resolver
         self._names = {agent.name for agent in agents}
         self._level = {
@@ -77,6 +78,7 @@ class DataFlow:
             writers.sort(key=lambda writer: -writer.level)
         self._seen: dict[str, dict[str, list[Writer]]] = {}
         self._conditions: dict[str, Condition] = {}
+        self._read: frozenset[str] | None = None
 
     def condition(self, agent: Agent) -> Condition | None:
         """Return an agent's condition with its names resolved; None if there is no condition.
@@ -133,6 +135,12 @@ class DataFlow:
     def reads(self, agent: Agent) -> set[str]:
         """Return the names of the agents whose outputs an agent needs."""
         return self._read_by(agent, self._named(agent), set(agent.dependencies))
+
+    def is_read(self, name: str) -> bool:
+        """Return whether any agent reads the output of the agent with this name."""
+        if self._read is None:
+            self._read = frozenset[str]().union(*(self.reads(agent) for agent in self._agents))
+        return name in self._read
 
     def reads_by_items(self, agent: Agent) -> set[str]:
         """Return the names of the agents whose outputs each item of a for_each needs.

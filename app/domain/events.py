@@ -94,6 +94,7 @@ def _type(
 
 _FAILURE = "agent error error_class"
 _ENDED = f"{_FAILURE} waited"
+_ANSWERED = f"{_ENDED} finish_reason"
 _TYPES = (
     _type(
         "run_created",
@@ -152,21 +153,21 @@ _TYPES = (
         "agent_completed",
         About.AGENT,
         "The agent has completed, and its output is stored.",
-        f"{_ENDED} first_token_s items failed run_id",
+        f"{_ANSWERED} first_token_s items failed run_id",
     ),
     _type("agent_skipped", About.AGENT, "The agent's condition is false.", _FAILURE),
     _type(
         "agent_retrying",
         About.AGENT,
         "The attempt has failed, and another attempt follows.",
-        f"{_ENDED} ready_in_s",
+        f"{_ANSWERED} ready_in_s",
         level=Level.WARNING,
     ),
     _type(
         "agent_failed",
         About.AGENT,
         "The agent has failed for good.",
-        f"{_ENDED} items failed run_id",
+        f"{_ANSWERED} items failed run_id",
         level=Level.ERROR,
     ),
     _type(

@@ -133,10 +133,11 @@ def _said(message: Message) -> Iterator[dict[str, Any]]:
 
 
 def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator[dict[str, Any]]:
-    ids = iter(call.id for call in message.get("tool_calls") or ())
+    calls = iter(message.get("tool_calls") or ())
     for item in items:
         if item.get("type") == "function_call":
-            item = {**item, "call_id": next(ids)}  # noqa: PLW2901 the id may have been made up
+            call = next(calls)  # its id may have been made up, and its arguments may be cut
+            item = {**item, "call_id": call.id, "arguments": call.arguments}  # noqa: PLW2901
         if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue
         yield {

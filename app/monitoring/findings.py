@@ -32,6 +32,8 @@ class Reason(StrEnum):
     RETRIED = "retried"
     RECOVERED = "recovered"
     FALLBACK = "fallback"
+    CUT = "cut"
+    EMPTY = "empty"
     SLOW = "slow"
     EXPENSIVE = "expensive"
 
@@ -55,6 +57,8 @@ GENERAL = {
     Reason.RETRIED: "was retried, too",
     Reason.RECOVERED: "was started again because its worker had died",
     Reason.FALLBACK: "went on with another model",
+    Reason.CUT: "was cut at max_tokens, too",
+    Reason.EMPTY: "has no text, either",
 }
 #: Reasons of agents that are working, not waiting.
 AT_WORK = frozenset((Reason.CALLING, Reason.TOOL, Reason.WORKING, Reason.SUB_RUN, Reason.ITEMS))

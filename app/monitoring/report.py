@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from app.domain.json_text import write_json
 from app.monitoring.explain import Live, explain_waits
+from app.monitoring.explain_answers import explain_answers
 from app.monitoring.explain_cost import explain_money, explain_time
 from app.monitoring.explain_outcomes import explain_outcomes
 from app.monitoring.findings import Finding, condensed
@@ -143,6 +144,7 @@ def _reasons(history: RunHistory, timeline: Timeline, redact: Redact) -> Markup:
     found: list[Finding] = [
         *explain_waits(history, Live()),
         *(each for each in explain_outcomes(history) if not each.agents),
+        *explain_answers(history),
         *explain_time(history, timeline),
         *explain_money(history),
     ]

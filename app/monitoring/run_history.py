@@ -28,7 +28,7 @@ READ_DEPENDENCIES: TextClause = text("""
 """)
 READ_ATTEMPTS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, o.item_index AS item, t.number, t.worker, t.outcome, t.error,
-        t.error_class, t.started_at, t.finished_at
+        t.error_class, t.started_at, t.finished_at, t.finish_reason
     FROM owned o JOIN attempts t ON t.agent_run_id = o.id ORDER BY t.started_at, t.number
 """)  # noqa: S608  a constant of this module
 # A corrected estimate and the entry that corrects it add up to zero, so both are left out.
@@ -36,7 +36,7 @@ READ_CALLS: TextClause = text(f"""{OWNERS}
     SELECT o.owner AS agent, c.provider, c.model, c.module, c.kind, c.outcome, c.cost_usd,
         c.created_at AS ended_at, c.seconds,
         c.input_tokens + c.cached_tokens + c.cache_write_tokens + c.cache_write_1h_tokens
-            AS prompt_tokens, c.output_tokens
+            AS prompt_tokens, c.output_tokens, c.finish_reason
     FROM cost_entries c JOIN owned o ON o.id = c.agent_run_id
     WHERE c.run_id = :run_id AND c.corrects IS NULL AND NOT EXISTS (
         SELECT FROM cost_entries back
@@ -126,6 +126,7 @@ class Attempt:
     error_class: str | None = None
     started_at: datetime
     finished_at: datetime | None = None
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +145,7 @@ class Call:
     seconds: float | None = None
     prompt_tokens: int = 0
     output_tokens: int = 0
+    finish_reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -258,7 +258,7 @@ def _forecast_agent(
     repairs = 0 if agent.output_schema is None else 1
     return replace(
         made,
-        most_calls=((agent.max_turns if agent.tools else 1) + repairs)
+        most_calls=((agent.max_turns if agent.takes_turns else 1) + repairs)
         * len(agent.options())
         * (1 + agent.policy(retry).max_retries)
         * len(elements.values),

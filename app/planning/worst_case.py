@@ -43,8 +43,8 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools this is its cost limit, because results of tools have no
-            bound.
+            use. For an agent with tools, or with ``on_cut: continue``, this is its cost limit.
+            Results of tools have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """
@@ -103,7 +103,7 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
             return limit_usd
         return min(worst_case(inner, input_of(inner, values), planner).once_usd, limit_usd)
     worst_usd = max(_worst_option(option, values, planner) for option in agent.options())
-    return limit_usd if agent.tools and agent.max_turns > 1 else min(worst_usd, limit_usd)
+    return limit_usd if agent.takes_turns else min(worst_usd, limit_usd)
 
 
 def _worst_option(option: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:

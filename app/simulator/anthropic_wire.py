@@ -63,6 +63,7 @@ class AnthropicWire:
             model=field(body, "model", str),
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
+            said=transcript.said,
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=max_tokens,
@@ -214,10 +215,18 @@ def _content(answer: Answer) -> list[dict[str, Any]]:
             "type": "tool_use",
             "id": f"toolu_{call.id}",
             "name": call.name,
-            "input": json.loads(call.arguments),
+            "input": _input(call),
         }
         for call in answer.reply.tool_calls
     ]
+
+
+def _input(call: ToolCall) -> Any:
+    """Return the arguments of a call; if they were cut, the provider sends an empty object."""
+    try:
+        return json.loads(call.arguments)
+    except ValueError:
+        return {}
 
 
 def _message(
@@ -247,11 +256,11 @@ def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
 
 
 def _stop_reason(answer: Answer) -> str:
-    if answer.reply.tool_calls:
-        return "tool_use"
     if answer.reply.refused:
         return "refusal"
-    return "max_tokens" if answer.reply.cut else "end_turn"
+    if answer.reply.cut:
+        return "max_tokens"
+    return "tool_use" if answer.reply.tool_calls else "end_turn"
 
 
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:

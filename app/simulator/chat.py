@@ -55,9 +55,11 @@ class ChatRequest:
     `prompt` has all system and user texts. `tool_results` and `tool_turns` cover only the part of
     the conversation after the last user text, so that a conversation may use tools again for its
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
-    JSON schema of the reply, and `questions` is the number of user texts. The last four fields
-    belong to OpenAI: the tier that serves the request, whether the model reasons, whether the
-    answer has the sealed reasoning, and the parameters that the answer repeats.
+    JSON schema of the reply, and `questions` is the number of user texts. The four fields from
+    `service_tier` on belong to OpenAI: the tier that serves the request, whether the model reasons,
+    whether the answer has the sealed reasoning, and the parameters that the answer repeats. `said`
+    is the beginning of the reply, if earlier replies to the question were cut and the user asks to
+    continue.
     """
 
     provider: str
@@ -79,6 +81,7 @@ class ChatRequest:
     reasons: bool = False
     sealed: bool = False
     echoed: Mapping[str, Any] = field(default_factory=dict)
+    said: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,7 +143,8 @@ class Transcript:
     """Reads a conversation message by message, and checks that its tool calls have results.
 
     Every text counts as ceil(UTF-8 bytes / 4) tokens. Nothing else counts, so a prompt never has
-    more tokens than bytes.
+    more tokens than bytes. A user's text that begins with "Continue" and follows a reply is no new
+    question: the model goes on with its reply.
     """
 
     input_tokens: int = 0
@@ -150,6 +154,8 @@ class Transcript:
     results: list[str] = field(default_factory=list)
     tool_turns: int = 0
     unanswered: set[str] = field(default_factory=set)
+    said: str = ""
+    last_reply: str = ""
 
     def instruction(self, text: str) -> None:
         """Add a system or developer text, or a user's text that accompanies tool results."""
@@ -157,9 +163,14 @@ class Transcript:
         self.input_tokens += count_tokens(text)
 
     def user(self, text: str) -> None:
-        """Add a user's text; it starts a new question."""
-        self.questions += 1
+        """Add a user's text; it starts a new question, or asks to continue the last reply."""
         self.close_calls()
+        if self.last_reply and text.startswith("Continue"):
+            self.said, self.last_reply = self.said + self.last_reply, ""
+            self.input_tokens += count_tokens(text)
+            return
+        self.said = self.last_reply = ""
+        self.questions += 1
         self.instruction(text)
         self.question = text
         self.results.clear()
@@ -173,6 +184,7 @@ class Transcript:
             self.input_tokens += count_tokens(call.name) + count_tokens(call.arguments)
             self.unanswered.add(call.id)
         self.tool_turns += bool(calls)
+        self.last_reply = "" if calls else text
 
     def result(self, call_id: str, text: str) -> None:
         """Add a tool's result.

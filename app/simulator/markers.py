@@ -31,6 +31,7 @@ class Marker:
     invalid_turns: int | None = None
     reply: str | None = None
     refused: bool | None = None
+    cut_calls: bool | None = None
 
 
 NOTHING = Marker()
@@ -47,6 +48,8 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "tool_turns": ("tool_turns", int),
     "invalid_turns": ("invalid_turns", int),
 }
+#: For each flag that is no fault, the name of the field that it sets.
+_FIELDS_OF_FLAGS = {"refuse": "refused", "cut_calls": "cut_calls"}
 _FAULT_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "status": ("status", int),
     "code": ("code", str),
@@ -94,14 +97,16 @@ def _parse(body: str) -> Marker:
         key, _, value = item.partition("=")
         if key in _FLAGS and not value:
             fault["kind"] = key
-        elif item == "refuse":
-            values["refused"] = True
+        elif item in _FIELDS_OF_FLAGS:
+            values[_FIELDS_OF_FLAGS[item]] = True
         elif known := _VALUES.get(key):
             values |= _converted(item, value, *known)
         elif known := _FAULT_VALUES.get(key):
             fault |= _converted(item, value, *known)
         else:
-            words = ", ".join(sorted({*_FLAGS, *_VALUES, *_FAULT_VALUES, "refuse", "reply"}))
+            words = ", ".join(
+                sorted({*_FLAGS, *_FIELDS_OF_FLAGS, *_VALUES, *_FAULT_VALUES, "reply"})
+            )
             raise ValueError(f"unknown simulator marker {item!r}: use one of {words}")
     if fault:
         values["fault"] = Fault(**{"kind": "status", **fault})

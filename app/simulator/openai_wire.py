@@ -68,6 +68,7 @@ class OpenAIWire:
             model=model,
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
+            said=transcript.said,
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=token_limit(body, "max_completion_tokens")
@@ -269,9 +270,9 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 
 def _finish_reason(answer: Answer) -> str:
-    if answer.reply.tool_calls:
-        return "tool_calls"
-    return "length" if answer.reply.cut else "stop"
+    if answer.reply.cut:
+        return "length"
+    return "tool_calls" if answer.reply.tool_calls else "stop"
 
 
 def _deltas(answer: Answer) -> Iterator[tuple[str, str, int]]:

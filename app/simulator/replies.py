@@ -8,6 +8,7 @@ prompt.
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from app.simulator.chat import ChatRequest, Reply, Tool, ToolCall
@@ -66,6 +67,11 @@ def reply_to(
     schema = instructed if request.schema is None else request.schema
     facts = Facts("\n".join([prompt, *request.tool_results]))
     calls = _calls(request, facts, marker.tool_turns or 1)
+    if calls and marker.cut_calls:
+        # The last call loses its end, so half of its arguments are missing.
+        *whole, last = calls
+        half = replace(last, arguments=last.arguments[: len(last.arguments) // 2])
+        return Reply(text="", tool_calls=(*whole, half), reasoning_tokens=reasoning, cut=True)
     reply = Reply(text="", tool_calls=calls, reasoning_tokens=reasoning, cut=False)
     if calls and (limit is None or reply.output_tokens - reasoning <= limit):
         return reply
@@ -73,6 +79,7 @@ def reply_to(
     text = _text(request, schema, facts, size, signature) if marker.reply is None else marker.reply
     if request.questions <= (marker.invalid_turns or 0):
         text = _spoiled(text)
+    text = text[len(request.said) :]
     shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
     return Reply(
         text=shown, tool_calls=(), reasoning_tokens=reasoning, cut=bool(calls) or shown != text

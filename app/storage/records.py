@@ -49,7 +49,8 @@ class CallRecord:
     ``served`` has the facts of the answer that change the price, as in ``served_by``; None means
     that nobody has noted them.
     ``expected_tokens`` is the number of the prompt's tokens that was estimated before the call, and
-    ``bound_tokens`` is the upper bound of this number.
+    ``bound_tokens`` is the upper bound of this number. ``finish_reason`` is the reason why the
+    answer ended, or None if no answer came.
     """
 
     call_id: UUID
@@ -79,6 +80,7 @@ class CallRecord:
     corrects: Kind | None = None
     expected_tokens: int | None = None
     bound_tokens: int | None = None
+    finish_reason: str | None = None
 
     def entry(self) -> dict[str, Any]:
         """Return the columns of the call's cost entry."""
@@ -115,6 +117,7 @@ class Ending:
         items: The list of an agent that now waits for the items of this list; None for other
             agents.
         first_token_s: Seconds until the attempt's first streamed answer had its first token.
+        finish_reason: How the model's last answer ended, or None if the attempt ended without one.
         waited_s: Seconds that the attempt has waited, by cause; short waits are left out.
     """
 
@@ -132,6 +135,7 @@ class Ending:
     recovery: bool = False
     items: Items | None = None
     first_token_s: float | None = None
+    finish_reason: str | None = None
     waited_s: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -325,6 +329,7 @@ def _taking_back(call: CallRecord, guess: _Booked) -> CallRecord:
         raw_usage={},
         expected_tokens=None,
         bound_tokens=None,
+        finish_reason=None,
         cost_usd=-guess.cost_usd,
         saved_usd=-guess.saved_usd,
     )
@@ -357,6 +362,7 @@ def _agent_row(record: Record, settlement: _Settlement, is_owner: bool) -> dict[
         "retry": int(ending.retry),
         "recovery": int(ending.recovery),
         "first_token_s": ending.first_token_s,
+        "finish_reason": ending.finish_reason,
         "event": ending.event,
         "data": _event_data(ending),
     }
@@ -374,6 +380,8 @@ def _event_data(ending: Ending) -> dict[str, Any]:
         data["waits_for"] = ending.waits_for
     if ending.first_token_s is not None:
         data["first_token_s"] = round(ending.first_token_s, 3)
+    if ending.finish_reason is not None:
+        data["finish_reason"] = ending.finish_reason
     if ending.waited_s:
         data["waited"] = {what: round(spent, 3) for what, spent in ending.waited_s.items()}
     return data

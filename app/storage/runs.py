@@ -53,7 +53,8 @@ READ_AGENT_RUNS: TextClause = text("""
         a.spent_usd + coalesce(b.spent_usd, 0) AS spent_usd, a.started_at, a.finished_at,
         a.parent_id, a.item_index, a.item_count, r.id AS sub_run_id,
         coalesce(c.tokens, 0) + coalesce(inside.tokens, 0) AS tokens,
-        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s, t.first_token_s
+        extract(epoch FROM t.finished_at - t.started_at)::float8 AS attempt_s, t.first_token_s,
+        t.finish_reason
     FROM agent_runs a
     LEFT JOIN attempts t ON t.agent_run_id = a.id AND t.number = a.attempt
     LEFT JOIN runs r ON r.parent_agent_run_id = a.id
@@ -113,10 +114,10 @@ class AgentRunRecord:
     """One stored agent run, with its tokens and the seconds of its last attempt.
 
     ``first_token_s`` is the number of seconds from the attempt's first request to its first token,
-    if the agent streams. An agent run with a for_each has an ``item_count``, and its elements have
-    the id of this agent run as their ``parent_id``. ``sub_run_id`` is the run of the agent run's
-    sub-workflow; the dollars and tokens of the sub-workflow are included in ``spent_usd`` and
-    ``tokens``.
+    if the agent streams. ``finish_reason`` says how the model's last answer ended. An agent run
+    with a for_each has an ``item_count``, and its elements have the id of this agent run as their
+    ``parent_id``. ``sub_run_id`` is the run of the agent run's sub-workflow; the dollars and tokens
+    of the sub-workflow are included in ``spent_usd`` and ``tokens``.
     """
 
     id: UUID
@@ -137,6 +138,7 @@ class AgentRunRecord:
     tokens: int
     attempt_s: float | None
     first_token_s: float | None
+    finish_reason: str | None
     started_at: datetime | None
     finished_at: datetime | None
     parent_id: UUID | None = None

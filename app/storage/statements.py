@@ -268,7 +268,7 @@ APPLY_RECORDS: TextClause = text("""
             id uuid, attempt int, held numeric, spent numeric, ended bool, run_id uuid,
             status text, outcome text, output jsonb, error text, error_class text,
             ready_in_s float8, waits_for text, retry int, recovery int, first_token_s float8,
-            event text, data jsonb)
+            finish_reason text, event text, data jsonb)
     ), agents AS (
         UPDATE agent_runs a SET
             held_usd = a.held_usd - g.held,
@@ -291,7 +291,8 @@ APPLY_RECORDS: TextClause = text("""
         FROM given g WHERE a.id = g.id
     ), attempted AS (
         UPDATE attempts t SET outcome = g.outcome, error = g.error, error_class = g.error_class,
-            finished_at = clock_timestamp(), first_token_s = g.first_token_s
+            finished_at = clock_timestamp(), first_token_s = g.first_token_s,
+            finish_reason = g.finish_reason
         FROM given g WHERE g.ended AND g.status <> 'waiting'  -- a waiting agent keeps its attempt
             AND t.agent_run_id = g.id AND t.number = g.attempt
     ), noted AS (
@@ -303,7 +304,7 @@ APPLY_RECORDS: TextClause = text("""
             request_id, input_tokens, cached_tokens, cache_write_tokens, cache_write_1h_tokens,
             output_tokens, reasoning_tokens, citation_tokens, web_searches, usage, served,
             price_version, budget_ids, cost_usd, saved_usd, seconds, corrects, expected_tokens,
-            bound_tokens)
+            bound_tokens, finish_reason)
         SELECT * FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS e(
             call_id uuid, run_id uuid, agent_run_id uuid, attempt int, workflow_id uuid,
             workflow text, version int, tenant text, agent text, module text, provider text,
@@ -311,7 +312,8 @@ APPLY_RECORDS: TextClause = text("""
             input_tokens int, cached_tokens int, cache_write_tokens int, cache_write_1h_tokens int,
             output_tokens int, reasoning_tokens int, citation_tokens int, web_searches int,
             usage jsonb, served jsonb, price_version text, budget_ids uuid[], cost_usd numeric,
-            saved_usd numeric, seconds real, corrects text, expected_tokens int, bound_tokens int)
+            saved_usd numeric, seconds real, corrects text, expected_tokens int, bound_tokens int,
+             finish_reason text)
     )
     UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
         overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,

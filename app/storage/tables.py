@@ -280,6 +280,9 @@ class Attempt(Table):
     finished_at: Mapped[datetime | None]
     # Seconds from the attempt's first request to the first token, if the answer was streamed.
     first_token_s: Mapped[float | None]
+    # How the model's last answer ended, such as stop, length or empty; null if the attempt ended
+    # without an answer.
+    finish_reason: Mapped[str | None]
 
 
 class Turn(Table):
@@ -530,6 +533,9 @@ class CostEntry(Table):
     # estimate, which the limits use. The second column is an upper bound, which the hold uses.
     expected_tokens: Mapped[int | None]
     bound_tokens: Mapped[int | None]
+    # The reason why the answer ended: stop, length, tool_calls or content_filter; null if no answer
+    # came.
+    finish_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

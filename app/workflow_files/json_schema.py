@@ -13,6 +13,7 @@ from app.domain.agent_validation import BOUNDS as AGENT_BOUNDS
 from app.domain.agent_validation import NAME
 from app.domain.bounds import Bounds
 from app.domain.kinds import LLM
+from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy, RetryStrategy
 from app.domain.validation import BOUNDS as WORKFLOW_BOUNDS
 from app.domain.workflow import Workflow
@@ -42,6 +43,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "dependencies": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     "tools": {"type": "array", "items": {"type": ["string", "object"]}},
     "retry_policy": {"$ref": "#/$defs/retry_policy"},
+    "on_cut": {"enum": [str(reaction) for reaction in OnCut]},
     "strategy": {"enum": [str(strategy) for strategy in RetryStrategy]},
 }
 

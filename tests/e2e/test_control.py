@@ -17,7 +17,7 @@ WAIT_S = 30.0
 
 
 def agent(name: str, prompt: str = "go", *dependencies: str, **fields: Any) -> Agent:
-    fields.setdefault("llm_config", {"model": "gpt-4o-mini", "max_tokens": 20})
+    fields.setdefault("llm_config", {"model": "gpt-4o-mini", "max_tokens": 60})
     return Agent(name=name, prompt_template=prompt, dependencies=dependencies, **fields)
 
 

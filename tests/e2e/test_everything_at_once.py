@@ -10,8 +10,8 @@ from app.examples.tools import check_total
 from tests.support.stack import Stack
 
 ITEMS = 500
-OPENAI = {"model": "gpt-4o-mini", "max_tokens": 60}
-ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 60}
+OPENAI = {"model": "gpt-4o-mini", "max_tokens": 200}
+ANTHROPIC = {"model": "claude-haiku-4-5", "max_tokens": 200}
 
 
 class Verdict(BaseModel):

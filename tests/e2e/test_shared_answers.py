@@ -89,6 +89,15 @@ def test_answers_that_were_cut_short_are_not_kept(stack: Stack) -> None:
     assert len(stack.simulator.ledger()) == 2
 
 
+def test_refused_answers_are_not_kept(stack: Stack) -> None:
+    workflow = labels("refused", 1, "Misbehave. [[sim:refuse]]")
+
+    ends = [enqueue(workflow).wait(timeout=30) for _ in range(2)]
+
+    assert ends == ["failed", "failed"]
+    assert len(stack.simulator.ledger()) == 2
+
+
 def test_a_waiting_agent_calls_itself_when_the_first_one_has_failed(stack: Stack) -> None:
     prompt = "Fail at first. [[sim:status=400,latency=0.3,times=1]]"
     workflow = labels("failing", 6, prompt, max_retries=0)

@@ -84,7 +84,7 @@ def workflow(
             Agent(
                 name=name,
                 prompt_template=f"{name}: {' '.join(f'{{{need}}}' for need in needs)}{trouble[0]}"
-                + ("[[sim:tool_turns=2]]" if talks else ""),
+                "[[sim:output_tokens=20]]" + ("[[sim:tool_turns=2]]" if talks else ""),
                 tools=["check_total"] if talks else [],
                 llm_config={"model": generator.choice(MODELS), "max_tokens": 30},
                 dependencies=needs,

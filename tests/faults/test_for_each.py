@@ -24,9 +24,10 @@ ENQUEUE = f"""
 from app import Agent, Workflow, enqueue
 
 model = {{"model": "claude-haiku-4-5", "max_tokens": 20}}
+short = "[[sim:output_tokens=15]]"
 inner = Workflow(name="inner", agents=[
-    Agent(name="a", prompt_template="{{item}}", llm_config=model),
-    Agent(name="b", prompt_template="{{a}}", llm_config=model, dependencies=["a"]),
+    Agent(name="a", prompt_template="{{item}}" + short, llm_config=model),
+    Agent(name="b", prompt_template="{{a}}" + short, llm_config=model, dependencies=["a"]),
 ])
 workflow = Workflow(name="long list", max_parallel_agents=400, agents=[
     Agent(name="each", prompt_template="{{item}}", llm_config=model, for_each="numbers"),

@@ -52,7 +52,7 @@ def many_levels() -> Workflow:
     agents = [
         Agent(
             name=f"l{level}_{place}",
-            prompt_template=f"agent {level} {place}"
+            prompt_template=f"agent {level} {place} [[sim:output_tokens=15]]"
             + (f" after {{l{level - 1}_{place}}}" if level else ""),
             llm_config={"model": MODELS[place % 2], "max_tokens": 20},
             dependencies=[f"l{level - 1}_{place}"] if level else [],

@@ -5,7 +5,7 @@ With the stored conversation, an attempt goes on where an earlier attempt stoppe
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
@@ -14,12 +14,20 @@ from uuid_utils.compat import uuid7
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.storage.turns import StoredTurn, ToolCallRecord, ToolState, TurnRecord
 from app.tools.tool import ToolOutput
+from workers.agents.answer_ends import CUT
 from workers.texts import storable
 
 OUTCOME_UNKNOWN = (
     "This call was started and then interrupted: its outcome is unknown. It may have done its work "
     "in full, in part or not at all, and it was not repeated. Find out what has happened before "
     "you ask for it again."
+)
+#: The result of every tool call of a cut answer. The end of the last call is missing, and the calls
+#: before it were meant together with it.
+CALL_CUT = (
+    "This call was not executed: your answer was cut at max_tokens, so the arguments may be "
+    "incomplete. If you still need the call, ask for it again with shorter arguments, or with "
+    "fewer calls in one answer."
 )
 
 
@@ -34,6 +42,8 @@ class OpenTurn:
         interrupted: Positions of the tool calls that an earlier attempt has started and whose
             outcome is unknown.
         record: The record of the turn that must be stored, or None if the turn is stored already.
+
+    If the turn is not stored yet, its answers are not stored either.
     """
 
     id: UUID
@@ -93,16 +103,23 @@ class Conversation:
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
         """Add an answer that asks for tools.
 
+        The tool calls of a cut answer are not executed: each of them has an answer that says so.
+
         Args:
             response: The answer.
             call_id: The ledger's id of the call that returned the answer.
         """
+        calls, answers = response.tool_calls or (), dict[int, ToolOutput]()
+        if response.finish_reason == CUT:
+            answers = dict.fromkeys(range(len(calls)), ToolOutput(CALL_CUT, is_error=True))
+            response = replace(response, tool_calls=[_readable(call) for call in calls])
         message = response.as_message()
         id_: UUID = uuid7()
         record = TurnRecord(
             id=id_, number=self.turns, call_id=call_id, message=encode_message(message)
         )
-        self._open(message, OpenTurn(id=id_, tool_calls=response.tool_calls or (), record=record))
+        turn = OpenTurn(id=id_, tool_calls=calls, answers=answers, record=record)
+        self._open(message, turn)
 
     def close(self) -> None:
         """Close the open turn, whose tool calls all have answers."""
@@ -145,6 +162,15 @@ class Conversation:
         self._messages.append(message)
         self.open_turn = turn
         self.turns += 1
+
+
+def _readable(call: ToolCall) -> ToolCall:
+    """Return a call without its arguments if they are not whole; some servers refuse half JSON."""
+    try:
+        is_whole = isinstance(json.loads(call.arguments), dict)
+    except ValueError:
+        is_whole = False
+    return call if is_whole else replace(call, arguments="{}")
 
 
 def encode_message(message: Message) -> str:

@@ -1,14 +1,24 @@
 """An llm agent: a conversation with a model, which may ask for tools."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from app.domain.on_cut import OnCut
 from app.errors import ToolError
 from app.llm.base import LLMResponse, Message
 from app.storage.group_commit import GroupCommit
 from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
+from workers.agents.answer_ends import (
+    CUT,
+    check_end,
+    check_refused,
+    end_of,
+    still_cut,
+    to_go_on,
+)
 from workers.agents.conversation import Conversation
 from workers.agents.structured import Unfit, read_answer
 from workers.agents.tool_turns import ToolTurns
@@ -68,8 +78,9 @@ class LLMAgent:
             value instead.
 
         Raises:
-            AgentError: If a call fails, a tool is unknown, ``max_turns`` is reached, or the answer
-                still does not fit the schema after one repair.
+            AgentError: If a call fails, a tool is unknown, ``max_turns`` is reached, the answer
+                still does not fit the schema after one repair, or the answer was refused, cut or
+                empty and the agent does not accept this.
             LeaseGone: If the attempt must stop.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
@@ -84,16 +95,62 @@ class LLMAgent:
                 job.clock.stored()
             outcome = await self._call(job, conversation, conversation.messages, specs)
             response = outcome.response
+            check_refused(job.agent, response)
             if not response.tool_calls:
-                if job.agent.output_schema is None:
-                    return response.content
-                return await self._structured(job, conversation, specs, response)
+                return await self._output(job, conversation, specs, response)
             if conversation.turns + 1 >= job.agent.max_turns:
+                cut = response.finish_reason == CUT
                 raise ToolError(
                     f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} "
-                    "turns: raise its max_turns or simplify its prompt"
+                    f"turns{', in an answer that ends at max_tokens' if cut else ''}: raise its "
+                    f"{'max_tokens' if cut else 'max_turns'} or simplify its prompt"
                 )
             conversation.ask(response, outcome.call_id)
+
+    async def _output(
+        self,
+        job: Job,
+        conversation: Conversation,
+        specs: Sequence[Mapping[str, Any]],
+        response: LLMResponse,
+    ) -> Any:
+        """Return the output that an answer without tool calls gives."""
+        agent = job.agent
+        if agent.on_cut == OnCut.CONTINUE:
+            response = await self._whole(job, conversation, specs, response)
+        if agent.output_schema is None:
+            check_end(agent, response, is_read=job.is_read)
+            return response.content
+        return await self._structured(job, conversation, specs, response)
+
+    async def _whole(
+        self,
+        job: Job,
+        conversation: Conversation,
+        specs: Sequence[Mapping[str, Any]],
+        response: LLMResponse,
+    ) -> LLMResponse:
+        """Ask the model to go on while its answer is cut, and return the answer with all its text.
+
+        Nothing of this is stored, so the next attempt asks for the whole answer again.
+        """
+        agent, text = job.agent, response.content
+        messages, turns = list(conversation.messages), conversation.turns + 1
+        while response.finish_reason == CUT:
+            if turns >= agent.max_turns or not response.content.strip():
+                raise still_cut(agent, response)
+            # Settle the hold of the cut answer before the next call.
+            await job.settling.write()
+            messages += to_go_on(response)
+            response = (await self._call(job, conversation, messages, specs)).response
+            check_refused(agent, response)
+            if response.tool_calls:
+                raise ToolError(
+                    f"agent {agent.name!r}: the model asks for a tool instead of going on with its "
+                    "cut answer: raise its max_tokens"
+                )
+            text, turns = text + response.content, turns + 1
+        return replace(response, content=text)
 
     async def _structured(
         self,
@@ -103,15 +160,15 @@ class LLMAgent:
         response: LLMResponse,
     ) -> Any:
         """Return the answer as a JSON value that fits the schema, after at most one repair."""
+        check_end(job.agent, response, is_read=job.is_read)
         answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
         if isinstance(answer, Unfit) and answer.repairable:
             # Settle the hold of the first answer before the next call.
             await job.settling.write()
             messages = [*conversation.messages, *answer.to_repair(response)]
-            repaired = await self._call(job, conversation, messages, specs)
-            answer = await read_answer(
-                job.agent, repaired.response, max_bytes=self._max_output_bytes
-            )
+            response = (await self._call(job, conversation, messages, specs)).response
+            check_end(job.agent, response, is_read=job.is_read)
+            answer = await read_answer(job.agent, response, max_bytes=self._max_output_bytes)
         if isinstance(answer, Unfit):
             raise answer.error(job.agent)
         return answer.value
@@ -123,6 +180,7 @@ class LLMAgent:
         messages: Sequence[Message],
         specs: Sequence[Mapping[str, Any]],
     ) -> CallOutcome:
+        job.finish_reason = None
         outcome = await self._calls.call(
             CallRequest(
                 job=job,
@@ -133,6 +191,7 @@ class LLMAgent:
             )
         )
         conversation.option = outcome.option
+        job.finish_reason = end_of(outcome.response)
         return outcome
 
     async def _open(self, job: Job, prompt: str) -> Conversation:

@@ -13,6 +13,7 @@ from app.llm.base import LLMResponse
 from app.llm.tokens import text_bytes
 from app.registration.output_schemas import find_schema_problem
 from app.tools.threads import run_in_thread
+from workers.agents.answer_ends import CUT
 
 #: Longer answers are read in a thread, so that the process's other agents go on meanwhile.
 INLINE_BYTES = 100_000
@@ -68,12 +69,8 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
         max_bytes: Largest answer that is read.
 
     Raises:
-        OutputInvalid: If the model refused to answer. A second request would not help.
         ResultTooLarge: If the answer is longer than ``max_bytes``.
     """
-    if response.finish_reason == "content_filter":
-        refusal = response.metadata.get("refusal") or response.content or "it gave no reason"
-        raise OutputInvalid(f"agent {agent.name!r}: the model refused to answer: {refusal:.300}")
     size = text_bytes(response.content)
     if size > max_bytes:
         raise ResultTooLarge(
@@ -90,7 +87,7 @@ async def read_answer(agent: Agent, response: LLMResponse, *, max_bytes: int) ->
 
 def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
     remedy = "correct the schema or the prompt, or take another model"
-    cut = response.finish_reason == "length"
+    cut = response.finish_reason == CUT
     try:
         value = _value(response.content, schema, cut=cut)
     except InvalidJson as error:

@@ -61,15 +61,19 @@ class ToolTurns:
         to_repeat = {place for place in turn.interrupted if _may_repeat(turn, place, tools)}
         conversation.tell_unknown(turn.interrupted - to_repeat)
         places = [place for place in range(len(turn.tool_calls)) if place not in turn.answers]
+        if places or turn.record:
+            await self._store(job, turn, places)
         if places:
-            await self._start(job, turn, places)
             await self._run(job, turn, places, tools)
         conversation.close()
 
-    async def _start(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
+    async def _store(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
+        """Store the start of the tools, and a new turn with the answers that it has already."""
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
+        answered = turn.answers.items() if turn.record else ()
+        refused = [turn.tool_call(place, ToolState.FAILED, said.text) for place, said in answered]
         try:
-            may_run = await job.settling.write(starts, turn.record)
+            may_run = await job.settling.write([*starts, *refused], turn.record)
         except asyncio.CancelledError:
             # The starts may be stored already, although the tools will not run. So note the ends
             # as unknown.

@@ -44,6 +44,7 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
         model_answered=response.model,
         request_id=response.request_id,
         served=served_by(facts),
+        finish_reason=response.finish_reason,
     )
     if facts.get("usage_missing") and not facts.get("prompt_counted"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
@@ -85,6 +86,7 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
         saved_usd=round_to_ledger(price.cost(answer.usage)),
         kind="cached",
         price_version=price.version,
+        finish_reason=answer.finish_reason,
     )
 
 

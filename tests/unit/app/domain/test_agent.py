@@ -83,6 +83,7 @@ def test_a_definition_survives_the_way_through_json() -> None:
         dependencies=["extract"],
         retry_policy=RetryPolicy(strategy=RetryStrategy.LINEAR_BACKOFF, max_retries=1),
         accept_missing_inputs=True,
+        on_cut="continue",
     )
 
     restored = Agent.from_definition(json.loads(json.dumps(agent.definition())))

@@ -155,3 +155,29 @@ def test_what_an_agent_sees_does_not_depend_on_who_ended_first(
     last = max((n for n in range(8) if n not in skipped), default=None)
     assert seen == ("null" if last is None else str(last))
     assert flow.data_flow.context({}, outputs).get("key") == last
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [
+        agent("b", "{a}", "a"),
+        agent("b", "{a.x[0]}", "a"),
+        agent("b", "{key}", "a"),
+        agent("b", "go", "a", condition="a == 'x'"),
+        agent("b", "{p}", "a", input_mapping={"p": "a.x"}),
+        agent("b", "{item}", "a", for_each="a.x"),
+        Agent(name="b", kind="function", config={"function": "x"}, dependencies=["a"]),
+    ],
+)
+def test_an_output_is_read_by_every_agent_that_gets_a_part_of_it(reader: Agent) -> None:
+    flow = workflow(writer("a"), reader).data_flow
+
+    assert flow.is_read("a")
+    assert not flow.is_read("b")
+
+
+@pytest.mark.parametrize("mapping", [{}, {"p": "topic"}])
+def test_a_dependency_alone_reads_nothing(mapping: dict[str, str]) -> None:
+    follower = agent("b", "go", "a", input_mapping=mapping)
+
+    assert not workflow(writer("a"), follower).data_flow.is_read("a")

@@ -49,6 +49,12 @@ def refusal(agents: Sequence[Any], **fields: Any) -> WorkflowError:
         ({"cost_limit": float("nan")}, "cost_limit is nan"),
         ({"cost_limit": Decimal("0.5")}, "cost_limit is Decimal('0.5') (Decimal)"),
         ({"max_turns": 0}, "max_turns is 0: give a whole number from 1"),
+        ({"on_cut": "continu"}, "did you mean 'continue'?"),
+        ({"on_cut": True}, "on_cut is True: give one of"),
+        (
+            {"on_cut": "continue", "output_schema": {"type": "object"}},
+            "on_cut is 'continue', but under an output_schema",
+        ),
         ({"accept_missing_inputs": "no"}, "accept_missing_inputs is 'no': give True or False"),
         ({"retry_policy": {"max_retries": 1}}, "retry_policy is {'max_retries': 1}: give a Retry"),
         ({"module": ""}, "module is empty"),

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel
 
 from app import Agent, Workflow
-from app.errors import OutputInvalid, ResultTooLarge, WorkflowError
+from app.errors import ResultTooLarge, WorkflowError
 from app.llm.base import LLMResponse
 from app.llm.structured import anthropic_format, openai_format
 from app.registration.output_schemas import check_schema, find_schema_problem
@@ -117,11 +117,6 @@ async def test_an_answer_that_was_cut_says_what_to_raise() -> None:
         "raise its max_tokens",
         False,
     )
-
-
-async def test_a_refusal_is_not_repaired() -> None:
-    with pytest.raises(OutputInvalid, match="refused to answer: I can't"):
-        await read("", finish_reason="content_filter", metadata={"refusal": "I can't"})
 
 
 async def test_fifty_megabytes_are_refused_unread() -> None:

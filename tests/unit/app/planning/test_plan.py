@@ -102,6 +102,14 @@ def test_an_agent_with_tools_calls_twice_and_may_use_up_its_turns_and_retries() 
     assert a.worst_usd == Decimal("0.7")
 
 
+def test_an_agent_that_is_continued_may_use_up_its_turns_and_its_cost_limit() -> None:
+    found = planned(agent("a", on_cut="continue", max_turns=5, max_retries=2, cost_limit=0.7))
+
+    (a,) = found.agents
+    assert (len(a.calls), a.most_calls) == (1, 15)
+    assert a.worst_usd == Decimal("0.7")
+
+
 def test_the_critical_path_has_the_most_calls_in_a_row() -> None:
     found = planned(
         agent("start"),

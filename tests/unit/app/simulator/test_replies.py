@@ -258,3 +258,40 @@ def test_tokens_never_exceed_the_bytes_sent_nor_max_tokens(
 )
 def test_durations_are_written_as_openai_writes_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("wire", [OpenAIWire(), AnthropicWire()])
+@pytest.mark.parametrize("output_tokens", [None, 25])
+def test_a_cut_reply_goes_on_where_it_stopped(
+    wire: OpenAIWire | AnthropicWire, output_tokens: int | None
+) -> None:
+    messages = [{"role": "user", "content": "Tell me about ünïcödé lighthouses"}]
+    body = {"model": "m", "max_tokens": 1000, "messages": messages}
+    whole = reply_to(wire.parse(body), output_tokens=output_tokens).text
+    parts: list[str] = []
+    cut = True
+
+    while cut:
+        reply = reply_to(wire.parse({**body, "max_tokens": 7}), output_tokens=output_tokens)
+        parts.append(reply.text)
+        cut = reply.cut
+        messages.append({"role": "assistant", "content": reply.text})
+        messages.append({"role": "user", "content": "Continue, please."})
+
+    assert "".join(parts) == whole
+    assert len(parts) > 3
+
+
+@pytest.mark.parametrize("wire", [OpenAIWire(), AnthropicWire()])
+def test_cut_calls_lose_the_end_of_the_last_call(wire: OpenAIWire | AnthropicWire) -> None:
+    tools = with_tools("first", "second")
+    prompt = "Use first and second. [[sim:cut_calls]]"
+    (marker,) = markers_in(prompt)
+
+    reply = reply_to(asked(prompt, tools=tools), marker=marker)
+
+    first, second = reply.tool_calls
+    assert reply.cut
+    assert json.loads(first.arguments)
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(second.arguments)

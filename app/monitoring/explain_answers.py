@@ -1,0 +1,49 @@
+"""Explains which answers of models were cut or empty, and whether the outputs suffer from it."""
+
+from collections import Counter
+
+from app.monitoring.findings import Finding, Reason, grouped
+from app.monitoring.run_history import RunHistory
+
+
+def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
+    """Explain the answers that were cut at ``max_tokens``, and the answers without a text.
+
+    The ledger has every answer, also those that tools or a continuation followed. An attempt has
+    the end of its last answer, which is the end of the output.
+
+    Args:
+        history: The run.
+    """
+    answers = Counter(call.agent for call in history.calls if call.finish_reason is not None)
+    cut = Counter(call.agent for call in history.calls if call.finish_reason == "length")
+    outputs = Counter(
+        (each.agent, each.finish_reason) for each in history.attempts if each.outcome == "completed"
+    )
+    found = [
+        Finding(
+            reason=Reason.CUT,
+            agents=(name,),
+            text=f"was cut at max_tokens in {count} of {answers[name]} answers"
+            + _outputs(outputs[name, "length"]),
+            remedy="raise max_tokens, or set on_cut to fail or continue",
+        )
+        for name, count in cut.items()
+    ]
+    found += [
+        Finding(
+            reason=Reason.EMPTY,
+            agents=(name,),
+            text=f"got {'an answer' if count == 1 else f'{count} answers'} without a text",
+            remedy="correct the prompt, or set on_cut to fail",
+        )
+        for (name, end), count in outputs.items()
+        if end == "empty"
+    ]
+    return grouped(found)
+
+
+def _outputs(count: int) -> str:
+    if not count:
+        return ""
+    return ", and the output ends there" if count == 1 else f", and {count} outputs end there"

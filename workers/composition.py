@@ -47,6 +47,7 @@ from workers.background import Background
 from workers.calls.base import CallRing, surround
 from workers.calls.cache import CacheRing
 from workers.calls.circuit import CircuitRing
+from workers.calls.counting import TokenCounter
 from workers.calls.fallback import FallbackRing
 from workers.calls.money import BudgetWaiters, Holds, Money
 from workers.calls.provider import ProviderRing
@@ -218,6 +219,7 @@ class Composition:
             limiter=backends.limiter,
             planner=self.planner,
             money=backends.money(holds, platform.signals),
+            count=TokenCounter(clients=backends.clients, limiter=backends.limiter).count,
             texts=self._texts,
         )
         rings: dict[str, Callable[[CallRing], CallRing]] = {

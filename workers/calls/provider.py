@@ -6,6 +6,7 @@ the attempt settles the hold.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -24,9 +25,10 @@ from app.planning.calls import CallPlan, CallPlanner
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.limiter import ClusterLimiter
 from workers.calls.base import CallOutcome, CallRequest
-from workers.calls.counting import TokenCounter
 from workers.calls.money import HoldTicket, Money
 from workers.calls.records import PreparedCall, answered, failed, void
+
+Count = Callable[[CallRequest, CallPlan], Awaitable[int | None]]
 
 
 class ProviderRing:
@@ -42,6 +44,7 @@ class ProviderRing:
         planner: Plans calls.
         money: Places holds.
         texts: Publishes the text of streaming agents to the clients that follow the run.
+        count: Counts the tokens of a long prompt; returns None if the prompt is not counted.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class ProviderRing:
         planner: CallPlanner,
         money: Money,
         texts: Publisher,
+        count: Count,
     ) -> None:
-        self._counter = TokenCounter(clients=clients, limiter=limiter)
+        self._count = count
         self._clients = clients
         self._limiter = limiter
         self._planner = planner
@@ -106,7 +110,7 @@ class ProviderRing:
             self._planner.plan, agent, request.messages, request.tools, affordable_usd=left_usd
         )
         plan = plan_of()
-        if (counted := await self._counter.count(request, plan)) is not None:
+        if (counted := await self._count(request, plan)) is not None:
             plan = plan_of(counted_tokens=counted)
         call = PreparedCall(
             request=request,

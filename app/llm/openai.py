@@ -10,6 +10,7 @@ from app.llm.call_ids import for_openai
 from app.llm.dialect import Dialect
 from app.llm.models import is_openai_reasoning
 from app.llm.openai_answer import hides, read_completion
+from app.llm.openai_content import chat_content
 from app.llm.openai_parameters import REFUSED, adapt_openai
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.prompt_cache import ask_openai, least_openai
@@ -22,8 +23,8 @@ class OpenAIClient(SdkClient):
     """Client of OpenAI, or of any server with OpenAI's chat completions.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
-    workers. The client reads only text and tool calls. For audio, images or the Responses API, use
-    the SDK.
+    workers. The client sends text, images, PDFs and tools, and reads only text and tool calls. For
+    audio or the Responses API, use the SDK.
 
     Args: as in ``SdkClient``; ``base_url`` includes ``/v1``.
 
@@ -82,7 +83,7 @@ class OpenAIClient(SdkClient):
         role, content = message.get("role"), message.get("content")
         match role:
             case "system" | "user":
-                return {"role": role, "content": content}
+                return {"role": role, "content": chat_content(content)}
             case "tool":
                 return {"role": role, "tool_call_id": message["tool_call_id"], "content": content}
             case "assistant":

@@ -152,7 +152,7 @@ class SdkClient(LLMClient):
             timeout_s=timeout_s or self._timeout_s,
             before_sent=before_sent,
             max_tokens=most,
-            prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
+            prompt_tokens=lambda: upper_bound_tokens(messages, tools, params, model=model),
         )
         try:
             if stream:

@@ -16,7 +16,12 @@ from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
-from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
+from app.llm.tokens import (
+    expected_tokens,
+    media_tokens,
+    upper_bound_tokens,
+    usual_tokens,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +35,7 @@ class CallPlan:
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt will probably have.
-        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
+        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt's text.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
         counting: The rules by which the provider's limits count the tokens.
@@ -64,7 +69,7 @@ class CallPlan:
 class CallPlanner:
     """Plans calls; workers hold the worst case of a plan, and ``agentchord plan`` shows it.
 
-    The planner has a weakness. The bound counts one token for each byte of the prompt. For
+    The planner has a weakness. The bound counts one token for each byte of the prompt's text. For
     prose, this is about four times the real number. A tokenizer for each model would give a closer
     bound, but would have to be right for every model.
 
@@ -115,7 +120,7 @@ class CallPlanner:
 
         Raises:
             UnknownModel: If the model has no price.
-            BadRequest: If a message contains anything other than text.
+            BadRequest: If a message has a part that is no text, image or PDF.
             ConfigurationError: If the provider is not configured.
         """
         price = self.price_of(agent)
@@ -125,7 +130,7 @@ class CallPlanner:
         if agent.output_schema is not None:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
         guessed = expected_tokens(messages, tools, parameters, model=agent.model)
-        bound = upper_bound_tokens(messages, tools, parameters)
+        bound = upper_bound_tokens(messages, tools, parameters, model=agent.model)
         return CallPlan(
             price=price,
             parameters=parameters,
@@ -133,7 +138,7 @@ class CallPlanner:
             cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
             bound_tokens=bound,
             guessed_tokens=guessed,
-            least_tokens=usual_tokens(guessed, agent.model),
+            least_tokens=usual_tokens(guessed - media_tokens(messages, agent.model), agent.model),
             context_window=self.pricing.context_window(agent.provider, agent.model),
             counting=protocol_of(agent.provider, self._providers).counting,
         )

@@ -52,7 +52,8 @@ class ChatRequest:
     `prompt` has all system and user texts. `tool_results` and `tool_turns` cover only the part of
     the conversation after the last user text, so that a conversation may use tools again for its
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
-    JSON schema of the reply, and `questions` is the number of user texts.
+    JSON schema of the reply, and `questions` is the number of user texts. `files` has the beginning
+    of the SHA-256 of each image and file.
     """
 
     provider: str
@@ -70,6 +71,7 @@ class ChatRequest:
     stream: bool
     include_usage: bool
     questions: int = 1
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +132,8 @@ class Answer:
 class Transcript:
     """Reads a conversation message by message, and checks that its tool calls have results.
 
-    Every text counts as ceil(UTF-8 bytes / 4) tokens. Nothing else counts, so a prompt never has
-    more tokens than bytes.
+    Every text counts as ceil(UTF-8 bytes / 4) tokens, and every image and PDF has the tokens of the
+    provider's formula. Nothing else counts, so texts never have more tokens than bytes.
     """
 
     input_tokens: int = 0
@@ -141,6 +143,7 @@ class Transcript:
     results: list[str] = field(default_factory=list)
     tool_turns: int = 0
     unanswered: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
 
     def instruction(self, text: str) -> None:
         """Add a system or developer text, or a user's text that accompanies tool results."""
@@ -155,6 +158,11 @@ class Transcript:
         self.question = text
         self.results.clear()
         self.tool_turns = 0
+
+    def file(self, sha256: str, tokens: int) -> None:
+        """Add an image or a file of a user's message."""
+        self.files.append(sha256)
+        self.input_tokens += tokens
 
     def assistant(self, text: str, calls: list[ToolCall]) -> None:
         """Add an earlier reply of the model."""

@@ -17,6 +17,7 @@ from app.simulator.chat import (
 from app.simulator.error_bodies import openai_error
 from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.media import openai_media
 from app.simulator.wire import (
     Event,
     as_object,
@@ -52,9 +53,12 @@ class OpenAIWire:
         """See `Wire`."""
         body = as_object(body)
         field(body, "messages", list)
+        model = field(body, "model", str)
         transcript = Transcript()
         for message in objects_in(body, "messages"):
             _read_message(transcript, message)
+            for media in openai_media(message.get("content"), model):
+                transcript.file(media.sha256, media.tokens)
         transcript.close_calls()
         if body.get("n") not in (None, 1):
             raise Refusal(400, "Invalid 'n': the simulator gives one choice.")
@@ -62,9 +66,10 @@ class OpenAIWire:
         format_ = object_in(body, "response_format")
         return ChatRequest(
             provider=self.provider,
-            model=field(body, "model", str),
+            model=model,
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
+            files=tuple(transcript.files),
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=token_limit(body, "max_completion_tokens")

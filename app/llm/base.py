@@ -164,10 +164,11 @@ class LLMClient(ABC):
 
         Args:
             messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. A content
-                is a string, or a list of the parts of ``app.llm.parts``. An assistant's message may have ``tool_calls`` (a list of ToolCall);
-                ``LLMResponse.as_message`` makes such a message. A tool's message has
-                ``tool_call_id`` and may have ``is_error``. Each client translates this form, and
-                sends the ``original`` of a message instead if its own provider wrote the message.
+                is a string, or a list of the parts of ``app.llm.parts``. An assistant's message may
+                have ``tool_calls`` (a list of ToolCall); ``LLMResponse.as_message`` makes such a
+                message. A tool's message has ``tool_call_id`` and may have ``is_error``. Each
+                client translates this form, and sends the ``original`` of a message instead if its
+                own provider wrote the message.
             model: Model name.
             tools: As in ``complete``.
             temperature: As in ``complete``.

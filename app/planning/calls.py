@@ -34,7 +34,8 @@ class CallPlan:
         max_tokens: Largest number of tokens that the answer may have.
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
         bound_tokens: Number of tokens that the prompt cannot exceed.
-        guessed_tokens: Number of tokens that the prompt will probably have.
+        guessed_tokens: Number of tokens that the prompt's text will probably have.
+        media_tokens: Number of tokens that its images and PDFs will probably have.
         least_tokens: Smallest number of tokens into which a tokenizer splits the prompt's text.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
@@ -47,6 +48,7 @@ class CallPlan:
     cache_writes: bool
     bound_tokens: int
     guessed_tokens: int
+    media_tokens: int
     least_tokens: int
     context_window: int | None
     counting: TokenCounting
@@ -129,7 +131,8 @@ class CallPlanner:
         }
         if agent.output_schema is not None:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
-        guessed = expected_tokens(messages, tools, parameters, model=agent.model)
+        media = media_tokens(messages, agent.model)
+        guessed = expected_tokens(messages, tools, parameters, model=agent.model) - media
         bound = upper_bound_tokens(messages, tools, parameters, model=agent.model)
         return CallPlan(
             price=price,
@@ -138,7 +141,8 @@ class CallPlanner:
             cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
             bound_tokens=bound,
             guessed_tokens=guessed,
-            least_tokens=usual_tokens(guessed - media_tokens(messages, agent.model), agent.model),
+            media_tokens=media,
+            least_tokens=usual_tokens(guessed, agent.model),
             context_window=self.pricing.context_window(agent.provider, agent.model),
             counting=protocol_of(agent.provider, self._providers).counting,
         )

@@ -84,7 +84,8 @@ class ProviderRing:
                 ) from error
             raise
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        if not response.metadata.get("usage_missing"):
+        # Images have formulas of their own, so they say nothing about the model's tokenizer.
+        if not response.metadata.get("usage_missing") and not call.plan.media_tokens:
             counted = response.usage.prompt_tokens
             guessed = call.plan.guessed_tokens
             self._estimates.learn(request.provider, request.model, guessed, counted)
@@ -108,9 +109,8 @@ class ProviderRing:
                 provider=request.provider,
                 model=request.model,
                 run_id=str(job.run.run_id),
-                input_tokens=self._estimates.corrected(
-                    request.provider, request.model, plan.guessed_tokens
-                ),
+                input_tokens=plan.media_tokens
+                + self._estimates.corrected(request.provider, request.model, plan.guessed_tokens),
                 output_tokens=plan.max_tokens,
                 counting=plan.counting,
                 priority=agent.priority,

@@ -9,9 +9,9 @@ from typing import Any
 
 from app.media.types import MediaRefused
 
-#: Steps of the parser. A file with 100 dense pages needs some 500,000 steps, and the limit is
-#: reached after some seconds.
-MAX_STEPS = 2_000_000
+#: Steps of the parser. A usual file needs some 3,000 steps for a page, and the limit is reached
+#: after some seconds.
+MAX_STEPS = 1_000_000
 #: Bytes of all decoded streams, without images and fonts.
 MAX_EXPANDED_BYTES = 64_000_000
 
@@ -78,7 +78,7 @@ class Allowance:
     def _decoded(self, content: bytes, name: Any, facts: dict[str, Any]) -> bytes:
         try:
             if name in ("FlateDecode", "Fl"):
-                if facts.get("DecodeParms") not in (None, {}):
+                if _predicts(facts.get("DecodeParms")):
                     raise MediaRefused(unreadable("a stream of text with a predictor"))
                 return self._inflated(content)
             if name in ("ASCII85Decode", "A85"):
@@ -101,6 +101,15 @@ class Allowance:
                 "pages as images"
             )
         return expanded
+
+
+def _predicts(parameters: Any) -> bool:
+    """Return whether the parameters of a filter change the bytes after they are inflated."""
+    each = parameters if isinstance(parameters, list) else [parameters]
+    return any(
+        isinstance(one, Ref) or (isinstance(one, dict) and one.get("Predictor", 1) != 1)
+        for one in each
+    )
 
 
 def unreadable(problem: str) -> str:

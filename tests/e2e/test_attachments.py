@@ -12,13 +12,15 @@ import pytest
 
 from app import Agent, RetryPolicy, RetryStrategy, Workflow, WorkflowStatus, enqueue
 from app.client.run import Run
-from app.llm.parts import part_of
+from app.llm.parts import part_of, size_in
 from app.llm.tokens import upper_bound_tokens
+from app.workflow_files.loader import load
 from tests.support.file_server import serving_files
 from tests.support.ledgers import assert_ledgers_agree
 from tests.support.media import pdf, png
-from tests.support.stack import CONFIGURATION, Stack, client_of, run_stack
+from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
 
+EXAMPLE = ROOT / "app" / "examples" / "invoices.yaml"
 MODELS = {"openai": "gpt-4o", "anthropic": "claude-sonnet-5"}
 SCAN = png(1240, 1754)
 INVOICE = pdf("Invoice 2026-0007", "Total: 1,190.00 EUR, due on 2026-12-31")
@@ -109,6 +111,21 @@ def test_an_invoice_as_image_and_pdf_is_read_and_paid_for(office: Office, protoc
     messages = [{"role": "user", "content": parts}]
     (call,) = calls(office, run)
     assert 1500 < call["prompt_tokens"] <= upper_bound_tokens(messages, model=MODELS[protocol])
+
+
+def test_the_example_reads_an_invoice_as_pdf_and_one_as_image(office: Office) -> None:
+    file = load(EXAMPLE)
+
+    run = enqueue(file.workflow, file.input)
+    run.wait(timeout=60)
+
+    assert run.status is WorkflowStatus.COMPLETED, run.results
+    assert all(
+        set(each) == {"supplier", "total", "currency"} for each in run.results["reader"].output
+    )
+    pages = [size_in(part_of(base64.b64decode(each))) for each in file.input["invoices"]]
+    assert [type(size).__name__ for size in pages] == ["PdfSize", "ImageSize"]
+    assert len(sent(office, run)) == 3
 
 
 @pytest.mark.parametrize("protocol", MODELS)

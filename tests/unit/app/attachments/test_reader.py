@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.attachments.reader import AttachmentReader, digest_of
 from app.configuration.sections import AttachmentSettings
@@ -49,6 +51,19 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def folder_with_links(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a file and with links to the folder around it, which has a secret."""
+    outside = tmp_path_factory.mktemp("outside")
+    (outside / "secret.txt").write_text("secret")
+    folder = outside / "in"
+    folder.mkdir()
+    (folder / "note.txt").write_text("paid")
+    (folder / "up").symlink_to(outside)
+    (folder / "secret.txt").symlink_to(outside / "secret.txt")
+    return folder
+
+
 async def test_files_of_the_folder_become_parts_in_order(folder: Path) -> None:
     sources = [source("2026/scan.png", detail="low"), source("invoice.pdf"), source("note.txt")]
 
@@ -77,6 +92,19 @@ async def test_a_path_that_leads_elsewhere_is_refused(folder: Path, path: str) -
         await reader(folder).read([source(path)])
 
     assert "secret" not in str(refused.value).replace(path, "")
+
+
+@given(st.lists(st.sampled_from(
+    ["..", ".", "", "/", "in", "2026", "note.txt", "secret.txt", "up", "~", "\x00", "a b", "é"]
+), max_size=6))  # fmt: skip
+def test_no_path_reads_a_secret(folder_with_links: Path, parts: list[str]) -> None:
+    path = "/".join(parts)
+
+    try:
+        found = reader(folder_with_links).read_here([source(path)])
+    except AttachmentRefused:
+        return
+    assert found is None or found[0]["text"] == "note.txt:\n\npaid"
 
 
 async def test_no_link_and_no_pipe_is_read(folder: Path) -> None:

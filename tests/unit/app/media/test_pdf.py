@@ -1,5 +1,6 @@
 """Pages and texts of PDFs: usual files, files that lie about their size, and files that explode."""
 
+import base64
 import time
 import zlib
 
@@ -92,6 +93,25 @@ def test_codes_that_stand_for_long_texts_count_as_these_texts() -> None:
     assert pages_and_text(content)[1] >= 200
 
 
+@pytest.mark.parametrize("parameters", ["null", "[null]", "<< >>", "[<< /Predictor 1 >>]"])
+def test_parameters_that_change_nothing_are_read(parameters: str) -> None:
+    content = one_page(stream(b"(0123456789) Tj", f"/DecodeParms {parameters}"))
+
+    assert pages_and_text(content) == (1, 22)
+
+
+@pytest.mark.parametrize(
+    ("filter_", "raw"),
+    [
+        ("/ASCIIHexDecode", b"28 48 69 29 20 54 6A>"),
+        ("[/ASCII85Decode]", base64.a85encode(b"(Hi) Tj") + b"~>"),
+        ("/AHx", b"284869292"),
+    ],
+)
+def test_texts_in_other_encodings_are_read(filter_: str, raw: bytes) -> None:
+    assert pages_and_text(one_page((f"/Filter {filter_}", raw)))[1] > 0
+
+
 def test_an_image_of_a_page_is_no_text() -> None:
     pixels = stream(b"(" * 500_000, "/Type /XObject /Subtype /Image")
     content = one_page(stream(b"/Im0 Do"), _5=b"<< /Im0 6 0 R >>", _6=pixels)
@@ -114,6 +134,7 @@ def test_an_image_of_a_page_is_no_text() -> None:
         ),
         (one_page(("/Filter /LZWDecode", b"\x80")), "LZWDecode"),
         (one_page(("/Filter /FlateDecode", b"no deflate")), "a broken stream"),
+        (one_page(stream(b"x", "/DecodeParms << /Predictor 12 >>")), "a predictor"),
         (
             one_page(stream(b"/Fm0 Do"), _5=b"<< /Fm0 6 0 R >>",
                      _6=stream(b"/Fm0 Do", "/Subtype /Form")),

@@ -21,6 +21,8 @@ AgentChordError
 ├── WaitTimeout (TimeoutError)    the caller's own timeout ended; the run goes on
 └── AgentError                    an agent, or an attempt, ended without a whole result
     ├── MissingInput              a placeholder has no value (no call was made)
+    ├── AttachmentRefused         a file cannot be sent with the prompt (no call was made)
+    │   └── DownloadFailed        the file of a URL cannot be loaded now (retriable)
     ├── TooManyItems              the list of a for_each is too long (no call was made)
     ├── SubWorkflowRefused        the run of a sub-workflow cannot start (no call was made)
     ├── ConditionFailed           a condition cannot be evaluated (no call was made)
@@ -196,6 +198,18 @@ class MissingInput(
     AgentError, advice="give the key in the run's input, or add a dependency that has this value"
 ):
     """A placeholder of the prompt has no value; no call was made."""
+
+
+class AttachmentRefused(
+    AgentError, advice="give another file, or correct the attachments of the agent or the workers"
+):
+    """A file cannot be sent with the prompt; no call was made."""
+
+
+class DownloadFailed(
+    AttachmentRefused, retriable=True, advice="check that the server of the URL can be reached"
+):
+    """The file of an attachment's URL cannot be loaded now; no call was made."""
 
 
 class TooManyItems(AgentError, advice="give a shorter list, or raise engine.max_items"):

@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import DBAPIError
 
+from app.attachments.reader import AttachmentReader
 from app.bootstrap import Platform, call_planner
 from app.conditions.evaluator import ConditionEvaluator
 from app.configuration.functions import load_function
@@ -29,6 +30,7 @@ from app.llm.cache import AnswerCache
 from app.llm.clients import Clients
 from app.rate_limits.limiter import ClusterLimiter
 from app.scheduler.watchdog import Watchdog
+from app.storage.attachments import fix_attachments
 from app.storage.deferred import wake_deferred
 from app.storage.group_commit import GroupCommit
 from app.storage.holds import place_holds
@@ -39,6 +41,7 @@ from app.telemetry.redaction import Redactor
 from app.tools.builtin import builtin_tools
 from app.tools.registry import ToolRegistry
 from app.tools.threads import run_in_thread
+from workers.agents.attachments import Attachments
 from workers.agents.kinds import KindAgents
 from workers.agents.llm import LLMAgent
 from workers.agents.sub_workflow import SubWorkflowAgent
@@ -260,6 +263,10 @@ class Composition:
                     engine=engine, max_output_bytes=settings.tools.max_output_bytes
                 ),
                 stored=GroupCommit(engine, read_turns, name="read_turns"),
+                attachments=Attachments(
+                    AttachmentReader(settings.attachments, in_thread=run_in_thread),
+                    GroupCommit(engine, fix_attachments, name="attachments"),
+                ),
                 max_output_bytes=max_output_bytes,
             ),
             kinds=KindAgents(kinds, max_output_bytes=max_output_bytes),

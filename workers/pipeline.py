@@ -14,6 +14,7 @@ from structlog.contextvars import bound_contextvars
 from app.conditions.evaluator import ConditionEvaluator
 from app.configuration.sections import EngineSettings
 from app.domain.agent import Agent, AgentResult
+from app.domain.attachments import sources_of
 from app.domain.condition import Condition
 from app.domain.data_flow import View
 from app.domain.for_each import agent_of, items_of
@@ -219,7 +220,8 @@ class Pipeline:
             _check_schema(agent, output)
             return output
         prompt = job.prompt = render(agent.prompt_template, view.values, absent=view.absent)
-        output = await self._agents.llm.run(job, prompt)
+        sources = sources_of(agent, view.values, absent=view.absent)
+        output = await self._agents.llm.run(job, prompt, sources)
         return storable(output) if isinstance(output, str) else output
 
     def _expanded(self, job: Job) -> Ending:

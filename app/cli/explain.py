@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.cluster import ask, find, transaction
 from app.cli.live_state import queues_of, read_live
@@ -27,6 +28,7 @@ from app.monitoring.run_history import RunHistory, read_history
 from app.monitoring.timeline import Timeline, timeline_of
 from app.monitoring.wording import names
 from app.planning.forecast import forecast
+from app.tools.threads import run_in_thread
 
 #: Maximum number of findings with the same reason in the text; --json prints all findings.
 MOST_OF_A_REASON = 6
@@ -87,6 +89,7 @@ def _planned(history: RunHistory) -> dict[str, Decimal]:
             output_tokens=PLANNED_OUTPUT_TOKENS,
             retry=settings.retry,
             providers=settings.all_providers(),
+            read=AttachmentReader(settings.attachments, in_thread=run_in_thread).read_here,
         )
     except AgentChordError:  # a price or a provider is not configured here
         return {}

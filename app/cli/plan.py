@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from app.attachments.reader import AttachmentReader
 from app.bootstrap import call_planner
 from app.cli.output import console, dollars, print_json, table
 from app.cli.run_input import File, Inputs, load_workflow, read_input
@@ -16,10 +17,11 @@ from app.domain.providers import routed
 from app.domain.sub_workflow import named_workflows
 from app.domain.validation import validate_input
 from app.domain.workflow import Workflow
-from app.planning.forecast import AgentForecast, Forecast, forecast
+from app.planning.forecast import UNREAD_TOKENS, AgentForecast, Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
 from app.registration.calls import check_calls
 from app.registration.workflows import check_workflow
+from app.tools.threads import run_in_thread
 
 COLUMNS = (
     *("level>", "agent", "model", "calls>", "at most>", "input tokens>", "output tokens>"),
@@ -65,6 +67,7 @@ def plan(
         output_tokens=output_tokens,
         retry=settings.retry,
         providers=providers,
+        read=AttachmentReader(settings.attachments, in_thread=run_in_thread).read_here,
     )
     bounds = time_bounds(
         found,
@@ -114,6 +117,10 @@ def _not_counted(workflow: Workflow, found: Forecast) -> list[str]:
     hints = []
     if any(agent.per_element for agent in found.agents):
         hints.append("one element of each list that comes from an agent's answer (per item)")
+    if unread := [agent.name for agent in found.agents if agent.unread]:
+        hints.append(
+            f"{UNREAD_TOKENS:,} tokens for each attachment that is not here: {', '.join(unread)}"
+        )
     if names := sorted(named_workflows(workflow)):
         hints.append(f"nothing for stored sub-workflows: {', '.join(names)}")
     return hints
@@ -206,6 +213,7 @@ def _as_json(
                 "output_tokens": sum(call.usage.output_tokens for call in agent.calls),
                 "expected_usd": round_up(agent.expected_usd),
                 "worst_usd": round_up(agent.worst_usd),
+                "attachments_unread": agent.unread,
                 "prompt_cache": agent.cache and asdict(agent.cache),
             }
             for agent in found.agents

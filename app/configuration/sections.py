@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -107,6 +108,18 @@ Monitoring = Annotated[MonitorConfig, _DOMAIN]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+def _check_folder(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError(
+            f"{str(value)!r} is not an absolute path: give one, because workers may start in any "
+            "folder"
+        )
+    return value
+
+
+WorkerFolder = Annotated[Path, AfterValidator(_check_folder)]
+
+
 class Section(BaseModel):
     """Base of the sections: immutable, and strict about keys."""
 
@@ -117,6 +130,27 @@ class Section(BaseModel):
     def _check_keys(cls, values: Any) -> Any:
         check_keys(values, {name: field.annotation for name, field in cls.model_fields.items()})
         return values
+
+
+class AttachmentSettings(Section):
+    """Files that agents may send with their prompts.
+
+    Attributes:
+        folder: Folder of the workers whose files may be sent; None means that no path is read.
+        max_bytes: Largest number of bytes of all attachments of an agent.
+        max_pages: Largest number of pages of a PDF.
+        allowed_hosts: Hosts from which files may be loaded; ``*.example.com`` stands for all hosts
+            below that name. If the list is empty, every host with a public address is allowed.
+        allowed_networks: Private networks, such as 10.1.0.0/16, that may also be reached.
+        timeout_s: Seconds that the loading of a file may take, including its redirects.
+    """
+
+    folder: WorkerFolder | None = None
+    max_bytes: int = Field(20_000_000, ge=1, le=100_000_000)
+    max_pages: int = Field(100, ge=1, le=10_000)
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    timeout_s: Annotated[float, Field(gt=0, le=3600)] = 20.0
 
 
 class EngineSettings(Section):
@@ -243,18 +277,8 @@ class FileTools(Section):
         max_bytes: Size of the largest file that may be read or written.
     """
 
-    folder: Path | None = None
+    folder: WorkerFolder | None = None
     max_bytes: int = Field(1_000_000, ge=1, le=100_000_000)
-
-    @field_validator("folder")
-    @classmethod
-    def _check_folder(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_absolute():
-            raise ValueError(
-                f"{str(value)!r} is not an absolute path: give one, because workers may start in "
-                "any folder"
-            )
-        return value
 
 
 class ToolSettings(Section):

@@ -29,6 +29,7 @@ from pydantic_settings import (
 from app.configuration.functions import FunctionPath
 from app.configuration.sections import (
     VARIABLE,
+    AttachmentSettings,
     CircuitBreaker,
     Costs,
     EngineSettings,
@@ -153,6 +154,7 @@ class Settings(BaseSettings):
         engine: Scheduling and workers.
         logging: Level and form of the logs.
         tools: Limits of tools.
+        attachments: Files that agents may send with their prompts.
         monitoring: Metrics of workers.
     """
 
@@ -187,6 +189,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     logging: LoggingSettings = LoggingSettings()
     tools: ToolSettings = ToolSettings()
+    attachments: AttachmentSettings = AttachmentSettings()
     monitoring: Monitoring = MonitorConfig()
 
     def all_providers(self) -> tuple[Provider, ...]:

@@ -1,1 +1,1 @@
-"""A reader of YAML and JSON files with limits, which settings and workflow files both use."""
+"""Readers of files: YAML and JSON files with limits, and the files of only one folder."""

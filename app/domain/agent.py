@@ -144,6 +144,10 @@ class Agent:
         prompt_template: Prompt of an agent of the kind ``llm``. ``{key}`` stands for a key of the
             run's input, and ``{agent}`` or ``{agent.field}`` for the output of an agent that this
             agent depends on.
+        attachments: Images, PDFs and texts that are sent with the prompt. Each entry is a string
+            with placeholders, such as ``"{invoice}"``, whose value is a path in the workers'
+            folder, a URL or a data URL with base64, or a mapping with one of the keys ``path``,
+            ``url`` and ``base64``, and ``detail`` (``low`` or ``high``) for an image.
         tools: Functions made with ``@tool``, or names of tools that the workers load.
         dependencies: Names of the agents that must end before this one starts.
         max_retries: Retries after a failed first attempt. If the value is 3, which is the default,
@@ -194,6 +198,7 @@ class Agent:
     kind: str = LLM
     config: Mapping[str, Any] = field(default_factory=dict)
     llm_config: Mapping[str, Any] = field(default_factory=dict)
+    attachments: Sequence[str | Mapping[str, str]] = ()
     tools: Sequence[Any] = ()
     dependencies: Sequence[str] = ()
     max_retries: int = DEFAULT_MAX_RETRIES
@@ -336,6 +341,9 @@ class Agent:
         """
         schema = schema_of(self.output_schema)
         fields = {
+            "attachments": [
+                dict(entry) if isinstance(entry, Mapping) else entry for entry in self.attachments
+            ],
             "fallbacks": [dict(fallback) for fallback in self.fallbacks],
             "fallback_on": list(self.fallback_on) if self.fallback_on != FALLBACK_ON else None,
             "cache": dict(self.cache) if isinstance(self.cache, Mapping) else self.cache or None,

@@ -4,7 +4,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from app.domain import attachments
 from app.domain.agent import FALLBACK_ON, Agent, merged_config, schema_of
+from app.domain.attachments import MAX_ENTRIES
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.json_values import find_json_problem, find_text_problem
@@ -140,6 +142,21 @@ def _in_prompt(agent: Agent) -> Problem | None:
             f"contains {text}, which is not a placeholder: write {{name}}, {{name.field}} or "
             "{name.items[0]}, or double its braces to have it as literal text"
         )
+    return None
+
+
+def _in_attachments(agent: Agent) -> Problem | None:
+    entries: object = agent.attachments
+    if isinstance(entries, str | Mapping) or not isinstance(entries, Sequence):
+        example = f", such as [{shortened(entries)}]" if isinstance(entries, str) else ""
+        return "attachments", f"is {shortened(entries)}: give a list{example}"
+    if len(entries) > MAX_ENTRIES:
+        return "attachments", f"has {len(entries):,} entries, the limit is {MAX_ENTRIES}"
+    for place, entry in enumerate(entries):
+        if problem := attachments.find_problem(entry):
+            return f"attachments[{place}]", problem
+        if found := find_json_problem(entry, f"attachments[{place}]"):
+            return found
     return None
 
 
@@ -296,8 +313,10 @@ def _in_on_cut(agent: Agent) -> Problem | None:
 
 
 #: Fields that apply only to agents of the kind ``llm``.
-_ONLY_OF_LLM = ("prompt_template", "llm_config", "tools", "fallbacks", "cache", "on_cut")
+_ONLY_OF_LLM = (
+    *("prompt_template", "llm_config", "attachments", "tools", "fallbacks", "cache", "on_cut"),
+)
 _CHECKS = (
-    *(_in_name, _in_kind, _in_texts, _in_prompt, _in_values, _in_llm_config, _in_lists),
-    *(_in_fallbacks, _in_cache, _in_mappings, _in_for_each, _in_on_cut),
+    *(_in_name, _in_kind, _in_texts, _in_prompt, _in_attachments, _in_values, _in_llm_config),
+    *(_in_lists, _in_fallbacks, _in_cache, _in_mappings, _in_for_each, _in_on_cut),
 )

@@ -8,13 +8,14 @@ agent sees the value from the later level.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
 from app.domain.agent import Agent
+from app.domain.attachments import templates_of
 from app.domain.condition import Condition, read_condition
 from app.domain.dependencies import DependencyResolver
 from app.domain.for_each import ITEM_NAMES, source_of
@@ -116,7 +117,8 @@ class DataFlow:
         """Return the roots that an agent uses: agents, keys of the context, keys of the input."""
         named = {
             place.root
-            for place in placeholders(agent.prompt_template)
+            for _, template in templates(agent)
+            for place in placeholders(template)
             if place.root not in agent.input_mapping
         }
         named |= {place.root for place in self.sources(agent).values()}
@@ -234,6 +236,12 @@ class DataFlow:
         self, writers: Mapping[str, Sequence[Writer]], outputs: Mapping[str, Any]
     ) -> dict[str, Any]:
         return {key: _first_given(ours, outputs) for key, ours in writers.items()}
+
+
+def templates(agent: Agent) -> Iterator[tuple[str, str]]:
+    """Yield the templates whose placeholders an agent reads, with the paths of their fields."""
+    yield "prompt_template", agent.prompt_template
+    yield from templates_of(agent)
 
 
 def _source(

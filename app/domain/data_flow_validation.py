@@ -5,12 +5,13 @@ from itertools import pairwise
 
 from app.domain.agent import Agent
 from app.domain.condition import INPUT
-from app.domain.data_flow import DataFlow
+from app.domain.data_flow import DataFlow, templates
 from app.domain.dependencies import DependencyResolver
 from app.domain.for_each import ITEM_NAMES, source_of
 from app.domain.prompt import Placeholder, placeholders
 from app.errors import WorkflowError
 
+PROMPT, ATTACHMENTS = "prompt_template", "attachments"
 Reference = tuple[str, str]  # a field, and a root that the field uses
 
 
@@ -44,7 +45,7 @@ def validate_data_flow(
             if root in flow.writers and root not in flow.seen_writers(agent):
                 writer = flow.writers[root][-1].agent
                 raise WorkflowError(
-                    f"agent {agent.name!r}: its {_NOUNS[field]} uses {root!r}, which agent "
+                    f"agent {agent.name!r}: its {_noun(field)} uses {root!r}, which agent "
                     f"{writer!r} writes into the context: add {writer!r} to its dependencies",
                     field=f"agents[{index_of[agent.name]}].{field}",
                 )
@@ -53,8 +54,6 @@ def validate_data_flow(
 def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
     """Yield each placeholder that can refer to the run's input, and the name of its field.
 
-    For a placeholder of the prompt, this name is empty.
-
     Conditions are left out, because a condition reads the input as ``input.key`` and can test by
     itself whether a key exists.
     """
@@ -62,23 +61,21 @@ def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
     for name, source in DataFlow.sources(agent).items():
         if source.root not in own:
             yield f"input_mapping.{name}", source
-    for place in placeholders(agent.prompt_template):
-        if place.root not in agent.input_mapping and place.root not in own:
-            yield "", place
+    for field, template in templates(agent):
+        for place in placeholders(template):
+            if place.root not in agent.input_mapping and place.root not in own:
+                yield field, place
 
 
-_NOUNS = {
-    "prompt_template": "prompt",
-    "input_mapping": "input_mapping",
-    "condition": "condition",
-    "for_each": "for_each",
-}
+def _noun(field: str) -> str:
+    return "prompt" if field == PROMPT else field
 
 
 def _references(agent: Agent, flow: DataFlow, index_of: dict[str, int]) -> Iterator[Reference]:
-    for place in placeholders(agent.prompt_template):
-        if place.root not in agent.input_mapping:
-            yield "prompt_template", place.root
+    for field, template in templates(agent):
+        for place in placeholders(template):
+            if place.root not in agent.input_mapping:
+                yield field, place.root
     for source in DataFlow.sources(agent).values():
         yield "input_mapping", source.root
     if agent.for_each is not None:
@@ -137,10 +134,11 @@ def _validate_keys(flow: DataFlow, index_of: dict[str, int]) -> None:
 
 
 def _problem(field: str, name: str, other: str) -> str:
-    written = f"{{{other}}}" if field == "prompt_template" else repr(other)
-    noun = _NOUNS[field]
+    in_template = field == PROMPT or field.startswith(ATTACHMENTS)
+    written = f"{{{other}}}" if in_template else repr(other)
+    noun = _noun(field)
     if name == other:
-        remedy = "remove the placeholder" if field == "prompt_template" else "remove it"
+        remedy = "remove the placeholder" if in_template else "remove it"
         return f"its {noun} uses {written}, its own output: {remedy}"
     return (
         f"its {noun} uses {written}, the output of an agent that it does not depend on: "

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from app.domain.agent import Agent
 from app.domain.agent_validation import MAX_NAME_CHARS, validate_agent
+from app.domain.attachments import templates_of, value_problem
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
 from app.domain.data_flow import DataFlow
-from app.domain.data_flow_validation import read_from_input, validate_data_flow
+from app.domain.data_flow_validation import PROMPT, read_from_input, validate_data_flow
 from app.domain.dependencies import DependencyResolver
 from app.domain.for_each import items_of, source_of
 from app.domain.json_values import MAX_VALUES, find_json_problem, find_text_problem
-from app.domain.prompt import Placeholder, look_up
+from app.domain.prompt import Placeholder, look_up, placeholders
 from app.domain.suggestions import did_you_mean, listed, shortened
 from app.errors import MissingInput, WorkflowError
 
@@ -100,10 +101,11 @@ def validate_input(workflow: Definition, run_input: Mapping[str, Any]) -> None:
             if placeholder.root in flow.writers:
                 continue
             if problem := _input_problem(placeholder, run_input, names, parsed):
+                named = "" if field == PROMPT else f"{field}: "
                 raise WorkflowError(
-                    f"agent {agent.name!r}: {field and field + ': '}{problem}",
-                    field=f"agents[{index}].{field or 'prompt_template'}",
+                    f"agent {agent.name!r}: {named}{problem}", field=f"agents[{index}].{field}"
                 )
+        _check_attachments(agent, index, run_input, parsed)
 
 
 def _validate_fields(workflow: Definition) -> None:
@@ -140,6 +142,23 @@ def _check_for_each(
         raise WorkflowError(
             f"agent {agent.name!r}: {error}", field=f"agents[{index}].for_each"
         ) from error
+
+
+def _check_attachments(
+    agent: Agent, index: int, run_input: Mapping[str, Any], parsed: dict[int, Any]
+) -> None:
+    """Check the attachments that the input gives, as far as no file has to be read."""
+    for field, template in templates_of(agent):
+        places = placeholders(template)
+        if len(places) == 1 and places[0].text == template and places[0].root in run_input:
+            if places[0].root in agent.input_mapping:
+                continue
+            problem = value_problem(look_up(places[0], run_input, parsed))
+            if problem:
+                raise WorkflowError(
+                    f"agent {agent.name!r}: {field}: the value of {template} {problem}",
+                    field=f"agents[{index}].{field}",
+                )
 
 
 def _input_problem(

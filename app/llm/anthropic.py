@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from app.domain.protocols import PROTOCOLS, Protocol
 from app.llm.answers import Answer
 from app.llm.anthropic_answer import hides, read_message, tool_input
+from app.llm.anthropic_content import blocks_of
 from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
 from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.base import Message, ToolCall
@@ -25,8 +26,8 @@ class AnthropicClient(SdkClient):
     """Client of Anthropic, or of any server with Anthropic's messages.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
-    workers. The client sends only text and tools. For files, images or tools that run at the
-    provider, use the SDK.
+    workers. The client sends text, images, PDFs and tools. For files that were uploaded before, or
+    for tools that run at the provider, use the SDK.
 
     Args: as in ``SdkClient``; ``base_url`` is without ``/v1``.
 
@@ -104,7 +105,7 @@ class AnthropicClient(SdkClient):
                 continue
             results = []
             if role == "user":
-                wire.append({"role": "user", "content": message["content"]})
+                wire.append({"role": "user", "content": blocks_of(message["content"])})
             elif role == "assistant":
                 wire.append({"role": "assistant", "content": self._assistant(message)})
             else:

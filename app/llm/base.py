@@ -78,9 +78,9 @@ class LLMClient(ABC):
     A client raises the subclasses of ``app.errors.ProviderError``. If the caller cancels the
     coroutine, the client closes the connection, and this ends the generation.
 
-    Weakness: the interface has only text and tools. Images, audio and files are refused, because
-    they cannot be priced before a call. For these, a function agent can use the SDK itself, but
-    then without a hold.
+    Weakness: the interface has only text, images, PDFs and tools. Audio, video and other files are
+    refused, because they cannot be priced before a call. For these, a function agent can use the
+    SDK itself, but then without a hold.
 
     Example:
         class EchoClient(LLMClient):
@@ -164,11 +164,12 @@ class LLMClient(ABC):
         raises a ProviderError with the part that had arrived in ``partial``.
 
         Args:
-            messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. An
-                assistant's message may have ``tool_calls`` (a list of ToolCall);
-                ``LLMResponse.as_message`` makes such a message. A tool's message has
-                ``tool_call_id`` and may have ``is_error``. Each client translates this form, and
-                sends the ``original`` of a message instead if its own provider wrote the message.
+            messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. A content
+                is a string, or a list of the parts of ``app.llm.parts``. An assistant's message may
+                have ``tool_calls`` (a list of ToolCall); ``LLMResponse.as_message`` makes such a
+                message. A tool's message has ``tool_call_id`` and may have ``is_error``. Each
+                client translates this form, and sends the ``original`` of a message instead if its
+                own provider wrote the message.
             model: Model name.
             tools: As in ``complete``.
             temperature: As in ``complete``.

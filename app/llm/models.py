@@ -36,6 +36,17 @@ _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
 # of these.
 _TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
 _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")
+# Models that are known to read only text; some names end with a date.
+_READS_ONLY_TEXT = re.compile(
+    r"(?:^|[/:])(?:gpt-3|gpt-4(?:-32k)?(?:-\d{4})?$|gpt-4-(?:1106|0125)-preview|o1-(?:mini|preview)|"
+    r"o3-mini|davinci|babbage)|gpt-oss|gpt-(?:4o-|4o-mini-)?audio|claude-(?:v?[12](?!\d)|instant)|"
+    r"deepseek-r1"
+)
+
+
+def reads_only_text(model: str) -> bool:
+    """Return whether a model is known to take neither images nor PDFs."""
+    return _READS_ONLY_TEXT.search(model) is not None
 
 
 def is_of_openai(model: str) -> bool:

@@ -14,6 +14,7 @@ from app.llm.models import is_openai_reasoning
 from app.llm.openai_answer import hides, read_completion
 from app.llm.openai_apis import CHAT, RESPONSES, adapt_openai, choose_api
 from app.llm.openai_base import OpenAISdkClient
+from app.llm.openai_content import chat_content
 from app.llm.openai_parameters import REFUSED
 from app.llm.openai_responses import ResponsesClient
 from app.llm.openai_stream import OpenAIAssembly
@@ -34,8 +35,8 @@ class OpenAIClient(OpenAISdkClient):
     """Client of OpenAI, or of any server with OpenAI's chat completions or its Responses API.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
-    workers. The client reads only text and tool calls. For audio, images or tools that run at the
-    provider, use the SDK.
+    workers. The client sends text, images, PDFs and tools, and reads only text and tool calls. For
+    audio or tools that run at the provider, use the SDK.
 
     Args:
         api_key: As in ``SdkClient``.
@@ -128,7 +129,7 @@ class OpenAIClient(OpenAISdkClient):
         role, content = message.get("role"), message.get("content")
         match role:
             case "system" | "user":
-                return {"role": role, "content": content}
+                return {"role": role, "content": chat_content(content)}
             case "tool":
                 return {"role": role, "tool_call_id": message["tool_call_id"], "content": content}
             case "assistant":

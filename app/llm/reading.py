@@ -184,5 +184,5 @@ def prompt_bound(request: Request) -> int:
     """Return the upper bound of the prompt's tokens; 0 for a prompt that has no bound."""
     try:
         return request.prompt_tokens()
-    except BadRequest:  # the prompt is not only text; workers make no such calls
+    except BadRequest:  # the prompt has parts without a price; workers make no such calls
         return 0

@@ -16,7 +16,7 @@ class Request:
         before_sent: As in ``LLMClient.complete_with_tools``.
         max_tokens: Largest number of tokens that the model may generate.
         prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
-            prompt is not only text.
+            prompt has parts that cannot be priced.
     """
 
     body: Mapping[str, Any]

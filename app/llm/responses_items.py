@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from app.llm.base import Message, ToolCall
+from app.llm.openai_content import responses_content
 from app.llm.wire import joined, write_json
 
 # The provider fills in these keys, and knows them only for items in its store.
@@ -106,7 +107,10 @@ def _items(message: Message, original_of: Callable[[Message], Any]) -> Iterator[
         case "system":
             return
         case "user":
-            yield {"role": role, "content": _parts(content, "input_text")}
+            yield {
+                "role": role,
+                "content": content if isinstance(content, str) else responses_content(content),
+            }
         case "tool":
             output = _parts(content, "input_text")
             call_id = message["tool_call_id"]

@@ -170,7 +170,7 @@ class SdkClient(LLMClient):
             timeout_s=timeout_s or self._timeout_s,
             before_sent=before_sent,
             max_tokens=most,
-            prompt_tokens=lambda: upper_bound_tokens(messages, tools, params),
+            prompt_tokens=lambda: upper_bound_tokens(messages, tools, params, model=model),
         )
 
         async def send(request: Request) -> LLMResponse:

@@ -1,7 +1,8 @@
 """Tokens of a request before it is sent: a strict upper bound for holds, an estimate for limits.
 
 This module uses no tokenizer. The tokenizers of both providers work on bytes, so a text never has
-more tokens than UTF-8 bytes. Usual prose has about one token for four bytes.
+more tokens than UTF-8 bytes. Usual prose has about one token for four bytes. Images and
+PDFs have the tokens of the providers' formulas (``app.media``).
 """
 
 import json
@@ -10,7 +11,9 @@ from typing import Any
 
 from app.domain.claude import claude_version
 from app.errors import BadRequest
+from app.llm import parts
 from app.llm.base import Message, ToolCall
+from app.llm.parts import is_media, media_in
 
 # Both providers add tokens of their own: 3 to 4 to each message and, if there are tools, a system
 # prompt of up to 530 tokens (Anthropic, Claude 3 Opus) and a few tokens to each tool.
@@ -38,6 +41,8 @@ def upper_bound_tokens(
     messages: Sequence[Message],
     tools: Sequence[Mapping[str, Any]] | None = None,
     params: Mapping[str, Any] | None = None,
+    *,
+    model: str = "",
 ) -> int:
     """Return the most input tokens that a request can have.
 
@@ -45,18 +50,21 @@ def upper_bound_tokens(
         messages: As in ``LLMClient.complete_with_tools``.
         tools: The tools that are sent with the messages.
         params: Further parameters that add to the prompt, such as ``system`` and an output schema.
+        model: Model name, which determines the tokens of images and PDFs.
 
     Returns:
-        Number of tokens: one per byte, and an allowance for the tokens that the provider adds.
+        Number of tokens: one per byte of text, the most tokens of each image and PDF, and an
+        allowance for the tokens that the provider adds.
 
     Raises:
-        BadRequest: If a message has content other than text.
+        BadRequest: If a message has a part that is no text, image or PDF.
     """
     tokens = _REQUEST_TOKENS + sum(_MESSAGE_TOKENS + _bytes_of(message) for message in messages)
     if tools:
         tokens += _TOOLS_TOKENS + sum(_TOOL_TOKENS + json_bytes(tool) for tool in tools)
     if params and "output_schema" in params:
         tokens += _SCHEMA_TOKENS
+    tokens += sum(_MESSAGE_TOKENS + parts.bound_tokens(part, model) for part in media_in(messages))
     return tokens + (json_bytes(params) if params else 0)
 
 
@@ -73,18 +81,24 @@ def expected_tokens(
         messages: As in ``LLMClient.complete_with_tools``.
         tools: The tools that are sent with the messages.
         params: As in ``upper_bound_tokens``.
-        model: Model name, which determines the tokenizer.
+        model: Model name, which determines the tokenizer, and the tokens of images and PDFs.
 
     Returns:
         Number of tokens, at least 1.
 
     Raises:
-        BadRequest: If a message has content other than text.
+        BadRequest: If a message has a part that is no text, image or PDF.
     """
     size = sum(_bytes_of(message) for message in messages)
     size += sum(json_bytes(tool) for tool in tools or ())
     size += json_bytes(params) if params else 0
-    return 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
+    tokens = 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
+    return tokens + media_tokens(messages, model)
+
+
+def media_tokens(messages: Sequence[Message], model: str) -> int:
+    """Return the tokens that the images and PDFs of a request will probably have."""
+    return sum(parts.expected_tokens(part, model) for part in media_in(messages))
 
 
 def usual_tokens(expected: int, model: str) -> int:
@@ -147,10 +161,14 @@ def _content_bytes(content: Any) -> int:
         )
     size = 0
     for part in content:
+        if is_media(part):
+            size += text_bytes(part.get("name") or "")
+            continue
         if not isinstance(part, Mapping) or part.get("type") != "text":
             kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
             raise BadRequest(
-                f"a message has a part of type {kind!r}: only text can be priced before a call",
+                f"a message has a part of type {kind!r}: only text, images and PDFs "
+                "can be priced before a call",
                 reached=False,
             )
         size += _MESSAGE_TOKENS + text_bytes(part["text"])

@@ -18,7 +18,12 @@ from app.domain.providers import BUILT_IN, Provider, protocol_of
 from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
-from app.llm.tokens import expected_tokens, upper_bound_tokens, usual_tokens
+from app.llm.tokens import (
+    expected_tokens,
+    media_tokens,
+    upper_bound_tokens,
+    usual_tokens,
+)
 
 # A provider's own count is an estimate, which may be a little below the number that is billed.
 _COUNT_FACTOR, _COUNT_ALLOWANCE = 1.05, 1000
@@ -36,9 +41,10 @@ class CallPlan:
         summary_tokens: Largest number of tokens of a summary that the provider may make of the
             prompt before the answer (compaction); 0 if the request does not ask for this.
         bound_tokens: Number of tokens that the prompt cannot exceed.
-        guessed_tokens: Number of tokens that the prompt will probably have.
-        counted: Whether the provider has counted the prompt.
-        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt.
+        guessed_tokens: Number of tokens that the prompt's text will probably have.
+        media_tokens: Number of tokens that its images and PDFs will probably have.
+        counted: Whether the provider has counted the prompt; ``guessed_tokens`` is then the count.
+        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt's text.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
         counting: The rules by which the provider's limits count the tokens.
@@ -51,6 +57,7 @@ class CallPlan:
     summary_tokens: int
     bound_tokens: int
     guessed_tokens: int
+    media_tokens: int
     counted: bool
     least_tokens: int
     context_window: int | None
@@ -83,7 +90,7 @@ class CallPlan:
 class CallPlanner:
     """Plans calls; workers hold the worst case of a plan, and ``agentchord plan`` shows it.
 
-    The planner has a weakness. The bound counts one token for each byte of the prompt. For
+    The planner has a weakness. The bound counts one token for each byte of the prompt's text. For
     prose, this is about four times the real number. A tokenizer for each model would give a closer
     bound, but would have to be right for every model. Therefore workers let the provider count the
     tokens of long prompts (``workers.calls.counting``), and give the count to the planner.
@@ -139,7 +146,7 @@ class CallPlanner:
 
         Raises:
             UnknownModel: If the model has no price.
-            BadRequest: If a message contains anything other than text.
+            BadRequest: If a message has a part that is no text, image or PDF.
             ConfigurationError: If the provider is not configured.
         """
         quote = self.pricing.quote(agent.provider, agent.model, agent.llm_config)
@@ -148,12 +155,14 @@ class CallPlanner:
         }
         if agent.output_schema is not None:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
-        guessed = expected_tokens(messages, tools, parameters, model=agent.model)
-        bound = upper_bound_tokens(messages, tools, parameters)
+        media = media_tokens(messages, agent.model)
+        guessed = expected_tokens(messages, tools, parameters, model=agent.model) - media
+        bound = upper_bound_tokens(messages, tools, parameters, model=agent.model)
         least = usual_tokens(guessed, agent.model)
         if counted_tokens is not None:
             bound = min(bound, ceil(counted_tokens * _COUNT_FACTOR) + _COUNT_ALLOWANCE)
-            guessed = least = counted_tokens
+            guessed, media = counted_tokens, 0
+            least = counted_tokens
         if quote.service_tier is not None:
             parameters["service_tier"] = quote.service_tier
         return CallPlan(
@@ -164,6 +173,7 @@ class CallPlanner:
             summary_tokens=self._summary_tokens(agent),
             bound_tokens=bound,
             guessed_tokens=guessed,
+            media_tokens=media,
             counted=counted_tokens is not None,
             least_tokens=least,
             context_window=self.pricing.context_window(agent.provider, agent.model),

@@ -19,21 +19,28 @@ from app.domain.retry import RetryPolicy
 from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
+from app.llm.parts import Part
 from app.llm.tokens import expected_tokens
 from app.planning.calls import CallPlanner
 from app.planning.prompt_cache import CacheForecast, cache_forecast
 from app.planning.worst_case import (
     Elements,
+    Read,
     WorstCase,
+    attached_to,
     elements_of,
     input_of,
     max_tokens_of,
     messages_of,
+    read_nothing,
     specs_of,
     texts,
     worst_case,
     worst_case_of,
 )
+
+#: Assumed tokens of an attachment that is not known before the run: about a page.
+UNREAD_TOKENS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +74,8 @@ class AgentForecast:
         per_element: Whether the length of the list is unknown, so that all figures are for one
             element.
         in_a_row: Number of the agent's calls that are made one after the other.
+        unread: Whether the agent has attachments that are not known here, so that a usual size was
+            assumed.
         cache: Break-even of the provider's prompt cache; None if the agent does not ask for the
             cache.
     """
@@ -82,6 +91,7 @@ class AgentForecast:
     elements: int | None = None
     per_element: bool = False
     in_a_row: int = 1
+    unread: bool = False
     cache: CacheForecast | None = None
 
     @property
@@ -139,6 +149,7 @@ def forecast(
     output_tokens: int,
     retry: RetryPolicy = RetryPolicy(),  # noqa: B008  immutable
     providers: Sequence[Provider] = BUILT_IN,
+    read: Read = read_nothing,
 ) -> Forecast:
     """Estimate a run.
 
@@ -149,11 +160,13 @@ def forecast(
         output_tokens: Assumed tokens of each answer, unless the agent's max_tokens is smaller.
         retry: Retry policy of agents that have no retry policy of their own.
         providers: All providers.
+        read: Returns the parts of attachments, or None if they cannot be read here.
 
     Raises:
         UnknownModel: If a model has no price.
+        AttachmentRefused: If an attachment certainly cannot be sent.
     """
-    bounds = worst_case(workflow, run_input, planner)
+    bounds = worst_case(workflow, run_input, planner, read)
     longest = {agent.name: max_tokens_of(agent, planner) for agent in workflow.agents}
     answers = {
         agent.name: min(output_tokens * _answers_in(agent), longest[agent.name])
@@ -167,6 +180,7 @@ def forecast(
         output_tokens=output_tokens,
         retry=retry,
         providers=providers,
+        read=read,
     )
     agents: list[AgentForecast] = []
     in_a_row: dict[str, int] = {}
@@ -181,9 +195,10 @@ def forecast(
                 in_a_row[agent.name] = max((run.in_a_row for run in runs), default=0)
                 agents += _inner_rows(agent, level, runs, elements)
                 continue
+            attached = [attached_to(agent, values, read) for values in elements.values]
             calls = [
-                _calls(agent, values, answers[agent.name], longest[agent.name])
-                for values in elements.values
+                _calls(agent, values, parts, answers[agent.name], longest[agent.name])
+                for values, parts in zip(elements.values, attached, strict=True)
             ]
             in_a_row[agent.name] = max((len(each) for each in calls), default=0)
             made = _forecast_agent(
@@ -192,14 +207,15 @@ def forecast(
                 elements,
                 calls=tuple(call for each in calls for call in each),
                 worst_usd=sum(
-                    (worst_case_of(agent, values, planner) for values in largest.values),
+                    (worst_case_of(agent, values, planner, read) for values in largest.values),
                     Decimal(0),
                 ),
                 planner=planner,
                 retry=retry,
                 providers=providers,
             )
-            agents.append(replace(made, in_a_row=in_a_row[agent.name]))
+            unread = None in attached
+            agents.append(replace(made, in_a_row=in_a_row[agent.name], unread=unread))
     path = _critical_path(workflow, in_a_row)
     return Forecast(
         agents=tuple(agents),
@@ -273,11 +289,18 @@ def _answers_in(agent: Agent) -> int:
 
 
 def _calls(
-    agent: Agent, values: Mapping[str, Any], answer: int, max_tokens: int
+    agent: Agent,
+    values: Mapping[str, Any],
+    attached: Sequence[Part] | None,
+    answer: int,
+    max_tokens: int,
 ) -> tuple[ExpectedCall, ...]:
     if agent.kind != LLM:
         return ()
-    prompt = expected_tokens(messages_of(agent, values), specs_of(agent), model=agent.model)
+    messages = messages_of(agent, values, attached or ())
+    prompt = expected_tokens(messages, specs_of(agent), model=agent.model)
+    if attached is None:
+        prompt += UNREAD_TOKENS * len(agent.attachments)
     turns = 2 if agent.tools and agent.max_turns > 1 else 1
     # With every turn the conversation grows by the request for tools and by the tools' results.
     return tuple(

@@ -1,12 +1,13 @@
 """The highest cost of a run, computed before the run starts."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from app.configuration.sections import EngineSettings
 from app.domain.agent import Agent
+from app.domain.attachments import Source, sources_of, templates_of
 from app.domain.data_flow import DataFlow
 from app.domain.for_each import INDEX, ITEM, items_of, source_of
 from app.domain.json_values import MAX_VALUES
@@ -14,8 +15,11 @@ from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
+from app.llm.parts import Part
 from app.planning.calls import CallPlanner
 
+#: Returns the parts of attachments, or None if they cannot be read on this machine.
+Read = Callable[[Sequence[Source]], list[Part] | None]
 #: Assumed length of a generated token. Few tokens are longer. If longer tokens make a run too
 #: expensive, its budgets stop the run.
 BYTES_PER_TOKEN = 4
@@ -43,8 +47,9 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools, or with ``on_cut: continue``, this is its cost limit.
-            Results of tools have no bound, and each continued answer is sent again.
+            use. For an agent with tools, with ``on_cut: continue``, or with attachments that cannot
+            be read before the run, this is its cost limit. Results of tools and such attachments
+            have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """
@@ -53,10 +58,22 @@ class WorstCase:
     limit_usd: Decimal
 
 
+class Unknown(str):
+    """A text that stands for an output that no model has generated yet."""
+
+    __slots__ = ()
+
+
+def read_nothing(sources: Sequence[Source]) -> list[Part] | None:
+    """Read no attachments, so that all of them are unknown."""
+    return None if sources else []
+
+
 def worst_case(
     workflow: Workflow,
     run_input: Mapping[str, Any],
     planner: CallPlanner,
+    read: Read = read_nothing,
 ) -> WorstCase:
     """Compute the bounds of one run.
 
@@ -64,6 +81,7 @@ def worst_case(
         workflow: The workflow.
         run_input: The run's input.
         planner: The planner of calls, which plans as the workers do.
+        read: Returns the parts of attachments, or None if they cannot be read here.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -77,13 +95,17 @@ def worst_case(
         if not elements.counted:
             once = limits = budget  # the length of the list is not known
             break
-        once += sum((worst_case_of(agent, each, planner) for each in elements.values), Decimal(0))
+        once += sum(
+            (worst_case_of(agent, each, planner, read) for each in elements.values), Decimal(0)
+        )
         if agent.kind in (LLM, WORKFLOW):
             limits += Decimal(str(agent.cost_limit)) * len(elements.values)
     return WorstCase(once_usd=min(once, budget), limit_usd=min(limits, budget))
 
 
-def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
+def worst_case_of(
+    agent: Agent, values: Mapping[str, Any], planner: CallPlanner, read: Read = read_nothing
+) -> Decimal:
     """Return the highest cost of an agent's first attempt, in dollars.
 
     If the agent has fallbacks, this is the cost of the most expensive option.
@@ -93,6 +115,7 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
         values: The agent's values by name; the value of every other agent is a string as long as
             that agent's longest output.
         planner: The planner of calls, which plans as the workers do.
+        read: As in ``worst_case``.
     """
     if agent.kind not in (LLM, WORKFLOW):
         return Decimal(0)
@@ -101,13 +124,20 @@ def worst_case_of(agent: Agent, values: Mapping[str, Any], planner: CallPlanner)
         inner = embedded(agent)
         if inner is None:
             return limit_usd
-        return min(worst_case(inner, input_of(inner, values), planner).once_usd, limit_usd)
-    worst_usd = max(_worst_option(option, values, planner) for option in agent.options())
-    return limit_usd if agent.takes_turns else min(worst_usd, limit_usd)
+        inner_case = worst_case(inner, input_of(inner, values), planner, read)
+        return min(inner_case.once_usd, limit_usd)
+    attached = attached_to(agent, values, read)
+    if attached is None or agent.takes_turns:
+        return limit_usd
+    options = agent.options()
+    worst_usd = max(_worst_option(option, values, planner, attached) for option in options)
+    return min(worst_usd, limit_usd)
 
 
-def _worst_option(option: Agent, values: Mapping[str, Any], planner: CallPlanner) -> Decimal:
-    plan = planner.plan(option, messages_of(option, values), specs_of(option))
+def _worst_option(
+    option: Agent, values: Mapping[str, Any], planner: CallPlanner, attached: Sequence[Part]
+) -> Decimal:
+    plan = planner.plan(option, messages_of(option, values, attached), specs_of(option))
     if option.output_schema is None:
         return plan.worst_usd
     # If an answer does not fit its schema, the model gets back the answer once, with the reason.
@@ -153,15 +183,39 @@ def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
 
 def texts(tokens: Mapping[str, int]) -> dict[str, str]:
     """Make, for each name, a string as long as this number of tokens."""
-    return {name: "x" * (count * BYTES_PER_TOKEN) for name, count in tokens.items()}
+    return {name: Unknown("x" * (count * BYTES_PER_TOKEN)) for name, count in tokens.items()}
 
 
-def messages_of(agent: Agent, values: Mapping[str, Any]) -> list[dict[str, Any]]:
+def attached_to(agent: Agent, values: Mapping[str, Any], read: Read) -> list[Part] | None:
+    """Return the parts of an agent's attachments; None if they are not known before the run.
+
+    Args:
+        agent: The agent.
+        values: The agent's values by name.
+        read: As in ``worst_case``.
+    """
+    roots = {place.root for _, template in templates_of(agent) for place in placeholders(template)}
+    # The paths of mappings are not followed before a run.
+    if any(isinstance(values.get(root), Unknown) or root in agent.input_mapping for root in roots):
+        return None
+    return read(sources_of(agent, values))
+
+
+def messages_of(
+    agent: Agent, values: Mapping[str, Any], attached: Sequence[Part] = ()
+) -> list[dict[str, Any]]:
     """Return the messages of the first request.
 
     Each placeholder is filled with the whole value of its root.
+
+    Args:
+        agent: The agent.
+        values: The agent's values by name.
+        attached: The parts of its attachments.
     """
-    messages = [{"role": "user", "content": _filled(agent, values)}]
+    prompt = _filled(agent, values)
+    content = [*attached, {"type": "text", "text": prompt}] if attached else prompt
+    messages: list[dict[str, Any]] = [{"role": "user", "content": content}]
     if system := agent.llm_config.get("system"):
         messages.append({"role": "system", "content": str(system)})
     return messages

@@ -9,6 +9,7 @@ from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider, provider_named
 from app.domain.workflow import Workflow
 from app.errors import UnknownModel, WorkflowError
+from app.llm.models import reads_only_text
 from app.llm.parameters import NOT_PARAMETERS, ParameterRefused, adapted
 
 
@@ -29,7 +30,8 @@ def check_calls(
 
     Raises:
         UnknownModel: If a model has no price; the message names the agent.
-        WorkflowError: If a model does not take a parameter; the message names the agent.
+        WorkflowError: If a model does not take a parameter, or no attachments; the message names
+            the agent.
     """
     for index, agent in enumerate(workflow.agents):
         if not agent.llm_config.get("model"):  # a kind other than llm
@@ -40,6 +42,12 @@ def check_calls(
                 pricing.price_of(option.provider, option.model, option.llm_config)
             except UnknownModel as error:
                 raise UnknownModel(f"agent {agent.name!r}: {error}") from error
+            if agent.attachments and reads_only_text(option.model):
+                raise WorkflowError(
+                    f"agent {agent.name!r}: model {option.model!r} reads only text: remove the "
+                    "attachments, or give a model that reads images",
+                    field=f"agents[{index}].{field}",
+                )
             try:
                 _check_parameters(option, providers, default_max_tokens)
             except ParameterRefused as error:

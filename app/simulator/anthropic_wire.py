@@ -19,6 +19,7 @@ from app.simulator.chat import (
 from app.simulator.error_bodies import anthropic_error
 from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.media import anthropic_media
 from app.simulator.wire import (
     Event,
     as_object,
@@ -47,11 +48,14 @@ class AnthropicWire:
         """See `Wire`."""
         body = as_object(body)
         field(body, "messages", list)
+        model = field(body, "model", str)
         transcript = Transcript()
         if body.get("system"):
             transcript.instruction(text_of(body["system"]))
         for message in objects_in(body, "messages"):
             _read_message(transcript, message)
+            for media in anthropic_media(message.get("content"), model):
+                transcript.file(media.sha256, media.tokens)
         transcript.close_calls()
         max_tokens = token_limit(body, "max_tokens")
         if max_tokens is None:
@@ -60,10 +64,11 @@ class AnthropicWire:
         format_ = object_in(object_in(body, "output_config"), "format")
         return ChatRequest(
             provider=self.provider,
-            model=field(body, "model", str),
+            model=model,
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
             said=transcript.said,
+            files=tuple(transcript.files),
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=max_tokens,

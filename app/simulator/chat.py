@@ -57,9 +57,9 @@ class ChatRequest:
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
     JSON schema of the reply, and `questions` is the number of user texts. The four fields from
     `service_tier` on belong to OpenAI: the tier that serves the request, whether the model reasons,
-    whether the answer has the sealed reasoning, and the parameters that the answer repeats. `said`
-    is the beginning of the reply, if earlier replies to the question were cut and the user asks to
-    continue.
+    whether the answer has the sealed reasoning, and the parameters that the answer repeats. `files`
+    has the beginning of the SHA-256 of each image and file. `said` is the beginning of the
+    reply, if earlier replies to the question were cut and the user asks to continue.
     """
 
     provider: str
@@ -82,6 +82,7 @@ class ChatRequest:
     sealed: bool = False
     echoed: Mapping[str, Any] = field(default_factory=dict)
     said: str = ""
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,9 +143,10 @@ class Answer:
 class Transcript:
     """Reads a conversation message by message, and checks that its tool calls have results.
 
-    Every text counts as ceil(UTF-8 bytes / 4) tokens. Nothing else counts, so a prompt never has
-    more tokens than bytes. A user's text that begins with "Continue" and follows a reply is no new
-    question: the model goes on with its reply.
+    Every text counts as ceil(UTF-8 bytes / 4) tokens, and every image and PDF has the tokens of the
+    provider's formula. Nothing else counts, so texts never have more tokens than bytes. A user's
+    text that begins with "Continue" and follows a reply is no new question: the model goes on with
+    its reply.
     """
 
     input_tokens: int = 0
@@ -156,6 +158,7 @@ class Transcript:
     unanswered: set[str] = field(default_factory=set)
     said: str = ""
     last_reply: str = ""
+    files: list[str] = field(default_factory=list)
 
     def instruction(self, text: str) -> None:
         """Add a system or developer text, or a user's text that accompanies tool results."""
@@ -175,6 +178,11 @@ class Transcript:
         self.question = text
         self.results.clear()
         self.tool_turns = 0
+
+    def file(self, sha256: str, tokens: int) -> None:
+        """Add an image or a file of a user's message."""
+        self.files.append(sha256)
+        self.input_tokens += tokens
 
     def assistant(self, text: str, calls: list[ToolCall]) -> None:
         """Add an earlier reply of the model."""

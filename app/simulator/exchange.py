@@ -94,6 +94,7 @@ class Exchange:
         record.streamed = request.stream
         record.prompt = request.question[:_PROMPT_CHARS]
         record.prompt_hash = digest_of(request.prompt)
+        record.files = request.files
         if refusal is not None:
             raise refusal
         if not self._knows(request.provider, request.model):

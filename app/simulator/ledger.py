@@ -41,6 +41,7 @@ class Record:
         output_tokens: output tokens that have been sent so far, including reasoning tokens.
         prompt: the first 80 characters of the last user text.
         prompt_hash: hash of all system and user texts.
+        files: beginning of the SHA-256 of each image and PDF of the request, in order.
         seconds: time from arrival to the end of the answer.
     """
 
@@ -62,6 +63,7 @@ class Record:
     output_tokens: int = 0
     prompt: str = ""
     prompt_hash: str = ""
+    files: tuple[str, ...] = ()
     seconds: float = 0.0
 
 

@@ -17,6 +17,7 @@ from app.simulator.chat import (
 from app.simulator.error_bodies import openai_error
 from app.simulator.ledger import Record
 from app.simulator.limits import Charge, Excess, MeterState
+from app.simulator.media import openai_media
 from app.simulator.openai_rules import check_chat
 from app.simulator.wire import (
     Event,
@@ -58,6 +59,8 @@ class OpenAIWire:
         transcript = Transcript()
         for message in objects_in(body, "messages"):
             _read_message(transcript, message)
+            for media in openai_media(message.get("content"), model):
+                transcript.file(media.sha256, media.tokens)
         transcript.close_calls()
         if body.get("n") not in (None, 1):
             raise Refusal(400, "Invalid 'n': the simulator gives one choice.")
@@ -69,6 +72,7 @@ class OpenAIWire:
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
             said=transcript.said,
+            files=tuple(transcript.files),
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=token_limit(body, "max_completion_tokens")

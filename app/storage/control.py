@@ -66,7 +66,7 @@ READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # that are tried again. The numbers of the attempts go on, so late writes of an old attempt are
 # refused. Only the attempt of an agent with items continues, because its items continue.
 # Conversations with tools begin anew, because a failed conversation would otherwise continue from
-# the point of its failure.
+# the point of its failure. Attachments are read anew, because a wrong file may have been replaced.
 RETRY: TextClause = text("""
     WITH locked AS MATERIALIZED (
         SELECT id FROM agent_runs a WHERE run_id = :id
@@ -79,7 +79,7 @@ RETRY: TextClause = text("""
     ), again AS (
         UPDATE agent_runs a SET retries = 0, recoveries = 0, error = NULL, error_class = NULL,
             status = CASE WHEN a.item_count IS NULL THEN 'pending' ELSE 'waiting' END,
-            output = NULL, ready_at = clock_timestamp(), finished_at = NULL,
+            output = NULL, ready_at = clock_timestamp(), finished_at = NULL, attached = NULL,
             started_at = CASE WHEN a.item_count IS NULL THEN NULL ELSE a.started_at END
         FROM locked WHERE a.id = locked.id RETURNING a.level, a.id, a.attempt, a.status
     ), reattempted AS (

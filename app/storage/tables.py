@@ -260,6 +260,8 @@ class AgentRun(Spending, Table):
     error_class: Mapped[str | None]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    # A hash of the attachments that the first attempt has sent; later attempts send the same bytes.
+    attached: Mapped[str | None]
 
 
 class Attempt(Table):

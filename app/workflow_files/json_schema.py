@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from app.domain.agent import Agent
 from app.domain.agent_validation import BOUNDS as AGENT_BOUNDS
 from app.domain.agent_validation import NAME
+from app.domain.attachments import DETAILS, PLACES
 from app.domain.bounds import Bounds
 from app.domain.kinds import LLM
 from app.domain.on_cut import OnCut
@@ -25,6 +26,12 @@ _TEXT: dict[str, Any] = {"type": "string"}
 _TRUTH: dict[str, Any] = {"type": "boolean"}
 _OBJECT: dict[str, Any] = {"type": "object"}
 _TEXTS: dict[str, Any] = {"type": "object", "additionalProperties": {"type": "string"}}
+_ATTACHMENT: dict[str, Any] = {
+    "type": "object",
+    "properties": {**dict.fromkeys(PLACES, _TEXT), "detail": {"enum": list(DETAILS)}},
+    "oneOf": [{"required": [place]} for place in PLACES],
+    "additionalProperties": False,
+}
 _TYPES: dict[str, dict[str, Any]] = {
     "name": _TEXT,
     "module": _TEXT,
@@ -40,6 +47,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "output_schema": _OBJECT,
     "input_mapping": _TEXTS,
     "output_mapping": _TEXTS,
+    "attachments": {"type": "array", "items": {"anyOf": [_TEXT, _ATTACHMENT]}},
     "dependencies": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
     "tools": {"type": "array", "items": {"type": ["string", "object"]}},
     "retry_policy": {"$ref": "#/$defs/retry_policy"},

@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from app.domain.attachments import Source
 from app.domain.on_cut import OnCut
 from app.errors import ToolError
 from app.llm.base import LLMResponse, Message
+from app.llm.parts import Part, is_media
 from app.storage.group_commit import GroupCommit
 from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
@@ -19,6 +21,7 @@ from workers.agents.answer_ends import (
     still_cut,
     to_go_on,
 )
+from workers.agents.attachments import Attachments
 from workers.agents.conversation import Conversation
 from workers.agents.structured import Unfit, read_answer
 from workers.agents.tool_turns import ToolTurns
@@ -41,6 +44,7 @@ class LLMAgent:
         registry: The tools of this process.
         tool_turns: Runs the tools of a turn.
         stored: Reads the turns that earlier attempts have stored.
+        attachments: Reads the attachments.
         max_output_bytes: Largest answer that is read as JSON.
 
     Example:
@@ -54,15 +58,17 @@ class LLMAgent:
         registry: ToolRegistry,
         tool_turns: ToolTurns,
         stored: StoredTurns,
+        attachments: Attachments,
         max_output_bytes: int,
     ) -> None:
         self._calls = calls
         self._registry = registry
         self._tool_turns = tool_turns
         self._stored = stored
+        self._attachments = attachments
         self._max_output_bytes = max_output_bytes
 
-    async def run(self, job: Job, prompt: str) -> Any:
+    async def run(self, job: Job, prompt: str, sources: Sequence[Source] = ()) -> Any:
         """Converse with the model until it answers without asking for a tool.
 
         The second attempt and every later attempt go on with the conversation that the earlier
@@ -72,15 +78,16 @@ class LLMAgent:
         Args:
             job: The attempt.
             prompt: The rendered prompt.
+            sources: The sources of the agent's attachments.
 
         Returns:
             The text of the last answer. If the agent has an ``output_schema``, the result is a JSON
             value instead.
 
         Raises:
-            AgentError: If a call fails, a tool is unknown, ``max_turns`` is reached, the answer
-                still does not fit the schema after one repair, or the answer was refused, cut or
-                empty and the agent does not accept this.
+            AgentError: If an attachment cannot be sent, a call fails, a tool is unknown,
+                ``max_turns`` is reached, the answer still does not fit the schema after one repair,
+                or the answer was refused, cut or empty and the agent does not accept this.
             LeaseGone: If the attempt must stop.
         """
         tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
@@ -88,7 +95,7 @@ class LLMAgent:
             {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
             for tool in tools.values()
         ]
-        conversation = await self._open(job, prompt)
+        conversation = await self._open(job, await self._content(job, prompt, sources))
         while True:
             if conversation.open_turn:
                 await self._tool_turns.answer(job, conversation, tools)
@@ -194,8 +201,16 @@ class LLMAgent:
         job.finish_reason = end_of(outcome.response)
         return outcome
 
-    async def _open(self, job: Job, prompt: str) -> Conversation:
-        opening: list[Message] = [{"role": "user", "content": prompt}]
+    async def _content(self, job: Job, prompt: str, sources: Sequence[Source]) -> str | list[Part]:
+        """Return the content of the first message; models read files best before the question."""
+        parts = await self._attachments.read(job, sources)
+        if any(map(is_media, parts)):
+            return [*parts, {"type": "text", "text": prompt}]
+        # Not every server of OpenAI's protocol takes a list of texts.
+        return "\n\n".join([*(part["text"] for part in parts), prompt])
+
+    async def _open(self, job: Job, content: str | list[Part]) -> Conversation:
+        opening: list[Message] = [{"role": "user", "content": content}]
         if system := job.agent.llm_config.get("system"):
             opening.insert(0, {"role": "system", "content": system})
         if not job.agent.tools or job.claimed.attempt == 1:

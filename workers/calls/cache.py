@@ -15,6 +15,7 @@ from app.events.signals import Signals
 from app.llm.base import LLMResponse
 from app.llm.cache import MAX_WAIT_S, AnswerCache, Look, address_of
 from app.llm.parameters import NOT_PARAMETERS
+from app.llm.parts import without_data
 from workers.background import Background
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.calls.records import shared
@@ -138,7 +139,8 @@ def _facts_of(request: CallRequest) -> dict[str, Any]:
         "tenant": request.job.run.tenant,
         "provider": agent.provider,
         "model": agent.model,
-        "messages": list(request.messages),
+        # A hash of the bytes of an image is enough to tell requests apart.
+        "messages": [without_data(message) for message in request.messages],
         "tools": list(request.tools),
         "parameters": {
             key: value for key, value in agent.llm_config.items() if key not in left_out

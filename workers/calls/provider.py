@@ -91,7 +91,9 @@ class ProviderRing:
                 ) from error
             raise
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        if not response.metadata.get("usage_missing") and not call.plan.counted:
+        # Images have formulas of their own, so they say nothing about the model's tokenizer.
+        guess_can_learn = not (call.plan.counted or call.plan.media_tokens)
+        if guess_can_learn and not response.metadata.get("usage_missing"):
             counted = response.usage.prompt_tokens
             guessed = call.plan.guessed_tokens
             self._estimates.learn(request.provider, request.model, guessed, counted)
@@ -145,7 +147,8 @@ class ProviderRing:
         guessed = plan.guessed_tokens
         if plan.counted:
             return guessed
-        return self._estimates.corrected(request.provider, request.model, guessed)
+        corrected = self._estimates.corrected(request.provider, request.model, guessed)
+        return plan.media_tokens + corrected
 
     async def _send(
         self, call: PreparedCall, permit: Permit, text: Stream | None, broken: list[Partial]

@@ -472,6 +472,7 @@ def test_the_documentation_names_every_variable() -> None:
             "logging",
             "monitoring",
             "tools",
+            "attachments",
         )
         expected = f"`{name}`" if name in sections else f"`{prefix}{name.upper()}`"
         assert expected in text

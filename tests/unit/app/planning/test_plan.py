@@ -1,6 +1,7 @@
 """The figures of a plan: calls, dollars and the least time, each checked by hand."""
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ import pytest
 from app.cli.application import execute
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
+from app.domain.attachments import Source
 from app.domain.policies import RateLimitConfig
 from app.domain.workflow import Workflow
 from app.examples.tools import check_total
+from app.llm.parts import Part, part_of
 from app.planning.calls import CallPlanner
 from app.planning.forecast import Forecast, forecast
 from app.planning.time_bounds import TimeBound, time_bounds
+from tests.support.media import png
 
 UNLIMITED = {
     "requests_per_minute": None,
@@ -337,3 +341,40 @@ def test_a_plan_tells_from_which_request_on_a_prompt_cache_pays(
 
 def test_an_agent_that_asks_for_no_cache_has_none_in_the_plan() -> None:
     assert planned(agent("a")).agents[0].cache is None
+
+
+def test_a_plan_counts_the_attachments_that_it_can_read() -> None:
+    def read(sources: Sequence[Source]) -> list[Part]:
+        return [part_of(png(1024, 1024), detail=source.detail) for source in sources]
+
+    def plan(*entries: Any, **given: Any) -> Forecast:
+        reader = agent("reader", attachments=entries, llm_config={"model": "gpt-4o"})
+        workflow = Workflow(name="w", agents=[reader])
+        return forecast(workflow, given, planner=PLANNER, output_tokens=100, read=read)
+
+    def prompt_of(found: Forecast) -> int:
+        return found.agents[0].calls[0].usage.input_tokens
+
+    plain, low = plan(), plan({"path": "{file}", "detail": "low"}, file="a.png")
+    two = plan("{files}", files=["a.png", "b.png"])
+
+    assert prompt_of(low) - prompt_of(plain) == pytest.approx(85, abs=8)
+    assert prompt_of(two) - prompt_of(plain) == pytest.approx(2 * 765, abs=8)
+    assert plain.bounds.once_usd < low.bounds.once_usd < two.bounds.once_usd < Decimal("0.1")
+    assert not any(found.agents[0].unread for found in (plain, low, two))
+
+
+def test_attachments_that_are_not_known_are_bounded_by_the_cost_limit() -> None:
+    finder = agent("finder")
+    reader = agent("reader", "finder", attachments=["{finder}"], cost_limit=0.4)
+    elsewhere = agent("elsewhere", attachments=["{file}"], cost_limit=0.3)
+
+    found = planned(finder, reader, elsewhere, file="https://example.org/a.pdf")
+
+    assert {each.name: each.unread for each in found.agents} == {
+        "finder": False,
+        "elsewhere": True,
+        "reader": True,
+    }
+    worst = {each.name: each.worst_usd for each in found.agents}
+    assert (worst["reader"], worst["elsewhere"]) == (Decimal("0.4"), Decimal("0.3"))

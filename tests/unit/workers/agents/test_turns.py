@@ -11,17 +11,21 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import LLMResponse
+from app.domain.attachments import Source
 from app.llm.base import ToolCall
+from app.llm.parts import Part
 from app.storage.records import CallRecord, Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
 from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
+from workers.agents.attachments import Attachments
 from workers.agents.conversation import decode_message, encode_message
 from workers.agents.llm import LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.inflight import InFlight
+from workers.jobs import Job
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +94,14 @@ class Asks:
         return CallOutcome(response=response, call_id=ID)
 
 
+class NoAttachments:
+    """The attachments of agents that have none."""
+
+    async def read(self, job: Job, sources: Sequence[Source]) -> list[Part]:
+        assert not sources
+        return []
+
+
 @tool
 def double(number: int) -> int:
     """Double a number."""
@@ -103,6 +115,7 @@ def llm_agent(calls: CallRing) -> LLMAgent:
         registry=ToolRegistry([], {"double": double}),
         tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", None),
+        attachments=cast("Attachments", NoAttachments()),
         max_output_bytes=1_000_000,
     )
 

@@ -1,9 +1,9 @@
 """Sends away waiters whose bucket stays closed for longer than their callers accept.
 
 A wait counts only if its length is known: a pause that the provider asked for, or a wait for a
-limit per hour or per day. If a limit per minute is used up, requests always wait here. When a call has used
-less than it had reserved, another call can start earlier, and only a request that waits here can
-use this chance.
+limit per hour or per day. If a limit per minute is used up, requests always wait here. When a call
+has used less than it had reserved, another call can start earlier, and only a request that waits
+here can use this chance.
 """
 
 import random

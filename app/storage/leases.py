@@ -61,8 +61,8 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
 
     It is unknown whether a call in flight was billed. Therefore its hold becomes an ``unconfirmed``
     entry with the cost of the worst case. If an agent was recovered too often, it fails, because
-    it may have killed its workers. An agent that has its last chance is a suspect. CLAIM never gives a
-    worker two suspects at once, so that one suspect cannot make another suspect fail.
+    it may have killed its workers. An agent that has its last chance is a suspect. CLAIM never
+    gives a worker two suspects at once, so that one suspect cannot make another suspect fail.
 
     Args:
         connection: Inside a transaction.

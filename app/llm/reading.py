@@ -89,7 +89,7 @@ class AnswerReader:
         counts: Counts,
         bound: int,
     ) -> LLMResponse:
-        """Return the answer; raise its failure, with the tokens that it cost, if it is one.
+        """Return the answer; if it is a failure, raise that failure with the tokens that it cost.
 
         Args:
             answer: The answer.
@@ -106,7 +106,7 @@ class AnswerReader:
         finish = finish_of(answer.word)
         if answer.error or finish is None:
             failure = self._failure(answer, response)
-            # An error in place of an answer costs what that error costs: nothing.
+            # An error in place of an answer costs nothing.
             if not answer.error or answer.shown_tokens or counts.prompt:
                 failure.partial = Partial(
                     usage=usage,
@@ -174,7 +174,7 @@ class AnswerReader:
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:
-    """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
+    """Return how an answer ended; servers say "stop" for refusals and tool calls, too."""
     if answer.refusal:
         return "content_filter"
     return "tool_calls" if answer.calls and finish == "stop" else finish

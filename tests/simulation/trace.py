@@ -35,7 +35,7 @@ ALARMS = {
 
 
 class Trace:
-    """Lines with time, process and step; instead of ids, the lines show names that stand for them."""
+    """Lines with time, process and step; names in the lines stand for ids."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)

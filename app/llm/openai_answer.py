@@ -7,7 +7,6 @@ from app.llm.answers import Answer
 from app.llm.base import ToolCall
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
-from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import openai_counts
 from app.llm.wire import content_text, grown, joined, write_json
 
@@ -45,7 +44,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         refusal=content_text(refusal) or None,
         error=answer.get("error") or choice.get("error") or None,
         facts={"service_tier": answer.get("service_tier")},
-        shown_tokens=generated_bytes(message) + CALL_TOKENS * len(calls),
+        shown=message,
     )
 
 
@@ -66,13 +65,13 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
     """Return the usage of an answer or of a chunk; some servers put it elsewhere."""
     own = answer.get("x_groq")
     places = (
-        own.get("usage") if isinstance(own, Mapping) else None,
-        choice.get("usage") if isinstance(choice, Mapping) else None,
+        own.get("usage") if isinstance(own, dict) else None,
+        choice.get("usage") if isinstance(choice, dict) else None,
         answer.get("usage"),
     )
     found: Mapping[str, Any] = {}
     for usage in places:
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             found = grown(found, usage)
     return found
 
@@ -87,7 +86,7 @@ def hides(body: Mapping[str, Any]) -> bool:
 def _word(choice: Mapping[str, Any]) -> Any:
     """Return the word for the end; gateways say of a cut that it is "stop", and pass on the cut."""
     details = choice.get("finish_details")
-    elsewhere = details.get("type") if isinstance(details, Mapping) else None
+    elsewhere = details.get("type") if isinstance(details, dict) else None
     word = choice.get("finish_reason") or elsewhere or None
     native = choice.get("native_finish_reason")
     return native if native and finish_of(native) == "length" and finish_of(word) else word
@@ -97,10 +96,10 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the first choice; an answer with usage but no choice is a failure that costs."""
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, Mapping):
+    if not isinstance(choice, dict):
         choice = {}
     word, message = choice.get("finish_reason"), choice.get("message")
-    if isinstance(message, Mapping) and (word or message.keys() - {"role"}):
+    if isinstance(message, dict) and (word or message.keys() - {"role"}):
         return choice
     reported = answer.get("error") or choice.get("error")
     counted = openai_counts(usage_in(answer), produced=False).prompt
@@ -111,9 +110,9 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
-    if isinstance(calls, Mapping):
+    if isinstance(calls, dict):
         return [calls]
-    if not calls and isinstance(function := message.get("function_call"), Mapping):
+    if not calls and isinstance(function := message.get("function_call"), dict):
         return [{"function": function}]  # the form before tools
     return list(calls or ())
 
@@ -137,7 +136,7 @@ def _arguments(given: Any) -> str:
 
 def _original(message: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the message if it has more than text and calls, without its empty parts."""
-    calls = [call for call in _calls(message) if isinstance(call, Mapping)]
+    calls = [call for call in _calls(message) if isinstance(call, dict)]
     more = {key for key, value in message.items() if key not in _TOLD and value not in _EMPTY}
     in_calls = any(
         key not in _TOLD_OF_CALL and value not in _EMPTY

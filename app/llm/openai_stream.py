@@ -43,11 +43,14 @@ class OpenAIAssembly(Assembly):
         """See ``Assembly.add``."""
         given = event.get("choices")
         choices = [choice for choice in given if choice] if isinstance(given, list) else []
-        usage = usage_in(event, choices[0] if choices else None)
+        first = choices[0] if choices else {}
+        counted = event.get("usage") or "x_groq" in event or first.get("usage")
+        usage = usage_in(event, first) if counted else {}
         if event.get("error") and not choices and not usage:
             return ""
         self.begun = True
-        self.raw_usage = grown(self.raw_usage, usage)
+        if usage:
+            self.raw_usage = grown(self.raw_usage, usage)
         self._counted_last = bool(usage)
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier

@@ -59,9 +59,12 @@ class AnswerReader:
         except PROTOCOL_ERRORS as error:
             raise self.not_the_protocol(response, "not JSON") from error
         found = self._understood(answer, response)
-        hides = found.hides or self._hides(request.body)
-        bound = request.max_tokens if hides else min(found.shown_tokens, request.max_tokens)
+        bound = 0 if found.counts.output else self._output_bound(found, request)
         return self._finished(found, response, request, counts=found.counts, bound=bound)
+
+    def _output_bound(self, answer: Answer, request: Request) -> int:
+        hides = answer.hides or self._hides(request.body)
+        return request.max_tokens if hides else min(answer.shown_tokens, request.max_tokens)
 
     def streamed(
         self, response: "httpx2.Response", request: Request, assembly: Assembly

@@ -6,7 +6,6 @@ from typing import Any
 from app.llm.answers import Answer
 from app.llm.models import generates_openly, openai_samples
 from app.llm.responses_items import calls_in, is_plain, items_in, refusal_in, text_in
-from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import responses_counts
 
 #: Types of items that show all that the model has generated.
@@ -20,7 +19,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
         Exception: One of ``PROTOCOL_ERRORS``, if the answer is no response.
     """
     error, usage = answer.get("error") or None, answer.get("usage")
-    raw_usage = usage if isinstance(usage, Mapping) else {}
+    raw_usage = usage if isinstance(usage, dict) else {}
     items = [] if "output" not in answer and (error or answer.get("status")) else items_in(answer)
     text, calls = text_in(items), calls_in(items)
     return Answer(
@@ -34,7 +33,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
         refusal=refusal_in(items) or None,
         error=error,
         facts={"service_tier": answer.get("service_tier")},
-        shown_tokens=generated_bytes(items) + CALL_TOKENS * len(calls) if items else 0,
+        shown=items,
         hides=any(item.get("type") not in SHOWN for item in items),
     )
 
@@ -42,7 +41,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
 def hides(body: Mapping[str, Any]) -> bool:
     """Return whether the answer to a request may leave out a part of what the model generates."""
     reasoning = body.get("reasoning")
-    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+    effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     model, asked = body["model"], effort not in (None, "none")
     return asked or not openai_samples(model, effort) or not generates_openly(model)
 
@@ -52,7 +51,7 @@ def _word(answer: Mapping[str, Any]) -> str | None:
     status, details = answer.get("status"), answer.get("incomplete_details")
     if status is None or status == "completed":
         return None if status is None else "stop"
-    reason = details.get("reason") if isinstance(details, Mapping) else None
+    reason = details.get("reason") if isinstance(details, dict) else None
     if status == "incomplete" and isinstance(reason, str):
         return reason
     return f"status {status}"

@@ -62,7 +62,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
         raw: The usage object, or anything that a server has put in its place.
         produced: Whether the answer has any output; a count of zero is then no count.
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return Counts()
     details = _part(raw, "prompt_tokens_details")
     output_details = _part(raw, "completion_tokens_details")
@@ -115,7 +115,7 @@ def responses_counts(raw: Any, *, produced: bool) -> Counts:
         raw: The usage object, or anything that a server has put in its place.
         produced: As in ``openai_counts``.
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return Counts()
     names = (
         ("prompt_tokens", "input_tokens"),
@@ -137,7 +137,7 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
         raw: The usage object, or anything that a server has put in its place.
         produced: As in ``openai_counts``.
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return Counts()
     prompt, output = count_of(raw.get("input_tokens")), count_of(raw.get("output_tokens"))
     totals = _message_usage(raw)
@@ -170,7 +170,7 @@ def _with_iterations(raw: Mapping[str, Any]) -> Usage:
 
 def _iterations(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     given = raw.get("iterations")
-    return [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
 def _message_usage(raw: Mapping[str, Any]) -> Usage:
@@ -199,7 +199,7 @@ def _web_searches(raw: Mapping[str, Any]) -> int:
 
 def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     part = raw.get(name)
-    return part if isinstance(part, Mapping) else {}
+    return part if isinstance(part, dict) else {}
 
 
 def _first(*values: Any) -> int:

@@ -172,7 +172,7 @@ def content_text(content: Any) -> str:
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return ""
     text = part.get("text")
     is_text = part.get("type") in (None, "text", "output_text")
@@ -188,7 +188,7 @@ def grown(old: Any, new: Any) -> Any:
     """
     if new is None:
         return old
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
+    if isinstance(old, dict) and isinstance(new, dict):
         return {**old, **{key: grown(old.get(key), value) for key, value in new.items()}}
     if _is_number(old) and _is_number(new):
         return max(old, new)
@@ -202,7 +202,7 @@ def storable(value: Any, depth: int = 0) -> Any:
     """
     if isinstance(value, str):
         return printable(value)
-    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+    if depth < _MAX_DEPTH and isinstance(value, dict):
         return {printable(key): storable(part, depth + 1) for key, part in value.items()}
     if depth < _MAX_DEPTH and isinstance(value, list):
         return [storable(part, depth + 1) for part in value[:_MAX_PARTS]]
@@ -213,6 +213,8 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 def printable(text: str) -> str:
     """Return a short text of a server without NUL and without halves of surrogate pairs."""
+    if len(text) <= _MAX_CHARS and text.isascii() and "\0" not in text:
+        return text
     cleaned = text[:_MAX_CHARS].encode("utf-8", "replace").decode()
     return cleaned.replace("\0", "\N{REPLACEMENT CHARACTER}")
 

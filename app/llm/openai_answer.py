@@ -8,7 +8,7 @@ from app.llm.base import ToolCall
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.usage import openai_counts
-from app.llm.wire import content_text, grown, joined, write_json
+from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 #: The tags around a thought in the text of a message.
 THOUGHT_START, THOUGHT_END = "<thought>", "</thought>"
@@ -42,7 +42,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         raw_usage=raw_usage,
         original=_original(message),
         refusal=content_text(refusal) or None,
-        error=answer.get("error") or choice.get("error") or None,
+        error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
         shown=message,
     )
@@ -101,11 +101,20 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     word, message = choice.get("finish_reason"), choice.get("message")
     if isinstance(message, dict) and (word or message.keys() - {"role"}):
         return choice
-    reported = answer.get("error") or choice.get("error")
+    if not isinstance(message, dict):
+        found = choice.get("delta"), {"content": choice.get("text")}
+        message = next(
+            (each for each in found if isinstance(each, dict) and any(each.values())), {}
+        )
+        if message:
+            return {**choice, "message": message}
+    reported = error_in(answer.get("error")) or error_in(choice.get("error"))
     counted = openai_counts(usage_in(answer), produced=False).prompt
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
-    return {"message": {}, "finish_reason": word or "no message", "error": reported}
+    # Without a message, only an end that explains this is an end.
+    told = word if finish_of(word) != "stop" else None
+    return {"message": {}, "finish_reason": told or "no message", "error": reported}
 
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -4,6 +4,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, served_by
@@ -77,7 +78,9 @@ class AnswerReader:
 
     def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:
         try:
-            return self._read(answer)
+            found = self._read(answer)
+            failed = not found.error and reports_failure(answer)
+            return replace(found, error=answer) if failed else found
         except PROTOCOL_ERRORS as error:
             if reports_failure(answer):
                 raise self.reported(answer, response) from error
@@ -107,6 +110,8 @@ class AnswerReader:
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
         finish = finish_of(answer.word)
+        if finish == "tool_calls" and not answer.calls:
+            finish = None  # the calls were lost on their way
         if answer.error or finish is None:
             failure = self._failure(answer, response)
             # An error in place of an answer costs nothing.

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.llm.answers import Answer
+from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.responses_items import calls_in, is_plain, items_in, refusal_in, text_in
 from app.llm.usage import responses_counts
+from app.llm.wire import error_in
 
 #: Types of items that show all that the model has generated.
 SHOWN = frozenset({"message", "function_call"})
@@ -18,10 +20,11 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
     Raises:
         Exception: One of ``PROTOCOL_ERRORS``, if the answer is no response.
     """
-    error, usage = answer.get("error") or None, answer.get("usage")
+    error, usage = error_in(answer.get("error")), answer.get("usage")
     raw_usage = usage if isinstance(usage, dict) else {}
-    items = [] if "output" not in answer and (error or answer.get("status")) else items_in(answer)
-    text, calls = text_in(items), calls_in(items)
+    told = error or answer.get("status") or "output_text" in answer
+    items = [] if "output" not in answer and told else items_in(answer)
+    text, calls = text_in(items) or _alone(answer), calls_in(items)
     return Answer(
         text=text,
         calls=calls,
@@ -52,6 +55,12 @@ def _word(answer: Mapping[str, Any]) -> str | None:
     if status is None or status == "completed":
         return None if status is None else "stop"
     reason = details.get("reason") if isinstance(details, dict) else None
-    if status == "incomplete" and isinstance(reason, str):
-        return reason
-    return f"status {status}"
+    if status == "incomplete" and finish_of(reason) in ("length", "content_filter"):
+        return str(reason)
+    return f"status {status}" + (f" ({reason})" if reason else "")
+
+
+def _alone(answer: Mapping[str, Any]) -> str:
+    """Return the text of an answer that has it only beside its items."""
+    text = answer.get("output_text")
+    return text if isinstance(text, str) else ""

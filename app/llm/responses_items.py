@@ -162,10 +162,17 @@ def _joined(items: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
         part
         for item in items
         if item.get("type") == "message"
-        for part in item.get("content") or ()
+        for part in _content_of(item)
         if isinstance(part, Mapping)
     ]
-    return joined(_text(part.get(name)) for part in parts if part.get("type") == kind)
+    kinds = (kind, "text") if kind == "output_text" else (kind,)
+    return joined(_text(part.get(name)) for part in parts if part.get("type") in kinds)
+
+
+def _content_of(item: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the parts of a message; some servers give its text alone."""
+    content = item.get("content") or ()
+    return [{"type": "output_text", "text": content}] if isinstance(content, str) else content
 
 
 def _arguments(value: Any) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, Usage, served_by
+from app.llm.errors import reports_failure
 from app.llm.headers import limit_headers, request_id
 from app.llm.tokens import CALL_TOKENS, text_bytes
 from app.llm.usage import Counts
@@ -99,7 +100,7 @@ class Assembly(ABC):
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
         """Return whether an event is a failure, after which no answer can come."""
-        return bool(event.get("error"))
+        return reports_failure(event)
 
     @abstractmethod
     def answer(self) -> dict[str, Any]:

@@ -118,6 +118,8 @@ async def events_of(stream: Any) -> AsyncIterator[Any]:
             value = read_json(data.encode("utf-8", "surrogatepass"))
         except PROTOCOL_ERRORS as error:
             raise NotTheProtocol(f"an event is not JSON: {error}") from error
+        if event.event == "error" and isinstance(value, dict) and value.get("type") != "error":
+            value = {"error": value.get("error") or value}
         if value is not None:
             yield value
 
@@ -141,6 +143,13 @@ def joined(pieces: Iterable[str]) -> str:
 def ends_in_half(text: str) -> bool:
     """Return whether a text ends with the first half of a surrogate pair."""
     return "\ud800" <= text[-1:] <= "\udbff"
+
+
+def error_in(value: Any) -> Any:
+    """Return an error that an answer has, or None if the error says nothing at all."""
+    if isinstance(value, dict):
+        return value if any(part for part in value.values()) else None
+    return value or None
 
 
 def text_of(value: Any) -> str:

@@ -41,7 +41,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         counts=openai_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=_original(message),
-        refusal=content_text(refusal) or None,
+        refusal=content_text(refusal or None) or None,
         error=answer.get("error") or choice.get("error") or None,
         facts={"service_tier": answer.get("service_tier")},
         shown=message,

@@ -7,7 +7,7 @@ from app.llm.answers import Answer
 from app.llm.base import ToolCall
 from app.llm.models import anthropic_thinks_unasked
 from app.llm.usage import anthropic_counts
-from app.llm.wire import PROTOCOL_ERRORS, joined, read_json, write_json
+from app.llm.wire import PROTOCOL_ERRORS, content_text, joined, read_json, write_json
 
 #: Types of blocks that the text and the calls tell in full.
 SHOWN = frozenset({"text", "tool_use"})
@@ -26,6 +26,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
     usage = answer.get("usage")
     raw_usage = usage if isinstance(usage, dict) else {}
     details = answer.get("stop_details")
+    explanation = details.get("explanation") if isinstance(details, dict) else None
     return Answer(
         text=text,
         calls=calls,
@@ -34,7 +35,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
         counts=anthropic_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=None if is_shown else blocks,
-        refusal=details.get("explanation") if isinstance(details, dict) else None,
+        refusal=content_text(explanation or None) or None,
         error=answer.get("error") or None,
         facts={
             "stop_sequence": answer.get("stop_sequence"),

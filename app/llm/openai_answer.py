@@ -41,7 +41,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         counts=openai_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=_original(message),
-        refusal=content_text(refusal) or None,
+        refusal=content_text(refusal or None) or None,
         error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
         shown=message,

@@ -75,7 +75,7 @@ _NO_CODES = frozenset({"", "0", "200", "ok", "success", "error", "failed", "none
 _OF_PROTOCOL = frozenset(
     {"choices", "content", "output", "delta", "content_block", "response", "item", "usage", "type"}
 )
-_CONTENT = ("choices", "content", "output")
+_CONTENT = ("choices", "content", "output", "delta", "content_block")
 _DEEPEST = 5
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
 # Exceptions that prove that there was no connection, so the request was never sent. ConnectError
@@ -194,7 +194,10 @@ def reports_failure(document: Any) -> bool:
         return any(map(reports_failure, document[:1]))
     if not isinstance(document, Mapping):
         return False
-    if not _is_void(document.get("error")) or _base_code(document):
+    # Every event of every stream passes here, so the cheap tests come first.
+    if (error := document.get("error")) and not _is_void(error):
+        return True
+    if "base_resp" in document and _base_code(document):
         return True
     kind = document.get("type")
     of_responses = isinstance(kind, str) and kind.startswith("response.")

@@ -71,8 +71,9 @@ class AnswerReader:
     ) -> LLMResponse:
         """Read an answer that was streamed."""
         found = self._understood(assembly.answer(), response)
-        usage = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens)
         counts = assembly.counts
+        prompt_tokens = 0 if counts.prompt else prompt_bound(request)
+        usage = assembly.bounded(prompt_tokens=prompt_tokens, max_tokens=request.max_tokens)
         return self._finished(found, response, request, counts=counts, bound=usage.output_tokens)
 
     def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:

@@ -7,7 +7,7 @@ If an answer breaks off, the tokens of its first part are counted, because the p
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, Usage, served_by
@@ -78,7 +78,7 @@ class Assembly(ABC):
     def counts(self) -> Counts:
         """The provider's counts; a count of the output that came too early is left out."""
         counts = self._counts()
-        return counts if self.final else Counts(usage=counts.usage, prompt=counts.prompt)
+        return counts if self.final else replace(counts, output=False)
 
     @abstractmethod
     def add(self, event: Any) -> str:

@@ -122,7 +122,14 @@ class Assembly(ABC):
         """
         seen = self._output_tokens + _UNSEEN_TOKENS
         bound = max_tokens if self._hides() else min(seen, max_tokens)
-        return self.counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
+        counts = self.plausible(max_tokens=max_tokens)
+        if self.counts.output and not counts.output:
+            bound = max_tokens
+        return counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
+
+    def plausible(self, *, max_tokens: int) -> Counts:
+        """Return the provider's counts without those that no request can have."""
+        return self.counts.plausible(prompt_bound=lambda: 0, max_tokens=max_tokens)
 
     def _hides(self) -> bool:
         """Return whether the model may have generated more than the stream has shown."""
@@ -221,10 +228,11 @@ class Reading:
         if not assembly.begun:
             return None
         headers = self.headers or {}
+        counts = assembly.plausible(max_tokens=max_tokens)
         return Partial(
             usage=assembly.bounded(prompt_tokens=prompt_tokens, max_tokens=max_tokens),
-            prompt_counted=assembly.prompt_counted,
-            final=assembly.counts.whole,
+            prompt_counted=counts.prompt,
+            final=counts.whole,
             raw_usage=storable(assembly.raw_usage),
             model=name_of(assembly.model),
             served=served_by(storable(assembly.facts())),

@@ -6,7 +6,7 @@ states is above the tokens that are read from it; a discount is the only excepti
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -37,10 +37,16 @@ _OUTPUT_PARTS = (
     *("text_tokens", "image_tokens", "audio_tokens"),
     *("accepted_prediction_tokens", "rejected_prediction_tokens"),
 )
+# The counts of ``Usage`` that add up to the prompt.
+_OF_PROMPT = ("input_tokens", "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 # Counts of searches: Perplexity's queries, and the sources that xAI bills.
 _SEARCHES = ("num_search_queries", "num_sources_used")
 # Types of Anthropic's iterations whose tokens are in the totals of the usage.
 _IN_TOTALS = frozenset({"message", "fallback_message"})
+# Counts up to this size are believed as they are; this many tokens cost a few dollars at most.
+_USUAL_TOKENS = 100_000
+# More than any call has: tokens of a prompt that has no bound, cited tokens, and searches.
+_MOST_PROMPT, _MOST_CITED, _MOST_SEARCHES = 20_000_000, 10_000_000, 1000
 _NEXT_WORD = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -64,6 +70,42 @@ class Counts:
     def whole(self) -> bool:
         """Whether the provider has counted everything."""
         return self.prompt and self.output
+
+    def plausible(self, *, prompt_bound: Callable[[], int], max_tokens: int) -> "Counts":
+        """Return the counts without those that are too large for the request.
+
+        A prompt may have 4 times its bound, because servers add tokens, and an output may be twice
+        ``max_tokens``, because some models count their reasoning apart from it; each may have
+        10,000 tokens more.
+
+        Args:
+            prompt_bound: Returns the upper bound of the prompt's tokens, or 0 if there is none. It
+                is only called for large counts, because the whole prompt must be read for it.
+            max_tokens: Largest number of tokens that the model may generate.
+        """
+        usage = self.usage
+        largest = max(usage.total_tokens, self.total, usage.citation_tokens)
+        if largest <= _USUAL_TOKENS and usage.web_searches <= _MOST_SEARCHES:
+            return self
+        bound = prompt_bound()
+        most_prompt = max(_USUAL_TOKENS, 4 * bound + 10_000) if bound else _MOST_PROMPT
+        most_output = max(_USUAL_TOKENS, 2 * max_tokens + 10_000)
+        counts = self
+        if usage.prompt_tokens > most_prompt:
+            none = dict.fromkeys(_OF_PROMPT, 0)
+            counts = replace(counts, usage=replace(counts.usage, **none), prompt=False)
+        if usage.output_tokens > most_output:
+            usage = replace(counts.usage, output_tokens=0, reasoning_tokens=0)
+            counts = replace(counts, usage=usage, output=False)
+        if self.total > most_prompt + most_output:
+            counts = replace(counts, total=0)
+        usage = counts.usage
+        cited, searches = usage.citation_tokens, usage.web_searches
+        if cited > _MOST_CITED or searches > _MOST_SEARCHES:
+            cited, searches = min(cited, _MOST_CITED), min(searches, _MOST_SEARCHES)
+            usage = replace(usage, citation_tokens=cited, web_searches=searches)
+            counts = replace(counts, usage=usage, output=False)
+        return counts
 
     def bounded(self, *, prompt_tokens: int, output_tokens: int) -> Usage:
         """Return the tokens, with upper bounds in place of the parts that were not counted.

@@ -200,6 +200,29 @@ def test_cached_tokens_beside_the_prompt_are_neither_lost_nor_output(
     assert openai_counts({"completion_tokens": 5, **raw}, produced=True).usage == expected
 
 
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.booleans())
+def test_only_counts_that_are_too_large_for_the_request_are_left_out(
+    prompt: int, output: int, searches: int, bounded: bool
+) -> None:
+    raw = {"prompt_tokens": prompt, "completion_tokens": output, "num_search_queries": searches}
+    told = openai_counts(raw, produced=True)
+
+    counts = told.plausible(prompt_bound=lambda: 50_000 if bounded else 0, max_tokens=100_000)
+
+    most_prompt = 210_000 if bounded else 20_000_000
+    assert counts.prompt is (0 < prompt <= most_prompt)
+    assert counts.output is (0 < output <= 210_000 and searches <= 1000)
+    assert counts.usage.prompt_tokens == (prompt if prompt <= most_prompt else 0)
+    assert counts.usage.output_tokens == (output if output <= 210_000 else 0)
+    assert counts.usage.web_searches == min(searches, 1000)
+
+
+def test_usual_counts_are_believed_without_a_look_at_the_prompt() -> None:
+    counts = openai_counts({"prompt_tokens": 90_000, "completion_tokens": 9000}, produced=True)
+
+    assert counts.plausible(prompt_bound=lambda: pytest.fail("read"), max_tokens=1) is counts
+
+
 @pytest.mark.parametrize("raw", [None, 5, "x", [], {}, {"prompt_tokens": None}, {"x": 1}])
 def test_what_is_no_usage_counts_nothing(raw: Any) -> None:
     for counts in (openai_counts(raw, produced=True), anthropic_counts(raw, produced=True)):

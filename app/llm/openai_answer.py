@@ -12,8 +12,15 @@ from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 #: The tags around a thought in the text of a message.
 THOUGHT_START, THOUGHT_END = "<thought>", "</thought>"
-# Parameters that ask the models of compatible servers to reason.
-_REASONING = ("reasoning", "thinking")
+# Parameters that ask the models of compatible servers to reason, unless they are false or empty;
+# and parameters with which a server leaves the reasoning out of the answer.
+_REASONING = (
+    *("reasoning", "thinking", "enable_thinking", "thinking_budget", "thinking_mode"),
+    "chat_template_kwargs",
+)
+_LEAVING_OUT = ("include_reasoning", "reasoning_format", "reasoning_split")
+# Fields of reasoning that cannot be read, so that its length is unknown.
+_ENCRYPTED = ("encrypted_content", "reasoning_signature", "redacted_thinking")
 # Parts of a message that the text and the calls tell, or that no provider needs again.
 _TOLD = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal", "annotations", "audio"}
@@ -45,6 +52,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
         shown=message,
+        hides=_hides_reasoning(message),
     )
 
 
@@ -79,8 +87,20 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
 def hides(body: Mapping[str, Any]) -> bool:
     """Return whether the answer to a request may leave out a part of what the model generates."""
     effort = body.get("reasoning_effort")
-    asked = effort not in (None, "none") or any(name in body for name in _REASONING)
+    asked = effort not in (None, "none") or any(body.get(name) for name in _REASONING)
+    asked = asked or any(name in body for name in _LEAVING_OUT)
     return asked or not openai_samples(body["model"], effort) or not generates_openly(body["model"])
+
+
+def _hides_reasoning(message: Mapping[str, Any]) -> bool:
+    """Return whether a message has reasoning that is encrypted."""
+    if any(message.get(name) for name in _ENCRYPTED):
+        return True
+    details = message.get("reasoning_details")
+    return isinstance(details, list) and any(
+        isinstance(part, dict) and (part.get("data") or part.get("encrypted_content"))
+        for part in details
+    )
 
 
 def _word(choice: Mapping[str, Any]) -> Any:

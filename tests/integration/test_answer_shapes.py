@@ -22,6 +22,11 @@ pytestmark = pytest.mark.anyio
 
 MODELS = {"openai": "gpt-4o-mini", "anthropic": "claude-sonnet-4-6"}
 USAGE = {"prompt_tokens": 20, "completion_tokens": 10, "total_tokens": 30}
+# Models with open weights whose servers may leave their reasoning out of the answer.
+REASONING = (
+    *("deepseek-reasoner", "deepseek/deepseek-r1", "kimi-k2-thinking", "MiniMax-M2"),
+    *("magistral-small-latest", "command-a-reasoning-08-2025", "qwq-32b", "openai/gpt-oss-120b"),
+)
 TOOL = {"name": "look_up", "description": "Looks up.", "parameters": {"type": "object"}}
 
 
@@ -282,6 +287,13 @@ async def test_later_zeros_erase_no_counts() -> None:
         ("grok-4", {}, True),
         ("unheard-of", {}, True),
         ("qwen3-32b", {"reasoning_effort": "low"}, True),
+        ("qwen3-32b", {"enable_thinking": True}, True),
+        ("qwen3-32b", {"enable_thinking": False}, False),
+        ("qwen3-32b", {"thinking_budget": 500}, True),
+        ("qwen3-32b", {"chat_template_kwargs": {"enable_thinking": True}}, True),
+        ("qwen3-32b", {"include_reasoning": False}, True),
+        ("deepseek-chat", {}, False),
+        *((model, {}, True) for model in REASONING),
     ],
 )
 async def test_without_usage_hidden_reasoning_is_estimated_by_the_whole_bound(
@@ -293,6 +305,72 @@ async def test_without_usage_hidden_reasoning_is_estimated_by_the_whole_bound(
 
     assert response.metadata["usage_missing"]
     assert response.output_tokens == (700 if hides else 4)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_encrypted_reasoning_is_estimated_by_the_whole_bound(streamed: bool) -> None:
+    details = [{"type": "reasoning.encrypted", "data": "gAAAA", "index": 0}]
+    message = {"content": "hi", "reasoning_details": details}
+    answer: Any = completion(message, usage=None)
+    if streamed:
+        answer = [part for part in chunks(message) if part == "[DONE]" or part["choices"]]
+
+    response = await read(answer, max_tokens=700)
+
+    assert response.metadata["usage_missing"]
+    assert response.output_tokens == 700
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("usage", "prompt", "output"),
+    [
+        ({"prompt_tokens": 10**9, "completion_tokens": 10}, None, 10),
+        ({"prompt_tokens": 20, "completion_tokens": 10**9}, 20, 700),
+        ({"prompt_tokens": 10**9, "completion_tokens": 10**9}, None, 700),
+        ({"total_tokens": 10**9}, None, None),
+    ],
+)
+async def test_a_count_that_is_too_large_for_the_request_is_no_fact(
+    usage: dict[str, int], prompt: int | None, output: int | None, streamed: bool
+) -> None:
+    answer: Any = completion({"content": "hi"}, usage=usage)
+    if streamed:
+        answer = [*chunks({"content": "hi"})[:-2], {"choices": [], "usage": usage}, "[DONE]"]
+
+    response = await read(answer, max_tokens=700)
+
+    assert response.metadata["usage_missing"]
+    assert response.input_tokens == prompt or (prompt is None and 6 <= response.input_tokens < 200)
+    assert response.output_tokens == output or (output is None and response.output_tokens < 100)
+
+
+@pytest.mark.parametrize(
+    ("model", "usage"),
+    [
+        ("gpt-4o-mini", {"prompt_tokens": 90_000, "completion_tokens": 10}),
+        ("gpt-4o-mini", {"prompt_tokens": 20, "completion_tokens": 90_000}),
+        ("sonar-deep-research", {"prompt_tokens": 900_000, "completion_tokens": 10}),
+    ],
+)
+async def test_a_count_that_a_server_can_have_is_a_fact(model: str, usage: dict[str, int]) -> None:
+    answer = completion({"content": "hi"}, usage=usage)
+    async with serving(json.dumps(answer).encode()) as (client, _):
+        response = await client.complete("Hello.", model, max_tokens=700)
+
+    assert "usage_missing" not in response.metadata
+    assert response.input_tokens == usage["prompt_tokens"]
+    assert response.output_tokens == usage["completion_tokens"]
+
+
+@pytest.mark.parametrize("later", ["many", False, 10**20, {}])
+async def test_what_is_no_count_replaces_no_count_of_a_stream(later: Any) -> None:
+    spoilt = {"prompt_tokens": later, "completion_tokens": later}
+    parts = chunks({"content": "hi"})
+
+    response = await read([*parts[:-1], {"choices": [], "usage": spoilt}, parts[-1]])
+
+    assert response.usage == Usage(input_tokens=20, output_tokens=10)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.llm.base import ToolCall
+from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import Counts
 
 
@@ -24,7 +25,7 @@ class Answer:
         refusal: The model's own words for its refusal, or None.
         error: A failure that the answer itself reports, as the body of an error, or None.
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
-        shown_tokens: Upper bound of the tokens of everything that the answer shows.
+        shown: The part of the answer with all texts that the model has generated.
         hides: Whether the answer has a part that may be shorter than what the model generated.
     """
 
@@ -38,5 +39,10 @@ class Answer:
     refusal: str | None = None
     error: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
-    shown_tokens: int = 0
+    shown: Any = None
     hides: bool = False
+
+    @property
+    def shown_tokens(self) -> int:
+        """Upper bound of the tokens of everything that the answer shows."""
+        return generated_bytes(self.shown) + CALL_TOKENS * len(self.calls)

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from app.errors import AgentError, ProviderError, ServerFailure
 from app.llm.credential_cache import CredentialCache, KeyOnly
 from app.llm.request import Request
-from app.llm.usage import count_of
-from app.llm.wire import PROTOCOL_ERRORS, read_json
+from app.llm.wire import PROTOCOL_ERRORS, count_of, read_json
 
 if TYPE_CHECKING:
     import httpx2

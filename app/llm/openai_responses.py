@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from app.llm.answers import Answer
 from app.llm.base import Message
 from app.llm.call_ids import for_openai
+from app.llm.call_names import OPENAI_CHARS, with_valid_names
 from app.llm.connection import Connection
 from app.llm.counting import CountEndpoint
 from app.llm.models import is_openai_reasoning
@@ -77,7 +78,8 @@ class ResponsesClient(OpenAISdkClient):
             others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
             params["include"] = [SEALED_REASONING, *others]
         try:
-            items = items_of(for_openai(messages, model), self._own_original)
+            named = with_valid_names(for_openai(messages, model), OPENAI_CHARS)
+            items = items_of(named, self._own_original)
         except UnknownRole as error:
             raise self._refused(str(error)) from error
         body = {"model": model, "input": items, "max_output_tokens": max_tokens, "store": False}

@@ -139,7 +139,7 @@ async def test_a_server_without_the_endpoint_is_asked_once_for_each_model(
 @pytest.mark.parametrize(
     "body",
     ["<html>Welcome</html>", "", "[]", "null", "{}", '{"input_tokens": null}', "\xff{"]
-    + [f'{{"input_tokens": {value}}}' for value in ('"12"', "-1", "0", "1.5", "1e30", "true")],
+    + [f'{{"input_tokens": {value}}}' for value in ('"many"', "-1", "0", "true")],
 )
 async def test_an_answer_that_is_no_count_is_none_and_says_nothing_about_the_next(
     form: str, body: str

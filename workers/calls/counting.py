@@ -23,7 +23,7 @@ from workers.calls.base import CallRequest
 
 #: Prompts whose upper bound has at least this number of tokens are counted.
 COUNT_FROM_TOKENS = 50_000
-#: Seconds after which a call goes on without a count, waits for limits included.
+#: Seconds, including waits for limits, after which a call goes on without a count.
 MAX_WAIT_S = 10.0
 #: A count that a provider refuses with 429 is tried this often, after the pause of its bucket.
 TRIES = 2
@@ -36,9 +36,9 @@ log = structlog.get_logger(__name__)
 class TokenCounter:
     """Asks providers for the number of tokens of long prompts; see ``Counter`` in ``provider``.
 
-    The requests have limits of their own, under the name ``token_count``; without such limits in
-    the configuration they are unlimited. They change neither the limits of calls nor circuits, and
-    have no hold and no entry in the ledger.
+    The requests have limits of their own, under the name ``token_count``; if the configuration has
+    no such limits, the requests are unlimited. They change neither the limits of calls nor
+    circuits, and have no hold and no entry in the ledger.
 
     A server of another maker may count wrongly. If a prompt has more tokens than the bound that
     followed from its count, this process counts no more prompts for the model.
@@ -66,7 +66,7 @@ class TokenCounter:
         try:
             address = _address(request, plan)
         except InvalidJson:
-            return None  # the call is refused for the same reason
+            return None
         if (known := self._known.get(address)) is not None:
             return known
         counted = await self._within_time(request, plan)

@@ -287,3 +287,11 @@ async def test_cut_turns_count_against_max_turns_and_the_failure_names_the_remed
         await run(job(agent(tools=["pay"], max_turns=2)), Answers(cut, cut))
 
     assert paid == []
+
+
+@pytest.mark.parametrize("refusal", [["a"], {"why": "a"}, 5, None, "a"])
+async def test_a_refusal_of_any_form_fails_the_agent_in_words(refusal: Any) -> None:
+    refused = answer("", "content_filter", metadata={"refusal": refusal})
+
+    with pytest.raises(OutputInvalid, match="refused to answer"):
+        await run(job(agent()), Answers(refused))

@@ -186,8 +186,10 @@ async def test_a_server_that_counts_too_little_is_not_believed_again(
     assert client.asked == 2 - excess
 
 
-async def test_a_prompt_that_is_not_json_is_left_to_the_call(make: Make) -> None:
+async def test_a_request_that_is_not_json_is_left_to_the_call(make: Make) -> None:
     counter, _ = make(client := CountingClient())
+    request, plan = call()
+    tools = [{"name": "t", "parameters": {"type": "object", "default": {1}}}]
 
-    assert await counter.count(*call("\ud800" + "x" * COUNT_FROM_TOKENS)) is None
+    assert await counter.count(replace(request, tools=tools), plan) is None
     assert client.asked == 0

@@ -222,8 +222,8 @@ class Composition:
             limiter=backends.limiter,
             planner=self.planner,
             money=backends.money(holds, platform.signals),
-            count=TokenCounter(clients=backends.clients, limiter=backends.limiter).count,
             texts=self._texts,
+            counter=TokenCounter(clients=backends.clients, limiter=backends.limiter),
         )
         rings: dict[str, Callable[[CallRing], CallRing]] = {
             "cache": partial(

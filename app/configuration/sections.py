@@ -91,7 +91,7 @@ def _domain_schema(kind: type, handler: GetCoreSchemaHandler) -> CoreSchema:
 DEFAULT_BUCKET = "default"
 #: The name under which ``models`` limits the requests that count the tokens of long prompts.
 TOKEN_COUNT = "token_count"  # noqa: S105 this is a name, not a secret
-_UNLIMITED = RateLimitConfig(
+UNLIMITED = RateLimitConfig(
     requests_per_minute=None,
     requests_per_hour=None,
     requests_per_day=None,
@@ -304,7 +304,7 @@ class ProviderLimits(Section):
         default: The bucket of every model that has no bucket of its own.
         models: Block of each model name or pattern (``gpt-4o*``). If a block leaves a tier out, the
             tier is taken from ``default``. The block ``token_count`` limits the requests that count
-            the tokens of long prompts.
+            the tokens of long prompts; a tier that it leaves out is unlimited.
     """
 
     default: Limits = RateLimitConfig()
@@ -331,7 +331,7 @@ class ProviderLimits(Section):
         if model in self.models:
             return model, self.models[model]
         if model == TOKEN_COUNT:
-            return TOKEN_COUNT, _UNLIMITED
+            return TOKEN_COUNT, UNLIMITED
         matching = [pattern for pattern in self.models if fnmatchcase(model, pattern)]
         if matching:
             pattern = max(matching, key=len)
@@ -365,11 +365,16 @@ class ProviderLimits(Section):
         base = vars(RateLimitConfig()) if default is None else default
         if isinstance(models, Mapping) and isinstance(base, Mapping):
             models = {
-                name: {**base, **tiers} if isinstance(tiers, Mapping) else tiers
+                name: {**_inherited(name, base), **tiers} if isinstance(tiers, Mapping) else tiers
                 for name, tiers in models.items()
             }
         completed = {"default": default, "models": models}
         return dict(values) | {key: value for key, value in completed.items() if value is not None}
+
+
+def _inherited(model: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the tiers that the block of a model takes over; counts of prompts are no calls."""
+    return vars(UNLIMITED) if model == TOKEN_COUNT else default
 
 
 class ProviderSettings(Section):

@@ -12,9 +12,11 @@ from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.base import Message, ToolCall
 from app.llm.call_ids import for_anthropic
 from app.llm.call_names import ANTHROPIC_CHARS, with_valid_names
+from app.llm.connection import Sdk
+from app.llm.counting import CountEndpoint
 from app.llm.dialect import Dialect
 from app.llm.prompt_cache import ask_anthropic, least_anthropic
-from app.llm.sdk import Sdk, SdkClient
+from app.llm.sdk import SdkClient
 from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
@@ -42,9 +44,11 @@ class AnthropicClient(SdkClient):
     protocol: ClassVar[Protocol] = PROTOCOLS["anthropic"]
     default_base_url: ClassVar[str] = "https://api.anthropic.com"
     path: ClassVar[str] = "/v1/messages"
-    count_path: ClassVar[str | None] = "/v1/messages/count_tokens"
-    counted_parts: ClassVar[frozenset[str]] = frozenset(
-        {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+    count_endpoint: ClassVar[CountEndpoint | None] = CountEndpoint(
+        "/v1/messages/count_tokens",
+        frozenset(
+            {"model", "messages", "system", "tools", "tool_choice", "thinking", "output_config"}
+        ),
     )
 
     def _sdk(self) -> Sdk:
@@ -62,7 +66,7 @@ class AnthropicClient(SdkClient):
         messages: Sequence[Message],
         model: str,
         tools: Sequence[Mapping[str, Any]],
-        max_tokens: int,
+        max_tokens: int | None,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
         params = self._adapted(model, params, max_tokens)

@@ -4,7 +4,7 @@ Requests that OpenAI serves only in its Responses API go there, see ``app.llm.op
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from app.llm.answers import Answer
 from app.llm.base import LLMResponse, Message, ToolCall
@@ -21,13 +21,10 @@ from app.llm.openai_responses import ResponsesClient
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.parameters import ParameterRefused
 from app.llm.prompt_cache import ask_openai, least_openai
+from app.llm.responses_parameters import LACKED
 from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
-
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-    from openai import AsyncOpenAI
 
 #: Seconds that a request may take if it is served when there is capacity; OpenAI's own advice.
 FLEX_TIMEOUT_S = 900.0
@@ -60,7 +57,7 @@ class OpenAIClient(OpenAISdkClient):
     ) -> None:
         super().__init__(api_key, **options)
         self._configured_api = api
-        self._responses = ResponsesClient(api_key, connect=self._connection, **options)
+        self._responses = ResponsesClient(api_key, connection=self._connection, **options)
 
     async def complete_with_tools(
         self,
@@ -70,11 +67,7 @@ class OpenAIClient(OpenAISdkClient):
         **kwargs: Any,
     ) -> LLMResponse:
         """See ``LLMClient.complete_with_tools``."""
-        asked = kwargs.get("api") or self._configured_api
-        try:
-            api = choose_api(model, kwargs, asked, bool(tools))
-        except ParameterRefused as error:
-            raise self._refused(str(error)) from error
+        api = self._form_of(model, tools, kwargs)
         if kwargs.get("service_tier") == "flex" and not kwargs.get("timeout_s"):
             kwargs["timeout_s"] = FLEX_TIMEOUT_S
         if api == RESPONSES:
@@ -88,20 +81,35 @@ class OpenAIClient(OpenAISdkClient):
         tools: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> int | None:
-        """See ``LLMClient.count_tokens``; only the Responses API counts, for both request forms."""
-        return await self._responses.count_tokens(messages, model, tools, **kwargs)
+        """See ``LLMClient.count_tokens``; only the Responses API counts, for both request forms.
 
-    def _connection(
-        self,
-    ) -> "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]":
-        return self._client or self._opened(), self._foreign_errors
+        A message of chat completions that goes back as it came has parts that the Responses API
+        does not know, so such a conversation is not counted.
+        """
+        is_chat = self._form_of(model, tools, kwargs) == CHAT
+        if is_chat and any(map(self._own_original, messages)):
+            return None
+        params = {name: value for name, value in kwargs.items() if name not in LACKED}
+        return await self._responses.count_tokens(
+            messages, model, tools, **{**params, "api": RESPONSES}
+        )
+
+    def _form_of(
+        self, model: str, tools: Sequence[Mapping[str, Any]] | None, params: Mapping[str, Any]
+    ) -> str:
+        """Return the request form; raise BadRequest if the model does not take the asked form."""
+        asked = params.get("api") or self._configured_api
+        try:
+            return choose_api(model, params, asked, bool(tools))
+        except ParameterRefused as error:
+            raise self._refused(str(error)) from error
 
     def _request(
         self,
         messages: Sequence[Message],
         model: str,
         tools: Sequence[Mapping[str, Any]],
-        max_tokens: int,
+        max_tokens: int | None,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
         params = self._adapted(model, params, max_tokens)

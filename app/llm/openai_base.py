@@ -3,7 +3,8 @@
 from typing import ClassVar
 
 from app.domain.protocols import PROTOCOLS, Protocol
-from app.llm.sdk import Sdk, SdkClient
+from app.llm.connection import Sdk
+from app.llm.sdk import SdkClient
 
 
 class OpenAISdkClient(SdkClient):

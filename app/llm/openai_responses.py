@@ -1,12 +1,14 @@
 """The client for OpenAI's Responses API, without any state at the provider."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from app.llm.answers import Answer
 from app.llm.base import Message
 from app.llm.call_ids import for_openai
 from app.llm.call_names import OPENAI_CHARS, with_valid_names
+from app.llm.connection import Connection
+from app.llm.counting import CountEndpoint
 from app.llm.models import is_openai_reasoning
 from app.llm.openai_apis import RESPONSES
 from app.llm.openai_base import OpenAISdkClient
@@ -18,16 +20,8 @@ from app.llm.responses_stream import ResponsesAssembly
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
-if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
-    from openai import AsyncOpenAI
-
 #: Asks for reasoning in a form that the next request can give back.
 SEALED_REASONING = "reasoning.encrypted_content"
-
-
-#: Returns the SDK's client, which is opened if necessary, and the exceptions that it may raise.
-Connect = Callable[[], "tuple[AsyncOpenAI | AsyncAnthropic, tuple[type[Exception], ...]]"]
 
 
 class ResponsesClient(OpenAISdkClient):
@@ -38,7 +32,7 @@ class ResponsesClient(OpenAISdkClient):
 
     Args:
         api_key: As in ``SdkClient``.
-        connect: Returns the SDK's client, which both request forms share.
+        connection: The connections, which both request forms share.
         **options: As in ``SdkClient``.
 
     Example:
@@ -47,31 +41,30 @@ class ResponsesClient(OpenAISdkClient):
     """
 
     path: ClassVar[str] = "/responses"
-    count_path: ClassVar[str | None] = "/responses/input_tokens"
-    counted_parts: ClassVar[frozenset[str]] = frozenset(
-        {"model", "input", "instructions", "tools", "tool_choice", "text", "reasoning"}
+    count_endpoint: ClassVar[CountEndpoint | None] = CountEndpoint(
+        "/responses/input_tokens",
+        frozenset(
+            {"model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls"}
+            | {"text", "reasoning", "truncation"}
+        ),
     )
     api: ClassVar[str | None] = RESPONSES
 
-    def __init__(self, api_key: str | None, *, connect: Connect, **options: Any) -> None:
+    def __init__(self, api_key: str | None, *, connection: Connection, **options: Any) -> None:
         super().__init__(api_key, **options)
-        self._connect = connect
+        self._connection = connection
 
     @property
     def origin(self) -> str:
         """See ``SdkClient.origin``; another provider cannot read this one's encrypted reasoning."""
         return f"{self.provider}/{RESPONSES}"
 
-    def _opened(self) -> "AsyncOpenAI | AsyncAnthropic":
-        client, self._foreign_errors = self._connect()
-        return client
-
     def _request(
         self,
         messages: Sequence[Message],
         model: str,
         tools: Sequence[Mapping[str, Any]],
-        max_tokens: int,
+        max_tokens: int | None,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
         params = self._adapted(model, params, max_tokens)

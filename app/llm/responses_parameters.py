@@ -9,8 +9,8 @@ from app.llm.parameters import ParameterRefused
 
 #: The Responses API refuses a smaller limit.
 LEAST_MAX_TOKENS = 16
-# Parameters of chat completions that the Responses API does not have.
-_LACKS = (
+#: Parameters of chat completions that the Responses API does not have.
+LACKED = (
     *("frequency_penalty", "logit_bias", "logprobs", "prediction", "presence_penalty", "seed"),
     "stop",
 )
@@ -18,7 +18,7 @@ _LACKS = (
 
 def adapt_responses(model: str, params: dict[str, Any], max_tokens: int | None) -> dict[str, Any]:
     """Return the parameters as the Responses API takes them; see ``Dialect.adapt``."""
-    for name in _LACKS:
+    for name in LACKED:
         if name in params:
             raise ParameterRefused(
                 f"{name} is not a parameter of OpenAI's Responses API, which this request uses: "

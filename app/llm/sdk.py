@@ -1,4 +1,4 @@
-"""The shared code of the clients on the official SDKs: sending, deadlines, errors and closing.
+"""The shared code of the clients on the official SDKs: sending, deadlines and errors.
 
 Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SDKs document. The SDK
 signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU.
@@ -11,7 +11,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from app.domain.json_text import write_json
 from app.domain.model_limits import limits_of
@@ -19,7 +19,6 @@ from app.domain.protocols import Protocol
 from app.domain.usage import Partial
 from app.errors import (
     AgentError,
-    AuthenticationFailed,
     BadRequest,
     ConnectionFailed,
     InvalidJson,
@@ -28,6 +27,8 @@ from app.errors import (
 )
 from app.llm.answers import Answer
 from app.llm.base import LLMClient, LLMResponse, Message
+from app.llm.connection import Connection, Sdk
+from app.llm.counting import CountEndpoint, PromptCounts
 from app.llm.credential_cache import CredentialCache, KeyOnly
 from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
@@ -40,38 +41,13 @@ from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
-    count_of,
     events_of,
-    read_json,
 )
 
 if TYPE_CHECKING:
     import httpx2
-    from anthropic import AsyncAnthropic
-    from openai import AsyncOpenAI
 
 DEFAULT_MAX_TOKENS = 4096
-_NO_ENDPOINT = (404, 405)
-_CONNECT_TIMEOUT_S = 10.0
-# Longer than the transport's default of 5 s, because a TLS handshake costs more CPU than a whole
-# call.
-_KEEPALIVE_S = 30.0
-
-
-class Sdk(NamedTuple):
-    """The parts of an SDK that a client is built from.
-
-    Attributes:
-        client: The SDK's asynchronous client class.
-        http_client: The SDK's HTTP client class, which uses aiohttp.
-        stream: The SDK's class for streams whose events are parsed JSON.
-        error: Base class of the SDK's exceptions.
-    """
-
-    client: Any
-    http_client: Any
-    stream: Any
-    error: type[Exception]
 
 
 class SdkClient(LLMClient):
@@ -96,9 +72,8 @@ class SdkClient(LLMClient):
     default_base_url: ClassVar[str]
     #: Path of the request, below the base URL.
     path: ClassVar[str]
-    #: Path of the request that counts a prompt's tokens, and the parts of a body that it takes.
-    count_path: ClassVar[str | None] = None
-    counted_parts: ClassVar[frozenset[str]] = frozenset()
+    #: The endpoint that counts the tokens of a prompt; None if the API has none.
+    count_endpoint: ClassVar[CountEndpoint | None] = None
     #: Request form of the client, if the protocol has several.
     api: ClassVar[str | None] = None
 
@@ -118,17 +93,24 @@ class SdkClient(LLMClient):
         own = self.protocol.name
         self.provider = own if provider is None else provider
         self._api_key = api_key
-        self._api_key_env = f"{own.upper()}_API_KEY" if api_key_env is None else api_key_env
-        self._base_url = base_url or self.default_base_url
-        self._headers = dict(headers or {})
-        self._query = dict(query or {})
         self._credentials = credentials or KeyOnly()
         self._timeout_s = timeout_s
-        self._max_connections = max_connections
-        self._client: AsyncOpenAI | AsyncAnthropic | None = None
-        self._foreign_errors: tuple[type[Exception], ...] = ()
-        # Whether the server is known to have no such endpoint; many compatible servers have none.
-        self._cannot_count = self.count_path is None
+        self._connection = Connection(
+            self._sdk,
+            provider=self.provider,
+            api_key=api_key,
+            api_key_env=f"{own.upper()}_API_KEY" if api_key_env is None else api_key_env,
+            base_url=base_url or self.default_base_url,
+            headers=headers or {},
+            query=query or {},
+            max_connections=max_connections,
+        )
+        self._counts = PromptCounts(
+            self.count_endpoint,
+            provider=self.provider,
+            credentials=self._credentials,
+            timeout_s=timeout_s,
+        )
         self._reader = AnswerReader(
             provider=self.provider,
             api_key=api_key,
@@ -159,11 +141,7 @@ class SdkClient(LLMClient):
         if not isinstance(stream, bool | None):
             raise self._refused(f"stream in llm_config is {stream!r}: use true or false")
         most = max_tokens or DEFAULT_MAX_TOKENS
-        try:
-            body, headers = self._request(messages, model, tools or (), most, params)
-        except PROTOCOL_ERRORS as error:
-            problem = f"the request cannot be written: {type(error).__name__}: {error}"
-            raise self._refused(problem) from error
+        body, headers = self._written(messages, model, tools, most, params)
         request = Request(
             body=body,
             headers=headers,
@@ -202,44 +180,12 @@ class SdkClient(LLMClient):
         tools: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> int | None:
-        """See ``LLMClient.count_tokens``; a server without the endpoint is asked only once."""
-        if self._cannot_count or self.count_path is None:
+        """See ``LLMClient.count_tokens``."""
+        if not self._counts.offered(model):
             return None
         params = {name: value for name, value in kwargs.items() if value is not None}
-        body, headers = self._count_request(messages, model, tools or (), params)
-        request = Request(
-            body={name: part for name, part in body.items() if name in self.counted_parts},
-            headers=headers,
-            timeout_s=self._timeout_s,
-            before_sent=None,
-            max_tokens=0,
-            prompt_tokens=lambda: 0,
-        )
-        path = self.count_path
-
-        async def send(request: Request) -> int | None:
-            answer = read_json((await self._post(request, path)).content)
-            return count_of(answer["input_tokens"])
-
-        try:
-            return await self._credentials.send(request, send)
-        except PROTOCOL_ERRORS:
-            self._cannot_count = True
-        except BadRequest as error:
-            if error.status not in _NO_ENDPOINT:
-                raise
-            self._cannot_count = True
-        return None
-
-    def _count_request(
-        self,
-        messages: Sequence[Message],
-        model: str,
-        tools: Sequence[Mapping[str, Any]],
-        params: dict[str, Any],
-    ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the body and further headers of a request that is counted."""
-        return self._request(messages, model, tools, DEFAULT_MAX_TOKENS, params)
+        body, headers = self._written(messages, model, tools, None, params)
+        return await self._counts.ask(model, body, headers, self._post)
 
     def get_model_info(self, model: str) -> dict[str, Any]:
         """See ``LLMClient.get_model_info``."""
@@ -253,15 +199,13 @@ class SdkClient(LLMClient):
 
     def preload(self) -> None:
         """See ``LLMClient.preload``; the import of an SDK takes up to a second."""
-        if self._api_key and self._client is None:
-            self._opened()
+        if self._api_key:
+            self._connection.open()
 
     async def close(self) -> None:
         """See ``LLMClient.close``."""
         await self._credentials.close()
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        await self._connection.close()
 
     @abstractmethod
     def _sdk(self) -> Sdk:
@@ -273,10 +217,13 @@ class SdkClient(LLMClient):
         messages: Sequence[Message],
         model: str,
         tools: Sequence[Mapping[str, Any]],
-        max_tokens: int,
+        max_tokens: int | None,
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
-        """Return the body and further headers; raise BadRequest if the request cannot be sent."""
+        """Return the body and further headers; raise BadRequest if the request cannot be sent.
+
+        ``max_tokens`` is None if the prompt is only counted.
+        """
 
     @abstractmethod
     def _answer(self, answer: Any) -> Answer:
@@ -294,9 +241,23 @@ class SdkClient(LLMClient):
     def _assembly(self, body: Mapping[str, Any]) -> Assembly:
         """Return the assembly for a streamed answer to this request."""
 
+    def _written(
+        self,
+        messages: Sequence[Message],
+        model: str,
+        tools: Sequence[Mapping[str, Any]] | None,
+        max_tokens: int | None,
+        params: dict[str, Any],
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        try:
+            return self._request(messages, model, tools or (), max_tokens, params)
+        except PROTOCOL_ERRORS as error:
+            problem = f"the request cannot be written: {type(error).__name__}: {error}"
+            raise self._refused(problem) from error
+
     async def _post(self, request: Request, path: str) -> "httpx2.Response":
         content, headers = request.content(self._encoded(request.body))
-        client = self._client or self._opened()
+        client = self._connection.open()
         import httpx2
 
         try:
@@ -309,7 +270,7 @@ class SdkClient(LLMClient):
                 )
         except TimeoutError as error:
             raise self._late("no answer", request.timeout_s) from error
-        except self._foreign_errors as error:
+        except self._connection.errors as error:
             failure = from_exception(error, provider=self.provider, api_key=self._api_key)
             # If there is an answer, the failure contains it. The SDK's error is then left out,
             # because its message may quote the key.
@@ -348,7 +309,7 @@ class SdkClient(LLMClient):
     async def _read_stream(self, request: Request, reading: Reading) -> LLMResponse:
         body = self._encoded(self._stream_request(request.body))
         content, headers = request.content(body)
-        client = self._client or self._opened()
+        client = self._connection.open()
         try:
             async with asyncio.timeout(request.timeout_s):
                 stream = await client.post(
@@ -373,7 +334,7 @@ class SdkClient(LLMClient):
             raise self._reader.not_the_protocol(stream.response, str(error)) from error
         except ErrorEvent as error:
             raise self._reader.reported(error.body, stream.response) from None
-        except self._foreign_errors as error:
+        except self._connection.errors as error:
             failure = self._broken(error, reading.headers)
             raise failure from (error if failure.status is None else None)
         if not reading.assembly.complete:
@@ -405,40 +366,6 @@ class SdkClient(LLMClient):
         except InvalidJson as error:
             raise self._refused(f"the request is not JSON: {error}") from error
 
-    def _opened(self) -> "AsyncOpenAI | AsyncAnthropic":
-        if not self._api_key:
-            raise AuthenticationFailed(
-                f"no API key for {self.provider}: set {self._api_key_env}",
-                provider=self.provider,
-                reached=False,
-            )
-        # These imports are here, so that the import of the application does not import SDKs (1 s).
-        import aiohttp
-        import httpx2
-
-        sdk = self._sdk()
-        # There is no read timeout, because the deadline of the whole call also ends slow answers.
-        timeout = httpx2.Timeout(None, connect=_CONNECT_TIMEOUT_S)
-        limits = httpx2.Limits(max_connections=self._max_connections, keepalive_expiry=_KEEPALIVE_S)
-        self._foreign_errors = (
-            sdk.error,
-            aiohttp.ClientError,
-            httpx2.HTTPError,
-            httpx2.InvalidURL,
-            OSError,
-        )
-        client: AsyncOpenAI | AsyncAnthropic = sdk.client(
-            api_key=self._api_key,
-            base_url=self._base_url,
-            default_headers=self._headers,
-            default_query=self._query,
-            max_retries=0,
-            timeout=timeout,
-            http_client=sdk.http_client(limits=limits, timeout=timeout),
-        )
-        self._client = client
-        return client
-
     @property
     def origin(self) -> str:
         """Name of who can read the originals of this client's answers."""
@@ -454,7 +381,9 @@ class SdkClient(LLMClient):
             f"{came} from {self.provider} within {timeout_s:g} s", provider=self.provider
         )
 
-    def _adapted(self, model: str, params: Mapping[str, Any], max_tokens: int) -> dict[str, Any]:
+    def _adapted(
+        self, model: str, params: Mapping[str, Any], max_tokens: int | None
+    ) -> dict[str, Any]:
         """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
         try:
             return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)

@@ -25,7 +25,7 @@ from app.llm.tokens import (
     usual_tokens,
 )
 
-# A provider's own count is an estimate, which may be a little below the number that is billed.
+# A provider's own count is an estimate, which may differ a little from the number that is billed.
 _COUNT_FACTOR, _COUNT_ALLOWANCE = 1.05, 1000
 
 
@@ -44,7 +44,8 @@ class CallPlan:
         guessed_tokens: Number of tokens that the prompt's text will probably have.
         media_tokens: Number of tokens that its images and PDFs will probably have.
         counted: Whether the provider has counted the prompt; ``guessed_tokens`` is then the count.
-        least_tokens: Smallest number of tokens into which a tokenizer splits the prompt's text.
+        least_tokens: Number of tokens that the prompt has at least: of its text at 4 bytes per
+            token, or a little less than the provider's count.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
         counting: The rules by which the provider's limits count the tokens.
@@ -140,9 +141,9 @@ class CallPlanner:
             affordable_usd: Dollars that are left of the agent's ``cost_limit``. If the agent has no
                 ``max_tokens``, these dollars limit the length of the answer. None means that they
                 do not limit the answer.
-
-            counted_tokens: Tokens of the prompt by the provider's own count, which may be a little
-                below the number that is billed. None means that nobody has counted.
+            counted_tokens: Tokens of the prompt by the provider's own count, which may differ a
+                little from the number that is billed. A count above the upper bound is not the
+                count of this prompt, and is ignored. None means that nobody has counted.
 
         Raises:
             UnknownModel: If the model has no price.
@@ -161,10 +162,11 @@ class CallPlanner:
         guessed = expected_tokens(messages, tools, parameters, model=agent.model) - media
         bound = upper_bound_tokens(messages, tools, parameters, model=agent.model)
         least = usual_tokens(guessed, agent.model)
-        if counted_tokens is not None:
+        is_counted = counted_tokens is not None and counted_tokens <= bound
+        if counted_tokens is not None and is_counted:
             bound = min(bound, ceil(counted_tokens * _COUNT_FACTOR) + _COUNT_ALLOWANCE)
             guessed, media = counted_tokens, 0
-            least = counted_tokens
+            least = int(counted_tokens / _COUNT_FACTOR)
         return CallPlan(
             quote=quote,
             parameters=parameters,
@@ -174,7 +176,7 @@ class CallPlanner:
             bound_tokens=bound,
             guessed_tokens=guessed,
             media_tokens=media,
-            counted=counted_tokens is not None,
+            counted=is_counted,
             least_tokens=least,
             context_window=self.pricing.context_window(agent.provider, agent.model),
             counting=protocol_of(agent.provider, self._providers).counting,

@@ -42,9 +42,10 @@ def overview(
         - ``circuits``: the circuit breakers of the bucket's models.
 
         If a bucket is in use but no block defines it any more, its limits have the source
-        ``former``.
+        ``former``. If such a bucket has no limits and is not paused, as usual for the counts of
+        prompts, it is left out.
     """
-    in_use = {bucket["bucket"]: bucket for bucket in live}
+    in_use = {bucket["bucket"]: bucket for bucket in live if _says_something(bucket, table)}
     names = dict.fromkeys((*table.values, *in_use))
     of_bucket: dict[str, list[dict[str, Any]]] = {}
     for circuit in circuits:
@@ -55,6 +56,11 @@ def overview(
         | {"circuits": of_bucket.get(name, [])}
         for name in dict.fromkeys((*names, *of_bucket))
     ]
+
+
+def _says_something(live: Mapping[str, Any], table: LimitTable) -> bool:
+    state = (live.get(part) for part in ("tiers", "concurrency", "waiting", "paused_s"))
+    return live["bucket"] in table.values or any(state)
 
 
 def _bucket(

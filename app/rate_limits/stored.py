@@ -10,7 +10,12 @@ from typing import Any, Literal
 
 import structlog
 
-from app.configuration.sections import DEFAULT_BUCKET, ProviderLimits
+from app.configuration.sections import (
+    DEFAULT_BUCKET,
+    TOKEN_COUNT,
+    UNLIMITED,
+    ProviderLimits,
+)
 from app.domain.agent import PROVIDERS
 from app.domain.policies import RateLimitConfig
 from app.domain.suggestions import did_you_mean, listed
@@ -67,8 +72,9 @@ def limit_table(
     """Merge the configuration and the stored limits of every provider.
 
     A stored model that the configuration lacks gets a bucket of its own. If a model's block does
-    not name a limit, the model has the limit of ``default``, stored values included. A stored block
-    that this version does not understand is ignored and logged.
+    not name a limit, the model has the limit of ``default``, stored values included. In the block
+    for counts of prompts, such a limit is unlimited. A stored block that this version does not
+    understand is ignored and logged.
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}
@@ -180,6 +186,8 @@ def _model_values(
         key: LimitValue(value=value.value, source=value.source, inherited=True)
         for key, value in default.items()
     }
+    if model == TOKEN_COUNT:
+        values = {key: LimitValue(value=getattr(UNLIMITED, key), source="built-in") for key in KEYS}
     for key in given.named(model) or ():
         values[key] = LimitValue(value=getattr(given.models[model], key), source="configuration")
     return values | _stored_values(stored)

@@ -29,8 +29,14 @@ from app.simulator.wire import (
     object_in,
     objects_in,
     pieces,
+    refuse_others,
     text_of,
     token_limit,
+)
+
+_COUNTED = frozenset(
+    {"cache_control", "messages", "model", "output_config", "speed", "system", "thinking"}
+    | {"tool_choice", "tools"}
 )
 
 
@@ -81,6 +87,16 @@ class AnthropicWire:
             stream=bool(body.get("stream")),
             include_usage=True,
         )
+
+    def parse_count(self, body: Any) -> ChatRequest:
+        """See `CountingWire`."""
+        body = as_object(body)
+        refuse_others(body, _COUNTED, "{name}: Extra inputs are not permitted")
+        return self.parse({**body, "max_tokens": 1})
+
+    def count(self, input_tokens: int) -> bytes:
+        """See `CountingWire`."""
+        return compact({"input_tokens": input_tokens}).encode()
 
     def charge(self, answer: Answer) -> Charge:
         """Return the amounts: one request, the input without cache reads, and the real output.

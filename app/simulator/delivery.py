@@ -49,6 +49,11 @@ class Delivery:
         self.ledger.close(self.record, status=200)
         return self._response(self.wire.answer(answer))
 
+    def free(self, body: bytes) -> web.Response:
+        """Send a JSON body that has no tokens and no price."""
+        self.ledger.close(self.record, status=200)
+        return self._response(body)
+
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:

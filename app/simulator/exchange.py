@@ -10,6 +10,7 @@ import random
 import secrets
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -21,19 +22,23 @@ from app.simulator.delivery import Delivery
 from app.simulator.facts import digest_of
 from app.simulator.faults import Fault, FaultPlan
 from app.simulator.ledger import CLIENT_LEFT, Ledger
-from app.simulator.limits import Limits
+from app.simulator.limits import TOKEN_COUNT, Charge, Limits
 from app.simulator.markers import NOTHING, Marker, active, markers_in
 from app.simulator.replies import reply_to
-from app.simulator.wire import Wire
+from app.simulator.wire import CountingWire, Wire
 
 _PROMPT_CHARS = 80
+
+# Reads a request with its key, and answers it.
+Step = Callable[[Delivery, str], Awaitable[web.StreamResponse]]
 
 
 class Exchange:
     """Answers requests, and holds the state that requests share: limits, faults and counters."""
 
-    def __init__(self, config: SimulatorConfig, ledger: Ledger) -> None:
+    def __init__(self, config: SimulatorConfig, ledger: Ledger, counts: Ledger) -> None:
         self._ledger = ledger
+        self._counts = counts
         # The ids of requests must stay unique across restarts, as a provider's ids do, because
         # clients store the ids in a UNIQUE column.
         self._id_prefix = secrets.token_hex(6)
@@ -58,34 +63,54 @@ class Exchange:
 
     async def serve(self, wire: Wire, http: web.Request) -> web.StreamResponse:
         """Answer one request, and record the request even if the answer fails."""
+
+        async def step(delivery: Delivery, key: str) -> web.StreamResponse:
+            return await self._answer(delivery, await self._read(delivery, key, wire.parse))
+
+        return await self._recorded(self._ledger, wire, http, step)
+
+    async def count(self, wire: CountingWire, http: web.Request) -> web.StreamResponse:
+        """Count the tokens of a prompt; the request is free, and has a ledger of its own."""
+
+        async def step(delivery: Delivery, key: str) -> web.StreamResponse:
+            request = await self._read(delivery, key, wire.parse_count)
+            return await self._count(delivery, request, wire.count(request.input_tokens))
+
+        return await self._recorded(self._counts, wire, http, step)
+
+    async def _recorded(
+        self, ledger: Ledger, wire: Wire, http: web.Request, step: Step
+    ) -> web.StreamResponse:
         self._ids += 1
         key = wire.key_in(http.headers)
-        record = self._ledger.open(
+        record = ledger.open(
             provider=wire.provider,
             endpoint=http.path,
             request_id=f"req_{self._id_prefix}{self._ids:012x}",
             key_sent=bool(key),
         )
-        delivery = Delivery(wire, http, record, self._ledger)
+        delivery = Delivery(wire, http, record, ledger)
         try:
-            return await self._answer(delivery, await self._read(delivery, key))
+            return await step(delivery, key)
         except Refusal as refusal:
             return delivery.refuse(refusal)
         except (asyncio.CancelledError, ConnectionResetError):
-            self._ledger.client_left(record, status=200 if delivery.started else CLIENT_LEFT)
+            ledger.client_left(record, status=200 if delivery.started else CLIENT_LEFT)
             raise
         except Exception:
-            self._ledger.close(record, status=500)
+            ledger.close(record, status=500)
             raise
 
-    async def _read(self, delivery: Delivery, key: str) -> ChatRequest:
+    async def _read(
+        self, delivery: Delivery, key: str, parse: Callable[[Any], ChatRequest]
+    ) -> ChatRequest:
         raw = await delivery.http.read()
         refusal = _key_problem(key, self.config)
         record = delivery.record
         try:
             body = json.loads(raw)
             record.model = _model_in(body)
-            request = delivery.wire.parse(body)
+            request = parse(body)
         except Refusal as problem:
             raise refusal or problem from None
         except ValueError as error:
@@ -100,6 +125,28 @@ class Exchange:
         if not self._knows(request.provider, request.model):
             raise Refusal(404)
         return request
+
+    async def _count(
+        self, delivery: Delivery, request: ChatRequest, body: bytes
+    ) -> web.StreamResponse:
+        self._admit(delivery, TOKEN_COUNT, Charge())
+        fault = self._faults.fault_for(request.provider, TOKEN_COUNT, request.prompt)
+        if fault is not None:
+            delivery.record.fault = fault.label
+            match fault.kind:
+                case "hang":
+                    return await delivery.hang()
+                case "drop":
+                    return delivery.drop()
+                case "slow":
+                    await asyncio.sleep(fault.delay_s)
+                case "status":
+                    raise _refusal_of(fault)
+                case "error_in_200":
+                    return delivery.free(delivery.wire.error(_refusal_of(fault), delivery.record))
+                case _:
+                    return delivery.free(body[: len(body) // 2])
+        return delivery.free(body)
 
     async def _answer(self, delivery: Delivery, request: ChatRequest) -> web.StreamResponse:
         marker = self._marker(request, delivery.record.prompt_hash)
@@ -116,7 +163,7 @@ class Exchange:
             reply=reply,
             usage=self._usage(request, reply, marker),
         )
-        self._admit(delivery, answer)
+        self._admit(delivery, request.model, delivery.wire.charge(answer))
         planned = self._faults.fault_for(request.provider, request.model, request.prompt)
         fault = marker.fault or planned
         latency_s = self._latency_s(marker)
@@ -157,14 +204,14 @@ class Exchange:
             reasoning_tokens=reply.reasoning_tokens,
         )
 
-    def _admit(self, delivery: Delivery, answer: Answer) -> None:
-        wire, model = delivery.wire, answer.request.model
+    def _admit(self, delivery: Delivery, model: str, charge: Charge) -> None:
+        wire = delivery.wire
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
         # A provider counts a request when it arrives, not when the body has been read.
         now_s = delivery.record.arrived_s
-        excess = group.admit(wire.charge(answer), now_s)
+        excess = group.admit(charge, now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))
         if excess is not None:
             raise wire.over_limit(excess, model)
@@ -195,7 +242,7 @@ async def _strike(
     delivery: Delivery, answer: Answer, fault: Fault, delay_s: float
 ) -> web.StreamResponse:
     """Apply a fault instead of sending the answer."""
-    refusal = Refusal(fault.status, code=fault.code, retry_after_s=fault.retry_after_s)
+    refusal = _refusal_of(fault)
     if delay_s > 0:
         await asyncio.sleep(delay_s)
     if fault.kind == "status":
@@ -214,3 +261,7 @@ async def _strike(
             return delivery.error_in_200(refusal)
         case _:
             return await delivery.fail_midway(answer, refusal)
+
+
+def _refusal_of(fault: Fault) -> Refusal:
+    return Refusal(fault.status, code=fault.code, retry_after_s=fault.retry_after_s)

@@ -7,8 +7,9 @@ to every Nth of them. All faults are reproducible.
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Literal, get_args
+
+from app.simulator.limits import covers
 
 FaultKind = Literal[
     "status", "hang", "drop", "garbage", "cut_stream", "stream_error", "error_in_200", "slow"
@@ -57,7 +58,8 @@ class FaultRule:
 
     With `rate` (0 to 1), a random share of the matching requests fails. With `first=N`, the first N
     matching requests fail. With `every=N`, every Nth matching request fails. Without these three
-    settings, all matching requests fail. `model` is a pattern such as `gpt-4o*`.
+    settings, all matching requests fail. `model` is a pattern such as `gpt-4o*`; only the exact
+    name `token_count` means the requests that count tokens.
 
     Example:
         FaultRule(fault=Fault(kind="status", status=503), rate=0.1)
@@ -83,7 +85,7 @@ class FaultRule:
         """Return whether the rule applies to this request."""
         return (
             self.provider in ("*", provider)
-            and fnmatchcase(model, self.model)
+            and covers(self.model, model)
             and self.prompt_contains in prompt
         )
 

@@ -13,6 +13,8 @@ from fnmatch import fnmatchcase
 from typing import Literal, Protocol
 
 WINDOW_S = 60.0
+TOKEN_COUNT = "token_count"  # noqa: S105 this is a name, not a secret
+"""The name that stands for the requests that count tokens, in the place of a model."""
 _TOLERANCE = 1e-6
 """Tolerance for rounding errors, in tokens and seconds.
 
@@ -23,6 +25,8 @@ Because of this tolerance, a client that waits exactly `retry_after_s` is admitt
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RateLimit:
     """One limit. All models of `provider` that match the pattern `model` share this limit.
+
+    Only the exact name `token_count` limits the requests that count tokens.
 
     `burst` is the capacity of the request bucket, and `token_burst` is the capacity of each token
     bucket. Without these settings, a bucket holds the amount of a full minute. For example, 60
@@ -240,6 +244,11 @@ class LimitGroup:
         ]
 
 
+def covers(pattern: str, model: str) -> bool:
+    """Return whether a rule for the models of a pattern applies to a model."""
+    return pattern == model if model == TOKEN_COUNT else fnmatchcase(model, pattern)
+
+
 class Limits:
     """All limits of the simulator; the first rule that matches a model applies to the model."""
 
@@ -251,6 +260,6 @@ class Limits:
         matching = (
             group
             for rule, group in self._groups
-            if rule.provider == provider and fnmatchcase(model, rule.model)
+            if rule.provider == provider and covers(rule.model, model)
         )
         return next(matching, None)

@@ -36,16 +36,25 @@ def openai_media(content: Any, model: str) -> list[Media]:
         kind = part.get("type") if isinstance(part, Mapping) else None
         if kind == "image_url":
             image = part.get("image_url") or {}
-            content_type, data = _data_url(image.get("url"))
-            found.append(_media(data, content_type, model, str(image.get("detail") or "auto")))
+            found.append(_image(image.get("url"), image.get("detail"), model))
         elif kind == "file":
-            file = part.get("file") or {}
-            if not file.get("filename"):
-                raise Refusal(400, "Missing required parameter: 'file.filename'.")
-            content_type, data = _data_url(file.get("file_data"))
-            if content_type != PDF:
-                raise Refusal(400, f"Invalid file data: {content_type!r} is not supported.")
-            found.append(_media(data, content_type, model, "auto"))
+            found.append(_file(part.get("file") or {}, "file.filename", model))
+    return found
+
+
+def responses_media(content: Any, model: str) -> list[Media]:
+    """Return the images and files of a message of OpenAI's Responses API.
+
+    Raises:
+        Refusal: If the provider would refuse one of them with 400.
+    """
+    found = []
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "input_image":
+            found.append(_image(part.get("image_url"), part.get("detail"), model))
+        elif kind == "input_file":
+            found.append(_file(part, "filename", model))
     return found
 
 
@@ -66,6 +75,20 @@ def anthropic_media(content: Any, model: str) -> list[Media]:
             raise Refusal(400, f"{block['type']}.source.base64.media_type: unexpected value.")
         found.append(_media(source.get("data"), source.get("media_type"), model, "auto"))
     return found
+
+
+def _image(url: Any, detail: Any, model: str) -> Media:
+    content_type, data = _data_url(url)
+    return _media(data, content_type, model, str(detail or "auto"))
+
+
+def _file(file: Mapping[str, Any], name: str, model: str) -> Media:
+    if not file.get("filename"):
+        raise Refusal(400, f"Missing required parameter: '{name}'.")
+    content_type, data = _data_url(file.get("file_data"))
+    if content_type != PDF:
+        raise Refusal(400, f"Invalid file data: {content_type!r} is not supported.")
+    return _media(data, content_type, model, "auto")
 
 
 def _media(data: Any, media_type: Any, model: str, detail: str) -> Media:

@@ -86,6 +86,10 @@ class SimulatorProcess:
         """Return the records with a sequence number above `since`, as JSON objects."""
         return list(self._request(f"ledger?since={since}"))
 
+    def counts(self) -> list[dict[str, Any]]:
+        """Return the records of the requests that counted the tokens of prompts."""
+        return list(self._request("counts"))
+
     def summary(self) -> dict[str, Any]:
         """Return totals over all records."""
         return dict(self._request("ledger/summary"))

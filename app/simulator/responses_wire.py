@@ -20,6 +20,7 @@ from app.simulator.chat import (
 from app.simulator.error_bodies import openai_error
 from app.simulator.facts import digest_of
 from app.simulator.ledger import Record
+from app.simulator.media import responses_media
 from app.simulator.openai_rules import check_responses, reasons
 from app.simulator.openai_wire import OpenAIWire, served_tier
 from app.simulator.wire import (
@@ -30,6 +31,7 @@ from app.simulator.wire import (
     object_in,
     objects_in,
     pieces,
+    refuse_others,
     text_of,
     token_limit,
 )
@@ -37,6 +39,10 @@ from app.simulator.wire import (
 _SEALED = "reasoning.encrypted_content"
 _SEAL = "gAAAAAB"
 _FAILURES = {429: "rate_limit_exceeded", 503: "server_is_overloaded", 529: "server_is_overloaded"}
+_COUNTED = frozenset(
+    {"conversation", "input", "instructions", "model", "parallel_tool_calls", "personality"}
+    | {"previous_response_id", "reasoning", "text", "tool_choice", "tools", "truncation"}
+)
 _ECHOED = ("instructions", "metadata", "parallel_tool_calls", "reasoning", "text", "tool_choice")
 
 
@@ -51,7 +57,7 @@ class ResponsesWire(OpenAIWire):
         transcript = Transcript()
         if body.get("instructions"):
             transcript.instruction(text_of(body["instructions"]))
-        _read_input(transcript, body)
+        _read_input(transcript, body, model)
         tools = objects_in(body, "tools")
         format_ = object_in(object_in(body, "text"), "format")
         effort = object_in(body, "reasoning").get("effort")
@@ -61,6 +67,7 @@ class ResponsesWire(OpenAIWire):
             prompt="\n".join(transcript.prompts),
             questions=transcript.questions,
             question=transcript.question,
+            files=tuple(transcript.files),
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=token_limit(body, "max_output_tokens"),
             tools=tuple(_tool(index, tool) for index, tool in enumerate(tools)),
@@ -76,6 +83,16 @@ class ResponsesWire(OpenAIWire):
             sealed=_SEALED in (body.get("include") or ()),
             echoed={name: body[name] for name in _ECHOED if name in body} | {"tools": tools},
         )
+
+    def parse_count(self, body: Any) -> ChatRequest:
+        """See `CountingWire`."""
+        body = as_object(body)
+        refuse_others(body, _COUNTED, "Unknown parameter: '{name}'.")
+        return self.parse(body)
+
+    def count(self, input_tokens: int) -> bytes:
+        """See `CountingWire`."""
+        return compact({"object": "response.input_tokens", "input_tokens": input_tokens}).encode()
 
     def answer(self, answer: Answer) -> bytes:
         """See `Wire`."""
@@ -111,7 +128,7 @@ class ResponsesWire(OpenAIWire):
         return _sse({**event, "sequence_number": 0})
 
 
-def _read_input(transcript: Transcript, body: Mapping[str, Any]) -> None:
+def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> None:
     given = field(body, "input", (str, list))
     if isinstance(given, str):
         transcript.user(given)
@@ -139,6 +156,8 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any]) -> None:
             _end_turn(transcript, said, calls)
             reasoned = False
             _read_item(transcript, index, kind, item)
+            for media in responses_media(item.get("content"), model):
+                transcript.file(media.sha256, media.tokens)
     _end_turn(transcript, said, calls)
     transcript.close_calls()
 

@@ -62,7 +62,8 @@ class Simulator:
         self._host = host
         self._port = port
         self._ledger = Ledger(size=self._first_config.ledger_size, path=ledger_path)
-        self._exchange = Exchange(self._first_config, self._ledger)
+        self._counts = Ledger(size=self._first_config.ledger_size)
+        self._exchange = Exchange(self._first_config, self._ledger, self._counts)
         self._runner = web.AppRunner(
             self._application(),
             access_log=None,
@@ -127,6 +128,13 @@ class Simulator:
         """
         return self._ledger.records(since)
 
+    def counts(self) -> list[Record]:
+        """Return the records of the requests that counted the tokens of prompts, oldest first.
+
+        These requests are free, so they are in no other record and in no total.
+        """
+        return self._counts.records()
+
     def summary(self) -> dict[str, Any]:
         """Return totals over all records; see `Ledger.summary`."""
         return self._ledger.summary()
@@ -142,19 +150,24 @@ class Simulator:
     def reset(self) -> None:
         """Restore the first configuration, with an empty ledger, full limits and new counters."""
         self._ledger.clear()
+        self._counts.clear()
         self._exchange.reset(self._first_config)
 
     def _application(self) -> web.Application:
         application = web.Application(client_max_size=_MAX_BODY_BYTES)
+        serve, count = self._exchange.serve, self._exchange.count
         application.add_routes(
             [
-                web.post("/v1/chat/completions", partial(self._exchange.serve, OpenAIWire())),
-                web.post("/v1/responses", partial(self._exchange.serve, ResponsesWire())),
-                web.post("/v1/messages", partial(self._exchange.serve, AnthropicWire())),
+                web.post("/v1/chat/completions", partial(serve, OpenAIWire())),
+                web.post("/v1/responses", partial(serve, ResponsesWire())),
+                web.post("/v1/messages", partial(serve, AnthropicWire())),
+                web.post("/v1/responses/input_tokens", partial(count, ResponsesWire())),
+                web.post("/v1/messages/count_tokens", partial(count, AnthropicWire())),
                 web.get("/v1/models", _models),
                 web.get("/_simulator/health", self._get_health),
                 web.get("/_simulator/ledger", self._get_ledger),
                 web.get("/_simulator/ledger/summary", self._get_summary),
+                web.get("/_simulator/counts", self._get_counts),
                 web.get("/_simulator/config", self._get_config),
                 web.post("/_simulator/config", self._post_config),
                 web.post("/_simulator/reset", self._post_reset),
@@ -175,6 +188,9 @@ class Simulator:
 
     async def _get_summary(self, _request: web.Request) -> web.Response:
         return web.json_response(self.summary())
+
+    async def _get_counts(self, _request: web.Request) -> web.Response:
+        return web.json_response([dataclasses.asdict(record) for record in self.counts()])
 
     async def _get_config(self, _request: web.Request) -> web.Response:
         return web.json_response(config_as_json(self.config))

@@ -1,7 +1,7 @@
 """Code that the protocol modules share: the interface, checks of fields, and stream pieces."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,6 +69,20 @@ class Wire(Protocol):
         """Make the Retry-After headers."""
 
 
+class CountingWire(Wire, Protocol):
+    """A protocol with an endpoint that counts the tokens of a prompt."""
+
+    def parse_count(self, body: Any) -> ChatRequest:
+        """Read the body of a request that only counts.
+
+        Raises:
+            Refusal: If the provider would refuse the body with 400.
+        """
+
+    def count(self, input_tokens: int) -> bytes:
+        """Make the JSON body of a count."""
+
+
 def bearer_in(headers: Mapping[str, str]) -> str:
     """Return the bearer token of the Authorization header, or an empty string."""
     return headers.get("Authorization", "").removeprefix("Bearer").strip()
@@ -83,6 +97,22 @@ def as_object(body: Any) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise Refusal(400, "We could not parse the JSON body of your request: expected an object.")
     return body
+
+
+def refuse_others(body: Mapping[str, Any], known: Collection[str], problem: str) -> None:
+    """Check that a body has no other fields than these.
+
+    Args:
+        body: The body.
+        known: The fields that it may have.
+        problem: The provider's text about a field, with `{name}` for its name.
+
+    Raises:
+        Refusal: If the body has another field.
+    """
+    for name in body:
+        if name not in known:
+            raise Refusal(400, problem.format(name=name), param=name)
 
 
 def objects_in(body: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:

@@ -1,7 +1,8 @@
 """Odd answers of both protocols, whole and streamed, read through the real SDKs.
 
 Each law is shown for its clearest cases; tests/integration/test_answer_corpus.py has the answers
-that real servers have given.
+that real servers have given. The file is over 400 lines because the cases share one server and one
+way to read its answers, whole and streamed.
 """
 
 import json

@@ -54,7 +54,7 @@ async def test_both_forms_share_one_connection_pool(sim: Simulator) -> None:
     for api in ("chat", "responses", "chat", "responses"):
         await client.complete("Hello.", "gpt-4o-mini", api=api)
 
-    inner: Any = client._client
+    inner: Any = client._connection.open()
     assert len(inner._client._transport.client.connector._conns) <= 1
     await client.close()
     await client.complete("Hello.", "gpt-4o-mini", api="responses")

@@ -228,7 +228,7 @@ async def test_connections_are_used_again_after_a_stream(
     for _ in range(3):
         await client.complete("Hello.", MODELS[client.provider], stream=True)
 
-    inner = client._client._client._transport  # type: ignore[attr-defined]
+    inner = client._connection.open()._client._transport  # type: ignore[attr-defined]
     assert len(inner.client.connector._conns) <= 1
 
 

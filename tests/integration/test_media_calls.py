@@ -24,6 +24,7 @@ FILES = {
 }
 MODELS = {
     "openai": ("gpt-4o", "gpt-4o-mini", "gpt-4.1-nano", "gpt-5.4", "gpt-6-astra", "sim-large"),
+    "responses": ("gpt-4o-mini", "gpt-5.4", "gpt-6-astra"),
     "anthropic": ("claude-haiku-4-5", "claude-sonnet-5"),
 }
 PAIRS = [(protocol, model) for protocol, models in MODELS.items() for model in models]

@@ -7,7 +7,7 @@ of a body. ``cut`` ends the connection in the middle.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -21,6 +21,9 @@ from aiohttp.typedefs import Handler
 WIRE = Path(__file__).parents[1] / "wire"
 # Slices do not end where events or characters end, so the reader has to put these together.
 SLICE_BYTES = 23
+#: The paths of calls, and those of the requests that count the tokens of a prompt.
+CALLS = ("/v1/chat/completions", "/v1/responses", "/v1/messages")
+COUNTS = ("/v1/responses/input_tokens", "/v1/messages/count_tokens")
 
 
 @dataclass
@@ -83,12 +86,16 @@ async def serving(
 
 
 @asynccontextmanager
-async def provider_server(handle: Handler) -> AsyncIterator[str]:
-    """Run a server for calls of every form on a free port of this machine; yield its URL."""
+async def provider_server(handle: Handler, paths: Sequence[str] = CALLS) -> AsyncIterator[str]:
+    """Run a server on a free port of this machine; yield its URL.
+
+    Args:
+        handle: Answers the requests.
+        paths: Paths of the requests; by default, those of calls of every form.
+    """
     application = web.Application()
-    application.router.add_post("/v1/chat/completions", handle)
-    application.router.add_post("/v1/responses", handle)
-    application.router.add_post("/v1/messages", handle)
+    for path in paths:
+        application.router.add_post(path, handle)
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -10,9 +10,12 @@ from functools import partial
 import structlog
 
 from app.configuration.sections import TOKEN_COUNT
+from app.domain.usage import Usage
 from app.domain.waits import LongWait
-from app.errors import AgentError, ProviderError, RateLimited
+from app.errors import AgentError, InvalidJson, ProviderError, RateLimited
+from app.llm.cache import address_of
 from app.llm.clients import Clients
+from app.llm.parts import without_data
 from app.planning.calls import CallPlan
 from app.rate_limits.base import LimitRequest
 from app.rate_limits.limiter import ClusterLimiter
@@ -22,41 +25,71 @@ from workers.calls.base import CallRequest
 COUNT_FROM_TOKENS = 50_000
 #: Seconds, including waits for limits, after which a call goes on without a count.
 MAX_WAIT_S = 10.0
+#: A count that a provider refuses with 429 is tried this often, after the pause of its bucket.
+TRIES = 2
+#: Number of counts that a process remembers.
+MAX_KNOWN = 1000
 
 log = structlog.get_logger(__name__)
 
 
 class TokenCounter:
-    """Asks providers for the number of tokens of long prompts.
+    """Asks providers for the number of tokens of long prompts; see ``Counter`` in ``provider``.
 
     The requests have limits of their own, under the name ``token_count``; if the configuration has
-    no such limits, the requests are unlimited.
+    no such limits, the requests are unlimited. They change neither the limits of calls nor
+    circuits, and have no hold and no entry in the ledger.
 
-    Weakness: a conversation with tools is counted anew in every turn. If a count fails or comes too
-    late, the call is planned with the upper bound.
+    A server of another maker may count wrongly. If a prompt has more tokens than the bound that
+    followed from its count, this process counts no more prompts for the model.
+
+    Weakness: a conversation with tools is counted anew in every turn, and each process has counts
+    of its own. If a count fails or comes too late, the call is planned with the upper bound.
 
     Args:
         clients: The providers' clients.
         limiter: The cluster's limiter.
-
-    Example:
-        counted = await counter.count(request, plan)
-        plan = planner.plan(agent, messages, tools, counted_tokens=counted)
     """
 
     def __init__(self, *, clients: Clients, limiter: ClusterLimiter) -> None:
         self._clients = clients
         self._limiter = limiter
+        self._known: dict[str, int] = {}
+        self._wrong: set[tuple[str, str]] = set()
 
     async def count(self, request: CallRequest, plan: CallPlan) -> int | None:
-        """Return the number of tokens of a prompt, or None if it is short or cannot be counted.
-
-        Args:
-            request: The call.
-            plan: The call's plan without a count.
-        """
-        if plan.bound_tokens < COUNT_FROM_TOKENS:
+        """See ``Counter``."""
+        is_short = plan.bound_tokens < COUNT_FROM_TOKENS
+        if is_short or (request.provider, request.model) in self._wrong:
             return None
+        # An agent that was handed back, or is tried again, comes back with the same prompt.
+        try:
+            address = _address(request, plan)
+        except InvalidJson:
+            return None
+        if (known := self._known.get(address)) is not None:
+            return known
+        counted = await self._within_time(request, plan)
+        if counted is not None:
+            self._known[address] = counted
+            if len(self._known) > MAX_KNOWN:
+                del self._known[next(iter(self._known))]
+        return counted
+
+    def check(self, request: CallRequest, plan: CallPlan, billed_tokens: int) -> None:
+        """See ``Counter``."""
+        if plan.counted and billed_tokens > plan.bound_tokens:
+            self._wrong.add((request.provider, request.model))
+            log.warning(
+                "count_too_small",
+                provider=request.provider,
+                model=request.model,
+                counted=plan.guessed_tokens,
+                billed=billed_tokens,
+                effect="prompts of this model are not counted any more",
+            )
+
+    async def _within_time(self, request: CallRequest, plan: CallPlan) -> int | None:
         limit = LimitRequest(
             provider=request.provider,
             model=TOKEN_COUNT,
@@ -68,27 +101,59 @@ class TokenCounter:
             weight=request.job.run.weight,
         )
         request.wait()
+        blocked_by = partial(self._limiter.blocked_by, limit)
         try:
-            async with asyncio.timeout(min(MAX_WAIT_S, request.job.clock.left_s)):
-                with request.job.waits.waiting("limit", partial(self._limiter.blocked_by, limit)):
-                    permit = await self._limiter.acquire(limit, max_wait_s=MAX_WAIT_S)
-                failure: ProviderError | None = None
-                try:
-                    return await self._clients.get(request.provider).count_tokens(
-                        request.messages, request.model, request.tools or None, **plan.parameters
-                    )
-                except ProviderError as error:
-                    failure = error
-                    raise
-                finally:
-                    self._limiter.settle(
-                        permit,
-                        usage=None,
-                        headers=failure.headers if failure else {},
-                        retry_after_s=failure.retry_after_s if failure else None,
-                        throttled=isinstance(failure, RateLimited),
-                        whole=False,
-                    )
+            with request.job.waits.waiting("limit", blocked_by):
+                async with asyncio.timeout(min(MAX_WAIT_S, request.job.clock.left_s)):
+                    return await self._asked(request, plan, limit)
         except (TimeoutError, LongWait, AgentError) as error:
-            log.info("prompt_not_counted", provider=request.provider, error=str(error)[:200])
+            log.info(
+                "prompt_not_counted",
+                provider=request.provider,
+                model=request.model,
+                error=f"{type(error).__name__}: {error}"[:200],
+            )
             return None
+
+    async def _asked(self, request: CallRequest, plan: CallPlan, limit: LimitRequest) -> int | None:
+        for tries_left in reversed(range(TRIES)):
+            try:
+                return await self._ask(request, plan, limit)
+            except RateLimited:
+                # The limiter has paused the bucket, so the next try waits.
+                if not tries_left:
+                    raise
+        return None
+
+    async def _ask(self, request: CallRequest, plan: CallPlan, limit: LimitRequest) -> int | None:
+        permit = await self._limiter.acquire(limit, max_wait_s=MAX_WAIT_S)
+        settle = partial(self._limiter.settle, permit, whole=False)
+        try:
+            counted = await self._clients.get(request.provider).count_tokens(
+                request.messages, request.model, request.tools or None, **plan.parameters
+            )
+        except ProviderError as error:
+            settle(
+                usage=None if error.reached else Usage(),
+                headers=error.headers,
+                retry_after_s=error.retry_after_s,
+                throttled=isinstance(error, RateLimited),
+            )
+            raise
+        except BaseException:
+            settle(usage=None)
+            raise
+        settle(usage=None)
+        return counted
+
+
+def _address(request: CallRequest, plan: CallPlan) -> str:
+    return address_of(
+        {
+            "provider": request.provider,
+            "model": request.model,
+            "messages": [without_data(message) for message in request.messages],
+            "tools": list(request.tools),
+            "parameters": dict(plan.parameters),
+        }
+    )

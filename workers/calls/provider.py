@@ -6,10 +6,10 @@ the attempt settles the hold.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from typing import Protocol
 
 from uuid_utils.compat import uuid7
 
@@ -28,7 +28,35 @@ from workers.calls.base import CallOutcome, CallRequest
 from workers.calls.money import HoldTicket, Money
 from workers.calls.records import PreparedCall, answered, failed, void
 
-Count = Callable[[CallRequest, CallPlan], Awaitable[int | None]]
+
+class Counter(Protocol):
+    """Counts prompts for the ring around the provider.
+
+    Example:
+        counted = await counter.count(request, plan)
+        plan = planner.plan(agent, messages, tools, counted_tokens=counted)
+        ...
+        counter.check(request, plan, response.usage.prompt_tokens)
+    """
+
+    async def count(self, request: CallRequest, plan: CallPlan) -> int | None:
+        """Return the number of tokens of a prompt, or None if it is short or cannot be counted.
+
+        Args:
+            request: The call.
+            plan: The call's plan without a count.
+        """
+        ...
+
+    def check(self, request: CallRequest, plan: CallPlan, billed_tokens: int) -> None:
+        """Compare a count with the tokens that the provider bills.
+
+        Args:
+            request: The call.
+            plan: The call's plan.
+            billed_tokens: Tokens of the prompt by the provider's count in the answer.
+        """
+        ...
 
 
 class ProviderRing:
@@ -44,7 +72,7 @@ class ProviderRing:
         planner: Plans calls.
         money: Places holds.
         texts: Publishes the text of streaming agents to the clients that follow the run.
-        count: Counts the tokens of a long prompt; returns None if the prompt is not counted.
+        counter: Counts the tokens of long prompts.
     """
 
     def __init__(
@@ -55,14 +83,14 @@ class ProviderRing:
         planner: CallPlanner,
         money: Money,
         texts: Publisher,
-        count: Count,
+        counter: Counter,
     ) -> None:
-        self._count = count
         self._clients = clients
         self._limiter = limiter
         self._planner = planner
         self._money = money
         self._texts = texts
+        self._counter = counter
         self._estimates = PromptEstimates()
 
     async def call(self, request: CallRequest) -> CallOutcome:
@@ -91,12 +119,8 @@ class ProviderRing:
                 ) from error
             raise
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        # Images have formulas of their own, so they say nothing about the model's tokenizer.
-        guess_can_learn = not (call.plan.counted or call.plan.media_tokens)
-        if guess_can_learn and not response.metadata.get("usage_missing"):
-            counted = response.usage.prompt_tokens
-            guessed = call.plan.guessed_tokens
-            self._estimates.learn(request.provider, request.model, guessed, counted)
+        if not response.metadata.get("usage_missing"):
+            self._learn(call, response.usage.prompt_tokens)
         settling.note(answered(call, response, time.monotonic() - started_s))
         if text:
             clock.first_token(response.metadata.get("first_token_s"))
@@ -112,7 +136,7 @@ class ProviderRing:
             self._planner.plan, agent, request.messages, request.tools, affordable_usd=left_usd
         )
         plan = plan_of()
-        if (counted := await self._count(request, plan)) is not None:
+        if (counted := await self._counter.count(request, plan)) is not None:
             plan = plan_of(counted_tokens=counted)
         call = PreparedCall(
             request=request,
@@ -149,6 +173,16 @@ class ProviderRing:
             return guessed
         corrected = self._estimates.corrected(request.provider, request.model, guessed)
         return plan.media_tokens + corrected
+
+    def _learn(self, call: PreparedCall, billed_tokens: int) -> None:
+        """Compare the plan with the provider's final count of the prompt."""
+        request, plan = call.request, call.plan
+        self._counter.check(request, plan, billed_tokens)
+        # Images have formulas of their own, so they say nothing about the model's tokenizer.
+        if not (plan.counted or plan.media_tokens):
+            self._estimates.learn(
+                request.provider, request.model, plan.guessed_tokens, billed_tokens
+            )
 
     async def _send(
         self, call: PreparedCall, permit: Permit, text: Stream | None, broken: list[Partial]

@@ -124,7 +124,8 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
     The prompt's tokens are booked as tokens of the sort that has this price. So a later pricing of
     the entry finds the same cost.
     """
-    prompt_tokens = usage.prompt_tokens
+    # The client knows only the bytes; the provider may have counted the prompt before the call.
+    prompt_tokens = min(usage.prompt_tokens, plan.bound_tokens)
     parts = ["input_tokens"]
     if plan.cache_writes:
         parts += ["cache_write_tokens", "cache_write_1h_tokens"]

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from app.bootstrap import client_factories
-from app.cli.processes import queues_of
 from app.configuration.settings import load_settings
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
@@ -380,23 +378,3 @@ def test_all_models_of_a_provider_may_have_one_price() -> None:
     assert pricing.price_of("vllm", "dear").output == Decimal("0.001")
     with pytest.raises(UnknownModel):
         pricing.price_of("other", "llama")
-
-
-@pytest.mark.parametrize(
-    ("words", "queues"),
-    [
-        ([], ("openai", "vllm", "scheduler")),
-        (["agents"], ("openai", "vllm")),
-        (["vllm", "agents", "scheduler"], ("vllm", "openai", "scheduler")),
-        (["scheduler"], ("scheduler",)),
-    ],
-)
-def test_a_worker_serves_the_queues_that_are_named(
-    words: list[str], queues: tuple[str, ...]
-) -> None:
-    assert queues_of(words, ("openai", "vllm")) == queues
-
-
-def test_a_queue_that_there_is_not_is_refused() -> None:
-    with pytest.raises(typer.BadParameter, match=r"no queue 'vlm'.*did you mean 'vllm'"):
-        queues_of(["vlm"], ("openai", "vllm"))

@@ -28,7 +28,7 @@ from workers.agents.conversation import decode_message, encode_message
 OPENAI = OpenAIClient("key", base_url="http://127.0.0.1:9/v1")
 CLIENTS: Mapping[str, SdkClient] = {
     "openai": OPENAI,
-    "responses": ResponsesClient("key", connect=OPENAI._connection),
+    "responses": ResponsesClient("key", connection=OPENAI._connection),
     "anthropic": AnthropicClient("key", base_url="http://127.0.0.1:9"),
 }
 MODELS = {"openai": "gpt-4o", "responses": "gpt-5.6-terra", "anthropic": "claude-sonnet-4-6"}

@@ -4,6 +4,8 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.costs.pricing import Pricing
 from app.domain.agent import Agent
@@ -138,3 +140,46 @@ def test_a_summary_by_the_provider_reads_the_prompt_again() -> None:
 def test_a_model_without_a_price_has_no_plan() -> None:
     with pytest.raises(UnknownModel):
         PLANNER.plan(agent(llm_config={"model": "gpt-99"}), [])
+
+
+@given(
+    text=st.text(min_size=1, max_size=200),
+    times=st.integers(1, 2000),
+    counted=st.integers(1, 3_000_000),
+)
+def test_a_count_lowers_the_bound_and_never_below_itself(
+    text: str, times: int, counted: int
+) -> None:
+    messages = [{"role": "user", "content": text * times}]
+    plain = PLANNER.plan(agent(), messages)
+
+    plan = PLANNER.plan(agent(), messages, counted_tokens=counted)
+
+    if counted > plain.bound_tokens:  # a prompt cannot have so many tokens
+        assert plan == plain
+        return
+    assert counted <= plan.bound_tokens <= plain.bound_tokens
+    assert plan.bound_tokens <= 1.05 * counted + 1001
+    assert plan.least_tokens <= plan.guessed_tokens == counted
+    assert plan.counted
+    assert plan.worst_usd <= plain.worst_usd
+    assert plan.worst_usd >= plan.worst_usd_of(counted)
+
+
+def test_a_count_is_no_reason_to_refuse_a_prompt_that_it_exceeds_only_by_a_little() -> None:
+    messages = [{"role": "user", "content": "x" * 600_000}]
+
+    counts = {n: PLANNER.plan(agent(), messages, counted_tokens=n) for n in (130_000, 140_000)}
+
+    assert counts[130_000].context_window == 128_000
+    assert [plan.fits_window for plan in counts.values()] == [True, False]
+
+
+def test_a_shorter_bound_leaves_more_of_the_money_for_the_answer() -> None:
+    messages = [{"role": "user", "content": "x" * 200_000}]
+    left = Decimal("0.0315")
+
+    by_bytes = PLANNER.plan(agent(), messages, affordable_usd=left)
+    counted = PLANNER.plan(agent(), messages, affordable_usd=left, counted_tokens=50_000)
+
+    assert by_bytes.max_tokens < counted.max_tokens == 4096

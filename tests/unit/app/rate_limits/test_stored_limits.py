@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from app.configuration.sections import ProviderLimits
+from app.configuration.sections import UNLIMITED, ProviderLimits
 from app.domain.policies import RateLimitConfig
 from app.errors import ConfigurationError
 from app.rate_limits.overview import overview
@@ -147,3 +147,36 @@ def test_the_overview_has_idle_live_and_former_buckets() -> None:
     assert found["openai/default"]["limits"]["requests_per_minute"]["live"]["level"] == 3.5
     assert found["openai/default"]["limits"]["burst"]["live"] is None
     assert found["openai/old"]["limits"]["requests_per_minute"]["source"] == "former"
+
+
+def test_the_overview_leaves_out_the_counts_of_prompts_while_they_have_no_limit() -> None:
+    idle = {"tiers": [], "waiting": 0, "concurrency": 0, "in_flight": 1, "paused_s": 0.0}
+    live = [
+        {"bucket": "openai/token_count", **idle},
+        {"bucket": "anthropic/token_count", **idle, "paused_s": 3.0},
+        {"bucket": "anthropic/default", **idle},
+    ]
+
+    found = {bucket["bucket"] for bucket in overview(table(), live)}
+    limited = overview(table(stored("token_count", requests_per_minute=60)), live)
+
+    assert "openai/token_count" not in found
+    assert {"anthropic/token_count", "anthropic/default"} <= found
+    assert "openai/token_count" in {bucket["bucket"] for bucket in limited}
+
+
+def test_counts_of_prompts_have_no_limits_but_their_own() -> None:
+    given = {"token_count": {"requests_per_minute": 60}, "*": {"concurrent_requests": 1}}
+    configured = ProviderLimits.model_validate(CONFIGURED | {"models": given})
+    without = ProviderLimits.model_validate(CONFIGURED | {"models": {"*": {}}})
+    changed = limit_table({"openai": configured}, [stored("token_count", burst=2)])
+
+    for found in (configured, changed.providers["openai"]):
+        bucket, limits = found.bucket_of("token_count")
+        assert (bucket, limits.requests_per_minute) == ("token_count", 60)
+        assert (limits.concurrent_requests, limits.requests_per_hour) == (None, None)
+    assert changed.resolve("openai", "token_count")[1].burst == 2
+    assert without.bucket_of("token_count") == ("token_count", UNLIMITED)
+    assert table().resolve("anthropic", "token_count") == ("anthropic/token_count", UNLIMITED)
+    assert source(changed, "openai/token_count", "burst") == (2, "stored", False)
+    assert source(changed, "openai/token_count", "tokens_per_minute") == (None, "built-in", False)

@@ -6,6 +6,7 @@ Requests that OpenAI serves only in its Responses API go there, see ``app.llm.op
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from app.domain.server_tools import is_server_tool
 from app.llm.answers import Answer
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.call_ids import for_openai
@@ -20,6 +21,7 @@ from app.llm.openai_responses import ResponsesClient
 from app.llm.openai_stream import OpenAIAssembly
 from app.llm.parameters import ParameterRefused
 from app.llm.prompt_cache import ask_openai, least_openai
+from app.llm.responses_tools import server_item
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
@@ -36,7 +38,7 @@ class OpenAIClient(OpenAISdkClient):
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
     workers. The client sends text, images, PDFs and tools, and reads only text and tool calls. For
-    audio or tools that run at the provider, use the SDK.
+    audio, use the SDK.
 
     Args:
         api_key: As in ``SdkClient``.
@@ -70,7 +72,8 @@ class OpenAIClient(OpenAISdkClient):
         """See ``LLMClient.complete_with_tools``."""
         asked = kwargs.get("api") or self._configured_api
         try:
-            api = choose_api(model, kwargs, asked, bool(tools))
+            at_provider = any(map(is_server_tool, tools or ()))
+            api = choose_api(model, kwargs, asked, bool(tools), at_provider)
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
         if kwargs.get("service_tier") == "flex" and not kwargs.get("timeout_s"):
@@ -175,5 +178,6 @@ DIALECT = Dialect(
     refused=REFUSED,
     adapt=adapt_openai,
     least_cached_tokens=least_openai,
+    server_tool=server_item,
     choose_api=choose_api,
 )

@@ -4,6 +4,7 @@ All protocols share this code: it gets an ``Answer``, which a protocol's module 
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, served_by
@@ -101,9 +102,11 @@ class AnswerReader:
         usage = counts.bounded(
             prompt_tokens=0 if counts.prompt else prompt_bound(request), output_tokens=bound
         )
+        usage = replace(usage, web_searches=max(usage.web_searches, answer.web_searches))
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
-        finish = finish_of(answer.word)
+        # Only a message that goes back as it came can be continued.
+        finish = finish_of(answer.word, may_pause=request.may_pause and bool(answer.original))
         if answer.error or finish is None:
             failure = self._failure(answer, response)
             # An error in place of an answer costs what that error costs: nothing.
@@ -177,7 +180,7 @@ def _finish(finish: Finish, answer: Answer) -> Finish:
     """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
     if answer.refusal:
         return "content_filter"
-    return "tool_calls" if answer.calls and finish == "stop" else finish
+    return "tool_calls" if answer.calls and finish in ("stop", "pause") else finish
 
 
 def prompt_bound(request: Request) -> int:

@@ -91,8 +91,10 @@ class ProviderRing:
                 ) from error
             raise
         self._limiter.settle(permit, usage=response.usage, headers=response.headers)
-        # Images have formulas of their own, so they say nothing about the model's tokenizer.
-        guess_can_learn = not (call.plan.counted or call.plan.media_tokens)
+        # Images have formulas of their own, and results of the provider's tools are in the count.
+        # Both say nothing about the model's tokenizer.
+        plan = call.plan
+        guess_can_learn = not (plan.counted or plan.media_tokens or plan.server_uses.uses)
         if guess_can_learn and not response.metadata.get("usage_missing"):
             counted = response.usage.prompt_tokens
             guessed = call.plan.guessed_tokens

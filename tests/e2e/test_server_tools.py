@@ -1,6 +1,8 @@
 """Agents whose provider searches the web; after each test the ledger equals the simulator's."""
 
+from collections.abc import Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,16 +10,17 @@ import pytest
 from app import Agent, RetryPolicy, RetryStrategy, Run, Workflow, enqueue
 from app.errors import UnknownModel, WorkflowError
 from app.examples.tools import check_total
-from tests.support.ledgers import dollars_of
-from tests.support.stack import Stack
+from app.workflow_files.loader import load
+from tests.support.ledgers import assert_ledgers_agree, dollars_of
+from tests.support.stack import CONFIGURATION, ROOT, Stack, client_of, run_stack
+from tests.support.waiting import wait_until
 
 CLAUDE, GPT = "claude-haiku-4-5", "gpt-6.1-terra"
 RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 SEARCH = {"server": "web_search", "max_uses": 3}
 AT_ONCE = RetryPolicy(strategy=RetryStrategy.IMMEDIATE)
 WAIT_S = 30.0
-
-pytestmark = pytest.mark.usefixtures("stack")
+EXAMPLE = ROOT / "app" / "examples" / "news.yaml"
 
 
 def agent(name: str, prompt: str, **fields: Any) -> Agent:
@@ -146,13 +149,15 @@ def test_a_later_attempt_goes_on_after_the_pauses_of_an_earlier_one(stack: Stack
     assert sum(entry["web_searches"] for entry in entries) == 4
 
 
-def test_a_pause_without_tools_of_the_provider_is_a_failure(stack: Stack) -> None:
-    run = run_to_end(
-        agent("a", "Say hello. [[sim:pauses=1]]", llm_config={"model": CLAUDE}, tools=[])
-    )
+def test_the_example_searches_with_both_providers(stack: Stack) -> None:
+    file = load(EXAMPLE)
+
+    run = enqueue(file.workflow, file.input)
+    run.wait(timeout=WAIT_S)
 
     assert run.status == "completed"
-    assert [entry["finish_reason"] for entry in entries_of(stack, run)] == ["stop"]
+    by_agent = {entry["agent"]: entry["web_searches"] for entry in entries_of(stack, run)}
+    assert by_agent == {"claude": 1, "gpt": 1, "editor": 0}
 
 
 @pytest.mark.parametrize("model", [CLAUDE, GPT])
@@ -186,6 +191,7 @@ def test_a_hold_covers_the_fees_and_all_reads(stack: Stack) -> None:
     assert stack.simulator.ledger() == []
 
 
+@pytest.mark.usefixtures("stack")
 @pytest.mark.parametrize(
     ("config", "tool", "complaint"),
     [
@@ -204,6 +210,7 @@ def test_what_a_provider_does_not_have_is_refused_before_anything_is_stored(
         enqueue(Workflow(name="w", agents=[agent("a", "Go.", llm_config=config, tools=[tool])]))
 
 
+@pytest.mark.usefixtures("stack")
 def test_searches_without_a_known_fee_are_refused() -> None:
     unpriced = agent("a", "Go.", llm_config={"model": "gpt-4"})
 
@@ -211,6 +218,7 @@ def test_searches_without_a_known_fee_are_refused() -> None:
         enqueue(Workflow(name="w", agents=[unpriced]))
 
 
+@pytest.mark.usefixtures("stack")
 def test_fallbacks_are_checked_too() -> None:
     one = agent("a", "Go.", llm_config={"model": CLAUDE}, fallbacks=[{"model": GPT}])
     fetching = agent(
@@ -224,3 +232,37 @@ def test_fallbacks_are_checked_too() -> None:
     Workflow(name="w", agents=[one])
     with pytest.raises(WorkflowError, match=r"in fallbacks\[0\], web_fetch is no tool of OpenAI's"):
         enqueue(Workflow(name="w", agents=[fetching]))
+
+
+@pytest.fixture
+def quick_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """A stack of its own, which notices a dead worker after two seconds."""
+    configuration = CONFIGURATION + "  lease_s: 2\n  heartbeat_s: 0.5\n"
+    with (
+        run_stack(tmp_path, configuration=configuration) as stack,
+        client_of(stack, monkeypatch),
+    ):
+        yield stack
+
+
+def test_a_killed_worker_s_pauses_are_not_paid_again(quick_stack: Stack) -> None:
+    hangs = "[[sim:latency=0,times=1]] [[sim:latency=60,times=2]] [[sim:pauses=2]]"
+    simulator = quick_stack.simulator
+
+    run = enqueue(
+        Workflow(
+            name="killed",
+            agents=[agent("a", f"Who won? {hangs}", llm_config={"model": CLAUDE})],
+        )
+    )
+    wait_until(lambda: len(simulator.ledger()) == 2, what="the second call is under way")
+    quick_stack.workers[0].kill()
+    with quick_stack.worker():
+        run.wait(timeout=60)
+
+    entries = entries_of(quick_stack, run)
+    assert run.status == "completed"
+    assert [entry["finish_reason"] for entry in entries] == ["pause", None, "pause", "stop"]
+    assert [entry["kind"] for entry in entries] == ["actual", "unconfirmed", "actual", "actual"]
+    assert len(simulator.ledger()) == 4
+    assert_ledgers_agree(entries, simulator.ledger())

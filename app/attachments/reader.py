@@ -12,12 +12,12 @@ from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Any
 
-import orjson
 from yarl import URL
 
 from app.configuration.sections import AttachmentSettings, HttpTools
 from app.documents.folder import Folder
 from app.domain.attachments import Source
+from app.domain.json_text import write_json
 from app.domain.suggestions import shortened
 from app.errors import AddressRefused, AttachmentRefused, DownloadFailed
 from app.llm.parts import Part, is_media, part_of
@@ -206,7 +206,7 @@ def digest_of(parts: Sequence[Part]) -> str:
         else part
         for part in parts
     ]
-    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return hashlib.sha256(write_json(facts, sort_keys=True)).hexdigest()
 
 
 def _refused(source: Source, problem: str) -> AttachmentRefused:

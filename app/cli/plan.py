@@ -150,9 +150,9 @@ def _cache(agent: AgentForecast) -> str:
         )
     alike = f"{agent.name}: about {cache.tokens:,} equal tokens, kept {cache.lifetime}"
     if cache.pays_from is None:
-        return f"{alike}, never pays, because cached tokens cost as much"
+        return f"{alike}; caching never pays, because cached tokens cost as much as other tokens"
     return (
-        f"{alike}, pays from the {_ordinal(cache.pays_from)} request in that time on: "
+        f"{alike}; caching pays from the {_ordinal(cache.pays_from)} request within that time: "
         f"{dollars(round_up(cache.write_usd))} more for the first, "
         f"{dollars(round_up(cache.saved_usd))} less for each later one"
     )
@@ -170,7 +170,9 @@ def _binding(bounds: list[TimeBound]) -> str:
 
 def _bound(bound: TimeBound) -> str:
     if bound.bucket == "run":
-        reason = f"its {bound.limit} ({bound.allowed:,.0f}): {bound.amount:,.1f} calls in a row"
+        reason = (
+            f"the run's {bound.limit} ({bound.allowed:,.0f}): {bound.amount:,.1f} calls in a row"
+        )
     else:
         amount = f"{bound.amount:,.0f} wanted"
         reason = f"{bound.bucket} {bound.limit} ({bound.allowed:,.0f}): {amount}"

@@ -82,8 +82,8 @@ def check_nesting(workflow: Workflow, *, max_depth: int) -> None:
     for path in _paths(workflow):
         if len(set(path)) < len(path):
             raise WorkflowError(
-                f"a workflow would contain itself: {' > '.join(path)}: give the inner one "
-                "another name, or take it out"
+                f"a workflow would contain itself: {' > '.join(path)}: rename the "
+                "inner workflow, or take it out"
             )
         if len(path) - 1 > max_depth:
             raise WorkflowError(

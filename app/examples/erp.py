@@ -219,8 +219,8 @@ def _compliance() -> list[Agent]:
             description="One page for the management",
             llm_config=CLAUDE_THOROUGH,
             prompt_template=(
-                "Summarise the day for the management in five sentences, the decisions that "
-                "need a signature first.\n\nInterviews: {interview_scheduler}\n\n"
+                "Summarise the day for the management in five sentences. Begin with the "
+                "decisions that need a signature.\n\nInterviews: {interview_scheduler}\n\n"
                 "Suppliers: {supplier_selector}\n\nAudit: {audit_reporter}"
             ),
             dependencies=["interview_scheduler", "supplier_selector", "audit_reporter"],

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from app.llm.base import ToolCall
+from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import Counts
 
 
@@ -25,7 +26,7 @@ class Answer:
         error: A failure that the answer itself reports, as the body of an error, or None.
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
         web_searches: Number of searches that the answer shows.
-        shown_tokens: Upper bound of the tokens of everything that the answer shows.
+        shown: The part of the answer with all texts that the model has generated.
         hides: Whether the answer has a part that may be shorter than what the model generated.
     """
 
@@ -40,5 +41,10 @@ class Answer:
     error: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     web_searches: int = 0
-    shown_tokens: int = 0
+    shown: Any = None
     hides: bool = False
+
+    @property
+    def shown_tokens(self) -> int:
+        """Upper bound of the tokens of everything that the answer shows."""
+        return generated_bytes(self.shown) + CALL_TOKENS * len(self.calls)

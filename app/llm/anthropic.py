@@ -13,9 +13,11 @@ from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.anthropic_tools import own_tool, server_tool
 from app.llm.base import Message, ToolCall
 from app.llm.call_ids import for_anthropic
+from app.llm.call_names import ANTHROPIC_CHARS, with_valid_names
 from app.llm.dialect import Dialect
 from app.llm.prompt_cache import ask_anthropic, least_anthropic
 from app.llm.sdk import Sdk, SdkClient
+from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, anthropic_format, instruction
 
@@ -77,7 +79,7 @@ class AnthropicClient(SdkClient):
         body = {
             "model": model,
             "max_tokens": max_tokens,
-            "messages": self._messages(for_anthropic(messages)),
+            "messages": self._messages(with_valid_names(for_anthropic(messages), ANTHROPIC_CHARS)),
         } | params
         if instructions := _joined([part for part in system if part]):
             body["system"] = instructions
@@ -106,13 +108,13 @@ class AnthropicClient(SdkClient):
                 # The results of all tool calls of one answer belong in one message.
                 if not results:
                     wire.append({"role": "user", "content": results})
-                results.append(_tool_result(message))
+                results.append(sendable(_tool_result(message)))
                 continue
             results = []
             if role == "user":
                 wire.append({"role": "user", "content": blocks_of(message["content"])})
             elif role == "assistant":
-                wire.append({"role": "assistant", "content": self._assistant(message)})
+                wire.append({"role": "assistant", "content": sendable(self._assistant(message))})
             else:
                 raise self._refused(
                     f"a message has the role {role!r}: use system, user, assistant or tool"
@@ -155,10 +157,10 @@ def _tool_result(message: Message) -> dict[str, Any]:
 
 
 def _as_they_came(blocks: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> list[Any]:
-    """Return the blocks of a message as they came, with ids that the provider takes."""
-    ids = iter(call.id for call in calls)
+    """Return the blocks of a message as they came, with calls that the provider takes."""
+    uses = map(_tool_use, calls)
     return [
-        {**block, "id": next(ids)} if block.get("type") == "tool_use" else block for block in blocks
+        {**block, **next(uses)} if block.get("type") == "tool_use" else block for block in blocks
     ]
 
 

@@ -7,9 +7,8 @@ from app.llm.answers import Answer
 from app.llm.base import ToolCall
 from app.llm.citations import cited
 from app.llm.models import anthropic_thinks_unasked
-from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import anthropic_counts
-from app.llm.wire import PROTOCOL_ERRORS, joined, read_json, write_json
+from app.llm.wire import PROTOCOL_ERRORS, content_text, joined, read_json, write_json
 
 #: Types of blocks that the text and the calls tell in full.
 SHOWN = frozenset({"text", "tool_use"})
@@ -26,8 +25,9 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
     text = joined(block.get("text") or "" for block in blocks if block.get("type") == "text")
     is_shown = all(block.get("type") in SHOWN for block in blocks)
     usage = answer.get("usage")
-    raw_usage = usage if isinstance(usage, Mapping) else {}
+    raw_usage = usage if isinstance(usage, dict) else {}
     details = answer.get("stop_details")
+    explanation = details.get("explanation") if isinstance(details, dict) else None
     return Answer(
         text=text,
         calls=calls,
@@ -36,7 +36,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
         counts=anthropic_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=None if is_shown else blocks,
-        refusal=details.get("explanation") if isinstance(details, Mapping) else None,
+        refusal=content_text(explanation or None) or None,
         error=answer.get("error") or None,
         facts={
             "stop_sequence": answer.get("stop_sequence"),
@@ -46,7 +46,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
             "citations": cited(part for block in blocks for part in block.get("citations") or ()),
         },
         web_searches=sum(map(_is_search, blocks)),
-        shown_tokens=generated_bytes(blocks) + CALL_TOKENS * len(calls),
+        shown=blocks,
         hides=not is_shown,
     )
 
@@ -81,7 +81,7 @@ def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not content and not answer.get("stop_reason") and not answer.get("error"):
         raise ValueError("an answer without content")
     blocks = list(content or ())
-    if not all(isinstance(block, Mapping) for block in blocks):
+    if not all(isinstance(block, dict) for block in blocks):
         raise TypeError("a block of the content is not an object")
     return blocks
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.llm.anthropic_answer import SHOWN, tool_input
+from app.llm.finish import worse
 from app.llm.models import anthropic_thinks_unasked
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, anthropic_counts, left_out_of
@@ -30,8 +31,10 @@ class AnthropicAssembly(Assembly):
         super().__init__(hidden=asked)
         self._thinks_unasked = thinking is None and anthropic_thinks_unasked(body["model"])
         self._message: dict[str, Any] = {}
-        self._blocks: dict[int, dict[str, Any]] = {}
-        # The pieces of text of each block that has begun and has not ended, by the block's index.
+        # The blocks in the order of their beginnings; some servers use an index again.
+        self._blocks: list[dict[str, Any]] = []
+        self._places: dict[Any, int] = {}
+        # The pieces of text of each block that has begun and has not ended, by the block's place.
         self._pieces: dict[int, list[str]] = {}
 
     def add(self, event: Any) -> str:
@@ -39,6 +42,11 @@ class AnthropicAssembly(Assembly):
         match event.get("type"):
             case "message_start":
                 self._message = dict(event.get("message") or {})
+                self._blocks, self._places, self._pieces = (
+                    [],
+                    {},
+                    {},
+                )  # it may be a second beginning
                 self.begun = True
                 self.model = self._message.get("model")
                 self._add_usage(self._message.get("usage"))
@@ -47,21 +55,23 @@ class AnthropicAssembly(Assembly):
             case "content_block_delta":
                 return self._add_delta(event["index"], event["delta"])
             case "content_block_stop":
-                self._finish_block(event["index"])
+                self._finish_block(self._places.get(event["index"]))
             case "message_delta":
+                word = self._message.get("stop_reason")
                 self._message |= event.get("delta") or {}
+                self._message["stop_reason"] = worse(word, self._message.get("stop_reason"))
                 self._add_usage(event.get("usage"))
-                self.final = bool(event.get("usage") and self._message.get("stop_reason"))
+                counts = anthropic_counts(event.get("usage"), produced=self.has_output)
+                self.final = self.final or bool(counts.output and self._message["stop_reason"])
             case "message_stop":
-                self.complete = True
+                self.complete = bool(self._message.get("stop_reason"))
         return ""
 
     def answer(self) -> dict[str, Any]:
         """See ``Assembly.answer``."""
-        for index in list(self._pieces):
-            self._finish_block(index)
-        content = [block for _, block in sorted(self._blocks.items())]
-        return self._message | {"content": content, "usage": self.raw_usage}
+        for place in list(self._pieces):
+            self._finish_block(place)
+        return self._message | {"content": self._blocks, "usage": self.raw_usage}
 
     def _counts(self) -> Counts:
         return anthropic_counts(self.raw_usage, produced=self.has_output)
@@ -81,9 +91,11 @@ class AnthropicAssembly(Assembly):
         else:
             self.raw_usage = grown(self.raw_usage, usage)
 
-    def _start_block(self, index: int, block: dict[str, Any]) -> str:
+    def _start_block(self, index: Any, block: dict[str, Any]) -> str:
         self.begun = True
-        self._blocks[index], self._pieces[index] = block, []
+        place = self._places[index] = len(self._blocks)
+        self._blocks.append(block)
+        self._pieces[place] = []
         if block.get("type") not in SHOWN:
             # The model shows a summary of its reasoning or nothing, so the real length is unknown.
             self._hidden = True
@@ -93,13 +105,16 @@ class AnthropicAssembly(Assembly):
         self._count(text)
         return self._shown(text)
 
-    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> str:
-        if index not in self._blocks:  # a server that leaves out the starts of blocks
-            self._start_block(index, {"type": "text", "text": ""})
-        block, kind = self._blocks[index], delta.get("type")
+    def _add_delta(self, index: Any, delta: Mapping[str, Any]) -> str:
+        kind = delta.get("type")
+        if index not in self._places:  # a server that leaves out the starts of blocks
+            shown = "thinking" if kind == "thinking_delta" else "text"
+            self._start_block(index, {"type": shown, shown: ""})
+        place = self._places[index]
+        block = self._blocks[place]
         if name := _TEXTS.get(str(kind)):
             piece = text_of(delta.get(name))
-            self._pieces.setdefault(index, []).append(piece)
+            self._pieces.setdefault(place, []).append(piece)
             self._count(piece)
             return self._shown(piece) if kind == "text_delta" else ""
         if kind == "signature_delta":
@@ -108,11 +123,11 @@ class AnthropicAssembly(Assembly):
             block["citations"] = [*(block.get("citations") or ()), delta.get("citation")]
         return ""
 
-    def _finish_block(self, index: int) -> None:
-        pieces = joined(self._pieces.pop(index, ()))
-        if not pieces:
+    def _finish_block(self, place: int | None) -> None:
+        pieces = joined(self._pieces.pop(place, ())) if place is not None else ""
+        if not pieces or place is None:
             return
-        block = self._blocks[index]
+        block = self._blocks[place]
         if block.get("type") in ("text", "thinking"):
             block[block["type"]] = joined([text_of(block.get(block["type"])), pieces])
         else:

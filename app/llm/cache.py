@@ -14,9 +14,11 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from app.domain.json_text import read_json, write_json
+from app.domain.json_text import write_json
 from app.domain.usage import Usage
+from app.llm import wire
 from app.llm.base import LLMResponse, ToolCall
+from app.llm.sendable import sendable
 from app.storage.redis import Script
 
 PREFIX = "agentchord:answers"
@@ -47,7 +49,7 @@ class Look:
 
 def address_of(request: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a request, written as JSON with sorted keys."""
-    return hashlib.sha256(write_json(request, sort_keys=True)).hexdigest()
+    return hashlib.sha256(write_json(sendable(request), sort_keys=True)).hexdigest()
 
 
 class AnswerCache:
@@ -131,7 +133,7 @@ class AnswerCache:
 
 def _written(answer: LLMResponse) -> bytes:
     """Serialize an answer, without the parts that belong only to its original request."""
-    return write_json(
+    return wire.write_json(
         {
             "content": answer.content,
             "model": answer.model,
@@ -142,13 +144,13 @@ def _written(answer: LLMResponse) -> bytes:
             "usage": asdict(answer.usage),
             "original": answer.metadata.get("original"),
         }
-    )
+    ).encode()
 
 
 def _read(value: bytes) -> LLMResponse | None:
     """Read a stored answer; return None if another version of this program wrote it."""
     try:
-        fields = read_json(value)
+        fields = wire.read_json(value)
         calls: Sequence[ToolCall] = [ToolCall(**call) for call in fields.pop("tool_calls")]
         original = fields.pop("original")
         return LLMResponse(

@@ -14,7 +14,8 @@ from secrets import token_hex
 from app.llm.base import Message, ToolCall
 
 _ANTHROPIC = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-_OPENAI = re.compile(r"\S{1,40}")
+# Half a surrogate pair cannot be sent.
+_OPENAI = re.compile(r"[^\s\ud800-\udfff]{1,40}")
 _MISTRAL = re.compile(r"[a-zA-Z0-9]{9}")
 _OF_MISTRAL = re.compile(r"(?:mini?|code|magi|dev|pix|mi)stral|mixtral", re.IGNORECASE)
 
@@ -63,7 +64,8 @@ def _renamed(
             for call in calls:
                 id_ = call.id
                 if id_ in used or not form.fullmatch(id_):
-                    id_ = make(hashlib.sha256(f"{place} {call.id}".encode()).hexdigest())
+                    old = f"{place} {id_}".encode("utf-8", "surrogatepass")
+                    id_ = make(hashlib.sha256(old).hexdigest())
                 used.add(id_)
                 names[call.id] = id_
             renamed["tool_calls"] = [replace(call, id=names[call.id]) for call in calls]

@@ -9,130 +9,21 @@ from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import Any
 
-import orjson
-
 from app.errors import (
     AuthenticationFailed,
     BadRequest,
     ConnectionFailed,
-    Overloaded,
     ProviderError,
-    QuotaExhausted,
-    RateLimited,
     ServerFailure,
 )
+from app.llm.error_kinds import BY_NUMBER, Kind, kind_of, names_error
 from app.llm.headers import limit_headers, request_id, retry_after_s
+from app.llm.wire import PROTOCOL_ERRORS, read_json
 from app.telemetry.redaction import without_learned
 
 MAX_MESSAGE_CHARS = 500
 MIN_SECRET_CHARS = 8
 
-BY_STATUS: dict[int, type[ProviderError]] = {
-    401: AuthenticationFailed,
-    402: QuotaExhausted,
-    403: AuthenticationFailed,
-    408: ConnectionFailed,
-    409: ServerFailure,
-    429: RateLimited,
-    498: Overloaded,  # Groq: the flexible tier has no capacity
-    499: ConnectionFailed,
-    503: Overloaded,
-    529: Overloaded,
-}
-# Names of errors that come without a status of their own, in a 200 or as an event of a stream.
-BY_TYPE: dict[str, type[ProviderError]] = {
-    "authentication_error": AuthenticationFailed,
-    "billing_error": QuotaExhausted,
-    "bio_policy": BadRequest,
-    "data_residency_mismatch": BadRequest,
-    "deadline_exceeded": ConnectionFailed,
-    "engine_overloaded_error": Overloaded,
-    "image_parse_error": BadRequest,
-    "invalid_argument": BadRequest,
-    "invalid_image": BadRequest,
-    "invalid_prompt": BadRequest,
-    "invalid_request_error": BadRequest,
-    "misalignment_policy_violation": BadRequest,
-    "model_not_found": BadRequest,
-    "not_found_error": BadRequest,
-    "overloaded_error": Overloaded,
-    "permission_denied": AuthenticationFailed,
-    "permission_error": AuthenticationFailed,
-    "rate_limit_error": RateLimited,
-    "rate_limit_exceeded": RateLimited,
-    "rate_limit_reached_error": RateLimited,
-    "request_too_large": BadRequest,
-    "resource_exhausted": RateLimited,
-    "server_is_overloaded": Overloaded,
-    "service_unavailable": Overloaded,
-    "service_unavailable_error": Overloaded,
-    "slow_down": Overloaded,
-    "timeout_error": ConnectionFailed,
-    "unauthenticated": AuthenticationFailed,
-    "unavailable": Overloaded,
-}
-# Codes of accounts that are used up, with any status; waiting does not help.
-QUOTA_CODES = frozenset(
-    {
-        "allocationquota.freetieronly",
-        "arrearage",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "blocked_api_access",
-        "contract_spend_limit_reached",
-        "credit_balance_exhausted",
-        "credits_exhausted",
-        "enforced_spend_limit_reached",
-        "exceeded_current_quota_error",
-        "insufficient_balance",
-        "insufficient_credits",
-        "insufficient_funds",
-        "insufficient_quota",
-        "insufficient_user_quota",
-        "organization_spend_limit_exceeded",
-        "organization_usage_limit_exceeded",
-        "payment_required",
-        "project_spend_limit_exceeded",
-        "1113",  # Zhipu: the account is in arrears
-        "1309",  # Zhipu: the plan has expired
-    }
-)
-# Providers that have no code for this say it in words.
-_QUOTA_WORDS = re.compile(
-    r"credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)"
-    r"|(?:used|exhausted) (?:up )?(?:all|its|your) (?:of your |the )?(?:available )?credits"
-    r"|out of credits|not enough credits|requires more credits|monthly spending limit"
-    r"|reached your .{0,40}usage limit|check your account balance"
-    r"|spend(?:ing)? limit (?:has been |was )?(?:reached|exceeded)|spending cap|key limit exceeded"
-    r"|account is in arrears|overdue|(?:don't|doesn't|do not) have (?:any|enough) credits"
-    r"|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",
-    re.IGNORECASE,
-)
-_QUOTA_STATUSES = frozenset({400, 401, 402, 403, 429})
-# A request that is larger than the limit never passes, however long the caller waits.
-_TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
-_ASKED_OF_LIMIT = re.compile(r"limit:? ([\d,]+)\b.{0,60}?requested:? ([\d,]+)\b", re.IGNORECASE)
-# The status that an error inside a 200 stands for.
-_STATUS_OF: dict[type[ProviderError], int] = {
-    AuthenticationFailed: 401,
-    BadRequest: 400,
-    ConnectionFailed: 408,
-    Overloaded: 503,
-    QuotaExhausted: 402,
-    RateLimited: 429,
-    ServerFailure: 500,
-}
-# Codes of 429s that are no limit of the account: the provider has no capacity left, such as for the
-# tier "flex". OpenAI's page calls this answer "429 Resource Unavailable", Gemini's and Groq's names
-# of it follow.
-CAPACITY_CODES = frozenset(
-    {"capacity_exceeded", "model_capacity_exhausted", "resource_unavailable"}
-)
-_CAPACITY_STATUSES = (429, 498)  # 498 is Groq's status for this
-_NO_CAPACITY = re.compile(
-    r"resource[ _]unavailable|no capacity|(?:not enough|insufficient) (?:capacity|resources)",
-    re.IGNORECASE,
-)
 # Exceptions of the SDKs that carry no answer. The exceptions that carry an answer (APIStatusError
 # and its subclasses) are recognized by the status of the answer.
 BY_CLASS: dict[str, type[ProviderError]] = {
@@ -154,9 +45,38 @@ BY_CLASS: dict[str, type[ProviderError]] = {
     "WebSocketQueueFullError": ConnectionFailed,
     "WorkloadIdentityError": AuthenticationFailed,
 }
-# The fields in which servers give an error's code and message.
-_CODES = ("code", "type", "error_type", "status")
-_MESSAGES = ("message", "detail", "msg", "error_msg")
+# The fields in which servers give an error's codes and message.
+_CODES = (
+    "code",
+    "error_code",
+    "statusCode",
+    "status_code",
+    "http_code",
+    "__type",
+    "type",
+    "error_type",
+    "status",
+)
+_MESSAGES = (
+    "message",
+    "detail",
+    "msg",
+    "error_msg",
+    "status_msg",
+    "error_message",
+    "error_description",
+    "Message",
+)
+# Fields that also the parts of ordinary answers have.
+_AMBIGUOUS = frozenset({"type", "error_type", "status"})
+# Values of these fields that tell nothing, or that all is well.
+_NO_CODES = frozenset({"", "0", "200", "ok", "success", "error", "failed", "none", "null"})
+# Fields that show that a document is an answer, or a piece of one, in the form of a protocol.
+_OF_PROTOCOL = frozenset(
+    {"choices", "content", "output", "delta", "content_block", "response", "item", "usage", "type"}
+)
+_CONTENT = ("choices", "content", "output", "delta", "content_block")
+_DEEPEST = 5
 _BAD_URL = frozenset({"InvalidURL", "UnsupportedProtocol"})
 # Exceptions that prove that there was no connection, so the request was never sent. ConnectError
 # and ConnectTimeout do not prove this, because the SDKs' transports also raise them for connections
@@ -181,6 +101,8 @@ def from_exception(
     """
     response = getattr(error, "response", None)
     body = getattr(error, "body", None)
+    if response is not None and response.status_code >= HTTPStatus.MULTIPLE_CHOICES:
+        body = _whole(response, body)
     if response is not None or isinstance(body, Mapping):
         return from_answer(
             status=HTTPStatus.OK if response is None else response.status_code,
@@ -200,6 +122,14 @@ def from_exception(
     return (BadRequest if _names(root) & _BAD_URL else kind)(
         f"{came} from {provider}: {text}", provider=provider, reached=unsent is None
     )
+
+
+def _whole(response: Any, part: Any) -> Any:
+    """Return the body of a response; the SDKs' exceptions have only the part named "error"."""
+    try:
+        return response.content or part
+    except RuntimeError:  # the body has not been read
+        return part
 
 
 def from_answer(
@@ -222,90 +152,173 @@ def from_answer(
     Returns:
         The error to raise.
     """
-    error = _error_of(body)
-    text, codes = _read(error)
+    body = _plain(body)
+    levels = _levels(body)
+    text, codes = _read(levels)
     code = codes[0] if codes else None
-    kind, inner = _kind(status, codes, text, may_pass="retryDelay" in str(body))
+    kind, inner = kind_of(
+        status,
+        codes,
+        text,
+        numbered=_numbered(levels),
+        may_pass="retryDelay" in str(body),
+    )
     shown = f" ({code})" if code else ""
     return kind(
         f"{provider} answered {status}{shown}: {_clean(text, api_key)}",
         provider=provider,
         status=inner,
         code=code,
-        request_id=request_id(headers) or _text(_plain(body), "request_id"),
-        retry_after_s=retry_after_s(headers, {"error": error}),
+        request_id=request_id(headers) or _text(body, "request_id"),
+        retry_after_s=retry_after_s(headers, levels),
         headers=limit_headers(headers),
     )
 
 
-def _kind(
-    status: int, codes: list[str], text: str, *, may_pass: bool
-) -> tuple[type[ProviderError], int]:
-    """Return the class of a failure and its status; that of an error inside a 200 is its own."""
-    names = [code.lower() for code in codes]
-    if status < HTTPStatus.MULTIPLE_CHOICES:
-        # Gateways put the original provider's status into the body.
-        inner = next((int(code) for code in codes if re.fullmatch(r"[45]\d\d", code)), None)
-        named = next(filter(None, map(BY_TYPE.get, names)), ServerFailure)
-        status = _STATUS_OF[named] if inner is None else inner
-    in_words = status in _QUOTA_STATUSES and not may_pass and _QUOTA_WORDS.search(text)
-    if in_words or QUOTA_CODES.intersection(names):
-        return QuotaExhausted, status
-    if status in _CAPACITY_STATUSES and _lacks_capacity(names, text):
-        return Overloaded, status
-    refused = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
-    kind = BY_STATUS.get(status, BadRequest if refused else ServerFailure)
-    return BadRequest if kind is RateLimited and _never_passes(text) else kind, status
+def reports_failure(document: Any) -> bool:
+    """Return whether a document with the status 200 is an error in place of an answer.
 
+    The document is a whole answer or the data of one event. An error object counts beside an
+    answer, too. Other forms of errors count only if the document has no part of an answer.
 
-def _lacks_capacity(names: list[str], text: str) -> bool:
-    return bool(CAPACITY_CODES.intersection(names)) or _NO_CAPACITY.search(text) is not None
+    Args:
+        document: The parsed JSON.
 
-
-def reports_failure(answer: Any) -> bool:
-    """Return whether an answer with the status 200 is the body of an error."""
-    if not isinstance(answer, Mapping):
+    Example:
+        >>> reports_failure({"choices": [], "code": "InternalError", "message": "boom"})
+        True
+        >>> reports_failure({"choices": [{"delta": {"content": "Hi"}}], "error": None})
+        False
+    """
+    if isinstance(document, list):  # Google's servers put errors into a list
+        return any(map(reports_failure, document[:1]))
+    if not isinstance(document, Mapping):
         return False
-    has_text = any(answer.get(name) for name in _MESSAGES)
-    says = "error" in (answer.get("object"), answer.get("type")) or "code" in answer
-    return bool(answer.get("error")) or (has_text and says)
-
-
-def _never_passes(text: str) -> bool:
-    """Return whether a request is larger than the whole limit that refused it."""
-    if _TOO_LARGE.search(text):
+    # Every event of every stream passes here, so the cheap tests come first.
+    if (error := document.get("error")) and not _is_void(error):
         return True
-    asked = _ASKED_OF_LIMIT.search(text)
-    return asked is not None and _number(asked[2]) > _number(asked[1])
+    if "base_resp" in document and _base_code(document):
+        return True
+    kind = document.get("type")
+    of_responses = isinstance(kind, str) and kind.startswith("response.")
+    if of_responses or any(map(document.get, _CONTENT)):
+        return False
+    said = "error" in (kind, document.get("object")) or document.get("success") is False
+    return said or not _is_void(document.get("errors")) or _says(document)
 
 
-def _number(digits: str) -> int:
-    return int(digits.replace(",", ""))
+def _says(document: Mapping[str, Any]) -> bool:
+    """Return whether a document has a message of an error, and no sign of anything else."""
+    _, *inner = _levels(document)
+    if not inner and not _message(document):
+        return False
+    given = [name for name in _CODES if document.get(name) is not None]
+    codes = {name: code for name in given if (code := _code(document[name]))}
+    sure = (name not in _AMBIGUOUS or names_error(code) for name, code in codes.items())
+    # A message alone is enough where no other field gives it another meaning.
+    return any(sure) or not (given or _OF_PROTOCOL.intersection(document))
 
 
 def _plain(body: Any) -> Any:
-    """Return the parsed body; Google's servers put it into a list."""
+    """Return the parsed body; a text that is no JSON stays as it is."""
+    if isinstance(body, str) and body.lstrip("\ufeff \r\n\t").startswith(("{", "[")):
+        body = body.strip().encode("utf-8", "replace")
     if isinstance(body, bytes):
         try:
-            body = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            body = read_json(body)
+        except PROTOCOL_ERRORS:
             body = body.decode("utf-8", "replace")
     return body[0] if isinstance(body, list) and body else body
 
 
-def _error_of(body: Any) -> Any:
-    body = _plain(body)
-    return body.get("error") or body if isinstance(body, Mapping) else body
+def _levels(body: Any) -> list[Any]:
+    """Return a body and the errors inside it, the innermost one last."""
+    levels: list[Any] = []
+    while body is not None and len(levels) < _DEEPEST:
+        if isinstance(body, list) and body:
+            body = body[0]
+        levels.append(body)
+        body = _inner(body) if isinstance(body, Mapping) else None
+    return levels or [body]
 
 
-def _read(error: Any) -> tuple[str, list[str]]:
+def _inner(level: Mapping[str, Any]) -> Any:
+    """Return the error that is inside another one, or None."""
+    error = level.get("error")
+    if isinstance(error, Mapping | list | str) and not _is_void(error):
+        return error
+    if _base_code(level):
+        return level["base_resp"]
+    if _message(level):
+        return None
+    # Lists of single mistakes, and gateways that pass on an error as their message.
+    nested = (level.get(name) for name in ("errors", "detail", "message"))
+    return next((n for n in nested if isinstance(n, Mapping | list) and not _is_void(n)), None)
+
+
+def _read(levels: list[Any]) -> tuple[str, list[str]]:
     """Read the message and the codes of an error, the most specific code first."""
-    if not isinstance(error, Mapping):
-        return str(error), []
-    details = error.get("details")
-    fields = (_text(details, "error_code"), *(_text(error, name) for name in _CODES))
-    text = next(filter(None, (_text(error, name) for name in _MESSAGES)), None)
-    return text or str(dict(error)), [code for code in fields if code]
+    *outer, last = levels
+    codes: list[str] = []
+    if isinstance(last, str) and not re.search(r"\s", last) and any(map(_message, outer)):
+        codes.append(last)  # {"error": "rate_limited", "message": "..."}
+        levels = outer
+    texts = (level if isinstance(level, str) else _message(level) for level in reversed(levels))
+    text = next(filter(None, texts), None)
+    for level in reversed(levels):
+        codes += _codes_of(level, around=level is not levels[-1])
+    return text or str(dict(last) if isinstance(last, Mapping) else last), codes
+
+
+def _codes_of(level: Any, *, around: bool) -> list[str]:
+    """Return the codes of an error, or of the document around it, which may have other types."""
+    if not isinstance(level, Mapping):
+        return []
+    details = level.get("details")
+    found = {"details": details.get("error_code") if isinstance(details, Mapping) else None}
+    found |= {name: level.get(name) for name in _CODES}
+    codes = ((name, _code(value)) for name, value in found.items())
+    unsure = _AMBIGUOUS if around else ()
+    return [code for name, code in codes if code and (name not in unsure or names_error(code))]
+
+
+def _numbered(levels: list[Any]) -> Kind | None:
+    """Return the class of a number that only one provider's form gives a meaning, or None."""
+    for level in levels:
+        if _base_code(level):
+            return BY_NUMBER["base_resp"].get(_base_code(level) or "", ServerFailure)
+    last = levels[-1]
+    number = _code(last.get("error_code")) if isinstance(last, Mapping) else None
+    return BY_NUMBER["error_code"].get(number) if number and "error_msg" in last else None
+
+
+def _base_code(level: Any) -> str | None:
+    """Return the code that MiniMax gives beside every answer, or None if it is that of success."""
+    base = level.get("base_resp") if isinstance(level, Mapping) else None
+    return _code(base.get("status_code")) if isinstance(base, Mapping) else None
+
+
+def _is_void(value: Any) -> bool:
+    """Return whether a value says nothing, such as the error ``{"code": 0, "message": ""}``."""
+    if isinstance(value, Mapping):
+        return all(_is_void(part) for part in value.values())
+    if isinstance(value, list):
+        return all(_is_void(part) for part in value)
+    return not value or (isinstance(value, str) and not value.strip())
+
+
+def _message(level: Any) -> str | None:
+    return next(filter(None, (_text(level, name) for name in _MESSAGES)), None)
+
+
+def _code(value: Any) -> str | None:
+    """Return a code as a string, or None if the value tells nothing or is a sentence."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    code = str(value).strip().rpartition("#")[2]  # AWS: "com.amazon#ThrottlingException"
+    return None if code.lower() in _NO_CODES or " " in code else code
 
 
 def _text(value: Any, key: str) -> str | None:

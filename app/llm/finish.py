@@ -4,7 +4,8 @@ Gateways and compatible servers pass on the words of the server behind them, so 
 share one table.
 """
 
-from typing import Literal
+import re
+from typing import Any, Literal
 
 from app.errors import ConnectionFailed, Overloaded, ProviderError, ServerFailure
 
@@ -14,22 +15,24 @@ Finish = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
 _WORDS: dict[Finish, tuple[str, ...]] = {
     "stop": (
         *("stop", "end_turn", "stop_sequence", "complete", "completed", "finished"),
-        *("eos", "eos_token", "end_of_turn", "end_of_text"),
+        *("eos", "eos_token", "end_of_turn", "end_of_text", "end", "stop_str", "stop_word"),
     ),
     "tool_calls": ("tool_calls", "tool_call", "tool_use", "function_call"),
     "length": (
-        *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "model_length"),
+        *("length", "max_tokens", "max_output_tokens", "max_new_tokens", "max_completion_tokens"),
+        "model_length",
         *("max_length", "token_limit", "context_length", "model_context_window_exceeded"),
     ),
     "content_filter": (
         *("content_filter", "content_filtered", "refusal", "safety", "sensitive", "moderation"),
         *("recitation", "blocklist", "prohibited_content", "spii", "image_safety"),
-        *("guardrail_intervened", "guardrail", "error_toxic"),
+        *("guardrail_intervened", "guardrail", "error_toxic", "content_policy_violation"),
     ),
 }
 _FINISHES: dict[str, Finish] = {word: end for end, words in _WORDS.items() for word in words}
 # After ten reads of one request's prompt, Anthropic's API waits for the next request.
 _PAUSE = "pause_turn"
+_HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FAILURES: dict[str, type[ProviderError]] = {
     "insufficient_system_resource": Overloaded,
     "engine_overloaded": Overloaded,
@@ -54,7 +57,24 @@ def finish_of(word: object, *, may_pause: bool = False) -> Finish | None:
     """
     if may_pause and word == _PAUSE:
         return "pause"
-    return "stop" if word is None else _FINISHES.get(_plain(word))
+    if word is None:
+        return "stop"
+    plain, _, reason = str(word).partition(":")
+    finish = _FINISHES.get(_plain(plain))
+    return finish if not reason or finish == "content_filter" else None
+
+
+def worse(first: object, second: object) -> Any:
+    """Return the word that means the worse end, because some servers send several words.
+
+    Example:
+        >>> worse("length", "stop"), worse("stop", "error"), worse(None, "stop")
+        ('length', 'error', 'stop')
+    """
+    if not first or not second:
+        return first or second or None
+    ranks = {"stop": 0, "tool_calls": 1, "length": 2, "content_filter": 3, None: 4}
+    return first if ranks[finish_of(first)] >= ranks[finish_of(second)] else second
 
 
 def failure_of(word: object) -> type[ProviderError]:
@@ -63,5 +83,6 @@ def failure_of(word: object) -> type[ProviderError]:
 
 
 def _plain(word: object) -> str:
-    """Return a word in lower case, without an enumeration's name before it or a reason after it."""
-    return str(word).partition(":")[0].strip().rpartition(".")[2].lower()
+    """Return a word in snake case, without the name of an enumeration before it."""
+    bare = str(word).strip().rpartition(".")[2]
+    return _HUMP.sub("_", bare).replace("-", "_").replace(" ", "_").lower()

@@ -13,11 +13,15 @@ _REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
 # gpt-5.1 to gpt-5.4 reason only if the request asks for it; otherwise they sample.
 _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
-# Models whose weights are open: their servers show all that they generate, reasoning included.
+# Models whose weights are open: their servers show all that they generate.
 _OPEN = re.compile(
     r"gpt-oss|llama|(?:mini?|code|magi|dev|pix|mi)stral|mixtral|qwen|qwq|gemma|phi-?\d|deepseek|kimi|"
     r"moonshot|glm|olmo|granite|nemotron|smollm|command-|hermes|vicuna|falcon|minimax",
     re.IGNORECASE,
+)
+# Models that reason, by their names. Their servers may leave the reasoning out of the answer.
+_SAYS_IT_REASONS = re.compile(
+    r"reason|think|(?:^|[-/:.])r\d(?!\d)|magistral|qwq|minimax-?m|gpt-oss", re.IGNORECASE
 )
 # While they reason, these models take tools only in the Responses API: gpt-5.5 and newer; gpt-5.2
 # to gpt-5.4 if the request sets an effort. The names have no prefix, because the gateways whose
@@ -74,9 +78,12 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
 def generates_openly(model: str) -> bool:
     """Return whether it is known that a model shows all that it generates unless asked not to.
 
-    The models of OpenAI that sample do not reason. A model with another name may reason unseen.
+    The models of OpenAI that sample do not reason. A model with another name may reason unseen, and
+    so may a model whose name says that it reasons.
     """
-    return is_of_openai(model) or _OPEN.search(model) is not None
+    if is_of_openai(model):
+        return True
+    return _OPEN.search(model) is not None and _SAYS_IT_REASONS.search(model) is None
 
 
 def openai_always_reasons(model: str) -> bool:
@@ -115,8 +122,11 @@ def anthropic_thinks_unasked(model: str) -> bool:
     """Return whether a model of Anthropic may think without a request for it (after Claude 4.6).
 
     Some of these models always think, and show their thinking only if the request asks for that.
+    Other vendors' models that are served in Anthropic's form think if their names say so.
     """
-    return not anthropic_samples(model)
+    return not anthropic_samples(model) or (
+        "claude" not in model and _SAYS_IT_REASONS.search(model) is not None
+    )
 
 
 def openai_takes_schema(model: str) -> bool:

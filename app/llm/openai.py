@@ -10,6 +10,7 @@ from app.domain.server_tools import is_server_tool
 from app.llm.answers import Answer
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.call_ids import for_openai
+from app.llm.call_names import OPENAI_CHARS, with_valid_names
 from app.llm.dialect import Dialect
 from app.llm.models import is_openai_reasoning
 from app.llm.openai_answer import hides, read_completion
@@ -22,6 +23,7 @@ from app.llm.openai_stream import OpenAIAssembly
 from app.llm.parameters import ParameterRefused
 from app.llm.prompt_cache import ask_openai, least_openai
 from app.llm.responses_tools import server_item
+from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
@@ -106,7 +108,8 @@ class OpenAIClient(OpenAISdkClient):
         params: dict[str, Any],
     ) -> tuple[dict[str, Any], dict[str, str]]:
         params = self._adapted(model, params, max_tokens)
-        wire_messages = [self._message(message) for message in for_openai(messages, model)]
+        named = with_valid_names(for_openai(messages, model), OPENAI_CHARS)
+        wire_messages = [self._message(message) for message in named]
         if system := params.pop("system", None):
             wire_messages.insert(0, {"role": "system", "content": system})
         if schema := params.pop(OUTPUT_SCHEMA, None):
@@ -134,13 +137,14 @@ class OpenAIClient(OpenAISdkClient):
             case "system" | "user":
                 return {"role": role, "content": chat_content(content)}
             case "tool":
-                return {"role": role, "tool_call_id": message["tool_call_id"], "content": content}
+                result = {"tool_call_id": message["tool_call_id"], "content": content}
+                return sendable({"role": role, **result})
             case "assistant":
                 calls = [_call(call) for call in message.get("tool_calls") or ()]
                 if original := self._own_original(message):
-                    return _as_it_came(original, calls)
+                    return sendable(_as_it_came(original, calls))
                 wire: dict[str, Any] = {"role": role, "content": content or None}
-                return wire | {"tool_calls": calls} if calls else wire
+                return sendable(wire | {"tool_calls": calls} if calls else wire)
         raise self._refused(f"a message has the role {role!r}: use system, user, assistant or tool")
 
     def _answer(self, answer: Any) -> Answer:
@@ -163,7 +167,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a message as it came, with ids and arguments that its provider takes."""
+    """Return a message as it came, with the ids, names and arguments that its provider takes."""
     if not calls:
         return dict(original)
     came = original["tool_calls"]

@@ -7,14 +7,20 @@ from app.llm.answers import Answer
 from app.llm.base import ToolCall
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
-from app.llm.tokens import CALL_TOKENS, generated_bytes
 from app.llm.usage import openai_counts
-from app.llm.wire import content_text, grown, joined, write_json
+from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 #: The tags around a thought in the text of a message.
 THOUGHT_START, THOUGHT_END = "<thought>", "</thought>"
-# Parameters that ask the models of compatible servers to reason.
-_REASONING = ("reasoning", "thinking")
+# Parameters that ask the models of compatible servers to reason, unless they are false or empty;
+# and parameters with which a server leaves the reasoning out of the answer.
+_REASONING = (
+    *("reasoning", "thinking", "enable_thinking", "thinking_budget", "thinking_mode"),
+    "chat_template_kwargs",
+)
+_LEAVING_OUT = ("include_reasoning", "reasoning_format", "reasoning_split")
+# Fields of reasoning that cannot be read, so that its length is unknown.
+_ENCRYPTED = ("encrypted_content", "reasoning_signature", "redacted_thinking")
 # Parts of a message that the text and the calls tell, or that no provider needs again.
 _TOLD = frozenset(
     {"role", "content", "tool_calls", "function_call", "refusal", "annotations", "audio"}
@@ -42,10 +48,11 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
         counts=openai_counts(raw_usage, produced=bool(text or calls)),
         raw_usage=raw_usage,
         original=_original(message),
-        refusal=content_text(refusal) or None,
-        error=answer.get("error") or choice.get("error") or None,
+        refusal=content_text(refusal or None) or None,
+        error=error_in(answer.get("error")) or error_in(choice.get("error")),
         facts={"service_tier": answer.get("service_tier")},
-        shown_tokens=generated_bytes(message) + CALL_TOKENS * len(calls),
+        shown=message,
+        hides=_hides_reasoning(message),
     )
 
 
@@ -66,13 +73,13 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
     """Return the usage of an answer or of a chunk; some servers put it elsewhere."""
     own = answer.get("x_groq")
     places = (
-        own.get("usage") if isinstance(own, Mapping) else None,
-        choice.get("usage") if isinstance(choice, Mapping) else None,
+        own.get("usage") if isinstance(own, dict) else None,
+        choice.get("usage") if isinstance(choice, dict) else None,
         answer.get("usage"),
     )
     found: Mapping[str, Any] = {}
     for usage in places:
-        if isinstance(usage, Mapping):
+        if isinstance(usage, dict):
             found = grown(found, usage)
     return found
 
@@ -80,14 +87,26 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
 def hides(body: Mapping[str, Any]) -> bool:
     """Return whether the answer to a request may leave out a part of what the model generates."""
     effort = body.get("reasoning_effort")
-    asked = effort not in (None, "none") or any(name in body for name in _REASONING)
+    asked = effort not in (None, "none") or any(body.get(name) for name in _REASONING)
+    asked = asked or any(name in body for name in _LEAVING_OUT)
     return asked or not openai_samples(body["model"], effort) or not generates_openly(body["model"])
+
+
+def _hides_reasoning(message: Mapping[str, Any]) -> bool:
+    """Return whether a message has reasoning that is encrypted."""
+    if any(message.get(name) for name in _ENCRYPTED):
+        return True
+    details = message.get("reasoning_details")
+    return isinstance(details, list) and any(
+        isinstance(part, dict) and (part.get("data") or part.get("encrypted_content"))
+        for part in details
+    )
 
 
 def _word(choice: Mapping[str, Any]) -> Any:
     """Return the word for the end; gateways say of a cut that it is "stop", and pass on the cut."""
     details = choice.get("finish_details")
-    elsewhere = details.get("type") if isinstance(details, Mapping) else None
+    elsewhere = details.get("type") if isinstance(details, dict) else None
     word = choice.get("finish_reason") or elsewhere or None
     native = choice.get("native_finish_reason")
     return native if native and finish_of(native) == "length" and finish_of(word) else word
@@ -97,23 +116,32 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the first choice; an answer with usage but no choice is a failure that costs."""
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if not isinstance(choice, Mapping):
+    if not isinstance(choice, dict):
         choice = {}
     word, message = choice.get("finish_reason"), choice.get("message")
-    if isinstance(message, Mapping) and (word or message.keys() - {"role"}):
+    if isinstance(message, dict) and (word or message.keys() - {"role"}):
         return choice
-    reported = answer.get("error") or choice.get("error")
+    if not isinstance(message, dict):
+        found = choice.get("delta"), {"content": choice.get("text")}
+        message = next(
+            (each for each in found if isinstance(each, dict) and any(each.values())), {}
+        )
+        if message:
+            return {**choice, "message": message}
+    reported = error_in(answer.get("error")) or error_in(choice.get("error"))
     counted = openai_counts(usage_in(answer), produced=False).prompt
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
-    return {"message": {}, "finish_reason": word or "no message", "error": reported}
+    # Without a message, only an end that explains this is an end.
+    told = word if finish_of(word) != "stop" else None
+    return {"message": {}, "finish_reason": told or "no message", "error": reported}
 
 
 def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     calls = message.get("tool_calls")
-    if isinstance(calls, Mapping):
+    if isinstance(calls, dict):
         return [calls]
-    if not calls and isinstance(function := message.get("function_call"), Mapping):
+    if not calls and isinstance(function := message.get("function_call"), dict):
         return [{"function": function}]  # the form before tools
     return list(calls or ())
 
@@ -137,7 +165,7 @@ def _arguments(given: Any) -> str:
 
 def _original(message: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the message if it has more than text and calls, without its empty parts."""
-    calls = [call for call in _calls(message) if isinstance(call, Mapping)]
+    calls = [call for call in _calls(message) if isinstance(call, dict)]
     more = {key for key, value in message.items() if key not in _TOLD and value not in _EMPTY}
     in_calls = any(
         key not in _TOLD_OF_CALL and value not in _EMPTY

@@ -7,6 +7,7 @@ from app.domain.server_tools import is_server_tool, uses_of
 from app.llm.answers import Answer
 from app.llm.base import Message
 from app.llm.call_ids import for_openai
+from app.llm.call_names import OPENAI_CHARS, with_valid_names
 from app.llm.models import is_openai_reasoning
 from app.llm.openai_apis import RESPONSES
 from app.llm.openai_base import OpenAISdkClient
@@ -86,7 +87,8 @@ class ResponsesClient(OpenAISdkClient):
             others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
             params["include"] = [SEALED_REASONING, *others]
         try:
-            items = items_of(for_openai(messages, model), self._own_original)
+            named = with_valid_names(for_openai(messages, model), OPENAI_CHARS)
+            items = items_of(named, self._own_original)
         except UnknownRole as error:
             raise self._refused(str(error)) from error
         body = {"model": model, "input": items, "max_output_tokens": max_tokens, "store": False}

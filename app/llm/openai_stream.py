@@ -4,10 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from app.llm.errors import reports_failure
+from app.llm.finish import worse
 from app.llm.openai_answer import THOUGHT_END, THOUGHT_START, hides, is_thought, usage_in
 from app.llm.streams import Assembly
 from app.llm.usage import Counts, openai_counts
-from app.llm.wire import content_text, grown, joined, write_json
+from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 # Texts that are not pieces: each chunk repeats them.
 _REPEATED = frozenset({"role", "type", "id", "name", "format"})
@@ -35,7 +37,9 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
+        # Whether the last chunk had usage and no piece of the answer, and this usage.
         self._counted_last = False
+        self._last_usage: Mapping[str, Any] = {}
         # Whether the last piece of text was a thought in tags.
         self._in_thought = False
 
@@ -43,29 +47,45 @@ class OpenAIAssembly(Assembly):
         """See ``Assembly.add``."""
         given = event.get("choices")
         choices = [choice for choice in given if choice] if isinstance(given, list) else []
-        usage = usage_in(event, choices[0] if choices else None)
-        if event.get("error") and not choices and not usage:
+        first = choices[0] if choices else {}
+        counted = event.get("usage") or "x_groq" in event or first.get("usage")
+        usage = usage_in(event, first) if counted else {}
+        if reports_failure(event) and not choices and not usage:
             return ""
         self.begun = True
-        self.raw_usage = grown(self.raw_usage, usage)
-        self._counted_last = bool(usage)
+        if usage:
+            self.raw_usage = grown(self.raw_usage, usage)
+        self._counted_last, self._last_usage = bool(usage), usage
         self.model = event.get("model") or self.model
         self._service_tier = event.get("service_tier") or self._service_tier
         text = ""
         for choice in choices:
-            if not choice.get("index"):
-                text += self._add_delta(choice.get("delta") or choice.get("message") or {})
-                self._finish_reason = choice.get("finish_reason") or self._finish_reason
+            if choice.get("index") in (None, 0, "0"):
+                had = self._output_tokens
+                text += self._add_delta(self._delta_of(choice))
+                # A count beside a piece of the answer is a running count.
+                self._counted_last = self._counted_last and self._output_tokens == had
+                self._finish_reason = worse(self._finish_reason, choice.get("finish_reason"))
                 self._native = choice.get("native_finish_reason") or self._native
-                self._error = choice.get("error") or self._error
+                self._error = error_in(choice.get("error")) or self._error
         self.complete = self._finish_reason is not None
-        self.final = self.final or (self.complete and bool(usage))
+        self.final = self.final or (self.complete and self._counts_output(usage))
         return text
+
+    def _counts_output(self, usage: Mapping[str, Any]) -> bool:
+        return bool(usage) and openai_counts(usage, produced=self.has_output).output
+
+    def _delta_of(self, choice: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return a piece of the answer; some servers send the whole message in one chunk."""
+        if "delta" in choice:
+            return choice["delta"] or {}
+        return {} if self.has_output else choice.get("message") or {}
 
     def end(self) -> None:
         """See ``Assembly.end``."""
         if self._counted_last:
-            self.complete = self.final = True
+            self.complete = True
+            self.final = self.final or self._counts_output(self._last_usage)
 
     def answer(self) -> dict[str, Any]:
         """See ``Assembly.answer``."""
@@ -136,15 +156,21 @@ class OpenAIAssembly(Assembly):
             self._count(arguments)
         for key, value in part.items():
             if key not in ("index", "function") and value not in (None, ""):
-                call.rest[key] = _continued(call.rest.get(key), value)
+                call.rest[key] = _next(key, call.rest.get(key), value)
 
     def _call_of(self, part: Mapping[str, Any]) -> "_Call":
         """Return the call that a part belongs to; servers number their calls in many ways.
 
-        A part begins a new call if its index is new, if it has another id than the call before it
-        at this index, or, without ids, if that call is whole and the part has a name.
+        A part belongs to the call with its id. Otherwise it begins a new call if its index is new,
+        if it has another id than the call before it at this index, or, without ids, if that call is
+        whole and the part has a name.
         """
         index, id_ = part.get("index"), part.get("id")
+        if id_:
+            for known_call in self._calls:
+                if known_call.rest.get("id") == id_:
+                    self._by_index[index] = known_call
+                    return known_call
         call = self._by_index.get(index)
         if call is None and index is None and not id_ and self._calls:
             call = self._calls[-1]
@@ -177,8 +203,10 @@ class _Call:
 
     def whole(self) -> dict[str, Any]:
         """Return the call in the form of an answer that is not streamed."""
-        function = {"name": self.name, "arguments": joined(self.arguments)}
-        return {**self.rest, "function": function}
+        pieces = self.arguments
+        if len(pieces) > 1 and pieces[0].strip() == "{}":
+            pieces = pieces[1:]  # some servers send empty arguments before the real ones
+        return {**self.rest, "function": {"name": self.name, "arguments": joined(pieces)}}
 
 
 def _continued(old: Any, new: Any) -> Any:
@@ -205,7 +233,7 @@ def _continued(old: Any, new: Any) -> Any:
 
 
 def _next(key: str, old: Any, new: Any) -> Any:
-    return (new or old) if key in _REPEATED else _continued(old, new)
+    return (old or new) if key in _REPEATED else _continued(old, new)
 
 
 def _is_same(old: Any, new: Any) -> bool:

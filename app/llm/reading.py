@@ -3,9 +3,12 @@
 All protocols share this code: it gets an ``Answer``, which a protocol's module has read.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import structlog
 
 from app.domain.usage import Partial, served_by
 from app.errors import BadRequest, ProviderError, ServerFailure
@@ -22,6 +25,18 @@ from app.llm.wire import PROTOCOL_ERRORS, name_of, read_json, storable
 
 if TYPE_CHECKING:
     import httpx2
+
+log = structlog.get_logger(__name__)
+
+# Parameters with which a server adds results of searches, or earlier messages, to the prompt, and
+# names of models that always search.
+_ADDING = frozenset(
+    {
+        *("web_search_options", "search_parameters", "plugins", "mcp_servers", "container"),
+        *("previous_response_id", "conversation", "prompt"),
+    }
+)
+_SEARCHES = re.compile("search|sonar|compound", re.IGNORECASE)
 
 
 class AnswerReader:
@@ -60,22 +75,46 @@ class AnswerReader:
         except PROTOCOL_ERRORS as error:
             raise self.not_the_protocol(response, "not JSON") from error
         found = self._understood(answer, response)
-        hides = found.hides or self._hides(request.body)
-        bound = request.max_tokens if hides else min(found.shown_tokens, request.max_tokens)
-        return self._finished(found, response, request, counts=found.counts, bound=bound)
+        return self._finished(found, response, request, counts=found.counts)
 
     def streamed(
         self, response: "httpx2.Response", request: Request, assembly: Assembly
     ) -> LLMResponse:
         """Read an answer that was streamed."""
         found = self._understood(assembly.answer(), response)
-        usage = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens)
         counts = assembly.counts
-        return self._finished(found, response, request, counts=counts, bound=usage.output_tokens)
+        seen = assembly.bounded(prompt_tokens=0, max_tokens=request.max_tokens).output_tokens
+        least = 0 if counts.output or counts.total else seen
+        return self._finished(found, response, request, counts=counts, least=least)
+
+    def _believed(self, counts: Counts, request: Request) -> Counts:
+        """Return the counts without those that are too large for the request."""
+        body = request.body
+
+        def bound() -> int:
+            return 0 if _adds_to_prompt(body) else prompt_bound(request)
+
+        believed = counts.plausible(prompt_bound=bound, max_tokens=request.max_tokens)
+        if believed != counts:
+            log.warning(
+                "counts_too_large",
+                provider=self._provider,
+                model=str(body["model"]),
+                prompt_tokens=counts.usage.prompt_tokens,
+                output_tokens=counts.usage.output_tokens,
+                effect="the tokens are estimated",
+            )
+        return believed
+
+    def _output_bound(self, answer: Answer, request: Request) -> int:
+        hides = answer.hides or self._hides(request.body)
+        return request.max_tokens if hides else min(answer.shown_tokens, request.max_tokens)
 
     def _understood(self, answer: Any, response: "httpx2.Response") -> Answer:
         try:
-            return self._read(answer)
+            found = self._read(answer)
+            failed = not found.error and reports_failure(answer)
+            return replace(found, error=answer) if failed else found
         except PROTOCOL_ERRORS as error:
             if reports_failure(answer):
                 raise self.reported(answer, response) from error
@@ -88,28 +127,35 @@ class AnswerReader:
         request: Request,
         *,
         counts: Counts,
-        bound: int,
+        least: int = 0,
     ) -> LLMResponse:
-        """Return the answer; raise its failure, with the tokens that it cost, if it is one.
+        """Return the answer; if it is a failure, raise that failure with the tokens that it cost.
 
         Args:
             answer: The answer.
             response: The HTTP response.
             request: The request.
             counts: The provider's final counts.
-            bound: Upper bound of the generated tokens, in case the provider has not counted them.
+            least: Tokens that the output has at least, if the provider has not counted them.
         """
+        given, counts = counts, self._believed(counts, request)
+        bound = 0
+        if not counts.output:
+            bound = request.max_tokens if given.output else self._output_bound(answer, request)
         usage = counts.bounded(
-            prompt_tokens=0 if counts.prompt else prompt_bound(request), output_tokens=bound
+            prompt_tokens=0 if counts.prompt else prompt_bound(request),
+            output_tokens=max(bound, least),
         )
         usage = replace(usage, web_searches=max(usage.web_searches, answer.web_searches))
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
         # Only a message that goes back as it came can be continued.
         finish = finish_of(answer.word, may_pause=request.may_pause and bool(answer.original))
+        if finish == "tool_calls" and not answer.calls:
+            finish = None  # the calls were lost on their way
         if answer.error or finish is None:
             failure = self._failure(answer, response)
-            # An error in place of an answer costs what that error costs: nothing.
+            # An error in place of an answer costs nothing.
             if not answer.error or answer.shown_tokens or counts.prompt:
                 failure.partial = Partial(
                     usage=usage,
@@ -177,10 +223,20 @@ class AnswerReader:
 
 
 def _finish(finish: Finish, answer: Answer) -> Finish:
-    """Return how an answer ended; servers say "stop" of refusals and of tool calls, too."""
+    """Return how an answer ended; servers say "stop" for refusals and tool calls, too."""
     if answer.refusal:
         return "content_filter"
     return "tool_calls" if answer.calls and finish in ("stop", "pause") else finish
+
+
+def _adds_to_prompt(body: Mapping[str, Any]) -> bool:
+    """Return whether a server may add texts to the prompt, so that its bytes are no bound."""
+    if any(name in body for name in _ADDING) or _SEARCHES.search(str(body["model"])):
+        return True
+    return any(
+        tool.get("type") != "function" and "input_schema" not in tool
+        for tool in body.get("tools") or ()
+    )
 
 
 def prompt_bound(request: Request) -> int:

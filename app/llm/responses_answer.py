@@ -5,6 +5,7 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.citations import cited
+from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
 from app.llm.responses_items import (
     annotations_in,
@@ -14,8 +15,8 @@ from app.llm.responses_items import (
     refusal_in,
     text_in,
 )
-from app.llm.tokens import CALL_TOKENS, generated_bytes
-from app.llm.usage import count_of, responses_counts
+from app.llm.usage import responses_counts
+from app.llm.wire import count_of, error_in
 
 #: Types of items that show all that the model has generated.
 SHOWN = frozenset({"message", "function_call"})
@@ -28,10 +29,11 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
     Raises:
         Exception: One of ``PROTOCOL_ERRORS``, if the answer is no response.
     """
-    error, usage = answer.get("error") or None, answer.get("usage")
-    raw_usage = usage if isinstance(usage, Mapping) else {}
-    items = [] if "output" not in answer and (error or answer.get("status")) else items_in(answer)
-    text, calls = text_in(items), calls_in(items)
+    error, usage = error_in(answer.get("error")), answer.get("usage")
+    raw_usage = usage if isinstance(usage, dict) else {}
+    told = error or answer.get("status") or "output_text" in answer
+    items = [] if "output" not in answer and told else items_in(answer)
+    text, calls = text_in(items) or _alone(answer), calls_in(items)
     return Answer(
         text=text,
         calls=calls,
@@ -47,7 +49,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
             "citations": cited(annotations_in(items)),
         },
         web_searches=_web_searches(answer, items),
-        shown_tokens=generated_bytes(items) + CALL_TOKENS * len(calls) if items else 0,
+        shown=items,
         hides=any(item.get("type") not in SHOWN for item in items),
     )
 
@@ -55,7 +57,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
 def hides(body: Mapping[str, Any]) -> bool:
     """Return whether the answer to a request may leave out a part of what the model generates."""
     reasoning = body.get("reasoning")
-    effort = reasoning.get("effort") if isinstance(reasoning, Mapping) else None
+    effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     model, asked = body["model"], effort not in (None, "none")
     return asked or not openai_samples(model, effort) or not generates_openly(model)
 
@@ -80,7 +82,13 @@ def _word(answer: Mapping[str, Any]) -> str | None:
     status, details = answer.get("status"), answer.get("incomplete_details")
     if status is None or status == "completed":
         return None if status is None else "stop"
-    reason = details.get("reason") if isinstance(details, Mapping) else None
-    if status == "incomplete" and isinstance(reason, str):
-        return reason
-    return f"status {status}"
+    reason = details.get("reason") if isinstance(details, dict) else None
+    if status == "incomplete" and finish_of(reason) in ("length", "content_filter"):
+        return str(reason)
+    return f"status {status}" + (f" ({reason})" if reason else "")
+
+
+def _alone(answer: Mapping[str, Any]) -> str:
+    """Return the text of an answer that has it only beside its items."""
+    text = answer.get("output_text")
+    return text if isinstance(text, str) else ""

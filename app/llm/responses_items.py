@@ -11,6 +11,7 @@ from typing import Any
 
 from app.llm.base import Message, ToolCall
 from app.llm.openai_content import responses_content
+from app.llm.sendable import sendable
 from app.llm.wire import joined, write_json
 
 # The provider fills in these keys, and knows them only for items in its store. Only the items of
@@ -113,10 +114,10 @@ def _items(message: Message, original_of: Callable[[Message], Any]) -> Iterator[
         case "tool":
             output = _parts(content, "input_text")
             call_id = message["tool_call_id"]
-            yield {"type": "function_call_output", "call_id": call_id, "output": output}
+            yield sendable({"type": "function_call_output", "call_id": call_id, "output": output})
         case "assistant":
             own = original_of(message)
-            yield from _sent_back(own, message) if own else _said(message)
+            yield from map(sendable, _sent_back(own, message) if own else _said(message))
         case _:
             raise UnknownRole(
                 f"a message has the role {role!r}: use system, user, assistant or tool"
@@ -127,20 +128,24 @@ def _said(message: Message) -> Iterator[dict[str, Any]]:
     if content := message.get("content"):
         yield {"role": "assistant", "content": _parts(content, "output_text")}
     for call in message.get("tool_calls") or ():
-        yield {
-            "type": "function_call",
-            "call_id": call.id,
-            "name": call.name,
-            "arguments": call.arguments,
-        }
+        yield _called(call)
+
+
+def _called(call: ToolCall) -> dict[str, Any]:
+    return {
+        "type": "function_call",
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+    }
 
 
 def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator[dict[str, Any]]:
     calls = iter(message.get("tool_calls") or ())
     for item in items:
         if item.get("type") == "function_call":
-            call = next(calls)  # its id may have been made up, and its arguments may be cut
-            item = {**item, "call_id": call.id, "arguments": call.arguments}  # noqa: PLW2901
+            # The id may have been made up, the name changed, and the arguments cut.
+            item = {**item, **_called(next(calls))}  # noqa: PLW2901
         if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue
         left_out = {"id"} if item.get("type") in _OF_TOOLS else _OF_THE_STORE
@@ -158,8 +163,9 @@ def _parts(content: Any, kind: str) -> Any:
 
 
 def _joined(items: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
+    kinds = (kind, "text") if kind == "output_text" else (kind,)
     parts = _parts_in(items)
-    return joined(_text(part.get(name)) for part in parts if part.get("type") == kind)
+    return joined(_text(part.get(name)) for part in parts if part.get("type") in kinds)
 
 
 def _parts_in(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -167,9 +173,15 @@ def _parts_in(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         part
         for item in items
         if item.get("type") == "message"
-        for part in item.get("content") or ()
+        for part in _content_of(item)
         if isinstance(part, Mapping)
     ]
+
+
+def _content_of(item: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the parts of a message; some servers give its text alone."""
+    content = item.get("content") or ()
+    return [{"type": "output_text", "text": content}] if isinstance(content, str) else content
 
 
 def _arguments(value: Any) -> str:

@@ -20,6 +20,12 @@ _DELTAS = {
     "response.reasoning_summary_text.delta": "",
     "response.reasoning_text.delta": "",
 }
+# For each event with a whole text: the field that has the text.
+_DONE = {
+    "response.output_text.done": "text",
+    "response.refusal.done": "refusal",
+    "response.function_call_arguments.done": "arguments",
+}
 
 
 class ResponsesAssembly(Assembly):
@@ -46,7 +52,7 @@ class ResponsesAssembly(Assembly):
         """See ``Assembly.add``."""
         kind = event.get("type")
         if kind in _STARTS or kind in _ENDS:
-            self._take(dict(event["response"]), last=kind in _ENDS)
+            self._take(dict(event["response"]), kind)
         elif kind == "error":
             # The response that failed may still follow, with its usage.
             inner = event.get("error")
@@ -55,6 +61,9 @@ class ResponsesAssembly(Assembly):
             self._start_item(_index(event), dict(event["item"]))
         elif kind == "response.output_item.done":
             self._items[_index(event)] = dict(event["item"])
+        elif kind in _DONE:
+            name = _DONE[kind]
+            self._pieces.setdefault((_index(event), name), [text_of(event.get(name))])
         elif kind in _DELTAS:
             return self._add_delta(event, _DELTAS[kind])
         return ""
@@ -64,6 +73,9 @@ class ResponsesAssembly(Assembly):
         answer = {"model": self.model, **self._response, "usage": self.raw_usage}
         if self._error is not None:
             answer = {"error": self._error} | {k: v for k, v in answer.items() if v is not None}
+        for index, name in self._pieces:  # a server that leaves out the beginnings of items
+            if name != "arguments":
+                self._items.setdefault(index, {"type": "message"})
         answer["output"] = answer.get("output") or [
             self._whole(index, item) for index, item in sorted(self._items.items())
         ]
@@ -73,22 +85,24 @@ class ResponsesAssembly(Assembly):
         """See ``Assembly.facts``."""
         return {"service_tier": self._service_tier}
 
-    def reports_failure(self, event: Mapping[str, Any]) -> bool:  # noqa: ARG002
+    def reports_failure(self, event: Mapping[str, Any]) -> bool:
         """See ``Assembly.reports_failure``; after an error, the failed response still comes."""
-        return False
+        return "type" not in event and super().reports_failure(event)
 
     def _counts(self) -> Counts:
         return responses_counts(self.raw_usage, produced=self.has_output)
 
-    def _take(self, response: dict[str, Any], *, last: bool) -> None:
+    def _take(self, response: dict[str, Any], kind: str) -> None:
         self.begun = True
         self.model = response.get("model") or self.model
         self._service_tier = response.get("service_tier") or self._service_tier
         if isinstance(usage := response.get("usage"), Mapping):
             self.raw_usage = grown(self.raw_usage, usage)
-        if last:
-            self.final = True
-            self._response, self.complete = response, True
+        if kind in _ENDS:
+            status = kind.removeprefix("response.")
+            if status != "completed" and response.get("status") in (None, "completed"):
+                response["status"] = status
+            self._response, self.complete, self.final = response, True, True
 
     def _start_item(self, index: int, item: dict[str, Any]) -> None:
         self._items[index] = item

@@ -38,11 +38,11 @@ from app.llm.reading import AnswerReader, prompt_bound
 from app.llm.request import Request
 from app.llm.streams import Assembly, ListenerFailed, Reading, is_event_stream
 from app.llm.tokens import upper_bound_tokens
-from app.llm.usage import count_of
 from app.llm.wire import (
     PROTOCOL_ERRORS,
     ErrorEvent,
     NotTheProtocol,
+    count_of,
     events_of,
     read_json,
 )

@@ -7,10 +7,11 @@ If an answer breaks off, the tokens of its first part are counted, because the p
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from app.domain.usage import Partial, Usage, served_by
+from app.llm.errors import reports_failure
 from app.llm.headers import limit_headers, request_id
 from app.llm.tokens import CALL_TOKENS, text_bytes
 from app.llm.usage import Counts
@@ -78,7 +79,7 @@ class Assembly(ABC):
     def counts(self) -> Counts:
         """The provider's counts; a count of the output that came too early is left out."""
         counts = self._counts()
-        return counts if self.final else Counts(usage=counts.usage, prompt=counts.prompt)
+        return counts if self.final else replace(counts, output=False)
 
     @abstractmethod
     def add(self, event: Any) -> str:
@@ -99,7 +100,7 @@ class Assembly(ABC):
 
     def reports_failure(self, event: Mapping[str, Any]) -> bool:
         """Return whether an event is a failure, after which no answer can come."""
-        return bool(event.get("error"))
+        return reports_failure(event)
 
     @abstractmethod
     def answer(self) -> dict[str, Any]:
@@ -122,7 +123,14 @@ class Assembly(ABC):
         """
         seen = self._output_tokens + _UNSEEN_TOKENS
         bound = max_tokens if self._hides() else min(seen, max_tokens)
-        return self.counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
+        counts = self.plausible(max_tokens=max_tokens)
+        if self.counts.output and not counts.output:
+            bound = max_tokens
+        return counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
+
+    def plausible(self, *, max_tokens: int) -> Counts:
+        """Return the provider's counts without those that no request can have."""
+        return self.counts.plausible(prompt_bound=lambda: 0, max_tokens=max_tokens)
 
     def _hides(self) -> bool:
         """Return whether the model may have generated more than the stream has shown."""
@@ -221,10 +229,11 @@ class Reading:
         if not assembly.begun:
             return None
         headers = self.headers or {}
+        counts = assembly.plausible(max_tokens=max_tokens)
         return Partial(
             usage=assembly.bounded(prompt_tokens=prompt_tokens, max_tokens=max_tokens),
-            prompt_counted=assembly.prompt_counted,
-            final=assembly.counts.whole,
+            prompt_counted=counts.prompt,
+            final=counts.whole,
             raw_usage=storable(assembly.raw_usage),
             model=name_of(assembly.model),
             served=served_by(storable(assembly.facts())),

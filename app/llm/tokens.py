@@ -136,10 +136,10 @@ def generated_bytes(value: Any) -> int:
     """Return the number of bytes of all texts that a model has generated in a part of an answer."""
     if isinstance(value, str):
         return text_bytes(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         parts = (part for key, part in value.items() if key not in _NOT_GENERATED)
         return sum(map(generated_bytes, parts))
-    if isinstance(value, Sequence):
+    if isinstance(value, list):
         return sum(map(generated_bytes, value))
     return 0 if value is None else len(str(value))
 

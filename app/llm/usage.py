@@ -1,21 +1,53 @@
 """Converts the usage objects of all protocols to ``Usage``, whose counts do not overlap.
 
 A count that is missing, or that cannot be read, is never taken for zero: ``Counts`` tells which
-parts the provider has counted, and the rest of the tokens is estimated.
+parts the provider has counted, and the rest of the tokens is estimated. No count that the usage
+states is above the tokens that are read from it; a discount is the only exception.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.domain.usage import Usage
+from app.llm.wire import count_of, grown
 
-# More tokens than any call has; a larger number is no count.
-_MOST_TOKENS = 10**9
+# The spellings of the same count. Names in camel case are read as names with underscores.
+_PROMPT = ("prompt_tokens", "input_tokens", "prompt_token_count")
+_OUTPUT = ("completion_tokens", "output_tokens", "candidates_token_count")
+_TOTAL = ("total_tokens", "total_token_count")
+_REASONING = ("reasoning_tokens", "thinking_tokens")
+_PROMPT_DETAILS = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
+_OUTPUT_DETAILS = ("completion_tokens_details", "output_tokens_details", "output_token_details")
+# Cached tokens that are always a part of the prompt.
+_CACHED = (
+    "cached_tokens",
+    "prompt_cache_hit_tokens",
+    "num_cached_tokens",
+    "cached_input_tokens",
+    "cached_content_token_count",
+)
+# Cached and written tokens that Anthropic and Amazon count beside the prompt, and others in it.
+_READ = ("cache_read_input_tokens",)
+_WRITTEN = ("cache_creation_input_tokens", "cache_write_input_tokens")
+# Kinds of tokens that are a part of the prompt or of the output.
+_PROMPT_PARTS = ("text_tokens", "image_tokens", "video_tokens")
+_OUTPUT_PARTS = (
+    *("text_tokens", "image_tokens", "audio_tokens"),
+    *("accepted_prediction_tokens", "rejected_prediction_tokens"),
+)
+# The counts of ``Usage`` that add up to the prompt.
+_OF_PROMPT = ("input_tokens", "cached_tokens", "cache_write_tokens", "cache_write_1h_tokens")
 # Counts of searches: Perplexity's queries, and the sources that xAI bills.
 _SEARCHES = ("num_search_queries", "num_sources_used")
 # Types of Anthropic's iterations whose tokens are in the totals of the usage.
 _IN_TOTALS = frozenset({"message", "fallback_message"})
+# Counts up to this size are believed as they are; this many tokens cost a few dollars at most.
+_USUAL_TOKENS = 100_000
+# More than any call has: tokens of a prompt that has no bound, cited tokens, and searches.
+_MOST_PROMPT, _MOST_CITED, _MOST_SEARCHES = 20_000_000, 10_000_000, 1000
+_NEXT_WORD = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,19 +55,57 @@ class Counts:
     """The tokens that a provider has counted.
 
     Attributes:
-        usage: The tokens; a part that was not counted is 0.
+        usage: The tokens; a part that was not counted has the least tokens that it can have.
         prompt: Whether the provider has counted the prompt.
         output: Whether the provider has counted the output.
+        total: The tokens of prompt and output together, if only their sum was counted; or 0.
     """
 
     usage: Usage = field(default_factory=Usage)
     prompt: bool = False
     output: bool = False
+    total: int = 0
 
     @property
     def whole(self) -> bool:
         """Whether the provider has counted everything."""
         return self.prompt and self.output
+
+    def plausible(self, *, prompt_bound: Callable[[], int], max_tokens: int) -> "Counts":
+        """Return the counts without those that are too large for the request.
+
+        A prompt may have 4 times its bound, because servers add tokens, and an output may be twice
+        ``max_tokens``, because some models count their reasoning apart from it; each may have
+        10,000 tokens more.
+
+        Args:
+            prompt_bound: Returns the upper bound of the prompt's tokens, or 0 if there is none. It
+                is only called for large counts, because the whole prompt must be read for it.
+            max_tokens: Largest number of tokens that the model may generate.
+        """
+        usage = self.usage
+        largest = max(usage.total_tokens, self.total, usage.citation_tokens)
+        if largest <= _USUAL_TOKENS and usage.web_searches <= _MOST_SEARCHES:
+            return self
+        bound = prompt_bound()
+        most_prompt = max(_USUAL_TOKENS, 4 * bound + 10_000) if bound else _MOST_PROMPT
+        most_output = max(_USUAL_TOKENS, 2 * max_tokens + 10_000)
+        counts = self
+        if usage.prompt_tokens > most_prompt:
+            none = dict.fromkeys(_OF_PROMPT, 0)
+            counts = replace(counts, usage=replace(counts.usage, **none), prompt=False)
+        if usage.output_tokens > most_output:
+            usage = replace(counts.usage, output_tokens=0, reasoning_tokens=0)
+            counts = replace(counts, usage=usage, output=False)
+        if self.total > most_prompt + most_output:
+            counts = replace(counts, total=0)
+        usage = counts.usage
+        cited, searches = usage.citation_tokens, usage.web_searches
+        if cited > _MOST_CITED or searches > _MOST_SEARCHES:
+            cited, searches = min(cited, _MOST_CITED), min(searches, _MOST_SEARCHES)
+            usage = replace(usage, citation_tokens=cited, web_searches=searches)
+            counts = replace(counts, usage=usage, output=False)
+        return counts
 
     def bounded(self, *, prompt_tokens: int, output_tokens: int) -> Usage:
         """Return the tokens, with upper bounds in place of the parts that were not counted.
@@ -48,7 +118,8 @@ class Counts:
         if not self.prompt:
             usage = replace(usage, input_tokens=max(prompt_tokens, usage.input_tokens))
         if not self.output:
-            usage = replace(usage, output_tokens=max(output_tokens, usage.output_tokens))
+            rest = self.total - usage.prompt_tokens
+            usage = replace(usage, output_tokens=max(output_tokens, usage.output_tokens, rest))
         return usage
 
 
@@ -56,75 +127,71 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a chat completion; its prompt_tokens include cached and written tokens.
 
     Some servers count reasoning beside completion_tokens, so that only the total contains it, and
-    some count it beside the total, too. Some count sound in the prompt beside prompt_tokens.
+    some count it beside the total, too. Some count sound, cached or written tokens beside
+    prompt_tokens.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
         produced: Whether the answer has any output; a count of zero is then no count.
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return Counts()
-    details = _part(raw, "prompt_tokens_details")
-    output_details = _part(raw, "completion_tokens_details")
-    prompt, completion = count_of(raw.get("prompt_tokens")), count_of(raw.get("completion_tokens"))
-    total = count_of(raw.get("total_tokens"))
-    reasoning = _first(output_details.get("reasoning_tokens"), raw.get("reasoning_tokens"))
-    citations = count_of(raw.get("citation_tokens"))
-    if completion is None and prompt and total:
-        completion = max(total - prompt, 0)
-    if completion is not None and prompt is not None:
-        beside = (total or 0) - prompt - completion
+    raw = _named(raw)
+    prompt, output, total = _told(raw, _PROMPT), _told(raw, _OUTPUT), _told(raw, _TOTAL) or 0
+    details = _part(raw, *_PROMPT_DETAILS)
+    read, (written, by_hour) = _most(raw, _READ), _written(raw)
+    prompt = _whole_prompt(raw, prompt, beside=read + written, rest=total - (output or 0))
+    output = _whole_output(raw, output)
+    if output is None and prompt and total:
+        output = max(total - prompt, 0)
+    elif not prompt and output is not None and total > output:
+        prompt = total - output
+    reasoning, citations = _reasoning(raw), count_of(raw.get("citation_tokens"))
+    if output is not None and prompt is not None:
+        beside = total - prompt - output
         if beside > 0 and beside == count_of(details.get("audio_tokens")):
             prompt += beside
         else:
-            completion += max(beside, 0)
-        # Perplexity counts reasoning and citations beside the completion. Elsewhere, reasoning is a
-        # part of the completion, unless it is larger.
-        if reasoning > completion or citations is not None:
-            completion += reasoning
-    cached = _first(
-        details.get("cached_tokens"),
-        raw.get("cached_tokens"),
-        raw.get("prompt_cache_hit_tokens"),
-        raw.get("num_cached_tokens"),
-        raw.get("cache_read_input_tokens"),
-    )
-    written = _first(details.get("cache_write_tokens"), raw.get("cache_creation_input_tokens"))
-    cached = min(cached, prompt or 0)
-    written = min(written, (prompt or 0) - cached)
-    output = completion or 0
+            output += max(beside, 0)
+    # Perplexity counts reasoning and citations beside the completion. Elsewhere, reasoning is a
+    # part of the completion, unless it is larger.
+    if output is not None and (reasoning > output or citations is not None):
+        output += reasoning
+    least_output = max(output or 0, reasoning, _most(_part(raw, *_OUTPUT_DETAILS), _OUTPUT_PARTS))
+    cached = max(_most(raw, _CACHED), _most(details, _CACHED), read)
+    written = max(written, _most(details, ("cache_write_tokens", "cache_creation_tokens")))
+    if prompt:
+        cached = min(cached, prompt)
+        written = min(written, prompt - cached)
+        by_hour = min(by_hour, written)
+        full = prompt - cached - written
+    else:  # without the prompt's own count, no discount is certain
+        full, cached = max(cached, _least_prompt(raw)), 0
     return Counts(
         usage=Usage(
-            input_tokens=(prompt or 0) - cached - written,
+            input_tokens=full,
             cached_tokens=cached,
-            cache_write_tokens=written,
-            output_tokens=output,
-            reasoning_tokens=min(reasoning, output),
+            cache_write_tokens=written - by_hour,
+            cache_write_1h_tokens=by_hour,
+            output_tokens=least_output,
+            reasoning_tokens=reasoning,
             citation_tokens=citations or 0,
             web_searches=_web_searches(raw),
         ),
         prompt=bool(prompt),
-        output=completion is not None and (completion > 0 or not produced),
+        output=output is not None and (least_output > 0 or not produced),
+        total=0 if prompt or output is not None else total,
     )
 
 
 def responses_counts(raw: Any, *, produced: bool) -> Counts:
-    """Read the usage of a response; its input_tokens include cached and written tokens.
+    """Read the usage of a response; it differs from a chat completion's only in its names.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
         produced: As in ``openai_counts``.
     """
-    if not isinstance(raw, Mapping):
-        return Counts()
-    names = (
-        ("prompt_tokens", "input_tokens"),
-        ("completion_tokens", "output_tokens"),
-        ("prompt_tokens_details", "input_tokens_details"),
-        ("completion_tokens_details", "output_tokens_details"),
-    )
-    told = {chat: raw[name] for chat, name in names if name in raw}
-    return openai_counts({**raw, **told}, produced=produced)
+    return openai_counts(raw, produced=produced)
 
 
 def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
@@ -137,14 +204,24 @@ def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
         raw: The usage object, or anything that a server has put in its place.
         produced: As in ``openai_counts``.
     """
-    if not isinstance(raw, Mapping):
+    if not isinstance(raw, dict):
         return Counts()
-    prompt, output = count_of(raw.get("input_tokens")), count_of(raw.get("output_tokens"))
-    totals = _message_usage(raw)
+    raw = _named(raw)
+    prompt, output, total = _told(raw, _PROMPT), _told(raw, _OUTPUT), _told(raw, _TOTAL) or 0
+    own = _message_usage(raw)
+    if output is None and prompt is not None and total:
+        output = max(total - own.prompt_tokens, 0)
+    elif prompt is None and output is not None and total > own.total_tokens:
+        prompt = total - own.total_tokens
+        own = replace(own, input_tokens=own.input_tokens + prompt)
+    if output is not None:
+        beside = max(total - own.prompt_tokens, own.output_tokens)
+        own = replace(own, output_tokens=beside)
     return Counts(
-        usage=_with_iterations(raw),
-        prompt=prompt is not None and totals.prompt_tokens > 0,
-        output=output is not None and (output > 0 or not produced),
+        usage=_with_iterations(raw, own),
+        prompt=prompt is not None and own.prompt_tokens > 0,
+        output=output is not None and (own.output_tokens > 0 or not produced),
+        total=0 if prompt is not None or output is not None else total,
     )
 
 
@@ -153,9 +230,9 @@ def left_out_of(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [each for each in _iterations(raw) if each.get("type") not in _IN_TOTALS]
 
 
-def _with_iterations(raw: Mapping[str, Any]) -> Usage:
-    """Read the totals and the iterations; all iterations together are a lower bound."""
-    usage = sum(map(_message_usage, left_out_of(raw)), _message_usage(raw))
+def _with_iterations(raw: Mapping[str, Any], own: Usage) -> Usage:
+    """Add the iterations to the totals; all iterations together are a lower bound."""
+    usage = sum(map(_message_usage, left_out_of(raw)), own)
     iterations = _iterations(raw)
     if any(each.get("type") == "fallback_message" for each in iterations):
         return usage  # its message is a part of the totals, and so is the message that it replaced
@@ -170,45 +247,120 @@ def _with_iterations(raw: Mapping[str, Any]) -> Usage:
 
 def _iterations(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     given = raw.get("iterations")
-    return [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
+    return [each for each in given if isinstance(each, dict)] if isinstance(given, list) else []
 
 
 def _message_usage(raw: Mapping[str, Any]) -> Usage:
-    by_lifetime = _part(raw, "cache_creation")
-    by_hour = _first(by_lifetime.get("ephemeral_1h_input_tokens"))
-    by_minutes = _first(by_lifetime.get("ephemeral_5m_input_tokens"))
-    written = max(_first(raw.get("cache_creation_input_tokens")), by_hour + by_minutes)
-    thinking = _first(_part(raw, "output_tokens_details").get("thinking_tokens"))
-    output = _first(raw.get("output_tokens"))
+    raw = _named(raw)
+    written, by_hour = _written(raw)
+    thinking, output = _reasoning(raw), _whole_output(raw, _told(raw, _OUTPUT)) or 0
+    if thinking > output:  # as in a chat completion
+        output += thinking
+    least = max(
+        _least_prompt(raw), _most(raw, _CACHED), _most(_part(raw, *_PROMPT_DETAILS), _CACHED)
+    )
     return Usage(
-        input_tokens=_first(raw.get("input_tokens")),
-        cached_tokens=_first(raw.get("cache_read_input_tokens")),
+        input_tokens=max(_most(raw, _PROMPT), least),
+        cached_tokens=_most(raw, _READ),
         cache_write_tokens=written - by_hour,
         cache_write_1h_tokens=by_hour,
-        output_tokens=output,
-        reasoning_tokens=min(thinking, output),
+        output_tokens=max(output, _most(_part(raw, *_OUTPUT_DETAILS), _OUTPUT_PARTS)),
+        reasoning_tokens=thinking,
         web_searches=_web_searches(raw),
     )
 
 
+def _whole_prompt(
+    raw: Mapping[str, Any], prompt: int | None, *, beside: int, rest: int
+) -> int | None:
+    """Return the prompt with the tokens that the server has counted beside it.
+
+    Args:
+        raw: The usage.
+        prompt: The prompt's own count.
+        beside: Cached and written tokens in the spelling of those who count them beside the prompt.
+        rest: The total without the output.
+    """
+    if prompt is None:
+        return None
+    if beside > prompt or (beside and rest == prompt + beside):
+        prompt += beside
+    prompt += _most(raw, ("tool_use_prompt_token_count",))
+    audio = _most(_part(raw, *_PROMPT_DETAILS), ("audio_tokens",))
+    return max(prompt + audio if audio > prompt else prompt, _least_prompt(raw))
+
+
+def _least_prompt(raw: Mapping[str, Any]) -> int:
+    """Return the least tokens that the prompt has, by the counts of its parts."""
+    details = _part(raw, *_PROMPT_DETAILS)
+    hit_and_miss = _most(raw, ("prompt_cache_miss_tokens",))
+    if hit_and_miss:
+        hit_and_miss += _most(raw, ("prompt_cache_hit_tokens",))
+    return max(
+        hit_and_miss,
+        _most(details, (*_PROMPT_PARTS, "audio_tokens")),
+        _most(raw, ("tool_use_prompt_token_count",)),
+    )
+
+
+def _whole_output(raw: Mapping[str, Any], output: int | None) -> int | None:
+    """Return the output with the thoughts that Google counts beside it."""
+    return None if output is None else output + _most(raw, ("thoughts_token_count",))
+
+
+def _reasoning(raw: Mapping[str, Any]) -> int:
+    details = _part(raw, *_OUTPUT_DETAILS)
+    told = max(_most(raw, _REASONING), _most(details, _REASONING))
+    return max(told, _most(raw, ("thoughts_token_count",)))
+
+
+def _written(raw: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the tokens written to a cache, and those of them that stay for an hour."""
+    by_lifetime = _part(raw, "cache_creation")
+    by_hour = _most(by_lifetime, ("ephemeral_1h_input_tokens",))
+    by_minutes = _most(by_lifetime, ("ephemeral_5m_input_tokens",))
+    return max(_most(raw, _WRITTEN), by_hour + by_minutes), by_hour
+
+
 def _web_searches(raw: Mapping[str, Any]) -> int:
     """Read the searches that the provider made; each provider counts them under another name."""
-    requests = _part(raw, "server_tool_use").get("web_search_requests")
-    return _first(requests, *map(raw.get, _SEARCHES))
+    requests = _most(_part(raw, "server_tool_use"), ("web_search_requests",))
+    return max(requests, _most(raw, _SEARCHES))
 
 
-def _part(raw: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    part = raw.get(name)
-    return part if isinstance(part, Mapping) else {}
+def _named(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a usage whose names are in lower case with underscores.
+
+    Example:
+        >>> _named({"promptTokenCount": 7})
+        {'prompt_token_count': 7}
+    """
+    if all(map(str.islower, raw)):
+        return raw
+    named: dict[str, Any] = {}
+    for name, value in raw.items():
+        plain = _NEXT_WORD.sub("_", name).lower()
+        named[plain] = grown(named.get(plain), value)
+    return named
 
 
-def _first(*values: Any) -> int:
-    """Return the largest of several spellings of the same count, or 0 if there is none."""
-    return max((count for value in values if (count := count_of(value)) is not None), default=0)
+def _part(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the object that has one of these names; several such objects are merged."""
+    found: Mapping[str, Any] = {}
+    for name in names:
+        if isinstance(part := raw.get(name), dict):
+            found = grown(found, _named(part)) if found else _named(part)
+    return found
 
 
-def count_of(value: Any) -> int | None:
-    """Return a number of tokens, which some servers write as 12.0; None if it is no such number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 <= value <= _MOST_TOKENS and value == int(value) else None
+def _told(raw: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """Return the largest of several spellings of the same count, or None if there is none."""
+    found: int | None = None
+    for name in names:
+        if name in raw and (count := count_of(raw[name])) is not None:
+            found = max(found or 0, count)
+    return found
+
+
+def _most(raw: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    return _told(raw, names) or 0

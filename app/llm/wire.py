@@ -7,6 +7,7 @@ answer, because the answer's text and counts can be read all the same.
 import asyncio
 import contextlib
 import json
+import math
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from typing import Any
@@ -30,6 +31,16 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # orjson rounds integers of more than 64 bits; the shortest of them have 19 digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _LAST_EVENT = "[DONE]"
+# More tokens than any call has; a larger number is no count.
+_MOST_TOKENS = 10**9
+_NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,20})?", re.ASCII)
+# Parts of the prompt that cost less than the rest, in the spellings that are always parts of it.
+_DISCOUNTS = frozenset(
+    {
+        *("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cached_input_tokens"),
+        *("cachedTokens", "cachedInputTokens", "cachedContentTokenCount"),
+    }
+)
 # Bounds of a value that is only kept for the record.
 _MAX_DEPTH, _MAX_PARTS, _MAX_CHARS, _MOST = 8, 100, 500, 10**18
 
@@ -118,6 +129,8 @@ async def events_of(stream: Any) -> AsyncIterator[Any]:
             value = read_json(data.encode("utf-8", "surrogatepass"))
         except PROTOCOL_ERRORS as error:
             raise NotTheProtocol(f"an event is not JSON: {error}") from error
+        if event.event == "error" and isinstance(value, dict) and value.get("type") != "error":
+            value = {"error": value.get("error") or value}
         if value is not None:
             yield value
 
@@ -141,6 +154,13 @@ def joined(pieces: Iterable[str]) -> str:
 def ends_in_half(text: str) -> bool:
     """Return whether a text ends with the first half of a surrogate pair."""
     return "\ud800" <= text[-1:] <= "\udbff"
+
+
+def error_in(value: Any) -> Any:
+    """Return an error that an answer has, or None if the error says nothing at all."""
+    if isinstance(value, dict):
+        return value if any(part for part in value.values()) else None
+    return value or None
 
 
 def text_of(value: Any) -> str:
@@ -172,7 +192,7 @@ def content_text(content: Any) -> str:
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    if not isinstance(part, Mapping):
+    if not isinstance(part, dict):
         return ""
     text = part.get("text")
     is_text = part.get("type") in (None, "text", "output_text")
@@ -180,7 +200,9 @@ def _part_text(part: Any) -> str:
 
 
 def grown(old: Any, new: Any) -> Any:
-    """Merge two reports of the same counts: totals never shrink, and null says nothing.
+    """Merge two reports of the same counts: totals never shrink, and what is no count says nothing.
+
+    A count of cached tokens is a discount, so the last report decides.
 
     Example:
         >>> grown({"output": 17, "input": 9}, {"output": 0, "input": None})
@@ -188,11 +210,41 @@ def grown(old: Any, new: Any) -> Any:
     """
     if new is None:
         return old
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        return {**old, **{key: grown(old.get(key), value) for key, value in new.items()}}
-    if _is_number(old) and _is_number(new):
-        return max(old, new)
-    return new
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {**old, **{key: _next(key, old.get(key), value) for key, value in new.items()}}
+    if isinstance(old, dict):
+        return old
+    if isinstance(old, list):
+        return new if isinstance(new, list) and len(new) >= len(old) else old
+    before, after = _number(old), _number(new)
+    return new if before is None or (after is not None and after > before) else old
+
+
+def _next(name: str, old: Any, new: Any) -> Any:
+    if name in _DISCOUNTS and _number(new) is not None:
+        return new
+    return grown(old, new)
+
+
+def count_of(value: Any) -> int | None:
+    """Return a number of tokens, or None if the value is no such number.
+
+    Some servers write a count as 12.0, as "12", or as an average, which is rounded up.
+
+    Example:
+        >>> [count_of(value) for value in (12, 12.5, "12", -1, True, None)]
+        [12, 13, 12, None, None, None]
+    """
+    number = _number(value)
+    return None if number is None else math.ceil(number)
+
+
+def _number(value: Any) -> float | None:
+    """Return the number that a count can be, also from its digits; None for all other values."""
+    if isinstance(value, str):
+        text = value.strip()
+        value = float(text) if _NUMBER.fullmatch(text) else None
+    return value if _is_number(value) and 0 <= value <= _MOST_TOKENS else None
 
 
 def storable(value: Any, depth: int = 0) -> Any:
@@ -202,7 +254,7 @@ def storable(value: Any, depth: int = 0) -> Any:
     """
     if isinstance(value, str):
         return printable(value)
-    if depth < _MAX_DEPTH and isinstance(value, Mapping):
+    if depth < _MAX_DEPTH and isinstance(value, dict):
         return {printable(key): storable(part, depth + 1) for key, part in value.items()}
     if depth < _MAX_DEPTH and isinstance(value, list):
         return [storable(part, depth + 1) for part in value[:_MAX_PARTS]]
@@ -213,6 +265,8 @@ def storable(value: Any, depth: int = 0) -> Any:
 
 def printable(text: str) -> str:
     """Return a short text of a server without NUL and without halves of surrogate pairs."""
+    if len(text) <= _MAX_CHARS and text.isascii() and "\0" not in text:
+        return text
     cleaned = text[:_MAX_CHARS].encode("utf-8", "replace").decode()
     return cleaned.replace("\0", "\N{REPLACEMENT CHARACTER}")
 

@@ -166,6 +166,8 @@ class CallPlanner:
         }
         if agent.output_schema is not None:
             parameters[OUTPUT_SCHEMA] = schema_of(agent.output_schema)
+        if quote.service_tier is not None:
+            parameters["service_tier"] = quote.service_tier
         media = media_tokens(messages, agent.model)
         guessed = expected_tokens(messages, tools, parameters, model=agent.model) - media
         bound = upper_bound_tokens(messages, tools, parameters, model=agent.model)
@@ -174,8 +176,6 @@ class CallPlanner:
             bound = min(bound, ceil(counted_tokens * _COUNT_FACTOR) + _COUNT_ALLOWANCE)
             guessed, media = counted_tokens, 0
             least = counted_tokens
-        if quote.service_tier is not None:
-            parameters["service_tier"] = quote.service_tier
         window = self.pricing.context_window(agent.provider, agent.model)
         return CallPlan(
             quote=quote,

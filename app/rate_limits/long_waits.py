@@ -1,9 +1,9 @@
 """Sends away waiters whose bucket stays closed for longer than their callers accept.
 
-Only waits of a known length count: pauses that the provider asked for, and waits for limits per
-hour or per day. If a limit per minute is used up, requests always wait here. When a call has used
-less than it had reserved, another call can start earlier, and only a request that waits here can
-use this chance.
+A wait counts only if its length is known: a pause that the provider asked for, or a wait for a
+limit per hour or per day. If a limit per minute is used up, requests always wait here. When a call
+has used less than it had reserved, another call can start earlier, and only a request that waits
+here can use this chance.
 """
 
 import random
@@ -45,7 +45,7 @@ def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
 
 
 def closed_by_pause(seconds: float) -> Closed:
-    """Return how long a pause of so many seconds closes a bucket."""
+    """Return the time for which a pause of so many seconds closes a bucket."""
     return _closed(seconds, interval_s=0.0, reason="pause")
 
 

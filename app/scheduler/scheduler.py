@@ -83,7 +83,7 @@ class Scheduler:
     async def _admit(
         self, connection: AsyncConnection, items: Sequence[None]
     ) -> list[list[LevelPlan]]:
-        """Admit runs once for all callers of the batch; the first caller dispatches the levels."""
+        """Admit once for all callers of the batch; the first caller dispatches the levels."""
         plans = await admit(connection, max_running=self._max_running)
         return [plans, *([] for _ in items[1:])]
 
@@ -200,7 +200,7 @@ class Scheduler:
         return changed
 
     async def fail_early(self, run_id: UUID) -> None:
-        """Cancel a run's pending agents, if the run can only fail after an agent has failed."""
+        """Cancel a run's pending agents, if an agent's failure means that the run must fail."""
         reason = await self._failing.submit(run_id)
         if reason is not None:
             log.info("run_given_up", run_id=str(run_id), reason=reason)

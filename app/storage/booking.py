@@ -1,4 +1,4 @@
-"""After a booking on shared budgets, notes passed thresholds and wakes agents that wait."""
+"""Records the thresholds that a booking passes, and wakes the agents that wait for money."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -32,7 +32,7 @@ async def note_booked(
         connection: Inside the transaction of the booking.
         rows: The budgets as APPLY_RECORDS returns them.
         entries: The cost entries of the booking, in order. If an entry passes a threshold, the
-            history of the entry's run notes the threshold.
+            threshold goes into the history of the entry's run.
         wake: Called with the agent runs whose holds may fit now.
     """
     passed = [line for row in rows for line in _passed(row, entries)]
@@ -67,7 +67,7 @@ def _passing_entry(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
         spent_usd += Decimal(entry["cost_usd"])
         if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
             return entry
-    # The limit was lowered below the spending earlier, and this booking notes the threshold.
+    # The limit was lowered below the spending before, and this booking records the threshold.
     return mine[-1] if mine else {}
 
 

@@ -52,7 +52,7 @@ async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> li
             await connection.execute(CANCEL_PENDING, params)
     inner = [run for run in reversed(run_tree) if run.id not in reasons]
     if inner:
-        reason = "the run that it is a part of has failed"
+        reason = "the run that contains this sub-workflow has failed"
         await stop_locked(connection, inner, reason=reason)
         await close_budgets(connection, [run.id for run in inner])
     return [reasons.get(run_id) for run_id in run_ids]

@@ -60,9 +60,9 @@ async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -
     """Make the agents of silent workers ready again, and book the worst cases of their calls.
 
     It is unknown whether a call in flight was billed. Therefore its hold becomes an ``unconfirmed``
-    entry with the cost of the worst case. An agent that was recovered too often fails, because it
-    may have killed its workers. An agent that has its last chance is a suspect. CLAIM never gives a
-    worker two suspects at once, so that one suspect cannot make another suspect fail.
+    entry with the cost of the worst case. If an agent was recovered too often, it fails, because
+    it may have killed its workers. An agent that has its last chance is a suspect. CLAIM never
+    gives a worker two suspects at once, so that one suspect cannot make another suspect fail.
 
     Args:
         connection: Inside a transaction.

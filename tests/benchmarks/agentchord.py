@@ -63,6 +63,6 @@ def _run(workload: Workload) -> Answer:
 
 if __name__ == "__main__":
     for known in WORKLOADS.values():
-        workflow_of(known)  # built before, like a program's workflows
+        workflow_of(known)  # built before the measurement, as a program's are
     process()
     serve(_run)

@@ -1,4 +1,4 @@
-"""The results as Markdown, aligned so that a terminal shows them as well."""
+"""The results as Markdown tables, which are aligned so that a terminal shows them well, too."""
 
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -27,7 +27,7 @@ def block(results: Results) -> str:
             *_compared(results),
             f"{AGENTCHORD}'s CPU in milliseconds per agent, by process:",
             _cpu_by_role(results),
-            f"{AGENTCHORD} per agent, and the memory of all its processes in MB:",
+            f"{AGENTCHORD}'s commits, statements and Redis commands per agent:",
             _counts(results),
         ]
     )

@@ -47,7 +47,7 @@ def at_rest(stack: Stack, run: Run) -> bool:
 
 
 def lanes_of(run: Run) -> list[Any]:
-    """The lanes of the run that workers are running."""
+    """The run's lanes that workers are running now."""
     from app.celery import app
 
     active = app.control.inspect(timeout=0.5).active() or {}

@@ -15,13 +15,17 @@ from tests.support.stack import ALL_QUEUES, Stack, client_of, run_stack
 CONFIGURATION = """\
 providers:
   recorded-openai: {{protocol: openai, base_url: {url}/v1, api_key_env: RECORDED_KEY}}
+  recorded-responses:
+    {{protocol: openai, api: responses, base_url: {url}/v1, api_key_env: RECORDED_KEY}}
   recorded-anthropic: {{protocol: anthropic, base_url: {url}, api_key_env: RECORDED_KEY}}
 costs:
   model_prices:
     "recorded-openai/*": {prices}
+    "recorded-responses/*": {prices}
     "recorded-anthropic/*": {prices}
 rate_limits:
   recorded-openai: {{default: {{requests_per_minute: 60000, burst: 1000}}}}
+  recorded-responses: {{default: {{requests_per_minute: 60000, burst: 1000}}}}
   recorded-anthropic: {{default: {{requests_per_minute: 60000, burst: 1000}}}}
 circuit_breaker: {{min_failures: 100000}}
 """
@@ -31,7 +35,9 @@ PRICES = (
 )
 #: Answers with more tokens have been left out, because their prompts take long to store.
 MOST_TOKENS = 20_000
-MANY = 300
+MANY = 400
+#: The Responses API takes no smaller max_tokens.
+LEAST = 16
 #: These pause all calls to their provider.
 PAUSING = ("RateLimited", "Overloaded")
 
@@ -41,8 +47,8 @@ def told() -> list[Recorded]:
     return [
         recorded
         for recorded in corpus()
-        if recorded.protocol in ("openai", "anthropic")
-        and "dollars" in recorded.expect
+        if "dollars" in recorded.expect
+        and recorded.shape["request"].get("max_tokens", LEAST) >= LEAST
         and recorded.expect.get("error") not in PAUSING
         and recorded.expect.get("finish") != "tool_calls"
         and not recorded.tools
@@ -57,7 +63,7 @@ def recorded_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     loop, server = LoopThread("recorded answers"), answering(shapes)
     url = loop.run(server.__aenter__())
     text = CONFIGURATION.format(url=url, prices=PRICES)
-    queues = (*ALL_QUEUES, "recorded-openai", "recorded-anthropic")
+    queues = (*ALL_QUEUES, *(f"recorded-{name}" for name in ("openai", "responses", "anthropic")))
     with (
         pytest.MonkeyPatch.context() as patch,
         run_stack(folder, *queues, configuration=text, RECORDED_KEY="sk-recorded") as stack,

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import pytest
@@ -268,3 +268,19 @@ async def test_long_integers_of_requests_and_answers_keep_their_digits(redis_url
     assert look is not None
     assert look.answer is not None
     assert look.answer.metadata["original"]["message"] == blocks
+
+
+async def test_half_characters_of_answers_are_kept_and_can_be_asked_about(redis_url: str) -> None:
+    half, call = "\ud83d", ToolCall(id="\ud83d", name="order", arguments="{}")
+    answer = replace(ANSWER, content=half, tool_calls=[call])
+    request = {"messages": [{"role": "assistant", "content": half, "tool_calls": [call]}]}
+    address = address_of(request)
+
+    async with asyncio.timeout(5), connect_redis(redis_url) as redis:
+        cache = AnswerCache(redis)
+        await cache.finish(address, "token", answer, ttl_s=60)
+        look = await cache.look(address, "token")
+
+    assert look is not None
+    assert look.answer is not None
+    assert (look.answer.content, look.answer.tool_calls) == (half, [call])

@@ -1,4 +1,4 @@
-"""Clients on a program's own event loop, as a service has them: nothing is bound to a process."""
+"""Clients on a program's own event loop, as in a service: nothing is bound to a process."""
 
 import asyncio
 from typing import Any

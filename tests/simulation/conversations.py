@@ -1,4 +1,4 @@
-"""The rules of conversations with tools: each goes on, and no tool call is executed twice."""
+"""The rules of conversations with tools: each conversation goes on, and no tool call runs twice."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -17,7 +17,8 @@ from app.storage.group_commit import is_transient
 from tests.simulation.loop import CURRENT, VirtualLoop
 
 KEPT = 300
-#: Log events that no fault explains, unless the error comes from a service that is away.
+#: Names of events in logs. No fault explains these events, unless the error comes from a service
+#: that is away.
 ALARMS = {
     "agent_crashed",
     "record_refused",
@@ -34,7 +35,7 @@ ALARMS = {
 
 
 class Trace:
-    """Lines with time, process and step; instead of ids, the lines show given names."""
+    """Lines with time, process and step; names in the lines stand for ids."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=KEPT)

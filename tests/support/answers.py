@@ -79,8 +79,8 @@ class Recorded:
     @property
     def prompt(self) -> str:
         """A prompt to which the server gives this answer, as long as the recorded one could be."""
-        counted = (self.expect.get("tokens") or {}).values()
-        return "." * sum(counted) + f"[[answer:{self.name}]]"
+        tokens: Mapping[str, int] = self.expect.get("tokens") or {}
+        return "." * sum(tokens.values()) + f"[[answer:{self.name}]]"
 
     @property
     def tools(self) -> list[dict[str, Any]]:

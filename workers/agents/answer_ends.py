@@ -40,7 +40,7 @@ def check_refused(agent: Agent, response: LLMResponse) -> None:
     """
     if response.finish_reason == REFUSED:
         refusal = response.metadata.get("refusal") or response.content or "it gave no reason"
-        raise OutputInvalid(f"agent {agent.name!r}: the model refused to answer: {refusal:.300}")
+        raise OutputInvalid(f"agent {agent.name!r}: the model refused to answer: {refusal!s:.300}")
 
 
 def check_end(agent: Agent, response: LLMResponse, *, is_read: bool) -> None:

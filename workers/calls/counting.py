@@ -20,7 +20,7 @@ from workers.calls.base import CallRequest
 
 #: Prompts whose upper bound has at least this number of tokens are counted.
 COUNT_FROM_TOKENS = 50_000
-#: Seconds after which a call goes on without a count, waits for limits included.
+#: Seconds, including waits for limits, after which a call goes on without a count.
 MAX_WAIT_S = 10.0
 
 log = structlog.get_logger(__name__)
@@ -29,8 +29,8 @@ log = structlog.get_logger(__name__)
 class TokenCounter:
     """Asks providers for the number of tokens of long prompts.
 
-    The requests have limits of their own, under the name ``token_count``; without such limits in
-    the configuration they are unlimited.
+    The requests have limits of their own, under the name ``token_count``; if the configuration has
+    no such limits, the requests are unlimited.
 
     Weakness: a conversation with tools is counted anew in every turn. If a count fails or comes too
     late, the call is planned with the upper bound.

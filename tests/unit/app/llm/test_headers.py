@@ -1,6 +1,7 @@
 """Headers of answers: the limits, and the time to wait in all its forms."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import httpx2
 import pytest
@@ -25,7 +26,19 @@ from app.llm.headers import limit_headers, retry_after_s
         ({"retry-after": "1m3.5s"}, 63.5),
         ({"retry-after": "200ms"}, 0.2),
         ({"retry-after-ms": "0", "retry-after": "1"}, 1.0),
-        ({"retry-after": "1e300"}, 86_400.0),
+        ({"retry-after": "3 s"}, 3.0),
+        ({"retry-after": "2 minutes"}, 120.0),
+        ({"retry-after": "5 seconds"}, 5.0),
+        ({"retry-after": "PT5S"}, 5.0),
+        ({"retry-after": "PT1M0.5S"}, 60.5),
+        ({"retry-after": "P1M"}, None),  # a month is no number of seconds
+        ({"retry-after": "1d"}, 86_400.0),
+        ({"retry-after": "999999"}, 86_400.0),
+        ({"retry-after": "1795248030"}, 30.0),
+        ({"retry-after": "1795248030000"}, 30.0),
+        ({"retry-after": "1767225600"}, 0.0),
+        ({"retry-after": "100000000000000000000"}, None),
+        ({"retry-after": "1e300"}, None),
         ({"retry-after": "Sat, 21 Nov 9999999 08:00:30 GMT"}, None),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-1"}, None),
@@ -63,6 +76,47 @@ def test_no_retry_after_raises(value: str) -> None:
     seconds = retry_after_s({"retry-after": value}, now=datetime(2026, 11, 21, tzinfo=UTC))
 
     assert seconds is None or 0 <= seconds <= 86_400
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        ({"retry_after": 5}, 5.0),
+        ({"retry_after": 2.5}, 2.5),
+        ({"retry_after": "3s"}, 3.0),
+        ({"retry_after": True}, None),
+        ({"retry_after": -1}, None),
+        ({"retry_after": 10**400}, None),
+        ({"details": [{"retryDelay": {"seconds": 5}}]}, 5.0),
+        ({"details": [{"retryDelay": {"seconds": "5", "nanos": 500_000_000}}]}, 5.5),
+        ({"details": [{"retryDelay": {"seconds": None}}]}, None),
+        ({"metadata": {"headers": {"Retry-After": "7"}}}, 7.0),
+        ({"metadata": {"headers": {"X-RateLimit-Limit": "7"}}}, None),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_body_says_the_time_to_wait(
+    error: dict[str, Any], seconds: float | None, *, inside: bool
+) -> None:
+    error = {"code": 429, "message": "busy", **error}
+
+    for body in ({"error": error}, [{"error": error}]) if inside else (error,):
+        mapped = from_answer(provider="p", status=429, headers={}, body=body)
+
+        assert mapped.retry_after_s == seconds
+
+
+def test_a_time_to_wait_beside_the_error_counts_too() -> None:
+    body = {"error": {"message": "busy"}, "retry_after": 4}
+
+    assert from_answer(provider="p", status=429, headers={}, body=body).retry_after_s == 4
+
+
+def test_the_header_comes_before_the_body() -> None:
+    body = {"error": {"message": "busy", "retry_after": 4}}
+    headers = {"retry-after": "9"}
+
+    assert from_answer(provider="p", status=429, headers=headers, body=body).retry_after_s == 9
 
 
 def test_google_says_the_time_to_wait_in_the_body() -> None:

@@ -11,7 +11,8 @@ import pytest
 from app.domain.usage import Usage
 from app.llm.anthropic_stream import AnthropicAssembly
 from app.llm.openai_stream import OpenAIAssembly
-from app.llm.streams import PROTOCOL_ERRORS, Assembly
+from app.llm.streams import Assembly
+from app.llm.wire import PROTOCOL_ERRORS
 
 A = TypeVar("A", bound=Assembly)
 OPENAI_USAGE = {

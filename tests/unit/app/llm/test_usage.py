@@ -1,5 +1,7 @@
 """Usage objects in all spellings; totals never shrink, and a missing count is not zero."""
 
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -7,72 +9,218 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.usage import Usage
-from app.llm.usage import anthropic_counts, openai_counts
-from app.llm.wire import grown
+from app.llm.usage import Counts, anthropic_counts, openai_counts, responses_counts
+from app.llm.wire import count_of, grown
 
 TOTALS = {"input_tokens": 23_000, "output_tokens": 1000}
-COUNTS = st.none() | st.integers(-5, 10**12) | st.floats() | st.booleans() | st.text(max_size=3)
-DETAILS = st.none() | st.dictionaries(
-    st.sampled_from(["cached_tokens", "cache_write_tokens", "audio_tokens", "reasoning_tokens"]),
-    COUNTS,
+COUNTS = (
+    st.none()
+    | st.integers(-5, 10**12)
+    | st.floats()
+    | st.booleans()
+    | st.text(max_size=3)
+    | st.integers(0, 10**5).map(str)
 )
-OPENAI = st.fixed_dictionaries(
+# Names of counts, by the part of the tokens in which they must be.
+PROMPT = [
+    *("prompt_tokens", "input_tokens", "promptTokens", "inputTokens", "promptTokenCount"),
+    *("prompt_cache_miss_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"),
+    *("cacheReadInputTokens", "cacheWriteInputTokens"),
+]
+OUTPUT = [
+    *("completion_tokens", "output_tokens", "completionTokens", "outputTokens"),
+    *("candidatesTokenCount", "thoughtsTokenCount", "reasoning_tokens"),
+]
+TOTAL = ["total_tokens", "totalTokens", "totalTokenCount"]
+PROMPT_PARTS = ["text_tokens", "image_tokens", "audio_tokens", "video_tokens"]
+OUTPUT_PARTS = [
+    *("reasoning_tokens", "thinking_tokens", "reasoningTokens", "text_tokens", "audio_tokens"),
+    "accepted_prediction_tokens",
+]
+# A discount is never more than the prompt.
+DISCOUNTS = ["cached_tokens", "num_cached_tokens", "prompt_cache_hit_tokens"]
+
+
+def details(names: list[str]) -> st.SearchStrategy[Any]:
+    return st.dictionaries(st.sampled_from([*names, "cached_tokens"]), COUNTS) | COUNTS
+
+
+STATED = st.fixed_dictionaries(
     {},
     optional={
-        **dict.fromkeys(["prompt_tokens", "completion_tokens", "total_tokens"], COUNTS),
-        **dict.fromkeys(["cached_tokens", "prompt_cache_hit_tokens", "reasoning_tokens"], COUNTS),
-        **dict.fromkeys(["prompt_tokens_details", "completion_tokens_details"], DETAILS | COUNTS),
-    },
-)
-ANTHROPIC = st.fixed_dictionaries(
-    {},
-    optional={
-        **dict.fromkeys(["input_tokens", "output_tokens", "cache_read_input_tokens"], COUNTS),
-        "cache_creation_input_tokens": COUNTS,
-        "cache_creation": st.none()
-        | st.dictionaries(
-            st.sampled_from(["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]), COUNTS
+        **dict.fromkeys([*PROMPT, *OUTPUT, *TOTAL, *DISCOUNTS, "citation_tokens"], COUNTS),
+        **dict.fromkeys(["prompt_tokens_details", "input_tokens_details"], details(PROMPT_PARTS)),
+        **dict.fromkeys(
+            ["completion_tokens_details", "output_tokens_details"], details(OUTPUT_PARTS)
         ),
+        "cache_creation": details(["ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"]),
     },
 )
+FEW = st.dictionaries(st.sampled_from([*PROMPT, *OUTPUT, *TOTAL]), COUNTS, max_size=3)
 NUMBERS = st.dictionaries(st.sampled_from("abc"), st.none() | st.integers(0, 9) | st.floats(0, 9))
 
 
-def read(value: Any) -> int:
-    """A count as the tests read it: a whole number that is not negative, or 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return 0
-    return int(value) if 0 <= value <= 10**9 and value == int(value) else 0
+def most(raw: Any, names: list[str]) -> int:
+    """The largest count that has one of these names."""
+    told = raw if isinstance(raw, dict) else {}
+    return max((count_of(told.get(name)) or 0 for name in names), default=0)
 
 
-@given(OPENAI, st.booleans())
-def test_counts_of_a_completion_are_disjoint_and_never_below_what_is_said(
-    raw: dict[str, Any], produced: bool
+@given(STATED | FEW, st.booleans(), st.sampled_from([openai_counts, anthropic_counts]))
+def test_no_count_that_is_stated_is_above_what_is_booked(
+    raw: dict[str, Any], produced: bool, read: Callable[..., Counts]
 ) -> None:
-    counts = openai_counts(raw, produced=produced)
+    counts = read(raw, produced=produced)
 
-    usage = counts.usage
-    assert min(usage.input_tokens, usage.cached_tokens, usage.cache_write_tokens) >= 0
-    assert 0 <= usage.reasoning_tokens <= usage.output_tokens
-    assert usage.prompt_tokens >= read(raw.get("prompt_tokens"))
-    assert usage.output_tokens >= read(raw.get("completion_tokens"))
-    if counts.whole:
-        assert usage.total_tokens >= read(raw.get("total_tokens"))
+    usage = counts.bounded(prompt_tokens=0, output_tokens=0)
+    each = [getattr(usage, part.name) for part in fields(usage)]
+    assert min(each) >= 0
+    assert usage.reasoning_tokens <= usage.output_tokens
+    assert usage.prompt_tokens >= most(raw, PROMPT)
+    assert usage.output_tokens >= most(raw, OUTPUT)
+    assert usage.total_tokens >= most(raw, TOTAL)
+    for name in ("prompt_tokens_details", "input_tokens_details"):
+        assert usage.prompt_tokens >= most(raw.get(name), PROMPT_PARTS)
+    for name in ("completion_tokens_details", "output_tokens_details"):
+        assert usage.output_tokens >= most(raw.get(name), OUTPUT_PARTS)
+    if counts.prompt:
         assert usage.prompt_tokens > 0
+    if counts.output:
         assert usage.output_tokens > 0 or not produced
 
 
-@given(ANTHROPIC, st.booleans())
-def test_counts_of_a_message_are_disjoint_and_never_below_what_is_said(
-    raw: dict[str, Any], produced: bool
+@given(FEW, st.integers(0, 10**6), st.integers(0, 10**6))
+def test_a_bound_takes_the_place_only_of_what_was_not_counted(
+    raw: dict[str, Any], prompt_tokens: int, output_tokens: int
 ) -> None:
-    usage = anthropic_counts(raw, produced=produced).usage
+    counts = openai_counts(raw, produced=True)
 
-    assert min(usage.cache_write_tokens, usage.cache_write_1h_tokens) >= 0
-    assert usage.input_tokens >= read(raw.get("input_tokens"))
-    assert usage.output_tokens >= read(raw.get("output_tokens"))
-    written = usage.cache_write_tokens + usage.cache_write_1h_tokens
-    assert written >= read(raw.get("cache_creation_input_tokens"))
+    usage = counts.bounded(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
+
+    assert usage.prompt_tokens >= (0 if counts.prompt else prompt_tokens)
+    assert usage.output_tokens >= (0 if counts.output else output_tokens)
+    if counts.whole:
+        assert usage == counts.usage
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected", "whole"),
+    [
+        (
+            {"input_tokens": 1100, "output_tokens": 5000, "total_tokens": 6100},
+            Usage(input_tokens=1100, output_tokens=5000),
+            True,
+        ),
+        (
+            {"prompt_tokens": "1100", "completion_tokens": " 5000 "},
+            Usage(input_tokens=1100, output_tokens=5000),
+            True,
+        ),
+        (
+            {"prompt_tokens": 12.5, "completion_tokens": "4.0"},
+            Usage(input_tokens=13, output_tokens=4),
+            True,
+        ),
+        ({"total_tokens": 6100}, Usage(input_tokens=70, output_tokens=6030), False),
+        (
+            {"prompt_tokens": None, "completion_tokens": 10, "total_tokens": 6100},
+            Usage(input_tokens=6090, output_tokens=10),
+            True,
+        ),
+        (
+            {
+                "prompt_tokens": 1100,
+                "completion_tokens": None,
+                "completion_tokens_details": {"reasoning_tokens": 5000},
+            },
+            Usage(input_tokens=1100, output_tokens=5000, reasoning_tokens=5000),
+            False,
+        ),
+        (
+            {"inputTokens": 1100, "outputTokens": 50, "totalTokens": 1150},
+            Usage(input_tokens=1100, output_tokens=50),
+            True,
+        ),
+        (
+            {"promptTokens": 1100, "completionTokens": 50},
+            Usage(input_tokens=1100, output_tokens=50),
+            True,
+        ),
+        (  # Google's own form: thoughts are beside the candidates
+            {
+                "promptTokenCount": 1100,
+                "candidatesTokenCount": 50,
+                "thoughtsTokenCount": 400,
+                "totalTokenCount": 1550,
+            },
+            Usage(input_tokens=1100, output_tokens=450, reasoning_tokens=400),
+            True,
+        ),
+    ],
+)
+@pytest.mark.parametrize("read", [openai_counts, responses_counts, anthropic_counts])
+def test_counts_are_read_in_every_spelling(
+    read: Callable[..., Counts], raw: dict[str, Any], expected: Usage, whole: bool
+) -> None:
+    counts = read(raw, produced=True)
+
+    assert counts.bounded(prompt_tokens=70, output_tokens=30) == expected
+    assert counts.whole is whole
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (
+            {"prompt_tokens": 10, "cache_read_input_tokens": 9000},
+            Usage(input_tokens=10, cached_tokens=9000, output_tokens=5),
+        ),
+        (
+            {
+                "prompt_tokens": 10,
+                "cache_read_input_tokens": 9000,
+                "cache_creation_input_tokens": 3000,
+                "total_tokens": 12_015,
+            },
+            Usage(input_tokens=10, cached_tokens=9000, cache_write_tokens=3000, output_tokens=5),
+        ),
+        (  # the total proves that they are beside the prompt
+            {"prompt_tokens": 100, "cache_read_input_tokens": 90, "total_tokens": 195},
+            Usage(input_tokens=100, cached_tokens=90, output_tokens=5),
+        ),
+        (
+            {"prompt_tokens": 100, "cache_read_input_tokens": 90, "total_tokens": 105},
+            Usage(input_tokens=10, cached_tokens=90, output_tokens=5),
+        ),
+    ],
+)
+def test_cached_tokens_beside_the_prompt_are_neither_lost_nor_output(
+    raw: dict[str, Any], expected: Usage
+) -> None:
+    assert openai_counts({"completion_tokens": 5, **raw}, produced=True).usage == expected
+
+
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9), st.booleans())
+def test_only_counts_that_are_too_large_for_the_request_are_left_out(
+    prompt: int, output: int, searches: int, bounded: bool
+) -> None:
+    raw = {"prompt_tokens": prompt, "completion_tokens": output, "num_search_queries": searches}
+    told = openai_counts(raw, produced=True)
+
+    counts = told.plausible(prompt_bound=lambda: 50_000 if bounded else 0, max_tokens=100_000)
+
+    most_prompt = 210_000 if bounded else 20_000_000
+    assert counts.prompt is (0 < prompt <= most_prompt)
+    assert counts.output is (0 < output <= 210_000 and searches <= 1000)
+    assert counts.usage.prompt_tokens == (prompt if prompt <= most_prompt else 0)
+    assert counts.usage.output_tokens == (output if output <= 210_000 else 0)
+    assert counts.usage.web_searches == min(searches, 1000)
+
+
+def test_usual_counts_are_believed_without_a_look_at_the_prompt() -> None:
+    counts = openai_counts({"prompt_tokens": 90_000, "completion_tokens": 9000}, produced=True)
+
+    assert counts.plausible(prompt_bound=lambda: pytest.fail("read"), max_tokens=1) is counts
 
 
 @pytest.mark.parametrize("raw", [None, 5, "x", [], {}, {"prompt_tokens": None}, {"x": 1}])
@@ -134,6 +282,37 @@ def test_totals_never_shrink(old: dict[str, Any], new: dict[str, Any]) -> None:
 
     for name in old.keys() | new.keys():
         assert (merged[name] or 0) == max(old.get(name) or 0, new.get(name) or 0)
+
+
+@given(st.lists(STATED | FEW, max_size=4))
+def test_no_later_report_takes_a_count_away(reports: list[dict[str, Any]]) -> None:
+    merged: Any = {}
+    for report in reports:
+        merged = grown(merged, report)
+
+    for name in [*PROMPT, *OUTPUT, *TOTAL]:
+        assert most(merged, [name]) == max((most(each, [name]) for each in reports), default=0)
+
+
+@pytest.mark.parametrize("later", ["", "n/a", False, True, 1e20, 10**18, -1, [], {}, "3", None])
+def test_what_is_no_larger_count_leaves_a_count_as_it_is(later: Any) -> None:
+    assert grown({"prompt_tokens": 90_000}, {"prompt_tokens": later}) == {"prompt_tokens": 90_000}
+
+
+@pytest.mark.parametrize("later", ["", False, 7, [], None])
+def test_what_is_no_object_leaves_an_object_as_it_is(later: Any) -> None:
+    details = {"completion_tokens_details": {"reasoning_tokens": 500}}
+
+    assert grown(details, {"completion_tokens_details": later}) == details
+
+
+def test_a_discount_is_what_the_last_report_says() -> None:
+    early = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 900}}
+    end = {"prompt_tokens": 1000, "prompt_tokens_details": {"cached_tokens": 0}}
+
+    assert grown(early, end) == end
+    assert grown(end, early) == early
+    assert grown(early, {"prompt_tokens_details": None}) == early
 
 
 @pytest.mark.parametrize(

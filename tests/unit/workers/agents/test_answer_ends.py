@@ -17,6 +17,7 @@ from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
 from tests.support.jobs import ID, Written, job_of
 from workers.agents.answer_ends import GO_ON, end_of
+from workers.agents.attachments import Attachments
 from workers.agents.conversation import CALL_CUT
 from workers.agents.llm import LLMAgent, StoredTurns
 from workers.agents.tool_turns import ToolTurns
@@ -125,6 +126,7 @@ async def run(of: Job, calls: Answers, *stored: StoredTurn) -> Any:
         tool_turns=ToolTurns(engine=nowhere, max_output_bytes=1000),
         stored=cast("StoredTurns", Stored(*stored)),
         max_output_bytes=1_000_000,
+        attachments=Attachments(cast("Any", None), cast("Any", None)),
     )
     return await llm.run(of, "go")
 
@@ -285,3 +287,11 @@ async def test_cut_turns_count_against_max_turns_and_the_failure_names_the_remed
         await run(job(agent(tools=["pay"], max_turns=2)), Answers(cut, cut))
 
     assert paid == []
+
+
+@pytest.mark.parametrize("refusal", [["a"], {"why": "a"}, 5, None, "a"])
+async def test_a_refusal_of_any_form_fails_the_agent_in_words(refusal: Any) -> None:
+    refused = answer("", "content_filter", metadata={"refusal": refusal})
+
+    with pytest.raises(OutputInvalid, match="refused to answer"):
+        await run(job(agent()), Answers(refused))

@@ -2,7 +2,7 @@
 
 A price list may have prices of units that this application does not know. If such a unit may occur
 in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
-out, because a request has only text and asks for no tool that runs at the provider.
+out, because a request has only text, and asks for no tools of the provider but those of the web.
 """
 
 import re
@@ -27,7 +27,8 @@ UNITS = frozenset(
     {"input_mtok", "output_mtok", "output_reasoning_mtok", "cache_read_mtok", "cache_write_mtok"}
     | {"cache_write_5m_mtok", "cache_write_1h_mtok", "requests_kcount", "web_searches_kcount"}
 )
-#: The units of tools that run at the provider. No request asks for these tools.
+#: The units of tools that run at the provider, without searches of the web. No request asks for
+#: these tools.
 _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
     "code_executions_kcount"
 }
@@ -39,6 +40,10 @@ _OF_OTHER_PROMPTS = (
 # These models search the web in every call. Their answers do not count the searches, and the list
 # has no fee for most of these models.
 _SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
+# For each search of these models, OpenAI bills a block of input tokens beside the fee. Their usage
+# may leave out the block.
+_BILLS_A_BLOCK = re.compile(r"gpt-4(?:o|\.1)-mini")
+_SEARCH_BLOCK = 8000
 #: The facts of a request by which the list is asked for prices.
 _ASKED = frozenset({"service_tier", "speed", "processing"})
 
@@ -81,7 +86,8 @@ class PriceList:
         cases = [info.get_prices(at, context) for context in _contexts(info, variant)]
         if any(_unknown_units(model, case) for case in cases):
             return None
-        prices = [price for case in cases if (price := self._price_of(case)) is not None]
+        found = (self._price_of(model, case) for case in cases)
+        prices = [price for price in found if price is not None]
         return _dearest(prices) if prices else None
 
     def values(self, provider: str, model: str, fact: str, at: datetime) -> tuple[str, ...]:
@@ -125,15 +131,19 @@ class PriceList:
             return None
         return known.find_model(model, all_providers=list(self._providers.values()))
 
-    def _price_of(self, listed: "ModelPrice") -> Price | None:
+    def _price_of(self, model: str, listed: "ModelPrice") -> Price | None:
         if listed.input_mtok is None or listed.output_mtok is None:
             return None
         starts = sorted({start for rate in vars(listed).values() for start in _starts(rate)})
-        above = tuple((start, self._price(listed, start + 1)) for start in starts)
-        return self._price(listed, 0, above)
+        above = tuple((start, self._price(model, listed, start + 1)) for start in starts)
+        return self._price(model, listed, 0, above)
 
     def _price(
-        self, listed: "ModelPrice", prompt_tokens: int, above: tuple[tuple[int, Price], ...] = ()
+        self,
+        model: str,
+        listed: "ModelPrice",
+        prompt_tokens: int,
+        above: tuple[tuple[int, Price], ...] = (),
     ) -> Price:
         rates = {
             unit: rate
@@ -141,6 +151,9 @@ class PriceList:
             if (rate := _rate(getattr(listed, unit, None), unit, prompt_tokens)) is not None
         }
         input_ = rates["input_mtok"]
+        search = rates.get("web_searches_kcount", Decimal(0))
+        if search and _BILLS_A_BLOCK.search(model):
+            search += _SEARCH_BLOCK * input_
         write = rates.get("cache_write_5m_mtok", rates.get("cache_write_mtok"))
         return Price(
             version=self.version,
@@ -151,7 +164,7 @@ class PriceList:
             output=rates["output_mtok"],
             reasoning=rates.get("output_reasoning_mtok"),
             request=rates.get("requests_kcount", Decimal(0)),
-            web_search=rates.get("web_searches_kcount", Decimal(0)),
+            web_search=search,
             writes_unasked=write is not None,
             above=above,
         )

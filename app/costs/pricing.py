@@ -13,12 +13,13 @@ from app.costs.own_prices import OwnPrice, OwnPriceTable
 from app.costs.price import Price
 from app.costs.price_list import PriceList
 from app.costs.quote import AUTO, STANDARD, Quote, Ways, asked_of
-from app.domain.agent import provider_of_model
+from app.domain.agent import Agent, provider_of_model
 from app.domain.claude import region_factors
 from app.domain.model_limits import limits_of
 from app.domain.policies import CostConfig
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import BUILT_IN, Provider
+from app.domain.server_tools import uses_of
 from app.domain.suggestions import did_you_mean, listed
 from app.domain.usage import SERVED, Usage
 from app.errors import UnknownModel
@@ -154,6 +155,25 @@ class Pricing:
             quote = self._look_up(provider, model, wanted, datetime.now(UTC))
             self._found[key] = quote
         return quote
+
+    def check_searches(self, agent: Agent) -> None:
+        """Refuse an agent whose provider would search the web at an unknown price.
+
+        Args:
+            agent: The agent, or one of its ``options()``.
+
+        Raises:
+            UnknownModel: If the agent has the provider's ``web_search``, but its model's price has
+                no fee for searches.
+        """
+        if not uses_of(agent.tools).searches:
+            return
+        if not self.price_of(agent.provider, agent.model, agent.llm_config).web_search:
+            raise UnknownModel(
+                f"the price of model {agent.model!r} of {agent.provider} has no fee for searches "
+                "of the provider: give the model's price with web_searches under model_prices in "
+                "the configuration, or remove the tool web_search"
+            )
 
     def calculate_cost(
         self,

@@ -85,11 +85,21 @@ class Quote:
         return self._at(way.possible for way in self.ways)
 
     def worst_case(
-        self, input_tokens: int, max_output_tokens: int, *, cache_writes: bool = False
+        self,
+        input_tokens: int,
+        max_output_tokens: int,
+        *,
+        cache_writes: bool = False,
+        web_searches: int = 0,
     ) -> Decimal:
         """Return the most dollars that the call can cost; see ``Price.worst_case``."""
         return max(
-            price.worst_case(input_tokens, max_output_tokens, cache_writes=cache_writes)
+            price.worst_case(
+                input_tokens,
+                max_output_tokens,
+                cache_writes=cache_writes,
+                web_searches=web_searches,
+            )
             for price in self.possible
         )
 

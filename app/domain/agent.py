@@ -148,7 +148,8 @@ class Agent:
             with placeholders, such as ``"{invoice}"``, whose value is a path in the workers'
             folder, a URL or a data URL with base64, or a mapping with one of the keys ``path``,
             ``url`` and ``base64``, and ``detail`` (``low`` or ``high``) for an image.
-        tools: Functions made with ``@tool``, or names of tools that the workers load.
+        tools: Functions made with ``@tool``, names of tools that the workers load, and tools that
+            run at the provider, such as ``{"server": "web_search", "max_uses": 2}``.
         dependencies: Names of the agents that must end before this one starts.
         max_retries: Retries after a failed first attempt. If the value is 3, which is the default,
             the number of the default retry policy applies.
@@ -161,8 +162,7 @@ class Agent:
             workers.
         accept_missing_inputs: Whether the agent runs even if a dependency failed; the output of
             that dependency is then null.
-        max_turns: Most calls of one conversation, over all attempts, if the model goes on asking
-            for tools or if its cut answer is continued.
+        max_turns: Most calls of a conversation, for tools and continued answers, over all attempts.
         fallbacks: Alternatives, in order, for a call that fails. Each alternative is a part of an
             ``llm_config``, such as ``{"model": "gpt-4o"}``, and is merged over the agent's
             ``llm_config``.

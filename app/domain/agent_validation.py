@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from app.domain import attachments
+from app.domain import attachments, server_tools
 from app.domain.agent import FALLBACK_ON, Agent, merged_config, schema_of
 from app.domain.attachments import MAX_ENTRIES
 from app.domain.bounds import MAX_DOLLARS, YEAR_S, Bounds, find_problem
@@ -251,11 +251,26 @@ def _in_lists(agent: Agent) -> Problem | None:
         if isinstance(tool, Mapping):
             if found := find_json_problem(dict(tool), f"tools[{place}]"):
                 return found
+            if found := _in_server_tool(agent, place, tool):
+                return found
         elif not (isinstance(tool, str) and tool.strip()) and not hasattr(tool, "reference"):
             return f"tools[{place}]", (
                 f"is {shortened(tool)}: decorate the function with @tool, "
                 "or give the name of a tool that the workers load"
             )
+    return None
+
+
+def _in_server_tool(agent: Agent, place: int, tool: Mapping[str, object]) -> Problem | None:
+    if server_tools.SERVER not in tool:
+        return None
+    if found := server_tools.find_problem(tool):
+        key, problem = found
+        return f"tools[{place}]{key and f'.{key}'}", problem
+    name = tool[server_tools.SERVER]
+    others = filter(server_tools.is_server_tool, agent.tools[:place])
+    if any(other[server_tools.SERVER] == name for other in others):
+        return f"tools[{place}]", f"is {name!r} once more: give each tool of the provider once"
     return None
 
 

@@ -25,6 +25,7 @@ class Answer:
         refusal: The model's own words for its refusal, or None.
         error: A failure that the answer itself reports, as the body of an error, or None.
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
+        web_searches: Number of searches that the answer shows.
         shown: The part of the answer with all texts that the model has generated.
         hides: Whether the answer has a part that may be shorter than what the model generated.
     """
@@ -39,6 +40,7 @@ class Answer:
     refusal: str | None = None
     error: Any = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    web_searches: int = 0
     shown: Any = None
     hides: bool = False
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from app.domain.protocols import PROTOCOLS, Protocol
+from app.domain.server_tools import is_server_tool
 from app.llm.answers import Answer
 from app.llm.anthropic_answer import hides, read_message, tool_input
 from app.llm.anthropic_content import blocks_of
 from app.llm.anthropic_parameters import REFUSED, SAMPLING, adapt_anthropic
 from app.llm.anthropic_stream import AnthropicAssembly
+from app.llm.anthropic_tools import own_tool, server_tool
 from app.llm.base import Message, ToolCall
 from app.llm.call_ids import for_anthropic
 from app.llm.call_names import ANTHROPIC_CHARS, with_valid_names
@@ -30,8 +32,8 @@ class AnthropicClient(SdkClient):
     """Client of Anthropic, or of any server with Anthropic's messages.
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
-    workers. The client sends text, images, PDFs and tools. For files that were uploaded before, or
-    for tools that run at the provider, use the SDK.
+    workers. The client sends text, images, PDFs and tools. For files that were uploaded before, use
+    the SDK.
 
     Args: as in ``SdkClient``; ``base_url`` is without ``/v1``.
 
@@ -86,7 +88,10 @@ class AnthropicClient(SdkClient):
         if instructions := _joined([part for part in system if part]):
             body["system"] = instructions
         if tools:
-            body["tools"] = [_tool(tool) for tool in tools]
+            body["tools"] = [
+                self._server_tool(model, tool) if is_server_tool(tool) else own_tool(tool)
+                for tool in tools
+            ]
         ask_anthropic(body)
         return body, headers
 
@@ -146,11 +151,6 @@ def _joined(parts: list[Any]) -> str | list[Any]:
     return blocks
 
 
-def _tool(tool: Mapping[str, Any]) -> dict[str, Any]:
-    wire = {name: tool[name] for name in ("name", "description", "cache_control") if name in tool}
-    return wire | {"input_schema": tool.get("parameters") or {"type": "object"}}
-
-
 def _tool_result(message: Message) -> dict[str, Any]:
     result = {
         "type": "tool_result",
@@ -182,4 +182,5 @@ DIALECT = Dialect(
     refused=REFUSED,
     adapt=adapt_anthropic,
     least_cached_tokens=least_anthropic,
+    server_tool=server_tool,
 )

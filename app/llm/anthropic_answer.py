@@ -5,6 +5,7 @@ from typing import Any
 
 from app.llm.answers import Answer
 from app.llm.base import ToolCall
+from app.llm.citations import cited
 from app.llm.models import anthropic_thinks_unasked
 from app.llm.usage import anthropic_counts
 from app.llm.wire import PROTOCOL_ERRORS, content_text, joined, read_json, write_json
@@ -42,7 +43,9 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
             "service_tier": raw_usage.get("service_tier"),
             "speed": raw_usage.get("speed"),
             "inference_geo": raw_usage.get("inference_geo"),
+            "citations": cited(part for block in blocks for part in block.get("citations") or ()),
         },
+        web_searches=sum(map(_is_search, blocks)),
         shown=blocks,
         hides=not is_shown,
     )
@@ -62,6 +65,12 @@ def tool_input(arguments: str) -> dict[str, Any]:
     except PROTOCOL_ERRORS:
         value = None
     return value if isinstance(value, dict) else {"arguments": arguments}
+
+
+def _is_search(block: Mapping[str, Any]) -> bool:
+    """Return whether a block has the results of a search; a search that failed is free."""
+    is_result = block.get("type") == "web_search_tool_result"
+    return is_result and isinstance(block.get("content"), list)
 
 
 def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -35,7 +35,8 @@ class LLMResponse:
         model: Name of the model that answered, as the provider gives it.
         input_tokens: Tokens of the prompt, cached tokens included.
         output_tokens: Generated tokens.
-        finish_reason: ``stop``, ``length``, ``tool_calls`` or ``content_filter``.
+        finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter``, or ``pause`` if
+            the provider goes on with its own tools as soon as it gets the message back.
         tool_calls: Tool calls that the model requests, or None.
         usage: The same tokens in full detail.
         raw_usage: The provider's own usage object, as JSON values.
@@ -45,6 +46,7 @@ class LLMResponse:
             ``inference_geo``, by which the provider served the call and bills it; ``original``,
             the message as it came with the name of who can read it (``by``), if it has more parts
             than text and calls, such as reasoning, which must go back to its provider unchanged;
+            ``citations``, the ``url`` and ``title`` of each cited page;
             ``usage_missing`` if the provider has not counted all tokens, and the rest is an upper
             bound; ``prompt_counted`` if only the output was not counted; and ``first_token_s``,
             the seconds from the request to the first token of a stream.
@@ -120,7 +122,8 @@ class LLMClient(ABC):
             max_tokens: Largest number of tokens to generate, or None for the client's default
                 (4096).
             tools: Tools that the model may call, each as a dict with name, description and
-                parameters (JSON Schema).
+                parameters (JSON Schema), or as a tool that runs at the provider, such as
+                ``{"server": "web_search", "max_uses": 2}``.
             stream: As in ``complete_with_tools``.
             on_text: As in ``complete_with_tools``.
             **kwargs: ``system`` and further parameters of the provider's API.

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from app.domain.protocols import Protocol
+from app.domain.server_tools import ServerTool
 
 if TYPE_CHECKING:
     from app.llm.base import LLMClient
@@ -26,17 +27,20 @@ class Dialect:
         adapt: Gets the model, the parameters (which it may change), and ``max_tokens`` or None;
             returns the parameters as the model takes them, or raises ParameterRefused.
         least_cached_tokens: Returns the fewest prompt tokens that a model's provider caches.
+        server_tool: Gets the model and a tool that runs at the provider; returns the tool as the
+            API takes it, or raises ParameterRefused if the API does not have it.
         choose_api: Gets the model, the parameters, the request form that the agent or its provider
-            asks for (or None), and whether the request has tools; returns the request form, which
-            ``adapt`` finds as the parameter ``api``, or raises ParameterRefused. A protocol with
-            only one form has none.
+            asks for (or None), whether the request has tools, and whether it has tools that run at
+            the provider; returns the request form, which ``adapt`` finds as the parameter ``api``,
+            or raises ParameterRefused. A protocol with only one form has none.
     """
 
     client: "Callable[..., LLMClient]"
     refused: Mapping[str, str]
     adapt: Callable[[str, dict[str, Any], int | None], dict[str, Any]]
     least_cached_tokens: Callable[[str], int]
-    choose_api: Callable[[str, Mapping[str, Any], str | None, bool], str] | None = None
+    server_tool: Callable[[str, ServerTool], dict[str, Any]]
+    choose_api: Callable[[str, Mapping[str, Any], str | None, bool, bool], str] | None = None
 
 
 def dialect_of(protocol: Protocol) -> Dialect:

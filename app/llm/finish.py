@@ -10,7 +10,7 @@ from typing import Any, Literal
 from app.errors import ConnectionFailed, Overloaded, ProviderError, ServerFailure
 
 #: The ends of an answer that is not a failure.
-Finish = Literal["stop", "length", "tool_calls", "content_filter"]
+Finish = Literal["stop", "length", "tool_calls", "content_filter", "pause"]
 
 _WORDS: dict[Finish, tuple[str, ...]] = {
     "stop": (
@@ -30,6 +30,8 @@ _WORDS: dict[Finish, tuple[str, ...]] = {
     ),
 }
 _FINISHES: dict[str, Finish] = {word: end for end, words in _WORDS.items() for word in words}
+# After ten reads of one request's prompt, Anthropic's API waits for the next request.
+_PAUSE = "pause_turn"
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FAILURES: dict[str, type[ProviderError]] = {
     "insufficient_system_resource": Overloaded,
@@ -40,15 +42,21 @@ _FAILURES: dict[str, type[ProviderError]] = {
 }
 
 
-def finish_of(word: object) -> Finish | None:
+def finish_of(word: object, *, may_pause: bool = False) -> Finish | None:
     """Return the end that a provider's word means, or None if the word means a failure.
 
     A word that is missing is no failure, because some servers give no word in a whole answer.
+
+    Args:
+        word: The provider's word.
+        may_pause: Whether the provider runs tools of its own, and may pause before it is done.
 
     Example:
         >>> finish_of("MAX_TOKENS"), finish_of(None), finish_of("network_error")
         ('length', 'stop', None)
     """
+    if may_pause and word == _PAUSE:
+        return "pause"
     if word is None:
         return "stop"
     plain, _, reason = str(word).partition(":")

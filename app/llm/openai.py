@@ -6,6 +6,7 @@ Requests that OpenAI serves only in its Responses API go there, see ``app.llm.op
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from app.domain.server_tools import is_server_tool
 from app.llm.answers import Answer
 from app.llm.base import LLMResponse, Message, ToolCall
 from app.llm.call_ids import for_openai
@@ -22,6 +23,7 @@ from app.llm.openai_stream import OpenAIAssembly
 from app.llm.parameters import ParameterRefused
 from app.llm.prompt_cache import ask_openai, least_openai
 from app.llm.responses_parameters import LACKED
+from app.llm.responses_tools import server_item
 from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
@@ -35,7 +37,7 @@ class OpenAIClient(OpenAISdkClient):
 
     The client has no retries, no limits and no budget; agents of a ``Workflow`` get these from the
     workers. The client sends text, images, PDFs and tools, and reads only text and tool calls. For
-    audio or tools that run at the provider, use the SDK.
+    audio, use the SDK.
 
     Args:
         api_key: As in ``SdkClient``.
@@ -100,7 +102,8 @@ class OpenAIClient(OpenAISdkClient):
         """Return the request form; raise BadRequest if the model does not take the asked form."""
         asked = params.get("api") or self._configured_api
         try:
-            return choose_api(model, params, asked, bool(tools))
+            at_provider = any(map(is_server_tool, tools or ()))
+            return choose_api(model, params, asked, bool(tools), at_provider)
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 
@@ -187,5 +190,6 @@ DIALECT = Dialect(
     refused=REFUSED,
     adapt=adapt_openai,
     least_cached_tokens=least_openai,
+    server_tool=server_item,
     choose_api=choose_api,
 )

@@ -15,13 +15,26 @@ from app.llm.responses_parameters import adapt_responses, effort_of
 CHAT, RESPONSES = "chat", "responses"
 
 
-def choose_api(model: str, params: Mapping[str, Any], asked: str | None, tools: bool) -> str:
+def choose_api(
+    model: str,
+    params: Mapping[str, Any],
+    asked: str | None,
+    tools: bool,
+    at_provider: bool = False,
+) -> str:
     """Return the request form of a request; see ``Dialect.choose_api``.
 
     If neither the agent nor its provider asks for a form, the form is chat completions, which every
     server of this protocol has. The exceptions are requests that OpenAI serves only in its
-    Responses API.
+    Responses API, and tools that run at the provider, which chat completions do not have.
     """
+    if at_provider and asked == CHAT:
+        raise ParameterRefused(
+            "chat completions have no tools that run at the provider: set api to 'responses' in "
+            "llm_config (or remove api, also under providers in the configuration)"
+        )
+    if at_provider:
+        return RESPONSES
     needed = needs_responses(model, effort_of(params), tools=tools)
     if asked is None:
         return RESPONSES if needed else CHAT

@@ -30,7 +30,8 @@ REFUSED = {
     **dict.fromkeys(
         # Names of OpenAI, of xAI, of OpenRouter, and of Qwen.
         ("web_search_options", "search_parameters", "plugins", "enable_search"),
-        "searches of the provider are billed separately and have no price here",
+        "a search of the provider has its price as a tool: give the agent the tool "
+        '{"server": "web_search"}',
     ),
     "previous_response_id": "every request has its whole conversation",
 }

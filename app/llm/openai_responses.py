@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from app.domain.server_tools import is_server_tool, uses_of
 from app.llm.answers import Answer
 from app.llm.base import Message
 from app.llm.call_ids import for_openai
@@ -14,9 +15,10 @@ from app.llm.openai_apis import RESPONSES
 from app.llm.openai_base import OpenAISdkClient
 from app.llm.prompt_cache import ask_openai
 from app.llm.responses_answer import hides, read_response
-from app.llm.responses_items import UnknownRole, instructions_of, items_of, plain, tool_item
+from app.llm.responses_items import UnknownRole, instructions_of, items_of, plain
 from app.llm.responses_parameters import text_format
 from app.llm.responses_stream import ResponsesAssembly
+from app.llm.responses_tools import tool_item
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
@@ -87,7 +89,12 @@ class ResponsesClient(OpenAISdkClient):
         if told := "\n\n".join(filter(None, instructions)):
             body["instructions"] = told
         if tools:
-            body["tools"] = [tool_item(tool) for tool in tools]
+            body["tools"] = [
+                self._server_tool(model, tool) if is_server_tool(tool) else tool_item(tool)
+                for tool in tools
+            ]
+        if most := uses_of(tools).uses:
+            body["max_tool_calls"] = min(most, params.get("max_tool_calls") or most)
         ask_openai(body)
         return body, {}
 

@@ -6,11 +6,12 @@ Rules that belong to only one protocol are in the protocol's ``Dialect``. All ru
 providers' reference pages (2026).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.domain.model_limits import limits_of
 from app.domain.protocols import PROTOCOLS, Protocol
+from app.domain.server_tools import ServerTool
 from app.domain.suggestions import listed, shortened
 from app.llm.dialect import dialect_of
 
@@ -56,6 +57,7 @@ def adapted(
     *,
     max_tokens: int | None = None,
     tools: bool = False,
+    server_tools: Sequence[ServerTool] = (),
     api: str | None = None,
 ) -> dict[str, Any]:
     """Return the parameters that are sent.
@@ -67,6 +69,7 @@ def adapted(
             a parameter that is null counts as not given.
         max_tokens: Largest number of tokens to generate, or None if this number is not known yet.
         tools: Whether the request has tools.
+        server_tools: The tools among them that run at the provider.
         api: Request form that the provider is configured for, or None; the parameter ``api`` takes
             precedence. Protocols with only one form ignore both.
 
@@ -75,7 +78,8 @@ def adapted(
         removes later.
 
     Raises:
-        ParameterRefused: If the model, or this application, does not take a parameter.
+        ParameterRefused: If the model, or this application, does not take a parameter, or if the
+            provider does not have a tool.
     """
     given = {name: value for name, value in params.items() if value is not None}
     dialect = dialect_of(protocol)
@@ -87,7 +91,10 @@ def adapted(
         )
     asked = given.pop("api", api)
     if dialect.choose_api is not None:
-        given["api"] = dialect.choose_api(model, given, asked, tools)
+        at_provider = bool(server_tools)
+        given["api"] = dialect.choose_api(model, given, asked, tools, at_provider)
+    for tool in server_tools:
+        dialect.server_tool(model, tool)
     return dialect.adapt(model, given, max_tokens)
 
 

@@ -146,9 +146,11 @@ class AnswerReader:
             prompt_tokens=0 if counts.prompt else prompt_bound(request),
             output_tokens=max(bound, least),
         )
+        usage = replace(usage, web_searches=max(usage.web_searches, answer.web_searches))
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
-        finish = finish_of(answer.word)
+        # Only a message that goes back as it came can be continued.
+        finish = finish_of(answer.word, may_pause=request.may_pause and bool(answer.original))
         if finish == "tool_calls" and not answer.calls:
             finish = None  # the calls were lost on their way
         if answer.error or finish is None:
@@ -224,7 +226,7 @@ def _finish(finish: Finish, answer: Answer) -> Finish:
     """Return how an answer ended; servers say "stop" for refusals and tool calls, too."""
     if answer.refusal:
         return "content_filter"
-    return "tool_calls" if answer.calls and finish == "stop" else finish
+    return "tool_calls" if answer.calls and finish in ("stop", "pause") else finish
 
 
 def _adds_to_prompt(body: Mapping[str, Any]) -> bool:

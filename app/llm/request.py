@@ -17,6 +17,7 @@ class Request:
         max_tokens: Largest number of tokens that the model may generate.
         prompt_tokens: Returns the upper bound of the prompt's tokens; raises BadRequest if the
             prompt has parts that cannot be priced.
+        may_pause: Whether the provider may pause its answer, because it runs tools of its own.
     """
 
     body: Mapping[str, Any]
@@ -25,6 +26,7 @@ class Request:
     before_sent: Callable[[], Awaitable[None]] | None
     max_tokens: int
     prompt_tokens: Callable[[], int]
+    may_pause: bool = False
 
     def content(self, encoded: bytes) -> tuple[bytes | AsyncIterator[bytes], dict[str, str]]:
         """Return the body in the form for the SDK, and the headers of the request.

@@ -1,17 +1,26 @@
 """Reads a response of OpenAI's Responses API, in the forms in which other servers write it, too."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.llm.answers import Answer
+from app.llm.citations import cited
 from app.llm.finish import finish_of
 from app.llm.models import generates_openly, openai_samples
-from app.llm.responses_items import calls_in, is_plain, items_in, refusal_in, text_in
+from app.llm.responses_items import (
+    annotations_in,
+    calls_in,
+    is_plain,
+    items_in,
+    refusal_in,
+    text_in,
+)
 from app.llm.usage import responses_counts
-from app.llm.wire import error_in
+from app.llm.wire import count_of, error_in
 
 #: Types of items that show all that the model has generated.
 SHOWN = frozenset({"message", "function_call"})
+_FREE_ACTIONS = frozenset({"open_page", "find_in_page"})
 
 
 def read_response(answer: Mapping[str, Any]) -> Answer:
@@ -35,7 +44,11 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
         original=None if all(map(is_plain, items)) else items,
         refusal=refusal_in(items) or None,
         error=error,
-        facts={"service_tier": answer.get("service_tier")},
+        facts={
+            "service_tier": answer.get("service_tier"),
+            "citations": cited(annotations_in(items)),
+        },
+        web_searches=_web_searches(answer, items),
         shown=items,
         hides=any(item.get("type") not in SHOWN for item in items),
     )
@@ -47,6 +60,21 @@ def hides(body: Mapping[str, Any]) -> bool:
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     model, asked = body["model"], effort not in (None, "none")
     return asked or not openai_samples(model, effort) or not generates_openly(model)
+
+
+def _web_searches(answer: Mapping[str, Any], items: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of searches that are billed; pages that the model opens are free."""
+    usage = answer.get("tool_usage")
+    told = usage.get("web_search") if isinstance(usage, Mapping) else None
+    count = count_of(told.get("num_requests")) if isinstance(told, Mapping) else None
+    return sum(map(_is_search, items)) if count is None else count
+
+
+def _is_search(item: Mapping[str, Any]) -> bool:
+    action = item.get("action")
+    kind = action.get("type") if isinstance(action, Mapping) else None
+    is_call = item.get("type") == "web_search_call" and item.get("status") != "failed"
+    return is_call and kind not in _FREE_ACTIONS
 
 
 def _word(answer: Mapping[str, Any]) -> str | None:

@@ -14,8 +14,10 @@ from app.llm.openai_content import responses_content
 from app.llm.sendable import sendable
 from app.llm.wire import joined, write_json
 
-# The provider fills in these keys, and knows them only for items in its store.
+# The provider fills in these keys, and knows them only for items in its store. Only the items of
+# its own tools need their status.
 _OF_THE_STORE = frozenset({"id", "status"})
+_OF_TOOLS = frozenset({"web_search_call"})
 
 
 class UnknownRole(ValueError):
@@ -48,14 +50,6 @@ def plain(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "\n\n".join(str(part.get("text", "")) for part in content or ())
-
-
-def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the form of a tool, whose schema is taken as it is unless the tool says ``strict``."""
-    item = {name: tool[name] for name in ("name", "description") if name in tool}
-    parameters = tool.get("parameters") or {"type": "object", "properties": {}}
-    strict = bool(tool.get("strict", False))  # the API's own default would be strict
-    return {"type": "function", **item, "parameters": parameters, "strict": strict}
 
 
 def items_in(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -92,6 +86,11 @@ def text_in(items: Sequence[Mapping[str, Any]]) -> str:
 def refusal_in(items: Sequence[Mapping[str, Any]]) -> str:
     """Return the text with which the model refuses to answer; empty if it does not refuse."""
     return _joined(items, "refusal", "refusal")
+
+
+def annotations_in(items: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the annotations of an answer's texts, such as the pages that they cite."""
+    return [each for part in _parts_in(items) for each in part.get("annotations") or ()]
 
 
 def is_plain(item: Mapping[str, Any]) -> bool:
@@ -149,10 +148,11 @@ def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator
             item = {**item, **_called(next(calls))}  # noqa: PLW2901
         if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue
+        left_out = {"id"} if item.get("type") in _OF_TOOLS else _OF_THE_STORE
         yield {
             name: value
             for name, value in item.items()
-            if name not in _OF_THE_STORE and value is not None
+            if name not in left_out and value is not None
         }
 
 
@@ -163,15 +163,19 @@ def _parts(content: Any, kind: str) -> Any:
 
 
 def _joined(items: Sequence[Mapping[str, Any]], kind: str, name: str) -> str:
-    parts = [
+    kinds = (kind, "text") if kind == "output_text" else (kind,)
+    parts = _parts_in(items)
+    return joined(_text(part.get(name)) for part in parts if part.get("type") in kinds)
+
+
+def _parts_in(items: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [
         part
         for item in items
         if item.get("type") == "message"
         for part in _content_of(item)
         if isinstance(part, Mapping)
     ]
-    kinds = (kind, "text") if kind == "output_text" else (kind,)
-    return joined(_text(part.get(name)) for part in parts if part.get("type") in kinds)
 
 
 def _content_of(item: Mapping[str, Any]) -> Sequence[Any]:

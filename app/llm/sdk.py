@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from app.domain.json_text import write_json
 from app.domain.model_limits import limits_of
 from app.domain.protocols import Protocol
+from app.domain.server_tools import find_problem, is_server_tool, server_tool_of
 from app.domain.usage import Partial
 from app.errors import (
     AgentError,
@@ -30,6 +31,7 @@ from app.llm.base import LLMClient, LLMResponse, Message
 from app.llm.connection import Connection, Sdk
 from app.llm.counting import CountEndpoint, PromptCounts
 from app.llm.credential_cache import CredentialCache, KeyOnly
+from app.llm.dialect import dialect_of
 from app.llm.errors import from_exception
 from app.llm.headers import limit_headers, request_id
 from app.llm.parameters import ParameterRefused, adapted
@@ -149,6 +151,7 @@ class SdkClient(LLMClient):
             before_sent=before_sent,
             max_tokens=most,
             prompt_tokens=lambda: upper_bound_tokens(messages, tools, params, model=model),
+            may_pause=any(map(is_server_tool, tools or ())),
         )
 
         async def send(request: Request) -> LLMResponse:
@@ -387,6 +390,15 @@ class SdkClient(LLMClient):
         """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
         try:
             return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
+        except ParameterRefused as error:
+            raise self._refused(str(error)) from error
+
+    def _server_tool(self, model: str, tool: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a tool that runs at the provider; raise BadRequest if the API has no such tool."""
+        if problem := find_problem(tool):
+            raise self._refused(" ".join(("the tool's", *problem) if problem[0] else problem[1:]))
+        try:
+            return dialect_of(self.protocol).server_tool(model, server_tool_of(tool))
         except ParameterRefused as error:
             raise self._refused(str(error)) from error
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.domain.claude import claude_version
+from app.domain.server_tools import is_server_tool
 from app.errors import BadRequest
 from app.llm import parts
 from app.llm.base import Message, ToolCall
@@ -21,6 +22,9 @@ _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
 _TOOL_TOKENS = 64
+# A tool of the provider has long instructions of the provider's own: about 2,000 tokens for
+# Anthropic's web_search (recorded requests).
+_SERVER_TOOL_TOKENS, _EXPECTED_SERVER_TOOL_TOKENS = 4000, 2000
 #: Tokens that a tool call of an answer has in addition to its name and arguments.
 CALL_TOKENS = 64
 # Tokens that the provider or the instruction adds around the JSON Schema of an answer.
@@ -62,6 +66,7 @@ def upper_bound_tokens(
     tokens = _REQUEST_TOKENS + sum(_MESSAGE_TOKENS + _bytes_of(message) for message in messages)
     if tools:
         tokens += _TOOLS_TOKENS + sum(_TOOL_TOKENS + json_bytes(tool) for tool in tools)
+        tokens += _SERVER_TOOL_TOKENS * sum(map(is_server_tool, tools))
     if params and "output_schema" in params:
         tokens += _SCHEMA_TOKENS
     tokens += sum(_MESSAGE_TOKENS + parts.bound_tokens(part, model) for part in media_in(messages))
@@ -93,6 +98,7 @@ def expected_tokens(
     size += sum(json_bytes(tool) for tool in tools or ())
     size += json_bytes(params) if params else 0
     tokens = 1 + int(size / bytes_per_token(model)) + _EXPECTED_MESSAGE_TOKENS * len(messages)
+    tokens += _EXPECTED_SERVER_TOOL_TOKENS * sum(map(is_server_tool, tools or ()))
     return tokens + media_tokens(messages, model)
 
 

@@ -15,6 +15,7 @@ from app.costs.quote import Quote
 from app.domain.agent import Agent, schema_of
 from app.domain.protocols import TokenCounting
 from app.domain.providers import BUILT_IN, Provider, protocol_of
+from app.domain.server_tools import ServerUses, uses_of
 from app.llm.base import Message
 from app.llm.parameters import NOT_PARAMETERS
 from app.llm.structured import OUTPUT_SCHEMA
@@ -49,6 +50,7 @@ class CallPlan:
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
         counting: The rules by which the provider's limits count the tokens.
+        server_uses: The most that tools of the provider add to the call.
     """
 
     quote: Quote
@@ -63,6 +65,7 @@ class CallPlan:
     least_tokens: int
     context_window: int | None
     counting: TokenCounting
+    server_uses: ServerUses
 
     @property
     def price(self) -> Price:
@@ -85,7 +88,13 @@ class CallPlan:
         if self.summary_tokens:
             # The prompt is read twice: for the summary, and for the answer, with the summary.
             prompt_tokens = 2 * prompt_tokens + self.summary_tokens
-        return self.quote.worst_case(prompt_tokens, output_tokens, cache_writes=self.cache_writes)
+        uses = self.server_uses
+        return self.quote.worst_case(
+            uses.prompt_tokens(prompt_tokens, output_tokens, self.context_window),
+            output_tokens,
+            cache_writes=self.cache_writes,
+            web_searches=uses.searches,
+        )
 
 
 class CallPlanner:
@@ -146,11 +155,13 @@ class CallPlanner:
                 count of this prompt, and is ignored. None means that nobody has counted.
 
         Raises:
-            UnknownModel: If the model has no price.
+            UnknownModel: If the model has no price, or no fee for searches that it may make.
             BadRequest: If a message has a part that is no text, image or PDF.
             ConfigurationError: If the provider is not configured.
         """
         quote = self.pricing.quote(agent.provider, agent.model, agent.llm_config)
+        self.pricing.check_searches(agent)
+        uses = uses_of(agent.tools)
         parameters = {
             key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS
         }
@@ -167,10 +178,11 @@ class CallPlanner:
             bound = min(bound, ceil(counted_tokens * _COUNT_FACTOR) + _COUNT_ALLOWANCE)
             guessed, media = counted_tokens, 0
             least = int(counted_tokens / _COUNT_FACTOR)
+        window = self.pricing.context_window(agent.provider, agent.model)
         return CallPlan(
             quote=quote,
             parameters=parameters,
-            max_tokens=self._affordable(agent, quote, bound, affordable_usd),
+            max_tokens=self._affordable(agent, quote, bound, uses, window, affordable_usd),
             cache_writes="cache_control" in str(parameters) or bool(parameters.get("prompt_cache")),
             summary_tokens=self._summary_tokens(agent),
             bound_tokens=bound,
@@ -178,8 +190,9 @@ class CallPlanner:
             media_tokens=media,
             counted=is_counted,
             least_tokens=least,
-            context_window=self.pricing.context_window(agent.provider, agent.model),
+            context_window=window,
             counting=protocol_of(agent.provider, self._providers).counting,
+            server_uses=uses,
         )
 
     def price_of(self, agent: Agent) -> Price:
@@ -208,13 +221,21 @@ class CallPlanner:
         return min(limit or self._default_max_tokens, self._default_max_tokens)
 
     def _affordable(
-        self, agent: Agent, quote: Quote, bound: int, affordable_usd: Decimal | None
+        self,
+        agent: Agent,
+        quote: Quote,
+        bound: int,
+        uses: ServerUses,
+        window: int | None,
+        affordable_usd: Decimal | None,
     ) -> int:
         cap = self.max_tokens(agent)
         if affordable_usd is None or agent.llm_config.get("max_tokens") is not None:
             return cap
-        prompt_usd = quote.worst_case(bound, 0)
-        per_token_usd = quote.worst_case(bound, 1) - prompt_usd
+        # Tools of the provider read a longer answer more often; the longest one counts here.
+        bound = uses.prompt_tokens(bound, cap, window)
+        prompt_usd = quote.worst_case(bound, 0, web_searches=uses.searches)
+        per_token_usd = quote.worst_case(bound, 1, web_searches=uses.searches) - prompt_usd
         if not per_token_usd:
             return max(cap, 1)
         return max(min(cap, int((affordable_usd - prompt_usd) / per_token_usd)), 1)

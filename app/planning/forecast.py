@@ -1,9 +1,9 @@
 """A forecast of a run's calls, tokens and dollars, by agent; it makes no call.
 
 The forecast assumes that every agent answers at its first try with an answer of a given size, and
-that an agent with tools requests tools once. If the list of a for_each is in the input, its
-elements are counted. If another agent will return the list, the figures apply to one element.
-Agents of a sub-workflow appear as ``agent/inner``.
+that an agent with tools requests tools once, and uses each tool of the provider once. If the list
+of a for_each is in the input, its elements are counted. If another agent will return the list, the
+figures apply to one element. Agents of a sub-workflow appear as ``agent/inner``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from app.domain.agent import Agent
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.providers import BUILT_IN, Provider
 from app.domain.retry import RetryPolicy
+from app.domain.server_tools import WEB_SEARCH, server_tools_in
 from app.domain.sub_workflow import embedded
 from app.domain.usage import Usage
 from app.domain.workflow import Workflow
@@ -41,6 +42,8 @@ from app.planning.worst_case import (
 
 #: Assumed tokens of an attachment that is not known before the run: about a page.
 UNREAD_TOKENS = 2000
+#: Assumed tokens of the result of one use of a tool of the provider, about those of recorded ones.
+RESULT_TOKENS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,11 +304,20 @@ def _calls(
     prompt = expected_tokens(messages, specs_of(agent), model=agent.model)
     if attached is None:
         prompt += UNREAD_TOKENS * len(agent.attachments)
-    turns = 2 if agent.tools and agent.max_turns > 1 else 1
+    at_provider = server_tools_in(agent.tools)
+    turns = 2 if len(agent.tools) > len(at_provider) and agent.max_turns > 1 else 1
+    # After each use of a tool of the provider, the model reads the prompt again.
+    uses = len(at_provider)
+    again = sum(prompt + (use + 1) * RESULT_TOKENS for use in range(uses))
+    searches = sum(tool.name == WEB_SEARCH for tool in at_provider)
     # With every turn the conversation grows by the request for tools and by the tools' results.
     return tuple(
         ExpectedCall(
-            usage=Usage(input_tokens=prompt + 2 * turn * answer, output_tokens=answer),
+            usage=Usage(
+                input_tokens=prompt + 2 * turn * answer + (uses * RESULT_TOKENS if turn else again),
+                output_tokens=answer,
+                web_searches=0 if turn else searches,
+            ),
             max_tokens=max_tokens,
         )
         for turn in range(turns)

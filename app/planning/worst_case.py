@@ -13,6 +13,7 @@ from app.domain.for_each import INDEX, ITEM, items_of, source_of
 from app.domain.json_values import MAX_VALUES
 from app.domain.kinds import LLM, WORKFLOW
 from app.domain.prompt import placeholders, render
+from app.domain.server_tools import is_server_tool
 from app.domain.sub_workflow import embedded
 from app.domain.workflow import Workflow
 from app.llm.parts import Part
@@ -47,9 +48,9 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools, with ``on_cut: continue``, or with attachments that cannot
-            be read before the run, this is its cost limit. Results of tools and such attachments
-            have no bound, and each continued answer is sent again.
+            use. For an agent with tools (its own or the provider's), with ``on_cut: continue``, or
+            with attachments that cannot be read before the run, this is its cost limit. Results of
+            tools and such attachments have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """
@@ -223,7 +224,11 @@ def messages_of(
 
 def specs_of(agent: Agent) -> list[dict[str, Any]]:
     """Return the specifications of an agent's tools, except tools that are given only by name."""
-    return [tool.reference() for tool in agent.tools if hasattr(tool, "reference")]
+    return [
+        tool if is_server_tool(tool) else tool.reference()
+        for tool in agent.tools
+        if is_server_tool(tool) or hasattr(tool, "reference")
+    ]
 
 
 def _filled(agent: Agent, values: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from app.domain.agent import Agent
 from app.domain.model_limits import limits_of
 from app.domain.protocols import PROTOCOLS
 from app.domain.providers import Provider, provider_named
+from app.domain.server_tools import server_tools_in
 from app.domain.workflow import Workflow
 from app.errors import UnknownModel, WorkflowError
 from app.llm.models import reads_only_text
@@ -29,9 +30,10 @@ def check_calls(
         default_max_tokens: Largest number of tokens that an agent without max_tokens may generate.
 
     Raises:
-        UnknownModel: If a model has no price; the message names the agent.
-        WorkflowError: If a model does not take a parameter, or no attachments; the message names
+        UnknownModel: If a model has no price, or none for a tool of its provider; the message names
             the agent.
+        WorkflowError: If a model does not take a parameter, or no attachments, or if its provider
+            does not have a tool; the message names the agent.
     """
     for index, agent in enumerate(workflow.agents):
         if not agent.llm_config.get("model"):  # a kind other than llm
@@ -40,6 +42,7 @@ def check_calls(
             field = f"fallbacks[{place - 1}]" if place else "llm_config"
             try:
                 pricing.price_of(option.provider, option.model, option.llm_config)
+                pricing.check_searches(option)
             except UnknownModel as error:
                 raise UnknownModel(f"agent {agent.name!r}: {error}") from error
             if agent.attachments and reads_only_text(option.model):
@@ -67,5 +70,6 @@ def _check_parameters(agent: Agent, providers: Sequence[Provider], default_max_t
         {key: value for key, value in agent.llm_config.items() if key not in NOT_PARAMETERS},
         max_tokens=agent.llm_config.get("max_tokens") or min(most, default_max_tokens),
         tools=bool(agent.tools),
+        server_tools=server_tools_in(agent.tools),
         api=provider.api,
     )

@@ -3,9 +3,11 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from app.simulator.anthropic_tools import blocks_of, citations_of, past_tokens, server_tool
 from app.simulator.chat import (
     Answer,
     ChatRequest,
@@ -78,7 +80,9 @@ class AnthropicWire:
             question=transcript.question,
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=max_tokens,
-            tools=tuple(_tool(tool) for tool in tools),
+            tools=tuple(_tool(tool) for tool in tools if server_tool(tool, model) is None),
+            server_tools=tuple(filter(None, (server_tool(tool, model) for tool in tools))),
+            server_turns=transcript.server_turns,
             tool_choice=_tool_choice(object_in(body, "tool_choice")),
             tool_results=tuple(transcript.results),
             tool_turns=transcript.tool_turns,
@@ -129,7 +133,8 @@ class AnthropicWire:
 
     def events(self, answer: Answer) -> list[Event]:
         """Make all events; message_delta, directly before the last event, has the usage."""
-        start = {"type": "message_start", "message": _message(answer, [], None, 1)}
+        started = _message(answer, [], None, 1) | {"usage": _first_usage(answer)}
+        start = {"type": "message_start", "message": started}
         events = [Event(_sse(start), 1), Event(_sse({"type": "ping"}), 1)]
         tokens = answer.usage.reasoning_tokens
         for index, block in enumerate(_content(answer)):
@@ -138,7 +143,7 @@ class AnthropicWire:
         ending = {
             "type": "message_delta",
             "delta": {"stop_reason": _stop_reason(answer), "stop_sequence": None},
-            "usage": _usage(answer.usage, answer.usage.output_tokens),
+            "usage": _usage(answer.usage, answer.usage.output_tokens) | _tool_usage(answer),
         }
         total = answer.usage.output_tokens
         return [*events, Event(_sse(ending), total), Event(_sse({"type": "message_stop"}), total)]
@@ -212,7 +217,7 @@ def _read_message(transcript: Transcript, message: Mapping[str, Any]) -> None:
             for block in blocks
             if block.get("type") == "tool_use"
         ]
-        transcript.assistant(text, calls)
+        transcript.assistant(text, calls, past_tokens(blocks))
     else:
         raise Refusal(400, f"messages: Unexpected role {role!r}. Use 'user' or 'assistant'.")
 
@@ -229,9 +234,16 @@ def _tool_choice(choice: Mapping[str, Any]) -> str:
 def _content(answer: Answer) -> list[dict[str, Any]]:
     if answer.reply.refused:
         return []
+    used = answer.reply.server_calls
+    before = [block for call in used for block in blocks_of(call)]
+    if answer.reply.paused:
+        return before
     if not answer.reply.tool_calls:
-        return [{"type": "text", "text": answer.reply.text}]
-    return [
+        text: dict[str, Any] = {"type": "text", "text": answer.reply.text}
+        if citations := citations_of(used):
+            text["citations"] = citations
+        return [*before, text]
+    return before + [
         {
             "type": "tool_use",
             "id": f"toolu_{call.id}",
@@ -261,8 +273,24 @@ def _message(
         "content": content,
         "stop_reason": stop_reason,
         "stop_sequence": None,
-        "usage": _usage(answer.usage, output_tokens),
+        "usage": _usage(answer.usage, output_tokens) | _tool_usage(answer),
     }
+
+
+def _first_usage(answer: Answer) -> dict[str, Any]:
+    """Return the usage at the start of a stream, before any tool of the provider has run."""
+    usage, whole = answer.usage, answer.request.input_tokens
+    cached = min(usage.cached_tokens, whole)
+    written = min(usage.cache_write_tokens, whole - cached)
+    first = replace(usage, input_tokens=whole, cached_tokens=cached, cache_write_tokens=written)
+    return _usage(first, 1)
+
+
+def _tool_usage(answer: Answer) -> dict[str, Any]:
+    if not answer.request.server_tools:
+        return {}
+    names = [name for name, _ in answer.request.server_tools]
+    return {"server_tool_use": {f"{name}_requests": answer.reply.uses(name) for name in names}}
 
 
 def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
@@ -279,6 +307,8 @@ def _usage(usage: Usage, output_tokens: int) -> dict[str, Any]:
 def _stop_reason(answer: Answer) -> str:
     if answer.reply.refused:
         return "refusal"
+    if answer.reply.paused:
+        return "pause_turn"
     if answer.reply.cut:
         return "max_tokens"
     return "tool_use" if answer.reply.tool_calls else "end_turn"
@@ -286,8 +316,11 @@ def _stop_reason(answer: Answer) -> str:
 
 def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator[Event]:
     """Yield the events of one content block; `tokens` is the number of tokens before the block."""
-    if block["type"] == "text":
-        empty, text, kind, key = {**block, "text": ""}, block["text"], "text_delta", "text"
+    citations = block.get("citations", ())
+    if "content" in block:  # the result of a tool of the provider comes in one piece
+        empty, text, kind, key = dict(block), "", "", ""
+    elif block["type"] == "text":
+        empty, text, kind, key = {"type": "text", "text": ""}, block["text"], "text_delta", "text"
     else:
         tokens += count_tokens(block["name"])
         empty, text = {**block, "input": {}}, compact(block["input"])
@@ -299,6 +332,10 @@ def _block_events(index: int, block: Mapping[str, Any], tokens: int) -> Iterator
     for piece, sent in pieces(text):
         data = f'{head}"delta":{{"type":"{kind}","{key}":{compact(piece)}}}}}\n\n'
         yield Event(data.encode("utf-8", "replace"), tokens + sent)
+    for citation in citations:
+        delta = {"type": "citations_delta", "citation": citation}
+        cited = {"type": "content_block_delta", "index": index, "delta": delta}
+        yield Event(_sse(cited), tokens + count_tokens(text))
     end = {"type": "content_block_stop", "index": index}
     yield Event(_sse(end), tokens + count_tokens(text))
 

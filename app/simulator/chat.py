@@ -4,6 +4,7 @@ The wires translate between this form and the protocols, and `replies` makes the
 This module does not know HTTP.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +60,9 @@ class ChatRequest:
     `service_tier` on belong to OpenAI: the tier that serves the request, whether the model reasons,
     whether the answer has the sealed reasoning, and the parameters that the answer repeats. `files`
     has the beginning of the SHA-256 of each image and file. `said` is the beginning of the
-    reply, if earlier replies to the question were cut and the user asks to continue.
+    reply, if earlier replies to the question were cut and the user asks to continue. `server_tools`
+    has the names of the provider's own tools, with the most uses of each in this request, and
+    `server_turns` counts the earlier replies to the question in which such tools ran.
     """
 
     provider: str
@@ -83,6 +86,35 @@ class ChatRequest:
     echoed: Mapping[str, Any] = field(default_factory=dict)
     said: str = ""
     files: tuple[str, ...] = ()
+    server_tools: tuple[tuple[str, int], ...] = ()
+    server_turns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerCall:
+    """A use of a tool of the provider.
+
+    `arguments` is JSON, `page` is the page that was found, and `text` is what the model reads of
+    this page. If `failed` is true, there is neither, and the use is free.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, str]
+    page: str
+    text: str
+    failed: bool
+
+    @property
+    def output_tokens(self) -> int:
+        """Number of tokens that the model generates for the use."""
+        arguments = json.dumps(self.arguments, separators=(",", ":"))
+        return count_tokens(self.name) + count_tokens(arguments)
+
+    @property
+    def result_tokens(self) -> int:
+        """Number of tokens that the result adds to the prompt."""
+        return 0 if self.failed else count_tokens(self.text)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +131,8 @@ class Reply:
     """The model's reply, which has a text or tool calls.
 
     `cut` is true if max_tokens ended the reply early. If `refused` is true, the text is a refusal
-    to answer.
+    to answer. The tools of the provider ran before the text. If `paused` is true, the text comes
+    only when the reply is sent back.
     """
 
     text: str
@@ -107,6 +140,8 @@ class Reply:
     reasoning_tokens: int
     cut: bool
     refused: bool = False
+    server_calls: tuple[ServerCall, ...] = ()
+    paused: bool = False
 
     @property
     def output_tokens(self) -> int:
@@ -114,18 +149,35 @@ class Reply:
         calls = sum(
             count_tokens(call.name) + count_tokens(call.arguments) for call in self.tool_calls
         )
+        calls += sum(call.output_tokens for call in self.server_calls)
         return self.reasoning_tokens + count_tokens(self.text) + calls
+
+    def read_tokens(self, prompt_tokens: int) -> int:
+        """Return the input tokens that are billed; after each use the prompt is read once more."""
+        read = prompt_tokens
+        for call in self.server_calls:
+            prompt_tokens += call.output_tokens + call.result_tokens
+            read += prompt_tokens
+        return read
+
+    def uses(self, name: str) -> int:
+        """Return how often a tool of the provider brought a result."""
+        return sum(call.name == name and not call.failed for call in self.server_calls)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part."""
+    """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part.
+
+    With tools of the provider, the prompt is counted once for each time the model has read it.
+    """
 
     input_tokens: int
     cached_tokens: int
     cache_write_tokens: int
     output_tokens: int
     reasoning_tokens: int
+    web_searches: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -159,6 +211,7 @@ class Transcript:
     said: str = ""
     last_reply: str = ""
     files: list[str] = field(default_factory=list)
+    server_turns: int = 0
 
     def instruction(self, text: str) -> None:
         """Add a system or developer text, or a user's text that accompanies tool results."""
@@ -177,15 +230,20 @@ class Transcript:
         self.instruction(text)
         self.question = text
         self.results.clear()
-        self.tool_turns = 0
+        self.tool_turns = self.server_turns = 0
 
     def file(self, sha256: str, tokens: int) -> None:
         """Add an image or a file of a user's message."""
         self.files.append(sha256)
         self.input_tokens += tokens
 
-    def assistant(self, text: str, calls: list[ToolCall]) -> None:
-        """Add an earlier reply of the model."""
+    def assistant(self, text: str, calls: list[ToolCall], server_tokens: int | None = None) -> None:
+        """Add an earlier reply of the model.
+
+        `server_tokens` are those of the provider's tools and their results; None if none ran.
+        """
+        self.input_tokens += server_tokens or 0
+        self.server_turns += server_tokens is not None
         self.close_calls()
         self.input_tokens += count_tokens(text)
         for call in calls:

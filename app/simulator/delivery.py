@@ -33,6 +33,7 @@ class Delivery:
         self.record.input_tokens = usage.input_tokens
         self.record.cached_tokens = usage.cached_tokens
         self.record.cache_write_tokens = usage.cache_write_tokens
+        self.record.web_searches = usage.web_searches
 
     def refuse(self, refusal: Refusal) -> web.Response:
         """Send an error status in the provider's own form."""

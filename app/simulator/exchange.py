@@ -193,7 +193,7 @@ class Exchange:
         return active(markers, self._arrivals[prompt_hash])
 
     def _usage(self, request: ChatRequest, reply: Reply, marker: Marker) -> Usage:
-        whole = request.input_tokens
+        whole = reply.read_tokens(request.input_tokens)
         usual = int(whole * self.config.cached_share)
         cached = min(usual if marker.cached_tokens is None else marker.cached_tokens, whole)
         return Usage(
@@ -202,6 +202,7 @@ class Exchange:
             cache_write_tokens=min(marker.cache_write_tokens or 0, whole - cached),
             output_tokens=reply.output_tokens,
             reasoning_tokens=reply.reasoning_tokens,
+            web_searches=reply.uses("web_search"),
         )
 
     def _admit(self, delivery: Delivery, model: str, charge: Charge) -> None:

@@ -39,6 +39,7 @@ class Record:
         cached_tokens: input tokens that were read from the prompt cache.
         cache_write_tokens: input tokens that were written to the prompt cache.
         output_tokens: output tokens that have been sent so far, including reasoning tokens.
+        web_searches: searches of the web that brought a result.
         prompt: the first 80 characters of the last user text.
         prompt_hash: hash of all system and user texts.
         files: beginning of the SHA-256 of each image and PDF of the request, in order.
@@ -61,6 +62,7 @@ class Record:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     output_tokens: int = 0
+    web_searches: int = 0
     prompt: str = ""
     prompt_hash: str = ""
     files: tuple[str, ...] = ()
@@ -161,4 +163,5 @@ class Ledger:
             cached_tokens=record.cached_tokens,
             cache_write_tokens=record.cache_write_tokens,
             output_tokens=record.output_tokens,
+            web_searches=record.web_searches,
         )

@@ -32,6 +32,9 @@ class Marker:
     reply: str | None = None
     refused: bool | None = None
     cut_calls: bool | None = None
+    searches: int | None = None
+    search_errors: int | None = None
+    pauses: int | None = None
 
 
 NOTHING = Marker()
@@ -47,6 +50,9 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "reasoning_tokens": ("reasoning_tokens", int),
     "tool_turns": ("tool_turns", int),
     "invalid_turns": ("invalid_turns", int),
+    "searches": ("searches", int),
+    "search_errors": ("search_errors", int),
+    "pauses": ("pauses", int),
 }
 #: For each flag that is no fault, the name of the field that it sets.
 _FIELDS_OF_FLAGS = {"refuse": "refused", "cut_calls": "cut_calls"}

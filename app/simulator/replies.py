@@ -15,6 +15,7 @@ from app.simulator.chat import ChatRequest, Reply, Tool, ToolCall
 from app.simulator.facts import Facts, digest_of
 from app.simulator.instructed import schema_in
 from app.simulator.markers import NOTHING, Marker, without_markers
+from app.simulator.pages import server_calls
 from app.simulator.prose import chosen_from, paragraph
 from app.simulator.values import value_of_key, value_of_schema
 from app.simulator.wire import compact
@@ -63,6 +64,19 @@ def reply_to(
         limit -= reasoning
     if marker.refused:
         return Reply(text=_REFUSAL, tool_calls=(), reasoning_tokens=0, cut=False, refused=True)
+    used = server_calls(request, marker)
+    if limit is not None:
+        limit = max(limit - sum(call.output_tokens for call in used), 0)
+    pauses = (marker.pauses or 0) if request.provider == "anthropic" else 0
+    if used and request.server_turns < pauses:
+        return Reply(
+            text="",
+            tool_calls=(),
+            reasoning_tokens=reasoning,
+            cut=False,
+            server_calls=used,
+            paused=True,
+        )
     instructed, prompt = schema_in(without_markers(request.prompt))
     schema = instructed if request.schema is None else request.schema
     facts = Facts("\n".join([prompt, *request.tool_results]))
@@ -71,10 +85,16 @@ def reply_to(
         # The last call loses its end, so half of its arguments are missing.
         *whole, last = calls
         half = replace(last, arguments=last.arguments[: len(last.arguments) // 2])
-        return Reply(text="", tool_calls=(*whole, half), reasoning_tokens=reasoning, cut=True)
-    reply = Reply(text="", tool_calls=calls, reasoning_tokens=reasoning, cut=False)
-    if calls and (limit is None or reply.output_tokens - reasoning <= limit):
-        return reply
+        return Reply(
+            text="",
+            tool_calls=(*whole, half),
+            reasoning_tokens=reasoning,
+            cut=True,
+            server_calls=used,
+        )
+    reply = Reply(text="", tool_calls=calls, reasoning_tokens=0, cut=False)
+    if calls and (limit is None or reply.output_tokens <= limit):
+        return replace(reply, reasoning_tokens=reasoning, server_calls=used)
     size = marker.output_tokens or output_tokens
     text = _text(request, schema, facts, size, signature) if marker.reply is None else marker.reply
     if request.questions <= (marker.invalid_turns or 0):
@@ -82,7 +102,11 @@ def reply_to(
     text = text[len(request.said) :]
     shown = text if limit is None else _first_bytes(text, limit * BYTES_PER_TOKEN)
     return Reply(
-        text=shown, tool_calls=(), reasoning_tokens=reasoning, cut=bool(calls) or shown != text
+        text=shown,
+        tool_calls=(),
+        reasoning_tokens=reasoning,
+        cut=bool(calls) or shown != text,
+        server_calls=used,
     )
 
 

@@ -23,6 +23,14 @@ from app.simulator.ledger import Record
 from app.simulator.media import responses_media
 from app.simulator.openai_rules import check_responses, reasons
 from app.simulator.openai_wire import OpenAIWire, served_tier
+from app.simulator.responses_tools import (
+    annotations_of,
+    past_search,
+    search_item,
+    search_tokens,
+    searches_in,
+    tool_usage,
+)
 from app.simulator.wire import (
     Event,
     as_object,
@@ -70,7 +78,13 @@ class ResponsesWire(OpenAIWire):
             files=tuple(transcript.files),
             input_tokens=transcript.input_tokens + (count_tokens(compact(tools)) if tools else 0),
             max_tokens=token_limit(body, "max_output_tokens"),
-            tools=tuple(_tool(index, tool) for index, tool in enumerate(tools)),
+            tools=tuple(
+                _tool(index, tool)
+                for index, tool in enumerate(tools)
+                if tool.get("type") != "web_search"
+            ),
+            server_tools=searches_in(body),
+            server_turns=transcript.server_turns,
             tool_choice=_tool_choice(body.get("tool_choice")),
             tool_results=tuple(transcript.results),
             tool_turns=transcript.tool_turns,
@@ -135,6 +149,7 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
         return
     said: list[str] = []
     calls: list[ToolCall] = []
+    searched: list[int] = []
     reasoned = False
     for index, item in enumerate(objects_in(body, "input")):
         kind, role = item.get("type") or "message", item.get("role")
@@ -142,32 +157,37 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
             transcript.input_tokens += _reasoning_tokens(item)
             reasoned = True
             continue
-        if kind == "function_call":
+        if kind == "web_search_call":
+            searched.append(past_search(index, item))
+        elif kind == "function_call":
             calls.append(_past_call(index, item))
         elif kind == "message" and role == "assistant":
             said.append(text_of(item.get("content")))
         else:
-            if reasoned and not (said or calls):
+            if reasoned and not (said or calls or searched):
                 raise Refusal(
                     400,
                     "Item of type 'reasoning' was provided without its required following item.",
                     param="input",
                 )
-            _end_turn(transcript, said, calls)
+            _end_turn(transcript, said, calls, searched)
             reasoned = False
             _read_item(transcript, index, kind, item)
             for media in responses_media(item.get("content"), model):
                 transcript.file(media.sha256, media.tokens)
-    _end_turn(transcript, said, calls)
+    _end_turn(transcript, said, calls, searched)
     transcript.close_calls()
 
 
-def _end_turn(transcript: Transcript, said: list[str], calls: list[ToolCall]) -> None:
+def _end_turn(
+    transcript: Transcript, said: list[str], calls: list[ToolCall], searched: list[int]
+) -> None:
     """Add the items of one answer, which stand side by side, as one message of the assistant."""
-    if said or calls:
-        transcript.assistant("\n".join(said), calls)
+    if said or calls or searched:
+        transcript.assistant("\n".join(said), calls, sum(searched) if searched else None)
     said.clear()
     calls.clear()
+    searched.clear()
 
 
 def _read_item(transcript: Transcript, index: int, kind: str, item: Mapping[str, Any]) -> None:
@@ -228,7 +248,11 @@ def _past_call(index: int, item: Mapping[str, Any]) -> ToolCall:
 
 def _tool(index: int, tool: Mapping[str, Any]) -> Tool:
     if tool.get("type") != "function":
-        raise Refusal(400, "The simulator has only function tools.", param=f"tools[{index}].type")
+        raise Refusal(
+            400,
+            "The simulator has only function tools and web_search.",
+            param=f"tools[{index}].type",
+        )
     if not tool.get("name"):
         raise Refusal(
             400,
@@ -257,9 +281,11 @@ def _output(answer: Answer) -> list[dict[str, Any]]:
             {"id": f"rs_{answer.id}", "type": "reasoning", "summary": []}
             | ({"encrypted_content": sealed} if sealed else {})
         )
+    items += map(search_item, reply.server_calls)
     if reply.tool_calls:
         return [*items, *map(_call, reply.tool_calls)]
-    part: dict[str, Any] = {"type": "output_text", "annotations": [], "logprobs": []}
+    annotations = annotations_of(reply)
+    part: dict[str, Any] = {"type": "output_text", "annotations": annotations, "logprobs": []}
     part["text"] = reply.text
     if reply.refused:
         part = {"type": "refusal", "refusal": reply.text}
@@ -305,6 +331,7 @@ def _response(answer: Answer, status: str) -> dict[str, Any]:
         "tool_choice": "auto",
         "truncation": "disabled",
         "usage": _usage(answer.usage) if done else None,
+        **(tool_usage(answer) if done else {}),
         **answer.request.echoed,
     }
 
@@ -353,7 +380,12 @@ def _item_events(
     added = {"type": "response.output_item.added", "output_index": index}
     done = {"type": "response.output_item.done", "output_index": index, "item": item}
     place = {"item_id": item["id"], "output_index": index}
-    if item["type"] == "reasoning":
+    if item["type"] == "web_search_call":
+        yield added | {"item": {**item, "status": "in_progress"}}, tokens
+        tokens += search_tokens(item)
+        for state in ("in_progress", "searching", "completed"):
+            yield {"type": f"response.web_search_call.{state}", **place}, tokens
+    elif item["type"] == "reasoning":
         yield added | {"item": {**item, "status": "in_progress"}}, tokens
     elif item["type"] == "function_call":
         tokens += count_tokens(item["name"])

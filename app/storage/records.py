@@ -143,8 +143,8 @@ class Ending:
 class Record:
     """All data that an agent run writes in one step: calls to settle, and perhaps its ending.
 
-    ``turn`` is an answer that asks for tools, and ``tools`` are states of tool calls. Only the
-    attempt that owns the agent run may write turns and tool calls.
+    ``turn`` is an answer that asks for tools or was paused, and ``tools`` are states of tool calls.
+    Only the attempt that owns the agent run may write turns and tool calls.
     """
 
     agent_run_id: UUID
@@ -202,7 +202,7 @@ async def apply_records(
             tools=record.tools,
         )
         for record, is_owner in zip(records, accepted, strict=True)
-        if is_owner and record.tools
+        if is_owner and (record.tools or record.turn)
     ]
     going = await write_turns(connection, writes) if writes else set()
     for record, is_owner in zip(records, accepted, strict=True):
@@ -217,7 +217,10 @@ async def apply_records(
 def _is_accepted(record: Record, *, is_owner: bool, is_going: bool) -> bool:
     if record.ending is not None:
         return is_owner
-    return is_going or not record.tools
+    if record.tools:
+        return is_going
+    # The cost of calls is written for every attempt, but turns only for the owner.
+    return is_owner or record.turn is None
 
 
 Amounts = dict[UUID, tuple[Decimal, Decimal]]

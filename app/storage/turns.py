@@ -110,7 +110,7 @@ class ToolState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TurnRecord:
-    """An answer that asked for tools.
+    """An answer that asked for tools, or that the provider has paused.
 
     Attributes:
         id: Id of the turn.

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from app.domain.server_tools import OPTIONS, SERVER
 from app.domain.suggestions import did_you_mean, listed
 from app.errors import ConfigurationError, ToolError
 from app.tools.tool import Tool
@@ -73,6 +74,11 @@ class ToolRegistry:
             f"there is no tool {reference!r}; the workers load "
             f"{listed(dict.fromkeys(names))}"
             f"{did_you_mean(reference, [*self._tools, *self._builtin])}"
+            + (
+                f"; the provider's own tool is {{{SERVER!r}: {reference!r}}}"
+                if reference in OPTIONS
+                else ""
+            )
         )
 
     @cached_property

@@ -16,6 +16,8 @@ from app.domain.bounds import Bounds
 from app.domain.kinds import LLM
 from app.domain.on_cut import OnCut
 from app.domain.retry import RetryPolicy, RetryStrategy
+from app.domain.server_tools import BOUNDS as SERVER_BOUNDS
+from app.domain.server_tools import CONTEXT_SIZES, LOCATION, OPTIONS, SERVER
 from app.domain.validation import BOUNDS as WORKFLOW_BOUNDS
 from app.domain.workflow import Workflow
 from app.workflow_files.loader import AGENT_KEYS, RETRY_KEYS, STEP_KEYS, WORKFLOW_KEYS
@@ -32,6 +34,28 @@ _ATTACHMENT: dict[str, Any] = {
     "oneOf": [{"required": [place]} for place in PLACES],
     "additionalProperties": False,
 }
+_SERVER_TOOL: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        SERVER: {"enum": list(OPTIONS)},
+        **{
+            name: {"type": "integer", "minimum": bound.low, "maximum": bound.high}
+            for name, bound in SERVER_BOUNDS.items()
+        },
+        "allowed_domains": {"type": "array", "items": _TEXT},
+        "blocked_domains": {"type": "array", "items": _TEXT},
+        "user_location": {
+            "type": "object",
+            "properties": dict.fromkeys(LOCATION, _TEXT),
+            "additionalProperties": False,
+        },
+        "search_context_size": {"enum": list(CONTEXT_SIZES)},
+        "citations": _TRUTH,
+    },
+    "required": [SERVER],
+    "additionalProperties": False,
+}
+_OWN_TOOL: dict[str, Any] = {"type": "object", "not": {"required": [SERVER]}}
 _TYPES: dict[str, dict[str, Any]] = {
     "name": _TEXT,
     "module": _TEXT,
@@ -49,7 +73,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "output_mapping": _TEXTS,
     "attachments": {"type": "array", "items": {"anyOf": [_TEXT, _ATTACHMENT]}},
     "dependencies": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
-    "tools": {"type": "array", "items": {"type": ["string", "object"]}},
+    "tools": {"type": "array", "items": {"anyOf": [_TEXT, _SERVER_TOOL, _OWN_TOOL]}},
     "retry_policy": {"$ref": "#/$defs/retry_policy"},
     "on_cut": {"enum": [str(reaction) for reaction in OnCut]},
     "strategy": {"enum": [str(strategy) for strategy in RetryStrategy]},

@@ -359,7 +359,7 @@ async def test_models_of_anthropic_that_sample_are_asked_by_the_version_that_all
         ("openai", "gpt-6-sol", {"top_p": 0.2}, "takes no top_p"),
         ("openai", "gpt-4o", {"n": 3}, "one answer"),
         ("openai", "gpt-4o", {"stream": "yes"}, "use true or false"),
-        ("openai", "gpt-4o", {"web_search_options": {}}, "no price"),
+        ("openai", "gpt-4o", {"web_search_options": {}}, "the tool .*web_search"),
         ("openai", "gpt-4o", {"background": True}, "no hold, no limit"),
         ("responses", "gpt-4o", {"background": True}, "no hold, no limit"),
         ("responses", "gpt-4o", {"previous_response_id": "resp_1"}, "its whole conversation"),

@@ -181,7 +181,7 @@ async def test_a_refusal_is_a_part_of_its_own(client: AsyncOpenAI) -> None:
         ({"model": "gpt-6.1-sol", "reasoning": {"effort": "none"}}, "does not support 'none'"),
         ({"background": True}, "remove 'background'"),
         ({"tools": [{"type": "function", "function": TOOL}]}, r"tools\[0\].name"),
-        ({"tools": [{"type": "web_search"}]}, "only function tools"),
+        ({"tools": [{"type": "file_search"}]}, "only function tools"),
         ({"input": [{"type": "item_reference", "id": "rs_1"}]}, "'item_reference'"),
         ({"input": [{"role": "critic", "content": "x"}]}, "'critic'"),
         (

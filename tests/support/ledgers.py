@@ -36,6 +36,8 @@ PRICES = {
     "anthropic/claude-sonnet-4-5": ("3", "0.30", "3.75", "15"),
     "anthropic/claude-sonnet-5": ("2", "0.20", "2.50", "10"),
 }
+# Dollars per search of the web, at both providers.
+SEARCH_USD = Decimal("0.01")
 GUESSES = ("unconfirmed", "estimated")
 CLIENT_LEFT = 499
 FIRST_ERROR = 400
@@ -92,7 +94,8 @@ def dollars_of(record: Row) -> Decimal:
     fresh = record["input_tokens"] - cached - written
     rates = _per_million(record["provider"], record["model"])
     parts = zip((fresh, cached, written, record["output_tokens"]), rates, strict=True)
-    return round_to_ledger(sum((n * rate for n, rate in parts), Decimal(0)) / 1_000_000)
+    tokens_usd = sum((n * rate for n, rate in parts), Decimal(0)) / 1_000_000
+    return round_to_ledger(tokens_usd + record["web_searches"] * SEARCH_USD)
 
 
 def _per_million(provider: str, model: str) -> list[Decimal]:
@@ -127,9 +130,11 @@ def _assert_complete(entry: Row) -> None:
 
 def _assert_never_below(guess: Row, record: Row) -> None:
     """Check that the entry of a stream that broke off covers the part that was sent."""
+    assert guess["cost_usd"] >= dollars_of(record)
+    if guess["kind"] == "unconfirmed":
+        return
     assert guess["output_tokens"] >= record["output_tokens"]
     assert _prompt_tokens(guess) >= record["input_tokens"]
-    assert guess["cost_usd"] >= dollars_of(record)
 
 
 def _prompt_tokens(entry: Row) -> int:
@@ -149,6 +154,7 @@ def _facts_of_entry(entry: Row) -> tuple[Any, ...]:
         entry["cached_tokens"],
         written,
         entry["output_tokens"],
+        entry["web_searches"],
         entry["cost_usd"],
     )
 
@@ -162,5 +168,6 @@ def _facts_of_record(record: Row) -> tuple[Any, ...]:
         record["cached_tokens"],
         record["cache_write_tokens"],
         record["output_tokens"],
+        record["web_searches"],
         dollars_of(record),
     )

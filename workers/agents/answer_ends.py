@@ -11,8 +11,10 @@ from app.domain.on_cut import OnCut, accepts_empty, on_cut_of
 from app.errors import OutputInvalid
 from app.llm.base import LLMResponse, Message
 
-#: The ends of an answer that was cut, that was refused, and that has neither text nor tool calls.
+#: The ends of an answer that was cut, that was refused, and that has neither text nor calls.
 CUT, REFUSED, EMPTY = "length", "content_filter", "empty"
+#: The end of an answer that goes on when the provider gets it back.
+PAUSED = "pause"
 GO_ON = (
     "Continue your answer exactly where it stopped: it was cut at its length limit. Begin with the "
     "next character, repeat nothing, and add nothing else."
@@ -55,6 +57,12 @@ def check_end(agent: Agent, response: LLMResponse, *, is_read: bool) -> None:
             agent does not accept this.
     """
     check_refused(agent, response)
+    if response.finish_reason == PAUSED:
+        raise OutputInvalid(
+            f"agent {agent.name!r}: the provider paused its tools while the model was to "
+            f"{'repair' if agent.output_schema else 'continue'} its answer: raise max_tokens, or "
+            "lower max_uses of the provider's tools"
+        )
     end, has_schema = end_of(response), agent.output_schema is not None
     needs_whole = is_read or has_schema
     if end == CUT and on_cut_of(agent.on_cut, needs_whole=needs_whole) is not OnCut.ACCEPT:

@@ -81,7 +81,7 @@ class Conversation:
         stored: The turns that earlier attempts have stored.
 
     Attributes:
-        turns: Number of the model's answers that have asked for tools so far.
+        turns: Number of the model's answers that have asked for tools, or were paused, so far.
         open_turn: The turn whose tool calls are not all answered; None if all are answered.
         option: Index of the model that answers: 0 is the agent's own model, and 1 is the agent's
             first fallback. The conversation stays with this model.
@@ -101,7 +101,7 @@ class Conversation:
         return self._messages
 
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
-        """Add an answer that asks for tools.
+        """Add an answer that asks for tools, or that the provider has paused.
 
         The tool calls of a cut answer are not executed: each of them has an answer that says so.
 

@@ -5,8 +5,10 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
+from app.domain.agent import Agent
 from app.domain.attachments import Source
 from app.domain.on_cut import OnCut
+from app.domain.server_tools import is_server_tool
 from app.errors import ToolError
 from app.llm.base import LLMResponse, Message
 from app.llm.parts import Part, is_media
@@ -15,6 +17,7 @@ from app.storage.turns import StoredTurn
 from app.tools.registry import ToolRegistry
 from workers.agents.answer_ends import (
     CUT,
+    PAUSED,
     check_end,
     check_refused,
     end_of,
@@ -71,6 +74,8 @@ class LLMAgent:
     async def run(self, job: Job, prompt: str, sources: Sequence[Source] = ()) -> Any:
         """Converse with the model until it answers without asking for a tool.
 
+        If the provider pauses its own tools, the model gets its answer back and goes on.
+
         The second attempt and every later attempt go on with the conversation that the earlier
         attempts have stored. The stored turns are not paid for again, and finished tool calls are
         not executed again.
@@ -90,11 +95,13 @@ class LLMAgent:
                 or the answer was refused, cut or empty and the agent does not accept this.
             LeaseGone: If the attempt must stop.
         """
-        tools = {tool.name: tool for tool in map(self._registry.resolve, job.agent.tools)}
+        at_provider = [tool for tool in job.agent.tools if is_server_tool(tool)]
+        own = [tool for tool in job.agent.tools if not is_server_tool(tool)]
+        tools = {tool.name: tool for tool in map(self._registry.resolve, own)}
         specs = [
             {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
             for tool in tools.values()
-        ]
+        ] + at_provider
         conversation = await self._open(job, await self._content(job, prompt, sources))
         while True:
             if conversation.open_turn:
@@ -103,15 +110,10 @@ class LLMAgent:
             outcome = await self._call(job, conversation, conversation.messages, specs)
             response = outcome.response
             check_refused(job.agent, response)
-            if not response.tool_calls:
+            if not response.tool_calls and response.finish_reason != PAUSED:
                 return await self._output(job, conversation, specs, response)
             if conversation.turns + 1 >= job.agent.max_turns:
-                cut = response.finish_reason == CUT
-                raise ToolError(
-                    f"agent {job.agent.name!r} still asks for tools after {job.agent.max_turns} "
-                    f"turns{', in an answer that ends at max_tokens' if cut else ''}: raise its "
-                    f"{'max_tokens' if cut else 'max_turns'} or simplify its prompt"
-                )
+                raise _too_many_turns(job.agent, response)
             conversation.ask(response, outcome.call_id)
 
     async def _output(
@@ -216,3 +218,18 @@ class LLMAgent:
         if not job.agent.tools or job.claimed.attempt == 1:
             return Conversation(opening)
         return Conversation(opening, await self._stored.submit(job.claimed.id))
+
+
+def _too_many_turns(agent: Agent, response: LLMResponse) -> ToolError:
+    """Return the failure of an agent whose last turn brought no answer."""
+    if response.finish_reason == PAUSED:
+        return ToolError(
+            f"agent {agent.name!r}: the provider still uses its tools after {agent.max_turns} "
+            "turns: raise its max_turns, or lower max_uses of the tools"
+        )
+    cut = response.finish_reason == CUT
+    return ToolError(
+        f"agent {agent.name!r} still asks for tools after {agent.max_turns} "
+        f"turns{', in an answer that ends at max_tokens' if cut else ''}: raise its "
+        f"{'max_tokens' if cut else 'max_turns'} or simplify its prompt"
+    )

@@ -177,6 +177,8 @@ class ProviderRing:
     def _learn(self, call: PreparedCall, billed_tokens: int) -> None:
         """Compare the plan with the provider's final count of the prompt."""
         request, plan = call.request, call.plan
+        if plan.server_uses.uses:
+            return  # the results of the provider's tools are in its count
         self._counter.check(request, plan, billed_tokens)
         # Images have formulas of their own, so they say nothing about the model's tokenizer.
         if not (plan.counted or plan.media_tokens):

@@ -46,6 +46,8 @@ def answered(call: PreparedCall, response: LLMResponse, seconds: float) -> CallR
         served=served_by(facts),
         finish_reason=response.finish_reason,
     )
+    if facts.get("usage_missing") and call.plan.server_uses.uses:
+        return _at_most(record, call)
     if facts.get("usage_missing") and not facts.get("prompt_counted"):
         # Without usage from the provider, the tokens are the upper bounds of the plan.
         return _estimated(record, call.plan, response.usage)
@@ -59,7 +61,7 @@ def failed(
     """Book a call without an answer, by its error and by the part of the stream that arrived."""
     outcome = type(error).__name__
     if came is not None:
-        return _broken_off(_record(call, "actual", outcome, seconds=seconds), call.plan, came)
+        return _broken_off(_record(call, "actual", outcome, seconds=seconds), call, came)
     if not isinstance(error, ProviderError):
         return _unconfirmed(call, outcome, seconds)
     if not error.reached:
@@ -90,13 +92,16 @@ def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecor
     )
 
 
-def _broken_off(record: CallRecord, plan: CallPlan, came: Partial) -> CallRecord:
+def _broken_off(record: CallRecord, call: PreparedCall, came: Partial) -> CallRecord:
     """Book a stream that broke off; the provider bills the part that was generated."""
+    plan = call.plan
     record = replace(
         record, model_answered=came.model, request_id=came.request_id, served=came.served
     )
     if came.final:
         return _counted(record, plan, came.usage, came.raw_usage)
+    if plan.server_uses.uses:
+        return _at_most(record, call)
     if came.prompt_counted:
         counted = _counted(record, plan, came.usage, came.raw_usage)
         return replace(counted, kind="estimated")
@@ -140,8 +145,16 @@ def _estimated(record: CallRecord, plan: CallPlan, usage: Usage) -> CallRecord:
 
 def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord:
     """Book the worst case of a call that the provider may have received and billed."""
-    record = _record(call, "unconfirmed", outcome, seconds=seconds)
-    return replace(record, cost_usd=call.hold.amount_usd)
+    return _at_most(_record(call, "unconfirmed", outcome, seconds=seconds), call)
+
+
+def _at_most(record: CallRecord, call: PreparedCall) -> CallRecord:
+    """Book the worst case.
+
+    Only the final usage tells what tools of the provider have added to the prompt, so earlier
+    counts are no estimate of such a call.
+    """
+    return replace(record, kind="unconfirmed", cost_usd=call.hold.amount_usd)
 
 
 def _record(

@@ -243,6 +243,7 @@ def third(monkeypatch: pytest.MonkeyPatch) -> Protocol:
         refused={"stop": "it never stops"},
         adapt=adapt,
         least_cached_tokens=lambda _: 7,
+        server_tool=lambda _, tool: {"type": tool.name},
     )
     monkeypatch.setitem(PROTOCOLS, "third", protocol)
     monkeypatch.setitem(sys.modules, "app.llm.third", SimpleNamespace(DIALECT=dialect))

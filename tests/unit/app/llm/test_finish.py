@@ -48,9 +48,15 @@ def test_a_word_means_an_end_or_a_failure(word: object, finish: str | None) -> N
     assert finish_of(word) == finish
 
 
-@given(st.text())
-def test_an_unknown_word_is_never_success(word: str) -> None:
-    assert finish_of(f"{word} unheard of") is None
+@given(word=st.text(), may_pause=st.booleans())
+def test_an_unknown_word_is_never_success(word: str, may_pause: bool) -> None:
+    assert finish_of(f"{word} unheard of", may_pause=may_pause) is None
+
+
+def test_a_pause_is_one_only_if_the_provider_runs_tools() -> None:
+    assert finish_of("pause_turn", may_pause=True) == "pause"
+    assert finish_of("pause", may_pause=True) is None
+    assert failure_of("pause_turn") is ServerFailure
 
 
 @pytest.mark.parametrize(

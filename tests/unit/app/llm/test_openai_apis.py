@@ -65,6 +65,15 @@ def test_chat_is_refused_where_openai_would_refuse_it(model: str, tools: bool, r
         choose_api(model, {}, CHAT, tools)
 
 
+@given(model=st.sampled_from(MODELS), asked=st.sampled_from((None, RESPONSES)))
+def test_tools_of_the_provider_run_in_the_responses_api_alone(
+    model: str, asked: str | None
+) -> None:
+    assert choose_api(model, {}, asked, True, at_provider=True) == RESPONSES
+    with pytest.raises(ParameterRefused, match="set api to 'responses'"):
+        choose_api(model, {}, CHAT, True, at_provider=True)
+
+
 @given(
     model=st.sampled_from(MODELS),
     effort=st.sampled_from((None, *EFFORTS)),

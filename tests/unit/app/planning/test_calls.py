@@ -183,3 +183,55 @@ def test_a_shorter_bound_leaves_more_of_the_money_for_the_answer() -> None:
     counted = PLANNER.plan(agent(), messages, affordable_usd=left, counted_tokens=50_000)
 
     assert by_bytes.max_tokens < counted.max_tokens == 4096
+
+
+def test_tools_of_the_provider_are_held_with_their_fees_and_every_read() -> None:
+    config = {"model": "claude-haiku-4-5", "max_tokens": 1000}
+    search = {"server": "web_search", "max_uses": 2, "max_result_tokens": 10_000}
+    messages = [{"role": "user", "content": "x"}]
+    plain, searching = agent(llm_config=config), agent(llm_config=config, tools=[search])
+
+    without = PLANNER.plan(plain, messages)
+    plan = PLANNER.plan(searching, messages, [search])
+
+    per_token = Decimal("0.000001")
+    reads = plan.bound_tokens + 3 * (plan.bound_tokens + 1000 + 20_000)
+    assert plan.bound_tokens > without.bound_tokens + 4000
+    assert plan.worst_usd == reads * per_token + 1000 * 5 * per_token + Decimal("0.02")
+
+
+def test_an_answer_is_no_longer_than_the_money_allows_beside_searches() -> None:
+    config = {"model": "claude-haiku-4-5"}
+    search = {"server": "web_search", "max_uses": 1, "max_result_tokens": 5000}
+    messages = [{"role": "user", "content": "x"}]
+    asked = agent(llm_config=config, tools=[search])
+
+    plan = PLANNER.plan(asked, messages, [search], affordable_usd=Decimal("0.05"))
+
+    assert 1 < plan.max_tokens < 4096
+    assert plan.worst_usd <= Decimal("0.05")
+
+
+def test_a_plan_with_one_turn_shows_the_hold_and_otherwise_the_cost_limit() -> None:
+    search = {"server": "web_search", "max_uses": 1}
+    once = agent(tools=[search], max_turns=1)
+    messages = [{"role": "user", "content": "x"}]
+
+    held = PLANNER.plan(once, messages, [search]).worst_usd
+
+    assert worst_case_of(once, {"text": "x"}, PLANNER) == held > Decimal("0.01")
+    assert worst_case_of(agent(tools=[search]), {"text": "x"}, PLANNER) == 100
+
+
+def test_a_search_without_a_fee_has_no_plan() -> None:
+    prices = CostConfig(model_prices={"gpt-4o-mini": [{"input": 1, "output": 2}]})
+    planner = CallPlanner(Pricing(prices), default_max_tokens=100)
+
+    with pytest.raises(UnknownModel, match="no fee for searches"):
+        planner.plan(agent(tools=[{"server": "web_search"}]), [])
+
+    prices = CostConfig(
+        model_prices={"gpt-4o-mini": [{"input": 1, "output": 2, "web_searches": 5}]}
+    )
+    planner = CallPlanner(Pricing(prices), default_max_tokens=100)
+    assert planner.plan(agent(tools=[{"server": "web_search"}]), []).worst_usd > 0

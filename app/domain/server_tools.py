@@ -1,0 +1,161 @@
+"""Tools that run at the provider: searches of the web, and pages that the provider fetches.
+
+An entry of an agent's ``tools`` asks for such a tool with the key ``server``::
+
+    {"server": "web_search", "max_uses": 3, "allowed_domains": ["who.int"]}
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from app.domain.bounds import Bounds
+from app.domain.bounds import find_problem as find_number_problem
+from app.domain.suggestions import did_you_mean, listed, shortened
+
+#: The key that marks a tool as the provider's.
+SERVER = "server"
+WEB_SEARCH, WEB_FETCH = "web_search", "web_fetch"
+CONTEXT_SIZES = ("low", "medium", "high")
+BOUNDS = {
+    "max_uses": Bounds(low=1, high=100, whole=True),
+    "max_result_tokens": Bounds(low=1000, high=1_000_000, whole=True),
+}
+_DOMAINS = ("allowed_domains", "blocked_domains")
+#: The options of each tool, by its name.
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    WEB_SEARCH: (*_DOMAINS, "user_location", "search_context_size"),
+    WEB_FETCH: (*_DOMAINS, "citations"),
+}
+LOCATION = ("city", "region", "country", "timezone")
+# Besides a read for each use there is one before the first use, and one after an attempt to use the
+# tool more often than it may be used.
+_FURTHER_READS = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerTool:
+    """A tool that runs at the provider.
+
+    Attributes:
+        name: ``web_search`` or ``web_fetch``.
+        max_uses: Largest number of uses in one call; the provider enforces it.
+        max_result_tokens: Number of prompt tokens that the hold counts for the result of one use.
+            The provider cuts fetched texts at about this number; nothing cuts the results of
+            searches.
+        options: Further options, such as ``allowed_domains``.
+    """
+
+    name: str
+    max_uses: int = 2
+    max_result_tokens: int = 30_000
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerUses:
+    """The most that the provider's tools add to one call.
+
+    Attributes:
+        searches: Largest number of searches of the web.
+        uses: Largest number of uses of all tools.
+        result_tokens: Largest number of tokens of all results.
+    """
+
+    searches: int = 0
+    uses: int = 0
+    result_tokens: int = 0
+
+    def prompt_tokens(self, prompt_tokens: int, output_tokens: int, window: int | None) -> int:
+        """Return the most prompt tokens that the provider bills for one call.
+
+        After each use, the model reads the whole prompt again, with its own text so far and with
+        all results; the provider bills the sum.
+
+        Args:
+            prompt_tokens: Upper bound of the tokens of the request's prompt.
+            output_tokens: Largest number of tokens that the model may generate.
+            window: Most tokens that the model can read at once, or None if unknown.
+
+        Example:
+            >>> ServerUses(uses=1, result_tokens=20_000).prompt_tokens(1000, 500, None)
+            44000
+        """
+        if not self.uses:
+            return prompt_tokens
+        grown = prompt_tokens + output_tokens + self.result_tokens
+        if window is not None:
+            grown = min(grown, window)
+        return prompt_tokens + (self.uses + _FURTHER_READS - 1) * grown
+
+
+def is_server_tool(tool: object) -> bool:
+    """Return whether an entry of ``tools`` is a tool that runs at the provider."""
+    return isinstance(tool, Mapping) and SERVER in tool
+
+
+def server_tool_of(entry: Mapping[str, Any]) -> ServerTool:
+    """Return the tool of an entry in which ``find_problem`` finds none."""
+    fields = {key: value for key, value in entry.items() if key in BOUNDS}
+    options = {key: value for key, value in entry.items() if key in OPTIONS[entry[SERVER]]}
+    return ServerTool(name=entry[SERVER], options=options, **fields)
+
+
+def server_tools_in(tools: Sequence[Any]) -> list[ServerTool]:
+    """Return the tools among these that run at the provider."""
+    return [server_tool_of(tool) for tool in tools if is_server_tool(tool)]
+
+
+def uses_of(tools: Sequence[Any]) -> ServerUses:
+    """Return the most that the provider's tools among these add to one call."""
+    found = server_tools_in(tools)
+    return ServerUses(
+        searches=sum(tool.max_uses for tool in found if tool.name == WEB_SEARCH),
+        uses=sum(tool.max_uses for tool in found),
+        result_tokens=sum(tool.max_uses * tool.max_result_tokens for tool in found),
+    )
+
+
+def find_problem(entry: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Find a problem of an entry.
+
+    Returns:
+        The key with the problem (or an empty string), and the rest of the message; None if there
+        is no problem.
+    """
+    name = entry[SERVER]
+    if not isinstance(name, str) or name not in OPTIONS:
+        return SERVER, (
+            f"is {shortened(name)}: give one of {listed(OPTIONS)}{did_you_mean(str(name), OPTIONS)}"
+        )
+    known = (SERVER, *BOUNDS, *OPTIONS[name])
+    if unknown := next((key for key in entry if key not in known), None):
+        return "", (
+            f"has the key {shortened(unknown)}, which {name} does not have: give some of "
+            f"{listed(known)}{did_you_mean(str(unknown), known)}"
+        )
+    defaults = {key: getattr(ServerTool(name=name), key) for key in BOUNDS}
+    return find_number_problem({**defaults, **entry}, BOUNDS) or _in_options(entry)
+
+
+def _in_options(entry: Mapping[str, Any]) -> tuple[str, str] | None:
+    for key in _DOMAINS:
+        domains = entry.get(key, [""])
+        each = domains if isinstance(domains, list | tuple) else ()
+        if not each or not all(isinstance(domain, str) for domain in each):
+            return key, f'is {shortened(domains)}: give a list of domains, such as ["who.int"]'
+    if all(key in entry for key in _DOMAINS):
+        return "", f"has both {listed(_DOMAINS)}: remove one of them"
+    size = entry.get("search_context_size", CONTEXT_SIZES[0])
+    if size not in CONTEXT_SIZES:
+        return "search_context_size", f"is {shortened(size)}: give one of {listed(CONTEXT_SIZES)}"
+    if not isinstance(citations := entry.get("citations", True), bool):
+        return "citations", f"is {shortened(citations)}: give true or false"
+    place = entry.get("user_location", {})
+    is_place = isinstance(place, Mapping) and all(key in LOCATION for key in place)
+    if not is_place or not all(isinstance(value, str) for value in place.values()):
+        return (
+            "user_location",
+            f"is {shortened(place)}: give strings for some of {listed(LOCATION)}",
+        )
+    return None

@@ -1,0 +1,34 @@
+"""Writes tools for the Responses API: the agent's own, and those that run at the provider."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.domain.server_tools import WEB_SEARCH, ServerTool
+from app.llm.parameters import ParameterRefused
+
+
+def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the form of a tool, whose schema is taken as it is unless the tool says ``strict``."""
+    item = {name: tool[name] for name in ("name", "description") if name in tool}
+    parameters = tool.get("parameters") or {"type": "object", "properties": {}}
+    strict = bool(tool.get("strict", False))  # the API's own default would be strict
+    return {"type": "function", **item, "parameters": parameters, "strict": strict}
+
+
+def server_item(model: str, tool: ServerTool) -> dict[str, Any]:  # noqa: ARG001 see ``Dialect``
+    """Return the form of a tool that runs at the provider; see ``Dialect.server_tool``."""
+    if tool.name != WEB_SEARCH:
+        raise ParameterRefused(
+            f"{tool.name} is no tool of OpenAI's: give {WEB_SEARCH}, which opens pages, too, or "
+            "the workers' tool fetch_page"
+        )
+    if "blocked_domains" in tool.options:
+        raise ParameterRefused("OpenAI's web_search takes no blocked_domains: give allowed_domains")
+    item: dict[str, Any] = {"type": "web_search"}
+    if domains := tool.options.get("allowed_domains"):
+        item["filters"] = {"allowed_domains": list(domains)}
+    if place := tool.options.get("user_location"):
+        item["user_location"] = {"type": "approximate", **place}
+    if size := tool.options.get("search_context_size"):
+        item["search_context_size"] = size
+    return item

@@ -8,7 +8,15 @@ from app.llm.base import ToolCall
 from app.llm.citations import cited
 from app.llm.models import anthropic_thinks_unasked
 from app.llm.usage import anthropic_counts
-from app.llm.wire import PROTOCOL_ERRORS, content_text, joined, read_json, write_json
+from app.llm.wire import (
+    PROTOCOL_ERRORS,
+    content_text,
+    error_in,
+    joined,
+    list_in,
+    read_json,
+    write_json,
+)
 
 #: Types of blocks that the text and the calls tell in full.
 SHOWN = frozenset({"text", "tool_use"})
@@ -37,13 +45,15 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
         raw_usage=raw_usage,
         original=None if is_shown else blocks,
         refusal=content_text(explanation or None) or None,
-        error=answer.get("error") or None,
+        error=error_in(answer.get("error")),
         facts={
             "stop_sequence": answer.get("stop_sequence"),
             "service_tier": raw_usage.get("service_tier"),
             "speed": raw_usage.get("speed"),
             "inference_geo": raw_usage.get("inference_geo"),
-            "citations": cited(part for block in blocks for part in block.get("citations") or ()),
+            "citations": cited(
+                part for block in blocks for part in list_in(block.get("citations"))
+            ),
         },
         web_searches=sum(map(_is_search, blocks)),
         shown=blocks,

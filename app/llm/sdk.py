@@ -4,7 +4,8 @@ Requests go through ``client.post(path, cast_to=httpx2.Response)``, which the SD
 signs and sends a request, and this module reads the answer. A call therefore needs 0.5 ms of CPU.
 It would need 1.0 ms if the SDK parsed the answer (measured with OpenAI's SDK).
 
-``app.llm.reading`` decides what an answer means.
+``app.llm.reading`` decides what an answer means. This file is over 400 lines because whole and
+streamed requests share their deadlines and errors.
 """
 
 import asyncio

@@ -163,6 +163,11 @@ def error_in(value: Any) -> Any:
     return value or None
 
 
+def list_in(value: Any) -> list[Any]:
+    """Return a list that an answer has, or an empty list if the value is no list."""
+    return value if isinstance(value, list) else []
+
+
 def text_of(value: Any) -> str:
     """Return a string of an answer, or an empty string for null.
 

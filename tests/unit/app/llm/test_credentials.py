@@ -1,7 +1,7 @@
 """What a function of the configuration may return as credentials, and what is refused."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +13,7 @@ from app import Credentials
 from app.llm.credentials import UNKNOWN_LIFETIME_S, NotCredentials, read_credentials
 
 TOKEN = "ya29.a0AfH6SMB-token/with+signs="
-SOON = datetime.now(UTC) + timedelta(hours=1)
+SOON = datetime(2099, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -34,15 +34,18 @@ def test_a_token_alone_is_valid_for_five_minutes(found: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "lifetime",
+    "lifetime_of",
     [
-        {"expires_in_s": 3600},
-        {"expires_at": SOON},
-        {"expires_at": SOON.astimezone()},
-        {"expires_at": SOON.timestamp()},
+        lambda _: {"expires_in_s": 3600},
+        lambda soon: {"expires_at": soon},
+        lambda soon: {"expires_at": soon.astimezone()},
+        lambda soon: {"expires_at": soon.timestamp()},
     ],
 )
-def test_a_lifetime_is_a_length_or_an_end(lifetime: dict[str, Any]) -> None:
+def test_a_lifetime_is_a_length_or_an_end(
+    lifetime_of: Callable[[datetime], dict[str, Any]],
+) -> None:
+    lifetime = lifetime_of(datetime.now(UTC) + timedelta(hours=1))
     as_dict = read_credentials({"token": TOKEN} | lifetime)
     as_object = read_credentials(Credentials(token=TOKEN, **lifetime))
 

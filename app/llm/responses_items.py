@@ -12,7 +12,7 @@ from typing import Any
 from app.llm.base import Message, ToolCall
 from app.llm.openai_content import responses_content
 from app.llm.sendable import sendable
-from app.llm.wire import joined, write_json
+from app.llm.wire import joined, list_in, write_json
 
 # The provider fills in these keys, and knows them only for items in its store. Only the items of
 # its own tools need their status.
@@ -90,7 +90,7 @@ def refusal_in(items: Sequence[Mapping[str, Any]]) -> str:
 
 def annotations_in(items: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return the annotations of an answer's texts, such as the pages that they cite."""
-    return [each for part in _parts_in(items) for each in part.get("annotations") or ()]
+    return [each for part in _parts_in(items) for each in list_in(part.get("annotations"))]
 
 
 def is_plain(item: Mapping[str, Any]) -> bool:

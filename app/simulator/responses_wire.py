@@ -1,7 +1,8 @@
 """OpenAI's Responses API: request bodies, answers and streams.
 
 Keys, limits, errors and headers are those of chat completions, because both request forms belong to
-one provider. The simulator keeps no responses, so every request has its whole conversation.
+one provider. The simulator keeps no responses, so every request has its whole conversation. This
+file is over 400 lines because requests, answers and streams share the form of their items.
 """
 
 from collections.abc import Iterator, Mapping

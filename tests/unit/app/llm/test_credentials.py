@@ -41,6 +41,7 @@ def test_a_token_alone_is_valid_for_five_minutes(found: Any) -> None:
         lambda soon: {"expires_at": soon.astimezone()},
         lambda soon: {"expires_at": soon.timestamp()},
     ],
+    ids=["length", "end", "end in a zone", "seconds"],
 )
 def test_a_lifetime_is_a_length_or_an_end(
     lifetime_of: Callable[[datetime], dict[str, Any]],

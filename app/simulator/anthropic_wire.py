@@ -283,7 +283,7 @@ def _first_usage(answer: Answer) -> dict[str, Any]:
     cached = min(usage.cached_tokens, whole)
     written = min(usage.cache_write_tokens, whole - cached)
     first = replace(usage, input_tokens=whole, cached_tokens=cached, cache_write_tokens=written)
-    return _usage(first, 1)
+    return _usage(first, min(1, usage.output_tokens))
 
 
 def _tool_usage(answer: Answer) -> dict[str, Any]:

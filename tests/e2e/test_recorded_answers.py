@@ -34,8 +34,8 @@ PRICES = (
     " citation: 2, web_searches: 10, max_citation_tokens: 20000, max_web_searches: 100}]"
 )
 #: Answers with more tokens have been left out, because their prompts take long to store.
-MOST_TOKENS = 20_000
-MANY = 400
+MOST_TOKENS = 2000
+MANY = 200
 #: The Responses API takes no smaller max_tokens.
 LEAST = 16
 #: These pause all calls to their provider.
@@ -48,6 +48,7 @@ def told() -> list[Recorded]:
         recorded
         for recorded in corpus()
         if "dollars" in recorded.expect
+        and "same_form_as" not in recorded.shape
         and recorded.shape["request"].get("max_tokens", LEAST) >= LEAST
         and recorded.expect.get("error") not in PAUSING
         and recorded.expect.get("finish") != "tool_calls"
@@ -88,6 +89,7 @@ def workflow(recorded: Recorded) -> Workflow:
     return Workflow(name=recorded.name.replace("/", " "), agents=[agent], cost_budget=99)
 
 
+@pytest.mark.timeout(300)
 def test_the_ledger_has_the_dollars_of_every_answer(recorded_stack: Stack) -> None:
     answers: Sequence[Recorded] = told()
 

@@ -297,7 +297,7 @@ class SdkClient(LLMClient):
             result = await self._read_stream(request, reading)
         except BaseException as error:
             if isinstance(error, ProviderError):
-                # What a whole answer has cost is decided where the answer is read.
+                # The code that reads a whole answer decides what it has cost.
                 if not (reading.over and reading.assembly.complete):
                     error.partial = error.partial or self._partial(request, reading)
             elif on_broken is not None and (partial := self._partial(request, reading)):

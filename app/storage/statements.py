@@ -313,7 +313,7 @@ APPLY_RECORDS: TextClause = text("""
             output_tokens int, reasoning_tokens int, citation_tokens int, web_searches int,
             usage jsonb, served jsonb, price_version text, budget_ids uuid[], cost_usd numeric,
             saved_usd numeric, seconds real, corrects text, expected_tokens int, bound_tokens int,
-             finish_reason text)
+            finish_reason text)
     )
     UPDATE budgets b SET held_usd = b.held_usd - t.held, spent_usd = b.spent_usd + t.spent,
         overdrawn_usd = CASE WHEN b.soft THEN 0 ELSE greatest(0,

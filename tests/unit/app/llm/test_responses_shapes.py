@@ -62,7 +62,9 @@ def spoiled(draw: st.DrawFn, values: Any) -> Any:
 def test_an_odd_field_never_makes_an_error_of_another_kind(answer: Any) -> None:
     found = read(answer)
 
-    assert found is None or (found.text is not None and found.counts.usage.total_tokens >= 0)
+    if found is not None:
+        usage = found.counts.usage
+        assert min(usage.input_tokens, usage.output_tokens, usage.cached_tokens) >= 0
 
 
 @given(spoiled(WHOLE), st.sampled_from(["failed", "cancelled", "queued", "in_progress", "new"]))
@@ -76,17 +78,14 @@ def test_a_stream_with_an_odd_event_is_read_or_breaks_the_protocol(events: list[
     try:
         for event in events:
             assembly.add(event)
-        found = read(assembly.answer()) if assembly.complete else None
+        if assembly.complete:
+            read(assembly.answer())
     except PROTOCOL_ERRORS:
         return
 
     bounded = assembly.bounded(prompt_tokens=50, max_tokens=400)
-    assert (
-        bounded.output_tokens >= assembly._counts().usage.output_tokens
-        if assembly.raw_usage
-        else True
-    )
-    assert found is None or assembly.complete
+    if assembly.raw_usage:
+        assert bounded.output_tokens >= assembly._counts().usage.output_tokens
 
 
 @pytest.mark.parametrize("events", STREAMS, ids=range(len(STREAMS)))

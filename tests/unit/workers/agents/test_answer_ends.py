@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import Agent, LLMResponse, Workflow
 from app.errors import AgentError, OutputInvalid, ToolError
 from app.llm.base import ToolCall
-from app.storage.records import CallRecord
 from app.storage.turns import StoredTurn, ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
+from tests.support.calls import call_of
 from tests.support.jobs import ID, Written, job_of
 from workers.agents.answer_ends import GO_ON, end_of
 from workers.agents.attachments import Attachments
@@ -70,22 +70,7 @@ class Answers:
         self.heard.append(list(request.messages))
         self.unsettled.append(len(settling.calls))
         call_id = UUID(int=len(self.heard))
-        settling.note(
-            CallRecord(
-                call_id=call_id,
-                run_id=ID,
-                agent_run_id=ID,
-                attempt=1,
-                workflow_id=ID,
-                workflow="w",
-                agent="a",
-                module="General",
-                provider="openai",
-                model="m",
-                budget_ids=(ID,),
-                cost_usd=Decimal(1),
-            )
-        )
+        settling.note(call_of("m", call_id=call_id, budget_ids=(ID,), cost_usd=Decimal(1)))
         return CallOutcome(response=self._answers.pop(0), call_id=call_id)
 
 

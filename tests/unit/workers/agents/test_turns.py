@@ -14,10 +14,11 @@ from app import LLMResponse
 from app.domain.attachments import Source
 from app.llm.base import ToolCall
 from app.llm.parts import Part
-from app.storage.records import CallRecord, Record
+from app.storage.records import Record
 from app.storage.turns import ToolState
 from app.tools.registry import ToolRegistry
 from app.tools.tool import tool
+from tests.support.calls import call_of
 from tests.support.jobs import CLAIMED, ID, Written, agent_of, job_of
 from workers.agents.attachments import Attachments
 from workers.agents.conversation import decode_message, encode_message
@@ -38,20 +39,7 @@ class AlwaysAsksForATool:
     async def call(self, request: CallRequest) -> CallOutcome:
         call_id = UUID(int=len(request.messages))
         request.job.settling.note(
-            CallRecord(
-                call_id=call_id,
-                run_id=ID,
-                agent_run_id=ID,
-                attempt=1,
-                workflow_id=ID,
-                workflow="turns",
-                agent="a",
-                module="General",
-                provider="openai",
-                model="gpt-4o",
-                budget_ids=(ID,),
-                cost_usd=Decimal(1),
-            )
+            call_of("gpt-4o", call_id=call_id, budget_ids=(ID,), cost_usd=Decimal(1))
         )
         asked = ToolCall(id="call_1", name="unknown", arguments="{}")
         response = LLMResponse(

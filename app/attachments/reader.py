@@ -1,7 +1,7 @@
 """Reads attachments within the operator's limits, and makes the parts that are sent.
 
-A URL is loaded here and is never given to the provider. So the bytes that are measured and priced
-are the bytes that are sent.
+A URL is loaded here and is never given to the provider. Therefore the bytes that are measured and
+priced are the bytes that are sent.
 """
 
 import base64
@@ -39,8 +39,9 @@ _PASSING = frozenset(
 class AttachmentReader:
     """Reads the attachments of an agent, one after the other.
 
-    Its weakness: all bytes of an attempt are in memory as long as the attempt lasts, several times
-    during a call. ``attachments.max_bytes`` and ``engine.lane_width`` bound them.
+    The reader has a weakness: all bytes of an attempt stay in memory until the attempt ends. During
+    a call, several copies of these bytes are in memory. ``attachments.max_bytes`` and
+    ``engine.lane_width`` bound the number of bytes.
 
     Args:
         rules: The operator's limits.
@@ -74,7 +75,8 @@ class AttachmentReader:
         Raises:
             AttachmentRefused: If an attachment cannot be sent; the message names its entry.
             DownloadFailed: If a URL cannot be loaded now.
-            AddressRefused: If a URL leads where agents must not go; nothing was sent there.
+            AddressRefused: If a URL leads to an address that agents must not reach; nothing was
+                sent to this address.
         """
         parts: list[Part] = []
         left = self._rules.max_bytes
@@ -85,7 +87,7 @@ class AttachmentReader:
         return parts
 
     def read_here(self, sources: Sequence[Source]) -> list[Part] | None:
-        """Return the parts, for a plan; None if one of them is a URL or is not on this machine.
+        """Return the parts for a plan; None if an attachment is a URL or is not on this machine.
 
         Raises:
             AttachmentRefused: If an attachment certainly cannot be sent.
@@ -199,7 +201,7 @@ class AttachmentReader:
 
 
 def digest_of(parts: Sequence[Part]) -> str:
-    """Return a hash of all that these parts send, in their order."""
+    """Return a hash of all data that these parts send, in the order of the parts."""
     facts = [
         {key: value for key, value in part.items() if key not in ("data", "size")}
         if is_media(part)
@@ -214,6 +216,6 @@ def _refused(source: Source, problem: str) -> AttachmentRefused:
 
 
 def _name_of(name: str) -> str | None:
-    """Return a file's name as a model may see it."""
+    """Return a file's name in the form that a model may see."""
     shown = "".join(each for each in name if each.isprintable())[-_MAX_NAME_CHARS:]
     return shown or None

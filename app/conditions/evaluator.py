@@ -21,11 +21,13 @@ from app.domain.json_text import read_json, write_json
 from app.domain.suggestions import shortened
 from app.errors import ConditionFailed
 
-#: If there are no loops and at most this many values and characters, the worker itself evaluates.
+#: If a condition has no loops and at most this many values and characters, the worker itself
+#: evaluates the condition.
 INLINE_SIZE = 20_000
 MAX_BYTES = 20_000_000
 MAX_PROCESSES = 2
-# The sandbox limits the CPU time of its process. This limit also ends a process without any CPU.
+# The sandbox limits the CPU time of its process. This limit also ends a process that gets no CPU
+# time.
 WALL_S = 60.0
 
 
@@ -33,8 +35,8 @@ class ConditionEvaluator:
     """Evaluates conditions for all agents of a process.
 
     If a condition has a loop, or reads more than 20,000 values and characters, each evaluation
-    starts a process. If many agents test large values, map only a small part of
-    the values into the context, and test this part.
+    starts a process. If many agents test large values, map only a small part of the values into the
+    context, and test this part.
 
     Example:
         evaluator = ConditionEvaluator()

@@ -18,8 +18,9 @@ INTEGER_BITS = 64
 def integer(number: int) -> Any:
     """Return an integer for CEL, whose integers have 64 bits.
 
-    A longer integer becomes a map with its digits. So it is equal only to itself, a condition on
-    other values can be evaluated, and CEL refuses to calculate with the integer or to order it.
+    A longer integer becomes a map with the digits of the integer. Therefore the integer is equal
+    only to itself, and CEL refuses to calculate with the integer or to order it. A condition on
+    other values can still be evaluated.
     """
     fits = -(1 << INTEGER_BITS - 1) <= number < 1 << INTEGER_BITS - 1
     return number if fits else {"integer": str(number)}

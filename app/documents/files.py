@@ -24,7 +24,7 @@ class Document:
     """A file's content.
 
     Attributes:
-        file: Path as the user gave it.
+        file: The path that the user gave.
         value: Content as JSON values.
         places: Function that returns a dict: path of a value -> line of the value, from 1.
     """
@@ -34,7 +34,7 @@ class Document:
     places: Callable[[], Mapping[Place, int]]
 
     def error(self, message: str, place: Place | str = ()) -> WorkflowFileError:
-        """Make an error for a place, with its line, or else with the line of the value around it.
+        """Make an error for a place, with the line of this place or else of the value around it.
 
         Args:
             message: The problem and the remedy.
@@ -57,7 +57,7 @@ def place_of(path: str) -> Place:
 
 
 def read_document(path: Path | str) -> Document:
-    """Read a file, as JSON if its suffix is ``.json``, and otherwise as YAML.
+    """Read a file as JSON if its suffix is ``.json``, and otherwise as YAML.
 
     Args:
         path: Path of the file.

@@ -1,8 +1,8 @@
 """Opens the files of only one folder.
 
-A path is opened part by part; each part is opened inside the part before. No symbolic link is
-followed, not even a link that stays inside the folder. So no time passes between the check of a
-path and its use.
+A path is opened part by part; each part is opened inside the previous part. No symbolic link is
+followed, not even a link that stays inside the folder. Therefore no time passes between the check
+and the use of a path.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 MAX_PARTS = 50
 _MAX_SHOWN_CHARS = 100
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK is set, because opening a pipe would wait for its other end.
+# O_NONBLOCK is set, because the opening of a pipe would wait for the pipe's other end.
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -39,7 +39,8 @@ class Folder:
             max_bytes: Size of the largest file that is read.
 
         Raises:
-            ValueError: If the path leads out of the folder, or the file is no file or too large.
+            ValueError: If the path leads out of the folder, if it leads to something other than a
+                file, or if the file is too large.
             OSError: If the file cannot be opened; a symbolic link counts as such a file.
         """
         *folders, name = parts_of_file(path)

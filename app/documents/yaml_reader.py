@@ -26,7 +26,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(kw_only=True)
 class _Part:
-    """A value that is being read, or that an alias may refer to.
+    """A value that is being read, or to which an alias may refer.
 
     Attributes:
         value: The content that has been read so far.

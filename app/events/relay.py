@@ -4,8 +4,8 @@ Every worker has a relay, but only one relay in the cluster works: the relay tha
 Redis. The relay reads committed events, so no transaction waits for Redis. No event is dropped when
 Redis is away or slow, because the relay continues where the stream ends. If two relays work for a
 moment, they do no harm: an entry of the stream has the id of its event, so no event comes twice.
-This is the transactional outbox of Richardson's Microservices Patterns; the copied table is the
-history.
+This design is the transactional outbox of Richardson's Microservices Patterns; the copied table is
+the history.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from app.storage.group_commit import cause
 LEADER_KEY = "agentchord:events:relay"
 LEADER_MS = 5000
 RENEWAL_S = 1.0
-#: Seconds until the next look: after a look that found new events, and after a look that found
-#: none.
+#: Seconds until the next look. The first value applies after a look that found new events, and the
+#: second value after any other look.
 BUSY_S, IDLE_S = 0.2, 0.5
 PAGE = 1000
 
@@ -51,7 +51,7 @@ class Relay:
         redis: The process's client.
         stream: The stream to which the events are copied.
         length: A new stream gets this number of the newest events.
-        tell: Called after each batch is written, with the batch's events of the given types.
+        tell: Called after each batch is written; gets the batch's events of the given types.
         types: The types of events that ``tell`` gets.
     """
 

@@ -26,7 +26,7 @@ class Signals:
     """Sends and receives signals over Redis pub/sub.
 
     ``finished`` wakes clients that wait for a run. ``stop`` and ``pause`` make workers ask at once
-    for the state of their runs. Without the signal, workers would learn the state from the next
+    for the state of their runs. Without these signals, workers would learn the state from the next
     heartbeat. ``money`` wakes an agent run whose hold may fit. The signal ``limits changed`` makes
     workers read the new limits at once.
 

@@ -144,7 +144,7 @@ class Group:
 
 
 async def consume(group: Group, *, after: int) -> AsyncGenerator[bytes, None]:
-    """Yield the JSON of each event, without an end; each request acknowledges the event before.
+    """Yield the JSON of each event, without an end; each request acknowledges the previous event.
 
     Each event comes at least once. If a consumer dies or is stopped before it acknowledges an
     event, this consumer or another member gets the event again. If Redis is away, the consumer

@@ -75,7 +75,7 @@ class Piece:
 class Publisher:
     """Sends the text that this process's streaming agents generate.
 
-    For agents that do not stream, it costs nothing.
+    For agents that do not stream, the publisher costs nothing.
 
     Example:
         stream = publisher.open(run_id=run_id, agent="reader", attempt=1, turn=1)
@@ -143,7 +143,7 @@ class Publisher:
 
 
 class Stream:
-    """The text of one call that waits to be sent.
+    """The text that waits to be sent and that belongs to one call.
 
     Args:
         publisher: Sends the text.
@@ -160,7 +160,7 @@ class Stream:
         self.parts: list[str] = []
         self._publisher = publisher
         self._head = {"agent": agent, "attempt": attempt, "turn": turn}
-        # Three numbers of characters: before the next message, in the next message, and of the
+        # Three numbers of characters: before the next message, in the next message, and in the
         # whole text.
         self._first = self._waiting = self._length = 0
 
@@ -194,7 +194,7 @@ class Stream:
 
 @dataclass(kw_only=True, eq=False, slots=True)
 class Inbox:
-    """The pieces of a run that have come and were not taken yet.
+    """A run's pieces that have come and were not taken yet.
 
     Attributes:
         news: Set when a piece comes.
@@ -221,7 +221,7 @@ class Inbox:
 
 
 class Feed:
-    """Receives the texts of runs that this process follows, on one connection.
+    """Receives the texts of the runs that this process follows; uses only one connection.
 
     Args:
         redis: The process's client.

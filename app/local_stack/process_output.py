@@ -35,7 +35,7 @@ class Output:
         return self._last_words.get(name, "nothing")
 
     async def copy(self, name: str, reader: asyncio.StreamReader) -> None:
-        """Copy a process's lines to the stream or its file, until the process closes the pipe."""
+        """Copy a process's lines to the stream or to a file, until the process closes the pipe."""
         prefix, refused = f"{name:<9} | ".encode(), False
         with self._log(name) as log:
             while line := await _read_line(reader):

@@ -16,7 +16,8 @@ SCHEDULER = "scheduler"
 #: The word for every queue except the scheduler's queue.
 AGENTS = "agents"
 SCHEDULER_THREADS = 16
-#: After the grace period of the calls, seconds for storing results and for Celery's shutdown.
+#: Seconds after the grace period of the calls. In these seconds, results are stored and Celery
+#: shuts down.
 WIND_UP_S = 10.0
 
 
@@ -31,8 +32,8 @@ def worker_arguments(queues: tuple[str, ...], *, threads: int, name: str) -> tup
     return (
         *("-A", "app", "--quiet", "worker", "-Q", ",".join(queues), "-P", "threads"),
         *("-c", str(threads), "-n", f"{name}@%h"),
-        # Mingle and gossip cost a second at the start and messages later, and AgentChord does not
-        # use them.
+        # AgentChord does not use mingle and gossip, which cost a second at the start and messages
+        # later.
         *("--without-mingle", "--without-gossip"),
     )
 

@@ -1,8 +1,8 @@
 """A supervised worker: a Celery worker that reports its start, and ends with its supervisor.
 
 The supervisor runs ``python -m app.local_stack.supervised FD GRACE_S ARGUMENTS...``. FD is one end
-of a socket, and only the supervisor has the other end. The arguments are those of the ``celery``
-command.
+of a socket, and only the supervisor has the other end. ARGUMENTS are the arguments of the
+``celery`` command.
 """
 
 import os

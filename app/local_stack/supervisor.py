@@ -1,7 +1,7 @@
 """The supervisor, which keeps the processes of a stack running and ends them in order.
 
-Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. Then the
-supervisor asks each process to end, and asks only once. The supervisor has a socket to each
+Every process is in a session of its own, so that Ctrl-C reaches only the supervisor. After Ctrl-C,
+the supervisor asks each process to end, and asks only once. The supervisor has a socket to each
 process. Over this socket, the process reports that it is ready. If the socket is closed, the
 process knows that the supervisor has ended.
 """
@@ -34,7 +34,7 @@ class ProcessFailed(AgentChordError):
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
-    """A Celery process to keep running.
+    """A Celery process that the supervisor keeps running.
 
     Attributes:
         name: Name of the process in messages and in the log.

@@ -1,8 +1,9 @@
 """The tokens of an image, by the formulas of the providers (November 2026).
 
-The formulas come from OpenAI's guide "Images and vision" and Anthropic's page "Vision". A model's
-name decides on its formula, also behind the prefix of a gateway. Whatever a provider scales down,
-the count here is never below the provider's count, and is at most some percent above it.
+The formulas come from OpenAI's guide "Images and vision" and Anthropic's page "Vision". The name of
+a model decides on the formula, also if a gateway's prefix stands before the name. If a provider
+scales an image down, the count here is still never below the provider's count, and is at most some
+percent above the provider's count.
 """
 
 import re
@@ -26,7 +27,7 @@ class Formula(Protocol):
         ...
 
     def page(self) -> int:
-        """Return the most tokens of the picture of a page; no provider states its pixels."""
+        """Return the most tokens of a page's picture; no provider states this picture's pixels."""
         ...
 
 
@@ -78,8 +79,9 @@ class Patches:
         pixels: Side of a patch.
         factor: Tokens of a patch.
         high: Budget of high detail.
-        auto: Budget if the provider chooses the detail; None means that it chooses high detail.
-        low: Patches of an image of low detail; None if such an image counts like any other.
+        auto: Budget if the provider chooses the detail; None means that the provider chooses high
+            detail.
+        low: Patches of an image of low detail; None if such an image counts like any other image.
     """
 
     pixels: int
@@ -163,7 +165,7 @@ def image_bound(model: str, width: int, height: int, detail: str = "auto") -> in
     """Return the most tokens that an image can have.
 
     Args:
-        model: Model name; if its formula is not known, the largest count of all formulas counts.
+        model: Model name; if its formula is not known, the largest count of all formulas is used.
         width: Pixels.
         height: Pixels.
         detail: One of ``DETAILS``.

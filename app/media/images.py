@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 from app.media.types import GIF, JPEG, PNG, WEBP, MediaRefused
 
-# Markers of JPEG without a length, and the markers that begin a frame and have the dimensions.
+# JPEG's markers without a length, and the markers that begin a frame and have the dimensions.
 _ALONE = frozenset((0x01, *range(0xD0, 0xD8)))
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE, _FILL = 0xDA, 0xD9, 0xFF

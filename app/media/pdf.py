@@ -1,8 +1,9 @@
 """The size of a PDF: its pages, and an upper bound of its text.
 
 Providers send a model the text and a picture of each page. No provider says how it extracts the
-text, so the bound counts all texts that a page can show: the strings of the pages' contents and of
-the forms in them, as often as they are used, and the strings of notes and fields.
+text, so the bound counts all texts that a page can show. These texts are the strings of the pages'
+contents, of the forms in these contents, and of notes and fields. A content or a form counts as
+often as it is used.
 """
 
 import re
@@ -19,14 +20,15 @@ _PART = re.compile(
     rb"|/([^\x00\s()<>\[\]{}/%]++)(?:[\x00\s]|%[^\r\n]*+[\r\n])++Do(?![A-Za-z])"
 )
 _LONG_CODE = re.compile(rb"<([0-9A-Fa-f\s]*+)>")
-# A byte of a string stands for at most so many bytes of UTF-8: two for letters with accents, and
-# two bytes stand for at most three in other scripts.
+# The largest number of bytes of UTF-8 for which a byte of a string stands. For a letter with an
+# accent, one byte stands for two bytes. In other scripts, two bytes stand for at most three bytes.
 _BYTES_PER_CODE = 2
-# A usual table of characters gives at most so many characters for one code, as for a ligature.
+# The largest number of characters that a usual table of characters gives for one code, for example
+# for a ligature.
 _USUAL_CHARS_PER_CODE = 4
 _DIGITS_PER_CHAR = 4
 _UTF8_BYTES_PER_CHAR = 3
-# Most bytes that a file's text can have; longer texts fit no model.
+# The largest number of bytes that a file's text can have; a longer text fits no model.
 _MOST_TEXT_BYTES = 10**9
 
 
@@ -109,7 +111,7 @@ class _Text:
     def bound(self) -> int:
         """Return an upper bound of the text, in bytes of UTF-8."""
         shown = sum(map(self._bytes_of, self._contents()))
-        # What no content shows may be shown as the look of a field or a note.
+        # A form that no content shows may still be shown as the look of a field or a note.
         forms = [stream for stream in self._objects.streams() if _is_form(stream)]
         shown += sum(self._bytes_of(form) for form in forms if form not in self._counted)
         notes = sum(len(text) for text in self._notes())
@@ -135,7 +137,7 @@ class _Text:
             yield from (value for value in values if isinstance(value, bytes))
 
     def _bytes_of(self, stream: Stream) -> int:
-        """Return the bytes of all strings of a content, with the forms that it shows."""
+        """Return the bytes of all strings of a content and of the forms that the content shows."""
         if stream in self._counted:
             counted = self._counted[stream]
             if counted is None:
@@ -154,9 +156,9 @@ class _Text:
         return size
 
     def _strings_in(self, content: bytes) -> tuple[int, Counter[str]]:
-        """Return the bytes of all strings in a content, and how often it shows which form.
+        """Return the bytes of all strings in a content, and the number of uses of each form.
 
-        Each string counts one byte more, for the blank that a reader may put after it.
+        Each string counts one byte more, because a reader may put a blank after the string.
         """
         size = depth = start = 0
         shown: Counter[str] = Counter()

@@ -31,7 +31,7 @@ class Ref:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stream:
-    """A stream: its dictionary, and its bytes as they are stored."""
+    """A stream: its dictionary and its stored bytes."""
 
     facts: dict[str, Any]
     raw: bytes

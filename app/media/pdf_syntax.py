@@ -1,9 +1,9 @@
-"""The syntax of PDF files: objects, dictionaries and streams, as far as their sizes need it.
+"""The syntax of PDF files: the objects, dictionaries and streams from which sizes are computed.
 
-The reader does not follow the table of contents of a file. It collects every definition of every
-object, also those that a later version of the file has replaced, because readers differ about the
-definitions that count. Sizes that are taken over all definitions are never too small. ISO 32000-1
-defines the syntax.
+The reader does not follow the table of contents of a file. The reader collects every definition of
+every object, because other readers differ about the definitions that count. The reader even
+collects a definition that a later version of the file has replaced. Sizes that are taken over all
+definitions are never too small. ISO 32000-1 defines the syntax.
 """
 
 import re
@@ -50,7 +50,7 @@ class Objects:
 
     Attributes:
         by_number: Every definition of every object, by the object's number.
-        trailers: The values that begin the reading of a file.
+        trailers: The values with which the reading of a file begins.
 
     Raises:
         MediaRefused: If the file is encrypted or too intricate, or has too many objects.
@@ -89,7 +89,7 @@ class Objects:
         return (value for value in self.values() if isinstance(value, Stream))
 
     def parts(self) -> Iterator[Any]:
-        """Yield every value, and every value inside another one."""
+        """Yield every value, and every value inside another value."""
         waiting = [*self.values(), *self.trailers]
         while waiting:
             value = waiting.pop()
@@ -130,8 +130,8 @@ class Objects:
     def _parsed(self, content: bytes, position: int) -> tuple[Any, int]:
         """Parse one value; return the value, and the position of the next token after the value.
 
-        What is not a value, such as an operator, ends the value. Brackets that are not closed are
-        closed there, too.
+        Text that is not a value, such as an operator, ends the parsed value. At this place, all
+        open brackets are closed, too.
         """
         opened: list[list[Any]] = []
         while True:
@@ -177,7 +177,7 @@ class Objects:
 
 
 def name_of(written: bytes) -> str:
-    """Return a name as its reader understands it; ``#20`` in a name stands for a blank."""
+    """Return the name that a reader understands; ``#20`` in a written name stands for a blank."""
     return _ESCAPE.sub(lambda code: bytes([int(code[1], 16)]), written).decode("latin-1")
 
 
@@ -200,7 +200,7 @@ def _simple(found: re.Match[bytes]) -> Any:
 
 
 def _cut_off(opened: list[list[Any]]) -> Any:
-    """Close all opened brackets, and return the value of the outermost one; None without one."""
+    """Close all opened brackets, and return the value of the outermost bracket, if there is one."""
     value = None
     while opened:
         value = _closed(opened.pop())

@@ -1,9 +1,9 @@
 """Guards requests whose URL comes from outside, so that they never connect to a private address.
 
 A host's name is looked up once, all its addresses are checked, and the connection goes to one of
-these addresses. So an attacker gains nothing if the name gets another address a moment later (DNS
-rebinding). The library that connects also parses the URL, so that the check and the connection mean
-the same host. A redirect leads to a new URL, which has to be checked again.
+these addresses. Therefore an attacker gains nothing if the name gets another address a moment later
+(DNS rebinding). The library that connects also parses the URL, so that the check and the connection
+mean the same host. A redirect leads to a new URL, which has to be checked again.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ async def resolve_public(
         The parsed URL, and its checked addresses.
 
     Raises:
-        AddressRefused: If the URL is not valid, or any of its addresses is neither public nor
+        AddressRefused: If the URL is not valid, or if one of its addresses is neither public nor
             allowed.
         HostUnknown: If the host has no address.
     """
@@ -117,7 +117,7 @@ async def resolve_public(
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address, and any address embedded in it, is on the public internet."""
+    """Return whether an address and all addresses inside it are on the public internet."""
     if isinstance(address, IPv6Address):
         if address.ipv4_mapped is not None:
             return is_public(address.ipv4_mapped)

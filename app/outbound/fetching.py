@@ -87,7 +87,7 @@ class Fetcher:
         Raises:
             AddressRefused: If a URL's address is not allowed; nothing was sent to that address.
             ValueError: If the method or a header is not allowed.
-            ConnectionError: If there is no answer, or too many redirects.
+            ConnectionError: If there is no answer, or if there are too many redirects.
             TimeoutError: If the request takes too long.
         """
         self._check(request)
@@ -183,5 +183,5 @@ def _redirected(request: WebRequest, target: Target, status: int, location: str)
         }
     if status in KEEP_METHOD or request.method in ("GET", "HEAD"):
         return replace(request, url=str(url), headers=headers)
-    # Like browsers, do not send the body again to another URL.
+    # Like a browser, the fetcher does not send the body again to another URL.
     return replace(request, url=str(url), headers=headers, method="GET", body=None)

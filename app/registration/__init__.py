@@ -1,1 +1,1 @@
-"""Checks that the domain alone cannot make of a workflow before the workflow is stored."""
+"""Checks of a workflow before it is stored; the domain alone cannot make these checks."""

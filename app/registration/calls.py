@@ -1,4 +1,4 @@
-"""Checks of an agent's calls before its workflow is stored: price, parameters, limits."""
+"""Checks the price, parameters and limits of an agent's calls before the workflow is stored."""
 
 from collections.abc import Sequence
 
@@ -30,10 +30,10 @@ def check_calls(
         default_max_tokens: Largest number of tokens that an agent without max_tokens may generate.
 
     Raises:
-        UnknownModel: If a model has no price, or none for a tool of its provider; the message names
-            the agent.
-        WorkflowError: If a model does not take a parameter, or no attachments, or if its provider
-            does not have a tool; the message names the agent.
+        UnknownModel: If a model has no price, or if a tool of the model's provider has no price;
+            the message names the agent.
+        WorkflowError: If a model does not take a parameter or attachments, or if the model's
+            provider does not have a tool. The message names the agent.
     """
     for index, agent in enumerate(workflow.agents):
         if not agent.llm_config.get("model"):  # a kind other than llm

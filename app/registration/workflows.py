@@ -1,4 +1,4 @@
-"""Checks of a workflow's conditions and schemas when it is registered.
+"""Checks a workflow's conditions and schemas when the workflow is registered.
 
 Two libraries make these checks. When the workflow runs, the same two libraries evaluate its
 conditions and apply its schemas.

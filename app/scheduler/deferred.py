@@ -2,8 +2,8 @@
 
 Postgres stores the time at which an agent may be claimed again, so a process that is killed cannot
 lose this time. Every process looks ahead now and then. When the time has come, one process sends
-the lanes. If a lane has itself waited for the agent's backoff, this lane has claimed the agent
-before that. The watchdog finds the agents that all processes have missed.
+the lanes. If a lane has itself waited for the agent's backoff, this lane has already claimed the
+agent by then. The watchdog finds the agents that all processes have missed.
 """
 
 import asyncio

@@ -25,7 +25,7 @@ def cut_lanes(
 ) -> list[Lane]:
     """Share the permitted parallelism among providers, then cut each share into lanes.
 
-    The sum of the widths is never more than the run may use. If the run has more providers than
+    The sum of the widths is at most ``max_parallel_agents``. If the run has more providers than
     places, some providers get no lane. Such a provider is served when another lane passes on its
     permission.
 

@@ -179,10 +179,11 @@ class Scheduler:
     ) -> bool:
         """Take a step that changes a run's state; returns whether the state was changed.
 
-        After a change, all processes get the signal, if one is given, and a scheduler is asked to
-        look at the runs. If the outcome of a commit is unknown, the step is repeated. If the
-        repeated step finds nothing left to do, the run's state decides: if it is one of the states
-        in ``brings``, the first try has changed the run.
+        If the state was changed and a signal is given, all processes get this signal. After a
+        change, a scheduler is also asked to look at the runs. If the outcome of a commit is
+        unknown, the step is repeated. If the repeated step finds nothing left to do, the run's
+        state decides. If this state is one of the states in ``brings``, the first try has changed
+        the run.
         """
         tries = count()
 

@@ -1,7 +1,8 @@
-"""Stores what an agent run has attached, so that each attempt sends the same bytes.
+"""Stores a hash of the attachments of an agent run, so that each attempt sends the same bytes.
 
 Only a hash is stored. The first attempt writes the hash before its first call, and every later
-attempt compares. A retry by a client begins anew, with the files as they are then.
+attempt compares the hash of its own attachments with the stored hash. A retry by a client begins
+anew, with the current content of the files.
 """
 
 from collections.abc import Sequence
@@ -39,11 +40,11 @@ class Attached:
 async def fix_attachments(
     connection: AsyncConnection, attached: Sequence[Attached]
 ) -> list[str | None]:
-    """Store the hash of each agent run that has none.
+    """Store the hash of each agent run that has no stored hash.
 
     Args:
         connection: Inside a transaction.
-        attached: What the attempts are about to send.
+        attached: The hashes of the attachments that the attempts are about to send.
 
     Returns:
         The stored hash of each agent run, in order; None if the attempt does not own its agent run

@@ -52,7 +52,7 @@ async def note_booked(
 
 
 def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Find the budget's thresholds that this booking has passed; returns a line for each."""
+    """Find the budget's thresholds that this booking has passed; returns their lines."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
     )

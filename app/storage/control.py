@@ -153,10 +153,10 @@ RERUN: TextClause = text("""
 
 
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Let a run start no agents and no calls until it is resumed, and stop the run's timeout.
+    """Keep a run from starting agents and calls until its resume, and stop the run's timeout.
 
-    The runs of its sub-workflows are paused, too. If the hold of a call was placed before this
-    transaction commits, the call goes on until it ends.
+    The runs of the run's sub-workflows are paused, too. If the hold of a call was placed before
+    this transaction commits, the call goes on until it ends.
 
     Args:
         connection: Inside a transaction.
@@ -207,8 +207,8 @@ async def retry_failed(
         part_of_retry: Whether the retry of the outer run causes this retry of a sub-workflow's run.
 
     Returns:
-        Whether an agent runs again. No agent runs again if the run has not ended, or if none of its
-        agents failed or was cancelled.
+        Whether at least one agent will run again. No agent will run again if the run has not ended,
+        or if the run has no failed or cancelled agent.
 
     Raises:
         RunConflict: If the run's input has been removed, if the budget would be lowered, or if the
@@ -236,7 +236,7 @@ async def retry_failed(
 
 
 async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
-    """Make a new run, with the same workflow and input, that starts from one agent.
+    """Make a new run with the same workflow and input; the new run starts from one agent.
 
     The agents that run again are the given agent, all agents that depend on it, and all agents
     without a result. The results of the other agents are taken over. Until the new run has ended,

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage.progress import LevelPlan, plans_of
 
-# Slots are counted from the epoch by the database's clock, so a slot has the same number in all
-# processes.
+# Slots are counted from the Unix epoch by the database's clock, so a slot has the same number in
+# all processes.
 COMING: TextClause = text("""
     SELECT DISTINCT floor(extract(epoch FROM a.ready_at) / :slot_s)::bigint AS slot,
         extract(epoch FROM clock_timestamp())::float8 AS now

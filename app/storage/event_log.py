@@ -6,8 +6,8 @@ event with the lower id. For this reason, events that are younger than the oldes
 are held back for the milliseconds that this transaction takes. When an event is returned, all
 events with lower ids have appeared.
 
-This relies on two facts. First, only transactions of this package write events. The sessions of
-these transactions are named ``agentchord...``, and the transactions end within seconds, even if
+This method relies on two facts. First, only transactions of this package write events. The sessions
+of these transactions are named ``agentchord...``, and the transactions end within seconds, even if
 their processes die. Second, the reader's role sees these sessions in pg_stat_activity. For example,
 a role sees all sessions that it owns.
 """
@@ -66,7 +66,7 @@ class Settled:
 
     Attributes:
         rows: The events as dicts with id, type, at, attempt and data, in the order of their ids.
-        more: Whether more events may exist than the page can hold.
+        more: Whether there may be more events than the page can hold.
         held: Whether younger events are held back.
     """
 

@@ -1,9 +1,9 @@
 """Group commit: the writes of many coroutines share one statement and one commit.
 
-The first item starts a batch at once. Items that arrive while this batch runs form the next batch.
+The first item starts a batch at once. The items that arrive during this batch form the next batch.
 Without load, group commit adds no delay. Under load, the batches grow by themselves. The idea comes
-from the write-ahead log (Gawlick and Kinkade, 1985). The price is a wait: before its own batch
-starts, an item waits for at most one earlier batch.
+from the write-ahead log (Gawlick and Kinkade, 1985). The price is a wait: an item waits for at most
+one earlier batch before the batch of this item starts.
 
 If more items are expected, a batch can also wait some milliseconds for them (``delay_s``), because
 fewer transactions are less work. Postgres delays the commits of its log in the same way, with
@@ -86,9 +86,10 @@ class Batches(Generic[Item, Result]):
         execute: Executes one batch; returns one result per item, in order. If the call raises an
             error, the items are executed one by one, unless the error is ``ServiceUnavailable``.
         name: Name of the batches in the log.
-        key: Returns the key of an item; items with equal keys never share a batch. If it is None,
-            all items may share a batch.
-        delay_s: Returns, for a number of items, the seconds that their batch waits for more items.
+        key: Returns the key of an item; items with equal keys never share a batch. If ``key`` is
+            None, all items may share a batch.
+        delay_s: Returns the seconds that a batch waits for more items. The argument is the number
+            of items that already wait.
     """
 
     def __init__(
@@ -173,7 +174,7 @@ class Batches(Generic[Item, Result]):
 
 
 class GroupCommit(Batches[Item, Result]):
-    """Batches each of which is one transaction.
+    """Collects items and executes each batch in one transaction.
 
     Example:
         records = GroupCommit(engine, apply_records, name="record", key=lambda r: r.agent_run_id)
@@ -189,9 +190,10 @@ class GroupCommit(Batches[Item, Result]):
             ``execute`` must be idempotent, because a batch is repeated if the outcome of its commit
             is unknown.
         name: Name of the batches in the log.
-        key: Returns the key of an item; items with equal keys never share a batch. If it is None,
-            all items may share a batch.
-        delay_s: Returns, for a number of items, the seconds that their batch waits for more items.
+        key: Returns the key of an item; items with equal keys never share a batch. If ``key`` is
+            None, all items may share a batch.
+        delay_s: Returns the seconds that a batch waits for more items. The argument is the number
+            of items that already wait.
     """
 
     def __init__(

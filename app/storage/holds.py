@@ -35,7 +35,7 @@ Subject = tuple[str, str]
 async def place_holds(
     connection: AsyncConnection, requests: Sequence[HoldRequest], *, wake: WakeWaiters = wake_none
 ) -> list[HoldAnswer]:
-    """Reserve the worst case of several calls; each hold is placed on all its accounts or on none.
+    """Reserve the worst cases of calls; each hold is placed on all its accounts or on no account.
 
     If the outcome of an earlier commit is unknown, an earlier try may have placed a hold already.
     Such a hold is found by its call id and is not placed twice. A hold that has to wait gets a
@@ -44,8 +44,8 @@ async def place_holds(
     Args:
         connection: Inside a transaction.
         requests: The requested holds, each of a different agent run.
-        wake: Called if a request has left the queue, with the agent runs behind this request whose
-            holds should be tried again.
+        wake: Called if a request has left the queue. ``wake`` gets the agent runs that wait behind
+            this request and should try their holds again.
     """
     own, attempts = await _lock_agent_runs(connection, requests)
     subjects = {subject for request in requests for subject in request.subjects}

@@ -44,8 +44,8 @@ def renew_leases(
     Args:
         connection: The heartbeat's own connection; it is synchronous, because the heartbeat runs in
             a thread.
-        held: The attempts that, as far as the process knows, it still owns. The keys are ids of
-            agent runs.
+        held: The attempts that the process still owns, as far as the process knows. The keys are
+            ids of agent runs.
         lease_s: Seconds from now until the leases end.
 
     Returns:

@@ -134,12 +134,14 @@ async def create_runs(
     Args:
         connection: Inside a transaction.
         new: The runs; no two runs have the same key.
-        thresholds: Percentages of a run's budget; the history notes when the spending passes one.
+        thresholds: Percentages of a run's budget; the history notes when the spending passes one of
+            them.
         tenant: The tenant that asks for the runs; None means the whole installation. A tenant
             learns nothing about the runs of other tenants.
 
     Returns:
-        The ids of the runs; for a key that exists already, the id of the existing run.
+        The ids of the runs. If the key of a run exists already, the id is the id of the existing
+        run.
 
     Raises:
         RunConflict: If the existing run with a key has another workflow, input or tenant.
@@ -221,7 +223,7 @@ def _agents(new: NewRun, run_id: UUID) -> list[dict[str, Any]]:
 
 
 def agent_rows(workflow: Workflow) -> list[dict[str, Any]]:
-    """Return those columns of the agent runs that are equal in all runs of a workflow."""
+    """Return agent runs with only the columns that are equal in all runs of a workflow."""
     levels = workflow.get_levels()
     level_of = {agent.name: level for level, agents in enumerate(levels) for agent in agents}
     return [

@@ -93,8 +93,8 @@ CANCEL_PENDING: TextClause = text("""
         jsonb_build_object('agent', name, 'error', CAST(:reason AS text))
     FROM cancelled
 """)
-# Finds runs whose agents have been ready for a while. The messages for newer agents may still be on
-# their way, and must not be sent twice.
+# Finds runs whose agents have been ready for a while. If agents have become ready only now, the
+# messages for these agents may still be on their way, and must not be sent twice.
 READY_RUNS: TextClause = text("""
     SELECT r.id FROM runs r
     WHERE r.status = 'running' AND r.stop_as IS NULL AND r.started_at < now() - interval '5 s'
@@ -154,7 +154,7 @@ class LevelPlan:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """The effect of a step that advances a run: it ends, a level has to be dispatched, or neither.
+    """The effect of a step that advances a run: the run's end, a level to dispatch, or neither.
 
     Attributes:
         plan: The level that has to be dispatched now; None if no level has to be dispatched.
@@ -318,7 +318,7 @@ async def stop_locked(
 ) -> None:
     """Stop runs that are locked; inner runs come first, because each of them ends an outer agent.
 
-    After this, the caller closes the budgets of these runs.
+    The caller then closes the budgets of these runs.
     """
     for run in runs:
         if WorkflowStatus(run.status).is_final:
@@ -371,7 +371,7 @@ async def _finish(
     *,
     max_bytes: int = MAX_COLLECTED_BYTES,
 ) -> dict[UUID, ParentStep | None]:
-    """End runs; returns, for each run, the step of the outer run that may go on."""
+    """End runs; returns for each of them the step of the outer run that may go on."""
     if not ends:
         return {}
     rows = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]

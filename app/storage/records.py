@@ -46,11 +46,10 @@ class CallRecord:
     had no hold. ``saved_usd`` is the additional cost that the call would have had without any
     cache. ``seconds`` is the duration of the call, or None if no process saw the call's end. If the
     record is a correction that takes back a guess, ``corrects`` is the kind of that guess.
-    ``served`` has the facts of the answer that change the price, as in ``served_by``; None means
-    that nobody has noted them.
-    ``expected_tokens`` is the number of the prompt's tokens that was estimated before the call, and
-    ``bound_tokens`` is the upper bound of this number. ``finish_reason`` is the reason why the
-    answer ended, or None if no answer came.
+    ``served`` has those facts of the answer that change the price (see ``served_by``); None means
+    that nobody has noted these facts. ``expected_tokens`` is the number of the prompt's tokens that
+    was estimated before the call, and ``bound_tokens`` is the upper bound of this number.
+    ``finish_reason`` is the reason why the answer ended, or None if no answer came.
     """
 
     call_id: UUID
@@ -117,7 +116,8 @@ class Ending:
         items: The list of an agent that now waits for the items of this list; None for other
             agents.
         first_token_s: Seconds until the attempt's first streamed answer had its first token.
-        finish_reason: How the model's last answer ended, or None if the attempt ended without one.
+        finish_reason: The way in which the model's last answer ended, or None if the attempt ended
+            without an answer.
         waited_s: Seconds that the attempt has waited, by cause; short waits are left out.
     """
 

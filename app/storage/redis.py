@@ -74,7 +74,7 @@ def redis_place(url: str) -> str:
 
 
 class Script:
-    """A Lua script, which is sent as its hash; if Redis does not know the hash, it gets the text.
+    """A Lua script, which is sent as a hash; if Redis does not know the hash, Redis gets the text.
 
     Args:
         redis: The process's client.

@@ -29,8 +29,8 @@ RUN_TREE_IDS: TextClause = text("""
 async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[Row[Any]]:
     """Lock runs and all runs of their sub-workflows, at any depth.
 
-    A sub-workflow starts only under the lock of the run around it. Therefore no new run can come
-    after a search that has found no new run.
+    A sub-workflow starts only under the lock of the run around it. Therefore the tree is complete
+    as soon as a search finds no new run.
 
     Returns:
         The rows, read after they were locked; outer runs come before inner runs.

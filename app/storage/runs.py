@@ -83,9 +83,9 @@ READ_EVENTS: TextClause = text("""
 class RunRecord:
     """One stored run.
 
-    If the run is a rerun, ``rerun_of`` is the run whose results it took over, and ``rerun_from`` is
-    the agent from which it started. ``pruned_at`` is the time at which the run's input, outputs and
-    history were removed.
+    If the run is a rerun, ``rerun_of`` is the run whose results the rerun took over, and
+    ``rerun_from`` is the agent from which the rerun started. ``pruned_at`` is the time at which the
+    run's input, outputs and history were removed.
     """
 
     id: UUID
@@ -196,7 +196,7 @@ async def with_stored_workflows(connection: AsyncConnection, workflow: Workflow)
 async def read_runs(
     connection: AsyncConnection, ids: Sequence[UUID], *, tenant: str | None = None
 ) -> list[RunRecord]:
-    """Read the runs with these ids, in any order; unknown runs and other tenants' are left out."""
+    """Read the runs with these ids, in any order; leave out unknown ids and other tenants' runs."""
     rows = await connection.execute(READ_RUNS, {"ids": list(ids), "tenant": tenant})
     return [_run_record(row) for row in rows.mappings()]
 

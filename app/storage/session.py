@@ -27,8 +27,8 @@ SESSION_SETTINGS = {
 }
 #: Settings of processes that advance runs. The statements of these processes read only a few rows,
 #: which an index finds. Without these settings, the planner does not know that the rows are few.
-#: While the tables are small, it would then scan and hash whole tables, and it would make a new
-#: plan every time.
+#: While the tables are small, the planner would then scan and hash whole tables, and would make a
+#: new plan every time.
 LOOKUP_SETTINGS = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",

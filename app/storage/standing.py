@@ -43,7 +43,7 @@ AWAITED_ACCOUNTS: TextClause = text("""
 
 
 async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[UUID, ...]:
-    """Set or change a standing budget; it applies from the next hold on.
+    """Set or change a standing budget; the new terms apply from the next hold on.
 
     A new limit applies to the whole current period, so the money that was already spent in this
     period still counts. The accounts of earlier periods keep their limits.

@@ -87,8 +87,8 @@ CLAIM: TextClause = text("""
 # Finds the agents that are left after the claim. If a run is paused or at another level, a lane
 # finds no agents to claim. While a run is being stopped, only its running agents are open. An agent
 # that waits for its items is not open, because the step that advances the run collects the items
-# after the last item has ended. Suspects are left out: a worker that has finished a suspect claims
-# the next suspect, or else the watchdog sends a lane.
+# after the last item has ended. Suspects are left out. After a worker has finished a suspect, the
+# worker claims the next suspect, or else the watchdog sends a lane.
 REMAINING: TextClause = text("""
     SELECT q.run_id,
         may.claim AND EXISTS (
@@ -169,7 +169,7 @@ MAKE_ACCOUNTS: TextClause = text("""
     ON CONFLICT (scope, subject, period, period_start) DO NOTHING
 """)
 
-# holds: rows with the columns of the table holds. budgets: the sums of the holds' amounts by
+# holds: rows with the columns of the table "holds". budgets: the sums of the holds' amounts by
 # budget, because a statement can update a row only once.
 PLACE_HOLDS: TextClause = text("""
     WITH placed AS (
@@ -188,7 +188,7 @@ PLACE_HOLDS: TextClause = text("""
     WHERE b.id = t.id
 """)
 
-# ---- wait: holds that wait for other holds to settle keep their order --------------------------
+# ---- wait: holds keep their order while they wait until other holds are settled ----------------
 
 # Reads the requests that wait for any of these budgets, in the order of their arrival, with the
 # agent runs' accounts. An agent run that was given back keeps its place in the queue, even before
@@ -256,12 +256,12 @@ ENTRIES_OF_CALLS: TextClause = text("""
     FROM cost_entries WHERE call_id = ANY(CAST(:call_ids AS uuid[])) AND kind = 'correction'
 """)
 
-# agents: [{id, attempt, held, spent, ended, ...}]; the columns after the column ended describe the
-# ending. If an agent goes on with its calls (a tool loop), the record has no ending, and only the
-# agent's account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of
-# the entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so
-# the CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost
-# more than its hold. If a batch has several budgets, the caller has locked them in order.
+# agents: [{id, attempt, held, spent, ended, ...}]; the columns after "ended" describe the ending.
+# If an agent goes on with its calls (a tool loop), the record has no ending, and only the agent's
+# account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of the
+# entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so the
+# CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost more
+# than its hold. If a batch has several budgets, the caller has locked them in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(

@@ -2,8 +2,8 @@
 
 One transaction starts the inner run and makes the agent run wait, and another transaction ends
 both. Therefore an agent run that waits always has an inner run that will end it. An agent run has
-only one inner run, even if the inner run fails: the agent run's next attempt runs the failed agents
-of the inner run again.
+only one inner run, even if the inner run fails: the next attempt of the agent run executes the
+failed agents of the inner run again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -116,7 +116,7 @@ class SubRunRequest:
         input: JSON values by key, already checked.
         limit_usd: Dollars that the agent may spend; the inner run's budget is at most this amount.
         thresholds: Percentages of the inner run's budget; the history notes when the spending
-            passes one.
+            passes one of them.
     """
 
     agent_run_id: UUID

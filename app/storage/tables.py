@@ -171,8 +171,9 @@ class Run(Table):
     # A rerun has here the run whose results it took over, and the agent from which it starts.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
-    # The run of a sub-workflow has here the agent run that it will end, and the runs around it,
-    # outermost first. Its holds and costs are also booked on the budgets of all runs around it.
+    # The run of a sub-workflow has here the agent run that it will end, and its outer runs,
+    # outermost first. The holds and costs of the inner run are also booked on the budgets of all
+    # outer runs.
     parent_agent_run_id: Mapped[UUID | None]
     ancestors: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -282,8 +283,8 @@ class Attempt(Table):
     finished_at: Mapped[datetime | None]
     # Seconds from the attempt's first request to the first token, if the answer was streamed.
     first_token_s: Mapped[float | None]
-    # How the model's last answer ended, such as stop, length or empty; null if the attempt ended
-    # without an answer.
+    # The way in which the model's last answer ended, such as stop, length or empty; null if the
+    # attempt ended without an answer.
     finish_reason: Mapped[str | None]
 
 
@@ -523,7 +524,7 @@ class CostEntry(Table):
     # budgets.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
-    # The money saved by the provider's cache or by AgentChord's cache of answers; the amount is
+    # The money that the provider's cache or AgentChord's cache of answers has saved; the amount is
     # negative if writing to the cache has cost more than the cache has saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
     # Seconds from the request to the end of the answer; null if no process saw the end.
@@ -531,8 +532,9 @@ class CostEntry(Table):
     # The kind of the guess that a correction takes back; null for a correction after a change of
     # prices.
     corrects: Mapped[str | None]
-    # The number of the prompt's tokens, as it was known before the call. The first column is an
-    # estimate, which the limits use. The second column is an upper bound, which the hold uses.
+    # Two values for the number of the prompt's tokens, both from before the call. The first column
+    # is an estimate, which the limits use. The second column is an upper bound, which the hold
+    # uses.
     expected_tokens: Mapped[int | None]
     bound_tokens: Mapped[int | None]
     # The reason why the answer ended: stop, length, tool_calls or content_filter; null if no answer

@@ -160,7 +160,7 @@ class StoredTurn:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fence:
-    """The reasons why tools may not run; the first true attribute is the reason that counts."""
+    """The reasons why tools must not run; the first true attribute is the reason that counts."""
 
     lost: bool
     stopping: bool
@@ -215,7 +215,7 @@ async def read_turns(
 
 
 async def why_not(connection: AsyncConnection, agent_run_id: UUID, attempt: int) -> Fence:
-    """Read the reasons why the tools of an attempt may not run now."""
+    """Read the reasons why the tools of an attempt must not run now."""
     row = (await connection.execute(WHY_NOT, {"id": agent_run_id})).one_or_none()
     if row is None:
         return Fence(lost=True, stopping=False, paused=False)

@@ -67,7 +67,7 @@ def configure_logging(settings: LoggingSettings, redactor: Redactor | None = Non
 
 
 def of_nobody() -> Context:
-    """Return a context for a task that works for several runs; its log lines have no run ids."""
+    """Return a context for a task of several runs; the task's log lines have no run ids."""
     context = copy_context()
     context.run(structlog.contextvars.clear_contextvars)
     return context

@@ -4,8 +4,9 @@ Two kinds of secrets are hidden: known values, and strings in the form of a key.
 this form is hidden even if it is not a key. A secret without a recognisable form is hidden only if
 its value is known.
 
-Most known values are in the settings. A process learns others while it runs, such as tokens that
-are renewed every hour (``learn``), and all redactors of the process hide these, too.
+Most known values are in the settings. A process learns more values while it works, for example
+tokens that are renewed every hour (see ``learn``). All redactors of the process hide these values,
+too.
 """
 
 import re
@@ -35,7 +36,7 @@ KEYS = re.compile(
 )
 
 
-#: The newest secrets that this process has learned, in all their forms. Older ones have expired.
+#: The newest secrets that this process has learned, in all their forms. Older secrets have expired.
 _learned: deque[str] = deque(maxlen=100)
 
 

@@ -1,4 +1,4 @@
-"""The attempt that a hold belongs to, and the token estimates that were made before a call."""
+"""The attempt to which a hold belongs, and the token estimates that were made before a call."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The facts of a call that change its price: what was served, searches and citations."""
+"""The facts of a call that change its price: the service, the searches and the citations."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The reasons why answers ended, of calls and of attempts."""
+"""The reasons why the answers of calls and of attempts ended."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The hash of what an agent run has attached, by which each attempt sends the same bytes."""
+"""The hash of an agent run's attachments, so that each attempt sends the same bytes."""
 
 from collections.abc import Sequence
 

@@ -166,7 +166,7 @@ class AttachmentReader:
                 f"{source.entry}: the URL gave no whole answer within {self._rules.timeout_s:g} s"
             ) from error
         except ConnectionError as error:
-            # The message does not show the URL, because it may contain a secret.
+            # The message does not show the URL, because a URL may contain a secret.
             cause = error.__cause__ or "there were too many redirects"
             raise DownloadFailed(f"{source.entry}: the URL cannot be loaded: {cause}") from error
         if answer.status != HTTPStatus.OK:

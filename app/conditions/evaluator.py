@@ -3,8 +3,8 @@
 Most conditions take microseconds, and the worker evaluates them in its own process. The work for a
 condition without loops depends only on the length of the expression and the size of the values, and
 both are small. If a condition has a macro, a pattern or large values, a separate process evaluates
-the condition, and the system stops that process after two seconds of CPU. A thread waits some 50 ms
-for such a process, and at most two of these processes run at once.
+the condition. The system stops that process after two seconds of CPU. A thread waits some 50 ms for
+such a process, and at most two of these processes run at once.
 """
 
 import asyncio

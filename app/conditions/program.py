@@ -21,7 +21,8 @@ def compiled(condition: Condition) -> Any:
     """Compile a condition.
 
     Raises:
-        WorkflowError: If the text is not a CEL expression, or if its result cannot be a boolean.
+        WorkflowError: If the text is not a CEL expression, or if the expression's result cannot be
+            a boolean.
     """
     try:
         expression = environment(tuple(variables(condition))).compile(condition.text)

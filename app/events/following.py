@@ -21,7 +21,7 @@ class Look:
 
     Attributes:
         rows: Events after the last event of the earlier looks, oldest first.
-        more: Whether more events exist than one look returns.
+        more: Whether there are more events than one look returns.
         ended: Whether the run had ended before the look, so that no more events will come.
     """
 

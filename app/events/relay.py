@@ -124,7 +124,7 @@ class Relay:
                 await asyncio.sleep(BUSY_S if self._busy else IDLE_S)
 
     async def _begin(self) -> int:
-        """Find the event after which the copy starts; if the stream exists, this is its last event.
+        """Find the event after which the copy starts; this is the last event of an existing stream.
 
         If no stream exists, the copy starts so early that the new stream gets the newest ``length``
         events.

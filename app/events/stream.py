@@ -86,7 +86,7 @@ class Group:
     Args:
         redis: The process's client.
         group: Name of the group; each event goes to one member of the group.
-        consumer: Name of this member. A member that restarts with the same name first gets the
+        consumer: Name of this member. After a restart with the same name, the member first gets the
             events that it has not acknowledged.
         stale_s: Seconds after which an event without acknowledgement goes to another member.
     """
@@ -112,7 +112,7 @@ class Group:
         return await self._read(f"{after}-0", count=BATCH, block_ms=None)
 
     async def new(self) -> list[Entry]:
-        """Read an event that no member has taken; waits a moment if there is none.
+        """Read an event that no member has taken; waits a moment if there is no such event.
 
         Only one event is read, because the other members cannot get a taken event before
         ``stale_s`` is over.

@@ -25,7 +25,7 @@ from app.telemetry.logging import of_nobody
 
 CHANNEL = "agentchord:text:"
 #: Seconds in which pieces are collected into one message, because one message for each piece would
-#: cost Redis more than the calls themselves.
+#: cause more work in Redis than the calls themselves cause.
 FLUSH_S = 0.05
 #: Seconds that sending may take; after this time the text is dropped.
 SEND_S = 1.0

@@ -104,7 +104,7 @@ class Allowance:
 
 
 def _predicts(parameters: Any) -> bool:
-    """Return whether the parameters of a filter change the bytes after they are inflated."""
+    """Return whether the parameters of a filter change the inflated bytes."""
     each = parameters if isinstance(parameters, list) else [parameters]
     return any(
         isinstance(one, Ref) or (isinstance(one, dict) and one.get("Predictor", 1) != 1)

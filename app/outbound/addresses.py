@@ -1,4 +1,4 @@
-"""Guards requests whose URL comes from outside, so that they never connect to a private address.
+"""Guards requests whose URL comes from outside: such requests never connect to a private address.
 
 A host's name is looked up once, all its addresses are checked, and the connection goes to one of
 these addresses. Therefore an attacker gains nothing if the name gets another address a moment later
@@ -26,8 +26,9 @@ Network = IPv4Network | IPv6Network
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_CHARS = 8192
-# Networks that Python's is_global does not reject in every version, networks whose addresses embed
-# an IPv4 address, and the address at which Azure serves the metadata of its machines.
+# Some versions of Python's is_global do not reject some of these networks. The addresses of other
+# networks embed an IPv4 address. The first entry is the address at which Azure serves the metadata
+# of its machines.
 NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (
@@ -166,7 +167,7 @@ class _PinnedResolver(AbstractResolver):
 
 
 def _parse(url: str) -> URL:
-    """Parse a URL; error messages do not show the URL, because it may contain a secret."""
+    """Parse a URL; error messages do not show the URL, because a URL may contain a secret."""
     if len(url) > MAX_URL_CHARS:
         raise AddressRefused(f"has {len(url):,} characters, the limit is {MAX_URL_CHARS:,}")
     if _UNSEEN.search(url):

@@ -18,7 +18,7 @@ from app.scheduler.dispatch import Dispatcher
 from app.storage.deferred import coming_slots, plan_due
 from app.storage.group_commit import cause
 
-#: Agents that may be claimed again within the same slot share their lanes.
+#: Agents share their lanes if the agents may be claimed again within the same slot.
 SLOT_S = 0.5
 #: Seconds that a process waits after the end of a slot, so that lanes that wait for a backoff can
 #: claim the slot's agents first.

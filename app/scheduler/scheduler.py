@@ -125,7 +125,7 @@ class Scheduler:
         await self._asks.submit(run_id)
 
     async def _ask(self, run_ids: Sequence[UUID]) -> list[None]:
-        """Send one message for all callers of the batch, because its receiver looks at all runs."""
+        """Send one message for all callers of the batch, because the receiver looks at all runs."""
         try:
             await self._dispatcher.send_advance(run_ids[0])
         except (BrokerError, RedisError, OSError) as error:
@@ -181,9 +181,9 @@ class Scheduler:
 
         If the state was changed and a signal is given, all processes get this signal. After a
         change, a scheduler is also asked to look at the runs. If the outcome of a commit is
-        unknown, the step is repeated. If the repeated step finds nothing left to do, the run's
-        state decides. If this state is one of the states in ``brings``, the first try has changed
-        the run.
+        unknown, the step is repeated. If the repeated step finds that nothing is left to do, the
+        run's state decides. If this state is one of the states in ``brings``, the first try has
+        changed the run.
         """
         tries = count()
 

@@ -60,8 +60,8 @@ class Watchdog:
     Example:
         task = asyncio.create_task(watchdog.run())
 
-    The watchdog finds a loss at its next look, at most ``interval_s`` later. It is therefore only
-    a safety net: a run that needs the watchdog at each step works, but slowly.
+    The watchdog finds a loss at its next look, at most ``interval_s`` later. The watchdog is
+    therefore only a safety net: a run that needs the watchdog at each step works, but slowly.
 
     Args:
         engine: The process's engine.
@@ -72,11 +72,11 @@ class Watchdog:
         max_recoveries: Number of recoveries after which an agent fails.
         on_quarantine: Called after the commit for every agent that failed after too many
             recoveries.
-        grace_s: Seconds after a reconnect in which no lease is taken away, because no process
-            could renew its leases while Postgres was away.
+        grace_s: Seconds after a reconnect. During these seconds no lease is taken away, because no
+            process could renew its leases while Postgres was away.
 
     Attributes:
-        deferred: Timers for agents that may be claimed again soon; every look updates them.
+        deferred: Timers for agents that may be claimed again soon; every look updates these timers.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ SOME_PENDING: TextClause = text("""
     SELECT EXISTS (SELECT FROM runs WHERE status = 'pending' AND stop_as IS NULL)
 """)
 LOCK_ADMISSION: TextClause = text("SELECT pg_advisory_xact_lock(:key)")
-# The runs of sub-workflows take no places of their own. Otherwise the runs around them could take
-# all places, and would wait for their sub-workflows for ever.
+# The runs of sub-workflows take no places of their own. Otherwise outer runs could take all places,
+# and would wait for their sub-workflows for ever.
 ADMIT: TextClause = text("""
     WITH next AS (
         SELECT id, started_at IS NULL AS first FROM runs

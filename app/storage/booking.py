@@ -30,7 +30,7 @@ async def note_booked(
 
     Args:
         connection: Inside the transaction of the booking.
-        rows: The budgets as APPLY_RECORDS returns them.
+        rows: The rows that APPLY_RECORDS returns for the budgets.
         entries: The cost entries of the booking, in order. If an entry passes a threshold, the
             threshold goes into the history of the entry's run.
         wake: Called with the agent runs whose holds may fit now.

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-#: Called inside the transaction with the agent runs whose holds should be tried again. The budgets
-#: are locked until the transaction has committed, so a new try cannot come too early.
+#: Called inside the transaction. The argument is the agent runs that should try their holds again.
+#: The budgets are locked until the transaction has committed, so a new try cannot come too early.
 WakeWaiters = Callable[[Sequence[UUID]], None]
 
 

@@ -96,7 +96,7 @@ async def claim(
         connection: Inside a transaction.
         requests: The requests of lanes.
         worker: The owner of the leases.
-        lease_s: Seconds until a lease ends, unless it is renewed.
+        lease_s: Seconds until a lease ends if the lease is not renewed.
         max_recoveries: Number of recoveries after which an agent is a suspect.
         locked: Whether the transaction has locked the runs already.
     """

@@ -1,8 +1,8 @@
 """Pauses and resumes running runs, and retries and reruns ended runs.
 
 Each function changes the run with one conditional statement under the run's row lock. Therefore a
-call may be repeated, and several callers may make the same call at once: the second call finds
-nothing left to do.
+call may be repeated, and several callers may make the same call at once: the second call finds that
+nothing is left to do.
 """
 
 from collections.abc import Collection, Sequence
@@ -40,7 +40,7 @@ PAUSE: TextClause = text("""
 """)
 # A resumed run is admitted again like any other run, and its deadline is set at its admission. If
 # the run around a sub-workflow's run is still paused, the sub-workflow's run also stays paused,
-# because none of its holds could be placed.
+# because no hold of the sub-workflow's run could be placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
         UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -252,7 +252,7 @@ async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
 
     Raises:
         WorkflowError: If the run has no agent of that name.
-        RunConflict: If the run has not ended, or its input has been removed.
+        RunConflict: If the run has not ended, or if its input has been removed.
     """
     run = await _lock(connection, run_id)
     given: dict[str, Any] = {"id": run_id, "agent": agent}

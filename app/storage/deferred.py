@@ -60,7 +60,7 @@ WAKE_DEFERRED: TextClause = text("""
 
 
 async def wake_deferred_by_limits(connection: AsyncConnection) -> None:
-    """Wake all agents that wait for a limit per hour or day: they are ready at once."""
+    """Wake all agents that wait for a limit per hour or day; these agents are ready at once."""
     await connection.execute(WAKE_DEFERRED_BY_LIMITS, {"pattern": "% requests_per_%"})
 
 
@@ -89,8 +89,8 @@ async def coming_slots(
     Args:
         connection: Inside a transaction.
         slot_s: Length of a slot in seconds.
-        behind_s: Number of seconds to look back. This finds the agents that were made ready before
-            the planned end of their wait.
+        behind_s: Number of seconds to look back. The look back finds the agents that were made
+            ready before the planned end of their wait.
         ahead_s: Number of seconds to look ahead.
 
     Returns:

@@ -1,7 +1,7 @@
 """Reads the history in the order of the ids; a reader that continues after an id misses no event.
 
 An event gets its id before its transaction commits. Therefore an event with a lower id may appear
-after an event with a higher id, and a reader that continues after the higher id would miss the
+after an event with a higher id. A reader that continues after the higher id would then miss the
 event with the lower id. For this reason, events that are younger than the oldest open transaction
 are held back for the milliseconds that this transaction takes. When an event is returned, all
 events with lower ids have appeared.
@@ -35,9 +35,9 @@ READ_RUN: TextClause = text("""
     SELECT id, type, at, attempt, data FROM events
     WHERE run_id = :run_id AND id > :after ORDER BY id LIMIT :limit
 """)
-# Events are returned as JSON, because the relay sends them on in this form. They are returned in
-# arrays, because one row costs less than a thousand rows. The returned horizon is for the next
-# page, whose snapshot is younger.
+# Events are returned as JSON, because the relay passes on the events in this form. The events are
+# returned in arrays, because one row costs less than a thousand rows. The returned horizon is for
+# the next page, whose snapshot is younger.
 READ_ALL: TextClause = text("""
     WITH page AS (
         SELECT e.id, e.type, row_to_json(e)::text AS document, e.at >= :horizon AS young

@@ -1,10 +1,10 @@
 """Writes the agent runs of a for_each's elements, and collects their outputs at the end.
 
-An agent with a for_each is claimed like any other agent. Its attempt records the list. The
+An agent with a for_each is claimed like any other agent. The agent's attempt records the list. The
 transaction that records the list also writes one agent run for each element, on the same level. The
 agent then waits for its elements without a lease and without a place. When no agent run of the
-level is open any more, the step that advances the run collects the outputs. Therefore recording an
-element costs no more than recording any other agent.
+level is open any more, the step that advances the run collects the outputs. Therefore the record of
+an element costs no more than the record of any other agent.
 """
 
 from collections.abc import Sequence
@@ -37,9 +37,9 @@ EXPAND: TextClause = text("""
         ON ids.place = items.place
     ON CONFLICT (run_id, name) DO NOTHING
 """)
-# An agent fails if all of its items have failed. It also fails if one item has failed and either
-# the agent is critical or its run allows no failed agents. The size of the outputs is checked
-# before their list is built, because Postgres cannot build a JSON list of more than 256 MB.
+# An agent fails if all of its items have failed. The agent also fails if one item has failed and
+# either the agent is critical or its run allows no failed agents. The size of the outputs is
+# checked before their list is built, because Postgres cannot build a JSON list of more than 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,

@@ -181,8 +181,8 @@ class GroupCommit(Batches[Item, Result]):
         accepted = await records.submit(record)  # the record is committed now
 
     While Postgres is away, a batch is repeated again and again, and its callers wait. A caller that
-    must not wait opens its own transaction with ``engine.begin``, but not with ``persist``, which
-    also repeats its transaction.
+    must not wait opens its own transaction with ``engine.begin``. Such a caller does not use
+    ``persist``, because ``persist`` also repeats the transaction.
 
     Args:
         engine: The process's engine.

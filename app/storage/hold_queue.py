@@ -119,9 +119,9 @@ async def next_in_queue(
 ) -> tuple[UUID, ...]:
     """Find the agent runs that wait for these budgets and should try again now.
 
-    If the holds of these agent runs are placed in the order of the queue, each hold fits or will
-    never fit. This function only finds the agent runs to wake. When they try again, the holds are
-    decided anew under locks.
+    If the holds of these agent runs are placed in the order of the queue, each hold either fits or
+    will never fit. This function only finds the agent runs to wake. When the agent runs try again,
+    the holds are decided anew under locks.
     """
     queue = await read_queue(connection, budget_ids)
     if not queue.waiting:

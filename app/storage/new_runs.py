@@ -63,7 +63,7 @@ FIND_KEYS: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parent:
-    """The agent run whose sub-workflow is executed, and the runs around it, outermost first."""
+    """The agent run whose sub-workflow is executed, and the outer runs, outermost first."""
 
     agent_run_id: UUID
     ancestors: tuple[UUID, ...]

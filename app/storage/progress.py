@@ -1,8 +1,8 @@
 """Moves runs through their levels, and ends or stops them.
 
-Before a function changes a run, it locks the run's row. It changes the run only if the run is still
-at the level and in the state that the caller expects. Therefore a function may be called early,
-late or twice.
+Before a function changes a run, the function locks the run's row. The function changes the run only
+if the run is still at the level and in the state that the caller expects. Therefore a function may
+be called early, late or twice.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -106,7 +106,7 @@ READY_RUNS: TextClause = text("""
         ))
     ORDER BY r.id
 """)
-# Until its calls are closed, a run that is being stopped has the state running, even if it was
+# A run that is being stopped has the state running until its calls are closed, even if the run was
 # pending or paused before.
 STOP: TextClause = text("""
     UPDATE runs SET status = 'running', stop_as = coalesce(stop_as, :as_),

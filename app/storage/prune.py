@@ -65,8 +65,8 @@ COUNT_PRUNABLE: TextClause = text("""
         (SELECT count(*) FROM tool_calls t JOIN agent_runs a ON a.id = t.agent_run_id
             JOIN old ON old.id = a.run_id) AS tool_calls
 """)
-# Events that programs recorded belong to no tenant, so they stay when the runs of only one tenant
-# are pruned.
+# Events that programs recorded belong to no tenant, so these events stay when the runs of only one
+# tenant are pruned.
 PRUNE_RECORDED: TextClause = text("""
     WITH gone AS (
         DELETE FROM recorded_events WHERE at < now() - make_interval(secs => :older_than_s)

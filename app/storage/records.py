@@ -102,7 +102,7 @@ class Ending:
     Attributes:
         run_id: The run.
         name: Name of the agent.
-        status: New state of the agent run; PENDING makes it ready for another attempt.
+        status: New state of the agent run; PENDING makes the agent run ready for another attempt.
         outcome: Outcome of the attempt; if the agent run is WAITING, the attempt goes on.
         event: Type of the event that the history gets.
         output: Output of a completed agent as a JSON value.
@@ -219,7 +219,7 @@ def _is_accepted(record: Record, *, is_owner: bool, is_going: bool) -> bool:
         return is_owner
     if record.tools:
         return is_going
-    # The cost of calls is written for every attempt, but turns only for the owner.
+    # The cost of calls is written for every attempt, but turns are written only for the owner.
     return is_owner or record.turn is None
 
 

@@ -33,7 +33,7 @@ async def lock_run_tree(connection: AsyncConnection, run_ids: Sequence[UUID]) ->
     as soon as a search finds no new run.
 
     Returns:
-        The rows, read after they were locked; outer runs come before inner runs.
+        The rows in their state after the locking; outer runs come before inner runs.
     """
     rows = {row.id: row for row in await connection.execute(LOCK_RUNS_FULL, {"ids": run_ids})}
     known = -1

@@ -113,7 +113,7 @@ class RunRecord:
 class AgentRunRecord:
     """One stored agent run, with its tokens and the seconds of its last attempt.
 
-    ``first_token_s`` is the number of seconds from the attempt's first request to its first token,
+    ``first_token_s`` is the number of seconds from the attempt's first request to the first token,
     if the agent streams. ``finish_reason`` says how the model's last answer ended. An agent run
     with a for_each has an ``item_count``, and its elements have the id of this agent run as their
     ``parent_id``. ``sub_run_id`` is the run of the agent run's sub-workflow; the dollars and tokens

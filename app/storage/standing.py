@@ -49,8 +49,8 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
     period still counts. The accounts of earlier periods keep their limits.
 
     Returns:
-        The agent runs that wait for the budget and should try again. The caller wakes them after
-        the commit.
+        The agent runs that wait for the budget and should try again. The caller wakes these agent
+        runs after the commit.
     """
     where = {"scope": terms.scope, "subject": terms.subject, "period": terms.period}
     values = {

@@ -3,8 +3,8 @@
 Most statements take a whole batch as one JSON document. Therefore their SQL never changes, and
 their plans are prepared only once. Locks are always taken in the same order: first runs, then agent
 runs, then budgets, and each of these in the order of the ids. One statement locks the rows, and a
-later statement decides. This is necessary because, under READ COMMITTED, a statement that had to
-wait for a lock has a snapshot that is older than the lock.
+later statement decides. Two statements are necessary because, under READ COMMITTED, a statement
+that had to wait for a lock has a snapshot that is older than the lock.
 """
 
 from sqlalchemy import TextClause, text

@@ -2,8 +2,8 @@
 
 One transaction starts the inner run and makes the agent run wait, and another transaction ends
 both. Therefore an agent run that waits always has an inner run that will end it. An agent run has
-only one inner run, even if the inner run fails: the next attempt of the agent run executes the
-failed agents of the inner run again.
+only one inner run, even if the inner run fails. In this case, the next attempt of the agent run
+executes the failed agents of the inner run again.
 """
 
 from collections.abc import Mapping, Sequence

@@ -429,7 +429,7 @@ class Hold(Table):
 
 
 class WaitingHold(Table):
-    """A hold that waits for other holds to settle, with its place in the order of the queue.
+    """A hold that waits until other holds are settled, with its place in the order of the queue.
 
     A row counts only while its agent run still waits. Therefore the places of a dead worker's
     agents are free when their leases have been taken away. The table needs no index on the budgets,
@@ -517,15 +517,16 @@ class CostEntry(Table):
     web_searches: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     # The service tier, speed and region in which the provider served the call, as far as the answer
-    # tells them; null in rows of older AgentChord versions and for calls without an answer.
+    # tells them. The column is null in rows of older AgentChord versions and for calls without an
+    # answer.
     served: Mapped[dict[str, Any] | None]
     price_version: Mapped[str | None]
     # The shared budgets on which the entry was booked; a later correction is booked on the same
     # budgets.
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     cost_usd: Mapped[Decimal]
-    # The money that the provider's cache or AgentChord's cache of answers has saved; the amount is
-    # negative if writing to the cache has cost more than the cache has saved so far.
+    # The money that the provider's cache or AgentChord's cache of answers has saved. The amount is
+    # negative if the writing to the cache has cost more than the cache has saved so far.
     saved_usd: Mapped[Decimal] = mapped_column(server_default=text("0"))
     # Seconds from the request to the end of the answer; null if no process saw the end.
     seconds: Mapped[float | None] = mapped_column(REAL)

@@ -1,4 +1,4 @@
-"""Writes lines of a run's history that are not part of another change."""
+"""Writes lines that are not part of another change into a run's history."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

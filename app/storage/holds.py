@@ -1,4 +1,4 @@
-"""Places holds: locks the accounts, decides with a pure function, and applies the decision."""
+"""Places the holds of calls: locks the accounts, decides with a pure function, applies the decision."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Places the holds of calls: locks the accounts, decides with a pure function, applies the decision."""
+"""Places the holds of calls: locks accounts, decides with a pure function, applies the decision."""
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence

@@ -36,7 +36,7 @@ class HoldQueue:
 
 
 async def read_queue(connection: AsyncConnection, budget_ids: Collection[UUID]) -> HoldQueue:
-    """Read the queue of these budgets; before a change of the queue, the caller locks the budgets."""
+    """Read the queue of budgets; a caller must lock these budgets before it changes the queue."""
     rows = (await connection.execute(READ_QUEUE, {"ids": list(budget_ids)})).all()
     live = [row for row in rows if row.live]
     return HoldQueue(

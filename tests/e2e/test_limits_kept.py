@@ -9,7 +9,6 @@ from tests.benchmarks.limit_scenarios import (
     SCENARIOS,
     Outcome,
     limited_stack,
-    measure,
     measure_together,
     workers,
 )
@@ -19,35 +18,39 @@ pytestmark = pytest.mark.timeout(400)
 
 PROCESSES = 2
 AGENTS = 100
-# Ten times the limits of `make limits`, or limits that 100 agents fill within a minute.
+# Limits that 100 agents fill within a minute: a request is due every half second. So a process that
+# the machine delays by some hundred milliseconds changes little. `make limits` has exact figures.
 SERVERS: dict[str, dict[str, Any]] = {
-    "bucket": {"requests_per_minute": 6000, "burst": 10},
-    "paced": {"requests_per_minute": 600, "burst": 1},
+    "bucket": {"requests_per_minute": 100, "burst": 10},
+    "paced": {"requests_per_minute": 100, "burst": 1},
     "window": {"requests_per_minute": 50, "enforcement": "window"},
     "tokens": {"tokens_per_minute": 40_000},
     "apart": {"input_tokens_per_minute": 30_000, "output_tokens_per_minute": 10_000},
-    "uncapped": {"output_tokens_per_minute": 20_000},
-    "twice": {"requests_per_minute": 600, "burst": 10},
+    "uncapped": {"output_tokens_per_minute": 15_000},
+    "twice": {"requests_per_minute": 100, "burst": 10},
 }
-#: Measured one after the other, without other load, because milliseconds count. The other
-#: scenarios mostly wait, and run together.
-ALONE = ("bucket", "paced", "twice")
-#: A scenario lasts only some seconds. Other tests on the machine delay some of its requests, and
-#: the last answer is expected to be a long one. `make limits` has the full figures.
-LEAST_USED = {"bucket": 0.8, "paced": 0.85, "uncapped": 0.85, "twice": 0.7}
-#: A process that is delayed may send a request too early or too late; and where the believed limits
-#: are wrong, the provider has to refuse requests.
-MOST_THROTTLED = {"bucket": 1, "paced": 2, "twice": 2}
+BELIEVED: dict[str, dict[str, Any]] = {"twice": {"requests_per_minute": 200, "burst": 20}}
+#: A busy machine sends late and so loses a part of a limit. A limiter that is wrong loses half.
+LEAST_USED = {"twice": 0.7}
+USED = 0.8
+#: Requests that arrive too close to each other, because one of them was late. Where the believed
+#: burst is too high, the provider also refuses the difference.
+MOST_THROTTLED = {"twice": 15}
+THROTTLED = 5
 
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
     scenarios = {
-        scenario.name: replace(scenario, server=SERVERS[scenario.name], agents=AGENTS)
+        scenario.name: replace(
+            scenario,
+            server=SERVERS[scenario.name],
+            believed=BELIEVED.get(scenario.name, {}),
+            agents=AGENTS,
+        )
         for scenario in SCENARIOS
         if scenario.name in SERVERS
     }
-    together = [scenario for name, scenario in scenarios.items() if name not in ALONE]
     folder = tmp_path_factory.mktemp("limits")
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -55,9 +58,8 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
         workers(stack, PROCESSES),
         client_of(stack, patch),
     ):
-        found = {name: measure(stack, scenarios[name], PROCESSES) for name in ALONE}
-        outcomes = measure_together(stack, together, PROCESSES)
-    return found | {s.name: outcome for s, outcome in zip(together, outcomes, strict=True)}
+        outcomes = measure_together(stack, list(scenarios.values()), PROCESSES)
+    return dict(zip(scenarios, outcomes, strict=True))
 
 
 @pytest.mark.parametrize("name", SERVERS)
@@ -65,5 +67,5 @@ def test_a_limit_is_kept_and_used(outcomes: dict[str, Outcome], name: str) -> No
     outcome = outcomes[name]
 
     assert outcome.answered == AGENTS
-    assert len(outcome.throttled_s) <= MOST_THROTTLED.get(name, 0)
-    assert outcome.used >= LEAST_USED.get(name, 0.95)
+    assert len(outcome.throttled_s) <= MOST_THROTTLED.get(name, THROTTLED)
+    assert outcome.used >= LEAST_USED.get(name, USED)

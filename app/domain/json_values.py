@@ -72,7 +72,8 @@ def find_part(
     Args:
         value: Any Python value; dicts, lists and tuples are looked into.
         name: Name of the value; the returned path begins with this name.
-        problem_of: Function of a part and its depth that returns the part's problem, or None.
+        problem_of: Function that gets a part and its depth, and returns the part's problem, or
+            None.
         max_values: Number of parts at which the search ends with a problem.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Sub-workflows, which run as agents of other workflows, and the limit of their nesting.
+"""Sub-workflows, which run as agents of other workflows, and the limit of the nesting.
 
 If an agent of the kind ``workflow`` has only the name of a workflow, the name is replaced by the
 definition when the outer workflow is stored. So each version of the outer workflow has fixed

@@ -15,7 +15,7 @@ from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
 from app.rate_limits.clock import BackendClock
 from app.rate_limits.tiers import BucketSpec
 
-#: Answers remembered per model and size of ``max_tokens``.
+#: Number of answers that are kept per model and size of ``max_tokens``.
 _SAMPLES = 100
 #: The share that is added to the longest of n answers is this number divided by n.
 _CAUTION = 4.0
@@ -48,7 +48,7 @@ def _key(request: LimitRequest) -> tuple[str, int]:
 
 
 class LimitRequests:
-    """Converts the requests for one bucket to the form that a backend reads, with their amounts.
+    """Converts the requests for one bucket, with their amounts, to the form that a backend reads.
 
     Args:
         clock: The clock of the backend.

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class _Shared:
-    """The objects that all clients of one platform share, whatever scopes the clients have.
+    """The objects that all clients of one platform share, also clients of different scopes.
 
     All clients of one scope share one ``Runs`` object, because callers of one scope share
     statements and commits. Callers of different scopes never share statements or commits. A

@@ -115,7 +115,7 @@ class CostTracker:
         return float(spending.cost_usd)
 
     def check_workflow_budget(self, workflow_id: str) -> bool:
-        """Return whether the budgets of a run, or of a workflow's newest run, have money left.
+        """Return whether money is left in the budgets of a run, or of a workflow's newest run.
 
         An agent's call starts only if the budgets have room for the whole worst case of the call.
         So the result True does not promise that another call starts.

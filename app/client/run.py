@@ -115,7 +115,7 @@ class Run:
         ).status
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
-        """Follow the history and the live texts of streaming agents, until the run has ended.
+        """Follow the run's history and the live texts of streaming agents, until the run has ended.
 
         Events ``agent_text`` are not stored, so a late caller gets only the later texts. An event
         ``agent_text`` has the id of the stored event before it. So a caller that continues

@@ -87,7 +87,7 @@ class Runs:
         Raises:
             WorkflowError: If the input does not fit the workflow, if no provider serves an agent,
                 or if an agent's model does not accept a parameter. This error is also raised if an
-                agent's kind is not known here or refuses the agent's settings.
+                agent's kind is not known here, or if the kind refuses the agent's settings.
             RunConflict: If the run with that key has another workflow, input or tenant.
             OutOfScope: If the options name a tenant that is not the tenant of the scope.
             UnknownModel: If a model has no price.

@@ -181,7 +181,7 @@ class Agent:
         on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or
             ``continue``, which asks the model to go on and joins the texts. Without a value (None),
             the agent fails if it has an ``output_schema`` or if its output is read by another
-            agent; otherwise the answer is accepted, and the result says so. Empty answers are
+            agent. In other cases the answer is accepted, and the result says so. Empty answers are
             treated in the same way.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
             once per element of the list. The prompt reads the element as ``{item}`` and the index

@@ -11,9 +11,9 @@ text becomes a value, without a change:
 - If an object has a key twice, the last value counts.
 
 orjson does the work, because it is three times as fast as the standard library. But orjson reads an
-integer beyond 64 bits as the nearest double, without a word, and it does not write such an integer.
-Therefore the standard library reads a text with a long run of digits. It also reads a text that
-orjson refuses, and then reports the problem and its place.
+integer beyond 64 bits as the nearest double, without a warning, and it does not write such an
+integer. Therefore the standard library reads a text with a long run of digits. It also reads a text
+that orjson refuses, and then reports the problem and its place.
 """
 
 import json

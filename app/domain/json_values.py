@@ -113,8 +113,8 @@ def find_text_problem(value: Any) -> str | None:
 def find_number_problem(number: float) -> str | None:
     """Return the reason why a number is not kept; None if there is no reason.
 
-    Integers may have 1,024 bits, which is as large as the largest double. NaN and the infinities
-    are not JSON.
+    Integers may have 1,024 bits. An integer of 1,024 bits is as large as the largest double. NaN
+    and the infinities are not JSON.
     """
     if isinstance(number, int):
         if number.bit_length() <= MAX_INTEGER_BITS:

@@ -4,8 +4,8 @@
 LLM = "llm"
 FUNCTION = "function"
 HTTP = "http"
-#: An agent that runs a sub-workflow. It only starts another run, so it needs only the scheduler's
-#: queue.
+#: An agent that runs a sub-workflow. Such an agent only starts another run, so it needs only the
+#: scheduler's queue.
 WORKFLOW = "workflow"
 #: Queues that belong to no provider. Some kinds are not listed here, such as the kinds of plugins.
 #: An agent of such a kind computes in the worker process, as a function does, and runs on the queue

@@ -40,7 +40,7 @@ class ServerTool:
     Attributes:
         name: ``web_search`` or ``web_fetch``.
         max_uses: Largest number of uses in one call; the provider enforces this number.
-        max_result_tokens: Number of prompt tokens that the hold counts for the result of one use.
+        max_result_tokens: Number of prompt tokens that a hold includes for the result of one use.
             The provider cuts fetched texts at about this number; nothing cuts the results of
             searches.
         options: Further options, such as ``allowed_domains``.

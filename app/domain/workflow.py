@@ -1,4 +1,4 @@
-"""A workflow: a named graph of agents, checked as soon as it is built."""
+"""A workflow: a named graph of agents, which is checked as soon as the graph is built."""
 
 import hashlib
 import json

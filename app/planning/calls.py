@@ -149,8 +149,8 @@ class CallPlanner:
             messages: The conversation so far.
             tools: Tools that the model may ask for.
             affordable_usd: Dollars that are left of the agent's ``cost_limit``. If the agent has no
-                ``max_tokens``, these dollars limit the length of the answer. None means that they
-                do not limit the answer.
+                ``max_tokens``, these dollars limit the length of the answer. None means that no
+                amount limits the answer.
             counted_tokens: Tokens of the prompt by the provider's own count, which may differ a
                 little from the number that is billed. A count above the upper bound is not the
                 count of this prompt, and is ignored. None means that nobody has counted.

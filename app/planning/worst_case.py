@@ -48,10 +48,10 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. Three groups of agents count with their cost limits: agents with tools (their own
-            or the provider's), agents with ``on_cut: continue``, and agents with attachments that
-            cannot be read before the run. Results of tools and such attachments have no bound, and
-            each continued answer is sent again.
+            use. For an agent with tools, the cost limit of the agent counts instead. It also counts
+            for an agent with ``on_cut: continue``, and for an agent with attachments that cannot be
+            read before the run. The tools may be the agent's own or the provider's. Results of tools
+            and such attachments have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """
@@ -114,8 +114,8 @@ def worst_case_of(
 
     Args:
         agent: The agent.
-        values: The agent's values by name; the value of every other agent is a string as long as
-            that agent's longest output.
+        values: The agent's values by name; the value of every other agent is a string with the
+            length of that agent's longest output.
         planner: The planner of calls, which plans as the workers do.
         read: As in ``worst_case``.
     """
@@ -161,7 +161,7 @@ def elements_of(
         flow: The data flow of the agent's workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
-        values: The run's input, and for each agent a string as long as that agent's output.
+        values: The run's input, and for each agent a string with the length of that agent's output.
     """
     if agent.for_each is None:
         return Elements(values=[flow.assumed(agent, values)])

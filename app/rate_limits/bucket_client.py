@@ -236,7 +236,7 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:
-        """Ask the backend after this time or earlier."""
+        """Ask the backend within this time."""
         self._exchange_timer.run_in(delay_s)
 
     def reconfigure(self, spec: BucketSpec) -> None:

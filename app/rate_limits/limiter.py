@@ -49,7 +49,7 @@ class ClusterLimiter:
             this function to find the use of the last hour and day. If the argument is None, a flush
             loses this use.
         cautious: Whether half of each limit per minute is kept back until the provider's first
-            answer, which shows the real limit. This costs nothing, see docs/rate-limits.md.
+            answer, which shows the real limit. This caution costs nothing; see docs/rate-limits.md.
 
     Example:
         limiter = ClusterLimiter(redis, table.resolve)
@@ -144,7 +144,7 @@ class ClusterLimiter:
                     timer.cancel()
 
     def blocked_by(self, request: LimitRequest) -> str:
-        """Return the bucket and the limit for which such a call has last waited.
+        """Return the bucket and the limit for which a call like ``request`` last waited.
 
         An example is ``openai/default requests_per_minute``.
         """
@@ -254,11 +254,14 @@ class ClusterLimiter:
         """Return the cluster's live buckets.
 
         Returns:
-            One dict per bucket with the keys ``bucket``, ``tiers`` (each tier with ``tier``,
-            ``enforcement``, ``limit``, ``level``, ``capacity``, ``rate`` per second and
-            ``learned_limit``), ``waiting``, ``concurrency`` (0 means unlimited), ``in_flight``,
-            ``paused_s``, ``next_free_s``, and ``ramp`` (the share of the rate that applies after a
-            pause).
+            One dict per bucket with these keys:
+
+            - ``bucket``: the name of the bucket,
+            - ``tiers``: a list of dicts with ``tier``, ``enforcement``, ``limit``, ``level``,
+              ``capacity``, ``rate`` per second and ``learned_limit``,
+            - ``concurrency``: 0 means unlimited,
+            - ``waiting``, ``in_flight``, ``paused_s`` and ``next_free_s``,
+            - ``ramp``: the share of the rate that applies after a pause.
 
         Raises:
             ServiceUnavailable: If the backend cannot be reached.

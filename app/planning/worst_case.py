@@ -50,8 +50,8 @@ class WorstCase:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
             use. For an agent with tools, the cost limit of the agent counts instead. It also counts
             for an agent with ``on_cut: continue``, and for an agent with attachments that cannot be
-            read before the run. The tools may be the agent's own or the provider's. Results of tools
-            and such attachments have no bound, and each continued answer is sent again.
+            read before the run. The tools may belong to the agent or to the provider. Results of
+            tools and such attachments have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """

@@ -170,7 +170,7 @@ class MemoryBucket:
                 self.level[name] = min(self.level[name], most)
 
     def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
-        """Count a late call in windows from the time at which the call was sent."""
+        """Count a late call from the time at which it was sent, in tiers that are windows."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "window":
                 self._refund_in_window(tier, amount, start)

@@ -34,9 +34,10 @@ class Acceptance:
         """Fill in a workflow's sub-workflows and providers, check the whole workflow, return it.
 
         Raises:
-            WorkflowError: If no workflow has the name of a sub-workflow, sub-workflows are nested
-                too deep, no provider serves an agent, a condition or an output schema cannot be
-                used, or an agent's kind is not known here or refuses the agent's settings.
+            WorkflowError: If no workflow has the name of a sub-workflow, if sub-workflows are
+                nested too deep, or if no provider serves an agent. This error is also raised if a
+                condition or an output schema cannot be used, if an agent's kind is not known here,
+                or if the kind refuses the agent's settings.
             OutOfScope: If a tenant's workflow refers to a sub-workflow only by its name. Stored
                 workflows belong to no tenant, so another tenant may have used that name.
         """

@@ -1,4 +1,4 @@
-"""The client of a program, with its methods by subject and within a scope."""
+"""The client of a program: the methods are grouped by subject and stay within a scope."""
 
 from collections.abc import Awaitable, Callable
 from functools import cached_property
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class _Shared:
-    """The objects that all clients of one platform share, whatever scopes the clients have.
+    """The objects that all clients of one platform share, also clients of different scopes.
 
     All clients of one scope share one ``Runs`` object, because callers of one scope share
     statements and commits. Callers of different scopes never share statements or commits. A
@@ -39,7 +39,7 @@ class _Shared:
 
 
 class Client:
-    """A program's access to the cluster; its coroutines run on the event loop of its platform.
+    """A program's access to the cluster; the coroutines run on the event loop of the platform.
 
     Every client has a scope, and every read and every control stays within this scope. The client
     treats another tenant's run like a run that does not exist.

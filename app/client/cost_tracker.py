@@ -27,9 +27,9 @@ class CostTracker:
     record the spending of agents. If a program recorded this spending here as well, the spending
     would count twice.
 
-    A tracker books a call after the call was made, so it cannot prevent the call from overdrawing a
-    budget. If a call must not overdraw a budget, an agent has to make the call, because the agent's
-    worker reserves the worst case first.
+    A tracker books a call after the call was made, so the tracker cannot prevent the call from
+    overdrawing a budget. If a call must not overdraw a budget, an agent has to make the call,
+    because the agent's worker first reserves the worst case.
 
     Args:
         config: The caller's own prices; None means the prices of the configuration.
@@ -71,13 +71,15 @@ class CostTracker:
             agent_id: Id of an agent run (``AgentResult.agent_id``), or a name that the caller
                 chooses.
             agent_name: Name of the agent, for reports.
-            workflow_id: Id of a run or of a registered workflow. If it is the id of a run, the call
-                is booked on the budgets of the run; otherwise, only on the standing budgets.
+            workflow_id: Id of a run or of a registered workflow. With the id of a run, the call is
+                booked on the budgets of the run. With the id of a workflow, the call is booked only
+                on the standing budgets.
             model: Name of the model.
             input_tokens: Number of tokens of the prompt.
             output_tokens: Number of generated tokens.
-            metadata: The caller's own facts, as JSON. ``module`` and, outside a run, ``tenant``
-                name budgets. If the model's name does not show the provider, ``provider`` names it.
+            metadata: The caller's own facts, as JSON. The value of ``module`` names a budget.
+                Outside a run, the value of ``tenant`` also names a budget. If the model's name does
+                not show the provider, the value of ``provider`` names the provider.
 
         Returns:
             The cost of the call in dollars.
@@ -113,7 +115,7 @@ class CostTracker:
         return float(spending.cost_usd)
 
     def check_workflow_budget(self, workflow_id: str) -> bool:
-        """Return whether the budgets of a run, or of a workflow's newest run, have money left.
+        """Return whether money is left in the budgets of a run, or of a workflow's newest run.
 
         An agent's call starts only if the budgets have room for the whole worst case of the call.
         So the result True does not promise that another call starts.
@@ -139,9 +141,9 @@ class CostTracker:
         """Return totals of the cluster's ledger.
 
         Returns:
-            ``total_cost`` in dollars, ``total_calls``, ``total_tokens``; dollars ``by_model``,
-            ``by_workflow`` and ``by_agent``; ``budgets``, the standing budgets in their current
-            periods.
+            The keys ``total_cost`` (dollars), ``total_calls`` and ``total_tokens``. The keys
+            ``by_model``, ``by_workflow`` and ``by_agent`` have dollars. The key ``budgets`` has the
+            standing budgets in their current periods.
         """
         return transaction(tracking.cost_statistics)
 

@@ -24,8 +24,8 @@ LIMITS_HINT = ", or use `agentchord limits set`"
 class OrchestrationEngine:
     """Registers and executes workflows on the cluster.
 
-    The workers do the work, and only they need the keys and the clients. The ``llm_client`` only
-    names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
+    The workers do the work, and only the workers need the keys and the clients. The ``llm_client``
+    only names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
 
     ``execute_workflow`` returns when the run has ended. If the caller ends first, the run goes on,
     and the caller can find the run again only by a ``key``. ``enqueue`` returns a handle at once.
@@ -96,7 +96,7 @@ class OrchestrationEngine:
         return await process().loop.run_async(execute())
 
     async def execute_multiple_workflows(self, workflow_ids: Sequence[str]) -> list[Workflow]:
-        """Execute registered workflows at once; return their results in the order of the ids."""
+        """Execute registered workflows at the same time; return results in the order of the ids."""
         return list(await asyncio.gather(*(self.execute_workflow(id_) for id_ in workflow_ids)))
 
     def get_workflow_status(self, workflow_id: str) -> dict[str, Any] | None:

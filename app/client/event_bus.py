@@ -20,7 +20,7 @@ CLOSE_STEP_S = 0.01
 class EventBus:
     """The events of the cluster, one by one, in the order of the history.
 
-    Live events come from a stream in Redis, which keeps the newest events
+    Live events come from a stream in Redis. The stream keeps the newest events
     (``monitoring.stream_length``). The history in Postgres has all events. An event has the same id
     in the stream and in the history.
 

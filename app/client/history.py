@@ -1,4 +1,4 @@
-"""The histories of runs while they go on, their live texts, and the stream of all events."""
+"""The histories and the live texts of runs that are going, and the stream of all events."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping

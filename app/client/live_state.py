@@ -68,10 +68,14 @@ class LiveState:
         """Return the circuit breakers that have counted failures lately.
 
         Returns:
-            One dict for each circuit breaker: ``provider``, ``model``, ``state``, ``wait_s``
-            (seconds until the next trial call, or until a trial call in flight counts as lost),
-            ``opening`` (number of times that the circuit has opened), ``ok`` (number of calls in
-            the window that succeeded) and ``bad`` (number of calls in the window that failed).
+            One dict for each circuit breaker, with these keys:
+
+            - ``provider``, ``model`` and ``state``,
+            - ``wait_s``: seconds until the next trial call, or until a trial call in flight counts
+              as lost,
+            - ``opening``: number of times that the circuit has opened,
+            - ``ok``: number of calls in the window that succeeded,
+            - ``bad``: number of calls in the window that failed.
 
         Raises:
             ServiceUnavailable: If Redis cannot be reached.

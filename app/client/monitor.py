@@ -109,12 +109,14 @@ class Monitor:
         """Return numbers of the whole cluster since its first workflow was registered.
 
         Returns:
-            ``workflows_started``, ``workflows_completed``, ``workflows_partially_completed``,
-            ``workflows_failed``, ``workflows_cancelled``, ``workflows_active``; ``agents_executed``
-            (completed or failed), ``agents_failed``, ``agents_active``; ``total_api_calls``,
-            ``total_tokens``, ``total_cost`` (dollars), ``rate_limit_hits``;
-            ``avg_agent_execution_time`` (seconds of a completed attempt) and ``uptime_seconds``
-            (seconds since that first registration).
+            These numbers by name:
+
+            - ``workflows_started``, ``workflows_completed``, ``workflows_partially_completed``,
+              ``workflows_failed``, ``workflows_cancelled``, ``workflows_active``,
+            - ``agents_executed`` (completed or failed), ``agents_failed``, ``agents_active``,
+            - ``total_api_calls``, ``total_tokens``, ``total_cost`` (dollars), ``rate_limit_hits``,
+            - ``avg_agent_execution_time`` (seconds of a completed attempt),
+            - ``uptime_seconds`` (seconds since that first registration).
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.
@@ -125,10 +127,14 @@ class Monitor:
         """Return the numbers of ``get_metrics`` in groups, with shares.
 
         Returns:
-            ``uptime_seconds``; ``workflows`` by state, with ``success_rate`` in percent of the
-            ended workflows; ``agents`` with ``success_rate`` and ``avg_execution_time``; ``api``
-            (``total_calls``, ``total_tokens``, ``rate_limited``); ``costs`` (``total_cost``,
-            ``cost_per_workflow``).
+            These groups by name:
+
+            - ``uptime_seconds``,
+            - ``workflows``: counts by state, and ``success_rate`` in percent of the ended
+              workflows,
+            - ``agents``, with ``success_rate`` and ``avg_execution_time``,
+            - ``api``, with ``total_calls``, ``total_tokens`` and ``rate_limited``,
+            - ``costs``, with ``total_cost`` and ``cost_per_workflow``.
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached.

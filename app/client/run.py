@@ -19,9 +19,9 @@ from app.storage.runs import RunRecord
 class Run:
     """A handle of one run; every property reads the run's current state from Postgres.
 
-    Methods block their thread, and each property runs a query of its own. So code on an event loop
-    waits with ``wait_async``, and a program that follows many runs reads the events of all runs
-    from one ``EventBus``.
+    The methods block the thread of the caller, and each property makes a query of its own. So code
+    on an event loop waits with ``wait_async``, and a program that follows many runs reads the
+    events of all runs from one ``EventBus``.
 
     Args:
         id_: Id of the run; any process can make a handle from the id.
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def cost(self) -> Decimal:
-        """Dollars spent so far, including failed and retried calls."""
+        """Dollars that the run has spent so far, including failed and retried calls."""
         return self.record.spent_usd
 
     @property
@@ -115,7 +115,7 @@ class Run:
         ).status
 
     def events(self, after: int | None = 0) -> Iterator[Event]:
-        """Follow the history and the live texts of streaming agents, until the run has ended.
+        """Follow the run's history and the live texts of streaming agents, until the run has ended.
 
         Events ``agent_text`` are not stored, so a late caller gets only the later texts. An event
         ``agent_text`` has the id of the stored event before it. So a caller that continues

@@ -28,7 +28,7 @@ POLL_S = 1.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Wanted:
-    """A run to be enqueued."""
+    """A run that is to be enqueued."""
 
     workflow: Workflow
     input: Mapping[str, Any]
@@ -85,9 +85,9 @@ class Runs:
         If a run with the key in ``options`` exists already, the method returns the id of that run.
 
         Raises:
-            WorkflowError: If the input does not fit the workflow, no provider serves an agent, an
-                agent's model does not accept a parameter, or an agent's kind is not known here or
-                refuses the agent's settings.
+            WorkflowError: If the input does not fit the workflow, if no provider serves an agent,
+                or if an agent's model does not accept a parameter. This error is also raised if an
+                agent's kind is not known here, or if the kind refuses the agent's settings.
             RunConflict: If the run with that key has another workflow, input or tenant.
             OutOfScope: If the options name a tenant that is not the tenant of the scope.
             UnknownModel: If a model has no price.

@@ -39,8 +39,8 @@ class Workflows:
     async def register(self, workflow: Workflow) -> UUID:
         """Store a workflow and return its id; equal content keeps the same id.
 
-        If a sub-workflow is given only by its name, its current version is stored with the
-        workflow.
+        If a sub-workflow is given only by its name, the current version of the sub-workflow is
+        stored with the workflow.
 
         Raises:
             WorkflowError: If the workflow is not acceptable; see ``Acceptance.complete``.

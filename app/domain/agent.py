@@ -35,7 +35,7 @@ PROVIDER_OF_PREFIX = {
 #: Providers that need no configuration. Like a configured provider, each of them has a queue with
 #: the name of the provider.
 PROVIDERS = ("openai", "anthropic")
-#: Errors whose cause is not the request. So another provider may still answer the request.
+#: Errors that the request did not cause, so another provider may still answer the request.
 FALLBACK_ON = tuple(
     error.__name__
     for error in (
@@ -142,15 +142,16 @@ class Agent:
         llm_config: ``model``, and optionally ``provider``, ``temperature``, ``max_tokens``,
             ``system`` and further parameters of the provider's API.
         prompt_template: Prompt of an agent of the kind ``llm``. ``{key}`` stands for a key of the
-            run's input, and ``{agent}`` or ``{agent.field}`` for the output of an agent that this
-            agent depends on.
-        attachments: Images, PDFs and texts that are sent with the prompt. Each entry is a string
-            with placeholders, such as ``"{invoice}"``, whose value is a path in the workers'
-            folder, a URL or a data URL with base64, or a mapping with one of the keys ``path``,
-            ``url`` and ``base64``, and ``detail`` (``low`` or ``high``) for an image.
-        tools: Functions made with ``@tool``, names of tools that the workers load, and tools that
-            run at the provider, such as ``{"server": "web_search", "max_uses": 2}``.
-        dependencies: Names of the agents that must end before this one starts.
+            run's input. ``{agent}`` and ``{agent.field}`` stand for the output of an agent that
+            this agent depends on.
+        attachments: Images, PDFs and texts that are sent with the prompt. An entry is a string or a
+            mapping. A string has placeholders, such as ``"{invoice}"``, and gives a path in the
+            workers' folder, a URL or a data URL with base64. A mapping has one of the keys
+            ``path``, ``url`` and ``base64``, and for an image optionally ``detail`` (``low`` or
+            ``high``).
+        tools: Functions with ``@tool``, names of tools that the workers load, and tools that run at
+            the provider, such as ``{"server": "web_search", "max_uses": 2}``.
+        dependencies: Names of the agents that must end before this agent starts.
         max_retries: Retries after a failed first attempt. If the value is 3, which is the default,
             the number of the default retry policy applies.
         timeout: Seconds that an attempt may spend on calls; the time of waiting for limits is not
@@ -158,11 +159,11 @@ class Agent:
         cost_limit: Dollars that the agent may spend in one run, over all attempts.
         priority: Number from 1 to 10; agents with a higher priority start first. If an agent with a
             priority of 8 or more fails, the run fails.
-        retry_policy: Number and delays of the retries; None means the default policy of the
-            workers.
+        retry_policy: Number and delays of the retries; None means the workers' default policy.
         accept_missing_inputs: Whether the agent runs even if a dependency failed; the output of
             that dependency is then null.
-        max_turns: Most calls of a conversation, for tools and continued answers, over all attempts.
+        max_turns: Largest number of calls of a conversation, for tools and continued answers, over
+            all attempts.
         fallbacks: Alternatives, in order, for a call that fails. Each alternative is a part of an
             ``llm_config``, such as ``{"model": "gpt-4o"}``, and is merged over the agent's
             ``llm_config``.
@@ -174,15 +175,14 @@ class Agent:
         output_mapping: Path in the output (``$`` is the whole output) -> key of the run's shared
             context. The agents that depend on this agent read the value by that key.
         condition: A CEL expression. If the expression is false, the agent is SKIPPED, its output is
-            null, and the agents that depend on it run. Without a condition (None) the agent always
-            runs.
-        output_schema: Schema of the output: a JSON Schema, or a pydantic model, of which the JSON
-            Schema is stored. With a schema, the output is a JSON value instead of a string.
+            null, and the agents that depend on it run. With None, the agent always runs.
+        output_schema: A JSON Schema, or a pydantic model; the stored form is the JSON Schema of the
+            model. With a schema, the output is a JSON value instead of a string.
         on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or
             ``continue``, which asks the model to go on and joins the texts. Without a value (None),
-            the agent fails if another agent reads its output or if it has an ``output_schema``;
-            otherwise the answer is accepted, and the result says so. Empty answers are treated in
-            the same way.
+            the agent fails if it has an ``output_schema`` or if its output is read by another
+            agent. In other cases the answer is accepted, and the result says so. Empty answers are
+            treated in the same way.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
             once per element of the list. The prompt reads the element as ``{item}`` and the index
             of the element as ``{index}``. The agent's output is the list of the outputs for all
@@ -250,7 +250,7 @@ class Agent:
 
     @property
     def is_critical(self) -> bool:
-        """Whether a failure of the agent fails the run."""
+        """Whether the run fails if the agent fails."""
         return self.priority >= CRITICAL_PRIORITY
 
     @property
@@ -336,8 +336,8 @@ class Agent:
         """Return the optional fields that have a value, such as the fallbacks and the condition.
 
         A field without a value is left out, so that a workflow that does not use the field keeps
-        its content hash. The schema is stored as a string because Postgres's jsonb does not keep
-        the order of keys, and a model writes the properties in the order in which it reads them.
+        its content hash. A model writes the properties of a schema in the order in which it reads
+        them. Postgres's jsonb does not keep the order of keys, so the schema is stored as a string.
         """
         schema = schema_of(self.output_schema)
         fields = {

@@ -189,8 +189,8 @@ def _in_llm_config(agent: Agent) -> Problem | None:
 
 
 def _in_model(agent: Agent) -> Problem | None:
-    # Providers are not checked here but in ``app.domain.providers``, because the configuration
-    # defines the providers.
+    # ``app.domain.providers`` checks the providers, because the configuration defines the
+    # providers.
     if not agent.llm_config.get("model"):
         return "llm_config", 'names no model: add one, such as "model": "gpt-4o-mini"'
     if len(agent.model) > MAX_NAME_CHARS:

@@ -1,7 +1,7 @@
-"""Finds the JSON value in the text of a model, which may stand among thoughts, fences and prose.
+"""Finds the JSON value in a model's text, also among thoughts, fences and prose.
 
-The rules never guess. A text from which two values could be taken, or whose only value may be a
-part of a broken one, has no value.
+The rules never guess. If two values could be taken from a text, the text has no value. A text also
+has no value if its only value may be a part of a broken value.
 """
 
 import json
@@ -49,7 +49,7 @@ def json_in_prose(text: str, kinds: str) -> str | None:
 
     Returns:
         The text of the value; None if there is no value, if there are several values, or if a part
-        of the text looks like JSON and is not.
+        of the text looks like JSON but is not JSON.
 
     Example:
         json_in_prose('The total is {"total": 5}, see [1].', "{")  # '{"total": 5}'
@@ -83,7 +83,7 @@ def _pieces(text: str) -> Iterator[str | None]:
 
 
 def _closing(text: str, start: int) -> int | None:
-    """Return the end of a bracket of prose; what stands inside such a bracket is not looked at."""
+    """Return the end of a bracket of prose; the text inside the bracket is not examined."""
     depth = 0
     for bracket in _BRACKETS[text[start]].finditer(text, start):
         depth += 1 if bracket.group() == text[start] else -1

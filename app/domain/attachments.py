@@ -1,9 +1,9 @@
 """The attachments of an agent: images, PDFs and texts that are sent with its prompt.
 
-An entry of ``attachments`` is a string with placeholders, such as ``"{invoice}"``, or a mapping
-that says where the file is: ``{"path": "{folder}/invoice.pdf"}``, ``{"url": ...}`` or
-``{"base64": ...}``. If an entry is one placeholder whose value is a list, each element of the list
-is an attachment.
+An entry of ``attachments`` is a string or a mapping. A string has placeholders, such as
+``"{invoice}"``. A mapping gives the place of the file: ``{"url": ...}``, ``{"base64": ...}`` or
+``{"path": "{folder}/invoice.pdf"}``. If an entry is one placeholder whose value is a list, each
+element of the list is an attachment.
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -27,7 +27,7 @@ FIELD = "attachments"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where one attachment comes from.
+    """The source of one attachment.
 
     Attributes:
         entry: The entry of the agent, such as ``attachments[0]``, for error messages.
@@ -49,7 +49,7 @@ def templates_of(agent: Agent) -> Iterator[tuple[str, str]]:
 
 
 def find_problem(entry: object) -> str | None:
-    """Find a problem of an entry that shows without the values of its placeholders."""
+    """Find a problem of an entry; the values of the entry's placeholders are not known here."""
     if isinstance(entry, Mapping):
         if unknown := next((key for key in entry if key not in _KEYS), None):
             return (
@@ -93,8 +93,8 @@ def sources_of(
     Args:
         agent: The agent.
         values: JSON values by root, as for ``app.domain.prompt.render``.
-        absent: Roots whose agent ended without an output. An entry that is one such placeholder
-            has no attachment, and neither has an entry whose value is null.
+        absent: Roots whose agent ended without an output. If an entry is one such placeholder, the
+            entry has no attachment. An entry with the value null has no attachment either.
 
     Raises:
         MissingInput: If a placeholder has no value.

@@ -15,7 +15,8 @@ PERCENT = Bounds(low=1, high=1000, whole=True)
 HOUR = Bounds(high=23, whole=True)
 DAY = Bounds(low=1, high=28, whole=True)
 HUNDRED = 100
-#: Percentages of a limit. If the spending passes one of them, the history gets an event.
+#: Percentages of a limit. If the spending passes one of these percentages, the history gets an
+#: event.
 DEFAULT_THRESHOLDS = (50, 80, 100)
 
 
@@ -54,7 +55,7 @@ class BudgetTerms:
         limit_usd: Dollars per period.
         soft: Whether the budget only warns, and refuses no call.
         thresholds: Percentages of the limit, in ascending order. If the spending passes one of
-            them, the history gets an event.
+            these percentages, the history gets an event.
         start_hour: Hour (UTC) at which the budget's days and months begin.
         start_day: Day of the month, from 1 to 28, on which the budget's months begin.
 

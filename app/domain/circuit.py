@@ -37,8 +37,8 @@ class CircuitBreakerConfig:
             model.
         slow_s: Seconds that a call must have lasted so that the agent's own timeout counts as a
             failure of the model.
-        when_open: The behaviour of agents while a circuit is open: ``wait`` means that they wait;
-            ``fail`` means that they fail immediately with CircuitOpen.
+        when_open: The behaviour of agents while a circuit is open: with ``wait``, the agents wait;
+            with ``fail``, the agents fail immediately with CircuitOpen.
     """
 
     enabled: bool = True

@@ -6,21 +6,21 @@ from decimal import Decimal
 
 # Finds the version, not the date: claude-3-5-sonnet, claude-opus-4-7, claude-sonnet-4-20250514.
 _VERSION = re.compile(r"claude-(?:[a-z]+-)*v?(\d{1,2})(?!\d)(?:[.-](\d{1,2})(?!\d))?")
-# Models since February 2026 can run in the USA only, at 1.1 times the price of all tokens; see
-# https://platform.claude.com/docs/en/manage-claude/data-residency. Older models refuse the
-# parameter inference_geo.
+# Models that appeared in February 2026 or later can be restricted to the USA. All tokens then cost
+# 1.1 times their price; see https://platform.claude.com/docs/en/manage-claude/data-residency. Older
+# models refuse the parameter inference_geo.
 _FIRST_WITH_REGIONS = (4, 6)
 _REGIONS: Mapping[str, Decimal] = {"us": Decimal("1.1")}
 
 
 def claude_version(model: str) -> tuple[int, int] | None:
-    """Return the version of a model of Anthropic, such as (4, 6); None if its name has none."""
+    """Return the version of an Anthropic model, such as (4, 6); None if its name has no version."""
     found = _VERSION.search(model)
     return None if found is None else (int(found[1]), int(found[2] or 0))
 
 
 def region_factors(model: str) -> Mapping[str, Decimal]:
-    """Return the factor of each region by which the price of a model's tokens is multiplied.
+    """Return, for each region, the factor that multiplies the price of a model's tokens.
 
     Args:
         model: Model name.

@@ -1,10 +1,10 @@
 """Reads a condition: checks its length and depth, and finds its names and unquoted strings.
 
 A condition is a CEL expression (https://cel.dev), which ``app.conditions`` compiles and evaluates.
-This module works without CEL. In one pass over the words of the condition, it checks the length and
-the depth, finds the agents and the keys of the context that the condition reads, and refuses
-unknown names. If a word is not a name and is compared with a name by ``==`` or ``!=``, the word is
-a string, such as ``positive`` in ``sentiment == positive``.
+This module works without CEL. In one pass over the words of the condition, the module checks the
+length and the depth. In the same pass, it finds the agents and the keys of the context that the
+condition reads, and refuses unknown names. If a word is not a name and is compared with a name by
+``==`` or ``!=``, the word is a string, such as ``positive`` in ``sentiment == positive``.
 """
 
 import re
@@ -57,12 +57,13 @@ class Condition:
         keys: Keys of the context that the condition reads.
         reads_input: Whether the condition reads the run's input.
         words: Words that count as strings although they have no quotes.
-        aliases: (variable, name of the agent) for each of these agents. The two differ if the name
-            contains a ``-``, because a variable of CEL cannot contain a ``-``.
+        aliases: (variable, name of the agent) for each agent in ``agents``. The variable differs
+            from the name if the name contains a ``-``, because a variable of CEL cannot contain a
+            ``-``.
         entered: Variables from which the condition reads a part, such as a field. If the value of
             such a variable is a string that contains JSON, the string is parsed.
         loops: Whether the condition has a macro or a pattern. The length of the condition does not
-            tell how long these take.
+            show the time that macros and patterns take.
     """
 
     text: str
@@ -211,7 +212,8 @@ class _Reader:
     def _sign(self, index: int) -> str:
         """Return the sign at an index.
 
-        The sign is empty if the index is outside the tokens, and a space if the token is no sign.
+        If the index is outside the tokens, the sign is empty. If the token is no sign, the sign is
+        a space.
         """
         if not 0 <= index < len(self._tokens):
             return ""
@@ -226,7 +228,7 @@ class _Reader:
         return any(name == token.text for name, _ in self._bound)
 
     def _bind(self, index: int) -> None:
-        """Note the variable of a macro, which is its first argument."""
+        """Note the variable of a macro; the variable is the first argument of the macro."""
         first = index + 2
         if first < len(self._tokens) and self._tokens[first].kind == "word":
             depth, end = 0, index + 1
@@ -288,7 +290,7 @@ def _refused(text: str, at: int, problem: str) -> WorkflowError:
 
 
 def place_of(text: str, at: int) -> str:
-    """Describe a position in an expression: the character, and the line if it has several lines."""
+    """Describe a position in an expression: the character, and the line if there are several."""
     line = text.count("\n", 0, at) + 1
     column = at - (text.rfind("\n", 0, at) + 1) + 1
     return f"character {column}" + (f" of line {line}" if "\n" in text else "")

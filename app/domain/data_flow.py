@@ -2,9 +2,9 @@
 
 The context is not stored. It is computed from the run's input, the outputs of the completed agents,
 and their ``output_mapping``. So an output and the values that it adds to the context are accepted
-in one transaction. If an agent runs again, both are replaced. An agent sees the values from the
-agents that it depends on, directly or indirectly. If two of these agents write the same key, the
-agent sees the value from the later level.
+in one transaction. If an agent runs again, the output and these values are replaced. An agent sees
+the values from the agents that it depends on, directly or indirectly. If two of these agents write
+the same key, the agent sees the value from the later level.
 """
 
 from collections import defaultdict
@@ -82,7 +82,7 @@ class DataFlow:
         self._read: frozenset[str] | None = None
 
     def condition(self, agent: Agent) -> Condition | None:
-        """Return an agent's condition with its names resolved; None if there is no condition.
+        """Return an agent's condition, in which all names are known; None if there is no condition.
 
         Raises:
             WorkflowError: If the condition is malformed or uses an unknown name.
@@ -147,8 +147,9 @@ class DataFlow:
     def reads_by_items(self, agent: Agent) -> set[str]:
         """Return the names of the agents whose outputs each item of a for_each needs.
 
-        The agent that returns the list is left out, unless the items name that agent. Otherwise ten
-        thousand items would each read the whole list, which is a hundred million elements in total.
+        The agent that returns the list is left out, unless the items name that agent. If ten
+        thousand items each read the whole list, they would read a hundred million elements in
+        total.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
         named = self._named(replace(agent, for_each=None, condition=None)) - {*ITEM_NAMES}

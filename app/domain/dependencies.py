@@ -64,7 +64,7 @@ class DependencyResolver:
         return levels
 
     def get_critical_path(self) -> list[str]:
-        """Return the longest chain of dependencies; if several are equally long, the first."""
+        """Return the longest chain of dependencies; the first chain if several are equally long."""
         if not self._names:
             return []
         # The level of a node is the length of the longest chain that ends at this node. So the
@@ -100,7 +100,7 @@ class DependencyResolver:
         return [self._names[node] for node in sorted(found, key=lambda n: (self._level[n], n))]
 
     def find_independent(self, pairs: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
-        """Find the pairs whose first agent does not even indirectly depend on the second agent.
+        """Find the pairs in which no chain of dependencies leads from the agent to the other agent.
 
         Args:
             pairs: Name of an agent -> names of the agents that this agent should depend on.

@@ -89,8 +89,8 @@ def items_of(
             f"for_each {agent.for_each!r} has {len(found):,} elements, and engine.max_items is "
             f"{max_items:,}: give fewer elements, or raise the setting"
         )
-    # Values of the input and of outputs were checked before they were stored; a part of a string
-    # was not.
+    # Values of the input and of outputs were checked before they were stored. A part of a string
+    # was not checked.
     if parsed and (problem := find_json_problem(found, agent.for_each)):
         raise MissingInput(f"for_each {agent.for_each!r}: {' '.join(problem)}")
     return list(found)

@@ -3,16 +3,17 @@
 ``json_values`` says which values are stored. This module says how a value becomes text and how a
 text becomes a value, without a change:
 
-- An integer keeps all its digits, up to 1,024 bits. That is as large as the largest double.
+- An integer keeps all its digits, up to 1,024 bits. An integer of 1,024 bits is as large as the
+  largest double.
 - Any other number is the nearest IEEE double. A number that no double can hold, such as 1e400, is
-  refused, and so are NaN and Infinity, which are not JSON.
+  refused. NaN and Infinity are also refused, because they are not JSON.
 - A string is Unicode, so half a surrogate pair is refused.
 - If an object has a key twice, the last value counts.
 
 orjson does the work, because it is three times as fast as the standard library. But orjson reads an
-integer beyond 64 bits as the nearest double, without a word, and it does not write such an integer.
-Therefore the standard library reads a text with a long run of digits. It also reads a text that
-orjson refuses, and then says what is wrong, and where.
+integer beyond 64 bits as the nearest double, without a warning, and it does not write such an
+integer. Therefore the standard library reads a text with a long run of digits. It also reads a text
+that orjson refuses, and then reports the problem and its place.
 """
 
 import json
@@ -32,13 +33,13 @@ Pairs = Callable[[list[tuple[str, Any]]], Any]
 
 MAX_DIGITS = len(str(1 << MAX_INTEGER_BITS))
 _LEAST_64, _MOST_64 = -(1 << 63), (1 << 64) - 1
-#: From here on, a double is written with an exponent.
+#: A double of this size or more is written with an exponent.
 _LONG_DOUBLE = 1e16
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 
-# An integer beyond 64 bits has at least 19 digits, so at least three digits in a row stand in every
-# sixth byte of the text. This first check reads only these bytes, because it must cost much less
-# than the reading itself.
+# An integer beyond 64 bits has at least 19 digits. If only every sixth byte of the text is kept, at
+# least three of these digits follow each other. The first check reads only the kept bytes, because
+# this check must cost much less than the reading itself.
 _SAMPLE = slice(None, None, 6)
 _SAMPLED_RUN = b"000"
 _RUN = b"0" * 19
@@ -48,7 +49,7 @@ _SHAPES = bytes(
 
 
 class _Refused(NamedTuple):
-    """Stands in a value in place of a part that cannot be kept, until its path is known."""
+    """Stands in a value in place of a part that cannot be kept, until the part's path is known."""
 
     problem: str
 
@@ -78,7 +79,8 @@ def read_json(text: str | bytes, name: str = "the text", *, pairs: Pairs | None 
             if encoded[_SAMPLE].translate(_SHAPES).find(_SAMPLED_RUN) < 0 or not _is_long(encoded):
                 return orjson.loads(encoded)
         except ValueError:
-            # The standard library has a better message, and also reads what orjson does not read.
+            # The standard library has a better message, and also reads some texts that orjson
+            # refuses.
             pass
     return _read_slowly(text, name, pairs)
 
@@ -105,9 +107,9 @@ def write_json(value: Any, *, sort_keys: bool = False, indent: bool = False) -> 
 def write_jsonb(value: Any, *, sort_keys: bool = False) -> str:
     """Write a value as JSON for Postgres, so that it comes back unchanged from a ``jsonb`` column.
 
-    A ``jsonb`` column stores 1e+23 as 100000000000000000000000, which comes back as an integer, and
-    not even as the same number. It keeps a decimal point. Therefore large doubles are written with
-    all their digits and ``.0``. Only the sign of -0.0 is lost.
+    A ``jsonb`` column stores 1e+23 as 100000000000000000000000. This number comes back as an
+    integer that does not even equal 1e+23. A ``jsonb`` column keeps a decimal point. Therefore
+    large doubles are written with all their digits and ``.0``. Only the sign of -0.0 is lost.
 
     Raises:
         InvalidJson: If a part of the value has no JSON form.
@@ -194,7 +196,7 @@ def _write_slowly(value: Any, option: int, *, doubles: bool) -> bytes:
 
 
 def _with_digits(value: Any, *, doubles: bool) -> Any:
-    """Return a copy in which the numbers that orjson does not write exactly are written already."""
+    """Return a copy; it has the JSON text of each number that orjson does not write exactly."""
     if isinstance(value, dict):
         return {key: _with_digits(part, doubles=doubles) for key, part in value.items()}
     if isinstance(value, list | tuple):

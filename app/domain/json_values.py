@@ -72,7 +72,8 @@ def find_part(
     Args:
         value: Any Python value; dicts, lists and tuples are looked into.
         name: Name of the value; the returned path begins with this name.
-        problem_of: Function of a part and its depth that returns the part's problem, or None.
+        problem_of: Function that gets a part and its depth, and returns the part's problem, or
+            None.
         max_values: Number of parts at which the search ends with a problem.
 
     Returns:
@@ -112,8 +113,8 @@ def find_text_problem(value: Any) -> str | None:
 def find_number_problem(number: float) -> str | None:
     """Return the reason why a number is not kept; None if there is no reason.
 
-    Integers may have 1,024 bits, which is as large as the largest double. NaN and the infinities
-    are not JSON.
+    Integers may have 1,024 bits. An integer of 1,024 bits is as large as the largest double. NaN
+    and the infinities are not JSON.
     """
     if isinstance(number, int):
         if number.bit_length() <= MAX_INTEGER_BITS:

@@ -4,11 +4,12 @@
 LLM = "llm"
 FUNCTION = "function"
 HTTP = "http"
-#: An agent that runs a sub-workflow. It only starts another run, so it needs only the scheduler's
-#: queue.
+#: An agent that runs a sub-workflow. Such an agent only starts another run, so it needs only the
+#: scheduler's queue.
 WORKFLOW = "workflow"
-#: Queues that belong to no provider. An agent of a kind that is not listed here, such as a kind of
-#: a plugin, computes in the worker process like a function, and runs on the queue of functions.
+#: Queues that belong to no provider. Some kinds are not listed here, such as the kinds of plugins.
+#: An agent of such a kind computes in the worker process, as a function does, and runs on the queue
+#: of functions.
 QUEUES_OF_KINDS = {FUNCTION: "function", HTTP: "http"}
 
 

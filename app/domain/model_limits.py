@@ -49,7 +49,8 @@ _LIMITS = {
     "claude-sonnet-4-6": (1_000_000, 64_000),
     "claude-sonnet-5": (1_000_000, 128_000),
 }
-# Prefixes of models whose limits are unknown, although a shorter prefix above also fits them.
+# Prefixes of the names of models with unknown limits. For these names, a shorter prefix above does
+# not count, although the shorter prefix also fits.
 _UNKNOWN = (
     *("gpt-4-0125", "gpt-4-1106", "gpt-4-32k", "gpt-4-vision"),
     *("gpt-5.4", "gpt-5.5", "gpt-5.6", "o1-preview", "claude-opus-4-8"),

@@ -104,10 +104,10 @@ def decide_holds(
 
     A hold is placed on all accounts of its request, or on none. If a request waits, its amount is
     set aside on each of its accounts, and a later request is granted only if it fits beside that
-    amount. So a large hold waits only for holds that were placed before it was requested, and a
-    small hold is granted if its accounts also have enough left for the waiting holds. An attempt
-    that has begun does not wait for an agent run that is away, because this agent run may be
-    waiting for the place of the attempt.
+    amount. So a large hold waits only for holds that were placed before the large hold was
+    requested. A small hold is granted if its accounts also have enough left for the waiting holds.
+    An attempt that has begun does not wait for an agent run that is away, because this agent run
+    may be waiting for the place of the attempt.
 
     Args:
         requests: The requests for holds, in order of arrival.
@@ -128,7 +128,7 @@ def decide_holds(
     for request in in_order:
         asked = request.call_id in asked_now
         ids = (request.agent_run_id, *request.budget_ids)
-        # If a request only waits, ``accounts`` may lack some of its accounts.
+        # If a request only waits, ``accounts`` may lack some accounts of this request.
         touched = [accounts[id_] for id_ in ids if asked or id_ in accounts]
         answer = answers[request.call_id] = _decide(
             request.amount_usd, touched, for_present if request.begun else set_aside

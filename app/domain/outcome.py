@@ -17,9 +17,9 @@ class AgentCounts:
         critical_failed: Agents that are counted in ``failed`` and have a priority of 8 or more.
         cancelled: Agents that were cancelled, mostly because a dependency failed.
         failed_items: Failed items of agents with a for_each, and sub-workflows that completed in
-            part. The other counts do not count an item as an agent.
-        decisive_items: Failed items whose agent still waits for its items, and fails if any item
-            fails.
+            part. In the other counts, an item is not counted as an agent.
+        decisive_items: Failed items of agents that still wait for their items, and that fail if any
+            item fails.
     """
 
     total: int
@@ -31,10 +31,10 @@ class AgentCounts:
 
 
 def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> str | None:
-    """Return why the run has failed, or None if it may go on.
+    """Return the reason why the run has failed, or None if the run may go on.
 
     A run fails if a critical agent failed, if more than half of the run's agents failed, or if any
-    agent failed and partial completion is not allowed. A failed item fails the run only if the
+    agent failed and partial completion is not allowed. If an item failed, the run fails only if the
     agent of the item needs all its items.
     """
     if counts.decisive_items:

@@ -12,7 +12,8 @@ from app.errors import MissingInput
 
 #: The whole output, in ``output_mapping``; ``$[0]`` and ``$.field`` are parts of the output.
 WHOLE = "$"
-# The name of a parameter or of a key of the context. Placeholders must be able to contain it.
+# The name of a parameter or of a key of the context. Placeholders must be able to contain this
+# name.
 KEY = re.compile(r"[^\W\d][\w-]*")
 MAX_PATH_CHARS = 1000
 

@@ -19,7 +19,7 @@ CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 OTHER_PRICES = ("reasoning", "citation")
 #: Fees in dollars per 1,000 uses.
 FEES = ("requests", "web_searches")
-#: Bounds of what a model does unasked, in uses or tokens per call.
+#: Bounds, in uses or tokens per call, of the work that a model does without being asked.
 MOST = ("max_citation_tokens", "max_web_searches")
 #: The key with the factors of service tiers, speeds and regions.
 FACTORS = "factors"
@@ -79,14 +79,15 @@ class CostConfig:
         CostConfig(model_costs={"our-model": {"input": 0.001, "output": 0.002}})
 
     Attributes:
-        model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens.
-            ``cached_input``, ``cache_write``, ``cache_write_1h``, ``reasoning`` and ``citation``
-            may be given too; so may the fees ``requests`` and ``web_searches`` in dollars per
-            1,000 uses, ``max_web_searches`` and ``max_citation_tokens`` per call, and ``factors``.
+        model_costs: Model name -> {"input": ..., "output": ...} in dollars per 1,000 tokens. The
+            prices ``cached_input``, ``cache_write``, ``cache_write_1h``, ``reasoning`` and
+            ``citation`` are optional. Further optional keys are the fees ``requests`` and
+            ``web_searches`` in dollars per 1,000 uses, ``max_web_searches`` and
+            ``max_citation_tokens`` per call, and ``factors``.
         model_prices: Model name -> list of prices with the same keys, in dollars per million
             tokens. The key ``from`` is the date or time from which a price applies (ISO 8601, UTC
-            if there is no zone). One price may have no ``from``; it applies before all others. A
-            model may be in only one of the two tables.
+            if there is no zone). One price may have no ``from``; this price applies before all
+            other prices. A model may be in only one of the two tables.
         default_input_cost: Price of input tokens for models that are in no table; None means that
             these models are refused.
         default_output_cost: Price of output tokens for models that are in no table; None means that

@@ -62,9 +62,9 @@ def render(template: str, values: Mapping[str, Any], *, absent: Container[str] =
     Args:
         template: String with placeholders.
         values: JSON values by root: the run's input and the outputs of agents. Strings are inserted
-            as they are, and other values as compact JSON, in which an integer keeps all its
-            digits. A path may lead into a string that contains JSON, because models return JSON in
-            this form.
+            as they are. Other values are inserted as compact JSON, in which an integer keeps all
+            its digits. A path may lead into a string that contains JSON, because models return JSON
+            in this form.
         absent: Roots whose agent ended without an output; every path from such a root leads to
             null.
 
@@ -183,7 +183,7 @@ def _parse(text: str, parsed: dict[int, Any]) -> Any:
         parsed[key] = text
         bare = bare_json(text)
         if bare[:1] in ("{", "[") and len(bare) <= MAX_PARSED_CHARS:
-            # A text that is not JSON, or not exactly, stays a string.
+            # A text stays a string if it is not JSON, or if it cannot be kept exactly.
             with contextlib.suppress(InvalidJson):
                 parsed[key] = read_json(bare)
     return parsed[key]

@@ -13,10 +13,10 @@ class TokenCounting:
     """The rules by which a provider's limits count the tokens of a call.
 
     Attributes:
-        reserves_output: Whether a limit on all tokens counts the larger of the prompt and
-            ``max_tokens`` before the call, and never corrects this number. If not, the limit counts
-            the prompt and the generated output. A limit on output tokens alone always counts the
-            generated output.
+        reserves_output: Whether a limit on all tokens counts the prompt or ``max_tokens`` before
+            the call, whichever number is larger, and never corrects this number. If not, the limit
+            counts the prompt and the generated output. A limit on output tokens alone always counts
+            the generated output.
         counts_cached: Whether limits count prompt tokens that were read from the provider's cache.
     """
 

@@ -24,9 +24,9 @@ class Provider:
         protocol: Name of the protocol that the provider speaks, a key of ``PROTOCOLS``.
         models: Names and patterns (``llama-*``) of the models that the provider serves unless an
             agent names another provider.
-        service_tier: The service tier of requests whose agents name none, or None. None means the
-            standard tier for models that also have other tiers in the price list; ``auto`` lets
-            the account's settings decide.
+        service_tier: The service tier of requests whose agents name no service tier. None means the
+            standard tier for models that also have other tiers in the price list; ``auto`` lets the
+            account's settings decide.
         api: Request form of the calls, one of the protocol's ``apis``; None means that the model
             and its tools decide.
     """

@@ -41,8 +41,8 @@ class RetryPolicy:
         base_delay: Delay in seconds that the strategy starts from.
         max_delay: Longest delay in seconds, before jitter.
         exponential_base: Factor by which the delay grows per retry in the exponential strategy.
-        jitter: Whether the delay is multiplied by a random factor from [0.5, 1.0), so that agents
-            that failed at the same time do not retry at the same time.
+        jitter: Whether the delay is multiplied by a random factor from [0.5, 1.0). If several
+            agents fail at the same time, they then retry at different times.
     """
 
     max_retries: int = 3

@@ -8,7 +8,7 @@ from app.errors import OutOfScope
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scope:
-    """The scope of a client: either one tenant or, as ``ALL``, the whole installation.
+    """The scope of a client: one tenant, or the whole installation (``ALL``).
 
     A missing tenant is refused and does not mean all tenants, so a request without a tenant reaches
     nothing. Only ``ALL`` reaches a run that has no tenant.

@@ -13,7 +13,7 @@ from app.domain.bounds import Bounds
 from app.domain.bounds import find_problem as find_number_problem
 from app.domain.suggestions import did_you_mean, listed, shortened
 
-#: The key that marks a tool as the provider's.
+#: The key that marks a tool of the provider.
 SERVER = "server"
 WEB_SEARCH, WEB_FETCH = "web_search", "web_fetch"
 CONTEXT_SIZES = ("low", "medium", "high")
@@ -28,8 +28,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     WEB_FETCH: (*_DOMAINS, "citations"),
 }
 LOCATION = ("city", "region", "country", "timezone")
-# Besides a read for each use there is one before the first use, and one after an attempt to use the
-# tool more often than it may be used.
+# The model reads the prompt once for each use. It also reads the prompt once before the first use,
+# and once after an attempt to use the tool more often than is allowed.
 _FURTHER_READS = 2
 
 
@@ -39,8 +39,8 @@ class ServerTool:
 
     Attributes:
         name: ``web_search`` or ``web_fetch``.
-        max_uses: Largest number of uses in one call; the provider enforces it.
-        max_result_tokens: Number of prompt tokens that the hold counts for the result of one use.
+        max_uses: Largest number of uses in one call; the provider enforces this number.
+        max_result_tokens: Number of prompt tokens that a hold includes for the result of one use.
             The provider cuts fetched texts at about this number; nothing cuts the results of
             searches.
         options: Further options, such as ``allowed_domains``.
@@ -54,7 +54,7 @@ class ServerTool:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerUses:
-    """The most that the provider's tools add to one call.
+    """The largest counts that the provider's tools can add to one call.
 
     Attributes:
         searches: Largest number of searches of the web.
@@ -67,7 +67,7 @@ class ServerUses:
     result_tokens: int = 0
 
     def prompt_tokens(self, prompt_tokens: int, output_tokens: int, window: int | None) -> int:
-        """Return the most prompt tokens that the provider bills for one call.
+        """Return the largest number of prompt tokens that the provider bills for one call.
 
         After each use, the model reads the whole prompt again, with its own text so far and with
         all results; the provider bills the sum.
@@ -75,7 +75,8 @@ class ServerUses:
         Args:
             prompt_tokens: Upper bound of the tokens of the request's prompt.
             output_tokens: Largest number of tokens that the model may generate.
-            window: Most tokens that the model can read at once, or None if unknown.
+            window: Largest number of tokens that the model can read at once; None if it is not
+                known.
 
         Example:
             >>> ServerUses(uses=1, result_tokens=20_000).prompt_tokens(1000, 500, None)
@@ -95,19 +96,19 @@ def is_server_tool(tool: object) -> bool:
 
 
 def server_tool_of(entry: Mapping[str, Any]) -> ServerTool:
-    """Return the tool of an entry in which ``find_problem`` finds none."""
+    """Return the tool of an entry in which ``find_problem`` finds no problem."""
     fields = {key: value for key, value in entry.items() if key in BOUNDS}
     options = {key: value for key, value in entry.items() if key in OPTIONS[entry[SERVER]]}
     return ServerTool(name=entry[SERVER], options=options, **fields)
 
 
 def server_tools_in(tools: Sequence[Any]) -> list[ServerTool]:
-    """Return the tools among these that run at the provider."""
+    """Return the given tools that run at the provider."""
     return [server_tool_of(tool) for tool in tools if is_server_tool(tool)]
 
 
 def uses_of(tools: Sequence[Any]) -> ServerUses:
-    """Return the most that the provider's tools among these add to one call."""
+    """Return the largest counts that the given tools of the provider add to one call."""
     found = server_tools_in(tools)
     return ServerUses(
         searches=sum(tool.max_uses for tool in found if tool.name == WEB_SEARCH),

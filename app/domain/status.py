@@ -1,4 +1,4 @@
-"""The states of agents and runs, and which of them are final."""
+"""The states of agents and runs; some of these states are final."""
 
 from enum import StrEnum
 
@@ -7,10 +7,10 @@ class AgentStatus(StrEnum):
     """State of an agent run.
 
     An agent run goes from PENDING to RUNNING. From RUNNING it goes to a final state, or goes back
-    to PENDING for a retry, a wait or a recovery. An agent is WAITING while its items or the run of
-    its sub-workflow produce its result; a waiting agent has neither a lease nor a place. The final
-    states are COMPLETED, FAILED, RATE_LIMITED (the last retry got a 429), BUDGET_EXCEEDED,
-    CANCELLED and SKIPPED.
+    to PENDING for a retry, a wait or a recovery. An agent is WAITING while the agent's items, or
+    the run of its sub-workflow, produce the agent's result. A waiting agent has neither a lease nor
+    a place. The final states are COMPLETED, FAILED, RATE_LIMITED (the last retry got a 429),
+    BUDGET_EXCEEDED, CANCELLED and SKIPPED.
     """
 
     PENDING = "pending"

@@ -1,4 +1,4 @@
-"""Sub-workflows, which run as agents of other workflows, and the limit of their nesting.
+"""Sub-workflows, which run as agents of other workflows, and the limit of the nesting.
 
 If an agent of the kind ``workflow`` has only the name of a workflow, the name is replaced by the
 definition when the outer workflow is stored. So each version of the outer workflow has fixed
@@ -33,7 +33,7 @@ def embedded(agent: Agent) -> Workflow | None:
 
 
 def named_workflows(workflow: Workflow) -> set[str]:
-    """Return the names, at any depth, that must be replaced by the definitions of workflows."""
+    """Return the names of workflows, at any depth; definitions must replace these names."""
     found: set[str] = set()
     for agent in workflow.agents:
         if isinstance(agent.sub_workflow, str):
@@ -93,7 +93,7 @@ def check_nesting(workflow: Workflow, *, max_depth: int) -> None:
 
 
 def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
-    """Yield a workflow and all sub-workflows in it, each as often as it occurs."""
+    """Yield a workflow and all its sub-workflows; a repeated sub-workflow is yielded repeatedly."""
     yield workflow
     for agent in workflow.agents:
         if (inner := embedded(agent)) is not None:
@@ -101,7 +101,7 @@ def all_workflows(workflow: Workflow) -> Iterator[Workflow]:
 
 
 def transformed(workflow: Workflow, change: Callable[[Workflow], Workflow]) -> Workflow:
-    """Change a workflow and all sub-workflows in it, beginning with the innermost ones."""
+    """Change a workflow and all sub-workflows in it; the innermost sub-workflows come first."""
     agents = [
         agent if (inner := embedded(agent)) is None else _around(agent, transformed(inner, change))
         for agent in workflow.agents

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 MAX_WORD_CHARS = 100
 MAX_WORDS_COMPARED = 10_000
 MAX_WORDS_SHOWN = 20
-#: If two words have at least this similarity (0 to 1), one is surely a mistyped form of the other.
+#: If two words have at least this similarity (0 to 1), one word is surely a mistyped form of the
+#: other word.
 MISTYPED = 0.8
 MIN_PREFIX_CHARS = 3
 
@@ -59,7 +60,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(value: object) -> str:
-    """Return the ``repr`` of a value, cut to a length that fits a line."""
+    """Cut the ``repr`` of a value to a length that fits a line, and return it."""
     # A long string is cut before it is quoted, so that a megabyte is not copied for a few
     # characters.
     if isinstance(value, str) and len(value) > MAX_WORD_CHARS:

@@ -7,13 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Usage:
-    """Counts of one call, which are disjoint; the first four add up to the prompt.
+    """Disjoint counts of one call; the first four counts add up to the prompt.
 
     Providers differ: OpenAI's prompt_tokens include cached tokens, and Anthropic's input_tokens do
     not include them. The adapters in ``app.llm`` convert both to this form.
 
     Attributes:
-        input_tokens: Prompt tokens at the full price (neither read from nor written to a cache).
+        input_tokens: Prompt tokens at the full price. They were neither read from a cache nor
+            written to a cache.
         cached_tokens: Prompt tokens that were read from the provider's cache.
         cache_write_tokens: Prompt tokens that were written to a cache of 5 minutes.
         cache_write_1h_tokens: Prompt tokens that were written to a cache of 1 hour.
@@ -82,7 +83,8 @@ class Partial:
     """The known part of an answer that broke off, or that was abandoned before its end.
 
     Attributes:
-        usage: Tokens of the call; the numbers are upper bounds if the provider has not counted.
+        usage: Tokens of the call; the numbers are upper bounds if the provider has not counted the
+            tokens.
         prompt_counted: Whether the provider has counted the prompt; if not, ``input_tokens`` has
             all tokens of the prompt.
         final: Whether the usage is the provider's final usage, so that only the rest of the answer

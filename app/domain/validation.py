@@ -38,7 +38,7 @@ class Definition(Protocol):
 
 
 def validate_workflow(workflow: Definition) -> DataFlow:
-    """Check everything about a workflow that can be known before it runs.
+    """Check everything that can be known about a workflow before the workflow runs.
 
     Args:
         workflow: The workflow, which may be incomplete, because this check runs while the workflow
@@ -147,7 +147,7 @@ def _check_for_each(
 def _check_attachments(
     agent: Agent, index: int, run_input: Mapping[str, Any], parsed: dict[int, Any]
 ) -> None:
-    """Check the attachments that the input gives, as far as no file has to be read."""
+    """Check the attachments that the input gives; make only the checks that read no file."""
     for field, template in templates_of(agent):
         places = placeholders(template)
         if len(places) == 1 and places[0].text == template and places[0].root in run_input:

@@ -1,4 +1,4 @@
-"""A workflow: a named graph of agents, checked as soon as it is built."""
+"""A workflow: a named graph of agents, which is checked as soon as the graph is built."""
 
 import hashlib
 import json
@@ -22,9 +22,9 @@ class Workflow:
     Example:
         Workflow(name="advice", agents=[reader, adviser], cost_budget=0.25, timeout=600)
 
-    The graph is fixed when the workflow is created. Outputs can change a run in two ways only: an
-    agent with a ``for_each`` runs once per element of a list, which an output may contain, and a
-    condition can skip an agent.
+    The graph is fixed when the workflow is created. Outputs can change a run in only two ways. An
+    agent with a ``for_each`` runs once per element of a list, and an output may contain this list.
+    A condition can skip an agent.
 
     Attributes:
         name: Name; workflows with the same name are versions of one workflow.

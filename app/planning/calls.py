@@ -39,18 +39,18 @@ class CallPlan:
         parameters: Parameters of the request, except messages and tools.
         max_tokens: Largest number of tokens that the answer may have.
         cache_writes: Whether the call asks the provider to cache the beginning of the prompt.
-        summary_tokens: Largest number of tokens of a summary that the provider may make of the
-            prompt before the answer (compaction); 0 if the request does not ask for this.
+        summary_tokens: Largest number of tokens of the summary. If the request asks for compaction,
+            the provider may summarise the prompt before the answer; otherwise the number is 0.
         bound_tokens: Number of tokens that the prompt cannot exceed.
         guessed_tokens: Number of tokens that the prompt's text will probably have.
-        media_tokens: Number of tokens that its images and PDFs will probably have.
+        media_tokens: Number of tokens that the prompt's images and PDFs will probably have.
         counted: Whether the provider has counted the prompt; ``guessed_tokens`` is then the count.
-        least_tokens: Number of tokens that the prompt has at least: of its text at 4 bytes per
-            token, or a little less than the provider's count.
+        least_tokens: Smallest number of tokens that the prompt can have. The number assumes 4 bytes
+            of text per token, or is a little less than the provider's count.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
         counting: The rules by which the provider's limits count the tokens.
-        server_uses: The most that tools of the provider add to the call.
+        server_uses: The largest counts that tools of the provider can add to the call.
     """
 
     quote: Quote
@@ -86,7 +86,8 @@ class CallPlan:
         """Return the highest possible cost with this number of prompt tokens, in dollars."""
         output_tokens = self.max_tokens + self.summary_tokens
         if self.summary_tokens:
-            # The prompt is read twice: for the summary, and for the answer, with the summary.
+            # The model reads the prompt twice: once for the summary, and once for the answer. For
+            # the answer it also reads the summary.
             prompt_tokens = 2 * prompt_tokens + self.summary_tokens
         uses = self.server_uses
         return self.quote.worst_case(
@@ -98,7 +99,7 @@ class CallPlan:
 
 
 class CallPlanner:
-    """Plans calls; workers hold the worst case of a plan, and ``agentchord plan`` shows it.
+    """Plans calls; workers reserve a plan's worst case, and ``agentchord plan`` shows this amount.
 
     The planner has a weakness. The bound counts one token for each byte of the prompt's text. For
     prose, this is about four times the real number. A tokenizer for each model would give a closer
@@ -148,14 +149,15 @@ class CallPlanner:
             messages: The conversation so far.
             tools: Tools that the model may ask for.
             affordable_usd: Dollars that are left of the agent's ``cost_limit``. If the agent has no
-                ``max_tokens``, these dollars limit the length of the answer. None means that they
-                do not limit the answer.
+                ``max_tokens``, these dollars limit the length of the answer. None means that no
+                amount limits the answer.
             counted_tokens: Tokens of the prompt by the provider's own count, which may differ a
                 little from the number that is billed. A count above the upper bound is not the
                 count of this prompt, and is ignored. None means that nobody has counted.
 
         Raises:
-            UnknownModel: If the model has no price, or no fee for searches that it may make.
+            UnknownModel: If the model has no price, or if the model may make searches and has no
+                fee for searches.
             BadRequest: If a message has a part that is no text, image or PDF.
             ConfigurationError: If the provider is not configured.
         """
@@ -200,8 +202,9 @@ class CallPlanner:
         return self.pricing.price_of(agent.provider, agent.model, agent.llm_config)
 
     def _summary_tokens(self, agent: Agent) -> int:
-        """Return the largest number of tokens of a summary for which the agent's requests ask."""
-        # Anthropic's API summarises a conversation inside a request, and counts this apart.
+        """Return the largest number of tokens of the summary that the agent's requests ask for."""
+        # Anthropic's API summarises a conversation inside a request, and counts the summary
+        # separately.
         edits, asked = (agent.llm_config.get(name) for name in ("context_management", "compaction"))
         if asked is None and "compact" not in str(edits):
             return 0
@@ -232,7 +235,8 @@ class CallPlanner:
         cap = self.max_tokens(agent)
         if affordable_usd is None or agent.llm_config.get("max_tokens") is not None:
             return cap
-        # Tools of the provider read a longer answer more often; the longest one counts here.
+        # If the provider runs tools, the model reads its own answer again. The longest answer
+        # counts here.
         bound = uses.prompt_tokens(bound, cap, window)
         prompt_usd = quote.worst_case(bound, 0, web_searches=uses.searches)
         per_token_usd = quote.worst_case(bound, 1, web_searches=uses.searches) - prompt_usd

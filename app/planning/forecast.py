@@ -1,9 +1,9 @@
 """A forecast of a run's calls, tokens and dollars, by agent; it makes no call.
 
-The forecast assumes that every agent answers at its first try with an answer of a given size, and
-that an agent with tools requests tools once, and uses each tool of the provider once. If the list
-of a for_each is in the input, its elements are counted. If another agent will return the list, the
-figures apply to one element. Agents of a sub-workflow appear as ``agent/inner``.
+The forecast assumes that every agent answers at its first try, with an answer of a given size. It
+also assumes that an agent with tools requests tools once, and uses each tool of the provider once.
+If the list of a for_each is in the input, its elements are counted. If another agent will return
+the list, the figures apply to one element. Agents of a sub-workflow appear as ``agent/inner``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,8 @@ from app.planning.worst_case import (
 
 #: Assumed tokens of an attachment that is not known before the run: about a page.
 UNREAD_TOKENS = 2000
-#: Assumed tokens of the result of one use of a tool of the provider, about those of recorded ones.
+#: Assumed tokens of the result when a tool of the provider is used once. Recorded results have
+#: about as many tokens.
 RESULT_TOKENS = 10_000
 
 
@@ -128,7 +129,7 @@ class Forecast:
 
     @property
     def most_calls(self) -> int:
-        """Most calls of all agents, with all turns and all retries."""
+        """Largest number of calls of all agents, with all turns and all retries."""
         return sum(agent.most_calls for agent in self.agents)
 
     @property
@@ -159,11 +160,11 @@ def forecast(
     Args:
         workflow: The workflow.
         run_input: The run's input, already checked.
-        planner: The planner of calls, which plans in the same way as the workers.
+        planner: The planner of calls, which plans calls in the same way as the workers do.
         output_tokens: Assumed tokens of each answer, unless the agent's max_tokens is smaller.
         retry: Retry policy of agents that have no retry policy of their own.
         providers: All providers.
-        read: Returns the parts of attachments, or None if they cannot be read here.
+        read: Returns the parts of attachments, or None if the attachments cannot be read here.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -231,7 +232,7 @@ def forecast(
 def _inner_rows(
     agent: Agent, level: int, runs: Sequence[Forecast], elements: Elements
 ) -> list[AgentForecast]:
-    """Return the agents of a sub-workflow, each summed over all elements of the outer agent."""
+    """Return a sub-workflow's agents, with sums over all elements of the outer agent."""
     return [
         replace(
             same[0],

@@ -1,4 +1,4 @@
-"""The number of requests from which on a provider's prompt cache saves money."""
+"""The smallest number of requests with which a provider's prompt cache saves money."""
 
 import math
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """The shortest possible time of a run, from the rate limits and from the latency of calls.
 
-The bounds assume that no other run uses the limits. A bucket that refills grants an amount after
-(amount - burst) / rate seconds or later, whatever the order of the calls is. The levels of a run
-follow each other. The largest of these bounds is the binding bound.
+The bounds assume that no other run uses the limits. If a bucket refills, it grants an amount after
+(amount - burst) / rate seconds or later. The order of the calls makes no difference. The levels of
+a run follow each other. The largest of these bounds is the binding bound.
 """
 
 from collections import defaultdict
@@ -47,7 +47,7 @@ def time_bounds(
     latency_s: float | None,
     providers: Sequence[Provider] = BUILT_IN,
 ) -> list[TimeBound]:
-    """Compute all bounds, the binding bound first.
+    """Compute all bounds; the binding bound comes first.
 
     Args:
         forecast: The forecast of the run.

@@ -19,7 +19,7 @@ from app.domain.workflow import Workflow
 from app.llm.parts import Part
 from app.planning.calls import CallPlanner
 
-#: Returns the parts of attachments, or None if they cannot be read on this machine.
+#: Returns the parts of attachments, or None if the attachments cannot be read on this machine.
 Read = Callable[[Sequence[Source]], list[Part] | None]
 #: Assumed length of a generated token. Few tokens are longer. If longer tokens make a run too
 #: expensive, its budgets stop the run.
@@ -48,8 +48,9 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools (its own or the provider's), with ``on_cut: continue``, or
-            with attachments that cannot be read before the run, this is its cost limit. Results of
+            use. For an agent with tools, the cost limit of the agent counts instead. It also counts
+            for an agent with ``on_cut: continue``, and for an agent with attachments that cannot be
+            read before the run. The tools may belong to the agent or to the provider. Results of
             tools and such attachments have no bound, and each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
@@ -82,7 +83,7 @@ def worst_case(
         workflow: The workflow.
         run_input: The run's input.
         planner: The planner of calls, which plans as the workers do.
-        read: Returns the parts of attachments, or None if they cannot be read here.
+        read: Returns the parts of attachments, or None if the attachments cannot be read here.
 
     Raises:
         UnknownModel: If a model has no price.
@@ -113,8 +114,8 @@ def worst_case_of(
 
     Args:
         agent: The agent.
-        values: The agent's values by name; the value of every other agent is a string as long as
-            that agent's longest output.
+        values: The agent's values by name; the value of every other agent is a string with the
+            length of that agent's longest output.
         planner: The planner of calls, which plans as the workers do.
         read: As in ``worst_case``.
     """
@@ -157,10 +158,10 @@ def elements_of(
 
     Args:
         agent: The agent.
-        flow: The data flow of its workflow.
+        flow: The data flow of the agent's workflow.
         agents: Names of the workflow's agents.
         run_input: The run's input, already checked.
-        values: The run's input, and for each agent a string as long as that agent's output.
+        values: The run's input, and for each agent a string with the length of that agent's output.
     """
     if agent.for_each is None:
         return Elements(values=[flow.assumed(agent, values)])
@@ -183,7 +184,7 @@ def input_of(inner: Workflow, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def texts(tokens: Mapping[str, int]) -> dict[str, str]:
-    """Make, for each name, a string as long as this number of tokens."""
+    """Make, for each name, a string that is as long as the name's number of tokens."""
     return {name: Unknown("x" * (count * BYTES_PER_TOKEN)) for name, count in tokens.items()}
 
 
@@ -212,7 +213,7 @@ def messages_of(
     Args:
         agent: The agent.
         values: The agent's values by name.
-        attached: The parts of its attachments.
+        attached: The parts of the agent's attachments.
     """
     prompt = _filled(agent, values)
     content = [*attached, {"type": "text", "text": prompt}] if attached else prompt

@@ -1,10 +1,10 @@
 """The values that the limiter's parts exchange: requests, permits, and a backend's messages.
 
-An exchange is one round trip for one bucket. The process sends everything that it has to report
-(corrections, renewals, waiting requests), and the backend returns everything that the process needs
-to know (grants, the time of the next exchange). The backends in ``backends`` behave alike, and one
-test suite runs on both backends. The named tuples go to exchange.lua as JSON arrays, so the order
-of the fields in a tuple is part of the script's interface.
+An exchange is one round trip for one bucket. The process sends everything that it has to report:
+corrections, renewals, waiting requests. The backend returns everything that the process needs to
+know: grants, the time of the next exchange. The backends in ``backends`` behave alike, and one test
+suite runs on both backends. The named tuples go to exchange.lua as JSON arrays, so the order of the
+fields in a tuple is part of the script's interface.
 """
 
 from collections.abc import Callable
@@ -84,7 +84,9 @@ class Observation(NamedTuple):
 
 
 class Sight(NamedTuple):
-    """What a process knew when it sent a request; this knowledge dates the headers of the answer.
+    """The knowledge of a process at the time when it sent a request.
+
+    The backend uses this knowledge to find the time to which the headers of the answer belong.
 
     Attributes:
         sent_at: Time at which the request was sent, by the backend's clock.
@@ -148,7 +150,7 @@ class LimitRequest:
         provider: Provider name, such as ``openai``; provider and model determine the bucket.
         model: Model name.
         counting: The rules by which the provider's limits count tokens; the protocol determines
-            them.
+            these rules.
         run_id: Id of the call's run, because runs share a bucket by weight.
         input_tokens: Tokens that the prompt will probably have.
         output_tokens: Largest number of tokens that the answer can have: ``max_tokens``, unless a
@@ -204,7 +206,7 @@ class Exchange:
         epoch: The bucket's epoch from the last reply, or empty. If the backend has another epoch,
             the bucket was flushed.
         rebuilds: Whether the process can report the use that came before the bucket's creation.
-        used: The use in the last period, by tier name, of the tiers that ``Reply.rebuild`` named.
+        used: For each tier that ``Reply.rebuild`` named, by tier name: the use in the last period.
         leaving: Whether the process ends.
         answered: Whether the provider has answered a call since the last exchange that reported an
             answer.
@@ -245,7 +247,7 @@ class Reply:
         paused_s: Seconds until the end of the pause; 0 if the bucket is not paused.
         careful: Whether the bucket waits for the provider's first answer.
         rebuild: Tiers whose earlier use a process must report before the bucket grants a request.
-        spent: Total spent in each tier.
+        spent: Total that was spent in each tier.
         shares: The virtual times of the runs in the message, in the order of these runs; the last
             number is the virtual time of the bucket.
         long_s: Seconds until the limits per hour and per day have room for one request.

@@ -71,7 +71,7 @@ MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: request fills the bucket, ``ClusterLimiter.start`` uses ``PREPARE_S``: the client prepares the
 #: call before the start, and sends it exactly at the start.
 EARLY_S, PREPARE_S = 0.0005, 0.008
-#: If one request fills the bucket, a permit is void if its call begins later than this.
+#: In a bucket that one request fills, a permit is void if its call begins later than this.
 STALE_S = 0.020
 #: Seconds until the next exchange after an exchange that failed.
 FAILED_S = 1.0
@@ -236,7 +236,7 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def ask_in(self, delay_s: float) -> None:
-        """Ask the backend after this time or earlier."""
+        """Ask the backend within this time."""
         self._exchange_timer.run_in(delay_s)
 
     def reconfigure(self, spec: BucketSpec) -> None:
@@ -409,8 +409,8 @@ class BucketClient:
     def _let_go(self) -> None:
         """Give permits to the waiters of an unlimited bucket.
 
-        Usually all waiters get their permits at once. After a pause they get them in growing
-        groups.
+        Usually all waiters get their permits at once. After a pause, growing groups of waiters get
+        their permits.
         """
         if not self.spec.unlimited or not self._queue:
             return

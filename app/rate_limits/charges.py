@@ -1,9 +1,9 @@
-"""The amounts that a call takes from each tier: expected before the call, corrected afterwards.
+"""The amounts that a call takes from each tier: estimates before the call, corrections afterwards.
 
 Providers count differently (``app.domain.protocols.TokenCounting``). Under OpenAI's protocol a
 provider reserves the tokens of the prompt or ``max_tokens``, whichever number is larger, and does
-not give back the unused part. Under Anthropic's protocol a provider counts the real output, and of
-the prompt only the part that was not read from a cache.
+not give back the unused part. Under Anthropic's protocol a provider counts the real output, and
+counts only the part of the prompt that was not read from a cache.
 """
 
 from app.domain.protocols import TokenCounting
@@ -11,12 +11,12 @@ from app.domain.usage import Usage
 from app.rate_limits.base import LimitRequest, Permit
 from app.rate_limits.tiers import BucketSpec, Tier
 
-#: Cost of every call, in seconds of the bucket, if the bucket limits only the concurrency.
+#: Cost of every call, in seconds of the bucket, if the bucket has no limit except the concurrency.
 _EQUAL_COST_S = 0.001
 
 
 def counts_real_output(tier: Tier, counting: TokenCounting) -> bool:
-    """Return whether a tier counts the generated output, not the output that a request reserves."""
+    """Return whether a tier counts the generated output instead of the reserved output."""
     return tier.name == "output_tokens" or (tier.name == "tokens" and not counting.reserves_output)
 
 
@@ -56,7 +56,7 @@ def cost_s(amounts: tuple[float, ...], spec: BucketSpec) -> float:
 
 
 def returned_amounts(permit: Permit, usage: Usage | None) -> tuple[float, ...]:
-    """Return the amount that each tier gets back; negative if the call used more than expected.
+    """Return the amount that each tier gets back; below 0 if the call used more than expected.
 
     Args:
         permit: The permit of the call.

@@ -1,14 +1,14 @@
 """This process's estimate of the backend's clock: an offset that every exchange corrects.
 
-Local times are those of ``time.monotonic()``, because the time of an event loop may be rounded and
-old, as it is in uvloop.
+``time.monotonic()`` gives the local times, because the time of an event loop may be rounded and
+old, for example in uvloop.
 """
 
 import time
 
 
 class BackendClock:
-    """Translates between the backend's clock and the local one.
+    """Translates between the backend's clock and the local clock.
 
     The backend reads its clock between the sending of a message and the arrival of the reply. The
     estimate changes only as far as this fact requires (Cristian, 1989). Slow replies therefore do

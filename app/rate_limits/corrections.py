@@ -12,8 +12,8 @@ from app.rate_limits.charges import returned_amounts
 from app.rate_limits.headers import limits_in
 from app.rate_limits.tiers import BucketSpec
 
-#: Largest number of corrections that are kept while the backend is away. If there are more, the
-#: oldest ones are forgotten, and their concurrency slots expire.
+#: Largest number of corrections that are kept while the backend is away. If there are more
+#: corrections, the oldest corrections are forgotten, and their concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
 #: Corrections wait ``FLUSH_S`` seconds, so that later corrections share their exchange. Headers
@@ -28,7 +28,8 @@ class Corrections:
     """The corrections of one bucket that have not been sent to the backend yet.
 
     Args:
-        spec: The bucket's limits; the amounts of a correction are in the order of its tiers.
+        spec: The bucket's limits; the amounts of a correction are in the order of the bucket's
+            tiers.
 
     Attributes:
         dropped: Number of corrections that were forgotten.
@@ -58,7 +59,7 @@ class Corrections:
 
     @property
     def max_wait_s(self) -> float:
-        """Seconds that the corrections may wait to share an exchange; infinite if none waits."""
+        """Seconds that corrections may wait to share an exchange; infinite if there are none."""
         if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf

@@ -30,7 +30,7 @@ class ExchangeTimer:
         return self._task is not None
 
     def run_in(self, delay_s: float) -> None:
-        """Make an exchange after this time or earlier, but not before the present one has ended."""
+        """Make an exchange within this time, but not before the present exchange has ended."""
         when_s = time.monotonic() + delay_s
         if when_s >= self._next_s:
             return

@@ -1,9 +1,9 @@
 """The requests of this process that wait for one bucket, ordered by run and by priority.
 
-The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996): each run has a virtual
-time that grows by cost / weight with every grant, and the run with the least virtual time goes
-first. The backend has the exact virtual times. This module has copies, which are good enough to
-choose the requests to offer.
+The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996). Each run has a virtual
+time that grows by cost / weight with every grant. The run with the least virtual time goes first.
+The backend has the exact virtual times. This module has copies, which are good enough to choose the
+requests that it offers.
 """
 
 import asyncio

@@ -3,8 +3,9 @@
 An answer that may have 4,096 tokens usually has only a few hundred tokens. If each call reserved
 4,096 tokens, most of the limit would be unused while calls are under way. The reservation is
 therefore based on the last answers to calls with a similar ``max_tokens``: it is the length of the
-longest of these answers. While only few answers are known, a part is added. If an answer is longer
-than its reservation, the difference is charged when the call has ended, like every correction.
+longest of these answers. While only few answers are known, a share of this length is added. If an
+answer is longer than its reservation, the difference is charged when the call has ended, like every
+correction.
 """
 
 from collections import defaultdict, deque
@@ -15,7 +16,7 @@ from app.rate_limits.charges import cost_s, counts_real_output, expected_amounts
 from app.rate_limits.clock import BackendClock
 from app.rate_limits.tiers import BucketSpec
 
-#: Answers remembered per model and size of ``max_tokens``.
+#: Number of answers that are kept per model and size of ``max_tokens``.
 _SAMPLES = 100
 #: The share that is added to the longest of n answers is this number divided by n.
 _CAUTION = 4.0
@@ -48,7 +49,7 @@ def _key(request: LimitRequest) -> tuple[str, int]:
 
 
 class LimitRequests:
-    """Converts the requests for one bucket to the form that a backend reads, with their amounts.
+    """Converts the requests for one bucket, with their amounts, to the form that a backend reads.
 
     Args:
         clock: The clock of the backend.

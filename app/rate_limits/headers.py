@@ -18,7 +18,7 @@ UNKNOWN = -1.0
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimit:
-    """One limit per minute as the headers of an answer report it.
+    """One limit per minute that the headers of an answer contain.
 
     Attributes:
         tier: Name of the tier.

@@ -44,11 +44,12 @@ class ClusterLimiter:
         backend: The backend that holds the buckets; a Redis client means ``RedisBackend`` with
             this client.
         resolve: Returns the bucket and the limits of a provider's model.
-        recent_use: Gets a bucket and a number of seconds, and returns the requests and the tokens
-            of the bucket in that time. After a flush of Redis, the limiter finds with it the use of
-            the last hour and day. If the argument is None, a flush loses this use.
+        recent_use: Function that gets a bucket and a number of seconds, and returns the requests
+            and the tokens of the bucket in that time. After a flush of Redis, the limiter calls
+            this function to find the use of the last hour and day. If the argument is None, a flush
+            loses this use.
         cautious: Whether half of each limit per minute is kept back until the provider's first
-            answer, which shows the real limit. This costs nothing, see docs/rate-limits.md.
+            answer, which shows the real limit. This caution costs nothing; see docs/rate-limits.md.
 
     Example:
         limiter = ClusterLimiter(redis, table.resolve)
@@ -104,7 +105,7 @@ class ClusterLimiter:
 
         Args:
             request: The call.
-            timeout_s: Longest wait in seconds; None waits for ever.
+            timeout_s: Longest wait in seconds; None means that the wait has no limit.
             early: Whether to return up to 50 ms before the start; the caller then prepares the call
                 and awaits ``start``.
             max_wait_s: Longest wait that the caller accepts if the length of the wait is known:
@@ -143,7 +144,7 @@ class ClusterLimiter:
                     timer.cancel()
 
     def blocked_by(self, request: LimitRequest) -> str:
-        """Return the bucket and the limit for which such a call has last waited.
+        """Return the bucket and the limit for which a call like ``request`` last waited.
 
         An example is ``openai/default requests_per_minute``.
         """
@@ -154,8 +155,8 @@ class ClusterLimiter:
         """Wait for the start of an early permit.
 
         Returns:
-            Whether the call may start now. If the result is False (because the bucket is paused or
-            the start is long over), the permit is already given back, and the caller must acquire
+            Whether the call may start now. The result is False if the bucket is paused or the start
+            is long over. In this case the permit is already given back, and the caller must acquire
             another permit.
         """
         bucket = self._buckets[permit.bucket]
@@ -253,11 +254,14 @@ class ClusterLimiter:
         """Return the cluster's live buckets.
 
         Returns:
-            One dict per bucket with the keys ``bucket``, ``tiers`` (each tier with ``tier``,
-            ``enforcement``, ``limit``, ``level``, ``capacity``, ``rate`` per second and
-            ``learned_limit``), ``waiting``, ``concurrency`` (0 means unlimited), ``in_flight``,
-            ``paused_s``, ``next_free_s``, and ``ramp`` (the share of the rate that applies after a
-            pause).
+            One dict per bucket with these keys:
+
+            - ``bucket``: the name of the bucket,
+            - ``tiers``: a list of dicts with ``tier``, ``enforcement``, ``limit``, ``level``,
+              ``capacity``, ``rate`` per second and ``learned_limit``,
+            - ``concurrency``: 0 means unlimited,
+            - ``waiting``, ``in_flight``, ``paused_s`` and ``next_free_s``,
+            - ``ramp``: the share of the rate that applies after a pause.
 
         Raises:
             ServiceUnavailable: If the backend cannot be reached.

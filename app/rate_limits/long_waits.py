@@ -15,8 +15,8 @@ from app.rate_limits.base import Reply
 from app.rate_limits.fair_queue import FairQueue, Waiter
 from app.rate_limits.tiers import BucketSpec
 
-#: A process makes the waits of all its waiters longer by one random share of at most this size, so
-#: that the waiters of different processes do not come back at the same moment. The waiters of one
+#: A process makes the waits of all its waiters longer by one random share of at most this size. The
+#: waiters of different processes therefore do not come back at the same moment. The waiters of one
 #: process keep their order.
 SPREAD, MOST_SPREAD_S = 0.05, 1.0
 
@@ -27,7 +27,7 @@ class Closed:
 
     Attributes:
         until_s: The time, by the clock of ``time.monotonic()``.
-        interval_s: Seconds from one start to the next after that time.
+        interval_s: Seconds between two starts after that time.
         reason: The reason why the bucket is closed: the name of a tier, or ``pause``.
     """
 
@@ -37,7 +37,7 @@ class Closed:
 
 
 def closed_by_limits(spec: BucketSpec, reply: Reply) -> Closed | None:
-    """Return how long the limits per hour and day close a bucket; None if all have room."""
+    """Return the time for which limits per hour and day close a bucket; None if all have room."""
     for tier in spec.tiers:
         if tier.name == reply.long_tier:
             return _closed(reply.long_s, interval_s=1 / tier.rate, reason=tier.name)

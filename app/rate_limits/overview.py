@@ -5,7 +5,7 @@ from typing import Any
 
 from app.rate_limits.stored import LimitTable
 
-#: Tiers whose names differ from their keys in the configuration: from a tier's name to its key.
+#: Tier name -> key in the configuration, for the tiers whose name and key differ.
 KEY_OF_TIER = {
     "requests": "requests_per_minute",
     "tokens": "tokens_per_minute",
@@ -37,13 +37,13 @@ def overview(
         - ``state``: None if the bucket is not in use; otherwise a dict with ``waiting``,
           ``concurrency``, ``in_flight``, ``paused_s``, ``next_free_s`` and ``ramp``,
         - ``limits``: by key, a dict with ``value`` (None means unlimited), ``source``,
-          ``inherited`` and ``live``, which is None or a dict with ``limit``, ``level``,
+          ``inherited`` and ``live``; ``live`` is None or a dict with ``limit``, ``level``,
           ``capacity``, ``rate`` per second and ``learned_limit``,
         - ``circuits``: the circuit breakers of the bucket's models.
 
         If a bucket is in use but no block defines it any more, its limits have the source
-        ``former``. If such a bucket has no limits and is not paused, as usual for the counts of
-        prompts, it is left out.
+        ``former``. If such a bucket has no limits and is not paused, it is left out. Buckets for
+        the counts of prompts are usually such buckets.
     """
     in_use = {bucket["bucket"]: bucket for bucket in live if _says_something(bucket, table)}
     names = dict.fromkeys((*table.values, *in_use))

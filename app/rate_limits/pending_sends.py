@@ -16,13 +16,14 @@ from app.rate_limits.tiers import BucketSpec
 
 #: The usual time between the start of a call and the sending of its request is a running mean. It
 #: begins at ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new delay by
-#: ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls (``BucketSpec.paced``):
-#: they wait for their start on an open connection, and every delay counts, because another process
-#: with another mean may make the next call.
+#: ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls (``BucketSpec.paced``).
+#: Paced calls wait for their start on an open connection. Every delay of a paced call counts,
+#: because another process with another mean may make the next call.
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
 #: A call that is later than this will perhaps never be sent, so other calls no longer wait for it.
 _LOST_S = 5.0
-#: Timers are only this exact, so the last part of a wait is spent in iterations of the event loop.
+#: Timers may be wrong by this many seconds, so the last part of a wait is spent in iterations of
+#: the event loop.
 _TIMER_S = 0.001
 
 

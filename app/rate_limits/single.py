@@ -15,7 +15,7 @@ _COUNTING = TokenCounting(reserves_output=False, counts_cached=True)
 
 
 class RateLimiter:
-    """Limits requests per minute, hour and day, tokens per minute and requests in flight.
+    """Limits the requests per minute, hour and day, tokens per minute, and requests in flight.
 
     Weakness: all callers share one bucket and one queue, and the estimate of a call counts even if
     the call used more or less. The workers use ``ClusterLimiter``, which has buckets by model and
@@ -44,7 +44,7 @@ class RateLimiter:
 
         Args:
             estimated_tokens: Tokens that the call will probably use, in prompt and answer.
-            timeout: Longest wait in seconds; None waits for ever.
+            timeout: Longest wait in seconds; None means that the wait has no limit.
 
         Raises:
             TimeoutError: If the call has to wait longer; nothing was taken from the limits.

@@ -2,7 +2,8 @@
 
 import time
 
-#: After a pause 1, 2, 4, ... requests may start, one group in each interval of this length.
+#: After a pause, groups of 1, 2, 4, ... requests may start: one group in each interval of this
+#: length.
 STEP_S = 0.05
 
 

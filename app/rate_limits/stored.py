@@ -48,7 +48,7 @@ class LimitValue:
 
 @dataclass(frozen=True, kw_only=True)
 class LimitTable:
-    """The limits of all providers, stored values included.
+    """The limits of all providers, including stored values.
 
     Attributes:
         providers: Limits by provider.
@@ -71,10 +71,10 @@ def limit_table(
 ) -> LimitTable:
     """Merge the configuration and the stored limits of every provider.
 
-    A stored model that the configuration lacks gets a bucket of its own. If a model's block does
-    not name a limit, the model has the limit of ``default``, stored values included. In the block
-    for counts of prompts, such a limit is unlimited. A stored block that this version does not
-    understand is ignored and logged.
+    If a stored model is missing in the configuration, the model gets a bucket of its own. If a
+    model's block does not name a limit, the model has the limit of ``default``, including stored
+    values. In the block for counts of prompts, a limit that is not named is unlimited. A stored
+    block that this version does not understand is ignored and logged.
     """
     values: dict[str, dict[str, LimitValue]] = {}
     providers: dict[str, ProviderLimits] = {}

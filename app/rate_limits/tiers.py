@@ -20,9 +20,11 @@ MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
 
 #: A request is granted at most this long before it may start.
 HORIZON_S = 0.05
-#: Amount that a process may take in one exchange although others wait, in seconds of the bucket.
+#: Amount, in seconds of the bucket, that a process may take in one exchange although other
+#: processes wait.
 QUANTUM_S = 0.02
-#: A process that waits behind others asks again after this time, in case a message was lost.
+#: A process that waits behind other processes asks again after this time, in case a message was
+#: lost.
 SAFETY_POLL_S = 1.0
 #: A process that asks this many seconds too late loses its place in the order.
 LATE_S = 0.3
@@ -48,7 +50,8 @@ class Tier:
 
     Attributes:
         name: ``requests``, ``requests_per_hour``, ``requests_per_day``, ``tokens``,
-            ``input_tokens`` or ``output_tokens`` (a name without a period is per minute).
+            ``input_tokens`` or ``output_tokens``. If the name has no ``hour`` or ``day``, the limit
+            is per minute.
         kind: ``bucket`` or ``window``.
         limit: Requests or tokens per period, as configured.
         period_s: Length of the period in seconds.
@@ -131,7 +134,7 @@ class BucketSpec:
 
     @cached_property
     def on_time_s(self) -> float:
-        """Seconds after which a call that is not sent is late; the margins cover shorter delays."""
+        """Seconds after which an unsent call is late; the margins cover shorter delays."""
         slack_s = min((tier.slack_s for tier in self.tiers if tier.is_short), default=math.inf)
         return min(slack_s / 4, _LATE_S)
 

@@ -12,8 +12,8 @@ _EPSILON = 1e-9
 class TokenBucket:
     """Holds up to ``capacity`` tokens and refills continuously; it starts full.
 
-    In any interval of t seconds at most ``capacity + refill_per_s * t`` tokens are taken (Turner,
-    "New directions in communications", 1986).
+    Callers take at most ``capacity + refill_per_s * t`` tokens in any interval of t seconds
+    (Turner, "New directions in communications", 1986).
 
     Weakness: callers can take a full bucket and then its refill, together nearly ``2 * capacity``
     in one period. Also, no other process sees the bucket. ``RateLimiter`` also has windows, in
@@ -91,7 +91,7 @@ class TokenBucket:
 
         Args:
             tokens: Number of tokens.
-            timeout: Longest wait in seconds; None waits for ever.
+            timeout: Longest wait in seconds; None means that the wait has no limit.
 
         Raises:
             TimeoutError: If the bucket does not have the tokens in time; no token was taken.

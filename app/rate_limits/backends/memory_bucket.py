@@ -32,7 +32,7 @@ class Careful:
 
 @dataclass(kw_only=True)
 class MemoryBucket:
-    """The state of a bucket; its fields are those of the state in bucket.lua."""
+    """The state of a bucket; it has the same fields as the state in bucket.lua."""
 
     epoch: str
     born: float
@@ -105,9 +105,9 @@ class MemoryBucket:
     def last_to_fit(
         self, amounts: Amounts, reserve: Amounts | None, now: float
     ) -> tuple[float, str]:
-        """Return the result of ``fit``, and the tier that has room last.
+        """Return the result of ``fit``, and the name of the tier that has room last.
 
-        The tier is empty if all tiers have room now.
+        The name is empty if all tiers have room now.
         """
         longest, name = 0.0, ""
         for i, tier in enumerate(self.tiers):
@@ -123,7 +123,7 @@ class MemoryBucket:
         return longest, name
 
     def long_wait(self) -> tuple[float, str]:
-        """Return the seconds until all tiers per hour and day have room, and the last such tier."""
+        """Return the seconds until all tiers per hour and day have room, and the slowest tier."""
         waits = [
             ((1 - self.level[tier.name]) / self.speed[tier.name], tier.name)
             for tier in self.tiers
@@ -170,7 +170,7 @@ class MemoryBucket:
                 self.level[name] = min(self.level[name], most)
 
     def move_in_windows(self, amounts: Amounts, start: float, sent: float) -> None:
-        """In windows, count a late call from the time of its sending."""
+        """Count a late call from the time at which it was sent, in tiers that are windows."""
         for tier, amount in zip(self.tiers, amounts, strict=True):
             if tier.kind == "window":
                 self._refund_in_window(tier, amount, start)
@@ -230,7 +230,8 @@ class MemoryBucket:
     def pause(self, refusal: Refusal, now: float) -> float | None:
         """Start the pause that an answer asks for.
 
-        Return its length in seconds, or None if the bucket is already paused for that long.
+        Return the length of the pause in seconds, or None if the bucket is already paused for that
+        long.
         """
         seconds, amounts = refusal.pause_s, refusal.amounts
         known = self.paused_until

@@ -127,7 +127,7 @@ def _keys(bucket: str, *names: str) -> list[str]:
 
 
 def _tag(bucket: str) -> str:
-    """Return the bucket's name as a hash tag, without braces, which would end the tag early."""
+    """Return the bucket's name as a hash tag, without braces, because a brace would end the tag."""
     return bucket.translate({ord("{"): "(", ord("}"): ")"})
 
 

@@ -33,7 +33,7 @@ class EstimateLine:
         calls: Number of calls with an estimate and a count.
         prompt_tokens: Counted tokens of the prompts of these calls.
         bias_percent: Percentage by which the sum of the estimates is above the counted tokens;
-            negative if it is below.
+            negative if the sum is below them.
         error_percent: Average difference between estimate and count, up or down, in percent.
         bound_factor: Sum of the upper bounds divided by the counted tokens.
         most_of_bound: Largest part of an upper bound that a prompt has used; 1 is the whole bound.

@@ -62,7 +62,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
 
 
 def hides(body: Mapping[str, Any]) -> bool:
-    """Return whether the answer to a request may leave out a part of what the model generates."""
+    """Return whether the answer to a request may leave out a part of the generated text."""
     thinking = body.get("thinking")
     asked = thinking is not None and thinking.get("type") != "disabled"
     return asked or (thinking is None and anthropic_thinks_unasked(body["model"]))

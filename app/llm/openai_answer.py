@@ -86,7 +86,7 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
 
 
 def hides(body: Mapping[str, Any]) -> bool:
-    """Return whether the answer to a request may leave out a part of what the model generates."""
+    """Return whether the answer to a request may leave out a part of the generated text."""
     effort = body.get("reasoning_effort")
     asked = effort not in (None, "none") or any(body.get(name) for name in _REASONING)
     asked = asked or any(name in body for name in _LEAVING_OUT)

@@ -134,7 +134,7 @@ class _Words:
 
 
 def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Return only the reference, which must lead to the schema's definitions, not to its root."""
+    """Return only the reference; it must lead to the schema's definitions, and not to its root."""
     if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}

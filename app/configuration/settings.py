@@ -119,11 +119,11 @@ def _default_home() -> Path:
 class Settings(BaseSettings):
     """All settings of an operator; ``load_settings`` builds them.
 
-    The environment takes precedence over ``.env`` in the working directory, ``.env`` over the YAML
-    file named by AGENTCHORD_CONFIG, and the file over the defaults. Sections are merged key by key.
-    Settings are read once, so a process must be restarted to see a change. To change rate limits
-    or budgets without a restart of the workers, use ``agentchord limits`` or ``agentchord
-    budgets``.
+    From the highest precedence to the lowest, the sources are the environment, ``.env`` in the
+    working directory, the YAML file that AGENTCHORD_CONFIG names, and the defaults. Sections are
+    merged key by key. Settings are read once, so a process must be restarted to see a change. To
+    change rate limits or budgets without a restart of the workers, use ``agentchord limits`` or
+    ``agentchord budgets``.
 
     Example:
         settings = load_settings()
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     monitoring: Monitoring = MonitorConfig()
 
     def all_providers(self) -> tuple[Provider, ...]:
-        """Return every provider, the built-in ones first."""
+        """Return every provider, the built-in providers first."""
         given = {each.name: each for each in BUILT_IN} | {
             name: Provider(
                 name=name,
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
         return found - {""}
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the bucket whose limits count a model's calls.
+        """Return the bucket with the limits for a model's calls.
 
         Args:
             provider: Provider name.

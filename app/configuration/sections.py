@@ -383,7 +383,7 @@ class ProviderSettings(Section):
     """A provider, or changes to a built-in provider.
 
     Attributes:
-        protocol: Protocol of the provider; only a built-in provider may leave this key out.
+        protocol: Protocol of the provider; only a built-in provider may leave out this key.
         base_url: URL of the provider, with ``/v1`` for OpenAI's protocol, and without ``/v1`` for
             Anthropic's protocol.
         api_key_env: Environment variable that contains the API key; None if the provider needs no

@@ -103,7 +103,7 @@ class ProviderAccess:
 
 
 def _variable(name: str) -> str | None:
-    """Return a variable's value, from the environment, else from ``.env``; None if it is empty."""
+    """Return a variable's value from the environment or else from ``.env``; None for no value."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         return (*self.provider_names, *QUEUES_OF_KINDS.values())
 
     def access_to(self, provider: str) -> ProviderAccess:
-        """Return a provider's URL, key and headers; the secrets in them are filled in."""
+        """Return a provider's URL, key and headers, with secrets in place of the variables."""
         given = self.providers.get(provider, ProviderSettings())
         found = {
             name: _variable(name)
@@ -367,8 +367,8 @@ def load_settings(**overrides: Any) -> Settings:
         The settings, immutable.
 
     Raises:
-        ConfigurationError: If a setting is wrong. The message is one line. It has the reason,
-            and either the variable or the file, line and key.
+        ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
+            and the place. The place is a variable, or a file with a line and a key.
     """
     try:
         return Settings(**overrides)

@@ -30,7 +30,7 @@ class Price:
         writes_unasked: Whether the provider writes to its cache without a request for that, and
             charges the price of a write.
         above: Prices of long prompts, in ascending order. Each has a number of prompt tokens, and
-            the price that applies to the whole call if its prompt has more tokens.
+            the price that applies to the whole call if the call's prompt has more tokens.
     """
 
     version: str

@@ -2,8 +2,8 @@
 
 A price list may have prices of units that this application does not know. If such a unit may occur
 in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
-out, because a request has only text, and because the tools of the web are the only tools of the
-provider for which a request asks.
+out. The reason is that a request has only text, and that the tools of the web are the only tools of
+the provider in a request.
 """
 
 import re
@@ -53,7 +53,7 @@ class PriceList:
     """The models of genai-prices. The first look-up loads the package, which takes about 0.3 s.
 
     Weakness: the list has a few prices for cases that no answer tells, such as the route of a
-    gateway. For a model with such prices, the most expensive of them applies to all cases.
+    gateway. For a model with such prices, the most expensive price applies to all cases.
     """
 
     @cached_property

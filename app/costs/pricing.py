@@ -210,7 +210,7 @@ class Pricing:
         return float(self.price_of(provider_of_model(model) or "", model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
-        """Return the most tokens that a model generates in one answer; None if unknown."""
+        """Return the most tokens that a model generates in an answer; None if this is unknown."""
         return limits_of(model).max_output_tokens
 
     def context_window(self, provider: str, model: str) -> int | None:

@@ -62,8 +62,8 @@ class Quote:
     Attributes:
         prices: Prices by service tier, speed and region.
         ways: The values of service tier, speed and region, in the order of ``SERVED``.
-        service_tier: The service tier that the request must name because its agent names none;
-            None means that nothing is added to the request.
+        service_tier: The service tier that the request must name because the agent names no
+            tier; None means that nothing is added to the request.
 
     Example:
         quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
@@ -127,7 +127,7 @@ class Quote:
 
 
 def asked_of(name: str, value: object) -> str | None:
-    """Return the value of a fact that a request asks for; None if the request leaves it open."""
+    """Return the value of a fact that a request asks for; None if the request names no value."""
     return None if value is None else _normal(name, str(value))
 
 

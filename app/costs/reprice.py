@@ -1,10 +1,10 @@
 """Prices booked calls again after a change of prices, and books the differences as corrections.
 
-The new cost of a call is calculated from three things: the stored usage of the call; the service
-tier, speed and region in which the call was served; and the price that today's tables give for the
-time of the entry. A correction brings the sum of the call's entries to the new cost, so a second
-repricing books nothing. If the usage of a call is not known, the booked worst case of the call
-stays.
+The new cost of a call is calculated from the call's stored usage, and from the price that today's
+tables give for the time of the entry. The price also depends on the service tier, speed and region
+in which the call was served. A correction brings the sum of the call's entries to the new cost, so
+a second repricing books nothing. If the usage of a call is not known, the booked worst case of the
+call stays.
 """
 
 from collections import defaultdict

@@ -88,7 +88,7 @@ class Spending:
 
 
 async def book_spending(connection: AsyncConnection, spending: Spending) -> None:
-    """Add an entry to the ledger and book it on every budget that counts it.
+    """Add an entry to the ledger, and book the entry on every budget that counts it.
 
     The money is spent already, so the full amount is booked. If a budget does not have the amount
     left, the budget is overdrawn and frozen.

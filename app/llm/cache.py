@@ -55,8 +55,8 @@ def address_of(request: Mapping[str, Any]) -> str:
 class AnswerCache:
     """The answers of a cluster.
 
-    Weakness: requests share an answer only if all their bytes are equal, and an answer is used for
-    its whole time to live even if the provider has changed the model. ``prompt_cache`` is the
+    Weakness: requests share an answer only if all their bytes are equal. An answer is used for its
+    whole time to live even if the provider has changed the model. ``prompt_cache`` is the
     alternative for requests that have only the beginning in common.
 
     Args:

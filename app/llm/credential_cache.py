@@ -148,7 +148,7 @@ class CredentialCache:
             await asyncio.wait({self._renewal})
 
     async def _replaced(self, rejected: Authorization) -> Authorization | None:
-        """Return newer credentials; return None if the function returns the rejected ones again."""
+        """Return newer credentials; None if the function returns the rejected credentials again."""
         if self._held is rejected:
             self._held, self._renew_at_s = None, -math.inf
         fresh = await self.get()
@@ -232,7 +232,7 @@ class KeyOnly:
         post: Callable[[Request], Awaitable[Step]],
         _on_broken: Callable[[Partial], None] | None = None,
     ) -> Step:
-        """Send a request as it is; the arguments are those of ``CredentialCache.send``."""
+        """Send a request as it is; the arguments are as in ``CredentialCache.send``."""
         return await post(request)
 
     async def close(self) -> None:
@@ -240,7 +240,7 @@ class KeyOnly:
 
 
 def _read(found: Any) -> Authorization | str:
-    """Return the credentials in a returned value, or the reason why there are none."""
+    """Return the credentials in a returned value, or the reason why it has no credentials."""
     try:
         return read_credentials(found)
     except NotCredentials as error:

@@ -26,8 +26,8 @@ class Credentials:
         token: The token, without ``Bearer``; it is sent in the header ``Authorization``.
         expires_in_s: Seconds for which the token is valid. If neither this number nor
             ``expires_at`` is given, the function is asked again after five minutes.
-        expires_at: End of the token's lifetime, given in place of ``expires_in_s``. The end is an
-            aware datetime, or a number of seconds since 1970.
+        expires_at: End of the token's lifetime; it may take the place of ``expires_in_s``. The end
+            is an aware datetime, or a number of seconds since 1970.
         headers: Further headers of the requests. These headers replace headers of the same names,
             even ``Authorization``.
 

@@ -189,7 +189,7 @@ _LIMIT_WORDS = re.compile(r"\brate[ _-]?limit|too many requests|\bthrottl", re.I
 _SHORT_WINDOW = re.compile(
     r"\b(?:per|a|each) (?:second|minute|hour)\b|\b(?:[rt]p[ms])\b|/ ?min\b", re.IGNORECASE
 )
-# A request that is larger than the limit never passes, however long the caller waits.
+# A request that is larger than the limit never passes, even after a long wait.
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
 _ASKED_OF_LIMIT = re.compile(r"limit:? ([\d,]+)\b.{0,60}?requested:? ([\d,]+)\b", re.IGNORECASE)
 # The status that an error inside a 200 stands for.
@@ -223,7 +223,7 @@ def kind_of(
 
     Args:
         status: HTTP status of the answer.
-        codes: The codes of the error, the most specific one first.
+        codes: The codes of the error, the most specific code first.
         text: The words of the error.
         numbered: The class that ``BY_NUMBER`` has for the error, or None.
         may_pass: Whether the provider names a time to wait, so that waiting helps.

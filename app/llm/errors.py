@@ -233,7 +233,7 @@ def _plain(body: Any) -> Any:
 
 
 def _levels(body: Any) -> list[Any]:
-    """Return a body and the errors inside it, the innermost one last."""
+    """Return a body and the errors inside the body, the innermost error last."""
     levels: list[Any] = []
     while body is not None and len(levels) < _DEEPEST:
         if isinstance(body, list) and body:

@@ -30,7 +30,7 @@ _WORDS: dict[Finish, tuple[str, ...]] = {
     ),
 }
 _FINISHES: dict[str, Finish] = {word: end for end, words in _WORDS.items() for word in words}
-# After Anthropic's API has read one request's prompt ten times, it waits for the next request.
+# After Anthropic's API has read one request's prompt ten times, the API waits for the next request.
 _PAUSE = "pause_turn"
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FAILURES: dict[str, type[ProviderError]] = {

@@ -39,10 +39,10 @@ def retry_after_s(
     """Return the seconds to wait, at most a day, or None if the answer does not tell them.
 
     Args:
-        headers: Headers of the answer. ``retry-after-ms`` has milliseconds; ``retry-after`` has
-            seconds, a duration such as ``1m3.5s`` or ``PT5S``, or a time: a date of HTTP or of RFC
-            3339, or the seconds since 1970.
-        body: An error and the documents around it, the innermost one last. The error may have
+        headers: Headers of the answer. ``retry-after-ms`` has milliseconds. ``retry-after`` has
+            seconds, a duration such as ``1m3.5s`` or ``PT5S``, or a time. A time is a date of HTTP
+            or of RFC 3339, or the seconds since 1970.
+        body: An error and the documents around it, with the error last. The error may have
             ``retry_after`` in seconds, Google's ``retryDelay``, or the headers of the provider
             behind a gateway.
         now: The present time, with its zone.

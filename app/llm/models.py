@@ -89,7 +89,7 @@ def generates_openly(model: str) -> bool:
 
 
 def openai_always_reasons(model: str) -> bool:
-    """Return whether a model of OpenAI takes no reasoning effort ``none``."""
+    """Return whether a model of OpenAI refuses the reasoning effort ``none``."""
     return _ALWAYS_REASONS.search(model) is not None
 
 

@@ -44,7 +44,7 @@ class OpenAIClient(OpenAISdkClient):
     Args:
         api_key: As in ``SdkClient``.
         api: Request form of all requests without a parameter ``api``: ``chat`` or ``responses``;
-            None means that the model and its tools decide.
+            None means that the model and the tools decide.
         **options: As in ``SdkClient``; ``base_url`` includes ``/v1``.
 
     Example:

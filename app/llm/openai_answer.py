@@ -58,7 +58,7 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
 
 
 def is_thought(message: Mapping[str, Any]) -> bool:
-    """Return whether a message, or a piece of one, begins with a thought in tags (Gemini)."""
+    """Return whether a message, or a piece of a message, begins with a thought in tags (Gemini)."""
     google = (message.get("extra_content") or {}).get("google") or {}
     return bool(google.get("thought"))
 

@@ -51,7 +51,7 @@ def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | Non
 
 
 def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """Return ``output_config.format`` for a schema, or None if it must be an instruction."""
+    """Return ``output_config.format`` for a schema; None if the schema must be an instruction."""
     if not anthropic_takes_schema(model):
         return None
     try:

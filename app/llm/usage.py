@@ -1,6 +1,6 @@
 """Converts the usage objects of all protocols to ``Usage``, whose counts do not overlap.
 
-A count that is missing, or that cannot be read, is never taken for zero: ``Counts`` tells which
+A count that is missing, or that cannot be read, is never taken for zero. ``Counts`` tells which
 parts the provider has counted, and the rest of the tokens is estimated. The tokens that are read
 from a usage are at least as many as each count in the usage; a discount is the only exception.
 """
@@ -359,7 +359,7 @@ def _part(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _told(raw: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """Return the largest of several spellings of the same count, or None if there is none."""
+    """Return the largest count under several spellings of its name, or None without a count."""
     found: int | None = None
     for name in names:
         if name in raw and (count := count_of(raw[name])) is not None:

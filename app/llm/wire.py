@@ -28,7 +28,7 @@ PROTOCOL_ERRORS = (
 DRAIN_S = 0.5
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# orjson rounds integers of more than 64 bits; the shortest of them have 19 digits.
+# orjson rounds integers of more than 64 bits; the shortest such integers have 19 digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _LAST_EVENT = "[DONE]"
 # More tokens than any call has; a larger number is no count.

@@ -127,7 +127,7 @@ class Quote:
 
 
 def asked_of(name: str, value: object) -> str | None:
-    """Return the value of a fact that a request asks for; None if the request names no value."""
+    """Return the value that a request asks for; None if the request leaves the fact open."""
     return None if value is None else _normal(name, str(value))
 
 

@@ -48,8 +48,8 @@ def demo(
     """Run the ERP example on this machine and show its costs.
 
     The demo starts services and workers, uses the simulator, spends nothing and ignores keys in the
-    environment. With --live the demo calls real providers; before that it shows the worst-case cost
-    and asks for agreement.
+    environment. With --live the demo calls real providers; before these calls, the demo shows the
+    worst-case cost and asks for agreement.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     program = _program()

@@ -32,9 +32,9 @@ engine: {worker_threads: 16, drain_grace_s: 30}
 def enter_home(*, live: bool) -> Path:
     """Let this process and its children see only the demo's settings.
 
-    Without ``live``, the user's keys, URLs and configuration are removed from the environment, and
-    the working directory becomes the demo's home, so that no ``.env`` file sets these variables
-    again. With ``live``, the providers' keys and base URLs stay.
+    Without ``live``, the user's keys, URLs and configuration are removed from the environment. The
+    working directory becomes the demo's home, so that no ``.env`` file sets these variables again.
+    With ``live``, the providers' keys and base URLs stay.
 
     Returns:
         The demo's home: ``demo`` inside the user's home.

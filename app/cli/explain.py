@@ -77,7 +77,7 @@ def _findings(
 
 
 def _planned(history: RunHistory) -> dict[str, Decimal]:
-    """Return, by agent, the costs that `agentchord plan` expects; unknown costs are left out."""
+    """Return the costs that `agentchord plan` expects for each agent; leave out unknown costs."""
     if history.run.pruned_at is not None or not history.calls:
         return {}
     settings = load_settings()

@@ -20,8 +20,8 @@ def exporter(
     """Serve the cluster's metrics for Prometheus.
 
     The metrics cover queues, backlog, rate limits, circuits, budgets, the ledger and the runs. The
-    exporter reads them for each request at /metrics. One exporter is enough for a cluster; workers
-    serve their own metrics.
+    exporter reads the metrics for each request at /metrics. One exporter is enough for a cluster;
+    workers serve their own metrics.
     """
     connected = connect()
     live_state = connected.client.live_state

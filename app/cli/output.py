@@ -63,7 +63,7 @@ def answer(facts: Any, shown: RenderableType, *, json: bool) -> None:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "") -> Table:
-    """Return a table with numbers aligned to the right.
+    """Return a table in which numbers are aligned to the right.
 
     Args:
         columns: Headings; if a heading ends in ``>``, its column is aligned to the right.
@@ -108,7 +108,7 @@ def seconds(start: datetime | None, end: datetime | None) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text on one line, cut to at most ``width`` characters."""
+    """Return a text as one line, and cut the line to at most ``width`` characters."""
     flat = " ".join(text.split())
     return flat if len(flat) <= width else f"{flat[: width - 1]}…"
 
@@ -119,7 +119,7 @@ def printable(text: str) -> str:
 
 
 def reason(error: str | None, width: int) -> str:
-    """Return an error on one line, shortened only on a terminal."""
+    """Return an error as one line; shorten the line only on a terminal."""
     flat = " ".join((error or "").split())
     return shorten(flat, width) if console().is_terminal else flat
 

@@ -15,7 +15,8 @@ COLUMNS = (
     *("model", "", "input>", "cached>", "cache write>", "1 h>", "output>", "and"),
     *("source", "set by", "instead of"),
 )
-# Further prices: reasoning and citations per million tokens, the others per 1,000 uses.
+# Further prices. Prices of reasoning and citations are per million tokens, and the other prices are
+# per 1,000 uses.
 OTHERS = (
     ("reasoning", "reasoning"),
     ("citation", "citations"),

@@ -68,9 +68,9 @@ def flower(
 ) -> None:
     """Run Flower, which shows workers and agents.
 
-    Other options go to Flower. Flower asks for a user and a password, which FLOWER_BASIC_AUTH
-    (user:password) or the setting flower_basic_auth gives. If neither is set, a new password is
-    made and printed with its user.
+    Other options go to Flower. Flower asks for a user and a password. FLOWER_BASIC_AUTH
+    (user:password) or the setting flower_basic_auth gives this user and password. If neither is
+    set, a new password is made and printed together with the user.
     """
     own = f"--address={address}", f"--port={port}", f"--logging={logging}"
     _become("-A", "app", "flower", *own, *context.args)

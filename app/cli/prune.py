@@ -23,9 +23,10 @@ def prune(
 ) -> None:
     """Remove the payload of old runs, but never their costs.
 
-    Inputs, outputs and histories of runs that ended long ago are removed; the ledger and every
-    report of costs stay. Runs that have not ended do not change. Workers may run at the same time,
-    because the command works in small transactions. It may be stopped and started again.
+    The command removes inputs, outputs and histories of runs that ended long ago; the ledger and
+    every report of costs stay. Runs that have not ended do not change. Workers may run at the same
+    time, because the command works in small transactions. The command may be stopped and started
+    again.
     """
     age = read_age(older_than)
     if age is None:

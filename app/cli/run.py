@@ -92,7 +92,7 @@ def follow_to_end(run_id: UUID, *, timeout_s: float | None, json: bool) -> int:
 
 
 def show_outputs(outputs: dict[str, Any]) -> None:
-    """Print the outputs, each shortened to ``OUTPUT_WIDTH`` characters."""
+    """Print the outputs, and shorten each output to ``OUTPUT_WIDTH`` characters."""
     printer = console()
     for name, output in outputs.items():
         text = output if isinstance(output, str) else dumps(output, ensure_ascii=False)

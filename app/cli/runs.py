@@ -51,8 +51,8 @@ def status(
 ) -> int:
     """Show a run: its levels, agents, states, errors and costs.
 
-    With --follow the exit codes are those of `agentchord run --follow`. Without --follow the exit
-    code is 0.
+    With --follow the exit codes are the same as with `agentchord run --follow`. Without --follow
+    the exit code is 0.
     """
     run_id = find(run)
     if follow:

@@ -50,10 +50,10 @@ def up(
 ) -> None:
     """Run the whole stack in this terminal.
 
-    The stack is the workers and the scheduler and, if no URLs are given, Postgres and Redis. The
-    command first migrates the database, and prints one line when every process is ready. If a
-    process dies, the command starts it again. Ctrl-C or SIGTERM ends the whole stack; calls in
-    flight get engine.drain_grace_s to finish.
+    The stack has the workers and the scheduler. If no URLs are given, the stack also has Postgres
+    and Redis. The command first migrates the database, and prints one line when every process is
+    ready. If a process dies, the command starts it again. Ctrl-C or SIGTERM ends the whole stack;
+    calls in flight get engine.drain_grace_s to finish.
     """
     for number in STOPPING_SIGNALS:
         signal.signal(number, _leave)

@@ -19,7 +19,7 @@ from app.monitoring.progress import AgentProgress, RunProgress
 from app.monitoring.wording import names, seconds_of
 
 BAR_WIDTH = 24
-#: Shares of the lines below the head: levels and waits get these shares, agents get the rest.
+#: Shares of the lines below the head: levels and waits get these shares, and agents get the rest.
 LEVEL_SHARE, WAIT_SHARE = 0.35, 0.35
 FEWEST_LINES = 3
 ORDER = ("completed", "running", "waiting", "pending", "skipped", "cancelled")
@@ -30,7 +30,8 @@ class WatchView:
 
     def __init__(self) -> None:
         self._console = console()
-        # The picture is drawn over the last one, only on request, so the screen is never blank.
+        # Each picture is drawn over the last picture, and only on request, so the screen is never
+        # blank.
         self._screen = Screen(console=self._console, screen=True, auto_refresh=False)
         self._activity: Activity | None = None
         self._live = Live()
@@ -168,7 +169,7 @@ def _agents(run: RunProgress, activity: Activity | None, width: int, room: int) 
 
 
 def _took(what: RunProgress | AgentProgress, activity: Activity | None) -> str:
-    """Return the duration of a run or an agent; without an end, up to the last reading."""
+    """Return the duration of a run or an agent; if it has not ended, until the last reading."""
     end = what.finished_at or (activity.history.now if activity else None)
     if end is None or what.started_at is None:
         return ""

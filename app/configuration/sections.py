@@ -75,7 +75,8 @@ def _validate_domain(value: Any, handler: ValidatorFunctionWrapHandler, kind: ty
     except ConfigurationError as error:
         reason = str(error)
         words = reason.replace("'", " ").split()
-        # The error has the line of the key. If the reason names no key, it has the section's line.
+        # The error has the line of the key. If the reason names no key, the error has the section's
+        # line.
         key = next((key for key in value if key in words), None)
         context = {"reason": reason, "key": key}
         raise PydanticCustomError("refused", "{reason}", context) from error
@@ -136,7 +137,8 @@ class AttachmentSettings(Section):
     """Files that agents may send with their prompts.
 
     Attributes:
-        folder: Folder of the workers whose files may be sent; None means that no path is read.
+        folder: Folder on the workers; files in this folder may be sent. None means that no path is
+            read.
         max_bytes: Largest number of bytes of all attachments of an agent.
         max_pages: Largest number of pages of a PDF.
         allowed_hosts: Hosts from which files may be loaded; ``*.example.com`` stands for all hosts
@@ -161,7 +163,7 @@ class EngineSettings(Section):
             runs stay pending.
         default_max_tokens: Largest number of tokens that a call generates if its agent sets
             no max_tokens.
-        lane_width: Largest number of agents of one run that one lane works on together.
+        lane_width: Largest number of agents of one run on which a lane works at the same time.
         lease_s: Seconds for which a worker keeps its right to an attempt after a heartbeat.
         heartbeat_s: Seconds between two renewals of the leases.
         watchdog_s: Seconds between two searches for lost work.
@@ -282,7 +284,7 @@ class FileTools(Section):
 
 
 class ToolSettings(Section):
-    """Tools: the size of their results, and the limits of the built-in ones.
+    """Tools: the size of their results, and the limits of the built-in tools.
 
     Attributes:
         max_output_bytes: Largest result of a tool, in bytes of UTF-8; a longer result is cut.
@@ -302,9 +304,9 @@ class ProviderLimits(Section):
 
     Attributes:
         default: The bucket of every model that has no bucket of its own.
-        models: Block of each model name or pattern (``gpt-4o*``). If a block leaves a tier out, the
+        models: Block of each model name or pattern (``gpt-4o*``). If a block leaves out a tier, the
             tier is taken from ``default``. The block ``token_count`` limits the requests that count
-            the tokens of long prompts; a tier that it leaves out is unlimited.
+            the tokens of long prompts; a tier that this block leaves out is unlimited.
     """
 
     default: Limits = RateLimitConfig()
@@ -320,13 +322,13 @@ class ProviderLimits(Section):
         return self._named.get(model)
 
     def bucket_of(self, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the block whose limits count a model's calls.
+        """Return the block with the limits for a model's calls.
 
         Returns:
             The key of the block in ``models``, or ``default``, and the limits of the block. The
             exact name takes precedence over patterns. A longer pattern takes precedence over a
-            shorter pattern. Counts of prompts have limits only if ``models`` has a block with
-            their exact name, because no provider counts them among the calls of models.
+            shorter pattern. Counts of prompts have limits only if ``models`` has a block with their
+            exact name, because no provider counts these requests among the calls of models.
         """
         if model in self.models:
             return model, self.models[model]
@@ -378,25 +380,25 @@ def _inherited(model: str, default: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 class ProviderSettings(Section):
-    """A provider, or changes to a built-in one.
+    """A provider, or changes to a built-in provider.
 
     Attributes:
-        protocol: Protocol of the provider; only a built-in provider may leave this key out.
+        protocol: Protocol of the provider; only a built-in provider may leave out this key.
         base_url: URL of the provider, with ``/v1`` for OpenAI's protocol, and without ``/v1`` for
             Anthropic's protocol.
         api_key_env: Environment variable that contains the API key; None if the provider needs no
             key.
-        credentials: Function, as ``package.module:function``, that returns tokens which expire; it
-            replaces ``api_key_env``.
+        credentials: Function, as ``package.module:function``, that returns tokens which expire;
+            this function replaces ``api_key_env``.
         headers: Further headers of every request; ``${NAME}`` stands for an environment variable.
         query: Query parameters of every request, such as an ``api-version``.
         models: Names and patterns of the models that the provider serves unless an agent names
             another provider.
-        service_tier: Service tier of the requests whose agents name none. None means the standard
-            tier for models that also have other tiers in the price list. With ``auto``, the
-            settings of the account decide, and holds count the most expensive tier.
-        api: Request form of the provider's calls, if its protocol has several (``chat`` or
-            ``responses`` for OpenAI's protocol); None means that the model and its tools decide.
+        service_tier: Service tier of a request if its agent names no service tier. None means the
+            standard tier for models that also have other tiers in the price list. With ``auto``,
+            the settings of the account decide, and holds count the most expensive tier.
+        api: Request form of the provider's calls, if its protocol has several forms (``chat`` or
+            ``responses`` for OpenAI's protocol); None means that the model and the tools decide.
     """
 
     protocol: str | None = None

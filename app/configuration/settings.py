@@ -103,7 +103,7 @@ class ProviderAccess:
 
 
 def _variable(name: str) -> str | None:
-    """Return a variable's value, from the environment, else from ``.env``; None if it is empty."""
+    """Return a variable's value from the environment or else from ``.env``; None for no value."""
     return os.environ.get(name) or DotEnvSettingsSource(Settings).env_vars.get(name.lower()) or None
 
 
@@ -119,11 +119,11 @@ def _default_home() -> Path:
 class Settings(BaseSettings):
     """All settings of an operator; ``load_settings`` builds them.
 
-    The environment takes precedence over ``.env`` in the working directory, ``.env`` over the YAML
-    file named by AGENTCHORD_CONFIG, and the file over the defaults. Sections are merged key by key.
-    Settings are read once, so a process must be restarted to see a change. To change rate limits
-    or budgets without a restart of the workers, use ``agentchord limits`` or ``agentchord
-    budgets``.
+    From the highest precedence to the lowest, the sources are the environment, ``.env`` in the
+    working directory, the YAML file that AGENTCHORD_CONFIG names, and the defaults. Sections are
+    merged key by key. Settings are read once, so a process must be restarted to see a change. To
+    change rate limits or budgets without a restart of the workers, use ``agentchord limits`` or
+    ``agentchord budgets``.
 
     Example:
         settings = load_settings()
@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     monitoring: Monitoring = MonitorConfig()
 
     def all_providers(self) -> tuple[Provider, ...]:
-        """Return every provider, the built-in ones first."""
+        """Return every provider, the built-in providers first."""
         given = {each.name: each for each in BUILT_IN} | {
             name: Provider(
                 name=name,
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         return (*self.provider_names, *QUEUES_OF_KINDS.values())
 
     def access_to(self, provider: str) -> ProviderAccess:
-        """Return a provider's URL, key and headers; the secrets in them are filled in."""
+        """Return a provider's URL, key and headers, with secrets in place of the variables."""
         given = self.providers.get(provider, ProviderSettings())
         found = {
             name: _variable(name)
@@ -262,7 +262,7 @@ class Settings(BaseSettings):
         return found - {""}
 
     def rate_limit_for(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the bucket whose limits count a model's calls.
+        """Return the bucket with the limits for a model's calls.
 
         Args:
             provider: Provider name.
@@ -367,8 +367,8 @@ def load_settings(**overrides: Any) -> Settings:
         The settings, immutable.
 
     Raises:
-        ConfigurationError: If a setting is wrong. The message is one line. It has the reason,
-            and either the variable or the file, line and key.
+        ConfigurationError: If a setting is wrong. The message is one line. The line has the reason
+            and the place. The place is a variable, or a file with a line and a key.
     """
     try:
         return Settings(**overrides)

@@ -104,7 +104,7 @@ def _located(
         return f"setting {field}: {problem}"
     environment, dotenv = EnvSettingsSource(settings_cls), DotEnvSettingsSource(settings_cls)
     document = _document({**dotenv(), **environment(), **overrides})
-    # If several sources give the place or a part around it, the value came from the deepest one.
+    # If several sources give the place or a part around it, the deepest part has the value.
     for length in range(len(place), 0, -1):
         name = _variable(place[:length], settings_cls)
         for where, source in (("environment variable", environment), (DOTENV, dotenv)):

@@ -90,7 +90,7 @@ class BudgetAccount:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BurnDown:
-    """One step of a period: the dollars spent in the step, and the dollars left after it."""
+    """One step of a period: its spent dollars, and the dollars that were left after the step."""
 
     at: datetime
     spent_usd: Decimal
@@ -109,7 +109,7 @@ class BudgetHistory:
 async def standing_budgets(
     connection: AsyncConnection, scope: StandingScope | None = None, subject: str = ""
 ) -> list[BudgetAccount]:
-    """Read standing budgets in their current periods: all, or the budgets of one subject."""
+    """Read the standing budgets of all subjects, or of one subject, in their current periods."""
     values = {"scope": scope, "subject": subject}
     rows = (await connection.execute(READ_STANDING, values)).mappings()
     return [_account(row) for row in rows]

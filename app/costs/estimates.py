@@ -1,7 +1,7 @@
 """The quality of token estimates: the expected tokens of prompts beside the counted tokens.
 
-Before a call is made, it takes the expected number of tokens from the token limits. The hold of the
-call is calculated from the upper bound.
+Before a call is made, the call takes the expected number of tokens from the token limits. The hold
+of the call is calculated from the upper bound.
 """
 
 from dataclasses import dataclass
@@ -33,11 +33,12 @@ class EstimateLine:
         calls: Number of calls with an estimate and a count.
         prompt_tokens: Counted tokens of the prompts of these calls.
         bias_percent: Percentage by which the sum of the estimates is above the counted tokens;
-            negative if it is below.
+            negative if the sum is below them.
         error_percent: Average difference between estimate and count, up or down, in percent.
         bound_factor: Sum of the upper bounds divided by the counted tokens.
         most_of_bound: Largest part of an upper bound that a prompt has used; 1 is the whole bound.
-        above_bound: Number of prompts above their upper bound; each is a defect of the estimate.
+        above_bound: Number of prompts above their upper bound; every such case is a defect of the
+            estimate.
     """
 
     provider: str

@@ -20,9 +20,9 @@ class OwnPrice:
 
     Attributes:
         price: The price at the provider's standard.
-        factors: For ``service_tier``, ``speed`` or ``inference_geo``: the factors by which the
-            price of tokens is multiplied, by value. A price without factors for one of these facts
-            applies to every value for which a request asks.
+        factors: The factor for each value of ``service_tier``, ``speed`` or ``inference_geo``. The
+            price of tokens is multiplied by this factor. A price without factors for one of these
+            facts applies to every value for which a request asks.
     """
 
     price: Price

@@ -30,7 +30,7 @@ class Price:
         writes_unasked: Whether the provider writes to its cache without a request for that, and
             charges the price of a write.
         above: Prices of long prompts, in ascending order. Each has a number of prompt tokens, and
-            the price that applies to the whole call if its prompt has more tokens.
+            the price that applies to the whole call if the call's prompt has more tokens.
     """
 
     version: str
@@ -49,7 +49,7 @@ class Price:
     above: tuple[tuple[int, "Price"], ...] = ()
 
     def at(self, prompt_tokens: int) -> "Price":
-        """Return the price that applies to a prompt of that many tokens."""
+        """Return the price that applies to a prompt with this number of tokens."""
         price = self
         for start, above in self.above:
             if prompt_tokens > start:
@@ -57,7 +57,7 @@ class Price:
         return price
 
     def halved(self) -> "Price":
-        """Return the price of a batch, because providers charge half of every rate for batches."""
+        """Return the price of a batch: providers charge half of every rate for batches."""
         half = self.times(Decimal("0.5"))
         return replace(
             half,
@@ -69,7 +69,7 @@ class Price:
         )
 
     def times(self, factor: Decimal) -> "Price":
-        """Return the price with every token at a multiple of its rate; fees stay as they are."""
+        """Return the price with multiplied rates of tokens; the fees stay as they are."""
         return replace(
             self,
             **{name: getattr(self, name) * factor for name in (*RATES, "citation")},
@@ -78,7 +78,7 @@ class Price:
         )
 
     def or_dearer(self, other: "Price") -> "Price":
-        """Return a price that is below neither this price nor the other one, in no rate or fee."""
+        """Return a price in which each rate and each fee is the higher one of both prices."""
         starts = sorted({start for price in (self, other) for start, _ in price.above})
         above = ((start, _dearer(self.at(start + 1), other.at(start + 1))) for start in starts)
         return replace(_dearer(self, other), above=tuple(above))
@@ -100,7 +100,7 @@ class Price:
     def saving(self, usage: Usage) -> Decimal:
         """Return the dollars that the provider's cache saved; negative if the call cost more.
 
-        The saving is the price of the whole prompt as fresh tokens, less the real price of the
+        The saving is the price of the whole prompt as fresh tokens, minus the real price of the
         prompt.
         """
         price = self.at(usage.prompt_tokens)
@@ -152,7 +152,7 @@ def _output_usd(price: Price, usage: Usage) -> Decimal:
 
 
 def _dearer(one: Price, other: Price) -> Price:
-    """Return ``one`` with each rate and fee that is higher in the other; ``above`` stays."""
+    """Return ``one``, but each rate and fee is the higher one of both prices; ``above`` stays."""
     reasoning = None
     if (one.reasoning, other.reasoning) != (None, None):
         reasoning = max(

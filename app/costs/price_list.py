@@ -2,7 +2,8 @@
 
 A price list may have prices of units that this application does not know. If such a unit may occur
 in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
-out, because a request has only text, and asks for no tools of the provider but those of the web.
+out. The reason is that a request has only text, and that the tools of the web are the only tools of
+the provider in a request.
 """
 
 import re
@@ -32,7 +33,7 @@ UNITS = frozenset(
 _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
     "code_executions_kcount"
 }
-#: The beginnings of units for prompts with anything other than text, which are never sent.
+#: The beginnings of units for prompts with anything other than text; such prompts are never sent.
 _OF_OTHER_PROMPTS = (
     *("input_audio_", "input_image_", "input_video_", "input_gpixels", "input_document_"),
     *("input_annotated_document_", "cache_audio_", "cache_image_", "cache_video_"),
@@ -52,7 +53,7 @@ class PriceList:
     """The models of genai-prices. The first look-up loads the package, which takes about 0.3 s.
 
     Weakness: the list has a few prices for cases that no answer tells, such as the route of a
-    gateway. For a model with such prices, the most expensive of them applies to all cases.
+    gateway. For a model with such prices, the most expensive price applies to all cases.
     """
 
     @cached_property
@@ -68,17 +69,17 @@ class PriceList:
         """Look up the price of a model.
 
         Args:
-            provider: Provider name exactly as in the list, because the prices of a gateway called
-                ``my-openai`` differ from those of OpenAI.
+            provider: Provider name exactly as in the list, because the prices of a gateway with the
+                name ``my-openai`` differ from the prices of OpenAI.
             model: Model name, which may have a date or be an alias.
             variant: Parameters of the request that have prices of their own: ``service_tier`` and
                 ``speed``.
             at: Time of the request.
 
         Returns:
-            The price, or None if the list has no price for the model or its variant, or a price of
-            a unit that is not known here. In the price, ``writes_unasked`` is true if the list has
-            a price of cache writes.
+            The price. None if the list has no price for the model or its variant, and None if the
+            price has a unit that is not known here. In the price, ``writes_unasked`` is true if the
+            list has a price of cache writes.
         """
         info = self._model(provider, model)
         if info is None or not all(_has_variant(info, *item, at) for item in variant.items()):
@@ -103,7 +104,7 @@ class PriceList:
         return tuple(dict.fromkeys(found))
 
     def unknown_units(self, provider: str, model: str, at: datetime) -> list[str]:
-        """Return the priced units of a model that may occur in a call and have no bound here."""
+        """Return a model's priced units that may occur in a call and that have no bound here."""
         info = self._model(provider, model)
         return [] if info is None else _unknown_units(model, info.get_prices(at, {}))
 
@@ -179,7 +180,7 @@ def _has_variant(info: "ModelInfo", key: str, value: str, at: datetime) -> bool:
 
 
 def _contexts(info: "ModelInfo", variant: Mapping[str, str]) -> Iterable[dict[str, str]]:
-    """Yield the asked case, and this case with each fact that this application cannot know."""
+    """Yield the requested case, and this case with each fact that this application cannot know."""
     yield dict(variant)
     for listed in info.price_variants or ():
         if not listed.when.keys() <= _ASKED:
@@ -201,7 +202,7 @@ def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
 
 
 def _dearest(prices: list[Price]) -> Price:
-    """Return a price that is below none of the prices, in no rate or fee."""
+    """Return a price in which each rate and each fee is the highest one of all prices."""
     first, *others = prices
     for other in others:
         first = first.or_dearer(other)

@@ -27,7 +27,7 @@ class PriceLine:
         cached_input: Price of prompt tokens that were read from the provider's cache.
         cache_write: Price of prompt tokens that were written to the cache for 5 minutes.
         cache_write_1h: Price of prompt tokens that were written to the cache for an hour.
-        output: Price of generated tokens, reasoning included.
+        output: Price of generated tokens, including reasoning.
         others: Further prices by name, if they are not zero: ``reasoning`` and ``citation`` per
             million tokens, ``requests`` and ``web_searches`` per 1,000 uses.
         source: Name and version of the list, or ``operator`` and the date from which the price
@@ -58,9 +58,9 @@ def price_lines(
 
     Args:
         pricing: Prices of all models.
-        model: A name, which may have a date or be ``provider/name``, returns all cases of the
-            model. A pattern with ``*`` returns the usual case of all models that match. None
-            returns the usual case of all models.
+        model: A name returns all cases of the model; the name may have a date or be
+            ``provider/name``. A pattern with ``*`` returns the usual case of all models that match.
+            None returns the usual case of all models.
         providers: Names of the providers of this cluster.
 
     Raises:

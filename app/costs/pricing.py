@@ -50,9 +50,9 @@ class Pricing:
 
     Args:
         config: The operator's own prices and the default prices. A key of ``model_costs`` and of
-            ``model_prices`` is a model's name, or ``provider/model`` for the model of only one
-            provider, or ``provider/*`` for those of a provider's models that have no price of their
-            own.
+            ``model_prices`` is a model's name, ``provider/model`` or ``provider/*``.
+            ``provider/model`` stands for the model of only one provider. ``provider/*`` stands for
+            those models of a provider that have no price of their own.
         providers: The providers of this cluster. A provider's protocol determines whether prompts
             are written to a cache only on request; for an unknown provider, the more expensive case
             is assumed.
@@ -101,7 +101,7 @@ class Pricing:
         at: datetime | None = None,
         batch: bool = False,
     ) -> Price:
-        """Return the price of a model if the provider serves the request as asked.
+        """Return the price of a model if the provider serves the request in the requested way.
 
         Args:
             provider: Provider name.
@@ -115,7 +115,7 @@ class Pricing:
             The price.
 
         Raises:
-            UnknownModel: If the model has no price, or no price for what the request asks.
+            UnknownModel: If the model has no price, or no price for the requested way of serving.
         """
         price = self.quote(provider, model, params, at=at).usual
         return self._batch(provider, model, price) if batch else price
@@ -140,7 +140,7 @@ class Pricing:
             The prices.
 
         Raises:
-            UnknownModel: If the model has no price, or no price for what the request asks.
+            UnknownModel: If the model has no price, or no price for the requested way of serving.
         """
         wanted = tuple(params.get(name) for name in SERVED)
         if at is not None:
@@ -191,7 +191,7 @@ class Pricing:
         Args:
             model: Model name.
             input_tokens: Tokens of the prompt, without the cached and the written tokens.
-            output_tokens: Generated tokens, reasoning included.
+            output_tokens: Generated tokens, including reasoning.
             cached_tokens: Tokens of the prompt that were read from the provider's cache.
             cache_write_tokens: Tokens of the prompt that were written to the cache for 5 minutes.
             cache_write_1h_tokens: Tokens of the prompt that were written to the cache for an hour.
@@ -210,7 +210,7 @@ class Pricing:
         return float(self.price_of(provider_of_model(model) or "", model, batch=batch).cost(usage))
 
     def max_output_tokens(self, provider: str, model: str) -> int | None:  # noqa: ARG002
-        """Return the most tokens that a model generates in one answer; None if unknown."""
+        """Return the most tokens that a model generates in an answer; None if this is unknown."""
         return limits_of(model).max_output_tokens
 
     def context_window(self, provider: str, model: str) -> int | None:
@@ -242,10 +242,11 @@ class Pricing:
         )
 
     def _tier(self, provider: str, model: str, at: datetime) -> tuple[str | None, str | None]:
-        """Return the tier of a request that names none, and the tier that it must name for that.
+        """Return the tier for a request without a tier, and the tier that the request then names.
 
-        The account's settings decide about a request that names no tier. So a request names the
-        standard tier if there is any other, unless the operator wants the account's settings.
+        The account's settings decide about a request that names no tier. Therefore, a request names
+        the standard tier if there is any other tier, unless the operator wants the account's
+        settings.
         """
         known = self._providers.get(provider)
         if known is not None and known.service_tier is not None:
@@ -281,7 +282,7 @@ class Pricing:
         return prices
 
     def _batch(self, provider: str, model: str, price: Price) -> Price:
-        """Return the price of a batch: the published one, or half of the usual price."""
+        """Return the price of a batch: the published price, or half of the usual price."""
         if not price.version.startswith(OPERATOR):
             listed = self._list.find(provider, model, _BATCH, datetime.now(UTC))
             if listed is not None:
@@ -338,7 +339,8 @@ def _own_prices(own: OwnPrice, asked: Sequence[str | None]) -> dict[tuple[str, .
 def _ways(name: str, asked: str | None, priced: frozenset[str]) -> Ways:
     """Return the values of a fact at which a request may be served."""
     if asked is None:
-        # A provider may choose the tier and the region, but serves a speed only if it is asked for.
+        # A provider may choose the tier and the region, but serves a speed only if a request asks
+        # for it.
         possible = frozenset({STANDARD}) if name == _SPEED else priced
         return Ways(possible=possible, priced=priced)
     if name == _REGION:

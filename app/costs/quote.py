@@ -1,9 +1,9 @@
-"""The prices of one request: what it may cost before the call, and what it costs after the answer.
+"""The prices of one request: its possible cost before the call, and its cost after the answer.
 
 A provider may serve a request in another way than the request asks. The account's settings may
-choose a service tier or a region, and a busy provider may serve a lower tier. So a hold covers the
-most expensive way in which the provider may serve the request, and the facts of the answer decide
-what is booked.
+choose a service tier or a region, and a busy provider may serve a lower tier. Therefore, a hold
+covers the most expensive way in which the provider may serve the request. The facts of the answer
+decide the amount that is booked.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,8 +32,8 @@ class Settled(NamedTuple):
 
     Attributes:
         price: The price at which the call is booked.
-        certain: Whether the provider has told that this is the price. If not, the price is the
-            most expensive one that may apply.
+        certain: Whether the provider has told that this is the price. If the provider has not, the
+            price is the most expensive price that may apply.
     """
 
     price: Price
@@ -62,8 +62,8 @@ class Quote:
     Attributes:
         prices: Prices by service tier, speed and region.
         ways: The values of service tier, speed and region, in the order of ``SERVED``.
-        service_tier: The service tier that the request must name because its agent names none;
-            None means that nothing is added to the request.
+        service_tier: The service tier that the request must name because the agent names no
+            tier; None means that nothing is added to the request.
 
     Example:
         quote = pricing.quote("openai", "gpt-5", {"service_tier": "priority"})
@@ -76,7 +76,7 @@ class Quote:
 
     @property
     def usual(self) -> Price:
-        """The price if the provider serves the request as asked."""
+        """The price if the provider serves the request in the requested way."""
         return self.prices[tuple(way.asked for way in self.ways)]
 
     @property
@@ -127,7 +127,7 @@ class Quote:
 
 
 def asked_of(name: str, value: object) -> str | None:
-    """Return the value of a fact that a request asks for; None if the request leaves it open."""
+    """Return the value that a request asks for; None if the request leaves the fact open."""
     return None if value is None else _normal(name, str(value))
 
 

@@ -44,7 +44,8 @@ _LINES = f"""
     WHERE (CAST(:run_ids AS uuid[]) IS NULL OR run_id = ANY(CAST(:run_ids AS uuid[])))
         AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
 """
-# Whole days are read from the daily totals, and the part of the first day from the single lines.
+# Whole days are read from the daily totals. The part of the first day is read from the single
+# lines.
 _DAYS = f"""
     SELECT {{columns}}, {_MEASURES} FROM costs_daily
     WHERE CAST(:first_day AS date) IS NULL OR day >= :first_day
@@ -84,8 +85,8 @@ class CostLine:
 
     Attributes:
         key: Name of the line's subject, such as an agent or a module.
-        calls: Calls that reached a provider, failed calls included.
-        input_tokens: Tokens of all prompts, cached tokens included.
+        calls: Calls that reached a provider, including failed calls.
+        input_tokens: Tokens of all prompts, including cached tokens.
         cached_tokens: The part of these tokens that was read from a provider's cache.
         output_tokens: Generated tokens.
         cost_usd: Cost in dollars.
@@ -118,7 +119,8 @@ async def costs_by(
     Args:
         connection: Connection inside a transaction.
         by: A key of ``DIMENSIONS``.
-        run_id: Id of the only run to report, with the runs of its sub-workflows; None for all runs.
+        run_id: Id of the only run in the report, together with the runs of its sub-workflows; None
+            for all runs.
         since: Time before which no entry is reported; None means that all entries are reported.
     """
     from_days = by not in _ONLY_IN_LINES and _has_whole_days(run_id, since)
@@ -148,7 +150,7 @@ def _has_whole_days(run_id: UUID | None, since: datetime | None) -> bool:
 async def _range(
     connection: AsyncConnection, run_id: UUID | None, since: datetime | None
 ) -> dict[str, object]:
-    """Return the parameters of a report: lines until ``until``, days from ``first_day`` on.
+    """Return the parameters of a report: lines until ``until``, and days from ``first_day`` on.
 
     A report about a run includes the lines of its sub-workflows.
     """

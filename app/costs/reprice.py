@@ -1,9 +1,10 @@
 """Prices booked calls again after a change of prices, and books the differences as corrections.
 
-The new cost of a call is calculated from its stored usage, from the service tier, speed and region
-in which it was served, and from the price that today's tables give for the time of its entry. A
-correction brings the sum of the call's entries to the new cost, so a second repricing books
-nothing. If the usage of a call is not known, the booked worst case of the call stays.
+The new cost of a call is calculated from the call's stored usage, and from the price that today's
+tables give for the time of the entry. The price also depends on the service tier, speed and region
+in which the call was served. A correction brings the sum of the call's entries to the new cost, so
+a second repricing books nothing. If the usage of a call is not known, the booked worst case of the
+call stays.
 """
 
 from collections import defaultdict
@@ -73,9 +74,8 @@ class Repricing:
     """The outcome of a batch.
 
     Attributes:
-        changes: The changes by run and model.
-        unpriced: Number of calls that stay as they are, because their model has no price any more,
-            or because their workflow, which has the parameters, was deleted.
+        unpriced: Number of calls that stay as they are. Their model has no price any more, or their
+            workflow, which has the parameters, was deleted.
     """
 
     changes: list[Repriced] = field(default_factory=list)
@@ -112,8 +112,8 @@ async def reprice(
     found = await _corrections(connection, run_ids, pricing, since)
     if dry_run or not found.records:
         return found.repricing
-    # The usage of a call may arrive late, so find the corrections again under the lock of the agent
-    # runs.
+    # The usage of a call may arrive late. Therefore, find the corrections again under the lock of
+    # the agent runs.
     ids = sorted(record.agent_run_id for record in found.records)
     await connection.execute(LOCK_AGENT_RUNS, {"ids": ids})
     found = await _corrections(connection, run_ids, pricing, since)
@@ -165,7 +165,7 @@ _Parameters = Mapping[tuple[UUID, str], Sequence[Mapping[str, Any]]]
 
 
 async def _parameters(connection: AsyncConnection, workflow_ids: Iterable[UUID]) -> _Parameters:
-    """Read the parameters of every agent's model and of its fallbacks.
+    """Read the parameters of every agent's model, and of every agent's fallbacks.
 
     A service tier, a speed and a region have prices of their own.
     """

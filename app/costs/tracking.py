@@ -1,4 +1,4 @@
-"""Books spending outside the workers on the same budgets, and reads the state of these budgets."""
+"""Books the spending outside the workers on the same budgets, and reads the budgets' state."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from app.storage.statements import LOCK_AGENT_RUNS
 DEFAULT_MODULE = "General"
 
 # Finds a run by the id of the run, or by the id of its workflow. A workflow's id finds the newest
-# run of the workflow, or no run if the workflow has none.
+# run of the workflow. If the workflow has no run, its id finds nothing.
 FIND_RUN: TextClause = text("""
     SELECT r.id AS run_id, r.tenant, w.id AS workflow_id, w.name AS workflow, w.version,
         w.id = :id AS by_workflow
@@ -88,7 +88,7 @@ class Spending:
 
 
 async def book_spending(connection: AsyncConnection, spending: Spending) -> None:
-    """Add an entry to the ledger and book it on every budget that counts it.
+    """Add an entry to the ledger, and book the entry on every budget that counts it.
 
     The money is spent already, so the full amount is booked. If a budget does not have the amount
     left, the budget is overdrawn and frozen.

@@ -11,7 +11,7 @@ from app.llm.usage import Counts
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """The parts of an answer, read from the form of its protocol.
+    """The parts of an answer, which the code of its protocol has read.
 
     Attributes:
         text: The text of the answer.
@@ -27,7 +27,8 @@ class Answer:
         facts: Further facts for ``LLMResponse.metadata``; a fact that is None is left out.
         web_searches: Number of searches that the answer shows.
         shown: The part of the answer with all texts that the model has generated.
-        hides: Whether the answer has a part that may be shorter than what the model generated.
+        hides: Whether the answer has a part that may be shorter than the text that the model
+            generated.
     """
 
     text: str

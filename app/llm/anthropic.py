@@ -161,7 +161,7 @@ def _tool_result(message: Message) -> dict[str, Any]:
 
 
 def _as_they_came(blocks: Sequence[Mapping[str, Any]], calls: Sequence[ToolCall]) -> list[Any]:
-    """Return the blocks of a message as they came, with calls that the provider takes."""
+    """Return the original blocks of a message, but with calls that the provider takes."""
     uses = map(_tool_use, calls)
     return [
         {**block, **next(uses)} if block.get("type") == "tool_use" else block for block in blocks

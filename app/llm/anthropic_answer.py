@@ -1,4 +1,4 @@
-"""Reads a message of Anthropic's API, in the forms in which compatible servers write it, too."""
+"""Reads a message of Anthropic's API, also in the forms that compatible servers write."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +18,7 @@ from app.llm.wire import (
     write_json,
 )
 
-#: Types of blocks that the text and the calls tell in full.
+#: The text and the calls of an answer tell everything that blocks of these types have.
 SHOWN = frozenset({"text", "tool_use"})
 
 
@@ -62,7 +62,7 @@ def read_message(answer: Mapping[str, Any]) -> Answer:
 
 
 def hides(body: Mapping[str, Any]) -> bool:
-    """Return whether the answer to a request may leave out a part of what the model generates."""
+    """Return whether the answer to a request may leave out a part of the generated text."""
     thinking = body.get("thinking")
     asked = thinking is not None and thinking.get("type") != "disabled"
     return asked or (thinking is None and anthropic_thinks_unasked(body["model"]))
@@ -84,7 +84,7 @@ def _is_search(block: Mapping[str, Any]) -> bool:
 
 
 def _blocks(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the blocks of a message; an answer without blocks is one only if it says its end."""
+    """Return the blocks of a message; a message may be without blocks only if it tells its end."""
     content = answer.get("content")
     if isinstance(content, str):
         return [{"type": "text", "text": content}]

@@ -1,4 +1,4 @@
-"""Parameters of Anthropic's messages, some of which are translated from OpenAI's parameters."""
+"""Parameters of Anthropic's messages; some are translated from parameters of OpenAI."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from app.domain.suggestions import shortened
 from app.llm.models import anthropic_samples
 from app.llm.parameters import ParameterRefused
 
-#: Parameters of the API that are not sent, each with the reason.
+#: The API's parameters that are not sent, each with the reason.
 REFUSED = {
     "container": "code execution is billed by time and has no price here; for searches and pages "
     'give the agent the tools {"server": "web_search"} and {"server": "web_fetch"}',
@@ -110,7 +110,7 @@ def _check_sampling(model: str, params: dict[str, Any]) -> None:
                 raise ParameterRefused(
                     f"model {model!r} takes a temperature from 0 to 1, not {params[name]:g}"
                 )
-        # 1 is the default of these models, but they refuse the parameter.
+        # 1 is the default of these models, but the models refuse the parameter.
         elif params.pop(name) != 1 or name == "top_k":
             while_thinking = " while it thinks" if anthropic_samples(model) else ""
             raise ParameterRefused(

@@ -10,7 +10,7 @@ from app.llm.streams import Assembly
 from app.llm.usage import Counts, anthropic_counts, left_out_of
 from app.llm.wire import grown, joined, text_of
 
-# For each type of delta that adds text to a block: the name of the field that has the text.
+# For each type of delta that adds text to a block, the name of the field that has the text.
 _TEXTS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 
@@ -46,7 +46,7 @@ class AnthropicAssembly(Assembly):
                     [],
                     {},
                     {},
-                )  # it may be a second beginning
+                )  # this event may be a second beginning
                 self.begun = True
                 self.model = self._message.get("model")
                 self._add_usage(self._message.get("usage"))
@@ -77,15 +77,16 @@ class AnthropicAssembly(Assembly):
         return anthropic_counts(self.raw_usage, produced=self.has_output)
 
     def _hides(self) -> bool:
-        # Thinking comes in blocks of its own, before and between the other blocks. The first
-        # event of a block that is not shown sometimes does not come until the block has ended.
+        # Thinking comes in blocks of its own, before and between the other blocks. If a block is
+        # not shown, its first event sometimes does not come until the block has ended.
         return self._hidden or (self._thinks_unasked and not self._pieces)
 
     def _add_usage(self, usage: Any) -> None:
         if not isinstance(usage, Mapping):
             return
         if left_out_of(usage):
-            # The start may count tokens that are an iteration's at the end, so the end decides.
+            # The start may count some tokens that the end counts for an iteration, so the end
+            # decides.
             told = {name: count for name, count in usage.items() if count is not None}
             self.raw_usage = {**self.raw_usage, **told}
         else:
@@ -107,7 +108,7 @@ class AnthropicAssembly(Assembly):
 
     def _add_delta(self, index: Any, delta: Mapping[str, Any]) -> str:
         kind = delta.get("type")
-        if index not in self._places:  # a server that leaves out the starts of blocks
+        if index not in self._places:  # some servers leave out the starts of blocks
             shown = "thinking" if kind == "thinking_delta" else "text"
             self._start_block(index, {"type": shown, shown: ""})
         place = self._places[index]

@@ -33,23 +33,25 @@ class LLMResponse:
     Attributes:
         content: Generated text.
         model: Name of the model that answered, as the provider gives it.
-        input_tokens: Tokens of the prompt, cached tokens included.
+        input_tokens: Tokens of the prompt, including cached tokens.
         output_tokens: Generated tokens.
-        finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter``, or ``pause`` if
-            the provider goes on with its own tools as soon as it gets the message back.
+        finish_reason: ``stop``, ``length``, ``tool_calls``, ``content_filter`` or ``pause``. After
+            ``pause``, the provider goes on with its own tools as soon as the provider gets the
+            message back.
         tool_calls: Tool calls that the model requests, or None.
         usage: The same tokens in full detail.
         raw_usage: The provider's own usage object, as JSON values.
         request_id: The provider's id of the request, or None.
         headers: Rate-limit headers of the answer, with lower-case names.
-        metadata: Further facts: ``refusal`` and ``stop_sequence``; ``service_tier``, ``speed`` and
-            ``inference_geo``, by which the provider served the call and bills it; ``original``,
-            the message as it came with the name of who can read it (``by``), if it has more parts
-            than text and calls, such as reasoning, which must go back to its provider unchanged;
-            ``citations``, the ``url`` and ``title`` of each cited page;
-            ``usage_missing`` if the provider has not counted all tokens, and the rest is an upper
-            bound; ``prompt_counted`` if only the output was not counted; and ``first_token_s``,
-            the seconds from the request to the first token of a stream.
+        metadata: Further facts, such as ``refusal`` and ``stop_sequence``. The provider served the
+            call by ``service_tier``, ``speed`` and ``inference_geo``, and bills the call by them.
+            ``original`` is the message as it came, with the name of the reader that understands it
+            (``by``). ``original`` exists only if the message has more parts than text and calls.
+            Such parts, for example reasoning, must go back to their provider unchanged.
+            ``citations`` has the ``url`` and the ``title`` of each cited page. ``usage_missing``
+            means that the provider has not counted all tokens, and that the rest is an upper bound.
+            ``prompt_counted`` means that only the output was not counted. ``first_token_s`` is the
+            number of seconds from the request to the first token of a stream.
     """
 
     content: str
@@ -81,8 +83,8 @@ class LLMClient(ABC):
     coroutine, the client closes the connection, and this ends the generation.
 
     Weakness: the interface has only text, images, PDFs and tools. Audio, video and other files are
-    refused, because they cannot be priced before a call. For these, a function agent can use the
-    SDK itself, but then without a hold.
+    refused, because they cannot be priced before a call. A function agent can use the SDK itself
+    for such files, but then the call has no hold.
 
     Example:
         class EchoClient(LLMClient):
@@ -121,8 +123,8 @@ class LLMClient(ABC):
             temperature: Sampling temperature, or None for the provider's default.
             max_tokens: Largest number of tokens to generate, or None for the client's default
                 (4096).
-            tools: Tools that the model may call, each as a dict with name, description and
-                parameters (JSON Schema), or as a tool that runs at the provider, such as
+            tools: Tools that the model may call. Each tool is a dict with name, description and
+                parameters (JSON Schema), or a tool that runs at the provider, such as
                 ``{"server": "web_search", "max_uses": 2}``.
             stream: As in ``complete_with_tools``.
             on_text: As in ``complete_with_tools``.
@@ -132,7 +134,7 @@ class LLMClient(ABC):
             The answer.
 
         Raises:
-            ProviderError: One of its subclasses, by cause.
+            ProviderError: The subclass for the cause.
         """
         return await self.complete_with_tools(
             [{"role": "user", "content": prompt}],
@@ -146,7 +148,7 @@ class LLMClient(ABC):
         )
 
     @abstractmethod
-    async def complete_with_tools(  # noqa: PLR0913 keywords, each of which most callers leave out
+    async def complete_with_tools(  # noqa: PLR0913 keywords, most of which a caller leaves out
         self,
         messages: Sequence[Message],
         model: str,
@@ -164,15 +166,15 @@ class LLMClient(ABC):
         """Answer a conversation in which the model may have called tools.
 
         A streamed answer has the same result as a whole answer. If the stream breaks off, the call
-        raises a ProviderError with the part that had arrived in ``partial``.
+        raises a ProviderError, whose ``partial`` is the part that had arrived.
 
         Args:
             messages: Dicts with ``role`` (system, user, assistant, tool) and ``content``. A content
                 is a string, or a list of the parts of ``app.llm.parts``. An assistant's message may
                 have ``tool_calls`` (a list of ToolCall); ``LLMResponse.as_message`` makes such a
                 message. A tool's message has ``tool_call_id`` and may have ``is_error``. Each
-                client translates this form, and sends the ``original`` of a message instead if its
-                own provider wrote the message.
+                client translates this form. If the client's own provider wrote a message, the
+                client sends the ``original`` of this message instead.
             model: Model name.
             tools: As in ``complete``.
             temperature: As in ``complete``.
@@ -183,13 +185,13 @@ class LLMClient(ABC):
                 start of the call. A client may ignore this function.
             stream: Whether the provider sends the answer in pieces while it generates the answer.
             on_text: Function to call with each piece of a streamed answer's text.
-            on_broken: Function to call once if a stream has begun and then fails, whatever the
-                reason (cancellation included), or if the call is cancelled while it waits for
-                credentials, which costs nothing. The function is called before the exception is
-                raised.
+            on_broken: Function to call once if a stream has begun and then fails for any reason,
+                including cancellation. The function is also called once if the call is cancelled
+                while it waits for credentials; such a call costs nothing. In both cases, the
+                function is called before the exception is raised.
             **kwargs: Further parameters of the provider's API, and ``output_schema``, the JSON
-                Schema for the answer, which is sent in the provider's own mode if the provider has
-                such a mode.
+                Schema for the answer. If the provider has a mode for schemas, the schema is sent in
+                this mode.
         """
 
     @abstractmethod
@@ -206,7 +208,7 @@ class LLMClient(ABC):
         tools: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG002
         **kwargs: Any,  # noqa: ARG002
     ) -> int | None:
-        """Return the number of tokens of a prompt, by the provider's own count, which is free.
+        """Return the provider's own count of the tokens of a prompt; the count is free.
 
         Args:
             messages: As in ``complete_with_tools``.

@@ -1,4 +1,4 @@
-"""Keeps in Redis the answers that equal requests share; only one of the callers asks the provider.
+"""Stores answers in Redis for equal requests; only one of the callers asks the provider.
 
 The address of an answer is a hash of its request. While Redis is away, the cache finds and stores
 no answer, so every caller asks the provider. An answer is deleted at the end of its time to live.
@@ -26,7 +26,7 @@ PREFIX = "agentchord:answers"
 LEASE_S = 9.0
 #: Redis counts as away if it does not answer within this time.
 MAX_WAIT_S = 2.0
-#: Larger answers are not stored, because Redis also holds the queues and the limits.
+#: Larger answers are not stored, because Redis also stores the queues and the limits.
 MAX_BYTES = 256_000
 _COMPLETE = frozenset({"stop", "tool_calls"})
 
@@ -39,8 +39,8 @@ class Look:
 
     Attributes:
         answer: The answer, or None.
-        asked_by: Token of the caller that asks the provider: the looking caller's own token if no
-            other caller asks.
+        asked_by: Token of the caller that asks the provider. If no other caller asks, this is the
+            token of the caller that looks.
     """
 
     answer: LLMResponse | None = None
@@ -55,8 +55,8 @@ def address_of(request: Mapping[str, Any]) -> str:
 class AnswerCache:
     """The answers of a cluster.
 
-    Weakness: requests share an answer only if all their bytes are equal, and an answer is used for
-    its whole time to live even if the provider has changed the model. ``prompt_cache`` is the
+    Weakness: requests share an answer only if all their bytes are equal. An answer is used for its
+    whole time to live even if the provider has changed the model. ``prompt_cache`` is the
     alternative for requests that have only the beginning in common.
 
     Args:
@@ -78,7 +78,7 @@ class AnswerCache:
         self._lost = False
 
     async def look(self, address: str, token: str) -> Look | None:
-        """Look for an answer; this caller has to ask if no answer exists and no other caller asks.
+        """Look for an answer; this caller must ask if there is no answer and no other caller asks.
 
         Args:
             address: Address of the request.

@@ -1,6 +1,6 @@
-"""The ids of tool calls: made up where they are missing, unique, and valid for whom they go to.
+"""Makes up missing ids of tool calls, and makes all ids unique and valid for their receiver.
 
-Servers leave ids out, give all calls of a turn the same id, or begin to count anew in each turn.
+Servers leave out ids, give all calls of a turn the same id, or begin to count anew in each turn.
 Other providers refuse such ids, and they refuse some forms of ids, too. The results of tools carry
 the ids of their calls, so an id and its copies are always replaced together.
 """
@@ -21,7 +21,7 @@ _OF_MISTRAL = re.compile(r"(?:mini?|code|magi|dev|pix|mi)stral|mixtral", re.IGNO
 
 
 def unique(calls: Sequence[ToolCall]) -> list[ToolCall]:
-    """Return the calls of one answer; an id that is missing or that was used is made up."""
+    """Return the calls of one answer, with a new id in place of each missing or repeated id."""
     seen = set[str]()
     result = []
     for call in calls:
@@ -32,12 +32,12 @@ def unique(calls: Sequence[ToolCall]) -> list[ToolCall]:
 
 
 def for_anthropic(messages: Sequence[Message]) -> list[Message]:
-    """Return a conversation whose ids Anthropic's messages take."""
+    """Return a conversation with ids that Anthropic's messages take."""
     return _renamed(messages, _ANTHROPIC, lambda digest: f"call_{digest[:24]}")
 
 
 def for_openai(messages: Sequence[Message], model: str) -> list[Message]:
-    """Return a conversation whose ids the servers of OpenAI's protocol take.
+    """Return a conversation with ids that the servers of OpenAI's protocol take.
 
     Mistral's models take only ids of nine letters and digits.
     """
@@ -49,7 +49,7 @@ def for_openai(messages: Sequence[Message], model: str) -> list[Message]:
 def _renamed(
     messages: Sequence[Message], form: re.Pattern[str], make: Callable[[str], str]
 ) -> list[Message]:
-    """Replace the ids that do not have the form, or that an earlier turn has used.
+    """Replace each id that does not have the form, or that an earlier turn has used.
 
     A new id depends only on the old id and the place in the conversation, so a conversation has
     the same ids in each request.

@@ -1,7 +1,7 @@
-"""The names of tool calls in requests: valid for whom they go to, whatever a model called.
+"""Makes the names of tool calls valid in requests, because a model may call any name.
 
-A model may call a tool that does not exist, under a name that no provider takes: an empty one, or
-one such as ``functions.look_up``. The model is told that there is no such tool. The conversation
+A model may call a tool that does not exist, under a name that no provider takes: an empty name, or
+a name such as ``functions.look_up``. The model is told that there is no such tool. The conversation
 keeps the name as the model wrote it, and only the requests have another name.
 """
 
@@ -22,7 +22,7 @@ def with_valid_names(messages: Sequence[Message], most_chars: int) -> list[Messa
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
-        most_chars: Most characters of a name that the provider takes.
+        most_chars: The largest number of characters that the provider takes in a name.
     """
     result: list[Message] = []
     for message in messages:

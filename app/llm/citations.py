@@ -5,11 +5,11 @@ from typing import Any
 
 
 def cited(citations: Iterable[Any]) -> list[dict[str, str]] | None:
-    """Return the address and the title of each cited page, each page once; None if there is none.
+    """Return the address and the title of each cited page, each page once; None without pages.
 
     Args:
         citations: Citations of Anthropic's texts, or annotations of OpenAI's texts. Citations of
-            anything but pages are left out.
+            other things than pages are left out.
 
     Example:
         >>> cited([{"type": "url_citation", "url": "https://who.int", "title": "WHO"}])

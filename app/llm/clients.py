@@ -1,4 +1,4 @@
-"""The clients of this process by provider; a client is made when it is first needed."""
+"""The clients of this process, one for each provider; a client is made at its first use."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
@@ -30,7 +30,8 @@ class Clients:
     def get(self, provider: str) -> LLMClient:
         """Return the client of a provider; every call returns the same client.
 
-        A provider without a key has a client too, whose calls raise AuthenticationFailed.
+        A provider without a key has a client, too, but the calls of this client raise
+        AuthenticationFailed.
 
         Raises:
             ConfigurationError: If no provider with this name is configured.

@@ -1,7 +1,7 @@
 """The connections to one server, over an official SDK; they are opened when they are first needed.
 
-The imports of an SDK take up to a second, so they are inside functions, and the import of the
-application stays fast.
+The imports of an SDK take up to a second. These imports are inside functions, so that the import of
+the application stays fast.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Asks a server for the number of tokens of a prompt; Anthropic and OpenAI offer this free."""
+"""Asks a server for the number of tokens of a prompt; Anthropic and OpenAI count for free."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ from app.llm.wire import PROTOCOL_ERRORS, count_of, read_json
 if TYPE_CHECKING:
     import httpx2
 
-# Statuses of servers that have no such endpoint, or none for this model.
+# Statuses of servers that have no such endpoint, or that have no such endpoint for this model.
 _NOT_OFFERED = frozenset({404, 405, 501})
 
 
@@ -28,10 +28,10 @@ class CountEndpoint(NamedTuple):
 
 
 class PromptCounts:
-    """The counts of one server, which many compatible servers do not offer.
+    """The counts of one server; many compatible servers offer no counts.
 
-    A server that answers that it has no such endpoint is asked once for each model, because a
-    gateway may have the endpoint only for the models of some providers.
+    If a server answers that it has no such endpoint, the server is still asked once for each model,
+    because a gateway may have the endpoint only for the models of some providers.
 
     Weakness: the server is not asked again until the process ends.
 

@@ -1,8 +1,8 @@
 """Keeps the credentials of a provider, and renews them before they expire.
 
-The life of a token: the first call waits for the operator's function. From a minute before the end
-of the token, a call starts the renewal, and still goes out with the old token. If the provider
-rejects a token, the call waits for a new one and is sent once more.
+The first call waits for the operator's function, which returns a token. In the last minute of the
+token's life, a call starts the renewal, but the call still goes out with the old token. If the
+provider rejects a token, the call waits for a new token and is sent once more.
 """
 
 import asyncio
@@ -26,15 +26,17 @@ from app.llm.request import Request
 from app.telemetry.logging import of_nobody
 from app.telemetry.redaction import HIDDEN, learn, without_learned
 
-#: A token is renewed this long before its end, or a tenth of its lifetime if that is less.
+#: A token is renewed this long before its end. If a tenth of the token's lifetime is less than this
+#: time, the token is renewed a tenth of its lifetime before its end.
 RENEWED_BEFORE_S = 60.0
 #: Seconds that a call of the function may take.
 TIME_LIMIT_S = 20.0
-#: Seconds from a failure of the function to its next call. The first retry of an agent with the
-#: default policy comes later.
+#: Seconds from a failure of the function to the next call of the function. The first retry of an
+#: agent with the default policy comes later.
 PAUSE_S = 0.5
 _MAX_MESSAGE_CHARS = 300
-# Series of the characters of tokens. Shorter series, and series that look like words, are shown.
+# Matches a series of the characters of tokens. Messages show shorter series, and series that look
+# like words.
 _SERIES = re.compile(r"[\w.~+/=%-]{16,}")
 _NO_WORDS = re.compile(r"\d|[A-Z](?![a-z]{2})")
 
@@ -46,12 +48,13 @@ log = structlog.get_logger(__name__)
 class CredentialCache:
     """The credentials of one provider, for all calls of a process.
 
-    Its weakness: each process has its own token, so the function is called once per process and
-    lifetime. The alternative is to share tokens over Redis, but then Redis would have secrets.
+    Its weakness: each process has its own token, so each process calls the function once per
+    lifetime of a token. The alternative is to share tokens over Redis, but then Redis would have
+    secrets.
 
     Args:
         function: The operator's function, which takes no arguments and returns credentials
-            (``app.llm.credentials``). A coroutine function runs on the loop, any other function
+            (``app.llm.credentials``). A coroutine function runs on the loop, and any other function
             runs in a thread.
         path: Path of the function, for messages.
         provider: Name of the provider.
@@ -99,7 +102,7 @@ class CredentialCache:
         if due and self._renewal is None:
             self._renewal = asyncio.create_task(self._renew(), context=of_nobody())
         if self._held is None or now_s >= self._ends_at_s:
-            # If this caller is cancelled, the renewal goes on for the others.
+            # If this caller is cancelled, the renewal goes on for the other callers.
             found = await asyncio.shield(self._renewal) if self._renewal else None
             if found is None:
                 assert self._failure is not None, "a renewal that brings nothing has failed"
@@ -113,7 +116,7 @@ class CredentialCache:
         post: Callable[[Request], Awaitable[Step]],
         on_broken: Callable[[Partial], None] | None = None,
     ) -> Step:
-        """Send a request with valid credentials, and once more if the provider rejects them.
+        """Send a request with valid credentials; send it again if the provider rejects them.
 
         Args:
             request: The request, without credentials.
@@ -135,7 +138,7 @@ class CredentialCache:
             fresh = await _free(self._replaced(used), on_broken)
             if fresh is None:
                 raise
-        # The start of the call, which ``before_sent`` waits for, has already come.
+        # ``before_sent`` waits for the start of the call, and this start has already come.
         return await post(replace(_with(request, fresh), before_sent=None))
 
     async def close(self) -> None:
@@ -145,7 +148,7 @@ class CredentialCache:
             await asyncio.wait({self._renewal})
 
     async def _replaced(self, rejected: Authorization) -> Authorization | None:
-        """Return newer credentials than these; None if the function returns the same again."""
+        """Return newer credentials; None if the function returns the rejected credentials again."""
         if self._held is rejected:
             self._held, self._renew_at_s = None, -math.inf
         fresh = await self.get()
@@ -165,7 +168,8 @@ class CredentialCache:
             log.info("credentials_renewed", lifetime_s=round(found.lifetime_s), **facts)
             return found
         except AuthenticationFailed as error:
-            # Every caller raises an error of its own, because an error is changed on its way.
+            # Every caller raises an error of its own, because an error that is raised is changed
+            # later.
             self._failure = partial(type(error), str(error), provider=self._provider, reached=False)
             self._next_try_s = self._clock() + PAUSE_S
             # While the old token is valid, no error of an agent tells of the failure.
@@ -177,9 +181,9 @@ class CredentialCache:
             self._renewal = None
 
     async def _called(self) -> Authorization:
-        """Call the function within its time limit, and check what it returns.
+        """Call the function within its time limit, and check the returned value.
 
-        No error of the function is chained, because its text may have the token.
+        No error of the function is chained, because the text of such an error may have the token.
         """
         call = asyncio.ensure_future(self._call())
         call.add_done_callback(_take_note)
@@ -220,7 +224,7 @@ class CredentialCache:
 
 
 class KeyOnly:
-    """Takes the place of a cache if a provider has a key or needs none: the SDK adds the key."""
+    """Takes the place of a cache if a provider has a key, which the SDK adds, or needs no key."""
 
     async def send(
         self,
@@ -228,7 +232,7 @@ class KeyOnly:
         post: Callable[[Request], Awaitable[Step]],
         _on_broken: Callable[[Partial], None] | None = None,
     ) -> Step:
-        """Send a request as it is; the arguments are those of ``CredentialCache.send``."""
+        """Send a request as it is; the arguments are as in ``CredentialCache.send``."""
         return await post(request)
 
     async def close(self) -> None:
@@ -236,7 +240,7 @@ class KeyOnly:
 
 
 def _read(found: Any) -> Authorization | str:
-    """Return the credentials in a returned value, or the reason why there are none."""
+    """Return the credentials in a returned value, or the reason why it has no credentials."""
     try:
         return read_credentials(found)
     except NotCredentials as error:
@@ -250,7 +254,7 @@ def _with(request: Request, authorization: Authorization) -> Request:
 
 
 def _rejects_token(error: AuthenticationFailed) -> bool:
-    """Return whether a provider has refused a request for its token alone."""
+    """Return whether a provider has refused a request only because of the request's token."""
     if error.partial is not None:
         return False  # a part of the answer was generated, and has a price
     expired = error.status == HTTPStatus.FORBIDDEN and "expired" in str(error).lower()
@@ -260,7 +264,7 @@ def _rejects_token(error: AuthenticationFailed) -> bool:
 async def _free(
     step: Coroutine[Any, Any, Step], on_broken: Callable[[Partial], None] | None
 ) -> Step:
-    """Wait for a step before a request is sent; if the caller is cancelled, the call is free."""
+    """Wait for a step that precedes a request; a call that is cancelled here is free."""
     try:
         return await step
     except asyncio.CancelledError:
@@ -270,7 +274,7 @@ async def _free(
 
 
 def _take_note(call: "asyncio.Future[Any]") -> None:
-    """Take the error of a call that nobody waits for any more; asyncio would log its text."""
+    """Take the error of a call that nobody waits for; asyncio would log the error's text."""
     if not call.cancelled():
         call.exception()
 

@@ -1,4 +1,4 @@
-"""Credentials that expire: the value that an operator's function returns, and its reading."""
+"""Credentials that expire, and the reading of the value that an operator's function returns."""
 
 import math
 import re
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
-#: Lifetime of a token whose function does not say how long the token is valid.
+#: Lifetime of a token if the function does not say how long the token is valid.
 UNKNOWN_LIFETIME_S = 300.0
 _TOKEN = re.compile(r"[!-~]+")
 _HEADER_NAME = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
@@ -19,17 +19,17 @@ _HEADER_VALUE = re.compile(r"[ -~]+")
 class Credentials:
     """A token with its lifetime, as the function of a provider's ``credentials`` returns it.
 
-    A dict with the same keys may be returned in its place, or the token alone as a string. The
+    The function may also return a dict with the same keys, or the token alone as a string. The
     values are checked when they are used.
 
     Attributes:
         token: The token, without ``Bearer``; it is sent in the header ``Authorization``.
         expires_in_s: Seconds for which the token is valid. If neither this number nor
             ``expires_at`` is given, the function is asked again after five minutes.
-        expires_at: End of the token's lifetime, as an aware datetime or in seconds since 1970, in
-            place of ``expires_in_s``.
-        headers: Further headers of the requests; they replace headers of the same names, also
-            ``Authorization``.
+        expires_at: End of the token's lifetime; it may take the place of ``expires_in_s``. The end
+            is an aware datetime, or a number of seconds since 1970.
+        headers: Further headers of the requests. These headers replace headers of the same names,
+            even ``Authorization``.
 
     Example:
         def token() -> Credentials:
@@ -64,18 +64,19 @@ class Authorization:
 class NotCredentials(ValueError):
     """A function returned no credentials; the message completes "the function which ...".
 
-    The message never has a part of the returned value, because this may be the token.
+    The message never has a part of the returned value, because this part may be the token.
     """
 
 
 def read_credentials(found: Any) -> Authorization:
-    """Check what a function has returned.
+    """Check the value that a function has returned.
 
     Args:
         found: A token, Credentials, or a dict with the fields of Credentials.
 
     Returns:
-        The headers of requests, and their lifetime, which is negative if the token has expired.
+        The headers of requests and the lifetime of these headers. The lifetime is negative if the
+        token has expired.
 
     Raises:
         NotCredentials: If the value is anything else.

@@ -23,16 +23,17 @@ class Dialect:
 
     Attributes:
         client: Class of the protocol's clients, with the arguments of ``app.llm.sdk.SdkClient``.
-        refused: Parameters of the API that this application does not send, each with the reason.
-        adapt: Gets the model, the parameters (which it may change), and ``max_tokens`` or None;
-            returns the parameters as the model takes them, or raises ParameterRefused.
+        refused: The API's parameters that this application does not send, each with the reason.
+        adapt: Gets the model, the parameters, and ``max_tokens`` or None; may change the
+            parameters. Returns the parameters as the model takes them, or raises ParameterRefused.
         least_cached_tokens: Returns the fewest prompt tokens that a model's provider caches.
-        server_tool: Gets the model and a tool that runs at the provider; returns the tool as the
-            API takes it, or raises ParameterRefused if the API does not have it.
-        choose_api: Gets the model, the parameters, the request form that the agent or its provider
-            asks for (or None), whether the request has tools, and whether it has tools that run at
-            the provider; returns the request form, which ``adapt`` finds as the parameter ``api``,
-            or raises ParameterRefused. A protocol with only one form has none.
+        server_tool: Gets the model and a tool that runs at the provider. Returns the tool as the
+            API takes it, or raises ParameterRefused if the API does not have the tool.
+        choose_api: Gets the model, the parameters, and the request form that the agent or its
+            provider asks for, or None. Also gets whether the request has tools, and whether the
+            request has tools that run at the provider. Returns the request form, which ``adapt``
+            finds as the parameter ``api``, or raises ParameterRefused. A protocol with only one
+            form has no such function.
     """
 
     client: "Callable[..., LLMClient]"

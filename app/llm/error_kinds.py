@@ -1,6 +1,6 @@
 """Decides the class of a provider's failure by its status, its codes and its words.
 
-The tables name codes as providers publish them, in lower case.
+The tables have the codes that providers publish, in lower case.
 """
 
 import re
@@ -32,7 +32,8 @@ BY_STATUS: dict[int, Kind] = {
     503: Overloaded,
     529: Overloaded,
 }
-# Names of errors that come without a status of their own, in a 200 or as an event of a stream.
+# Names of errors that have no status of their own. Such errors come in a 200, or as an event
+# of a stream.
 BY_TYPE: dict[str, Kind] = {
     "access_denied": AuthenticationFailed,
     "accessdenied": AuthenticationFailed,
@@ -84,7 +85,7 @@ BY_TYPE: dict[str, Kind] = {
     "unrecognizedclientexception": AuthenticationFailed,
     "validationexception": BadRequest,
 }
-# Numbers of errors mean something only in the form of the provider that has them.
+# The number of an error has a meaning only in the form of the provider that uses the number.
 BY_NUMBER: dict[str, dict[str, Kind]] = {
     "base_resp": {  # MiniMax
         "1001": ConnectionFailed,
@@ -125,7 +126,7 @@ BY_NUMBER: dict[str, dict[str, Kind]] = {
         "336502": RateLimited,
     },
 }
-# Codes of accounts that are used up, with any status; waiting does not help.
+# These codes say, with any status, that an account is used up; waiting does not help.
 QUOTA_CODES = frozenset(
     {
         "accountoverdueerror",
@@ -154,7 +155,8 @@ QUOTA_CODES = frozenset(
         "1309",  # Zhipu: the plan has expired
     }
 )
-# Providers that have no code for a used-up account say it in words.
+# Some providers have no code for a used-up account, but say in these words that the
+# account is used up.
 _QUOTA_WORDS = re.compile(
     r"credit balance is too low|insufficient (?:account )?(?:balance|credits?|funds|quota)"
     r"|balance is insufficient"
@@ -168,8 +170,8 @@ _QUOTA_WORDS = re.compile(
     r"|(?:don't|doesn't|do not) have (?:any|enough) credits|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39",
     re.IGNORECASE,
 )
-# The same at the beginning of a text. Further on, a text may repeat the words of the request, such
-# as the name of a tool.
+# These words count only at the beginning of a text. The rest of a text may repeat the words of the
+# request, such as the name of a tool.
 _QUOTA_OPENING = re.compile(
     r"\s*(?:(?:your|the) )?(?:credit balance is too low"
     r"|insufficient (?:account )?(?:balance|credits?|funds)"
@@ -178,15 +180,16 @@ _QUOTA_OPENING = re.compile(
     r"|monthly spending limit|\u4f59\u989d\u4e0d\u8db3|\u6b20\u8d39)",
     re.IGNORECASE,
 )
-# Failures with these statuses are about the account, the key or a limit, and so are their words.
+# Failures with these statuses, and the words of these failures, are about the account, the key or a
+# limit.
 _ACCOUNT_STATUSES = frozenset({401, 402, 403, 429})
 # Words for a limit, in errors that have no code.
 _LIMIT_WORDS = re.compile(r"\brate[ _-]?limit|too many requests|\bthrottl", re.IGNORECASE)
-# A limit of such a window passes by itself.
+# A limit for such a time window passes by itself.
 _SHORT_WINDOW = re.compile(
     r"\b(?:per|a|each) (?:second|minute|hour)\b|\b(?:[rt]p[ms])\b|/ ?min\b", re.IGNORECASE
 )
-# A request that is larger than the limit never passes, however long the caller waits.
+# A request that is larger than the limit never passes, even after a long wait.
 _TOO_LARGE = re.compile(r"request too large", re.IGNORECASE)
 _ASKED_OF_LIMIT = re.compile(r"limit:? ([\d,]+)\b.{0,60}?requested:? ([\d,]+)\b", re.IGNORECASE)
 # The status that an error inside a 200 stands for.
@@ -199,9 +202,9 @@ _STATUS_OF: dict[Kind, int] = {
     RateLimited: 429,
     ServerFailure: 500,
 }
-# Codes of 429s that are no limit of the account: the provider has no capacity left, such as for the
-# tier "flex". OpenAI's page calls this answer "429 Resource Unavailable", Gemini's and Groq's names
-# of it follow.
+# A 429 with one of these codes is no limit of the account. The provider has no capacity left, for
+# example for the tier "flex". OpenAI's page calls this answer "429 Resource Unavailable". The other
+# codes are the names that Gemini and Groq have for this answer.
 CAPACITY_CODES = frozenset(
     {"capacity_exceeded", "model_capacity_exhausted", "resource_unavailable"}
 )
@@ -216,11 +219,11 @@ _STATUS = re.compile(r"[45]\d\d")
 def kind_of(
     status: int, codes: Sequence[str], text: str, *, numbered: Kind | None, may_pass: bool
 ) -> tuple[Kind, int]:
-    """Return the class of a failure and its status; that of an error inside a 200 is its own.
+    """Return the class of a failure and its status; an error inside a 200 has its own status.
 
     Args:
         status: HTTP status of the answer.
-        codes: The codes of the error, the most specific one first.
+        codes: The codes of the error, the most specific code first.
         text: The words of the error.
         numbered: The class that ``BY_NUMBER`` has for the error, or None.
         may_pass: Whether the provider names a time to wait, so that waiting helps.
@@ -252,7 +255,7 @@ def kind_of(
 
 
 def names_error(code: str) -> bool:
-    """Return whether a type is that of an error, such as ``invalid_request_error``."""
+    """Return whether a type is the type of an error, such as ``invalid_request_error``."""
     name = code.lower()
     return (
         _named(name) is not None
@@ -264,7 +267,7 @@ def names_error(code: str) -> bool:
 
 
 def _named(name: str) -> Kind | None:
-    """Return the class of a name; the part after a dot only narrows it ("Throttling.User")."""
+    """Return the class of a name; a part after a dot only narrows the class ("Throttling.User")."""
     return BY_TYPE.get(name) or BY_TYPE.get(name.partition(".")[0])
 
 

@@ -67,11 +67,11 @@ _MESSAGES = (
     "error_description",
     "Message",
 )
-# Fields that also the parts of ordinary answers have.
+# Fields that the parts of ordinary answers have, too.
 _AMBIGUOUS = frozenset({"type", "error_type", "status"})
-# Values of these fields that tell nothing, or that all is well.
+# Values of these fields that tell nothing, or that say that all is well.
 _NO_CODES = frozenset({"", "0", "200", "ok", "success", "error", "failed", "none", "null"})
-# Fields that show that a document is an answer, or a piece of one, in the form of a protocol.
+# These fields show that a document is an answer or a piece of an answer, in the form of a protocol.
 _OF_PROTOCOL = frozenset(
     {"choices", "content", "output", "delta", "content_block", "response", "item", "usage", "type"}
 )
@@ -112,8 +112,8 @@ def from_exception(
             api_key=api_key,
         )
     chain = list(_chain(error))
-    # If an exception of the chain proves that the request was never sent, its text names the host
-    # too. Otherwise the first cause is the most informative exception.
+    # If an exception of the chain proves that the request was never sent, the text of this
+    # exception names the host, too. Otherwise the first cause is the most informative exception.
     unsent = next((link for link in chain if _names(link) & _NEVER_SENT), None)
     root = unsent or chain[-1]
     kinds = (BY_CLASS.get(cls.__name__) for cls in type(error).__mro__)
@@ -125,7 +125,7 @@ def from_exception(
 
 
 def _whole(response: Any, part: Any) -> Any:
-    """Return the body of a response; the SDKs' exceptions have only the part named "error"."""
+    """Return the body of a response; the SDKs' exceptions have only its part "error"."""
     try:
         return response.content or part
     except RuntimeError:  # the body has not been read
@@ -178,8 +178,9 @@ def from_answer(
 def reports_failure(document: Any) -> bool:
     """Return whether a document with the status 200 is an error in place of an answer.
 
-    The document is a whole answer or the data of one event. An error object counts beside an
-    answer, too. Other forms of errors count only if the document has no part of an answer.
+    The document is a whole answer or the data of one event. An error object shows a failure even if
+    the document also has an answer. Other forms of errors show a failure only if the document has
+    no part of an answer.
 
     Args:
         document: The parsed JSON.
@@ -215,7 +216,7 @@ def _says(document: Mapping[str, Any]) -> bool:
     given = [name for name in _CODES if document.get(name) is not None]
     codes = {name: code for name in given if (code := _code(document[name]))}
     sure = (name not in _AMBIGUOUS or names_error(code) for name, code in codes.items())
-    # A message alone is enough where no other field gives it another meaning.
+    # A message alone is enough if no other field gives the message another meaning.
     return any(sure) or not (given or _OF_PROTOCOL.intersection(document))
 
 
@@ -232,7 +233,7 @@ def _plain(body: Any) -> Any:
 
 
 def _levels(body: Any) -> list[Any]:
-    """Return a body and the errors inside it, the innermost one last."""
+    """Return a body and the errors inside the body, the innermost error last."""
     levels: list[Any] = []
     while body is not None and len(levels) < _DEEPEST:
         if isinstance(body, list) and body:
@@ -243,7 +244,7 @@ def _levels(body: Any) -> list[Any]:
 
 
 def _inner(level: Mapping[str, Any]) -> Any:
-    """Return the error that is inside another one, or None."""
+    """Return the error that is inside another error, or None."""
     error = level.get("error")
     if isinstance(error, Mapping | list | str) and not _is_void(error):
         return error
@@ -251,7 +252,8 @@ def _inner(level: Mapping[str, Any]) -> Any:
         return level["base_resp"]
     if _message(level):
         return None
-    # Lists of single mistakes, and gateways that pass on an error as their message.
+    # Some errors have a list of single mistakes, and some gateways pass on an error as their
+    # message.
     nested = (level.get(name) for name in ("errors", "detail", "message"))
     return next((n for n in nested if isinstance(n, Mapping | list) and not _is_void(n)), None)
 
@@ -271,7 +273,7 @@ def _read(levels: list[Any]) -> tuple[str, list[str]]:
 
 
 def _codes_of(level: Any, *, around: bool) -> list[str]:
-    """Return the codes of an error, or of the document around it, which may have other types."""
+    """Return the codes of an error, or of a document around it, in which a type may be no error."""
     if not isinstance(level, Mapping):
         return []
     details = level.get("details")
@@ -283,7 +285,7 @@ def _codes_of(level: Any, *, around: bool) -> list[str]:
 
 
 def _numbered(levels: list[Any]) -> Kind | None:
-    """Return the class of a number that only one provider's form gives a meaning, or None."""
+    """Return the class of an error number if a provider's form gives it a meaning, or None."""
     for level in levels:
         if _base_code(level):
             return BY_NUMBER["base_resp"].get(_base_code(level) or "", ServerFailure)
@@ -293,7 +295,7 @@ def _numbered(levels: list[Any]) -> Kind | None:
 
 
 def _base_code(level: Any) -> str | None:
-    """Return the code that MiniMax gives beside every answer, or None if it is that of success."""
+    """Return the code that MiniMax gives beside every answer, or None if it means success."""
     base = level.get("base_resp") if isinstance(level, Mapping) else None
     return _code(base.get("status_code")) if isinstance(base, Mapping) else None
 

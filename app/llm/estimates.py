@@ -1,13 +1,13 @@
 """Estimates of prompt sizes, corrected by the counts of the providers.
 
-Each process learns its own corrections, by provider and model: the ratio of counted to expected
-tokens in the last prompts, in which longer prompts have more weight. If a process has not called a
-model yet, it takes the estimate of ``app.llm.tokens`` without a correction.
+Each process learns its own corrections, by provider and model. A correction is the ratio of counted
+to expected tokens in the last prompts; longer prompts have more weight in this ratio. If a process
+has not called a model yet, it takes the estimate of ``app.llm.tokens`` without a correction.
 """
 
 from dataclasses import dataclass
 
-#: The uncorrected estimate has the weight of one prompt of so many tokens.
+#: The uncorrected estimate has the weight of one prompt with this number of tokens.
 PRIOR_TOKENS = 500.0
 #: Each new prompt first reduces the learned sums to this part, so only about the last fifty prompts
 #: count.
@@ -18,7 +18,7 @@ MOST_FACTOR = 5.0
 
 @dataclass(slots=True)
 class _Seen:
-    """Sums of the expected and the counted tokens of one model, in which old prompts fade."""
+    """Sums of the expected and the counted tokens of one model; old prompts fade in these sums."""
 
     thought: float = PRIOR_TOKENS
     counted: float = PRIOR_TOKENS
@@ -54,7 +54,7 @@ class PromptEstimates:
             provider: Provider name.
             model: Model name.
             tokens: The estimate before its correction.
-            counted: Tokens of the prompt that the provider counted.
+            counted: Number of tokens that the provider counted for the prompt.
         """
         if counted <= 0:
             return

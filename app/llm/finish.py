@@ -30,7 +30,7 @@ _WORDS: dict[Finish, tuple[str, ...]] = {
     ),
 }
 _FINISHES: dict[str, Finish] = {word: end for end, words in _WORDS.items() for word in words}
-# After ten reads of one request's prompt, Anthropic's API waits for the next request.
+# After Anthropic's API has read one request's prompt ten times, the API waits for the next request.
 _PAUSE = "pause_turn"
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _FAILURES: dict[str, type[ProviderError]] = {
@@ -45,7 +45,7 @@ _FAILURES: dict[str, type[ProviderError]] = {
 def finish_of(word: object, *, may_pause: bool = False) -> Finish | None:
     """Return the end that a provider's word means, or None if the word means a failure.
 
-    A word that is missing is no failure, because some servers give no word in a whole answer.
+    A missing word is no failure, because some servers give no word in a whole answer.
 
     Args:
         word: The provider's word.
@@ -83,6 +83,6 @@ def failure_of(word: object) -> type[ProviderError]:
 
 
 def _plain(word: object) -> str:
-    """Return a word in snake case, without the name of an enumeration before it."""
+    """Return a word in snake case, without an enumeration's name in front of the word."""
     bare = str(word).strip().rpartition(".")[2]
     return _HUMP.sub("_", bare).replace("-", "_").replace(" ", "_").lower()

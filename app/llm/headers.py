@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-#: No caller waits longer before it asks again.
+#: No caller waits longer than this time before it asks again.
 MAX_RETRY_AFTER_S = 86_400.0
 _UNITS = {"d": 86_400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _DURATION_PART = re.compile(
@@ -15,7 +15,7 @@ _DURATION_PART = re.compile(
 )
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern}\s*)+")
 _ISO_DURATION = re.compile(r"p(\d{1,9}d)?(?:t((?:[\d.]{1,19}[hms])+))?")
-# A number this large is a time, in seconds or milliseconds since 1970.
+# A number that is at least this large is a time, in seconds or milliseconds since 1970.
 _EPOCH_S = range(10**9, 10**10)
 _EPOCH_MS = range(10**12, 10**13)
 _LIMIT_HEADERS = ("x-ratelimit-", "anthropic-ratelimit-", "retry-after")
@@ -39,10 +39,10 @@ def retry_after_s(
     """Return the seconds to wait, at most a day, or None if the answer does not tell them.
 
     Args:
-        headers: Headers of the answer. ``retry-after-ms`` has milliseconds; ``retry-after`` has
-            seconds, a duration such as ``1m3.5s`` or ``PT5S``, or a time: a date of HTTP or of RFC
-            3339, or the seconds since 1970.
-        body: An error and the documents around it, the innermost one last. The error may have
+        headers: Headers of the answer. ``retry-after-ms`` has milliseconds. ``retry-after`` has
+            seconds, a duration such as ``1m3.5s`` or ``PT5S``, or a time. A time is a date of HTTP
+            or of RFC 3339, or the seconds since 1970.
+        body: An error and the documents around it, with the error last. The error may have
             ``retry_after`` in seconds, Google's ``retryDelay``, or the headers of the provider
             behind a gateway.
         now: The present time, with its zone.
@@ -77,7 +77,7 @@ def _wait_s(value: Any, now: datetime) -> float | None:
 
 
 def _in_body(error: Any) -> Any:
-    """Return what an error says about the time to wait, or None."""
+    """Return the time to wait that an error tells, or None."""
     if not isinstance(error, Mapping):
         return None
     details = error.get("details")

@@ -10,22 +10,24 @@ from app.domain.claude import claude_version
 
 # o1 and newer, gpt-5 and newer, also after a gateway's prefix such as "openai/"; not gpt-oss-20b.
 _REASONING = re.compile(r"(?:^|[/:])(?:o\d|gpt-(?:[5-9]|[1-9]\d)(?![\d]))")
-# gpt-5.1 to gpt-5.4 reason only if the request asks for it; otherwise they sample.
+# gpt-5.1 to gpt-5.4 reason only if the request asks for reasoning; otherwise they sample.
 _SAMPLES_BY_DEFAULT = re.compile(r"gpt-5\.[1-4](?!\d)")
 _OF_OPENAI = re.compile(r"(?:^|[/:])(?:o\d|chatgpt-|gpt-\d)")
-# Models whose weights are open: their servers show all that they generate.
+# Models with open weights. The servers of these models show all that the models generate.
 _OPEN = re.compile(
     r"gpt-oss|llama|(?:mini?|code|magi|dev|pix|mi)stral|mixtral|qwen|qwq|gemma|phi-?\d|deepseek|kimi|"
     r"moonshot|glm|olmo|granite|nemotron|smollm|command-|hermes|vicuna|falcon|minimax",
     re.IGNORECASE,
 )
-# Models that reason, by their names. Their servers may leave the reasoning out of the answer.
+# The names of these models say that the models reason. The servers of these models may leave out
+# the reasoning from the answer.
 _SAYS_IT_REASONS = re.compile(
     r"reason|think|(?:^|[-/:.])r\d(?!\d)|magistral|qwq|minimax-?m|gpt-oss", re.IGNORECASE
 )
-# While they reason, these models take tools only in the Responses API: gpt-5.5 and newer; gpt-5.2
-# to gpt-5.4 if the request sets an effort. The names have no prefix, because the gateways whose
-# names have one, such as OpenRouter, translate chat completions themselves.
+# These models take tools only in the Responses API while they reason. They are gpt-5.5 and newer,
+# and also gpt-5.2 to gpt-5.4 if the request sets an effort. The names have no prefix, because
+# gateways such as OpenRouter, which have names with a prefix, translate chat completions
+# themselves.
 _TOOLS_IN_RESPONSES = re.compile(r"gpt-(?:5\.(?:[5-9]|[1-9]\d)|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)")
 _EFFORT_IN_RESPONSES = re.compile(r"gpt-5\.[2-4](?!\d)(?!.*-chat)")
 # gpt-5 (not gpt-5.1 and newer), o1 and newer, and two models of version 6.
@@ -36,8 +38,8 @@ _ONLY_IN_RESPONSES = re.compile(
 )
 _LAST_CLAUDE_THAT_SAMPLES = (4, 6)
 _FIRST_CLAUDE_WITH_SCHEMAS = (4, 5)
-# gpt-4.1, gpt-5 and newer, o1 and newer, gpt-4o except its first version, and fine-tuned models
-# of these.
+# gpt-4.1, gpt-5 and newer, o1 and newer, gpt-4o except its first version, and fine-tuned versions
+# of these models.
 _TAKES_SCHEMA = re.compile(r"(?:^|[/:])(?:gpt-4o|gpt-4\.[1-9]|gpt-(?:[5-9]|[1-9]\d)(?!\d)|o\d)")
 _TAKES_NO_SCHEMA = re.compile(r"gpt-4o-2024-05-13|o1-(?:mini|preview)|audio|realtime")
 # Models that are known to read only text; some names end with a date.
@@ -76,10 +78,10 @@ def openai_samples(model: str, reasoning_effort: object = None) -> bool:
 
 
 def generates_openly(model: str) -> bool:
-    """Return whether it is known that a model shows all that it generates unless asked not to.
+    """Return whether a model is known to show, by default, all that it generates.
 
-    The models of OpenAI that sample do not reason. A model with another name may reason unseen, and
-    so may a model whose name says that it reasons.
+    The models of OpenAI that sample do not reason. A model with another name may reason unseen. A
+    model whose name says that it reasons may reason unseen, too.
     """
     if is_of_openai(model):
         return True
@@ -87,7 +89,7 @@ def generates_openly(model: str) -> bool:
 
 
 def openai_always_reasons(model: str) -> bool:
-    """Return whether a model of OpenAI takes no reasoning effort ``none``."""
+    """Return whether a model of OpenAI refuses the reasoning effort ``none``."""
     return _ALWAYS_REASONS.search(model) is not None
 
 
@@ -121,7 +123,7 @@ def anthropic_samples(model: str) -> bool:
 def anthropic_thinks_unasked(model: str) -> bool:
     """Return whether a model of Anthropic may think without a request for it (after Claude 4.6).
 
-    Some of these models always think, and show their thinking only if the request asks for that.
+    Some of these models always think, and show their thinking only if the request asks for it.
     Other vendors' models that are served in Anthropic's form think if their names say so.
     """
     return not anthropic_samples(model) or (

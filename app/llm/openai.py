@@ -1,6 +1,7 @@
 """The client for OpenAI's chat completions, which vLLM, Ollama and other servers also offer.
 
-Requests that OpenAI serves only in its Responses API go there, see ``app.llm.openai_responses``.
+If OpenAI serves a request only in its Responses API, the request goes to that API; see
+``app.llm.openai_responses``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,8 @@ from app.llm.sendable import sendable
 from app.llm.streams import Assembly
 from app.llm.structured import OUTPUT_SCHEMA, instruction, openai_format
 
-#: Seconds that a request may take if it is served when there is capacity; OpenAI's own advice.
+#: Seconds that a request may take if the provider serves it only when there is capacity. OpenAI
+#: advises this time.
 FLEX_TIMEOUT_S = 900.0
 
 
@@ -42,7 +44,7 @@ class OpenAIClient(OpenAISdkClient):
     Args:
         api_key: As in ``SdkClient``.
         api: Request form of all requests without a parameter ``api``: ``chat`` or ``responses``;
-            None means that the model and its tools decide.
+            None means that the model and the tools decide.
         **options: As in ``SdkClient``; ``base_url`` includes ``/v1``.
 
     Example:
@@ -83,10 +85,10 @@ class OpenAIClient(OpenAISdkClient):
         tools: Sequence[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> int | None:
-        """See ``LLMClient.count_tokens``; only the Responses API counts, for both request forms.
+        """See ``LLMClient.count_tokens``; the Responses API counts for both request forms.
 
         A message of chat completions that goes back as it came has parts that the Responses API
-        does not know, so such a conversation is not counted.
+        does not know. A conversation with such a message is not counted.
         """
         is_chat = self._form_of(model, tools, kwargs) == CHAT
         if is_chat and any(map(self._own_original, messages)):
@@ -99,7 +101,7 @@ class OpenAIClient(OpenAISdkClient):
     def _form_of(
         self, model: str, tools: Sequence[Mapping[str, Any]] | None, params: Mapping[str, Any]
     ) -> str:
-        """Return the request form; raise BadRequest if the model does not take the asked form."""
+        """Return the request form; raise BadRequest if the model does not take this form."""
         asked = params.get("api") or self._configured_api
         try:
             at_provider = any(map(is_server_tool, tools or ()))
@@ -175,7 +177,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _as_it_came(original: Mapping[str, Any], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return a message as it came, with the ids, names and arguments that its provider takes."""
+    """Return the original message, but with ids, names and arguments that its provider takes."""
     if not calls:
         return dict(original)
     came = original["tool_calls"]

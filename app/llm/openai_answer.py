@@ -12,14 +12,15 @@ from app.llm.wire import content_text, error_in, grown, joined, write_json
 
 #: The tags around a thought in the text of a message.
 THOUGHT_START, THOUGHT_END = "<thought>", "</thought>"
-# Parameters that ask the models of compatible servers to reason, unless they are false or empty;
-# and parameters with which a server leaves the reasoning out of the answer.
+# ``_REASONING``: these parameters ask the models of compatible servers to reason, unless the
+# parameters are false or empty. ``_LEAVING_OUT``: with these parameters, a server leaves the
+# reasoning out of the answer.
 _REASONING = (
     *("reasoning", "thinking", "enable_thinking", "thinking_budget", "thinking_mode"),
     "chat_template_kwargs",
 )
 _LEAVING_OUT = ("include_reasoning", "reasoning_format", "reasoning_split")
-# Fields of reasoning that cannot be read, so that its length is unknown.
+# Fields of reasoning that cannot be read, so that the length of the reasoning is unknown.
 _ENCRYPTED = ("encrypted_content", "reasoning_signature", "redacted_thinking")
 # Parts of a message that the text and the calls tell, or that no provider needs again.
 _TOLD = frozenset(
@@ -57,20 +58,20 @@ def read_completion(answer: Mapping[str, Any]) -> Answer:
 
 
 def is_thought(message: Mapping[str, Any]) -> bool:
-    """Return whether a message, or a piece of one, begins with a thought in tags (Gemini)."""
+    """Return whether a message, or a piece of a message, begins with a thought in tags (Gemini)."""
     google = (message.get("extra_content") or {}).get("google") or {}
     return bool(google.get("thought"))
 
 
 def without_thought(message: Mapping[str, Any]) -> str:
-    """Return the text of a message, without the thought that it marks as one."""
+    """Return the text of a message, without the part that the message marks as a thought."""
     text = content_text(message.get("content"))
     begins = is_thought(message) and text.lstrip().startswith(THOUGHT_START)
     return text.partition(THOUGHT_END)[2] if begins else text
 
 
 def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]:
-    """Return the usage of an answer or of a chunk; some servers put it elsewhere."""
+    """Return the usage of an answer or of a chunk; some servers put the usage elsewhere."""
     own = answer.get("x_groq")
     places = (
         own.get("usage") if isinstance(own, dict) else None,
@@ -85,7 +86,7 @@ def usage_in(answer: Mapping[str, Any], choice: Any = None) -> Mapping[str, Any]
 
 
 def hides(body: Mapping[str, Any]) -> bool:
-    """Return whether the answer to a request may leave out a part of what the model generates."""
+    """Return whether the answer to a request may leave out a part of the generated text."""
     effort = body.get("reasoning_effort")
     asked = effort not in (None, "none") or any(body.get(name) for name in _REASONING)
     asked = asked or any(name in body for name in _LEAVING_OUT)
@@ -104,7 +105,7 @@ def _hides_reasoning(message: Mapping[str, Any]) -> bool:
 
 
 def _word(choice: Mapping[str, Any]) -> Any:
-    """Return the word for the end; gateways say of a cut that it is "stop", and pass on the cut."""
+    """Return the word for the end; some gateways say "stop" beside the native word for a cut."""
     details = choice.get("finish_details")
     elsewhere = details.get("type") if isinstance(details, dict) else None
     word = choice.get("finish_reason") or elsewhere or None
@@ -113,7 +114,7 @@ def _word(choice: Mapping[str, Any]) -> Any:
 
 
 def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the first choice; an answer with usage but no choice is a failure that costs."""
+    """Return the first choice; an answer with usage but no choice is a failure that has a price."""
     choices = answer.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     if not isinstance(choice, dict):
@@ -132,7 +133,7 @@ def _choice(answer: Mapping[str, Any]) -> Mapping[str, Any]:
     counted = openai_counts(usage_in(answer), produced=False).prompt
     if not (reported or counted or word):
         raise ValueError("an answer without a message")
-    # Without a message, only an end that explains this is an end.
+    # If there is no message, the word for the end counts only if it explains why.
     told = word if finish_of(word) != "stop" else None
     return {"message": {}, "finish_reason": told or "no message", "error": reported}
 
@@ -142,7 +143,7 @@ def _calls(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if isinstance(calls, dict):
         return [calls]
     if not calls and isinstance(function := message.get("function_call"), dict):
-        return [{"function": function}]  # the form before tools
+        return [{"function": function}]  # the form that is older than tools
     return list(calls or ())
 
 

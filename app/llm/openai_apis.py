@@ -1,7 +1,7 @@
 """The two request forms of OpenAI's protocol: chat completions, and the Responses API.
 
-Both forms belong to one provider, with one key, one set of limits and one price list. So the form
-is chosen anew for each request.
+Both forms belong to one provider, with one key, one set of limits and one price list. Therefore,
+the form is chosen anew for each request.
 """
 
 from collections.abc import Mapping

@@ -10,7 +10,7 @@ _NAME = "document.pdf"
 
 
 def chat_content(content: Any) -> Any:
-    """Return a content as chat completions take it; what is not an image or a file is unchanged."""
+    """Return a content as chat completions take it; only images and files are changed."""
     if not isinstance(content, list | tuple):
         return content
     return [_chat_part(part) if is_media(part) else part for part in content]

@@ -1,7 +1,7 @@
 """Parameters of OpenAI's protocol, for the models of OpenAI and for other models.
 
-The rules here hold for both request forms. ``app.llm.responses_parameters`` has the rules of the
-Responses API alone.
+The rules here apply to both request forms. ``app.llm.responses_parameters`` has the rules that
+apply only to the Responses API.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from app.llm.models import (
 )
 from app.llm.parameters import ParameterRefused
 
-#: Parameters of the API that are not sent, each with the reason.
+#: The API's parameters that are not sent, each with the reason.
 REFUSED = {
     "audio": "only text is priced",
     "background": "an answer that comes later than its request has no hold, no limit and no place "
@@ -62,7 +62,7 @@ def adapt_to_model(model: str, params: dict[str, Any]) -> dict[str, Any]:
     if openai_samples(model, effort):
         return params
     for name in ("temperature", "top_p"):
-        # 1 is the default of these models, but some refuse the parameter.
+        # 1 is the default of these models, but some of the models refuse the parameter.
         if params.pop(name, 1) != 1:
             raise ParameterRefused(
                 f"model {model!r} reasons and takes no {name}: remove it from llm_config"

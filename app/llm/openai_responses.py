@@ -58,7 +58,7 @@ class ResponsesClient(OpenAISdkClient):
 
     @property
     def origin(self) -> str:
-        """See ``SdkClient.origin``; another provider cannot read this one's encrypted reasoning."""
+        """See ``SdkClient.origin``; only this provider can read its encrypted reasoning."""
         return f"{self.provider}/{RESPONSES}"
 
     def _request(
@@ -76,7 +76,7 @@ class ResponsesClient(OpenAISdkClient):
                 params["text"] = {"format": text_format(format_), **params.get("text", {})}
             else:
                 instructions.append(instruction(schema))
-        if is_openai_reasoning(model):  # other models refuse to be asked for reasoning
+        if is_openai_reasoning(model):  # other models refuse requests for reasoning
             others = [each for each in params.get("include", ()) if each != SEALED_REASONING]
             params["include"] = [SEALED_REASONING, *others]
         try:

@@ -28,7 +28,7 @@ class OpenAIAssembly(Assembly):
 
     def __init__(self, body: Mapping[str, Any]) -> None:
         super().__init__(hidden=hides(body))
-        # The pieces of each text of the message by the text's name, and the other parts.
+        # The pieces of each text of the message, by the text's name; and the message's other parts.
         self._texts: dict[str, list[str]] = {}
         self._parts: dict[str, Any] = {}
         self._calls: list[_Call] = []
@@ -37,7 +37,7 @@ class OpenAIAssembly(Assembly):
         self._native: Any = None
         self._error: Any = None
         self._service_tier: Any = None
-        # Whether the last chunk had usage and no piece of the answer, and this usage.
+        # Whether the last chunk had usage and no piece of the answer; and this chunk's usage.
         self._counted_last = False
         self._last_usage: Mapping[str, Any] = {}
         # Whether the last piece of text was a thought in tags.
@@ -161,9 +161,9 @@ class OpenAIAssembly(Assembly):
     def _call_of(self, part: Mapping[str, Any]) -> "_Call":
         """Return the call that a part belongs to; servers number their calls in many ways.
 
-        A part belongs to the call with its id. Otherwise it begins a new call if its index is new,
-        if it has another id than the call before it at this index, or, without ids, if that call is
-        whole and the part has a name.
+        A part belongs to the call that has the part's id. Otherwise the part begins a new call if
+        its index is new, or if it has another id than the last call at its index. A part with a
+        name but without an id also begins a new call if the last call at its index is whole.
         """
         index, id_ = part.get("index"), part.get("id")
         if id_:
@@ -186,7 +186,7 @@ class OpenAIAssembly(Assembly):
 
 
 class _Call:
-    """A tool call, of which parts have arrived."""
+    """A tool call of which some parts have arrived."""
 
     def __init__(self) -> None:
         self.name = ""
@@ -212,8 +212,8 @@ class _Call:
 def _continued(old: Any, new: Any) -> Any:
     """Join a part of a message with its next piece.
 
-    Texts are joined, objects are merged, and elements of lists with the same index, or of the same
-    type one after the other, are one element.
+    Texts are joined, and objects are merged. Two elements of lists become one element if they have
+    the same index, or if they have the same type and stand one after the other.
     """
     if old is None or new is None:
         return new if old is None else old

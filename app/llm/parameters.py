@@ -69,9 +69,9 @@ def adapted(
             a parameter that is null counts as not given.
         max_tokens: Largest number of tokens to generate, or None if this number is not known yet.
         tools: Whether the request has tools.
-        server_tools: The tools among them that run at the provider.
-        api: Request form that the provider is configured for, or None; the parameter ``api`` takes
-            precedence. Protocols with only one form ignore both.
+        server_tools: The request's tools that run at the provider.
+        api: Request form that the provider is configured for, or None. The parameter ``api`` takes
+            precedence. Protocols with only one form ignore both values.
 
     Returns:
         Parameters of the provider's API, and ``prompt_cache``, which ``app.llm.prompt_cache``

@@ -75,7 +75,7 @@ def media_in(messages: "Sequence[Message]") -> Iterator[Part]:
 
 
 def size_in(part: Part) -> Size:
-    """Return the size of an image or a file, from its bytes if the part does not have it.
+    """Return the size of an image or a file; read the size from the bytes if the part has none.
 
     Raises:
         BadRequest: If the bytes cannot be read, or are of another type than the part says.

@@ -1,4 +1,4 @@
-"""Hints that make a provider cache the beginning of a prompt, if an agent asks for that.
+"""Hints for providers, which then cache the beginning of a prompt; an agent must ask for this.
 
 All requests of an agent begin with the same tools and instructions. In a conversation with tools,
 each request also begins with the whole previous request.
@@ -12,7 +12,7 @@ from app.domain.json_text import write_json
 
 _KEY_CHARS = 32
 _USUAL_LEAST = 1024
-# Models of Anthropic with another least number of tokens.
+# The least number of tokens is different for these models of Anthropic.
 _ANTHROPIC_LEAST = (
     (re.compile(r"claude-(?:opus-4-[56]|haiku-4-5)"), 4096),
     (re.compile(r"claude-(?:sonnet-4-6|3-5-haiku|3-haiku)"), 2048),
@@ -32,8 +32,8 @@ def least_anthropic(model: str) -> int:
 def ask_openai(body: dict[str, Any]) -> None:
     """Add a key that routes requests with the same beginning to the same server.
 
-    The request does not ask for caching itself, because the servers of this protocol cache without
-    a request, or never cache.
+    The request does not ask for caching, because the servers of this protocol either cache unasked
+    or never cache.
 
     Args:
         body: A request; its key ``prompt_cache`` is removed.
@@ -49,10 +49,10 @@ def ask_openai(body: dict[str, Any]) -> None:
 
 
 def ask_anthropic(body: dict[str, Any]) -> None:
-    """Mark the parts of a request that Anthropic shall cache.
+    """Mark those parts of a request that Anthropic shall cache.
 
-    The marks are at the end of the instructions (or of the tools, if there are no instructions) and
-    at the end of a conversation with tools.
+    The marks are at the end of the instructions, and at the end of a conversation with tools. If
+    there are no instructions, the first mark is at the end of the tools.
 
     Args:
         body: A request; its key ``prompt_cache`` is removed. No mark is added if the instructions

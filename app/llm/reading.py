@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Parameters with which a server adds results of searches, or earlier messages, to the prompt, and
-# names of models that always search.
+# With a parameter in ``_ADDING``, a server adds results of searches, or earlier messages, to the
+# prompt. A model whose name matches ``_SEARCHES`` always searches.
 _ADDING = frozenset(
     {
         *("web_search_options", "search_parameters", "plugins", "mcp_servers", "container"),
@@ -45,12 +45,11 @@ class AnswerReader:
     Args:
         provider: Name of the provider.
         api_key: The key of the calls, which is removed from messages.
-        origin: Name of who can read the originals of these answers: the provider, or one of its
-            request forms.
+        origin: Name of the reader that understands the originals of these answers: the provider, or
+            one of its request forms.
         read: Reads a whole answer of the protocol; raises one of ``PROTOCOL_ERRORS`` if the answer
-            is not the protocol's.
-        hides: Returns whether the answer to a request may leave out a part of what the model
-            generates.
+            does not follow the protocol.
+        hides: Returns whether the answer to a request may leave out a part of the generated text.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class AnswerReader:
         return self._finished(found, response, request, counts=counts, least=least)
 
     def _believed(self, counts: Counts, request: Request) -> Counts:
-        """Return the counts without those that are too large for the request."""
+        """Return the counts, but leave out counts that are too large for the request."""
         body = request.body
 
         def bound() -> int:
@@ -149,7 +148,7 @@ class AnswerReader:
         usage = replace(usage, web_searches=max(usage.web_searches, answer.web_searches))
         raw_usage, told = storable(answer.raw_usage), storable(answer.facts)
         model = name_of(answer.model) or str(request.body["model"])
-        # Only a message that goes back as it came can be continued.
+        # The provider can continue only a message that goes back as it came.
         finish = finish_of(answer.word, may_pause=request.may_pause and bool(answer.original))
         if finish == "tool_calls" and not answer.calls:
             finish = None  # the calls were lost on their way
@@ -230,7 +229,7 @@ def _finish(finish: Finish, answer: Answer) -> Finish:
 
 
 def _adds_to_prompt(body: Mapping[str, Any]) -> bool:
-    """Return whether a server may add texts to the prompt, so that its bytes are no bound."""
+    """Return whether a server may add texts to the prompt; the prompt's bytes are then no bound."""
     if any(name in body for name in _ADDING) or _SEARCHES.search(str(body["model"])):
         return True
     return any(

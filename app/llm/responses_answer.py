@@ -1,4 +1,4 @@
-"""Reads a response of OpenAI's Responses API, in the forms in which other servers write it, too."""
+"""Reads a response of OpenAI's Responses API, also in the forms that other servers write."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,7 +55,7 @@ def read_response(answer: Mapping[str, Any]) -> Answer:
 
 
 def hides(body: Mapping[str, Any]) -> bool:
-    """Return whether the answer to a request may leave out a part of what the model generates."""
+    """Return whether the answer to a request may leave out a part of the generated text."""
     reasoning = body.get("reasoning")
     effort = reasoning.get("effort") if isinstance(reasoning, dict) else None
     model, asked = body["model"], effort not in (None, "none")
@@ -78,7 +78,7 @@ def _is_search(item: Mapping[str, Any]) -> bool:
 
 
 def _word(answer: Mapping[str, Any]) -> str | None:
-    """Return the word for the end; a response that is not complete may have a reason for that."""
+    """Return the word for the end; an incomplete response may have a reason for its state."""
     status, details = answer.get("status"), answer.get("incomplete_details")
     if status is None or status == "completed":
         return None if status is None else "stop"
@@ -89,6 +89,6 @@ def _word(answer: Mapping[str, Any]) -> str | None:
 
 
 def _alone(answer: Mapping[str, Any]) -> str:
-    """Return the text of an answer that has it only beside its items."""
+    """Return the text of an answer if this text stands only beside the answer's items."""
     text = answer.get("output_text")
     return text if isinstance(text, str) else ""

@@ -14,8 +14,8 @@ from app.llm.openai_content import responses_content
 from app.llm.sendable import sendable
 from app.llm.wire import joined, list_in, write_json
 
-# The provider fills in these keys, and knows them only for items in its store. Only the items of
-# its own tools need their status.
+# The provider fills in these keys, and knows them only for items in its store. Only items of the
+# provider's own tools need their status.
 _OF_THE_STORE = frozenset({"id", "status"})
 _OF_TOOLS = frozenset({"web_search_call"})
 
@@ -31,7 +31,7 @@ def items_of(
 
     Args:
         messages: As in ``LLMClient.complete_with_tools``.
-        original_of: Returns the items of a message as they came, or None if they came from
+        original_of: Returns the items of a message as they came, or None if the items came from
             somebody else.
 
     Raises:
@@ -76,20 +76,20 @@ def calls_in(items: Sequence[Mapping[str, Any]]) -> list[ToolCall]:
 def text_in(items: Sequence[Mapping[str, Any]]) -> str:
     """Return the text of an answer.
 
-    Newer models comment on their work in messages of their own. These messages are the text only of
-    an answer without a final message.
+    Newer models comment on their work in messages of their own. If an answer has no final message,
+    these messages are the text.
     """
     final = [item for item in items if item.get("phase") == "final_answer"]
     return _joined(final or items, "output_text", "text")
 
 
 def refusal_in(items: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text with which the model refuses to answer; empty if it does not refuse."""
+    """Return the text with which the model refuses to answer; empty if there is no refusal."""
     return _joined(items, "refusal", "refusal")
 
 
 def annotations_in(items: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """Return the annotations of an answer's texts, such as the pages that they cite."""
+    """Return the annotations of an answer's texts, such as the pages that the texts cite."""
     return [each for part in _parts_in(items) for each in list_in(part.get("annotations"))]
 
 
@@ -144,7 +144,7 @@ def _sent_back(items: Sequence[Mapping[str, Any]], message: Message) -> Iterator
     calls = iter(message.get("tool_calls") or ())
     for item in items:
         if item.get("type") == "function_call":
-            # The id may have been made up, the name changed, and the arguments cut.
+            # The id may be made up, the name may be changed, and the arguments may be cut.
             item = {**item, **_called(next(calls))}  # noqa: PLW2901
         if item.get("type") == "reasoning" and not item.get("encrypted_content"):
             continue

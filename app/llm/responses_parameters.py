@@ -1,4 +1,4 @@
-"""Parameters of OpenAI's Responses API, which are written as those of chat completions."""
+"""Parameters of OpenAI's Responses API; they are written like parameters of chat completions."""
 
 from collections.abc import Mapping
 from typing import Any

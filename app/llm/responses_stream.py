@@ -12,7 +12,7 @@ _STARTS = frozenset({"response.created", "response.in_progress", "response.queue
 _ENDS = frozenset(
     {"response.completed", "response.incomplete", "response.failed", "response.cancelled"}
 )
-# For each type of delta of generated text: the field of the item's last part that has the text.
+# For each type of delta of generated text, the field of the item's last part that has the text.
 _DELTAS = {
     "response.output_text.delta": "text",
     "response.refusal.delta": "refusal",
@@ -20,7 +20,7 @@ _DELTAS = {
     "response.reasoning_summary_text.delta": "",
     "response.reasoning_text.delta": "",
 }
-# For each event with a whole text: the field that has the text.
+# For each event with a whole text, the field that has the text.
 _DONE = {
     "response.output_text.done": "text",
     "response.refusal.done": "refusal",
@@ -31,9 +31,9 @@ _DONE = {
 class ResponsesAssembly(Assembly):
     """Builds a response from the events of its stream.
 
-    The last event has the whole response with its usage. Some servers leave the items out of that
-    event; then the items are those of the events before it. Events of unknown types are skipped,
-    because new types are added without a new version of the API.
+    The last event has the whole response with its usage. Some servers leave out the items from that
+    event; then the items come from earlier events. Events of unknown types are skipped, because new
+    types are added without a new version of the API.
 
     Args:
         body: Body of the request.
@@ -109,7 +109,8 @@ class ResponsesAssembly(Assembly):
         if item.get("type") == "function_call":
             self._count_call(text_of(item.get("name")))
         elif item.get("type") not in SHOWN:
-            # The stream shows a summary of the reasoning or nothing, so its length is unknown.
+            # The stream shows a summary of the reasoning or nothing, so the reasoning's length is
+            # unknown.
             self._hidden = True
 
     def _add_delta(self, event: Mapping[str, Any], name: str) -> str:
@@ -135,5 +136,5 @@ class ResponsesAssembly(Assembly):
 
 
 def _index(event: Mapping[str, Any]) -> int:
-    """Return the place of an event's item; servers with only one item may leave it out."""
+    """Return the place of an event's item; servers with only one item may leave out the place."""
     return event.get("output_index") or 0

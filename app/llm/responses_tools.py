@@ -1,4 +1,4 @@
-"""Writes tools for the Responses API: the agent's own, and those that run at the provider."""
+"""Writes the agent's own tools, and tools that run at the provider, for the Responses API."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from app.llm.parameters import ParameterRefused
 
 
 def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the form of a tool, whose schema is taken as it is unless the tool says ``strict``."""
+    """Return the API's form of a tool; the schema is unchanged unless the tool says ``strict``."""
     item = {name: tool[name] for name in ("name", "description") if name in tool}
     parameters = tool.get("parameters") or {"type": "object", "properties": {}}
     strict = bool(tool.get("strict", False))  # the API's own default would be strict
@@ -16,7 +16,7 @@ def tool_item(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def server_item(model: str, tool: ServerTool) -> dict[str, Any]:  # noqa: ARG001 see ``Dialect``
-    """Return the form of a tool that runs at the provider; see ``Dialect.server_tool``."""
+    """Return the API's form of a tool that runs at the provider; see ``Dialect.server_tool``."""
     if tool.name != WEB_SEARCH:
         raise ParameterRefused(
             f"{tool.name} is no tool of OpenAI's: give {WEB_SEARCH}, which opens pages, too, or "

@@ -65,7 +65,7 @@ class SdkClient(LLMClient):
         headers: Further headers of every request.
         query: Query parameters of every request.
         credentials: Tokens that are sent in place of the key, which is then a placeholder.
-        timeout_s: Seconds after which a request without a timeout of its own fails.
+        timeout_s: Seconds after which a request fails if it has no timeout of its own.
         max_connections: Largest number of connections that are open at once.
     """
 
@@ -77,10 +77,10 @@ class SdkClient(LLMClient):
     path: ClassVar[str]
     #: The endpoint that counts the tokens of a prompt; None if the API has none.
     count_endpoint: ClassVar[CountEndpoint | None] = None
-    #: Request form of the client, if the protocol has several.
+    #: Request form of the client, if the protocol has several forms.
     api: ClassVar[str | None] = None
 
-    def __init__(  # noqa: PLR0913 keywords, each of which most callers leave out
+    def __init__(  # noqa: PLR0913 keywords, most of which a caller leaves out
         self,
         api_key: str | None = None,
         *,
@@ -170,8 +170,8 @@ class SdkClient(LLMClient):
                 on_broken(partial)
             raise
         except Exception as error:
-            # Whatever a server sends, only an AgentError leaves a client. The request may have
-            # been answered, and the answer may have a price.
+            # Only an AgentError leaves a client, even if a server sends nonsense. The request may
+            # have been answered, and the answer may have a price.
             raise ServerFailure(
                 f"the answer of {self.provider} cannot be read: {type(error).__name__}: {error}",
                 provider=self.provider,
@@ -231,11 +231,11 @@ class SdkClient(LLMClient):
 
     @abstractmethod
     def _answer(self, answer: Any) -> Answer:
-        """Read a whole answer; raise one of ``PROTOCOL_ERRORS`` if it is not the protocol's."""
+        """Read a whole answer; raise one of ``PROTOCOL_ERRORS`` if the answer has another form."""
 
     @abstractmethod
     def _hides(self, body: Mapping[str, Any]) -> bool:
-        """Return whether the answer may leave out a part of what the model generates."""
+        """Return whether the answer may leave out a part of the generated text."""
 
     @abstractmethod
     def _stream_request(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,7 +297,7 @@ class SdkClient(LLMClient):
             result = await self._read_stream(request, reading)
         except BaseException as error:
             if isinstance(error, ProviderError):
-                # The code that reads a whole answer decides what it has cost.
+                # The code that reads a whole answer decides what the answer has cost.
                 if not (reading.over and reading.assembly.complete):
                     error.partial = error.partial or self._partial(request, reading)
             elif on_broken is not None and (partial := self._partial(request, reading)):
@@ -372,11 +372,11 @@ class SdkClient(LLMClient):
 
     @property
     def origin(self) -> str:
-        """Name of who can read the originals of this client's answers."""
+        """Name of the reader that understands the originals of this client's answers."""
         return self.provider
 
     def _own_original(self, message: Message) -> Any:
-        """Return a message as it came if this client has read it; otherwise None."""
+        """Return a message as it came if this client has read this message; otherwise None."""
         original = message.get("original") or {}
         return original["message"] if original.get("by") == self.origin else None
 
@@ -388,7 +388,7 @@ class SdkClient(LLMClient):
     def _adapted(
         self, model: str, params: Mapping[str, Any], max_tokens: int | None
     ) -> dict[str, Any]:
-        """Return the parameters as the model takes them; raise BadRequest if it refuses one."""
+        """Return the parameters as the model takes them; raise BadRequest if any is refused."""
         try:
             return adapted(self.protocol, model, params, max_tokens=max_tokens, api=self.api)
         except ParameterRefused as error:

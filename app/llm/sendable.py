@@ -1,8 +1,8 @@
-"""Makes what a provider or a tool wrote fit to be sent, so that no answer ends its conversation.
+"""Makes values of providers and tools fit to be sent, so that no answer ends its conversation.
 
 Answers may have parts that JSON's text in UTF-8 cannot carry, such as half a surrogate pair. The
-user cannot correct these parts. Values of the user do not come here: their mistakes are refused
-in words, see ``app.domain.json_text``.
+user cannot correct these parts. Values of the user do not come here: a mistake in such a
+value is refused with a message, see ``app.domain.json_text``.
 """
 
 import re
@@ -23,9 +23,9 @@ _MOST_LEVELS = 200
 
 
 def sendable(value: T) -> T:
-    r"""Return a value that was read from a provider or a tool in a form that can be written.
+    r"""Convert a value from a provider or from a tool to a form that can be written.
 
-    Half a surrogate pair becomes U+FFFD, integers keep all their digits, and what is nested more
+    Half a surrogate pair becomes U+FFFD, integers keep all their digits, and a value that is more
     than 200 levels deep becomes null.
 
     Args:
@@ -40,7 +40,7 @@ def sendable(value: T) -> T:
         True
     """
     try:
-        # To write the value is much faster than to look into it.
+        # It is much faster to write the value than to look into it.
         orjson.dumps([[[[[[[[value]]]]]]]])
     except TypeError:
         return _copied(value, 0)  # type: ignore[no-any-return]

@@ -28,9 +28,10 @@ from app.llm.wire import (
 if TYPE_CHECKING:
     import httpx2
 
-# A provider goes on generating tokens until it notices that the connection is closed. This is the
-# largest number of tokens that it has perhaps generated and that this process has not read: about
-# 100 tokens a second, for 0.6 s of network delay and of pieces in buffers.
+# A provider goes on generating tokens until it notices that the connection is closed. This constant
+# is the largest number of tokens that the provider may have generated and that this process has not
+# read. The number is about 100 tokens a second, for 0.6 s of network delay and of pieces in
+# buffers.
 _UNSEEN_TOKENS = 64
 
 
@@ -107,7 +108,7 @@ class Assembly(ABC):
         """Return the answer in the form of an answer that is not streamed."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Return the facts that have arrived, among them those that change the price."""
+        """Return the facts that have arrived, including the facts that change the price."""
         return self.raw_usage
 
     @abstractmethod
@@ -129,7 +130,7 @@ class Assembly(ABC):
         return counts.bounded(prompt_tokens=prompt_tokens, output_tokens=bound)
 
     def plausible(self, *, max_tokens: int) -> Counts:
-        """Return the provider's counts without those that no request can have."""
+        """Return the provider's counts, but leave out counts that no request can have."""
         return self.counts.plausible(prompt_bound=lambda: 0, max_tokens=max_tokens)
 
     def _hides(self) -> bool:

@@ -51,7 +51,7 @@ def openai_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | Non
 
 
 def anthropic_format(schema: Mapping[str, Any], model: str) -> dict[str, Any] | None:
-    """Return ``output_config.format`` for a schema, or None if it must be an instruction."""
+    """Return ``output_config.format`` for a schema; None if the schema must be an instruction."""
     if not anthropic_takes_schema(model):
         return None
     try:
@@ -134,7 +134,7 @@ class _Words:
 
 
 def _reference(schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
-    """Return only the reference, which must lead to the schema's definitions, not to its root."""
+    """Return only the reference; it must lead to the schema's definitions, and not to its root."""
     if not depth or not str(schema["$ref"]).startswith("#/$defs/"):
         raise _CannotSay
     return {"$ref": schema["$ref"]}

@@ -1,8 +1,8 @@
-"""Tokens of a request before it is sent: a strict upper bound for holds, an estimate for limits.
+"""Counts tokens before a request is sent: a strict upper bound for holds, an estimate for limits.
 
 This module uses no tokenizer. The tokenizers of both providers work on bytes, so a text never has
-more tokens than UTF-8 bytes. Usual prose has about one token for four bytes. Images and
-PDFs have the tokens of the providers' formulas (``app.media``).
+more tokens than UTF-8 bytes. Usual prose has about one token for four bytes. The tokens of images
+and PDFs follow from the providers' formulas (``app.media``).
 """
 
 import json
@@ -16,8 +16,9 @@ from app.llm import parts
 from app.llm.base import Message, ToolCall
 from app.llm.parts import is_media, media_in
 
-# Both providers add tokens of their own: 3 to 4 to each message and, if there are tools, a system
-# prompt of up to 530 tokens (Anthropic, Claude 3 Opus) and a few tokens to each tool.
+# Both providers add tokens of their own: 3 to 4 tokens to each message, and a few tokens to each
+# tool. If there are tools, the provider also adds a system prompt of up to 530 tokens (Anthropic,
+# Claude 3 Opus).
 _REQUEST_TOKENS = 16
 _MESSAGE_TOKENS = 16
 _TOOLS_TOKENS = 600
@@ -30,11 +31,11 @@ CALL_TOKENS = 64
 # Tokens that the provider or the instruction adds around the JSON Schema of an answer.
 _SCHEMA_TOKENS = 600
 _EXPECTED_MESSAGE_TOKENS = 4
-# Texts of an answer that its server writes.
+# The server, and not the model, writes these texts of an answer.
 _NOT_GENERATED = frozenset({"role", "type", "id", "call_id", "index", "status", "phase"})
 # Bytes of usual text per token. The model's name decides between these numbers, also if the name
-# has the prefix of a gateway. Since version 4.7, Claude has a new tokenizer, which makes up to 1.35
-# times as many tokens of a text as the old tokenizer.
+# has the prefix of a gateway. Since version 4.7, Claude has a new tokenizer, which splits a text
+# into up to 1.35 times as many tokens as the old tokenizer.
 _BYTES_PER_TOKEN = 4.0
 _CLAUDE_BYTES_PER_TOKEN = 3.6
 _NEW_CLAUDE_BYTES_PER_TOKEN = 2.9
@@ -151,7 +152,7 @@ def _bytes_of(message: Message) -> int:
     if call_id := message.get("tool_call_id"):
         size += text_bytes(call_id)
     if original := message.get("original"):
-        # The provider that wrote the message gets the original, and another provider the rest.
+        # The provider that wrote the message gets the original, and another provider gets the rest.
         size = max(size, json_bytes(original))
     return size
 

@@ -1,8 +1,8 @@
 """Converts the usage objects of all protocols to ``Usage``, whose counts do not overlap.
 
-A count that is missing, or that cannot be read, is never taken for zero: ``Counts`` tells which
-parts the provider has counted, and the rest of the tokens is estimated. No count that the usage
-states is above the tokens that are read from it; a discount is the only exception.
+A count that is missing, or that cannot be read, is never taken for zero. ``Counts`` tells which
+parts the provider has counted, and the rest of the tokens is estimated. The tokens that are read
+from a usage are at least as many as each count in the usage; a discount is the only exception.
 """
 
 import re
@@ -28,7 +28,8 @@ _CACHED = (
     "cached_input_tokens",
     "cached_content_token_count",
 )
-# Cached and written tokens that Anthropic and Amazon count beside the prompt, and others in it.
+# Anthropic and Amazon count these cached and written tokens beside the prompt; others count them in
+# the prompt.
 _READ = ("cache_read_input_tokens",)
 _WRITTEN = ("cache_creation_input_tokens", "cache_write_input_tokens")
 # Kinds of tokens that are a part of the prompt or of the output.
@@ -45,7 +46,8 @@ _SEARCHES = ("num_search_queries", "num_sources_used")
 _IN_TOTALS = frozenset({"message", "fallback_message"})
 # Counts up to this size are believed as they are; this many tokens cost a few dollars at most.
 _USUAL_TOKENS = 100_000
-# More than any call has: tokens of a prompt that has no bound, cited tokens, and searches.
+# Each of these numbers is more than any call has: the tokens of a prompt that has no bound, the
+# cited tokens, and the searches.
 _MOST_PROMPT, _MOST_CITED, _MOST_SEARCHES = 20_000_000, 10_000_000, 1000
 _NEXT_WORD = re.compile("(?<=[a-z0-9])(?=[A-Z])")
 
@@ -55,10 +57,10 @@ class Counts:
     """The tokens that a provider has counted.
 
     Attributes:
-        usage: The tokens; a part that was not counted has the least tokens that it can have.
+        usage: The tokens; a part that was not counted has the least possible number of tokens.
         prompt: Whether the provider has counted the prompt.
         output: Whether the provider has counted the output.
-        total: The tokens of prompt and output together, if only their sum was counted; or 0.
+        total: The tokens of prompt and output together, if only their sum was counted; otherwise 0.
     """
 
     usage: Usage = field(default_factory=Usage)
@@ -72,15 +74,16 @@ class Counts:
         return self.prompt and self.output
 
     def plausible(self, *, prompt_bound: Callable[[], int], max_tokens: int) -> "Counts":
-        """Return the counts without those that are too large for the request.
+        """Return the counts, but leave out counts that are too large for the request.
 
-        A prompt may have 4 times its bound, because servers add tokens, and an output may be twice
-        ``max_tokens``, because some models count their reasoning apart from it; each may have
-        10,000 tokens more.
+        A prompt may have 4 times its bound, because servers add tokens. An output may be twice
+        ``max_tokens``, because some models count their reasoning apart from ``max_tokens``. Prompt
+        and output may each have 10,000 tokens more.
 
         Args:
-            prompt_bound: Returns the upper bound of the prompt's tokens, or 0 if there is none. It
-                is only called for large counts, because the whole prompt must be read for it.
+            prompt_bound: Returns the upper bound of the prompt's tokens, or 0 if there is no bound.
+                This function is called only for large counts, because it must read the whole
+                prompt.
             max_tokens: Largest number of tokens that the model may generate.
         """
         usage = self.usage
@@ -126,13 +129,14 @@ class Counts:
 def openai_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a chat completion; its prompt_tokens include cached and written tokens.
 
-    Some servers count reasoning beside completion_tokens, so that only the total contains it, and
-    some count it beside the total, too. Some count sound, cached or written tokens beside
-    prompt_tokens.
+    Some servers count reasoning beside completion_tokens, so that only the total contains the
+    reasoning. Some servers count reasoning beside the total, too. Some servers count sound, cached
+    or written tokens beside prompt_tokens.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
-        produced: Whether the answer has any output; a count of zero is then no count.
+        produced: Whether the answer has any output. If the answer has output, a count of zero is no
+            count.
     """
     if not isinstance(raw, dict):
         return Counts()
@@ -154,7 +158,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
         else:
             output += max(beside, 0)
     # Perplexity counts reasoning and citations beside the completion. Elsewhere, reasoning is a
-    # part of the completion, unless it is larger.
+    # part of the completion, unless the reasoning is larger than the completion.
     if output is not None and (reasoning > output or citations is not None):
         output += reasoning
     least_output = max(output or 0, reasoning, _most(_part(raw, *_OUTPUT_DETAILS), _OUTPUT_PARTS))
@@ -185,7 +189,7 @@ def openai_counts(raw: Any, *, produced: bool) -> Counts:
 
 
 def responses_counts(raw: Any, *, produced: bool) -> Counts:
-    """Read the usage of a response; it differs from a chat completion's only in its names.
+    """Read the usage of a response; only its names differ from the usage of a chat completion.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
@@ -197,8 +201,8 @@ def responses_counts(raw: Any, *, produced: bool) -> Counts:
 def anthropic_counts(raw: Any, *, produced: bool) -> Counts:
     """Read the usage of a message; its input_tokens exclude cached and written tokens.
 
-    The totals leave out the requests with which the provider summarised the conversation, and other
-    requests of its own; they are in ``iterations``, and the provider bills them.
+    The totals leave out requests that the provider made itself, such as the requests that
+    summarised the conversation. These requests are in ``iterations``, and the provider bills them.
 
     Args:
         raw: The usage object, or anything that a server has put in its place.
@@ -235,7 +239,7 @@ def _with_iterations(raw: Mapping[str, Any], own: Usage) -> Usage:
     usage = sum(map(_message_usage, left_out_of(raw)), own)
     iterations = _iterations(raw)
     if any(each.get("type") == "fallback_message" for each in iterations):
-        return usage  # its message is a part of the totals, and so is the message that it replaced
+        return usage  # the totals contain the fallback's message and the replaced message
     told = sum(map(_message_usage, iterations), Usage())
     return Usage(
         **{
@@ -273,12 +277,13 @@ def _message_usage(raw: Mapping[str, Any]) -> Usage:
 def _whole_prompt(
     raw: Mapping[str, Any], prompt: int | None, *, beside: int, rest: int
 ) -> int | None:
-    """Return the prompt with the tokens that the server has counted beside it.
+    """Return the prompt, including tokens that the server has counted beside the prompt.
 
     Args:
         raw: The usage.
         prompt: The prompt's own count.
-        beside: Cached and written tokens in the spelling of those who count them beside the prompt.
+        beside: Cached and written tokens, in the spelling of servers that count them beside the
+            prompt.
         rest: The total without the output.
     """
     if prompt is None:
@@ -304,7 +309,7 @@ def _least_prompt(raw: Mapping[str, Any]) -> int:
 
 
 def _whole_output(raw: Mapping[str, Any], output: int | None) -> int | None:
-    """Return the output with the thoughts that Google counts beside it."""
+    """Return the output, including the thoughts that Google counts beside the output."""
     return None if output is None else output + _most(raw, ("thoughts_token_count",))
 
 
@@ -315,7 +320,7 @@ def _reasoning(raw: Mapping[str, Any]) -> int:
 
 
 def _written(raw: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the tokens written to a cache, and those of them that stay for an hour."""
+    """Return the tokens that were written to a cache, and the part that stays for an hour."""
     by_lifetime = _part(raw, "cache_creation")
     by_hour = _most(by_lifetime, ("ephemeral_1h_input_tokens",))
     by_minutes = _most(by_lifetime, ("ephemeral_5m_input_tokens",))
@@ -354,7 +359,7 @@ def _part(raw: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _told(raw: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """Return the largest of several spellings of the same count, or None if there is none."""
+    """Return the largest count under several spellings of its name, or None without a count."""
     found: int | None = None
     for name in names:
         if name in raw and (count := count_of(raw[name])) is not None:

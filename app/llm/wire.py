@@ -1,7 +1,7 @@
 """Reads what servers send: JSON that is almost JSON, the events of a stream, and text in pieces.
 
-Servers add a byte order mark, write NaN, or cut a character into two halves. None of this costs an
-answer, because the answer's text and counts can be read all the same.
+Servers add a byte order mark, write NaN, or cut a character into two halves. Such an
+answer is still usable, because its text and counts can be read all the same.
 """
 
 import asyncio
@@ -28,13 +28,14 @@ PROTOCOL_ERRORS = (
 DRAIN_S = 0.5
 _BOM = b"\xef\xbb\xbf"
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# orjson rounds integers of more than 64 bits; the shortest of them have 19 digits.
+# orjson rounds integers of more than 64 bits; the shortest such integers have 19 digits.
 _LONG_NUMBER = re.compile(rb"\d{19}")
 _LAST_EVENT = "[DONE]"
 # More tokens than any call has; a larger number is no count.
 _MOST_TOKENS = 10**9
 _NUMBER = re.compile(r"\d{1,10}(?:\.\d{1,20})?", re.ASCII)
-# Parts of the prompt that cost less than the rest, in the spellings that are always parts of it.
+# These parts of the prompt cost less than the rest. Counts with these spellings are always parts of
+# the prompt.
 _DISCOUNTS = frozenset(
     {
         *("cached_tokens", "prompt_cache_hit_tokens", "num_cached_tokens", "cached_input_tokens"),
@@ -58,7 +59,7 @@ class ErrorEvent(Exception):
 
 
 def read_json(content: bytes) -> Any:
-    """Read the JSON of a server: exact integers; null for NaN and the infinities.
+    """Read the JSON of a server: integers stay exact; NaN and the infinities become null.
 
     Raises:
         ValueError: If the content is not JSON.
@@ -136,7 +137,7 @@ async def events_of(stream: Any) -> AsyncIterator[Any]:
 
 
 async def _drain(iterator: AsyncIterator[Any]) -> None:
-    """Read the rest of a stream; whatever goes wrong there costs nothing."""
+    """Read the rest of a stream; an error in this rest costs nothing."""
     with contextlib.suppress(Exception):
         async with asyncio.timeout(DRAIN_S):
             async for _ in iterator:
@@ -184,8 +185,8 @@ def text_of(value: Any) -> str:
 def content_text(content: Any) -> str:
     """Return the text of a message's content: a string, or the text parts of a list.
 
-    Parts of other types, such as thinking, are no text of the answer. Some servers give JSON that
-    was asked for as a value and not as a text; the text is then this value, written as JSON.
+    Parts of other types, such as thinking, are no text of the answer. If a request asks for JSON,
+    some servers give a value and not a text; the text is then this value, written as JSON.
     """
     if content is None or isinstance(content, str):
         return joined([content or ""])
@@ -205,7 +206,7 @@ def _part_text(part: Any) -> str:
 
 
 def grown(old: Any, new: Any) -> Any:
-    """Merge two reports of the same counts: totals never shrink, and what is no count says nothing.
+    """Merge two reports of the same counts; totals never shrink, and other values are ignored.
 
     A count of cached tokens is a discount, so the last report decides.
 
@@ -245,7 +246,7 @@ def count_of(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """Return the number that a count can be, also from its digits; None for all other values."""
+    """Return the number in a count or in a text of digits; return None for all other values."""
     if isinstance(value, str):
         text = value.strip()
         value = float(text) if _NUMBER.fullmatch(text) else None
@@ -255,7 +256,8 @@ def _number(value: Any) -> float | None:
 def storable(value: Any, depth: int = 0) -> Any:
     """Return the part of a server's value that every database can store, for the record only.
 
-    Numbers that are not finite, and whatever is nested deeply, are left out; long texts are cut.
+    Numbers that are not finite, and values that are nested deeply, are left out; long texts are
+    cut.
     """
     if isinstance(value, str):
         return printable(value)
@@ -277,7 +279,7 @@ def printable(text: str) -> str:
 
 
 def name_of(value: Any) -> str | None:
-    """Return a name that a server gives, such as that of a model, or None if it gives none."""
+    """Return a name that a server gives, such as a model's name; None if there is no name."""
     return printable(value) if isinstance(value, str) and value else None
 
 

@@ -18,7 +18,7 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: A lane waits for agents that are ready again within these seconds; others get a new lane.
+#: A lane waits for agents that are ready again within these seconds; other agents get a new lane.
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
@@ -75,7 +75,7 @@ class LaneRunner:
         self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
-        """Work on a level of a run, and on the next levels while each needs only one lane."""
+        """Work on a level of a run; go on with the next levels while each level needs one lane."""
         run = await self._contexts.get(run_id)
         if run is None:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
@@ -142,8 +142,8 @@ class LaneRunner:
         """Wait until a place is free and an agent may be ready, or until all agents have ended.
 
         Returns:
-            The agents in progress, the time at which an agent that was handed back is ready again,
-            and whether no agent was handed back.
+            Three values: the agents in progress, the time at which the next handed-back agent is
+            ready again, and True if no agent was handed back.
         """
         ended = True
         loop = asyncio.get_running_loop()

@@ -45,7 +45,8 @@ class FailureHandler:
 
     Args:
         default_policy: Retry policy of agents that have no policy of their own.
-        on_failure: Called once for every agent that fails for good. Its errors are logged.
+        on_failure: This callback is called once for every agent that fails for good. Errors of the
+            callback are logged.
         in_thread: Runs a callback that is not a coroutine function; the default is the loop's
             executor.
         redact: Removes secrets from an error message.

@@ -75,7 +75,8 @@ class FunctionKind:
         if inspect.iscoroutinefunction(function.call):
             return await await_safely(call, path)
         result = await run_in_thread(partial(call_safely, call, path))
-        # A decorator may have wrapped an async function in a sync one, which returns an awaitable.
+        # A decorator may have wrapped an async function in a sync function, which returns an
+        # awaitable.
         return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
 
     def _load(self, path: str) -> Function:

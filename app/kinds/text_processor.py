@@ -102,7 +102,7 @@ def words_of(text: str) -> list[str]:
 
 
 def summary_of(text: str, count: int) -> str:
-    """Return the sentences that have the most frequent words, in their order (Luhn 1958)."""
+    """Return the sentences with the most frequent words, in the order of the text (Luhn 1958)."""
     sentences = sentences_of(text)
     if len(sentences) <= count:
         return " ".join(sentences)

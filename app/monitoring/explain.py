@@ -213,7 +213,7 @@ def _limited(one: Standing, live: Live) -> Finding | None:
 
 
 def _binding(bucket: Mapping[str, Any]) -> str:
-    """Describe a bucket by the one of its limits that has the smallest share left."""
+    """Describe a bucket by its limit with the smallest remaining share."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
         return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"

@@ -61,8 +61,9 @@ class ChatRequest:
     whether the answer has the sealed reasoning, and the parameters that the answer repeats. `files`
     has the beginning of the SHA-256 of each image and file. `said` is the beginning of the
     reply, if earlier replies to the question were cut and the user asks to continue. `server_tools`
-    has the names of the provider's own tools, with the most uses of each in this request, and
-    `server_turns` counts the earlier replies to the question in which such tools ran.
+    has the names of the provider's own tools, with the largest number of uses of each tool in this
+    request. If such tools ran in an earlier reply to the question, `server_turns` counts this
+    reply.
     """
 
     provider: str
@@ -95,7 +96,7 @@ class ServerCall:
     """A use of a tool of the provider.
 
     `arguments` is JSON, `page` is the page that was found, and `text` is what the model reads of
-    this page. If `failed` is true, there is neither, and the use is free.
+    this page. If `failed` is true, there is neither a page nor a text, and the use is free.
     """
 
     id: str
@@ -169,7 +170,7 @@ class Reply:
 class Usage:
     """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part.
 
-    With tools of the provider, the prompt is counted once for each time the model has read it.
+    If tools of the provider ran, the prompt is counted as often as the model has read the prompt.
     """
 
     input_tokens: int
@@ -240,7 +241,8 @@ class Transcript:
     def assistant(self, text: str, calls: list[ToolCall], server_tokens: int | None = None) -> None:
         """Add an earlier reply of the model.
 
-        `server_tokens` are those of the provider's tools and their results; None if none ran.
+        `server_tokens` are the tokens of the provider's tools and of their results; None if no such
+        tool ran.
         """
         self.input_tokens += server_tokens or 0
         self.server_turns += server_tokens is not None

@@ -29,7 +29,7 @@ from app.simulator.wire import CountingWire, Wire
 
 _PROMPT_CHARS = 80
 
-# Reads a request with its key, and answers it.
+# A step reads a request with its key, and answers the request.
 Step = Callable[[Delivery, str], Awaitable[web.StreamResponse]]
 
 
@@ -228,7 +228,7 @@ class Exchange:
 
 
 def _model_in(body: Any) -> str:
-    """Return the model that a request names, also if the rest of the request is refused."""
+    """Return the model that a request names, even if the rest of the request is refused."""
     model = body.get("model") if isinstance(body, dict) else None
     return model if isinstance(model, str) else ""
 

@@ -135,8 +135,8 @@ class Platform:
     """The collaborators that enqueue, advance and read runs, bound to the running event loop.
 
     Attributes:
-        has_embedded_postgres: Whether Postgres is the embedded server. If it is, error messages
-            have hints about that server.
+        has_embedded_postgres: Whether Postgres is the embedded server. If this is true, error
+            messages have hints about the embedded server.
     """
 
     settings: Settings

@@ -52,7 +52,8 @@ def protect(celery: Celery) -> None:
 
     if not options.address and not options.unix_socket:
         options.address = LOCAL
-    # Flower's metrics contain the names of all agents, but by default they need no password.
+    # Flower's metrics contain the names of all agents, but by default these metrics need no
+    # password.
     Metrics.get = authenticated(Metrics.get)
     try:
         accounts = _accounts(options)

@@ -1,4 +1,4 @@
-"""Steps that no agent waits for, and that a worker finishes before it closes."""
+"""Steps for which no agent waits, and which a worker finishes before it closes."""
 
 import asyncio
 from collections.abc import Coroutine

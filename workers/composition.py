@@ -1,4 +1,4 @@
-"""The composition of a worker, which makes lanes from backends, in processes and in simulations."""
+"""The composition of a worker: it makes lanes from backends, in processes and in simulations."""
 
 import asyncio
 import contextlib

@@ -101,8 +101,8 @@ class FlowerEvents:
         """Tell Flower that an attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
         if job.claimed.attempt > 1:
-            # In Flower, a task starts again only after a retry event, and the previous attempt's
-            # worker may have been killed before it could send this event.
+            # In Flower, a task starts again only after a retry event. The worker of the previous
+            # attempt may have been killed before it could send this event.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
         received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
         self._put("task-received", _about(job) | received)

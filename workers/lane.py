@@ -1,4 +1,4 @@
-"""A lane: claims, runs and records agents until none is left, then passes the permission on."""
+"""A lane claims, runs and records agents until none is left, and then passes on the permission."""
 
 import asyncio
 import math
@@ -38,9 +38,9 @@ class _Place:
 class LaneRunner:
     """Runs the lanes of this process.
 
-    Its weakness: a lane keeps one of the process's Celery threads until it ends, so a process has
-    no more lanes than threads (``-c``), however few agents each lane runs. The alternative, a
-    message for each agent, would cost a message and a claim per agent.
+    Its weakness: a lane keeps one of the process's Celery threads until the lane ends. Therefore a
+    process has no more lanes than threads (``-c``), however few agents each lane runs. The
+    alternative, a message for each agent, would cost a message and a claim per agent.
 
     Args:
         claims: Claims agents.

@@ -47,7 +47,7 @@ class CircuitReopened(Exception):
 
 
 def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
-    """Judge a model by the end of a call; returns None if the end says nothing about the model.
+    """Judge a model by the end of a call; return None if the end says nothing about the model.
 
     Args:
         error: The error that the call raised; None if the call succeeded.
@@ -189,7 +189,7 @@ class CircuitBreakers:
                 circuit.counted_until_s = time.monotonic() + self._config.window_s
 
     async def run(self) -> None:
-        """Report successes while failures are counted, and renew probes; runs until cancelled."""
+        """Until cancelled, report successes while failures are counted, and renew probes."""
         while True:
             await asyncio.sleep(TICK_S)
             for token, circuit in list(self._held.items()):
@@ -266,7 +266,7 @@ class CircuitBreakers:
         )
 
     async def _ask(self, circuit: LocalCircuit) -> str | None:
-        """Ask for a probe; returns the token of the probe if it was granted."""
+        """Ask for a probe; return the token of the probe if the probe was granted."""
         token = f"{self._process}:{next(self._probes)}"
         view = await self._exchange(circuit, token=token)
         if view is None:

@@ -27,7 +27,7 @@ class Live:
             them.
         bucket_of: A function that returns the bucket of a provider and a model.
         circuits: Circuit breakers that have counted failures; ``LiveState.circuits`` returns them.
-        unserved: Queues that no worker listens to.
+        unserved: Queues to which no worker listens.
     """
 
     buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -25,7 +25,7 @@ class Phase(StrEnum):
     """The activity of an agent; every phase except CALLING is a wait."""
 
     QUEUED = "queued"  # ready, and no lane has claimed it
-    HELD = "held"  # waits for a limit, money or a circuit, in its lane or handed back
+    HELD = "held"  # waits in its lane, or handed back, for a limit, money or a circuit
     LOST = "lost"  # its worker has died, and no watchdog has noticed it yet
     AWAY = "away"  # between attempts: a backoff, or no worker is free
     CALLING = "calling"  # a request is under way, or a tool or function runs

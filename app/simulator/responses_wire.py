@@ -184,7 +184,7 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
 def _end_turn(
     transcript: Transcript, said: list[str], calls: list[ToolCall], searched: list[int]
 ) -> None:
-    """Add the items of one answer, which stand side by side, as one message of the assistant."""
+    """Add the items of one answer as one message of the assistant; the items stand side by side."""
     if said or calls or searched:
         transcript.assistant("\n".join(said), calls, sum(searched) if searched else None)
     said.clear()

@@ -90,9 +90,10 @@ class LLMAgent:
             value instead.
 
         Raises:
-            AgentError: If an attachment cannot be sent, a call fails, a tool is unknown,
-                ``max_turns`` is reached, the answer still does not fit the schema after one repair,
-                or the answer was refused, cut or empty and the agent does not accept this.
+            AgentError: If an attachment cannot be sent, a call fails, a tool is unknown, or
+                ``max_turns`` is reached. This error is also raised if the answer still does not fit
+                the schema after one repair, or if the answer was refused, cut or empty and the
+                agent does not accept this.
             LeaseGone: If the attempt must stop.
         """
         at_provider = [tool for tool in job.agent.tools if is_server_tool(tool)]

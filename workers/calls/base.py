@@ -10,7 +10,7 @@ back::
     fallback   asks another model if the first model fails
     cache      uses the answer to an earlier, equal request
     circuit    waits, without permit and money, while a model fails for all agents
-    provider   takes permit and hold, sends the request, notes the cost
+    provider   takes a permit and a hold, sends the request, notes the cost
 
 The order has these reasons. The fallback is the outermost ring, because each model has its own
 cached answers, circuit, limits and money. The cache is outside the circuit, because a known answer

@@ -1,4 +1,4 @@
-"""The innermost ring, which takes permit and hold, sends the request, and notes the cost.
+"""The innermost ring, which takes a permit and a hold, sends the request and notes the cost.
 
 After a hold is placed, the method ``call`` notes exactly one call record, however the method ends.
 So the next record of the attempt settles the hold.
@@ -229,7 +229,7 @@ class ProviderRing:
         )
 
     async def _permit_and_hold(self, call: PreparedCall) -> Permit:
-        """Take the permit, then the hold; give the permit back while the call waits for money.
+        """Take the permit, then the hold; give back the permit while the call waits for money.
 
         A call that has waited for money keeps its hold while it takes the permit again. No call
         that waits for money has a permit. Therefore at least one call always gets its permit and

@@ -1,9 +1,9 @@
 """Every error that AgentChord raises on purpose, and every error class that it stores.
 
-The adapter that catches a foreign exception (SDK, SQL, Redis, HTTP) raises one of these errors with
-``raise ... from``. The class of an agent's error decides whether the agent is retried, in which
-state the agent ends, and which advice the user gets. This file has over 400 lines because the tree
-is drawn here, beside its classes.
+If an adapter catches a foreign exception (SDK, SQL, Redis, HTTP), it raises one of these errors
+with ``raise ... from``. The class of an agent's error decides whether the agent is retried, in
+which state the agent ends, and which advice the user gets. This file has over 400 lines because the
+tree is drawn here, beside its classes.
 
 AgentChordError
 ├── ConfigurationError            a setting, environment variable or YAML key is wrong

@@ -174,7 +174,7 @@ class LaneRunner:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
             # This lane lets other lanes go first, or its process drains. In both cases, a new lane
-            # at the end of the queue takes over its work.
+            # at the end of the queue takes over the work of this lane.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(

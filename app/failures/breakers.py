@@ -138,14 +138,14 @@ class CircuitBreakers:
         Args:
             provider: Provider name.
             model: Model name.
-            wait: Whether the call may wait. If the policy says not to wait, the call never waits.
+            wait: Whether the call may wait. If the policy forbids the wait, the call never waits.
             max_wait_s: Largest number of seconds that the caller waits.
 
         Returns:
             The permission for the call; its ``ended`` must be called.
 
         Raises:
-            CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
+            CircuitOpen: If the circuit is open, and the policy or the caller forbids the wait.
             LongWait: If the circuit allows no call within ``max_wait_s`` seconds.
         """
         name = f"{provider}/{model}"

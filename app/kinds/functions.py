@@ -29,7 +29,7 @@ class Function:
 
 
 class FunctionKind:
-    """Agents that call a function; ``config`` names the function, and may fix arguments.
+    """Agents that call a function; ``config`` names the function, and may contain fixed arguments.
 
     A worker imports only modules that the operator listed, because a stored path is data, and data
     must not choose the code that a worker loads. An installed package may also offer functions, as

@@ -21,7 +21,7 @@ DEFAULT_SENTENCES = 3
 DEFAULT_KEYWORDS = 10
 NUMBER = Bounds(low=1, high=1000, whole=True, optional=True)
 BOUNDS = {"sentences": NUMBER, "keywords": NUMBER}
-#: Longer texts are refused, because counting their words takes too long.
+#: Longer texts are refused, because the count of their words would take too long.
 MAX_CHARS = 5_000_000
 WORDS_A_MINUTE = 200
 MIN_KEYWORD_CHARS = 3

@@ -40,8 +40,9 @@ NO_KEY = "none"
 def connected_settings() -> Settings:
     """Return the settings, with the URLs of both services filled in.
 
-    If DATABASE_URL or REDIS_URL is not set, this process starts the embedded service of
-    AGENTCHORD_HOME, or joins that service if it runs already, and uses it until the process ends.
+    If DATABASE_URL or REDIS_URL is not set, this process uses the embedded service of
+    AGENTCHORD_HOME until the process ends. The process starts this service, or joins it if it runs
+    already.
 
     Raises:
         ConfigurationError: If a setting is wrong.
@@ -85,7 +86,7 @@ def client_factories(settings: Settings) -> dict[str, Callable[[], LLMClient]]:
 
 
 def credentials_of(settings: Settings, provider: str) -> Callable[[], CredentialCache] | None:
-    """Return a function that makes the cache of a provider's tokens; None if it needs no tokens.
+    """Return a function that makes a provider's cache of tokens; None if no tokens are needed.
 
     Raises:
         ConfigurationError: If the function that returns the tokens cannot be imported.
@@ -134,8 +135,8 @@ class Platform:
     """The collaborators that enqueue, advance and read runs, bound to the running event loop.
 
     Attributes:
-        has_embedded_postgres: Whether Postgres is the embedded server. If it is, error messages
-            have hints about that server.
+        has_embedded_postgres: Whether Postgres is the embedded server. If this is true, error
+            messages have hints about the embedded server.
     """
 
     settings: Settings

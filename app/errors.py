@@ -1,9 +1,9 @@
 """Every error that AgentChord raises on purpose, and every error class that it stores.
 
-The adapter that catches a foreign exception (SDK, SQL, Redis, HTTP) raises one of these errors with
-``raise ... from``. The class of an agent's error decides whether the agent is retried, in which
-state the agent ends, and which advice the user gets. This file has over 400 lines because the tree
-is drawn here, beside its classes.
+If an adapter catches a foreign exception (SDK, SQL, Redis, HTTP), it raises one of these errors
+with ``raise ... from``. The class of an agent's error decides whether the agent is retried, in
+which state the agent ends, and which advice the user gets. This file has over 400 lines because the
+tree is drawn here, beside its classes.
 
 AgentChordError
 ├── ConfigurationError            a setting, environment variable or YAML key is wrong
@@ -31,12 +31,12 @@ AgentChordError
     ├── BudgetExceeded            the worst case does not fit a budget (no call was made)
     ├── ResultTooLarge            the output is over the limit (the cost is booked)
     ├── RecoveriesExhausted       the worker of the agent died too often
-    ├── ToolError                 a tool is unknown, or failed in a way the model cannot repair
+    ├── ToolError                 a tool is unknown, or failed in a way that the model cannot repair
     ├── UnknownFunction           the workers do not load a function, or a kind of agents
     ├── InputRefused              an input is missing, or has a type that a function does not take
     ├── OutputRefused             the returned value is not a JSON value
-    ├── FunctionFailed            a function agent's function raised (retriable)
-    ├── AddressRefused            a URL leads where agents must not go (nothing was sent)
+    ├── FunctionFailed            the function of an agent raised an error (retriable)
+    ├── AddressRefused            a URL leads to a forbidden address (nothing was sent)
     │   └── HostUnknown           the host of a URL has no address now (retriable)
     ├── AgentTimeout              the agent's own time ran out (retriable)
     ├── CircuitOpen               calls to the model fail cluster-wide, and agents do not wait
@@ -49,7 +49,7 @@ AgentChordError
     │   ├── AuthenticationFailed  401 or 403, or no key at all
     │   │   └── CredentialsFailed  the function of the credentials failed (retriable)
     │   └── BadRequest            400, 404, 413, 422: the request itself is refused
-    └── NotRaised                 a statement or a worker stores it, without an exception
+    └── NotRaised                 stored by a statement or a worker, without an exception
         ├── RunStopped            the run was cancelled, timed out or failed first
         ├── ConditionFalse        the agent's condition is false, so it is skipped
         ├── UpstreamFailed        a dependency of the agent has no output
@@ -231,10 +231,10 @@ class ConditionFailed(
 class OutputInvalid(
     AgentError, advice="correct the schema or the mapping, raise max_tokens, or take another model"
 ):
-    """The output does not fit the agent's schema, or lacks a part that its output_mapping names.
+    """The output does not fit the agent's schema, or lacks a part that the output_mapping names.
 
-    The class also says that the model refused to answer, and that the answer was cut or empty and
-    the agent does not accept this.
+    The class also covers two other cases: the model refused to answer, or the answer was cut or
+    empty and the agent does not accept this.
 
     The agent is not retried, because the model has already seen the error message once, and has
     tried to repair the output.
@@ -330,8 +330,8 @@ class ProviderError(AgentError):
 
     Attributes:
         provider: Provider name, such as ``openai``.
-        status: HTTP status, or the status that an error inside a 200 stands for; None if there was
-            no answer.
+        status: HTTP status; for an error inside a 200, the status for which the error stands; None
+            if there was no answer.
         code: The provider's own error code or type, or None.
         request_id: The provider's id of the request, or None.
         retry_after_s: Seconds that the provider asked the client to wait, or None.
@@ -467,5 +467,5 @@ def error_classes(base: type[AgentError] = AgentError) -> Iterator[type[AgentErr
 
 
 def error_named(name: str | None) -> type[AgentError] | None:
-    """Return the class of the tree that has this name, or None if no class has it."""
+    """Return the class with this name, or None if no class of the tree has this name."""
     return next((kind for kind in error_classes() if kind.__name__ == name), None)

@@ -52,7 +52,8 @@ def protect(celery: Celery) -> None:
 
     if not options.address and not options.unix_socket:
         options.address = LOCAL
-    # Flower's metrics contain the names of all agents, but by default they need no password.
+    # Flower's metrics contain the names of all agents, but by default these metrics need no
+    # password.
     Metrics.get = authenticated(Metrics.get)
     try:
         accounts = _accounts(options)
@@ -66,8 +67,8 @@ def protect(celery: Celery) -> None:
     sys.stdout.flush()
     # When Flower ends, the built-in services end before Flower's thread that listens to them. The
     # error of that thread does not matter, so an exit handler silences its log. Exit handlers run
-    # in reverse order: the settings are read first, because that starts the services and registers
-    # their exit handlers, which then run last.
+    # in reverse order. The settings are read first, because this starts the services and registers
+    # their exit handlers. These exit handlers then run last.
     _ = celery.conf.broker_url
     atexit.register(logging.getLogger("flower.events").setLevel, logging.CRITICAL)
     threading.Thread(target=_miss_workers, args=(celery,), name="workers", daemon=True).start()
@@ -131,7 +132,7 @@ def _place(options: Any) -> str:
 
 
 def _miss_workers(celery: Celery) -> None:
-    """Report if no worker answers, because Flower's pages would be empty without a reason."""
+    """Report if no worker answers, because Flower's pages would be empty without an explanation."""
     try:
         answers = celery.control.ping(timeout=ANSWER_S, limit=1)
     except (OperationalError, OSError):

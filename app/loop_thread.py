@@ -23,7 +23,10 @@ class LoopThread:
         self._thread.start()
 
     def run(self, step: Coroutine[Any, Any, Result]) -> Result:
-        """Run a coroutine and return its result; if the caller is interrupted, cancel it."""
+        """Run a coroutine and return its result.
+
+        If the caller is interrupted, cancel the coroutine.
+        """
         future = asyncio.run_coroutine_threadsafe(step, self._loop)
         try:
             return future.result()

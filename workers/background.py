@@ -1,4 +1,4 @@
-"""Steps that no agent waits for, and that a worker finishes before it closes."""
+"""Steps for which no agent waits, and which a worker finishes before it closes."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -29,7 +29,7 @@ class Background:
         task.add_done_callback(self._ended)
 
     async def close(self, *, timeout_s: float) -> None:
-        """Wait until all steps have ended, at most ``timeout_s`` seconds."""
+        """Wait at most ``timeout_s`` seconds until all steps have ended."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
 

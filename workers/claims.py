@@ -1,4 +1,4 @@
-"""Claims of lanes: a lane claims agents of its level and, once that is done, of the next level."""
+"""Claims of lanes: a lane claims agents of its level and, after this level, of the next level."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class Step:
         run_id: The run.
         level: The level that is done, as far as the lane knows.
         provider: The lane's provider.
-        goes_on: Whether the lane is ready to go on with the next level. The lane does so only if
+        goes_on: Whether the lane is ready to go on with the next level. The lane goes on only if
             one lane of its provider is enough for that level.
     """
 

@@ -1,4 +1,4 @@
-"""The composition of a worker, which makes lanes from backends, in processes and in simulations."""
+"""The composition of a worker: it makes lanes from backends, in processes and in simulations."""
 
 import asyncio
 import contextlib
@@ -72,9 +72,10 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Backends:
-    """The services of a worker, without Postgres and the platform; a simulation makes its own.
+    """The services of a worker, without Postgres and the platform.
 
-    ``workers.runtime`` makes the services of a process: provider SDKs, Redis, Flower, Prometheus.
+    ``workers.runtime`` makes the services of a process: provider SDKs, Redis, Flower, Prometheus. A
+    simulation makes its own services.
 
     Attributes:
         clients: The providers.
@@ -83,8 +84,8 @@ class Backends:
         answers: The cluster's shared answers.
         flower_events: Shows agents in Flower.
         metrics: Counts attempts, calls, tokens and dollars for Prometheus.
-        money: Makes, from the holds' group commit and the platform's signals, the ``Money`` that
-            places holds.
+        money: Makes the ``Money`` that places holds. Its arguments are the group commit of the
+            holds and the platform's signals.
     """
 
     clients: Clients
@@ -99,9 +100,9 @@ class Backends:
 class Composition:
     """All collaborators of one worker, bound to the running loop.
 
-    Its weakness: it has no heartbeat, and does not read stored limits. ``workers.runtime`` does
-    both for a process. They are not part of the composition, because a heartbeat needs a thread,
-    and a simulation cannot have threads.
+    Its weakness: it has no heartbeat, and does not read stored limits. In a process,
+    ``workers.runtime`` has the heartbeat and reads the limits. These parts do not belong to the
+    composition, because a heartbeat needs a thread, and a simulation cannot have threads.
 
     Args:
         platform: The objects that workers and clients share.
@@ -115,7 +116,8 @@ class Composition:
         watchdog: Finds lost work and starts it again.
 
     Raises:
-        ConfigurationError: If a module of ``imports`` cannot be used, or if ``on_failure`` cannot.
+        ConfigurationError: If a module of ``imports`` or the function ``on_failure`` cannot be
+            used.
 
     Example:
         parts = Composition(platform, backends, worker="host:1:5f0c")
@@ -187,7 +189,7 @@ class Composition:
         )
 
     def background(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return, by name, the coroutines that run beside the lanes; the caller cancels them."""
+        """Return the coroutines that run beside the lanes, by name; the caller cancels them."""
         return {
             "watchdog": self.watchdog.run(),
             "renew_limits": self._renew_limits(),

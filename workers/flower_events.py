@@ -27,7 +27,7 @@ from workers.jobs import Job
 
 MAX_QUEUED = 20_000
 FLUSH_S = 0.2
-#: Number of characters that are shown of a prompt, an output or an error.
+#: Flower shows at most this number of characters of a prompt, an output or an error.
 MAX_CHARS = 2000
 EVENT_OF_STATUS = {
     AgentStatus.COMPLETED: "task-succeeded",
@@ -47,7 +47,7 @@ FlowerEvent = tuple[str, dict[str, Any]]
 
 
 class FlowerEvents:
-    """Sends the events of agent runs to Flower, and never slows the agent runs down.
+    """Sends the events of agent runs to Flower, and never slows down the agent runs.
 
     Its weakness: if the queue is full, events are dropped and counted, and a killed worker loses
     its queue. So Flower may miss events. The alternative is the history in Postgres, which is
@@ -92,7 +92,7 @@ class FlowerEvents:
         self._thread.start()
 
     def stop(self) -> None:
-        """Send what is queued, and end the thread."""
+        """Send the queued events, and end the thread."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout=5)
@@ -101,8 +101,8 @@ class FlowerEvents:
         """Tell Flower that an attempt has started."""
         uuid, now = str(job.claimed.id), job.started_at
         if job.claimed.attempt > 1:
-            # In Flower, a task starts again only after a retry event, and the worker of the
-            # previous attempt may have been killed before it could send this event.
+            # In Flower, a task starts again only after a retry event. The worker of the previous
+            # attempt may have been killed before it could send this event.
             self._put("task-retried", {"uuid": uuid, "timestamp": now})
         received = {"parent_id": None, "eta": None, "expires": None, "timestamp": now}
         self._put("task-received", _about(job) | received)
@@ -134,7 +134,7 @@ class FlowerEvents:
 
         These agents were cancelled before they started, lost their last worker, or ended together
         with their items or their sub-workflow. If a worker has recorded an end, this end is left
-        out, because that worker has sent it.
+        out, because that worker has already sent the end.
         """
         for event in events:
             if event.agent_run_id is None or not _by_nobody(event):
@@ -222,7 +222,7 @@ def _about(job: Job) -> dict[str, Any]:
 
 
 def _by_nobody(event: RunEvent) -> bool:
-    """Return whether no worker has sent this end."""
+    """Return True if no worker has sent this end."""
     facts = event.data
     together = "items" in facts or "run_id" in facts  # the end of a list, or of a sub-workflow
     silent = facts.get("error_class") == RecoveriesExhausted.__name__

@@ -16,7 +16,7 @@ COMMIT_DELAY_S, ENOUGH, SIBLINGS = 0.005, 8, 8
 
 
 class Phase(StrEnum):
-    """The step that an agent run is at."""
+    """The current step of an agent run."""
 
     WAITING = "waiting"  # for a limit or for money; a stop loses nothing
     CALLING = "calling"  # a request is under way, or a tool runs
@@ -65,8 +65,8 @@ class Lease:
 class InFlight:
     """The leases of this process. Only the loop changes them; the heartbeat's thread reads copies.
 
-    Its weakness: an agent is stopped by cancelling its coroutine. Code in a thread, such as the
-    code of a function agent, runs on, and its result is dropped.
+    Its weakness: a stop only cancels the coroutine of the agent. Code in a thread, such as the code
+    of a function agent, continues, and its result is dropped.
 
     Example:
         with inflight.lease(claimed) as lease:
@@ -130,7 +130,7 @@ class InFlight:
                 lease.stop(StopReason.RUN_PAUSED)
 
     def drain(self, *, calls_too: bool = False) -> None:
-        """Stop the agents that wait; with ``calls_too``, also stop the agents that call."""
+        """Stop the agents that wait; with ``calls_too``, also stop the agents that make a call."""
         self._draining.set()
         for lease in list(self._leases.values()):
             if calls_too or lease.phase is Phase.WAITING:
@@ -139,8 +139,8 @@ class InFlight:
     def commit_delay_s(self, records: int) -> float:
         """Return the seconds for which records wait for other records, to share a commit.
 
-        A run goes on after its record. So runs whose records are committed together go
-        on at the same time, and share the commits of their next steps, too.
+        A run goes on after its record. If the records of several runs are committed together, these
+        runs go on at the same time, and share the commits of their next steps, too.
         """
         others = len(self._leases) - records
         return COMMIT_DELAY_S if records < ENOUGH and others >= SIBLINGS else 0.0

@@ -29,7 +29,7 @@ class Job:
         started_at: Start time of the attempt in seconds since the epoch. Only Flower and the
             metrics use this time.
         prompt: The rendered prompt; None before it is rendered.
-        finish_reason: How the last answer ended; None before an answer, and while a call is made.
+        finish_reason: The end of the last answer; None before an answer, and while a call is made.
     """
 
     run: RunContext
@@ -60,5 +60,5 @@ class Job:
 
     @property
     def is_list(self) -> bool:
-        """Whether this is the agent of a whole ``for_each``, whose items are still to be found."""
+        """Whether this agent stands for a whole ``for_each``, and its items are not yet known."""
         return self.agent.for_each is not None and self.claimed.item_index is None

@@ -1,4 +1,4 @@
-"""A lane: claims, runs and records agents until none is left, then passes the permission on."""
+"""A lane claims, runs and records agents until none is left, and then passes on the permission."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ from workers.inflight import InFlight
 from workers.pipeline import Pipeline
 from workers.run_contexts import RunContext, RunContexts
 
-#: A lane waits for agents that are ready again within these seconds; others get a new lane.
+#: A lane waits for agents that are ready again within these seconds; other agents get a new lane.
 LINGER_S = 10.0
 #: After these seconds, a lane lets other lanes go first if messages wait in its queue.
 TIME_SLICE_S = 5.0
@@ -38,9 +38,9 @@ class _Place:
 class LaneRunner:
     """Runs the lanes of this process.
 
-    Its weakness: a lane keeps one of the process's Celery threads until it ends, so a process has
-    no more lanes than threads (``-c``), however few agents each lane runs. The alternative, a
-    message for each agent, would cost a message and a claim per agent.
+    Its weakness: a lane keeps one of the process's Celery threads until the lane ends. Therefore a
+    process has no more lanes than threads (``-c``), however few agents each lane runs. The
+    alternative, a message for each agent, would cost a message and a claim per agent.
 
     Args:
         claims: Claims agents.
@@ -75,7 +75,7 @@ class LaneRunner:
         self._signals = signals
 
     async def run(self, run_id: UUID, level: int, provider: str, width: int) -> None:
-        """Work on a level of a run, and on the next levels while each needs only one lane."""
+        """Work on a level of a run; go on with the next levels while each level needs one lane."""
         run = await self._contexts.get(run_id)
         if run is None:
             log.warning("lane_of_unknown_run", run_id=str(run_id))
@@ -142,8 +142,8 @@ class LaneRunner:
         """Wait until a place is free and an agent may be ready, or until all agents have ended.
 
         Returns:
-            The agents in progress, the time at which an agent that was handed back is ready again,
-            and whether no agent was handed back.
+            Three values: the agents in progress, the time at which the next handed-back agent is
+            ready again, and True if no agent was handed back.
         """
         ended = True
         loop = asyncio.get_running_loop()
@@ -174,7 +174,7 @@ class LaneRunner:
             return await self._move_on(run, place, looks_again=left is None)
         if left.more and left.room:
             # This lane lets other lanes go first, or its process drains. In both cases, a new lane
-            # at the end of the queue takes over its work.
+            # at the end of the queue takes over the work of this lane.
             await self._dispatcher.send_lane(plan, lane)
         elif left.other_provider is not None and not left.more:
             await self._dispatcher.send_lane(

@@ -23,7 +23,8 @@ STARTUP_POLL_S = 2.0
 
 _runtime: Runtime | None = None
 
-# Messages are JSON and carry only ids, so a message cannot make root run any code.
+# Messages are JSON and carry only ids. So a message cannot bring code that the user root would
+# execute.
 warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 log = structlog.get_logger(__name__)

@@ -61,7 +61,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Agents:
-    """The code that runs attempts, by kind of agent, and the code that evaluates conditions."""
+    """The code that runs attempts of each kind of agent, and the code that evaluates conditions."""
 
     llm: LLMAgent
     kinds: KindAgents
@@ -82,7 +82,7 @@ class Pipeline:
         agents: Runs an attempt in the way that suits the kind of its agent.
         flower_events: Shows the attempt in Flower.
         metrics: Counts attempts, calls, tokens and dollars for Prometheus.
-        failures: Decides what follows from a failure.
+        failures: Decides on the consequence of a failure.
         scheduler: Acts when an agent has failed, when the items of a list are ready, and when the
             run of a sub-workflow is stored.
         limits: The largest output that is stored, and the longest list.
@@ -153,7 +153,7 @@ class Pipeline:
         if ending is None or not accepted:
             log.warning("attempt_fenced")
             return None
-        if ending.status is not AgentStatus.WAITING:  # items or a sub-workflow end a waiting agent
+        if ending.status is not AgentStatus.WAITING:  # a waiting agent ends with its items or run
             self._flower_events.ended(job, ending)
         self._metrics.ended(job, ending)
         if ending.status.is_failure:

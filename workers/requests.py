@@ -1,7 +1,7 @@
 """Celery's requests, with the name of their task in every event.
 
-Celery sends the name of a task only when the task is received, so a Flower server that has started
-later would show the tasks in progress without a name.
+Celery sends the name of a task only when the task is received. A Flower server that has started
+later would therefore show the tasks in progress without a name.
 """
 
 from typing import Any

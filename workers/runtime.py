@@ -1,7 +1,7 @@
 """The runtime of a worker process: one asyncio loop in one thread, and all that runs on it.
 
-Celery's threads give their tasks to the loop and wait. One thread waits for each message, however
-many agents its lanes run. ``workers.composition`` puts the parts together.
+Celery's threads give their tasks to the loop and wait. For each message, one thread waits, however
+many agents the lanes of the message run. ``workers.composition`` puts the parts together.
 """
 
 import asyncio
@@ -42,8 +42,7 @@ class Runtime:
     """Everything that a worker process needs, on one loop in one thread.
 
     Its weakness: a process uses one core for Python code, however many agents it runs. To use more
-    cores, start more processes (``agentchord up --workers``), each of which has its own
-    connections.
+    cores, start more processes (``agentchord up --workers``). Each process has its own connections.
 
     Args:
         worker: Unique name of this process, which is stored as the owner of its leases.

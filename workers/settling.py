@@ -1,7 +1,8 @@
 """The calls and the ends of tool calls that an attempt has not written yet.
 
-All of them are written with the next record of the attempt. If it is unknown whether a record was
-written, its calls are kept for the next record. A call that is written twice is booked once.
+All these calls and ends are written with the next record of the attempt. If it is unknown whether a
+record was written, its calls are kept for the next record. If a call is written twice, it is booked
+only once.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ class Records(Protocol):
 class Settling:
     """The calls and tool calls of one attempt, until they are written.
 
-    Its weakness: until they are written, the calls are only in memory. If the worker is killed, the
+    Its weakness: the calls are only in memory until they are written. If the worker is killed, the
     watchdog books the holds of these calls as ``unconfirmed``, at their worst case.
 
     Args:
@@ -72,7 +73,7 @@ class Settling:
     async def write(
         self, tools: Sequence[ToolCallRecord] = (), turn: TurnRecord | None = None
     ) -> bool:
-        """Write the calls now, so that the money that they held is free before the next call.
+        """Write the calls now, so that their held money is free before the next call.
 
         Args:
             tools: The tool calls that are written together with the calls.

@@ -77,7 +77,8 @@ class StoredLimits:
 
         Args:
             limiter: The process's limiter.
-            on_change: Called after a change, when agents that wait for a limit may be claimed.
+            on_change: This function is called after a change, when agents that wait for a limit may
+                be claimed.
         """
         while True:
             with contextlib.suppress(TimeoutError):
@@ -92,8 +93,8 @@ class StoredLimits:
             if changed:
                 log.info("limits_changed", stored=len(self._stored))
                 await limiter.reconfigure()
-                # Agents are woken only now, because under the old limits they would have to wait
-                # just as long once more.
+                # Agents are woken only after the change. Under the old limits, they would have to
+                # wait again for the same time.
                 await persist(self._engine, wake_deferred_by_limits, name="wake_deferred")
                 await on_change()
 

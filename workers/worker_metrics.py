@@ -17,7 +17,7 @@ from app.storage.records import CallRecord, Ending, Record
 from app.telemetry.metrics import WorkerInstruments
 from workers.jobs import Job
 
-#: Number of ports that are tried, from the first port on; each worker of a machine takes one.
+#: Number of ports that are tried, from the first port on; each worker of a machine takes one port.
 PORTS = 100
 
 log = structlog.get_logger(__name__)

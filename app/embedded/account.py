@@ -80,7 +80,7 @@ def _stepping_down(uid: int, gid: int) -> tuple[str, ...]:
 
 
 def closed_part(path: Path) -> Path | None:
-    """Return the first folder that other users may not enter on the way to ``path``, or None."""
+    """Return the first folder on the way to ``path`` that other users may not enter, or None."""
     parts = [*reversed(path.parents), path]
     closed = (part for part in parts if part.is_dir() and not part.stat().st_mode & stat.S_IXOTH)
     return next(closed, None)

@@ -76,7 +76,7 @@ def socket_folder(home: Path, name: str, *, owner: int | None = None) -> Path:
         EmbeddedServicesError: If there is no safe place for the folder.
     """
     digest = hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-    # XDG_RUNTIME_DIR comes last: the system deletes it at logout, but the servers still run then.
+    # XDG_RUNTIME_DIR comes last, because the system deletes it at logout while servers still run.
     runtime = os.environ.get("XDG_RUNTIME_DIR")  # noqa: TID251 - not a setting of AgentChord
     bases = [tempfile.gettempdir(), "/tmp", runtime]  # noqa: S108 - checked below
     for base in (Path(base).resolve() for base in bases if base):
@@ -98,7 +98,7 @@ def clear_folder(folder: Path) -> None:
 
 
 def _trustworthy(base: Path) -> bool:
-    """Return whether folders in ``base`` are safe from other users, as the folders in /tmp are."""
+    """Return whether folders in ``base`` are as safe from other users as the folders in /tmp."""
     if not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
         return False
     found = base.stat()

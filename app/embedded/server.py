@@ -79,8 +79,8 @@ class ServerKind(Protocol):
 class SharedServer:
     """Starts a server for this process, or joins the server that already runs.
 
-    It is for development and for one machine; in production, set DATABASE_URL and REDIS_URL to
-    servers with backups. It is not safe across threads.
+    This class is for development and for one machine. In production, set DATABASE_URL and REDIS_URL
+    to servers with backups. The class is not safe across threads.
 
     Args:
         kind: Object with the part that is particular to Postgres or Redis.

@@ -23,13 +23,13 @@ class Totals(BaseModel):
 
 
 def totals(lines: list[Line], tax_rate: Decimal = Decimal("0.19")) -> Totals:
-    """Add the lines of an invoice up."""
+    """Add up the lines of an invoice."""
     net = sum((line.quantity * line.price for line in lines), Decimal(0))
     tax = (net * tax_rate).quantize(Decimal("0.01"))
     return Totals(net=net, tax=tax, gross=net + tax)
 
 
 async def credit_score(customer: str) -> int:
-    """Return a customer's score after a short delay like that of a remote service."""
+    """Return a customer's score after a short delay, which imitates a remote service."""
     await asyncio.sleep(0.01)
     return 500 + sum(customer.encode()) % 350

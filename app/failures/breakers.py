@@ -1,4 +1,4 @@
-"""The circuit breakers of one process: they admit calls, and are told how the calls end.
+"""The circuit breakers of one process: they admit calls, and learn the ends of the calls.
 
 While a circuit is closed, a call needs no exchange with Redis, because failures are reported in the
 background, and successes are reported only while failures are counted. While a circuit is open,
@@ -35,7 +35,7 @@ from app.telemetry.logging import of_nobody
 BAD_REQUEST, SERVER_ERROR = 400, 500
 #: Seconds between two reports of successes, and between two renewals of probes.
 TICK_S = 1.0
-#: A process that waits asks again after at most this time, because a message may have been lost.
+#: A waiting process asks again after at most this time, because a message may have been lost.
 LOOK_AGAIN_S = 2.0
 RETRY_S = 0.5
 
@@ -47,12 +47,12 @@ class CircuitReopened(Exception):
 
 
 def judge(error: BaseException | None, *, slow_s: float) -> Verdict | None:
-    """Judge a model by the end of a call; returns None if the end says nothing about the model.
+    """Judge a model by the end of a call; return None if the end says nothing about the model.
 
     Args:
         error: The error that the call raised; None if the call succeeded.
-        slow_s: If the agent's timeout ends a call, this is a failure of the model only if the call
-            has lasted at least this number of seconds.
+        slow_s: The agent's timeout may end a call. Such an end is a failure of the model only if
+            the call has lasted at least this number of seconds.
     """
     if error is None:
         return "ok"
@@ -138,14 +138,14 @@ class CircuitBreakers:
         Args:
             provider: Provider name.
             model: Model name.
-            wait: Whether the call may wait. If the policy says not to wait, the call never waits.
+            wait: Whether the call may wait. If the policy forbids the wait, the call never waits.
             max_wait_s: Largest number of seconds that the caller waits.
 
         Returns:
             The permission for the call; its ``ended`` must be called.
 
         Raises:
-            CircuitOpen: If the circuit is open, and the policy or the caller says not to wait.
+            CircuitOpen: If the circuit is open, and the policy or the caller forbids the wait.
             LongWait: If the circuit allows no call within ``max_wait_s`` seconds.
         """
         name = f"{provider}/{model}"
@@ -189,7 +189,7 @@ class CircuitBreakers:
                 circuit.counted_until_s = time.monotonic() + self._config.window_s
 
     async def run(self) -> None:
-        """Report successes while failures are counted, and renew probes; runs until cancelled."""
+        """Until cancelled, report successes while failures are counted, and renew probes."""
         while True:
             await asyncio.sleep(TICK_S)
             for token, circuit in list(self._held.items()):
@@ -210,7 +210,7 @@ class CircuitBreakers:
             task.cancel()
 
     def get_statistics(self) -> dict[str, Any]:
-        """Return this process's counts, and the names of the circuits that it knows to be open."""
+        """Return this process's counts, and the names of the open circuits that it knows."""
         names = ("failures", "opened", "closed", "probes", "waited", "refused")
         return {name: self._counts[name] for name in names} | {
             "open": sorted(name for name, circuit in self._circuits.items() if circuit.opened)
@@ -266,7 +266,7 @@ class CircuitBreakers:
         )
 
     async def _ask(self, circuit: LocalCircuit) -> str | None:
-        """Ask for a probe; returns the token of the probe if it was granted."""
+        """Ask for a probe; return the token of the probe if the probe was granted."""
         token = f"{self._process}:{next(self._probes)}"
         view = await self._exchange(circuit, token=token)
         if view is None:
@@ -344,8 +344,9 @@ class CircuitBreakers:
             circuit.reporting = False
 
     async def _exchange(self, circuit: LocalCircuit, **fields: Any) -> View | None:
-        # Only a message that counts calls gets a number. If other messages had numbers, one of them
-        # could overtake such a message, and the count would be ignored as a repetition.
+        # Only a message that counts calls gets a number. If a message without counts had a number,
+        # it could overtake a message that counts calls. The counts would then be ignored as a
+        # repetition.
         number = next(circuit.numbers) if "bad" in fields else 0
         message = Message(process=self._process, number=number, **fields)
         try:

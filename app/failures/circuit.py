@@ -1,9 +1,10 @@
-"""The messages to and from a circuit breaker, and the interface of the backend with the circuits.
+"""The messages to and from a circuit breaker, and the interface of the backend of the circuits.
 
 While a circuit is ``closed``, calls start, and failures are counted in a sliding window. While a
 circuit is ``open``, it allows no call before a certain time. While a circuit is ``half_open``, only
-one call, the probe, runs; the result of the probe closes the circuit or opens it for longer. The
-Lua script that holds the circuits of a cluster is tested against a model of the script in Python.
+one call, the probe, runs; the result of the probe closes the circuit or opens it for longer. A Lua
+script holds the circuits of a cluster. Tests compare the script with a model of the script in
+Python.
 """
 
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 State = Literal["closed", "open", "half_open"]
-#: The report on a probe. The call succeeded (``ok``), failed (``bad``), says nothing about the
-#: model or was never made (``release``), or has not ended yet (``renew``).
+#: The report on a probe: ``ok`` if the call succeeded, ``bad`` if the call failed, ``release`` if
+#: the call says nothing about the model or was never made, ``renew`` if the call has not ended yet.
 Verdict = Literal["ok", "bad", "release", "renew"]
 SLOTS = 10
 
@@ -48,11 +49,11 @@ class View:
         wait_s: Seconds until a probe may be granted; 0 if the circuit is closed.
         granted: Whether the requested probe may start.
         change: The change that the message caused; empty if the message caused no change.
-        opening: How many times the circuit has opened since it was last idle.
+        opening: Number of times that the circuit has opened since it was last idle.
         ok: Number of successes in the window.
         bad: Number of failures in the window.
-        at: Time by the backend's clock in microseconds; a process ignores a view that is older
-            than the newest view that it has.
+        at: Time by the backend's clock in microseconds; a process ignores a view that is older than
+            its newest view.
     """
 
     state: State

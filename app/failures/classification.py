@@ -1,8 +1,8 @@
-"""Says of each error whether another attempt may help, and in which state the agent ends.
+"""Decides whether another attempt may help after an error, and in which state the agent ends.
 
-The classes of ``app.errors`` are the classification. The code that catches an error of an SDK, of
-an HTTP answer or of a tool raises an error of these classes instead. Each class has attributes
-that state its consequences.
+The classes of ``app.errors`` are the classification. If code catches an error of an SDK, of an HTTP
+answer or of a tool, it raises an error of these classes instead. Each class has attributes that
+state its consequences.
 """
 
 from dataclasses import dataclass
@@ -38,6 +38,6 @@ def classify(error: BaseException | type[BaseException]) -> FailureClass:
 
 
 def class_named(name: str | None) -> FailureClass | None:
-    """Return the class with a stored name, or None if no error of ``app.errors`` has it."""
+    """Return the class with a stored name, or None if ``app.errors`` has no such name."""
     kind = error_named(name)
     return None if kind is None else classify(kind)

@@ -28,7 +28,7 @@ def decide(
     retries: int,
     policy: RetryPolicy,
 ) -> Retry | Fail:
-    """Decide what follows from a failed attempt.
+    """Decide on the next step after a failed attempt.
 
     Args:
         failure: The error, or only its class. An error may name a time to wait.

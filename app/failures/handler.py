@@ -45,7 +45,8 @@ class FailureHandler:
 
     Args:
         default_policy: Retry policy of agents that have no policy of their own.
-        on_failure: Called once for every agent that fails for good. Its errors are logged.
+        on_failure: This callback is called once for every agent that fails for good. Errors of the
+            callback are logged.
         in_thread: Runs a callback that is not a coroutine function; the default is the loop's
             executor.
         redact: Removes secrets from an error message.
@@ -76,7 +77,7 @@ class FailureHandler:
         retries: int,
         policy: RetryPolicy | None = None,
     ) -> Retry | Fail:
-        """Decide what follows from a failed attempt.
+        """Decide on the next step after a failed attempt.
 
         Args:
             agent: The agent that failed.
@@ -100,7 +101,7 @@ class FailureHandler:
     def handle_failure(
         self, agent: Agent, result: AgentResult, policy: RetryPolicy | None = None
     ) -> bool:
-        """Decide whether an agent should be tried again; if not, ``on_failure`` is called.
+        """Decide whether an agent should be tried again; if not, call ``on_failure``.
 
         Args:
             agent: The agent that failed.
@@ -123,7 +124,7 @@ class FailureHandler:
     def should_fail_workflow(
         self, failed_agents: Sequence[Agent], total_agents: int, allow_partial: bool = True
     ) -> bool:
-        """Decide whether a run fails because of its failed agents, as the scheduler does.
+        """Decide by the scheduler's rule whether a run fails because of its failed agents.
 
         Args:
             failed_agents: The agents that failed for good.

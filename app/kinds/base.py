@@ -21,8 +21,8 @@ class AgentContext:
         attempt: Number of this attempt, from 1; after a worker's death there is a new attempt.
         tenant: Tenant that the run belongs to, or None.
         config: The agent's own settings, as JSON values.
-        inputs: JSON values by name: the run's input, and the outputs of the agents that this agent
-            depends on. The output of an agent that failed is None.
+        inputs: JSON values by name. They are the run's input and the outputs of the agents on which
+            this agent depends. The output of an agent that failed is None.
         timeout_s: Seconds until the attempt is stopped.
         max_output_bytes: Largest size of the output in bytes, as JSON in UTF-8.
     """
@@ -41,7 +41,7 @@ class AgentContext:
 
     @property
     def idempotency_key(self) -> str:
-        """Unique name of this attempt; a server that gets it twice gets one request twice."""
+        """Unique name of this attempt; two requests with the same name are one request."""
         return f"{self.agent_run_id}-{self.attempt}"
 
 

@@ -29,7 +29,7 @@ class Function:
 
 
 class FunctionKind:
-    """Agents that call a function; ``config`` names the function, and may fix arguments.
+    """Agents that call a function; ``config`` names the function, and may contain fixed arguments.
 
     A worker imports only modules that the operator listed, because a stored path is data, and data
     must not choose the code that a worker loads. An installed package may also offer functions, as
@@ -75,7 +75,8 @@ class FunctionKind:
         if inspect.iscoroutinefunction(function.call):
             return await await_safely(call, path)
         result = await run_in_thread(partial(call_safely, call, path))
-        # A decorator may have wrapped an async function in a sync one, which returns an awaitable.
+        # A decorator may have wrapped an async function in a sync function, which returns an
+        # awaitable.
         return await await_safely(lambda: result, path) if inspect.isawaitable(result) else result
 
     def _load(self, path: str) -> Function:

@@ -10,7 +10,7 @@ from app.errors import OutputRefused, ResultTooLarge
 
 
 def json_output(value: Any, *, agent: str, max_bytes: int) -> Any:
-    """Turn an output into a JSON value; call this function in a thread: large outputs take long.
+    """Turn an output into a JSON value; call this in a thread, because large outputs take long.
 
     Args:
         value: A JSON value, or a value that pydantic can write as JSON: a model, a dataclass, a

@@ -23,8 +23,8 @@ GROUP = "agentchord.agents"
 class KindRegistry:
     """Finds kinds by name.
 
-    A kind of a package is loaded when it is used first, and is kept from then on. A process does
-    not see a package that is installed after the start of the process; start the process again.
+    A kind of a package is loaded at its first use, and is kept from then on. A process does not see
+    a package that is installed after the start of the process; start the process again.
 
     Args:
         imports: Modules whose functions agents may call.

@@ -104,7 +104,7 @@ def sentiment_of(text: str) -> Sentiment:
 
 
 def _factor(before: list[str]) -> float:
-    """Return the factor that the words before a word give to the weight of that word."""
+    """Return the factor by which the words before a word change the weight of that word."""
     factor = BOOSTERS.get(before[-1], 1.0) if before else 1.0
     negated = any(
         word in NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in before[-_REACH:]

@@ -21,7 +21,7 @@ DEFAULT_SENTENCES = 3
 DEFAULT_KEYWORDS = 10
 NUMBER = Bounds(low=1, high=1000, whole=True, optional=True)
 BOUNDS = {"sentences": NUMBER, "keywords": NUMBER}
-#: Longer texts are refused, because counting their words takes too long.
+#: Longer texts are refused, because the count of their words would take too long.
 MAX_CHARS = 5_000_000
 WORDS_A_MINUTE = 200
 MIN_KEYWORD_CHARS = 3
@@ -102,7 +102,7 @@ def words_of(text: str) -> list[str]:
 
 
 def summary_of(text: str, count: int) -> str:
-    """Return the sentences that have the most frequent words, in their order (Luhn 1958)."""
+    """Return the sentences with the most frequent words, in the order of the text (Luhn 1958)."""
     sentences = sentences_of(text)
     if len(sentences) <= count:
         return " ".join(sentences)

@@ -19,7 +19,8 @@ AGENTS: TextClause = text("""
     SELECT a.provider, a.status, count(*) FROM agent_runs a JOIN runs r ON r.id = a.run_id
     WHERE r.status IN ('pending', 'running', 'paused') GROUP BY a.provider, a.status
 """)
-# The agents that free lanes could claim. A run adds only the agents max_parallel_agents allows.
+# The agents that free lanes could claim. A run adds only the agents that max_parallel_agents
+# allows.
 ADMISSIBLE: TextClause = text("""
     SELECT provider, sum(least(ready, share)) FROM (
         SELECT a.provider, count(*) AS ready, greatest(r.max_parallel_agents - (

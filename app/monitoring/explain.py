@@ -27,7 +27,7 @@ class Live:
             them.
         bucket_of: A function that returns the bucket of a provider and a model.
         circuits: Circuit breakers that have counted failures; ``LiveState.circuits`` returns them.
-        unserved: Queues that no worker listens to.
+        unserved: Queues to which no worker listens.
     """
 
     buckets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -213,7 +213,7 @@ def _limited(one: Standing, live: Live) -> Finding | None:
 
 
 def _binding(bucket: Mapping[str, Any]) -> str:
-    """Describe a bucket by the one of its limits that has the smallest share left."""
+    """Describe a bucket by its limit with the smallest remaining share."""
     concurrency = bucket.get("concurrency")
     if concurrency and int(bucket["in_flight"]) >= int(concurrency):
         return f"{bucket['in_flight']} of {concurrency} concurrent requests are under way"

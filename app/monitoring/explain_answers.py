@@ -1,4 +1,4 @@
-"""Explains which answers of models were cut or empty, and whether the outputs suffer from it."""
+"""Explains which answers of models were cut or empty, and whether this harms the outputs."""
 
 from collections import Counter
 
@@ -9,8 +9,8 @@ from app.monitoring.run_history import RunHistory
 def explain_answers(history: RunHistory) -> tuple[Finding, ...]:
     """Explain the answers that were cut at ``max_tokens``, and the answers without a text.
 
-    The ledger has every answer, also those that tools or a continuation followed. An attempt has
-    the end of its last answer, which is the end of the output.
+    The ledger has every answer, also the answers that were followed by tools or by a continuation.
+    An attempt has the end of its last answer, which is the end of the output.
 
     Args:
         history: The run.

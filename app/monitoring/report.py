@@ -346,5 +346,5 @@ def _outputs(outputs: Mapping[str, Any] | None) -> Markup:
 
 
 def _money(amount: Decimal) -> str:
-    """Format dollars with two digits, and amounts below a dollar with six."""
+    """Format dollars with two digits, and amounts below a dollar with six digits."""
     return f"${amount:,.2f}" if abs(amount) >= 1 or not amount else f"${amount:.6f}"

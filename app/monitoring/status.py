@@ -63,7 +63,7 @@ class SystemTotals:
     """Totals of the whole cluster since its first workflow was registered.
 
     Attributes:
-        uptime_s: Seconds since that registration.
+        uptime_s: Seconds since the registration of the first workflow.
         workflows: Number of runs by state; ``started`` counts all runs, and ``active`` counts the
             running runs.
         completed: Agents that have run and completed.

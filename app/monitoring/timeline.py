@@ -1,8 +1,8 @@
 """The timeline of a run: the waits and calls of each agent, and the critical path.
 
-The agents of a level start at the same time, so a level waits for the last agent of the previous
-level, even if no agent of the level depends on that last agent. The critical path is the chain of
-these last agents. This path is measured, not planned.
+The agents of a level start at the same time. Therefore a level waits for the last agent of the
+previous level, even if no agent of the level depends on that last agent. The critical path is the
+chain of these last agents. This path is measured, not planned.
 """
 
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Phase(StrEnum):
     """The activity of an agent; every phase except CALLING is a wait."""
 
     QUEUED = "queued"  # ready, and no lane has claimed it
-    HELD = "held"  # waits for a limit, money or a circuit, in its lane or handed back
+    HELD = "held"  # waits in its lane, or handed back, for a limit, money or a circuit
     LOST = "lost"  # its worker has died, and no watchdog has noticed it yet
     AWAY = "away"  # between attempts: a backoff, or no worker is free
     CALLING = "calling"  # a request is under way, or a tool or function runs
@@ -166,7 +166,7 @@ def _released(history: RunHistory, started: Mapping[str, datetime]) -> list[date
         if before is None or not all(agent.status.is_final for agent in level):
             found.append(None)
             continue
-        # Agents that were cancelled or copied without an attempt delayed no other agent.
+        # Agents without an attempt were cancelled or copied, and have delayed no other agent.
         ends = (agent.finished_at for agent in level if agent.name in started)
         found.append(max([before, *(end for end in ends if end is not None)]))
     return found
@@ -180,7 +180,7 @@ def _end(agent: AgentProgress, tries: Sequence[Interval], now: datetime) -> date
 
 
 def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -> AgentTimeline:
-    """Build the timeline of an agent without an attempt, which waits once its level can begin."""
+    """Build the timeline of an agent without attempts; its wait starts when its level can begin."""
     if released is None or agent.status.is_final or released >= end:
         return AgentTimeline(agent=agent)
     waiting = Span(phase=Phase.QUEUED, start=released, end=end)
@@ -188,7 +188,7 @@ def _unstarted(agent: AgentProgress, released: datetime | None, end: datetime) -
 
 
 def _tries(history: RunHistory, *, outcome: str | None = None) -> dict[str, list[Interval]]:
-    """Return the periods of each agent's attempts; an ``outcome`` leaves out other attempts."""
+    """Return the periods of each agent's attempts, or only of attempts with this ``outcome``."""
     now = history.run.finished_at or history.now
     return _by_agent(
         (attempt.agent, (attempt.started_at, attempt.finished_at or now))

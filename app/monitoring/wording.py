@@ -19,7 +19,7 @@ def seconds_of(seconds: float) -> str:
 
 
 def names(all_names: Sequence[str], most: int = 5) -> str:
-    """Write names in a sentence; if there are many, write only the first names."""
+    """Write names in a sentence; if there are many names, write only the beginning of the list."""
     unique = list(dict.fromkeys(all_names))
     shown = ", ".join(unique[:most])
     return shown if len(unique) <= most else f"{shown} and {len(unique) - most} more"

@@ -8,17 +8,17 @@ from app.simulator.chat import Refusal, ServerCall, count_tokens
 from app.simulator.wire import compact, field, token_limit
 
 _TYPE = re.compile(r"(web_search|web_fetch)_(\d{8})")
-# The first versions that programs of the model call unless the request says otherwise, and the
-# models that write no such programs.
+# From this version on, programs of the model call the tools, unless the request says otherwise. The
+# pattern below it matches the models that write no such programs.
 _FIRST_FOR_PROGRAMS = "20260209"
 _WITHOUT_PROGRAMS = re.compile(r"haiku-[34]|claude-3|(?:sonnet|opus)-4-[0-4]|-4-20\d{6}")
 
 
 def server_tool(tool: Mapping[str, Any], model: str) -> tuple[str, int] | None:
-    """Read a tool: its name and its most uses; None if it is one of the client's own tools.
+    """Read a tool's name and its largest number of uses; return None for a tool of the client.
 
     Raises:
-        Refusal: If Anthropic has no such tool, or not for this model.
+        Refusal: If Anthropic has no such tool, or does not offer the tool for this model.
     """
     if "input_schema" in tool or tool.get("type") in (None, "custom"):
         return None
@@ -35,7 +35,7 @@ def server_tool(tool: Mapping[str, Any], model: str) -> tuple[str, int] | None:
 
 
 def past_tokens(blocks: Sequence[Mapping[str, Any]]) -> int | None:
-    """Count the tokens of the tools' blocks in an earlier answer; None if it has no such block."""
+    """Count the tokens of the tools' blocks in an earlier answer; None without such blocks."""
     uses = [block for block in blocks if block.get("type") == "server_tool_use"]
     texts = [text for block in blocks for text in _texts(block)]
     if not uses:

@@ -154,7 +154,7 @@ class AnthropicWire:
         return compact(body).encode("utf-8", "replace")
 
     def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`; the body is that of the error's own status."""
+        """See `Wire`; the body is the same as for the error's own status."""
         return self.error(refusal, record)
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:

@@ -57,12 +57,13 @@ class ChatRequest:
     the conversation after the last user text, so that a conversation may use tools again for its
     next question. `tool_choice` is "auto", "none", "required" or a tool's name. `schema` is the
     JSON schema of the reply, and `questions` is the number of user texts. The four fields from
-    `service_tier` on belong to OpenAI: the tier that serves the request, whether the model reasons,
-    whether the answer has the sealed reasoning, and the parameters that the answer repeats. `files`
-    has the beginning of the SHA-256 of each image and file. `said` is the beginning of the
-    reply, if earlier replies to the question were cut and the user asks to continue. `server_tools`
-    has the names of the provider's own tools, with the most uses of each in this request, and
-    `server_turns` counts the earlier replies to the question in which such tools ran.
+    `service_tier` on belong to OpenAI. They are the tier that serves the request, whether the model
+    reasons, whether the answer has the sealed reasoning, and the parameters that the answer
+    repeats. `files` has the beginning of the SHA-256 of each image and file. `said` is the
+    beginning of the reply, if earlier replies to the question were cut and the user asks to
+    continue. `server_tools` has the names of the provider's own tools, with the largest number of
+    uses of each tool in this request. If such tools ran in an earlier reply to the question,
+    `server_turns` counts this reply.
     """
 
     provider: str
@@ -94,8 +95,8 @@ class ChatRequest:
 class ServerCall:
     """A use of a tool of the provider.
 
-    `arguments` is JSON, `page` is the page that was found, and `text` is what the model reads of
-    this page. If `failed` is true, there is neither, and the use is free.
+    `arguments` is JSON, `page` is the page that was found, and `text` is the part of this page that
+    the model reads. If `failed` is true, there is neither a page nor a text, and the use is free.
     """
 
     id: str
@@ -169,7 +170,7 @@ class Reply:
 class Usage:
     """Tokens of one answer. `input_tokens` counts the whole prompt, including its cached part.
 
-    With tools of the provider, the prompt is counted once for each time the model has read it.
+    If tools of the provider ran, the prompt is counted as often as the model has read the prompt.
     """
 
     input_tokens: int
@@ -193,7 +194,7 @@ class Answer:
 
 @dataclass(slots=True)
 class Transcript:
-    """Reads a conversation message by message, and checks that its tool calls have results.
+    """Reads the messages of a conversation, and checks that all tool calls have results.
 
     Every text counts as ceil(UTF-8 bytes / 4) tokens, and every image and PDF has the tokens of the
     provider's formula. Nothing else counts, so texts never have more tokens than bytes. A user's
@@ -240,7 +241,8 @@ class Transcript:
     def assistant(self, text: str, calls: list[ToolCall], server_tokens: int | None = None) -> None:
         """Add an earlier reply of the model.
 
-        `server_tokens` are those of the provider's tools and their results; None if none ran.
+        `server_tokens` are the tokens of the provider's tools and of their results; None if no such
+        tool ran.
         """
         self.input_tokens += server_tokens or 0
         self.server_turns += server_tokens is not None

@@ -36,7 +36,7 @@ class SimulatorConfig:
     Attributes:
         latency_s: seconds from a request's arrival to the end of a successful answer.
         jitter_s: largest number of additional seconds. The actual number is random; every number
-            from 0 to this one is equally likely.
+            from 0 to the largest number is equally likely.
         time_to_first_token_s: seconds until the first piece of a stream; the rest of the latency is
             spread over the other pieces.
         output_tokens: size of every text reply; None keeps the natural length of the text.
@@ -47,7 +47,7 @@ class SimulatorConfig:
             status 404.
         invalid_keys: API keys that are refused with status 401.
         limits: rate limits; the first limit that matches a model applies to the model.
-        faults: fault rules; if several rules apply to a request, the first one decides.
+        faults: fault rules; if several rules apply to a request, the first rule decides.
         ledger_size: number of records that are kept in memory.
 
     Example:

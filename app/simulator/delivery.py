@@ -58,7 +58,7 @@ class Delivery:
     async def stream(
         self, answer: Answer, *, first_s: float, latency_s: float
     ) -> web.StreamResponse:
-        """Send the answer as events: send the first after `first_s`, the last after `latency_s`."""
+        """Send the answer as events: the first event at `first_s`, the last one at `latency_s`."""
         response = await self._start(_SSE)
         await self._send(response, self.wire.events(answer), first_s, latency_s)
         self.ledger.close(self.record, status=200)
@@ -98,7 +98,7 @@ class Delivery:
         return response
 
     def error_in_200(self, refusal: Refusal) -> web.Response:
-        """Send status 200 and a body that reports an error, also if a stream was asked for."""
+        """Send status 200 and a body that reports an error, even if a stream was asked for."""
         self.ledger.close(self.record, status=200, finished=False)
         return self._response(self.wire.error_in_200(refusal, self.record))
 

@@ -29,7 +29,7 @@ from app.simulator.wire import CountingWire, Wire
 
 _PROMPT_CHARS = 80
 
-# Reads a request with its key, and answers it.
+# A step reads a request with its key, and answers the request.
 Step = Callable[[Delivery, str], Awaitable[web.StreamResponse]]
 
 
@@ -39,8 +39,8 @@ class Exchange:
     def __init__(self, config: SimulatorConfig, ledger: Ledger, counts: Ledger) -> None:
         self._ledger = ledger
         self._counts = counts
-        # The ids of requests must stay unique across restarts, as a provider's ids do, because
-        # clients store the ids in a UNIQUE column.
+        # The ids of requests must stay unique across restarts, because clients store the ids in a
+        # UNIQUE column. A provider's ids stay unique, too.
         self._id_prefix = secrets.token_hex(6)
         self._ids = 0
         self.reset(config)
@@ -210,7 +210,7 @@ class Exchange:
         group = self._limits.group_of(wire.provider, model)
         if group is None:
             return
-        # A provider counts a request when it arrives, not when the body has been read.
+        # A provider counts a request at its arrival, not after its body has been read.
         now_s = delivery.record.arrived_s
         excess = group.admit(charge, now_s)
         delivery.headers |= wire.limit_headers(group.states(now_s))
@@ -228,7 +228,7 @@ class Exchange:
 
 
 def _model_in(body: Any) -> str:
-    """Return the model that a request names, also if the rest of the request is refused."""
+    """Return the model that a request names, even if the rest of the request is refused."""
     model = body.get("model") if isinstance(body, dict) else None
     return model if isinstance(model, str) else ""
 

@@ -51,7 +51,7 @@ def normalised(name: str) -> str:
 
 
 def _all_of(pattern: str) -> cached_property[list[str]]:
-    """Make a property of ``Facts`` that lists, in order, all matches of a pattern in the text."""
+    """Make a property of ``Facts`` that lists all matches of a pattern in the text, in order."""
     found = re.compile(pattern).findall
     return cached_property(lambda facts: found(facts.text))
 

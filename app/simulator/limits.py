@@ -1,4 +1,4 @@
-"""Rate limits like those of a provider. This module reads no clock: callers pass the time.
+"""Rate limits, similar to those of a provider. The callers pass the time; no clock is read here.
 
 A `TokenBucket` refills continuously, and a `SlidingWindow` counts the last minute. A `LimitGroup`
 counts a request on all its meters, or refuses the request and counts it on no meter. Times are
@@ -109,7 +109,7 @@ class Meter(Protocol):
 
 
 class TokenBucket:
-    """Holds `capacity` tokens and refills `limit` tokens per minute; it starts full.
+    """Holds `capacity` tokens and refills `limit` tokens per minute; the bucket starts full.
 
     After a pause, the bucket admits `capacity` tokens at once, so it can admit `limit + capacity`
     tokens in one minute. A `SlidingWindow` admits no more than `limit` tokens in any minute.

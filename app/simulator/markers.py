@@ -17,7 +17,10 @@ _FLAGS = frozenset(FAULT_KINDS) - {"status", "slow"}
 
 @dataclass(frozen=True, kw_only=True)
 class Marker:
-    """The settings of one marker. With `times=N`, it applies only to the first N equal prompts."""
+    """The settings of one marker.
+
+    With `times=N`, the marker applies only to the first N equal prompts.
+    """
 
     times: int | None = None
     fault: Fault | None = None
@@ -54,7 +57,7 @@ _VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "search_errors": ("search_errors", int),
     "pauses": ("pauses", int),
 }
-#: For each flag that is no fault, the name of the field that it sets.
+#: For each flag that is no fault, the name of the field that the flag sets.
 _FIELDS_OF_FLAGS = {"refuse": "refused", "cut_calls": "cut_calls"}
 _FAULT_VALUES: dict[str, tuple[str, Callable[[str], Any]]] = {
     "status": ("status", int),
@@ -80,7 +83,7 @@ def without_markers(text: str) -> str:
 
 
 def active(markers: Sequence[Marker], nth: int) -> Marker:
-    """Merge the markers that apply to the n-th request (from 1) with their prompt.
+    """Merge the markers that apply to the n-th request (from 1) of the same prompt.
 
     If two markers have the same key, the first marker decides. If a prompt has
     `[[sim:status=500,times=1]]` before `[[sim:status=429,times=3]]`, its first request gets 500,

@@ -1,7 +1,7 @@
 """The requests that OpenAI refuses because of their model, for both of its request forms.
 
 The rules and the texts come from OpenAI's reference pages and from answers that users have quoted
-(2026). They are written down here once more, so that they check the application's own rules.
+(2026). The rules are written here a second time, so that they check the application's own rules.
 """
 
 import re
@@ -19,7 +19,8 @@ _TOOLS_ELSEWHERE = re.compile(r"^gpt-(?:5\.[5-9]|[6-9]|[1-9]\d)(?!\d)(?!.*-chat)
 _EFFORT_ELSEWHERE = re.compile(r"^gpt-5\.[2-4](?!\d)(?!.*-chat)")
 _RESPONSES_ONLY = re.compile(r"^(?:o\d-pro|gpt-5-pro|gpt-5\.[5-9]-pro|gpt-5(?:\.\d)?-codex)")
 _SAMPLING = ("temperature", "top_p")
-# Parameters of chat completions with another name in the Responses API; None if it has none.
+# Parameters of chat completions, and their other names in the Responses API; None if the Responses
+# API has no such parameter.
 _MOVED = {
     "messages": "input",
     "max_tokens": "max_output_tokens",

@@ -167,7 +167,7 @@ class OpenAIWire:
         return compact(openai_error(refusal, record.model)).encode("utf-8", "replace")
 
     def error_in_200(self, refusal: Refusal, record: Record) -> bytes:
-        """See `Wire`; the body is that of the error's own status."""
+        """See `Wire`; the body is the same as for the error's own status."""
         return self.error(refusal, record)
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
@@ -187,7 +187,7 @@ class OpenAIWire:
         return headers
 
     def retry_headers(self, retry_after_s: float) -> dict[str, str]:
-        """Make one header in whole seconds and one in milliseconds, both rounded up."""
+        """Make a header in whole seconds and a header in milliseconds, both rounded up."""
         return {
             "retry-after": str(math.ceil(retry_after_s)),
             "retry-after-ms": str(math.ceil(retry_after_s * 1000)),

@@ -42,7 +42,7 @@ def serve(
     anthropic_base_url.
 
     Args:
-        config: the behaviour to start with.
+        config: the behaviour at the start.
         host: address at which the simulator listens.
         port: port at which the simulator listens; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.

@@ -152,7 +152,7 @@ def _text(
 
 
 def _spoiled(text: str) -> str:
-    """Make a JSON answer that does not fit its schema; its first value gets an unexpected type."""
+    """Give the first value of a JSON answer a type that does not fit the answer's schema."""
     try:
         value = json.loads(text)
     except ValueError:

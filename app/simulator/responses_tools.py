@@ -8,7 +8,7 @@ from app.simulator.wire import compact, objects_in, token_limit
 
 
 def searches_in(body: Mapping[str, Any]) -> tuple[tuple[str, int], ...]:
-    """Read the tool web_search of a request: its name and its most uses."""
+    """Read the name of the tool web_search in a request, and its largest number of uses."""
     kinds = [tool.get("type") for tool in objects_in(body, "tools")]
     most = token_limit(body, "max_tool_calls") or 10
     return (("web_search", most),) if "web_search" in kinds else ()
@@ -43,7 +43,7 @@ def annotations_of(reply: Reply) -> list[dict[str, Any]]:
 
 
 def search_item(call: ServerCall) -> dict[str, Any]:
-    """Return the item of one search; the API never shows what the model has read."""
+    """Return the item of one search; the API never shows the text that the model has read."""
     query = call.arguments["query"]
     sources = [] if call.failed else [{"type": "url", "url": call.page}]
     return {

@@ -1,8 +1,9 @@
 """OpenAI's Responses API: request bodies, answers and streams.
 
-Keys, limits, errors and headers are those of chat completions, because both request forms belong to
-one provider. The simulator keeps no responses, so every request has its whole conversation. This
-file is over 400 lines because requests, answers and streams share the form of their items.
+Keys, limits, errors and headers are the same as for chat completions, because both request forms
+belong to one provider. The simulator keeps no responses, so every request has its whole
+conversation. This file is over 400 lines because requests, answers and streams share the form of
+their items.
 """
 
 from collections.abc import Iterator, Mapping
@@ -114,7 +115,7 @@ class ResponsesWire(OpenAIWire):
         return compact(_response(answer, _status(answer))).encode("utf-8", "replace")
 
     def events(self, answer: Answer) -> list[Event]:
-        """Make all events; the last one has the whole response with its usage."""
+        """Make all events; the last event has the whole response with its usage."""
         status, total = _status(answer), answer.usage.output_tokens
         started = _response(answer, "in_progress")
         parts: list[tuple[dict[str, Any], int]] = [
@@ -137,7 +138,7 @@ class ResponsesWire(OpenAIWire):
         return compact(_failed(refusal, record)).encode("utf-8", "replace")
 
     def error_event(self, refusal: Refusal, record: Record) -> bytes:
-        """Make the last event of a response that has failed; it has the usage until then."""
+        """Make the last event of a failed response; the event has the usage until the failure."""
         # The number of the event is not known here, and no client reads it.
         event = {"type": "response.failed", "response": _failed(refusal, record)}
         return _sse({**event, "sequence_number": 0})
@@ -183,7 +184,7 @@ def _read_input(transcript: Transcript, body: Mapping[str, Any], model: str) -> 
 def _end_turn(
     transcript: Transcript, said: list[str], calls: list[ToolCall], searched: list[int]
 ) -> None:
-    """Add the items of one answer, which stand side by side, as one message of the assistant."""
+    """Add the items of one answer as one message of the assistant; the items stand side by side."""
     if said or calls or searched:
         transcript.assistant("\n".join(said), calls, sum(searched) if searched else None)
     said.clear()

@@ -40,7 +40,7 @@ class Simulator:
     with the code under test; for load tests, use `run_in_process`.
 
     Args:
-        config: the behaviour to start with.
+        config: the behaviour at the start.
         host: address at which the simulator listens.
         port: port at which the simulator listens; 0 takes a free port.
         ledger_path: file to which every record is appended as a line of JSON.

@@ -51,7 +51,7 @@ def value_of_schema(schema: Mapping[str, Any], facts: Facts) -> Any:
 
 
 class _SchemaValues:
-    """Walks through a schema. From a depth of 6 on, it chooses options that end the recursion."""
+    """Walks through a schema and, from a depth of 6 on, chooses options that end the recursion."""
 
     def __init__(self, facts: Facts, root: Mapping[str, Any]) -> None:
         self._facts = facts
@@ -153,7 +153,8 @@ class _SchemaValues:
         above, below = _number(schema, "exclusiveMinimum"), _number(schema, "exclusiveMaximum")
         step = _number(schema, "multipleOf") or (1 if whole else None)
         # An exclusive bound is not allowed as a value, so the value keeps a distance from the
-        # bound: one step, or, if there is no step, at most half of the room between both bounds.
+        # bound. The distance is one step. If there is no step, the distance is at most half of the
+        # room between both bounds.
         room = below - above if above is not None and below is not None else 2
         apart = step or min(1, room / 2)
         if above is not None:

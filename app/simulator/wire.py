@@ -104,8 +104,8 @@ def refuse_others(body: Mapping[str, Any], known: Collection[str], problem: str)
 
     Args:
         body: The body.
-        known: The fields that it may have.
-        problem: The provider's text about a field, with `{name}` for its name.
+        known: The fields that the body may have.
+        problem: The provider's text about a field, with `{name}` in the place of the field's name.
 
     Raises:
         Refusal: If the body has another field.

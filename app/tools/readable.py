@@ -2,7 +2,7 @@
 
 from app.errors import ToolError
 
-#: Only the beginning of a longer page is read, because even a hostile page of this size takes
+#: Only the beginning of a longer page is read, because a hostile page of this size already takes
 #: some seconds.
 MAX_PAGE_CHARS = 1_000_000
 

@@ -36,7 +36,7 @@ class ToolRegistry:
         self._builtin = dict(builtin or {})
 
     def load(self) -> None:
-        """Import the modules now, so that a mistake shows at the start.
+        """Import the modules now, so that a mistake is reported at the start.
 
         Raises:
             ConfigurationError: If a module cannot be imported, or two tools share a name.

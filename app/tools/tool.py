@@ -57,19 +57,21 @@ class ToolOutput(NamedTuple):
 
 
 class Tool:
-    """A function that a model may ask for; calling the tool calls the function.
+    """A function that a model may ask for; a program calls the tool like the function itself.
 
     A sync function runs in a thread that cannot be stopped. After ``timeout_s`` the thread goes on,
-    and its result is dropped. If a tool may take long, write an async function, which is cancelled.
+    and its result is dropped. If a tool may take long, write an async function, because an async
+    function is cancelled.
 
     Args:
         function: A function with type hints, sync or async.
         name: Name for the model; None means the name of the function.
         timeout_s: Seconds that each try of a call may take.
         retries: Number of times that a call is tried again after it failed or took too long, before
-            the model gets the error. Leave it at 0 for a function that is not safe to repeat.
-        idempotent: Whether a call may be repeated if its worker died during the call. If it may
-            not be repeated, the model is told that the outcome is unknown.
+            the model gets the error. Leave the number at 0 for a function that is not safe to
+            repeat.
+        idempotent: Whether a call may be repeated if its worker died during the call. If the call
+            may not be repeated, the model is told that the outcome is unknown.
         max_output_bytes: Largest result, in UTF-8; a longer result is cut. None means the
             configuration's ``tools.max_output_bytes``.
         more: Text that is added to the description, such as the limits of a configuration.
@@ -176,7 +178,7 @@ class Tool:
         """
         limit = self.max_output_bytes or max_output_bytes
         try:
-            # Pydantic alone would also take NaN, and 1e400 as infinity.
+            # Pydantic alone would also accept NaN, and would read 1e400 as infinity.
             read = write_json(read_json(arguments or "{}", "arguments"))
             given = given_arguments(self._arguments.model_validate_json(read))
         except InvalidJson as error:
@@ -251,7 +253,7 @@ def tool(
     idempotent: bool = False,
     max_output_bytes: int | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
-    """Make a function a tool: ``@tool``, or ``@tool(timeout_s=5)``.
+    """Turn a function into a tool: ``@tool``, or ``@tool(timeout_s=5)``.
 
     The type hints become the JSON Schema of the arguments. The docstring becomes the description of
     the tool, and its Google-style section ``Args:`` describes the arguments.
@@ -301,7 +303,7 @@ async def _outcome(run: Coroutine[Any, Any, str]) -> _Outcome:
         return _Outcome(error=error)  # the function itself raised this error
     except GeneratorExit:
         raise
-    # The model gets every error of a tool, sys.exit() included.
+    # The model gets every error of a tool, including sys.exit().
     except BaseException as error:  # noqa: BLE001
         return _Outcome(error=error)
 

@@ -7,8 +7,8 @@ from app.domain.kinds import LLM
 
 #: Keys of a step -> fields of an agent.
 FIELD_OF = {"agent_type": "kind", "depends_on": "dependencies"}
-#: Fields of an agent -> keys of a step. Each of them begins with a dot, because it replaces a part
-#: of a path.
+#: Fields of an agent -> keys of a step. Each field and each key begins with a dot, because a key
+#: replaces its field in a path.
 _WORD_OF = {f".{field}": f".{word}" for word, field in FIELD_OF.items()}
 
 

@@ -1,7 +1,7 @@
-"""How a model's answer ended, and which of its ends an agent does not accept.
+"""The ways in which a model's answer ends, and the ends that an agent does not accept.
 
-Nothing that was cut or refused is acted on in silence: the agent fails, or its result says how its
-answer ended.
+An agent never uses a cut or refused answer in silence. Either the agent fails, or its result says
+how the answer ended.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from app.domain.on_cut import OnCut, accepts_empty, on_cut_of
 from app.errors import OutputInvalid
 from app.llm.base import LLMResponse, Message
 
-#: The ends of an answer that was cut, that was refused, and that has neither text nor calls.
+#: The ends of a cut answer, of a refused answer, and of an answer without text and calls.
 CUT, REFUSED, EMPTY = "length", "content_filter", "empty"
-#: The end of an answer that goes on when the provider gets it back.
+#: The end of a paused answer. The model continues the answer when the provider gets it back.
 PAUSED = "pause"
 GO_ON = (
     "Continue your answer exactly where it stopped: it was cut at its length limit. Begin with the "
@@ -33,10 +33,11 @@ def end_of(response: LLMResponse) -> str:
 
 
 def check_refused(agent: Agent, response: LLMResponse) -> None:
-    """Refuse an answer in which the model refused to answer, or that a content filter ended.
+    """Refuse an answer if the model refused to answer, or if a content filter ended the answer.
 
     Raises:
-        OutputInvalid: With the words of the refusal. A second request would not help.
+        OutputInvalid: If the answer is such a refusal. The error contains the words of the refusal.
+            A second request would not help.
     """
     if response.finish_reason == REFUSED:
         refusal = response.metadata.get("refusal") or response.content or "it gave no reason"
@@ -89,7 +90,7 @@ def still_cut(agent: Agent, response: LLMResponse) -> OutputInvalid:
 def to_go_on(response: LLMResponse) -> Sequence[Message]:
     """Return the messages that ask the model to go on with a cut answer.
 
-    The last message is a user's, because some models refuse a conversation that ends with a message
-    of the assistant.
+    The last message is a message of the user, because some models refuse a conversation that ends
+    with a message of the assistant.
     """
     return [response.as_message(), {"role": "user", "content": GO_ON}]

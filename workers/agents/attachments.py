@@ -1,4 +1,4 @@
-"""The attachments of an attempt: read, and compared with what an earlier attempt has sent."""
+"""Reads the attachments of an attempt, and compares them with those that were sent earlier."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ from workers.jobs import Job
 class Attachments:
     """Reads attachments anew for each attempt, so that no conversation stores their bytes.
 
-    Its weakness: a file must stay as it is until its agent has ended. The alternative for files
-    that change is base64 in the run's input, which is stored with the run.
+    Its weakness: a file must stay as it is until its agent has ended. For files that change, the
+    alternative is base64 in the run's input, because the input is stored with the run.
 
     Args:
         reader: Reads the files.
-        fixed: Stores the hash of what the first attempt sends.
+        fixed: Stores the hash of the attachments that the first attempt sends.
 
     Example:
         parts = await attachments.read(job, sources_of(agent, values))
@@ -35,7 +35,7 @@ class Attachments:
 
         Raises:
             AttachmentRefused: If a file cannot be sent, or has changed since an earlier attempt.
-            AddressRefused: If a URL leads where agents must not go.
+            AddressRefused: If a URL leads to an address that agents must not reach.
             LeaseGone: If the attempt does not own its agent any more.
         """
         if not sources:

@@ -22,8 +22,8 @@ OUTCOME_UNKNOWN = (
     "in full, in part or not at all, and it was not repeated. Find out what has happened before "
     "you ask for it again."
 )
-#: The result of every tool call of a cut answer. The end of the last call is missing, and the calls
-#: before it were meant together with it.
+#: The result that every tool call of a cut answer gets. The end of the last call is missing, and
+#: the model meant the earlier calls together with the last call.
 CALL_CUT = (
     "This call was not executed: your answer was cut at max_tokens, so the arguments may be "
     "incomplete. If you still need the call, ask for it again with shorter arguments, or with "
@@ -39,8 +39,8 @@ class OpenTurn:
         id: Id of the turn.
         tool_calls: The tool calls that the model asks for.
         answers: The known results for the model, by position.
-        interrupted: Positions of the tool calls that an earlier attempt has started and whose
-            outcome is unknown.
+        interrupted: Positions of the tool calls with an unknown outcome. An earlier attempt has
+            started these tool calls.
         record: The record of the turn that must be stored, or None if the turn is stored already.
 
     If the turn is not stored yet, its answers are not stored either.
@@ -81,7 +81,7 @@ class Conversation:
         stored: The turns that earlier attempts have stored.
 
     Attributes:
-        turns: Number of the model's answers that have asked for tools, or were paused, so far.
+        turns: Number of answers so far that asked for tools or that the provider paused.
         open_turn: The turn whose tool calls are not all answered; None if all are answered.
         option: Index of the model that answers: 0 is the agent's own model, and 1 is the agent's
             first fallback. The conversation stays with this model.
@@ -103,7 +103,8 @@ class Conversation:
     def ask(self, response: LLMResponse, call_id: UUID) -> None:
         """Add an answer that asks for tools, or that the provider has paused.
 
-        The tool calls of a cut answer are not executed: each of them has an answer that says so.
+        The tool calls of a cut answer are not executed. The result of each of these calls says
+        this.
 
         Args:
             response: The answer.
@@ -165,7 +166,7 @@ class Conversation:
 
 
 def _readable(call: ToolCall) -> ToolCall:
-    """Return a call without its arguments if they are not whole; some servers refuse half JSON."""
+    """Return a call; drop incomplete arguments, because some servers refuse half JSON."""
     try:
         is_whole = isinstance(json.loads(call.arguments), dict)
     except ValueError:

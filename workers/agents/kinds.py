@@ -1,4 +1,4 @@
-"""The execution of agents whose kinds ask no model: their inputs, deadlines and stops."""
+"""The execution of agents that ask no model: their inputs, deadlines and stops."""
 
 import asyncio
 import inspect

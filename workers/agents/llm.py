@@ -31,7 +31,7 @@ from workers.agents.tool_turns import ToolTurns
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.jobs import Job
 
-#: Gets the id of an agent run, and returns the stored turns of this agent run.
+#: This group commit gets the id of an agent run, and returns the stored turns of this agent run.
 StoredTurns = GroupCommit[UUID, tuple[StoredTurn, ...]]
 
 
@@ -90,9 +90,10 @@ class LLMAgent:
             value instead.
 
         Raises:
-            AgentError: If an attachment cannot be sent, a call fails, a tool is unknown,
-                ``max_turns`` is reached, the answer still does not fit the schema after one repair,
-                or the answer was refused, cut or empty and the agent does not accept this.
+            AgentError: If an attachment cannot be sent, a call fails, a tool is unknown, or
+                ``max_turns`` is reached. This error is also raised if the answer still does not fit
+                the schema after one repair, or if the answer was refused, cut or empty and the
+                agent does not accept this.
             LeaseGone: If the attempt must stop.
         """
         at_provider = [tool for tool in job.agent.tools if is_server_tool(tool)]
@@ -123,7 +124,7 @@ class LLMAgent:
         specs: Sequence[Mapping[str, Any]],
         response: LLMResponse,
     ) -> Any:
-        """Return the output that an answer without tool calls gives."""
+        """Return the output that follows from an answer without tool calls."""
         agent = job.agent
         if agent.on_cut == OnCut.CONTINUE:
             response = await self._whole(job, conversation, specs, response)
@@ -139,9 +140,9 @@ class LLMAgent:
         specs: Sequence[Mapping[str, Any]],
         response: LLMResponse,
     ) -> LLMResponse:
-        """Ask the model to go on while its answer is cut, and return the answer with all its text.
+        """While the answer is cut, ask the model to go on; return the answer with all its text.
 
-        Nothing of this is stored, so the next attempt asks for the whole answer again.
+        The parts of the answer are not stored, so the next attempt asks for the whole answer again.
         """
         agent, text = job.agent, response.content
         messages, turns = list(conversation.messages), conversation.turns + 1
@@ -204,7 +205,10 @@ class LLMAgent:
         return outcome
 
     async def _content(self, job: Job, prompt: str, sources: Sequence[Source]) -> str | list[Part]:
-        """Return the content of the first message; models read files best before the question."""
+        """Return the content of the first message.
+
+        The files come first, because models read files best before the question.
+        """
         parts = await self._attachments.read(job, sources)
         if any(map(is_media, parts)):
             return [*parts, {"type": "text", "text": prompt}]

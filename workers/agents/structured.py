@@ -31,10 +31,11 @@ class Unfit:
     """An answer that does not fit the schema.
 
     Attributes:
-        problem: The path of the wrong value, and what is wrong with this value.
+        problem: The path of the wrong value, and the fault of this value.
         remedy: The advice to the user.
         repairable: Whether a second request to the model may help. If the answer ended at
-            ``max_tokens``, a second request does not help, because its answer would end there, too.
+            ``max_tokens``, a second request does not help, because the second answer would end
+            there, too.
     """
 
     problem: str
@@ -104,10 +105,13 @@ def _read(response: LLMResponse, schema: Mapping[str, Any]) -> Fit | Unfit:
 
 
 def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
-    """Read the whole text; else without its thoughts and its fence; else the only value in it.
+    """Read a text as JSON.
+
+    The function tries the whole text first. Then it tries the text without its thoughts and its
+    fence, and last the only value in this text.
 
     Raises:
-        InvalidJson: If the text is not JSON, and does not contain one single object or list.
+        InvalidJson: If the text is not JSON and does not contain exactly one object or list.
     """
     try:
         return read_json(text, "output")
@@ -116,7 +120,7 @@ def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
     try:
         return read_json(bare, "output")
     except InvalidJson:
-        # In an answer that was cut, the wanted value may be the one that is not whole.
+        # If the answer was cut, the wanted value may be the incomplete value at its end.
         piece = None if cut else json_in_prose(bare, _brackets(schema))
         if piece is None:
             raise
@@ -124,7 +128,7 @@ def _value(text: str, schema: Mapping[str, Any], *, cut: bool) -> Any:
 
 
 def _brackets(schema: Mapping[str, Any]) -> str:
-    """Return the brackets with which a value that fits the schema may begin."""
+    """Return the opening brackets of the values that fit the schema."""
     kinds = schema.get("type", ["object", "array"])
     each = [kinds] if isinstance(kinds, str) else kinds
     return ("{" if "object" in each else "") + ("[" if "array" in each else "")

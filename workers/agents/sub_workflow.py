@@ -1,4 +1,4 @@
-"""Agents of the kind ``workflow``: each starts a run of another workflow, and ends with that run.
+"""An agent of the kind ``workflow`` starts a run of another workflow, and ends with that run.
 
 The attempt is over as soon as the run is stored. So the agent keeps no lane, no lease and no place
 while the run goes on.
@@ -29,8 +29,8 @@ class SubWorkflowAgent:
     Args:
         engine: The process's engine.
         max_depth: Largest depth of nested sub-workflows.
-        thresholds: Percentages of a run's budget. If the money spent passes one of these, this is
-            reported.
+        thresholds: Percentages of a run's budget. When the spent money passes one of these
+            percentages, this is reported.
 
     Example:
         answer = await sub_workflows.start(job, {"case": 7})

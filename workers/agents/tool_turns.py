@@ -28,7 +28,7 @@ class ToolTurns:
     """Runs the tools that models ask for.
 
     Its weakness: if a worker is killed, the outcome of its running tool calls is unknown, and the
-    model is told so. If a second execution of a tool does no harm, the alternative is
+    model gets this information. If a second execution of a tool does no harm, the alternative is
     ``@tool(idempotent=True)``.
 
     Args:
@@ -68,7 +68,7 @@ class ToolTurns:
         conversation.close()
 
     async def _store(self, job: Job, turn: OpenTurn, places: Sequence[int]) -> None:
-        """Store the start of the tools, and a new turn with the answers that it has already."""
+        """Store the start of the tools; store a new turn, too, with its known answers."""
         starts = [turn.tool_call(place, ToolState.RUNNING) for place in places]
         answered = turn.answers.items() if turn.record else ()
         refused = [turn.tool_call(place, ToolState.FAILED, said.text) for place, said in answered]
@@ -149,7 +149,7 @@ def _may_repeat(turn: OpenTurn, place: int, tools: Mapping[str, Tool]) -> bool:
 def _take_ended(
     running: Running, turn: OpenTurn, seconds: float
 ) -> tuple[dict[int, ToolCallRecord], ToolError | None]:
-    """Remove the ended tools from ``running``; return the records, and the error, if any."""
+    """Remove the ended tools from ``running``; return their records, and their error, if any."""
     ended: dict[int, ToolCallRecord] = {}
     failure: ToolError | None = None
     for task in [task for task in running if task.done()]:

@@ -1,25 +1,26 @@
 """The rings around a call to a provider: their order, their input and their output.
 
 A ring is an object with one method, ``call``. The method does the ring's own part of a call, and
-asks the ring inside for the rest. The request goes inward, and the outcome or an error comes back::
+asks the next inner ring for the rest. The request goes inward, and the outcome or an error comes
+back::
 
     LLMAgent (workers.agents.llm)
        | CallRequest             ^ CallOutcome, or an error
        v                         |
-    fallback   asks another model if the first one fails
+    fallback   asks another model if the first model fails
     cache      uses the answer to an earlier, equal request
     circuit    waits, without permit and money, while a model fails for all agents
-    provider   takes permit and hold, sends the request, notes the cost
+    provider   takes a permit and a hold, sends the request, notes the cost
 
 The order has these reasons. The fallback is the outermost ring, because each model has its own
 cached answers, circuit, limits and money. The cache is outside the circuit, because a known answer
 needs no provider. The circuit is outside the provider's ring, because a call that waits for its
 circuit must hold neither permit nor money.
 
-A ring never changes the request that it receives; it makes a new request for the ring inside. A
-ring learns about the inner call only from the outcome or the error. The attempt (``Job``) keeps the
-facts that belong to several calls: the unwritten calls, the time spent and the waits. Rings change
-these facts only through methods. The design follows Temporal's interceptors
+A ring never changes the request that it receives. Instead, the ring makes a new request for the
+next inner ring. A ring learns about the inner call only from the outcome or the error. The attempt
+(``Job``) keeps the facts that belong to several calls: the unwritten calls, the time spent and the
+waits. Rings change these facts only through methods. The design follows Temporal's interceptors
 (``temporalio/worker/_interceptor.py``).
 
 ``workers.composition`` makes the rings. A new ring must be added to ``INSIDE_OUT`` and to
@@ -143,7 +144,8 @@ def surround(provider: CallRing, rings: Mapping[str, Callable[[CallRing], CallRi
     Args:
         provider: The innermost ring.
         rings: One function for each ring, under the ring's name in ``INSIDE_OUT``. The function
-            gets the ring inside and returns its own ring. A ring without a function is left out.
+            gets the next inner ring and returns its own ring. A ring without a function is left
+            out.
 
     Returns:
         The outermost ring.

@@ -34,11 +34,11 @@ class CacheRing:
     """Makes calls unless their answer is known.
 
     Its weakness: only requests with the same messages and parameters are equal, and all equal
-    requests get one answer, at any temperature. While Redis is away, every call is made. The
-    alternative for prompts that share only their beginning is the provider's own ``prompt_cache``.
+    requests get one answer, at any temperature. While Redis is away, every call is made. For
+    prompts that share only their beginning, the alternative is the provider's own ``prompt_cache``.
 
     Args:
-        inner: The ring inside.
+        inner: The next inner ring.
         cache: The answers.
         signals: Tells the waiting calls that the answer has arrived.
         pricing: Returns the price of a call that was saved.
@@ -76,9 +76,9 @@ class CacheRing:
     async def _settled(self, request: CallRequest, address: str, token: str) -> Look | None:
         """Wait until the answer is known, or until this call may ask the provider.
 
-        If the first call has failed and another call asks the provider now, this call may ask, too,
-        so that waiting calls do not fail one after the other. No call waits longer than the time
-        that its agent may still spend on calls.
+        If the first call has failed and another call asks the provider now, this call may ask the
+        provider, too. Otherwise the waiting calls could fail one after another. No call waits
+        longer than the time that its agent may still spend on calls.
         """
         found = await self._cache.look(address, token)
         if found is None or found.answer is not None or found.asked_by in (token, None):
@@ -106,8 +106,8 @@ class CacheRing:
             return outcome
         finally:
             keeper.cancel()
-            # This runs in the background, so that neither a cancellation nor a slow Redis holds up
-            # the waiting calls.
+            # This step runs in the background, so that neither a cancellation nor a slow Redis
+            # delays the waiting calls.
             self._background.start(self._finish(address, token, response, ttl_s), name="answer")
 
     async def _keep(self, address: str, token: str) -> None:

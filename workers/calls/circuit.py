@@ -10,7 +10,8 @@ from app.failures.breakers import CircuitBreakers, CircuitReopened, Ticket
 from workers.calls.base import CallOutcome, CallRequest, CallRing
 from workers.history import HistoryWriter
 
-#: At most so many `circuit_open` events are remembered, one for each pair of a run and a model.
+#: The largest number of `circuit_open` events that are remembered. Each pair of a run and a model
+#: has one event.
 MAX_NOTED = 4096
 
 
@@ -22,9 +23,9 @@ class CircuitRing:
     ``CircuitOpen``, the fallback is asked at once.
 
     Args:
-        inner: The ring inside.
+        inner: The next inner ring.
         breakers: The circuits.
-        history: Notes, in the runs' histories, each circuit that has opened or has closed again.
+        history: Adds an event to the runs' histories when a circuit has opened or has closed again.
     """
 
     def __init__(

@@ -1,7 +1,8 @@
 """Counts the tokens of long prompts with the provider's own endpoint, before a call is planned.
 
-Without a count, the hold of a long prompt is about four times its real price, so long prompts make
-budgets wait. A count costs nothing, but takes a round trip, so short prompts are not counted.
+Without a count, the hold for a long prompt is about four times the real price of the prompt.
+Therefore calls with long prompts would wait for their budgets. A count costs nothing, but takes a
+round trip, so short prompts are not counted.
 """
 
 import asyncio
@@ -21,11 +22,12 @@ from app.rate_limits.base import LimitRequest
 from app.rate_limits.limiter import ClusterLimiter
 from workers.calls.base import CallRequest
 
-#: Prompts whose upper bound has at least this number of tokens are counted.
+#: A prompt is counted if its upper bound is at least this number of tokens.
 COUNT_FROM_TOKENS = 50_000
-#: Seconds, including waits for limits, after which a call goes on without a count.
+#: After these seconds, which include waits for limits, a call goes on without a count.
 MAX_WAIT_S = 10.0
-#: A count that a provider refuses with 429 is tried this often, after the pause of its bucket.
+#: The number of tries of a count. If a provider refuses a count with 429, the next try follows
+#: after the pause of the bucket.
 TRIES = 2
 #: Number of counts that a process remembers.
 MAX_KNOWN = 1000
@@ -37,11 +39,11 @@ class TokenCounter:
     """Asks providers for the number of tokens of long prompts; see ``Counter`` in ``provider``.
 
     The requests have limits of their own, under the name ``token_count``; if the configuration has
-    no such limits, the requests are unlimited. They change neither the limits of calls nor
-    circuits, and have no hold and no entry in the ledger.
+    no such limits, the requests are unlimited. The requests change neither the limits of calls nor
+    the circuits. They have no hold and no entry in the ledger.
 
-    A server of another maker may count wrongly. If a prompt has more tokens than the bound that
-    followed from its count, this process counts no more prompts for the model.
+    A server of another maker may count wrongly. If a prompt has more tokens than the bound that was
+    computed from its count, this process counts no more prompts for the model.
 
     Weakness: a conversation with tools is counted anew in every turn, and each process has counts
     of its own. If a count fails or comes too late, the call is planned with the upper bound.
@@ -62,7 +64,7 @@ class TokenCounter:
         is_short = plan.bound_tokens < COUNT_FROM_TOKENS
         if is_short or (request.provider, request.model) in self._wrong:
             return None
-        # An agent that was handed back, or is tried again, comes back with the same prompt.
+        # If an agent was handed back or is tried again, it comes back with the same prompt.
         try:
             address = _address(request, plan)
         except InvalidJson:

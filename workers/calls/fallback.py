@@ -31,7 +31,7 @@ class FallbackRing:
     first model works again. The alternative is the agent's retry policy.
 
     Args:
-        inner: The ring inside.
+        inner: The next inner ring.
         pricing: The prices. If an option has no price, no option is called.
         history: Notes fallbacks in the runs' histories.
         redact: Removes secrets from the error texts that are noted.

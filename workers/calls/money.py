@@ -1,4 +1,4 @@
-"""Holds of money for calls, placed at once or as soon as the money is free.
+"""The holds of money for calls. A hold is placed at once, or as soon as the money is free.
 
 A settlement that frees money wakes the waiting holds, in the order of the queue in Postgres. A
 waiting hold also tries again by itself, in case the signal was lost.
@@ -29,8 +29,8 @@ Holds = GroupCommit[HoldRequest, HoldAnswer]
 class HoldTicket:
     """One hold, in one of three states: not requested yet, in the queue, or placed.
 
-    Its weakness: a waiting hold asks Postgres about once a second. The alternative is to rely on
-    the signal alone, but then an agent whose signal is lost would wait for ever.
+    Its weakness: a waiting hold sends a query to Postgres about once a second. The alternative is
+    to rely on the signal alone, but then an agent whose signal is lost would wait for ever.
 
     Args:
         agent: Name of the agent, for messages.
@@ -144,7 +144,7 @@ class Money:
 
 
 class BudgetWaiters:
-    """Sends a signal to each agent that waits for money, in any process, so that it tries again.
+    """Sends a signal to all agents that wait for money, in any process, so that they try again.
 
     Args:
         signals: Sends the signals.

@@ -1,7 +1,7 @@
-"""The innermost ring, which takes permit and hold, sends the request, and notes the cost.
+"""The innermost ring, which takes a permit and a hold, sends the request and notes the cost.
 
-Once a hold is placed, every way out of ``call`` notes exactly one call, so that the next record of
-the attempt settles the hold.
+After a hold is placed, the method ``call`` notes exactly one call record, however the method ends.
+So the next record of the attempt settles the hold.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ class Counter(Protocol):
     """
 
     async def count(self, request: CallRequest, plan: CallPlan) -> int | None:
-        """Return the number of tokens of a prompt, or None if it is short or cannot be counted.
+        """Return a prompt's number of tokens; None if the prompt is short or cannot be counted.
 
         Args:
             request: The call.
@@ -54,7 +54,7 @@ class Counter(Protocol):
         Args:
             request: The call.
             plan: The call's plan.
-            billed_tokens: Tokens of the prompt by the provider's count in the answer.
+            billed_tokens: Tokens of the prompt, as the provider counts them in the answer.
         """
         ...
 
@@ -62,9 +62,9 @@ class Counter(Protocol):
 class ProviderRing:
     """Makes calls for all jobs of a process.
 
-    Its weakness: a hold covers the worst case of its call, which is often many times the real cost,
-    so few calls run at once under a small budget. The alternative is to hold an estimate, but then
-    a call could overspend the budget.
+    Its weakness: a hold covers the worst case of its call. The worst case is often many times the
+    real cost, so few calls run at the same time under a small budget. The alternative is to hold an
+    estimate, but then a call could overspend the budget.
 
     Args:
         clients: The providers' clients.
@@ -180,7 +180,7 @@ class ProviderRing:
         if plan.server_uses.uses:
             return  # the results of the provider's tools are in its count
         self._counter.check(request, plan, billed_tokens)
-        # Images have formulas of their own, so they say nothing about the model's tokenizer.
+        # Images have formulas of their own, so images say nothing about the model's tokenizer.
         if not (plan.counted or plan.media_tokens):
             self._estimates.learn(
                 request.provider, request.model, plan.guessed_tokens, billed_tokens
@@ -229,10 +229,11 @@ class ProviderRing:
         )
 
     async def _permit_and_hold(self, call: PreparedCall) -> Permit:
-        """Take the permit, then the hold; give the permit back while the call waits for money.
+        """Take the permit, then the hold; give back the permit while the call waits for money.
 
-        A call that has waited for money keeps its hold while it takes the permit again. Because no
-        call that waits for money has a permit, at least one call always gets permit and hold.
+        A call that has waited for money keeps its hold while it takes the permit again. No call
+        that waits for money has a permit. Therefore at least one call always gets its permit and
+        its hold.
         """
         request, job = call.request, call.request.job
         ticket = self._money.ticket(request.agent.name, call.hold)

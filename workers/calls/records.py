@@ -1,8 +1,8 @@
 """The cost entry of a call: one line for the ledger, however the call has ended.
 
-The price is that of the service tier, speed and region in which the provider served the call. If
-the answer does not tell these facts, or tells one that has no price, the entry is an estimate at
-the most expensive price that may apply.
+The price depends on the service tier, the speed and the region with which the provider served the
+call. If the answer does not state these facts, or if a stated fact has no price, the entry is an
+estimate at the most expensive price that may apply.
 """
 
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def void(call: PreparedCall) -> CallRecord:
 
 
 def shared(request: CallRequest, price: Price, answer: LLMResponse) -> CallRecord:
-    """Book an answer from the cache: its cost is zero, and the cost that it saved is noted."""
+    """Book an answer from the cache: its cost is zero, and the saved cost is noted."""
     return CallRecord(
         **_owner(request),
         call_id=uuid7(),
@@ -151,8 +151,8 @@ def _unconfirmed(call: PreparedCall, outcome: str, seconds: float) -> CallRecord
 def _at_most(record: CallRecord, call: PreparedCall) -> CallRecord:
     """Book the worst case.
 
-    Only the final usage tells what tools of the provider have added to the prompt, so earlier
-    counts are no estimate of such a call.
+    Tools of the provider add tokens to the prompt, and only the final usage contains these tokens.
+    So earlier counts are no estimate of such a call.
     """
     return replace(record, kind="unconfirmed", cost_usd=call.hold.amount_usd)
 

@@ -106,7 +106,7 @@ def _entry(folder: int, name: str) -> Entry:
 
 
 def _write(folder: int, name: str, content: bytes) -> None:
-    """Write a new file, then rename it, so readers see the whole file and links are replaced."""
+    """Write a new file, then rename it; readers see the whole file, and a link is replaced."""
     beside = f".{uuid7()}.part"
     descriptor = os.open(beside, _NEW, 0o644, dir_fd=folder)
     try:

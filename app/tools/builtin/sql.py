@@ -165,7 +165,8 @@ def _first_word(query: str) -> str:
     if len(query) > MAX_QUERY_CHARS:
         raise ValueError(f"the query has over {MAX_QUERY_CHARS:,} characters: shorten it")
     if ";" in query:
-        # A parser here and the database could disagree whether the semicolon is inside a string.
+        # A parser here might not agree with the database on whether the semicolon is inside a
+        # string.
         raise ValueError("write one statement without a semicolon; give texts as parameters")
     match = _FIRST_WORD.match(query)
     word = match[1].upper() if match else ""
@@ -199,7 +200,7 @@ def _guard_mysql(connection: Connection, timeout_s: float) -> Sequence[str]:
     )
 
 
-#: By dialect, the statements that make a query's transaction read-only and limit its time.
+#: The statements that make a query's transaction read-only and limit its time, by dialect.
 GUARDS: dict[str, Guard] = {
     "postgresql": lambda _, timeout_s: (
         "SET TRANSACTION READ ONLY",

@@ -1,5 +1,6 @@
 """Recorded answers of real providers on real workers: the ledger has what each answer counts."""
 
+import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -38,7 +39,7 @@ MOST_TOKENS = 2000
 MANY = 200
 #: The Responses API takes no smaller max_tokens.
 LEAST = 16
-#: These pause all calls to their provider.
+#: These errors pause all calls to their provider, as does every error with a time to wait.
 PAUSING = ("RateLimited", "Overloaded")
 
 
@@ -51,6 +52,7 @@ def told() -> list[Recorded]:
         and "same_form_as" not in recorded.shape
         and recorded.shape["request"].get("max_tokens", LEAST) >= LEAST
         and recorded.expect.get("error") not in PAUSING
+        and "retry_after" not in json.dumps(recorded.shape)
         and recorded.expect.get("finish") != "tool_calls"
         and not recorded.tools
         and sum(recorded.expect.get("tokens", {}).values()) < MOST_TOKENS
@@ -95,7 +97,7 @@ def test_the_ledger_has_the_dollars_of_every_answer(recorded_stack: Stack) -> No
 
     runs = [enqueue(workflow(recorded)) for recorded in answers]
     for run in runs:
-        run.wait(timeout=120)
+        run.wait(timeout=240)
 
     rows = recorded_stack.sql("SELECT run_id, cost_usd, kind FROM cost_entries")
     booked = {str(row["run_id"]): row["cost_usd"] for row in rows}

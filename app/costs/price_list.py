@@ -2,8 +2,8 @@
 
 A price list may have prices of units that this application does not know. If such a unit may occur
 in a call, the list has no usable price of the model. If the unit cannot occur, the price is left
-out. The reason is that a request has only text, and that the tools of the web are the only tools of
-the provider in a request.
+out. The reason is that a request has only text, images and PDFs, and that the tools of the web are
+the only tools of the provider in a request.
 """
 
 import re
@@ -33,11 +33,8 @@ UNITS = frozenset(
 _OF_TOOLS = frozenset({"storage_searches_kcount", "social_searches_kcount"}) | {
     "code_executions_kcount"
 }
-#: The beginnings of units for prompts with anything other than text; such prompts are never sent.
-_OF_OTHER_PROMPTS = (
-    *("input_audio_", "input_image_", "input_video_", "input_gpixels", "input_document_"),
-    *("input_annotated_document_", "cache_audio_", "cache_image_", "cache_video_"),
-)
+#: The beginnings of units for sounds and videos; such prompts are never sent.
+_OF_OTHER_PROMPTS = ("input_audio_", "input_video_", "cache_audio_", "cache_video_")
 # These models search the web in every call. Their answers do not count the searches, and the list
 # has no fee for most of these models.
 _SEARCHES_UNASKED = re.compile(r"-search-(?:preview|api)|deep-research")
@@ -195,10 +192,22 @@ def _unknown_units(model: str, listed: "ModelPrice") -> list[str]:
         and unit not in UNITS
         and unit not in _OF_TOOLS
         and not unit.startswith(_OF_OTHER_PROMPTS)
+        and not _is_at_most_text(unit, listed)
     }
     if _SEARCHES_UNASKED.search(model):
         found.add("web_searches_kcount")
     return sorted(found)
+
+
+def _is_at_most_text(unit: str, listed: "ModelPrice") -> bool:
+    """Whether a unit of images costs at most the text, by whose rate an image is priced here."""
+    counterpart = unit.replace("_image_", "_")
+    text = getattr(listed, counterpart, None) or listed.input_mtok
+    if counterpart == unit or not isinstance(text, Decimal):
+        return False
+    image = getattr(listed, unit)
+    rates = (image.base, *(tier.price for tier in image.tiers)) if _starts(image) else (image,)
+    return all(rate <= text for rate in rates)
 
 
 def _dearest(prices: list[Price]) -> Price:

@@ -107,10 +107,9 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return rates
 
 
-#: What cannot occur, because requests have only text and ask for no tool of the provider.
+#: What cannot occur, because requests have no sound or video and ask for no such tool.
 CANNOT_OCCUR = (
-    *("input_audio_mtok", "input_image_mtok", "input_video_mtok", "cache_audio_read_mtok"),
-    *("cache_image_read_mtok", "input_audio_hours", "input_document_kpages"),
+    *("input_audio_mtok", "input_video_mtok", "cache_audio_read_mtok", "input_audio_hours"),
     *("storage_searches_kcount", "code_executions_kcount"),
 )
 
@@ -120,6 +119,7 @@ CANNOT_OCCUR = (
     [
         *("output_image_mtok", "output_audio_mtok", "output_citation_mtok", "input_mchars"),
         *("input_text_messages_kcount", "audio_hours", "a_unit_of_next_year"),
+        *("input_image_mtok", "cache_image_read_mtok", "input_document_kpages"),
     ],
 )
 @pytest.mark.parametrize("default", [None, 1.0])
@@ -136,6 +136,15 @@ def test_a_unit_that_is_not_known_is_refused_with_the_remedy(
     assert Pricing(own).price_of("acme", "m").output == 5 * PER_MILLION
 
 
+@pytest.mark.parametrize(("rate", "priced"), [("1", True), ("1.01", False)])
+def test_an_image_has_the_rate_of_text_or_is_refused(
+    listed: dict[str, Any], rate: str, priced: bool
+) -> None:
+    listed["input_image_mtok"] = Decimal(rate)
+
+    assert (PriceList().find("acme", "m", {}, NOW) is not None) is priced
+
+
 @given(unit=st.from_regex(r"\A[a-z]{1,12}(_[a-z0-9]{1,9}){0,3}\Z"), rate=st.decimals("0.0001", 99))
 def test_no_unit_of_the_list_is_free(unit: str, rate: Decimal) -> None:
     rates = {"input_mtok": Decimal(1), "output_mtok": Decimal(2)} | {unit: rate}
@@ -145,7 +154,7 @@ def test_no_unit_of_the_list_is_free(unit: str, rate: Decimal) -> None:
 
     price = prices.find("acme", "m", {}, NOW)
 
-    impossible = unit.startswith(("input_", "cache_")) or unit in CANNOT_OCCUR
+    impossible = unit in CANNOT_OCCUR or unit.startswith(("input_audio_", "input_video_"))
     assert price is None or unit in UNITS or impossible
 
 

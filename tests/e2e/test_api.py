@@ -155,7 +155,7 @@ def test_cancelling_closes_the_calls_in_flight_and_starts_no_more(stack: Stack) 
     assert run.cancel() is True
 
     status = run.wait(timeout=WAIT_S)
-    assert time.monotonic() - cancelled_at < 2
+    assert time.monotonic() - cancelled_at < 5
     assert status == "cancelled"
     assert {result.status.value for result in run.results.values()} == {"cancelled"}
     assert stack.simulator.summary()["disconnected"] == 2

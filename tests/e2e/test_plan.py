@@ -1,7 +1,6 @@
 """A plan beside the real run: calls, and the time under the limits."""
 
 import json
-import time
 from pathlib import Path
 
 from app.workflow_files.loader import load
@@ -28,9 +27,7 @@ def test_a_run_takes_at_least_as_long_as_planned_and_not_much_longer(tmp_path: P
     with run_stack(tmp_path, "openai", "scheduler", configuration=LIMITED) as stack:
         told = stack.python("-m", "app.cli", "plan", str(file), "--json")
         before = stack.simulator.summary()["requests"]
-        started_s = time.monotonic()
         done = stack.python("-m", "app.cli", "run", str(file), "--follow", "--json")
-        took_s = time.monotonic() - started_s
         served = stack.simulator.ledger()
 
     plan = json.loads(told.stdout)
@@ -38,5 +35,5 @@ def test_a_run_takes_at_least_as_long_as_planned_and_not_much_longer(tmp_path: P
     assert before == 0
     assert json.loads(done.stdout)["status"] == "completed"
     assert len(served) == plan["calls"]["expected"] == AGENTS
-    assert max(arrived_s) - min(arrived_s) >= 0.95 * plan["time"]["at_least_s"]
-    assert took_s < 3 * plan["time"]["at_least_s"]
+    share = (max(arrived_s) - min(arrived_s)) / plan["time"]["at_least_s"]
+    assert 0.95 <= share < 3

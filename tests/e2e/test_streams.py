@@ -157,7 +157,7 @@ def test_cancelling_a_run_closes_its_streams_and_books_what_had_come(stack: Stac
     run.cancel()
 
     assert run.wait(timeout=WAIT_S) == "cancelled"
-    assert time.monotonic() - cancelled_at < 3
+    assert time.monotonic() - cancelled_at < 10
     entries = assert_settled_once(stack, run)
     assert [(e["kind"], e["outcome"]) for e in entries] == [("estimated", "CancelledError")] * 3
     assert all(10 < entry["output_tokens"] < 400 for entry in entries)

@@ -324,11 +324,11 @@ def test_a_price_is_looked_up_once_and_then_remembered() -> None:
     pricing = Pricing()
     price = pricing.price_of("openai", "gpt-4o-mini")
 
-    started = time.perf_counter()
+    started = time.process_time()
     again = [pricing.price_of("openai", "gpt-4o-mini") for _ in range(10_000)]
 
     assert all(found is price for found in again)
-    assert time.perf_counter() - started < 0.2  # 20 us each, ten times the real time
+    assert time.process_time() - started < 0.2  # 20 us each, ten times the real time
 
 
 def test_the_command_shows_what_holds_and_what_sets_it(

@@ -121,22 +121,22 @@ async def test_an_answer_that_was_cut_says_what_to_raise() -> None:
 
 async def test_fifty_megabytes_are_refused_unread() -> None:
     text = '{"total": "' + "x" * 50_000_000 + '"}'
-    started_at_s = time.monotonic()
+    started_at_s = time.process_time()
 
     with pytest.raises(ResultTooLarge, match="answered 50,000,013 bytes, the limit is 1,000,000"):
         await read(text)
 
-    assert time.monotonic() - started_at_s < 1
+    assert time.process_time() - started_at_s < 1
 
 
 async def test_a_pattern_that_explodes_elsewhere_takes_linear_time() -> None:
     schema = {"type": "string", "pattern": "^(a+)+$"}
-    started_at_s = time.monotonic()
+    started_at_s = time.process_time()
 
     found = await read('"' + "a" * 50_000 + '!"', schema)
 
     assert isinstance(found, Unfit)
-    assert time.monotonic() - started_at_s < 2
+    assert time.process_time() - started_at_s < 2
 
 
 def test_the_schema_of_a_model_is_stored_with_its_order() -> None:

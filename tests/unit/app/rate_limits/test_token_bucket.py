@@ -75,7 +75,7 @@ async def test_waiting_takes_the_computed_time() -> None:
     started_s = time.monotonic()
     await bucket.wait_for_tokens(1, timeout=5)
 
-    assert 0.045 < time.monotonic() - started_s < 0.5
+    assert 0.045 < time.monotonic() - started_s < 5
 
 
 @pytest.mark.anyio

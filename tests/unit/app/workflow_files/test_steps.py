@@ -130,12 +130,12 @@ def test_anchors_that_explode_are_refused_at_once(tmp_path: Path) -> None:
         aliases = ", ".join([f"*a{level - 1}"] * 10)
         lines.append(f"  a{level}: &a{level} [{aliases}]")
     text = "\n".join([*lines, "steps: *a11"])
-    started_at_s = time.monotonic()
+    started_at_s = time.process_time()
 
     with pytest.raises(WorkflowFileError, match="over 1,000,000 values"):
         load(write(tmp_path, text))
 
-    assert time.monotonic() - started_at_s < 2
+    assert time.process_time() - started_at_s < 2
 
 
 def test_ten_thousand_brackets_in_a_file_are_refused(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ HTTP = "http"
 #: An agent that runs a sub-workflow. Such an agent only starts another run, so it needs only the
 #: scheduler's queue.
 WORKFLOW = "workflow"
-#: Queues that belong to no provider. Some kinds are not listed here, such as the kinds of plugins.
-#: An agent of such a kind computes in the worker process, as a function does, and runs on the queue
-#: of functions.
+#: Queues that belong to no provider. The kinds that plugins define are not
+#: listed here. An agent of a plugin's kind computes in the worker process, as a function does, and
+#: runs on the queue of functions.
 QUEUES_OF_KINDS = {FUNCTION: "function", HTTP: "http"}
 
 

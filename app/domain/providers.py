@@ -1,4 +1,4 @@
-"""Providers as agents see them: names, protocols, and the provider that serves a model.
+"""The providers that agents name: names, protocols, and the provider that serves a model.
 
 The properties of a protocol are in ``app.domain.protocols``.
 """

@@ -1,4 +1,4 @@
-"""Evaluates one condition in a separate process; the system limits that process's time and memory.
+"""Evaluates one condition in a separate process with a limit of CPU time and a limit of memory.
 
 ``evaluator`` runs this file as a script. The script reads one JSON document, writes another JSON
 document, and imports no other module of the application.

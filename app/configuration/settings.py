@@ -86,8 +86,8 @@ class ProviderAccess:
         base_url: URL of the provider; None means the default URL of OpenAI's or Anthropic's SDK.
         api_key: API key; None if the variable is not set, or if the provider needs no key.
         api_key_env: Name of the variable with the key; None if the provider needs no key.
-        credentials: Function that returns tokens in place of a key, as ``package.module:function``;
-            None if the provider has no such function.
+        credentials: Function, as ``package.module:function``, that returns tokens in place of a
+            key; None if the provider has no such function.
         headers: Further headers.
         query: Query parameters of every request.
         missing: Variables that the headers use, but that are not set.
@@ -140,17 +140,17 @@ class Settings(BaseSettings):
         config: The YAML file.
         home: Folder of the embedded services and of all other files.
         flower_basic_auth: ``user:password`` for Flower.
-        imports: Modules that workers load, because they contain tools or functions.
-        allow_addresses: Hosts, addresses and networks that agents may reach although they are not
-            public.
+        imports: Modules with tools or functions; workers load these modules.
+        allow_addresses: Hosts, addresses and networks that are not public, and that agents may
+            reach nevertheless.
         on_failure: Function, as ``package.module:function``, that workers call for every agent that
             has failed and is not retried.
         providers: Further providers, or changes to the built-in providers.
         rate_limits: Limits by provider.
         costs: The operator's own prices.
         retry: Retry policy of agents that have no retry policy of their own.
-        circuit_breaker: The circuit breakers, which stop calls to a model that fails for all
-            agents.
+        circuit_breaker: The circuit breakers. If the calls of all agents to a model fail, the model's
+            circuit breaker stops further calls.
         engine: Scheduling and workers.
         logging: Level and form of the logs.
         tools: Limits of tools.

@@ -18,7 +18,7 @@ from app.llm.wire import (
     write_json,
 )
 
-#: The text and the calls of an answer tell everything that blocks of these types have.
+#: Blocks of these types have nothing beside the text and the calls of the answer.
 SHOWN = frozenset({"text", "tool_use"})
 
 

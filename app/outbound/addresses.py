@@ -26,9 +26,9 @@ Network = IPv4Network | IPv6Network
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 MAX_URL_CHARS = 8192
-# Some versions of Python's is_global do not reject some of these networks. The addresses of other
-# networks embed an IPv4 address. The first entry is the address at which Azure serves the metadata
-# of its machines.
+# The list has the networks that some versions of Python's is_global do not reject, and the networks
+# whose addresses embed an IPv4 address. The first entry is the address at which Azure serves the
+# metadata of its machines.
 NEVER_PUBLIC: tuple[Network, ...] = tuple(
     ip_network(text)
     for text in (

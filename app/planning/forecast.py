@@ -1,4 +1,4 @@
-"""A forecast of a run's calls, tokens and dollars, by agent; it makes no call.
+"""A forecast of the calls, tokens and dollars of each agent of a run, without any call.
 
 The forecast assumes that every agent answers at its first try, with an answer of a given size. It
 also assumes that an agent with tools requests tools once, and uses each tool of the provider once.
@@ -112,7 +112,7 @@ class Forecast:
 
     Attributes:
         agents: Forecasts of the agents, by level, and within a level in order of definition.
-        critical_path: The chain of agents with the most calls in a row.
+        critical_path: The chain of agents that makes the most calls in a row.
         bounds: Bounds of the cost.
         in_a_row: Number of calls of the critical path.
     """

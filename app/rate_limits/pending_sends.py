@@ -80,8 +80,8 @@ class PendingSends:
                 now on, and nothing will report the moment of sending.
 
         Returns:
-            None if the call is not late. Otherwise the time of sending by the backend's clock, and
-            the amounts of all calls that had not been sent before that time.
+            None if the call is not late. Otherwise the moment of sending on the backend's clock,
+            and the amounts of all calls that had not been sent before that time.
         """
         now_s = time.monotonic()
         late_s = now_s - permit.starts_at_s

@@ -149,8 +149,8 @@ class Settings(BaseSettings):
         rate_limits: Limits by provider.
         costs: The operator's own prices.
         retry: Retry policy of agents that have no retry policy of their own.
-        circuit_breaker: The circuit breakers. If all calls to a model fail, the circuit breaker of the
-            model stops further calls.
+        circuit_breaker: The circuit breakers. If all calls to a model fail, the model's circuit
+            breaker stops further calls.
         engine: Scheduling and workers.
         logging: Level and form of the logs.
         tools: Limits of tools.

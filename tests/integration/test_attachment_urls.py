@@ -16,6 +16,7 @@ from app.domain.attachments import Source
 from app.errors import AddressRefused, AttachmentRefused, DownloadFailed, HostUnknown
 from app.llm.parts import Part, part_of
 from app.tools.threads import run_in_thread
+from tests.support.http_server import serving_on_a_port
 from tests.support.media import pdf, png
 
 pytestmark = pytest.mark.anyio
@@ -62,13 +63,10 @@ async def server(anyio_backend: str) -> AsyncIterator[Server]:
     server = Server()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(application, shutdown_timeout=0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.port = runner.addresses[0][1]
-    yield server
-    server.left.set()
-    await runner.cleanup()
+    async with serving_on_a_port(application, shutdown_timeout=0) as url:
+        server.port = int(url.rsplit(":", 1)[1])
+        yield server
+        server.left.set()
 
 
 async def loaded(url: str, *, allow: str | None = "127.0.0.0/8", **rules: Any) -> Part:

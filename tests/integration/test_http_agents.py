@@ -25,6 +25,7 @@ from app.errors import (
 )
 from app.kinds.base import AgentContext
 from app.kinds.http import HttpKind
+from tests.support.http_server import serving_on_a_port
 
 pytestmark = pytest.mark.anyio
 
@@ -57,17 +58,9 @@ class Remote:
     async def running(self) -> AsyncIterator[None]:
         application = web.Application()
         application.router.add_post("/agent", self.serve)
-        runner = web.AppRunner(application, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        assert site._server is not None
-        port = site._server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]
-        self.url = f"http://127.0.0.1:{port}/agent"
-        try:
+        async with serving_on_a_port(application, handler_cancellation=True) as url:
+            self.url = f"{url}/agent"
             yield
-        finally:
-            await runner.cleanup()
 
 
 @pytest.fixture

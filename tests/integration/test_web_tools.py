@@ -13,6 +13,7 @@ from app.configuration.sections import HttpTools
 from app.errors import AddressRefused
 from app.outbound.fetching import Fetcher, WebRequest
 from app.tools.builtin.web import WebTools, web_tools
+from tests.support.http_server import serving_on_a_port
 
 pytestmark = pytest.mark.anyio
 
@@ -67,14 +68,10 @@ async def server(anyio_backend: str) -> AsyncIterator[Server]:
     server = Server()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", server.answer)
-    runner = web.AppRunner(application, shutdown_timeout=0)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    server.port = runner.addresses[0][1]
-    yield server
-    server.left.set()
-    await runner.cleanup()
+    async with serving_on_a_port(application, shutdown_timeout=0) as url:
+        server.port = int(url.rsplit(":", 1)[1])
+        yield server
+        server.left.set()
 
 
 def rules(**others: Any) -> HttpTools:

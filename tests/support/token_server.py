@@ -12,6 +12,7 @@ from uuid import uuid4
 from aiohttp import web
 
 from app.loop_thread import LoopThread
+from tests.support.http_server import serving_on_a_port
 from tests.support.wire_server import give, shapes
 
 
@@ -77,14 +78,8 @@ async def token_server() -> AsyncIterator[TokenServer]:
     application.router.add_post("/token", server.token)
     application.router.add_post("/v1/chat/completions", server.call)
     application.router.add_post("/v1/messages", server.call)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with serving_on_a_port(application) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from tests.support.http_server import serving_on_a_port
+
 WIRE = Path(__file__).parents[1] / "wire"
 # Slices do not end where events or characters end, so the reader has to put these together.
 SLICE_BYTES = 23
@@ -96,13 +98,8 @@ async def provider_server(handle: Handler, paths: Sequence[str] = CALLS) -> Asyn
     application = web.Application()
     for path in paths:
         application.router.add_post(path, handle)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with serving_on_a_port(application) as url:
+        yield url
 
 
 async def give(request: web.Request, answer: dict[str, Any]) -> web.StreamResponse:

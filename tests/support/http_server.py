@@ -1,0 +1,24 @@
+"""An aiohttp application on a free port of this machine."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+
+@asynccontextmanager
+async def serving_on_a_port(application: web.Application, **options: Any) -> AsyncIterator[str]:
+    """Run an application; yield its URL without a path.
+
+    Args:
+        application: The application.
+        options: Options of aiohttp's ``AppRunner``.
+    """
+    runner = web.AppRunner(application, **options)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

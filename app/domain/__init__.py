@@ -1,1 +1,1 @@
-"""The vocabulary: frozen values, enums and pure functions, which do no I/O."""
+"""The vocabulary, which does no I/O: frozen values, enums and pure functions."""

@@ -32,8 +32,8 @@ PROVIDER_OF_PREFIX = {
     "ft:gpt": "openai",
     "claude": "anthropic",
 }
-#: Providers that need no configuration. Like a configured provider, each of them has a queue with
-#: the name of the provider.
+#: Providers that need no configuration. The queue of such a provider has the provider's name, like
+#: the queue of a configured provider.
 PROVIDERS = ("openai", "anthropic")
 #: Errors that the request did not cause, so another provider may still answer the request.
 FALLBACK_ON = tuple(
@@ -116,7 +116,7 @@ class AgentResult:
 
 
 # Agent is not frozen, unlike most of the domain: execute_workflow writes the status and the result
-# into the agents that its caller has given.
+# into the caller's agents.
 @dataclass(kw_only=True)
 class Agent:
     """An agent of a workflow.
@@ -137,8 +137,8 @@ class Agent:
         description: Purpose of the agent.
         kind: ``llm``, ``function``, ``http``, ``workflow``, or a kind that a plugin adds.
         config: Settings of a kind other than ``llm``, as JSON values. The kind ``workflow`` has
-            only the key ``workflow``; its value is a Workflow, the definition of a workflow, or the
-            name of a stored workflow.
+            only the key ``workflow``. The value of this key is a Workflow, the definition of a
+            workflow, or the name of a stored workflow.
         llm_config: ``model``, and optionally ``provider``, ``temperature``, ``max_tokens``,
             ``system`` and further parameters of the provider's API.
         prompt_template: Prompt of an agent of the kind ``llm``. ``{key}`` stands for a key of the
@@ -153,7 +153,7 @@ class Agent:
             the provider, such as ``{"server": "web_search", "max_uses": 2}``.
         dependencies: Names of the agents that must end before this agent starts.
         max_retries: Retries after a failed first attempt. If the value is 3, which is the default,
-            the number of the default retry policy applies.
+            the default retry policy decides the number of retries.
         timeout: Seconds that an attempt may spend on calls; the time of waiting for limits is not
             counted.
         cost_limit: Dollars that the agent may spend in one run, over all attempts.
@@ -162,27 +162,27 @@ class Agent:
         retry_policy: Number and delays of the retries; None means the workers' default policy.
         accept_missing_inputs: Whether the agent runs even if a dependency failed; the output of
             that dependency is then null.
-        max_turns: Largest number of calls of a conversation, for tools and continued answers, over
-            all attempts.
+        max_turns: Largest number of calls of the agent's conversation, over all attempts. Tools and
+            continued answers need several calls.
         fallbacks: Alternatives, in order, for a call that fails. Each alternative is a part of an
             ``llm_config``, such as ``{"model": "gpt-4o"}``, and is merged over the agent's
             ``llm_config``.
         fallback_on: Names of the error classes that lead to the next fallback.
-        cache: Whether equal requests share one answer for an hour; with ``{"ttl": 600}`` they share
-            the answer for 600 seconds.
+        cache: Whether equal requests share one answer for an hour. With ``{"ttl": 600}``, equal
+            requests share the answer for 600 seconds.
         input_mapping: Parameter of the prompt -> path of the parameter's value. The path begins
             with a key of the run's input, a key of the shared context, or an agent's name.
         output_mapping: Path in the output (``$`` is the whole output) -> key of the run's shared
             context. The agents that depend on this agent read the value by that key.
-        condition: A CEL expression. If the expression is false, the agent is SKIPPED, its output is
-            null, and the agents that depend on it run. With None, the agent always runs.
-        output_schema: A JSON Schema, or a pydantic model; the stored form is the JSON Schema of the
-            model. With a schema, the output is a JSON value instead of a string.
+        condition: A CEL expression. If the expression is false, the agent is SKIPPED and its output
+            is null. Its dependents are still executed. With None, the agent always runs.
+        output_schema: A JSON Schema or a pydantic model; the stored form of a pydantic model is the
+            model's JSON Schema. With a schema, the output is a JSON value instead of a string.
         on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or
             ``continue``, which asks the model to go on and joins the texts. Without a value (None),
-            the agent fails if it has an ``output_schema`` or if its output is read by another
-            agent. In other cases the answer is accepted, and the result says so. Empty answers are
-            treated in the same way.
+            the agent fails if it has an ``output_schema`` or if another agent reads its output. In
+            other cases the answer is accepted, and the result says so. Empty answers are treated in
+            the same way.
         for_each: Path of a list, such as ``input.documents`` or ``reader.items``. The agent runs
             once per element of the list. The prompt reads the element as ``{item}`` and the index
             of the element as ``{index}``. The agent's output is the list of the outputs for all
@@ -229,7 +229,7 @@ class Agent:
 
     @property
     def provider(self) -> str:
-        """Name of the queue that carries the agent: its provider, or the queue of its kind.
+        """Name of the queue that carries the agent: the agent's provider, or the queue of its kind.
 
         Raises:
             WorkflowError: If the provider of the agent's model is not known.
@@ -238,7 +238,7 @@ class Agent:
 
     @property
     def sub_workflow(self) -> Any:
-        """The workflow that ``config`` gives, for the kind ``workflow``; None for other kinds."""
+        """For the kind ``workflow``, the workflow that ``config`` gives; for other kinds, None."""
         return self.config.get("workflow") if self.kind == WORKFLOW else None
 
     @property
@@ -266,7 +266,7 @@ class Agent:
         return DEFAULT_CACHE_TTL_S if self.cache else None
 
     def options(self) -> list["Agent"]:
-        """Return the agent itself, and then a copy of the agent for each of its fallbacks."""
+        """Return the agent itself, and then a copy of the agent for each fallback."""
         return [
             self,
             *(
@@ -278,8 +278,7 @@ class Agent:
     def policy(self, default: RetryPolicy) -> RetryPolicy:
         """Return the agent's own retry policy, or the default policy.
 
-        If the agent's ``max_retries`` is not 3, it replaces the number of retries in the default
-        policy.
+        A ``max_retries`` other than 3 replaces the number of retries in the default policy.
         """
         if self.retry_policy is not None:
             return self.retry_policy
@@ -336,8 +335,8 @@ class Agent:
         """Return the optional fields that have a value, such as the fallbacks and the condition.
 
         A field without a value is left out, so that a workflow that does not use the field keeps
-        its content hash. A model writes the properties of a schema in the order in which it reads
-        them. Postgres's jsonb does not keep the order of keys, so the schema is stored as a string.
+        its content hash. A model writes properties in the order in which the schema has them.
+        Postgres's jsonb does not keep the order of keys, so the schema is stored as a string.
         """
         schema = schema_of(self.output_schema)
         fields = {

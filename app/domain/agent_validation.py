@@ -54,8 +54,8 @@ def validate_agent(agent: Agent, index: int) -> None:
         index: Index of the agent in the workflow, from 0.
 
     Raises:
-        WorkflowError: If the agent breaks a rule. The message names the agent, and the error has
-            the path of the field.
+        WorkflowError: If the agent breaks a rule. The message names the agent. The error has the
+            path of the field.
     """
     for find in _CHECKS:
         if found := find(agent):

@@ -1,7 +1,7 @@
 """Finds the JSON value in a model's text, also among thoughts, fences and prose.
 
 The rules never guess. If two values could be taken from a text, the text has no value. A text also
-has no value if its only value may be a part of a broken value.
+has no value if the only value in it may be a part of a broken value.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The attachments of an agent: images, PDFs and texts that are sent with its prompt.
+"""The attachments of an agent: images, PDFs and texts that are sent with the agent's prompt.
 
 An entry of ``attachments`` is a string or a mapping. A string has placeholders, such as
 ``"{invoice}"``. A mapping gives the place of the file: ``{"url": ...}``, ``{"base64": ...}`` or
@@ -43,7 +43,7 @@ class Source:
 
 
 def templates_of(agent: Agent) -> Iterator[tuple[str, str]]:
-    """Yield the templates of an agent's attachments, with the paths of their fields."""
+    """Yield each template of an agent's attachments, with the path of the template's field."""
     for index, entry in enumerate(agent.attachments):
         yield f"{FIELD}[{index}]", _template(entry)
 
@@ -93,8 +93,9 @@ def sources_of(
     Args:
         agent: The agent.
         values: JSON values by root, as for ``app.domain.prompt.render``.
-        absent: Roots whose agent ended without an output. If an entry is one such placeholder, the
-            entry has no attachment. An entry with the value null has no attachment either.
+        absent: Roots whose agent ended without an output. If an entry is only a placeholder with
+            such a root, the entry has no attachment. An entry with the value null has no attachment
+            either.
 
     Raises:
         MissingInput: If a placeholder has no value.

@@ -1,4 +1,4 @@
-"""The numbers that a setting or a field of a workflow accepts, and messages about wrong numbers."""
+"""The numbers that a workflow's field or a setting accepts, and messages about wrong numbers."""
 
 import math
 from collections.abc import Mapping
@@ -79,7 +79,7 @@ def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bounds], *, of:
     Args:
         values: Values by name.
         bounds: The range of each value, by the same names.
-        of: Beginning of the message, which comes before the name and ends with a blank.
+        of: Words before the name in the message; these words end with a blank.
 
     Raises:
         ConfigurationError: If a value is out of its bounds; the message has the name and the

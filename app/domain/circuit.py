@@ -1,4 +1,4 @@
-"""The policy of circuit breakers, which hold back calls to a model that fails cluster-wide."""
+"""The policy of circuit breakers, which hold back calls to a model that fails for all agents."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args

@@ -14,7 +14,7 @@ _REGIONS: Mapping[str, Decimal] = {"us": Decimal("1.1")}
 
 
 def claude_version(model: str) -> tuple[int, int] | None:
-    """Return the version of an Anthropic model, such as (4, 6); None if its name has no version."""
+    """Return the version of an Anthropic model, such as (4, 6); None if the name has no version."""
     found = _VERSION.search(model)
     return None if found is None else (int(found[1]), int(found[2] or 0))
 

@@ -2,9 +2,9 @@
 
 A condition is a CEL expression (https://cel.dev), which ``app.conditions`` compiles and evaluates.
 This module works without CEL. In one pass over the words of the condition, the module checks the
-length and the depth. In the same pass, it finds the agents and the keys of the context that the
-condition reads, and refuses unknown names. If a word is not a name and is compared with a name by
-``==`` or ``!=``, the word is a string, such as ``positive`` in ``sentiment == positive``.
+length and the depth. In the same pass, the module finds the agents and the keys of the context that
+the condition reads, and refuses unknown names. If a word is not a name and is compared with a name
+by ``==`` or ``!=``, the word is a string, such as ``positive`` in ``sentiment == positive``.
 """
 
 import re
@@ -246,7 +246,7 @@ class _Reader:
         return self._sign(index + 1) == "." and self._sign(index + 3) != "("
 
     def _is_compared(self, index: int) -> bool:
-        """Whether a word is one whole side of ``==`` or ``!=``, and the other side has a name.
+        """Whether a word is one whole side of ``==`` or ``!=`` while the other side has a name.
 
         A comparison of a string with a literal would always have the same result. So if the other
         side is a literal, the word counts as a mistyped name.
@@ -290,7 +290,7 @@ def _refused(text: str, at: int, problem: str) -> WorkflowError:
 
 
 def place_of(text: str, at: int) -> str:
-    """Describe a position in an expression: the character, and the line if there are several."""
+    """Describe a position in an expression: character, and line if there are several lines."""
     line = text.count("\n", 0, at) + 1
     column = at - (text.rfind("\n", 0, at) + 1) + 1
     return f"character {column}" + (f" of line {line}" if "\n" in text else "")

@@ -1,10 +1,10 @@
-"""Data flow between agents: the run's shared context, and the view of each prompt and condition.
+"""Data flow between agents: the run's shared context, and the values that each agent sees.
 
-The context is not stored. It is computed from the run's input, the outputs of the completed agents,
-and their ``output_mapping``. So an output and the values that it adds to the context are accepted
-in one transaction. If an agent runs again, the output and these values are replaced. An agent sees
-the values from the agents that it depends on, directly or indirectly. If two of these agents write
-the same key, the agent sees the value from the later level.
+The context is not stored. The context is computed from the run's input, and from the outputs and
+the ``output_mapping`` of each completed agent. So an output and the values that it adds to the
+context are accepted in one transaction. If an agent runs again, the output and these values are
+replaced. An agent sees the values from the agents that it depends on, directly or indirectly. If
+two of these agents write the same key, the agent sees the value from the later level.
 """
 
 from collections import defaultdict
@@ -148,7 +148,7 @@ class DataFlow:
         """Return the names of the agents whose outputs each item of a for_each needs.
 
         The agent that returns the list is left out, unless the items name that agent. If ten
-        thousand items each read the whole list, they would read a hundred million elements in
+        thousand items each read the whole list, the items would read a hundred million elements in
         total.
         """
         assert agent.for_each is not None, "only called for agents with a for_each"
@@ -182,8 +182,8 @@ class DataFlow:
             run_input: The run's input.
             outputs: Outputs of the agents that ``reads`` returns; None for an agent without an
                 output.
-            element: The element of the agent's list and the index of the element, by their names in
-                prompts; empty for an agent without a list.
+            element: The element of the agent's list and the index of the element, by the names that
+                prompts use; empty for an agent without a list.
 
         Raises:
             MissingInput: If the source of a parameter has no value.
@@ -220,7 +220,7 @@ class DataFlow:
         return seen | {name: seen.get(path.root, "") for name, path in self.sources(agent).items()}
 
     def outputs_and_context(self, agent: Agent, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the outputs and the context, which a condition sees in addition to the input."""
+        """Return what a condition sees in addition to the input: the outputs and the context."""
         return {**outputs, **self._context(self.seen_writers(agent), outputs)}
 
     def context(self, run_input: Mapping[str, Any], outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -240,7 +240,7 @@ class DataFlow:
 
 
 def templates(agent: Agent) -> Iterator[tuple[str, str]]:
-    """Yield the templates whose placeholders an agent reads, with the paths of their fields."""
+    """Yield each template whose placeholders an agent reads, with the path of the field."""
     yield "prompt_template", agent.prompt_template
     yield from templates_of(agent)
 

@@ -22,7 +22,7 @@ def validate_data_flow(
 
     Raises:
         WorkflowError: If an agent reads a value that may not exist when the agent starts. The
-            message names the agent, and the error has the path of the field.
+            message names the agent. The error has the path of the field.
     """
     index_of = {agent.name: index for index, agent in enumerate(agents)}
     _validate_keys(flow, index_of)
@@ -52,7 +52,7 @@ def validate_data_flow(
 
 
 def read_from_input(agent: Agent) -> Iterator[tuple[str, Placeholder]]:
-    """Yield each placeholder that can refer to the run's input, and the name of its field.
+    """Yield each placeholder that can refer to the run's input, with the name of the field.
 
     Conditions are left out, because a condition reads the input as ``input.key`` and can test by
     itself whether a key exists.

@@ -1,8 +1,8 @@
 """The graph of a workflow: its execution levels, critical path and dependency chains.
 
-All algorithms are iterative and linear in the number of agents plus dependencies; they follow Kahn,
-"Topological sorting of large networks" (1962). The constructor refuses cycles, so an instance never
-has a wrong graph.
+All algorithms are iterative and linear in the number of agents plus dependencies. The algorithms
+follow Kahn, "Topological sorting of large networks" (1962). The constructor refuses cycles, so an
+instance never has a wrong graph.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +36,8 @@ class DependencyResolver:
         agents: The nodes in order of definition; only their names and dependencies are read.
 
     Raises:
-        WorkflowError: If two agents have the same name, a dependency is unknown, or there is a
-            cycle; the message shows the path of the cycle.
+        WorkflowError: If two agents have the same name, if a dependency is unknown, or if there is
+            a cycle. The message shows the path of a cycle.
     """
 
     def __init__(self, agents: Sequence[Node]) -> None:
@@ -64,7 +64,7 @@ class DependencyResolver:
         return levels
 
     def get_critical_path(self) -> list[str]:
-        """Return the longest chain of dependencies; the first chain if several are equally long."""
+        """Return the longest chain of dependencies; of several equally long chains, the first."""
         if not self._names:
             return []
         # The level of a node is the length of the longest chain that ends at this node. So the
@@ -110,8 +110,9 @@ class DependencyResolver:
         """
         wanted = {other for others in pairs.values() for other in others}
         bit = {self._index[other]: 1 << place for place, other in enumerate(sorted(wanted))}
-        # Each node has an integer with one bit per wanted node. A bit is set if its wanted node is
-        # an ancestor of the node. So one pass over the nodes is enough.
+        # Each node has an integer with one bit per wanted node. The bit of a wanted node is set if
+        # the wanted node is an ancestor of the node with the integer. So one pass over the nodes is
+        # enough.
         reach = [0] * len(self._names)
         for node in self._order:
             for before in self._before[node]:

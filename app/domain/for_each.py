@@ -70,7 +70,7 @@ def items_of(
         max_items: Largest number of elements that the list may have.
 
     Raises:
-        MissingInput: If the path does not lead to a list, or the list comes from a string and
+        MissingInput: If the path does not lead to a list, or if the list comes from a string and
             contains a value that cannot be stored.
         TooManyItems: If the list has more than ``max_items`` elements.
     """

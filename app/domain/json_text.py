@@ -12,8 +12,8 @@ text becomes a value, without a change:
 
 orjson does the work, because it is three times as fast as the standard library. But orjson reads an
 integer beyond 64 bits as the nearest double, without a warning, and it does not write such an
-integer. Therefore the standard library reads a text with a long run of digits. It also reads a text
-that orjson refuses, and then reports the problem and its place.
+integer. Therefore the standard library reads a text with a long run of digits. The standard library
+also reads a text that orjson refuses, and then reports the problem and the place of the problem.
 """
 
 import json
@@ -105,7 +105,7 @@ def write_json(value: Any, *, sort_keys: bool = False, indent: bool = False) -> 
 
 
 def write_jsonb(value: Any, *, sort_keys: bool = False) -> str:
-    """Write a value as JSON for Postgres, so that it comes back unchanged from a ``jsonb`` column.
+    """Write a value as JSON for Postgres, so that a ``jsonb`` column returns the value unchanged.
 
     A ``jsonb`` column stores 1e+23 as 100000000000000000000000. This number comes back as an
     integer that does not even equal 1e+23. A ``jsonb`` column keeps a decimal point. Therefore
@@ -154,7 +154,7 @@ def _read_slowly(text: str | bytes, name: str, pairs: Pairs | None) -> Any:
 
 
 def _integer(digits: str) -> Any:
-    # Python refuses to convert much longer integers, because that takes quadratic time.
+    # Python refuses to convert much longer integers, because the conversion takes quadratic time.
     number = int(digits) if len(digits) <= MAX_DIGITS + 1 else 1 << (MAX_INTEGER_BITS + 1)
     problem = find_number_problem(number)
     return _Refused(problem) if problem else number
@@ -196,7 +196,7 @@ def _write_slowly(value: Any, option: int, *, doubles: bool) -> bytes:
 
 
 def _with_digits(value: Any, *, doubles: bool) -> Any:
-    """Return a copy; it has the JSON text of each number that orjson does not write exactly."""
+    """Return a copy in which JSON text replaces each number that orjson does not write exactly."""
     if isinstance(value, dict):
         return {key: _with_digits(part, doubles=doubles) for key, part in value.items()}
     if isinstance(value, list | tuple):

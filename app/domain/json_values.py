@@ -31,7 +31,7 @@ REMEDIES: dict[type, str] = {
 
 
 class _Trail(NamedTuple):
-    """The steps that lead to a part of a value; they become a path only for an error message."""
+    """The steps to a part of a value; the steps become a path only for an error message."""
 
     parent: "_Trail | None"
     key: str | int

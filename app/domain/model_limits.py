@@ -1,11 +1,11 @@
-"""Limits of models in tokens, by the models' names, from the providers' pages (2026)."""
+"""Token limits of models, by the models' names, from the providers' pages (2026)."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelLimits:
-    """Limits of a model in tokens; a limit is None if it is not known.
+    """Token limits of a model; an unknown limit is None.
 
     Attributes:
         context_window: Largest number of tokens of a prompt and its output in total.

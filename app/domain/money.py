@@ -7,8 +7,8 @@ from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from enum import StrEnum
 from uuid import UUID
 
-#: The ledger's smallest unit, ten decimals of a dollar. Amounts are rounded to this unit
-#: before they are booked. So the spending of a budget is exactly the sum of the entries on it.
+#: The ledger's smallest unit, ten decimals of a dollar. Amounts are rounded to this unit before
+#: they are booked. So the spending of a budget is exactly the sum of the budget's entries.
 LEDGER_UNIT = Decimal("1E-10")
 
 
@@ -57,8 +57,8 @@ class HoldRequest:
         amount_usd: Worst case of the call.
         subjects: (scope, subject) of each standing budget that applies. The accounts of these
             budgets are found when the hold is placed.
-        begun: Whether the attempt has made calls before; such an attempt keeps its place until it
-            ends.
+        begun: Whether the attempt has made calls before; an attempt with earlier calls keeps its
+            place until the attempt ends.
         away: Whether the agent run has given its place back while it waits.
         provider: Provider of the call; None means the provider of the agent run.
         model: Model of the call; None means the model of the agent run.
@@ -80,8 +80,8 @@ class HoldOutcome(StrEnum):
     """The answer to a HoldRequest."""
 
     PLACED = "placed"
-    WAIT = "wait"  # fits if running calls cost less than their holds
-    EXCEEDED = "exceeded"  # cannot fit, whatever the running calls cost
+    WAIT = "wait"  # fits if the calls in flight cost less than their holds
+    EXCEEDED = "exceeded"  # cannot fit, whatever the calls in flight cost
     CLOSED = "closed"  # the run is being cancelled
     PAUSED = "paused"  # the run is paused
     FENCED = "fenced"  # this worker no longer owns the attempt
@@ -103,11 +103,11 @@ def decide_holds(
     """Grant the holds that fit, in the order of their requests.
 
     A hold is placed on all accounts of its request, or on none. If a request waits, its amount is
-    set aside on each of its accounts, and a later request is granted only if it fits beside that
-    amount. So a large hold waits only for holds that were placed before the large hold was
-    requested. A small hold is granted if its accounts also have enough left for the waiting holds.
-    An attempt that has begun does not wait for an agent run that is away, because this agent run
-    may be waiting for the place of the attempt.
+    set aside on each of its accounts. A later request is granted only if the later request fits
+    beside that amount. So a large hold waits only for holds that were placed before the large hold
+    was requested. A small hold is granted if its accounts also have enough left for the waiting
+    holds. An attempt that has begun does not wait for an agent run that is away, because this agent
+    run may be waiting for the place of the attempt.
 
     Args:
         requests: The requests for holds, in order of arrival.

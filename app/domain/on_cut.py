@@ -29,10 +29,10 @@ def on_cut_of(given: str | None, *, needs_whole: bool) -> OnCut:
 
 
 def accepts_empty(given: str | None, *, needs_whole: bool) -> bool:
-    """Return whether an answer without a text is accepted; it is treated like a cut answer.
+    """Return whether an answer without a text is accepted, by the rules for a cut answer.
 
-    ``continue`` says nothing about empty answers, because they have no place where a model could go
-    on.
+    ``continue`` says nothing about empty answers, because an empty answer has no place where a
+    model could go on.
 
     Args:
         given: As in ``on_cut_of``.

@@ -16,10 +16,10 @@ class AgentCounts:
         failed: Agents that failed, were rate-limited even at the last retry, or exceeded a budget.
         critical_failed: Agents that are counted in ``failed`` and have a priority of 8 or more.
         cancelled: Agents that were cancelled, mostly because a dependency failed.
-        failed_items: Failed items of agents with a for_each, and sub-workflows that completed in
-            part. In the other counts, an item is not counted as an agent.
-        decisive_items: Failed items of agents that still wait for their items, and that fail if any
-            item fails.
+        failed_items: Failed items of agents with a for_each, plus the sub-workflows that completed
+            in part. The other counts do not count an item as an agent.
+        decisive_items: Failed items whose agent still waits for its items and fails if any item
+            fails.
     """
 
     total: int
@@ -35,7 +35,7 @@ def failure_reason(counts: AgentCounts, *, allow_partial_completion: bool) -> st
 
     A run fails if a critical agent failed, if more than half of the run's agents failed, or if any
     agent failed and partial completion is not allowed. If an item failed, the run fails only if the
-    agent of the item needs all its items.
+    agent of the item needs all items.
     """
     if counts.decisive_items:
         return (

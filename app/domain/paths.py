@@ -19,7 +19,7 @@ MAX_PATH_CHARS = 1000
 
 
 def parse_path(path: object) -> Placeholder | None:
-    """Parse a path as if it were a placeholder of a prompt; return None if it is not a path."""
+    """Parse a path like a placeholder of a prompt; return None if the value is not a path."""
     if not isinstance(path, str) or len(path) > MAX_PATH_CHARS:
         return None
     text = f"{{{path}}}"
@@ -28,7 +28,7 @@ def parse_path(path: object) -> Placeholder | None:
 
 
 def parse_output_path(path: object) -> Placeholder | None:
-    """Parse a path that begins at an output (root ``$``); return None if it is not a path."""
+    """Parse a path that begins at an output (root ``$``); return None for any other value."""
     if not isinstance(path, str):
         return None
     inside = path.removeprefix(WHOLE)
@@ -48,5 +48,5 @@ def part_of(output: Any, path: Placeholder) -> Any:
 
 
 def reason_of(error: MissingInput) -> str:
-    """Return the reason of an error, without the placeholder at the beginning of its message."""
+    """Return the reason of an error, without the placeholder at the beginning of the message."""
     return str(error).partition(": ")[2] or str(error)

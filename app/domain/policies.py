@@ -1,4 +1,4 @@
-"""Policies that operators or authors of workflows set in advance: limits, prices, monitoring."""
+"""Policies that operators or workflows' authors set in advance: limits, prices, monitoring."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ CACHE_PRICES = ("cached_input", "cache_write", "cache_write_1h")
 OTHER_PRICES = ("reasoning", "citation")
 #: Fees in dollars per 1,000 uses.
 FEES = ("requests", "web_searches")
-#: Bounds, in uses or tokens per call, of the work that a model does without being asked.
+#: Bounds of the work that a model does without being asked; a bound is in uses or tokens per call.
 MOST = ("max_citation_tokens", "max_web_searches")
 #: The key with the factors of service tiers, speeds and regions.
 FACTORS = "factors"
@@ -45,9 +45,9 @@ class RateLimitConfig:
         input_tokens_per_minute: Input tokens per minute, if the provider counts them separately.
         output_tokens_per_minute: Output tokens per minute, if the provider counts them separately.
         concurrent_requests: Requests in flight at the same time in the whole cluster.
-        burst: Requests that may start together after an idle time; this is the capacity of the
-            minute tier. With 1, the requests are spaced evenly. None means the common default of
-            providers, which is a sixtieth of the requests per minute, but at least 1.
+        burst: Requests that may start together after an idle time; this number is the capacity of
+            the minute tier. With 1, the requests are spaced evenly. None means the common default
+            of providers, which is a sixtieth of the requests per minute, but at least 1.
         enforcement: ``bucket`` (continuous refill) or ``window`` (never more than
             ``requests_per_minute`` in any sliding minute).
     """
@@ -119,7 +119,7 @@ def factors_of(prices: DatedPrices) -> Mapping[str, Mapping[str, float]]:
 
 
 def starts_at(prices: DatedPrices) -> datetime | None:
-    """Return the time from which a price of ``model_prices`` applies; None if it has no start.
+    """Return the time from which a price of ``model_prices`` applies; None if ``from`` is missing.
 
     Raises:
         ValueError: If ``from`` is not a date or time.
@@ -197,7 +197,7 @@ class MonitorConfig:
     """The settings of metrics, logs and the event stream.
 
     Attributes:
-        enable_metrics: Whether workers collect metrics, and a Monitor stores events.
+        enable_metrics: Whether workers collect metrics and whether a Monitor stores events.
         enable_logging: Whether a Monitor logs events and metrics.
         metrics_interval: Seconds between two lines of metrics that a Monitor logs.
         metrics_host: Address on which workers serve their metrics.

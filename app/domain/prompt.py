@@ -2,8 +2,8 @@
 
 A placeholder is ``{name}``, ``{name.field}`` or ``{name.items[0].total}``. It contains keys of
 dicts and indices of lists, but never an attribute, a call or a format. ``{{`` and ``}}`` are
-literal braces. A brace that opens no placeholder, as in JSON, stays as it is. If an inserted
-value contains placeholders itself, these are not filled.
+literal braces. A brace that opens no placeholder, as in JSON, stays as it is. Placeholders in an
+inserted value are not filled.
 """
 
 import contextlib
@@ -140,7 +140,7 @@ def look_up(
 def parsed_text(text: str, parsed: dict[int, Any] | None = None) -> Any:
     """Parse a string that contains a JSON object or list.
 
-    Thoughts before the JSON and a Markdown fence around it are left out. Any other string is
+    Thoughts before the JSON and a Markdown fence around the JSON are left out. Any other string is
     returned as it is.
     """
     return _parse(text, {} if parsed is None else parsed)

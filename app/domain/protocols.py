@@ -10,14 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenCounting:
-    """The rules by which a provider's limits count the tokens of a call.
+    """The rules for counting the tokens of a call against a provider's limits.
 
     Attributes:
-        reserves_output: Whether a limit on all tokens counts the prompt or ``max_tokens`` before
-            the call, whichever number is larger, and never corrects this number. If not, the limit
-            counts the prompt and the generated output. A limit on output tokens alone always counts
-            the generated output.
-        counts_cached: Whether limits count prompt tokens that were read from the provider's cache.
+        reserves_output: Whether a limit on all tokens counts, before the call, the larger of two
+            numbers (the tokens of the prompt and ``max_tokens``), and never corrects the counted
+            number. If not, the limit counts the prompt and the generated output. A limit on output
+            tokens alone always counts the generated output.
+        counts_cached: Whether prompt tokens that were read from the provider's cache count against
+            limits.
     """
 
     reserves_output: bool
@@ -30,14 +31,16 @@ class Protocol:
 
     Attributes:
         name: Name of the protocol in the configuration, and of its module in ``app.llm``.
-        counting: The rules by which limits count tokens.
-        caches_on_request: Whether the provider caches a prompt only if the request asks for this;
-            such a provider charges for the write. Other providers cache prompts by themselves, and
-            charge for the write only if their price list has a price for it.
+        counting: The rules for counting tokens against limits.
+        caches_on_request: Whether the provider caches a prompt only if the request asks for
+            caching; such a provider charges for the write. Any other provider caches prompts by
+            itself, and charges for the write only if the price list of the provider has a price for
+            writes.
         regional: Whether a request, or the account's settings, may choose the region in which the
-            model runs (``inference_geo``), because some regions have a surcharge.
-        apis: Names of the protocol's request forms, if it has several. The forms share the
-            provider's key, limits and prices; only requests and answers are written differently.
+            model runs (``inference_geo``); some regions have a surcharge.
+        apis: Names of the protocol's request forms, if the protocol has several forms. The forms
+            share the provider's key, limits and prices; only requests and answers are written
+            differently.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The providers that agents name: names, protocols, and the provider that serves a model.
+"""The providers of agents: names, protocols, and the provider that serves a model.
 
 The properties of a protocol are in ``app.domain.protocols``.
 """
@@ -20,7 +20,8 @@ class Provider:
     """A provider that workers can call.
 
     Attributes:
-        name: Name of the provider, which is also the name of its queue, its buckets and its prices.
+        name: Name of the provider, which is also the name of the provider's queue, buckets and
+            prices.
         protocol: Name of the protocol that the provider speaks, a key of ``PROTOCOLS``.
         models: Names and patterns (``llama-*``) of the models that the provider serves unless an
             agent names another provider.
@@ -28,7 +29,7 @@ class Provider:
             standard tier for models that also have other tiers in the price list; ``auto`` lets the
             account's settings decide.
         api: Request form of the calls, one of the protocol's ``apis``; None means that the model
-            and its tools decide.
+            and the agent's tools decide.
     """
 
     name: str

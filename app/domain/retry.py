@@ -1,4 +1,4 @@
-"""Retry policies, as pure decisions that are separate from the worker that retries."""
+"""Retry policies: pure decisions, separate from the worker that retries."""
 
 import random
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class RetryStrategy(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
-    """The number of retries after a failed attempt, and the delay before each of them.
+    """The number of retries after a failed attempt, and the delay before each retry.
 
     Example:
         RetryPolicy(max_retries=5, strategy=RetryStrategy.LINEAR_BACKOFF, base_delay=2)

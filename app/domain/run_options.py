@@ -19,8 +19,8 @@ class RunOptions:
 
     Attributes:
         weight: The run's share of a rate limit, relative to the other runs that wait for the limit.
-        tenant: The tenant of the run. The tenant's budgets count the cost of the run, and the
-            ledger names the tenant.
+        tenant: The tenant of the run. The tenant's budgets count the cost of the run. The ledger
+            names the tenant.
         key: A unique name for the run. If the key is already in use, no new run is created, and
             the caller gets the existing run.
 
@@ -47,7 +47,7 @@ class RunOptions:
 
 
 def is_name(value: object) -> bool:
-    """Whether a value can be the name of a tenant or a key."""
+    """Whether a value can be a key or the name of a tenant."""
     return (
         isinstance(value, str)
         and value.isprintable()

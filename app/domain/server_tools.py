@@ -22,7 +22,7 @@ BOUNDS = {
     "max_result_tokens": Bounds(low=1000, high=1_000_000, whole=True),
 }
 _DOMAINS = ("allowed_domains", "blocked_domains")
-#: The options of each tool, by its name.
+#: The options of each tool, by the tool's name.
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     WEB_SEARCH: (*_DOMAINS, "user_location", "search_context_size"),
     WEB_FETCH: (*_DOMAINS, "citations"),
@@ -69,14 +69,14 @@ class ServerUses:
     def prompt_tokens(self, prompt_tokens: int, output_tokens: int, window: int | None) -> int:
         """Return the largest number of prompt tokens that the provider bills for one call.
 
-        After each use, the model reads the whole prompt again, with its own text so far and with
-        all results; the provider bills the sum.
+        After each use, the model reads the whole prompt again, together with all results and with
+        the text that the model has written so far. The provider bills the sum.
 
         Args:
             prompt_tokens: Upper bound of the tokens of the request's prompt.
             output_tokens: Largest number of tokens that the model may generate.
-            window: Largest number of tokens that the model can read at once; None if it is not
-                known.
+            window: Largest number of tokens that the model can read at once; None if this number is
+                not known.
 
         Example:
             >>> ServerUses(uses=1, result_tokens=20_000).prompt_tokens(1000, 500, None)

@@ -1,4 +1,4 @@
-"""Sub-workflows, which run as agents of other workflows, and the limit of the nesting.
+"""Sub-workflows (workflows that run as agents of other workflows), and the limit of the nesting.
 
 If an agent of the kind ``workflow`` has only the name of a workflow, the name is replaced by the
 definition when the outer workflow is stored. So each version of the outer workflow has fixed
@@ -16,7 +16,7 @@ from app.errors import WorkflowError
 
 
 def embedded(agent: Agent) -> Workflow | None:
-    """Return the workflow inside an agent; None if the agent has no workflow, or only its name.
+    """Return the workflow inside an agent; None if the agent has no workflow or only a name.
 
     Raises:
         WorkflowError: If the agent has a definition that cannot be accepted.

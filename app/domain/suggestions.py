@@ -60,7 +60,7 @@ def listed(words: Iterable[str]) -> str:
 
 
 def shortened(value: object) -> str:
-    """Cut the ``repr`` of a value to a length that fits a line, and return it."""
+    """Return the ``repr`` of a value, cut to a length that fits a line."""
     # A long string is cut before it is quoted, so that a megabyte is not copied for a few
     # characters.
     if isinstance(value, str) and len(value) > MAX_WORD_CHARS:

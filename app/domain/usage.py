@@ -9,18 +9,19 @@ from typing import Any
 class Usage:
     """Disjoint counts of one call; the first four counts add up to the prompt.
 
-    Providers differ: OpenAI's prompt_tokens include cached tokens, and Anthropic's input_tokens do
-    not include them. The adapters in ``app.llm`` convert both to this form.
+    Providers differ: OpenAI's prompt_tokens include cached tokens. Anthropic's input_tokens do not
+    include cached tokens. The adapters in ``app.llm`` convert the counts of every provider to this
+    form.
 
     Attributes:
-        input_tokens: Prompt tokens at the full price. They were neither read from a cache nor
-            written to a cache.
+        input_tokens: Prompt tokens at the full price. These tokens were neither read from a cache
+            nor written to a cache.
         cached_tokens: Prompt tokens that were read from the provider's cache.
         cache_write_tokens: Prompt tokens that were written to a cache of 5 minutes.
         cache_write_1h_tokens: Prompt tokens that were written to a cache of 1 hour.
         output_tokens: Generated tokens, including the reasoning tokens.
         reasoning_tokens: The part of ``output_tokens`` that was reasoning.
-        citation_tokens: Tokens of cited sources, which are counted beside prompt and output.
+        citation_tokens: Tokens of cited sources; these tokens are counted beside prompt and output.
         web_searches: Searches of the web that the provider made for the call.
     """
 
@@ -66,7 +67,7 @@ SERVED = ("service_tier", "speed", "inference_geo")
 
 
 def served_by(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return the facts that change the price of a call, as far as the provider has told them.
+    """Return the known facts that change the price of a call.
 
     Args:
         facts: Facts of an answer, or the provider's own usage object.

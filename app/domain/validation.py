@@ -1,4 +1,4 @@
-"""The rules for a workflow and the input of a run, before anything is stored or sent.
+"""The rules that a workflow and a run's input must pass before anything is stored or sent.
 
 Every refusal is a WorkflowError that names the agent, shows the value and says what to do.
 """
@@ -28,7 +28,7 @@ BOUNDS = {
 
 
 class Definition(Protocol):
-    """The attributes of a workflow that the checks read; BOUNDS names further attributes."""
+    """The attributes of a workflow that this module reads; BOUNDS names further attributes."""
 
     name: str
     description: str
@@ -48,8 +48,8 @@ def validate_workflow(workflow: Definition) -> DataFlow:
         The data flow between the agents of the workflow.
 
     Raises:
-        WorkflowError: If the workflow breaks a rule. The message names the agent, and the error has
-            the path of the field.
+        WorkflowError: If the workflow breaks a rule. The message names the agent. The error has the
+            path of the field.
     """
     _validate_fields(workflow)
     for index, agent in enumerate(workflow.agents):
@@ -136,7 +136,7 @@ def _check_for_each(
     if agent.for_each is None or source_of(agent.for_each, names).root in names:
         return
     try:
-        # The length is not checked here, because a setting of the workers limits the length.
+        # The length is not checked here, because the largest length is a setting of the workers.
         items_of(agent, run_input, agents=names, max_items=MAX_VALUES)
     except MissingInput as error:
         raise WorkflowError(

@@ -14,7 +14,8 @@ from app.domain.status import AgentStatus, WorkflowStatus
 from app.domain.validation import validate_workflow
 
 
-# Neither Workflow nor Agent is frozen, because the engine writes the outcome into both of them.
+# Neither Workflow nor Agent is frozen, because the engine writes the outcome into workflows and
+# agents.
 @dataclass(kw_only=True)
 class Workflow:
     """A graph of agents, and the rules for its runs.
@@ -22,24 +23,24 @@ class Workflow:
     Example:
         Workflow(name="advice", agents=[reader, adviser], cost_budget=0.25, timeout=600)
 
-    The graph is fixed when the workflow is created. Outputs can change a run in only two ways. An
-    agent with a ``for_each`` runs once per element of a list, and an output may contain this list.
-    A condition can skip an agent.
+    The graph is fixed when the workflow is created. Outputs can change a run in only two ways.
+    First, an agent with a ``for_each`` runs once per element of a list, which may come from an
+    output. Second, a condition can skip an agent.
 
     Attributes:
         name: Name; workflows with the same name are versions of one workflow.
         description: Purpose of the workflow.
-        agents: The agents, with unique names; the order of agents with the same priority decides
-            which of them starts first.
-        max_parallel_agents: Agents of one run that may be in progress at once, cluster-wide.
+        agents: The agents, with unique names. Among agents with the same priority, the order of
+            this list decides which agent starts first.
+        max_parallel_agents: Agents of one run that may be in progress at once in the whole cluster.
         cost_budget: Dollars that one run may spend.
         timeout: Seconds that a run may take, including the time of waiting.
         allow_partial_completion: Whether a run goes on if an agent that is not critical fails.
         priority: Number from 1 to 10; runs with a higher priority are admitted first.
         status: State, filled in by the engine.
         total_cost: Dollars spent, filled in by the engine.
-        data_flow: The outputs that each agent sees, which follow from the definitions of the
-            agents.
+        data_flow: The outputs that each agent sees. The definitions of the agents decide which
+            outputs an agent sees.
 
     Raises:
         WorkflowError: If the graph has an unknown dependency, a cycle or a duplicate name, or if a

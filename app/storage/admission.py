@@ -51,7 +51,7 @@ async def admit(connection: AsyncConnection, *, max_running: int) -> list[LevelP
 
     Returns:
         The current level of each admitted run. If a resumed run has no agent left to start at this
-        level, the plan has no agents, and the caller advances the run.
+        level, the plan has no agents. The caller then advances the run.
     """
     if not await connection.scalar(SOME_PENDING):
         return []

@@ -1,8 +1,8 @@
 """Stores a hash of the attachments of an agent run, so that each attempt sends the same bytes.
 
-Only a hash is stored. The first attempt writes the hash before its first call, and every later
-attempt compares the hash of its own attachments with the stored hash. A retry by a client begins
-anew, with the current content of the files.
+Only a hash is stored. The first attempt writes the hash before its first call. Every later attempt
+compares the hash of its own attachments with the stored hash. A retry by a client begins anew, with
+the current content of the files.
 """
 
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ async def note_booked(
 
 
 def _passed(row: Row, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Find the budget's thresholds that this booking has passed; returns their lines."""
+    """Return the history lines of the budget's thresholds that this booking has passed."""
     found = passed_thresholds(
         row.thresholds, reached=row.reached, spent_usd=row.spent_usd, limit_usd=row.limit_usd
     )
@@ -67,7 +67,7 @@ def _passing_entry(row: Row, percent: int, entries: Sequence[Entry]) -> Entry:
         spent_usd += Decimal(entry["cost_usd"])
         if passed_thresholds([percent], reached=0, spent_usd=spent_usd, limit_usd=row.limit_usd):
             return entry
-    # The limit was lowered below the spending before, and this booking records the threshold.
+    # An earlier change lowered the limit below the spending. This booking records the threshold.
     return mine[-1] if mine else {}
 
 

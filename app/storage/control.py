@@ -1,4 +1,4 @@
-"""Pauses and resumes running runs, and retries and reruns ended runs.
+"""Pauses and resumes runs in progress; retries and reruns ended runs.
 
 Each function changes the run with one conditional statement under the run's row lock. Therefore a
 call may be repeated, and several callers may make the same call at once: the second call finds that
@@ -38,9 +38,9 @@ PAUSE: TextClause = text("""
     SELECT id, 'run_paused', jsonb_strip_nulls(jsonb_build_object('time_left_s', time_left_s))
     FROM paused RETURNING run_id
 """)
-# A resumed run is admitted again like any other run, and its deadline is set at its admission. If
-# the run around a sub-workflow's run is still paused, the sub-workflow's run also stays paused,
-# because no hold of the sub-workflow's run could be placed.
+# A resumed run is admitted again like any other run. The admission sets the run's deadline. If the
+# run around a sub-workflow's run is still paused, the sub-workflow's run also stays paused, because
+# no hold of the sub-workflow's run could be placed.
 RESUME: TextClause = text("""
     WITH resumed AS (
         UPDATE runs SET status = 'pending' WHERE id = ANY(CAST(:ids AS uuid[]))
@@ -64,7 +64,7 @@ READ_STATUS: TextClause = text("SELECT status FROM runs WHERE id = :id")
 READ_LIMIT: TextClause = text("SELECT limit_usd FROM budgets WHERE id = :id")
 # The transaction has locked the run before this statement. An agent with items waits for the items
 # that are tried again. The numbers of the attempts go on, so late writes of an old attempt are
-# refused. Only the attempt of an agent with items continues, because its items continue.
+# refused. Only the attempt of an agent with items continues, because the items continue.
 # Conversations with tools begin anew, because a failed conversation would otherwise continue from
 # the point of its failure. Attachments are read anew, because a wrong file may have been replaced.
 RETRY: TextClause = text("""
@@ -119,7 +119,7 @@ AGENTS_OF_RUN: TextClause = text("""
 """)
 # agents: [{id, name, again}]. The new run takes over an agent that does not run again, together
 # with the agent's output. Such an agent costs the new run nothing, because the old run has paid for
-# it.
+# the agent.
 RERUN: TextClause = text("""
     WITH run AS (
         INSERT INTO runs (id, workflow_id, input, priority, tenant, weight, level, level_count,
@@ -153,7 +153,7 @@ RERUN: TextClause = text("""
 
 
 async def pause(connection: AsyncConnection, run_id: UUID) -> bool:
-    """Keep a run from starting agents and calls until its resume, and stop the run's timeout.
+    """Keep a run from starting agents and calls until it is resumed; also stop the run's timeout.
 
     The runs of the run's sub-workflows are paused, too. If the hold of a call was placed before
     this transaction commits, the call goes on until it ends.
@@ -178,7 +178,7 @@ async def _on_run_tree(
 ) -> Collection[UUID]:
     """Execute a statement on a run and its sub-workflows' runs; returns the changed runs' ids."""
     ids = [run.id for run in await lock_run_tree(connection, [run_id])]
-    if len(ids) > 1:  # holds lock the budgets in the same order
+    if len(ids) > 1:  # place_holds locks the budgets in the same order
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(ids)})
     return set(await connection.scalars(statement, {"ids": ids}))
 
@@ -238,9 +238,9 @@ async def retry_failed(
 async def rerun(connection: AsyncConnection, run_id: UUID, agent: str) -> UUID:
     """Make a new run with the same workflow and input; the new run starts from one agent.
 
-    The agents that run again are the given agent, all agents that depend on it, and all agents
-    without a result. The results of the other agents are taken over. Until the new run has ended,
-    another call for the same agent returns the same new run.
+    The agents that run again are the given agent, all agents that depend on the given agent, and
+    all agents without a result. The results of the remaining agents are taken over. Until the new
+    run has ended, another call for the same agent returns the same new run.
 
     Args:
         connection: Inside a transaction.

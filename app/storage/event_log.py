@@ -7,9 +7,9 @@ are held back for the milliseconds that this transaction takes. When an event is
 events with lower ids have appeared.
 
 This method relies on two facts. First, only transactions of this package write events. The sessions
-of these transactions are named ``agentchord...``, and the transactions end within seconds, even if
-their processes die. Second, the reader's role sees these sessions in pg_stat_activity. For example,
-a role sees all sessions that it owns.
+of these transactions are named ``agentchord...``. The transactions end within seconds, even if the
+processes die. Second, the reader's role sees these sessions in pg_stat_activity. For example, a
+role sees all sessions that it owns.
 """
 
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Page:
         ids: The events' ids, ascending.
         types: The events' types.
         documents: The JSON of each event.
-        more: Whether other events may exist, which do not fit on the page or are held back.
+        more: Whether there may be further events that do not fit on the page or are held back.
         horizon: The horizon for the next page; all events before this time are settled when the
             next page is read.
     """

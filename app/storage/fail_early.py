@@ -15,10 +15,10 @@ from app.storage.run_tree import LOCK_RUNS_FULL, lock_run_tree
 async def fail_early(connection: AsyncConnection, run_ids: Sequence[UUID]) -> list[str | None]:
     """Cancel the pending agents of runs that can only fail.
 
-    Calls in flight go on until they end. Their results are kept, because the results are paid for,
-    and a retry of the run can use them. Sub-workflows in progress are stopped, because they would
-    start more calls. The run itself ends as failed when its level is done. A repeated call changes
-    nothing.
+    Calls in flight go on until they end. The results of these calls are kept, because the results
+    are paid for, and because a retry of the run can use the results. Sub-workflows in progress are
+    stopped, because they would start more calls. The run itself ends as failed when its level is
+    done. A repeated call changes nothing.
 
     Args:
         connection: Inside a transaction.

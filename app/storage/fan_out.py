@@ -1,4 +1,4 @@
-"""Writes the agent runs of a for_each's elements, and collects their outputs at the end.
+"""Writes the agent runs of a for_each's elements, and collects the outputs at the end.
 
 An agent with a for_each is claimed like any other agent. The agent's attempt records the list. The
 transaction that records the list also writes one agent run for each element, on the same level. The
@@ -39,7 +39,8 @@ EXPAND: TextClause = text("""
 """)
 # An agent fails if all of its items have failed. The agent also fails if one item has failed and
 # either the agent is critical or its run allows no failed agents. The size of the outputs is
-# checked before their list is built, because Postgres cannot build a JSON list of more than 256 MB.
+# checked before the list of the outputs is built, because Postgres cannot build a JSON list of more
+# than 256 MB.
 COLLECT: TextClause = text("""
     WITH counted AS (
         SELECT p.id, p.priority, p.item_count AS total,

@@ -2,7 +2,7 @@
 
 SQLAlchemy opens and pools the connections, and begins and ends the transactions. Inside a
 transaction, the driver executes the statements, because SQLAlchemy needs twice the CPU of the
-driver for a statement, and each agent needs several statements.
+driver for a statement; each agent needs several statements.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-#: A named tuple with the columns of a statement; this module or SQLAlchemy returns it.
+#: A named tuple with the columns of a statement; this module or SQLAlchemy returns the tuple.
 Row = Any
 
 ALIVE: TextClause = text("SELECT 1")

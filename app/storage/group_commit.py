@@ -5,9 +5,9 @@ Without load, group commit adds no delay. Under load, the batches grow by themse
 from the write-ahead log (Gawlick and Kinkade, 1985). The price is a wait: an item waits for at most
 one earlier batch before the batch of this item starts.
 
-If more items are expected, a batch can also wait some milliseconds for them (``delay_s``), because
-fewer transactions are less work. Postgres delays the commits of its log in the same way, with
-commit_delay.
+If more items are expected, a batch can also wait some milliseconds for these items (``delay_s``),
+because fewer transactions are less work. Postgres delays the commits of its log in the same way,
+with commit_delay.
 """
 
 import asyncio
@@ -110,7 +110,7 @@ class Batches(Generic[Item, Result]):
     async def submit(self, item: Item) -> Result:
         """Execute the item with the next batch; returns the item's result after the commit.
 
-        If the caller is cancelled, its item is still executed.
+        If the caller is cancelled, the item is still executed.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))

@@ -1,4 +1,4 @@
-"""Writes lines that are not part of another change into a run's history."""
+"""Writes into a run's history the lines that are not part of another change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass

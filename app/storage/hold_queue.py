@@ -63,7 +63,7 @@ async def change_queue(
     accounts: Mapping[UUID, Account],
     asked: Sequence[tuple[HoldRequest, HoldAnswer]],
 ) -> None:
-    """Add requests to the queue if they have to wait, and remove the other requests from the queue.
+    """Add the requests that have to wait, and remove the other requests from the queue.
 
     Args:
         connection: Inside the transaction that has locked the budgets.

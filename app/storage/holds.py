@@ -94,7 +94,7 @@ async def read_standing(
     """Read the accounts of standing budgets, and make accounts that are missing in this period.
 
     Args:
-        connection: Inside a transaction that has locked its agent runs, but no budget yet.
+        connection: Inside a transaction that has locked the agent runs, but no budget yet.
         subjects: Pairs (scope, subject) of the calls.
         call_ids: Calls that may have holds already.
 
@@ -109,8 +109,8 @@ async def read_standing(
         [row] = await fetch(connection, HOLDS_AND_STANDING_BUDGETS, values)
     accounts: dict[Subject, list[UUID]] = defaultdict(list)
     for found in row.standing or ():
-        # A standing budget may have no account, because it was set or removed at this moment. A new
-        # budget applies from the next hold on.
+        # A standing budget may have no account, because the budget was set or removed at this
+        # moment. A new budget applies from the next hold on.
         if found["account"] is not None:
             accounts[found["scope"], found["subject"]].append(UUID(found["account"]))
     return {UUID(call_id) for call_id in row.placed or ()}, accounts

@@ -57,12 +57,13 @@ def renew_leases(
 
 
 async def recover_expired(connection: AsyncConnection, *, max_recoveries: int) -> list[Lost]:
-    """Make the agents of silent workers ready again, and book the worst cases of their calls.
+    """Make the agents of silent workers ready again, and book the worst cases of the agents' calls.
 
-    It is unknown whether a call in flight was billed. Therefore its hold becomes an ``unconfirmed``
-    entry with the cost of the worst case. If an agent was recovered too often, it fails, because
-    it may have killed its workers. An agent that has its last chance is a suspect. CLAIM never
-    gives a worker two suspects at once, so that one suspect cannot make another suspect fail.
+    It is unknown whether a call in flight was billed. Therefore the hold of the call becomes an
+    ``unconfirmed`` entry with the cost of the worst case. If an agent was recovered too often, the
+    agent fails, because the agent may have killed its workers. An agent that has its last chance is
+    a suspect. CLAIM never gives a worker two suspects at once, so that one suspect cannot make
+    another suspect fail.
 
     Args:
         connection: Inside a transaction.

@@ -16,9 +16,10 @@ from app.domain.workflow import Workflow
 from app.errors import RunConflict
 from app.storage.session import dumps
 
-# Writes runs, their budgets (with the same ids), their agent runs and the first lines of their
-# histories. If a run's key exists already, nothing of this run is written. If another transaction
-# is writing a run with the same key, the statement waits for the end of that transaction.
+# Writes runs and, for each run, a budget with the id of the run, the agent runs and the first lines
+# of the history. If a run's key exists already, nothing of this run is written. If another
+# transaction is writing a run with the same key, the statement waits for the end of that
+# transaction.
 ADD_RUNS: TextClause = text("""
     WITH given AS MATERIALIZED (
         SELECT * FROM jsonb_to_recordset(CAST(:runs AS jsonb)) AS r(id uuid, workflow_id uuid,
@@ -126,16 +127,16 @@ async def create_runs(
     *,
     tenant: str | None = None,
 ) -> list[UUID]:
-    """Write runs, their budgets and agent runs, except runs whose key exists already.
+    """Write runs with budgets and agent runs; runs whose keys exist already are left out.
 
-    The runs start only after the caller has asked for their admission. The caller does this after
-    the commit.
+    The runs start only after the caller has asked for their admission. The caller asks for the
+    admission after the commit.
 
     Args:
         connection: Inside a transaction.
         new: The runs; no two runs have the same key.
-        thresholds: Percentages of a run's budget; the history notes when the spending passes one of
-            them.
+        thresholds: Percentages of a run's budget; if the spending passes one of these percentages,
+            the history gets an event.
         tenant: The tenant that asks for the runs; None means the whole installation. A tenant
             learns nothing about the runs of other tenants.
 

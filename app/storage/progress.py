@@ -280,8 +280,8 @@ async def stop(
 ) -> bool:
     """End a run and the runs of its sub-workflows early; workers then close the calls in flight.
 
-    No new call starts after the run's budget is closed, because a call needs a hold. A hold locks
-    the rows of the budgets of its own run and of all runs around this run.
+    No new call starts after the run's budget is closed, because a call needs a hold. The placing of
+    a hold locks the budget rows of the hold's run and of all runs around this run.
 
     Args:
         connection: Inside a transaction.
@@ -303,8 +303,8 @@ async def stop(
 
 
 async def close_budgets(connection: AsyncConnection, run_ids: Sequence[UUID]) -> None:
-    """Close the budgets of these runs, so that no hold can be placed on them any more."""
-    if len(run_ids) > 1:  # holds lock the budgets in the same order
+    """Close the budgets of these runs, so that no hold can be placed on the budgets any more."""
+    if len(run_ids) > 1:  # place_holds locks the budgets in the same order
         await connection.execute(LOCK_BUDGETS, {"ids": sorted(run_ids)})
     await connection.execute(CLOSE_BUDGETS, {"ids": list(run_ids)})
 
@@ -316,7 +316,7 @@ async def stop_locked(
     as_: WorkflowStatus = WorkflowStatus.CANCELLED,
     reason: str,
 ) -> None:
-    """Stop runs that are locked; inner runs come first, because each of them ends an outer agent.
+    """Stop runs that are locked; inner runs come first, because an inner run ends an outer agent.
 
     The caller then closes the budgets of these runs.
     """
@@ -371,7 +371,7 @@ async def _finish(
     *,
     max_bytes: int = MAX_COLLECTED_BYTES,
 ) -> dict[UUID, ParentStep | None]:
-    """End runs; returns for each of them the step of the outer run that may go on."""
+    """End runs; returns for each run the step of the outer run that may go on."""
     if not ends:
         return {}
     rows = [{"id": run.id, "status": str(status), "error": error} for run, status, error in ends]

@@ -90,7 +90,7 @@ class Pruned:
         agents: Number of agent runs whose output and error were removed.
         attempts: Number of removed attempts.
         events: Number of removed lines of history.
-        tool_calls: Number of removed tool calls; their turns were removed with them.
+        tool_calls: Number of removed tool calls; the turns of these calls were also removed.
         recorded_events: Number of removed events that programs had recorded.
     """
 

@@ -1,4 +1,4 @@
-"""Records results, cost entries, settled holds and history, in one transaction per batch."""
+"""Writes results, cost entries, settled holds and history, in one transaction per batch."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,14 +42,14 @@ KNOWLEDGE = {"unconfirmed": 1, "estimated": 2, "cached": 3, "actual": 3}
 class CallRecord:
     """The known facts of one call to a provider, from which a line of the ledger is written.
 
-    The call is booked on the budgets that its hold names; ``budget_ids`` is used only if the call
-    had no hold. ``saved_usd`` is the additional cost that the call would have had without any
-    cache. ``seconds`` is the duration of the call, or None if no process saw the call's end. If the
-    record is a correction that takes back a guess, ``corrects`` is the kind of that guess.
-    ``served`` has those facts of the answer that change the price (see ``served_by``); None means
-    that nobody has noted these facts. ``expected_tokens`` is the number of the prompt's tokens that
-    was estimated before the call, and ``bound_tokens`` is the upper bound of this number.
-    ``finish_reason`` is the reason why the answer ended, or None if no answer came.
+    The call is booked on the budgets of its hold; ``budget_ids`` is used only if the call had no
+    hold. ``saved_usd`` is the additional cost that the call would have had without any cache.
+    ``seconds`` is the duration of the call, or None if no process saw the call's end. If the record
+    is a correction that takes back a guess, ``corrects`` is the kind of that guess. ``served`` has
+    those facts of the answer that change the price (see ``served_by``); None means that nobody has
+    noted these facts. ``expected_tokens`` is the number of the prompt's tokens that was estimated
+    before the call. ``bound_tokens`` is the upper bound of this number. ``finish_reason`` is the
+    reason why the answer ended, or None if no answer came.
     """
 
     call_id: UUID
@@ -107,8 +107,8 @@ class Ending:
         event: Type of the event that the history gets.
         output: Output of a completed agent as a JSON value.
         error: Message of the error.
-        error_class: Name of the error's class in ``app.errors``; a name that is not in this module
-            means a defect.
+        error_class: Name of the error's class in ``app.errors``; a name that is not in
+            ``app.errors`` means a defect.
         ready_in_s: Seconds until a pending agent run may be claimed again.
         waits_for: The limit, circuit or budget for which the agent run was given back.
         retry: Whether the next attempt counts as a retry.
@@ -143,7 +143,7 @@ class Ending:
 class Record:
     """All data that an agent run writes in one step: calls to settle, and perhaps its ending.
 
-    ``turn`` is an answer that asks for tools or was paused, and ``tools`` are states of tool calls.
+    ``turn`` is an answer that asks for tools or was paused. ``tools`` are states of tool calls.
     Only the attempt that owns the agent run may write turns and tool calls.
     """
 

@@ -83,7 +83,7 @@ READ_EVENTS: TextClause = text("""
 class RunRecord:
     """One stored run.
 
-    If the run is a rerun, ``rerun_of`` is the run whose results the rerun took over, and
+    If the run is a rerun, ``rerun_of`` is the run whose results the rerun took over. In this case,
     ``rerun_from`` is the agent from which the rerun started. ``pruned_at`` is the time at which the
     run's input, outputs and history were removed.
     """
@@ -115,9 +115,9 @@ class AgentRunRecord:
 
     ``first_token_s`` is the number of seconds from the attempt's first request to the first token,
     if the agent streams. ``finish_reason`` says how the model's last answer ended. An agent run
-    with a for_each has an ``item_count``, and its elements have the id of this agent run as their
-    ``parent_id``. ``sub_run_id`` is the run of the agent run's sub-workflow; the dollars and tokens
-    of the sub-workflow are included in ``spent_usd`` and ``tokens``.
+    with a for_each has an ``item_count``. The elements of the for_each have the id of this agent
+    run as their ``parent_id``. ``sub_run_id`` is the run of the agent run's sub-workflow; the
+    dollars and tokens of the sub-workflow are included in ``spent_usd`` and ``tokens``.
     """
 
     id: UUID
@@ -208,7 +208,7 @@ async def list_runs(
     limit: int = 20,
     tenant: str | None = None,
 ) -> list[RunRecord]:
-    """Read the newest runs without their inputs; if a tenant is given, only its runs are read."""
+    """Read the newest runs without their inputs; if a tenant is given, only the tenant's runs."""
     values = {"status": status, "limit": limit, "tenant": tenant}
     rows = await connection.execute(LIST_RUNS, values)
     return [_run_record(row) for row in rows.mappings()]

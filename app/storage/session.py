@@ -1,7 +1,7 @@
 """Connections to Postgres: one engine per process, with timeouts that protect the cluster.
 
 Without the timeouts, a frozen or cut-off process would keep its row locks until the kernel closes
-the connection. By default, this takes hours.
+the connection. By default, the kernel closes it only after hours.
 """
 
 import re
@@ -53,7 +53,7 @@ def dumps(value: Any, *, sort_keys: bool = False) -> str:
 
 
 def database_url(url: str) -> URL:
-    """Parse a Postgres URL with any common prefix, and return it with psycopg as its driver.
+    """Parse a Postgres URL with any common prefix, and return the URL with psycopg as its driver.
 
     Raises:
         ConfigurationError: If ``url`` is not a Postgres URL. The message does not repeat the URL,
@@ -97,8 +97,8 @@ def create_engine(
 ) -> AsyncEngine:
     """Make the process's engine.
 
-    The engine uses READ COMMITTED transactions. It reads and writes JSON exactly, and does not
-    ping a connection before each use.
+    The engine uses READ COMMITTED transactions. The engine reads and writes JSON exactly, and does
+    not ping a connection before each use.
 
     Args:
         url: Postgres URL.

@@ -70,7 +70,7 @@ async def set_budget(connection: AsyncConnection, terms: BudgetTerms) -> tuple[U
 async def remove_budget(
     connection: AsyncConnection, scope: StandingScope, subject: str, period: Period | None
 ) -> tuple[Sequence[Period], tuple[UUID, ...]]:
-    """Remove standing budgets; their accounts stay, with the money that was spent.
+    """Remove standing budgets; the accounts of the budgets stay, with the money that was spent.
 
     Args:
         connection: Inside a transaction.

@@ -1,10 +1,10 @@
 """The statements of the hot path, in the order in which an agent needs them.
 
-Most statements take a whole batch as one JSON document. Therefore their SQL never changes, and
-their plans are prepared only once. Locks are always taken in the same order: first runs, then agent
-runs, then budgets, and each of these in the order of the ids. One statement locks the rows, and a
-later statement decides. Two statements are necessary because, under READ COMMITTED, a statement
-that had to wait for a lock has a snapshot that is older than the lock.
+Most statements take a whole batch as one JSON document. Therefore the SQL of a statement never
+changes, and the plan of the statement is prepared only once. Locks are always taken in the same
+order: first runs, then agent runs, then budgets, and each of these in the order of the ids. One
+statement locks the rows. A later statement decides. Two statements are necessary because, under
+READ COMMITTED, a statement that had to wait for a lock has a snapshot that is older than the lock.
 """
 
 from sqlalchemy import TextClause, text
@@ -17,9 +17,10 @@ LOCK_RUNS: TextClause = text("""
 
 # requests: [{run_id, level, provider, width}], one request per run. At most max_parallel_agents
 # agents of a run are in progress. This limit is exact, because the run's row is locked while the
-# agents are counted. An agent is a suspect if the loss of one more worker would quarantine it. A
-# worker has only one suspect at a time, so that a suspect that kills its worker does not harm other
-# suspects. This rule is exact, because a process never executes two claims at the same time.
+# agents are counted. An agent is a suspect if the loss of one more worker would quarantine the
+# agent. A worker has only one suspect at a time, so that a suspect that kills its worker does not
+# harm other suspects. This rule is exact, because a process never executes two claims at the same
+# time.
 CLAIM: TextClause = text("""
     WITH room AS (
         SELECT q.*, runs.max_parallel_agents - (
@@ -137,7 +138,8 @@ LOCK_BUDGETS: TextClause = text("""
 
 # Finds the calls that have a hold already, and the standing budgets of some subjects. Each standing
 # budget comes with its account for the current period; the database's clock decides which period is
-# current. One statement reads both, because this saves a round trip. subjects: [{scope, subject}].
+# current. One statement reads the calls and the standing budgets, because one statement saves a
+# round trip. subjects: [{scope, subject}].
 HOLDS_AND_STANDING_BUDGETS: TextClause = text("""
     SELECT (
         SELECT jsonb_agg(call_id) FROM holds WHERE call_id = ANY(CAST(:call_ids AS uuid[]))
@@ -257,11 +259,11 @@ ENTRIES_OF_CALLS: TextClause = text("""
 """)
 
 # agents: [{id, attempt, held, spent, ended, ...}]; the columns after "ended" describe the ending.
-# If an agent goes on with its calls (a tool loop), the record has no ending, and only the agent's
-# account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of the
-# entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so the
-# CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost more
-# than its hold. If a batch has several budgets, the caller has locked them in order.
+# If an agent goes on with its calls (a tool loop), the record has no ending. In this case, only the
+# agent's account changes. entries: lines of the ledger. budgets: [{id, held, spent}], the sums of
+# the entries and of their holds by budget. overdrawn_usd is the current excess over the limit, so
+# the CHECK is never looser than necessary. A settlement raises overdrawn_usd only if the call cost
+# more than its hold. If a batch has several budgets, the caller has locked them in order.
 APPLY_RECORDS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:agents AS jsonb)) AS g(

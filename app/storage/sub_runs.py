@@ -1,9 +1,9 @@
 """Starts the run of an agent run's sub-workflow; the end of this inner run ends the agent run.
 
-One transaction starts the inner run and makes the agent run wait, and another transaction ends
-both. Therefore an agent run that waits always has an inner run that will end it. An agent run has
-only one inner run, even if the inner run fails. In this case, the next attempt of the agent run
-executes the failed agents of the inner run again.
+One transaction starts the inner run and makes the agent run wait. Another transaction ends the
+inner run and the agent run. Therefore an agent run that waits always has an inner run that will end
+the agent run. An agent run has only one inner run, even if the inner run fails. In this case, the
+next attempt of the agent run executes the failed agents of the inner run again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -93,7 +93,7 @@ RETURN: TextClause = text("""
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentStep:
-    """The outer run that may go on, because a sub-workflow inside it has ended.
+    """An outer run that may go on because a sub-workflow of this outer run has ended.
 
     ``level`` is the outer run's level. ``failed`` is true if the agent with the sub-workflow
     failed.
@@ -115,8 +115,8 @@ class SubRunRequest:
         workflow: The workflow to execute.
         input: JSON values by key, already checked.
         limit_usd: Dollars that the agent may spend; the inner run's budget is at most this amount.
-        thresholds: Percentages of the inner run's budget; the history notes when the spending
-            passes one of them.
+        thresholds: Percentages of the inner run's budget; if the spending passes one of these
+            percentages, the history gets an event.
     """
 
     agent_run_id: UUID

@@ -158,9 +158,11 @@ class Run(Table):
     allow_partial_completion: Mapped[bool]
     timeout_s: Mapped[float]
     deadline_at: Mapped[datetime | None]
-    # The seconds of the timeout that were left when the run was paused; they apply after a resume.
+    # The seconds of the timeout that were left when the run was paused; these seconds apply after a
+    # resume.
     time_left_s: Mapped[float | None]
-    # The state in which the run has to end, and the reason; the first cancel or timeout sets both.
+    # The state in which the run has to end, and the reason; the first cancel or timeout sets the
+    # state and the reason.
     stop_as: Mapped[str | None]
     stop_reason: Mapped[str | None]
     error: Mapped[str | None]
@@ -168,10 +170,11 @@ class Run(Table):
     # finds the run.
     key: Mapped[str | None]
     input_hash: Mapped[str | None]
-    # A rerun has here the run whose results it took over, and the agent from which it starts.
+    # For a rerun: the run whose results the rerun took over, and the agent from which the rerun
+    # starts.
     rerun_of: Mapped[UUID | None]
     rerun_from: Mapped[str | None]
-    # The run of a sub-workflow has here the agent run that it will end, and its outer runs,
+    # For the run of a sub-workflow: the agent run that the inner run will end, and the outer runs,
     # outermost first. The holds and costs of the inner run are also booked on the budgets of all
     # outer runs.
     parent_agent_run_id: Mapped[UUID | None]
@@ -239,12 +242,12 @@ class AgentRun(Spending, Table):
     # dependencies.
     reads: Mapped[list[str]]
     accept_missing_inputs: Mapped[bool]
-    # An element of a for_each has here the agent run of its list, its index from 0, and the element
-    # itself.
+    # For an element of a for_each: the agent run of the list, the element's index from 0, and the
+    # element itself.
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("agent_runs.id", ondelete="CASCADE"))
     item_index: Mapped[int | None]
     item: Mapped[Any | None] = mapped_column(JSONB)
-    # An agent with a for_each has here the length of its list, as soon as the list is known.
+    # For an agent with a for_each: the length of the list, as soon as the list is known.
     item_count: Mapped[int | None]
     status: Mapped[str] = mapped_column(server_default="pending")
     # Grows with every claim, so (id, attempt) is the fencing token of all later writes.
@@ -305,16 +308,16 @@ class Turn(Table):
     # Id of the call that returned the answer, as in the ledger.
     call_id: Mapped[UUID | None]
     message: Mapped[str]
-    # Whether a retry of the agent has replaced the turn's conversation by a new conversation.
+    # Whether a retry of the agent has replaced the turn's conversation with a new conversation.
     set_aside: Mapped[bool] = mapped_column(server_default=text("false"))
     at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class ToolCall(Table):
-    """A tool call that a turn requested, and its state; the row is written before the tool starts.
+    """A tool call that a turn requested, with its state; the row is written before the tool starts.
 
-    ``result`` is the text for the model. A call is ``unknown`` if no process saw its end, because
-    its worker died or the call was stopped.
+    ``result`` is the text for the model. A tool call is ``unknown`` if no process saw the end of
+    the tool call, because the worker died or because the tool call was stopped.
     """
 
     __tablename__ = "tool_calls"
@@ -345,7 +348,8 @@ class ToolCall(Table):
 class StandingBudget(Table):
     """A budget that an operator set and that outlives runs; ``budgets`` has an account per period.
 
-    ``subject`` is the name of the workflow, module or tenant. It is empty for the scope ``all``.
+    ``subject`` is the name of the workflow, module or tenant; for the scope ``all``, ``subject`` is
+    empty.
     """
 
     __tablename__ = "standing_budgets"
@@ -371,7 +375,7 @@ class StandingBudget(Table):
 class Budget(Spending, Table):
     """The account of a limit that several agents share; a run's budget has the run's id.
 
-    A standing budget has one account per period. The first hold that needs the account makes it.
+    A standing budget has one account per period. The first hold of a period makes the account.
     """
 
     __tablename__ = "budgets"
@@ -394,16 +398,17 @@ class Budget(Spending, Table):
     period: Mapped[str] = mapped_column(server_default="none")
     period_start: Mapped[datetime | None]
     soft: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a closed budget. A cancel closes the run's budget, and every hold locks
-    # the row of this budget. Therefore no call can start after cancel() has returned.
+    # No hold is placed on a closed budget. A cancel closes the run's budget. The placing of a hold
+    # locks the row of this budget. Therefore no call can start after cancel() has returned.
     closed: Mapped[bool] = mapped_column(server_default=text("false"))
-    # No hold is placed on a paused budget either; when the run is resumed, this is false again.
+    # No hold is placed on a paused budget either; when the run is resumed, this column is false
+    # again.
     paused: Mapped[bool] = mapped_column(server_default=text("false"))
-    # The percentages of the limit that are noted when the spending passes them, and the highest
-    # percentage that the spending has passed.
+    # The percentages of the limit at which the history gets an event, and the highest percentage
+    # that the spending has passed.
     thresholds: Mapped[list[int]] = mapped_column(server_default=text("'{50,80,100}'"))
     reached: Mapped[int] = mapped_column(server_default=text("0"))
-    # Whether holds may be waiting for the budget; the queue is read only if this is true.
+    # Whether holds may be waiting for the budget; the queue is read only if this column is true.
     awaited: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
@@ -422,7 +427,7 @@ class Hold(Table):
     budget_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     amount_usd: Mapped[Decimal]
     # The called provider and model, because a fallback's model differs from the agent run's model.
-    # Both are null in rows of older versions.
+    # Both columns are null in rows of older versions.
     provider: Mapped[str | None]
     model: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -432,8 +437,8 @@ class WaitingHold(Table):
     """A hold that waits until other holds are settled, with its place in the order of the queue.
 
     A row counts only while its agent run still waits. Therefore the places of a dead worker's
-    agents are free when their leases have been taken away. The table needs no index on the budgets,
-    because the table is only as long as the queue.
+    agents are free when the leases of these agents have been taken away. The table needs no index
+    on the budgets, because the table is only as long as the queue.
     """
 
     __tablename__ = "hold_queue"
@@ -466,15 +471,15 @@ class StoredLimits(Table):
 class CostEntry(Table):
     """A line of the ledger. Lines never change: a trigger refuses UPDATE, DELETE and TRUNCATE.
 
-    The table has no foreign keys and repeats the names that reports need, because runs and
-    workflows are pruned and the ledger is never pruned.
+    The table has no foreign keys and repeats the names that the reports need, because runs and
+    workflows are pruned, but the ledger is never pruned.
     """
 
     __tablename__ = "cost_entries"
     __table_args__ = (
         CheckConstraint(_one_of("kind", COST_KINDS), name="kind"),
-        # Except for corrections, a call has only one entry of each kind, even if it is recorded
-        # twice.
+        # Except for corrections, a call has only one entry of each kind, even if the call is
+        # recorded twice.
         Index(
             "uq_cost_entries_call_id_kind",
             "call_id",
@@ -517,8 +522,8 @@ class CostEntry(Table):
     web_searches: Mapped[int] = mapped_column(server_default=text("0"))
     usage: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
     # The service tier, speed and region in which the provider served the call, as far as the answer
-    # tells them. The column is null in rows of older AgentChord versions and for calls without an
-    # answer.
+    # names these facts. The column is null in rows of older AgentChord versions and for calls
+    # without an answer.
     served: Mapped[dict[str, Any] | None]
     price_version: Mapped[str | None]
     # The shared budgets on which the entry was booked; a later correction is booked on the same
@@ -545,7 +550,7 @@ class CostEntry(Table):
 
 
 class CostTotal(Table):
-    """Sums of the ledger by day; a trigger keeps them exact in the transaction of each entry.
+    """Sums of the ledger by day; a trigger keeps the sums exact in the transaction of each entry.
 
     A transaction adds its sums to a shard that no other transaction holds, so transactions do not
     wait for the rows of other transactions.
@@ -555,8 +560,8 @@ class CostTotal(Table):
     __table_args__ = ({"postgresql_with": {"fillfactor": "50"}},)
 
     shard: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    # A digest of the columns from ``day`` to ``outcome``, because the names in them may be too long
-    # for an index.
+    # A digest of the columns from ``day`` to ``outcome``, because the names in these columns may be
+    # too long for an index.
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)
     day: Mapped[date]
     tenant: Mapped[str | None]
@@ -595,7 +600,7 @@ class Event(Table):
 
 
 class RecordedEvent(Table):
-    """An event that a program recorded itself; it does not have to belong to a run."""
+    """An event that a program itself recorded; the event does not have to belong to a run."""
 
     __tablename__ = "recorded_events"
 

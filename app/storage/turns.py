@@ -28,9 +28,9 @@ ADD_TURNS: TextClause = text("""
 """)
 
 # calls: [{turn_id, position, agent_run_id, attempt, ...}]. If a run is paused or is being stopped,
-# it starts no tool, but the results of tools are still written. A tool call that has ended is not
-# changed. A repeated batch changes nothing and writes no events. The statement returns the agent
-# runs whose tools may run.
+# the run starts no tool, but the results of tools are still written. A tool call that has ended is
+# not changed. A repeated batch changes nothing and writes no events. The statement returns the
+# agent runs whose tools may run.
 WRITE_TOOL_CALLS: TextClause = text("""
     WITH given AS (
         SELECT * FROM jsonb_to_recordset(CAST(:calls AS jsonb)) AS g(
@@ -178,14 +178,15 @@ class TurnWrites:
 
 
 async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites]) -> set[UUID]:
-    """Write turns and tool calls of agent runs that are locked and owned by the given attempts.
+    """Write turns and tool calls of locked agent runs; the given attempts own the agent runs.
 
     Args:
         connection: Inside a transaction.
         writes: The writes, each of a different agent run.
 
     Returns:
-        The agent runs whose tools may run, because their run is running and not being stopped.
+        The agent runs whose tools may run. The run of such an agent run is running and is not being
+        stopped.
     """
     turns, calls = [], []
     for write in writes:
@@ -198,7 +199,7 @@ async def write_turns(connection: AsyncConnection, writes: Sequence[TurnWrites])
 
 
 async def lose_tool_calls(connection: AsyncConnection, agent_run_ids: Sequence[UUID]) -> None:
-    """Mark running tool calls as ``unknown``, because their worker went silent."""
+    """Mark the running tool calls of agent runs with silent workers as ``unknown``."""
     await connection.execute(LOSE_TOOL_CALLS, {"ids": list(agent_run_ids)})
 
 

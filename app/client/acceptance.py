@@ -56,7 +56,7 @@ class Acceptance:
 
         Raises:
             UnknownModel: If a model has no price.
-            WorkflowError: If a model does not accept a parameter of its agent.
+            WorkflowError: If a model does not accept a parameter of the agent.
         """
         for each in all_workflows(workflow):
             check_calls(

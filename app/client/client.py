@@ -41,7 +41,7 @@ class _Shared:
 class Client:
     """A program's access to the cluster; the coroutines run on the event loop of the platform.
 
-    Every client has a scope, and every read and every control stays within this scope. The client
+    Every client has a scope. Every read and every control stays within this scope. The client
     treats another tenant's run like a run that does not exist.
 
     A client belongs to one event loop. Code without a loop, or with several loops, uses ``enqueue``

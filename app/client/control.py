@@ -71,7 +71,7 @@ class Control:
             Whether any agent runs again.
 
         Raises:
-            RunConflict: If the run's input has been removed, or the budget would be lowered.
+            RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
         if cost_budget is not None and (problem := BOUNDS["cost_budget"].problem(cost_budget)):
             raise WorkflowError(f"cost_budget of the run {problem}", field="cost_budget")
@@ -84,7 +84,7 @@ class Control:
 
         Raises:
             WorkflowError: If the run has no agent of that name.
-            RunConflict: If the run is still going, or the run's input has been removed.
+            RunConflict: If the run is still going, or if the run's input has been removed.
         """
         await self._runs.read(run_id)
         return await self._scheduler.rerun(run_id, agent)

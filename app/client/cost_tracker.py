@@ -65,7 +65,7 @@ class CostTracker:
         """Book a call that was made outside the workers, on the same ledger and budgets.
 
         The money is spent already, so the call is booked even if it does not fit a budget. That
-        budget is then overdrawn, and no agent's call fits into it any more.
+        budget is then overdrawn, and no agent's call fits into the budget any more.
 
         Args:
             agent_id: Id of an agent run (``AgentResult.agent_id``), or a name that the caller
@@ -87,8 +87,8 @@ class CostTracker:
         Raises:
             UnknownModel: If the model has no price.
             UnknownWorkflow: If neither a run nor a workflow has the id. This is a ValueError.
-            WorkflowError: If a number of tokens is negative or not a whole number, or the metadata
-                is not JSON. This is a ValueError.
+            WorkflowError: If a number of tokens is negative or not a whole number, or if the
+                metadata is not JSON. This is a ValueError.
         """
         tokens = {"input_tokens": input_tokens, "output_tokens": output_tokens}
         if found := find_problem(tokens, dict.fromkeys(tokens, TOKENS)):

@@ -24,8 +24,8 @@ LIMITS_HINT = ", or use `agentchord limits set`"
 class OrchestrationEngine:
     """Registers and executes workflows on the cluster.
 
-    The workers do the work, and only the workers need the keys and the clients. The ``llm_client``
-    only names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
+    The workers do the work. Only the workers need the keys and the clients. The ``llm_client`` only
+    names a provider: the limits in ``config.rate_limit_config`` are meant for that provider.
 
     ``execute_workflow`` returns when the run has ended. If the caller ends first, the run goes on,
     and the caller can find the run again only by a ``key``. ``enqueue`` returns a handle at once.
@@ -37,7 +37,7 @@ class OrchestrationEngine:
 
     Raises:
         ConfigurationError: If the config contradicts the cluster's configuration.
-        ServiceUnavailable: If the config has limits, and Postgres cannot be reached. Postgres has
+        ServiceUnavailable: If the config has limits while Postgres cannot be reached. Postgres has
             the stored limits, which are compared with the limits of the config.
 
     Example:

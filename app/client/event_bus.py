@@ -55,14 +55,14 @@ class EventBus:
             consumer: Name of this member, unique in the group; by default, the name of the host
                 and the id of the process.
             after: Id of the event after which a new group begins. With 0, the group begins with the
-                oldest event of the stream; with None, it begins with the next new event.
+                oldest event of the stream; with None, the group begins with the next new event.
             stale_s: Seconds after which this member takes over an event that another member has
                 not acknowledged.
 
         Raises:
             ServiceUnavailable: If Postgres cannot be reached at the start. While Redis cannot be
                 reached, the iterator waits for Redis.
-            ValueError: If the group has no name, or ``after`` or ``stale_s`` is out of range.
+            ValueError: If the group has no name, or if ``after`` or ``stale_s`` is out of range.
         """
         events = _live(group, consumer, after, stale_s)
         try:

@@ -27,8 +27,7 @@ class Event:
     Attributes:
         id: A number that grows with time; ``events(after=id)`` continues after this event.
         type: Type of the event, such as ``agent_completed``. An event ``agent_text`` is a part of a
-            streamed answer. Such an event is not stored, and has the id of the stored event before
-            it.
+            streamed answer. Such an event is not stored, and has the id of the last stored event.
         at: Time of the event (UTC).
         attempt: Number of the agent's attempt; None if the event belongs to no attempt.
         data: Facts, such as the agent's name and the error.

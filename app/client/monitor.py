@@ -35,12 +35,12 @@ class Monitor:
     Each method reads its numbers from Postgres: from the run tables, the histories and the ledger.
     So all monitors return the same numbers, in every process and after every restart.
 
-    If a monitor is used as a context manager, it also logs the metrics every ``metrics_interval``
-    seconds.
+    If a monitor is used as a context manager, the monitor also logs the metrics every
+    ``metrics_interval`` seconds.
 
     Each result needs a query over the whole cluster, so a monitor is not a good source for charts.
-    Prometheus reads the exporter (``agentchord exporter``), and a program that follows every event
-    uses ``EventBus``.
+    Prometheus reads the exporter (``agentchord exporter``). A program that follows every event uses
+    ``EventBus``.
 
     Args:
         config: The settings of monitoring; None means the settings of the configuration.
@@ -67,7 +67,7 @@ class Monitor:
         workflow_id: str | UUID | None = None,
         data: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store the caller's own event; the events of agents are stored by the workers.
+        """Store the caller's own event; the workers store the events of agents.
 
         The event is stored if ``enable_metrics`` is true, and logged if ``enable_logging`` is true.
 
@@ -80,8 +80,8 @@ class Monitor:
                 stored as ``[redacted]``.
 
         Raises:
-            WorkflowError: If the type is empty or too long, an id is not a string, or the data is
-                not JSON or is too large. This is a ValueError.
+            WorkflowError: If the type is empty or too long, if an id is not a string, or if the
+                data is not JSON or is too large. This is a ValueError.
             ServiceUnavailable: If Postgres cannot be reached.
         """
         if not isinstance(data, Mapping | None):
@@ -153,7 +153,7 @@ class Monitor:
                 type that a program recorded; None means every type.
 
         Raises:
-            WorkflowError: If the count is out of bounds, or the type is not a string. This is a
+            WorkflowError: If the count is out of bounds, or if the type is not a string. This is a
                 ValueError.
             ServiceUnavailable: If Postgres cannot be reached.
         """
@@ -228,7 +228,7 @@ def _logger() -> Any:
     """Return a logger that is silent unless the program has configured logging.
 
     Until a program has configured structlog, structlog prints to standard output. A library must
-    not do that.
+    not print to standard output.
     """
     if structlog.is_configured():
         return structlog.get_logger(__name__)

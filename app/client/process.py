@@ -1,6 +1,6 @@
 """The bridge for code without an event loop: one client on one background loop per process.
 
-So the synchronous and the asynchronous API run the same code, and a caller can use any loop.
+So the synchronous and the asynchronous API run the same code. A caller can use any loop.
 """
 
 import atexit
@@ -27,7 +27,7 @@ class Process:
     client: Client
 
     def close(self, pid: int) -> None:
-        """Close the connections, but only in the process that made them."""
+        """Close the connections, but only in the process that made these connections."""
         if os.getpid() == pid:
             self.loop.run(self.client.close())
             self.loop.close()
@@ -45,7 +45,7 @@ class Process:
 
 
 def process() -> Process:
-    """Return this process's loop and client; make them at the first use and after a fork."""
+    """Return this process's loop and client; make both at the first use and after a fork."""
     return _process(os.getpid())
 
 

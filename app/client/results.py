@@ -44,7 +44,7 @@ class Results:
         }
 
     async def context(self, run_id: UUID) -> dict[str, Any]:
-        """Return the run's shared context: its input, and the values of ``output_mapping``.
+        """Return the run's shared context: the run's input, and the values of ``output_mapping``.
 
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).

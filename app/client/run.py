@@ -19,9 +19,9 @@ from app.storage.runs import RunRecord
 class Run:
     """A handle of one run; every property reads the run's current state from Postgres.
 
-    The methods block the thread of the caller, and each property makes a query of its own. So code
-    on an event loop waits with ``wait_async``, and a program that follows many runs reads the
-    events of all runs from one ``EventBus``.
+    The methods block the thread of the caller. Each property makes a query of its own. So code on
+    an event loop waits with ``wait_async``. A program that follows many runs reads the events of
+    all runs from one ``EventBus``.
 
     Args:
         id_: Id of the run; any process can make a handle from the id.
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def context(self) -> dict[str, Any]:
-        """The run's shared context: its input, and the values of ``output_mapping`` so far.
+        """The run's shared context: the run's input, and the values of ``output_mapping`` so far.
 
         Raises:
             RunConflict: If inputs and outputs were removed (`agentchord prune`).
@@ -118,8 +118,8 @@ class Run:
         """Follow the run's history and the live texts of streaming agents, until the run has ended.
 
         Events ``agent_text`` are not stored, so a late caller gets only the later texts. An event
-        ``agent_text`` has the id of the stored event before it. So a caller that continues
-        ``after`` any id misses no stored event.
+        ``agent_text`` has the id of the last stored event. So a caller that continues ``after`` any
+        id misses no stored event.
 
         Args:
             after: Id of the last event already seen; 0 and None start from the beginning.
@@ -130,7 +130,7 @@ class Run:
         return process().iterate(process().client.history.events(self._id, checked_after(after)))
 
     def cancel(self, reason: str = "cancelled by the user") -> bool:
-        """Stop the run; calls in flight are closed, and no other call starts.
+        """Stop the run; calls in flight are closed, and no new call starts.
 
         Returns:
             Whether the run was still going; a second call is harmless.
@@ -165,7 +165,7 @@ class Run:
             Whether any agent runs again; False if the run is still going or has nothing to retry.
 
         Raises:
-            RunConflict: If the run's input has been removed, or the budget would be lowered.
+            RunConflict: If the run's input has been removed, or if the budget would be lowered.
         """
         return process().loop.run(process().client.control.retry_failed(self._id, cost_budget))
 
@@ -180,7 +180,7 @@ class Run:
 
         Raises:
             WorkflowError: If the run has no agent of that name.
-            RunConflict: If the run is still going, or the run's input has been removed.
+            RunConflict: If the run is still going, or if the run's input has been removed.
         """
         return Run(process().loop.run(process().client.control.rerun(self._id, agent)))
 
@@ -204,8 +204,8 @@ def enqueue(
             version until the run ends.
         input: JSON object; its keys fill the placeholders of the prompts.
         weight: The run's share of a rate limit, relative to other runs that wait for that limit.
-        tenant: The tenant of the run. The costs of the run are booked on the tenant's budgets, and
-            the ledger names the tenant.
+        tenant: The tenant of the run. The costs of the run are booked on the tenant's budgets. The
+            ledger names the tenant.
         key: A name for the run, such as ``invoice-42``. If any process calls ``enqueue`` with the
             same key again, the call returns the same run. A key names one run of the cluster
             forever.
@@ -214,8 +214,8 @@ def enqueue(
         A handle of the run.
 
     Raises:
-        WorkflowError: If the input does not fit the workflow, the weight is not from 0.001 to
-            1,000, or the tenant or the key is not a valid name.
+        WorkflowError: If the input does not fit the workflow, if the weight is not from 0.001 to
+            1,000, or if the tenant or the key is not a valid name.
         RunConflict: If the run with that key has another workflow, input or tenant.
         UnknownModel: If a model has no price.
         ServiceUnavailable: If Postgres cannot be reached; in this case nothing is stored.

@@ -43,9 +43,9 @@ class Runs:
     here and in the other subjects, first calls ``read``. One check is enough, because a run never
     changes its tenant.
 
-    If callers of the same scope call at the same time, they share statements and commits. Examples
-    are a hundred threads that enqueue runs, or a hundred threads that wait for runs. Callers of
-    different scopes share nothing.
+    If callers of the same scope call at the same time, these callers share statements and commits.
+    Examples are a hundred threads that enqueue runs, or a hundred threads that wait for runs.
+    Callers of different scopes share nothing.
 
     Args:
         platform: The process's platform.

@@ -1,4 +1,4 @@
-"""A client's transactions in Postgres; they raise the errors of this package."""
+"""A client's transactions in Postgres; the transactions raise the errors of this package."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -47,8 +47,8 @@ class Transactions:
     async def _attempt(self, step: Callable[[AsyncConnection], Awaitable[Result]]) -> Result:
         """Run a step; if Postgres had closed the connection before the step, run the step again.
 
-        If the connection is lost during the commit, the step is not repeated, because it is
-        possible that Postgres has committed.
+        If the connection is lost during the commit, the step is not repeated, because Postgres may
+        have committed.
         """
         taken = False
         try:

@@ -1,4 +1,4 @@
-"""Stored workflows: registering and reading them."""
+"""Registers and reads stored workflows."""
 
 from functools import partial
 from uuid import UUID
@@ -17,9 +17,9 @@ from app.storage import runs
 class Workflows:
     """Registers and reads stored workflows.
 
-    A stored workflow has no tenant, and workflows with equal content share one id. So neither the
-    id nor the name proves that a tenant is allowed to see a workflow. Therefore, within the scope
-    of a tenant, a workflow is read only through a run of that tenant (``of_run``).
+    A stored workflow has no tenant. Workflows with equal content share one id. So neither the id
+    nor the name proves that a tenant is allowed to see a workflow. Therefore, within the scope of a
+    tenant, a workflow is read only through a run of that tenant (``of_run``).
 
     Args:
         scope: The scope of the workflows.

@@ -175,7 +175,8 @@ class Agent:
         output_mapping: Path in the output (``$`` is the whole output) -> key of the run's shared
             context. The agents that depend on this agent read the value by that key.
         condition: A CEL expression. If the expression is false, the agent is SKIPPED and its output
-            is null. Its dependents are still executed. With None, the agent always runs.
+            is null. The agents that depend on this agent are still executed. With None, the agent
+            always runs.
         output_schema: A JSON Schema or a pydantic model; the stored form of a pydantic model is the
             model's JSON Schema. With a schema, the output is a JSON value instead of a string.
         on_cut: Treatment of an answer that was cut at ``max_tokens``: ``fail``, ``accept``, or

@@ -52,7 +52,7 @@ class View:
 
 
 class DataFlow:
-    """The data flow of a workflow: the agents that write into the context, and their readers.
+    """The data flow of a workflow: the writers of the context's keys, and the agents that read.
 
     Args:
         agents: The agents; their mappings must have passed ``validate_agent``.

@@ -1,4 +1,4 @@
-"""Follows a run: yields the events of the run as they come, and the live text of its agents."""
+"""Follows a run: yields each event of the run at once, and the live text of the run's agents."""
 
 import asyncio
 import contextlib
@@ -40,8 +40,8 @@ async def follow(
     """Follow a run to its end.
 
     A text comes after the ``agent_started`` event of its attempt, and before the event that marks
-    the end of the attempt. A text has the id of the last event before it, so that a caller that
-    continues after this id misses no event.
+    the end of the attempt. A text has the id of the last event before the text, so that a caller
+    that continues after this id misses no event.
 
     Args:
         after: Id of the last event that the caller has already seen.

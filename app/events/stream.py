@@ -1,8 +1,8 @@
-"""The stream: the newest events of all runs in Redis, for services that follow them live.
+"""The stream: the newest events of all runs in Redis, for services that follow events live.
 
 The stream is a copy of the history in Postgres, in the same order. An entry has the id of its
-event. Therefore a reader of the history can continue in the stream, and an event that is written
-twice is stored only once.
+event. Therefore a reader of the history can continue in the stream. For the same reason, an event
+that is written twice is stored only once.
 """
 
 import asyncio

@@ -178,7 +178,7 @@ class Stream:
 
     def message(self) -> bytes:
         """Take all waiting pieces as one message."""
-        # A provider may split its text inside a surrogate pair, and half a pair is not valid text.
+        # A provider may split its text inside a surrogate pair. Half a pair is not valid text.
         text = "".join(self.parts).encode("utf-8", "replace").decode()
         self.parts = []
         at = datetime.now(UTC).isoformat()

@@ -49,7 +49,7 @@ class CallPlan:
             of text per token, or is a little less than the provider's count.
         context_window: Largest number of tokens that the model can read, or None if the
             number is not known.
-        counting: The rules by which the provider's limits count the tokens.
+        counting: The rules for counting the tokens against the provider's limits.
         server_uses: The largest counts that tools of the provider can add to the call.
     """
 
@@ -87,7 +87,7 @@ class CallPlan:
         output_tokens = self.max_tokens + self.summary_tokens
         if self.summary_tokens:
             # The model reads the prompt twice: once for the summary, and once for the answer. For
-            # the answer it also reads the summary.
+            # the answer, the model also reads the summary.
             prompt_tokens = 2 * prompt_tokens + self.summary_tokens
         uses = self.server_uses
         return self.quote.worst_case(
@@ -99,7 +99,7 @@ class CallPlan:
 
 
 class CallPlanner:
-    """Plans calls; workers reserve a plan's worst case, and ``agentchord plan`` shows this amount.
+    """Plans calls; ``agentchord plan`` shows the worst case that workers reserve for a plan.
 
     The planner has a weakness. The bound counts one token for each byte of the prompt's text. For
     prose, this is about four times the real number. A tokenizer for each model would give a closer
@@ -110,7 +110,8 @@ class CallPlanner:
         pricing: The prices and the limits of models.
         default_max_tokens: Largest number of tokens of an answer if the agent sets no
             ``max_tokens``.
-        providers: The providers of this cluster; a provider's protocol has the rules of its limits.
+        providers: The providers of this cluster; a provider's protocol has the rules of the
+            provider's limits.
 
     Attributes:
         pricing: The prices that the planner uses.

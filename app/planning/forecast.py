@@ -1,9 +1,10 @@
 """A forecast of the calls, tokens and dollars of each agent of a run, without any call.
 
-The forecast assumes that every agent answers at its first try, with an answer of a given size. It
-also assumes that an agent with tools requests tools once, and uses each tool of the provider once.
-If the list of a for_each is in the input, its elements are counted. If another agent will return
-the list, the figures apply to one element. Agents of a sub-workflow appear as ``agent/inner``.
+The forecast assumes that every agent answers at its first try, with an answer of a given size. The
+forecast also assumes that an agent with tools requests tools once, and uses each tool of the
+provider once. If the list of a for_each is in the input, the elements of the list are counted. If
+another agent will return the list, the figures apply to one element. Agents of a sub-workflow
+appear as ``agent/inner``.
 """
 
 from collections.abc import Mapping, Sequence

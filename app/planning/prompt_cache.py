@@ -43,7 +43,7 @@ class CacheForecast:
 def cache_forecast(
     agent: Agent, price: Price, providers: Sequence[Provider] = BUILT_IN
 ) -> CacheForecast | None:
-    """Return the effect of an agent's ``prompt_cache``; None if the agent does not ask for it.
+    """Return the effect of an agent's ``prompt_cache``; None if the agent asks for no cache.
 
     Args:
         agent: The agent.

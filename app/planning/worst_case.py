@@ -48,10 +48,11 @@ class WorstCase:
 
     Attributes:
         once_usd: Cost if every agent answers at the first try and uses all the tokens that it may
-            use. For an agent with tools, the cost limit of the agent counts instead. It also counts
-            for an agent with ``on_cut: continue``, and for an agent with attachments that cannot be
-            read before the run. The tools may belong to the agent or to the provider. Results of
-            tools and such attachments have no bound, and each continued answer is sent again.
+            use. For an agent with tools, the cost limit of the agent counts instead. The cost limit
+            also counts for an agent with ``on_cut: continue``, and for an agent with attachments
+            that cannot be read before the run. The tools may belong to the agent or to the
+            provider. Results of tools have no bound. Attachments that cannot be read have no bound
+            either. Each continued answer is sent again.
         limit_usd: Cost, including all retries, at which the agents' cost limits and the run's
             budget stop the run.
     """
@@ -67,7 +68,7 @@ class Unknown(str):
 
 
 def read_nothing(sources: Sequence[Source]) -> list[Part] | None:
-    """Read no attachments, so that all of them are unknown."""
+    """Read no attachments, so that all attachments are unknown."""
     return None if sources else []
 
 
@@ -82,7 +83,7 @@ def worst_case(
     Args:
         workflow: The workflow.
         run_input: The run's input.
-        planner: The planner of calls, which plans as the workers do.
+        planner: The planner of calls, which plans in the same way as the workers.
         read: Returns the parts of attachments, or None if the attachments cannot be read here.
 
     Raises:
@@ -116,7 +117,7 @@ def worst_case_of(
         agent: The agent.
         values: The agent's values by name; the value of every other agent is a string with the
             length of that agent's longest output.
-        planner: The planner of calls, which plans as the workers do.
+        planner: The planner of calls, which plans in the same way as the workers.
         read: As in ``worst_case``.
     """
     if agent.kind not in (LLM, WORKFLOW):
@@ -189,7 +190,7 @@ def texts(tokens: Mapping[str, int]) -> dict[str, str]:
 
 
 def attached_to(agent: Agent, values: Mapping[str, Any], read: Read) -> list[Part] | None:
-    """Return the parts of an agent's attachments; None if they are not known before the run.
+    """Return the parts of an agent's attachments; None if the parts are not known before the run.
 
     Args:
         agent: The agent.

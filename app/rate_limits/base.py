@@ -16,10 +16,10 @@ from app.rate_limits.tiers import BucketSpec
 
 
 class WaitingRequest(NamedTuple):
-    """A request in the form in which a process sends it to a backend.
+    """A waiting request, in the form that a process sends to a backend.
 
     Attributes:
-        id: Number of the request, unique in its process and bucket.
+        id: Number of the request, unique in the process and the bucket.
         priority: Priority from 1 to 10; within a run, a higher number goes first.
         arrival_ms: Time at which the request arrived, in milliseconds of the backend's clock.
         cost_s: The share of the bucket that the request takes, in seconds of the scarcest tier.
@@ -90,7 +90,7 @@ class Sight(NamedTuple):
 
     Attributes:
         sent_at: Time at which the request was sent, by the backend's clock.
-        spent: Total that was spent in each tier, as the backend's last reply gave it.
+        spent: Total that was spent in each tier, from the backend's last reply.
     """
 
     sent_at: float
@@ -149,8 +149,8 @@ class LimitRequest:
     Attributes:
         provider: Provider name, such as ``openai``; provider and model determine the bucket.
         model: Model name.
-        counting: The rules by which the provider's limits count tokens; the protocol determines
-            these rules.
+        counting: The rules for counting tokens against the provider's limits; the protocol
+            determines these rules.
         run_id: Id of the call's run, because runs share a bucket by weight.
         input_tokens: Tokens that the prompt will probably have.
         output_tokens: Largest number of tokens that the answer can have: ``max_tokens``, unless a
@@ -175,7 +175,7 @@ class Permit:
 
     Attributes:
         bucket: Name of the bucket that granted the permit.
-        request_id: Number of the request, unique in its process and bucket.
+        request_id: Number of the request, unique in the process and the bucket.
         request: The call.
         spec: The bucket's limits at the time of the grant.
         taken: The amount that was taken from each tier, in the order of the tiers of ``spec``.

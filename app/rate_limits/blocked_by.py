@@ -1,4 +1,4 @@
-"""The reason why a bucket's requests wait; it explains later why an agent took long."""
+"""The reason why a bucket's requests wait; the reason later explains why an agent took long."""
 
 import time
 from collections.abc import Awaitable

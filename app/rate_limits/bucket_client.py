@@ -5,7 +5,7 @@ Hundreds of requests that arrive at the same time therefore cost one round trip,
 request.
 
 The diagram shows the life of a permit, from the request to the correction. A line that starts with
-``--`` shows how a permit or request leaves this path, and an arrow leads back to the queue::
+``--`` shows how a permit or request leaves this path. An arrow leads back to the queue::
 
     enter()
       v
@@ -36,10 +36,10 @@ The diagram shows the life of a permit, from the request to the correction. A li
     settled       not in _live any more; Corrections.fill() adds the correction to an exchange
 
 If ``pause`` or ``begin`` takes away a permit, a waiter that is not early goes back into the queue.
-An early waiter already has its permit; its caller learns from ``begin`` that the permit is void,
-and enters a new request. A queued waiter leaves the queue in ``abandon`` if its caller is cancelled
-or times out, and ``long_waits`` may send away a waiter, with LongWait. In a bucket without limits,
-``at_once`` and ``_let_go`` make a permit whose call may start at once.
+An early waiter already has its permit; the caller learns from ``begin`` that the permit is void,
+and enters a new request. A queued waiter leaves the queue in ``abandon`` if the waiter's caller is
+cancelled or times out. ``long_waits`` may also send away a waiter, with LongWait. In a bucket
+without limits, ``at_once`` and ``_let_go`` make a permit whose call may start at once.
 
 This file is over 400 lines because these states belong to one machine, which the diagram shows
 completely.
@@ -69,7 +69,7 @@ from app.rate_limits.tiers import BucketSpec
 MOST_OFFERED, LEAST_OFFERED = 128, 4
 #: Seconds by which a call may begin before the start of its permit. ``EARLY_S`` is usual. If one
 #: request fills the bucket, ``ClusterLimiter.start`` uses ``PREPARE_S``: the client prepares the
-#: call before the start, and sends it exactly at the start.
+#: call before the start, and sends the call exactly at the start.
 EARLY_S, PREPARE_S = 0.0005, 0.008
 #: In a bucket that one request fills, a permit is void if its call begins later than this.
 STALE_S = 0.020
@@ -384,7 +384,7 @@ class BucketClient:
             self._exchange_timer.run_in(0.0)
 
     def _mark_sent(self, permit: Permit, *, measured: bool) -> None:
-        """Note that a call was sent, and report it to the backend if it is late."""
+        """Note that a call was sent; if the call is late, report the delay to the backend."""
         late = self._pending_sends.mark_sent(permit, measured=measured)
         if late is not None:
             self._corrections.note_delay(permit, *late)
@@ -410,7 +410,7 @@ class BucketClient:
         """Give permits to the waiters of an unlimited bucket.
 
         Usually all waiters get their permits at once. After a pause, growing groups of waiters get
-        their permits.
+        permits.
         """
         if not self.spec.unlimited or not self._queue:
             return

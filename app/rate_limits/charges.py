@@ -1,7 +1,7 @@
 """The amounts that a call takes from each tier: estimates before the call, corrections afterwards.
 
 Providers count differently (``app.domain.protocols.TokenCounting``). Under OpenAI's protocol a
-provider reserves the tokens of the prompt or ``max_tokens``, whichever number is larger, and does
+provider reserves the larger of two numbers (the tokens of the prompt and ``max_tokens``), and does
 not give back the unused part. Under Anthropic's protocol a provider counts the real output, and
 counts only the part of the prompt that was not read from a cache.
 """
@@ -38,7 +38,8 @@ def expected_amounts(
 def too_large(request: LimitRequest, spec: BucketSpec) -> tuple[Tier, float] | None:
     """Return the tier that is too small for a call, and the call's amount; None if the call fits.
 
-    If a tier counts real output, the answer is not included, because its length is not known.
+    If a tier counts real output, the answer is not included, because the length of the answer is
+    not known.
     """
     for tier in spec.tiers:
         amount = 0.0 if tier.in_requests else _expected(request, tier, 0.0)

@@ -16,8 +16,9 @@ from app.rate_limits.tiers import BucketSpec
 #: corrections, the oldest corrections are forgotten, and their concurrency slots expire.
 MOST_KEPT = 10_000
 MOST_SENT = 500
-#: Corrections wait ``FLUSH_S`` seconds, so that later corrections share their exchange. Headers
-#: without a new limit wait ``LAZY_S`` seconds, so that they rarely need an exchange of their own.
+#: Corrections wait ``FLUSH_S`` seconds, so that later corrections share the same exchange. Headers
+#: without a new limit wait ``LAZY_S`` seconds, so that such headers rarely need an exchange of
+#: their own.
 FLUSH_S, LAZY_S = 0.003, 0.25
 DEFAULT_PAUSE_S, LONGEST_PAUSE_S = 1.0, 3600.0
 
@@ -59,7 +60,7 @@ class Corrections:
 
     @property
     def max_wait_s(self) -> float:
-        """Seconds that corrections may wait to share an exchange; infinite if there are none."""
+        """Seconds that corrections may wait to share an exchange; infinite without corrections."""
         if self._settlements or self._delays or self._refusals or self._news or self._answered:
             return FLUSH_S
         return LAZY_S if self._observations else math.inf

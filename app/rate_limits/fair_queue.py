@@ -2,8 +2,8 @@
 
 The order among runs is start-time fair queueing (Goyal, Vin, Cheng 1996). Each run has a virtual
 time that grows by cost / weight with every grant. The run with the least virtual time goes first.
-The backend has the exact virtual times. This module has copies, which are good enough to choose the
-requests that it offers.
+The backend has the exact virtual times. This module has copies. The copies are good enough to
+choose the requests that the module offers.
 """
 
 import asyncio

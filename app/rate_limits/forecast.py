@@ -2,10 +2,10 @@
 
 An answer that may have 4,096 tokens usually has only a few hundred tokens. If each call reserved
 4,096 tokens, most of the limit would be unused while calls are under way. The reservation is
-therefore based on the last answers to calls with a similar ``max_tokens``: it is the length of the
-longest of these answers. While only few answers are known, a share of this length is added. If an
-answer is longer than its reservation, the difference is charged when the call has ended, like every
-correction.
+therefore based on the last answers to calls with a similar ``max_tokens``: the reservation is the
+length of the longest of these answers. While only few answers are known, a share of this length is
+added. If an answer is longer than its reservation, the difference is charged when the call has
+ended, like every correction.
 """
 
 from collections import defaultdict, deque

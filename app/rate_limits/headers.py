@@ -39,7 +39,8 @@ def limits_in(headers: Mapping[str, str]) -> Iterator[HeaderLimit]:
     headers of other providers. Some headers are ignored:
 
     - values that are absent, unreadable, -1 or 0/0,
-    - OpenAI's headers about a limit per day; only their numbers show that the limit is per day,
+    - OpenAI's headers about a limit per day; only the numbers in these headers show that the limit
+      is per day,
     - Anthropic's ``tokens`` if the headers also give a limit of input tokens or of output tokens,
       because ``tokens`` then only repeats the tightest of these limits.
     """

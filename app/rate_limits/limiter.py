@@ -1,7 +1,7 @@
 """The limiter of a process; the limiters of all processes share each provider's limits.
 
-``acquire`` waits for a permit, and ``settle`` reports the real usage of the call. A limiter runs on
-one asyncio loop. docs/rate-limits.md describes how the parts work together.
+``acquire`` waits for a permit. ``settle`` reports the real usage of the call. A limiter runs on one
+asyncio loop. docs/rate-limits.md describes how the parts work together.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from app.rate_limits.statistics import Statistics
 from app.rate_limits.tiers import spec_of
 from app.telemetry.logging import of_nobody
 
-#: A function that gets a provider and a model, and returns their bucket's name and limits.
+#: A function that gets a provider and a model, and returns the name and limits of the bucket.
 Resolve = Callable[[str, str], tuple[str, RateLimitConfig]]
 CLOSE_S = 2.0
 
 
 class _Moved(Exception):
-    """The model now belongs to another bucket, so its request has to wait there."""
+    """The model now belongs to another bucket, so the request has to wait for that bucket."""
 
 
 class ClusterLimiter:
     """Grants permits for calls under limits that all processes share.
 
-    Weakness: limited calls wait while the backend is away, and a process needs a round trip for
+    Weakness: limited calls wait while the backend is away. Also, a process needs a round trip for
     each batch of requests. For one process and one configuration ``RateLimiter`` is simpler.
 
     Args:
@@ -155,9 +155,9 @@ class ClusterLimiter:
         """Wait for the start of an early permit.
 
         Returns:
-            Whether the call may start now. The result is False if the bucket is paused or the start
-            is long over. In this case the permit is already given back, and the caller must acquire
-            another permit.
+            Whether the call may start now. The result is False if the bucket is paused or if the
+            start is long over. In this case the permit is already given back, and the caller must
+            acquire another permit.
         """
         bucket = self._buckets[permit.bucket]
         if permit.spec.unlimited:
@@ -170,9 +170,9 @@ class ClusterLimiter:
             await asyncio.sleep(lead_s - early_s)  # may end a little early, so the loop looks again
 
     async def mark_sent(self, permit: Permit) -> None:
-        """Wait until the caller may send the request; usually this is at once.
+        """Wait until the caller may send the request; usually the caller may send it at once.
 
-        If the request is late, later requests leave room for it.
+        If the request is late, later requests leave room for the late request.
         """
         await self._buckets[permit.bucket].mark_sent(permit)
 

@@ -1,9 +1,9 @@
-"""Sends away waiters whose bucket stays closed for longer than their callers accept.
+"""Sends away waiters whose bucket stays closed for longer than the waiters' callers accept.
 
 A wait counts only if its length is known: a pause that the provider asked for, or a wait for a
 limit per hour or per day. If a limit per minute is used up, requests always wait here. When a call
-has used less than it had reserved, another call can start earlier, and only a request that waits
-here can use this chance.
+has used less than it had reserved, another call can start earlier. Only a request that waits here
+can use this chance.
 """
 
 import random
@@ -50,7 +50,7 @@ def closed_by_pause(seconds: float) -> Closed:
 
 
 def later(one: Closed | None, other: Closed | None) -> Closed | None:
-    """Return the value with the later end, or None if both are over."""
+    """Return the value with the later end, or None if both times are over."""
     now_s = time.monotonic()
     closed = [each for each in (one, other) if each is not None and each.until_s > now_s]
     return max(closed, key=lambda each: each.until_s, default=None)

@@ -41,9 +41,9 @@ def overview(
           ``capacity``, ``rate`` per second and ``learned_limit``,
         - ``circuits``: the circuit breakers of the bucket's models.
 
-        If a bucket is in use but no block defines it any more, its limits have the source
-        ``former``. If such a bucket has no limits and is not paused, it is left out. Buckets for
-        the counts of prompts are usually such buckets.
+        If a bucket is in use but no block defines the bucket any more, its limits have the source
+        ``former``. If a bucket without a block has no limits and is not paused, the bucket is left
+        out. Most buckets for the counts of prompts are left out for this reason.
     """
     in_use = {bucket["bucket"]: bucket for bucket in live if _says_something(bucket, table)}
     names = dict.fromkeys((*table.values, *in_use))

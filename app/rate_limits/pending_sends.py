@@ -1,4 +1,4 @@
-"""Calls that are granted but not sent yet; the backend must know whether they are late.
+"""Calls that are granted but not sent yet; the backend must know whether such calls are late.
 
 A provider counts a request when the request arrives, usually a few milliseconds after its start. A
 new connection or a busy processor can delay the arrival by a hundred milliseconds. The provider's
@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from app.rate_limits.base import Permit
 from app.rate_limits.tiers import BucketSpec
 
-#: The usual time between the start of a call and the sending of its request is a running mean. It
-#: begins at ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new delay by
-#: ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls (``BucketSpec.paced``).
-#: Paced calls wait for their start on an open connection. Every delay of a paced call counts,
-#: because another process with another mean may make the next call.
+#: The usual time between the start of a call and the sending of its request is a running mean. The
+#: mean begins at ``_USUAL_S``, counts no delay above ``_LONGEST_S``, and moves towards each new
+#: delay by ``_MEAN_SHARE`` of the difference. The mean does not apply to paced calls
+#: (``BucketSpec.paced``). Paced calls wait for their start on an open connection. Every delay of a
+#: paced call counts, because another process with another mean may make the next call.
 _USUAL_S, _LONGEST_S, _MEAN_SHARE = 0.002, 0.006, 0.1
 #: A call that is later than this will perhaps never be sent, so other calls no longer wait for it.
 _LOST_S = 5.0
@@ -51,7 +51,7 @@ class PendingSends:
         return permit.request_id in self._calls
 
     def expect(self, permit: Permit) -> float:
-        """Add a call that is granted; return the seconds after which it is late."""
+        """Add a call that is granted; return the seconds after which the call is late."""
         self._calls[permit.request_id] = permit
         lead_s = permit.starts_at_s - time.monotonic()
         return lead_s + self._usual_s + self._spec.on_time_s
@@ -95,7 +95,7 @@ class PendingSends:
         return permit.granted_at + late_s, _sum([permit, *self._waiting()])
 
     def overdue(self) -> tuple[float, ...]:
-        """Return the amounts of all calls that are not sent yet; empty if none of them is late."""
+        """Return the amounts of all calls that are not sent yet; empty if no call is late."""
         due_s = time.monotonic() - self._usual_s - self._spec.on_time_s
         calls = self._waiting()
         amounts = _sum(calls) if any(permit.starts_at_s < due_s for permit in calls) else ()

@@ -15,11 +15,11 @@ _COUNTING = TokenCounting(reserves_output=False, counts_cached=True)
 
 
 class RateLimiter:
-    """Limits the requests per minute, hour and day, tokens per minute, and requests in flight.
+    """Enforces limits on requests per minute, hour and day, tokens per minute, requests in flight.
 
-    Weakness: all callers share one bucket and one queue, and the estimate of a call counts even if
-    the call used more or less. The workers use ``ClusterLimiter``, which has buckets by model and
-    takes the real usage and the provider's headers into account.
+    Weakness: all callers share one bucket and one queue. Also, the estimate of a call counts even
+    if the call used more or less. The workers use ``ClusterLimiter``, which has buckets by model
+    and takes the real usage and the provider's headers into account.
 
     Args:
         config: The limits.

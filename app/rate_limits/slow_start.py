@@ -26,7 +26,7 @@ class SlowStart:
 
     @property
     def opens_in_s(self) -> float:
-        """Seconds until the end of the last known pause; 0 if there is none."""
+        """Seconds until the end of the last known pause; 0 if no pause is known."""
         return max(self._closed_until_s - time.monotonic(), 0.0)
 
     def know(self) -> None:

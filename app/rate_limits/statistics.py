@@ -1,4 +1,4 @@
-"""Statistics of the limiter in this process: counts of requests, and their wait times."""
+"""Statistics of the limiter in this process: counts and wait times of requests."""
 
 import math
 from collections import Counter, deque

@@ -59,7 +59,7 @@ class LimitTable:
     values: Mapping[str, Mapping[str, LimitValue]]
 
     def resolve(self, provider: str, model: str) -> tuple[str, RateLimitConfig]:
-        """Return the bucket of a model's calls, such as ``openai/default``, and its limits."""
+        """Return the bucket of a model's calls, such as ``openai/default``, with the limits."""
         block, limits = self.providers.get(provider, ProviderLimits()).bucket_of(model)
         return f"{provider}/{block}", limits
 

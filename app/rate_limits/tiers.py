@@ -1,10 +1,10 @@
-"""A bucket's limits as the backends count them: one tier per limit, with safety margins.
+"""A bucket's limits in the form for the backends: one tier per limit, with safety margins.
 
-The provider counts a request when the request arrives, but the bucket counts it when the request
-starts, and the time between start and arrival varies. A bucket's capacity is therefore a little
-below the provider's capacity. This costs the difference once per burst. The bucket's rate is also a
-little below the provider's rate, because clocks differ. If a bucket has no capacity to spare (burst
-1), its rate is even lower.
+The provider counts a request when the request arrives. The bucket counts the request when the
+request starts. The time between start and arrival varies. A bucket's capacity is therefore a little
+below the provider's capacity. This margin costs the difference once per burst. The bucket's rate is
+also a little below the provider's rate, because clocks differ. If a bucket has no capacity to spare
+(burst 1), its rate is even lower.
 """
 
 import math
@@ -18,7 +18,7 @@ from app.domain.policies import RateLimitConfig
 
 MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86_400.0
 
-#: A request is granted at most this long before it may start.
+#: A request is granted at most this long before the request may start.
 HORIZON_S = 0.05
 #: Amount, in seconds of the bucket, that a process may take in one exchange although other
 #: processes wait.
@@ -62,7 +62,7 @@ class Tier:
         window_s: Seconds for which a unit counts in a window, margin included; 0 for a bucket.
         slot_s: Seconds of one slot, the resolution of a window; 0 for a bucket.
         slack_s: Seconds by which a request may be late without harm, because the margins cover
-            them.
+            these seconds.
         tolerance: Difference by which the provider's level may be below the bucket's level before
             the bucket's level is lowered.
     """

@@ -10,14 +10,14 @@ _EPSILON = 1e-9
 
 
 class TokenBucket:
-    """Holds up to ``capacity`` tokens and refills continuously; it starts full.
+    """Holds up to ``capacity`` tokens and refills continuously; the bucket starts full.
 
     Callers take at most ``capacity + refill_per_s * t`` tokens in any interval of t seconds
     (Turner, "New directions in communications", 1986).
 
     Weakness: callers can take a full bucket and then its refill, together nearly ``2 * capacity``
     in one period. Also, no other process sees the bucket. ``RateLimiter`` also has windows, in
-    which no period holds more than the limit, and ``ClusterLimiter`` shares its buckets with other
+    which no period has more than the limit. ``ClusterLimiter`` shares its buckets with other
     processes.
 
     Args:
@@ -79,7 +79,7 @@ class TokenBucket:
         return True
 
     def time_until(self, tokens: float) -> float:
-        """Return the seconds until the bucket has that many tokens; infinity if they never fit."""
+        """Return the seconds until the bucket has that many tokens; infinity if it is too small."""
         self.refill()
         if tokens > self.capacity:
             return math.inf
@@ -95,7 +95,7 @@ class TokenBucket:
 
         Raises:
             TimeoutError: If the bucket does not have the tokens in time; no token was taken.
-            ValueError: If the bucket can never hold that many tokens, or ``tokens`` is negative.
+            ValueError: If the bucket can never hold that many tokens, or if ``tokens`` is negative.
         """
         if tokens > self.capacity:
             raise ValueError(

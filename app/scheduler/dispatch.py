@@ -25,8 +25,8 @@ class Dispatcher:
     Example:
         await dispatcher.send_levels(await plan_levels(connection, [run_id]))  # after the commit
 
-    The dispatcher does not know whether a message arrives. This does no harm, because Postgres
-    stores the work, and a message only permits a worker to look for work there.
+    The dispatcher does not know whether a message arrives. A lost message does no harm, because
+    Postgres stores the work. A message only permits a worker to look for work in Postgres.
 
     Args:
         celery: The Celery instance.

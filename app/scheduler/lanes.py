@@ -26,8 +26,8 @@ def cut_lanes(
     """Share the permitted parallelism among providers, then cut each share into lanes.
 
     The sum of the widths is at most ``max_parallel_agents``. If the run has more providers than
-    places, some providers get no lane. Such a provider is served when another lane passes on its
-    permission.
+    places, some providers get no lane. A provider without a lane is served when a lane of another
+    provider passes on its permission.
 
     Args:
         agents: Number of pending agents by provider.
@@ -58,7 +58,7 @@ def share_messages(
     Args:
         lanes: Lanes on one queue, each with the sender's own data.
         lane_width: Width of the widest lane; the lanes of one message together are not wider than
-            this.
+            this width.
         many_messages: Smallest number of messages, except if fewer lanes are given.
     """
     most = min(max(len(lanes) // many_messages, 1), MOST_LANES)

@@ -33,8 +33,8 @@ class Scheduler:
         await scheduler.ask_for_admission(run_id)  # after the run was enqueued
         await scheduler.advance(run_id, level)  # when the level may be done
 
-    Every process may have a scheduler, and each step may come early, late or twice. If a process
-    dies between a commit and the messages that follow, the watchdog sends these messages again.
+    Every process may have a scheduler. Each step may come early, late or twice. If a process dies
+    between a commit and the messages that follow, the watchdog sends these messages again.
 
     Args:
         engine: The process's engine.

@@ -1,7 +1,6 @@
 """The numbers of one bucket in memory: bucket.lua in Python, function by function.
 
-The comments of bucket.lua give the reasons, and a test checks that both versions give the same
-replies.
+The comments of bucket.lua give the reasons. A test checks that both versions give the same replies.
 """
 
 import math
@@ -32,7 +31,7 @@ class Careful:
 
 @dataclass(kw_only=True)
 class MemoryBucket:
-    """The state of a bucket; it has the same fields as the state in bucket.lua."""
+    """The state of a bucket, with the same fields as the state in bucket.lua."""
 
     epoch: str
     born: float
@@ -187,7 +186,7 @@ class MemoryBucket:
         self.emptied = True
 
     def note_unknown(self, tiers: tuple[Tier, ...]) -> None:
-        """Note tiers that are new in this bucket, because their earlier use is not known."""
+        """Note tiers that are new in this bucket; the earlier use of such tiers is not known."""
         for tier in tiers:
             is_new = tier.name not in self.level and tier.name not in self.counted
             if is_new and (not tier.is_short or tier.kind == "window"):

@@ -25,8 +25,8 @@ class RedisBackend:
     """Buckets in Redis 6.2 or newer.
 
     Weakness: every exchange reads the first requests of all processes that wait for the bucket.
-    This is slow with hundreds of processes. Give such a cluster several buckets (accounts), or
-    fewer and larger processes. For a single process ``MemoryBackend`` needs no Redis.
+    With hundreds of processes, an exchange is slow. Give such a cluster several buckets (accounts),
+    or fewer and larger processes. A single process can use ``MemoryBackend``, which needs no Redis.
 
     Args:
         redis: The process's client, which must not have ``decode_responses``. This class does not
